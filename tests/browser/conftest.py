@@ -1,42 +1,49 @@
-"""A real browser on the real stack. A test fails if a page logs a console error, has a style or script
-refused, or sends a request to another origin."""
+"""A real browser on the real service. A test fails if a page logs a console error, has a style or script
+refused, or sends a request to another origin.
+
+Most tests need no training: they use an app in this process, with jobs that are stored or trained by a simulated worker
+(``serve_bare``), or with jobs that were really trained (``site``). The others use the whole service (``stack``).
+"""
 
 from __future__ import annotations
 
-import logging
-import threading
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
-from werkzeug.serving import make_server
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy import update
 
-from migrations.upgrade import upgrade
 from service.access import keys
 from service.local import LocalStack
 from service.runtime.settings import Auth, Settings
 from service.storage.database import Database
+from service.storage.tables import JOBS
 from service.web.app import create_app
-from service.web.services import EXTENSION, Services
-from tests.browser import chromium
+from service.web.services import EXTENSION
+from tests.browser import chromium, trained
+from tests.browser.servers import AppServer, serve
 from tests.browser.simulated_worker import Service, WebProcess
 from tests.browser.stored_jobs import JOB_COUNT, store_jobs
 from tests.browser.waiting import TIMEOUT_MS, until
-from tests.service.web.conftest import shut_down_app
+from tests.browser.windows import HEIGHT, WIDTH, SharedWindow, Visit, open_own_window
+from tests.service.web.conftest import (
+    _compile_routes_once,  # noqa: F401 - fixtures that speed up the creation of an app
+    _compile_templates_once,  # noqa: F401
+    _import_small_files_once,  # noqa: F401
+)
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
-only_with = partial(pytest.mark.parametrize, "stack", indirect=True, scope="session", ids=str)
-"""Runs a test in one authentication mode of the stack where the other would show the same:
-``@only_with([Auth.KEYS])``."""
+with_auth = partial(pytest.mark.parametrize, "site", indirect=True, ids=str)
+"""Runs a test on a site with these kinds of authentication, where they differ: ``@with_auth([Auth.KEYS])``."""
+_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,6 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(600))  # the first test trains three networks
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -58,85 +72,93 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@dataclass
-class ErrorLog:
-    """Errors of a page: console errors, uncaught exceptions, and requests to other origins."""
-
-    errors: list[str] = field(default_factory=list)
-    expected: list[str] = field(default_factory=list)
-    """Substrings of errors that a test provokes."""
-
-    def listen_to(self, page: Page, origin: str) -> None:
-        page.on("console", self._record_console_error)
-        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
-        page.on("request", lambda request: self._check_origin(request.url, origin))
-
-    def _record_console_error(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.errors.append(f"{message.text}\n{message.location['url']}")  # Chromium's text does not contain the URL
-
-    def _check_origin(self, url: str, origin: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("data", "blob") and f"{parts.scheme}://{parts.netloc}" != origin:
-            self.errors.append(f"a request left its origin: {url[:200]}")
-
-    def check(self) -> None:
-        unexpected = [error for error in self.errors if not any(part in error.split("\n")[0] for part in self.expected)]
-        assert unexpected == []
-
-
-@dataclass
-class Visit:
-    """A browser window on one service."""
-
-    page: Page
-    url: str
-    error_log: ErrorLog
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.url + path)
-        return self.page
-
-    def leave(self) -> None:
-        """Leave the page before what it shows is deleted: it may still be loading parts of that."""
-        self.page.goto("about:blank")
+@pytest.fixture(scope="session")
+def shared_window(browser: Browser) -> SharedWindow:
+    return SharedWindow(browser)
 
 
 @pytest.fixture
-def open_window(browser: Browser, serve_bare: object) -> Iterator[Callable[..., Visit]]:
-    """Open windows. Their unexpected errors fail the test in the end, while the services still run."""
-    opened: list[tuple[BrowserContext, ErrorLog]] = []
+def open_window(
+    request: pytest.FixtureRequest, browser: Browser, shared_window: SharedWindow, serve_bare: object
+) -> Iterator[Callable[..., Visit]]:
+    """Open windows. Their unexpected errors fail the test in the end, while the services still run.
 
-    def open_one(url: str, *, width: int = 1280, height: int = 860, **options: Any) -> Visit:
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        context.set_default_timeout(TIMEOUT_MS)
-        page, error_log = context.new_page(), ErrorLog()
-        error_log.listen_to(page, url)
-        opened.append((context, error_log))
-        return Visit(page, url, error_log)
+    The test's first window is the shared one, unless it has options that only a new window can have, or ``own=True``.
+    """
+    visits: list[Visit] = []
+
+    def open_one(
+        url: str,
+        *,
+        width: int = WIDTH,
+        height: int = HEIGHT,
+        color_scheme: Any = "light",
+        own: bool = False,
+        **options: Any,
+    ) -> Visit:
+        size = {"width": width, "height": height}
+        if own or options or shared_window.is_taken:
+            visit = open_own_window(browser, url, color_scheme=color_scheme, **size, **options)
+        else:
+            visit = shared_window.take(url, color_scheme=color_scheme, **size)
+        visits.append(visit)
+        return visit
 
     yield open_one
-    for context, error_log in opened:
-        context.close()
-        error_log.check()
+    has_failed = request.node.stash.get(_FAILED, False)
+    for visit in visits:
+        if not shared_window.is_of(visit):
+            visit.page.context.close()
+        elif has_failed:
+            shared_window.discard()
+        else:
+            shared_window.release()
+    for visit in visits:
+        visit.error_log.check()
 
 
-@pytest.fixture(scope="session", params=[Auth.LOCAL, Auth.KEYS], ids=str)
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service: once open to all users of this machine, and once with API keys."""
-    environ = {
-        "TAPELINE_HOME": str(tmp_path_factory.mktemp("home")),
-        "TAPELINE_PORT": "0",
-        "TAPELINE_WORKERS": "2",
-        "TAPELINE_AUTH": request.param.value,
-    }
-    settings = Settings.from_env(environ, cores=2)
-    if settings.keys_required:  # without a key, the service would not start
-        with closing(Database(settings.database_url)) as database:
-            upgrade(database)
-        make_key(settings, "operator")
-    with LocalStack(settings) as running:
-        yield running
+@dataclass
+class Site:
+    """A web process without workers, with the trained jobs."""
+
+    url: str
+    settings: Settings
+
+
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained.train_once(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def jobs(trained_home: Path) -> dict[str, dict[str, Any]]:
+    """Two trained classifiers of digits and a trained GAN."""
+    return trained.read_jobs(trained_home)
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest, serve_trained: Callable[[Auth], Site]) -> Site:
+    """The trained jobs, open to all users of this machine. With API keys, they are Ann's."""
+    return serve_trained(getattr(request, "param", Auth.LOCAL))
+
+
+@pytest.fixture(scope="session")
+def serve_trained(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Auth], Site]]:
+    sites: dict[Auth, Site] = {}
+    with ExitStack() as running:
+
+        def serve_one(auth: Auth) -> Site:
+            if auth not in sites:
+                home = tmp_path_factory.mktemp("site") / "home"
+                shutil.copytree(trained_home, home)
+                settings = trained.local_settings(home, TAPELINE_AUTH=auth.value)
+                if settings.keys_required:
+                    with closing(Database(settings.database_url)) as database, database.write() as session:
+                        session.execute(update(JOBS).values(owner="ann"))
+                sites[auth] = Site(running.enter_context(serve(create_app(settings))), settings)
+            return sites[auth]
+
+        yield serve_one
 
 
 def make_key(settings: Settings, owner: str, scope: keys.Scope = keys.Scope.SUBMIT) -> str:
@@ -148,26 +170,26 @@ def bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key is not None else {}
 
 
-@pytest.fixture(scope="session")
-def key(stack: LocalStack) -> str | None:
-    """Ann's key if the service requires one."""
-    return make_key(stack.settings, "ann") if stack.settings.keys_required else None
+@pytest.fixture
+def key(site: Site) -> str | None:
+    """A key of Ann if the site requires one."""
+    return make_key(site.settings, "ann") if site.settings.keys_required else None
 
 
-@pytest.fixture(scope="session")
-def http(stack: LocalStack, key: str | None) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.url, timeout=90, headers=bearer(key)) as client:
+@pytest.fixture
+def http(site: Site, key: str | None) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=site.url, timeout=90, headers=bearer(key)) as client:
         yield client
 
 
 @pytest.fixture
-def open_stack(open_window: Callable[..., Visit], stack: LocalStack, key: str | None) -> Callable[..., Visit]:
-    """Open windows on the stack, signed in if the service requires a key."""
+def open_site(open_window: Callable[..., Visit], site: Site, key: str | None) -> Callable[..., Visit]:
+    """Open windows on the site, signed in if it requires a key."""
 
     def open_one(*, key: str | None = key, **options: Any) -> Visit:
-        visit = open_window(stack.url, **options)
+        visit = open_window(site.url, **options)
         if key is not None:
-            response = visit.page.request.post(f"{stack.url}/session", data={"key": key}, headers={"Origin": stack.url})
+            response = visit.page.request.post(f"{site.url}/session", data={"key": key}, headers={"Origin": site.url})
             assert response.status == 201, response.text()
         return visit
 
@@ -175,74 +197,62 @@ def open_stack(open_window: Callable[..., Visit], stack: LocalStack, key: str | 
 
 
 @pytest.fixture
-def visit(open_stack: Callable[..., Visit]) -> Visit:
+def visit(open_site: Callable[..., Visit]) -> Visit:
+    return open_site()
+
+
+@pytest.fixture(scope="session")
+def stack(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The whole service, with two workers and the trained jobs."""
+    home = tmp_path_factory.mktemp("stack") / "home"
+    shutil.copytree(trained_home, home)
+    with LocalStack(trained.local_settings(home, TAPELINE_WORKERS="2")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack_http(stack: LocalStack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.url, timeout=90) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def finish(stack_http: httpx.Client) -> Finish:
+    """Wait until a job of the stack has succeeded."""
+    return partial(trained.finish, stack_http)
+
+
+@pytest.fixture
+def open_stack(open_window: Callable[..., Visit], stack: LocalStack) -> Callable[..., Visit]:
+    """Open windows on the stack."""
+    return partial(open_window, stack.url)
+
+
+@pytest.fixture
+def stack_visit(open_stack: Callable[..., Visit]) -> Visit:
     return open_stack()
 
 
 @pytest.fixture(scope="session")
-def finish(http: httpx.Client) -> Finish:
-    """Wait until a job has succeeded."""
-
-    def wait(job: dict[str, Any]) -> dict[str, Any]:
-        http.get(job["urls"]["stream"])
-        ended: dict[str, Any] = http.get(job["urls"]["self"]).json()
-        assert ended["status"] == "succeeded", ended["error"]
-        return ended
-
-    return wait
-
-
-@pytest.fixture(scope="session")
-def jobs(http: httpx.Client, finish: Finish) -> dict[str, dict[str, Any]]:
-    """Two trained classifiers of digits and a trained GAN."""
-    retention = {"checkpoint": {"keep_last": 100}}
-    specs = {
-        "reader": {"kind": "classifier", "name": "reader", "epochs": 6, "tags": ["kept", "pair"], **retention},
-        "other": {"kind": "classifier", "name": "other", "epochs": 3, "seed": 7, "tags": ["pair"], **retention},
-        "painter": {"kind": "gan", "name": "painter", "epochs": 3, "samples": {"count": 16}, **retention},
-    }
-    submitted = {name: http.post("/jobs", json=spec).raise_for_status().json() for name, spec in specs.items()}
-    return {name: finish(job) for name, job in submitted.items()}
-
-
-@contextmanager
-def _serve(app: Flask) -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    server.daemon_threads = False  # closing waits for requests in progress
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        services: Services = app.extensions[EXTENSION]
-        services.hub.closing = services.all_jobs_stream.closing = True
-        server.shutdown()
-        server.server_close()
-        shut_down_app(app)
+def app_server() -> Iterator[AppServer]:
+    server = AppServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def serve_bare(tmp_path: Path) -> Iterator[Callable[..., WebProcess]]:
-    with ExitStack() as stack:
+def serve_bare(tmp_path: Path, migrated: Path, app_server: AppServer) -> Iterator[Callable[[], WebProcess]]:
+    """Start a web process with an empty database, in this process."""
+    with ExitStack() as running:
 
-        def serve() -> WebProcess:
+        def serve_one() -> WebProcess:
             home = tmp_path / "bare"
             home.mkdir()
-            url = f"sqlite:///{home / 'tapeline.db'}"
-            with closing(Database(url)) as database:
-                upgrade(database)
-            environ = {
-                "TAPELINE_DATABASE_URL": url,
-                "TAPELINE_BROKER_URL": "redis://127.0.0.1:1/0",
-                "TAPELINE_ARTIFACTS": str(home / "artifacts"),
-                "TAPELINE_DATA": str(home / "data"),
-                "TAPELINE_AUTH": Auth.LOCAL.value,
-            }
-            app = create_app(Settings.from_env(environ, cores=2))
-            return WebProcess(stack.enter_context(_serve(app)), app.extensions[EXTENSION])
+            shutil.copy(migrated, home / "tapeline.db")
+            app = create_app(trained.local_settings(home))
+            return WebProcess(running.enter_context(app_server.serve(app)), app.extensions[EXTENSION])
 
-        yield serve
+        yield serve_one
 
 
 @pytest.fixture

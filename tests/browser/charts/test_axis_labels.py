@@ -60,7 +60,7 @@ def show(service: Service, open_window: Callable[..., Visit]) -> Callable[[dict[
         for epoch in (1, 2):
             worker.commit_epoch(epoch, metrics={name: values[epoch - 1] for name, values in metrics.items()})
         worker.succeed()
-        visit = open_window(service.url, width=1440)
+        visit = open_window(service.url, width=1440, own=True)
         visit.error_log.expected.append("status of 500")  # a simulated worker's checkpoints contain no network
         visit.page.add_init_script(RECORD_LABELS)
         page = visit.open(f"/ui/jobs/{job_id}")

@@ -273,7 +273,7 @@ EventSource.prototype.addEventListener = function (type, receive) {
 
 def test_the_best_epoch_mark_moves_on_an_open_page(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.submit(epochs=EPOCHS)
-    visit = open_window(service.url, width=700)
+    visit = open_window(service.url, width=700, own=True)
     visit.page.add_init_script(DELAY_CHECKPOINT_EVENTS)
     page = visit.open(f"/ui/jobs/{job_id}")
     worker = service.claim()
@@ -329,7 +329,7 @@ def test_labels_of_huge_values_are_not_cut_off(service: Service, open_window: Ca
 
 def test_the_horizontal_axis_is_labelled_epoch_or_time(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.train(3)
-    visit = open_window(service.url)
+    visit = open_window(service.url, own=True)
     visit.page.add_init_script(RECORD_TEXTS)
     page = visit.open(f"/ui/jobs/{job_id}")
     expect(canvas(page)).to_be_visible()

@@ -128,7 +128,7 @@ COUNT_REQUESTS = """
 def test_metrics_of_many_jobs_are_loaded_at_most_four_at_a_time(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:
-    visit = open_window(service.url)
+    visit = open_window(service.url, own=True)
     visit.page.add_init_script(COUNT_REQUESTS)
     page = visit.open(f"/ui/compare?jobs={','.join(ids)}")
     expect(page.locator("#dots a")).to_have_count(JOB_COUNT)

@@ -24,7 +24,7 @@ def test_samples_announced_late_are_in_order_and_the_stream_ends_with_the_last_j
 ) -> None:
     ids = [service.submit(name=name) for name in ("first", "second")]
     workers = [service.claim() for _ in ids]
-    visit = open_window(service.url)
+    visit = open_window(service.url, own=True)
     visit.error_log.expected.append("404")  # these samples do not exist
     page = visit.page
     page.add_init_script(RECORD_EVENT_SOURCES)

@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from service.runtime.settings import Auth
 from service.spec.prediction_images import SENT_SIDE
 from tests import coloured_shapes
 from tests.browser.accessibility import serious_violations
-from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.conftest import Finish, Visit
 from tests.browser.held_responses import hold
 from tests.browser.models.test_playing import drop
 
@@ -26,20 +25,19 @@ SIDE = 16
 
 
 @pytest.fixture(scope="session")
-def shapes(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def shapes(stack_http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A classifier of coloured shapes."""
     path = coloured_shapes.write_archive(tmp_path_factory.mktemp("shapes") / "shapes.zip", 600, side=SIDE)
     with path.open("rb") as file:
-        http.post("/datasets", data={"name": "shapes"}, files={"archive": file}).raise_for_status()
+        stack_http.post("/datasets", data={"name": "shapes"}, files={"archive": file}).raise_for_status()
     spec = {"kind": "classifier", "preset": "conv", "dataset": "shapes", "epochs": 3, "name": "shapes"}
-    return finish(http.post("/jobs", json=spec).raise_for_status().json())
+    return finish(stack_http.post("/jobs", json=spec).raise_for_status().json())
 
 
-@only_with([Auth.LOCAL])
 def test_an_opened_image_gets_the_same_prediction_as_in_the_api(
-    visit: Visit, http: httpx.Client, shapes: dict[str, Any], tmp_path: Path
+    stack_visit: Visit, stack_http: httpx.Client, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
-    page = visit.open(f"/ui/play/{shapes['id']}")
+    page = stack_visit.open(f"/ui/play/{shapes['id']}")
     expect(page.locator("#verdict")).to_have_text("Open a photo")
     images = dict(coloured_shapes.iter_images(24, 64, seed=5))
     for number, (name, image) in enumerate(list(images.items())[:4]):
@@ -47,7 +45,7 @@ def test_an_opened_image_gets_the_same_prediction_as_in_the_api(
         image.save(path, quality=90)
         drop(page, path)
         encoded = base64.b64encode(path.read_bytes()).decode()
-        answer = http.post(f"/jobs/{shapes['id']}/predict", json={"images": [encoded], "fit": True}).json()
+        answer = stack_http.post(f"/jobs/{shapes['id']}/predict", json={"images": [encoded], "fit": True}).json()
         winner, probability = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
         expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * probability:.0f}%")
     coloured_pixels = page.locator("#looked").evaluate(
@@ -57,11 +55,10 @@ def test_an_opened_image_gets_the_same_prediction_as_in_the_api(
     assert coloured_pixels > 1000
 
 
-@only_with([Auth.LOCAL])
 def test_images_too_large_to_send_are_scaled_down_and_classified(
-    visit: Visit, shapes: dict[str, Any], tmp_path: Path
+    stack_visit: Visit, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
-    page = visit.open(f"/ui/play/{shapes['id']}")
+    page = stack_visit.open(f"/ui/play/{shapes['id']}")
     (_, image), *_ = coloured_shapes.iter_images(1, 64, seed=5)
     image.resize((3000, 2400)).save(tmp_path / "large.png")
     noise = Image.effect_noise((1200, 1200), 90).convert("RGB")
@@ -88,11 +85,10 @@ HOLD_FILE_READS = """() => {
 }"""
 
 
-@only_with([Auth.LOCAL])
 def test_a_file_that_is_not_an_image_leaves_the_previous_verdict(
-    visit: Visit, shapes: dict[str, Any], tmp_path: Path
+    stack_visit: Visit, shapes: dict[str, Any], tmp_path: Path
 ) -> None:
-    page = visit.open(f"/ui/play/{shapes['id']}")
+    page = stack_visit.open(f"/ui/play/{shapes['id']}")
     (_, image), *_ = coloured_shapes.iter_images(1, 64, seed=5)
     image.save(tmp_path / "photo.png")
     (tmp_path / "no.png").write_bytes(b"no picture")
@@ -109,9 +105,8 @@ def test_a_file_that_is_not_an_image_leaves_the_previous_verdict(
     expect(verdict).to_have_text(previous_verdict)
 
 
-@only_with([Auth.LOCAL])
-def test_a_photo_is_opened_instead_of_drawn(visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
-    page = visit.open(f"/ui/jobs/{shapes['id']}")
+def test_a_photo_is_opened_instead_of_drawn(stack_visit: Visit, shapes: dict[str, Any], tmp_path: Path) -> None:
+    page = stack_visit.open(f"/ui/jobs/{shapes['id']}")
     page.get_by_role("link", name="Classify a photo").click()
     page.wait_for_load_state()
     expect(page.locator("h1")).to_have_text("Classify a photo")
@@ -136,41 +131,39 @@ def test_a_photo_is_opened_instead_of_drawn(visit: Visit, shapes: dict[str, Any]
     expect(page.locator("#verdict")).to_have_text("Open a photo")
 
 
-@only_with([Auth.LOCAL])
-def test_pages_show_colours(visit: Visit, http: httpx.Client, shapes: dict[str, Any]) -> None:
-    page = visit.open(f"/ui/jobs/{shapes['id']}")
+def test_pages_show_colours(stack_visit: Visit, stack_http: httpx.Client, shapes: dict[str, Any]) -> None:
+    page = stack_visit.open(f"/ui/jobs/{shapes['id']}")
     source = page.locator("img.pixels").first.get_attribute("src")
     assert source is not None
-    pixels = Image.open(io.BytesIO(http.get(source).content)).convert("HSV")
+    pixels = Image.open(io.BytesIO(stack_http.get(source).content)).convert("HSV")
     assert pixels.getextrema()[1][1] > 150
-    page = visit.open("/ui/datasets")
+    page = stack_visit.open("/ui/datasets")
     row = page.locator(".dataset").filter(has=page.get_by_role("link", name="shapes", exact=True))
     expect(row).to_contain_text("16 \u00d7 16, colour")
 
 
 @pytest.fixture(scope="session")
-def wide_greys(http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def wide_greys(stack_http: httpx.Client, finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A classifier of photos that were converted to grey at upload and are twice as wide as high."""
     path = coloured_shapes.write_archive(tmp_path_factory.mktemp("greys") / "greys.zip", 120, side=SIDE)
     with path.open("rb") as file:
         options = {"name": "greys", "size": "32x16", "channels": "1"}
-        http.post("/datasets", data=options, files={"archive": file}).raise_for_status()
+        stack_http.post("/datasets", data=options, files={"archive": file}).raise_for_status()
     spec = {"kind": "classifier", "dataset": "greys", "epochs": 1, "name": "greys"}
-    return finish(http.post("/jobs", json=spec).raise_for_status().json())
+    return finish(stack_http.post("/jobs", json=spec).raise_for_status().json())
 
 
-@only_with([Auth.LOCAL])
 @pytest.mark.parametrize("size", [(240, 60), (90, 160)])
 def test_the_pad_shows_the_part_of_a_photo_that_the_network_sees(
-    visit: Visit, http: httpx.Client, wide_greys: dict[str, Any], tmp_path: Path, size: tuple[int, int]
+    stack_visit: Visit, stack_http: httpx.Client, wide_greys: dict[str, Any], tmp_path: Path, size: tuple[int, int]
 ) -> None:
     """A bright photo is neither inverted like ink on paper nor framed in black; the API predicts the same."""
     image = Image.linear_gradient("L").resize(size).point(lambda level: 120 + level // 2).convert("RGB")
     image.paste((200, 30, 40), (size[0] // 2 - 20, size[1] // 2 - 20, size[0] // 2 + 5, size[1] // 2 + 20))
     image.save(tmp_path / "photo.jpg", quality=95)
     encoded = base64.b64encode((tmp_path / "photo.jpg").read_bytes()).decode()
-    answer = http.post(f"/jobs/{wide_greys['id']}/predict", json={"images": [encoded], "explain": True}).json()
-    page = visit.open(f"/ui/play/{wide_greys['id']}")
+    answer = stack_http.post(f"/jobs/{wide_greys['id']}/predict", json={"images": [encoded], "explain": True}).json()
+    page = stack_visit.open(f"/ui/play/{wide_greys['id']}")
     drop(page, tmp_path / "photo.jpg")
     winner, probability = answer["class_names"][answer["classes"][0]], max(answer["probabilities"][0])
     expect(page.locator("#verdict")).to_have_text(f"{winner}, {100 * probability:.0f}%")

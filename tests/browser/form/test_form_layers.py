@@ -13,9 +13,8 @@ from playwright.sync_api import expect
 
 import engine
 from service.models import networks
-from service.runtime.settings import Auth
 from service.spec.validation import read_resolved
-from tests.browser.conftest import Visit, only_with, wait_until_accepted
+from tests.browser.conftest import Visit, wait_until_accepted
 from tests.browser.job_form import choose, form_json, handle, layer_outputs, layer_types, open_all_sections, press
 from tests.browser.waiting import until
 
@@ -126,13 +125,11 @@ def test_output_shapes_follow_edits_and_faults_are_shown_at_their_layer(form: Vi
     assert "flatten" in layer_types(page)
 
 
-@only_with([Auth.LOCAL])
 @pytest.mark.parametrize(("kind", "preset"), [("classifier", "conv"), ("gan", "best")])
 def test_output_shapes_are_those_of_the_networks_that_a_job_builds(
-    visit: Visit, http: httpx.Client, kind: str, preset: str
+    form: Visit, http_of: Callable[[Visit], httpx.Client], kind: str, preset: str
 ) -> None:
-    page = visit.open("/ui/new")
-    wait_until_accepted(page)
+    page = form.page
     choose(page, kind, preset)
     page.fill("#field-epochs", "1")
     open_all_sections(page)
@@ -143,9 +140,8 @@ def test_output_shapes_are_those_of_the_networks_that_a_job_builds(
     displayed = [layer_outputs(page, selector) for selector in selectors]
     page.get_by_role("button", name="Start training").click()
     page.wait_for_url("**/ui/jobs/job_*")
-    job = http.get(f"/jobs/{page.url.rpartition('/')[2]}").json()
+    job = http_of(form).get(f"/jobs/{page.url.rpartition('/')[2]}").json()
     spec = read_resolved(job["resolved"])
-    http.post(f"{job['urls']['self']}/cancel")
     initializer = engine.initializers.glorot_uniform
     built: list[engine.Sequential]
     if spec.kind == "classifier":

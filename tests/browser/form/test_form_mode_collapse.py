@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 from playwright.sync_api import expect
 
-from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with, wait_until_accepted
+from tests.browser.conftest import Finish, Visit, wait_until_accepted
 from tests.browser.job_form import choose, form_json, layer_types, open_all_sections, press
 from tests.browser.waiting import until
-from tests.waiting import wait_until
 
 
-def test_a_loss_is_chosen_with_the_penalty_that_it_requires(form: Visit, tmp_path: Path) -> None:
+def test_a_loss_is_chosen_with_the_penalty_that_it_requires(form: Visit) -> None:
     page = form.page
     form.error_log.expected = ["422"]  # for a moment, the loss lacks its penalty
     choose(page, "gan", "stable")
@@ -31,10 +27,9 @@ def test_a_loss_is_chosen_with_the_penalty_that_it_requires(form: Visit, tmp_pat
     assert document["loss"] == {"name": "wasserstein"}
     assert document["discriminator"] == {"gradient_penalty": 10, "pack": 2}
     assert document["conditional"] is True
-    page.screenshot(path=tmp_path / "form.png", full_page=True)
 
 
-def test_a_residual_layer_contains_layers(form: Visit, tmp_path: Path) -> None:
+def test_a_residual_layer_contains_layers(form: Visit) -> None:
     page = form.page
     form.error_log.expected = ["422"]
     choose(page, "classifier", "fast")
@@ -42,7 +37,6 @@ def test_a_residual_layer_contains_layers(form: Visit, tmp_path: Path) -> None:
     page.get_by_role("button", name="Insert a layer before layer 2").press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="residual").press("Enter")
     expect(page.locator("#field-layers-1")).to_be_focused()
-    page.screenshot(path=tmp_path / "residual.png", full_page=True)
     assert layer_types(page)[:2] == ["dense", "residual"]
     inner = page.locator("fieldset[data-name='layers.1.layers']")
     press(inner.get_by_role("button", name="Add a layer at the end"), "Enter")
@@ -59,20 +53,16 @@ def test_a_residual_layer_contains_layers(form: Visit, tmp_path: Path) -> None:
     expect(row.locator(":scope > .output")).to_have_text(f"→ 392 {2 * 392 + 392 * 392 + 392:,} parameters")
 
 
-@only_with([Auth.LOCAL])
 def test_a_conditional_gan_generates_a_chosen_class(
-    visit: Visit, http_of: Callable[[Visit], httpx.Client], tmp_path: Path
+    stack_visit: Visit, stack_http: httpx.Client, finish: Finish
 ) -> None:
-    with http_of(visit) as http:
-        spec = {"kind": "gan", "conditional": True, "epochs": 1, "health": {"samples": 100}, "loss": "least_squares"}
-        job = http.post("/jobs", json=spec).json()
-        wait_until(lambda: http.get(job["urls"]["self"]).json()["status"] == "succeeded", "the training", timeout_s=240)
-        page = visit.open(f"/ui/play/{job['id']}")
-        picture = page.locator("#picture")
-        expect(picture).to_have_attribute("src", re.compile("^data:"))
-        before = picture.get_attribute("src")
-        page.get_by_label("Class").select_option("7")
-        expect(picture).not_to_have_attribute("src", before or "")
-        body = {"latent": [[0.5] * 100], "class": 7}
-        assert http.post(f"{job['urls']['self']}/generate", json=body).status_code == 200
-        page.screenshot(path=tmp_path / "class.png", full_page=True)
+    spec = {"kind": "gan", "conditional": True, "epochs": 1, "health": {"samples": 100}, "loss": "least_squares"}
+    job = finish(stack_http.post("/jobs", json=spec).raise_for_status().json())
+    page = stack_visit.open(f"/ui/play/{job['id']}")
+    picture = page.locator("#picture")
+    expect(picture).to_have_attribute("src", re.compile("^data:"))
+    before = picture.get_attribute("src")
+    page.get_by_label("Class").select_option("7")
+    expect(picture).not_to_have_attribute("src", before or "")
+    body = {"latent": [[0.5] * 100], "class": 7}
+    assert stack_http.post(f"{job['urls']['self']}/generate", json=body).status_code == 200

@@ -4,7 +4,6 @@ import copy
 import re
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ from sqlalchemy import select
 from service.states import Status
 from service.storage.tables import JOBS
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import WebProcess
+from tests.browser.simulated_worker import Service, WebProcess
 from tests.browser.stored_jobs import load_all_jobs, scroll_until
 from tests.browser.waiting import http_client, until
 
@@ -53,10 +52,10 @@ def test_hostile_names_are_shown_as_text(
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_the_list_shows_a_new_job_and_its_progress_live(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
-    page = visit.open("/")
+def test_the_list_shows_a_new_job_and_its_progress_live(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    page = stack_visit.open("/")
     page.evaluate("window.same = true")
-    job = http.post("/jobs", json={"kind": "classifier", "name": "seen at once", "epochs": 3}).json()
+    job = stack_http.post("/jobs", json={"kind": "classifier", "name": "seen at once", "epochs": 3}).json()
     row = page.locator(f"tr[data-id={job['id']}]")
     expect(row.locator("a.name")).to_have_text("seen at once")
     expect(row.locator(".status")).to_have_text("succeeded")
@@ -64,9 +63,9 @@ def test_the_list_shows_a_new_job_and_its_progress_live(visit: Visit, http: http
     assert page.evaluate("window.same")
 
 
-def test_selected_jobs_are_cancelled_and_deleted_together(visit: Visit, http: httpx.Client) -> None:
-    jobs = [http.post("/jobs", json={"kind": "classifier", "name": "doomed", "epochs": 900}).json() for _ in range(3)]
-    page = visit.open("/?q=doomed")
+def test_selected_jobs_are_cancelled_and_deleted_together(service: Service, open_window: Callable[..., Visit]) -> None:
+    jobs = [service.submit(name="doomed") for _ in range(3)]
+    page = open_window(service.url).open("/?q=doomed")
     expect(page.locator("tr.job")).to_have_count(3)
     page.get_by_label("Select all loaded jobs").check()
     expect(page.locator("#selection strong")).to_have_text("3 selected")
@@ -75,7 +74,7 @@ def test_selected_jobs_are_cancelled_and_deleted_together(visit: Visit, http: ht
     page.get_by_role("button", name="Delete", exact=True).click()
     page.locator("#confirm").get_by_role("button", name="Delete").click()
     expect(page.locator("#nothing")).to_be_visible()
-    assert [http.get(job["urls"]["self"]).status_code for job in jobs] == [404] * 3
+    assert [http_client.get(f"{service.url}/jobs/{job}").status_code for job in jobs] == [404] * 3
 
 
 def store_copies(bare: WebProcess, count: int) -> None:

@@ -163,7 +163,7 @@ def test_ages_of_ended_jobs_keep_increasing(
     bare = serve_bare()
     job = submit(bare)
     http_client.post(f"{bare.url}{job['urls']['self']}/cancel").raise_for_status()
-    visit = open_window(bare.url)
+    visit = open_window(bare.url, own=True)
     visit.page.clock.install(time=time.time())
     page = visit.open("/?columns=created_at,progress")
     age = page.locator("td[data-column=created_at] .shown")

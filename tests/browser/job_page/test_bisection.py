@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from service.runtime.settings import Auth
 from tests.browser.accessibility import serious_violations
-from tests.browser.conftest import Visit, only_with
-
-pytestmark = only_with([Auth.LOCAL])
+from tests.browser.conftest import Visit
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_bad_epoch_is_found_and_forked_from(
-    open_stack: Callable[..., Visit], jobs: dict[str, dict[str, Any]], http: Any, width: int, scheme: str
+    open_site: Callable[..., Visit], jobs: dict[str, dict[str, Any]], http: Any, width: int, scheme: str
 ) -> None:
-    visit = open_stack(width=width, color_scheme=scheme)
+    visit = open_site(width=width, color_scheme=scheme)
     visit.error_log.expected = ["400"]  # no value is below 0
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     page.get_by_role("button", name="Find a bad epoch").click()

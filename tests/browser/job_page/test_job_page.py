@@ -12,15 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, expect
 
-from service.runtime.settings import Auth
 from service.spec import metric_info
 from tests.browser.accessibility import serious_violations
-from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.conftest import Finish, Visit
 from tests.browser.pixels import stable_pixels
 from tests.browser.waiting import until
 
 PHONE = {"width": 390, "height": 844}
-pytestmark = only_with([Auth.LOCAL])
 
 
 def wait_until_decoded(page: Page, selector: str) -> None:
@@ -63,9 +61,9 @@ def test_the_explanation_of_a_metric_is_opened_by_keyboard(visit: Visit, jobs: d
     expect(tile.get_by_text(text)).to_be_visible()
 
 
-def test_tiles_and_scores_follow_a_running_job(visit: Visit, http: httpx.Client) -> None:
-    job = http.post("/jobs", json={"kind": "classifier", "name": "moving", "epochs": 2000}).json()
-    page = visit.open(f"/ui/jobs/{job['id']}")
+def test_tiles_and_scores_follow_a_running_job(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    job = stack_http.post("/jobs", json={"kind": "classifier", "name": "moving", "epochs": 2000}).json()
+    page = stack_visit.open(f"/ui/jobs/{job['id']}")
     expect(page.locator("[data-metric=val_loss] .best")).to_contain_text("in epoch")
     page.locator("#explained-val_loss summary").click()
     before = {name: page.locator(name).inner_text() for name in ("#tiles-title", "#classes .head", "#confusion .head")}
@@ -77,13 +75,13 @@ def test_tiles_and_scores_follow_a_running_job(visit: Visit, http: httpx.Client)
         expect(page.locator(selector)).not_to_have_text(text, use_inner_text=True)
     expect(page.locator("#explained-val_loss p")).to_be_visible()  # still open
     expect(mistakes).not_to_have_text(first)
-    http.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+    stack_http.post(f"/jobs/{job['id']}/cancel").raise_for_status()
     expect(page.locator("#state .status")).to_have_text("cancelled")
-    last = http.get(job["urls"]["self"]).json()["progress"]["epoch"]
+    last = stack_http.get(job["urls"]["self"]).json()["progress"]["epoch"]
     expect(page.locator("#tiles-title")).to_have_text(f"Metrics (last epoch: {last})")
     expect(page.locator("#classes .head")).to_contain_text(f"epoch {last}")
-    visit.leave()
-    http.delete(job["urls"]["self"])
+    stack_visit.leave()
+    stack_http.delete(job["urls"]["self"])
 
 
 def test_each_class_has_its_precision_recall_and_f1(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
@@ -150,11 +148,11 @@ def test_the_most_confident_mistakes_are_shown_and_enlarged(
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_calibration_dots_are_at_their_confidence_and_accuracy(
-    open_stack: Callable[..., Visit], http: httpx.Client, jobs: dict[str, Any], width: int, scheme: str
+    open_site: Callable[..., Visit], http: httpx.Client, jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
     job = jobs["reader"]
     calibration = http.get(f"/jobs/{job['id']}/calibration?checkpoint=best").json()
-    page = open_stack(width=width, color_scheme=scheme).open(f"/ui/jobs/{job['id']}")
+    page = open_site(width=width, color_scheme=scheme).open(f"/ui/jobs/{job['id']}")
     card = page.locator("#calibration")
     card.scroll_into_view_if_needed()
     gap = f"{100 * calibration['expected_error']:.1f} percentage points"
@@ -277,12 +275,12 @@ def test_a_note_and_a_star_are_edited(visit: Visit, http: httpx.Client, jobs: di
 
 
 def test_parents_and_children_are_linked_by_name(
-    visit: Visit, http: httpx.Client, jobs: dict[str, Any], finish: Finish
+    stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any], finish: Finish
 ) -> None:
     parent = jobs["other"]
     body = {"checkpoint": 2, "overrides": {"epochs": 4, "name": "branch"}}
-    fork = finish(http.post(f"/jobs/{parent['id']}/fork", json=body).raise_for_status().json())
-    page = visit.open(f"/ui/jobs/{fork['id']}")
+    fork = finish(stack_http.post(f"/jobs/{parent['id']}/fork", json=body).raise_for_status().json())
+    page = stack_visit.open(f"/ui/jobs/{fork['id']}")
     expect(page.locator("#notes")).to_contain_text("Forked from other after epoch 2.")
     page.locator("#facts").get_by_role("link", name="other").click()
     page.wait_for_url(f"**/ui/jobs/{parent['id']}")
@@ -290,14 +288,14 @@ def test_parents_and_children_are_linked_by_name(
     expect(child).to_contain_text("fork after epoch 2 · succeeded")
     child.get_by_role("link").click()
     page.wait_for_url(f"**/ui/jobs/{fork['id']}")
-    visit.leave()
-    http.delete(fork["urls"]["self"]).raise_for_status()
+    stack_visit.leave()
+    stack_http.delete(fork["urls"]["self"]).raise_for_status()
 
 
 def test_a_phone_shows_metrics_in_rows_the_entire_matrix_and_downloads(
-    open_stack: Callable[..., Visit], jobs: dict[str, Any]
+    open_site: Callable[..., Visit], jobs: dict[str, Any]
 ) -> None:
-    page = open_stack(**PHONE, has_touch=True, is_mobile=True).open(f"/ui/jobs/{jobs['reader']['id']}")
+    page = open_site(**PHONE, has_touch=True, is_mobile=True).open(f"/ui/jobs/{jobs['reader']['id']}")
     tops = []
     for tile in page.locator(".tile").all():
         name, value = tile.locator("summary").bounding_box(), tile.locator(".value").bounding_box()
@@ -327,9 +325,9 @@ def test_a_phone_shows_metrics_in_rows_the_entire_matrix_and_downloads(
 
 
 def test_an_image_larger_than_the_window_is_shown_fitted_and_in_actual_size(
-    open_stack: Callable[..., Visit], jobs: dict[str, Any]
+    open_site: Callable[..., Visit], jobs: dict[str, Any]
 ) -> None:
-    page = open_stack(**PHONE).open(f"/ui/jobs/{jobs['reader']['id']}")
+    page = open_site(**PHONE).open(f"/ui/jobs/{jobs['reader']['id']}")
     page.locator("#sample-large").click()
     wait_until_decoded(page, "#viewer img")
     image, natural = page.locator("#viewer img"), page.locator("#viewer img").evaluate("image => image.naturalWidth")
@@ -347,9 +345,9 @@ def test_an_image_larger_than_the_window_is_shown_fitted_and_in_actual_size(
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_the_page_and_its_dialogs_are_accessible(
-    open_stack: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
+    open_site: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
-    visit = open_stack(width=width, color_scheme=scheme)
+    visit = open_site(width=width, color_scheme=scheme)
     faults = {}
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     page.locator("#mistakes").scroll_into_view_if_needed()

@@ -5,8 +5,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
-from service.runtime.settings import Auth
-from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.conftest import Finish, Visit
 from tests.browser.pixels import dot_positions, wait_for_dots
 
 
@@ -29,11 +28,11 @@ def last_epoch(page: Page) -> int:
     return int(text.removeprefix("epoch "))
 
 
-def test_a_job_from_the_form_is_watched_and_cancelled(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
-    visit.error_log.expected = ["422"]
-    page = visit.open("/ui/new")
+def test_a_job_from_the_form_is_watched_and_cancelled(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    stack_visit.error_log.expected = ["422"]
+    page = stack_visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")
-    plan = http.post("/jobs", params={"dry_run": True}, json={"kind": "classifier"}).json()
+    plan = stack_http.post("/jobs", params={"dry_run": True}, json={"kind": "classifier"}).json()
     expect(page.locator("#cost")).to_contain_text(f"{plan['parameters']:,}")
     page.fill("#field-epochs", "0")
     expect(page.locator("#field-epochs-fault")).to_contain_text("greater than or equal to 1")
@@ -54,27 +53,27 @@ def test_a_job_from_the_form_is_watched_and_cancelled(visit: Visit, http: httpx.
 
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#state .status")).to_have_text("cancelled")
-    job = http.get(f"/jobs/{page.url.rpartition('/')[2]}").json()
+    job = stack_http.get(f"/jobs/{page.url.rpartition('/')[2]}").json()
     assert (job["name"], job["status"], job["resolved"]["optimizer"]["name"]) == ("from the form", "cancelled", "adam")
 
 
-def test_a_paused_job_resumes_where_it_stopped(visit: Visit, http: httpx.Client) -> None:
-    job = http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
-    page = visit.open(f"/ui/jobs/{job['id']}")
+def test_a_paused_job_resumes_where_it_stopped(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    job = stack_http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
+    page = stack_visit.open(f"/ui/jobs/{job['id']}")
     wait_for_epochs(page, 2)
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#state .status")).to_have_text("paused")
-    paused_epoch = http.get(job["urls"]["self"]).json()["progress"]["epoch"]
+    paused_epoch = stack_http.get(job["urls"]["self"]).json()["progress"]["epoch"]
     page.get_by_role("button", name="Resume").click()
     expect(page.locator("#state")).to_contain_text(f"resumed after epoch {paused_epoch}")
     wait_for_epochs(page, paused_epoch + 2)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#state .status")).to_have_text("cancelled")
-    visit.error_log.expected = ["404"]  # requests sent just before the job was deleted
+    stack_visit.error_log.expected = ["404"]  # requests sent just before the job was deleted
     page.get_by_role("button", name="Delete").click()
     page.locator("#delete").get_by_role("button", name="Delete").click()
-    page.wait_for_url(f"{visit.url}/")
-    assert http.get(job["urls"]["self"]).status_code == 404
+    page.wait_for_url(f"{stack_visit.url}/")
+    assert stack_http.get(job["urls"]["self"]).status_code == 404
 
 
 def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> None:
@@ -106,10 +105,10 @@ def test_a_confusion_opens_its_images(visit: Visit, jobs: dict[str, Any]) -> Non
 
 
 def test_a_fork_continues_with_other_settings(
-    visit: Visit, http: httpx.Client, jobs: dict[str, Any], finish: Finish
+    stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any], finish: Finish
 ) -> None:
     parent = jobs["other"]
-    page = visit.open(f"/ui/jobs/{parent['id']}")
+    page = stack_visit.open(f"/ui/jobs/{parent['id']}")
     page.get_by_role("button", name="Fork…").click()
     page.get_by_label("Checkpoint", exact=True).select_option("2")
     page.get_by_label("Total epochs").fill("4")
@@ -118,25 +117,25 @@ def test_a_fork_continues_with_other_settings(
     page.locator("#fork-go").click()
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and parent["id"] not in url)
     expect(page.locator("#notes")).to_contain_text("Forked from other after epoch 2")
-    job = finish(http.get(f"/jobs/{page.url.rpartition('/')[2]}").json())
+    job = finish(stack_http.get(f"/jobs/{page.url.rpartition('/')[2]}").json())
     assert (job["name"], job["start_epoch"], job["resolved"]["optimizer"]["learning_rate"]) == ("forked", 2, 0.05)
     expect(page.locator("#state .status")).to_have_text("succeeded")
 
 
-@only_with([Auth.LOCAL])
-def test_a_reproduction_reports_that_all_bits_are_equal(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
-    page = visit.open(f"/ui/jobs/{jobs['other']['id']}")
+def test_a_reproduction_reports_that_all_bits_are_equal(
+    stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any]
+) -> None:
+    page = stack_visit.open(f"/ui/jobs/{jobs['other']['id']}")
     page.get_by_role("button", name="Reproduce").click()
     page.wait_for_url(lambda url: "/ui/jobs/job_" in url and jobs["other"]["id"] not in url)
     expect(page.locator("#notes")).to_contain_text("every epoch is bit-identical")
     expect(page.locator("#state .status")).to_have_text("succeeded")
     reproduction_id = page.url.rpartition("/")[2]
-    visit.leave()
-    http.delete(f"/jobs/{reproduction_id}").raise_for_status()  # it has the original's name and tags
+    stack_visit.leave()
+    stack_http.delete(f"/jobs/{reproduction_id}").raise_for_status()  # it has the original's name and tags
 
 
-@only_with([Auth.LOCAL])
-def test_a_failed_job_says_why_and_what_to_try(visit: Visit, http: httpx.Client) -> None:
+def test_a_failed_job_says_why_and_what_to_try(stack_visit: Visit, stack_http: httpx.Client) -> None:
     spec = {
         "kind": "classifier",
         "name": "too fast",
@@ -144,14 +143,14 @@ def test_a_failed_job_says_why_and_what_to_try(visit: Visit, http: httpx.Client)
         "optimizer": {"name": "sgd", "learning_rate": 9.0},
         "health": {"stop_on": ["diverging", "dead_units"]},
     }
-    job = http.post("/jobs", json=spec).raise_for_status().json()
-    page = visit.open(f"/ui/jobs/{job['id']}")
+    job = stack_http.post("/jobs", json=spec).raise_for_status().json()
+    page = stack_visit.open(f"/ui/jobs/{job['id']}")
     expect(page.locator("#state .status")).to_have_text("failed")
     note = page.locator("#notes .note.error")
     expect(note).to_contain_text("Stopped because health.stop_on lists this problem")
     note.get_by_text("What to try").click()
     expect(note.locator("li").first).to_be_visible()
-    allowed = http.get(job["urls"]["self"]).json()["allowed_actions"]
+    allowed = stack_http.get(job["urls"]["self"]).json()["allowed_actions"]
     offered = page.locator("#state [data-action]").evaluate_all(
         "buttons => buttons.map((button) => button.dataset.action)"
     )

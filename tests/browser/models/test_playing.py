@@ -13,9 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.datasets.cache import load
-from service.local import LocalStack
-from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with
+from tests.browser.conftest import Site, Visit
 from tests.browser.waiting import until
 
 MAX_FASTEST_ANSWER_MS = 150
@@ -23,9 +21,9 @@ MAX_ANSWER_MS = 500
 """The benchmark is `make bench-page`. On a shared machine, the fastest answer shows the page's own time."""
 
 
-def digits(stack: LocalStack, classes: range) -> list[NDArray[np.uint8]]:
+def digits(site: Site, classes: range) -> list[NDArray[np.uint8]]:
     """A real digit of each class, which the network was not trained on."""
-    data = load("mnist-10k", stack.settings.data, cache_root=stack.settings.datasets_cache)
+    data = load("mnist-10k", site.settings.data, cache_root=site.settings.datasets_cache)
     return [data.validation.inputs[np.flatnonzero(data.validation.labels == label)[0]] for label in classes]
 
 
@@ -52,13 +50,12 @@ def settled_answer(page: Page) -> str:
     return verdict.get_attribute("data-answer") or ""
 
 
-@only_with([Auth.LOCAL])
-def test_drawn_digits_are_classified(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
+def test_drawn_digits_are_classified(visit: Visit, site: Site, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/play/{jobs['reader']['id']}")
     expect(page.locator("#checkpoint-name")).to_contain_text("epoch")
     page.locator("#pen").fill("14")
     answers, times = [], []
-    for digit in digits(stack, range(10)):
+    for digit in digits(site, range(10)):
         paint(page, digit)
         answers.append(settled_answer(page))
         times.append(int(page.locator("#latency").get_attribute("data-ms") or 0))
@@ -100,9 +97,9 @@ def winner(page: Page) -> tuple[str, str]:
     return str(int(np.argmax(widths))), page.locator("#bars li.winner .label").text_content() or ""
 
 
-def test_an_image_file_is_classified(visit: Visit, stack: LocalStack, jobs: dict[str, Any], tmp_path: Path) -> None:
+def test_an_image_file_is_classified(visit: Visit, site: Site, jobs: dict[str, Any], tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("three.png", "four.png", "no.png")]
-    for file, content in zip(files, [*map(png, digits(stack, range(3, 5))), b"no picture"], strict=True):
+    for file, content in zip(files, [*map(png, digits(site, range(3, 5))), b"no picture"], strict=True):
         file.write_bytes(content)
     three, four, not_an_image = files
     page = visit.open(f"/ui/play/{jobs['reader']['id']}")
@@ -122,9 +119,9 @@ def test_an_image_file_is_classified(visit: Visit, stack: LocalStack, jobs: dict
     assert "/ui/play/" in page.url
 
 
-def test_older_checkpoints_classify_the_same_drawing(visit: Visit, stack: LocalStack, jobs: dict[str, Any]) -> None:
+def test_older_checkpoints_classify_the_same_drawing(visit: Visit, site: Site, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/play/{jobs['reader']['id']}")
-    paint(page, digits(stack, range(5, 6))[0])
+    paint(page, digits(site, range(5, 6))[0])
     settled_answer(page)
     before = page.locator("#bars").text_content()
     page.locator("#checkpoint").focus()
@@ -133,9 +130,8 @@ def test_older_checkpoints_classify_the_same_drawing(visit: Visit, stack: LocalS
     until(page, "before => document.querySelector('#bars').textContent !== before", before)
 
 
-@only_with([Auth.LOCAL])
-def test_drawing_by_touch_does_not_scroll(open_stack: Callable[..., Visit], jobs: dict[str, Any]) -> None:
-    visit = open_stack(width=360, has_touch=True, is_mobile=True)
+def test_drawing_by_touch_does_not_scroll(open_site: Callable[..., Visit], jobs: dict[str, Any]) -> None:
+    visit = open_site(width=360, has_touch=True, is_mobile=True)
     page = visit.open(f"/ui/play/{jobs['reader']['id']}")
     box = page.locator("#pad").bounding_box()
     assert box is not None

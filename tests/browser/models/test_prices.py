@@ -10,8 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from service.runtime.settings import Auth
-from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.conftest import Finish, Visit
 
 PRICES = [13_607.78 + 117.31 * number for number in range(180)]
 BALANCES = [1_250_000.25 + 9_000 * (number % 40) for number in range(180)]
@@ -21,10 +20,9 @@ def german(value: float, separator: str) -> str:
     return f"{value:,.2f}".replace(",", " ").replace(".", ",").replace(" ", separator)
 
 
-@only_with([Auth.LOCAL])
 @pytest.mark.parametrize("separator", [".", ""], ids=["grouped", "plain"])
 def test_german_prices_are_ordinary_numbers_on_every_page(
-    open_stack: Callable[..., Visit], http: httpx.Client, finish: Finish, separator: str
+    open_stack: Callable[..., Visit], stack_http: httpx.Client, finish: Finish, separator: str
 ) -> None:
     rows = [
         f"{german(price, separator)};{german(balance, separator)};{'ab'[number * 7 % 3 > 1]}"
@@ -32,9 +30,9 @@ def test_german_prices_are_ordinary_numbers_on_every_page(
     ]
     table = "\n".join(["Preis;Saldo;Art", *rows])
     name = f"prices-{len(separator)}"
-    http.post("/datasets", data={"name": name}, files={"table": ("x.csv", table.encode())}).raise_for_status()
+    stack_http.post("/datasets", data={"name": name}, files={"table": ("x.csv", table.encode())}).raise_for_status()
     spec = {"kind": "classifier", "dataset": name, "epochs": 2}
-    job: dict[str, Any] = finish(http.post("/jobs", json=spec).raise_for_status().json())
+    job: dict[str, Any] = finish(stack_http.post("/jobs", json=spec).raise_for_status().json())
     visit = open_stack(locale="de-DE")
     page = visit.open(f"/ui/datasets/{name}")
     cells = page.locator("tr", has_text="Preis").locator("td.number")

@@ -21,10 +21,9 @@ from safetensors.numpy import load_file
 from service.cli import main
 from service.client import Client
 from service.local import LocalStack
-from service.runtime.settings import Auth
 from service.spec.prediction_images import SENT_UNCHANGED_BYTES
 from tests import coloured_shapes
-from tests.browser.conftest import Finish, Visit, only_with
+from tests.browser.conftest import Finish, Visit
 
 SIDE = 16
 ROWS: list[dict[str, Any]] = [
@@ -69,6 +68,11 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint.safetensors"
 
 
+def upload(http: httpx.Client, name: str, table: str | bytes) -> None:
+    content = table.encode() if isinstance(table, str) else table
+    http.post("/datasets", data={"name": name}, files={"table": ("x.csv", content)}).raise_for_status()
+
+
 def train(http: httpx.Client, finish: Finish, dataset: str, preset: str) -> dict[str, Any]:
     spec = {"kind": "classifier", "dataset": dataset, "preset": preset, "epochs": 3, "name": f"same {dataset}"}
     return finish(http.post("/jobs", json=spec).raise_for_status().json())
@@ -87,17 +91,18 @@ def check_identical(page_answer: Any, cli_answer: Any, client_answer: Any) -> No
     assert page_answer["classes"] == cli_answer["classes"] == client_answer["classes"]
 
 
-@only_with([Auth.LOCAL])
 def test_a_row_has_the_same_probabilities_everywhere(
-    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
+    stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:
     lines = [
         f"{'' if n % 9 == 4 else n % 50},{('Oslo', 'Bergen')[n % 2]},2024-01-{n % 28 + 1:02},{'ab'[n % 50 > 24]}"
         for n in range(300)
     ]
     table = "\n".join(["age,city,since,label", *lines])
-    http.post("/datasets", data={"name": "same-rows"}, files={"table": ("x.csv", table.encode())}).raise_for_status()
-    job = train(http, finish, "same-rows", "table")
+    stack_http.post(
+        "/datasets", data={"name": "same-rows"}, files={"table": ("x.csv", table.encode())}
+    ).raise_for_status()
+    job = train(stack_http, finish, "same-rows", "table")
     with Client(stack.url) as client:
         by_client = client.job(job["id"]).predict(rows=ROWS)
     texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in ROWS]
@@ -120,7 +125,7 @@ def test_a_row_has_the_same_probabilities_everywhere(
         assert [row[f"probability of {name}"] for name in names] == [
             f"{probability:.6g}" for probability in probabilities
         ]
-    page = visit.open(f"/ui/play/{job['id']}")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     for row, probabilities in zip(texts, by_client["probabilities"], strict=True):
         sent: dict[str, str | None] = {}
         for name, text in row.items():
@@ -134,17 +139,16 @@ def test_a_row_has_the_same_probabilities_everywhere(
         with page.expect_response(partial(_has_rows, [sent])) as response:
             page.locator('[data-column="age"]').dispatch_event("input")
         assert response.value.json()["probabilities"][0] == probabilities
-    checkpoint.write_bytes(http.get(f"/jobs/{job['id']}/checkpoints/best").content)
+    checkpoint.write_bytes(stack_http.get(f"/jobs/{job['id']}/checkpoints/best").content)
     days = [row["since"] and int(np.datetime64(row["since"]).astype(int)) for row in ROWS]
     by_numpy = predict_with_numpy(checkpoint, [row | {"since": since} for row, since in zip(ROWS, days, strict=True)])
     np.testing.assert_allclose(by_numpy, by_client["probabilities"], atol=1e-6)
 
 
-@only_with([Auth.LOCAL])
 def test_a_jpeg_has_the_same_probabilities_everywhere(
-    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
+    stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:
-    job = train_on_shapes(http, finish, "same-shapes", tmp_path)
+    job = train_on_shapes(stack_http, finish, "same-shapes", tmp_path)
     (_, image), *_ = coloured_shapes.iter_images(1, SIDE, seed=8)
     photo, padded = tmp_path / "photo.jpg", Image.new("RGB", (SIDE + 14, SIDE), (200, 200, 200))
     padded.paste(image, (7, 0))
@@ -153,22 +157,21 @@ def test_a_jpeg_has_the_same_probabilities_everywhere(
         by_client = client.job(job["id"]).predict([photo])
     command = ["--server", stack.url, "predict", job["id"], str(photo), "--json"]
     by_command = json.loads(CliRunner().invoke(main, command).stdout)
-    page = visit.open(f"/ui/play/{job['id']}")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     encoded = base64.b64encode(photo.read_bytes()).decode()
     with page.expect_response(lambda reply: encoded in (reply.request.post_data or "")) as response:
         page.set_input_files("#file", str(photo))
     check_identical(response.value.json(), by_command, by_client)
-    checkpoint.write_bytes(http.get(f"/jobs/{job['id']}/checkpoints/best").content)
+    checkpoint.write_bytes(stack_http.get(f"/jobs/{job['id']}/checkpoints/best").content)
     with Image.open(photo) as opened:
         by_numpy = predict_with_numpy(checkpoint, levels=np.asarray(opened)[None, :, 7:-7])
     np.testing.assert_allclose(by_numpy, by_client["probabilities"], atol=1e-6)
 
 
-@only_with([Auth.LOCAL])
 def test_a_large_jpeg_has_the_same_probabilities_everywhere(
-    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+    stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
-    job = train_on_shapes(http, finish, "same-large", tmp_path)
+    job = train_on_shapes(stack_http, finish, "same-large", tmp_path)
     (_, image), *_ = coloured_shapes.iter_images(1, SIDE, seed=8)
     grain = np.random.default_rng(0).integers(0, 60, (750, 1000, 3), np.uint8)
     pixels = np.asarray(image.resize((1000, 750), Image.Resampling.NEAREST)) // 2 + grain
@@ -179,25 +182,26 @@ def test_a_large_jpeg_has_the_same_probabilities_everywhere(
         by_client = client.job(job["id"]).predict([photo])
     command = ["--server", stack.url, "predict", job["id"], str(photo), "--json"]
     by_command = json.loads(CliRunner().invoke(main, command).stdout)
-    page = visit.open(f"/ui/play/{job['id']}")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     with page.expect_response(lambda reply: len(reply.request.post_data or "") > 250_000) as response:
         page.set_input_files("#file", str(photo))
     check_identical(response.value.json(), by_command, by_client)
 
 
-@only_with([Auth.LOCAL])
 def test_a_row_starts_with_usual_values_and_an_invalid_one_has_no_bars(
-    visit: Visit, http: httpx.Client, finish: Finish
+    stack_visit: Visit, stack_http: httpx.Client, finish: Finish
 ) -> None:
     lines = [f"{n % 50},{'Oslo' if n % 3 else 'Bergen'},2024-01-{n % 28 + 1:02},{'ab'[n % 2]}" for n in range(90)]
     table = "\n".join(["age,city,since,label", *lines])
-    http.post("/datasets", data={"name": "usual-rows"}, files={"table": ("x.csv", table.encode())}).raise_for_status()
-    job = train(http, finish, "usual-rows", "table")
-    page = visit.open(f"/ui/play/{job['id']}")
+    stack_http.post(
+        "/datasets", data={"name": "usual-rows"}, files={"table": ("x.csv", table.encode())}
+    ).raise_for_status()
+    job = train(stack_http, finish, "usual-rows", "table")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     expect(page.locator("#bars .winner")).to_have_count(1)
     city = page.locator('[data-column="city"]')
     assert city.input_value() == "Oslo"  # the most frequent value, not the first one
-    visit.error_log.expected.append("422")
+    stack_visit.error_log.expected.append("422")
     city.select_option("")
     page.locator('[data-column="since"]').fill("tomorrow")
     expect(page.locator("#row-error")).to_have_text("since must be a date such as 2024-12-31, not 'tomorrow'")
@@ -209,14 +213,13 @@ def test_a_row_starts_with_usual_values_and_an_invalid_one_has_no_bars(
     assert city.input_value() == "Oslo"
 
 
-@only_with([Auth.LOCAL])
 def test_a_file_of_rows_gets_the_same_predictions_as_on_the_command_line(
-    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+    stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
     lines = [f"{n % 50},5;{('Malmö', 'A; B')[n % 2]!r};{'ab'[n % 50 > 24]}".replace("'", '"') for n in range(300)]
     table = "\n".join(["age;city;label", *lines]).encode("cp1252")
-    http.post("/datasets", data={"name": "filed-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
-    job = train(http, finish, "filed-rows", "table")
+    upload(stack_http, "filed-rows", table)
+    job = train(stack_http, finish, "filed-rows", "table")
     rows = [f'{n % 61},25;{("Malmö", "A; B", "Ulm")[n % 3]!r};"say ""{n}"""'.replace("'", '"') for n in range(1234)]
     rows_file, predicted_file = tmp_path / "given.csv", tmp_path / "out.csv"
     rows_file.write_bytes("\r\n".join(["age;city;label", *rows, ""]).encode("cp1252"))
@@ -224,7 +227,7 @@ def test_a_file_of_rows_gets_the_same_predictions_as_on_the_command_line(
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
 
-    page = visit.open(f"/ui/play/{job['id']}")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     page.set_input_files("#rows-file", str(rows_file))
     state = page.locator("#rows-state")
     expect(state).to_contain_text("1234 rows predicted with the checkpoint of epoch")
@@ -247,7 +250,7 @@ def test_a_file_of_rows_gets_the_same_predictions_as_on_the_command_line(
         assert page_numbers == command_numbers
     assert any("," in row[4] for row in page_rows[1:]), "the decimal sign of the file"
 
-    visit.error_log.expected.append("422")
+    stack_visit.error_log.expected.append("422")
     rows_file.write_text("age;city\n1;Ulm\nnone at all;Ulm\n")
     page.set_input_files("#rows-file", str(rows_file))
     expect(state).to_contain_text("Row 2: age must be a number")
@@ -268,17 +271,16 @@ def _predict_on_page(page: Page, rows_file: Path, *, rows: int, delimiter: str) 
         return list(csv.reader(file, delimiter=delimiter))
 
 
-@only_with([Auth.LOCAL])
 def test_page_and_command_line_read_the_same_files_of_rows(
-    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+    stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
     """Declared, trailing and quoted delimiters; nameless and unknown columns, and names that are in use."""
     lines = [f"{n % 50}.5;{n % 7};{('Oslo', 'Bergen')[n % 2]};{'ab'[n % 50 > 24]}" for n in range(300)]
-    table = "\n".join(["age;;city;label", *lines]).encode()
-    http.post("/datasets", data={"name": "odd-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
-    job = train(http, finish, "odd-rows", "table")
+    table = "\n".join(["age;;city;label", *lines])
+    upload(stack_http, "odd-rows", table)
+    job = train(stack_http, finish, "odd-rows", "table")
     rows_file, predicted_file = tmp_path / "given.csv", tmp_path / "out.csv"
-    page = visit.open(f"/ui/play/{job['id']}")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     state = page.locator("#rows-state")
     for prefix, delimiter, trailing in (("", ";", ";;"), ("sep=;\r\n", ";", ";"), ("\r\n", ",", "")):
         quoted = delimiter if trailing else "|"
@@ -312,23 +314,22 @@ def test_page_and_command_line_read_the_same_files_of_rows(
         expect(state).to_contain_text(f": {cell} is not written as in the training data")
         expect(state).to_contain_text("Use tapeline predict.")
         expect(page.locator("#rows-result")).to_be_hidden()
-    visit.error_log.expected.append("422")
+    stack_visit.error_log.expected.append("422")
     rows_file.write_text("age;City\n1;Oslo\n")
     page.set_input_files("#rows-file", str(rows_file))
     expect(state).to_have_text("Column City is unknown; did you mean city? Rename or remove it.")
 
 
-@only_with([Auth.LOCAL])
 def test_the_page_refuses_numbers_that_the_command_line_converts(
-    visit: Visit, stack: LocalStack, http: httpx.Client, finish: Finish, tmp_path: Path
+    stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path
 ) -> None:
     """If another column has a decimal point, 1.234 is not the 1234 that it was in training."""
     lines = [f"{n % 9 + 1}.{n:03},25;{n % 7};{'ab'[n % 9 > 4]}" for n in range(90)]
-    table = "\n".join(["price;size;label", *lines]).encode()
-    http.post("/datasets", data={"name": "price-rows"}, files={"table": ("x.csv", table)}).raise_for_status()
-    job = train(http, finish, "price-rows", "table")
+    table = "\n".join(["price;size;label", *lines])
+    upload(stack_http, "price-rows", table)
+    job = train(stack_http, finish, "price-rows", "table")
     rows_file, predicted_file = tmp_path / "given.csv", tmp_path / "out.csv"
-    page = visit.open(f"/ui/play/{job['id']}")
+    page = stack_visit.open(f"/ui/play/{job['id']}")
     rows_file.write_text("price;size\n1.234;7\n2.000;5\n")
     command = ["--server", stack.url, "predict", job["id"], str(rows_file), "-o", str(predicted_file)]
     assert CliRunner().invoke(main, command).exit_code == 0

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
 from tests.browser.accessibility import serious_violations
-from tests.browser.conftest import Visit, only_with
+from tests.browser.conftest import Visit
 from tests.browser.simulated_worker import WebProcess
 
 PATHS = (
@@ -44,16 +44,15 @@ PATHS = (
 
 
 @pytest.mark.parametrize(
-    ("stack", "width", "scheme"),
+    ("site", "width", "scheme"),
     [(Auth.LOCAL, 1280, "light"), (Auth.KEYS, 360, "dark")],
-    indirect=["stack"],
-    scope="session",
+    indirect=["site"],
     ids=str,
 )
 def test_pages_are_accessible_and_fit_the_window(
-    open_stack: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
+    open_site: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
-    visit = open_stack(width=width, color_scheme=scheme)
+    visit = open_site(width=width, color_scheme=scheme)
     visit.error_log.expected = ["404", "403"]
     faults = {}
     for path in PATHS:
@@ -67,7 +66,6 @@ def test_pages_are_accessible_and_fit_the_window(
     assert faults == {}
 
 
-@only_with([Auth.LOCAL])
 def test_opened_details_and_dialogs_are_accessible(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")

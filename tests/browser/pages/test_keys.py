@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import expect
+from sqlalchemy import select
 
 from service.access.keys import Scope
-from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, bearer, make_key, only_with
+from service.states import Status
+from service.storage.artifacts import ArtifactFolder
+from service.storage.database import Database
+from service.storage.tables import JOBS
+from tests.browser.conftest import Site, Visit, bearer, make_key, with_auth
 from tests.browser.waiting import http_client, until
+from tests.service.web.conftest import SimulatedWorker
 
-pytestmark = only_with([Auth.KEYS])
+pytestmark = with_auth([Auth.KEYS])
 
 AN_OPTION_IS_CUT_OFF = """(select) => {
     const pen = new OffscreenCanvas(1, 1).getContext("2d");
@@ -26,14 +32,25 @@ AN_OPTION_IS_CUT_OFF = """(select) => {
 
 
 @pytest.fixture
-def bob(stack: LocalStack) -> Any:
-    with httpx.Client(base_url=stack.url, timeout=90, headers=bearer(make_key(stack.settings, "bob"))) as client:
+def bob(site: Site) -> Any:
+    with httpx.Client(base_url=site.url, timeout=90, headers=bearer(make_key(site.settings, "bob"))) as client:
         yield client
 
 
-def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], stack: LocalStack) -> None:
-    key = make_key(stack.settings, "carol")
-    visit = open_window(stack.url)
+def train_waiting_jobs(site: Site) -> None:
+    with closing(Database(site.settings.database_url)) as database:
+        with database.read() as session:
+            waiting = session.scalars(select(JOBS.c.id).where(JOBS.c.status == Status.QUEUED)).all()
+        for _ in waiting:
+            worker = SimulatedWorker(database, ArtifactFolder(site.settings.artifacts))
+            worker.claim()
+            worker.commit_epoch(1)
+            worker.succeed()
+
+
+def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], site: Site) -> None:
+    key = make_key(site.settings, "carol")
+    visit = open_window(site.url)
     visit.error_log.expected = ["401"]
     page = visit.open("/")
     page.get_by_label("Your key").fill("tpl_000000000000_" + 64 * "0")
@@ -43,8 +60,9 @@ def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], stack: Lo
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Train a classifier").click()
     page.wait_for_url("**/ui/jobs/job_*")
+    train_waiting_jobs(site)
     expect(page.locator("#state .status")).to_have_text("succeeded")
-    job = http_client.get(f"{stack.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
+    job = http_client.get(f"{site.url}/jobs/{page.url.rpartition('/')[2]}", headers=bearer(key)).json()
     assert job["owner"] == "carol"
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Your key")).to_be_visible()
@@ -53,11 +71,9 @@ def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], stack: Lo
     expect(page.locator("h1")).not_to_contain_text("first classifier")
 
 
-def test_a_key_submitted_before_the_script_has_run_is_not_sent(
-    open_window: Callable[..., Visit], stack: LocalStack
-) -> None:
+def test_a_key_submitted_before_the_script_has_run_is_not_sent(open_window: Callable[..., Visit], site: Site) -> None:
     """By default, a form puts its fields into the URL, and so into the history and into logs."""
-    visit = open_window(stack.url)
+    visit = open_window(site.url)
     visit.error_log.expected = ["ERR_FAILED"]
     visit.page.route("**/sign-in.js", lambda route: route.abort())
     page = visit.open("/ui/sign-in")
@@ -68,18 +84,19 @@ def test_a_key_submitted_before_the_script_has_run_is_not_sent(
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_title("submitted")
     assert page.evaluate("fetch('/healthz').then(({ status }) => status)") == 200  # after any request of the form
-    assert page.url == f"{stack.url}/ui/sign-in"
+    assert page.url == f"{site.url}/ui/sign-in"
     # Chromium loads the icon of a page some time after the page itself.
-    assert [url for url in requests if not url.endswith("/icon.svg")] == [f"{stack.url}/healthz"]
+    assert [url for url in requests if not url.endswith("/icon.svg")] == [f"{site.url}/healthz"]
 
 
-def test_jobs_of_other_owners_are_not_found(visit: Visit, bob: httpx.Client, http: httpx.Client) -> None:
+def test_jobs_of_other_owners_are_not_found(visit: Visit, site: Site, bob: httpx.Client, http: httpx.Client) -> None:
     visit.error_log.expected = ["404"]
     spec = {"kind": "classifier", "epochs": 2, "tags": ["shared-word"]}
     earlier = bob.post("/jobs", json=spec | {"name": "of bob"}).raise_for_status().json()
     page = visit.open("/?tag=shared-word")
     later = bob.post("/jobs", json=spec | {"name": "of bob, later"}).raise_for_status().json()
     own = http.post("/jobs", json=spec | {"name": "of ann"}).raise_for_status().json()
+    train_waiting_jobs(site)
     row = page.locator(f"tr[data-id={own['id']}]")
     expect(row.locator(".status")).to_have_text("succeeded")
     expect(page.locator("tr.job")).to_have_count(1)
@@ -96,9 +113,9 @@ def test_jobs_of_other_owners_are_not_found(visit: Visit, bob: httpx.Client, htt
 
 
 def test_a_read_key_is_offered_nothing_that_changes_jobs(
-    open_stack: Callable[..., Visit], stack: LocalStack, jobs: dict[str, Any]
+    open_site: Callable[..., Visit], site: Site, jobs: dict[str, Any]
 ) -> None:
-    visit = open_stack(key=make_key(stack.settings, "ann", Scope.READ))
+    visit = open_site(key=make_key(site.settings, "ann", Scope.READ))
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     expect(page.locator("#state .status")).to_have_text("succeeded")
     for name in ("Fork…", "Reproduce", "Delete…", "Edit", "Star"):
@@ -114,7 +131,7 @@ def test_a_read_key_is_offered_nothing_that_changes_jobs(
     for key in ("n", "e", "s"):
         page.keyboard.press(key)
     page.wait_for_timeout(300)
-    expect(page).to_have_url(stack.url + "/")
+    expect(page).to_have_url(site.url + "/")
     expect(page.locator("dialog[open]")).to_have_count(0)
     page.keyboard.press("?")
     expect(page.locator("#keys dd:visible").first).to_have_text("Search")
@@ -124,9 +141,9 @@ def test_a_read_key_is_offered_nothing_that_changes_jobs(
 
 @pytest.mark.parametrize(("width", "owner"), [(390, "lehrerin"), (360, "a-name-that-is-rather-long@example.org")])
 def test_on_a_phone_the_header_is_one_line_and_scopes_are_legible(
-    open_stack: Callable[..., Visit], stack: LocalStack, width: int, owner: str
+    open_site: Callable[..., Visit], site: Site, width: int, owner: str
 ) -> None:
-    visit = open_stack(key=make_key(stack.settings, owner, Scope.ADMIN), width=width)
+    visit = open_site(key=make_key(site.settings, owner, Scope.ADMIN), width=width)
     page = visit.open("/ui/keys")
     middles = [
         box["y"] + box["height"] / 2
@@ -144,9 +161,9 @@ def test_on_a_phone_the_header_is_one_line_and_scopes_are_legible(
 
 
 def test_the_header_names_the_owner_and_has_no_links_before_the_sign_in(
-    open_window: Callable[..., Visit], stack: LocalStack
+    open_window: Callable[..., Visit], site: Site
 ) -> None:
-    visit = open_window(stack.url)
+    visit = open_window(site.url)
     visit.error_log.expected = ["401"]
     page = visit.open("/")
     expect(page.get_by_label("Your key")).to_be_visible()
@@ -155,7 +172,7 @@ def test_the_header_names_the_owner_and_has_no_links_before_the_sign_in(
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_be_visible()
     assert page.get_by_role("alert").inner_text()[0].isupper()
-    page.get_by_label("Your key").fill(make_key(stack.settings, "dora"))
+    page.get_by_label("Your key").fill(make_key(site.settings, "dora"))
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator(".top .who")).to_have_text("dora")
     expect(page.get_by_role("link", name="Workers")).to_have_count(1)

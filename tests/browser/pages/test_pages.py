@@ -17,9 +17,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.access.keys import Scope
-from service.local import LocalStack
 from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, bearer, make_key, only_with
+from tests.browser.conftest import Site, Visit, bearer, make_key, with_auth
 from tests.browser.held_responses import hold
 from tests.browser.waiting import http_client, until
 
@@ -43,7 +42,6 @@ def url_pattern(url: str) -> str:
     return re.sub(r"\d+", "#", names) + ("?" + re.sub(r"=[^&]*", "", parts.query) if parts.query else "")
 
 
-@only_with([Auth.LOCAL])
 def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]) -> None:
     queue = [visit.url + "/", *(visit.url + job["urls"]["page"] for job in jobs.values())]
     visited: set[str] = set()
@@ -79,7 +77,6 @@ def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]
         assert path in visited_patterns, path
 
 
-@only_with([Auth.LOCAL])
 def test_each_link_of_the_navigation_and_of_a_job_opens_a_page(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/")
     names = page.locator("nav[aria-label=Main] a").all_inner_texts()
@@ -104,7 +101,6 @@ def test_each_link_of_the_navigation_and_of_a_job_opens_a_page(visit: Visit, job
         assert media in ("text/html", "image/png", "image/svg+xml"), href
 
 
-@only_with([Auth.LOCAL])
 def test_errors_are_readable_pages_in_a_browser(visit: Visit) -> None:
     visit.error_log.expected = ["404", "400"]
     page = visit.open("/nope")
@@ -118,10 +114,11 @@ def test_errors_are_readable_pages_in_a_browser(visit: Visit) -> None:
     expect(page.locator("h1")).to_have_text("Jobs")
 
 
-@only_with([Auth.LOCAL])
-def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(visit: Visit, http: httpx.Client) -> None:
-    job = http.post("/jobs", json={"kind": "classifier", "name": "to be read", "epochs": 400}).json()
-    page = visit.open(job["urls"]["events"])
+def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(
+    stack_visit: Visit, stack_http: httpx.Client
+) -> None:
+    job = stack_http.post("/jobs", json={"kind": "classifier", "name": "to be read", "epochs": 400}).json()
+    page = stack_visit.open(job["urls"]["events"])
     metrics = page.locator("#log li", has_text="metrics")
     expect(metrics.nth(2)).to_be_attached()
     page.evaluate("window.same = true")
@@ -129,7 +126,7 @@ def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(visit: Visit,
     until(page, "(count) => document.querySelectorAll('#log li').length > 3 * count", before)
     numbers = page.eval_on_selector_all("#log li", "all => all.map((line) => Number(line.dataset.seq))")
     assert numbers == list(range(1, len(numbers) + 1))
-    http.post(f"{job['urls']['self']}/cancel").raise_for_status()
+    stack_http.post(f"{job['urls']['self']}/cancel").raise_for_status()
     expect(page.locator("#live")).to_have_text("The job has ended: the log is complete.")
     expect(page.locator(".heading .status")).to_have_text("cancelled")
     assert page.evaluate("window.same")
@@ -145,23 +142,21 @@ def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(visit: Visit,
     assert Path(download.value.path()).read_text().count("\n") == 1
 
 
-@only_with([Auth.LOCAL])
-def test_workers_and_the_queue_are_shown_live(visit: Visit, http: httpx.Client) -> None:
-    page = visit.open("/ui/workers")
+def test_workers_and_the_queue_are_shown_live(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    page = stack_visit.open("/ui/workers")
     expect(page.locator("#queue")).to_contain_text("The queue is empty.")
     specs = [{"kind": "classifier", "name": f"number {number}", "epochs": 2000} for number in range(4)]
-    jobs = [http.post("/jobs", json=spec).json() for spec in specs]
+    jobs = [stack_http.post("/jobs", json=spec).json() for spec in specs]
     expect(page.locator("#workers div.running")).to_have_count(2)
     expect(page.locator("#queue tbody tr")).to_have_count(2)
     rows = page.locator("#queue tbody tr").all_inner_texts()
     assert [re.search(r"number \d", row)[0] for row in rows] == ["number 2", "number 3"]
     for job in jobs:
-        http.post(f"{job['urls']['self']}/cancel").raise_for_status()
+        stack_http.post(f"{job['urls']['self']}/cancel").raise_for_status()
     expect(page.locator("#queue")).to_contain_text("The queue is empty.")
     expect(page.locator("#workers")).to_contain_text("idle")
 
 
-@only_with([Auth.LOCAL])
 def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -> None:
     visit.error_log.expected = ["422"]
     generator = np.random.default_rng(0)
@@ -188,7 +183,6 @@ def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -
     expect(page.locator(".dataset", has_text="my-stripes")).to_have_count(0)
 
 
-@only_with([Auth.LOCAL])
 def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
     """One file name is longer than a tar header has room for; a hidden file and a text file are left out."""
     visit.error_log.expected = ["422"]
@@ -225,9 +219,9 @@ def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
     expect(page.locator("#shown img")).to_have_count(22)
 
 
-@only_with([Auth.KEYS])
-def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
-    visit = open_stack(key=make_key(stack.settings, "root", Scope.ADMIN))
+@with_auth([Auth.KEYS])
+def test_an_admin_creates_and_revokes_a_key(open_site: Callable[..., Visit], site: Site) -> None:
+    visit = open_site(key=make_key(site.settings, "root", Scope.ADMIN))
     page = visit.open("/")
     page.get_by_role("link", name="Keys").click()
     page.wait_for_load_state()
@@ -236,7 +230,7 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
     page.get_by_role("button", name="Create key").click()
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
-    answer = http_client.get(f"{stack.url}/session", headers=bearer(key)).json()
+    answer = http_client.get(f"{site.url}/session", headers=bearer(key)).json()
     assert (answer["owner"], answer["scope"]) == ("dora", "submit")
     page.get_by_role("button", name="Done").click()
     expect(page.locator("body")).not_to_contain_text(key)
@@ -244,18 +238,18 @@ def test_an_admin_creates_and_revokes_a_key(open_stack: Callable[..., Visit], st
     expect(row).to_contain_text("valid")
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Cancel").click()
-    assert http_client.get(f"{stack.url}/session", headers=bearer(key)).status_code == 200
+    assert http_client.get(f"{site.url}/session", headers=bearer(key)).status_code == 200
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
     page.wait_for_timeout(2500)
-    assert http_client.get(f"{stack.url}/session", headers=bearer(key)).status_code == 401
+    assert http_client.get(f"{site.url}/session", headers=bearer(key)).status_code == 401
 
 
-@only_with([Auth.KEYS])
-def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
-    old = make_key(stack.settings, "edwin")
-    visit = open_stack(key=make_key(stack.settings, "root", Scope.ADMIN))
+@with_auth([Auth.KEYS])
+def test_an_admin_rotates_a_key(open_site: Callable[..., Visit], site: Site) -> None:
+    old = make_key(site.settings, "edwin")
+    visit = open_site(key=make_key(site.settings, "root", Scope.ADMIN))
     page = visit.open("/ui/keys")
     row = page.locator("#keys tr", has_text="edwin")
     row.get_by_role("button", name="Rotate").click()
@@ -264,7 +258,7 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
     expect(page.locator("#made")).to_be_visible()
     key = page.locator("#made-key").inner_text()
     for valid in (old, key):
-        assert http_client.get(f"{stack.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
+        assert http_client.get(f"{site.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
     page.get_by_role("button", name="Done").click()
     expect(row).to_have_count(2)
     expect(row.last).to_contain_text("replaced, valid until it expires")
@@ -272,9 +266,9 @@ def test_an_admin_rotates_a_key(open_stack: Callable[..., Visit], stack: LocalSt
     expect(row.first.get_by_role("button", name="Rotate")).to_have_count(1)
 
 
-@only_with([Auth.KEYS])
-def test_non_admins_get_a_clear_error(open_stack: Callable[..., Visit], stack: LocalStack) -> None:
-    visit = open_stack()
+@with_auth([Auth.KEYS])
+def test_non_admins_get_a_clear_error(open_site: Callable[..., Visit], site: Site) -> None:
+    visit = open_site()
     visit.error_log.expected = ["403"]
     page = visit.open("/ui/keys")
     expect(page.locator("h1")).to_have_text("The key's scope does not allow this")
@@ -291,7 +285,6 @@ def open_try_form(visit: Visit, section: str, operation: str) -> Any:
     return form
 
 
-@only_with([Auth.LOCAL])
 def test_a_suggestion_is_not_inserted_into_a_focused_field(visit: Visit, jobs: dict[str, Any]) -> None:
     suggestions = hold(visit.page, "GET /jobs.limit=30")
     form = open_try_form(visit, "files", "samples_sample")
@@ -304,7 +297,7 @@ def test_a_suggestion_is_not_inserted_into_a_focused_field(visit: Visit, jobs: d
     expect(field).to_have_value(jobs["reader"]["id"])
 
 
-@pytest.mark.parametrize("stack", [Auth.LOCAL, Auth.KEYS], indirect=True, scope="session", ids=str)
+@with_auth([Auth.LOCAL, Auth.KEYS])
 def test_the_documentation_sends_requests(visit: Visit, jobs: dict[str, Any], http: httpx.Client) -> None:
     visit.error_log.expected = ["404"]
     form = open_try_form(visit, "jobs", "jobs_submit")
@@ -340,30 +333,28 @@ def test_the_documentation_sends_requests(visit: Visit, jobs: dict[str, Any], ht
     assert download.value.suggested_filename.endswith(".safetensors")
 
 
-@only_with([Auth.LOCAL])
-def test_the_documentation_follows_a_stream_and_stops(visit: Visit, http: httpx.Client) -> None:
-    job = http.post("/jobs", json={"kind": "classifier", "name": "streamed", "epochs": 900}).json()
-    form = open_try_form(visit, "results", "events_stream")
+def test_the_documentation_follows_a_stream_and_stops(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    job = stack_http.post("/jobs", json={"kind": "classifier", "name": "streamed", "epochs": 900}).json()
+    form = open_try_form(stack_visit, "results", "events_stream")
     form.get_by_label("job_id").fill(job["id"])
     form.get_by_role("button", name="Send").click()
     expect(form.locator("[data-answer] > pre")).to_contain_text("event: metrics")
     form.get_by_role("button", name="Stop").click()
     expect(form.locator("[data-answer]")).to_contain_text("Stopped.")
-    form = open_try_form(visit, "jobs", "jobs_cancel")
+    form = open_try_form(stack_visit, "jobs", "jobs_cancel")
     form.get_by_label("job_id").fill(job["id"])
     form.get_by_role("button", name="Send").click()
-    dialog = visit.page.locator("#confirm")
+    dialog = stack_visit.page.locator("#confirm")
     expect(dialog).to_contain_text(f"POST /jobs/{job['id']}/cancel")
     dialog.get_by_role("button", name="Cancel").click()
-    assert http.get(job["urls"]["self"]).json()["requested"] is None
+    assert stack_http.get(job["urls"]["self"]).json()["requested"] is None
     form.get_by_role("button", name="Send").click()
     dialog.get_by_role("button", name="Send").click()
     expect(form.locator("[data-answer] .note")).to_contain_text("202")
 
 
-@only_with([Auth.LOCAL])
-def test_the_documentation_is_searchable_and_fits_a_phone(open_stack: Callable[..., Visit]) -> None:
-    visit = open_stack(width=390, height=844)
+def test_the_documentation_is_searchable_and_fits_a_phone(open_site: Callable[..., Visit]) -> None:
+    visit = open_site(width=390, height=844)
     page = visit.open("/docs")
     assert page.evaluate("document.documentElement.scrollHeight") < 3000
     page.get_by_label("Search operations and problems").fill("cancel")
@@ -379,10 +370,9 @@ def test_the_documentation_is_searchable_and_fits_a_phone(open_stack: Callable[.
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
 
 
-@only_with([Auth.LOCAL])
 @pytest.mark.parametrize("width", [390, 320])
-def test_on_a_phone_the_navigation_has_two_lines_of_four_links(open_stack: Callable[..., Visit], width: int) -> None:
-    page = open_stack(width=width, height=844).open("/")
+def test_on_a_phone_the_navigation_has_two_lines_of_four_links(open_site: Callable[..., Visit], width: int) -> None:
+    page = open_site(width=width, height=844).open("/")
     links = page.get_by_role("navigation", name="Main").get_by_role("link")
     lines = Counter(links.evaluate_all("all => all.map((link) => link.getBoundingClientRect().top)"))
     assert list(lines.values()) == [4, 4]

@@ -7,19 +7,17 @@ from typing import Any
 
 import pytest
 
-from service.runtime.settings import Auth
-from tests.browser.conftest import Visit, only_with
+from tests.browser.conftest import Visit
 
 MAX_BYTES = 500_000
 """Sum of the bodies of a page as transferred: compressed ones in their compressed size."""
 
 
-@only_with([Auth.LOCAL])
 @pytest.mark.parametrize("name", ["reader", "painter"])
 def test_the_page_of_a_trained_job_transfers_at_most_half_a_megabyte(
-    open_stack: Callable[..., Visit], jobs: dict[str, Any], name: str
+    open_site: Callable[..., Visit], jobs: dict[str, Any], name: str
 ) -> None:
-    visit = open_stack(height=3000)  # what lies below the fold is loaded too
+    visit = open_site(height=3000, own=True)  # what lies below the fold is loaded too
     sizes: dict[str, int] = {}
     session = visit.page.context.new_cdp_session(visit.page)
     session.send("Network.enable")
