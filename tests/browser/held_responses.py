@@ -6,17 +6,24 @@ import re
 from collections.abc import Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from playwright.sync_api import APIResponse, Error, Page, Request, Route
+
+from tests.browser.waiting import poll, wait_for_frames
 
 
 def wait_for_count(page: Page, requests: Sized, count: int, *, of: str) -> None:
     """Wait until a test's handlers have recorded ``count`` requests."""
-    for _ in range(1200):
-        if len(requests) >= count:
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"{len(requests)} of {count} requests came: {of}")
+    poll(page, lambda: len(requests) >= count, f"{count} requests: {of}")
+
+
+def deliver(page: Page, route: Route, **response: Any) -> None:
+    """Answer a request of the page, and wait until the page has handled the response."""
+    with page.expect_event("requestfinished", lambda request: request == route.request):
+        route.fulfill(**response)
+    with suppress(Error):  # in response, the page may open another one
+        wait_for_frames(page)
 
 
 @dataclass
@@ -35,9 +42,9 @@ class HeldResponses:
         wait_for_count(self.page, self.responses, count, of=self.pattern.pattern)
 
     def release(self, index: int = 0) -> None:
-        """Deliver one response to the page."""
+        """Deliver one response, and wait until the page has handled it."""
         route, response = self.responses.pop(index)
-        route.fulfill(response=response)
+        deliver(self.page, route, response=response)
 
     def release_all(self) -> None:
         """Deliver all held responses, and hold no more of them."""
@@ -58,7 +65,8 @@ class HeldResponses:
         with suppress(Error):  # the window may have been closed in between
             self.responses.append((route, route.fetch()))
             if not self.holding:  # released while the service responded
-                self.release_all()
+                route, response = self.responses.pop()
+                route.fulfill(response=response)
 
 
 def hold(page: Page, pattern: str) -> HeldResponses:

@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page
 
 from service.web.services import Services
-from tests.browser.waiting import http_client
+from tests.browser.waiting import http_client, poll
 from tests.service.web.conftest import SimulatedWorker
 
 
@@ -47,6 +47,14 @@ class Service:
     def __init__(self, bare: WebProcess) -> None:
         self.url = bare.url
         self.services = bare.services
+
+    @property
+    def streams(self) -> int:
+        """Number of open event streams: an open page misses no event from then on."""
+        return self.services.hub.clients + self.services.all_jobs_stream.clients
+
+    def wait_for_stream(self, page: Page) -> None:
+        poll(page, lambda: self.streams > 0, "a stream")
 
     def submit(self, **spec: Any) -> str:
         document = {"kind": "classifier", "epochs": 100} | spec

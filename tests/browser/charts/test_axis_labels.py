@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Visit
 from tests.browser.pixels import colour_mask, read_pixels
 from tests.browser.simulated_worker import Service, figure
-from tests.browser.waiting import until
+from tests.browser.waiting import poll, until
 
 RECORD_LABELS = """const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
 CanvasRenderingContext2D.prototype.clearRect = function (...place) {
@@ -76,7 +76,7 @@ def axis_labels(page: Page, title: str) -> list[tuple[float, float]]:
     canvas = figure(page, title).locator("canvas")
     figure(page, title).scroll_into_view_if_needed()
     expect(canvas).to_be_visible()
-    page.wait_for_timeout(100)
+    poll(page, lambda: canvas.evaluate("canvas => canvas.labels?.length"), "labels")
     drawn: list[Any] = canvas.evaluate("canvas => canvas.labels")
     assert min(left for _, _, left in drawn) >= 0, drawn
     return sorted(((parse_label(text), y) for text, y, _ in drawn), key=lambda label: label[1])

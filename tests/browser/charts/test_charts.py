@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from service.jobs.leases import Usage
 from tests.browser.conftest import Visit
 from tests.browser.pixels import colour_mask, dot_positions, read_pixels, stable_pixels, wait_for_dots
 from tests.browser.simulated_worker import Service, canvas, figure, hover_chart, metrics
-from tests.browser.waiting import http_client, until
+from tests.browser.waiting import http_client, poll, until, wait_for_frames
 
 EPOCHS = 8
 RECORD_TEXTS = """const fillText = CanvasRenderingContext2D.prototype.fillText;
@@ -93,7 +94,8 @@ def test_a_zoom_is_kept_when_new_epochs_arrive(service: Service, open_window: Ca
         worker.commit_epoch(epoch, metrics=metrics(epoch))
     wait_for_dots(page, canvas(page), 1, 5)
     expect(page.locator("#tiles-title")).to_contain_text("epoch: 5")  # above the charts
-    positions = settled_dots(page, canvas(page))
+    wait_for_frames(page)
+    positions = dot_positions(canvas(page), 1)
     drag(page, canvas(page), positions[1] - 8, positions[3] + 8)  # from before epoch 2 to after epoch 4
     zoomed = wait_for_exact_dots(page, canvas(page), 3)
     worker.commit_epoch(6, metrics=metrics(6))
@@ -103,24 +105,9 @@ def test_a_zoom_is_kept_when_new_epochs_arrive(service: Service, open_window: Ca
     wait_for_exact_dots(page, canvas(page), 6)
 
 
-def settled_dots(page: Page, chart: Any) -> list[float]:
-    """Positions of the dots once they are stable: parts of the page that load later move them."""
-    previous: list[float] = []
-    for _ in range(40):
-        current = dot_positions(chart, 1)
-        if current and current == previous:
-            return current
-        previous = current
-        page.wait_for_timeout(750)
-    raise AssertionError("the chart does not come to rest")
-
-
 def wait_for_exact_dots(page: Page, chart: Any, count: int) -> list[float]:
-    for _ in range(600):
-        if len(positions := dot_positions(chart, 1)) == count:
-            return positions
-        page.wait_for_timeout(100)
-    raise AssertionError(f"{len(positions)} dots, not {count}")
+    poll(page, lambda: len(dot_positions(chart, 1)) == count, f"{count} dots")
+    return dot_positions(chart, 1)
 
 
 def drag(page: Page, chart: Any, start: float, end: float) -> None:
@@ -255,7 +242,7 @@ def chart_pixels(page: Page, title: str) -> Any:
     figure(page, title).scroll_into_view_if_needed()
     wait_for_dots(page, canvas(page, title), 2, 2)
     page.mouse.move(0, 0)
-    return stable_pixels(page, canvas(page, title), pause_ms=1000)
+    return stable_pixels(page, canvas(page, title))
 
 
 DELAY_CHECKPOINT_EVENTS = """
@@ -281,17 +268,19 @@ def test_the_best_epoch_mark_moves_on_an_open_page(service: Service, open_window
         values = metrics(epoch) | {"val_accuracy": 0.9 if epoch == EPOCHS else 0.5}
         worker.commit_epoch(epoch, metrics=values, best=epoch in (2, EPOCHS))
         wait_for_dots(page, canvas(page), 1, epoch)
-        page.wait_for_timeout(1000)  # each epoch is drawn before the next, as in a long training
+        until(page, f"window.checkpoint === {epoch}")  # each epoch is drawn before the next, as in a long training
     worker.succeed()
     expect(page.locator("#state .status")).to_have_text("succeeded")
     expect(page.locator("[data-metric=val_accuracy] .best")).to_have_text(f"best 90.00% in epoch {EPOCHS}")
-    until(page, f"window.checkpoint === {EPOCHS}")
-    live = [chart_pixels(page, title) for title in ("loss", "accuracy")]
-    page.reload()
-    reloaded = [chart_pixels(page, title) for title in ("loss", "accuracy")]
-    for live_pixels, reloaded_pixels in zip(live, reloaded, strict=True):
-        assert live_pixels.shape == reloaded_pixels.shape
-        assert np.abs(live_pixels - reloaded_pixels).max() < 24
+    loaded_later = open_window(service.url, width=700).open(f"/ui/jobs/{job_id}")
+    for title in ("loss", "accuracy"):
+        expected = chart_pixels(loaded_later, title)
+        poll(page, partial(are_alike, page, title, expected), f"{title} as on a page that is opened later")
+
+
+def are_alike(page: Page, title: str, expected: Any) -> bool:
+    pixels = chart_pixels(page, title)
+    return pixels.shape == expected.shape and bool(np.abs(pixels - expected).max() < 24)
 
 
 @pytest.mark.parametrize("compared", [False, True])

@@ -14,7 +14,7 @@ from tests.browser.conftest import Visit
 from tests.browser.held_responses import hold
 from tests.browser.pixels import colour_mask, read_pixels, wait_for_dots
 from tests.browser.simulated_worker import Service, canvas, figure, metrics
-from tests.browser.waiting import http_client, until
+from tests.browser.waiting import http_client, poll, until
 
 JOB_COUNT = 13
 BEST_SERIES, HOVERED_SERIES = 2, 1  # palette numbers
@@ -42,11 +42,7 @@ def pixel_count(page: Page, title: str, series: int) -> int:
 
 
 def wait_for_line(page: Page, title: str, series: int, *, visible: bool) -> None:
-    for _ in range(600):
-        if (pixel_count(page, title, series) > 150) is visible:
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"{pixel_count(page, title, series)} pixels of the colour {series} in {title}")
+    poll(page, lambda: (pixel_count(page, title, series) > 150) is visible, f"the colour {series} in {title}")
 
 
 def open_comparison(service: Service, open_window: Callable[..., Visit], ids: list[str], **options: Any) -> Page:
@@ -87,11 +83,12 @@ def test_a_redrawn_chart_keeps_the_highlighted_job(
     wait_for_line(page, "train loss", BEST_SERIES, visible=True)
     page.locator("#compared li").nth(9).hover()
     wait_for_line(page, "train loss", HOVERED_SERIES, visible=True)
+    before = read_pixels(canvas(page, "train loss"))
     page.get_by_label("Smoothing").evaluate("""slider => {
         slider.value = 0.3;
         slider.dispatchEvent(new Event("input", { bubbles: true }));
     }""")
-    page.wait_for_timeout(1000)
+    poll(page, lambda: (read_pixels(canvas(page, "train loss")) != before).any(), "a redrawn chart")
     expect(page.locator("#compared li.lit")).to_have_count(1)
     wait_for_line(page, "train loss", HOVERED_SERIES, visible=True)
     page.mouse.move(2, 2)

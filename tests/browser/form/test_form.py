@@ -17,6 +17,7 @@ from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit, wait_until_accepted, wait_until_checked
 from tests.browser.held_responses import hold
 from tests.browser.job_form import EVERY_PRESET, VISIBLE_FIELDS, choose, form_json, open_all_sections
+from tests.browser.waiting import wait_for_sent_requests
 
 
 def test_presets_show_a_description_result_dataset_and_duration(form: Visit) -> None:
@@ -138,8 +139,9 @@ def test_fields_without_effect_are_hidden_and_not_sent(form: Visit) -> None:
 def test_invalid_json_locks_the_form_and_clears_the_estimates(form: Visit) -> None:
     page = form.page
     form.error_log.expected = ["400"]
+    validations = hold(page, "POST /jobs.dry_run=true")
     page.fill("#field-epochs", "8")
-    wait_until_accepted(page)
+    validations.wait(1)
     page.fill("#json", '{\n  "kind": "classifier",\n  "epochs": 5,,\n}')
     banner = page.locator("#stale")
     expect(banner).to_be_visible()
@@ -149,7 +151,7 @@ def test_invalid_json_locks_the_form_and_clears_the_estimates(form: Visit) -> No
     expect(page.locator("#verdict")).to_have_text("The JSON is not valid")
     expect(page.locator("#start")).to_be_disabled()
     assert set(page.locator("#cost dd").all_inner_texts()) == {"–"}
-    page.wait_for_timeout(500)  # no response that was on its way brings them back
+    validations.release_all()
     assert set(page.locator("#cost dd").all_inner_texts()) == {"–"}
     assert serious_violations(page) == []
     page.get_by_role("button", name="curl").click()
@@ -329,10 +331,9 @@ def test_a_job_is_submitted_only_once(form: Visit) -> None:
     submitted.wait(1)
     page.locator("#field-epochs").fill("7")
     wait_until_checked(page)
-    page.wait_for_timeout(500)
     expect(page.locator("#start")).to_be_disabled()
     page.evaluate("document.querySelector('#new').requestSubmit()")
-    page.wait_for_timeout(200)
+    wait_for_sent_requests(page)
     assert len(submitted.requests) == 1
     submitted.release_all()
     page.wait_for_url("**/ui/jobs/job_*")
@@ -350,7 +351,6 @@ def test_an_unchanged_spec_is_resubmitted_with_the_same_idempotency_key(form: Vi
     page.route(re.compile("/jobs$"), lose)
     for epochs in ("5", "5", "6"):
         page.locator("#field-epochs").fill(epochs)
-        page.wait_for_timeout(400)
         wait_until_accepted(page)
         page.get_by_role("button", name="Start training").click()
         expect(page.locator("#toasts .error").last).to_contain_text("does not respond")

@@ -12,7 +12,7 @@ from tests.browser.conftest import Visit
 from tests.browser.held_responses import hold, wait_for_count
 from tests.browser.simulated_worker import WebProcess
 from tests.browser.stored_jobs import load_all_jobs, store_jobs
-from tests.browser.waiting import http_client
+from tests.browser.waiting import http_client, poll, wait_for_frames, wait_for_sent_requests
 
 REFRESH = r"GET /jobs\?.*counts=true"
 
@@ -42,7 +42,7 @@ def test_a_star_stays_while_it_is_saved(open_window: Callable[..., Visit], forty
     expect(page.locator("a.name", has_text="newcomer")).to_be_visible()
     expect(star).to_have_attribute("aria-pressed", "true")
     updates.release_all()
-    page.wait_for_timeout(200)
+    wait_for_sent_requests(page)
     expect(star).to_have_attribute("aria-pressed", "true")
     assert len(updates.requests) == 1
 
@@ -86,11 +86,10 @@ def test_a_response_from_before_a_star_does_not_remove_it(
     refreshes.wait(1)
     star = page.get_by_role("button", name="Star run 1", exact=True)
     page.get_by_text("run 1", exact=True).hover()
-    star.click()
-    expect(star).to_have_attribute("aria-pressed", "true")
-    page.wait_for_timeout(300)
+    with page.expect_event("requestfinished", lambda request: request.method == "PATCH"):
+        star.click()
+    wait_for_frames(page)
     refreshes.release()
-    page.wait_for_timeout(300)
     expect(star).to_have_attribute("aria-pressed", "true")
     refreshes.release_all()
     expect(page.locator("a.name", has_text="newcomer")).to_be_visible()
@@ -107,7 +106,6 @@ def test_the_response_to_an_earlier_search_is_discarded(
         searches.wait(count)
     for index in (4, 0, 1, 1, 0):
         searches.release(index)
-        page.wait_for_timeout(60)
     expect(page.locator("a.name")).to_have_text(["run 11"])
 
 
@@ -135,8 +133,7 @@ def test_a_group_that_loads_while_the_filter_changes_is_not_empty(
     page.locator("tr.group button").first.click()
     group_loads.wait(1)
     page.fill("#filters [name=q]", "run 1")
-    expect(page.locator("tr.group button").first).to_contain_text("jobs")
-    page.wait_for_timeout(500)
+    group_loads.wait(2)  # the group is loaded again, with the filter
     group_loads.release_all()
     expect(page.locator("tr.job a.name")).to_have_text(["run 15", "run 18"])
 
@@ -165,11 +162,17 @@ def test_ages_of_ended_jobs_keep_increasing(
     http_client.post(f"{bare.url}{job['urls']['self']}/cancel").raise_for_status()
     visit = open_window(bare.url, own=True)
     visit.page.clock.install(time=time.time())
+    refreshes: list[str] = []
+    visit.page.on("requestfinished", lambda request: refreshes.append(request.url))
     page = visit.open("/?columns=created_at,progress")
     age = page.locator("td[data-column=created_at] .shown")
     expect(age).to_have_text("just now")
-    page.clock.run_for(2000)
-    page.wait_for_timeout(500)  # the stream's first snapshot has been handled
+    poll(
+        page,
+        lambda: page.clock.run_for(100) or any("counts=true" in url for url in refreshes),
+        "the refresh after the stream's first snapshot",
+    )
+    page.clock.run_for(100)
     page.clock.fast_forward("05:30")
     expect(age).to_have_text("6 min ago")
     expect(page.locator("td.c-progress")).not_to_contain_text("left")
@@ -180,8 +183,8 @@ def test_a_list_is_reloaded_when_the_user_returns_to_it(
 ) -> None:
     page = open_list(open_window(forty_jobs.url))
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    poll(page, lambda: forty_jobs.services.all_jobs_stream.clients == 0, "the end of the stream")
     submit(forty_jobs, name="newcomer")
-    page.wait_for_timeout(1500)
     expect(page.locator("a.name", has_text="newcomer")).to_have_count(0)
     page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
     expect(page.locator("a.name", has_text="newcomer")).to_be_visible()
@@ -231,7 +234,7 @@ def test_the_documentation_opens_forms_without_suggestions_and_requests_them_aga
     operation = page.locator("details.operation:has(form.try [name=job_id])").first
     with page.expect_event("requestfailed"):
         operation.locator("summary").first.click()
-    page.wait_for_timeout(100)  # until the script has handled the failure
+    wait_for_frames(page)  # the script has handled the failure
     expect(operation.get_by_label("job_id")).to_be_visible()
     page.unroute("**/jobs?limit=30")
     operation = page.locator("details.operation:has(form.try [name=job_id])").nth(1)

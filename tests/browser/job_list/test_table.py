@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Visit
 from tests.browser.simulated_worker import WebProcess
 from tests.browser.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
-from tests.browser.waiting import http_client
+from tests.browser.waiting import http_client, wait_for_frames
 
 NO_VALUE = "\N{EN DASH}"
 
@@ -172,7 +172,7 @@ def test_a_scroll_beyond_the_drawn_rows_ends_at_its_target(
     expect(page.locator("a.name").nth(2)).to_be_focused()
     page.mouse.wheel(0, 20_000)
     expect(page.locator("tr.job").last).to_be_in_viewport()
-    page.wait_for_timeout(300)
+    wait_for_frames(page, 6)  # rows are drawn in one, measured in the next, and drawn at their place
     assert page.evaluate("scrollY + innerHeight - document.documentElement.scrollHeight") == pytest.approx(0, abs=1)
 
 
@@ -218,7 +218,7 @@ def test_on_a_phone_values_become_rows_and_nothing_is_cut_off(
     expect(page.locator("tr.job a.name").nth(1)).to_have_text("classifier 000040")
     row = page.locator("tr.job").nth(1)
     row.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # which rows exist depends on their measured heights
+    wait_for_frames(page, 6)  # which rows exist depends on their measured heights
     for name, label in (("best:val_accuracy", "best val accuracy"), ("val_loss", "val loss"), ("preset", "Preset")):
         cell = row.locator(f"td[data-column='{name}']")
         text, value = cell.locator(".label"), cell.locator(".shown")

@@ -13,9 +13,9 @@ from playwright.sync_api import Page, Route, expect
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
 from tests.browser.conftest import Visit
-from tests.browser.held_responses import hold, wait_for_count
+from tests.browser.held_responses import deliver, hold, wait_for_count
 from tests.browser.simulated_worker import Service, canvas, metrics
-from tests.browser.waiting import http_client, until
+from tests.browser.waiting import http_client, until, wait_for_frames, wait_for_sent_requests
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -26,6 +26,30 @@ def page(service: Service, open_window: Callable[..., Visit]) -> Page:
     """The page requests mistakes of the best checkpoint, but a simulated worker stores no network."""
     visit = open_window(service.url)
     visit.error_log.expected.append("status of 500")
+    return visit.page
+
+
+RECORD_EPOCHS = """
+const add = EventSource.prototype.addEventListener;
+window.received = [];
+EventSource.prototype.addEventListener = function (type, receive) {
+  add.call(this, type, receive);
+  if (type === "metrics") add.call(this, type, ({ data }) => window.received.push(JSON.parse(data).epoch));
+};
+"""
+"""Records the epochs whose metrics the page has received."""
+RECEIVED_EPOCH = "epoch => window.received.includes(epoch)"
+REFRESH_INTERVAL_MS = 1500
+"""Longer than the shortest time between two refreshes of a page."""
+
+
+@pytest.fixture
+def page_with_clock(service: Service, open_window: Callable[..., Visit]) -> Page:
+    """A page whose timers the test can advance."""
+    visit = open_window(service.url, own=True)
+    visit.error_log.expected.append("status of 500")
+    visit.page.add_init_script(RECORD_EPOCHS)
+    visit.page.clock.install()
     return visit.page
 
 
@@ -46,7 +70,7 @@ def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: 
         worker.commit_epoch(number, metrics=metrics(number), confusion=MATRIX, keep_last=9)
         expect(page.locator("#epoch")).to_have_text(f"Epoch {number} of 100")
         expect(page.locator("#tiles-title")).to_contain_text(f"epoch: {number}")
-        page.wait_for_timeout(100)
+        wait_for_frames(page)
         assert focused_html(page) == before
     page.locator("[data-action=pause]").focus()
     page.evaluate("window.button = document.activeElement")
@@ -66,9 +90,11 @@ def test_a_second_press_triggers_none_of_the_actions_that_remain(
     page.locator(f"[data-action={action}]").press("Enter")
     expect(page.locator(f"[data-action={action}]")).to_have_count(0)
     expect(page.locator("#actions")).to_be_focused()
+    requests = hold(page, f"POST /jobs/{job_id}")
     page.keyboard.press("Enter")
     page.keyboard.press("Space")
-    page.wait_for_timeout(500)
+    wait_for_sent_requests(page)
+    assert requests.requests == []
     job = http_client.get(f"{service.url}/jobs/{job_id}").json()
     assert (job["status"], job["requested"]) == ("running", action)
     expect(page.locator("dialog[open]")).to_have_count(0)
@@ -76,16 +102,18 @@ def test_a_second_press_triggers_none_of_the_actions_that_remain(
     expect(page.get_by_role("button", name=remaining, exact=True)).to_be_focused()
 
 
-def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page: Page) -> None:
-    job_id = service.submit()
+def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page_with_clock: Page) -> None:
+    page, job_id = page_with_clock, service.submit()
     worker = service.claim()
     page.goto(f"{service.url}/ui/jobs/{job_id}")
-    page.wait_for_timeout(1500)
+    service.wait_for_stream(page)
     refreshes = hold(page, f"GET /ui/jobs/{job_id}")
     worker.commit_epoch(1, metrics=metrics(1))
     refreshes.wait(1)
     worker.commit_epoch(2, metrics=metrics(2))
-    page.wait_for_timeout(2500)
+    until(page, RECEIVED_EPOCH, 2)
+    page.clock.fast_forward(REFRESH_INTERVAL_MS)
+    wait_for_sent_requests(page)
     assert len(refreshes.requests) == 1
     refreshes.release_all()
     expect(page.locator("#tiles-title")).to_contain_text("epoch: 2")
@@ -119,7 +147,7 @@ def test_a_job_that_has_ended_shows_no_remaining_time(service: Service, page: Pa
     worker.report(5)
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     expect(page.locator("#eta")).to_contain_text("left")
-    page.wait_for_timeout(1500)
+    service.wait_for_stream(page)
     hold(page, f"GET /ui/jobs/{job_id}")  # the page rendered by the service does not arrive
     worker.succeed()
     expect(page.locator("#eta")).to_have_text("")
@@ -148,19 +176,26 @@ def test_the_star_is_what_the_response_says(service: Service, page: Page) -> Non
     expect(star).to_have_attribute("aria-pressed", "false")
 
 
-def test_a_log_has_each_line_once_despite_late_responses(service: Service, page: Page) -> None:
-    job_id = service.submit()
+def test_a_log_has_each_line_once_despite_late_responses(service: Service, page_with_clock: Page) -> None:
+    page, job_id = page_with_clock, service.submit()
     worker = service.claim()
     page.goto(f"{service.url}/jobs/{job_id}/events")
-    page.wait_for_timeout(500)
+    service.wait_for_stream(page)
     log_requests = hold(page, rf"GET /jobs/{job_id}/events\?after=")
     worker.commit_epoch(1, metrics=metrics(1))
     log_requests.wait(1)
     worker.commit_epoch(2, metrics=metrics(2))
-    page.wait_for_timeout(1500)
+    until(page, RECEIVED_EPOCH, 2)
+    page.clock.fast_forward(REFRESH_INTERVAL_MS)
+    wait_for_sent_requests(page)
+    assert len(log_requests.requests) == 1
+    log_requests.release()
+    log_requests.wait(1)
     log_requests.release_all()
     expect(page.locator("#log li", has_text="epoch 2:")).to_have_count(1)
-    page.wait_for_timeout(800)
+    page.clock.fast_forward(REFRESH_INTERVAL_MS)
+    wait_for_sent_requests(page)
+    wait_for_frames(page)
     numbers = page.eval_on_selector_all("#log li", "all => all.map((line) => Number(line.dataset.seq))")
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -178,8 +213,7 @@ def test_the_cell_clicked_last_is_shown_even_if_its_response_arrives_first(servi
     wait_for_count(page, routes, 2, of="cells")
     cell = {"checkpoint": 1, "count": 1, "images": [DOT], "indices": [7], "confidences": [0.9]}
     for route in reversed(routes):
-        route.fulfill(content_type="application/json", body=json.dumps(cell))
-        page.wait_for_timeout(200)
+        deliver(page, route, json=cell)
     expect(page.locator("#cell")).to_be_visible()
     expect(page.locator("#cell-title")).to_contain_text("predicted 3")
 
@@ -222,8 +256,11 @@ SLOW_DECODER = """
 """
 
 
-def test_an_image_that_loads_late_does_not_replace_a_newer_drawing(service: Service, page: Page) -> None:
+def test_an_image_that_loads_late_does_not_replace_a_newer_drawing(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
     job_id = service.train(1)
+    page = open_window(service.url, own=True).page
     answer = {"probabilities": [[0.1] * 10], "classes": [1], "class_names": [str(digit) for digit in range(10)]}
     page.route("**/predict", lambda route: route.fulfill(json=answer))
     page.add_init_script(SLOW_DECODER)
@@ -256,10 +293,12 @@ WAIT_UNTIL_OUT_OF_VIEW = """selector => new Promise((done) => {
 """Also waits until the page's own observer is notified: observers are notified in the order of creation."""
 
 
-def test_mistakes_that_failed_to_load_are_requested_again(service: Service, page: Page) -> None:
+def test_mistakes_that_failed_to_load_are_requested_again(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.train(2)
+    visit = open_window(service.url, own=True, height=360)
+    visit.error_log.expected.append("status of 500")
+    page = visit.page
     urls: list[str] = []
-    page.set_viewport_size({"width": 1280, "height": 360})
     page.on("request", lambda request: urls.append(request.url) if "/mistakes?" in request.url else None)
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     for count in (1, 2):
@@ -267,9 +306,10 @@ def test_mistakes_that_failed_to_load_are_requested_again(service: Service, page
         page.evaluate(WAIT_UNTIL_OUT_OF_VIEW, "#mistakes")
         page.locator("#mistakes").scroll_into_view_if_needed()
         wait_for_count(page, urls, count, of="mistakes")
-        assert len(urls) == count
         expect(page.locator("#mistakes-state")).not_to_have_text("Loading…")
-        page.wait_for_timeout(500)
+        wait_for_frames(page)
+        wait_for_sent_requests(page)
+        assert len(urls) == count
 
 
 def test_a_comparison_shows_an_epoch_that_ended_during_the_page_load(service: Service, page: Page) -> None:

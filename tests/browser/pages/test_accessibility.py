@@ -12,6 +12,7 @@ from service.runtime.settings import Auth
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit
 from tests.browser.simulated_worker import WebProcess
+from tests.browser.waiting import wait_for_frames
 
 PATHS = (
     "/",
@@ -42,6 +43,18 @@ PATHS = (
     "/nope",
 )
 
+LOADED_LATER = {
+    "/": "tr.job",
+    "/ui/new": "#cost dd",
+    "/ui/jobs/{reader}": "figure.chart",
+    "/ui/jobs/{painter}": "figure.chart",
+    "/ui/compare?jobs={reader},{other}": "#dots a",
+    "/ui/play/{reader}": "#bars li",
+    "/ui/play/{painter}": "#many img",
+    "/ui/datasets/mnist-10k": "#shown img",
+}
+"""What the scripts of a page load last."""
+
 
 @pytest.mark.parametrize(
     ("site", "width", "scheme"),
@@ -58,7 +71,9 @@ def test_pages_are_accessible_and_fit_the_window(
     for path in PATHS:
         page = visit.open(path.format(**{name: job["id"] for name, job in jobs.items()}))
         expect(page.locator("h1")).to_have_count(1)
-        page.wait_for_timeout(300)
+        if path in LOADED_LATER:
+            expect(page.locator(LOADED_LATER[path]).first).to_be_visible()
+        wait_for_frames(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         if violations := serious_violations(page):

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.simulated_worker import Service, WebProcess, metrics
-from tests.browser.waiting import http_client, until
+from tests.browser.waiting import http_client, until, wait_for_frames
 
 by_mouse_and_keyboard = pytest.mark.parametrize("device", ["mouse", "keyboard"])
 
@@ -35,9 +35,9 @@ def press(button: Locator, device: str = "mouse") -> Iterator[Page]:
 @contextmanager
 def refreshed(page: Page, part_of_url: str) -> Iterator[None]:
     """Wait until the page has received a response to a refresh, and would have shown it."""
-    with page.expect_response(lambda response: part_of_url in response.url):
+    with page.expect_event("requestfinished", lambda request: part_of_url in request.url):
         yield
-    page.wait_for_timeout(300)
+    wait_for_frames(page)
 
 
 @by_mouse_and_keyboard
@@ -95,7 +95,7 @@ def test_a_click_counts_although_an_epoch_ends(
     job_id = service.submit()
     worker = service.claim()
     page = visit.open(f"/ui/jobs/{job_id}")
-    page.wait_for_timeout(1500)
+    service.wait_for_stream(page)
     with press(page.locator("[data-action=pause]"), device), refreshed(page, f"/ui/jobs/{job_id}"):
         worker.commit_epoch(1, metrics=metrics(1))
     expect(page.locator("#toasts")).to_contain_text("Pausing")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Request, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.simulated_worker import Service, metrics
-from tests.browser.waiting import http_client
+from tests.browser.waiting import http_client, wait_for_frames
 from tests.faults.proxy import Proxy
 
 SWEEP = {
@@ -20,6 +20,10 @@ SWEEP = {
     "space": {"/batch_size": {"choice": [50, 100]}},
     "search": {"name": "grid"},
 }
+
+
+def is_health_check(request: Request) -> bool:
+    return request.url.endswith("/healthz")
 
 
 @pytest.fixture
@@ -53,13 +57,16 @@ def test_a_lost_connection_is_shown_until_it_is_restored(
     lost = page.locator("#connection-lost")
     if view == "sweep":
         expect(page.locator("#decisions li").first).to_be_visible()  # the part that is loaded last
-    page.wait_for_timeout(1500)
+    elif view != "workers":  # these are polled
+        service.wait_for_stream(page)
     expect(lost).to_have_count(0)
     proxy.refusing = True
     proxy.drop()
     expect(lost).to_have_text("Connection lost, reconnecting…")
     expect(lost).to_be_visible()
-    page.wait_for_timeout(2000)
+    with page.expect_event("requestfailed", is_health_check):
+        pass  # the next attempt
+    wait_for_frames(page)
     expect(lost).to_be_visible()
     worker.commit_epoch(2, metrics=metrics(2))
     proxy.refusing = False
@@ -102,11 +109,13 @@ def test_a_stream_that_ends_is_not_a_lost_connection(
     visit = open_window(f"http://127.0.0.1:{proxy.port}")
     visit.error_log.expected += ["net::ERR"]
     page = visit.open(f"/ui/jobs/{job_id}")
-    page.wait_for_timeout(1000)
+    service.wait_for_stream(page)
     page.evaluate(
         """new MutationObserver(() => { window.seen ||= Boolean(document.querySelector("#connection-lost")); })
         .observe(document.querySelector("#toasts"), { childList: true })"""
     )
-    proxy.drop()
-    page.wait_for_timeout(2500)
+    with page.expect_response("**/healthz"):
+        proxy.drop()
+    service.claim()
+    expect(page.locator("#state .status")).to_have_text("running")  # the stream is open again
     assert not page.evaluate("window.seen")

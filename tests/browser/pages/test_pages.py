@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urldefrag, urlsplit
@@ -20,7 +21,7 @@ from service.access.keys import Scope
 from service.runtime.settings import Auth
 from tests.browser.conftest import Site, Visit, bearer, make_key, with_auth
 from tests.browser.held_responses import hold
-from tests.browser.waiting import http_client, until
+from tests.browser.waiting import http_client, poll, until
 
 CHROME_ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 JSON_DOCUMENTS: Final = {"/openapi.json", "/schema.json"}
@@ -242,8 +243,8 @@ def test_an_admin_creates_and_revokes_a_key(open_site: Callable[..., Visit], sit
     row.get_by_role("button", name="Revoke").click()
     page.locator("#revoke").get_by_role("button", name="Revoke").click()
     expect(row).to_contain_text("revoked")
-    page.wait_for_timeout(2500)
-    assert http_client.get(f"{site.url}/session", headers=bearer(key)).status_code == 401
+    revoked = partial(http_client.get, f"{site.url}/session", headers=bearer(key))
+    poll(page, lambda: revoked().status_code == 401, "the end of the key")
 
 
 @with_auth([Auth.KEYS])
