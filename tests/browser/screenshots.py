@@ -106,7 +106,7 @@ def _open_cell(page: Page, stack: LocalStack) -> None:
 
 def _draw_digit(page: Page, stack: LocalStack) -> None:
     page.locator("#pen").fill("16")
-    paint(page, digits(stack, range(3, 4))[0])
+    paint(page, digits(stack.settings, range(3, 4))[0])
     expect(page.locator("#bars .winner")).to_have_count(1)
 
 
