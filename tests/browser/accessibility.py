@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Page
 
-from axe_playwright_python.sync_playwright import Axe
+_SERIOUS_VIOLATIONS = """async () => {
+  const { violations } = await axe.run({ resultTypes: ["violations"] });
+  return violations
+    .filter(({ impact }) => ["serious", "critical"].includes(impact))
+    .map(({ id, help, nodes }) => [id, help, ...nodes.slice(0, 3).map(({ html }) => html.slice(0, 120))].join(": "));
+}"""
 
 
-def serious_violations(page: Any) -> list[str]:
-    violations = Axe().run(page).response["violations"]
-    return [
-        f"{item['id']}: {item['help']}: {[node['html'][:120] for node in item['nodes'][:3]]}"
-        for item in violations
-        if item["impact"] in ("serious", "critical")
-    ]
+def serious_violations(page: Page) -> list[str]:
+    if page.evaluate("typeof axe === 'undefined'"):
+        page.evaluate(AXE_SCRIPT)
+    violations: list[str] = page.evaluate(_SERIOUS_VIOLATIONS)
+    return violations

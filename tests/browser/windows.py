@@ -23,13 +23,16 @@ class ErrorLog:
     errors: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     """Substrings of errors that a test provokes."""
+    is_over: bool = False
+    """Whether the test has ended: leaving its page may abort requests."""
 
     def record_console_error(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and not self.is_over:
             self.errors.append(f"{message.text}\n{message.location['url']}")  # Chromium's text does not contain the URL
 
     def record_exception(self, error: PlaywrightError) -> None:
-        self.errors.append(f"uncaught: {error}")
+        if not self.is_over:
+            self.errors.append(f"uncaught: {error}")
 
     def check_origin(self, request: Request) -> None:
         parts = urlsplit(request.url)
@@ -61,7 +64,8 @@ class Visit:
 def open_own_window(browser: Browser, url: str, *, width: int = WIDTH, height: int = HEIGHT, **options: Any) -> Visit:
     """A window for one test, with nothing in its cache."""
     viewport = {"width": width, "height": height}
-    context = browser.new_context(viewport=viewport, accept_downloads=True, **options)
+    # An animated mark of a running job would take CPU time as long as its page is open.
+    context = browser.new_context(viewport=viewport, accept_downloads=True, reduced_motion="reduce", **options)
     context.set_default_timeout(TIMEOUT_MS)
     page, error_log = context.new_page(), ErrorLog(url)
     page.on("console", error_log.record_console_error)
@@ -93,7 +97,7 @@ class SharedWindow:
         if self._visit is None:
             self._visit = open_own_window(self._browser, url)
         page, error_log = self._visit.page, self._visit.error_log
-        error_log.origin, error_log.errors, error_log.expected = url, [], []
+        error_log.origin, error_log.errors, error_log.expected, error_log.is_over = url, [], [], False
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=color_scheme)
         self._origins.add(url)
@@ -103,6 +107,8 @@ class SharedWindow:
         """Leave the page, and remove what the test has left in the window."""
         assert self._visit is not None
         page, context = self._visit.page, self._visit.page.context
+        page.evaluate("0")  # errors that were logged before have arrived
+        self._visit.error_log.is_over = True
         page.unroute_all(behavior="ignoreErrors")
         page.goto("about:blank")
         page.mouse.move(0, 0)
