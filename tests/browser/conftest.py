@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 from sqlalchemy import update
 
 from service.access import keys
@@ -79,9 +80,11 @@ def shared_window(browser: Browser) -> SharedWindow:
 
 @pytest.fixture
 def open_window(
-    request: pytest.FixtureRequest, browser: Browser, shared_window: SharedWindow, serve_bare: object
+    request: pytest.FixtureRequest, browser: Browser, shared_window: SharedWindow, serve_bare: object, tmp_path: Path
 ) -> Iterator[Callable[..., Visit]]:
     """Open windows. Their unexpected errors fail the test in the end, while the services still run.
+
+    A failed test leaves a screenshot of each in its folder.
 
     The test's first window is the shared one, unless it has options that only a new window can have, or ``own=True``.
     """
@@ -106,7 +109,10 @@ def open_window(
 
     yield open_one
     has_failed = request.node.stash.get(_FAILED, False)
-    for visit in visits:
+    for number, visit in enumerate(visits):
+        if has_failed:
+            with suppress(PlaywrightError):  # it may be the window that failed
+                visit.page.screenshot(path=tmp_path / f"window-{number}.png")
         if not shared_window.is_of(visit):
             visit.page.context.close()
         elif has_failed:
