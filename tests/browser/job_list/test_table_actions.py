@@ -119,7 +119,7 @@ def test_the_table_works_by_keyboard(open_window: Callable[..., Visit], forty_jo
     expect(page.locator("#selection")).to_be_hidden()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_the_table_and_its_dialogs_are_accessible(
     open_window: Callable[..., Visit], forty_jobs: WebProcess, width: int, scheme: Any
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_cell_of_the_confusion_matrix_is_described_in_words(visit: Visit, jobs
     title = f"True {true}, predicted {predicted}: {count} image{'' if count == 1 else 's'}"
     page.get_by_role("button", name=title, exact=True).click()
     expect(page.locator("#cell-title")).to_have_text(title)
+    expect(page.locator("#cell-images img")).to_have_count(count)
     page.locator("#cell-images button").first.click()
     expect(page.locator("#viewer")).to_be_visible()
     wait_until_decoded(page, "#viewer img")
@@ -136,14 +137,12 @@ def test_the_most_confident_mistakes_are_shown_and_enlarged(
     expect(page.locator("#viewer-about")).to_contain_text(f"Validation image {first['index']}.")
     wait_until_decoded(page, "#viewer img")
     image = page.locator("#viewer img")
-    first_pixels, source = stable_pixels(page, image), image.get_attribute("src") or ""
+    source = image.get_attribute("src") or ""
     page.keyboard.press("ArrowRight")
     second = mistakes["data"][1]
     expect(page.locator("#viewer-about")).to_contain_text(f"Validation image {second['index']}.")
     expect(image).not_to_have_attribute("src", source)
     wait_until_decoded(page, "#viewer img")
-    second_pixels = stable_pixels(page, image)
-    assert second_pixels.shape != first_pixels.shape or (second_pixels != first_pixels).any()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])

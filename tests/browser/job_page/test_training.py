@@ -95,15 +95,6 @@ def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> 
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
-def test_a_confusion_opens_its_images(visit: Visit, jobs: dict[str, Any]) -> None:
-    page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
-    cell = page.locator("#confusion td.wrong button").first
-    count = int(cell.text_content() or 0)
-    cell.click()
-    expect(page.locator("#cell")).to_be_visible()
-    expect(page.locator("#cell-images img")).to_have_count(count)
-
-
 def test_a_fork_continues_with_other_settings(
     stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any], finish: Finish
 ) -> None:
