@@ -79,7 +79,7 @@ drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
 
 browser: $(VENV)/installed-dev chromium  ## browser tests in Chromium (installed by apt if run as root; skipped without it)
-	$(PYTEST) -m "browser $(CHEAPEST)" tests/browser
+	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m "browser $(CHEAPEST)" tests/browser  # they often wait
 
 chromium:
 	@command -v chromium google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
@@ -96,7 +96,7 @@ compose: $(VENV)/installed-dev  ## tests with docker compose; skipped without a 
 everything: test chromium  ## all tests, also those that CI leaves out because others cover them more cheaply (two hours)
 	$(PYTEST) -n 4 --dist worksteal -m "(slow or faults or exhaustive) and not hostile and not reference" \
 		--ignore tests/browser --ignore tests/compose
-	$(PYTEST) -m browser tests/browser
+	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m browser tests/browser
 	$(MAKE) hostile compose CHEAPEST=
 	$(MAKE) fuzz fuzz-api drill attack MINUTES=10
 	$(MAKE) soak MINUTES=15 DATABASE=sqlite
