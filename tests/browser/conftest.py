@@ -28,10 +28,11 @@ from service.storage.database import Database
 from service.storage.tables import JOBS
 from service.web.app import create_app
 from service.web.services import EXTENSION
-from tests.browser import chromium, trained
-from tests.browser.servers import AppServer, serve
-from tests.browser.simulated_worker import Service, WebProcess
-from tests.browser.stored_jobs import JOB_COUNT, store_jobs
+from tests.browser import chromium
+from tests.browser.apps import trained
+from tests.browser.apps.servers import AppServer, serve
+from tests.browser.apps.simulated_worker import Service, WebProcess
+from tests.browser.apps.stored_jobs import JOB_COUNT, store_jobs
 from tests.browser.waiting import TIMEOUT_MS, until
 from tests.browser.windows import HEIGHT, WIDTH, SharedWindow, Visit, open_own_window
 from tests.service.web.conftest import (

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.apps.simulated_worker import Service, figure
 from tests.browser.conftest import Visit
 from tests.browser.pixels import colour_mask, read_pixels
-from tests.browser.simulated_worker import Service, figure
 from tests.browser.waiting import poll, until
 
 RECORD_LABELS = """const { fillText, clearRect } = CanvasRenderingContext2D.prototype;

@@ -13,9 +13,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
+from tests.browser.apps.simulated_worker import Service, canvas, figure, hover_chart, metrics
 from tests.browser.conftest import Visit
 from tests.browser.pixels import colour_mask, dot_positions, read_pixels, stable_pixels, wait_for_dots
-from tests.browser.simulated_worker import Service, canvas, figure, hover_chart, metrics
 from tests.browser.waiting import http_client, poll, until, wait_for_frames
 
 EPOCHS = 8

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import serious_violations
+from tests.browser.apps.simulated_worker import Service, canvas, figure, metrics
 from tests.browser.conftest import Visit
 from tests.browser.held_responses import hold
 from tests.browser.pixels import colour_mask, read_pixels, wait_for_dots
-from tests.browser.simulated_worker import Service, canvas, figure, metrics
 from tests.browser.waiting import http_client, poll, until
 
 JOB_COUNT = 13

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from playwright.sync_api import Route, expect
 
+from tests.browser.apps.simulated_worker import Service, metrics
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import until
 
 RECORD_EVENT_SOURCES = """

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from service.jobs.leases import Usage
+from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
 from tests.browser.pixels import dot_positions, wait_for_dots
-from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import http_client
 from tests.service.web.conftest import SimulatedWorker
 

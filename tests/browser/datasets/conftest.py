@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.simulated_worker import WebProcess
+from tests.browser.apps.simulated_worker import WebProcess
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.browser.simulated_worker import WebProcess
+from tests.browser.apps.simulated_worker import WebProcess
 
 
 def upload(bare: WebProcess, name: str, labels: Any, side: int = 6) -> None:

@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
+from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit, wait_until_accepted
 from tests.browser.datasets.image_uploads import upload
-from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import until
 
 LONG_NAME = "a-name-of-sixty-four-characters-as-long-as-names-can-be-at-all.4"

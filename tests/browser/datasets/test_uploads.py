@@ -14,9 +14,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests import coloured_shapes
+from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
 from tests.browser.datasets.image_uploads import upload
-from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import until
 
 

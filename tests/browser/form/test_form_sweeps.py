@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.accessibility import serious_violations
+from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
 from tests.browser.job_form import form_json
-from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import http_client, until
 
 pytestmark = pytest.mark.browser

@@ -12,10 +12,10 @@ from sqlalchemy import select
 
 from service.states import Status
 from service.storage.tables import JOBS
+from tests.browser.apps.simulated_worker import Service, WebProcess
+from tests.browser.apps.stored_jobs import load_all_jobs, scroll_until
 from tests.browser.conftest import Visit
 from tests.browser.main_thread import cpu_seconds_to
-from tests.browser.simulated_worker import Service, WebProcess
-from tests.browser.stored_jobs import load_all_jobs, scroll_until
 from tests.browser.waiting import http_client, until
 
 MAX_CPU_SECONDS = 1.0

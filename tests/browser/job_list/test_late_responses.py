@@ -8,10 +8,10 @@ from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
+from tests.browser.apps.simulated_worker import WebProcess
+from tests.browser.apps.stored_jobs import load_all_jobs, store_jobs
 from tests.browser.conftest import Visit
 from tests.browser.held_responses import hold, wait_for_count
-from tests.browser.simulated_worker import WebProcess
-from tests.browser.stored_jobs import load_all_jobs, store_jobs
 from tests.browser.waiting import http_client, poll, wait_for_frames, wait_for_sent_requests
 
 REFRESH = r"GET /jobs\?.*counts=true"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.apps.simulated_worker import WebProcess
+from tests.browser.apps.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import WebProcess
-from tests.browser.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
 from tests.browser.waiting import http_client, wait_for_frames
 
 NO_VALUE = "\N{EN DASH}"

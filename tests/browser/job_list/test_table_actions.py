@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.accessibility import serious_violations
+from tests.browser.apps.simulated_worker import WebProcess
+from tests.browser.apps.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import WebProcess
-from tests.browser.stored_jobs import COLUMNS, JOB_COUNT, load_all_jobs, store_jobs
 from tests.browser.waiting import http_client, until
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.apps.simulated_worker import Service, WebProcess, metrics
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import Service, WebProcess, metrics
 from tests.browser.waiting import http_client
 
 NAMES = ("bananen gelb", "kirschen", "pflaumen")

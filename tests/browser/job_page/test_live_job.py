@@ -12,9 +12,9 @@ from playwright.sync_api import Page, Route, expect
 
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
+from tests.browser.apps.simulated_worker import Service, canvas, metrics
 from tests.browser.conftest import Visit
 from tests.browser.held_responses import deliver, hold, wait_for_count
-from tests.browser.simulated_worker import Service, canvas, metrics
 from tests.browser.waiting import http_client, until, wait_for_frames, wait_for_sent_requests
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]

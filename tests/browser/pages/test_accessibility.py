@@ -10,8 +10,8 @@ from playwright.sync_api import expect
 
 from service.runtime.settings import Auth
 from tests.browser.accessibility import serious_violations
+from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import WebProcess
 from tests.browser.waiting import wait_for_frames
 
 PATHS = (

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.apps.simulated_worker import Service, WebProcess, metrics
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import Service, WebProcess, metrics
 from tests.browser.waiting import http_client, until, wait_for_frames
 
 by_mouse_and_keyboard = pytest.mark.parametrize("device", ["mouse", "keyboard"])

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import Request, Route, expect
 
+from tests.browser.apps.simulated_worker import Service, metrics
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import http_client, wait_for_frames
 from tests.faults.proxy import Proxy
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, expect
 
+from tests.browser.apps.simulated_worker import Service, metrics
 from tests.browser.conftest import Visit
 from tests.browser.pixels import read_pixels
-from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import http_client
 from tests.waiting import wait_until
 

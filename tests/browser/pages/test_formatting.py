@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from service.spec import metric_info
 from service.web import filters
+from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import WebProcess
 from tests.service.datasets.tables.test_headers import DELIMITER_CASES
 
 FORMAT_VALUES = """async ([name, values]) => {

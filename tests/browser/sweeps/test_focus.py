@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.apps.simulated_worker import Service, metrics
 from tests.browser.conftest import Visit
-from tests.browser.simulated_worker import Service, metrics
 from tests.browser.waiting import http_client
 
 pytestmark = pytest.mark.browser

@@ -15,10 +15,10 @@ from benchmarks.service.rows import end_sweep
 from service.cli import main
 from service.sweeps import decisions
 from tests.browser.accessibility import serious_violations
+from tests.browser.apps.simulated_worker import Service, WebProcess
 from tests.browser.conftest import Visit
 from tests.browser.job_list.test_jobs import MAX_CPU_SECONDS
 from tests.browser.main_thread import cpu_seconds_to
-from tests.browser.simulated_worker import Service, WebProcess
 from tests.browser.waiting import http_client, until
 
 pytestmark = pytest.mark.browser

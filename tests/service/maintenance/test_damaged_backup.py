@@ -265,7 +265,8 @@ def test_a_restore_killed_before_its_commit_can_be_repeated(
         assert process.stdin is not None
         process.stdin.write(archive)
         process.stdin.close()
-        wait_until(lambda: empty.paths() == installation.paths() and (empty.store.root / "datasets" / "ds_1").exists())
+        has_dataset = (empty.store.root / "datasets" / "ds_1").exists
+        wait_until(lambda: empty.paths() == installation.paths() and has_dataset(), "all files of the backup")
         kill(process)
     assert_repeatable(archive, empty, installation)
 

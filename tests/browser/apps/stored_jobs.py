@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from service.spec.validation import resolve, spec_hash
 from service.states import Status
 from service.storage.tables import JOB_TAGS, JOBS
-from tests.browser.simulated_worker import WebProcess
+from tests.browser.apps.simulated_worker import WebProcess
 
 COLUMNS = "preset,optimizer.learning_rate,best:val_accuracy,val_loss,parent"
 PRESETS = ("fast", "best", "conv")
