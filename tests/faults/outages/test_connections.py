@@ -196,7 +196,7 @@ def test_a_broker_killed_ten_times_only_delays_jobs(
         (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE", 3),
         (b"CONFIG SET maxmemory 1", b"CONFIG SET maxmemory 0", 0),  # a worker only takes messages
         (b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop", 3),
-        (b"ACL SETUSER default -@write", b"ACL SETUSER default +@all", 3),
+        pytest.param(b"ACL SETUSER default -@write", b"ACL SETUSER default +@all", 3, marks=pytest.mark.exhaustive),
     ],
     ids=["read-only", "full", "no permission to take", "no permission to write"],
 )
@@ -250,6 +250,7 @@ def test_a_worker_survives_the_end_of_celery(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.exhaustive
 def test_without_database_polling_a_job_with_a_lost_message_waits(sqlite_harness: FaultHarness, broker: Broker) -> None:
     """F07 and F08 with polling disabled: a job whose message was lost waits until another one is sent."""
     sqlite_harness.patch("from workers.supervisor import supervisor\nsupervisor.DATABASE_POLL_INTERVAL_S = 3600.0\n")
@@ -319,6 +320,7 @@ def test_repeated_foreign_and_malicious_messages_have_no_effect(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.exhaustive
 def test_if_pickles_are_accepted_the_malicious_message_is_executed(
     sqlite_harness: FaultHarness, broker: Broker
 ) -> None:

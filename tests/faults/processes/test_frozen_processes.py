@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
-@pytest.mark.parametrize("frozen", ["child", "both", "adopted"])
+@pytest.mark.parametrize("frozen", [pytest.param("child", marks=pytest.mark.exhaustive), "both", "adopted"])
 def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHarness, frozen: str) -> None:
     """F02: they cannot read the closed pipe, by which running processes notice the worker's death."""
     sqlite_harness.submit()
@@ -87,7 +87,15 @@ def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -
     harness.check(reference)
 
 
-@pytest.mark.parametrize("place", ["claimed", "began", "files_stored.2", "epoch_committed.3"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "claimed",
+        pytest.param("began", marks=pytest.mark.exhaustive),
+        "files_stored.2",
+        pytest.param("epoch_committed.3", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
     harness: FaultHarness, reference: Reference, place: str
 ) -> None:
@@ -114,6 +122,7 @@ leases.requested = lambda database, held: None
 """
 
 
+@pytest.mark.exhaustive
 def test_without_the_lease_guard_a_frozen_worker_violates_an_invariant(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:

@@ -63,7 +63,7 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     harness.check(reference)
 
 
-@pytest.mark.parametrize("place", ["claimed", "succeeded"])
+@pytest.mark.parametrize("place", ["claimed", pytest.param("succeeded", marks=pytest.mark.exhaustive)])
 def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
     harness: FaultHarness, reference: Reference, place: str
 ) -> None:
