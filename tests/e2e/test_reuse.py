@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,14 +47,11 @@ def test_an_equal_spec_is_answered_at_once_with_the_same_digest(
     first = client.submit(SPEC).wait(timeout_s=120)
     web = psutil.Process(stack.pids["web"])
     web_pids = [web.pid, *(child.pid for child in web.children())]
-    durations_s = []
     for _ in range(3):
-        before, began = cpu_seconds(web_pids), time.monotonic()
+        before = cpu_seconds(web_pids)
         again = client.submit(SPEC | {"reuse": "exact"})
-        durations_s.append(time.monotonic() - began)
         assert cpu_seconds(web_pids) - before < 0.2
         assert (again.status, again.result_digest, again.reused_from) == ("succeeded", first.result_digest, first.id)
-    assert min(durations_s) < 2  # it may have to wait for a processor
     assert again.history()["series"] == first.history()["series"]
     first.delete()
     assert again.download_checkpoint("best", tmp_path).stat().st_size > 0

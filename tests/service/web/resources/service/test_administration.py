@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
 
 from service.access import audit, keys
 from service.access.keys import Scope
@@ -24,6 +25,7 @@ from service.web.middleware import last_use
 from service.web.middleware.last_use import LastUse
 from service.web.services import EXTENSION, Services
 from tests.conftest import sqlite_only
+from tests.waiting import wait_until
 
 Submit = Callable[..., str]
 Bearer = Callable[..., dict[str, str]]
@@ -215,10 +217,8 @@ def test_every_use_of_a_key_is_recorded_even_a_read(
     key = client.post("/keys", json={"name": "reader", "owner": "carol", "scope": "read"}, headers=admin).json
     assert key["last_used_at"] is None
     client.get("/jobs", headers={"Authorization": f"Bearer {key['key']}"})
-    deadline = time.monotonic() + 10
-    while (shown := client.get(f"/keys/{key['id']}", headers=admin).json)["last_used_at"] is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
+    wait_until(lambda: client.get(f"/keys/{key['id']}", headers=admin).json["last_used_at"], "the record")
+    shown = client.get(f"/keys/{key['id']}", headers=admin).json
     assert shown["last_recorded_at"] is None
     assert 0 <= seconds(shown["created_at"], shown["last_used_at"]) < 15
 
@@ -329,13 +329,11 @@ def test_key_uses_are_recorded_again_after_the_database_rejected_one(
 
         connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO gone")
         connection.commit()
+        rejected = threading.Event()
+        event.listen(database.engine, "handle_error", lambda _: rejected.set())
         recorder.note(row.id)
-        time.sleep(0.2)
+        assert rejected.wait(30)
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO api_keys")
         connection.commit()
-        deadline = time.monotonic() + 10
-        while last_used_ms() is None and time.monotonic() < deadline:
-            recorder.note(row.id)
-            time.sleep(0.02)
+        wait_until(lambda: recorder.note(row.id) or last_used_ms(), "the record")
         recorder.close()
-        assert last_used_ms() is not None
