@@ -218,6 +218,7 @@ def test_undisturbed_rounds_are_used_or_else_the_least_disturbed() -> None:
 
 
 def test_single_threaded_minima_measure_processor_time_only() -> None:
+    # The measurement must tell waiting from working.
     contestants = {"works": lambda: sum(range(50_000)), "waits": lambda: time.sleep(0.002)}
     minima = timing.minima(contestants, seconds=0.002, max_seconds=0.1)
     assert 0 < minima["waits"] < minima["works"]

@@ -72,13 +72,13 @@ def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: 
     port, master = port_and_master
     deadline = time.monotonic() + 60
     while not responds(port) or len(children(master)) < 2:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "the processes do not come to rest"
         time.sleep(0.1)
     while ticks_before := cpu_ticks(master):  # until all processes have loaded the app and are idle
         time.sleep(1)
         if all(count - ticks_before.get(pid, 0) < 5 for pid, count in cpu_ticks(master).items()):
             break
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "the processes do not come to rest"
     sockets_before = {pid: count_sockets(pid) for pid in children(master)}
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(CONNECTIONS)]

@@ -193,7 +193,7 @@ def test_a_running_job_is_cancelled(http: httpx.Client) -> None:
     job = post(http, GAN | {"epochs": 500})
     deadline = time.monotonic() + 30
     while http.get(job["urls"]["self"]).json()["progress"]["step"] == 0:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "no step was trained"
         time.sleep(0.05)
     assert http.post(f"/jobs/{job['id']}/cancel").status_code == 202
     ended = read_stream(http, job)[-1]

@@ -171,7 +171,7 @@ def test_a_revoked_key_is_rejected_within_seconds(stack: Stack) -> None:
         stack.tapeline("keys", "revoke", "short-lived")
         revoked = time.monotonic()
         while http.get("/jobs", headers=bearer).status_code == 200:
-            assert time.monotonic() - revoked < 6
+            assert time.monotonic() - revoked < 6, "the promise is two seconds"
             time.sleep(0.1)
         expiring = stack.tapeline("keys", "create", "expiring", "--expires", "1m")
         assert http.get("/jobs", headers={"Authorization": f"Bearer {expiring}"}).status_code == 200

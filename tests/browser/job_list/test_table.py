@@ -156,7 +156,7 @@ def test_a_large_group_is_loaded_by_scrolling(
         if len(seen_ids) == 700:
             break
         assert page.locator("tr.job").count() < 80
-        page.wait_for_timeout(20)
+        page.wait_for_timeout(20)  # scrolling, as a person does, until all rows were seen
     assert len(seen_ids) == 700
 
 

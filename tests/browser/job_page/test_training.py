@@ -16,7 +16,7 @@ def wait_for_epochs(page: Page, count: int) -> None:
     for _ in range(400):
         if len(dot_positions(plot, 1)) >= count or last_epoch(page) >= count:
             return
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(100)  # until the next look
     raise AssertionError(f"{len(dot_positions(plot, 1))} of {count} epochs were drawn")
 
 

@@ -33,7 +33,7 @@ def run_concurrently(rng: random.Random, *operations: Callable[[], Any]) -> None
 
     def run(operation: Callable[[], Any], delay_s: float) -> None:
         started.wait()
-        time.sleep(delay_s)
+        time.sleep(delay_s)  # varies the order of the operations
         with contextlib.suppress(IllegalTransition, LeaseLost, JobNotFound, IdempotencyConflict):
             operation()
 

@@ -104,7 +104,7 @@ def test_a_full_disk_of_the_database_is_an_outage(
             pass
     os.kill(child, signal.SIGCONT)
     os.kill(worker.pid, signal.SIGCONT)
-    time.sleep(2 * harness.lease_s)
+    time.sleep(2 * harness.lease_s)  # the duration of the outage
     assert worker.poll() is None
     ballast.unlink()
     for job_id in harness.accepted:

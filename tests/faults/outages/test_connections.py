@@ -179,9 +179,9 @@ def test_a_broker_killed_ten_times_only_delays_jobs(
     for _ in range(10):
         while sum(sqlite_harness.job(job_id).finished_ms is None for job_id in sqlite_harness.accepted) < 3:
             sqlite_harness.submit()
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.5))  # kills at times that nobody chose
         kill_broker(broker)
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.5))  # the duration of the outage
         brokers.start(broker)
     sqlite_harness.until_all_end()
     sqlite_harness.until_end(sqlite_harness.submit())

@@ -158,8 +158,9 @@ def test_a_full_queue_limits_the_queries_to_the_broker(socket_path: Path) -> Non
             began = time.monotonic()
             for _ in range(300):
                 publisher.wake("job_more")
-                time.sleep(0.001)
+                time.sleep(0.001)  # the rate of the hints
             length_queries = client.info("commandstats").get("cmdstat_llen", {"calls": 0})["calls"]
+            # A rate of queries, by the time that has passed.
             assert length_queries <= 5 + (time.monotonic() - began) / _FULL_QUEUE_DELAY_S
             client.delete(task_names.TRAIN_QUEUE)
             publisher.wake("job_found")

@@ -84,11 +84,11 @@ def outage(proxy: Proxy, stop: Callable[[], Any], *, seconds: float) -> Iterator
 
     def run_outage() -> None:
         proxy.has_forwarded_events.wait(60)
-        time.sleep(1)
+        time.sleep(1)  # the outage begins while events flow
         proxy.disconnect()
-        time.sleep(seconds)
+        time.sleep(seconds)  # the duration of the outage
         proxy.connect()
-        time.sleep(6)
+        time.sleep(6)  # the client reconnects within five seconds
         stop()
 
     thread = threading.Thread(target=run_outage)

@@ -196,7 +196,7 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
         thread.start()
         deadline = time.monotonic() + 60
         while not ended.is_set():
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "it did not end"
             # A client that opens a new connection per request is served at every moment.
             assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False, timeout=10).status_code == 200
         thread.join()
