@@ -22,7 +22,6 @@ _HEADERS: Final = ("Content-Type", "Content-Disposition", "Location", "Retry-Aft
 """The headers that a client may use; ``Repr-Digest`` is computed anew."""
 _MAX_FILE_BYTES: Final = 3000
 """Of a larger file only the beginning is recorded."""
-_MAX_LINE_LENGTH: Final = 110
 _ULID: Final = re.compile(r"\b([a-z]{2,5})_([0-9A-HJKMNP-TV-Z]{26})\b")
 _TIME: Final = re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
 _MIN_SUFFIX_LENGTH: Final = 4
@@ -179,20 +178,13 @@ class Recorder:
                 (folder / f"{file}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
-def _layout(value: Any, depth: int = 0) -> str:
-    """JSON with one line for whatever fits on it, and for each list of numbers."""
-    line = json.dumps(value, ensure_ascii=False)
-    if len(line) + depth <= _MAX_LINE_LENGTH or not isinstance(value, dict | list):
-        return line
-    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
-        return line
-    if isinstance(value, dict):
-        items = [f"{json.dumps(name, ensure_ascii=False)}: {_layout(item, depth + 1)}" for name, item in value.items()]
-    else:
-        items = [_layout(item, depth + 1) for item in value]
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    separator = ",\n" + " " * (depth + 1)
-    return f"{opening}\n{' ' * (depth + 1)}{separator.join(items)}\n{' ' * depth}{closing}"
+def _layout(document: dict[str, dict[str, Any]]) -> str:
+    """JSON with one line for each exchange and each scene."""
+    parts = []
+    for name, items in document.items():
+        lines = ",\n".join(f"  {json.dumps({key: item}, ensure_ascii=False)[1:-1]}" for key, item in items.items())
+        parts.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def _without_polling(passed: list[_Passed]) -> list[_Passed]:
