@@ -33,7 +33,9 @@ CHECKS: Final = (
 HOOKS: Final = Path(__file__).with_name("api_fuzz_hooks.py")
 
 
-def fuzz(url: str, known_ids: dict[str, list[str]], folder: Path, *, requests: int, seed: int) -> tuple[int, int]:
+def fuzz(
+    url: str, known_ids: dict[str, list[str]], folder: Path, *, requests: int, phases: str, seed: int
+) -> tuple[int, int]:
     """Run schemathesis; return its exit code and the number of its requests."""
     report = folder / "events.ndjson"
     operations = sum(
@@ -43,7 +45,7 @@ def fuzz(url: str, known_ids: dict[str, list[str]], folder: Path, *, requests: i
     )
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json"]
     command += [part for path in STREAMS for part in ("--exclude-path", path)]
-    command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--continue-on-failure"]
+    command += ["--checks", ",".join(CHECKS), "--phases", phases, "--continue-on-failure"]
     command += ["--max-examples", str(max(1, requests // operations)), "--seed", str(seed), "--no-color"]
     command += ["--suppress-health-check", "all", "--generation-database", "none", "--warnings", "off"]
     command += ["--report-ndjson-path", str(report), "--request-timeout", "60"]
@@ -81,6 +83,11 @@ def main() -> int:
     """Start a stack, create some jobs, and run schemathesis against it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument(
+        "--phases",
+        default="examples,coverage,fuzzing",
+        help="of schemathesis; coverage alone sends thousands of requests",
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tapeline-fuzz-") as name:
@@ -89,7 +96,9 @@ def main() -> int:
         with LocalStack(Settings.from_env(environ, cores=1)) as stack:
             with httpx.Client(base_url=stack.url, timeout=120) as http:
                 known_ids = prepare(http)
-            code, request_count = fuzz(stack.url, known_ids, home, requests=options.requests, seed=options.seed)
+            code, request_count = fuzz(
+                stack.url, known_ids, home, requests=options.requests, phases=options.phases, seed=options.seed
+            )
         print(f"{request_count} responses checked, exit code {code}")
         return code
 

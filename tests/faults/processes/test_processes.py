@@ -53,9 +53,11 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     """F01, while one epoch is committed and the next one is trained."""
     job_id = harness.submit()
     harness.arm("files_stored.1", "wait its_death")  # which ends the wait
-    harness.arm("overlapping.2")
+    harness.arm("overlapping.2", "note")
     harness.start()
-    harness.until_reached("overlapping.2")
+    child = harness.until_reached("overlapping.2")
+    assert harness.until_reached("files_stored.1") == child
+    os.kill(child, signal.SIGKILL)
     harness.until_all_end()
     with harness.database.read() as session:
         assert [row.lease for row in lookup.epochs(session, job_id)] == [2, 2, 2]
