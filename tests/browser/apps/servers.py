@@ -10,8 +10,7 @@ from typing import Final
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Flask
-from werkzeug.serving import make_server
-from werkzeug.wsgi import ClosingIterator
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import shut_down_app
@@ -28,29 +27,36 @@ class AppServer:
         """Number of requests in progress, streams included."""
         self._idle = threading.Condition()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
+        request_in_progress = self._request_in_progress
+
+        class RequestHandler(WSGIRequestHandler):
+            def run_wsgi(self) -> None:
+                # Around the whole request: the server does not close the response if the client resets the connection.
+                with request_in_progress():
+                    super().run_wsgi()
+
+        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True, request_handler=RequestHandler)
         self._server.daemon_threads = True  # idle connections of the browser
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    @contextmanager
+    def _request_in_progress(self) -> Iterator[None]:
         with self._idle:
-            app = self._app
-            self._unfinished += app is not None
+            self._unfinished += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._unfinished -= 1
+                self._idle.notify_all()
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        app = self._app
         if app is None:
             start_response("503 Service Unavailable", [])
             return []
-        try:
-            response = app(environ, start_response)
-        except BaseException:
-            self._end_request()
-            raise
-        return ClosingIterator(response, self._end_request)
-
-    def _end_request(self) -> None:
-        with self._idle:
-            self._unfinished -= 1
-            self._idle.notify_all()
+        return app(environ, start_response)
 
     @contextmanager
     def serve(self, app: Flask) -> Iterator[str]:
