@@ -40,9 +40,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
     return ended
 
 
-@pytest.fixture(scope="session", params=SEARCHES)
+@pytest.fixture(scope="session", params=["asha", pytest.param("tpe", marks=pytest.mark.exhaustive)])
 def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, SweepResult]:
-    """TPE with synchronous halving, and with asynchronous halving."""
+    """TPE with asynchronous halving, where results come in any order; exhaustively also with synchronous halving."""
     name: str = request.param
     ended = run_undisturbed(tmp_path_factory.mktemp(name), SEARCHES[name])
     kinds = [kind for kind, _ in ended.decisions]
