@@ -31,7 +31,7 @@ CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images reference-classifier clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -92,15 +92,14 @@ screenshots: $(VENV)/installed-dev  ## update the screenshots in docs/page, ligh
 compose: $(VENV)/installed-dev  ## tests with docker compose; skipped without a Docker engine
 	$(PYTEST) -m compose
 
-# One pytest process at a time for what measures; soaks and fuzzing last as long as they are told to.
-everything: test chromium  ## all tests, also those that CI leaves out because others cover them more cheaply (two hours)
+exhaustive: $(VENV)/installed-dev
 	$(PYTEST) -n 4 --dist worksteal -m "(slow or faults or exhaustive) and not hostile and not reference" \
 		--ignore tests/browser --ignore tests/compose
-	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m browser tests/browser
-	$(MAKE) hostile compose CHEAPEST=
-	$(MAKE) fuzz fuzz-api drill attack MINUTES=10
-	$(MAKE) soak MINUTES=15 DATABASE=sqlite
-	$(MAKE) soak MINUTES=15 DATABASE=postgresql SWEEPS=1
+
+everything: $(VENV)/installed-dev  ## all tests, also those that CI leaves out, longer fuzzing and soaks (two hours)
+	@$(MAKE) --keep-going test exhaustive browser hostile compose fuzz fuzz-api drill attack soak \
+		CHEAPEST= MINUTES=15 DATABASE=sqlite; code=$$?; \
+	$(MAKE) soak MINUTES=15 DATABASE=postgresql SWEEPS=1 && exit $$code
 
 bench: $(VENV)/installed  ## compare the engine with its floor, and with PyTorch and JAX if BENCH_PYTHON has them (10 minutes)
 	@$(BENCH_PYTHON) -m benchmarks

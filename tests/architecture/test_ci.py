@@ -69,28 +69,35 @@ def test_a_test_that_fails_twice_makes_ci_red(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["tests/engine/test_ops.py", "tests/security/test_owners.py"])
-def test_a_test_of_the_engine_or_of_security_has_no_second_chance(folder: Path, path: str) -> None:
-    add(folder, path, FAILS_ONCE)
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("tests/engine/test_ops.py", FAILS_ONCE),
+        ("tests/security/test_owners.py", FAILS_ONCE),
+        ("tests/workers/test_kills.py", FAILS_ONCE.replace("assert not first", "digest = not first; assert digest")),
+    ],
+    ids=["engine", "security", "other bits"],
+)
+def test_a_test_of_the_engine_of_security_or_of_bits_has_no_second_chance(folder: Path, path: str, code: str) -> None:
+    add(folder, path, code)
     assert run(folder, "suite.py", "default", "tests").returncode == 1
     assert run(folder, "once_more.py").returncode == 1
     assert (folder / ".ci" / "flaky.txt").read_text() == ""
 
 
-def test_a_violated_invariant_has_no_second_chance(folder: Path) -> None:
-    add(folder, "tests/faults/invariants.py", "def check(ok):\n    assert ok, 'I5: other numbers'\n")
-    add(folder, "tests/conftest.py", "import sys; sys.path.insert(0, __file__.rpartition('/')[0] + '/faults')\n")
-    add(
-        folder,
-        "tests/faults/test_kills.py",
-        FAILS_ONCE.replace("assert not", "from invariants import check; check(not").rstrip() + ")\n",
-    )
-    assert run(folder, "suite.py", "faults", "tests").returncode == 1
-
-
-def test_an_error_of_collection_has_no_second_chance(folder: Path) -> None:
+@pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_a_module_that_cannot_be_imported_has_no_second_chance(folder: Path, processes: tuple[str, ...]) -> None:
+    """With xdist, pytest runs the other tests, and its exit code is that of failed tests."""
     add(folder, "tests/service/test_jobs.py", "import nothing_of_this_name\n")
-    assert run(folder, "suite.py", "default", "tests").returncode == 2
+    add(folder, "tests/service/test_sweeps.py", FAILS_ONCE)
+    assert run(folder, "suite.py", "default", *processes, "tests").returncode in (1, 2)
+    assert run(folder, "once_more.py").returncode == 1
+
+
+def test_a_suite_of_which_nothing_ran_is_no_success(folder: Path) -> None:
+    add(folder, "tests/browser/test_page.py", "import pytest\ndef test_page():\n    pytest.skip('no Chromium')\n")
+    assert run(folder, "suite.py", "browser", "tests").returncode == 1
+    assert run(folder, "suite.py", "compose", "tests").returncode == 0
 
 
 def test_many_failures_are_no_chance(folder: Path) -> None:

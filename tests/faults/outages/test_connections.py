@@ -250,7 +250,6 @@ def test_a_worker_survives_the_end_of_celery(
     sqlite_harness.check(reference)
 
 
-@pytest.mark.exhaustive
 def test_without_database_polling_a_job_with_a_lost_message_waits(sqlite_harness: FaultHarness, broker: Broker) -> None:
     """F07 and F08 with polling disabled: a job whose message was lost waits until another one is sent."""
     sqlite_harness.patch("from workers.supervisor import supervisor\nsupervisor.DATABASE_POLL_INTERVAL_S = 3600.0\n")

@@ -21,7 +21,6 @@ from service.runtime.settings import Auth, Quotas
 from service.spec import validation
 from service.spec.splits import Split
 from service.web.services import EXTENSION, Services
-from tests.conftest import sqlite_only
 from tests.service.web.conftest import MakeApp
 from tests.service.web.resources.jobs.test_test_part import SPEC, write_folder
 from tests.service.web.resources.service.test_dataset_versions import train
@@ -75,7 +74,7 @@ def test_a_spec_with_folds_becomes_one_job_per_fold(app: Flask, client: FlaskCli
     assert resubmitted["spec_hash"] == jobs[3]["spec_hash"]
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_folds_are_disjoint_and_together_cover_every_example(app: Flask, client: FlaskClient) -> None:
     unsplit = load_dataset(app, send(client, SPEC)["id"])
     pool = examples(unsplit.train) | examples(unsplit.validation)
@@ -173,7 +172,7 @@ def test_all_folds_are_stored_or_none(make_app: MakeApp, sqlite_url: str, tmp_pa
     assert client.get(f"/jobs?fold_group={first['fold_group']}", headers=theirs).json["data"] == []
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_dry_run_notes_that_each_fold_becomes_a_job(client: FlaskClient) -> None:
     answer = client.post("/jobs?dry_run=true", json=FOLDS).json
     assert "5 jobs are submitted, one for each fold" in answer["notes"][0]
@@ -181,7 +180,7 @@ def test_a_dry_run_notes_that_each_fold_becomes_a_job(client: FlaskClient) -> No
     assert client.get("/jobs").json["data"] == []
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("data", "pointer", "message"),
     [
@@ -201,7 +200,7 @@ def test_an_invalid_split_is_rejected(client: FlaskClient, data: dict[str, Any],
     assert message in fault["detail"]
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_validation_fraction_is_stratified_and_seeded_and_excludes_the_test_part(
     app: Flask, client: FlaskClient
 ) -> None:

@@ -12,7 +12,6 @@ from flask.testing import FlaskClient
 from service.jobs import actions, commits, leases
 from service.storage.tables import Job
 from service.web.services import EXTENSION
-from tests.conftest import sqlite_only
 from tests.service.web.conftest import pointers
 
 Submit = Callable[..., str]
@@ -260,7 +259,7 @@ def train_reproduction(worker: Any, *, last_metrics: dict[str, float] | None = N
     worker.commit_epoch(3, metrics=last_metrics)
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, make_worker: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)

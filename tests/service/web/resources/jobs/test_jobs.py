@@ -21,7 +21,6 @@ from service.jobs.queries.sorting import SORTS
 from service.spec.estimation import work
 from service.storage.tables import Job
 from service.web.services import EXTENSION
-from tests.conftest import sqlite_only
 
 Submit = Callable[..., str]
 
@@ -58,7 +57,7 @@ def test_a_job_is_stored_and_returned_with_all_fields(either_app: Flask) -> None
         assert client.get(created.json["urls"][name], buffered=name != "stream").status_code == 200
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_spec_can_name_an_object_instead_of_spelling_it_out(either_app: Flask) -> None:
     client = either_app.test_client()
     spec = {"kind": "classifier", "dataset": "mnist-10k", "optimizer": "adam", "schedule": "cosine"}
@@ -112,7 +111,7 @@ def test_a_dry_run_estimates_seconds_once_a_job_has_ended(client: FlaskClient, w
     assert answer.json["estimated_seconds"] > 0
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_dry_run_estimates_a_range_from_a_workers_calibration(either_app: Flask) -> None:
     client = either_app.test_client()
     spec = {"kind": "classifier", "preset": "conv"}

@@ -13,7 +13,6 @@ from flask.testing import FlaskClient
 
 from service.storage.tables import Job
 from service.web.services import EXTENSION
-from tests.conftest import sqlite_only
 
 Submit = Callable[..., str]
 
@@ -201,7 +200,7 @@ def rows_of(answer: Any) -> list[list[str]]:
     return list(csv.reader(io.StringIO(answer.text)))
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_csv_has_every_job_and_the_chosen_columns(either_app: Flask, jobs: dict[str, str]) -> None:
     client = either_app.test_client()
     answer = client.get(

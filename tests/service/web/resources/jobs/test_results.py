@@ -13,7 +13,6 @@ from service.jobs import leases
 from service.jobs.leases import Usage
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
-from tests.conftest import sqlite_only
 
 Submit = Callable[..., str]
 
@@ -45,7 +44,7 @@ def test_results_before_the_first_epoch_have_every_field_but_no_values(client: F
     }
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_results_list_the_best_and_latest_checkpoints_and_all_files(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
@@ -143,7 +142,7 @@ def mode_collapse(epoch: int) -> Finding:
     )
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
@@ -217,7 +216,7 @@ def test_csv_of_a_job_without_epochs_has_only_the_header(client: FlaskClient, su
     assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch,seconds,cpu_seconds,memory_bytes\n"
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:

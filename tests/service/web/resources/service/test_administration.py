@@ -24,7 +24,6 @@ from service.storage.tables import Worker
 from service.web.middleware import last_use
 from service.web.middleware.last_use import LastUse
 from service.web.services import EXTENSION, Services
-from tests.conftest import sqlite_only
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -89,7 +88,7 @@ def test_queue_positions_count_other_owners_jobs_but_reveal_nothing_about_them(k
     assert "2 more belong to other owners" in page
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_worker_lists_only_the_jobs_that_the_caller_may_see(keyed: Flask, bearer: Bearer, make_worker: Any) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     job = client.post("/jobs", json={"kind": "classifier", "name": "of ann"}, headers=ann).json
@@ -175,7 +174,7 @@ def seconds(begin: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_the_client_can_rotate_keys(keyed: Flask, serve: Callable[[Flask], str]) -> None:
     services: Services = keyed.extensions[EXTENSION]
     old, _ = keys.create(services.database, name="laptop", owner="ann", scope=Scope.READ)
@@ -223,7 +222,7 @@ def test_every_use_of_a_key_is_recorded_even_a_read(
     assert 0 <= seconds(shown["created_at"], shown["last_used_at"]) < 15
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -241,7 +240,7 @@ def test_a_fault_in_the_request_for_a_key_has_a_pointer(
     assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, pointer)
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_unknown_keys_are_not_found(keyed: Flask, bearer: Bearer) -> None:
     client, admin = keyed.test_client(), bearer(scope=Scope.ADMIN)
     for method, path in (
@@ -295,7 +294,7 @@ def test_usage_without_keys_covers_all_jobs(client: FlaskClient, submit: Submit)
     assert (item["owner"], item["jobs"], item["requests_left"]) == (None, {"queued": 1}, None)
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_only_admins_see_the_link_to_the_keys_page(keyed: Flask, bearer: Bearer) -> None:
     client = keyed.test_client()
     for scope in Scope:
@@ -304,7 +303,7 @@ def test_only_admins_see_the_link_to_the_keys_page(keyed: Flask, bearer: Bearer)
         assert 'href="/ui/workers"' in page
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_a_datasets_page_lists_the_callers_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     for headers, name in ((ann, "older"), (ann, "newer"), (bob, "of bob")):

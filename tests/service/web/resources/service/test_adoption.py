@@ -21,7 +21,6 @@ from service.runtime.settings import Auth
 from service.storage.database import Database
 from service.storage.tables import Job, Upload
 from service.sweeps import decisions
-from tests.conftest import sqlite_only
 
 TABLE = "size,kind\n" + "".join(f"{number * 7 % 11}.5,{'ab'[number % 2]}\n" for number in range(40))
 SWEEP = {
@@ -139,7 +138,7 @@ def test_adopted_data_that_the_owner_already_has_is_not_stored_twice(
     assert "nothing to do" in run("adopt", "ann").stdout
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_adopted_data_becomes_the_newest_version_even_if_the_owner_had_deleted_it(
     either_app: Flask, keyed: FlaskClient, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +157,7 @@ def test_adopted_data_becomes_the_newest_version_even_if_the_owner_had_deleted_i
     assert keyed.get("/datasets/kunden", headers=ann).json["version"] == version
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_the_owner_of_a_revoked_key_cannot_adopt(
     database: Database, either_app: Flask, run: Callable[..., Result]
 ) -> None:
@@ -170,7 +169,7 @@ def test_the_owner_of_a_revoked_key_cannot_adopt(
     assert "there are no valid keys" in " ".join(rejected.output.split())
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_the_owner_of_a_key_in_the_settings_can_adopt(
     either_app: Flask, make_app: Callable[..., Flask], migrated_url: str, run: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -19,7 +19,6 @@ from service.storage.tables import Job
 from service.web.metrics import Metrics
 from service.web.publisher import Publisher
 from service.web.services import EXTENSION
-from tests.conftest import sqlite_only
 from tests.service.web.conftest import SimulatedWorker
 
 pytestmark = pytest.mark.usefixtures("no_requests_yet")
@@ -44,7 +43,7 @@ def exposed(either_app: Flask) -> str:
     return metrics.page().decode()
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize("name", ["deploy/alerts.yml", "deploy/alerts_test.yml", "docs/operations.md"])
 def test_every_metric_that_is_mentioned_is_exposed(exposed: str, name: str) -> None:
     exposed_names = sample_names(exposed)
@@ -56,7 +55,7 @@ def test_every_metric_that_is_mentioned_is_exposed(exposed: str, name: str) -> N
     assert sorted(mentioned - exposed_names - family_names) == []
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 def test_every_metric_is_documented(exposed: str) -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     families = {family.name for family in text_string_to_metric_families(exposed)}

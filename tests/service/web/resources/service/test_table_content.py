@@ -16,7 +16,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.datasets.builtins import BUILT_IN
-from tests.conftest import sqlite_only
 from tests.service.web.conftest import MakeApp
 from tests.service.web.resources.service.test_dataset_versions import train
 
@@ -127,7 +126,7 @@ def test_the_page_states_which_columns_the_upload_left_out(client: FlaskClient, 
     assert "<strong>city</strong>: left out by the option types" in client.get(f"/ui/datasets/{partly_ignored}").text
 
 
-@sqlite_only
+@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("name", "row_count", "columns", "classes"), [("iris", 150, 4, 3), ("breast-cancer", 569, 30, 2)]
 )
