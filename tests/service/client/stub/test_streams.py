@@ -36,6 +36,19 @@ def test_a_stream_gives_up_when_the_service_stays_unreachable(server: StubServer
         list(client.stream("job_00000000000000000000000001", outage_timeout_s=0.3))
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_stream_resumes_after_a_proxy_has_answered_that_the_service_is_away(
+    server: StubServer, client: Client, status: int
+) -> None:
+    server.responses = [
+        stream(SNAPSHOT, event("metrics", 1, epoch=1)),
+        response({"code": "unavailable", "detail": "no service behind this proxy"}, status),
+        stream(SNAPSHOT, event("end", 2, status="succeeded")),
+    ]
+    events = list(client.stream("job_00000000000000000000000001"))
+    assert [event.seq for event in events if event.seq is not None] == [1, 2]
+
+
 def test_a_stream_of_an_unknown_job_fails_at_once(server: StubServer, client: Client) -> None:
     server.responses = [response({"code": "job_not_found", "detail": "there is no such job"}, 404)]
     with pytest.raises(ApiError, match="no such job"):
