@@ -35,11 +35,12 @@ from tests.browser.apps.simulated_worker import Service, WebProcess
 from tests.browser.apps.stored_jobs import JOB_COUNT, store_jobs
 from tests.browser.waiting import TIMEOUT_MS, until
 from tests.browser.windows import HEIGHT, WIDTH, SharedWindow, Visit, open_own_window
-from tests.service.web.conftest import (
-    _compile_routes_once,  # noqa: F401 - fixtures that speed up the creation of an app
-    _compile_templates_once,  # noqa: F401
-    _import_small_files_once,  # noqa: F401
-)
+from tests.service.web import conftest as web
+
+# Fixtures that speed up the creation of an app.
+_compile_routes_once = web._compile_routes_once
+_compile_templates_once = web._compile_templates_once
+_import_small_files_once = web._import_small_files_once
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 

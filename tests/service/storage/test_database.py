@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def run_concurrently(operations: Sequence[Callable[[], Any]], waiting_in: Databa
 
 def test_operations_in_a_shared_commit_fail_individually(database: Database) -> None:
     inserts = [(f"w{number}", number % 3 == 0) for number in range(24)]
-    group_commits = [lambda i=insert: database.group_commit(add(*i)) for insert in inserts]  # type: ignore[misc]
+    group_commits = [partial(database.group_commit, add(*insert)) for insert in inserts]
     results = run_concurrently(group_commits, database if database.is_sqlite else None)
     for (name, fails), result in zip(inserts, results, strict=True):
         assert isinstance(result, KeyError) if fails else result == name
@@ -76,7 +77,7 @@ def test_an_operation_sees_what_an_earlier_one_wrote(database: Database) -> None
 def test_few_commits_serve_many_operations(database: Database) -> None:
     commits: list[int] = []
     module.event.listen(database.engine, "commit", lambda _: commits.append(1))
-    run_concurrently([lambda n=n: database.group_commit(add(f"w{n}")) for n in range(16)], database)  # type: ignore[misc]
+    run_concurrently([partial(database.group_commit, add(f"w{number}")) for number in range(16)], database)
     assert len(names(database)) == 16
     assert sum(commits) <= 3, "one for the lock's holder, one for all who waited"
 

@@ -21,6 +21,7 @@ from tests.service.client.stub.recordings import (
     describe_request,
     load,
 )
+from tests.service.client.stub.server import LoopbackServer
 
 _NOT_RECORDED: Final = 501
 """A status that the client does not retry."""
@@ -74,7 +75,12 @@ class Scene:
         return (index for index, item in enumerate(self.exchanges) if item["request"]["method"] != "GET")
 
 
-class Player:
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is interrupted closes its connection; what else goes wrong is an unknown request."""
+
+
+class Player(LoopbackServer):
     """A real HTTP server that plays the responses of the current scene."""
 
     def __init__(self) -> None:
@@ -82,33 +88,12 @@ class Player:
         self._recordings: dict[str, Recording] = defaultdict()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        player = self
-
-        class RequestHandler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                player._respond(self)
-
-            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815 - the base class looks for these
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that is interrupted closes its connection; what else goes wrong is an unknown request."""
-
-        self._server = Server(("127.0.0.1", 0), RequestHandler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        super().__init__(self._respond, _QuietServer)
 
     def close(self) -> None:
         """End the server and its open streams."""
         self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().close()
 
     @contextmanager
     def scene(self, file: str, name: str) -> Iterator[str]:
@@ -125,8 +110,7 @@ class Player:
             self._scenes.remove(scene)
         scene.check()
 
-    def _respond(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    def _respond(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         content_type = handler.headers.get("Content-Type", "")
         request = describe_request(handler.command, handler.path, content_type, body, self.url)
         with self._lock:

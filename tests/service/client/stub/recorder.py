@@ -11,12 +11,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tests.service.client.stub.recordings import SERVER, UPLOAD_PATH, describe_request, load
+from tests.service.client.stub.server import LoopbackServer
 
 _HEADERS: Final = ("Content-Type", "Content-Disposition", "Location", "Retry-After", "Tapeline-Checkpoint")
 """The headers that a client may use; ``Repr-Digest`` is computed anew."""
@@ -60,7 +61,7 @@ class _Passed:
     body: bytearray = field(default_factory=bytearray)
 
 
-class Recorder:
+class Recorder(LoopbackServer):
     """Forwards requests to the service at ``target``, and records them under the current scene."""
 
     def __init__(self, target: str) -> None:
@@ -68,28 +69,7 @@ class Recorder:
         self._current: list[tuple[str, str]] = []
         self._scenes: dict[tuple[str, str], list[_Passed]] = {}
         self._lock = threading.Lock()
-        recorder = self
-
-        class RequestHandler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                recorder._forward(self)
-
-            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815 - the base class looks for these
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """End the proxy."""
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._forward)
 
     @contextmanager
     def scene(self, file: str, name: str) -> Iterator[str]:
@@ -101,8 +81,7 @@ class Recorder:
         finally:
             self._current.remove((file, name))
 
-    def _forward(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         content_type = handler.headers.get("Content-Type", "")
         passed = _Passed(describe_request(handler.command, handler.path, content_type, body, self.url))
         with self._lock:

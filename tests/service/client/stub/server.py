@@ -14,35 +14,42 @@ Handler = Callable[[BaseHTTPRequestHandler, bytes], None]
 JOB = "job_" + 26 * "0"
 
 
-class StubServer:
-    """A real HTTP server that answers each request with the next of the test's handlers."""
+class LoopbackServer:
+    """A real HTTP server on this machine that hands every request and its body to ``respond``."""
 
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.responses: list[Handler] = []
-        stub = self
-
+    def __init__(self, respond: Handler, server_class: type[ThreadingHTTPServer] = ThreadingHTTPServer) -> None:
         class RequestHandler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                stub.requests.append((self.command, self.path, dict(self.headers), body))
-                stub.responses.pop(0)(self, body)
+                respond(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-            do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815 - the base class looks for these
 
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler)
+        self._server = server_class(("127.0.0.1", 0), RequestHandler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class StubServer(LoopbackServer):
+    """Answers each request with the next of the test's handlers."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.responses: list[Handler] = []
+        super().__init__(self._respond)
+
+    def _respond(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        self.requests.append((handler.command, handler.path, dict(handler.headers), body))
+        self.responses.pop(0)(handler, body)
 
 
 def response(document: Any, status: int = 200, **headers: str) -> Handler:
