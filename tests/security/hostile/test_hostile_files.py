@@ -8,7 +8,7 @@ from tests.security.conftest import Stack
 from tests.security.hostile import hostile_archives, image_archives
 from tests.security.hostile.hostile_files import GOOD_IMAGES, GOOD_LABELS, Upload, hostile
 from tests.security.hostile.image_archives import Hostile
-from tests.security.hostile.meter import MAX_BYTES, MAX_RESPONSE_S, MAX_S, Meter
+from tests.security.hostile.meter import MAX_BYTES, MAX_S, Meter
 
 pytestmark = pytest.mark.hostile
 
@@ -34,7 +34,6 @@ def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> N
     assert "memory and time" not in response.text, "the reader itself broke, or was stopped by its limits"
     assert str(stack.home) not in response.text
     assert meter.seconds < MAX_S
-    assert meter.response_s < MAX_RESPONSE_S
     assert max(meter.web_bytes, meter.reader_bytes) < MAX_BYTES
     assert not list((stack.home / "artifacts" / "datasets").iterdir())
 
@@ -81,8 +80,7 @@ def _refusal_faults(stack: Stack, case: Hostile) -> list[str]:
         faults.append("the reader broke, or was stopped by its limits")
     if str(stack.home) in response.text or len(response.text) > 8_000:
         faults.append("reveals too much")
-    is_slow = meter.seconds >= case.seconds or meter.response_s >= MAX_RESPONSE_S
-    if is_slow or meter.web_bytes > MAX_BYTES or meter.reader_bytes > case.megabytes * 2**20:
+    if meter.seconds >= case.seconds or meter.web_bytes > MAX_BYTES or meter.reader_bytes > case.megabytes * 2**20:
         faults.append(f"exceeds its limits: {usage}")
     if list((stack.home / "artifacts" / "datasets").iterdir()):
         faults.append("leaves files behind")

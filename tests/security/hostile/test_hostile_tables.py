@@ -6,7 +6,7 @@ import pytest
 
 from tests.security.conftest import Stack
 from tests.security.hostile.hostile_tables import GOOD, Fields, hostile
-from tests.security.hostile.meter import MAX_BYTES, MAX_RESPONSE_S, MAX_S, Meter
+from tests.security.hostile.meter import MAX_BYTES, MAX_S, Meter
 
 pytestmark = pytest.mark.hostile
 
@@ -33,6 +33,5 @@ def test_a_hostile_table_is_refused(stack: Stack, title: str, fields: Fields, wo
     assert "memory and time" not in response.text, "the reader itself broke, or was stopped by its limits"
     assert str(stack.home) not in response.text
     assert meter.seconds < MAX_S
-    assert meter.response_s < MAX_RESPONSE_S
     assert max(meter.web_bytes, meter.reader_bytes) < MAX_BYTES
     assert not list((stack.home / "artifacts" / "datasets").iterdir())
