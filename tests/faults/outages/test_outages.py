@@ -76,18 +76,18 @@ def test_workers_get_one_lease_duration_after_the_databases_clock_is_set_back() 
 
 
 class DatabaseClock:
-    """Sets the clock of a database forward, for the statements of one engine."""
+    """Stops the clock of a database, and sets it forward, for the statements of one engine."""
 
     def __init__(self, database: Database) -> None:
-        self.ahead_ms = 0
+        self.now_ms = leases.clock(database)
         event.listen(database.engine, "before_cursor_execute", self._shift, retval=True)
 
     def advance(self, seconds: float) -> None:
-        self.ahead_ms += round(1000 * seconds)
+        self.now_ms += round(1000 * seconds)
 
     def _shift(self, connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
         for now in (NOW_SQLITE, NOW_POSTGRESQL):
-            statement = statement.replace(now, f"({now} + {self.ahead_ms})")
+            statement = statement.replace(now, f"CAST({self.now_ms} AS BIGINT)")
         return statement, parameters
 
 
@@ -97,7 +97,7 @@ def clock(process: InProcessHarness) -> DatabaseClock:
 
 
 LEASE_S = 60
-"""Much longer than the tests take, even on a busy machine: only the clock that they set lets it expire."""
+"""In seconds of the clock that the tests set: it stands still otherwise, no matter how busy the machine is."""
 
 
 def policies_that_allow_rescue(process: InProcessHarness, clock: DatabaseClock, count: int) -> list[LeaseExpiryPolicy]:
