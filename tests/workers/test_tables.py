@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from service.jobs.queries import lookup
 from service.jobs.uploads import UploadFolder
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.tables import Job
-from tests.workers.conftest import WorkerHarness, children_of, open_worker_harness
+from tests.faults.harness import open_harness
+from tests.workers.conftest import WorkerHarness
 
 ROWS = "".join(
     f"{'' if n % 7 == 3 else n % 40},{('Oslo', 'Bergen', 'Bodø')[n % 3]},{'ab'[n % 40 > 19]}\n" for n in range(3000)
@@ -52,16 +51,13 @@ def import_table(harness: WorkerHarness) -> Jobs:
 
 @pytest.mark.slow
 def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
-    with closing(open_worker_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")) as harness:
+    with closing(open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")) as harness:
         jobs = import_table(harness)
-        worker = harness.start()
+        harness.start()
         undisturbed = harness.until_end(jobs.submit(SPEC).answer["id"])
         assert undisturbed.status == "succeeded", undisturbed.error
-        disturbed_id = jobs.submit(SPEC).answer["id"]
-        harness.until(disturbed_id, lambda job: job.epoch >= 2)
-        for child in children_of(worker.pid):
-            os.kill(child, signal.SIGKILL)
-        disturbed = harness.until_end(disturbed_id)
+        harness.arm("epoch_committed.2", "kill")
+        disturbed = harness.until_end(jobs.submit(SPEC).answer["id"])
         assert disturbed.attempt > 1
         assert disturbed.result_digest == undisturbed.result_digest
         assert disturbed.provenance["preprocessing"] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
