@@ -12,7 +12,7 @@ from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
 from service.errors import OwnerNotFound
 from service.states import TERMINAL
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, Upload
 from service.wording import counted, listed
@@ -67,13 +67,13 @@ def adopt(
             raise OwnerNotFound(owner, sorted(known_owners))
         # Sweeps and datasets first: a transaction that creates jobs of a sweep, or jobs that need a dataset,
         # locks it until its commit, so that the later statements see those jobs.
-        sweeps = session.scalars(select(Sweep.id).where(Sweep.owner.is_(None)).order_by(Sweep.id).with_for_update())
+        sweeps = session.scalars(locking(select(Sweep.id).where(Sweep.owner.is_(None)).order_by(Sweep.id)))
         sweep_ids = sweeps.all()
         datasets = count(session).datasets
         session.execute(update(Sweep).where(Sweep.owner.is_(None)).values(owner=owner))
         _transfer_datasets(session, owner)
         # In the order of ids, as every transaction that locks several jobs.
-        session.execute(select(Job.id).where(Job.owner.is_(None)).order_by(Job.id).with_for_update()).all()
+        session.execute(locking(select(Job.id).where(Job.owner.is_(None)).order_by(Job.id))).all()
         jobs = session.scalars(
             update(Job).where(Job.owner.is_(None)).values(owner=owner).returning(Job.id),
             execution_options={"synchronize_session": False},
@@ -88,10 +88,10 @@ def adopt(
 def _transfer_datasets(session: Session, owner: str) -> None:
     """Change the owner of datasets. Data that the owner already has under the same name are not stored twice."""
     sweeps = session.scalars(select(Sweep).where(Sweep.owner == owner).options(defer(Sweep.state))).all()
-    query = select(Upload).where(Upload.owner == "").order_by(Upload.id).with_for_update()
+    query = locking(select(Upload).where(Upload.owner == "").order_by(Upload.id))
     for upload in session.scalars(query).all():
         same_data = (Upload.owner == owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
-        twin = session.scalar(select(Upload).where(*same_data).with_for_update())
+        twin = session.scalar(locking(select(Upload).where(*same_data)))
         if twin is None:
             upload.owner = owner
             continue

@@ -23,7 +23,7 @@ from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import KeyNotFound, KeyNotRotatable, SettingsError
 from service.runtime.settings import Settings, is_loopback
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.tables import ApiKey, AuditEntry, BrowserSession
 
 SESSION_S: Final = 12 * 60 * 60
@@ -121,7 +121,7 @@ def rotate(
     if not 0 <= overlap_s <= MAX_OVERLAP_S:
         raise ValueError(f"an overlap takes 0 to {MAX_OVERLAP_S} seconds, not {overlap_s}")
     with database.write() as session:
-        old = session.scalar(select(ApiKey).where(ApiKey.id == key_id).with_for_update())
+        old = session.scalar(locking(select(ApiKey).where(ApiKey.id == key_id)))
         if old is None:
             raise KeyNotFound(key_id)
         now = session.scalar(select(now_ms())) or 0
@@ -236,7 +236,7 @@ def revoke(database: Database, id_or_name: str, *, by: Actor | None = None) -> A
         query = select(ApiKey).where(
             or_(ApiKey.id == id_or_name, ApiKey.name == id_or_name), ApiKey.revoked_ms.is_(None)
         )
-        rows = session.scalars(query.with_for_update()).all()
+        rows = session.scalars(locking(query)).all()
         rows = [row for row in rows if row.id == id_or_name] or rows  # a name may look like another key's id
         if len(rows) != 1:
             raise KeyNotFound(id_or_name, [row.id for row in rows])
@@ -250,7 +250,7 @@ def revoke_id(database: Database, key_id: str, *, by: Actor | None = None) -> Ap
         KeyNotFound: no key has this id.
     """
     with database.write() as session:
-        row = session.scalar(select(ApiKey).where(ApiKey.id == key_id).with_for_update())
+        row = session.scalar(locking(select(ApiKey).where(ApiKey.id == key_id)))
         if row is None:
             raise KeyNotFound(key_id)
         return _revoke(session, row, by) if row.revoked_ms is None else row

@@ -20,7 +20,7 @@ from service.models.exports.contents import ExportFormat
 from service.spec.validation import canonical
 from service.storage import artifact_rows
 from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore
-from service.storage.database import Database
+from service.storage.database import Database, locking
 from service.storage.tables import Artifact, Epoch, Job
 
 _LAYOUT: Final = 2
@@ -153,7 +153,7 @@ class Exports:
             raise StorageFull(str(error.strerror or error)) from error
         file = replace(written, name=request.name)
         with self.database.write() as session:
-            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            job = session.scalar(locking(select(Job).where(Job.id == job_id)))
             if job is not None:
                 previous = _find_export(session, request)
                 row = artifact_rows.replace(session, job_id, file)

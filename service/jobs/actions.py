@@ -18,8 +18,8 @@ from service.errors import IllegalTransition, JobNotFound
 from service.jobs.queries.lookup import owned
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
-from service.states import CANCELLED, Action, Request, Status, allowed_actions
-from service.storage.database import Database, now_ms
+from service.states import CANCELLED, TERMINAL, Action, Request, Status, allowed_actions
+from service.storage.database import Database, locking, now_ms
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
 
@@ -73,6 +73,8 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
 
 def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: str) -> bool:
     """Set the epoch after which a job is held next, and queue it if it is paused; returns whether it was queued."""
+    if job.status in TERMINAL:
+        return False  # a user has cancelled it
     job.hold_epoch = hold_epoch
     if job.status != Status.PAUSED:
         return False
@@ -118,7 +120,7 @@ def change(
         check: called with the unchanged job; raises if the client has another version of the job.
     """
     with database.write() as session:
-        job = session.scalar(owned(select(Job).where(Job.id == job_id), owner).with_for_update())
+        job = session.scalar(locking(owned(select(Job).where(Job.id == job_id), owner)))
         if job is None:
             raise JobNotFound(job_id)
         check(job)
@@ -182,7 +184,7 @@ def _require_ended_sweep(session: Session, job: Job) -> None:
 
 def _claim_for(session: Session, job_id: str, action: Action, owner: str | None) -> Job:
     """Lock a job's row and check that the action is legal."""
-    job = session.scalar(owned(select(Job).where(Job.id == job_id), owner).with_for_update())
+    job = session.scalar(locking(owned(select(Job).where(Job.id == job_id), owner)))
     if job is None:
         raise JobNotFound(job_id)
     require(job, action)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from service.errors import LeaseLost
@@ -18,9 +18,9 @@ from service.jobs import events, transitions
 from service.jobs.events import EventType
 from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime.failpoints import reach
-from service.states import ErrorCode, Request, Status
-from service.storage.database import Database, now_ms
-from service.storage.tables import Epoch, Job
+from service.states import ErrorCode, MachineFaultReason, Request, Status
+from service.storage.database import Database, locking, now_ms
+from service.storage.tables import Epoch, Event, Job
 
 MAX_DEATHS: Final = 3
 """A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
@@ -64,14 +64,8 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
     Args:
         max_running: skip owners who have this many running jobs; 0: no limit.
     """
-    next_job = (
-        select(Job.id)
-        .where(Job.status == Status.QUEUED, *_owner_has_room(max_running))
-        .order_by(*CLAIM_ORDER)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    queued = select(Job.id).where(Job.status == Status.QUEUED, *_owner_has_room(max_running))
+    next_job = locking(queued.order_by(*CLAIM_ORDER).limit(1), skip_locked=True).scalar_subquery()
     with database.write() as session:
         if max_running and not database.is_sqlite:
             # One claim at a time: two concurrent claims would count the same jobs and both find room.
@@ -196,8 +190,10 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
 
     The response to the claim was lost. It does not count as a worker loss.
     """
-    query = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker).with_for_update()
-    acknowledged_leases = {(claim.job_id, claim.lease) for claim in acknowledged}
+    query = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker)
+    # Not locked: a child that holds the lock of its own job may wait for that of another, to end a sweep.
+    acknowledged_leases = [(claim.job_id, claim.lease) for claim in acknowledged]
+    query = query.where(tuple_(Job.id, Job.lease).not_in(acknowledged_leases)).order_by(Job.id)
     with database.write() as session:
         unacknowledged = [job for job in session.scalars(query) if (job.id, job.lease) not in acknowledged_leases]
         for job in unacknowledged:

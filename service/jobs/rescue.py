@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 
 from service.jobs import leases
 from service.states import Status
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.tables import Job
 
 PROBE_LEAD_MS: Final = 2000
@@ -68,7 +68,7 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
     is_late = expires < now_ms()
     if policy:  # an expiry far in the future dates from before the clock was set back
         is_late = or_(expires < now_ms() + PROBE_LEAD_MS, expires > now_ms() + 2 * policy.lease_ms)
-    due = select(Job).where(Job.status == Status.RUNNING, is_late).with_for_update(skip_locked=True)
+    due = locking(select(Job).where(Job.status == Status.RUNNING, is_late), skip_locked=True)
     lost, probed = [], []
     with database.write() as session:
         jobs = session.scalars(due).all()

@@ -25,7 +25,7 @@ from service.spec.validation import resolved_hash
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.insertions import Insertion, NewRow, TimeTemplate
 from service.storage.sweep_tables import Sweep
@@ -343,7 +343,7 @@ def _take_over(session: Session, job: Job, origin: Origin) -> None:
         session.add(artifact_rows.create(job.id, origin.start, lease=0))
     if origin.reproduces:
         # Locked until the commit, so that the epochs are not deleted before they are copied.
-        if session.scalar(select(Job.id).where(Job.id == origin.parent.id).with_for_update()) is None:
+        if session.scalar(locking(select(Job.id).where(Job.id == origin.parent.id))) is None:
             raise JobNotFound(origin.parent.id)
         expected = select(literal(job.id), Epoch.epoch, Epoch.metrics, Epoch.samples_digest)
         columns = [ExpectedEpoch.job_id, ExpectedEpoch.epoch, ExpectedEpoch.metrics, ExpectedEpoch.samples_digest]

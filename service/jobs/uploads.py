@@ -21,7 +21,7 @@ from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import Fault, NoSpaceLeft, SpecError, UploadExists, UploadInUse
 from service.states import Status
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.fsync import fsync_folder
 from service.storage.tables import Job, Upload
 
@@ -110,7 +110,7 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
     try:
         with database.write() as session:
             conditions = (Upload.owner == upload.owner, Upload.name == upload.name, Upload.sha256 == upload.sha256)
-            existing = session.scalar(select(Upload).where(*conditions).with_for_update())
+            existing = session.scalar(locking(select(Upload).where(*conditions)))
             if existing is not None:
                 if existing.deleted_ms is None:
                     raise UploadExists(upload.name, upload.sha256)
@@ -152,7 +152,7 @@ def remove(database: Database, name: str, *, owner: str | None, by: Actor | None
     except ValueError:
         return None
     with database.write() as session:
-        rows = {row.id: row for row in session.scalars(_versions(base_name, digits, owner).with_for_update())}
+        rows = {row.id: row for row in session.scalars(locking(_versions(base_name, digits, owner)))}
         if not rows:
             return None
         query = select(Job.id).where(Job.upload_id.in_(rows), Job.status.in_(_UNFINISHED))
@@ -179,7 +179,7 @@ def purge(database: Database) -> list[str]:
             return []
     with database.write() as session:
         # Lock first, then check again: a job that pins it concurrently holds this lock, or waits for it.
-        locked = [row.id for row in session.scalars(unpinned.with_for_update())]
+        locked = [row.id for row in session.scalars(locking(unpinned))]
         removed_ids = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
         session.execute(delete(Upload).where(Upload.id.in_(removed_ids)))
         return removed_ids
@@ -197,7 +197,7 @@ def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
     query = select(Upload.id).where(Upload.id == upload_id)
     if not deleted:
         query = query.where(Upload.deleted_ms.is_(None))
-    if session.connection().scalar(query.with_for_update(read=True)) is None:
+    if session.scalar(locking(query, share=True)) is None:
         detail = "the dataset was deleted while the job was being submitted"
         raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="dataset_not_found")])
 

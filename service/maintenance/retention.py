@@ -20,7 +20,7 @@ from service.runtime.settings import Settings
 from service.states import TERMINAL, Status
 from service.storage import artifact_rows
 from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore, Stored
-from service.storage.database import Database
+from service.storage.database import Database, locking
 from service.storage.tables import Artifact, Job
 
 STALE_FILE_S: Final = 3600.0
@@ -208,7 +208,7 @@ def _remove_checkpoints(
     removed: list[Removable] = []
     for job_id, items in by_job.items():
         with database.write() as session:
-            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            job = session.scalar(locking(select(Job).where(Job.id == job_id)))
             if job is None or not _is_expired(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
                 continue
             session.execute(delete(Artifact).where(Artifact.path.in_([item.name for item in items])))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, Generic, TypeVar, cast
 
-from sqlalchemy import BigInteger, create_engine, event, make_url
+from sqlalchemy import BigInteger, Select, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
     """The database's clock in ms since 1970; it advances within a transaction in PostgreSQL, too."""
+_Query = TypeVar("_Query", bound=Select[Any])
 
     type = BigInteger()
     inherit_cache = True
@@ -56,6 +57,15 @@ class Database:
     """Opens connections on first use, so an instance may be created before a fork.
 
     In SQLite, write transactions start with ``BEGIN IMMEDIATE``: one that upgraded from a read lock could
+def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) -> _Query:
+    """``SELECT … FOR UPDATE`` (or ``FOR SHARE``), which also refreshes objects that the session has loaded already.
+
+    Otherwise they would keep the state from before the lock, and another transaction may have changed the row since.
+    """
+    locked = query.with_for_update(skip_locked=skip_locked, read=share)
+    return locked.execution_options(populate_existing=True)
+
+
     fail and not be retried safely. A lock per process is acquired before the file's lock, because SQLite
     waits for the latter by sleeping in growing steps.
     """

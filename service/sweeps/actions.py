@@ -16,7 +16,7 @@ from service.jobs import actions as job_actions
 from service.jobs import submissions
 from service.jobs.submissions import IdempotencyKey
 from service.states import SWEEP_ACTIONS, TERMINAL, Request, Status, SweepAction, SweepStatus
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
 from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
@@ -95,7 +95,7 @@ def pause(database: Database, sweep_id: str, *, owner: str | None, by: Actor | N
         audit.record(session, by, AuditAction.PAUSE, sweep_id)
         sweep.status = SweepStatus.PAUSED
         query = select(Job).where(Job.sweep_id == sweep_id, Job.status.in_((Status.QUEUED, Status.RUNNING)))
-        for job in session.scalars(query.order_by(Job.id).with_for_update()):
+        for job in session.scalars(locking(query.order_by(Job.id))):
             job_actions.halt(session, job, Request.PAUSE, reason="the sweep was paused")
         events.record_status(session, sweep, reason="paused")
         return sweep
@@ -116,14 +116,18 @@ def requeue_stragglers(database: Database) -> list[str]:
     """Queue the jobs that paused only after their sweep had been resumed; returns their ids."""
     running = select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING)
     with database.read() as session:
-        if session.scalar(_paused(Job.sweep_id.in_(running)).limit(1)) is None:
-            return []
-    with database.write() as session:
-        return _requeue(session, Job.sweep_id.in_(running))
+        jobs = _paused(Job.sweep_id.in_(running)).with_only_columns(Job.sweep_id)
+        sweep_ids = session.scalars(jobs.distinct().order_by(Job.sweep_id)).all()
+    queued: list[str] = []
+    for sweep_id in sweep_ids:
+        with database.write() as session:
+            if session.scalar(locking(running.where(Sweep.id == sweep_id))) is not None:  # not paused again meanwhile
+                queued += _requeue(session, Job.sweep_id == sweep_id)
+    return queued
 
 
 def _requeue(session: Session, condition: Any) -> list[str]:
-    jobs = session.scalars(_paused(condition).order_by(Job.id).with_for_update()).all()
+    jobs = session.scalars(locking(_paused(condition).order_by(Job.id))).all()
     for job in jobs:
         job_actions.release_hold(session, job, hold_epoch=job.hold_epoch, reason="the sweep was resumed")
     return [job.id for job in jobs]
@@ -148,7 +152,7 @@ def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
     """Delete an ended sweep and the rows of its jobs; returns the jobs' ids. The caller removes their files."""
     with database.write() as session:
         sweep = _lock(session, sweep_id, SweepAction.DELETE, owner)
-        jobs = session.scalars(select(Job).where(Job.sweep_id == sweep_id).order_by(Job.id).with_for_update()).all()
+        jobs = session.scalars(locking(select(Job).where(Job.sweep_id == sweep_id).order_by(Job.id))).all()
         if any(job.status not in TERMINAL for job in jobs):
             raise IllegalSweepAction(sweep_id, SweepAction.DELETE, sweep.status, ())
         audit.record(session, by, AuditAction.DELETE, sweep_id)
@@ -175,7 +179,7 @@ def _lock(session: Session, sweep_id: str, action: SweepAction, owner: str | Non
     query = select(Sweep).where(Sweep.id == sweep_id)
     if owner is not None:
         query = query.where(Sweep.owner == owner)
-    sweep = session.scalar(query.with_for_update())
+    sweep = session.scalar(locking(query))
     if sweep is None:
         raise SweepNotFound(sweep_id)
     if action not in allowed(sweep):

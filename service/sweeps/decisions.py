@@ -1,9 +1,9 @@
 """Decisions of a sweep, each made once: in the transaction in which a worker commits the result that it depends
 on, or in a transaction of the scheduler.
 
-The process that holds the lock of the sweep's row decides. A worker that cannot get the lock at once leaves the
-decision to the scheduler, which checks every second: the worker already holds the lock of its job, and waiting
-could deadlock.
+The process that holds the lock of the sweep's row decides. It also locks the jobs on which a decision depends, because
+a user may cancel them at the same time. A worker that cannot get a lock at once leaves the decision to the scheduler,
+which checks every second: the worker already holds the lock of its job, and waiting could deadlock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.runtime.failpoints import reach
 from service.spec.metric_info import Goal
 from service.spec.validation import canonical
 from service.states import TERMINAL, Request, SweepStatus, TrialStatus
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, locking, now_ms
 from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
 from service.storage.tables import Job
 from service.sweeps import events, trials
@@ -73,10 +73,12 @@ def after_result(session: Session, job: Job) -> None:
             query = select(Sweep).where(Sweep.id == job.sweep_id, Sweep.status == SweepStatus.RUNNING)
             sweep = session.scalar(query.with_for_update(skip_locked=True))
             if sweep is not None:
-                advance(session, sweep)
+                advance(session, sweep, wait=False)
                 reach("deciding", sweep.last_seq)
     except DBAPIError:
         raise  # the whole transaction is affected
+    except trials.JobsLockedError:
+        return
     except Exception as error:  # noqa: BLE001 - an epoch must not be lost for the sake of its sweep
         log.warning("the sweep is left to the scheduler", sweep=job.sweep_id, error=str(error))
 
@@ -123,11 +125,22 @@ def _is_due(session: Session, sweep: Sweep) -> bool:
     return row is not None and all(trials.is_settled(job) for job in trials.jobs_of(session, row).values())
 
 
-def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = None) -> list[str]:
-    """Make every decision that can be made now; returns the ids of the queued jobs. The sweep's row must be locked."""
+def _waits_for_suggestion(sweep: Sweep) -> bool:
+    """Whether a trial can start once its settings are suggested."""
+    state = State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
+    has_room = len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials
+    return has_room and state.ended_by is None and proposals.depends_on_results(sweep, state.proposed)
+
+
+def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = None, *, wait: bool = True) -> list[str]:
+    """Make every decision that can be made now; returns the ids of the queued jobs. The sweep's row must be locked.
+
+    Raises:
+        JobsLockedError: another transaction holds the lock of a job, and ``wait`` is false.
+    """
     plan = plan_of(sweep.resolved, sweep.trials)
     state = State.of(sweep.state, plan)
-    backend = _DatabaseBackend(session, sweep, plan, suggestions or {})
+    backend = _DatabaseBackend(session, sweep, plan, suggestions or {}, wait=wait)
     TrialScheduler(plan, state, backend).advance()
     sweep.state = state.document()
     sweep.epochs_started = state.spent
@@ -139,7 +152,7 @@ def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = No
 def fail(database: Database, sweep_id: str, error: Mapping[str, Any]) -> None:
     """Fail a sweep that cannot continue."""
     with database.write() as session:
-        sweep = session.scalar(select(Sweep).where(Sweep.id == sweep_id).with_for_update())
+        sweep = session.scalar(locking(select(Sweep).where(Sweep.id == sweep_id)))
         if sweep is not None and sweep.status == SweepStatus.RUNNING:
             sweep.error = dict(error)
             finish(session, sweep, SweepStatus.FAILED, reason=str(error["code"]))
@@ -150,7 +163,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     sweep.status = status
     sweep.finished_ms = session.scalar(select(now_ms()))
     query = select(Job).where(Job.sweep_id == sweep.id, Job.status.not_in(TERMINAL)).order_by(Job.id)
-    for job in session.scalars(query.with_for_update()):
+    for job in session.scalars(locking(query)):
         actions.halt(session, job, Request.CANCEL, reason=f"the sweep has ended: {reason}")
     unfinished = (TrialStatus.RUNNING, TrialStatus.WAITING)
     rows = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.status.in_(unfinished))
@@ -170,7 +183,9 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
 class _DatabaseBackend:
     """The ``SweepBackend`` of a trial scheduler, on rows of the database."""
 
-    def __init__(self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions) -> None:
+    def __init__(
+        self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions, *, wait: bool
+    ) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
         self.queued: list[str] = []
         self._proposals_left = PROPOSALS_PER_TRANSACTION
@@ -229,15 +244,15 @@ class _DatabaseBackend:
         is_last = rung == len(self._plan.rungs) - 1
         row.epoch = max((job.epoch for job in jobs), default=0)
         if not is_last:  # a job that took over more epochs is further, but its value is that of the rung
+        self._wait = wait
             row.epoch = min(row.epoch, self._plan.rungs[rung])
         row.status = TrialStatus.FAILED if outcome.failed else TrialStatus.SUCCEEDED if is_last else TrialStatus.WAITING
         sweep.finished_trials += is_last or outcome.failed
         sweep.best_trial, sweep.best_value = best or (None, None)
         data: dict[str, Any] = {"trial": trial, "rung": rung, "value": outcome.value, "values": row.values}
         if is_last:
-            data["digests"] = {
-                seed: job.result_digest for seed, job in trials.jobs_of(self._session, row).items() if job is not None
-            }
+            jobs_by_seed = self._lock_jobs(row)
+            data["digests"] = {seed: job.result_digest for seed, job in jobs_by_seed.items() if job is not None}
         if outcome.failed:
             data["error"] = (row.error or {}).get("code")
         self._append(SweepEventType.RESULT, data)
@@ -287,7 +302,7 @@ class _DatabaseBackend:
         row = self._row(trial)
         return trials.outcome(
             self._session,
-            trials.jobs_of(self._session, row),
+            self._lock_jobs(row),
             metric=objective["metric"],
             over_seeds=objective["over_seeds"],
             epoch=None if is_last else self._plan.rungs[rung],
@@ -297,7 +312,7 @@ class _DatabaseBackend:
         return self._session.get_one(SweepTrial, (self._sweep.id, trial))
 
     def _jobs(self, row: SweepTrial) -> list[Job]:
-        return [job for job in trials.jobs_of(self._session, row).values() if job is not None]
+        return [job for job in self._lock_jobs(row).values() if job is not None]
 
     def _append(self, kind: SweepEventType, data: Mapping[str, Any]) -> None:
         events.append(self._session, self._sweep, kind, data)
@@ -316,3 +331,6 @@ def digest(session: Session, sweep: Sweep) -> str:
 
 
 __all__ = ["SearchName", "advance", "advance_all", "after_result", "digest", "fail", "finish", "plan_of"]
+    def _lock_jobs(self, row: SweepTrial) -> dict[str, Job | None]:
+        return trials.lock_jobs(self._session, row, wait=self._wait)
+

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from service.jobs import leases, submissions
@@ -17,6 +17,7 @@ from service.spec.estimation import costs
 from service.spec.schema import Reuse, Spec
 from service.spec.validation import Shape
 from service.states import CANCELLED, TERMINAL, DatasetKind, Status
+from service.storage.database import locking
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
 from service.sweeps.schema import OverSeeds
@@ -98,7 +99,31 @@ def submit(
 
 def jobs_of(session: Session, row: SweepTrial) -> dict[str, Job | None]:
     """The jobs of a trial by seed; ``None`` for a deleted one."""
-    by_id = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(row.jobs.values())))}
+    return _by_seed(row, session.scalars(_query(row)).all())
+
+
+class JobsLockedError(Exception):
+    """Another transaction has locked a job of the trial."""
+
+
+def lock_jobs(session: Session, row: SweepTrial, *, wait: bool) -> dict[str, Job | None]:
+    """Like ``jobs_of``, with the jobs locked, as they are now: a user may have cancelled one since it was read.
+
+    Raises:
+        JobsLockedError: a job is locked already, and ``wait`` is false.
+    """
+    jobs = session.scalars(locking(_query(row), skip_locked=not wait)).all()
+    if len(jobs) < len(row.jobs) and len(jobs) < len(session.scalars(_query(row).with_only_columns(Job.id)).all()):
+        raise JobsLockedError
+    return _by_seed(row, jobs)
+
+
+def _query(row: SweepTrial) -> Select[Job]:
+    return select(Job).where(Job.id.in_(row.jobs.values())).order_by(Job.id)
+
+
+def _by_seed(row: SweepTrial, jobs: Sequence[Job]) -> dict[str, Job | None]:
+    by_id = {job.id: job for job in jobs}
     return {seed: by_id.get(job_id) for seed, job_id in row.jobs.items()}
 
 

@@ -124,7 +124,8 @@ def outage_error() -> OperationalError:
     return OperationalError("...", None, Exception("the database is away"))
 
 
-def _open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
+def open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
+    """For a fixture: yields a harness, and closes it."""
     points = home.parent / f"{home.name}-points"
     points.mkdir()
     workers = open_worker_harness(home, url, data=few_digits())
@@ -138,7 +139,7 @@ def _open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
 def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProcessHarness]:
     """On SQLite by default; with the ``faults`` marker, on both databases."""
-    yield from _open_in_process(
+    yield from open_in_process(
         tmp_path / "home",
         request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url"),
     )
@@ -148,8 +149,7 @@ def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProces
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """The results of an undisturbed QUICK_SPEC job."""
     home = tmp_path_factory.mktemp("reference") / "home"
-    open_harness: Callable[..., Iterator[InProcessHarness]] = _open_in_process
-    process = next(iterator := open_harness(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
+    process = next(iterator := open_in_process(home, f"sqlite:///{home.parent / 'tapeline.db'}"))
     job_id = process.submit()
     assert process.train() == "succeeded"
     result = Reference.of(process.database, job_id)
