@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import redis
@@ -52,8 +52,17 @@ def requeue_lost_jobs(database: Database, policy: LeaseExpiryPolicy) -> None:
 
 def advance_sweeps(database: Database, sender: Celery | None) -> None:
     """Make the pending decisions of sweeps, and send messages for the jobs that start."""
-    queued = sweep_actions.requeue_stragglers(database) + decisions.advance_all(database)
-    for job_id in queued[:_MAX_WAKE_UPS] if sender is not None else ():
+    send_hints(sender, sweep_actions.requeue_stragglers(database) + decisions.advance_all(database))
+
+
+def propose_trials(proposer: decisions.Proposer, sender: Celery | None) -> None:
+    """Propose the trials whose settings depend on results, and send messages for the jobs that start."""
+    send_hints(sender, proposer.propose_all())
+
+
+def send_hints(sender: Celery | None, job_ids: Sequence[str]) -> None:
+    """Tell workers of queued jobs. Without a message, they find the jobs within seconds."""
+    for job_id in job_ids[:_MAX_WAKE_UPS] if sender is not None else ():
         try:
             wake(sender, job_id)
         except (OperationalError, redis.RedisError) as error:
@@ -63,19 +72,13 @@ def advance_sweeps(database: Database, sender: Celery | None) -> None:
 
 def resend_hints(database: Database, sender: Celery | None) -> None:
     """Send hints again for jobs that have waited long."""
-    if sender is None:
-        return
     with database.read() as session:
         # At most one hint per free slot, so that they do not pile up.
-        live_workers = [worker for worker in worker_registry.live_workers(session) if not worker.draining]
-        free_slots = sum(max(0, worker.slots - worker.running) for worker in live_workers)
-        job_ids = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=free_slots)
-    for job_id in job_ids:
-        try:
-            wake(sender, job_id)
-        except (OperationalError, redis.RedisError) as error:
-            log.warning("the broker accepts no messages; workers poll the database", error=str(error))
-            return
+        workers = worker_registry.live_workers(session)
+        claiming = [worker for worker in workers if not worker.draining and worker.blocked is None]
+        free_slots = sum(max(0, worker.slots - worker.running) for worker in claiming)
+        job_ids = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=min(free_slots, _MAX_WAKE_UPS))
+    send_hints(sender, job_ids)
 
 
 def delete_expired_data(
@@ -118,7 +121,7 @@ def seal(database: Database) -> None:
 
 
 class _BackgroundTasks:
-    """Runs long tasks in threads, so that expired leases are still handled."""
+    """Runs all tasks but one in threads: no matter how long they take, expired leases are handled in time."""
 
     def __init__(self) -> None:
         self._threads: dict[str, threading.Thread] = {}
@@ -163,19 +166,17 @@ def main() -> int:
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
     artifacts, upload_folder = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
-    policy, heartbeat, background = (
-        LeaseExpiryPolicy(settings.lease_s),
-        Heartbeat(settings.home, "scheduler"),
-        _BackgroundTasks(),
-    )
+    policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")
+    proposer, background = decisions.Proposer(database), _BackgroundTasks()
     for round_number in itertools.count():
         if stopping:
             break
         try:
             requeue_lost_jobs(database, policy)
-            advance_sweeps(database, sender)
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
+        background.start("advance sweeps", lambda: advance_sweeps(database, sender))
+        background.start("propose trials", lambda: propose_trials(proposer, sender))
         if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("resend hints", lambda: resend_hints(database, sender))
         if round_number % round(SEAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:

@@ -19,7 +19,7 @@ from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.spec.validation import Shape
 from service.sweeps import decisions, trials
-from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TRIALS, SearchName, SweepSpec
+from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TPE_VALUES, MAX_TRIALS, SearchName, SweepSpec
 from service.sweeps.search import epochs as epochs_of_trials
 from service.sweeps.search import space
 from service.sweeps.search.proposals import STARTUP
@@ -211,6 +211,7 @@ class _Check:
             if search is None or search.trials is None:
                 self._add("#/search/trials", f"is missing: {self._search_name} needs the number of trials", "missing")
                 return 1
+            self._check_tpe_values(search.trials)
             return search.trials
         size = space.grid_size(spans)
         if size is None:
@@ -226,6 +227,15 @@ class _Check:
         if search is not None and search.trials not in (None, size):
             self._add("#/search/trials", f"the grid has {size} combinations: leave it out, or use random", "unsuitable")
         return size
+
+    def _check_tpe_values(self, count: int) -> None:
+        choices = sum(len(span.choice or ()) for span in self.sent.space.values())
+        if self._search_name is SearchName.TPE and choices * count > MAX_TPE_VALUES:
+            detail = (
+                f"{choices:,} choices with {count:,} trials are {choices * count:,} values to weigh for each proposal, "
+                f"more than {MAX_TPE_VALUES:,}: use fewer choices or trials, a range of numbers, or random search"
+            )
+            self._add("#/space", detail, "too_large")
 
     def _check_objective(self, base: Spec, data: DatasetInfo) -> dict[str, Any]:
         requested = self.sent.objective

@@ -9,7 +9,9 @@ which checks every second: the worker already holds the lock of its job, and wai
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -71,43 +73,95 @@ def after_result(session: Session, job: Job) -> None:
     try:
         with session.begin_nested():
             query = select(Sweep).where(Sweep.id == job.sweep_id, Sweep.status == SweepStatus.RUNNING)
-            sweep = session.scalar(query.with_for_update(skip_locked=True))
+            sweep = session.scalar(locking(query, skip_locked=True))
             if sweep is not None:
                 advance(session, sweep, wait=False)
                 reach("deciding", sweep.last_seq)
-    except DBAPIError:
-        raise  # the whole transaction is affected
     except trials.JobsLockedError:
         return
+    except DBAPIError:
+        raise  # the whole transaction is affected
     except Exception as error:  # noqa: BLE001 - an epoch must not be lost for the sake of its sweep
         log.warning("the sweep is left to the scheduler", sweep=job.sweep_id, error=str(error))
 
 
 def advance_all(database: Database) -> list[str]:
-    """Make all decisions that are due, for the scheduler; returns the ids of the queued jobs."""
+    """Make all decisions that are due, except for proposals that depend on results; returns the ids of the queued
+    jobs. For the scheduler."""
     queued: list[str] = []
     with database.read() as session:
         running = session.scalars(select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING).order_by(Sweep.id)).all()
     for sweep_id in running:
-        try:
-            queued += _advance_one(database, sweep_id)
-        except DBAPIError:
-            raise
-        except Exception as error:
-            log.exception("a sweep failed", sweep=sweep_id)
-            fail(database, sweep_id, {"code": "internal", "message": f"{type(error).__name__}: {error}"})
+        with _failing(database, sweep_id):
+            with database.read() as session:
+                sweep = session.get(Sweep, sweep_id)
+                is_due = sweep is not None and _is_due(session, sweep)
+            if is_due:
+                queued += _advance_one(database, sweep_id)
     return queued
 
 
-def _advance_one(database: Database, sweep_id: str) -> list[str]:
-    with database.read() as session:
-        sweep = session.get(Sweep, sweep_id)
-        if sweep is None or not _is_due(session, sweep):
-            return []
-        seq, suggestions = sweep.last_seq, proposals.suggest(session, sweep)  # slow, so do it before the transaction
+class Proposer:
+    """Makes the proposals that depend on results, one per turn. The next turn has the owner whose proposals have taken
+    the least time, with such a sweep: neither many sweeps of one owner nor slow ones delay those of others."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.thread_time) -> None:
+        self._database, self._clock = database, clock
+        self._used_s: dict[str, float] = {}
+        """By owners and sweeps."""
+
+    def propose_all(self) -> list[str]:
+        """Make every proposal that is due; returns the ids of the queued jobs."""
+        queued: list[str] = []
+        while (turn := self._next_turn()) is not None:
+            owner, sweep_id = turn
+            began = self._clock()
+            with _failing(self._database, sweep_id):
+                queued += self._propose(sweep_id)
+            used_s = self._clock() - began
+            self._used_s[owner] += used_s
+            self._used_s[sweep_id] += used_s
+        return queued
+
+    def _next_turn(self) -> tuple[str, str] | None:
+        """An owner and a sweep."""
+        with self._database.read() as session:
+            query = select(Sweep).where(Sweep.status == SweepStatus.RUNNING)
+            running = [(sweep.owner or "", sweep.id, _waits_for_suggestion(sweep)) for sweep in session.scalars(query)]
+        names = {name for owner, sweep_id, _ in running for name in (owner, sweep_id)}
+        start_s = min((used_s for name, used_s in self._used_s.items() if name in names), default=0.0)
+        self._used_s = {name: self._used_s.get(name, start_s) for name in names}
+        waiting = [(owner, sweep_id) for owner, sweep_id, waits in running if waits]
+        return min(waiting, key=lambda turn: (*map(self._used_s.__getitem__, turn), turn), default=None)
+
+    def _propose(self, sweep_id: str) -> list[str]:
+        with self._database.read() as session:
+            sweep = session.get(Sweep, sweep_id)
+            if sweep is None or not _waits_for_suggestion(sweep):
+                return []
+            seq, suggestions = sweep.last_seq, proposals.suggest(session, sweep)
+        return _advance_one(self._database, sweep_id, suggestions, seq)
+
+
+@contextmanager
+def _failing(database: Database, sweep_id: str) -> Iterator[None]:
+    """Fail the sweep on an error, unless it is the database's."""
+    try:
+        yield
+    except DBAPIError:
+        raise
+    except Exception as error:
+        log.exception("a sweep failed", sweep=sweep_id)
+        fail(database, sweep_id, {"code": "internal", "message": f"{type(error).__name__}: {error}"})
+
+
+def _advance_one(
+    database: Database, sweep_id: str, suggestions: Suggestions | None = None, seq: int | None = None
+) -> list[str]:
+    """Advance a sweep in a transaction of its own; ``suggestions`` are used if its last event is still ``seq``."""
     with database.write() as session:
         query = select(Sweep).where(Sweep.id == sweep_id, Sweep.status == SweepStatus.RUNNING)
-        locked = session.scalar(query.with_for_update())
+        locked = session.scalar(locking(query))
         if locked is None:
             return []
         queued = advance(session, locked, suggestions if locked.last_seq == seq else None)
@@ -117,9 +171,12 @@ def _advance_one(database: Database, sweep_id: str) -> list[str]:
 
 
 def _is_due(session: Session, sweep: Sweep) -> bool:
-    """Whether a decision can be made: the next result is available, or a trial waits for its settings."""
+    """Whether a decision can be made: the next result is available, or a trial whose settings are known can start."""
     state = State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
-    if not state.running or (len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials):
+    if _waits_for_suggestion(sweep):
+        if not state.running:
+            return False
+    elif not state.running or (len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials):
         return True
     row = session.get(SweepTrial, (sweep.id, min(state.running)[1]))
     return row is not None and all(trials.is_settled(job) for job in trials.jobs_of(session, row).values())
@@ -187,6 +244,7 @@ class _DatabaseBackend:
         self, session: Session, sweep: Sweep, plan: SweepPlan, suggestions: Suggestions, *, wait: bool
     ) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
+        self._wait = wait
         self.queued: list[str] = []
         self._proposals_left = PROPOSALS_PER_TRANSACTION
 
@@ -244,7 +302,6 @@ class _DatabaseBackend:
         is_last = rung == len(self._plan.rungs) - 1
         row.epoch = max((job.epoch for job in jobs), default=0)
         if not is_last:  # a job that took over more epochs is further, but its value is that of the rung
-        self._wait = wait
             row.epoch = min(row.epoch, self._plan.rungs[rung])
         row.status = TrialStatus.FAILED if outcome.failed else TrialStatus.SUCCEEDED if is_last else TrialStatus.WAITING
         sweep.finished_trials += is_last or outcome.failed
@@ -311,6 +368,9 @@ class _DatabaseBackend:
     def _row(self, trial: int) -> SweepTrial:
         return self._session.get_one(SweepTrial, (self._sweep.id, trial))
 
+    def _lock_jobs(self, row: SweepTrial) -> dict[str, Job | None]:
+        return trials.lock_jobs(self._session, row, wait=self._wait)
+
     def _jobs(self, row: SweepTrial) -> list[Job]:
         return [job for job in self._lock_jobs(row).values() if job is not None]
 
@@ -330,7 +390,4 @@ def digest(session: Session, sweep: Sweep) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-__all__ = ["SearchName", "advance", "advance_all", "after_result", "digest", "fail", "finish", "plan_of"]
-    def _lock_jobs(self, row: SweepTrial) -> dict[str, Job | None]:
-        return trials.lock_jobs(self._session, row, wait=self._wait)
-
+__all__ = ["Proposer", "SearchName", "advance", "advance_all", "after_result", "digest", "fail", "finish", "plan_of"]

@@ -17,6 +17,8 @@ MAX_JOBS: Final = 10_000
 MAX_SEEDS: Final = 100
 MAX_PARALLEL: Final = 1000
 MAX_DIMENSIONS: Final = 20
+MAX_TPE_VALUES: Final = 2_000_000
+"""Maximum number of values that one proposal of TPE weighs: the choices of all settings times the trials."""
 _KINDS: Final = ("choice", "int", "float", "log")
 
 

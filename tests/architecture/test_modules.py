@@ -114,3 +114,9 @@ def test_a_cycle_between_two_packages_is_detected(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     assert import_cycle(imports("hither")) == []
     assert set(import_cycle(imports("hither", "thither"))) == {"hither.one", "thither.one"}
+
+
+def test_rows_are_locked_only_by_the_function_that_refreshes_them() -> None:
+    paths = [path for package in ("service", "workers") for path in (ROOT / package).rglob("*.py")]
+    uses = [path.name for path in paths if ".with_for_update(" in path.read_text(encoding="utf-8")]
+    assert uses == ["database.py"], "use locking(): an object that is loaded already would keep its state"

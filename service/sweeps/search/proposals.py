@@ -26,21 +26,24 @@ def ranges_of(resolved: Mapping[str, Any]) -> dict[str, Range]:
 
 def settings(sweep: Sweep, trial: int) -> dict[str, Any] | None:
     """The settings of a trial; ``None`` if they depend on results."""
+    if depends_on_results(sweep, trial):
+        return None
     search, spans = sweep.resolved["search"], ranges_of(sweep.resolved)
     match SearchName(search["name"]):
         case SearchName.GRID:
             return space.grid_settings(spans, trial)
-        case SearchName.TPE if trial >= STARTUP:
-            return None
         case _:
             return space.random_settings(spans, search["seed"], trial)
 
 
+def depends_on_results(sweep: Sweep, trial: int) -> bool:
+    """Whether the settings of a trial must be suggested."""
+    return sweep.resolved["search"]["name"] == SearchName.TPE and trial >= STARTUP
+
+
 def suggest(session: Session, sweep: Sweep) -> Suggestions:
-    """The settings of the next trial, if they depend on results; otherwise nothing."""
-    trial = sweep.state.get("proposed", 0)
-    if trial >= sweep.trials or settings(sweep, trial) is not None:
-        return {}
+    """The settings of the next trial, which depend on results. This may take seconds."""
+    trial = sweep.state["proposed"]
     rows = session.scalars(
         select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.trial < trial).order_by(SweepTrial.trial)
     )

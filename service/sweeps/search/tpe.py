@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from service.spec.strict_json import canonical
 from service.sweeps.schema import Range
 from service.sweeps.search.space import values_of
 
@@ -41,11 +43,12 @@ def suggest(
     study = optuna.create_study(direction=goal, sampler=sampler)
     finite = [past.value for past in history if past.value is not None]
     worst = (min if goal == "maximize" else max)(finite, default=0.0)
+    to_optuna = {pointer: _converter(span) for pointer, span in space.items()}
     for past in history:
         state = optuna.trial.TrialState.COMPLETE if past.is_finished else optuna.trial.TrialState.RUNNING
         study.add_trial(
             optuna.trial.create_trial(
-                params={pointer: _to_optuna(space[pointer], value) for pointer, value in past.settings.items()},
+                params={pointer: to_optuna[pointer](value) for pointer, value in past.settings.items()},
                 distributions=distributions,
                 state=state,
                 value=(worst if past.value is None else past.value) if past.is_finished else None,
@@ -67,15 +70,19 @@ def _distribution(span: Range) -> BaseDistribution:
     return distributions.FloatDistribution(low, high, log=span.log is not None)
 
 
-def _to_optuna(span: Range, value: Any) -> Any:
+def _converter(span: Range) -> Callable[[Any], Any]:
+    """The function that converts a value of the range to Optuna's."""
     values = values_of(span)
     if values is None:
-        return value
+        return lambda value: value
     if isinstance(values, range):
-        return values.index(value)
+        return values.index
     if span.floats is not None:  # in ascending order; the first of equal values, which rounding may produce
-        return bisect_left(values, value)
-    return next(index for index, candidate in enumerate(values) if (type(candidate), candidate) == (type(value), value))
+        return partial(bisect_left, values)
+    index: dict[str, int] = {}
+    for position, value in enumerate(values):
+        index.setdefault(canonical(value), position)
+    return lambda value: index[canonical(value)]
 
 
 def _from_optuna(span: Range, drawn: Any) -> Any:

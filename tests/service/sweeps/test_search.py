@@ -66,7 +66,7 @@ def test_stepped_floats_are_those_of_the_complete_list(low: float, step: float, 
     for position in (0.0, 0.382, 0.999999):
         drawn = space.draw(span, position)
         assert drawn == listed[int(position * count)]
-        assert tpe._to_optuna(span, drawn) == listed.index(drawn)
+        assert tpe._converter(span)(drawn) == listed.index(drawn)
 
 
 @given(low=st.integers(-1000, 1000), size=st.integers(0, 1000), step=st.integers(1, 50), position=st.floats(0, 0.999))
@@ -75,7 +75,7 @@ def test_a_drawn_integer_has_the_index_of_its_place_in_the_range(
 ) -> None:
     span = Range.model_validate({"int": [low, low + size], "step": step})
     drawn = space.draw(span, position)
-    assert tpe._to_optuna(span, drawn) == list(range(low, low + size + 1, step)).index(drawn)
+    assert tpe._converter(span)(drawn) == list(range(low, low + size + 1, step)).index(drawn)
 
 
 def test_a_stored_sweep_may_exceed_the_limits_of_new_ones() -> None:
@@ -95,6 +95,21 @@ def test_a_proposal_does_not_enumerate_large_ranges() -> None:
     proposal = tpe.suggest(large, history, goal="maximize", seed=0)
     assert proposal["/units"] in range(1, 2**50 + 1)
     assert 0 <= proposal["/rate"] <= 0.9
+
+
+def test_a_choice_is_found_by_its_value_and_type() -> None:
+    choices: list[Any] = [1, True, "1", None, 1.0, [1], [True], {"a": 1}, 1]
+    convert = tpe._converter(Range(choice=choices))
+    assert [convert(value) for value in choices] == [0, 1, 2, 3, 4, 5, 6, 7, 0]
+
+
+def test_a_proposal_looks_up_past_choices_in_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[Any] = []
+    monkeypatch.setattr(tpe, "canonical", lambda value: looked_at.append(value) or str(value))
+    many = {"/units": Range(choice=list(range(1000)))}
+    history = [Past({"/units": 999 - trial}, float(trial), True) for trial in range(50)]
+    assert tpe.suggest(many, history, goal="maximize", seed=0)["/units"] in range(1000)
+    assert len(looked_at) == 1000 + 50
 
 
 def test_pointers_reach_into_lists_and_escape_slashes() -> None:

@@ -59,9 +59,10 @@ def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, An
 
 def finish(client: FlaskClient, worker: Any, sweep_id: str, **options: Any) -> dict[str, Any]:
     """Train jobs and advance all sweeps, as the scheduler does, until the sweep has ended."""
-    previous_counts = None
+    previous_counts, proposer = None, decisions.Proposer(worker.database)
     for _ in range(500):
         decisions.advance_all(worker.database)
+        proposer.propose_all()
         sweep = dict(client.get(f"/sweeps/{sweep_id}").json)
         if sweep["finished_at"]:
             return sweep

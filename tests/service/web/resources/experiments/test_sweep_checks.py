@@ -40,6 +40,21 @@ def test_a_dry_run_bounds_the_epochs_of_asynchronous_halving(client: FlaskClient
     assert "synchronous halving trains 11 epochs" in plan.json["notes"][0]
 
 
+def test_the_values_that_tpe_weighs_are_limited(client: FlaskClient) -> None:
+    space = {"/batch_size": {"choice": list(range(1, 1001))}, "/optimizer/learning_rate": {"log": [0.001, 0.1]}}
+    document = SWEEP | {"space": space, "halving": None, "seeds": [0]}
+
+    def check(name: str, trials: int) -> Any:
+        return client.post("/sweeps?dry_run=true", json=document | {"search": {"name": name, "trials": trials}}).json
+
+    assert check("tpe", 2000)["trials"] == 2000
+    space["/epochs"] = {"choice": [4]}
+    [fault] = check("tpe", 2000)["errors"]
+    assert (fault["pointer"], fault["code"]) == ("#/space", "too_large")
+    assert "1,001 choices with 2,000 trials are 2,002,000 values" in fault["detail"]
+    assert check("random", 2000)["trials"] == 2000
+
+
 @pytest.mark.parametrize(
     ("budget", "openings"),
     [

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
 
+from service.storage.sweep_tables import Sweep
 from service.sweeps import decisions
+from service.sweeps.search import proposals, space
+from service.sweeps.search.proposals import Suggestions
 from tests.service.web.resources.experiments.simulated_sweeps import BASE, finish, logged_decisions, start, train_one
 
 
@@ -60,6 +64,29 @@ def test_the_next_trial_is_proposed_when_the_sweep_is_advanced(client: FlaskClie
     assert trials == [0], "the simulated worker commits without sweeps"
     decisions.advance_all(worker.database)
     assert [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"] == [0, 1]
+
+
+def test_many_sweeps_of_one_owner_do_not_delay_the_proposals_of_another(
+    client: FlaskClient, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"search": {"name": "tpe", "trials": 13, "seed": 3}, "seeds": [0], "halving": None, "parallel": 13}
+    owners = {start(client, **changes)["id"]: owner for owner in ("ann", "ann", "ann", "ben")}
+    with worker.database.write() as session:
+        for sweep_id, owner in owners.items():
+            session.get_one(Sweep, sweep_id).owner = owner
+    now_s, turns = 0.0, []
+
+    def suggest(session: Session, sweep: Sweep) -> Suggestions:
+        nonlocal now_s
+        now_s += 5.0 if sweep.owner == "ann" else 2.0
+        turns.append(sweep.owner)
+        trial = sweep.state["proposed"]
+        return {trial: space.random_settings(proposals.ranges_of(sweep.resolved), 3, trial)}
+
+    monkeypatch.setattr(proposals, "suggest", suggest)
+    proposer = decisions.Proposer(worker.database, clock=lambda: now_s)
+    assert len(proposer.propose_all()) == len(turns) == 12
+    assert turns == ["ann", *["ben"] * 3, *["ann"] * 8]
 
 
 @pytest.mark.slow

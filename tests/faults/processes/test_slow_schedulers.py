@@ -1,0 +1,51 @@
+"""A scheduler whose other tasks take very long still requeues lost jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.states import Status
+from tests.faults.harness import FaultHarness, wait_until
+from tests.workers.conftest import kill_group
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "service.sweeps.decisions:advance_all",
+        "service.sweeps.decisions:Proposer.propose_all",
+        "service.sweeps.actions:requeue_stragglers",
+        "service.access.audit_seals:seal",
+        "service.maintenance.retention:apply",
+    ],
+)
+def test_a_task_that_does_not_end_delays_no_rescue(harness: FaultHarness, tmp_path: Path, task: str) -> None:
+    """F33."""
+    module, _, name = task.partition(":")
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    harness.patch(
+        f"import pathlib, time, {module} as module\n"
+        f"original = module.{name}\n"
+        "def slow(*arguments, **options):\n"
+        f"    pathlib.Path({str(begun)!r}).touch()\n"
+        f"    while not pathlib.Path({str(ended)!r}).exists():\n"
+        "        time.sleep(0.05)\n"
+        "    return original(*arguments, **options)\n"
+        f"module.{name} = slow\n",
+        program="workers.reconcile",
+    )
+    harness.start("workers.reconcile")
+    wait_until(begun.exists, "the slow task")
+    job_id = harness.submit()
+    harness.arm("epoch_committed.1", "hang")
+    worker = harness.start()
+    harness.until_reached("epoch_committed.1")
+    kill_group(worker)
+    requeued = harness.until(job_id, lambda job: job.status == Status.QUEUED)
+    assert (requeued.attempt, requeued.lease) == (2, 1)
+    assert not ended.exists()
+    ended.touch()
