@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -57,6 +57,9 @@ _DERIVED: Final = "derived"
 """The folder for cached images, which can be rendered again and have no rows."""
 _UNFINISHED: Final = ".tmp"
 _BATCH: Final = 1000
+_PROBE_CHUNK_BYTES: Final = 2**20
+_COPY_BYTES: Final = 2**25
+"""Files are copied together up to this size, because syncing several at once takes less time."""
 
 
 class ArtifactDamaged(ServiceError):
@@ -121,6 +124,19 @@ def _name_file(job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: by
         size_bytes=len(data),
         sha256=digest,
     )
+
+
+def _batches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
+    batch: list[StoredFile] = []
+    size_bytes = 0
+    for file in files:
+        if batch and size_bytes + file.size_bytes > _COPY_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(file)
+        size_bytes += file.size_bytes
+    if batch:
+        yield batch
 
 
 class ArtifactStore(ABC):
@@ -198,14 +214,21 @@ class ArtifactStore(ABC):
     def copy_all(self, files: Iterable[StoredFile], *, job_id: str, lease: int) -> list[StoredFile]:
         """Copy files of one job into the folder of another; as durable as ``write``.
 
+        The copies are new files, not links: ``orphans`` would see a link as old, and damage to one file would be damage
+        to both jobs.
+
         Raises:
             ArtifactDamaged: one is missing, or its SHA-256 differs; nothing is left behind.
+            OSError: one could not be stored; nothing is left behind.
         """
         copies: list[StoredFile] = []
         try:
-            for file in files:
-                data = self.read(file.path, file.sha256)
-                copies.append(self.write(job_id, file.kind, file.epoch, lease, data))
+            for batch in _batches(files):
+                contents = [self.read(file.path, file.sha256) for file in batch]
+                pairs = zip(batch, contents, strict=True)
+                named = [_name_file(job_id, file.kind, file.epoch, lease, data) for file, data in pairs]
+                copies += named
+                self.put_all({file.path: data for file, data in zip(named, contents, strict=True)})
         except BaseException:
             self.remove(file.path for file in copies)
             raise
@@ -329,31 +352,6 @@ class ArtifactFolder(ArtifactStore):
             fsync_folder(parent)
         if missing:
             fsync_folder(self.root)
-
-    def copy_all(self, files: Iterable[StoredFile], *, job_id: str, lease: int) -> list[StoredFile]:
-        """Link the files instead of copying them, if the file system supports it: no file is ever changed."""
-        files, copies = list(files), list[StoredFile]()
-        try:
-            for file in files:
-                self.read(file.path, file.sha256)
-                source = self.root / file.path
-                path = f"{job_id}/{file.kind}/{file.epoch:06d}-{lease}-{file.sha256[:16]}{source.suffix}"
-                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-                os.link(source, self.root / path)
-                copies.append(replace(file, path=path))
-                reach("file_renamed", file.kind)
-            for folder in {(self.root / file.path).parent for file in copies}:
-                fsync_folder(folder)
-            if copies:
-                fsync_folder(self.root / job_id)
-                fsync_folder(self.root)
-        except ArtifactDamaged:
-            self.remove(file.path for file in copies)
-            raise
-        except OSError:  # another file system, or one without links
-            self.remove(file.path for file in copies)
-            return super().copy_all(files, job_id=job_id, lease=lease)
-        return copies
 
     def open(self, path: str) -> BinaryIO:
         """Open a file beneath the root."""

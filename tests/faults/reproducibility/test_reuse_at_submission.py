@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +17,10 @@ from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
 from service.jobs import worker_registry
+from service.jobs.queries import lookup
+from service.jobs.reuse.copies import Copied
 from service.jobs.submissions import IdempotencyKey
+from service.maintenance import retention
 from service.runtime import failpoints
 from service.states import Status
 from service.storage.tables import AuditEntry, Job, Worker
@@ -97,6 +104,78 @@ def test_a_web_process_that_dies_during_a_submission_leaves_no_job(
         assert session.scalar(select(func.count()).select_from(Job)) == 1
     process.check(None)  # the files are removed as orphaned
     assert submit(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
+
+
+def clean_up(process: InProcessHarness) -> None:
+    """Remove orphaned files, as the scheduler does."""
+
+    def paths(job_ids: Sequence[str]) -> dict[str, set[str]]:
+        with process.database.read() as session:
+            return lookup.paths(session, job_ids)
+
+    process.artifacts.sweep(paths, older_than_s=retention.STALE_FILE_S)
+
+
+def make_old(process: InProcessHarness) -> None:
+    for path in process.artifacts.root.rglob("*"):
+        os.utime(path, (0, 0))
+
+
+def test_a_cleanup_before_the_commit_keeps_the_files_of_the_new_job(
+    process: InProcessHarness, trained: tuple[Jobs, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, first = trained
+    make_old(process)
+    store = Copied.store
+
+    def clean_up_and_store(copied: Copied, *arguments: Any, **options: Any) -> None:
+        clean_up(process)
+        store(copied, *arguments, **options)
+
+    monkeypatch.setattr(Copied, "store", clean_up_and_store)
+    again = submit(process, jobs, Actor(owner="ana"), reuse="exact")
+    assert again.reused_from == first.id
+    process.check(None)
+
+
+@pytest.mark.faults
+def test_cleanups_at_random_moments_keep_the_files_of_new_jobs(
+    process: InProcessHarness, trained: tuple[Jobs, Job]
+) -> None:
+    jobs, first = trained
+    stopping = threading.Event()
+
+    def repeat() -> None:
+        while not stopping.is_set():
+            clean_up(process)
+
+    with ThreadPoolExecutor(2) as pool:
+        loops = [pool.submit(repeat) for _ in range(2)]
+        try:
+            for _ in range(100):
+                make_old(process)  # while a cleanup runs
+                assert submit(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
+        finally:
+            stopping.set()
+        for loop in loops:
+            loop.result()
+    process.check(None)
+
+
+def test_damage_to_a_file_of_one_job_does_not_affect_the_job_that_reused_it(
+    process: InProcessHarness, trained: tuple[Jobs, Job]
+) -> None:
+    jobs, first = trained
+    again = submit(process, jobs, Actor(owner="ana"), reuse="exact")
+    [*paths] = (process.artifacts.root / first.id).rglob("*.safetensors")
+    assert paths
+    for path in paths:
+        path.write_bytes(b"damaged")
+    with process.database.read() as session:
+        rows = lookup.artifacts(session, again.id)
+    assert rows
+    for row in rows:
+        process.artifacts.read(row.path, row.sha256)
 
 
 def test_a_repeated_idempotency_key_gets_the_same_answer(process: InProcessHarness, trained: tuple[Jobs, Job]) -> None:
