@@ -11,10 +11,10 @@ import time
 from typing import Final
 
 import structlog
-from celery import signals
+from celery import bootsteps, signals
 
 from service.errors import SettingsError
-from service.runtime import logs
+from service.runtime import logs, machine_limits
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from workers.app import create_app
@@ -30,10 +30,10 @@ CELERY_GRACE_S: Final = 2.0
 
 
 def main() -> int:
-    """Run until SIGTERM: then hand the running jobs back and stop."""
+    """Run until SIGTERM: then hand the running jobs back and stop. After SIGUSR1, finish them and claim no others."""
     logs.configure("worker")
     try:
-        settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)
+        settings = Settings.from_env(os.environ, cores=machine_limits.processors())
     except SettingsError as error:
         sys.stderr.write(f"tapeline worker: {error}\n")
         return 2
@@ -67,6 +67,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         # Before Celery connects: a worker without its broker polls the database.
+    signal.signal(signal.SIGUSR1, lambda *_: supervisor.claim_no_more())
         supervisor.start()
         listen(settings, supervisor)
     finally:
@@ -86,6 +87,7 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
         app = create_app(settings.broker_url or "", supervisor.run_waiting_jobs)
         try:
             app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
+        app.steps["worker"].add(_restore_sigusr1)
         except SystemExit:
             if supervisor.is_draining:
                 raise
@@ -102,3 +104,14 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
+class _restore_sigusr1(bootsteps.StartStopStep):  # type: ignore[misc]  # noqa: N801 - celery has no types
+    """Keeps this process's handler of SIGUSR1, which Celery replaces when it starts with one that prints stacks."""
+
+    def __init__(self, parent: object, **options: object) -> None:
+        self._handler = signal.getsignal(signal.SIGUSR1)
+        super().__init__(parent, **options)
+
+    def start(self, parent: object) -> None:
+        signal.signal(signal.SIGUSR1, self._handler)
+
+

@@ -30,7 +30,7 @@ VARIABLES: Final = {
     "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in the home folder)",
     "TAPELINE_HOST": "address that the web process binds to (default: 127.0.0.1)",
     "TAPELINE_PORT": "port of the web process (default: 8000)",
-    "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the number of cores)",
+    "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the processors that it may use)",
     "TAPELINE_DATABASE_URL": "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
     "TAPELINE_DATABASE_PASSWORD_FILE": "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)",
     "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import SettingsError
-from service.runtime import temporary
+from service.runtime import machine_limits, temporary
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
@@ -26,7 +26,7 @@ _RESERVED_THREADS: Final = 56
 """Threads that streams and slow requests cannot occupy."""
 
 try:
-    _settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)
+    _settings = Settings.from_env(os.environ, cores=machine_limits.processors())
 except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 
@@ -35,7 +35,7 @@ if _settings.proxies:
     ARRIVALS.disable_address_limit()
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
 worker_class = "service.web.server.gunicorn_worker.Worker"
-workers = 1 if _settings.embedded_database else min(4, os.cpu_count() or 1)
+workers = 1 if _settings.embedded_database else min(4, machine_limits.processors())
 threads = MAX_CLIENTS + MAX_ARRIVALS + _RESERVED_THREADS  # started on demand
 worker_connections = 1500
 preload_app = False  # connection pools and threads must be created after the fork

@@ -6,12 +6,12 @@ import os
 import sys
 
 from service.errors import SettingsError
-from service.runtime import logs
+from service.runtime import logs, machine_limits
 from service.runtime.settings import Settings
 from service.web.app import create_app
 
 try:
-    _settings = Settings.from_env(os.environ, cores=os.cpu_count() or 1)
+    _settings = Settings.from_env(os.environ, cores=machine_limits.processors())
 except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 

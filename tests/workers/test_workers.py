@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import redis
 import safetensors.numpy
 from sqlalchemy import text
 
@@ -20,7 +22,8 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
-from service.storage.tables import AuditEntry, Job, Upload
+from service.storage.tables import AuditEntry, Job, Upload, Worker
+from tests import brokers
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_migrated_harness
 
@@ -118,6 +121,34 @@ def test_a_killed_child_changes_no_bit_of_the_result(running: WorkerHarness, und
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
     assert job.result_digest == undisturbed_job.result_digest
     assert not [event for event in running.log(job_id) if event.type == "log"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_broker", [False, True])
+def test_after_sigusr1_a_worker_finishes_its_job_and_claims_no_other(
+    sqlite_workers: WorkerHarness, tmp_path: Path, has_broker: bool
+) -> None:
+    """Celery has a handler of its own, which it installs when it starts."""
+    with brokers.serve(tmp_path / "broker") if has_broker else nullcontext() as broker:
+        running, waiting = sqlite_workers.submit(), sqlite_workers.submit()
+        worker = sqlite_workers.start(**({"TAPELINE_BROKER_URL": broker.url} if broker else {}))
+        if broker is not None:
+            with redis.Redis(unix_socket_path=str(broker.socket)) as client:
+                wait_until(lambda: len(client.client_list()) > 1, "Celery to connect")
+        sqlite_workers.until(running, lambda job: job.step > 0)
+        worker.send_signal(signal.SIGUSR1)
+        assert sqlite_workers.until_end(running).status == Status.SUCCEEDED
+        wait_until(lambda: registered(sqlite_workers, worker.pid).draining, "its heartbeat")
+        assert sqlite_workers.job(waiting).lease == 0
+        assert sqlite_workers.job(running).lease == 1
+        assert worker.poll() is None
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+
+
+def registered(workers: WorkerHarness, pid: int) -> Worker:
+    with workers.database.read() as session:
+        return next(row for row in worker_registry.live_workers(session) if row.pid == pid)
 
 
 @pytest.mark.slow
@@ -283,7 +314,7 @@ def test_a_connection_dropped_by_the_database_changes_no_bit(
         with workers.database.write() as session:
             terminate = (
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'tapeline-child' AND datname = current_database()"
+                " WHERE application_name = 'tapeline-worker' AND datname = current_database()"
             )
             assert session.execute(text(terminate)).all()
         job = workers.until_end(job_id)

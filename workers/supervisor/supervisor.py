@@ -55,6 +55,7 @@ class Supervisor:
         self._is_closed = False
         # Children that have trained return while the spare child waits: at most one for each slot, and the spare.
         self._children = ChildPool(self._draining, size=settings.workers + 1)
+        self._claims_no_more = False
         self._provenance: dict[str, Any] | None = None
         """The provenance of jobs on this worker; known once a child is ready."""
         self._heartbeat = Heartbeat(settings.home, "worker")
@@ -92,6 +93,13 @@ class Supervisor:
         """Drain, wait for the children, and end all processes."""
         self.drain()
         with self._close_lock:  # a second caller waits for the first
+    def _may_claim(self) -> bool:
+        return not self._draining.is_set() and not self._claims_no_more and self._machine.fault is None
+
+    def claim_no_more(self) -> None:
+        """Finish the running jobs, and claim no others."""
+        self._claims_no_more = True
+
             if not self._is_closed:
                 self._is_closed = True
                 self._close()
@@ -242,7 +250,7 @@ class Supervisor:
                 pid=os.getpid(),
                 slots=self._settings.workers,
                 running=len(self._held_claims),
-                draining=self._draining.is_set(),
+                draining=self._draining.is_set() or self._claims_no_more,
                 provenance=self._provenance,
             ),
         )

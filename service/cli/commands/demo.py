@@ -15,13 +15,14 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from service.cli.commands.up import cores, interrupt, message_printer
+from service.cli.commands.up import interrupt, message_printer
 from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
 from service.cli.target import Target, service_options
 from service.cli.text import duration_s, key_metrics
 from service.client import ApiError, Client, ClientError
 from service.local import HomeInUse, LocalStack, PortTaken
+from service.runtime import machine_limits
 from service.runtime.settings import Settings
 from service.spec.metric_info import size
 from service.states import Status
@@ -88,7 +89,7 @@ def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
         with target.client() as client:
             yield client, client.server
         return
-    settings = Settings.from_env(os.environ, cores=cores())
+    settings = Settings.from_env(os.environ, cores=machine_limits.processors())
     key = target.key or next(iter(settings.api_keys), None)
     # Run both jobs at once, even on one core.
     settings = replace(settings, workers=max(2, settings.workers))

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from service.local import LocalStack
+from service.runtime import machine_limits
 from service.runtime.settings import Settings
 
 
 @click.command()
 def up() -> None:
     """Run the web page, API and workers on this machine until Ctrl-C."""
-    settings = Settings.from_env(os.environ, cores=cores())
+    settings = Settings.from_env(os.environ, cores=machine_limits.processors())
     console = Console(highlight=False, soft_wrap=True)
     for signal_number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, interrupt)
@@ -45,11 +46,6 @@ def up() -> None:
 
 
 COMMANDS: Final = (up,)
-
-
-def cores() -> int:
-    """The number of cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> None:
