@@ -40,7 +40,9 @@ def main() -> int:
     if settings.broker_url is None:
         sys.stderr.write("tapeline worker: set TAPELINE_BROKER_URL, or start everything with: tapeline up\n")
         return 2
-    supervisor = Supervisor(settings, Database(settings.database_url, application="tapeline-worker"))
+    # All jobs share the connections: their monitors only send short statements.
+    database = Database(settings.database_url, application="tapeline-worker", idle_connections=2, connections=4)
+    supervisor = Supervisor(settings, database)
 
     # Celery's warm shutdown waits for running tasks; these end when the children have handed their jobs back.
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
@@ -63,11 +65,11 @@ def main() -> int:
         drain()  # Python swallows an exit that is raised while it finalizes an object
         sys.exit(0)
 
-    # Until Celery installs its own handler, which sends ``worker_shutting_down``.
+    # Until Celery installs its own handlers: that of SIGTERM sends ``worker_shutting_down``.
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, lambda *_: supervisor.claim_no_more())
     try:
         # Before Celery connects: a worker without its broker polls the database.
-    signal.signal(signal.SIGUSR1, lambda *_: supervisor.claim_no_more())
         supervisor.start()
         listen(settings, supervisor)
     finally:
@@ -85,9 +87,9 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
     while True:
         started_at = time.monotonic()
         app = create_app(settings.broker_url or "", supervisor.run_waiting_jobs)
+        app.steps["worker"].add(_restore_sigusr1)
         try:
             app.worker_main(["--quiet", "worker", *flags, "--loglevel=WARNING"])
-        app.steps["worker"].add(_restore_sigusr1)
         except SystemExit:
             if supervisor.is_draining:
                 raise
@@ -102,8 +104,6 @@ def listen(settings: Settings, supervisor: Supervisor) -> None:
         delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
 class _restore_sigusr1(bootsteps.StartStopStep):  # type: ignore[misc]  # noqa: N801 - celery has no types
     """Keeps this process's handler of SIGUSR1, which Celery replaces when it starts with one that prints stacks."""
 
@@ -115,3 +115,5 @@ class _restore_sigusr1(bootsteps.StartStopStep):  # type: ignore[misc]  # noqa: 
         signal.signal(signal.SIGUSR1, self._handler)
 
 
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -25,15 +25,19 @@ from service.storage import sweep_tables  # noqa: F401 - adds the tables of swee
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30
+_TIME_LIMITS: Final = (
+    "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '15s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
 _TRUSTED_S: Final = 2.0
 """How long a pooled connection may be idle without being pinged before its next use."""
 
 T = TypeVar("T")
+_Query = TypeVar("_Query", bound=Select[Any])
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
     """The database's clock in ms since 1970; it advances within a transaction in PostgreSQL, too."""
-_Query = TypeVar("_Query", bound=Select[Any])
 
     type = BigInteger()
     inherit_cache = True
@@ -53,10 +57,6 @@ def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> s
     return NOW_POSTGRESQL
 
 
-class Database:
-    """Opens connections on first use, so an instance may be created before a fork.
-
-    In SQLite, write transactions start with ``BEGIN IMMEDIATE``: one that upgraded from a read lock could
 def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) -> _Query:
     """``SELECT … FOR UPDATE`` (or ``FOR SHARE``), which also refreshes objects that the session has loaded already.
 
@@ -66,11 +66,24 @@ def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) ->
     return locked.execution_options(populate_existing=True)
 
 
+class Database:
+    """Opens connections on first use, so an instance may be created before a fork.
+
+    In SQLite, write transactions start with ``BEGIN IMMEDIATE``: one that upgraded from a read lock could
     fail and not be retried safely. A lock per process is acquired before the file's lock, because SQLite
     waits for the latter by sleeping in growing steps.
+
+    A server may be PgBouncer in transaction mode: nothing depends on the state of a connection between transactions.
+
+    Args:
+        application: the name of the connections in PostgreSQL.
+        idle_connections: maximum number of connections to PostgreSQL that are kept open between transactions.
+        connections: maximum number of connections to PostgreSQL; further transactions wait.
     """
 
-    def __init__(self, url: str, *, application: str = "tapeline") -> None:
+    def __init__(
+        self, url: str, *, application: str = "tapeline", idle_connections: int = 20, connections: int = 40
+    ) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -78,18 +91,19 @@ def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) ->
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
+            # A pool of size 0 would have no limit.
+            pool = {"pool_size": idle_connections, "max_overflow": connections - idle_connections}
             self.engine = create_engine(
                 url,
-                pool_size=20,
-                max_overflow=20,
+                **(pool if idle_connections else {"poolclass": NullPool}),
                 connect_args={
                     "application_name": application[:60],
                     "connect_timeout": 5,
                     "tcp_user_timeout": 10_000,
-                    "options": "-c statement_timeout=30000 -c lock_timeout=15000"
-                    " -c idle_in_transaction_session_timeout=60000",
+                    "prepare_threshold": None,  # a prepared statement belongs to a connection
                 },
             )
+            event.listen(self.engine, "begin", _limit_times)
             event.listen(self.engine, "connect", _record_use)
             event.listen(self.engine, "checkin", _record_use)
             event.listen(self.engine, "checkout", _check_idle)
@@ -255,6 +269,12 @@ def _enable_wal(cursor: Any) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
+
+
+def _limit_times(connection: Connection) -> None:
+    """Limit how long this transaction may take: PgBouncer refuses such limits as parameters of the connection."""
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql(_TIME_LIMITS)
 
 
 def _record_use(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -21,7 +21,8 @@ from workers.usage import ChildMeter
 
 REPORT_POLL_INTERVAL_S: Final = 0.25
 """How often reports and requests (cancel, pause) are read."""
-RENEWAL_INTERVAL_S: Final = 1.0
+RENEWALS: Final = 3
+"""How often a lease is renewed within its duration: once may fail."""
 STOP_GRACE_S: Final = 8.0
 """Time for a child to finish its batch after a stop."""
 BATCH_DEADLINE_S: Final = 120.0
@@ -79,7 +80,8 @@ class JobMonitor:
         ``MAX_EARLY_DEATHS`` consecutive children died in this way."""
         self.is_child_reusable = False
         """Whether the child has ended the job properly and waits for another command."""
-        self._next_renewal = now + RENEWAL_INTERVAL_S
+        self._renewal_interval_s = claim.lease_s / RENEWALS
+        self._next_renewal = now + self._renewal_interval_s
         self._next_poll = now + REPORT_POLL_INTERVAL_S
         self._stop_sent_at: float | None = None
         self._give_up_at: float | None = None
@@ -161,7 +163,7 @@ class JobMonitor:
         try:
             if now >= self._next_renewal:
                 request = self._lease.renew(self._position, self._meter.sample())
-                self._renewed_at, self._next_renewal = now, now + RENEWAL_INTERVAL_S
+                self._renewed_at, self._next_renewal = now, now + self._renewal_interval_s
             else:
                 request = self._lease.requested()
         except SQLAlchemyError as error:

@@ -39,7 +39,8 @@ def main(endpoint: ChildEndpoint) -> int:
     logs.configure("child")
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
-    database = Database(settings.database_url, application="tapeline-child")
+    # A training touches the database once per epoch, and hundreds run: they keep no connections open.
+    database = Database(settings.database_url, application="tapeline-child", idle_connections=0)
     endpoint.send(ChildReady(base_provenance()))
     _warm_up(database)
     lifetime = Lifetime(settings.child_limits)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from service.storage import database as module
 from service.storage.database import Database
 from service.storage.tables import Worker
-from tests.conftest import sqlite_only
+from tests.conftest import postgresql_only, sqlite_only
 from tests.waiting import wait_until
 
 
@@ -71,6 +71,31 @@ def test_an_operation_sees_what_an_earlier_one_wrote(database: Database) -> None
     results = run_concurrently([lambda: database.group_commit(add("same")) for _ in range(6)])
     assert results.count("same") == 1
     assert sum(isinstance(result, IntegrityError) for result in results) == 5
+
+
+@postgresql_only
+def test_a_transaction_has_time_limits_without_parameters_of_the_connection(database: Database) -> None:
+    """PgBouncer refuses such parameters, and gives the connection to others between transactions."""
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    for open_session in (database.read, database.write):
+        with open_session() as session:
+            assert [session.scalar(text(f"SHOW {limit}")) for limit in limits] == ["30s", "15s", "1min"]
+    with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        assert [connection.scalar(text(f"SHOW {limit}")) for limit in limits] == ["0", "0", "0"]
+
+
+@postgresql_only
+@pytest.mark.parametrize(("idle", "kept"), [(0, 0), (2, 2)])
+def test_few_connections_stay_open_between_transactions(migrated_url: str, idle: int, kept: int) -> None:
+    count = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'few'")
+    with (
+        closing(Database(migrated_url)) as database,
+        closing(Database(migrated_url, application="few", idle_connections=idle, connections=4)) as few,
+        database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as observer,
+    ):
+        run_concurrently([partial(few.group_commit, add(f"w{number}")) for number in range(16)])
+        assert len(names(few)) == 16
+        wait_until(lambda: observer.scalar(count) == kept, "the other connections to end")
 
 
 @sqlite_only
