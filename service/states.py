@@ -56,6 +56,17 @@ class ErrorCode(StrEnum):
     NOT_COMPARABLE = "not_comparable"
 
 
+class MachineFaultReason(StrEnum):
+    """Why a worker claims no jobs, and has handed one back: its machine cannot do what the job needs."""
+
+    STORE = "store"
+    """It cannot store or read files of jobs, or has another folder than the database knows."""
+    DATASET = "dataset"
+    """It cannot store the dataset."""
+    MEMORY = "memory"
+    """Other processes use the memory that the job needs."""
+
+
 class SweepStatus(StrEnum):
     """The state of a sweep."""
 

@@ -16,7 +16,7 @@ from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source
 from service.spec.schema import Spec
-from service.states import Request
+from service.states import MachineFaultReason, Request
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Epoch, Job
@@ -147,6 +147,10 @@ class LeaseSession:
     def release_lease(self, request: Request | None, *, used: Usage) -> None:
         """End the lease of an unfinished job."""
         self._retry(leases.release_lease, request, used=used)
+
+    def hand_back(self, reason: MachineFaultReason, error: Mapping[str, Any], *, used: Usage) -> bool:
+        """End the lease because of a fault of this machine; returns whether the job has failed."""
+        return self._retry(leases.hand_back, reason, error, used=used, then=decisions.after_result)
 
     def record_child_loss(self, message: str, *, used: Usage) -> None:
         """End the lease of a job whose child died, or made no progress."""

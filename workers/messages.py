@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from service.jobs.leases import Claim
-from service.states import Request
+from service.states import MachineFaultReason, Request
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 
@@ -60,6 +60,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineFault:
+    """Report: the job cannot be trained on this machine, and is handed back."""
+
+    reason: MachineFaultReason
+    message: str
+    folder: str | None = None
+    """Where a file could not be stored or read."""
+    size_bytes: int = 0
+    """The size of the file, or of the memory, without ``folder``, that is needed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Last report on a job: the lease has ended."""
 
@@ -83,7 +95,7 @@ class Calibrated:
 
 
 Command = Train | Calibrate | Stop
-Report = ChildReady | Preparing | Progress | Done | GaveUp | Calibrated
+Report = ChildReady | Preparing | Progress | MachineFault | Done | GaveUp | Calibrated
 
 
 def encode(message: Command | Report) -> bytes:
@@ -105,6 +117,8 @@ def _document(message: Command | Report) -> dict[str, Any]:
             return {"preparing": True}
         case Progress(step, steps):
             return {"step": step, "steps": steps}
+        case MachineFault():
+            return {"fault": asdict(message)}
         case Done(outcome, is_reusable):
             return {"done": outcome, "reusable": is_reusable}
         case GaveUp(reason):
@@ -142,6 +156,8 @@ def decode_report(data: bytes) -> Report:
             return Preparing()
         case {"step": int(step), "steps": int(steps)}:
             return Progress(step, steps)
+        case {"fault": dict(fault)}:
+            return MachineFault(**fault | {"reason": MachineFaultReason(fault["reason"])})
         case {"done": str(outcome), "reusable": bool(is_reusable)}:
             return Done(outcome, is_reusable)
         case {"gave_up": str(reason)}:

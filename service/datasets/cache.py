@@ -132,6 +132,7 @@ def _open_cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callab
             info.name,
             f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
             "Free disk space there, or make the folder writable",
+            full_folder=cache_root,
         ) from error
 
 

@@ -44,7 +44,8 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
     except OSError as error:
-        raise DatasetUnavailable(name, f"{folder} cannot be written ({error.strerror})", advice) from error
+        reason = f"{folder} cannot be written ({error.strerror})"
+        raise DatasetUnavailable(name, reason, advice, full_folder=folder) from error
     missing = [idx_name for idx_name in IDX_NAMES if idx_name not in present]
     meter = _Meter({idx_name: builtin.packed_bytes[idx_name] for idx_name in missing}, progress)
     faults = []
@@ -59,7 +60,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             faults.append(f"{mirror}: {error}")
         except OSError as error:  # of the disk; network errors were handled before
             reason = f"{folder} cannot be written ({error.strerror or error})"
-            raise DatasetUnavailable(name, reason, advice) from error
+            raise DatasetUnavailable(name, reason, advice, full_folder=folder) from error
     reason = "; ".join(faults) or "it has no download mirror"
     failures.record_failure(folder, reason)
     raise DatasetUnavailable(name, f"it could not be downloaded ({reason})", advice)

@@ -39,11 +39,13 @@ class DatasetUnavailable(DatasetError):
 
     code = ErrorCode.DATASET_UNAVAILABLE
 
-    def __init__(self, name: str, reason: str, advice: str) -> None:
-        super().__init__(name, reason, advice)
+    def __init__(self, name: str, reason: str, advice: str, full_folder: Path | None = None) -> None:
+        super().__init__(name, reason, advice, full_folder)
         self.name = name
         self.reason = reason
         self.advice = advice
+        self.full_folder = full_folder
+        """The folder that cannot be written, if that is the cause: another machine may have the data."""
 
     def __str__(self) -> str:
         return f"the dataset {self.name!r} is not available: {self.reason}. {self.advice}"

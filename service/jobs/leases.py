@@ -6,7 +6,7 @@ lease. If not, it raises ``LeaseLost``, and the worker stops and leaves nothing 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from service.storage.tables import Epoch, Event, Job
 
 MAX_DEATHS: Final = 3
 """A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
+MAX_HAND_BACKS: Final = 5
 _CLAIM_LOCK_ID: Final = 7_267_002
 """An arbitrary id for claims among PostgreSQL's advisory locks."""
 
@@ -174,9 +175,51 @@ def release_lease(database: Database, claim: Claim, request: Request | None, *, 
         job = guard(session, claim, **usage_values(used))
         # If a user makes a request just when the worker stops, the request takes precedence.
         effective = Request(job.requested) if job.requested else request
-        _release(session, job, effective, reason="handed back")
+        release(session, job, effective, reason="handed back")
         session.flush()
         reach("handing_back")
+
+
+def hand_back(
+    database: Database,
+    claim: Claim,
+    reason: MachineFaultReason,
+    error: Mapping[str, Any],
+    *,
+    used: Usage | None = None,
+    then: Callable[[Session, Job], None],
+) -> bool:
+    """End the lease because of a fault of this machine: the job is queued, and no attempt is counted.
+
+    After ``MAX_HAND_BACKS`` times without a new epoch it fails with ``error``, since the machines seem to be well.
+
+    Returns:
+        Whether the job has failed.
+    """
+    with database.write() as session:
+        job = guard(session, claim, **usage_values(used))
+        if job.requested is None and _count_hand_backs(session, job) + 1 >= MAX_HAND_BACKS:
+            job.error = dict(error)
+            transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
+            then(session, job)
+            return True
+        message = f"{error['message']}; the job waits for another machine, or until this one is well"
+        data = {"level": "warning", "code": "machine_fault", "message": message}
+        session.flush()
+        events.append(session, job.id, [(EventType.LOG, data)])
+        release(session, job, Request(job.requested) if job.requested else None, reason=reason)
+        return False
+
+
+def _count_hand_backs(session: Session, job: Job) -> int:
+    """The hand-backs since the last epoch or retry."""
+    reason = Event.data["reason"].as_string()
+    progress = or_(Event.type == EventType.METRICS, and_(Event.type == EventType.STATUS, reason == "retried"))
+    last = select(func.coalesce(func.max(Event.seq), 0)).where(Event.job_id == job.id, progress).scalar_subquery()
+    hand_backs = select(func.count()).where(
+        Event.job_id == job.id, Event.seq > last, Event.type == EventType.STATUS, reason.in_(list(MachineFaultReason))
+    )
+    return session.scalar(hand_backs) or 0
 
 
 def record_child_loss(database: Database, claim: Claim, message: str, *, used: Usage | None = None) -> None:
@@ -195,15 +238,15 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
     acknowledged_leases = [(claim.job_id, claim.lease) for claim in acknowledged]
     query = query.where(tuple_(Job.id, Job.lease).not_in(acknowledged_leases)).order_by(Job.id)
     with database.write() as session:
-        unacknowledged = [job for job in session.scalars(query) if (job.id, job.lease) not in acknowledged_leases]
+        unacknowledged = session.scalars(locking(query)).all()
         for job in unacknowledged:
-            _release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
+            release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
         return [job.id for job in unacknowledged]
 
 
 def hold(session: Session, job: Job) -> None:
     """End the lease of a job that has reached the epoch after which it is held: it waits as if it were paused."""
-    _release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason="held")
+    release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason="held")
 
 
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
@@ -215,7 +258,7 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
         transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return
     job.attempt += 1
-    _release(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")
+    release(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")
 
 
 def is_held(job: Job) -> bool:
@@ -223,7 +266,7 @@ def is_held(job: Job) -> bool:
     return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
 
 
-def _release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
+def release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
     """Set the next state of an unfinished job when its lease ends: queued, or the requested state."""
     last_step = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
     job.step = last_step or job.steps // job.epochs * job.start_epoch

@@ -24,6 +24,7 @@ def record_heartbeat(database: Database, worker: Worker) -> None:
         "running": worker.running,
         "draining": worker.draining,
         "provenance": worker.provenance,
+        "blocked": worker.blocked,
         "seen_ms": now_ms(),
     }
     insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
@@ -41,6 +42,11 @@ def live_workers(session: Session) -> Sequence[Worker]:
     """The worker processes with a heartbeat within the last minute."""
     is_live = Worker.seen_ms > now_ms() - WORKER_GONE_MS
     return session.scalars(select(Worker).where(is_live).order_by(Worker.started_ms)).all()
+
+
+def blocked_reasons(workers: Sequence[Worker]) -> list[str]:
+    """The reasons for which workers claim no jobs."""
+    return sorted({worker.blocked["reason"] for worker in workers if worker.blocked is not None})
 
 
 def provenances(session: Session) -> list[dict[str, Any]]:

@@ -22,8 +22,10 @@ from service.jobs import leases, worker_registry
 from service.runtime import broker
 from service.runtime.settings import Settings
 from service.states import Status
+from service.storage import store_id
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
+from service.storage.store_id import WrongStore
 from service.storage.tables import Job
 
 _MAX_CLOCK_OFFSET_S: Final = 2.0
@@ -57,16 +59,18 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
     """
     reachable = _run_check("database", lambda: _check_database(settings, database))
     yield reachable
+    has_schema = False
     if reachable.ok:
         schema = _run_check("schema", lambda: _check_schema(database))
         yield schema
-        if schema.ok:
+        has_schema = schema.ok
+        if has_schema:
             yield _run_check("workers", lambda: _check_workers(database))
             yield _run_check("scheduler", lambda: _check_scheduler(settings, database))
             yield _run_check("audit log", lambda: _check_audit_log(settings, database))
         yield _run_check("clocks", lambda: _check_clocks(database))
     yield _run_check("broker", lambda: _check_broker(broker_url))
-    yield _run_check("artifacts", lambda: _check_writable("artifacts", settings.artifacts))
+    yield _run_check("artifacts", lambda: _check_artifacts(settings.artifacts, database if has_schema else None))
     yield from _check_disks(settings)
 
 
@@ -144,6 +148,14 @@ def _check_workers(database: Database) -> Diagnosis:
             "docker compose logs worker)",
         )
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
+    if blocked := [row for row in alive if row.blocked is not None]:
+        return Diagnosis(
+            name="workers",
+            ok=False,
+            detail="; ".join(f"{row.host}: {(row.blocked or {})['message']}" for row in blocked),
+            advice=f"{len(blocked)} of {len(alive)} claim no jobs until this is mended: free disk space or memory "
+            "there, or mount the shared folder; they check every 5 s",
+        )
     return Diagnosis(
         name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
     )
@@ -222,17 +234,19 @@ def _check_broker(broker_url: str | None) -> Diagnosis:
     return Diagnosis(name="broker", ok=True, detail=f"{address} accepts messages")
 
 
-def _check_writable(name: str, folder: Path) -> Diagnosis:
+def _check_artifacts(folder: Path, database: Database | None) -> Diagnosis:
+    """Whether the folder is writable, and that of the database, if there is one."""
+    advice = "mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder"
     try:
         ArtifactFolder(folder).check_writable()
+        if database is not None:
+            store_id.verify(database, folder)
     except OSError as error:
-        return Diagnosis(
-            name=name,
-            ok=False,
-            detail=f"cannot write to {folder}: {error.strerror or error}",
-            advice="mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder",
-        )
-    return Diagnosis(name=name, ok=True, detail=f"{folder} is writable")
+        detail = f"cannot write to {folder}: {error.strerror or error}"
+        return Diagnosis(name="artifacts", ok=False, detail=detail, advice=advice)
+    except WrongStore as error:
+        return Diagnosis(name="artifacts", ok=False, detail=str(error), advice=advice)
+    return Diagnosis(name="artifacts", ok=True, detail=f"{folder} is writable")
 
 
 def _check_disks(settings: Settings) -> Iterator[Diagnosis]:

@@ -20,12 +20,12 @@ from migrations import upgrade as migrations
 from service.maintenance.backup_format import BackupError
 from service.storage import artifact_rows
 from service.storage.database import Database
-from service.storage.tables import Artifact, Base, Upload, Worker
+from service.storage.tables import Artifact, Base, Store, Upload, Worker
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
-_TRANSIENT: Final = frozenset({Worker.__tablename__})
-"""Tables that describe running processes, which a copy does not have."""
+_TRANSIENT: Final = frozenset({Worker.__tablename__, Store.__tablename__})
+"""Tables that describe running processes and their folder, which a copy does not have."""
 _GROUP_ROWS: Final = 500
 
 

@@ -183,8 +183,8 @@ class ArtifactStore(ABC):
         """Remove all files of a deleted job."""
 
     @abstractmethod
-    def check_writable(self) -> None:
-        """Raise OSError if nothing can be stored."""
+    def check_writable(self, size_bytes: int = 0) -> None:
+        """Raise OSError if a file of this size cannot be stored."""
 
     def write(self, job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
         """Store a file of a job.
@@ -381,9 +381,20 @@ class ArtifactFolder(ArtifactStore):
         """Remove the folder of a deleted job."""
         shutil.rmtree(self.root / job_id, ignore_errors=True)
 
-    def check_writable(self) -> None:
-        """Create and remove a file."""
+    def check_writable(self, size_bytes: int = 0) -> None:
+        """Write, sync, read and remove a file. Its content is random: a file system may compress zeros."""
         self.root.mkdir(parents=True, exist_ok=True)
-        probe = self.root / f".{uuid4().hex}.tmp"
-        probe.touch()
-        probe.unlink()
+        probe = self.root / f".{uuid4().hex}{_UNFINISHED}"
+        chunk = os.urandom(min(size_bytes, _PROBE_CHUNK_BYTES))
+        try:
+            with probe.open("xb") as file:
+                for start in range(0, size_bytes, _PROBE_CHUNK_BYTES):
+                    file.write(chunk[: size_bytes - start])
+                file.flush()
+                os.fsync(file.fileno())
+            with probe.open("rb") as file:
+                while data := file.read(_PROBE_CHUNK_BYTES):
+                    if data != chunk[: len(data)]:
+                        raise OSError(errno.EIO, "a file that was just written has another content", str(probe))
+        finally:
+            probe.unlink(missing_ok=True)

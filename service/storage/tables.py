@@ -307,6 +307,21 @@ class Worker(Base):
     """The provenance of its jobs; NULL until its first child is ready."""
     started_ms: Mapped[int] = mapped_column(BigInteger)
     seen_ms: Mapped[int] = mapped_column(BigInteger)
+    blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Why it claims no jobs, as ``reason`` and ``message``; NULL if its machine is well."""
+
+
+class Store(Base):
+    """The artifact folder, by the id in its file ``store-id``."""
+
+    __tablename__ = "stores"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """Always 1."""
+    id: Mapped[str] = mapped_column(String(40))
+    host: Mapped[str] = mapped_column(String(255))
+    """The machine that registered it."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class Calibration(Base):

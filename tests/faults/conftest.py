@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from service.storage.tables import Epoch
 from tests.faults.harness import FEW, QUICK_SPEC, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
-from workers.messages import ChildEndpoint
+from workers.messages import ChildEndpoint, Report
 from workers.training import limits, run
 
 
@@ -41,11 +41,15 @@ class NoSupervisor(ChildEndpoint):
 
     def __init__(self) -> None:
         self.stopping, self.request = False, None
+        self.reports: list[Report] = []
         self.after_batches: int | None = None
         """Ask the child to stop after this number of batches."""
 
     def stop(self, request: Request | None) -> None:
         self.stopping, self.request = True, request
+
+    def send(self, report: Report) -> None:
+        self.reports.append(report)
 
     def preparing(self) -> None:
         pass

@@ -15,7 +15,7 @@ from service.errors import LeaseLost
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
-from workers.messages import Done, GaveUp, Preparing, Progress, Stop
+from workers.messages import Done, GaveUp, MachineFault, Preparing, Progress, Stop
 from workers.supervisor.child_process import ChildProcess, Exited
 from workers.usage import ChildMeter
 
@@ -54,6 +54,7 @@ class JobMonitor:
     Args:
         requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
         early_deaths: number of consecutive children before this one that died before they received their command.
+        on_fault: called with a fault of this machine, before the child hands the job back.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class JobMonitor:
         *,
         requested_at: float,
         early_deaths: int = 0,
+        on_fault: Callable[[MachineFault], None] = lambda fault: None,
     ) -> None:
         self._child, self._draining, self.early_deaths = child, draining, early_deaths
+        self._on_fault = on_fault
         self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._give_up_on_exit)
         self._meter = ChildMeter(claim, child.pid)
         now = time.monotonic()
@@ -115,6 +118,8 @@ class JobMonitor:
                     return self._release_lease(reason)
                 case Exited(exit_code):
                     return self._settle_exit(exit_code)
+                case MachineFault():
+                    self._on_fault(report)
                 case Preparing():
                     self._last_report_at = time.monotonic()
                 case Progress(step, steps):

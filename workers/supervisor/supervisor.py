@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import threading
@@ -27,9 +28,12 @@ from workers.supervisor import job_monitor
 from workers.supervisor.child_pool import ChildPool
 from workers.supervisor.child_process import ChildProcess, prepare
 from workers.supervisor.job_monitor import AbandonedOnExit, JobMonitor
+from workers.supervisor.machine import MachineState
 
 DATABASE_POLL_INTERVAL_S: Final = 5.0
 """How often a worker polls the database for jobs, besides messages."""
+FIRST_CHECK_S: Final = 5.0
+"""How long a starting worker waits for the first check of its machine; a lost network share may not respond."""
 DEREGISTER_TIMEOUT_S: Final = 3.0
 """How long a stopping worker tries to delete its row."""
 
@@ -51,13 +55,14 @@ class Supervisor:
         self._early_deaths = 0
         """Number of consecutive children that died before they received their command."""
         self._draining = threading.Event()
+        self._claims_no_more = False
         self._close_lock = threading.Lock()
         self._is_closed = False
         # Children that have trained return while the spare child waits: at most one for each slot, and the spare.
         self._children = ChildPool(self._draining, size=settings.workers + 1)
-        self._claims_no_more = False
         self._provenance: dict[str, Any] | None = None
         """The provenance of jobs on this worker; known once a child is ready."""
+        self._machine = MachineState(settings, database)
         self._heartbeat = Heartbeat(settings.home, "worker")
         self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
 
@@ -66,11 +71,14 @@ class Supervisor:
         prepare(portable_bits=self._settings.portable_bits)
         # In the background: the first child takes a second.
         threading.Thread(target=self._start_children, name="restock", daemon=True).start()
+        check = functools.partial(self._machine.check_repeatedly, self._draining)
+        threading.Thread(target=check, name="machine", daemon=True).start()
+        self._machine.is_checked.wait(FIRST_CHECK_S)
         self._poller.start()
 
     def run_waiting_jobs(self) -> None:
-        """Claim and train jobs until none waits or this worker is full."""
-        while not self._draining.is_set() and self._slots.acquire(blocking=False):
+        """Claim and train jobs until none waits, this worker is full, or its machine has a fault."""
+        while self._may_claim() and self._slots.acquire(blocking=False):
             try:
                 if not self._run_next_job():
                     return
@@ -85,6 +93,13 @@ class Supervisor:
         """Whether the worker is stopping."""
         return self._draining.is_set()
 
+    def _may_claim(self) -> bool:
+        return not self._draining.is_set() and not self._claims_no_more and self._machine.fault is None
+
+    def claim_no_more(self) -> None:
+        """Finish the running jobs, and claim no others."""
+        self._claims_no_more = True
+
     def drain(self) -> None:
         """Claim no more jobs, and stop every child."""
         self._draining.set()
@@ -93,13 +108,6 @@ class Supervisor:
         """Drain, wait for the children, and end all processes."""
         self.drain()
         with self._close_lock:  # a second caller waits for the first
-    def _may_claim(self) -> bool:
-        return not self._draining.is_set() and not self._claims_no_more and self._machine.fault is None
-
-    def claim_no_more(self) -> None:
-        """Finish the running jobs, and claim no others."""
-        self._claims_no_more = True
-
             if not self._is_closed:
                 self._is_closed = True
                 self._close()
@@ -138,7 +146,7 @@ class Supervisor:
         claim = None
         requested_at = time.monotonic()
         try:
-            if not self._draining.is_set():  # starting the child can be slow
+            if self._may_claim():  # starting the child can be slow
                 claim = self._claim()
         finally:
             if claim is None:
@@ -187,7 +195,13 @@ class Supervisor:
         monitor = None
         try:
             monitor = JobMonitor(
-                self._database, claim, child, self._draining, requested_at=requested_at, early_deaths=self._early_deaths
+                self._database,
+                claim,
+                child,
+                self._draining,
+                requested_at=requested_at,
+                early_deaths=self._early_deaths,
+                on_fault=self._machine.report,
             )
             child.send(Train(claim))
             outcome = monitor.run()
@@ -252,5 +266,6 @@ class Supervisor:
                 running=len(self._held_claims),
                 draining=self._draining.is_set() or self._claims_no_more,
                 provenance=self._provenance,
+                blocked=self._machine.blocked,
             ),
         )

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import psutil
 
-from service.runtime import process_limits
+from service.runtime import machine_limits, process_limits
 
 NICENESS: Final = 5
 OOM_SCORE: Final = 500
@@ -35,6 +35,14 @@ def limit_memory(estimated_bytes: int) -> None:
     """
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS maps its buffers now, before the limit
     process_limits.limit_memory(2 * estimated_bytes + _ALLOWANCE_BYTES)
+
+
+def missing_memory_bytes(estimated_bytes: int) -> int | None:
+    """The memory that a job needs, if other processes use it; ``None`` if it is available, or if this machine never has
+    that much."""
+    needed_bytes = estimated_bytes + _ALLOWANCE_BYTES
+    total_bytes, available_bytes = machine_limits.memory_bytes()
+    return needed_bytes if available_bytes + resident_bytes() < needed_bytes <= total_bytes else None
 
 
 def lift_memory_limit() -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
 from service.datasets.cache import Dataset
-from service.datasets.errors import DatasetError
+from service.datasets.errors import DatasetError, DatasetUnavailable
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
@@ -27,12 +27,12 @@ from service.spec.estimation import costs
 from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import read_resolved
-from service.states import DatasetKind, ErrorCode
+from service.states import DatasetKind, ErrorCode, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job
 from workers.lease_session import LeaseSession
-from workers.messages import ChildEndpoint
+from workers.messages import ChildEndpoint, MachineFault
 from workers.retry import OUTAGE_ERRORS
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
@@ -48,6 +48,8 @@ from workers.usage import OwnMeter
 
 log = structlog.get_logger()
 
+_PROBE_BYTES: Final = 2**20
+"""Minimum size of the file that a machine must be able to store before it claims jobs again."""
 SUCCEEDED: Final = "succeeded"
 HELD: Final = "held"
 
@@ -84,6 +86,12 @@ def train(
         lease.fail(error, used=meter.total())
         return "failed"
 
+    def hand_back(fault: MachineFault, failure: dict[str, Any]) -> str:
+        endpoint.send(fault)  # first: this machine must not claim the job again
+        has_failed = lease.hand_back(fault.reason, failure, used=meter.total())
+        return "failed" if has_failed else f"handed back: {fault.message}"
+
+    estimated_bytes = checkpoint_bytes = 0
     try:
         job = lease.read_job()
         spec = read_resolved(job.resolved)
@@ -100,7 +108,9 @@ def train(
             investigate(run, functools.partial(_load_data, run, settings))
             return "investigated"
         dataset = _load_data(run, settings, job)
-        limits.limit_memory(costs.peak_bytes(spec, shape_of(dataset.info)))
+        shape = shape_of(dataset.info)
+        estimated_bytes, checkpoint_bytes = costs.peak_bytes(spec, shape), costs.checkpoint_bytes(spec, shape)
+        limits.limit_memory(estimated_bytes)
         preprocessing = _load_preprocessing(run, dataset)
         return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopRequested:
@@ -114,7 +124,11 @@ def train(
     except _StopOnFinding as error:
         return fail(_finding_error(error.finding, _last_good_checkpoint(lease)))
     except DatasetError as error:
-        return fail({"code": error.code, "message": str(error)})
+        failure = {"code": error.code, "message": str(error)}
+        if isinstance(error, DatasetUnavailable) and error.full_folder is not None:
+            fault = MachineFault(MachineFaultReason.DATASET, str(error), str(error.full_folder), _PROBE_BYTES)
+            return hand_back(fault, failure)
+        return fail(failure)
     except (NothingToReplay, JobNotFound) as error:
         return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
     except _InitialCheckpointLost as error:
@@ -123,10 +137,16 @@ def train(
     except MemoryError as error:
         limits.lift_memory_limit()
         hint = "use smaller networks or batches, or give the worker more memory"
-        return fail({"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint})
+        failure = {"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint}
+        if (needed_bytes := limits.missing_memory_bytes(estimated_bytes)) is None:
+            return fail(failure)
+        message = f"the job needs {needed_bytes / 1e6:,.0f} MB of memory, which other processes use"
+        return hand_back(MachineFault(MachineFaultReason.MEMORY, message, size_bytes=needed_bytes), failure)
     except (OSError, ArtifactUnreadable) as error:
         hint = "free disk space or repair the artifact folder, then retry: the last checkpoint is kept"
-        return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
+        failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": hint}
+        size_bytes, folder = max(_PROBE_BYTES, checkpoint_bytes), str(settings.artifacts)
+        return hand_back(MachineFault(MachineFaultReason.STORE, str(error), folder, size_bytes), failure)
     except Exception as error:  # noqa: BLE001 - a bug must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})

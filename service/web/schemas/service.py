@@ -14,7 +14,7 @@ from service.spec import schema, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo
 from service.spec.schema import Kind
-from service.states import Action
+from service.states import Action, MachineFaultReason
 from service.storage.tables import Job, Worker
 from service.web.schemas.base import Answer, Timestamp
 from service.web.schemas.jobs import NetworkItem, Progress
@@ -31,6 +31,13 @@ class RunningJob(Answer):
     page: str
 
 
+class MachineFaultItem(Answer):
+    """A fault of a worker's machine."""
+
+    reason: MachineFaultReason = Field(description="What it cannot do: store files, store a dataset, or free memory.")
+    message: str | None = Field(description="Details, for the scope `admin`.")
+
+
 class WorkerItem(Answer):
     """A worker process that was seen within the last minute."""
 
@@ -41,6 +48,9 @@ class WorkerItem(Answer):
     running: int = Field(description="Running jobs of all owners.")
     draining: bool = Field(
         description="Whether it is shutting down: it finishes or returns its jobs, and claims no new ones."
+    )
+    blocked: MachineFaultItem | None = Field(
+        description="Why it claims no new jobs: its machine has a fault, and is checked until it is well."
     )
     started_at: Timestamp = Field(validation_alias="started_ms")
     seen_at: Timestamp = Field(validation_alias="seen_ms")
@@ -78,9 +88,12 @@ class QueueList(Answer):
     )
 
 
-def worker_item(row: Worker, jobs: Sequence[Job]) -> WorkerItem:
-    """A worker for a list, with its jobs that are visible to the caller."""
-    return WorkerItem.represent(row, jobs=[_running(job) for job in jobs])
+def worker_item(row: Worker, jobs: Sequence[Job], *, with_messages: bool) -> WorkerItem:
+    """A worker for a list, with its jobs that are visible to the caller; messages name folders of the machine."""
+    fault = row.blocked
+    if fault is not None and not with_messages:
+        fault = fault | {"message": None}
+    return WorkerItem.represent(row, jobs=[_running(job) for job in jobs], blocked=fault)
 
 
 def _running(job: Job) -> RunningJob:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from service.jobs import actions
+from service.jobs import actions, leases
 from service.states import Status
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
+from workers.messages import MachineFault, Report
 
 pytestmark = pytest.mark.sqlite_by_default
 
@@ -38,20 +39,58 @@ def test_files_that_cannot_be_deleted_at_the_end_do_not_fail_the_job(
     process.check(None)
 
 
-def test_a_full_disk_fails_the_job_and_a_retry_continues_once_there_is_space(
+def train_on_a_full_disk(process: InProcessHarness) -> list[Report]:
+    """Train until no checkpoint can be stored; return what the supervisor was told."""
+    process.arm("file_written.checkpoint", "error")
+    endpoint = NoSupervisor()
+    process.train(endpoint=endpoint)
+    return endpoint.reports
+
+
+def test_a_job_on_a_full_disk_is_handed_back_and_continues_once_there_is_space(
     process: InProcessHarness, reference: Reference
 ) -> None:
     job_id = process.submit()
-    process.arm("file_written.checkpoint", "error")
-    held = process.claim()
-    process.train(held)
+    (fault,) = train_on_a_full_disk(process)
+    assert isinstance(fault, MachineFault)
+    assert (fault.reason, fault.folder) == ("store", str(process.artifacts.root))
+    job = process.workers.job(job_id)
+    assert (job.status, job.error, job.attempt, job.epoch, job.deaths) == (Status.QUEUED, None, 1, 0, 0)
+    *_, logged, released = process.workers.log(job_id)
+    assert (logged.data["code"], released.data["reason"]) == ("machine_fault", "store")
+    assert "No space left" in logged.data["message"]
+    assert process.train() == "succeeded"
+    assert fault.size_bytes >= checkpoints_newest_first(process, job_id)[0].stat().st_size
+    process.check(reference)
+
+
+def test_a_job_that_no_machine_can_store_fails_and_can_be_retried(
+    process: InProcessHarness, reference: Reference
+) -> None:
+    job_id = process.submit()
+    for _ in range(leases.MAX_HAND_BACKS - 1):
+        train_on_a_full_disk(process)
+        assert process.workers.job(job_id).status == Status.QUEUED
+    train_on_a_full_disk(process)
     job = process.workers.job(job_id)
     assert job.error is not None
-    assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "storage", 0)
+    assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
     assert "No space left" in job.error["message"]
     actions.retry(process.database, job_id)
+    train_on_a_full_disk(process)
+    assert process.workers.job(job_id).status == Status.QUEUED, "the count starts again"
     assert process.train() == "succeeded"
     process.check(reference)
+
+
+def test_a_cancelled_job_is_not_queued_again_by_a_full_disk(process: InProcessHarness) -> None:
+    job_id = process.submit()
+    held = process.claim()
+    actions.cancel(process.database, job_id)
+    process.arm("file_written.checkpoint", "error")
+    process.train(held)
+    assert process.workers.job(job_id).status == Status.CANCELLED
+    process.check(None)
 
 
 @pytest.mark.parametrize("broken", ["fsync", "rename"])
@@ -76,11 +115,8 @@ def test_a_file_that_cannot_be_synced_or_renamed_never_becomes_a_checkpoint(
     monkeypatch.setattr(target, broken, fail)
     process.train()
     monkeypatch.undo()
-    job = process.workers.job(job_id)
-    assert job.error is not None
-    assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
+    assert process.workers.job(job_id).status == Status.QUEUED
     assert calls == 3
-    actions.retry(process.database, job_id)
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -135,12 +171,9 @@ def test_temporarily_unreadable_checkpoints_are_kept(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", open_stale)
-        assert process.train() == "failed"
-    job = process.workers.job(job_id)
-    assert job.error is not None
-    assert job.error["code"] == "storage"
+        assert process.train().startswith("handed back")
+    assert process.workers.job(job_id).status == Status.QUEUED
     assert len(checkpoints_newest_first(process, job_id)) == count
-    actions.retry(process.database, job_id)
     assert process.train() == "succeeded"
     process.check(reference)
 

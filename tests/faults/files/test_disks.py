@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.jobs import actions
+from service.jobs import worker_registry
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder
 from tests.faults.conftest import InProcessHarness
-from tests.faults.harness import FaultHarness, open_harness
+from tests.faults.harness import FaultHarness, open_harness, wait_until
 from tests.faults.invariants import Reference
+from workers.supervisor.machine import CHECK_INTERVAL_S
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -41,22 +43,59 @@ def resize(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
 
 
-def test_a_full_disk_fails_the_job_and_a_retry_succeeds_once_there_is_space(
-    sqlite_harness: FaultHarness, small_disk: Path, reference: Reference
+def blocked(harness: FaultHarness) -> dict[str, Any] | None:
+    """Why the only worker claims no jobs."""
+    with harness.database.read() as session:
+        return next((worker.blocked for worker in worker_registry.live_workers(session)), None)
+
+
+def test_a_full_disk_stops_the_queue_and_fails_no_job(
+    harness: FaultHarness, small_disk: Path, reference: Reference
 ) -> None:
     """F17: no room for checkpoints."""
-    sqlite_harness.settings.artifacts.parent.mkdir(parents=True, exist_ok=True)
-    sqlite_harness.settings.artifacts.symlink_to(small_disk)
-    job_id = sqlite_harness.submit()
-    worker = sqlite_harness.start()
-    job = sqlite_harness.until_end(job_id)
-    assert job.error is not None
-    assert (job.status, job.error["code"]) == (Status.FAILED, "storage")
+    harness.settings.artifacts.parent.mkdir(parents=True, exist_ok=True)
+    harness.settings.artifacts.symlink_to(small_disk)
+    jobs = [harness.submit() for _ in range(6)]
+    worker = harness.start()
+    wait_until(lambda: blocked(harness), "the worker to notice")
+    fault = blocked(harness)
+    assert fault is not None
+    assert (fault["reason"], "No space left" in fault["message"]) == ("store", True)
+    wait_until(lambda: all(harness.job(job_id).status == Status.QUEUED for job_id in jobs), "the hand-back")
+    claims = sum(harness.job(job_id).lease for job_id in jobs)
+    seen = worker_heartbeat(harness)
+    wait_until(lambda: worker_heartbeat(harness) > seen + 2000 * CHECK_INTERVAL_S, "further checks")
+    assert sum(harness.job(job_id).lease for job_id in jobs) == claims, "it has claimed no other job"
     assert worker.poll() is None
-    resize(small_disk, "8m")
-    actions.retry(sqlite_harness.database, job_id)
-    sqlite_harness.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
-    sqlite_harness.check(reference)
+    resize(small_disk, "16m")
+    for job_id in jobs:
+        job = harness.until(job_id, lambda job: job.status == Status.SUCCEEDED, 90)
+        assert job.attempt == 1
+    wait_until(lambda: blocked(harness) is None, "its report")
+    harness.check(reference)
+
+
+def worker_heartbeat(harness: FaultHarness) -> int:
+    with harness.database.read() as session:
+        return max(worker.seen_ms for worker in worker_registry.live_workers(session))
+
+
+def test_a_worker_without_the_shared_folder_claims_no_job(harness: FaultHarness, reference: Reference) -> None:
+    """F35."""
+    job_id = harness.submit()
+    harness.start(TAPELINE_ARTIFACTS=str(harness.home / "shared"))
+    harness.until_end(job_id)
+    second = harness.submit()
+    harness.processes[0].terminate()
+    harness.processes[0].wait(60)
+    harness.start(TAPELINE_ARTIFACTS=str(harness.home / "own"))
+    wait_until(lambda: blocked(harness), "the worker to notice")
+    fault = blocked(harness)
+    assert fault is not None
+    assert (fault["reason"], "mount the shared folder" in fault["message"]) == ("store", True)
+    assert harness.job(second).lease == 0
+    (harness.home / "own").symlink_to(harness.home / "shared")
+    assert harness.until_end(second).status == Status.SUCCEEDED
 
 
 def test_files_that_cannot_be_deleted_do_not_fail_the_job(
@@ -108,11 +147,6 @@ def test_a_full_disk_of_the_database_is_an_outage(
     assert worker.poll() is None
     ballast.unlink()
     for job_id in harness.accepted:
-        job = harness.until_end(job_id)
-        if job.status == Status.FAILED:  # there was no room for its files either
-            assert job.error is not None
-            assert job.error["code"] == "storage"
-            actions.retry(harness.database, job_id)
-            harness.until(job_id, lambda job: job.status == Status.SUCCEEDED, 60)
+        assert harness.until_end(job_id).status == Status.SUCCEEDED
     assert harness.worker_losses() == 0
     harness.check(reference)

@@ -24,6 +24,7 @@ from service.maintenance import doctor
 from service.maintenance.doctor import Diagnosis
 from service.maintenance.rows import current_schema
 from service.runtime.settings import Settings
+from service.storage import store_id
 from service.storage.database import Database, now_ms
 from service.storage.tables import AuditEntry, Worker
 from tests import brokers
@@ -60,6 +61,21 @@ def test_a_healthy_service_passes_every_check(settings: Settings, database: Data
         *("database", "schema", "workers", "scheduler", "audit log", "clocks", "broker", "artifacts", "disk")
     }
     assert "1 of 2 slots" in diagnoses["workers"].detail
+
+
+def test_a_machine_with_a_fault_and_a_folder_of_another_database_are_reported(
+    settings: Settings, database: Database
+) -> None:
+    fault = {"reason": "store", "message": "[Errno 28] No space left on device"}
+    worker = Worker(id="w2", host="node-7", pid=1, slots=2, running=0, draining=False, blocked=fault)
+    worker_registry.record_heartbeat(database, worker)
+    store_id.verify(database, settings.artifacts)
+    (settings.artifacts / store_id.FILE).write_text("str_of_another_service")
+    diagnoses = examine(settings)
+    assert {"workers", "artifacts"} <= failed_checks(diagnoses)
+    assert diagnoses["workers"].detail == "node-7: [Errno 28] No space left on device"
+    assert "free disk space" in str(diagnoses["workers"].advice)
+    assert "the store str_of_another_service" in diagnoses["artifacts"].detail
 
 
 def test_a_missing_worker_and_an_unreachable_broker_are_reported(settings: Settings) -> None:

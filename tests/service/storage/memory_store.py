@@ -34,5 +34,5 @@ class MemoryStore(ArtifactStore):
     def remove_job(self, job_id: str) -> None:
         self.remove([item.path for item in self.stored(job_id)])
 
-    def check_writable(self) -> None:
+    def check_writable(self, size_bytes: int = 0) -> None:
         pass

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.jobs import worker_registry
+from service.storage import store_id
 from service.storage.tables import Job
 from service.web.endpoints import endpoint
 from service.web.openapi.operations import PUBLIC
 from service.web.responses import as_json
 from service.web.schemas.service import Check, Liveness, Readiness
 from service.web.services import services
+from service.wording import counted
 
 blueprint: Final = Blueprint("health", __name__)
 
@@ -38,12 +42,12 @@ def healthz() -> Liveness:
 def readyz() -> Response:
     """Report whether the service can work.
 
-    `down` (503): the database or the storage does not respond. `degraded`: there is no broker or no worker; jobs are
-    accepted and wait.
+    `down` (503): the database or the storage does not respond, or the storage is not that of the database. `degraded`:
+    there is no broker, or no worker on a machine that is well; jobs are accepted and wait.
     """
     checks = {
         "database": _check("down", _database),
-        "storage": _check("down", services().artifacts.check_writable),
+        "storage": _check("down", _storage),
         "broker": _broker(),
     }
     if checks["database"].status == "ok":
@@ -79,6 +83,12 @@ def _database() -> None:
         session.execute(select(Job.id).limit(1)).first()
 
 
+def _storage() -> None:
+    services().artifacts.check_writable()
+    with suppress(SQLAlchemyError):  # another check reports the database
+        store_id.verify(services().database, services().settings.artifacts)
+
+
 def _broker() -> Check:
     publisher = services().publisher
     if not publisher.has_broker:
@@ -92,5 +102,9 @@ def _workers() -> Check:
     if not alive:
         return Check(status="degraded", detail="no worker is alive: jobs wait")
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
-    noun = "worker" if len(alive) == 1 else "workers"
-    return Check(status="ok", detail=f"{len(alive)} {noun}, {running} of {slots} slots busy")
+    detail = f"{counted(len(alive), 'worker')}, {running} of {slots} slots busy"
+    blocked = [row for row in alive if row.blocked is not None]
+    if blocked:
+        reasons = ", ".join(worker_registry.blocked_reasons(blocked))
+        detail += f"; {counted(len(blocked), 'worker')} on a machine with a fault ({reasons})"
+    return Check(status="degraded" if len(blocked) == len(alive) else "ok", detail=detail)

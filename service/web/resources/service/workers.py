@@ -40,8 +40,10 @@ def list_workers() -> WorkerList:
     """The workers that are alive."""
     with services().database.read() as session:
         running = queue.running(session, owner=owner())
+        alive = worker_registry.live_workers(session)
+        with_messages = sees_all()
         return WorkerList(
-            data=[worker_item(row, running.get(row.id, [])) for row in worker_registry.live_workers(session)]
+            data=[worker_item(row, running.get(row.id, []), with_messages=with_messages) for row in alive]
         )
 
 

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from service.jobs import worker_registry
 from service.spec import validation
+from service.storage import store_id
 from service.storage.tables import Worker
 from service.web.services import EXTENSION
 
@@ -69,6 +70,38 @@ def test_workers_with_a_heartbeat_are_listed(either_app: Flask) -> None:
     }
     assert listed["started_at"] <= listed["seen_at"]
     assert client.get("/readyz").json["checks"]["workers"] == {"status": "ok", "detail": "1 worker, 1 of 4 slots busy"}
+
+
+def test_a_worker_on_a_machine_with_a_fault_is_listed_and_a_service_without_another_is_degraded(
+    client: FlaskClient, worker: Any
+) -> None:
+    fault = {"reason": "store", "message": "/data/artifacts: no space left"}
+    row = Worker(id="w1", host="here", pid=7, slots=4, running=0, draining=False, blocked=fault)
+    worker_registry.record_heartbeat(worker.database, row)
+    assert client.get("/workers").json["data"][0]["blocked"] == fault
+    page = client.get("/ui/workers", headers={"Accept": "text/html"}).text
+    assert "cannot store files" in page
+    assert "no space left" in page
+    readiness = client.get("/readyz")
+    assert (readiness.status_code, readiness.json["status"]) == (200, "degraded")
+    assert readiness.json["checks"]["workers"] == {
+        "status": "degraded",
+        "detail": "1 worker, 0 of 4 slots busy; 1 worker on a machine with a fault (store)",
+    }
+    well = Worker(id="w2", host="b", pid=8, slots=1, running=0, draining=False)
+    worker_registry.record_heartbeat(worker.database, well)
+    assert client.get("/readyz").json["checks"]["workers"]["status"] == "ok"
+    assert client.get("/workers").json["data"][1]["blocked"] is None
+
+
+def test_the_storage_of_another_database_is_down(client: FlaskClient, app: Flask) -> None:
+    assert client.get("/readyz").status_code == 200
+    (app.extensions[EXTENSION].settings.artifacts / store_id.FILE).write_text("str_of_another_service")
+    readiness = client.get("/readyz")
+    assert (readiness.status_code, readiness.json["checks"]["storage"]) == (
+        503,
+        {"status": "down", "detail": "WrongStore"},
+    )
 
 
 def test_storage_that_cannot_be_written_to_is_down(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:
