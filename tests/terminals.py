@@ -10,12 +10,23 @@ import sys
 import threading
 
 
-def run_in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]) -> tuple[int, str]:
-    """Run a ``tapeline`` command in a new pseudo-terminal; return its exit code and everything it printed."""
+def run_in_terminal(
+    *arguments: str, stdin: bytes = b"", typed: bytes = b"", environ: dict[str, str]
+) -> tuple[int, str]:
+    """Run a ``tapeline`` command in a new pseudo-terminal; return its exit code and everything it printed.
+
+    Args:
+        stdin: its input, from a pipe; with ``typed``, it is the terminal, in which this is typed.
+    """
     controller, terminal = pty.openpty()
     command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=terminal, stderr=terminal, env=os.environ | environ, close_fds=True
+        command,
+        stdin=terminal if typed else subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
+        env=os.environ | environ,
+        close_fds=True,
     )
     os.close(terminal)
     output = bytearray()
@@ -32,7 +43,9 @@ def run_in_terminal(*arguments: str, stdin: bytes = b"", environ: dict[str, str]
 
     reader = threading.Thread(target=read)
     reader.start()
-    process.communicate(stdin, timeout=60)
+    if typed:
+        os.write(controller, typed)
+    process.communicate(stdin if not typed else None, timeout=60)
     reader.join()
     os.close(controller)
     return process.returncode, output.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,6 +57,20 @@ class Target:
             )
         return match.job
 
+    def find_to_delete(self, client: Client, text: str) -> Job:
+        """Find a job by its whole id, or by its whole name if no other job has it.
+
+        Raises:
+            AmbiguousJob, ApiError: several jobs match, or none.
+            click.UsageError: the text is only a part of an id or name, or several jobs have the name.
+        """
+        match = client.look_up(text)
+        job = match.job
+        check_whole("job", text, job.id, job.name)
+        if match.namesakes > 1:
+            raise click.UsageError(f"{match.namesakes} jobs are named {text!r}: give the id, of the newest {job.id}")
+        return job
+
     def find_side(self, client: Client, text: str) -> Job | str:
         """Like ``find``, or the id of a sweep or a trial, as ``Client.find_side``."""
         return client.find_side(text, find_job=partial(self.find, client))
@@ -92,6 +107,26 @@ def service_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Delete without a question.")
+
+
+def check_whole(kind: str, text: str, id_: str, name: str | None) -> None:
+    """Raise ``click.UsageError`` if the text is only a part of an id or name: what is deleted must be named."""
+    if text not in (id_, name):
+        named = f"{id_} ({name})" if name else id_
+        raise click.UsageError(f"{text!r} is only a part: to delete the {kind} {named}, give its whole id or name")
+
+
+def confirm_deletion(what: str, *, yes: bool) -> None:
+    """Ask on a terminal; a script is not asked.
+
+    Raises:
+        click.Abort: the answer is no.
+    """
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {what}?", abort=True, err=True)
 
 
 def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

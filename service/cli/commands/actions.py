@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from service.cli.target import Target, job_argument, service_options
+from service.cli.target import Target, confirm_deletion, job_argument, service_options, yes_option
 from service.cli.text import to_json
 from service.client import Job
 
@@ -57,12 +57,15 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
 
 @click.command()
 @job_argument
+@yes_option
 @service_options
 @click.pass_obj
-def delete(target: Target, job_text: str) -> None:
-    """Delete an ended job with all its files."""
+def delete(target: Target, job_text: str, yes: bool) -> None:
+    """Delete an ended job with all its files. JOB is its whole id or name."""
     with target.client() as client:
-        job = target.find(client, job_text)
+        job = target.find_to_delete(client, job_text)
+        named = f"{job.id} ({job.name})" if job.name else job.id
+        confirm_deletion(f"the job {named} with all its files", yes=yes)
         job.delete()
     click.echo(to_json({"id": job.id, "deleted": True}) if target.as_json else f"{job.id}  deleted")
 

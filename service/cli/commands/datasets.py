@@ -11,7 +11,7 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.dataset_rows import dataset_rows
-from service.cli.target import Target, service_options
+from service.cli.target import Target, confirm_deletion, service_options, yes_option
 from service.cli.text import print_rows, print_table, to_json
 from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
@@ -56,11 +56,13 @@ def show_dataset(target: Target, name: str) -> None:
 
 @list_datasets.command("delete")
 @click.argument("name")
+@yes_option
 @service_options
 @click.pass_obj
-def delete_dataset(target: Target, name: str) -> None:
+def delete_dataset(target: Target, name: str, yes: bool) -> None:
     """Delete an uploaded dataset that no unfinished job uses."""
     with target.client() as client:
+        confirm_deletion(f"the dataset {name}", yes=yes)
         client.delete_dataset(name)
     click.echo(to_json({"name": name, "deleted": True}) if target.as_json else f"{name}  deleted")
 

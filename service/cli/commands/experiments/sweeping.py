@@ -14,7 +14,7 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import print_outage, sparkline
-from service.cli.target import Target, service_options
+from service.cli.target import Target, check_whole, confirm_deletion, service_options, yes_option
 from service.cli.text import STYLES, print_rows, print_table, to_json, value_text, visible
 from service.client import Client
 from service.client.experiments import Sweep
@@ -73,6 +73,7 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
     help="Band to draw around each mean.",
 )
 @click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
+@yes_option
 @service_options
 @click.pass_obj
 def sweeps(
@@ -82,6 +83,7 @@ def sweeps(
     everything: bool,
     watch: bool,
     verb: str | None,
+    yes: bool,
     to: Path | None,
     metric: str | None,
     band: Literal["range", "interval", "none"],
@@ -105,6 +107,10 @@ def sweeps(
             return
         selected = client.find_sweep(sweep_id)
         if verb == "delete":
+            check_whole("sweep", sweep_id, selected.id, selected["name"])
+            if sweep_id != selected.id and (namesakes := sum(item["name"] == sweep_id for item in client.sweeps())) > 1:
+                raise click.UsageError(f"{namesakes} sweeps are named {sweep_id!r}: give the id")
+            confirm_deletion(f"the sweep {selected.id} with its jobs and their files", yes=yes)
             selected.delete()
             click.echo(f"deleted {selected.id}", err=True)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -107,7 +108,21 @@ def test_jobs_are_listed_controlled_continued_downloaded_and_asked(run: Run, cli
     assert run("resume", long_id).exit_code == 0
     assert run("cancel", long_id).exit_code == 0
     assert client.wait(long_id, timeout_s=120).status == "cancelled"
-    assert json.loads(run("delete", long_id, "--json").stdout) == {"id": long_id, "deleted": True}
+    in_terminal = functools.partial(run_in_terminal, environ={"COLUMNS": "80"})
+    refused = run("delete", long_id[-8:])
+    assert (refused.exit_code, f"the job {long_id}" in refused.stderr) == (2, True)
+    for answer, exit_code in ((b"n\n", 1), (b"y\n", 0)):
+        code, output = in_terminal("--server", client.server, "delete", long_id, typed=answer)
+        assert (code, f"Delete the job {long_id} with all its files?" in strip_ansi(output)) == (exit_code, True), (
+            output
+        )
+    namesakes = [run("train", "-", spec=LONG | {"name": "twice"}).stdout.strip() for _ in range(2)]
+    for job_id in namesakes:
+        client.get(job_id).cancel()
+        client.wait(job_id, timeout_s=120)
+    assert "2 jobs are named 'twice'" in run("delete", "twice").stderr
+    assert json.loads(run("delete", namesakes[0], "--json").stdout) == {"id": namesakes[0], "deleted": True}
+    assert in_terminal("--server", client.server, "delete", "twice", "--yes", typed=b"\n")[0] == 0
     with pytest.raises(ApiError):
         client.get(long_id)
 
