@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,11 +17,16 @@ from service.datasets.importer import MAX_LABEL, UploadRefused
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import MAX_NAME
 from service.datasets.tables.values import is_number, number
+from service.wording import counted
 
 MAX_TEXTS: Final = 100_000
 """Maximum number of distinct target values that are tracked, for error messages."""
+_MAX_NUMBERS: Final = 20
+"""A numeric target with more distinct values than this is a quantity."""
+_MIN_ROWS: Final = 5
+"""A numeric target of more than two values, with fewer rows for each in the median, is a quantity, too."""
 _FEW_VALUES: Final = 30
-"""A numeric target with fractions and more distinct values than this is a regression target."""
+"""Texts with more distinct values than this, and less than two rows for each on average, are no classes."""
 _CODE: Final = re.compile(r"[+-]?0\d+", re.ASCII)
 """An integer with a leading zero: a code, such as a postal code, whose zeros distinguish it."""
 
@@ -39,7 +46,9 @@ class Classes:
     notes: list[str]
 
 
-def classes_of(texts: Sequence[str], requested_type: ColumnType | None, *, column: str, rows: int) -> Classes:
+def classes_of(
+    texts: Sequence[str], counts: Sequence[int], requested_type: ColumnType | None, *, column: str
+) -> Classes:
     """The classes of a target column.
 
     Numbers are compared as exact decimals, so that 9007199254740993 differs from every other integer. Numbers
@@ -47,8 +56,8 @@ def classes_of(texts: Sequence[str], requested_type: ColumnType | None, *, colum
 
     Args:
         texts: its distinct values.
+        counts: the number of rows with each.
         requested_type: the type that the user set.
-        rows: the number of rows with a value.
 
     Raises:
         UploadRefused: the values cannot be classes.
@@ -61,12 +70,14 @@ def classes_of(texts: Sequence[str], requested_type: ColumnType | None, *, colum
     name_of_text = dict(zip(texts, texts, strict=True))
     if are_numbers:
         values = {text: _to_decimal(text) for text in texts}
-        distinct = set(values.values())
-        has_fractions = not all(map(_is_integer, distinct))
-        is_regression = (has_fractions and len(distinct) > _FEW_VALUES) or len(distinct) > max(2, rows / 2)
+        distinct: Counter[Decimal] = Counter()
+        for text, count in zip(texts, counts, strict=True):
+            distinct[values[text]] += count
         code = next(filter(_CODE.fullmatch, texts), None) if requested_type is None else None
-        if len(distinct) > MAX_LABEL + 1 or (is_regression and code is None):
-            raise too_many_classes(column, len(distinct), are_numbers=code is None)
+        if code is None:
+            check_quantity(column, list(distinct.values()))
+        if len(distinct) > MAX_LABEL + 1:
+            raise too_many_classes(column, len(distinct))
         name_of_value = {value: _format_value(value) for value in distinct}
         if code is not None:
             notes.append(
@@ -78,8 +89,8 @@ def classes_of(texts: Sequence[str], requested_type: ColumnType | None, *, colum
         names = sorted(set(name_of_text.values()), key=lambda name: (_to_decimal(name), name))
     else:
         names = sorted(texts)
-    if len(names) > MAX_LABEL + 1 or (len(names) > _FEW_VALUES and len(names) > rows / 2):
-        raise too_many_classes(column, len(names), are_numbers=False)
+    if len(names) > MAX_LABEL + 1 or (len(names) > _FEW_VALUES and len(names) > sum(counts) / 2):
+        raise too_many_classes(column, len(names))
     if long_name := next((name for name in names if len(name) > MAX_NAME), None):
         detail = (
             f"has the value {long_name[:20]!r}... of {len(long_name):,} characters; classes have at most {MAX_NAME}"
@@ -92,13 +103,32 @@ def classes_of(texts: Sequence[str], requested_type: ColumnType | None, *, colum
     return Classes(names, np.array([labels[name_of_text[text]] for text in texts], np.uint8), notes)
 
 
-def too_many_classes(column: str, count: int, *, are_numbers: bool) -> UploadRefused:
+def check_quantity(column: str, counts: Sequence[int]) -> None:
+    """Check that a numeric target is not a quantity.
+
+    Args:
+        counts: the number of rows with each distinct number.
+
+    Raises:
+        UploadRefused: it is one, such as a price or a measurement.
+    """
+    median = statistics.median(counts)
+    if len(counts) <= 2 or (len(counts) <= _MAX_NUMBERS and median >= _MIN_ROWS):
+        return
+    count_text = f"more than {MAX_TEXTS:,}" if len(counts) > MAX_TEXTS else f"{len(counts):,}"
+    per_number = counted(median if median % 1 else int(median), "row")
+    found = f"column {column!r} has {count_text} different numbers, with {per_number} each in the median"
+    advice = (
+        "Name the column that holds the class as target; if these numbers are classes, set the type of the column: "
+        f"types {column}=category"
+    )
+    raise UploadRefused({"target": f"{found}: it looks like a quantity, and regression is not supported. {advice}"})
+
+
+def too_many_classes(column: str, count: int) -> UploadRefused:
     """The error for a target with too many different values."""
     count_text = f"more than {MAX_TEXTS:,}" if count > MAX_TEXTS else f"{count:,}"
-    if are_numbers:
-        detail = f"column {column!r} has {count_text} different numbers: this is regression, which is not supported"
-    else:
-        detail = f"column {column!r} has {count_text} different values; at most {MAX_LABEL + 1} classes are supported"
+    detail = f"column {column!r} has {count_text} different values; at most {MAX_LABEL + 1} classes are supported"
     return UploadRefused({"target": f"{detail}. Name the column that holds the class as target"})
 
 

@@ -36,7 +36,7 @@ from service.datasets.info import (
     content_sha256,
     unscored_note,
 )
-from service.datasets.tables.classes import MAX_TEXTS, classes_of, too_many_classes
+from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_parts
 from service.datasets.tables.plan import TABLE, TablePlan
@@ -129,9 +129,9 @@ class _Import:
         self._scan_rows()
         classes = classes_of(
             list(self.targets),
+            np.bincount(np.frombuffer(self.labels, np.uint32)).tolist(),
             self.plan.target_type,
             column=self.plan.header[self.plan.target],
-            rows=len(self.labels),
         )
         class_names, labels = classes.names, classes.labels[np.frombuffer(self.labels, np.uint32)]
         columns, ignored, notes = self._describe_columns()
@@ -246,7 +246,9 @@ class _Import:
             self.labels.append(code)
         if len(targets) > MAX_TEXTS:
             column = self.plan.header[self.plan.target]
-            raise too_many_classes(column, len(targets), are_numbers=all(map(is_number, targets)))
+            if self.plan.target_type is not ColumnType.CATEGORY and all(map(is_number, targets)):
+                check_quantity(column, np.bincount(np.frombuffer(self.labels, np.uint32)).tolist())
+            raise too_many_classes(column, len(targets))
 
     def _check_rejected(self, *, final: bool) -> None:
         """Reject the file if too many rows are rejected. Before the end, this needs a minimum number of rows."""

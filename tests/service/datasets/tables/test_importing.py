@@ -254,6 +254,30 @@ def test_unsuitable_tables_are_rejected(tmp_path: Path, data: str, options: Any,
     assert word in refusal(tmp_path, data, **options)
 
 
+def numbers(values: int, rows_each: int) -> str:
+    """A table whose target has this many numbers, each in as many rows."""
+    return "x,y\n" + "".join(f"{n % 7},{100 + n % values}\n" for n in range(values * rows_each))
+
+
+@pytest.mark.parametrize(("values", "rows_each"), [(21, 50), (20, 4), (3, 4), (214, 2)])
+def test_a_target_of_numbers_that_looks_like_a_quantity_is_refused_with_the_remedy(
+    tmp_path: Path, values: int, rows_each: int
+) -> None:
+    data = numbers(values, rows_each)
+    message = refusal(tmp_path, data)
+    assert f"column 'y' has {values} different numbers, with {rows_each} rows each in the median" in message
+    assert "types y=category" in message
+    if values < 30:
+        forced = read(tmp_path, data, types={"y": "category"})
+        assert forced.dataset.classes == values
+
+
+@pytest.mark.parametrize(("values", "rows_each"), [(20, 5), (2, 1), (10, 100)])
+def test_a_few_numbers_with_enough_rows_are_classes(tmp_path: Path, values: int, rows_each: int) -> None:
+    dataset = read(tmp_path, numbers(values, max(rows_each, 2))).dataset
+    assert dataset.class_names == [str(100 + number) for number in range(values)]
+
+
 def test_columns_and_report_survive_json(tmp_path: Path) -> None:
     dataset = read(tmp_path, PLAIN).dataset
     assert json.loads(json.dumps([dataset.columns, dataset.report])) == [dataset.columns, dataset.report]
