@@ -27,6 +27,11 @@ MAX_TEXT: Final = 100
 """Maximum length of a category, in characters."""
 _MANY_VALUES: Final = 20
 """A text column with more distinct values than this, and more than half as many as rows, is not a category."""
+_MAX_INTEGERS: Final = 100_000
+"""Number of values after which a column of different integers is taken for one of identifiers."""
+_UNLIKELY: Final = 10
+"""With this factor, integers that are all different by chance have a probability of exp(-5), below 1%."""
+_KEEP: Final = "set its type to number to learn from it"
 _LEADING_ZERO: Final = re.compile(r"\n(0\d+)\s*\n", re.ASCII)
 _MANY_DIGITS: Final = re.compile(r"\n([+-]?\d{16,})\s*\n", re.ASCII)
 _EXACT_LIMIT: Final = 2.0**53
@@ -86,6 +91,8 @@ class ColumnScan:
         """A number that may be a code, and why: it has a leading zero, or more digits than a float keeps."""
         self._last: float | None = None
         self._counts_rows = True
+        self._integers: set[float] | None = set()
+        """The values so far, all of which are different integers; ``None`` otherwise."""
 
     def probe(self, texts: Sequence[str]) -> None:
         """Check values against the requested type before they are added.
@@ -134,10 +141,11 @@ class ColumnScan:
         if values is None:
             stripped = [text.strip() for text in texts]
             missing = sum(text in MISSING for text in stripped)
-            self._counts_rows = False
+            self._counts_rows, self._integers = False, None
         else:
             missing = int(np.isnan(values).sum())
             self._check_consecutive(values, missing)
+            self._check_different(values)
             if "inf" in text.lower():
                 infinite = sum(map(is_infinite, texts))
                 missing, self._infinite = missing - infinite, self._infinite + infinite
@@ -189,6 +197,8 @@ class ColumnScan:
                 return description | {"min": low, "max": high, "type": ColumnType.DATE.value, "format": form}
             if self.requested_type is None and self._counts_rows and self.rows > _MANY_VALUES:
                 return "counts the rows"
+            if self.requested_type is None and self._are_identifiers(high - low + 1):
+                return f"has a different integer in each row, like a customer number; {_KEEP}"
             if is_code:
                 return description | {"categories": sorted(self._categories)}
             description |= {"min": low, "max": high, "type": ColumnType.NUMBER.value, "missing": missing}
@@ -279,6 +289,22 @@ class ColumnScan:
             self._counts_rows = not missing and previous.is_integer()
             self._counts_rows = self._counts_rows and bool((np.diff(values, prepend=previous) == 1).all())
             self._last = float(values[-1])
+
+    def _are_identifiers(self, span: float) -> bool:
+        """Whether integers out of ``span`` are different on purpose, not by chance: by the birthday problem, a few
+        amounts out of many possible ones are often different, too."""
+        count = 0 if self._integers is None else len(self._integers)
+        return count > _MANY_VALUES and count**2 > _UNLIKELY * span
+
+    def _check_different(self, values: NDArray[np.float64]) -> None:
+        """Check that no integer is missing or repeated, as in customer numbers; of large tables, in the first rows."""
+        if self._integers is None or len(self._integers) >= _MAX_INTEGERS:
+            return
+        different = set(values.tolist())
+        if len(different) < len(values) or not self._integers.isdisjoint(different) or (values % 1 != 0).any():
+            self._integers = None
+        else:
+            self._integers |= different
 
     def _bad_cell(self, texts: Sequence[str]) -> BadCell:
         """The first cell that does not have the requested type."""

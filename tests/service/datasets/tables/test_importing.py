@@ -278,6 +278,24 @@ def test_a_few_numbers_with_enough_rows_are_classes(tmp_path: Path, values: int,
     assert dataset.class_names == [str(100 + number) for number in range(values)]
 
 
+def shuffled_numbers(count: int, *, repeated: int = 0) -> str:
+    """A table with customer numbers that separate the classes, in no order; some may be repeated."""
+    codes = [1000 + (7 * n) % count for n in range(count - repeated)] + [1000] * repeated
+    return "Nr,x,label\n" + "".join(f"{nr},{n % 9},{'ab'[nr > 1000 + count // 2]}\n" for n, nr in enumerate(codes))
+
+
+def test_integers_that_never_repeat_are_identifiers_unless_their_type_is_set(tmp_path: Path) -> None:
+    imported = read(tmp_path, shuffled_numbers(5000))
+    assert list(imported.columns) == ["x"]
+    [ignored] = imported.report["ignored"]
+    assert (ignored["name"], "a different integer in each row" in ignored["reason"]) == ("Nr", True)
+    assert list(read(tmp_path, shuffled_numbers(5000), types={"Nr": "number"}).columns) == ["Nr", "x"]
+    assert list(read(tmp_path, shuffled_numbers(5000, repeated=2)).columns) == ["Nr", "x"]
+    assert list(read(tmp_path, shuffled_numbers(20)).columns) == ["Nr", "x"], "too few rows to tell"
+    amounts = "amount,label\n" + "".join(f"{2000 + 7919 * n % 90_000},{'ab'[n % 2]}\n" for n in range(300))
+    assert list(read(tmp_path, amounts).columns) == ["amount"], "different by chance"
+
+
 def test_columns_and_report_survive_json(tmp_path: Path) -> None:
     dataset = read(tmp_path, PLAIN).dataset
     assert json.loads(json.dumps([dataset.columns, dataset.report])) == [dataset.columns, dataset.report]
