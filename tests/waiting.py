@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], description: str, timeout_s: float = 30) -> None:
+def wait_until(condition: Callable[[], object], description: str, timeout_s: float = 60) -> None:
     """Poll until ``condition()`` is true, or fail the test. The timeout is generous: the machine may be busy."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -29,6 +29,7 @@ from service.storage.artifacts import ArtifactFolder
 from service.storage.database import now_ms
 from service.storage.tables import Job
 from tests.faults.invariants import Reference, check
+from tests.waiting import wait_until
 from tests.workers.conftest import POLL_OFTEN, WorkerHarness, children_of, is_alive, open_worker_harness
 
 QUICK_SPEC: dict[str, Any] = {
@@ -69,13 +70,6 @@ def few_digits() -> Path:
         tenth = content[:4] + (image_count // 10).to_bytes(4, "big") + content[8 : header_size + kept_bytes]
         (root / "few" / path.stem).write_bytes(tenth)
     return root
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
-        time.sleep(0.03)
 
 
 def all_exited(pids: Sequence[int]) -> bool:

@@ -26,7 +26,7 @@ from tests.conftest import create_database, serve_postgres
 from tests.faults.harness import FaultHarness, kill_training_child, open_harness
 from tests.faults.invariants import Reference
 from tests.faults.sweeps.runs import LIFT_LOSS_LIMIT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
-from tests.workers.conftest import kill_group
+from tests.workers.conftest import kill_groups
 
 PLACES = (
     *("began", "restored", "batch_done", "epoch_trained", "file_written.checkpoint", "file_written.sample"),
@@ -88,7 +88,7 @@ class Soak:
         if target == WORKER_WITH_CHILDREN:
             worker = self.rng.choice(self.workers)
             had_job = self._holds_a_job(worker.pid)
-            kill_group(worker)
+            kill_groups([worker])
             self.kills[target] += had_job
         elif target == RANDOM_CHILD:
             time.sleep(self.rng.uniform(0, 0.3))
@@ -199,13 +199,13 @@ def _soak_sweeps(home: Path, url: str, seed: int, options: argparse.Namespace) -
 
 
 def _reference(home: Path) -> Reference:
-    harness = open_harness(home / "reference", f"sqlite:///{home / 'reference.db'}")
-    harness.submit(**SPEC)
-    harness.start()
-    harness.until_all_end(600)
-    reference = Reference.of(harness.database, harness.accepted[0])
-    harness.check(reference)
-    return reference
+    with contextlib.closing(open_harness(home / "reference", f"sqlite:///{home / 'reference.db'}")) as harness:
+        harness.submit(**SPEC)
+        harness.start()
+        harness.until_all_end(600)
+        reference = Reference.of(harness.database, harness.accepted[0])
+        harness.check(reference)
+        return reference
 
 
 if __name__ == "__main__":

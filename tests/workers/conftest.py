@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +124,7 @@ class WorkerHarness:
         return self.until(job_id, lambda job: job.status in TERMINAL, timeout_s)
 
     def stop(self) -> None:
-        """Stop all processes. Those that do not stop in time are killed with their children, and fail the test."""
+        """Stop all processes. Those that do not stop in time are killed with their descendants, and fail the test."""
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -135,8 +135,7 @@ class WorkerHarness:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 unstopped.append(process)
-        for process in unstopped:
-            kill_group(process)
+        kill_groups(unstopped)
         assert not unstopped, f"{[process.args for process in unstopped]} did not stop within {STOP_TIMEOUT_S} seconds"
 
     def close(self) -> None:
@@ -236,11 +235,18 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a worker and all its children at once, as a power cut does, and wait until they have ended."""
-    pids = [process.pid, *children_of(process.pid)]
+def kill_groups(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Kill workers and all their descendants at once, as a power cut does, and wait until they have ended."""
+    pids = [pid for worker in workers for pid in (worker.pid, *_descendants_of(worker.pid))]
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait()
+    for worker in workers:
+        worker.wait()
     wait_until(lambda: not any(map(is_alive, pids)), "their end")
+
+
+def _descendants_of(pid: int) -> list[int]:
+    with suppress(psutil.NoSuchProcess):
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    return []

@@ -22,9 +22,10 @@ from service.runtime import task_names
 from service.states import Status
 from service.storage.tables import Job, Worker
 from tests import brokers
-from tests.faults.harness import FaultHarness, open_harness, wait_until
+from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
+from tests.waiting import wait_until
 from workers.app import create_app, wake
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from tests.faults.harness import FaultHarness, all_exited, wait_until
+from tests.faults.harness import FaultHarness, all_exited
 from tests.faults.invariants import Reference
+from tests.waiting import wait_until
 from tests.workers.conftest import children_of, parent_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]

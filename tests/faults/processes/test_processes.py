@@ -15,9 +15,10 @@ import pytest
 from service.jobs import actions
 from service.jobs.queries import lookup
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_exited, open_harness, wait_until
+from tests.faults.harness import FaultHarness, all_exited, open_harness
 from tests.faults.invariants import Reference
-from tests.workers.conftest import children_of, kill_group, parent_of
+from tests.waiting import wait_until
+from tests.workers.conftest import children_of, kill_groups, parent_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -75,7 +76,7 @@ def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
     worker = harness.start()
     pid = harness.until_reached(place)
     children = [pid, *children_of(worker.pid)]
-    kill_group(worker)
+    kill_groups([worker])
     wait_until(lambda: all_exited(children), "the end of all children")
     harness.start("workers.reconcile")
     harness.start()
@@ -132,7 +133,7 @@ def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, 
     workers = [harness.start() for _ in range(2)]
     harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
     for worker in workers:
-        kill_group(worker)
+        kill_groups([worker])
     harness.start("workers.reconcile")
     for _ in range(2):
         harness.start()
@@ -292,7 +293,7 @@ def test_a_job_resumed_on_another_cpu_type_logs_mixed_provenance(sqlite_harness:
     sqlite_harness.arm("epoch_trained.2", "stop")
     worker = sqlite_harness.start()
     sqlite_harness.until_reached("epoch_trained.2")
-    kill_group(worker)
+    kill_groups([worker])
     interrupted = sqlite_harness.job(job_id)
     assert interrupted.provenance is not None
     other_cpu = "Nehalem" if "Nehalem" not in str(interrupted.provenance["blas"]) else "Sandybridge"

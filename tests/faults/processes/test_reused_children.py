@@ -9,8 +9,9 @@ import signal
 import pytest
 
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_exited, wait_until
+from tests.faults.harness import FaultHarness, all_exited
 from tests.faults.invariants import Reference
+from tests.waiting import wait_until
 from tests.workers.conftest import children_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]

@@ -17,8 +17,9 @@ import pytest
 from httpx_sse import connect_sse
 
 from service.runtime.failpoints import VARIABLE
-from tests.faults.harness import QUICK_SPEC, FaultHarness, wait_until
+from tests.faults.harness import QUICK_SPEC, FaultHarness
 from tests.faults.invariants import Reference
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 

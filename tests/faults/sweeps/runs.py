@@ -23,8 +23,9 @@ from service.storage.sweep_tables import Sweep
 from service.storage.tables import Epoch, Event, Job
 from service.sweeps import events
 from service.sweeps.events import DECISIONS
-from tests.faults.harness import QUICK_SPEC, FaultHarness, kill_training_child, open_harness, wait_until
-from tests.workers.conftest import kill_group
+from tests.faults.harness import QUICK_SPEC, FaultHarness, kill_training_child, open_harness
+from tests.waiting import wait_until
+from tests.workers.conftest import kill_groups
 
 RANDOM: Final[dict[str, Any]] = {
     "base": QUICK_SPEC | {"epochs": 4},
@@ -139,7 +140,7 @@ class Killer:
     def stop(self) -> None:
         """Kill everything: a worker that has long been without a broker exits only after its next attempt."""
         for worker in self.workers:
-            kill_group(worker)
+            kill_groups([worker])
         self.scheduler.kill()
         self.scheduler.wait()
 
@@ -161,7 +162,7 @@ class Killer:
         if target == "child":
             self.kills[target] += kill_training_child(victim.pid)
             return
-        kill_group(victim)
+        kill_groups([victim])
         self.workers[self.workers.index(victim)] = self.harness.start()
         self.kills[target] += 1
 
