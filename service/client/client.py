@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from service.client import downloads, lookup
 from service.client.bisection import Bisection
-from service.client.connection import Connection, OnWait, json_body
+from service.client.connection import Connection, OnWait, json_body, segment
 from service.client.dataset_operations import DatasetOperations
 from service.client.experiments import Experiments
 from service.client.inputs.images import GivenImage
@@ -98,7 +98,7 @@ class Client(DatasetOperations, Experiments):
         group = self._handle(job).refresh()["fold_group"]
         if group is None:
             raise LookupError("the job is not a fold of a cross-validation")
-        return self._connection.json("GET", f"/folds/{group}")
+        return self._connection.json("GET", f"/folds/{segment(group)}")
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""
@@ -178,7 +178,7 @@ class Client(DatasetOperations, Experiments):
         if (below is None) == (above is None):
             raise ValueError("name exactly one of below and above")
         limit = {"below": str(below)} if below is not None else {"above": str(above)}
-        path = f"/jobs/{self._handle(job).id}/bisection"
+        path = f"/jobs/{segment(self._handle(job).id)}/bisection"
         return Bisection.read(self._connection.json("GET", path, params={"metric": metric} | limit))
 
     def cancel(self, job: Job | str) -> Job:
@@ -364,7 +364,7 @@ class Client(DatasetOperations, Experiments):
         Returns:
             The new key: ``key`` is the secret, which is returned only once; ``replaces`` is the old key.
         """
-        return self._connection.json("POST", f"/keys/{key_id}/rotate", json={"overlap_s": overlap_s})
+        return self._connection.json("POST", f"/keys/{segment(key_id)}/rotate", json={"overlap_s": overlap_s})
 
     def _handle(self, job: Job | str) -> Job:
         if isinstance(job, str) and not lookup.is_id(job):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 
@@ -120,6 +121,17 @@ class Connection:
             raise ServerUnreachable(self.server, reason_of(error)) from None
         finally:
             response.close()
+
+
+def segment(text: str) -> str:
+    """An id or name as a segment of a path. Every path of the client is made with this function.
+
+    Raises:
+        ApiError: it is empty or made of dots: the path would be that of another resource.
+    """
+    if text in ("", ".", ".."):
+        raise ApiError(404, {"code": "not_found", "detail": f"{text!r} is not an id or name"})
+    return quote(text, safe="@")
 
 
 def json_body(document: Mapping[str, Any] | bytes, **headers: str) -> dict[str, Any]:

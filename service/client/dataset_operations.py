@@ -11,9 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final, Literal, cast
-from urllib.parse import quote
 
-from service.client.connection import Connection
+from service.client.connection import Connection, segment
 from service.client.errors import ApiError, ClientError
 from service.client.inputs import packing
 from service.client.inputs.data_files import field_of
@@ -38,11 +37,11 @@ class DatasetOperations:
 
     def dataset(self, name: str) -> dict[str, Any]:
         """A dataset, with the number of examples of each class as ``class_counts``."""
-        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}")
+        return self._connection.json("GET", f"/datasets/{segment(name)}")
 
     def dataset_columns(self, name: str) -> dict[str, Any]:
         """Statistics of the columns of a table."""
-        return self._connection.json("GET", f"/datasets/{quote(name, safe='@')}/columns")
+        return self._connection.json("GET", f"/datasets/{segment(name)}/columns")
 
     def dataset_examples(
         self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
@@ -71,7 +70,7 @@ class DatasetOperations:
         while remaining is None or remaining > 0:
             page_size = str(_PAGE_SIZE if remaining is None else min(remaining, _PAGE_SIZE))
             page = self._connection.json(
-                "GET", f"/datasets/{quote(name, safe='@')}/{resource}", params=params | {"limit": page_size}
+                "GET", f"/datasets/{segment(name)}/{resource}", params=params | {"limit": page_size}
             )
             yield from page["data"]
             if not page["has_more"]:
@@ -188,11 +187,11 @@ class DatasetOperations:
             watcher.join()
 
     def _progress(self, upload_id: str, **options: Any) -> dict[str, Any]:
-        return self._connection.json("GET", f"/uploads/{quote(upload_id, safe='')}", **options)
+        return self._connection.json("GET", f"/uploads/{segment(upload_id)}", **options)
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""
-        with self._connection.response("DELETE", f"/datasets/{quote(name, safe='@')}"):
+        with self._connection.response("DELETE", f"/datasets/{segment(name)}"):
             pass
 
 

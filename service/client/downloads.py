@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import httpx
 
-from service.client.connection import MIN_RETRY_DELAY_S, Connection
+from service.client.connection import MIN_RETRY_DELAY_S, Connection, segment
 from service.client.errors import DownloadDamaged, ServerUnreachable
 from service.client.method_types import ExportTarget, Which
 
@@ -61,7 +61,7 @@ def export(
 ) -> Path:
     """Download a trained model in the format of another program; see ``Client.export``."""
     params = {"checkpoint": str(checkpoint)} | ({"license": license} if license is not None else {})
-    return download(connection, f"/jobs/{job_id}/export/{target}?{urlencode(params)}", to)
+    return download(connection, f"/jobs/{segment(job_id)}/export/{segment(target)}?{urlencode(params)}", to)
 
 
 def safe_name(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from uuid import uuid4
 
 from service.client import streams
-from service.client.connection import Connection, Document, json_body
+from service.client.connection import Connection, Document, json_body, segment
 from service.client.errors import AmbiguousJob, ApiError
 from service.client.job import Job
 from service.client.lookup import is_id, look_up
@@ -53,7 +53,7 @@ class Sweep(Document):
 
     def refresh(self) -> Self:
         """Fetch the document again."""
-        self._document = self._connection.json("GET", f"/sweeps/{self.id}")
+        self._document = self._connection.json("GET", f"/sweeps/{segment(self.id)}")
         return self
 
     def trials(self, *, sort: str = "trial") -> list[dict[str, Any]]:
@@ -79,7 +79,8 @@ class Sweep(Document):
     def trial(self, number: int) -> dict[str, Any]:
         """One trial, as the API represents it."""
         params = {"sort": "trial", "limit": "1", "after": str(number)}
-        trial: dict[str, Any] = self._connection.json("GET", f"/sweeps/{self.id}/trials", params=params)["data"][0]
+        page = self._connection.json("GET", f"/sweeps/{segment(self.id)}/trials", params=params)
+        trial: dict[str, Any] = page["data"][0]
         return trial
 
     def decisions(self) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ class Sweep(Document):
         after = 0
         while True:
             params = {"after": str(after), "limit": str(_PAGE_SIZE)}
-            page = self._connection.json("GET", f"/sweeps/{self.id}/decisions", params=params)
+            page = self._connection.json("GET", f"/sweeps/{segment(self.id)}/decisions", params=params)
             decisions += page["data"]
             after = page["next_after"]
             if not page["has_more"]:
@@ -96,7 +97,8 @@ class Sweep(Document):
 
     def importance(self) -> Sequence[dict[str, Any]]:
         """The importance of each setting, most important first."""
-        importances: Sequence[dict[str, Any]] = self._connection.json("GET", f"/sweeps/{self.id}/importance")["data"]
+        document = self._connection.json("GET", f"/sweeps/{segment(self.id)}/importance")
+        importances: Sequence[dict[str, Any]] = document["data"]
         return importances
 
     def plot(
@@ -109,8 +111,9 @@ class Sweep(Document):
             band: from the lowest to the highest seed, or the 95% interval of the mean.
             fmt: ``png`` or ``svg``.
         """
+        path = f"/sweeps/{segment(self.id)}/plots/curves.{fmt}"
         params = {"band": band} | ({"metric": metric} if metric else {})
-        with self._connection.response("GET", f"/sweeps/{self.id}/plots/curves.{fmt}", params=params) as response:
+        with self._connection.response("GET", path, params=params) as response:
             return response.read()
 
     def events(
@@ -123,7 +126,7 @@ class Sweep(Document):
             on_outage: called with true when the service has not responded for two seconds, with false when it responds
                 again.
         """
-        path = f"/sweeps/{self.id}/stream"
+        path = f"/sweeps/{segment(self.id)}/stream"
         return streams.events(
             self._connection, path, after=after, outage_timeout_s=outage_timeout_s, on_outage=on_outage
         )
@@ -155,18 +158,18 @@ class Sweep(Document):
 
     def delete(self) -> None:
         """Delete the ended sweep with all its jobs and files."""
-        with self._connection.response("DELETE", f"/sweeps/{self.id}"):
+        with self._connection.response("DELETE", f"/sweeps/{segment(self.id)}"):
             pass
 
     def _do(self, verb: str) -> Self:
-        self._document = self._connection.json("POST", f"/sweeps/{self.id}/{verb}")
+        self._document = self._connection.json("POST", f"/sweeps/{segment(self.id)}/{verb}")
         return self
 
     def _pages(self, resource: str, sort: str) -> Iterator[dict[str, Any]]:
         after = 0
         while True:
             params = {"sort": sort, "limit": str(_PAGE_SIZE), "after": str(after)}
-            page = self._connection.json("GET", f"/sweeps/{self.id}/{resource}", params=params)
+            page = self._connection.json("GET", f"/sweeps/{segment(self.id)}/{resource}", params=params)
             yield from page["data"]
             after += len(page["data"])
             if not page["has_more"]:
@@ -212,7 +215,7 @@ class Experiments:
 
     def find_sweep(self, sweep_id: str) -> Sweep:
         """The sweep with this id, or the newest one with this name or id suffix (four letters or more)."""
-        if not sweep_id.startswith("swp_"):
+        if sweep_id and not sweep_id.startswith("swp_"):
             is_id_suffix = len(sweep_id) >= _MIN_ID_SUFFIX_LENGTH
             for sweep in self.sweeps():
                 if sweep["name"] == sweep_id or (is_id_suffix and sweep.id.lower().endswith(sweep_id.lower())):

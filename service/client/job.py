@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 from uuid import uuid4
 
 from service.client import downloads, streams
-from service.client.connection import json_body
+from service.client.connection import json_body, segment
 from service.client.errors import ServerUnreachable
 from service.client.method_types import Event, History, Which
 from service.client.network_operations import NetworkOperations
@@ -231,7 +231,7 @@ class Job(NetworkOperations):
         Args:
             to: a folder or a file name.
         """
-        return downloads.download(self._connection, f"{self._path}/checkpoints/{which}", Path(to))
+        return downloads.download(self._connection, f"{self._path}/checkpoints/{segment(str(which))}", Path(to))
 
     # New jobs from this one.
 

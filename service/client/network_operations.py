@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack, cast
 
 from service.client import downloads
-from service.client.connection import Document, json_body
+from service.client.connection import Document, json_body, segment
 from service.client.errors import ApiError
 from service.client.inputs.images import GivenImage, encoded, in_requests
 from service.client.inputs.values import as_rows
@@ -28,7 +28,7 @@ class NetworkOperations(Document):
     def _path(self) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.id):
             raise ApiError(404, {"code": "job_not_found", "detail": f"{self.id!r} is not the id of a job"})
-        return f"/jobs/{self.id}"
+        return f"/jobs/{segment(self.id)}"
 
     def predict(
         self,

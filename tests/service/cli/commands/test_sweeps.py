@@ -163,7 +163,7 @@ def test_a_sweep_is_found_by_its_name_or_the_end_of_its_id(watched: Result, serv
         sweep_id = client.find_sweep("rates").id
         assert client.find_sweep(sweep_id[-6:].lower()).id == sweep_id
         for text in ("", "5", "rate"):
-            with pytest.raises(ApiError, match=r"no sweep|no page"):
+            with pytest.raises(ApiError, match=r"no sweep|not an id"):
                 client.find_sweep(text)
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import json
+import re
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from service.cli import main
-from service.client import ApiError, Client, ClientError, Job, ServerUnreachable
+from service.client import ApiError, Client, ClientError, Job, ServerUnreachable, Sweep
 from tests.service.client.stub.server import JOB, StubServer, hang_up, response
 
 
@@ -212,3 +215,51 @@ def test_a_generated_picture_comes_with_its_checkpoint(server: StubServer, clien
     picture = client.generate_picture(JOB, format="film", seeds=[1, 2], steps=5)
     assert (picture.data, picture.checkpoint) == (b"GIF89a", 12)
     assert json.loads(server.requests[0][3]) == {"format": "film", "seeds": [1, 2], "steps": 5}
+
+
+EMPTY_IDS: dict[str, Callable[[Client], object]] = {
+    "a sweep": lambda client: client.find_sweep(""),
+    "a sweep's handle": lambda client: Sweep(client._connection, {"id": ""}).cancel(),
+    "a job's handle": lambda client: client.get(Job(client._connection, {"id": ""})),
+    "a job's stream": lambda client: list(client.stream(Job(client._connection, {"id": ""}))),
+    "a job's bisection": lambda client: client.bisect(Job(client._connection, {"id": ""}), "val_loss", above=1),
+    "an export of a job": lambda client: client.export(Job(client._connection, {"id": ""}), "onnx"),
+    "a checkpoint": lambda client: Job(client._connection, {"id": JOB}).download_checkpoint(""),  # type: ignore[arg-type]
+    "a dataset": lambda client: client.dataset(""),
+    "columns of a dataset": lambda client: client.dataset_columns(""),
+    "rows of a dataset": lambda client: list(client.dataset_rows("")),
+    "a dataset to delete": lambda client: client.delete_dataset(""),
+    "a key": lambda client: client.rotate_key(""),
+    "the folder above": lambda client: client.dataset(".."),
+    "an upload": lambda client: client.upload_progress(""),
+}
+
+
+@pytest.mark.parametrize("call", EMPTY_IDS.values(), ids=EMPTY_IDS)
+def test_an_empty_id_is_an_error_and_no_request_for_something_else(
+    server: StubServer, client: Client, call: Callable[[Client], object]
+) -> None:
+    with pytest.raises(ApiError, match=r"'(|\.\.)' is not (an id or name|the id of a job)") as caught:
+        call(client)
+    assert (caught.value.status, server.requests) == (404, [])
+
+
+def test_an_empty_id_is_an_error_of_the_command_line(server: StubServer) -> None:
+    for arguments in (["sweeps", ""], ["datasets", "delete", ""], ["datasets", "show", ""]):
+        result = CliRunner().invoke(main, ["--server", server.url, *arguments])
+        assert result.exit_code != 0, arguments
+        assert "'' is not an id or name" in result.stderr, (arguments, result.stderr)
+    assert server.requests == []
+
+
+def test_every_path_of_the_client_is_made_where_empty_ids_are_refused() -> None:
+    folder = Path(inspect.getfile(Client)).parent
+    texts = {path.name: path.read_text() for path in folder.rglob("*.py")}
+    assert [name for name, text in texts.items() if re.search(r"f[\"']/\w+/\{(?!segment\()", text)] == []
+
+
+def test_an_id_is_quoted_in_a_path(server: StubServer, client: Client) -> None:
+    server.responses = [response({"code": "sweep_not_found", "detail": "there is no such sweep"}, 404)]
+    with pytest.raises(ApiError, match="no such sweep"):
+        client.find_sweep("swp_/../jobs?limit=1")
+    assert server.requests[0][1] == "/sweeps/swp_%2F..%2Fjobs%3Flimit%3D1"
