@@ -128,7 +128,8 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
             all_notes.append(f"seeds that only one side has are ignored: {', '.join(map(str, unpaired))}")
     elif len(first) > 1 and len(second) > 1:
         test = statistics.welch(list(first.values()), list(second.values()), confidence=CONFIDENCE)
-        all_notes.append("the sides have different seeds, so the values are not paired")
+        have = f"share only seed {common_seeds[0]}, and pairing needs two" if common_seeds else "have different seeds"
+        all_notes.append(f"the sides {have}, so the values are not paired")
     elif not first or not second:
         missing = a.label if not first else b.label
         reason = f"{missing} has no value of {metric} yet"
