@@ -142,6 +142,8 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
         difference = statistics.mean(list(second.values())) - statistics.mean(list(first.values()))
     if test is not None:
         difference = test.difference
+    elif reason is None or (difference is not None and not math.isfinite(difference)):
+        seeds, difference, reason = (), None, f"the values of {metric} are too large to compare"
     result = Comparison(
         metric=metric,
         a=a,

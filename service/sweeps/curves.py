@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -49,7 +48,7 @@ def _curve(trial: int, by_epoch: dict[int, list[float]]) -> Curve:
     return Curve(
         trial=trial,
         epochs=epochs,
-        mean=[math.fsum(item) / len(item) if item else None for item in values],
+        mean=[statistics.mean(item) if item else None for item in values],
         low=[min(item, default=None) for item in values],
         high=[max(item, default=None) for item in values],
         interval_low=[low for low, _ in intervals],

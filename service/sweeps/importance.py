@@ -16,6 +16,7 @@ from service.spec.metric_info import Goal
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
+from service.sweeps.statistics import mean, scale_of
 
 _BINS: Final = 4
 """Number of bins into which the values of a numeric setting are grouped to compute its importance."""
@@ -53,7 +54,7 @@ def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
         groups = _grouped([(settings[pointer], value) for settings, value in results], is_numeric=is_numeric)
         ratio = _correlation_ratio(list(groups.values()))
         best_of = max if maximize else min
-        best = best_of(groups, key=lambda name: math.fsum(groups[name]) / len(groups[name])) if groups else None
+        best = best_of(groups, key=lambda name: mean(groups[name])) if groups else None
         importances.append(Importance(setting=pointer, share=ratio, best=best))
     return sorted(importances, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
 
@@ -81,11 +82,13 @@ def _text(value: Any) -> str:
 
 def _correlation_ratio(groups: Sequence[Sequence[float]]) -> float | None:
     values = [value for group in groups for value in group]
-    if len(values) < 4 or len(groups) < 2:
+    scale = scale_of(values)
+    if scale is None or len(values) < 4 or len(groups) < 2:
         return None
-    centre = math.fsum(values) / len(values)
+    values, groups = [value / scale for value in values], [[value / scale for value in group] for group in groups]
+    centre = mean(values)
     total = math.fsum((value - centre) ** 2 for value in values)
     if total == 0:
         return None
-    between = math.fsum(len(group) * (math.fsum(group) / len(group) - centre) ** 2 for group in groups)
+    between = math.fsum(len(group) * (mean(group) - centre) ** 2 for group in groups)
     return min(1.0, between / total)

@@ -29,40 +29,68 @@ class Test:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean, with a sum that is rounded only once."""
-    return math.fsum(values) / len(values)
+    """The arithmetic mean of finite values, with a sum that is rounded only once."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # of the sum; the mean is between the values
+        scale = 2.0 ** len(values).bit_length()
+        centre = math.fsum(value / scale for value in values) / len(values) * scale
+        return max(min(values), min(centre, max(values)))
 
 
 def interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float] | tuple[None, None]:
-    """Student's confidence interval of the mean; ``None`` with fewer than two values."""
-    if len(values) < 2:
+    """Student's confidence interval of the mean; ``None`` with fewer than two values, or where ``paired`` returns
+    ``None``."""
+    scale = scale_of(values)
+    if scale is None or len(values) < 2:
         return None, None
-    test = _test(mean(values), _variance(values) / len(values), len(values) - 1.0, confidence)
-    return test.low, test.high
+    scaled = [value / scale for value in values]
+    test = _test(mean(scaled), _variance(scaled) / len(scaled), len(scaled) - 1.0, confidence, scale=scale)
+    return (test.low, test.high) if test is not None else (None, None)
 
 
-def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test:
-    """The paired t test of ``b - a``. Needs at least two pairs."""
+def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test | None:
+    """The paired t test of ``b - a``. Needs at least two pairs.
+
+    ``None`` if a value is not finite, or a difference or an end of the interval is too large for a float.
+    """
     differences = [second - first for first, second in zip(a, b, strict=True)]
-    count = len(differences)
-    return _test(mean(differences), _variance(differences) / count, count - 1.0, confidence)
+    scale = scale_of(differences)
+    if scale is None:
+        return None
+    scaled = [difference / scale for difference in differences]
+    return _test(mean(scaled), _variance(scaled) / len(scaled), len(scaled) - 1.0, confidence, scale=scale)
 
 
-def welch(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test:
+def welch(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test | None:
     """Welch's t test of ``mean(b) - mean(a)`` for groups with different variances. Each needs at least two values.
 
-    The degrees of freedom follow Welch (1947) and Satterthwaite (1946).
+    The degrees of freedom follow Welch (1947) and Satterthwaite (1946). ``None`` as for ``paired``.
     """
+    scale = scale_of([*a, *b])
+    if scale is None:
+        return None
+    a, b = ([value / scale for value in group] for group in (a, b))
     first, second = _variance(a) / len(a), _variance(b) / len(b)
     total = first + second
-    if total > 0:
-        degrees = total**2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
+    if total > 0:  # as fractions of the total: their squares do not underflow together
+        degrees = 1 / ((first / total) ** 2 / (len(a) - 1) + (second / total) ** 2 / (len(b) - 1))
     else:
         degrees = len(a) + len(b) - 2.0
-    return _test(mean(b) - mean(a), total, degrees, confidence)
+    return _test(mean(b) - mean(a), total, degrees, confidence, scale=scale)
 
 
-def _test(difference: float, variance: float, degrees: float, confidence: float) -> Test:
+def scale_of(values: Sequence[float]) -> float | None:
+    """A power of two by which finite values can be divided without rounding, so that their squares neither overflow nor
+    all underflow; ``None`` if a value is not finite."""
+    if not all(map(math.isfinite, values)):
+        return None
+    largest = max(map(abs, values), default=0.0)
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
+
+
+def _test(difference: float, variance: float, degrees: float, confidence: float, *, scale: float) -> Test | None:
+    """The test for values that were divided by ``scale``."""
     error = math.sqrt(variance)
     if error == 0:
         t, p = (math.copysign(math.inf, difference), 0.0) if difference else (0.0, 1.0)
@@ -70,10 +98,13 @@ def _test(difference: float, variance: float, degrees: float, confidence: float)
         t = difference / error
         p = p_value(t, degrees)
     half_width = quantile(confidence, degrees) * error
+    low, high = (difference - half_width) * scale, (difference + half_width) * scale
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
     return Test(
-        difference=difference,
-        low=difference - half_width,
-        high=difference + half_width,
+        difference=difference * scale,
+        low=low,
+        high=high,
         t=t,
         degrees_of_freedom=degrees,
         p=p,

@@ -22,6 +22,7 @@ from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
 from service.sweeps.schema import OverSeeds
 from service.sweeps.search.space import with_settings
+from service.sweeps.statistics import mean
 from service.sweeps.trial_scheduler import Outcome
 
 _MAX_NAME_LENGTH: int = 200
@@ -169,7 +170,7 @@ def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> flo
 def _combine(values: Sequence[float], over_seeds: str) -> float:
     match OverSeeds(over_seeds):
         case OverSeeds.MEAN:
-            return math.fsum(values) / len(values)
+            return mean(values)
         case OverSeeds.MEDIAN:
             return statistics.median(values)
         case OverSeeds.MIN:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
+from service.sweeps import statistics
 from service.sweeps.comparison import CONFIDENCE, Comparison, Group
 from service.web.schemas.base import Answer
 from service.web.schemas.queries import MAX_COMPARED, JobId, Query, Text, split
@@ -53,7 +54,7 @@ class ComparedGroup(Answer):
             label=group.label,
             jobs=[ComparedJob(job=item.job_id, seed=item.seed, value=item.value) for item in group.members],
             n=len(values),
-            mean=math.fsum(values) / len(values) if values else None,
+            mean=statistics.mean(values) if values else None,
             min=min(values, default=None),
             max=max(values, default=None),
         )
