@@ -45,7 +45,7 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
 
 
 def end_data(job: Job) -> dict[str, Any]:
-    """The data of a job's last event."""
+    """The data of the last event of a job's run. Changes of name, tags, priority, star or note may follow it."""
     return {"status": job.status, "error": shown_error(job), "result_digest": job.result_digest}
 
 

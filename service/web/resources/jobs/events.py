@@ -92,7 +92,8 @@ def stream(job_id: str, query: StreamQuery) -> Response:
 
     The first event is `snapshot` (the job). Then every event of the log is sent with its `seq` as `id`, from the first
     or after `Last-Event-ID`: `status`, `metrics`, `sample`, `checkpoint`, `health` and `log`. `progress` has no `id`
-    and is not replayed. `end` is the last event.
+    and is not replayed. `end` is the last event of a run. In the stream of an ended job, events that describe later
+    changes, such as a new name, may follow it.
     """
     after = requests.last_event_id(query)
     refuse_if_full()

@@ -30,6 +30,17 @@ def test_a_stream_ends_when_the_job_has_ended_and_no_event_is_missing(server: St
     assert list(client.stream("job_00000000000000000000000001", after=9)) == []
 
 
+def test_a_client_that_saw_the_end_gets_the_changes_after_it_and_then_stops(server: StubServer, client: Client) -> None:
+    def no_content(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.send_response(204)
+        handler.end_headers()
+
+    server.responses = [stream(SNAPSHOT, event("status", 10, reason="changed")), no_content]
+    events = list(client.stream("job_00000000000000000000000001", after=9))
+    assert [event.seq for event in events] == [None, 10]
+    assert [headers.get("Last-Event-ID") for _, _, headers, _ in server.requests] == ["9", "10"]
+
+
 def test_a_stream_gives_up_when_the_service_stays_unreachable(server: StubServer, client: Client) -> None:
     server.responses = [stream(SNAPSHOT), hang_up, hang_up, hang_up]
     with pytest.raises(ServerUnreachable):

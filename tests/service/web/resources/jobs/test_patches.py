@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -79,3 +80,22 @@ def test_an_invalid_patch_is_rejected_with_a_pointer(
     client: FlaskClient, submit: Submit, patch: Any, pointer: str
 ) -> None:
     assert pointers(client.patch(f"/jobs/{submit(client)}", json=patch)) == [pointer]
+
+
+def test_a_client_that_saw_the_end_misses_no_later_change_and_does_not_wait(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.succeed()
+    path = f"/jobs/{job_id}/stream"
+    end = client.get(f"/jobs/{job_id}/events").json["next_after"]
+    for name in ("kept", "kept for long"):
+        client.patch(f"/jobs/{job_id}", json={"name": name})
+    rest = client.get(path, headers={"Last-Event-ID": str(end)}).text
+    events = [json.loads(line[6:]) for line in rest.splitlines() if line.startswith("data: ")][1:]  # after the snapshot
+    assert [(event["type"], event["reason"], event["name"]) for event in events] == [
+        ("status", "changed", "kept"),
+        ("status", "changed", "kept for long"),
+    ]
+    assert client.get(path, headers={"Last-Event-ID": str(events[-1]["seq"])}).status_code == 204

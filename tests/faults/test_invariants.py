@@ -1,0 +1,29 @@
+"""The invariants notice what they claim to check."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.jobs import actions, commits, events
+from service.jobs.events import EventType
+from service.jobs.request_bodies import JobPatch
+from tests.faults.conftest import InProcessHarness
+
+pytestmark = pytest.mark.sqlite_by_default
+
+
+def end(process: InProcessHarness) -> str:
+    """Submit a job, and end it at once."""
+    job_id = process.submit()
+    commits.succeed(process.database, process.claim(), "sha256:x")
+    return job_id
+
+
+def test_after_its_end_a_job_may_be_renamed_and_nothing_else(process: InProcessHarness) -> None:
+    job_id = end(process)
+    actions.change(process.database, job_id, JobPatch(name="kept", starred=True))
+    process.check(None)
+    with process.database.write() as session:
+        events.append(session, job_id, [(EventType.METRICS, {"epoch": 1})])
+    with pytest.raises(AssertionError, match=r"I3: .* continues after its end"):
+        process.check(None)
