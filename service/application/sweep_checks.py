@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -13,6 +14,7 @@ from service.application.specs import SpecChecks
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
+from service.spec.estimation import costs
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
@@ -43,6 +45,8 @@ class CheckedSweep:
     epochs: int
     """The maximum number of epochs of all jobs together."""
     epochs_without_halving: int
+    expected_bytes: int
+    """The most that the files of all jobs together are expected to take."""
     first: list[dict[str, Any]]
     """The settings of the first trials, if they are known in advance."""
     notes: list[str]
@@ -109,7 +113,7 @@ class _Check:
             "budget": self.sent.budget.model_dump(mode="json") if self.sent.budget else None,
             "rungs": rungs,
         }
-        first = self._check_trials(prepared, shape, count, seeds[0])
+        first, trial_bytes = self._check_trials(prepared, shape, count, seeds[0])
         epochs_per_seed = epochs_of_trials.max_total_epochs(
             self.sent.space, self._search_name, self._search_seed, count, base=base.epochs
         )
@@ -125,6 +129,7 @@ class _Check:
             trials=count,
             epochs=epochs,
             epochs_without_halving=full_epochs,
+            expected_bytes=math.ceil(trial_bytes * count) * len(seeds),
             first=first,
             notes=self.notes,
         )
@@ -301,15 +306,20 @@ class _Check:
         if self.sent.halving is not None and count < 2:
             self._add("#/halving", "halving needs more than one trial: add settings to `space`", "unsuitable")
 
-    def _check_trials(self, base: Mapping[str, Any], shape: Shape, count: int, seed: int) -> list[dict[str, Any]]:
-        """Check the combined settings of trials, as far as they are known in advance."""
-        checked, invalid = [], []
+    def _check_trials(
+        self, base: Mapping[str, Any], shape: Shape, count: int, seed: int
+    ) -> tuple[list[dict[str, Any]], float]:
+        """Check the combined settings of trials, as far as they are known in advance; also returns the mean of the
+        bytes that the files of a job of each are expected to take."""
+        checked, invalid, total_bytes = [], [], 0
         for settings in self._known_settings(count):
             checked.append(settings)
             try:
-                trials.resolve(trials.document(base, settings, seed=seed, name=None), shape)
+                spec = trials.resolve(trials.document(base, settings, seed=seed, name=None), shape)
             except SpecError as error:
                 invalid.append((settings, str(error)))
+            else:
+                total_bytes += costs.expected_bytes(spec, shape)
         if invalid and len(invalid) == len(checked):
             settings, reason = invalid[0]
             detail = f"no trial has valid settings; the first, {json.dumps(settings)}: {reason}"
@@ -321,7 +331,7 @@ class _Check:
                 f"{len(invalid)} of {checked_range} trials have invalid settings and will fail; the first is "
                 f"{json.dumps(settings)}: {reason}"[:1000]
             )
-        return checked
+        return checked, total_bytes / len(checked)
 
     def _known_settings(self, count: int) -> Iterator[dict[str, Any]]:
         for trial in range(min(count, _MAX_CHECKED_TRIALS)):

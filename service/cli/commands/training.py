@@ -252,6 +252,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
         ("Steps", f"{cost['steps']:,} in {counted(spec['epochs'], 'epoch')}, batches of {spec['batch_size']}"),
         ("Memory", size(cost["estimated_bytes"])),
         ("Checkpoint size", size(cost["checkpoint_bytes"])),
+        ("Files", f"at most {size(cost['expected_bytes'])}"),
         ("Estimated time", _estimate(cost)),
         *(("Settings", f"{name}: {value}") for name, value in changed_settings(client, spec).items()),
     ]

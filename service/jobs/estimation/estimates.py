@@ -59,6 +59,8 @@ class TrainingCost:
     estimated_bytes: int
     """Peak memory: dataset, weights, gradients, optimiser and activations."""
     checkpoint_bytes: int
+    expected_bytes: int
+    """The most that the job's files take at a time."""
     estimate: Estimate | None
     """``None`` until a worker has measured a machine, or a job of this kind has been finished."""
 
@@ -89,6 +91,7 @@ def plan(session: Session, spec: Spec, shape: Shape, *, owner: str | None = None
         steps=total_steps(spec, shape.train_count),
         estimated_bytes=costs.peak_bytes(spec, shape),
         checkpoint_bytes=costs.checkpoint_bytes(spec, shape),
+        expected_bytes=costs.expected_bytes(spec, shape),
         estimate=_estimate(session, spec, shape, owner),
     )
 

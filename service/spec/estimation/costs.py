@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from service.spec.estimation.layer_shapes import Network, Shape, networks
-from service.spec.schema import Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+from service.spec.schema import KEEP_LAST, Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
 from service.states import DatasetKind
 
 _EVALUATION_IMAGES: Final = 500
@@ -15,6 +15,12 @@ _MAX_EVALUATION_NUMBERS: Final = 2**21
 numbers than this."""
 _PROBE_IMAGES: Final = 128
 """Number of images on which a network's diagnostics are measured."""
+_CHECKPOINT_HEADER_BYTES: Final = 10_000
+"""Size of a checkpoint besides its tensors: the spec, and the state of the training."""
+_GRID_BYTES_PER_VALUE: Final = 1.5
+"""Bytes of a sample grid, a PNG of enlarged images, for each value of its images."""
+_GRID_BYTES_PER_IMAGE: Final = 600
+"""Bytes of a sample grid for each caption."""
 
 
 def total_steps(spec: Spec, train_count: int) -> int:
@@ -44,6 +50,17 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
     if average_decay is not None:  # of the classifier, or of the generator
         slots += sum(layer_shape.weights + layer_shape.statistics for layer_shape in all_networks[0].layer_shapes)
     return _item_bytes(spec) * (weights + slots + statistics)
+
+
+def expected_bytes(spec: Spec, shape: Shape) -> int:
+    """The most that the files of a job are expected to take at a time, without exports: the checkpoints that it keeps
+    while it runs, and its sample grids."""
+    checkpoints = min(spec.epochs, (spec.checkpoint.keep_last or KEEP_LAST) + 1)  # the latest, and the best
+    size = checkpoints * (checkpoint_bytes(spec, shape) + _CHECKPOINT_HEADER_BYTES)
+    if shape.kind is DatasetKind.TABLE:  # rows are not drawn
+        return size
+    grid = spec.samples.count * (_GRID_BYTES_PER_VALUE * shape.pixels + _GRID_BYTES_PER_IMAGE)
+    return size + math.ceil(spec.epochs / spec.samples.every_epochs) * math.ceil(grid)
 
 
 def data_bytes(shape: Shape) -> int:

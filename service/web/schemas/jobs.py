@@ -245,6 +245,10 @@ class DryRun(Answer):
     steps: int
     estimated_bytes: int = Field(description="Estimated peak memory.")
     checkpoint_bytes: int
+    expected_bytes: int = Field(
+        description="The most that the job's files are expected to take at a time, without exports; it counts against "
+        "the quota of job files until the job has ended."
+    )
     estimated_seconds: float | None = Field(
         description="Median estimate of the duration; null until a worker has measured its machine or a job of this "
         "kind "

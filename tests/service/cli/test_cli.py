@@ -86,9 +86,10 @@ def test_a_dry_run_reports_the_cost(run: Run) -> None:
         line.split("\t")
         for line in run(
             "train", "-", "--dry-run", spec={name: value for name, value in TINY.items() if name != "checkpoint"}
-        ).stdout.splitlines()[:6]
+        ).stdout.splitlines()[:7]
     )
-    assert list(rows) == ["Job", "Parameters", "Steps", "Memory", "Checkpoint size", "Estimated time"]
+    assert list(rows) == ["Job", "Parameters", "Steps", "Memory", "Checkpoint size", "Files", "Estimated time"]
+    assert rows["Files"].startswith("at most ")
     assert (rows["Job"], rows["Parameters"]) == ("classifier, preset fast, dataset mnist-10k", "7,850")
     assert rows["Checkpoint size"].endswith(" kB")
     settings = [

@@ -168,6 +168,10 @@ class SweepDryRun(Answer):
         "has the number of synchronous halving."
     )
     epochs_without_halving: int
+    expected_bytes: int = Field(
+        description="The most that the files of all jobs together are expected to take; the quota of job files "
+        "must have room for it."
+    )
     first_settings: list[Document] = Field(description="Of the first trials, where they are known beforehand.")
     notes: list[str]
 
@@ -274,6 +278,7 @@ def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
         jobs=checked.trials * len(checked.resolved["seeds"]),
         epochs=checked.epochs,
         epochs_without_halving=checked.epochs_without_halving,
+        expected_bytes=checked.expected_bytes,
         first_settings=checked.first[:20],
         notes=checked.notes,
     )

@@ -32,6 +32,7 @@ function facts(plan, sweep = null) {
     "Training steps": plan ? plan.steps.toLocaleString("en") : UNKNOWN,
     "Peak memory": plan ? bytes(plan.estimated_bytes) : UNKNOWN,
     "Checkpoint size": plan ? bytes(plan.checkpoint_bytes) : UNKNOWN,
+    [sweep ? "Files of a job" : "Files"]: plan ? `at most ${bytes(plan.expected_bytes)}` : UNKNOWN,
   };
   $("#cost").replaceChildren(...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", /time/i.test(name) && plan?.estimate_basis ? { title: `Based on: ${plan.estimate_basis}` } : {}, value)]));
 }
