@@ -241,6 +241,17 @@ class NoSpaceLeft(ServiceError):
         self.used, self.limit = used, limit
 
 
+class StorageQuotaExceeded(ServiceError):
+    """The files of an owner's jobs would exceed their size limit."""
+
+    def __init__(self, owner: str, stored: int, added: int, limit: int) -> None:
+        super().__init__(
+            f"the files of {owner}'s jobs take {stored:,} of {limit:,} bytes (TAPELINE_OWNER_ARTIFACTS), and "
+            f"{added:,} more do not fit"
+        )
+        self.owner, self.stored, self.added, self.limit = owner, stored, added, limit
+
+
 class UploadInUse(ServiceError):
     """Unfinished jobs use the dataset."""
 

@@ -52,6 +52,7 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     WORKER_LOST = "worker_lost"
     STORAGE = "storage"
+    STORAGE_QUOTA = "storage_quota"
     INTERNAL = "internal"
     NOT_COMPARABLE = "not_comparable"
 

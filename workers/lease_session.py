@@ -39,18 +39,31 @@ class LeaseSession:
 
     Args:
         timeout_s: how long one operation is retried.
+        max_owner_bytes: maximum bytes of the files of all jobs of the job's owner; 0: no limit.
         before_retry: called before each retry; it may raise to give up.
     """
 
     def __init__(
-        self, database: Database, claim: Claim, *, timeout_s: float, before_retry: Callable[[], None] = lambda: None
+        self,
+        database: Database,
+        claim: Claim,
+        *,
+        timeout_s: float,
+        max_owner_bytes: int = 0,
+        before_retry: Callable[[], None] = lambda: None,
     ) -> None:
         self.database, self.claim = database, claim
-        self._timeout_s, self._before_retry = timeout_s, before_retry
+        self._timeout_s, self._max_owner_bytes, self._before_retry = timeout_s, max_owner_bytes, before_retry
 
     def interruptible(self, check: Callable[[], None]) -> LeaseSession:
         """A copy of the session, whose retries end when ``check`` raises."""
-        return LeaseSession(self.database, self.claim, timeout_s=self._timeout_s, before_retry=check)
+        return LeaseSession(
+            self.database,
+            self.claim,
+            timeout_s=self._timeout_s,
+            max_owner_bytes=self._max_owner_bytes,
+            before_retry=check,
+        )
 
     def renew(self, position: Position | None, used: Usage) -> Request | None:
         """Renew the lease; returns the pending request to the job."""
@@ -85,8 +98,10 @@ class LeaseSession:
         return self._retry(reused_epochs.copy, source, artifacts)
 
     def take_over(self, copied: Copied, *, used: Usage) -> Outcome:
-        """Store epochs of another job as this one's."""
-        return self._retry(reused_epochs.store, copied, used=used, then=decisions.after_result)
+        """Store epochs of another job as this one's; raises ``StorageQuotaExceeded`` like ``commit_epoch``."""
+        return self._retry(
+            reused_epochs.store, copied, used=used, at_most=self._max_owner_bytes, then=decisions.after_result
+        )
 
     def disable(self, source: Source, message: str) -> None:
         """Record that another job's epochs could not be repeated."""
@@ -113,8 +128,18 @@ class LeaseSession:
         self._retry(commits.log, level, code, message)
 
     def commit_epoch(self, record: EpochRecord, *, keep_last: int) -> list[str]:
-        """Commit an epoch; returns the paths of files to remove."""
-        return self._retry(commits.commit_epoch, record, keep_last=keep_last, then=decisions.after_result)
+        """Commit an epoch; returns the paths of files to remove.
+
+        Raises:
+            StorageQuotaExceeded: its files do not fit into the quota of the owner.
+        """
+        return self._retry(
+            commits.commit_epoch,
+            record,
+            keep_last=keep_last,
+            at_most=self._max_owner_bytes,
+            then=decisions.after_result,
+        )
 
     def digest(self, weights_digest: str, test_scores: Mapping[str, float] | None) -> str:
         """The digest of the whole result."""

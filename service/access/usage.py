@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.access import storage_quota
 from service.states import Status
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import ApiKey, Job, Upload
@@ -23,6 +24,8 @@ class Usage:
     """Cancelled jobs that their sweeps stopped."""
     cpu_seconds: float = 0.0
     artifact_bytes: int = 0
+    expected_bytes: int = 0
+    """Further bytes that unfinished jobs may store."""
     dataset_bytes: int = 0
     keys: int = 0
     """Number of keys that are not revoked."""
@@ -35,7 +38,8 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
     def usage_of(name: str | None) -> Usage:
         return usages.setdefault(name, Usage(owner=name))
 
-    jobs = select(Job.owner, Job.status, func.count(), func.sum(Job.cpu_seconds), func.sum(Job.size_bytes))
+    growth = func.sum(storage_quota.expected_growth())
+    jobs = select(Job.owner, Job.status, func.count(), func.sum(Job.cpu_seconds), func.sum(Job.size_bytes), growth)
     jobs = jobs.group_by(Job.owner, Job.status)
     stopped = select(Job.owner, func.count()).where(is_stopped_by_sweep()).group_by(Job.owner)
     uploads = select(Upload.owner, func.sum(Upload.size_bytes)).group_by(Upload.owner)
@@ -44,10 +48,11 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
         jobs, stopped = jobs.where(Job.owner == owner), stopped.where(Job.owner == owner)
         uploads, keys = uploads.where(Upload.owner == owner), keys.where(ApiKey.owner == owner)
         usage_of(owner)
-    for name, status, count, seconds, size in session.execute(jobs):
+    for name, status, count, seconds, size, expected in session.execute(jobs):
         usage_of(name).jobs[Status(status)] = count
         usage_of(name).cpu_seconds += seconds or 0.0
         usage_of(name).artifact_bytes += int(size)
+        usage_of(name).expected_bytes += int(expected)
     for name, count in session.execute(stopped):
         usage_of(name).stopped_by_sweep = count
     for name, size in session.execute(uploads):

@@ -11,10 +11,10 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.access import audit
+from service.access import audit, storage_quota
 from service.access.audit import Actor, AuditAction
 from service.application.ports import owner_of
-from service.errors import ArtifactNotFound, JobNotFound, StorageFull
+from service.errors import ArtifactNotFound, JobNotFound, StorageFull, StorageQuotaExceeded
 from service.jobs.queries import lookup
 from service.models.exports.contents import ExportFormat
 from service.spec.validation import canonical
@@ -75,11 +75,13 @@ class Exports:
 
     Attributes:
         make: creates the bytes of an export.
+        at_most: maximum bytes of the files of all jobs of an owner; 0: no limit.
     """
 
     database: Database
     artifacts: ArtifactStore
     make: Callable[[ExportRequest], bytes]
+    at_most: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while an export is created: each uses a core and several times the memory of the model."""
 
@@ -100,6 +102,7 @@ class Exports:
         Raises:
             ArtifactNotFound: the checkpoint does not exist, or no epoch is finished.
             StorageFull: there is no space to store the export.
+            StorageQuotaExceeded: the export does not fit into the quota of the owner.
         """
         while True:
             request, existing = self._look_up(job_id, target, which, license, by)
@@ -152,13 +155,19 @@ class Exports:
         except OSError as error:
             raise StorageFull(str(error.strerror or error)) from error
         file = replace(written, name=request.name)
-        with self.database.write() as session:
-            job = session.scalar(locking(select(Job).where(Job.id == job_id)))
-            if job is not None:
-                previous = _find_export(session, request)
-                row = artifact_rows.replace(session, job_id, file)
-                detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
-                audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
+        try:
+            with self.database.write() as session:
+                with storage_quota.limit_growth_of_job(session, job_id, self.at_most):
+                    job = session.scalar(locking(select(Job).where(Job.id == job_id)))
+                    if job is not None:
+                        previous = _find_export(session, request)
+                        row = artifact_rows.replace(session, job_id, file)
+                if job is not None:
+                    detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
+                    audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
+        except StorageQuotaExceeded:
+            self.artifacts.remove([file.path])  # no row names it: one of the same content would not have grown
+            raise
         if job is None:  # deleted in the meantime: leave no file behind
             self.artifacts.remove_job(job_id)
             raise JobNotFound(job_id)

@@ -8,11 +8,12 @@ from typing import Any, Self
 
 from service.access.audit import Actor
 from service.application import folds, reuse
-from service.application.ports import AdmissionRefused, owner_of
+from service.application.ports import AdmissionRefused, Admit, admit_all, owner_of
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
-from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
+from service.datasets.shapes import shape_of
+from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError, StorageQuotaExceeded
 from service.jobs import actions, names, submissions
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter, Page
@@ -58,19 +59,20 @@ class Jobs:
     """Operations on jobs.
 
     Attributes:
-        admit: raises ``AdmissionRefused`` if the owner may not have this many further jobs; called before they are
-            stored.
+        admit: called before jobs are stored.
         wake_up: notifies the workers of a queued job; they also poll the database.
         represent: builds the response to a submission, which is stored with its idempotency key.
+        max_owner_bytes: maximum bytes of the files of all jobs of an owner; 0: no limit.
         verified_share: fraction of jobs with a reusable result that a worker checks by training an epoch again.
     """
 
     database: Database
     artifacts: ArtifactStore
     specs: SpecChecks
-    admit: Callable[[str | None, int], None] = lambda owner, count: None
+    admit: Admit = admit_all
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Job], dict[str, Any]] = _only_id
+    max_owner_bytes: int = 0
     verified_share: float = 0.0
 
     def get(self, job_id: str, *, by: Actor | None = None) -> Job:
@@ -117,42 +119,47 @@ class Jobs:
 
         Raises:
             SpecError: lists every fault.
-            AdmissionRefused: the owner may not have further jobs now.
+            AdmissionRefused, StorageQuotaExceeded: a quota of the owner is exhausted.
             IdempotencyConflict: the key was used with another body.
         """
         owner = owner_of(by)
         try:
             spec, data = self.specs.check(document, owner)
             specs = folds.expand(document, spec)
-            self.admit(owner, len(specs))
+            group = ids.new_id("folds") if len(specs) > 1 else None
+            new = [_submission(sent, resolved, owner, data, fold_group=group) for sent, resolved in specs]
+            self.admit(owner, len(new), sum(submission.expected_bytes for submission in new))
         except (SpecError, AdmissionRefused):
             # A repeated request gets the response of the first one, even if something has changed since.
             earlier = Submitted.earlier(self.database, idempotency, owner)
             if earlier is None:
                 raise
             return earlier
-        group = ids.new_id("folds") if len(specs) > 1 else None
-        new = [
-            self._add_copied_result(_submission(sent, resolved, owner, data, fold_group=group))
-            for sent, resolved in specs
-        ]
-        copied_ids = [
-            submission.id for submission in new if submission.copied is not None and submission.id is not None
-        ]
+        return self._store([self._add_copied_result(submission) for submission in new], idempotency, by)
+
+    def _store(self, new: Sequence[Submission], idempotency: IdempotencyKey | None, by: Actor | None) -> Submitted:
+        """Store jobs, some of which have files already; the files of those that are not stored are removed."""
+        with_files = [item.id for item in new if item.id is not None and (item.copied or item.origin)]
         try:
             answer, replayed = submissions.submit_all(
-                self.database, new, idempotency=idempotency, represent=self._represent_all, by=by
+                self.database,
+                new,
+                idempotency=idempotency,
+                represent=self._represent_all,
+                by=by,
+                at_most=self.max_owner_bytes,
             )
-        except (IdempotencyConflict, SpecError):
-            self._discard(copied_ids)
+        except (IdempotencyConflict, JobNotFound, SpecError, StorageQuotaExceeded):
+            self._discard(with_files)
             raise
         # After any other error, the jobs may have been stored; the scheduler removes files without a row.
         reach("submitted")
         if replayed:
-            self._discard(copied_ids)
+            self._discard(with_files)
         else:
+            ended = {item.id for item in new if item.copied}
             for job_id in answer.get("fold_jobs", [answer["id"]]):
-                if job_id not in copied_ids:
+                if job_id not in ended:
                     self.wake_up(job_id)
         return Submitted(answer, replayed)
 
@@ -209,6 +216,7 @@ class Jobs:
             spec, data = self._derive(parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch)
             spec = spec.model_copy(update={"reuse": Reuse.NEVER})
             new = _submission(spec.model_dump(mode="json"), spec, owner, data)
+            new = replace(new, expected_bytes=new.expected_bytes + checkpoint.size_bytes)  # the start is kept, too
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
             except ArtifactDamaged:
@@ -243,16 +251,11 @@ class Jobs:
     ) -> Submitted:
         """Store a new job that retrains two others side by side, to find where they diverge."""
         owner = owner_of(by)
-        self.admit(owner, 1)
+        self.admit(owner, 1, 0)  # it stores no files
         title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
         metadata = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
-        new = replace(_repeat_submission(a, metadata, owner), investigates=(a, b))
-        answer, replayed = submissions.submit(
-            self.database, new, idempotency=idempotency, represent=self.represent, by=by
-        )
-        if not replayed:
-            self.wake_up(answer["id"])
-        return Submitted(answer, replayed)
+        new = replace(_repeat_submission(a, metadata, owner), investigates=(a, b), expected_bytes=0)
+        return self._store([new], idempotency, by)
 
     def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Cancel a job; a running one stops after the current batch."""
@@ -332,36 +335,26 @@ class Jobs:
         reproduces: bool,
     ) -> Submitted:
         """Store a job that is derived from another one, with a copy of the checkpoint that it starts from."""
-        self.admit(new.owner, 1)
+        self.admit(new.owner, 1, new.expected_bytes)
         start, new_id = None, ids.new_id("job")
         if checkpoint is not None:
             start = self.artifacts.copy(
                 checkpoint.path, checkpoint.sha256, job_id=new_id, kind=ArtifactKind.CHECKPOINT, epoch=checkpoint.epoch
             )
         new = replace(new, id=new_id, origin=Origin(parent=parent, start=start, reproduces=reproduces))
-        try:
-            answer, replayed = submissions.submit(
-                self.database, new, idempotency=idempotency, represent=self.represent, by=by
-            )
-        except (IdempotencyConflict, JobNotFound, SpecError):
-            self.artifacts.remove_job(new_id)
-            raise
-        # After any other error, it is unknown whether the job was stored; the scheduler removes files without a row.
-        if replayed:
-            self.artifacts.remove_job(new_id)
-        else:
-            self.wake_up(answer["id"])
-        return Submitted(answer, replayed)
+        return self._store([new], idempotency, by)
 
 
 def _submission(
     document: Any, spec: Spec, owner: str | None, data: DatasetInfo, fold_group: str | None = None
 ) -> Submission:
     split = Split.of(spec.model_dump(mode="json", include={"seed", "dataset"}))
+    shape = shape_of(data.divided(split))
     return Submission(
         spec=document,
         resolved=spec,
-        steps=costs.total_steps(spec, data.divided(split).train_count),
+        steps=costs.total_steps(spec, shape.train_count),
+        expected_bytes=costs.expected_bytes(spec, shape),
         owner=owner,
         upload_id=data.upload_id,
         dataset_sha256=data.pinned_sha256 or data.sha256,
@@ -378,6 +371,7 @@ def _repeat_submission(job: Job, metadata: dict[str, Any], owner: str | None) ->
         owner=owner,
         upload_id=job.upload_id,
         dataset_sha256=job.dataset_sha256,
+        expected_bytes=max(job.expected_bytes, job.size_bytes),
     )
 
 

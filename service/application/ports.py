@@ -43,8 +43,23 @@ class ImportFiles(Protocol):
         """Import the files."""
 
 
+class Admit(Protocol):
+    """Checks the quotas of an owner before jobs are stored."""
+
+    def __call__(self, owner: str | None, count: int, expected_bytes: int) -> None:
+        """Admit this many further jobs, whose files are expected to take this many bytes.
+
+        Raises:
+            AdmissionRefused: a quota is exhausted.
+        """
+
+
 class AdmissionRefused(Exception):
-    """The owner may not submit further jobs now."""
+    """The owner may not submit these jobs now."""
+
+
+def admit_all(owner: str | None, count: int, expected_bytes: int) -> None:
+    """Admit jobs without a quota."""
 
 
 def owner_of(by: Actor | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from service.access.audit import Actor
 from service.application import sweep_checks
 from service.application.jobs import Submitted
-from service.application.ports import AdmissionRefused, owner_of
+from service.application.ports import AdmissionRefused, Admit, admit_all, owner_of
 from service.application.specs import SpecChecks
 from service.application.sweep_checks import CheckedSweep
 from service.errors import SpecError
@@ -36,7 +36,7 @@ class Sweeps:
     database: Database
     artifacts: ArtifactStore
     specs: SpecChecks
-    admit: Callable[[str | None, int], None] = lambda owner, count: None
+    admit: Admit = admit_all
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Sweep], dict[str, Any]] = _only_id
 
@@ -45,13 +45,14 @@ class Sweeps:
 
         Raises:
             SpecError: lists every fault.
-            AdmissionRefused: the owner may not have this many further jobs now.
+            AdmissionRefused: a quota of the owner is exhausted.
             IdempotencyConflict: the key was used with another body.
         """
         owner = owner_of(by)
         try:
             checked = self.check(document, by=by)
-            self.admit(owner, min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"]))
+            first_jobs = min(checked.trials, checked.spec.parallel) * len(checked.resolved["seeds"])
+            self.admit(owner, first_jobs, checked.expected_bytes)
         except (SpecError, AdmissionRefused):
             # A request that was accepted once gets the same response, even if something has changed since.
             earlier = Submitted.earlier(self.database, idempotency, owner)

@@ -145,4 +145,6 @@ def _reword(error: ApiError, target: Target) -> str:
         )
     if "TAPELINE_OWNER_QUEUED" in error.detail:
         return f"{error}; cancel a job with: tapeline cancel JOB"
+    if "TAPELINE_OWNER_ARTIFACTS" in error.detail:
+        return f"{error}; delete a job with: tapeline delete JOB (the largest: tapeline jobs --sort -size_bytes)"
     return str(error)

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.access import storage_quota
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
 from service.jobs.extremes import extended
@@ -67,7 +68,7 @@ def _no_op(session: Session, job: Job) -> None:
 
 
 def commit_epoch(
-    database: Database, claim: Claim, record: EpochRecord, *, keep_last: int, then: Then = _no_op
+    database: Database, claim: Claim, record: EpochRecord, *, keep_last: int, at_most: int = 0, then: Then = _no_op
 ) -> list[str]:
     """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
 
@@ -76,10 +77,17 @@ def commit_epoch(
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
 
+    Args:
+        at_most: maximum bytes of the files of all jobs of the owner; 0: no limit.
+
     Returns:
         Paths of files without rows, for the caller to remove.
+
+    Raises:
+        StorageQuotaExceeded: the files of this epoch exceed the limit; the epoch is not committed.
     """
-    with database.write() as session:
+    limit = at_most if record.files else 0
+    with database.write() as session, storage_quota.limit_growth_of_job(session, claim.job_id, limit):
         job = leases.guard(session, claim, **leases.usage_values(record.used))
         if record.is_best:
             job.best_epoch = record.epoch

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, Connection, delete, insert, literal, select
 from sqlalchemy.orm import Session
 
-from service.access import audit
+from service.access import audit, storage_quota
 from service.access.audit import Actor, AuditAction
 from service.errors import IdempotencyConflict, JobNotFound
 from service.jobs import transitions, uploads
@@ -53,6 +53,8 @@ class Submission:
     """The uploaded dataset (one version) that the spec refers to."""
     dataset_sha256: str | None = None
     """Of the data, if known."""
+    expected_bytes: int = 0
+    """The most that the job's files are expected to take at a time; 0: unknown."""
     fold_group: str | None = None
     """Shared by the folds of one cross-validation."""
     placement: TrialPlacement | None = None
@@ -126,8 +128,10 @@ def submit_all(
     idempotency: IdempotencyKey | None,
     represent: Callable[[Sequence[Job]], dict[str, Any]],
     by: Actor | None = None,
+    at_most: int = 0,
 ) -> tuple[dict[str, Any], bool]:
-    """Store new jobs in one transaction, all or none. Otherwise like ``submit``."""
+    """Store new jobs in one transaction, all or none. Otherwise like ``submit``. Raises ``StorageQuotaExceeded`` if the
+    files that they begin with do not fit into ``at_most`` bytes; see ``limit_growth``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
     jobs = [_new_job(submission) for submission in submissions]
     if len(submissions) == 1 and _is_plain(submissions[0]):
@@ -148,16 +152,19 @@ def submit_all(
                 if earlier.fingerprint != idempotency.fingerprint:
                     raise IdempotencyConflict(idempotency.key)
                 return earlier.answer, True
+        limit = at_most if any(job.size_bytes for job in jobs) else 0
+        with storage_quota.limit_growth(session, jobs[0].owner, limit):
+            for job, submission in zip(jobs, submissions, strict=True):
+                if job.upload_id is not None:
+                    # Data of a deleted dataset are kept for jobs that repeat a training on them.
+                    repeats = submission.origin is not None or submission.investigates is not None
+                    uploads.pin(session, job.upload_id, deleted=repeats)
+                _insert(session.connection(), job)
+                if submission.copied is not None:
+                    _store_copied(session.connection(), job, submission.copied)
+                if submission.origin is not None:
+                    _take_over(session, job, submission.origin)
         for job, submission in zip(jobs, submissions, strict=True):
-            if job.upload_id is not None:
-                # Data of a deleted dataset are kept for jobs that repeat a training on them.
-                repeats = submission.origin is not None or submission.investigates is not None
-                uploads.pin(session, job.upload_id, deleted=repeats)
-            _insert(session.connection(), job)
-            if submission.copied is not None:
-                _store_copied(session.connection(), job, submission.copied)
-            if submission.origin is not None:
-                _take_over(session, job, submission.origin)
             _record_new(session, by, job, submission.origin)
         return answer, False
 
@@ -251,6 +258,10 @@ def _new_job(submission: Submission) -> Job:
         parent = origin.parent
         reproduction = {"of": parent.id, "result_digest": parent.result_digest, "match": None}
         reproduction["provenance"] = parent.provenance
+    investigation: dict[str, Any] | None = None
+    if submission.investigates is not None:
+        a, b = submission.investigates
+        investigation = {"a": a.id, "b": b.id, "found": None, "sentence": None}
     job = Job(
         id=submission.id or new_id("job"),
         owner=submission.owner,
@@ -262,7 +273,7 @@ def _new_job(submission: Submission) -> Job:
         resolved=resolved,
         spec_hash=resolved_hash(resolved),
         prefix_hash=resolved_prefix_hash(resolved) if submission.investigates is None else None,
-        investigation=_investigation(submission),
+        investigation=investigation,
         reused_epochs=0,
         reusable=True,
         parent_id=origin.parent.id if origin is not None else None,
@@ -287,6 +298,7 @@ def _new_job(submission: Submission) -> Job:
         upload_id=submission.upload_id,
         dataset_sha256=submission.dataset_sha256,
         size_bytes=start.size_bytes if start is not None else 0,
+        expected_bytes=submission.expected_bytes,
         last_seq=1,
     )
     if submission.copied is not None:
@@ -294,13 +306,6 @@ def _new_job(submission: Submission) -> Job:
             setattr(job, name, value)
         job.last_seq += submission.copied.event_count + 2
     return job
-
-
-def _investigation(submission: Submission) -> dict[str, Any] | None:
-    if submission.investigates is None:
-        return None
-    a, b = submission.investigates
-    return {"a": a.id, "b": b.id, "found": None, "sentence": None}
 
 
 def _insert(connection: Connection, job: Job) -> None:
@@ -369,14 +374,8 @@ def take_key(
 ) -> Idempotency | None:
     """Insert the key with its response, or return the row that exists already."""
     scope = job.owner or ""
-    row = {
-        "owner": scope,
-        "key": idempotency.key,
-        "fingerprint": idempotency.fingerprint,
-        "job_id": job.id,
-        "answer": answer,
-        "created_ms": job.created_ms,
-    }
+    row: dict[str, Any] = {"owner": scope, "key": idempotency.key, "fingerprint": idempotency.fingerprint}
+    row |= {"job_id": job.id, "answer": answer, "created_ms": job.created_ms}
     insertion = database.insert(Idempotency).on_conflict_do_nothing().returning(Idempotency.key)
     if session.connection().execute(insertion, row).first() is not None:
         return None

@@ -45,6 +45,7 @@ VARIABLES: Final = {
     "TAPELINE_OWNER_RUNNING": "maximum running jobs per owner (default: 0, no limit)",
     "TAPELINE_OWNER_UPLOADS": "maximum uploaded bytes per owner and day (default: 10737418240; 0: no limit)",
     "TAPELINE_OWNER_DATASETS": "maximum bytes of all datasets of an owner (default: 53687091200; 0: no limit)",
+    "TAPELINE_OWNER_ARTIFACTS": "maximum bytes of the files of all jobs of an owner (default: 0, no limit)",
     "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
     "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
     "TAPELINE_LEASE_S": "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
@@ -73,6 +74,7 @@ class Quotas:
     running: int = 0
     uploads: int = 10 * 1024**3
     datasets: int = 50 * 1024**3
+    artifacts: int = 0
     streams: int = 100
 
 

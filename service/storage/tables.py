@@ -46,7 +46,8 @@ _RUNNING = text("status = 'running'")
 _WITH_PARENT = text("parent_id IS NOT NULL")
 _IN_FOLD_GROUP = text("fold_group IS NOT NULL")
 _PINNED = text("upload_id IS NOT NULL")
-_OWNED_AND_QUEUED = text("owner IS NOT NULL AND status = 'queued'")
+_OWNED = text("owner IS NOT NULL")
+_QUOTA_COLUMNS = ("owner", "status", "size_bytes", "expected_bytes")
 _IN_SWEEP = text("sweep_id IS NOT NULL")
 _NOT_REMOVED = text("removed_ms IS NULL")
 _ENDED = text("finished_ms IS NOT NULL")
@@ -60,7 +61,8 @@ class Job(Base):
         Index("ix_jobs_leases", "lease_expires_ms", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("ix_jobs_created", "created_ms", "id"),
         Index("ix_jobs_owner", "owner", "created_ms", "id"),
-        Index("ix_jobs_quota", "owner", "status", sqlite_where=_OWNED_AND_QUEUED, postgresql_where=_OWNED_AND_QUEUED),
+        # A covering index for the sums of the quotas.
+        Index("ix_jobs_quota", *_QUOTA_COLUMNS, sqlite_where=_OWNED, postgresql_where=_OWNED),
         Index("ix_jobs_counts", "status", "kind"),  # a covering index for counts
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
@@ -154,6 +156,8 @@ class Job(Base):
     """Of the training data: set at submission or, for a folder of the operator, by the first worker."""
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     """Sum over the job's rows in ``artifacts``, so that lists need not read them."""
+    expected_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    """The most that its files were expected to take at a time, estimated at submission; 0: unknown."""
 
     created_ms: Mapped[int] = mapped_column(BigInteger)
     queued_ms: Mapped[int] = mapped_column(BigInteger)
@@ -161,14 +165,8 @@ class Job(Base):
     finished_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
-Index(
-    # Not a partial index: with bound parameters, the planner cannot see the state.
-    "ix_jobs_waiting",
-    Job.status,
-    Job.priority.desc(),
-    Job.queued_ms,
-    Job.id,
-)
+# Not a partial index: with bound parameters, the planner cannot see the state.
+Index("ix_jobs_waiting", Job.status, Job.priority.desc(), Job.queued_ms, Job.id)
 
 
 class JobTag(Base):

@@ -89,6 +89,7 @@ def submit(
                 owner=sweep.owner,
                 upload_id=sweep.data["upload_id"],
                 dataset_sha256=sweep.data["sha256"],
+                expected_bytes=costs.expected_bytes(resolved, shape),
                 placement=TrialPlacement(
                     sweep_id=sweep.id, trial=trial, hold_epoch=rungs[0] if len(rungs) > 1 else None
                 ),

@@ -113,11 +113,12 @@ def create_app(settings: Settings) -> Flask:
     quotas = Quotas(settings, database)
     specs = SpecChecks(database=database, datasets=repository)
     jobs = Jobs(
+        max_owner_bytes=settings.quotas.artifacts,
         verified_share=settings.verify_reused,
         database=database,
         artifacts=folder,
         specs=specs,
-        admit=lambda owner, count: quotas.new_jobs(owner, count),
+        admit=lambda owner, count, expected_bytes: quotas.new_jobs(owner, count, expected_bytes),
         wake_up=publisher.wake,
         represent=lambda job: job_detail(job).model_dump(mode="json"),
     )
@@ -125,7 +126,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         artifacts=folder,
         specs=specs,
-        admit=lambda owner, count: quotas.new_jobs(owner, count),
+        admit=lambda owner, count, expected_bytes: quotas.new_jobs(owner, count, expected_bytes),
         wake_up=publisher.wake,
         represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
     )
@@ -147,13 +148,18 @@ def create_app(settings: Settings) -> Flask:
         sweeps=sweeps,
         dataset_uploads=dataset_uploads,
         progress=ProgressBoard(settings.artifacts),
-        exports=Exports(database=database, artifacts=folder, make=exporting.make),
+        exports=Exports(database=database, artifacts=folder, make=exporting.make, at_most=settings.quotas.artifacts),
         drawings=Drawings(repository, database, folder),
         explorer=DatasetExplorer(repository),
         publisher=publisher,
         hub=Hub(database),
         all_jobs_stream=AllJobsStream(database),
-        metrics=metrics.Metrics(database, publisher=publisher, artifacts=settings.artifacts),
+        metrics=metrics.Metrics(
+            database,
+            publisher=publisher,
+            artifacts=settings.artifacts,
+            owner_limit_bytes=settings.quotas.artifacts if settings.keys_required else 0,
+        ),
     )
     request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)

@@ -8,6 +8,7 @@ in files (``PROMETHEUS_MULTIPROC_DIR``), so any of them can answer a scrape.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import threading
@@ -25,6 +26,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from service.jobs import leases
 from service.jobs.events import EventType, is_worker_lost
@@ -117,6 +119,7 @@ class Metrics:
     Args:
         publisher: checks the broker.
         artifacts: the folder whose disk is measured.
+        owner_limit_bytes: the quota of job files per owner; 0: no limit.
         late_ms: minimum age of counted events, in ms.
     """
 
@@ -126,13 +129,15 @@ class Metrics:
         *,
         publisher: Publisher | None = None,
         artifacts: Path | None = None,
+        owner_limit_bytes: int = 0,
         late_ms: int = _LATE_MS,
     ) -> None:
         self._database, self._publisher, self._artifacts = database, publisher, artifacts
+        self._owner_limit_bytes = owner_limit_bytes or math.inf
         self._late_ms = late_ms
         self._watermark = _Watermark()
         self._watermark_lock = threading.Lock()
-        self._sizes: tuple[float, list[tuple[str, int]]] | None = None
+        self._sizes: tuple[float, list[Metric]] | None = None
 
     def page(self) -> bytes:
         """All metrics in Prometheus's text format; without the database, only the counters of the processes."""
@@ -163,8 +168,25 @@ class Metrics:
         with self._database.read() as session:
             snapshot = statistics.now(session)
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
-                self._sizes = (time.monotonic(), list(statistics.artifact_bytes(session)))
-        return _families(snapshot, self._sizes[1])
+                self._sizes = (time.monotonic(), list(self._measure_sizes(session)))
+        return [*_families(snapshot), *self._sizes[1]]
+
+    def _measure_sizes(self, session: Session) -> Iterator[Metric]:
+        stored = GaugeMetricFamily(
+            "tapeline_artifact_bytes", "Bytes of stored files, up to a minute old.", labels=["kind"]
+        )
+        for kind, size in statistics.artifact_bytes(session):
+            stored.add_metric([kind], size)
+        yield stored
+        # Without names: every key may read the metrics.
+        yield GaugeMetricFamily(
+            "tapeline_largest_owner_artifact_bytes",
+            "Bytes of the files of the owner who stores most, up to a minute old.",
+            value=statistics.largest_owner_bytes(session),
+        )
+        yield GaugeMetricFamily(
+            "tapeline_owner_artifact_limit_bytes", "The quota of stored files per owner.", value=self._owner_limit_bytes
+        )
 
     def _broker(self) -> Iterator[Metric]:
         if self._publisher is None or not self._publisher.has_broker:
@@ -250,7 +272,7 @@ def _database_up(value: int) -> Metric:
     return GaugeMetricFamily("tapeline_database_up", "Whether the database responded during this scrape.", value=value)
 
 
-def _families(snapshot: ServiceSnapshot, sizes: list[tuple[str, int]]) -> list[Metric]:
+def _families(snapshot: ServiceSnapshot) -> list[Metric]:
     jobs = GaugeMetricFamily("tapeline_jobs", "Jobs by state and kind.", labels=["status", "kind"])
     for status, kind, count in snapshot.jobs:
         jobs.add_metric([status, kind], count)
@@ -271,7 +293,4 @@ def _families(snapshot: ServiceSnapshot, sizes: list[tuple[str, int]]) -> list[M
         busy.add_metric([worker.id], worker.running)
     alive = GaugeMetricFamily("tapeline_workers", "Workers with a heartbeat within the last minute.")
     alive.add_metric([], len(snapshot.workers))
-    stored = GaugeMetricFamily("tapeline_artifact_bytes", "Bytes of stored files, up to a minute old.", labels=["kind"])
-    for kind, size in sizes:
-        stored.add_metric([kind], size)
-    return [_database_up(1), jobs, wait, expired, alive, ages, slots, busy, stored]
+    return [_database_up(1), jobs, wait, expired, alive, ages, slots, busy]

@@ -1,4 +1,4 @@
-"""The invariants I1 to I10 that must hold after every fault, in one function."""
+"""The invariants I1 to I11 that must hold after every fault, in one function."""
 
 from __future__ import annotations
 
@@ -86,7 +86,11 @@ def check(
                 assert lookup.checkpoint(session, job, "latest").sha256 == reference.final_sha256, (
                     f"I6: {label}: weights"
                 )
-            for row in lookup.artifacts(session, job.id):
+            files = lookup.artifacts(session, job.id)
+            assert job.size_bytes == sum(row.size_bytes for row in files), (
+                f"I11: {label} counts other bytes than its rows"
+            )
+            for row in files:
                 data = (artifacts.root / row.path).read_bytes()  # I9: every row has its file
                 assert hashlib.sha256(data).hexdigest() == row.sha256, (
                     f"I9: {label}: {row.path} is not what was written"

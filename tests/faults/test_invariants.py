@@ -7,6 +7,7 @@ import pytest
 from service.jobs import actions, commits, events
 from service.jobs.events import EventType
 from service.jobs.request_bodies import JobPatch
+from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness
 
 pytestmark = pytest.mark.sqlite_by_default
@@ -26,4 +27,12 @@ def test_after_its_end_a_job_may_be_renamed_and_nothing_else(process: InProcessH
     with process.database.write() as session:
         events.append(session, job_id, [(EventType.METRICS, {"epoch": 1})])
     with pytest.raises(AssertionError, match=r"I3: .* continues after its end"):
+        process.check(None)
+
+
+def test_a_size_that_differs_from_the_rows_is_noticed(process: InProcessHarness) -> None:
+    job_id = end(process)
+    with process.database.write() as session:
+        session.get_one(Job, job_id).size_bytes += 1
+    with pytest.raises(AssertionError, match="I11: "):
         process.check(None)

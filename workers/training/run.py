@@ -18,7 +18,7 @@ from service.datasets.errors import DatasetError, DatasetUnavailable
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import JobNotFound, LeaseLost
+from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded
 from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
 from service.runtime.failpoints import reach
@@ -79,7 +79,7 @@ def train(
         under one memory limit, so its child is not used again).
     """
     meter = meter or OwnMeter(claim)
-    lease = LeaseSession(database, claim, timeout_s=claim.lease_s)
+    lease = LeaseSession(database, claim, timeout_s=claim.lease_s, max_owner_bytes=settings.quotas.artifacts)
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
@@ -134,6 +134,9 @@ def train(
     except _InitialCheckpointLost as error:
         hint = "fork the parent again, or restore the file and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
+    except StorageQuotaExceeded as error:
+        hint = "delete jobs, or ask the operator for a higher limit, then retry: the last checkpoint is kept"
+        return fail({"code": ErrorCode.STORAGE_QUOTA, "message": str(error), "hint": hint})
     except MemoryError as error:
         limits.lift_memory_limit()
         hint = "use smaller networks or batches, or give the worker more memory"

@@ -95,3 +95,9 @@ def artifact_bytes(session: Session) -> Sequence[tuple[str, int]]:
     """The size of all files by kind. It reads all their rows, so call it rarely."""
     query = select(Artifact.kind, func.sum(Artifact.size_bytes)).group_by(Artifact.kind)
     return [(kind, int(size)) for kind, size in session.execute(query)]
+
+
+def largest_owner_bytes(session: Session) -> int:
+    """The size of the files of the owner who has most, by a covering index; 0 if no job has an owner."""
+    sums = select(func.sum(Job.size_bytes).label("size")).where(Job.owner.is_not(None)).group_by(Job.owner).subquery()
+    return int(session.scalar(select(func.max(sums.c.size))) or 0)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from service.access import storage_quota
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Usage
@@ -51,14 +52,24 @@ def copy(database: Database, claim: Claim, source: Source, artifacts: ArtifactSt
 
 
 def store(
-    database: Database, claim: Claim, copied: Copied, *, used: Usage, then: Callable[[Session, Job], None]
+    database: Database,
+    claim: Claim,
+    copied: Copied,
+    *,
+    used: Usage,
+    at_most: int = 0,
+    then: Callable[[Session, Job], None],
 ) -> Outcome:
     """Store the reused data; a whole result ends the job.
 
     Args:
+        at_most: as for ``commit_epoch``.
         then: further writes of a transaction in which a job pauses or ends.
+
+    Raises:
+        StorageQuotaExceeded: the files exceed the limit; nothing is stored.
     """
-    with database.write() as session:
+    with database.write() as session, storage_quota.limit_growth_of_job(session, claim.job_id, at_most):
         job = leases.guard(session, claim, **leases.usage_values(used))
         if job.reused_from is not None:  # done before, in a transaction whose response was lost
             return Outcome.GOES_ON

@@ -189,7 +189,10 @@ KINDS: Final[dict[str, ProblemKind]] = {
         422, "The idempotency key was used with another body.", "Use a new `Idempotency-Key` for a new request."
     ),
     "quota_exceeded": ProblemKind(
-        429, "The owner's quota is exhausted.", "`GET /limits` shows the quotas; `Retry-After` says when to try again."
+        429,
+        "The owner's quota is exhausted.",
+        "`GET /limits` shows the quotas; `detail` names the exhausted one and the remedy. `Retry-After` says when to "
+        "try again.",
     ),
     "rate_limited": ProblemKind(429, "Too many requests.", "Wait for the number of seconds in `Retry-After`."),
     "internal": ProblemKind(500, "Internal error.", "The service's log has the details under this `request_id`."),

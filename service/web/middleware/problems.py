@@ -33,6 +33,7 @@ from service.errors import (
     NoSpaceLeft,
     SpecError,
     StorageFull,
+    StorageQuotaExceeded,
     SweepNotFound,
     TrialNotFound,
     UnusableParameter,
@@ -45,7 +46,8 @@ from service.storage.artifacts import ArtifactDamaged
 from service.web.middleware.problem_kinds import KINDS
 
 _log = structlog.get_logger("tapeline.web")
-
+STORAGE_WAIT_S: Final = 60
+"""``Retry-After`` of a refusal because of stored files: clients do not wait this long, but report it at once."""
 
 _BY_STATUS: Final = {
     400: "bad_request",
@@ -206,6 +208,12 @@ def register(app: Flask) -> None:
     def _(error: StorageFull) -> Response:
         _log.error("an upload could not be stored", error=error.reason)
         return answer("storage_full", str(error))
+
+    @app.errorhandler(StorageQuotaExceeded)
+    def _(error: StorageQuotaExceeded) -> Response:
+        detail = f"{error}; delete jobs, or ask the operator for a higher limit"
+        wait = {"Retry-After": str(STORAGE_WAIT_S)}
+        return answer("quota_exceeded", detail, headers=wait, retry_after_s=STORAGE_WAIT_S)
 
     @app.errorhandler(UploadInUse)
     def _(error: UploadInUse) -> Response:

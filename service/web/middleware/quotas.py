@@ -20,11 +20,13 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 
+from service.access import storage_quota
+from service.access.storage_quota import StoredBytes
 from service.application.ports import AdmissionRefused
 from service.jobs.queries import queue
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.web.middleware.problems import Problem
+from service.web.middleware.problems import STORAGE_WAIT_S, Problem
 
 GUESSES: Final = 60
 """Wrong keys per address and minute."""
@@ -35,10 +37,14 @@ _REDIS_TIMEOUT_S: Final = 0.25
 _REDIS_RETRY_S: Final = 10.0
 """How long Redis is not used after a failure."""
 _COUNT_TTL_S: Final = 1.0
-"""How long a count of queued jobs is cached: counting them for each submission would take longer than storing one."""
+"""How long the counts of an owner's jobs and bytes are cached: counting for each submission would take longer than
+storing a job."""
 
 _log = structlog.get_logger("tapeline.web.quotas")
 _REMEDY: Final = "wait until jobs start, cancel some, or ask the operator for a higher limit"
+_STORAGE_REMEDY: Final = (
+    "delete jobs, keep fewer checkpoints (`checkpoint.keep_last`), or ask the operator for a higher limit"
+)
 
 
 class QuotaExceeded(Problem):
@@ -48,13 +54,17 @@ class QuotaExceeded(Problem):
         super().__init__(code, detail, headers={"Retry-After": str(wait_s)}, retry_after_s=wait_s)
 
 
-class TooManyQueued(QuotaExceeded, AdmissionRefused):
-    """The owner has the maximum number of queued jobs."""
+class NotAdmitted(QuotaExceeded, AdmissionRefused):
+    """The owner may not have these further jobs now."""
 
 
 @dataclass(slots=True)
-class _QueuedCount:
-    count: int
+class _Counts:
+    """What an owner has, with the jobs that were admitted since ``counted_at``."""
+
+    queued: int
+    stored: int
+    expected: int
     counted_at: float
 
 
@@ -71,7 +81,7 @@ class Quotas:
         self._sign_ins = RateLimitItemPerMinute(SIGN_INS)
         self._lock = threading.Lock()
         self._streams: Counter[str] = Counter()
-        self._queued: dict[str, _QueuedCount] = {}
+        self._counts: dict[str, _Counts] = {}
 
     def request(self, owner: str) -> None:
         """Count a request.
@@ -132,31 +142,52 @@ class Quotas:
         """Count a wrong key."""
         self._meter.spend(self._guesses, "guess", address)
 
-    def new_jobs(self, owner: str | None, count: int) -> None:
-        """Check the quota of queued jobs, and count ``count`` more. Several processes can exceed the quota slightly.
+    def new_jobs(self, owner: str | None, count: int, expected_bytes: int) -> None:
+        """Check the quotas of queued jobs and of stored files, and count these jobs. Several processes can exceed the
+        quotas slightly; workers enforce that of stored files.
+
+        Args:
+            expected_bytes: the most that the files of the jobs together are expected to take.
 
         Raises:
-            TooManyQueued: the quota is exhausted.
+            NotAdmitted: a quota is exhausted.
         """
-        limit = self.limits.queued
-        if owner is None or not limit:
+        if owner is None or not (self.limits.queued or self.limits.artifacts):
             return
+        counts = self._count(owner)
         with self._lock:
-            queued = self._queued.get(owner)
-        if queued is None or time.monotonic() - queued.counted_at > _COUNT_TTL_S:
-            started = time.monotonic()
-            with self._database.read() as session:
-                queued = _QueuedCount(queue.count_waiting(session, owner, at_most=limit), started)
-            with self._lock:
-                self._queued[owner] = queued
-        if queued.count >= limit:
-            detail = f"{owner} has {queued.count} queued jobs, the limit of TAPELINE_OWNER_QUEUED; {_REMEDY}"
-            raise TooManyQueued("quota_exceeded", detail, 10)
-        if queued.count + count > limit:
-            detail = f"{owner} has {queued.count} queued jobs; {count} more would exceed the quota of {limit}"
+            self._check(owner, counts, count, expected_bytes)
+            counts.queued += count
+            counts.expected += expected_bytes
+
+    def _check(self, owner: str, counts: _Counts, count: int, expected_bytes: int) -> None:
+        limits = self.limits
+        if limits.queued and counts.queued >= limits.queued:
+            detail = f"{owner} has {counts.queued} queued jobs, the limit of TAPELINE_OWNER_QUEUED; {_REMEDY}"
+            raise NotAdmitted("quota_exceeded", detail, 10)
+        if limits.queued and counts.queued + count > limits.queued:
+            detail = f"{owner} has {counts.queued} queued jobs; {count} more would exceed the quota of {limits.queued}"
             detail += f" (TAPELINE_OWNER_QUEUED); {_REMEDY}"
-            raise TooManyQueued("quota_exceeded", detail, 10)
-        queued.count += count
+            raise NotAdmitted("quota_exceeded", detail, 10)
+        if limits.artifacts and expected_bytes and counts.stored + counts.expected + expected_bytes > limits.artifacts:
+            detail = f"the files of {owner}'s jobs take {counts.stored:,} of {limits.artifacts:,} bytes, "
+            detail += f"those of unfinished jobs may take {counts.expected:,} more, and this needs {expected_bytes:,} "
+            detail += f"(TAPELINE_OWNER_ARTIFACTS); {_STORAGE_REMEDY}"
+            raise NotAdmitted("quota_exceeded", detail, STORAGE_WAIT_S)
+
+    def _count(self, owner: str) -> _Counts:
+        with self._lock:
+            cached = self._counts.get(owner)
+        if cached is not None and time.monotonic() - cached.counted_at <= _COUNT_TTL_S:
+            return cached
+        limits, started = self.limits, time.monotonic()
+        with self._database.read() as session:
+            queued = queue.count_waiting(session, owner, at_most=limits.queued) if limits.queued else 0
+            files = storage_quota.read(session, owner) if limits.artifacts else StoredBytes(stored=0, expected=0)
+        with self._lock:
+            if self._counts.get(owner) is cached:  # otherwise, another thread has counted, and may have admitted jobs
+                self._counts[owner] = _Counts(queued, files.stored, files.expected, started)
+            return self._counts[owner]
 
     def stream(self, owner: str | None) -> Callable[[], None]:
         """Count an open stream; call the returned function when it is closed.

@@ -75,11 +75,15 @@ class UsageItem(Answer):
     jobs: dict[Status, int] = Field(description="Jobs by status; a status without jobs is left out.")
     stopped_by_sweep: int = Field(description="Cancelled jobs that their sweeps stopped.")
     cpu_seconds: float = Field(description="CPU time of all jobs, as far as measured.")
-    artifact_bytes: int = Field(description="Checkpoints and samples.")
+    artifact_bytes: int = Field(description="Files of jobs: checkpoints, samples and exports.")
+    expected_bytes: int = Field(description="Further bytes that the files of unfinished jobs may take.")
     dataset_bytes: int = Field(description="Uploaded datasets.")
     keys: int = Field(description="Keys that are not revoked.")
     requests_left: int | None = Field(description="Requests left in this minute; null: no limit.")
     upload_bytes_left: int | None = Field(description="Bytes that may still be uploaded today; null: no limit.")
+    artifact_bytes_left: int | None = Field(
+        description="Bytes that the files of new jobs may be expected to take; null: no limit."
+    )
 
 
 class UsageList(Answer):
@@ -169,9 +173,14 @@ def session_item(caller: Identity | None) -> SessionItem:
     return SessionItem.represent(caller)
 
 
-def usage_item(item: Usage, *, requests_left: int | None, upload_bytes_left: int | None) -> UsageItem:
+def usage_item(
+    item: Usage, *, requests_left: int | None, upload_bytes_left: int | None, artifact_bytes_left: int | None
+) -> UsageItem:
     """One owner's usage."""
-    cpu_seconds = round(item.cpu_seconds, 1)
     return UsageItem.represent(
-        item, cpu_seconds=cpu_seconds, requests_left=requests_left, upload_bytes_left=upload_bytes_left
+        item,
+        cpu_seconds=round(item.cpu_seconds, 1),
+        requests_left=requests_left,
+        upload_bytes_left=upload_bytes_left,
+        artifact_bytes_left=artifact_bytes_left,
     )

@@ -124,6 +124,7 @@ class OwnerLimits(Answer):
     running_jobs: int | None
     upload_bytes_per_day: int | None
     dataset_bytes: int | None = Field(description="Total stored size of the owner's datasets.")
+    artifact_bytes: int | None = Field(description="Total size of the files of all jobs of the owner.")
     streams: int | None = Field(description="Simultaneously open streams per web process.")
 
     @classmethod
@@ -135,6 +136,7 @@ class OwnerLimits(Answer):
             running_jobs=quotas.running or None,
             upload_bytes_per_day=quotas.uploads or None,
             dataset_bytes=quotas.datasets or None,
+            artifact_bytes=quotas.artifacts or None,
             streams=quotas.streams or None,
         )
 

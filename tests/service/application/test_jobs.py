@@ -49,7 +49,7 @@ class Application:
             wake_up=self.wake_ups.append,
         )
 
-    def _admit(self, owner: str | None, count: int) -> None:
+    def _admit(self, owner: str | None, count: int, expected_bytes: int) -> None:
         if self.admissions_left < count:
             raise AdmissionRefused(owner)
         self.admissions_left -= count

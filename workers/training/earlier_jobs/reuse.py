@@ -9,7 +9,7 @@ from typing import Any, Final
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, checkpoint
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import LeaseLost
+from service.errors import LeaseLost, StorageQuotaExceeded
 from service.jobs import commits
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source, is_verified
@@ -54,7 +54,7 @@ def take_over(
         outcome = run.lease.take_over(copied, used=run.meter.total())
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
-    except LeaseLost:
+    except (LeaseLost, StorageQuotaExceeded):
         run.discard(file.path for file in copied.files)
         raise
     reach("reused")

@@ -19,7 +19,7 @@ import numpy as np
 from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import LeaseLost
+from service.errors import LeaseLost, StorageQuotaExceeded
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
 from service.pictures import grids
@@ -96,7 +96,8 @@ def take_snapshot(
 
 
 def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
-    """Write the epoch's files, then commit its row. If the lease is lost, the files are removed."""
+    """Write the epoch's files, then commit its row. If the lease is lost, or the files do not fit into the quota of the
+    owner, they are removed."""
     epoch = snapshot.record.epoch
     contents: dict[ArtifactKind, bytes] = {}
     if snapshot.checkpoint is not None:
@@ -110,7 +111,7 @@ def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
         orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
-    except LeaseLost:
+    except (LeaseLost, StorageQuotaExceeded):
         run.discard(file.path for file in files)
         raise
     reach("epoch_committed", epoch)

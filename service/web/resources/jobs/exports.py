@@ -41,6 +41,7 @@ TAG: Final = "Files"
         "dataset_changed",
         "extra_missing",
         "storage_full",
+        "quota_exceeded",
     ),
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:

@@ -35,9 +35,11 @@ def list_usage() -> UsageList:
 def _item(item: Usage) -> UsageItem:
     quotas = services().quotas
     if item.owner is None or not services().settings.keys_required:
-        return usage_item(item, requests_left=None, upload_bytes_left=None)
+        return usage_item(item, requests_left=None, upload_bytes_left=None, artifact_bytes_left=None)
+    limit = quotas.limits.artifacts
     return usage_item(
         item,
         requests_left=quotas.requests_left(item.owner),
         upload_bytes_left=quotas.upload_bytes_left(item.owner),
+        artifact_bytes_left=max(0, limit - item.artifact_bytes - item.expected_bytes) if limit else None,
     )

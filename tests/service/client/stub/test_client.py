@@ -181,6 +181,14 @@ def test_the_command_line_reports_why_it_waits_and_the_remedy_when_it_gives_up(s
     assert result.stdout == ""
 
 
+def test_a_refusal_because_of_stored_files_is_reported_at_once_with_the_remedy(server: StubServer) -> None:
+    detail = "the files of ann's jobs take 9 of 9 bytes (TAPELINE_OWNER_ARTIFACTS); delete jobs"
+    server.responses = [response({"code": "quota_exceeded", "detail": detail}, 429, Retry_After="60")]
+    result = CliRunner().invoke(main, ["--server", server.url, "train", "-"], input='{"kind": "classifier"}')
+    assert (result.exit_code, len(server.requests)) == (1, 1)
+    assert f"{detail}; delete a job with: tapeline delete JOB" in " ".join(result.stderr.split())
+
+
 def test_a_retry_after_of_an_hour_is_not_waited_for(server: StubServer, client: Client) -> None:
     server.responses = [response({"code": "too_many_requests", "detail": "later"}, 429, Retry_After="3600")]
     with pytest.raises(ApiError, match="later"):

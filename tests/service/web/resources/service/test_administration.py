@@ -292,6 +292,8 @@ def test_usage_without_keys_covers_all_jobs(client: FlaskClient, submit: Submit)
     submit(client)
     [item] = client.get("/usage").json["data"]
     assert (item["owner"], item["jobs"], item["requests_left"]) == (None, {"queued": 1}, None)
+    assert item["artifact_bytes_left"] is None
+    assert item["expected_bytes"] > 0
 
 
 @pytest.mark.sqlite_by_default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -73,6 +74,25 @@ def test_events_are_counted_once(
     assert (
         value(read(Metrics(metrics._database).page().decode()), "tapeline_artifact_bytes", kind="checkpoint") == 20_000
     )
+
+
+def test_the_owner_who_stores_most_is_shown_beside_the_quota_but_not_named(
+    make_app: Callable[..., Flask], make_worker: Callable[[Flask], SimulatedWorker], migrated_url: str
+) -> None:
+    app = make_app(migrated_url)
+    database, worker = app.extensions[EXTENSION].database, make_worker(app)
+    for owner, size in (("ann", 3000), ("bob", 5000), ("ann", 1000)):
+        job_id = app.test_client().post("/jobs", json={"kind": "classifier"}).json["id"]
+        worker.claim()
+        worker.commit_epoch(1, checkpoint=bytes(size), sample=b"x")
+        with database.write() as session:
+            session.get_one(Job, job_id).owner = owner
+    page = Metrics(database, owner_limit_bytes=9000).page().decode()
+    assert value(read(page), "tapeline_largest_owner_artifact_bytes") == 5001
+    assert value(read(page), "tapeline_owner_artifact_limit_bytes") == 9000
+    assert "bob" not in page
+    unlimited = read(Metrics(database).page().decode())
+    assert value(unlimited, "tapeline_owner_artifact_limit_bytes") == math.inf
 
 
 def test_metrics_show_lost_workers_and_the_longest_wait(

@@ -1,0 +1,125 @@
+"""A job whose files do not fit into the quota of its owner fails, keeps what it has, and continues after a retry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from service.access import storage_quota
+from service.jobs import actions
+from service.jobs.commits import EpochRecord
+from service.jobs.leases import Claim
+from service.runtime.settings import Quotas
+from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Shape
+from service.spec.validation import read_resolved
+from service.states import Action, Status
+from service.storage.tables import Job
+from tests.faults.conftest import InProcessHarness, NoSupervisor
+from tests.faults.harness import FEW
+from tests.faults.reproducibility.results import result
+from workers.lease_session import LeaseSession
+from workers.training import limits, run
+
+KEEPS_ALL: dict[str, Any] = {"checkpoint": {"keep_last": 9}, "reuse": "never"}
+
+
+def submit(process: InProcessHarness, **spec: Any) -> str:
+    job_id = process.submit(**KEEPS_ALL | spec)
+    with process.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(owner="ann"))
+    return job_id
+
+
+def train(process: InProcessHarness, quota: int, held: Claim | None = None) -> str:
+    settings = replace(process.workers.settings, quotas=Quotas(artifacts=quota))
+    try:
+        return run.train(settings, process.database, held or process.claim(), NoSupervisor())
+    finally:
+        limits.lift_memory_limit()
+
+
+def stored(process: InProcessHarness) -> int:
+    with process.database.read() as session:
+        return storage_quota.read(session, "ann").stored
+
+
+def test_a_job_stops_at_the_quota_and_continues_after_space_was_freed(process: InProcessHarness) -> None:
+    first = submit(process)
+    assert train(process, 0) == "succeeded"
+    undisturbed = process.workers.job(first)
+    expected = result(process, undisturbed)
+    quota = stored(process) + undisturbed.size_bytes // 2  # room for one of three epochs
+    second = submit(process)
+    assert train(process, quota) == "failed"
+    job = process.workers.job(second)
+    assert (job.status, job.epoch) == (Status.FAILED, 1)
+    assert job.error is not None
+    assert job.error["code"] == "storage_quota"
+    assert f"of {quota:,} bytes (TAPELINE_OWNER_ARTIFACTS)" in job.error["message"]
+    assert "the last checkpoint is kept" in job.error["hint"]
+    assert Action.RETRY in actions.actions_of(job)
+    assert stored(process) <= quota
+    process.check(None)  # no file without a row is left
+    actions.retry(process.database, second)
+    assert train(process, quota) == "failed", "nothing was freed"
+    assert process.workers.job(second).epoch == 1
+    actions.remove(process.database, first)
+    process.artifacts.remove_job(first)
+    process.accepted.remove(first)
+    actions.retry(process.database, second)
+    assert train(process, quota) == "succeeded"
+    job = process.workers.job(second)
+    assert result(process, job) == expected, "the same bits as an undisturbed job"
+    process.check(None)
+
+
+@pytest.mark.sqlite_by_default
+def test_the_files_of_a_reused_result_count_and_are_removed_if_they_do_not_fit(process: InProcessHarness) -> None:
+    submit(process)
+    assert train(process, 0) == "succeeded"
+    quota = stored(process)
+    second = submit(process, reuse="exact")
+    assert train(process, quota) == "failed"
+    job = process.workers.job(second)
+    assert ((job.error or {})["code"], job.size_bytes, job.epoch) == ("storage_quota", 0, 0)
+    process.check(None)
+    actions.retry(process.database, second)
+    assert train(process, 2 * quota) == "succeeded"
+    job = process.workers.job(second)
+    assert (job.reused_epochs, stored(process)) == (3, 2 * quota)
+
+
+@pytest.mark.sqlite_by_default
+def test_a_held_job_that_does_not_fit_fails_instead_of_waiting_for_its_sweep(process: InProcessHarness) -> None:
+    job_id = submit(process)
+    with process.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(hold_epoch=1))
+    assert train(process, 1) == "failed"
+    job = process.workers.job(job_id)
+    assert ((job.error or {})["code"], job.epoch, job.size_bytes) == ("storage_quota", 0, 0)
+    process.check(None)
+
+
+@pytest.mark.sqlite_by_default
+@pytest.mark.parametrize("checkpoint", [{}, {"keep_last": 1}, {"keep_last": 9}], ids=["default", "few", "all"])
+def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, int]
+) -> None:
+    commit_epoch, sizes = LeaseSession.commit_epoch, list[int]()
+
+    def observed(lease: LeaseSession, record: EpochRecord, *, keep_last: int) -> list[str]:
+        orphans = commit_epoch(lease, record, keep_last=keep_last)
+        sizes.append(stored(process))
+        return orphans
+
+    monkeypatch.setattr(LeaseSession, "commit_epoch", observed)
+    job_id = submit(process, checkpoint=checkpoint, epochs=6)
+    assert train(process, 0) == "succeeded"
+    spec = read_resolved(process.workers.job(job_id).resolved)
+    expected = costs.expected_bytes(spec, Shape(rows=28, columns=28, classes=10, train_count=FEW))
+    assert len(sizes) == 6
+    assert expected / 3 < max(sizes) <= expected
