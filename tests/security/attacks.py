@@ -47,6 +47,8 @@ TRAINED_SPEC: Final = {
     "samples": {"count": 1},
 }
 SMALL_SPEC: Final = json.dumps({"kind": "classifier"}).encode()
+OTHER_KEY: Final = "of-an-owner-who-attacks-nobody"
+STORAGE_QUOTA: Final = 64_000_000
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Attack:
     job_id: str
     outcomes: Counter[str] = field(default_factory=Counter)
     note: str = ""
+    succeeded: bool = False
+    """Whether the attacker got what the service must refuse."""
 
     def send(
         self,
@@ -191,6 +195,26 @@ def slow_bodies(attack: Attack) -> None:
         time.sleep(ATTACK_DURATION_S)
 
 
+def much_storage(attack: Attack) -> None:
+    """jobs that keep every checkpoint, 8 clients, with a quota of 64 MB of files per owner, until all have ended"""
+    spec = {"kind": "classifier", "epochs": 8, "checkpoint": {"keep_last": 8}, "samples": {"count": 1}}
+    body = json.dumps(spec | {"reuse": "never"}).encode()
+    attack.repeat(8, lambda: attack.send("POST", "/jobs", body, reuse=None))
+
+    as_other = {"Authorization": f"Bearer {OTHER_KEY}", "Content-Type": "application/json"}
+    other = attack.service.http.post("/jobs", content=SMALL_SPEC, headers=as_other)
+
+    def usage() -> list[dict[str, Any]]:
+        return list(attack.service.http.get("/usage").json()["data"])
+
+    wait_until(
+        lambda: not any(item["expected_bytes"] for item in usage()), "the end of all jobs", timeout_s=600, pause_s=0.5
+    )
+    stored = max(item["artifact_bytes"] for item in usage())
+    attack.succeeded = stored > STORAGE_QUOTA or other.status_code != 201
+    attack.note = f"{stored / 1e6:.0f} MB stored; a job of another owner: {other.status_code}"
+
+
 ATTACKS: Final[Mapping[str, Callable[[Attack], None]]] = {
     attack.__name__: attack
     for attack in (
@@ -201,6 +225,7 @@ ATTACKS: Final[Mapping[str, Callable[[Attack], None]]] = {
         broker_errors,
         idle_connections,
         slow_bodies,
+        much_storage,
     )
 }
 
@@ -256,14 +281,17 @@ def peak_mb(service: ServiceUnderTest) -> float:
 
 def measure(launcher: ServiceLauncher, name: str) -> dict[str, Any]:
     """Run one attack on a new service."""
-    environ = {"TAPELINE_AUTH": "keys", "TAPELINE_API_KEYS": KEY}
+    environ = {"TAPELINE_AUTH": "keys", "TAPELINE_API_KEYS": f"{KEY},{OTHER_KEY}"}
     limits = {f"TAPELINE_OWNER_{what}": "0" for what in ("REQUESTS", "QUEUED", "RUNNING")}
+    if name == "much_storage":
+        limits["TAPELINE_OWNER_ARTIFACTS"] = str(STORAGE_QUOTA)
     with launcher.open("sqlite", **environ, **limits) as service:
         service.http.headers["Authorization"] = f"Bearer {KEY}"
         service.serve(descriptors=1024 if name == "idle_connections" else None)
         job_id = ""
-        if name == "two_headers":
+        if name in ("two_headers", "much_storage"):
             service.work()
+        if name == "two_headers":
             job_id = service.submit(**TRAINED_SPEC)
             service.wait_until_ended(job_id)
             body = {"images": [np.zeros((28, 28)).tolist()]}
@@ -280,6 +308,7 @@ def measure(launcher: ServiceLauncher, name: str) -> dict[str, Any]:
             "attack": ATTACKS[name].__doc__,
             "answers": ", ".join(f"{count} x {what}" for what, count in attack.outcomes.most_common()),
             "note": attack.note,
+            "succeeded": attack.succeeded,
             "before_mb": before,
             "peak_mb": peak_mb(service),
             "p99_ms": 1000 * float(np.percentile(times, 99, method="higher")),
@@ -295,7 +324,8 @@ def table_row(row: Mapping[str, Any]) -> str:
     def format_value(value: float, limit: float) -> str:
         return f"{value:.0f}" if value < limit else f"**{value:.0f}**"
 
-    answers = "; ".join(filter(None, (row["answers"], row["note"])))
+    note = f"**{row['note']}**" if row["succeeded"] else row["note"]
+    answers = "; ".join(filter(None, (row["answers"], note)))
     peak, p99 = format_value(row["peak_mb"], MAX_PEAK_MB), format_value(row["p99_ms"], MAX_P99_MS)
     return (
         f"| {row['attack']} | {answers or '-'} | {row['before_mb']:.0f} | {peak} | {p99} | {row['max_ms']:.0f} "
@@ -318,7 +348,7 @@ def main() -> int:
         launcher = ServiceLauncher(Path(folder), None)
         for name in options.attacks or ATTACKS:
             row = measure(launcher, name)
-            missed = missed or row["peak_mb"] >= MAX_PEAK_MB or row["p99_ms"] >= MAX_P99_MS
+            missed = missed or row["peak_mb"] >= MAX_PEAK_MB or row["p99_ms"] >= MAX_P99_MS or row["succeeded"]
             sys.stdout.write(table_row(row) + "\n")
             sys.stdout.flush()
         launcher.close()
