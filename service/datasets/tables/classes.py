@@ -17,7 +17,6 @@ from service.datasets.importer import MAX_LABEL, UploadRefused
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import MAX_NAME
 from service.datasets.tables.values import is_number, number
-from service.wording import counted
 
 MAX_TEXTS: Final = 100_000
 """Maximum number of distinct target values that are tracked, for error messages."""
@@ -116,7 +115,7 @@ def check_quantity(column: str, counts: Sequence[int]) -> None:
     if len(counts) <= 2 or (len(counts) <= _MAX_NUMBERS and median >= _MIN_ROWS):
         return
     count_text = f"more than {MAX_TEXTS:,}" if len(counts) > MAX_TEXTS else f"{len(counts):,}"
-    per_number = counted(median if median % 1 else int(median), "row")
+    per_number = "1 row" if median == 1 else f"{median:g} rows"
     found = f"column {column!r} has {count_text} different numbers, with {per_number} each in the median"
     advice = (
         "Name the column that holds the class as target; if these numbers are classes, set the type of the column: "
