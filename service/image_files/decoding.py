@@ -13,6 +13,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin
 
 from service.image_files.bit_depth import convert_to_8_bits
 from service.image_files.kinds import SIGNATURE_BYTES, unreadable_reason
+from service.image_files.scans import SIGNATURE, refusal
 from service.image_files.sizes import Size
 from service.spec.prediction_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
@@ -47,12 +48,18 @@ class UnreadableImage(ValueError):
 
 @contextmanager
 def open_image(file: IO[bytes]) -> Iterator[Image.Image]:
-    """Open an image: reads the header, but no pixels.
+    """Open an image: reads the header, but no pixels. Of a JPEG, the scans are counted.
 
     Raises:
-        UnreadableImage: not an image, damaged, or too large; also if the block fails on damaged pixels.
+        UnreadableImage: not an image, damaged, too large, or in too many scans; also if the block fails on damaged
+            pixels.
     """
     try:
+        is_jpeg = file.read(len(SIGNATURE)) == SIGNATURE
+        file.seek(0)
+        if is_jpeg and (reason := refusal(file.read())):
+            raise UnreadableImage(reason)
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged metadata; the number of pixels is limited here
             with _identify(file) as image:

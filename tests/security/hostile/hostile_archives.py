@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.security.hostile.hostile_files import patch_directory_entry
 from tests.security.hostile.image_archives import GOOD, PNG, Hostile, image, special_entry, tarred, with_file, zipped
+from tests.security.slow_inputs import zip_of_jpegs
 
 
 def hostile() -> Iterator[Hostile]:
@@ -286,6 +287,9 @@ def _bombs() -> Iterator[Hostile]:
     yield Hostile(
         title="gzip of 400,000 empty members", data=gzip.compress(b"") * 400_000, mentions=("damaged archive", "again")
     )
+    many_scans = zip_of_jpegs(20_000)
+    mentions = ("a/1.jpg", "more than 100 scans", "on_bad=skip")
+    yield Hostile(title="zip with 20,000 scans", data=many_scans, mentions=mentions, fields={"size": "12"}, seconds=2)
     single = zipped({"a/0.bmp": zeros[: 2**20]}, method=deflated)
     at, end = single.index(b"PK\x01\x02"), single.index(b"PK\x05\x06")
     directory = b"".join(single[at:end].replace(b"a/0.bmp", b"a/%d.bmp" % (number % 10)) for number in range(300))

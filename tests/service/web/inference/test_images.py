@@ -11,6 +11,7 @@ import numpy as np
 from flask.testing import FlaskClient
 
 from service.datasets.cache import Dataset
+from tests.security.slow_inputs import jpeg
 from tests.service.web.inference.networks import CLASSIFIERS, png, pointers, post
 
 
@@ -77,6 +78,14 @@ def test_every_unreadable_image_is_named(client: FlaskClient, classifier: str) -
     assert [fault["pointer"] for fault in problem["errors"]] == [f"#/images/{n + 1}" for n in range(len(UNREADABLE))]
     for fault, (_, message) in zip(problem["errors"], UNREADABLE, strict=True):
         assert message in fault["detail"]
+
+
+def test_a_jpeg_of_many_scans_is_not_decoded(client: FlaskClient, classifier: str) -> None:
+    images = [base64.b64encode(jpeg(count, side=28)).decode() for count in (100, 101, 4500)]
+    problem = post(client, classifier, "predict", 422, images=images)
+    details = {fault["pointer"]: fault["detail"] for fault in problem["errors"]}
+    detail = "has more than 100 scans; save it again, as a JPEG that is not progressive"
+    assert details == {"#/images/1": detail, "#/images/2": detail}
 
 
 def test_a_decompression_bomb_is_not_decompressed(client: FlaskClient, classifier: str) -> None:
