@@ -11,6 +11,7 @@ import codecs
 import csv
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,8 @@ _LINE_END: Final = re.compile(r"\r?\n|\r")
 _SAMPLED_ROWS: Final = 100
 _SAMPLED_CHARACTERS: Final = 2**16
 _HEAD_BYTES: Final = 4 * _SAMPLED_CHARACTERS
+_HEAD_LINES: Final = 2
+"""Lines above the rows: the delimiter and the header."""
 _GZIP: Final = b"\x1f\x8b"
 _BOMS: Final = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -58,6 +61,7 @@ class DelimitedFile:
 
     Attributes:
         encoding: Python's name; for an 8-bit file without a byte order mark, ``check`` determines it.
+        max_rows: maximum number of rows.
         ends_in_cr: whether lines end with CR only, as on early Macintosh computers.
         skipped_lines: 1 if the first line states the delimiter, as in ``sep=;``, else 0.
         header: the fields of the first row; those without a name are called ``column_5``, after their position.
@@ -67,6 +71,7 @@ class DelimitedFile:
 
     path: Path
     max_bytes: int
+    max_rows: int
     is_gzipped: bool
     encoding: str
     ends_in_cr: bool
@@ -108,7 +113,7 @@ class DelimitedFile:
         """Read all bytes; returns the file with its final encoding.
 
         Raises:
-            DatasetBroken: NUL bytes, mixed encodings, a line that is too long, or a damaged gzip file.
+            DatasetBroken: NUL bytes, mixed encodings, too many lines, one that is too long, or a damaged gzip file.
         """
         if not self.encoding.startswith("utf-8"):
             for _ in _Lines(self):
@@ -149,6 +154,21 @@ class DelimitedFile:
             raise self._broken(line, "opens a quotation mark that is never closed")
         return "has characters after a quotation mark" if "expected after" in error else "has a line break in a field"
 
+    def check_count(self, lines: int, *, is_quoted: bool) -> None:
+        """Refuse a file with too many lines before they are parsed: a row is a line, or several in quotation marks.
+
+        Args:
+            lines: number of lines read so far, with empty ones.
+            is_quoted: whether there was a quotation mark.
+
+        Raises:
+            DatasetBroken
+        """
+        limit = 2 * self.max_rows if is_quoted else self.max_rows
+        if lines > limit + _HEAD_LINES:
+            noun = "lines" if is_quoted else "rows"
+            raise DatasetBroken(self.path, f"has more than {limit:,} {noun}, counting empty ones; send fewer")
+
     def _broken(self, line: int, detail: str) -> DatasetBroken:
         return DatasetBroken(self.path, f"line {line:,} {detail}")
 
@@ -156,11 +176,12 @@ class DelimitedFile:
 _NOT_UNDEFINED: Final = bytes(byte for byte in range(256) if byte not in _UNDEFINED)
 
 
-def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
+def open_delimited(path: Path, *, max_bytes: int, max_rows: int = sys.maxsize) -> DelimitedFile:
     """Detect encoding, delimiter and header from the first 256 KiB.
 
     Args:
         max_bytes: maximum unpacked size of the file.
+        max_rows: maximum number of rows; ``check`` refuses a file with more lines than they can have.
 
     Raises:
         DatasetBroken: they show that the file is not a table.
@@ -172,6 +193,7 @@ def open_delimited(path: Path, *, max_bytes: int) -> DelimitedFile:
     undetected = DelimitedFile(
         path=path,
         max_bytes=max_bytes,
+        max_rows=max_rows,
         is_gzipped=magic.startswith(_GZIP),
         encoding="utf-8",
         ends_in_cr=False,
@@ -281,6 +303,7 @@ class _Lines:
             "replace" if file.encoding.startswith("utf-8") else "strict"
         )  # before ``check``, only the header is read
         decoder, partial_line, number = codecs.getincrementaldecoder(file.encoding)(errors), "", 1
+        is_quoted = False
         for piece in _pieces(file):
             try:
                 text = decoder.decode(piece)
@@ -296,6 +319,8 @@ class _Lines:
             if len(partial_line) > MAX_LINE_BYTES:
                 raise _too_long(file, number + len(lines))
             number += len(lines)
+            is_quoted = is_quoted or '"' in text
+            file.check_count(number - 1, is_quoted=is_quoted)
             for line in lines:
                 yield f"{line}\n"
         try:
@@ -308,7 +333,7 @@ class _Lines:
 
 def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
     """Blocks of whole lines as bytes, each with the number of its first line."""
-    number, partial_line = 1, b""
+    number, partial_line, is_quoted = 1, b"", False
     for piece in _pieces(file):
         text = partial_line + (piece.replace(b"\r", b"\n") if file.ends_in_cr else piece)
         end = text.rfind(b"\n") + 1
@@ -317,8 +342,11 @@ def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
                 raise file._broken(number, "contains a NUL byte; is it text?")
             raise _too_long(file, number + text.count(b"\n"))
         if end:
+            lines = text.count(b"\n", 0, end)
+            is_quoted = is_quoted or b'"' in piece
+            file.check_count(number - 1 + lines, is_quoted=is_quoted)
             yield number, text[:end]
-            number += text.count(b"\n", 0, end)
+            number += lines
         partial_line = text[end:]
     if partial_line:
         yield number, partial_line

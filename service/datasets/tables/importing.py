@@ -83,7 +83,7 @@ def import_table(
         OSError: ``folder`` cannot be written.
     """
     try:
-        file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES)
+        file = open_delimited(path, max_bytes=MAX_UNPACKED_BYTES, max_rows=MAX_ROWS)
         checked = _with_progress(file, on_progress, 0, _CHECKED_SHARE).check()
         plan = TablePlan.of(checked, options)
         split = None if plan.split is None else SplitColumn(plan.header[plan.split])

@@ -9,6 +9,8 @@ import random
 import zipfile
 from collections.abc import Iterator, Mapping
 
+from tests.security.slow_inputs import gzipped_rows
+
 Fields = Mapping[str, bytes | str]
 
 ROWS = 200
@@ -78,6 +80,8 @@ def hostile() -> Iterator[tuple[str, Fields, str]]:
     yield "gzip without an end", table(gzip.compress(GOOD)[:-9]), "damaged"
     yield "gzip with another checksum", table(gzip.compress(GOOD)[:-8] + bytes(8)), "damaged"
     yield "gzip in gzip", table(gzip.compress(gzip.compress(GOOD))), ""
+    yield "gzip of 12 million short rows", table(gzipped_rows(12_000_000, b"1,2\n")), "10,000,000 rows"
+    yield "gzip of 12 million empty rows", table(gzipped_rows(12_000_000, b"\n")), "10,000,000 rows"
     yield "gzip of many empty members", table(gzip.compress(b"") * 300_000), "damaged"
     # Headers and columns.
     yield "empty file", table(b""), "empty"
