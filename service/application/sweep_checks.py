@@ -80,11 +80,13 @@ class _Check:
         shape = shape_of(data)
         resolved_base = base.model_dump(mode="json")
         prepared = self._prepare_base(base, resolved_base)
-        for pointer, span in self.sent.space.items():
-            if pointer[1:].partition("/")[0] not in self.faulty_fields:
-                self.faults += setting_checks.faults(
-                    self.sent, pointer, span, resolved_base, space.with_settings(prepared, self.supplied)
-                )
+        spans = {
+            pointer: span
+            for pointer, span in self.sent.space.items()
+            if pointer[1:].partition("/")[0] not in self.faulty_fields
+        }
+        tried = space.with_settings(prepared, self.supplied)
+        self.faults += setting_checks.faults(self.sent, spans, resolved_base, tried)
         objective = self._check_objective(base, data)
         count = self._check_shape_of_search()
         rungs = self._check_rungs(base)

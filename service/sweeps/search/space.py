@@ -52,13 +52,18 @@ def _member(value: Any, name: str) -> Any:
 
 
 def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a spec with these values at their pointers."""
-    copied: dict[str, Any] = copy.deepcopy(dict(document))
+    """A spec with these values at their pointers. It shares the other values with the document."""
+    copied: dict[str, Any] = dict(document)
     for pointer, value in settings.items():
         *path, last = steps_of(pointer)
         node: Any = copied
         for step in path:
-            node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
+            if isinstance(node, list):
+                node[int(step)] = copy.copy(node[int(step)])
+                node = node[int(step)]
+            else:
+                node[step] = copy.copy(node.get(step, {}))
+                node = node[step]
         if isinstance(node, list):
             node[int(last)] = value
         else:

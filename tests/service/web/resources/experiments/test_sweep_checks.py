@@ -8,7 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
+from service.spec import validation
 from service.storage.tables import Job
+from tests.security.slow_inputs import large_sweep
 from tests.service.web.resources.experiments.simulated_sweeps import BASE, SWEEP, finish, start
 
 
@@ -328,3 +330,47 @@ def test_a_setting_can_point_into_the_layers_of_the_preset(client: FlaskClient) 
     )
     assert plan.status_code == 200, plan.text
     assert plan.json["trials"] == 4
+
+
+def test_the_values_of_all_settings_are_checked_together(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The specs that are validated: one for each value of the longest list, and those of the base and the trials."""
+    count, resolve = 0, validation.resolve
+
+    def counting(document: Any) -> Any:
+        nonlocal count
+        count += 1
+        return resolve(document)
+
+    monkeypatch.setattr(validation, "resolve", counting)
+    response = client.post("/sweeps?dry_run=true", json=large_sweep())
+    assert response.status_code == 200, response.text
+    assert count < 300 + 100 + 20
+    count, sweep = 0, large_sweep()
+    sweep["space"] = {pointer: {"choice": list(range(-1000, 0))} for pointer in sweep["space"]}
+    response = client.post("/sweeps?dry_run=true", json=sweep)
+    assert (response.status_code, len(response.json["errors"])) == (422, 100)
+    assert count < 100 + 20
+
+
+def test_faults_of_values_in_the_same_places_are_all_reported(client: FlaskClient) -> None:
+    space = {
+        "/optimizer/name": {"choice": ["adam", "sgd", "adagrad"]},
+        "/optimizer/beta1": {"choice": [0.5, 0.9, 2]},
+        BATCH: {"choice": [0, 50]},
+        "/layers/0/activation": {"choice": ["softmax", "softmaxx", "relux"]},
+    }
+    details = faults(client, base=ADAM, space=space, search={"name": "random", "trials": 2}, halving=None)
+    assert set(details) == {
+        "#/space/~1optimizer~1name/choice/2",
+        "#/space/~1optimizer~1beta1/choice/2",
+        "#/space/~1batch_size/choice/0",
+        "#/space/~1layers~10~1activation/choice/1",
+        "#/space/~1layers~10~1activation/choice/2",
+    }
+
+
+def test_a_value_with_very_many_faults_hides_no_others(client: FlaskClient) -> None:
+    layers = [{"units": -1, "activation": "relu"}] * 60 + [{"units": -1, "activation": "x"}] * 60
+    space = {"/layers": {"choice": [layers]}, BATCH: {"choice": [0]}}
+    details = faults(client, space=space, search={"name": "random", "trials": 2}, halving=None)
+    assert set(details) == {"#/space/~1layers/choice/0", "#/space/~1batch_size/choice/0"}
