@@ -261,6 +261,18 @@ class UploadInUse(ServiceError):
         self.name, self.jobs = name, tuple(jobs)
 
 
+class Busy(ServiceError):
+    """All slots for work of one kind are taken, and so are the places to wait for one.
+
+    Attributes:
+        code: of the problem.
+    """
+
+    def __init__(self, code: str, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.code, self.retry_after_s = code, retry_after_s
+
+
 class LeaseLost(ServiceError):
     """The job no longer runs under this lease; the worker must stop and leave nothing behind."""
 

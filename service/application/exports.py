@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -17,6 +16,7 @@ from service.application.ports import owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageFull, StorageQuotaExceeded
 from service.jobs.queries import lookup
 from service.models.exports.contents import ExportFormat
+from service.runtime.slots import SlotPool
 from service.spec.validation import canonical
 from service.storage import artifact_rows
 from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -76,14 +76,14 @@ class Exports:
     Attributes:
         make: creates the bytes of an export.
         at_most: maximum bytes of the files of all jobs of an owner; 0: no limit.
+        slots: one of which is occupied while an export is created; an owner has one at a time.
     """
 
     database: Database
     artifacts: ArtifactStore
     make: Callable[[ExportRequest], bytes]
+    slots: SlotPool
     at_most: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    """Held while an export is created: each uses a core and several times the memory of the model."""
 
     def export(
         self,
@@ -103,12 +103,13 @@ class Exports:
             ArtifactNotFound: the checkpoint does not exist, or no epoch is finished.
             StorageFull: there is no space to store the export.
             StorageQuotaExceeded: the export does not fit into the quota of the owner.
+            Busy: too many exports wait to be created.
         """
         while True:
             request, existing = self._look_up(job_id, target, which, license, by)
             if existing is not None:
                 return existing
-            with self._lock:
+            with self.slots.slot(owner_of(by)):
                 request, existing = self._look_up(job_id, target, which, license, by)
                 if existing is not None:
                     return existing

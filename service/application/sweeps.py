@@ -15,6 +15,7 @@ from service.application.sweep_checks import CheckedSweep
 from service.errors import SpecError
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
+from service.runtime.slots import SlotPool
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
@@ -31,11 +32,12 @@ def _only_id(sweep: Sweep) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
-    """Operations on sweeps. The attributes are those of ``Jobs``."""
+    """Operations on sweeps. The attributes are those of ``Jobs``, and ``slots``, one of which a check occupies."""
 
     database: Database
     artifacts: ArtifactStore
     specs: SpecChecks
+    slots: SlotPool
     admit: Admit = admit_all
     wake_up: Callable[[str], None] = lambda job_id: None
     represent: Callable[[Sweep], dict[str, Any]] = _only_id
@@ -80,8 +82,11 @@ class Sweeps:
 
         Raises:
             SpecError: lists every fault.
+            Busy: too many sweeps wait to be checked.
         """
-        return sweep_checks.check(document, owner_of(by), self.specs)
+        owner = owner_of(by)
+        with self.slots.slot(owner):
+            return sweep_checks.check(document, owner, self.specs)
 
     def pause(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
         """Pause a sweep and its jobs."""

@@ -20,7 +20,7 @@ from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
-from service.web import assets, filters, metrics, requests
+from service.web import assets, filters, metrics, requests, slots
 from service.web.files import uploads
 from service.web.files.drawings import Drawings
 from service.web.files.upload_progress import ProgressBoard
@@ -126,6 +126,7 @@ def create_app(settings: Settings) -> Flask:
         database=database,
         artifacts=folder,
         specs=specs,
+        slots=slots.SWEEP_CHECKS,
         admit=lambda owner, count, expected_bytes: quotas.new_jobs(owner, count, expected_bytes),
         wake_up=publisher.wake,
         represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
@@ -148,7 +149,13 @@ def create_app(settings: Settings) -> Flask:
         sweeps=sweeps,
         dataset_uploads=dataset_uploads,
         progress=ProgressBoard(settings.artifacts),
-        exports=Exports(database=database, artifacts=folder, make=exporting.make, at_most=settings.quotas.artifacts),
+        exports=Exports(
+            database=database,
+            artifacts=folder,
+            make=exporting.make,
+            slots=slots.EXPORTS,
+            at_most=settings.quotas.artifacts,
+        ),
         drawings=Drawings(repository, database, folder),
         explorer=DatasetExplorer(repository),
         publisher=publisher,

@@ -20,10 +20,11 @@ from service.storage.database import Database
 from service.web.server.balance import CONNECTIONS
 from service.web.server.descriptors import raise_limit
 from service.web.server.request_limits import ARRIVALS, MAX_ARRIVALS
+from service.web.slots import MAX_REQUESTS
 from service.web.streaming.job_stream import MAX_CLIENTS
 
 _RESERVED_THREADS: Final = 56
-"""Threads that streams and slow requests cannot occupy."""
+"""Threads that streams, slow requests and requests that wait for slots cannot occupy."""
 
 try:
     _settings = Settings.from_env(os.environ, cores=machine_limits.processors())
@@ -36,7 +37,7 @@ if _settings.proxies:
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]
 worker_class = "service.web.server.gunicorn_worker.Worker"
 workers = 1 if _settings.embedded_database else min(4, machine_limits.processors())
-threads = MAX_CLIENTS + MAX_ARRIVALS + _RESERVED_THREADS  # started on demand
+threads = MAX_CLIENTS + MAX_ARRIVALS + MAX_REQUESTS + _RESERVED_THREADS  # started on demand
 worker_connections = 1500
 preload_app = False  # connection pools and threads must be created after the fork
 timeout = 60

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
@@ -13,17 +12,16 @@ from pydantic import ValidationError
 
 from service.jobs import submissions
 from service.spec import validation
+from service.web import slots
 from service.web.middleware.problems import Problem, invalid_parameter, invalid_parameters
 from service.web.schemas.queries import Query, StreamQuery
 from service.web.server import request_limits
 
 MAX_BODY_BYTES: Final = 1024 * 1024
+LARGE_BODY_BYTES: Final = 64 * 1024
+"""Bodies above this size need a slot to be parsed; specs are far smaller."""
 MAX_WAIT_S: Final = 60
 
-_LARGE_BODY_BYTES: Final = 64 * 1024
-"""Bodies above this size are parsed one at a time; specs are far smaller."""
-_PARSE_LOCK: Final = threading.Lock()
-"""Held while a large body is parsed."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
@@ -71,6 +69,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     Raises:
         Problem: the content type is not accepted, or the body is too large.
         MalformedJson: the body is not JSON.
+        Busy: too many large bodies wait to be parsed.
     """
     if request.mimetype not in ("application/json", also):
         content_type = repr(request.mimetype[:100]) if request.mimetype else "missing"
@@ -81,8 +80,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     request_limits.end()
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
-    # Parsing holds the GIL: many large bodies at once would delay all other requests.
-    with _PARSE_LOCK if len(body) > _LARGE_BODY_BYTES else nullcontext():
+    with slots.hold(slots.PARSING) if len(body) > LARGE_BODY_BYTES else nullcontext():
         return validation.parse_json(body)
 
 

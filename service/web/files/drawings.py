@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -27,6 +26,7 @@ from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Artifact, Job
 from service.sweeps.curves import Curve
+from service.web import slots
 from service.web.middleware.problems import Problem
 from service.web.schemas.epochs import metric_table
 
@@ -36,8 +36,6 @@ Plot = Literal["curves", "confusion"]
 
 _MAX_PREVIEWS: Final = 32
 """Number of dataset previews cached in memory."""
-_drawing_lock: Final = threading.Lock()
-"""Held while a picture is drawn: drawing occupies a core, and concurrent requests for one picture draw it once."""
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -76,7 +74,7 @@ class Drawings:
         png = self._artifacts.read(sample.path, sample.sha256)
         info = self._repository.of_job(job)
         try:
-            with _drawing_lock:
+            with slots.hold(slots.DRAWING):
                 data = grids.classified_grid(png, classes=info.classes, class_names=info.class_names)
         except grids.NotClassified as error:
             raise Problem(
@@ -133,7 +131,7 @@ class Drawings:
         """Examples of each class of a dataset whose files are available."""
         require_images(info)
         require_available(info)
-        with _drawing_lock:
+        with slots.hold(slots.DRAWING):
             return self._preview(info)
 
     def validation_picture(self, info: DatasetInfo, index: int) -> Picture:
@@ -162,7 +160,7 @@ class Drawings:
     def cached_picture(self, job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
         """The cached picture of this name and epoch; if there is none, ``draw`` creates it."""
         version = f"{epoch:06d}.{suffix}"
-        with _drawing_lock:
+        with slots.hold(slots.DRAWING):
             data = self._artifacts.cached_image(job_id, name, version)
             if data is None:
                 data = draw()
@@ -206,7 +204,7 @@ def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: st
     title = f"{sweep.name or f'sweep {sweep.id[-6:].lower()}'}: {describe(metric).label}"
     caption = f"mean of {seeds} seeds{band_note}" if seeds > 1 else "one seed"
     rungs = sweep.resolved["rungs"][:-1]
-    with _drawing_lock:
+    with slots.hold(slots.DRAWING):
         return picture(trial_plots.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
 
 

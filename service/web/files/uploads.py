@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
 
@@ -33,6 +30,7 @@ from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
 from service.image_files.sizes import parse_size
 from service.spec.strict_json import parse_json
+from service.web import slots
 from service.web.middleware.problems import Problem
 from service.web.server import request_limits
 
@@ -44,11 +42,6 @@ PIECE_S: Final = 10.0
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """Maximum size of a field that is not a file; also the parser's buffer, which must be at least 64 KiB."""
-_MAX_UPLOADS_PER_OWNER: Final = 4
-MAX_CONCURRENT_UPLOADS: Final = 32
-MAX_CONCURRENT_IMPORTS: Final = 4
-"""Each import occupies a core."""
-_import_slots: Final = threading.BoundedSemaphore(MAX_CONCURRENT_IMPORTS)
 FIELDS: Final = (*IMAGE_FIELDS, TABLE)
 """The file fields of the form."""
 
@@ -160,41 +153,8 @@ def import_files(
     on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
     """Import an upload in a sandbox, with limited concurrency."""
-    with _import_slots:
+    with slots.hold(slots.IMPORTS):
         return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_progress=on_progress)
-
-
-class UploadSlots:
-    """Limits concurrent uploads, in total and per owner: each occupies a thread until it has been received."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken: Counter[str | None] = Counter()
-
-    @contextmanager
-    def acquire(self, owner: str | None) -> Iterator[None]:
-        """Occupy a slot.
-
-        Raises:
-            Problem: no slot is free.
-        """
-        with self._lock:
-            if self._taken[owner] >= _MAX_UPLOADS_PER_OWNER:
-                raise _too_many(f"{_MAX_UPLOADS_PER_OWNER} of your uploads are in progress")
-            if self._taken.total() >= MAX_CONCURRENT_UPLOADS:
-                raise _too_many(f"{MAX_CONCURRENT_UPLOADS} uploads are in progress")
-            self._taken[owner] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken[owner] -= 1
-                if not self._taken[owner]:
-                    del self._taken[owner]
-
-
-def _too_many(detail: str) -> Problem:
-    return Problem("too_many_uploads", detail, headers={"Retry-After": "5"})
 
 
 def receive(

@@ -6,8 +6,8 @@ import base64
 import binascii
 import math
 import re
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -20,12 +20,11 @@ from service.errors import Fault
 from service.image_files.decoding import UnreadableImage
 from service.pictures import reading
 from service.spec.prediction_images import MAX_SIDE
+from service.web import slots
 from service.web.middleware import problems
 from service.web.middleware.problems import Problem
 
 _DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
-_decoding: Final = threading.BoundedSemaphore(2)
-"""Limits concurrent decoding: the largest image needs up to 70 MB."""
 
 Levels = NDArray[np.float64]
 
@@ -51,36 +50,42 @@ def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo)
 
     levels: dict[int, reading.Levels] = {}
     faults: dict[int, str] = {}
+    pngs: dict[int, bytes] = {}
     other_files: dict[int, bytes] = {}
-    pixels = 0
-    with _decoding:
-        for index, image in enumerate(images):
-            try:
-                data = _decode_base64(image) if isinstance(image, str) else image
-                if isinstance(data, bytes) and data.startswith(reading.OTHER_FORMATS):
-                    other_files[index] = data
-                    continue
-                # Pixels are counted from the headers, before decoding.
-                pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE)) if isinstance(data, bytes) else 0
-                if pixels > MAX_PIXELS:
-                    raise too_much("#/images", f"the first {index + 1} have {pixels:,} pixels", MAX_PIXELS)
-                levels[index] = prepare(_read_image(data, request, shape, colour=decodes_colour))
-            except reading.UnreadablePicture as error:
-                faults[index] = str(error)
-        if other_files:
-            cover = (shape[1], shape[0]) if crops else None
+    for index, image in enumerate(images):
+        try:
+            data = _decode_base64(image) if isinstance(image, str) else image
+            if isinstance(data, bytes):
+                (other_files if data.startswith(reading.OTHER_FORMATS) else pngs)[index] = data
+            else:
+                levels[index] = prepare(_from_numbers(data, request, shape))
+        except reading.UnreadablePicture as error:
+            faults[index] = str(error)
+    # Each format waits for slots of its own: a PNG is small and decoded quickly, numbers are not decoded at all.
+    if pngs:
+        with slots.hold(slots.PNG_DECODING):
+            _check_pixels(pngs)
+            for index, data in pngs.items():
+                try:
+                    png = reading.read_png(data, max_side=MAX_SIDE, invert=request.invert, colour=decodes_colour)
+                    levels[index] = prepare(png)
+                except reading.UnreadablePicture as error:
+                    faults[index] = str(error)
+    if other_files:
+        cover = (shape[1], shape[0]) if crops else None
+        with slots.hold(slots.FILE_DECODING):
             decoded_images = decode_in_sandbox(
                 list(other_files.values()),
                 cover=cover,
                 grey=not decodes_colour,
                 max_pixels=MAX_PHOTO_PIXELS if cover else MAX_PIXELS,
             )
-            for index, result in zip(other_files, decoded_images, strict=True):
-                if isinstance(result, UnreadableImage):
-                    faults[index] = str(result)
-                else:
-                    image_levels = result.astype(np.float64)
-                    levels[index] = prepare(255 - image_levels if request.invert else image_levels)
+        for index, result in zip(other_files, decoded_images, strict=True):
+            if isinstance(result, UnreadableImage):
+                faults[index] = str(result)
+            else:
+                image_levels = result.astype(np.float64)
+                levels[index] = prepare(255 - image_levels if request.invert else image_levels)
     if faults:
         raise problems.invalid_input(
             [
@@ -98,10 +103,18 @@ def _decode_base64(text: str) -> bytes:
         raise reading.UnreadablePicture("is not base64") from error
 
 
-def _read_image(image: Any, request: PredictRequest, shape: tuple[int, int], *, colour: bool) -> reading.Levels:
-    if isinstance(image, bytes):
-        return reading.read_png(image, max_side=MAX_SIDE, invert=request.invert, colour=colour)
-    return _from_numbers(image, request, shape)
+def _check_pixels(pngs: Mapping[int, bytes]) -> None:
+    """Count the pixels of PNG files from their headers, before decoding.
+
+    Raises:
+        Problem: they have too many together.
+    """
+    pixels = 0
+    for index, data in pngs.items():
+        with suppress(reading.UnreadablePicture):
+            pixels += math.prod(reading.png_size(data, max_side=MAX_SIDE))
+        if pixels > MAX_PIXELS:
+            raise too_much("#/images", f"the first {index + 1} have {pixels:,} pixels", MAX_PIXELS)
 
 
 def _from_numbers(image: Any, request: PredictRequest, shape: tuple[int, int]) -> Levels:

@@ -17,6 +17,7 @@ from service.spec.schema import Kind
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
+from service.web import slots
 from service.web.middleware.problems import Problem
 from service.web.services import owner, services
 
@@ -30,6 +31,7 @@ PROBLEMS: Final = (
     "artifact_not_found",
     "artifact_damaged",
     "dataset_not_found",
+    "busy",
 )
 """Problems that every endpoint with inference documents."""
 
@@ -101,25 +103,27 @@ def class_names(job: Job, count: int | None) -> list[str]:
 
 
 def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[LoadedModel, Artifact], T]) -> T:
-    """Call ``run`` with the network of a checkpoint. A running job removes its older checkpoints, so a
-    missing one is looked up again.
+    """Call ``run`` with the network of a checkpoint, in a slot for computations. A running job removes its older
+    checkpoints, so a missing one is looked up again.
 
     Raises:
         Problem: the job has no checkpoint yet.
         ArtifactNotFound: it has others, but not this one.
         ArtifactDamaged: it cannot be read.
+        Busy: too many requests wait for a slot.
     """
     row = _checkpoint(job, checkpoint)
-    while True:
-        try:
-            model = inference().load(row, info.input_shape, info.classes)
-            if model.spec.kind != job.kind:
-                raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
-            return run(model, row)
-        except ArtifactDamaged:
-            previous, row = row, _checkpoint(job, checkpoint)
-            if row.id == previous.id:
-                raise
+    with slots.hold(slots.COMPUTING):
+        while True:
+            try:
+                model = inference().load(row, info.input_shape, info.classes)
+                if model.spec.kind != job.kind:
+                    raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
+                return run(model, row)
+            except ArtifactDamaged:
+                previous, row = row, _checkpoint(job, checkpoint)
+                if row.id == previous.id:
+                    raise
 
 
 def _checkpoint(job: Job, checkpoint: str) -> Artifact:

@@ -37,8 +37,6 @@ _MODEL_CACHE_BYTES: Final = 256 * 2**20
 _PREDICTION_CACHE_BYTES: Final = 64 * 2**20
 _MAX_CACHED_IMPORTANCES: Final = 64
 """Number of checkpoints whose column importances are cached."""
-MAX_CONCURRENT_PREDICTIONS: Final = 4
-"""More would only share the cores, and each needs memory."""
 _BATCH_SIZE: Final = 500
 _MAX_LAYER_OUTPUTS: Final = 2**21
 """Maximum outputs of a layer per batch, as in the trainers' evaluation."""
@@ -76,7 +74,7 @@ class Predictions:
 
 
 class Inference:
-    """Runs networks; thread-safe.
+    """Runs networks; thread-safe. Callers occupy a slot for computations.
 
     Args:
         artifacts: the store with the checkpoints.
@@ -104,7 +102,6 @@ class Inference:
             max_bytes=_MAX_CACHED_IMPORTANCES,
             size_bytes=lambda _: 1,
         )
-        self._computing = threading.BoundedSemaphore(MAX_CONCURRENT_PREDICTIONS)
 
     def load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
         """The network of a checkpoint.
@@ -126,7 +123,7 @@ class Inference:
         Args:
             columns: the columns of the rows, if they differ from those of the preprocessing.
         """
-        with self._computing, _ignoring_overflow():
+        with _ignoring_overflow():
             outputs = [model.network(batch) for batch in _batches(model, inputs, columns)]
         raw = np.nan_to_num(np.concatenate([np.asarray(batch) for batch in outputs]))
         # Squared error also trains networks without a last activation, towards 0 and 1.
@@ -140,7 +137,7 @@ class Inference:
         """
         low, high = model.spec.dataset.scale
         gradients, start = [], 0
-        with self._computing, _ignoring_overflow():
+        with _ignoring_overflow():
             for inputs in _batches(model, levels):
                 x = Tensor(inputs, watch=True)
                 selection = np.zeros((len(inputs), model.network.units), inputs.dtype)
@@ -162,7 +159,7 @@ class Inference:
         if labels is not None:
             classes = one_hot(labels, model.network.inputs - noise.shape[1], noise.dtype)
             noise = np.concatenate([noise, classes], axis=1)
-        with self._computing, _ignoring_overflow():
+        with _ignoring_overflow():
             outputs = [np.asarray(model.network(noise[batch])) for batch in _batch_slices(model.network, len(noise))]
         levels: Array = np.clip(unscale_levels(np.concatenate(outputs), model.spec.dataset.scale), 0, 255)
         return np.nan_to_num(levels)

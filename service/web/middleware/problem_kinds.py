@@ -212,6 +212,12 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "dataset_unavailable": ProblemKind(
         503, "The dataset is not available.", "`detail` gives the reason; try again after `Retry-After` seconds."
     ),
+    "busy": ProblemKind(
+        503,
+        "Too much work of this kind is in progress.",
+        "Send fewer of these requests at a time, or try again after the seconds in `Retry-After`.",
+        "Try again in a few seconds.",
+    ),
     "too_many_uploads": ProblemKind(503, "Too many simultaneous uploads.", "Try again in a few seconds."),
     "storage_full": ProblemKind(507, "There is not enough storage.", "The operator has to free disk space."),
     "too_many_streams": ProblemKind(503, "Too many streams are open.", "Close some streams, or try again later."),

@@ -18,6 +18,7 @@ from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFou
 from service.datasets.importer import UploadRefused
 from service.errors import (
     ArtifactNotFound,
+    Busy,
     DatasetFixed,
     DatasetNameTaken,
     Fault,
@@ -218,6 +219,11 @@ def register(app: Flask) -> None:
     @app.errorhandler(UploadInUse)
     def _(error: UploadInUse) -> Response:
         return answer("dataset_in_use", str(error), jobs=list(error.jobs[:100]))
+
+    @app.errorhandler(Busy)
+    def _(error: Busy) -> Response:
+        headers = {"Retry-After": str(error.retry_after_s)}
+        return answer(error.code, str(error), headers=headers, retry_after_s=error.retry_after_s)
 
     @app.errorhandler(IllegalTransition)
     def _(error: IllegalTransition) -> Response:

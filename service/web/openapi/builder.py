@@ -216,7 +216,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     codes = [*operation.all_problems, *_COMMON_PROBLEMS, *(_WRITE_PROBLEMS if method != "GET" else ())]
     codes += [code for code in _KEY_PROBLEMS if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
-    for code in codes:
+    for code in dict.fromkeys(codes):
         by_status.setdefault(problem_kinds.KINDS[code].status, []).append(code)
     for status, problem_codes in sorted(by_status.items()):
         text = " ".join(f"`{code}`: {problem_kinds.KINDS[code].title}" for code in problem_codes)

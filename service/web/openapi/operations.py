@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from service.access.keys import Scope
 from service.spec.schema import StrictModel
-from service.web.requests import MAX_BODY_BYTES
+from service.web.requests import LARGE_BODY_BYTES, MAX_BODY_BYTES
 from service.web.schemas.queries import NoQuery, Query
 
 PUBLIC: Final = "public"
@@ -63,7 +63,10 @@ class Operation:
     @property
     def all_problems(self) -> Sequence[str]:
         """``problems``, and those of a JSON body."""
-        return (*_JSON_PROBLEMS, self.invalid_body, *self.problems) if self.takes_json else self.problems
+        if not self.takes_json:
+            return self.problems
+        busy = ("busy",) if self.max_body_bytes > LARGE_BODY_BYTES else ()
+        return (*_JSON_PROBLEMS, *busy, self.invalid_body, *self.problems)
 
     @property
     def has_page(self) -> bool:

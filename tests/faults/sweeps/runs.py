@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from service.application.specs import SpecChecks
 from service.application.sweeps import Sweeps
 from service.datasets.repository import DatasetRepository
+from service.runtime.slots import SlotPool
 from service.states import SWEEP_ENDED, Status
 from service.storage.artifacts import ArtifactFolder
 from service.storage.sweep_tables import Sweep
@@ -63,6 +64,7 @@ def submit(harness: FaultHarness, document: dict[str, Any]) -> str:
         database=harness.database,
         artifacts=ArtifactFolder(harness.settings.artifacts),
         specs=SpecChecks(database=harness.database, datasets=repository),
+        slots=SlotPool("checks of sweeps", 1),
     )
     return str(use_case.submit(document).answer["id"])
 

@@ -15,6 +15,7 @@ from service.jobs.queries import lookup
 from service.maintenance import restore_lock, retention
 from service.maintenance.retention import Policy, RetentionPlan
 from service.models.exports.contents import ExportFormat
+from service.runtime.slots import SlotPool
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
@@ -62,7 +63,10 @@ def test_old_checkpoints_are_deleted_except_the_best_and_the_latest(installation
 def test_exports_are_deleted_with_the_checkpoints_that_they_were_made_from(installation: Installation) -> None:
     job_id = installation.train(ended_days_ago=8)
     exports = Exports(
-        database=installation.database, artifacts=installation.store, make=lambda order: b"%d" % order.epoch * 100
+        database=installation.database,
+        artifacts=installation.store,
+        make=lambda order: b"%d" % order.epoch * 100,
+        slots=SlotPool("exports", 1),
     )
     exported = {which: exports.export(job_id, ExportFormat.ONNX, which=which) for which in ("1", "best", "latest")}
     assert exports.export(job_id, ExportFormat.ONNX, which="1").id == exported["1"].id  # created only once

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from service.application.experiments import differences
 from service.jobs.request_bodies import Investigation
-from service.web import requests
+from service.web import requests, slots
 from service.web.endpoints import endpoint
 from service.web.middleware.access_checks import actor
 from service.web.middleware.problems import Problem
@@ -20,18 +20,19 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("differences", __name__)
 
 TAG: Final = "Experiments"
-_NOT_FOUND: Final = ("job_not_found", "sweep_not_found", "trial_not_found")
+_PROBLEMS: Final = ("job_not_found", "sweep_not_found", "trial_not_found", "busy")
 
 
 @blueprint.get("/differences")
-@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=_NOT_FOUND)
+@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=_PROBLEMS)
 def show(query: DifferenceQuery) -> DifferencesAnswer:
     """Show how two jobs differ: spec, data, provenance, and the first epoch with different results.
 
     `checkpoint` is the first epoch in which both have a checkpoint and the tensors differ, with the first differing
     element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
     """
-    result = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
+    with slots.hold(slots.COMPUTING):
+        result = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
     return DifferencesAnswer.of(result)
 
 
@@ -42,7 +43,7 @@ def show(query: DifferenceQuery) -> DifferencesAnswer:
     status=201,
     headers=("Idempotency-Key",),
     document=Investigation,
-    problems=(*_NOT_FOUND, "not_comparable", "idempotency_conflict", "quota_exceeded"),
+    problems=(*_PROBLEMS, "not_comparable", "idempotency_conflict", "quota_exceeded"),
 )
 def investigate(document: Any) -> Response:
     """Find the batch, tensor and element at which two jobs diverge: submit a job that retrains both.
@@ -50,10 +51,10 @@ def investigate(document: Any) -> Response:
     A worker retrains them side by side, from the last epoch with equal checkpoints, until their weights differ or a
     stored result does not match its retraining. The new job's `investigation` has the result.
     """
+    idempotency = requests.idempotency_key(document)
     try:
-        submitted = differences.request(
-            services().jobs, document, by=actor(), idempotency=requests.idempotency_key(document)
-        )
+        with slots.hold(slots.COMPUTING):
+            submitted = differences.request(services().jobs, document, by=actor(), idempotency=idempotency)
     except differences.NotComparable as error:
         raise Problem("not_comparable", str(error)) from error
     return submitted_job(submitted)

@@ -28,7 +28,7 @@ TAG: Final = "Experiments"
     query=CurvePlotQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=("sweep_not_found", "not_found", "not_yet"),
+    problems=("sweep_not_found", "not_found", "not_yet", "busy"),
 )
 def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
     """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""

@@ -11,6 +11,7 @@ from service.datasets.tables.rows import named_row
 from service.pictures import grids
 from service.spec.schema import Kind
 from service.storage.tables import Epoch
+from service.web import slots
 from service.web.endpoints import endpoint
 from service.web.files import downloads
 from service.web.files.drawings import picture, require_images
@@ -79,7 +80,8 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
     require_images(result.info)
     count, names = len(result.inputs), result.info.class_names
     classes = [true] * count, [predicted] * count
-    data = grids.prediction_grid(result.inputs, *classes, confidences=result.confidences, class_names=names)
+    with slots.hold(slots.DRAWING):
+        data = grids.prediction_grid(result.inputs, *classes, confidences=result.confidences, class_names=names)
     return downloads.send_picture(picture(data), "image/png")
 
 

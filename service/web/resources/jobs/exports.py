@@ -42,6 +42,7 @@ TAG: Final = "Files"
         "extra_missing",
         "storage_full",
         "quota_exceeded",
+        "busy",
     ),
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:

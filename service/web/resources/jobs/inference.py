@@ -15,6 +15,7 @@ from service.errors import SpecError
 from service.pictures import films, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
+from service.web import slots
 from service.web.endpoints import Result, endpoint
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
@@ -84,7 +85,9 @@ def generate(job_id: str, document: Any) -> Result:
     """
     job = job_of(job_id, Kind.GAN)
     body = _validate(GenerateRequest, document)
-    return _generate_answer(generation.generate(job, body, dataset_of(job)), body)
+    generated = generation.generate(job, body, dataset_of(job))
+    with slots.hold(slots.DRAWING):
+        return _generate_answer(generated, body)
 
 
 def _validate(model: type[B], document: Any) -> B:

@@ -44,7 +44,7 @@ def samples(job_id: str, query: FilesQuery) -> Result:
     query=SampleQuery,
     headers=downloads.HEADERS,
     also=downloads.ALSO,
-    problems=(*downloads.PROBLEMS, "no_verdicts"),
+    problems=(*downloads.PROBLEMS, "no_verdicts", "busy"),
 )
 def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     """Show a sample grid: `latest`, or an epoch number.
@@ -69,7 +69,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=(*downloads.PROBLEMS, "not_yet"),
+    problems=(*downloads.PROBLEMS, "not_yet", "busy"),
 )
 def film(job_id: str) -> Response:
     """Show all sample grids as an animated GIF.
@@ -87,7 +87,7 @@ def film(job_id: str) -> Response:
     query=PictureQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=(*downloads.PROBLEMS, "not_yet"),
+    problems=(*downloads.PROBLEMS, "not_yet", "busy"),
 )
 def small_film(job_id: str) -> Response:
     """Show all sample grids as an animated WebP.

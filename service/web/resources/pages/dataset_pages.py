@@ -47,7 +47,7 @@ def show_list() -> Response:
 
 
 @blueprint.get("/ui/datasets/<name>")
-@endpoint(TAG, "text/html", problems=("dataset_not_found",))
+@endpoint(TAG, "text/html", problems=("dataset_not_found", "busy"))
 def show(name: str) -> Response:
     """Show the page of a dataset: classes, examples, origin, and the jobs that used it."""
     app_services = services()

@@ -10,6 +10,7 @@ from flask import Blueprint
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.states import DatasetKind
+from service.web import slots
 from service.web.endpoints import endpoint
 from service.web.files.drawings import require_available
 from service.web.middleware.problems import Problem
@@ -57,7 +58,7 @@ def rows(name: str, query: ExamplesQuery) -> RowList:
 
 
 @blueprint.get("/datasets/<name>/columns")
-@endpoint(TAG, TableColumns, problems=_PROBLEMS)
+@endpoint(TAG, TableColumns, problems=(*_PROBLEMS, "busy"))
 def columns(name: str) -> TableColumns:
     """Show statistics of the columns of a table."""
     return table_columns(_find(name, DatasetKind.TABLE))
@@ -65,7 +66,8 @@ def columns(name: str) -> TableColumns:
 
 def table_columns(info: DatasetInfo) -> TableColumns:
     """The statistics of a table whose files are available."""
-    statistics = services().explorer.column_statistics(info)
+    with slots.hold(slots.COMPUTING):
+        statistics = services().explorer.column_statistics(info)
     return TableColumns(
         rows=statistics.rows, columns=[TableColumnItem.represent(column) for column in statistics.columns]
     )

@@ -8,7 +8,7 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from service.application.datasets import ReceivedFiles
-from service.web import requests
+from service.web import requests, slots
 from service.web.endpoints import Result, endpoint
 from service.web.files import downloads, uploads
 from service.web.files.upload_progress import ProgressRecorder
@@ -22,7 +22,6 @@ from service.web.services import owner, services
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Datasets"
-_slots: Final = uploads.UploadSlots()
 
 
 @blueprint.get("/datasets")
@@ -68,7 +67,8 @@ def upload() -> Result:
     stored. With an `Upload-Id`, `GET /uploads/{upload_id}` returns the progress.
     """
     app_services, upload_id = services(), requests.upload_id()
-    with _slots.acquire(owner()), app_services.progress.upload(owner(), upload_id, request.content_length) as recorder:
+    progress = app_services.progress.upload(owner(), upload_id, request.content_length)
+    with slots.hold(slots.UPLOADS), progress as recorder:
         app_services.quotas.check_upload(owner(), request.content_length or 1)
         info = app_services.dataset_uploads.add(
             lambda folder: _receive(folder, recorder), by=actor(), on_progress=recorder.read
@@ -129,7 +129,7 @@ def delete(name: str) -> None:
     other_media=downloads.AS_OCTETS,
     headers=("If-None-Match",),
     also={304: "The client has it."},
-    problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
+    problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable", "busy"),
 )
 def preview(name: str) -> Response:
     """Show a few images of each class, one column per class."""

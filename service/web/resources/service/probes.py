@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.jobs import worker_registry
 from service.storage import store_id
 from service.storage.tables import Job
+from service.web import slots
 from service.web.endpoints import endpoint
 from service.web.openapi.operations import PUBLIC
 from service.web.responses import as_json
@@ -58,14 +59,15 @@ def readyz() -> Response:
 
 
 @blueprint.get("/metrics")
-@endpoint(TAG, "text/plain", query=None)
+@endpoint(TAG, "text/plain", query=None, problems=("busy",))
 def metrics() -> Response:
     """Export metrics for Prometheus, in its text format.
 
     Jobs by status and kind, queue waits, run times, epoch times, workers and heartbeats, open streams, responses by
     route, stored bytes. If the database does not respond, `tapeline_database_up` is 0 and part of them is missing.
     """
-    return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
+    with slots.hold(slots.SCRAPES):
+        return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check(failure_status: str, probe: Callable[[], None]) -> Check:

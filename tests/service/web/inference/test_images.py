@@ -8,9 +8,11 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pytest
 from flask.testing import FlaskClient
 
 from service.datasets.cache import Dataset
+from service.web import slots
 from tests.security.slow_inputs import jpeg
 from tests.service.web.inference.networks import CLASSIFIERS, png, pointers, post
 
@@ -78,6 +80,22 @@ def test_every_unreadable_image_is_named(client: FlaskClient, classifier: str) -
     assert [fault["pointer"] for fault in problem["errors"]] == [f"#/images/{n + 1}" for n in range(len(UNREADABLE))]
     for fault, (_, message) in zip(problem["errors"], UNREADABLE, strict=True):
         assert message in fault["detail"]
+
+
+def test_pngs_and_numbers_wait_for_no_files_of_other_formats(
+    client: FlaskClient, classifier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = base64.b64encode(jpeg(10, side=28)).decode()
+    numbers, image = [[0.5] * 28] * 28, png(np.zeros((28, 28), np.uint8))
+    for pool in (slots.FILE_DECODING, slots.PNG_DECODING):
+        monkeypatch.setattr(pool, "waiting", 0)
+    with slots.FILE_DECODING.slot("ann"), slots.FILE_DECODING.slot("bob"):
+        assert post(client, classifier, "predict", 503, images=[file])["code"] == "busy"
+        post(client, classifier, "predict", images=[image, numbers])
+        with slots.PNG_DECODING.slot("ann"), slots.PNG_DECODING.slot("bob"):
+            assert post(client, classifier, "predict", 503, images=[image])["code"] == "busy"
+            post(client, classifier, "predict", images=[numbers])
+    post(client, classifier, "predict", images=[file, image, numbers])
 
 
 def test_a_jpeg_of_many_scans_is_not_decoded(client: FlaskClient, classifier: str) -> None:

@@ -6,13 +6,24 @@ Here are the errors that no other rule provokes.
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.web import slots
 from tests.service.web.rules.operations import Operation
 from tests.service.web.rules.stock import CLASSIFIER, SWEEP, TEN, Stock
 
+ROOT = Path(__file__).parents[4]
 TOO_LARGE = b'{"' + b"x" * 2**20 + b'":1}'
+PADDING = 2**16 * " "
+"""What makes a body large enough to need a slot."""
+QUERIES = {"verdicts": "true", "checkpoint": "2"}
+"""URL parameters with which an operation does not merely send a file."""
 
 
 def test_reading_what_does_not_exist_yet_or_at_all_is_a_documented_problem(
@@ -76,6 +87,56 @@ def test_a_request_from_or_for_another_site_is_a_documented_problem(stock: Stock
                 headers = {"Origin": "http://evil.example"}
                 response = stock.callers["nobody"].send(operation, values, headers=headers)
                 assert (response.status_code, response.json["code"]) == (403, "foreign_origin")
+
+
+def test_operations_without_a_slot_are_refused_and_say_when_to_try_again(
+    stock: Stock, subtests: pytest.Subtests
+) -> None:
+    # Bodies are refused before they are parsed; other operations than these would change Ann's objects.
+    operations = [operation for operation in stock.operations if operation.method == "GET" or operation.content]
+    refused = 0
+    with _no_slots():
+        for operation in operations:
+            with subtests.test(str(operation)):
+                documented = not operation.codes(503).isdisjoint({"busy", "too_many_uploads"})
+                assert _is_refused(stock, operation) == documented
+                refused += documented
+    assert refused > 20
+
+
+def test_the_documentation_lists_all_slots() -> None:
+    section = (ROOT / "docs" / "security.md").read_text("utf-8").partition("\n## Slots\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    pools = [[pool.work, pool.size, pool._most_slots("ann"), pool.waiting] for pool in slots.POOLS]
+    assert rows[2:] == [list(map(str, pool)) for pool in pools]
+
+
+@contextmanager
+def _no_slots() -> Iterator[None]:
+    """Let others occupy all slots, and all places to wait for one."""
+    with ExitStack() as occupied, pytest.MonkeyPatch.context() as patched:
+        for pool in slots.POOLS:
+            patched.setattr(pool, "waiting", 0)
+            for number in range(pool.size):
+                occupied.enter_context(pool.slot(f"other {number}"))
+        yield
+
+
+def _is_refused(stock: Stock, operation: Operation) -> bool:
+    """Whether the operation is refused for one of Ann's objects, because there is no slot."""
+    body: dict[str, Any] = {}
+    if operation.takes_json:
+        body = {"data": json.dumps(operation.bodies[0]) + PADDING, "content_type": "application/json"}
+    known = operation.parameters("query")
+    query = stock.query(operation) | {name: value for name, value in QUERIES.items() if name in known}
+    for values in stock.objects(operation):
+        response = stock.admitted(operation).send(operation, values, query_string=query, **body)
+        if response.status_code == 503:
+            assert response.json["code"] in ("busy", "too_many_uploads")
+            assert int(response.headers["Retry-After"]) == response.json["retry_after_s"] == 5
+            assert "send fewer at a time, or try again in 5 seconds" in response.json["detail"]
+            return True
+    return False
 
 
 def _each_once(stock: Stock, operation: Operation) -> list[dict[str, str]]:
