@@ -14,8 +14,9 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,36 +49,41 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
     environ = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | {
         "OPENBLAS_NUM_THREADS": "1"
     }
-    try:
-        completed = subprocess.run(
-            [sys.executable, "-m", _MODULE],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            env=environ,
-            timeout=_WALL_FACTOR * CPU_S,
-            check=False,
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
-        return [UnreadableImage(_TOO_MUCH)] * len(files)
-    if completed.returncode != 0:
-        log_text = completed.stderr.decode("utf-8", "replace")[-2000:]
-        import structlog  # only here: it loads Rich, which takes a third of the start of the process
+    with tempfile.TemporaryFile() as output:  # from a pipe, the pixels would be read in pieces, which take memory
+        try:
+            completed = subprocess.run(
+                [sys.executable, "-m", _MODULE],
+                input=json.dumps(request).encode(),
+                stdout=output,
+                stderr=subprocess.PIPE,
+                env=environ,
+                timeout=_WALL_FACTOR * CPU_S,
+                check=False,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            return [UnreadableImage(_TOO_MUCH)] * len(files)
+        if completed.returncode == 0:
+            return _read_response(output)
+    log_text = completed.stderr.decode("utf-8", "replace")[-2000:]
+    import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
-        structlog.get_logger("tapeline.web").error(
-            "images could not be decoded", code=completed.returncode, said=log_text
-        )
-        return [UnreadableImage(_TOO_MUCH)] * len(files)
-    head, _, pixels = completed.stdout.partition(b"\n")
+    structlog.get_logger("tapeline.web").error("images could not be decoded", code=completed.returncode, said=log_text)
+    return [UnreadableImage(_TOO_MUCH)] * len(files)
+
+
+def _read_response(output: IO[bytes]) -> list[Decoded]:
+    output.seek(0)
+    head = output.readline()
+    offset = len(head)
     decoded: list[Decoded] = []
-    offset = 0
     for entry in json.loads(head):
         if "fault" in entry:
             decoded.append(UnreadableImage(entry["fault"]))
         else:
-            size = math.prod(entry["shape"])
-            decoded.append(np.frombuffer(pixels, np.uint8, size, offset).reshape(entry["shape"]))
-            offset += size
+            shape = tuple(entry["shape"])
+            decoded.append(np.memmap(output, np.uint8, "r", offset, shape))
+            offset += math.prod(shape)
     return decoded
 
 

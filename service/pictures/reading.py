@@ -187,7 +187,7 @@ def resize(levels: Levels, shape: tuple[int, int]) -> Levels:
         return levels
     if levels.ndim == _COLOUR_AXES:
         return np.stack([resize(levels[:, :, channel], shape) for channel in range(3)], axis=2)
-    image = Image.fromarray(levels.astype(np.float32))
+    image = Image.fromarray(np.asarray(levels, np.float32))
     # When shrinking, Pillow takes the mean of all pixels that an output pixel covers.
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float64)
 

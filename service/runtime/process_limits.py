@@ -1,10 +1,15 @@
-"""Limits of a process: on its address space and other resources, and its score for the OOM killer."""
+"""Limits of a process: on its address space and other resources, what it keeps, and its score for the OOM killer."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from contextlib import suppress
+from typing import Final
+
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_BLOCK_BYTES: Final = 2**20
 
 
 def limit(kind: int, value: int, *, is_final: bool = False) -> None:
@@ -34,6 +39,17 @@ def limit_memory(additional_bytes: int, *, is_final: bool = False) -> None:
         with open("/proc/self/statm") as file:
             mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
         limit(resource.RLIMIT_AS, mapped_bytes + additional_bytes, is_final=is_final)
+
+
+def return_large_blocks() -> None:
+    """Let the C library return each freed block of 1 MiB or more to the system.
+
+    By default, glibc soon keeps freed blocks of up to 32 MiB, for each of many threads: the memory of a large request,
+    times the number of threads that have served one.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # other C libraries have no such option
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def offer_to_oom_killer(score: int) -> None:

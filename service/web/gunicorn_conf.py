@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import SettingsError
-from service.runtime import machine_limits, temporary
+from service.runtime import machine_limits, process_limits, temporary
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
@@ -32,6 +32,7 @@ except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 
 raise_limit()
+process_limits.return_large_blocks()
 if _settings.proxies:
     ARRIVALS.disable_address_limit()
 bind = [f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"]

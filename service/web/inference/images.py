@@ -80,12 +80,12 @@ def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo)
                 grey=not decodes_colour,
                 max_pixels=MAX_PHOTO_PIXELS if cover else MAX_PIXELS,
             )
-        for index, result in zip(other_files, decoded_images, strict=True):
-            if isinstance(result, UnreadableImage):
-                faults[index] = str(result)
-            else:
-                image_levels = result.astype(np.float64)
-                levels[index] = prepare(255 - image_levels if request.invert else image_levels)
+            for index, result in zip(other_files, decoded_images, strict=True):
+                if isinstance(result, UnreadableImage):
+                    faults[index] = str(result)
+                else:
+                    image_levels = result.astype(np.float32)
+                    levels[index] = prepare(255 - image_levels if request.invert else image_levels)
     if faults:
         raise problems.invalid_input(
             [

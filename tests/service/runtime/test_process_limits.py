@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -61,3 +62,38 @@ except MemoryError:
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no OOM score")
 def test_a_process_offers_itself_to_the_oom_killer() -> None:
     assert run("process_limits.offer_to_oom_killer(700)\nprint(open('/proc/self/oom_score_adj').read())") == "700"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc keeps large blocks"
+)
+def test_large_blocks_are_returned_by_threads_that_still_exist() -> None:
+    script = """
+import threading
+
+def memory_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() >> 20
+
+def use():
+    blocks = [b"x" * (4 * 2**20) for _ in range(5)]
+    used.wait()
+    measured.wait()
+    blocks.clear()
+    freed.wait()
+    ended.wait()
+
+process_limits.return_large_blocks()
+bytes(30 * 2**20)  # from now on, glibc would keep blocks up to this size
+used, measured, freed, ended = (threading.Barrier(9) for _ in range(4))
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads:
+    thread.start()
+used.wait()
+most = memory_mb()
+measured.wait()
+freed.wait()
+print(most - memory_mb())
+ended.wait()
+"""
+    assert int(run(script)) > 150
