@@ -19,8 +19,9 @@ from service.jobs import worker_registry
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder
 from tests.faults.conftest import InProcessHarness
-from tests.faults.harness import FaultHarness, open_harness, wait_until
+from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
+from tests.waiting import wait_until
 from workers.supervisor.machine import CHECK_INTERVAL_S
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]

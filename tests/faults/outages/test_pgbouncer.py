@@ -15,9 +15,10 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.storage.database import Database
-from tests.faults.harness import FEW, FaultHarness, few_digits, wait_until
+from tests.faults.harness import FEW, FaultHarness, few_digits
 from tests.faults.invariants import Reference
 from tests.faults.sweeps.runs import RANDOM, submit, until_end
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.faults,

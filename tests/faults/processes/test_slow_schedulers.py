@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from service.states import Status
-from tests.faults.harness import FaultHarness, wait_until
-from tests.workers.conftest import kill_group
+from tests.faults.harness import FaultHarness
+from tests.waiting import wait_until
+from tests.workers.conftest import kill_groups
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -44,7 +45,7 @@ def test_a_task_that_does_not_end_delays_no_rescue(harness: FaultHarness, tmp_pa
     harness.arm("epoch_committed.1", "hang")
     worker = harness.start()
     harness.until_reached("epoch_committed.1")
-    kill_group(worker)
+    kill_groups([worker])
     requeued = harness.until(job_id, lambda job: job.status == Status.QUEUED)
     assert (requeued.attempt, requeued.lease) == (2, 1)
     assert not ended.exists()

@@ -15,6 +15,7 @@ from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.submissions import Submission
 from service.models.exports.contents import ExportFormat
+from service.runtime.slots import SlotPool
 from service.spec.validation import resolve
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
@@ -42,7 +43,13 @@ def train(database: Database, store: ArtifactFolder) -> str:
 def test_an_export_that_does_not_fit_is_refused_and_leaves_no_file(database: Database, tmp_path: Path) -> None:
     store, by = ArtifactFolder(tmp_path / "artifacts"), Actor(owner="ann")
     job_id = train(database, store)
-    exports = Exports(database=database, artifacts=store, make=lambda request: bytes([7]) * SIZE, at_most=2 * SIZE)
+    exports = Exports(
+        database=database,
+        artifacts=store,
+        make=lambda request: bytes([7]) * SIZE,
+        slots=SlotPool("exports", 1),
+        at_most=2 * SIZE,
+    )
     row = exports.export(job_id, ExportFormat.ONNX, by=by)
     assert exports.export(job_id, ExportFormat.ONNX, by=by).id == row.id
     recorded = len(by.recorded)
