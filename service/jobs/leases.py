@@ -127,9 +127,11 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
 
 
 def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """The names of the entries in which two provenances differ. Entries that an earlier version did not
-    record are not compared."""
-    return sorted(name for name, value in now.items() if name in (before or {}) and (before or {})[name] != value)
+    """The names of the entries in which two provenances differ. Entries that an earlier version did not record are not
+    compared, except ``code``: a version that did not record it had other code."""
+    if not before:
+        return []
+    return sorted(name for name, value in now.items() if before.get(name, None if name == "code" else value) != value)
 
 
 def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, Any]) -> None:

@@ -200,6 +200,24 @@ def test_a_change_of_provenance_is_logged(database: Database, submit: Submit) ->
     assert "numpy" in data["message"]
 
 
+@pytest.mark.parametrize("recorded", [{"code": "sha256:before"}, {}], ids=["other code", "before code was recorded"])
+def test_a_job_that_continues_across_an_upgrade_is_mixed_and_not_reused(
+    database: Database, submit: Submit, recorded: dict[str, str]
+) -> None:
+    job_id = submit()
+    held = claim(database)
+    leases.begin(database, held, {"numpy": "1", **recorded})
+    leases.release_lease(database, held, None)
+    for _ in range(2):
+        held = claim(database)
+        leases.begin(database, held, {"numpy": "1", "code": "sha256:now"})
+        leases.release_lease(database, held, None)
+    (mixed,) = [data for kind, data in log(database, job_id) if kind == "log"]
+    assert mixed["code"] == "mixed_provenance"
+    assert "(code)" in mixed["message"]
+    assert read_job(database, job_id).reusable is False
+
+
 def test_a_worker_that_sends_heartbeats_is_alive(database: Database) -> None:
     def worker(running: int) -> Worker:
         return Worker(id="w", host="h", pid=1, slots=2, running=running, draining=False)

@@ -301,7 +301,10 @@ def test_a_reproduction_names_the_first_epoch_that_differs(either_app: Flask, ma
     assert [event["code"] for event in log if event["type"] == "log"] == ["not_reproduced"]
 
 
-def test_a_reproduction_with_different_code_reports_it(client: FlaskClient, worker: Any, submit: Submit) -> None:
+@pytest.mark.parametrize("recorded", [{"code": "sha256:before"}, {}], ids=["other code", "before code was recorded"])
+def test_a_reproduction_with_different_code_reports_it(
+    client: FlaskClient, worker: Any, submit: Submit, recorded: dict[str, str]
+) -> None:
     original = train_job(client, worker, submit)
     job = client.post(f"/jobs/{original}/reproduce").json
     held = leases.claim(worker.database, "another", 600.0)
@@ -309,7 +312,7 @@ def test_a_reproduction_with_different_code_reports_it(client: FlaskClient, work
     provenance = client.get(f"/jobs/{original}").json["provenance"]
     with worker.database.write() as session:
         row = session.get_one(Job, job["id"])
-        row.reproduction = {**(row.reproduction or {}), "provenance": provenance | {"code": "sha256:before"}}
+        row.reproduction = {**(row.reproduction or {}), "provenance": provenance | recorded}
     for _ in range(2):
         leases.begin(worker.database, held, provenance | {"code": "sha256:now"})
     assert client.get(f"/jobs/{job['id']}").json["reproduction"]["provenance_differs"] == ["code"]
