@@ -49,31 +49,41 @@ class Actor:
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None
+    is_audited: bool = True
+    """Not the requests to a service without keys: they have no owner."""
     recorded: list[dict[str, Any]] = field(default_factory=list)
     """Entries recorded so far; the request log repeats them after the transaction."""
 
 
 def record(session: Session, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any) -> None:
-    """Add an entry to the audit log, if there is an actor.
+    """Add an entry to the audit log, if there is an actor who is audited.
 
     Args:
         subject: the id of the job, key or session, or the name of the dataset.
         detail: further facts, without secrets.
     """
-    if by is None:
+    if by is None or not by.is_audited:
         return
     session.execute(_ADD, _values(by, action, subject) | {"detail": detail})
     by.recorded.append({"action": action.value, "subject": subject, **detail})
 
 
-def new_row(by: Actor, action: AuditAction, subject: str) -> NewRow:
-    """The row of an entry, for an insertion. Call ``was_recorded`` after it."""
-    return NewRow(AUDIT, _values(by, action, subject) | {"detail": "{}"}, times=("at_ms",))
+def new_rows(by: Actor | None, action: AuditAction, subject: str) -> list[NewRow]:
+    """The row of an entry, for an insertion, if the actor is audited. Call ``was_recorded`` after it."""
+    if by is None or not by.is_audited:
+        return []
+    return [NewRow(AUDIT, _values(by, action, subject) | {"detail": "{}"}, times=("at_ms",))]
 
 
-def was_recorded(by: Actor, action: AuditAction, subject: str) -> None:
-    """Note in ``by`` that the row of ``new_row`` was inserted."""
-    by.recorded.append({"action": action.value, "subject": subject})
+def was_recorded(by: Actor | None, action: AuditAction, subject: str) -> None:
+    """Note in ``by`` that the row of ``new_rows`` was inserted."""
+    if by is not None and by.is_audited:
+        by.recorded.append({"action": action.value, "subject": subject})
+
+
+def request_of(by: Actor | None) -> dict[str, str]:
+    """The request behind an action, for the events of a job."""
+    return {"request_id": by.request_id} if by is not None and by.request_id else {}
 
 
 def _values(by: Actor, action: AuditAction, subject: str | None) -> dict[str, Any]:

@@ -33,9 +33,9 @@ def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Act
             job.error = {"code": CANCELLED, "message": "the job was cancelled"}
         if job.status == Status.RUNNING:
             job.requested = Request.CANCEL
-            record_status(session, job, reason="cancel requested")
+            record_status(session, job, reason="cancel requested", **audit.request_of(by))
         else:
-            finish(session, job, Status.CANCELLED, reason="cancelled")
+            finish(session, job, Status.CANCELLED, reason="cancelled", **audit.request_of(by))
         return job
 
 
@@ -45,7 +45,7 @@ def pause(database: Database, job_id: str, *, owner: str | None = None, by: Acto
         job = _claim_for(session, job_id, Action.PAUSE, owner)
         audit.record(session, by, AuditAction.PAUSE, job_id)
         job.requested = Request.PAUSE
-        record_status(session, job, reason="pause requested")
+        record_status(session, job, reason="pause requested", **audit.request_of(by))
         return job
 
 
@@ -54,7 +54,7 @@ def resume(database: Database, job_id: str, *, owner: str | None = None, by: Act
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RESUME, owner)
         audit.record(session, by, AuditAction.RESUME, job_id)
-        _requeue(session, job, reason="resumed")
+        _requeue(session, job, reason="resumed", by=by)
         return job
 
 
@@ -67,7 +67,7 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
         job.deaths = 0
         job.error = None
         job.finished_ms = None
-        _requeue(session, job, reason="retried")
+        _requeue(session, job, reason="retried", by=by)
         return job
 
 
@@ -98,11 +98,12 @@ def halt(session: Session, job: Job, request: Request, *, reason: str) -> None:
             finish(session, job, Status.CANCELLED, reason=reason)
 
 
-def _requeue(session: Session, job: Job, *, reason: str) -> None:
+def _requeue(session: Session, job: Job, *, reason: str, by: Actor | None = None) -> None:
     job.status = Status.QUEUED
     job.requested = None
     job.queued_ms = session.scalar(select(now_ms())) or 0
-    record_status(session, job, reason=reason)
+    job.request_id = by.request_id if by is not None else None
+    record_status(session, job, reason=reason, **audit.request_of(by))
 
 
 def change(
@@ -142,7 +143,7 @@ def change(
             audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(changed_fields))
             # Without the note: events are never deleted, but a deleted note must not remain anywhere.
             changed = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
-            record_status(session, job, reason="changed", **changed)
+            record_status(session, job, reason="changed", **changed, **audit.request_of(by))
         return job
 
 

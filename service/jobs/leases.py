@@ -40,6 +40,14 @@ class Claim:
     """For the logs."""
     cpu_seconds: float = 0.0
     """CPU time of the job under earlier leases."""
+    request_id: str | None = None
+    """Of the HTTP request that queued the job."""
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What the lines in a worker's log say about the job, from the request to the lease."""
+        request = {"request_id": self.request_id} if self.request_id else {}
+        return {"job": self.job_id, "lease": self.lease, "attempt": self.attempt, **request}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +101,7 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
             lease_s=lease_s,
             attempt=job.attempt,
             cpu_seconds=job.cpu_seconds or 0.0,
+            request_id=job.request_id,
         )
 
 

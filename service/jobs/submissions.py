@@ -133,7 +133,7 @@ def submit_all(
     """Store new jobs in one transaction, all or none. Otherwise like ``submit``. Raises ``StorageQuotaExceeded`` if the
     files that they begin with do not fit into ``at_most`` bytes; see ``limit_growth``."""
     # Do the slow work before the transaction opens: SQLite allows one writer.
-    jobs = [_new_job(submission) for submission in submissions]
+    jobs = [_new_job(submission, by) for submission in submissions]
     if len(submissions) == 1 and _is_plain(submissions[0]):
         return _insert_alone(database, jobs[0], idempotency, represent, by)
 
@@ -195,12 +195,10 @@ def _insert_alone(
     rows = [] if idempotency is None else [_key_row(idempotency, job, answer)]
     rows += [NewRow(JOBS, _columns(job), times=("created_ms", "queued_ms")), _first_event_row(job)]
     rows += [NewRow(JOB_TAGS, {"tag": tag, "job_id": job.id}) for tag in set(job.tags)]
-    if by is not None:
-        rows.append(audit.new_row(by, AuditAction.SUBMIT, job.id))
+    rows += audit.new_rows(by, AuditAction.SUBMIT, job.id)
     now = Insertion(rows, once=idempotency is not None).execute(database)
     if now is not None:
-        if by is not None:
-            audit.was_recorded(by, AuditAction.SUBMIT, job.id)
+        audit.was_recorded(by, AuditAction.SUBMIT, job.id)
         return dict(json.loads(answer.at(now))), False
     with database.read() as session:
         earlier = replay(session, idempotency, owner=job.owner) if idempotency is not None else None
@@ -230,7 +228,9 @@ def _first_event_row(job: Job) -> NewRow:
 
 
 def _first_event_data(job: Job) -> dict[str, Any]:
-    return transitions.status_data(job, reason="submitted") | {"status": Status.QUEUED, "epoch": job.start_epoch}
+    first = {"status": Status.QUEUED, "epoch": job.start_epoch}
+    request = {"request_id": job.request_id} if job.request_id is not None else {}
+    return transitions.status_data(job, reason="submitted") | first | request
 
 
 def add(session: Session, submission: Submission) -> Job:
@@ -247,7 +247,7 @@ def add(session: Session, submission: Submission) -> Job:
     return job
 
 
-def _new_job(submission: Submission) -> Job:
+def _new_job(submission: Submission, by: Actor | None = None) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
     resolved = spec.model_dump(mode="json")
@@ -284,6 +284,7 @@ def _new_job(submission: Submission) -> Job:
         trial=submission.placement.trial if submission.placement is not None else None,
         hold_epoch=submission.placement.hold_epoch if submission.placement is not None else None,
         status=Status.QUEUED,
+        request_id=by.request_id if by is not None else None,
         attempt=1,
         deaths=0,
         lease=0,

@@ -27,7 +27,7 @@ def status_data(job: Job, *, reason: str) -> dict[str, Any]:
     return data | {"epoch": job.epoch, "reason": reason}
 
 
-def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
+def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: Any) -> None:
     """Move a job to a terminal state and append its last events."""
     if status not in TERMINAL:
         raise ValueError(f"{status} does not end a job")
@@ -36,7 +36,7 @@ def finish(session: Session, job: Job, status: Status, *, reason: str) -> None:
         job.error = None  # it ended before the request was noticed
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None
-    ended, last = status_data(job, reason=reason), end_data(job)
+    ended, last = status_data(job, reason=reason) | extra, end_data(job)
     job.finished_ms = now_ms()
     session.flush()
     events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])

@@ -112,6 +112,8 @@ class Job(Base):
 
     status: Mapped[str] = mapped_column(String(20), default=Status.QUEUED)
     requested: Mapped[str | None] = mapped_column(String(20))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    """Of the last HTTP request that queued the job; the worker's log repeats it."""
     attempt: Mapped[int] = mapped_column(Integer, default=1)
     """For display: 1, plus the number of lost workers and retries."""
     deaths: Mapped[int] = mapped_column(Integer, default=0)

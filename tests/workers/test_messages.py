@@ -24,7 +24,7 @@ from workers.messages import (
     encode,
 )
 
-CLAIM = {"job_id": "job_1", "lease": 2, "lease_s": 15.0, "attempt": 3, "cpu_seconds": 0.5}
+CLAIM = {"job_id": "job_1", "lease": 2, "lease_s": 15.0, "attempt": 3, "cpu_seconds": 0.5, "request_id": "req_1"}
 COMMANDS: list[tuple[Command, Any]] = [
     (Train(Claim(**CLAIM)), CLAIM),  # type: ignore[arg-type]
     (Calibrate(), {"calibrate": True}),

@@ -190,7 +190,7 @@ class Supervisor:
 
     def _train(self, claim: Claim, child: ChildProcess, *, requested_at: float) -> bool:
         """Monitor a job until its lease has ended; returns whether the child received its command."""
-        tokens = structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
+        tokens = structlog.contextvars.bind_contextvars(**claim.log_fields)
         log.info("training", child=child.pid)
         monitor = None
         try:

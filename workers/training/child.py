@@ -52,7 +52,7 @@ def main(endpoint: ChildEndpoint) -> int:
             case Train(claim):
                 reach("commanded")
                 endpoint.preparing()  # from now on, the death of this process counts against the job
-                structlog.contextvars.bind_contextvars(job=claim.job_id, lease=claim.lease, attempt=claim.attempt)
+                structlog.contextvars.bind_contextvars(**claim.log_fields)
                 report = _run_job(settings, database, claim, endpoint, lifetime)
                 endpoint.send(report)
                 if not isinstance(report, Done) or not report.is_reusable:

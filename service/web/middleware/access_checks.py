@@ -83,10 +83,10 @@ def sees_all() -> bool:
     return caller is None or caller.scope.covers(Scope.ADMIN)
 
 
-def actor() -> Actor | None:
-    """The current request's actor for the audit log; ``None`` if no keys are required."""
+def actor() -> Actor:
+    """The current request's actor; without keys, it has no owner and is not audited."""
     caller = identity()
-    return named_actor(caller) if caller is not None else None
+    return named_actor(caller) if caller is not None else Actor(request_id=g.get("request_id"), is_audited=False)
 
 
 def named_actor(caller: Identity | None) -> Actor:

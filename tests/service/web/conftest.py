@@ -27,6 +27,7 @@ from service.jobs.leases import Claim, Position, Usage
 from service.pictures import grids
 from service.runtime.settings import Auth, Settings
 from service.spec.findings import Finding
+from service.states import Request
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
 from service.web import metrics
@@ -101,6 +102,10 @@ class SimulatedWorker:
                 self.database, self.current_claim, "sha256:done", stopped_early=stopped_early, keep_last=keep_last
             )
         )
+
+    def release(self, request: str | None = None) -> None:
+        assert self.current_claim is not None
+        leases.release_lease(self.database, self.current_claim, Request(request) if request else None)
 
     def fail(self, code: str = "internal") -> None:
         assert self.current_claim is not None
