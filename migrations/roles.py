@@ -3,7 +3,8 @@
 The owner role may change the schema; migrations and restores connect as it. The application role reads and writes
 rows; web, worker and scheduler connect as it. Only this program connects as the superuser, over a socket that needs no
 password. It is idempotent: it keeps existing roles and passwords, and transfers what the superuser owns to the owner
-role.
+role. It looks at the revision first: if this version cannot upgrade the database, it changes nothing, so that the
+version before can go on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from psycopg import sql
-from sqlalchemy import Connection
 
+from migrations.privileges import ROWS
+from migrations.upgrade import configure_logs, find_revision
 from service.errors import SettingsError
 from service.runtime.settings import Settings
 from service.storage.database import Database
@@ -26,34 +29,35 @@ from service.storage.database import Database
 OWNER: Final = "tapeline_owner"
 APPLICATION: Final = "tapeline_app"
 
-_ROW_PRIVILEGES: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
-_EXCEPTIONS: Final = {
-    "alembic_version": sql.SQL("SELECT"),
-    "audit": sql.SQL("SELECT, INSERT, DELETE"),  # DELETE for retention; triggers restrict it
-    "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # UPDATE marks ranges that retention removed
-}
-"""Tables on which the application role has fewer privileges."""
 _REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the name of the database, easily guessed
 
+log = structlog.get_logger()
 
-def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, application: str) -> None:
+
+def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, application: str) -> list[str]:
     """Create or update both roles, and transfer the database and its contents to the owner role.
 
     Args:
         database: connected as a superuser. If that needed no password, the superuser's password is removed.
         passwords: of both roles.
+
+    Returns:
+        What was changed, in words. Passwords and privileges are set each time, which changes nothing if they are set
+        already.
     """
+    changes: list[str] = []
     with database.engine.begin() as connection:
         raw: Any = connection.connection.driver_connection
         identifiers = {
             "owner": sql.Identifier(owner),
             "application": sql.Identifier(application),
-            "rows": _ROW_PRIVILEGES,
+            "rows": ROWS,
         }
         identifiers["database"] = sql.Identifier(raw.info.dbname)
         for role in (owner, application):
             if raw.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 raw.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+                changes.append(f"created the role {role}")
             # Send only the hash: statements may be logged.
             hashed = raw.pgconn.encrypt_password(passwords[role].encode(), role.encode(), b"scram-sha-256")
             raw.execute(
@@ -61,6 +65,9 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
                     "ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
                 ).format(sql.Identifier(role), hashed.decode())
             )
+        owned = "SELECT pg_get_userbyid(datdba) = %s FROM pg_database WHERE datname = current_database()"
+        if raw.execute(owned, (owner,)).fetchone() != (True,):
+            changes.append(f"made {owner} the owner of the database")
         for statement in (
             "ALTER DATABASE {database} OWNER TO {owner}",
             "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # no temporary tables either
@@ -74,16 +81,22 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT USAGE ON SEQUENCES TO {application}",
         ):
             raw.execute(sql.SQL(statement).format(**identifiers))
-        _hand_over(raw, owner)
-        if not raw.pgconn.used_password:
+        changes += [f"made {owner} the owner of {item}" for item in _hand_over(raw, owner)]
+        secret = raw.execute("SELECT rolpassword FROM pg_authid WHERE rolname = current_user").fetchone()
+        if not raw.pgconn.used_password and secret != (None,):
             raw.execute("ALTER ROLE CURRENT_USER PASSWORD NULL")
+            changes.append("removed the password of the superuser, who needs none over the socket")
+    return changes
 
 
-def _hand_over(raw: Any, owner: str) -> None:
-    """Transfer tables, with their indices and sequences, and trigger functions to the owner role."""
+def _hand_over(raw: Any, owner: str) -> list[str]:
+    """Transfer tables, with their indices and sequences, and trigger functions to the owner role; returns their
+    names."""
+    names: list[str] = []
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tableowner <> %s"
     for (name,) in raw.execute(tables, (owner,)).fetchall():
         raw.execute(sql.SQL("ALTER TABLE public.{} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
+        names.append(f"table {name}")
     functions = """SELECT proname, pg_get_function_identity_arguments(oid) FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND pg_get_userbyid(proowner) <> %s
         AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"""
@@ -93,18 +106,8 @@ def _hand_over(raw: Any, owner: str) -> None:
                 sql.Identifier(name), sql.SQL(arguments), sql.Identifier(owner)
             )
         )
-
-
-def grant(connection: Connection, application: str) -> None:
-    """Set the exact privileges of the application role on all tables; called by the owner role after each migration."""
-    raw: Any = connection.connection.driver_connection
-    role = sql.Identifier(application)
-    raw.execute(sql.SQL("GRANT {} ON ALL TABLES IN SCHEMA public TO {}").format(_ROW_PRIVILEGES, role))
-    raw.execute(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {}").format(role))
-    for name, privileges in _EXCEPTIONS.items():
-        table = sql.Identifier(name)
-        raw.execute(sql.SQL("REVOKE ALL ON public.{} FROM {}").format(table, role))
-        raw.execute(sql.SQL("GRANT {} ON public.{} TO {}").format(privileges, table, role))
+        names.append(f"function {name}")
+    return names
 
 
 def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -135,7 +138,7 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     }
     broker = _keep_or_create(folder / "app" / "broker", chosen["REDIS_PASSWORD"])
     quoted = broker.replace("\\", "\\\\").replace('"', '\\"')
-    _write(folder / "app" / "redis.conf", f'requirepass "{quoted}"\n')
+    _keep(folder / "app" / "redis.conf", f'requirepass "{quoted}"\n')
     return passwords
 
 
@@ -143,29 +146,37 @@ def _keep_or_create(path: Path, chosen: str) -> str:
     """Return the chosen, the existing or a random password; write it to the file if it is new."""
     existing = path.read_text(encoding="utf-8").strip() if path.exists() else ""
     password = chosen or existing or secrets.token_urlsafe(24)
-    if password != existing:
-        _write(path, password)
+    _keep(path, password)
     return password
 
 
-def _write(path: Path, text: str) -> None:
+def _keep(path: Path, text: str) -> None:
+    """Write a file, unless it has this text."""
+    if path.exists() and path.read_text(encoding="utf-8").strip() == text.strip():
+        return
     # World-readable: containers run as different users, and mount only the folders that they need.
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
     temporary.chmod(0o444)
     temporary.rename(path)
+    log.info("wrote a password", file=str(path))
 
 
 def main() -> int:
     """Prepare the configured database, and write passwords below ``TAPELINE_HOME``."""
+    configure_logs("setup")
     try:
         settings = Settings.from_env(os.environ, cores=1)
-        passwords = write_passwords(settings.home / "secrets", os.environ)
+        with closing(Database(settings.database_url, application="tapeline-roles")) as database:
+            with database.engine.connect() as connection:
+                find_revision(connection)
+            passwords = write_passwords(settings.home / "secrets", os.environ)
+            changes = prepare(database, passwords, owner=OWNER, application=APPLICATION)
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2
-    with closing(Database(settings.database_url, application="tapeline-roles")) as database:
-        prepare(database, passwords, owner=OWNER, application=APPLICATION)
+    for change in changes or ["nothing to do: both roles exist, and own what they should"]:
+        log.info(change)
     return 0
 
 

@@ -1,39 +1,75 @@
 """Upgrade the database to the schema of this version: ``python -m migrations.upgrade [--grant-to ROLE]``.
 
 With ``--grant-to``, the migrating role owns the schema, and ROLE gets the privileges that the service needs.
+``--check`` only says whether the database can be upgraded, and ``--downgrade-to REVISION`` takes it back to the schema
+of an older version.
+
+Databases at revisions 0007 to 0013 belong to an earlier chain of migrations, and cross ``migrations/bridge`` first.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection, inspect, make_url
 
-from migrations import roles
+from migrations import privileges
 from service.errors import SettingsError, UnknownSchema
+from service.runtime import logs
 from service.runtime.settings import Settings
 from service.storage.database import Database
+from service.storage.tables import Base
 
 _LOCK: Final = 7_267_001
 """An arbitrary id for migrations among PostgreSQL's advisory locks."""
+_FOLDER: Final = Path(__file__).parent
+_MARKS: Final = {
+    "0008": ("jobs", "extremes"),
+    "0009": ("calibrations", "factors"),
+    "0011": ("jobs", "size_bytes"),
+    "0013": ("jobs", "upload_id"),
+    "0014": ("audit_seals", "entries_digest"),
+}
+"""A column that a database has from this revision on, if it was made by the revision that is shipped: while the earlier
+chain was developed, some numbers were used for other schemas, too."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The revisions before and after a migration; ``None`` for an empty database."""
+
+    before: str | None
+    after: str | None
 
 
 def config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, without a file. With a connection, Alembic uses it."""
     alembic = Config()
-    alembic.set_main_option("script_location", str(Path(__file__).parent))
+    alembic.set_main_option("script_location", str(_FOLDER))
+    alembic.set_main_option("path_separator", "os")
     if connection is not None:
         alembic.attributes["connection"] = connection
+    return alembic
+
+
+def _bridge(connection: Connection | None = None) -> Config:
+    alembic = config(connection)
+    alembic.set_main_option("version_locations", str(_FOLDER / "bridge" / "versions"))
     return alembic
 
 
@@ -68,55 +104,132 @@ def _without_cascades(database: Database, connection: Connection) -> Iterator[No
         cursor.close()
 
 
-def upgrade(database: Database, *, grant_to: str | None = None) -> None:
+def upgrade(database: Database, *, grant_to: str | None = None) -> Move:
     """Apply the missing migrations. Of several concurrent processes, one migrates; the others wait for it.
 
     Args:
         grant_to: a PostgreSQL role that runs the service, but does not own the schema.
 
     Raises:
-        UnknownSchema: this version does not know the revision of the database.
+        UnknownSchema: this version cannot upgrade the database, which is unchanged.
     """
     with exclusively(database) as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
-        if revision is not None and revision not in known_revisions():
-            raise UnknownSchema(revision)
+        before = find_revision(connection)
+        if before in _revisions(_bridge())[1:]:
+            command.upgrade(_bridge(connection), "head")
         command.upgrade(config(connection), "head")
         if grant_to is not None and not database.is_sqlite:
-            roles.grant(connection, grant_to)
+            privileges.grant(connection, grant_to)
+        return Move(before, head())
+
+
+def downgrade(database: Database, revision: str) -> Move:
+    """Take the schema back to that of an older version; what newer versions added is lost.
+
+    Raises:
+        UnknownSchema: this version does not know the revision of the database.
+        SettingsError: it cannot be taken back to this revision. In both cases the database is unchanged.
+    """
+    with exclusively(database) as connection:
+        before = find_revision(connection)
+        older = _revisions(config())
+        older = older[older.index(before) :] if before in older else []
+        if revision not in older:
+            raise SettingsError(
+                f"the database, at revision {before}, cannot be taken back to revision {revision}, only to one of: "
+                f"{', '.join(reversed(older)) or 'none'}; restore a backup with the version that made it"
+            )
+        command.downgrade(config(connection), revision)
+        return Move(before, revision)
+
+
+def find_revision(connection: Connection) -> str | None:
+    """The revision of a database that this version can upgrade; ``None``: it is empty.
+
+    Raises:
+        UnknownSchema: this version cannot upgrade it.
+    """
+    revision = MigrationContext.configure(connection).get_current_revision()
+    inspector = inspect(connection)
+    tables = set(inspector.get_table_names())
+    if revision is None:
+        if foreign := sorted(tables & set(Base.metadata.tables)):
+            raise UnknownSchema("none", f"but has a table {foreign[0]}", "use an empty database")
+        return None
+    bridged, known = _revisions(_bridge()), known_revisions()
+    if revision not in known and revision not in bridged:
+        if revision < bridged[-1]:
+            remedy = f"upgrade it to {bridged[-1]} or later with an earlier version first, or use an empty database"
+            raise UnknownSchema(revision, "which is too old for this version", remedy)
+        remedy = "use the newer version that created it, or an empty database"
+        raise UnknownSchema(revision, f"which this version (at {head()}) does not know", remedy)
+    for number, (table, column) in _MARKS.items():
+        exists = table in tables and column in {item["name"] for item in inspector.get_columns(table)}
+        if exists != (revision >= number):
+            problem = f"but {table}.{column}, of revision {number}, {'exists' if exists else 'is missing'}"
+            remedy = "with the code that created it, take it back by a revision (alembic downgrade -1)"
+            raise UnknownSchema(revision, problem, f"{remedy}, then upgrade it, or use an empty database")
+    return revision
 
 
 def known_revisions() -> set[str]:
-    """The revisions from which this version can upgrade."""
-    return {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    """The revisions of today's chain, whose schemas this version can make."""
+    return set(_revisions(config()))
+
+
+def head() -> str | None:
+    """The revision of this version's schema."""
+    return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def _revisions(alembic: Config) -> list[str]:
+    """All revisions of a chain, newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(alembic).walk_revisions()]
 
 
 def is_current(database: Database) -> bool:
     """Whether the database has the schema of this version."""
     with database.engine.connect() as connection:
-        heads = MigrationContext.configure(connection).get_current_heads()
-    return set(heads) == set(ScriptDirectory.from_config(config()).get_heads())
+        return MigrationContext.configure(connection).get_current_heads() == (head(),)
+
+
+def configure_logs(process: str) -> None:
+    """Log what a command did, without what Alembic says of each connection."""
+    logs.configure(process)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def main() -> int:
     """Migrate the configured database."""
     parser = argparse.ArgumentParser(prog="python -m migrations.upgrade", description=main.__doc__)
     parser.add_argument("--grant-to", metavar="ROLE", help="PostgreSQL role that runs the service, if not the owner")
-    grant_to: str | None = parser.parse_args().grant_to
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--check", action="store_true", help="only say whether the database can be upgraded")
+    other.add_argument("--downgrade-to", metavar="REVISION", help="take the database back to an older schema")
+    arguments = parser.parse_args()
+    configure_logs("migrate")
     try:
         settings = Settings.from_env(os.environ, cores=1)
+        with closing(Database(settings.database_url, application="tapeline-migrate")) as database:
+            if arguments.check:
+                with database.engine.connect() as connection:
+                    _report("checked", Move(find_revision(connection), head()))
+            elif arguments.downgrade_to:
+                _report("downgraded", downgrade(database, arguments.downgrade_to))
+            else:
+                _report("upgraded", upgrade(database, grant_to=arguments.grant_to))
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2
-    database = Database(settings.database_url, application="tapeline-migrate")
-    try:
-        upgrade(database, grant_to=grant_to)
-    except UnknownSchema as error:
-        sys.stderr.write(f"tapeline: {error}\n")
-        return 2
-    finally:
-        database.close()
     return 0
+
+
+def _report(what: str, move: Move) -> None:
+    if move.before == move.after:
+        log.info("nothing to do: the schema is current", revision=move.after)
+    else:
+        event = "the schema can be upgraded" if what == "checked" else f"{what} the schema"
+        log.info(event, revision_before=move.before, revision_after=move.after)
 
 
 if __name__ == "__main__":

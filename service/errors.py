@@ -19,14 +19,11 @@ class SettingsError(ServiceError, ValueError):
 
 
 class UnknownSchema(SettingsError):
-    """The database has a schema that this version cannot upgrade."""
+    """The database has a schema that this version cannot upgrade. It is unchanged."""
 
-    def __init__(self, revision: str) -> None:
-        self.revision = revision
-        super().__init__(
-            f"the database is at revision {revision}, which this version of Tapeline cannot upgrade: it was created by "
-            "a newer version, or one before the first release; use that version, or an empty database"
-        )
+    def __init__(self, revision: str, problem: str, remedy: str) -> None:
+        super().__init__(f"the database is at revision {revision}, {problem}: {remedy}. Nothing was changed.")
+        self.revision, self.problem, self.remedy = revision, problem, remedy
 
 
 class MalformedJson(ServiceError, ValueError):

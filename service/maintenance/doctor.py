@@ -11,13 +11,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from migrations.upgrade import config, known_revisions
+from migrations.upgrade import find_revision, head
 from service.access import audit_seals
+from service.errors import UnknownSchema
 from service.jobs import leases, worker_registry
 from service.runtime import broker
 from service.runtime.settings import Settings
@@ -115,22 +114,17 @@ def _check_database(settings: Settings, database: Database) -> Diagnosis:
 
 def _check_schema(database: Database) -> Diagnosis:
     with database.engine.connect() as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
-    script = ScriptDirectory.from_config(config())
-    head = script.get_current_head()
-    if revision == head:
+        try:
+            revision = find_revision(connection)
+        except UnknownSchema as error:
+            problem = f"the database is at revision {error.revision}, {error.problem}"
+            return Diagnosis(name="schema", ok=False, detail=problem, advice=error.remedy)
+    if revision == head():
         return Diagnosis(name="schema", ok=True, detail=f"revision {revision} is current")
-    if revision is not None and revision not in known_revisions():
-        return Diagnosis(
-            name="schema",
-            ok=False,
-            detail=f"the database is at revision {revision}, which this version (at {head}) does not know",
-            advice="it was created by a newer version, or one before the first release: install that version here, too",
-        )
     return Diagnosis(
         name="schema",
         ok=False,
-        detail=f"the database is at revision {revision or 'none'}; this version needs {head}",
+        detail=f"the database is at revision {revision or 'none'}; this version needs {head()}",
         advice=_UPGRADE,
     )
 

@@ -57,10 +57,14 @@ def tables_of(schema: str) -> dict[str, Table]:
     """The tables in a backup of this schema.
 
     Raises:
-        BackupError: the schema is newer than the code.
+        BackupError: the schema is newer than the code, or older than its first one.
     """
-    if schema not in _revisions():
-        raise BackupError(f"the backup has the schema {schema!r}: restore it with a newer version of Tapeline")
+    revisions = _revisions()
+    if schema not in revisions:
+        remedy = (
+            "the version that made it, and upgrade that" if schema < revisions[-1] else "a newer version of Tapeline"
+        )
+        raise BackupError(f"the backup has the schema {schema!r}: restore it with {remedy}")
     with closing(Database("sqlite://")) as scratch, migrations.exclusively(scratch) as connection:
         command.upgrade(migrations.config(connection), schema)
         return {name: table for name, table in _reflect(connection).items() if name not in _TRANSIENT}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,10 +37,10 @@ class Roles:
     application: Database
     names: tuple[str, str]
 
-    def prepare(self) -> None:
+    def prepare(self) -> list[str]:
         owner, application = self.names
         passwords = dict.fromkeys(self.names, "a password of it's own")
-        roles.prepare(self.superuser, passwords, owner=owner, application=application)
+        return roles.prepare(self.superuser, passwords, owner=owner, application=application)
 
 
 def connect_as(url: str, role: str) -> Database:
@@ -64,7 +68,7 @@ def is_refused(database: Database, statement: str) -> bool:
 
 
 def test_the_owner_migrates_and_the_application_role_runs_the_service(new_roles: Roles, tmp_path: Path) -> None:
-    new_roles.prepare()
+    assert new_roles.prepare()[:2] == [f"created the role {name}" for name in new_roles.names]
     upgrade(new_roles.owner, grant_to=new_roles.names[1])
     assert is_current(new_roles.application)
     installation = Installation(new_roles.application, ArtifactFolder(tmp_path / "artifacts"))
@@ -172,6 +176,48 @@ def test_a_superuser_that_needs_no_password_has_its_password_removed(new_roles: 
         assert connection.scalar(query) is True
         query = text("SELECT rolpassword FROM pg_authid WHERE rolname = :role")
         assert connection.scalar(query, {"role": new_roles.names[1]}).startswith("SCRAM-SHA-256$")
+
+
+def set_up(database: Database, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command of the service ``setup``."""
+    for name in ("app", "owner"):
+        (home / "secrets" / name).mkdir(parents=True, exist_ok=True)
+    environ = os.environ | {"TAPELINE_DATABASE_URL": database.url, "TAPELINE_HOME": str(home)}
+    command = [sys.executable, "-m", "migrations.roles"]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_setup_changes_nothing_if_this_version_cannot_upgrade_the_database(new_roles: Roles, tmp_path: Path) -> None:
+    """Otherwise the version before could not go on: it may use the superuser, and own the tables."""
+    upgrade(new_roles.superuser)
+    state = text(
+        "SELECT (SELECT json_agg(r ORDER BY r.rolname) FROM (SELECT rolname, rolpassword FROM pg_authid) r)::text,"
+        " (SELECT json_agg(t ORDER BY t.tablename) FROM (SELECT tablename, tableowner FROM pg_tables) t)::text"
+    )
+    with new_roles.superuser.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+        connection.execute(text("ALTER ROLE CURRENT_USER PASSWORD 'known'"))
+        before = connection.execute(state).one()
+    refused = set_up(new_roles.superuser, tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert "at revision 0006, which is too old" in refused.stderr
+    assert refused.stderr.rstrip().endswith("Nothing was changed.")
+    with new_roles.superuser.engine.connect() as connection:
+        assert connection.execute(state).one() == before
+    assert [path for path in (tmp_path / "secrets").rglob("*") if path.is_file()] == []
+
+
+def test_setup_logs_what_it_changed_and_that_there_was_nothing_to_do(new_roles: Roles, tmp_path: Path) -> None:
+    upgrade(new_roles.superuser)
+    first, second = (set_up(new_roles.superuser, tmp_path) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    events = [json.loads(line)["event"] for line in first.stderr.splitlines()]
+    assert events.count("wrote a password") == 4
+    assert "made tapeline_owner the owner of table jobs" in events
+    assert "made tapeline_owner the owner of function audit_is_append_only" in events
+    assert [json.loads(line)["event"] for line in second.stderr.splitlines()] == [
+        "nothing to do: both roles exist, and own what they should"
+    ]
 
 
 @pytest.fixture

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic import command
 from sqlalchemy import event
 
-from migrations.upgrade import config, is_current, known_revisions, main, upgrade
+from migrations.upgrade import config, downgrade, head, is_current, known_revisions, upgrade
 from service.errors import UnknownSchema
 from service.storage.database import Database
+from tests.migrations.test_additive import BASE, breaking_changes, schema
 
 
 def test_an_empty_database_is_upgraded_to_the_current_schema(database_url: str) -> None:
@@ -67,20 +72,78 @@ def test_of_concurrent_upgrades_exactly_one_migrates_and_the_others_wait_for_it(
         database.close()
 
 
-@pytest.mark.parametrize("revision", ["0013", "9999"])
-def test_an_unknown_schema_revision_is_refused_and_left_unchanged(
-    database_url: str, revision: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (
+            ["UPDATE alembic_version SET version_num = '9999'"],
+            "at revision 9999, which this version .* does not know: use the newer version that created it",
+        ),
+        (
+            ["UPDATE alembic_version SET version_num = '0006'"],
+            "at revision 0006, which is too old for this version: upgrade it to 0007 or later with an earlier version",
+        ),
+        (
+            ["UPDATE alembic_version SET version_num = '0013'"],
+            "at revision 0013, but audit_seals.entries_digest, of revision 0014, exists: with the code that created it",
+        ),
+        (
+            ["UPDATE alembic_version SET version_num = '0014'", "DROP TABLE audit_seals"],
+            r"at revision 0014, but audit_seals.entries_digest, .*, is missing: .* \(alembic downgrade -1\)",
+        ),
+        (["DELETE FROM alembic_version"], "at revision none, but has a table api_keys: use an empty database"),
+    ],
+    ids=["newer", "older", "misnumbered", "other schema of that number", "unnumbered"],
+)
+def test_a_schema_that_cannot_be_upgraded_is_refused_and_left_unchanged(
+    database_url: str, statements: list[str], message: str
 ) -> None:
-    monkeypatch.setenv("TAPELINE_DATABASE_URL", database_url)
-    monkeypatch.setattr(sys, "argv", ["upgrade"])
     with closing(Database(database_url)) as database:
         upgrade(database)
         with database.engine.begin() as connection:
-            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
-        with pytest.raises(UnknownSchema, match=revision):
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        before = schema(database)
+        with pytest.raises(UnknownSchema, match=rf"{message}.*\. Nothing was changed"):
             upgrade(database)
-        assert main() == 2
-        assert "use that version, or an empty database" in capsys.readouterr().err
-        with database.engine.connect() as connection:
-            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == revision
-            assert connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar() == 0
+        with pytest.raises(UnknownSchema):
+            downgrade(database, BASE)
+        after = schema(database)
+    assert breaking_changes(before, after) == breaking_changes(after, before) == []
+
+
+def run(database_url: str, *arguments: str) -> tuple[int, str]:
+    """Run the command; returns its exit code and what it printed."""
+    environ = os.environ | {"TAPELINE_DATABASE_URL": database_url}
+    command = [sys.executable, "-m", "migrations.upgrade", *arguments]
+    process = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    return process.returncode, process.stderr
+
+
+def test_the_command_says_what_it_did_or_why_it_did_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'tapeline.db'}"
+
+    def report(*arguments: str) -> dict[str, Any]:
+        code, output = run(url, *arguments)
+        assert code == 0, output
+        (line,) = output.splitlines()
+        return {
+            name: value for name, value in json.loads(line).items() if name not in ("timestamp", "level", "process")
+        }
+
+    current = {"event": "nothing to do: the schema is current", "revision": head()}
+    moved = {"revision_before": None, "revision_after": head()}
+    assert report("--check") == {"event": "the schema can be upgraded"} | moved
+    assert report() == {"event": "upgraded the schema"} | moved
+    assert report() == report("--check") == current
+    back = {"event": "downgraded the schema", "revision_before": head(), "revision_after": "0020"}
+    assert report("--downgrade-to", "0020") == back
+    code, output = run(url, "--downgrade-to", "0013")
+    assert (code, output.count("\n")) == (2, 1)
+    assert "cannot be taken back to revision 0013, only to one of: 0014, 0015" in output
+    with closing(Database(url)) as database, database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for arguments in ((), ("--check",), ("--downgrade-to", "0020")):
+        code, output = run(url, *arguments)
+        assert (code, output.count("\n")) == (2, 1)
+        assert "tapeline: the database is at revision 9999" in output
