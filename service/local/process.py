@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
 
-_KEPT_LOGS: Final = 3
-_TAIL_BYTES: Final = 8192
+from service.local.log_writer import mark, read_between
 
 
 class StackProcess:
-    """A command in its own process group: Ctrl-C reaches only the stack, and the whole group can be killed."""
+    """A command in its own process group: Ctrl-C reaches only the stack, and the whole group can be killed.
+
+    Args:
+        log: the file with its output.
+        output: descriptor of a log writer that writes this file; without one, the process writes it.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,7 @@ class StackProcess:
         environ: Mapping[str, str],
         folder: Path,
         log: Path,
+        output: int | None = None,
         pass_fds: Sequence[int] = (),
         stdin: bytes = b"",
     ) -> None:
@@ -35,10 +39,11 @@ class StackProcess:
         self._environ = dict(environ)
         self._folder = folder
         self._pass_fds = pass_fds
+        self._output = output
         self._stdin = stdin
         self._process: subprocess.Popen[bytes] | None = None
         self._group_ended = False
-        self._log_start = 0
+        self._begin = ""
         self.started_at = 0.0
         """Monotonic clock, in seconds."""
 
@@ -51,14 +56,14 @@ class StackProcess:
 
     def start(self) -> None:
         """Run the command; its output is appended to the log."""
-        with self.log.open("ab") as log:
-            self._log_start = log.tell()
+        with self._open_output() as output:
+            self._begin = mark(output, f"{self.name} starts")
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environ,
                 cwd=self._folder,
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=self._pass_fds,
                 process_group=0,
@@ -104,20 +109,18 @@ class StackProcess:
 
     def tail(self, lines: int = 12) -> str:
         """The last lines in the log of this run."""
-        with suppress(OSError), self.log.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, size - _TAIL_BYTES))
-            return "\n".join(log.read().decode(errors="replace").rstrip().splitlines()[-lines:])
-        return ""
+        with self._open_output() as output:
+            code = self.exit_code()
+            end = mark(output, f"{self.name} runs" if code is None else f"{self.name} ended ({describe_exit(code)})")
+        return "\n".join(read_between(self.log, self._begin, end)[-lines:])
 
-
-def rotate(log: Path) -> None:
-    """Rename the logs of previous runs: ``web.log`` to ``web.log.1``, ``web.log.1`` to ``web.log.2``."""
-    for number in range(_KEPT_LOGS, 0, -1):
-        older = log.with_name(f"{log.name}.{number}")
-        newer = log.with_name(f"{log.name}.{number - 1}") if number > 1 else log
-        if newer.exists():
-            newer.replace(older)
+    @contextmanager
+    def _open_output(self) -> Iterator[int]:
+        if self._output is not None:
+            yield self._output
+            return
+        with self.log.open("ab") as log:
+            yield log.fileno()
 
 
 def describe_exit(code: int) -> str:

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from service.local.addresses import is_healthy, url_of
 from service.local.broker import Broker, BrokerError
 from service.local.errors import HomeInUse, PortTaken, StackError
+from service.local.log_writer import LogWriter
 from service.local.orphans import GRACE_S, OrphanReaper
-from service.local.process import StackProcess, describe_exit, rotate
+from service.local.process import StackProcess, describe_exit
 from service.runtime.settings import Settings, is_loopback
 
 _READY_TIMEOUT_S: Final = 120.0
@@ -56,6 +56,7 @@ class LocalStack:
         self._notify = notify
         self._release = ExitStack()  # the lock and the listening socket
         self._lock = self._listener = -1
+        self._logs: LogWriter | None = None
         self._broker: Broker | None = None
         self._children: list[StackProcess] = []
         self._guard: OrphanReaper | None = None
@@ -93,6 +94,7 @@ class LocalStack:
             self._claim_folder()
             self._claim_port()
             self._guard = OrphanReaper(self._lock)
+            self._logs = LogWriter(self.settings.home / "logs", ("broker", "migrate", "web", "worker", "scheduler"))
             self._start_broker()
             self._migrate()
             for child in self._create_children():
@@ -135,6 +137,9 @@ class LocalStack:
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
+        if self._logs is not None:
+            logs, self._logs = self._logs, None
+            logs.close()
         if self._broker is not None:
             self._broker.socket.unlink(missing_ok=True)
         self._release.close()
@@ -195,9 +200,8 @@ class LocalStack:
     def _start_broker(self) -> None:
         if self.settings.broker_url is not None:
             return
-        log = self._prepare_log("broker")
         try:
-            broker = Broker(self.settings.home, log=log, environ=os.environ)
+            broker = Broker(self.settings.home, **self._log_of("broker"), environ=os.environ)
         except BrokerError as error:
             raise StackError(f"{error}; name a Redis or Valkey server with TAPELINE_BROKER_URL=redis://...") from error
         broker.prepare()
@@ -260,7 +264,7 @@ class LocalStack:
             environ=inherited | self.settings.to_env(),
             # Not the user's current folder: Python and Celery would import from there.
             folder=self.settings.home,
-            log=self._prepare_log(name),
+            **self._log_of(name),
             pass_fds=pass_fds or [],
         )
 
@@ -273,10 +277,9 @@ class LocalStack:
         if self._guard is not None:
             self._guard.watch(child.pid)
 
-    def _prepare_log(self, name: str) -> Path:
-        log = self.settings.home / "logs" / f"{name}.log"
-        rotate(log)
-        return log
+    def _log_of(self, name: str) -> dict[str, Any]:
+        output = self._logs.descriptor(name) if self._logs is not None else None
+        return {"log": self.settings.home / "logs" / f"{name}.log", "output": output}
 
     def _is_broker(self, child: StackProcess) -> bool:
         return self._broker is not None and child is self._broker.child
@@ -311,6 +314,8 @@ class LocalStack:
         restart_at: dict[str, float] = {}
         while not self._stopping.wait(_POLL_INTERVAL_S):
             now = time.monotonic()
+            if self._logs is not None:
+                self._logs.keep_running()
             if self._guard is not None and not self._guard.alive:
                 self._guard = OrphanReaper(self._lock)
                 for child in self._children:
