@@ -270,6 +270,7 @@ def database(migrated_url: str) -> Iterator[Database]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """The whole service, shared by all tests of a pytest worker: each test also sees the others' jobs."""
     home = tmp_path_factory.mktemp("home")
-    settings = Settings.from_env({"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"}, cores=2)
+    environ = {"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0", "TAPELINE_WORKER_NAME": "of-the-tests"}
+    settings = Settings.from_env(environ, cores=2)
     with LocalStack(settings) as running:
         yield running

@@ -35,6 +35,7 @@ for _module, _commands in {
         "jobs": "List jobs, newest first.",
         "open": "Open the page of a job in the browser.",
         "download": "Download a job's files: checkpoints, curves, samples.",
+        "workers": "List the workers, with your running jobs.",
     },
     "showing": {"show": "Show a job: state, metrics, settings, lineage, files."},
     "comparing": {

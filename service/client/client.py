@@ -351,6 +351,11 @@ class Client(DatasetOperations, Experiments):
         presets: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
         return presets
 
+    def workers(self) -> Sequence[dict[str, Any]]:
+        """The workers of the last minute: ``name``, ``host``, ``slots``, and the caller's running ``jobs``."""
+        workers: Sequence[dict[str, Any]] = self._connection.json("GET", "/workers")["data"]
+        return workers
+
     # Keys, for clients whose own key has the scope ``admin``.
 
     def api_keys(self) -> Sequence[dict[str, Any]]:

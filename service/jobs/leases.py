@@ -279,6 +279,7 @@ def is_held(job: Job) -> bool:
 
 def release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
     """Set the next state of an unfinished job when its lease ends: queued, or the requested state."""
+    worker = transitions.holder(job)
     last_step = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
     job.step = last_step or job.steps // job.epochs * job.start_epoch
     job.steps_per_second = None
@@ -292,7 +293,7 @@ def release(session: Session, job: Job, request: Request | None, *, reason: str)
             job.status = Status.QUEUED
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None
-    transitions.record_status(session, job, reason=reason)
+    transitions.record_status(session, job, reason=reason, **worker)
 
 
 def clock(database: Database) -> int:

@@ -27,6 +27,11 @@ def status_data(job: Job, *, reason: str) -> dict[str, Any]:
     return data | {"epoch": job.epoch, "reason": reason}
 
 
+def holder(job: Job) -> dict[str, str]:
+    """The worker that holds the job's lease, for the event that ends it."""
+    return {"worker": job.lease_owner} if job.lease_owner is not None else {}
+
+
 def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: Any) -> None:
     """Move a job to a terminal state and append its last events."""
     if status not in TERMINAL:
@@ -35,8 +40,8 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
     if status == Status.SUCCEEDED and is_cancelled_by_user(job):
         job.error = None  # it ended before the request was noticed
     job.requested = None
+    ended, last = status_data(job, reason=reason) | holder(job) | extra, end_data(job)
     job.lease_owner = job.lease_expires_ms = None
-    ended, last = status_data(job, reason=reason) | extra, end_data(job)
     job.finished_ms = now_ms()
     session.flush()
     events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])

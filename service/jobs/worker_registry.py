@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any, Final
+from uuid import uuid4
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
 from service.storage.tables import Worker
 
 WORKER_GONE_MS: Final = 60_000
 _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
+_MAX_HOST_LENGTH: Final = 40
+
+
+def new_id(settings: Settings) -> str:
+    """An id for this worker process: its name, which survives restarts, and two parts that do not."""
+    name = settings.worker_name or socket.gethostname()[:_MAX_HOST_LENGTH]
+    return f"{name}-{os.getpid()}-{uuid4().hex[:8]}"
+
+
+def name_of(worker_id: str) -> str:
+    """The name of a worker: that of its settings, or of its host. Several workers may have the same."""
+    return worker_id.rsplit("-", 2)[0]
 
 
 def record_heartbeat(database: Database, worker: Worker) -> None:

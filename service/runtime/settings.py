@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -31,6 +32,7 @@ VARIABLES: Final = {
     "TAPELINE_HOST": "address that the web process binds to (default: 127.0.0.1)",
     "TAPELINE_PORT": "port of the web process (default: 8000)",
     "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the processors that it may use)",
+    "TAPELINE_WORKER_NAME": "name of a worker in lists and metrics: 40 of A-Z a-z 0-9 . _ - (default: the host name)",
     "TAPELINE_DATABASE_URL": "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
     "TAPELINE_DATABASE_PASSWORD_FILE": "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)",
     "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
@@ -95,6 +97,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int
+    worker_name: str = ""
+    """Empty: the host name."""
     database_url: str
     broker_url: str | None
     """``None``: the embedded stack starts its own broker."""
@@ -196,6 +200,9 @@ class Settings:
         api_keys = parse_list("TAPELINE_API_KEYS")
         if any(len(key) < MIN_KEY_LENGTH for key in api_keys):
             faults.append(f"each key in TAPELINE_API_KEYS must have at least {MIN_KEY_LENGTH} characters")
+        worker_name = environ.get("TAPELINE_WORKER_NAME", "").strip()
+        if not re.fullmatch(r"[A-Za-z0-9._-]{0,40}", worker_name):
+            faults.append(f"TAPELINE_WORKER_NAME must have up to 40 letters, digits and ._-, not {worker_name!r}")
         portable_bits = environ.get("TAPELINE_PORTABLE_BITS") or "0"
         if portable_bits not in ("0", "1"):
             faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable_bits!r}")
@@ -214,6 +221,7 @@ class Settings:
             host=environ.get("TAPELINE_HOST") or "127.0.0.1",
             port=int(parse_number("TAPELINE_PORT", 8000, low=0, high=65535)),
             workers=int(parse_number("TAPELINE_WORKERS", cores, low=1, high=1024)),
+            worker_name=worker_name,
             database_url=database_url,
             broker_url=broker_url,
             artifacts=Path(environ.get("TAPELINE_ARTIFACTS") or home / "artifacts").expanduser().absolute(),
@@ -246,6 +254,7 @@ class Settings:
             "TAPELINE_HOST": self.host,
             "TAPELINE_PORT": str(self.port),
             "TAPELINE_WORKERS": str(self.workers),
+            "TAPELINE_WORKER_NAME": self.worker_name,
             "TAPELINE_DATABASE_URL": self.database_url,
             "TAPELINE_ARTIFACTS": str(self.artifacts),
             "TAPELINE_DATA": str(self.data),

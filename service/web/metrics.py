@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -28,11 +29,14 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from service.jobs.events import EventType, is_worker_lost
 from service.jobs.queries import statistics
 from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
+from service.spec.schema import Kind
+from service.states import Status
 from service.storage.database import Database
+from service.storage.tables import Worker
 from service.web.publisher import Publisher
 
 _LATE_MS: Final = 10_000
@@ -43,6 +47,8 @@ _LOOKBACK_MS: Final = 300_000
 _SIZES_MAX_AGE_S: Final = 60.0
 """How long the sums of file sizes are cached."""
 _BROKER_TIMEOUT_S: Final = 1.0
+_MAX_WORKERS: Final = 100
+"""Names of workers with series of their own; if machines come and go under new names, later ones share ``other``."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no additional *_created series
@@ -88,8 +94,11 @@ _MEMORY: Final = Histogram(
 _LOST: Final = Counter(
     "tapeline_workers_lost",
     "Leases that ended because a worker or its child died.",
-    ["kind"],
+    ["kind", "worker"],
     registry=_REGISTRY,
+)
+_FAILED: Final = Counter(
+    "tapeline_jobs_failed", "Jobs that failed, by their last worker.", ["kind", "worker"], registry=_REGISTRY
 )
 _VIOLATIONS: Final = Counter(
     "tapeline_determinism_violations",
@@ -97,6 +106,9 @@ _VIOLATIONS: Final = Counter(
     ["kind"],
     registry=_REGISTRY,
 )
+
+_WORKERS: Final[set[str]] = set()
+"""The labels that were used."""
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -167,6 +179,10 @@ class Metrics:
     def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
             snapshot = statistics.now(session)
+            for name, kind in product(_by_name(snapshot.workers), Kind):
+                # From 0, before the first loss: Prometheus sees no increase where a series begins.
+                for counter in (_LOST, _FAILED):
+                    counter.labels(kind, _worker_label(name)).inc(0)
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
                 self._sizes = (time.monotonic(), list(self._measure_sizes(session)))
         return [*_families(snapshot), *self._sizes[1]]
@@ -262,10 +278,29 @@ def _count(event: EventRecord) -> None:
         _VIOLATIONS.labels(event.kind).inc()
     elif event.type == EventType.STATUS:
         reason = str(event.data.get("reason"))
+        worker = _worker_label(worker_registry.name_of(event.data.get("worker", "")))
         if reason == "claimed" and event.data.get("lease") == 1:
             _WAITS.labels(event.kind).observe(max(0, event.at_ms - event.created_ms) / 1000)
-        elif is_worker_lost(reason):
-            _LOST.labels(event.kind).inc()
+        if is_worker_lost(reason):
+            _LOST.labels(event.kind, worker).inc()
+        if event.data.get("status") == Status.FAILED:
+            _FAILED.labels(event.kind, worker).inc()
+
+
+def _by_name(workers: Iterable[Worker]) -> dict[str, list[Worker]]:
+    """Names, not ids, are labels: every start of a worker has another id."""
+    grouped: dict[str, list[Worker]] = {}
+    for row in workers:
+        grouped.setdefault(worker_registry.name_of(row.id), []).append(row)
+    return grouped
+
+
+def _worker_label(name: str) -> str:
+    """The name of a worker, unless there are too many."""
+    if name in _WORKERS or len(_WORKERS) < _MAX_WORKERS:
+        _WORKERS.add(name)
+        return name
+    return "other"
 
 
 def _database_up(value: int) -> Metric:
@@ -287,10 +322,10 @@ def _families(snapshot: ServiceSnapshot) -> list[Metric]:
     )
     slots = GaugeMetricFamily("tapeline_worker_slots", "Maximum concurrent jobs of a worker.", labels=["worker"])
     busy = GaugeMetricFamily("tapeline_worker_running", "Running jobs of a worker.", labels=["worker"])
-    for worker in snapshot.workers:
-        ages.add_metric([worker.id], max(0, snapshot.clock_ms - worker.seen_ms) / 1000)
-        slots.add_metric([worker.id], worker.slots)
-        busy.add_metric([worker.id], worker.running)
+    for name, rows in _by_name(snapshot.workers).items():
+        ages.add_metric([name], max(0, snapshot.clock_ms - min(row.seen_ms for row in rows)) / 1000)
+        slots.add_metric([name], sum(row.slots for row in rows))
+        busy.add_metric([name], sum(row.running for row in rows))
     alive = GaugeMetricFamily("tapeline_workers", "Workers with a heartbeat within the last minute.")
     alive.add_metric([], len(snapshot.workers))
     return [_database_up(1), jobs, wait, expired, alive, ages, slots, busy]

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from typing import Any, Final
-from uuid import uuid4
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -46,7 +45,7 @@ class Supervisor:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._id = worker_registry.new_id(settings)
         self._slots = threading.Semaphore(settings.workers)
         self._held_claims: set[Claim] = set()
         self._claim_lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The commands that list jobs, open their pages and download their files."""
+"""The commands that list jobs and workers, open the pages of jobs and download their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli.errors import Failure
@@ -24,6 +24,7 @@ from service.cli.text import (
     duration_s,
     join_fitting,
     key_metrics,
+    print_table,
     short_ids,
     state,
     state_style,
@@ -150,7 +151,34 @@ def download(target: Target, job_text: str, checkpoint: str | None, to: Path | N
         click.echo(f"job {job.id} has no files yet ({job.status}); {remedy}", err=True)
 
 
-COMMANDS: Final = (list_jobs, open_page, download)
+@click.command("workers")
+@service_options
+@click.pass_obj
+def list_workers(target: Target) -> None:
+    """List the workers of the last minute, with your running jobs.
+
+    A worker's name is TAPELINE_WORKER_NAME, or its host name.
+    """
+    with target.client() as client:
+        workers = client.workers()
+    if target.as_json:
+        click.echo(to_json(workers))
+    elif workers:
+        columns = [Column(title, overflow="fold") for title in ("NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS")]
+        print_table(columns, [_worker_cells(worker) for worker in workers])
+    else:
+        click.echo("no worker is running; start one with: tapeline up, or python -m workers")
+
+
+COMMANDS: Final = (list_jobs, open_page, download, list_workers)
+
+
+def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    """A worker as a row of a table."""
+    state = "draining" if worker["draining"] else "busy" if worker["running"] else "idle"
+    jobs = ", ".join(job["name"] or job["id"] for job in worker["jobs"])
+    slots = f"{worker['running']}/{worker['slots']}"
+    return worker["name"], worker["host"], str(worker["pid"]), slots, state, jobs
 
 
 def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:

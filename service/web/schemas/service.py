@@ -8,6 +8,7 @@ from typing import Any, Self, get_args
 from pydantic import ConfigDict, Field
 
 from service.datasets import importer
+from service.jobs import worker_registry
 from service.jobs.queries.queue import Queue, Waiting
 from service.runtime.settings import Quotas
 from service.spec import schema, validation
@@ -42,6 +43,7 @@ class WorkerItem(Answer):
     """A worker process that was seen within the last minute."""
 
     id: str
+    name: str = Field(description="`TAPELINE_WORKER_NAME`, or the host name; it survives restarts, as the id does not.")
     host: str
     pid: int
     slots: int = Field(description="Maximum number of concurrent jobs.")
@@ -93,7 +95,8 @@ def worker_item(row: Worker, jobs: Sequence[Job], *, with_messages: bool) -> Wor
     fault = row.blocked
     if fault is not None and not with_messages:
         fault = fault | {"message": None}
-    return WorkerItem.represent(row, jobs=[_running(job) for job in jobs], blocked=fault)
+    name = worker_registry.name_of(row.id)
+    return WorkerItem.represent(row, name=name, jobs=[_running(job) for job in jobs], blocked=fault)
 
 
 def _running(job: Job) -> RunningJob:

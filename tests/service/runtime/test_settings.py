@@ -33,6 +33,7 @@ def test_settings_round_trip_through_the_environment() -> None:
         TAPELINE_PORTABLE_BITS="1",
         TAPELINE_LEASE_S="7.5",
         TAPELINE_KEEP_AUDIT_DAYS="365",
+        TAPELINE_WORKER_NAME="gpu-room-2",
     )
     assert Settings.from_env(settings.to_env(), cores=1) == settings
 
@@ -96,6 +97,7 @@ def test_all_invalid_values_are_named_at_once() -> None:
             TAPELINE_PORTABLE_BITS="yes",
             TAPELINE_API_KEYS="long-enough-to-guess-for-ever,x",
             TAPELINE_KEEP_AUDIT_DAYS="0.5",
+            TAPELINE_WORKER_NAME="two words",
             TAPELINE_WROKERS="2",
         )
     for name in [
@@ -108,6 +110,7 @@ def test_all_invalid_values_are_named_at_once() -> None:
         "PORTABLE_BITS",
         "API_KEYS",
         "KEEP_AUDIT_DAYS",
+        "WORKER_NAME",
         "WROKERS",
     ]:
         assert f"TAPELINE_{name}" in str(caught.value)

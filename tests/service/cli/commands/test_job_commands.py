@@ -32,6 +32,15 @@ def test_jobs_are_listed_in_tab_separated_columns_in_a_pipe(run: Run, trained: s
     assert ids == [submitted, submitted[::-1]]
 
 
+def test_workers_are_listed_with_name_and_host(run: Run) -> None:
+    titles, *lines = run("workers").stdout.splitlines()
+    assert titles.split("\t") == ["NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS"]
+    (worker,) = json.loads(run("workers", "--json").stdout)
+    (cells,) = (line.split("\t") for line in lines)
+    assert cells[:3] == [worker["name"], worker["host"], str(worker["pid"])]
+    assert worker["name"] == "of-the-tests"
+
+
 def test_a_job_can_be_given_by_its_name_or_part_of_its_id(run: Run) -> None:
     names = ("falcon", "kestrel one", "kestrel two")
     ids = [run("train", "-", spec=TINY | {"name": name}).stdout.strip() for name in names]

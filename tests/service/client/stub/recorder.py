@@ -43,6 +43,7 @@ _VOLATILE: Final[Mapping[str, Any]] = {
     "high_s": 2.0,
     "cpu": "a processor",
     "host": "host",
+    "pid": 4321,
     "hostname": "host",
     "platform": "Linux",
     "worker": "worker",

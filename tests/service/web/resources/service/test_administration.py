@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -104,6 +106,17 @@ def test_a_worker_lists_only_the_jobs_that_the_caller_may_see(keyed: Flask, bear
     assert f'href="/ui/jobs/{job["id"]}"' in page
     assert "draining" in page
     assert "of ann" not in client.get("/ui/workers", headers=bob | BROWSER).text
+
+
+def test_a_worker_has_the_name_of_its_settings_or_its_host(keyed: Flask, bearer: Bearer) -> None:
+    named = worker_registry.new_id(replace(keyed.extensions[EXTENSION].settings, worker_name="gpu-room-2"))
+    unnamed = worker_registry.new_id(keyed.extensions[EXTENSION].settings)
+    for worker_id in (named, unnamed):
+        record_heartbeat(keyed, worker_id)
+    client, ann = keyed.test_client(), bearer("ann")
+    listed = {item["id"]: item["name"] for item in client.get("/workers", headers=ann).json["data"]}
+    assert listed == {named: "gpu-room-2", unnamed: socket.gethostname()[:40]}
+    assert "<strong>gpu-room-2</strong>" in client.get("/ui/workers", headers=ann | BROWSER).text
 
 
 def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Bearer) -> None:

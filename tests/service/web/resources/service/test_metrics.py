@@ -100,21 +100,39 @@ def test_metrics_show_lost_workers_and_the_longest_wait(
 ) -> None:
     database = app.extensions[EXTENSION].database
     client, metrics = app.test_client(), Metrics(database, late_ms=0)
+    names = {"kind": "classifier", "worker": "simulated"}
     before = read(metrics.page().decode())
     job_id = submit(client)
     for _ in range(leases.MAX_DEATHS):
         leases.record_child_loss(database, worker.claim(), "it is gone")
     submit(client)
-    worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=4, running=1, draining=False))
+    for number, slots in ((7, 4), (8, 1)):  # after a restart, the old process is still listed
+        row = Worker(id=f"w-1-{number}-ab12", host="here", pid=number, slots=slots, running=1, draining=False)
+        worker_registry.record_heartbeat(database, row)
     after = read(metrics.page().decode())
-    lost = "tapeline_workers_lost_total"
-    assert value(after, lost, kind="classifier") - value(before, lost, kind="classifier") == leases.MAX_DEATHS
+    for name, count in (("tapeline_workers_lost_total", leases.MAX_DEATHS), ("tapeline_jobs_failed_total", 1)):
+        assert value(after, name, **names) - value(before, name, **names) == count, name
     logged = client.get(f"/jobs/{job_id}/events?level=warning&type=status").json["data"]
     assert [item["status"] for item in logged] == ["queued", "queued", "failed"]
     assert value(after, "tapeline_longest_wait_seconds") > 0
-    assert value(after, "tapeline_workers") == 1
-    assert value(after, "tapeline_worker_slots", worker="w1") == 4
-    assert 0 <= value(after, "tapeline_worker_heartbeat_age_seconds", worker="w1") < 5
+    assert value(after, "tapeline_workers") == 2
+    assert value(after, "tapeline_worker_slots", worker="w-1") == 5
+    assert 0 <= value(after, "tapeline_worker_heartbeat_age_seconds", worker="w-1") < 5
+    # Series begin with 0 when a worker is seen, not with its first loss, which would be no increase.
+    assert after["tapeline_workers_lost_total", frozenset({"kind": "gan", "worker": "w-1"}.items())] == 0
+
+
+def test_beyond_a_hundred_names_of_workers_losses_are_counted_together(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, worker: SimulatedWorker, submit: Callable[..., str]
+) -> None:
+    monkeypatch.setattr("service.web.metrics._WORKERS", {f"pod-{number}" for number in range(100)})
+    database = app.extensions[EXTENSION].database
+    metrics = Metrics(database, late_ms=0)
+    lost = {"name": "tapeline_workers_lost_total", "kind": "classifier", "worker": "other"}
+    before = value(read(metrics.page().decode()), **lost)
+    submit(app.test_client())
+    leases.record_child_loss(database, worker.claim(), "it is gone")
+    assert value(read(metrics.page().decode()), **lost) - before == 1
 
 
 def test_reused_epochs_are_not_counted_but_determinism_violations_are(
