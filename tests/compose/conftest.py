@@ -60,6 +60,8 @@ class Service:
     project: str = field(default_factory=lambda: f"tapeline-{uuid4().hex[:8]}")
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)
+    env_file: Path | None = None
+    """A file with further settings; by default Compose looks for ``.env`` beside the first file."""
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40, trust_env=False)
@@ -81,6 +83,7 @@ class Service:
     def _run(self, *arguments: str, timeout_s: float = 300) -> tuple[list[str], subprocess.CompletedProcess[str]]:
         fixed_settings = {"TAPELINE_PORT": str(self.port), "TAPELINE_IMAGE": IMAGE, "TAPELINE_LEASE_S": str(LEASE_S)}
         command = ["docker", "compose", "--project-name", self.project]
+        command += ["--env-file", str(self.env_file)] if self.env_file else []
         for name in self.files:
             command += ["--file", name]
         process = subprocess.run(

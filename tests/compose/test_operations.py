@@ -190,8 +190,9 @@ def test_a_backup_is_restored_into_an_empty_service(service: Service, tmp_path: 
         target.down()
 
 
-def test_workers_on_another_machine_share_the_work(image: str) -> None:
-    """The other machine is another compose project, which reaches the first only through published ports."""
+def test_workers_on_another_machine_share_the_work(image: str, tmp_path: Path) -> None:
+    """The other machine is another compose project, which reaches the first only through published ports, and has its
+    settings in a file, as documented."""
     address = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]["Gateway"]
     postgres, redis = free_port(), free_port()
     passwords = {"POSTGRES_PASSWORD": "p-tried", "REDIS_PASSWORD": "r-tried"}
@@ -199,10 +200,11 @@ def test_workers_on_another_machine_share_the_work(image: str) -> None:
     main = Service(
         files=("docker-compose.yml", "deploy/shared.yml"), settings={"TAPELINE_WORKERS": "1", **passwords, **ports}
     )
-    remote = Service(files=("deploy/worker.yml",))
+    remote = Service(files=("deploy/worker.yml",), env_file=tmp_path / ".env")
+    (tmp_path / ".env").touch()
     try:
         main.compose("up", "--detach", "--wait")
-        remote.settings = {
+        variables = {
             "TAPELINE_WORKERS": "1",
             "TAPELINE_DATABASE_URL": f"postgresql+psycopg://tapeline_app:p-tried@{address}:{postgres}/tapeline",
             "TAPELINE_BROKER_URL": f"redis://:r-tried@{address}:{redis}/0",
@@ -210,6 +212,7 @@ def test_workers_on_another_machine_share_the_work(image: str) -> None:
                 "volume", "inspect", "--format={{.Mountpoint}}", f"{main.project}_artifacts"
             ).strip(),
         }
+        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
         remote.compose("up", "--detach", "--wait")
         ids = [main.submit(kind="gan", epochs=4, seed=seed) for seed in range(4)]
         for job_id in ids:
