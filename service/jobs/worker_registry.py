@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
-from service.storage.tables import Worker
+from service.storage.machine_tables import Worker
 
 WORKER_GONE_MS: Final = 60_000
 _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000

@@ -18,13 +18,13 @@ from migrations.upgrade import find_revision, head
 from service.access import audit_seals
 from service.errors import UnknownSchema
 from service.jobs import leases, worker_registry
+from service.maintenance import store_id
+from service.maintenance.store_id import WrongStore
 from service.runtime import broker
 from service.runtime.settings import Settings
 from service.states import Status
-from service.storage import store_id
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
-from service.storage.store_id import WrongStore
 from service.storage.tables import Job
 
 _MAX_CLOCK_OFFSET_S: Final = 2.0

@@ -20,7 +20,8 @@ from migrations import upgrade as migrations
 from service.maintenance.backup_format import BackupError
 from service.storage import artifact_rows
 from service.storage.database import Database
-from service.storage.tables import Artifact, Base, Store, Upload, Worker
+from service.storage.machine_tables import Store, Worker
+from service.storage.tables import Artifact, Base, Upload
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__

@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from service.jobs import events
 from service.jobs.queries import lookup
+from service.maintenance import store_id
 from service.states import TERMINAL, Status
-from service.storage import store_id
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
 from service.storage.tables import Job

@@ -11,13 +11,13 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.maintenance import store_id
+from service.maintenance.store_id import WrongStore
 from service.runtime import machine_limits
 from service.runtime.settings import Settings
 from service.states import MachineFaultReason
-from service.storage import store_id
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
-from service.storage.store_id import WrongStore
 from workers.messages import MachineFault
 
 CHECK_INTERVAL_S: Final = 5.0

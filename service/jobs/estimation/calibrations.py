@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.storage.database import Database, now_ms
-from service.storage.tables import Calibration, Worker
+from service.storage.machine_tables import Calibration, Worker
 
 FRESH_MS: Final = 3600 * 1000
 """A machine is measured again once its calibration is older than this."""

@@ -13,7 +13,8 @@ from service.jobs import worker_registry
 from service.jobs.events import DETERMINISM_VIOLATION, EventType
 from service.states import Status
 from service.storage.database import now_ms
-from service.storage.tables import Artifact, Event, Job, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import Artifact, Event, Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo
 from service.spec.schema import Kind
 from service.states import Action, MachineFaultReason
-from service.storage.tables import Job, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import Job
 from service.web.schemas.base import Answer, Timestamp
 from service.web.schemas.jobs import NetworkItem, Progress
 

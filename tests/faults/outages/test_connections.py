@@ -20,7 +20,8 @@ from service.jobs import leases, worker_registry
 from service.local.broker import Broker
 from service.runtime import task_names
 from service.states import Status
-from service.storage.tables import Job, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import Job
 from tests import brokers
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference

@@ -17,7 +17,8 @@ from service.spec.estimation import work
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.validation import resolve
 from service.storage.database import Database
-from service.storage.tables import Calibration, Upload, Worker
+from service.storage.machine_tables import Calibration, Worker
+from service.storage.tables import Upload
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500, validation_count=1500)
 SPEC = {"kind": "classifier", "epochs": 4, "batch_size": 850}

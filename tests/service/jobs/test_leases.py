@@ -14,7 +14,8 @@ from service.jobs.leases import Claim, Position
 from service.jobs.rescue import rescue
 from service.states import Request, Status
 from service.storage.database import Database
-from service.storage.tables import Job, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import Job
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 

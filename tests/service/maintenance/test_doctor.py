@@ -20,13 +20,13 @@ from service.access import audit_seals
 from service.cli import main
 from service.jobs import leases, worker_registry
 from service.local.broker import Broker
-from service.maintenance import doctor
+from service.maintenance import doctor, store_id
 from service.maintenance.doctor import Diagnosis
 from service.maintenance.rows import current_schema
 from service.runtime.settings import Settings
-from service.storage import store_id
 from service.storage.database import Database, now_ms
-from service.storage.tables import AuditEntry, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import AuditEntry
 from tests import brokers
 
 

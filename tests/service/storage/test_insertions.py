@@ -13,7 +13,8 @@ from service.jobs import leases
 from service.storage import database as module
 from service.storage.database import Database
 from service.storage.insertions import Insertion, NewRow, TimeTemplate
-from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag
 from service.storage.times import at_time
 from tests.conftest import postgresql_only
 from tests.waiting import wait_until

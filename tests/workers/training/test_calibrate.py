@@ -12,7 +12,7 @@ from sqlalchemy import delete
 
 from service.jobs.estimation import calibrations
 from service.spec.estimation import work
-from service.storage.tables import Calibration
+from service.storage.machine_tables import Calibration
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
 from workers.supervisor.supervisor import Supervisor

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.jobs import worker_registry
-from service.storage import store_id
+from service.maintenance import store_id
 from service.storage.tables import Job
 from service.web import slots
 from service.web.endpoints import endpoint

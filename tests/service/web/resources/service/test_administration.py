@@ -22,7 +22,7 @@ from service.client import ApiError, Client
 from service.jobs import worker_registry
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
-from service.storage.tables import Worker
+from service.storage.machine_tables import Worker
 from service.web.middleware import last_use
 from service.web.middleware.last_use import LastUse
 from service.web.services import EXTENSION, Services

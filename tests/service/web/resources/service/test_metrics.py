@@ -16,7 +16,8 @@ from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventType
 from service.jobs.leases import Usage
 from service.storage.database import Database
-from service.storage.tables import Job, Worker
+from service.storage.machine_tables import Worker
+from service.storage.tables import Job
 from service.web.metrics import Metrics
 from service.web.services import EXTENSION
 from tests.service.web.conftest import SimulatedWorker

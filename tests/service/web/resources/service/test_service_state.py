@@ -14,9 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.jobs import worker_registry
+from service.maintenance import store_id
 from service.spec import validation
-from service.storage import store_id
-from service.storage.tables import Worker
+from service.storage.machine_tables import Worker
 from service.web.services import EXTENSION
 
 MakeApp = Callable[..., Flask]

@@ -19,7 +19,8 @@ from service.errors import ServiceError
 from service.storage.database import Database, now_ms
 from service.storage.fsync import fsync_folder
 from service.storage.ids import new_id
-from service.storage.tables import Artifact, Store
+from service.storage.machine_tables import Store
+from service.storage.tables import Artifact
 
 FILE: Final = "store-id"
 _SAMPLE: Final = 20

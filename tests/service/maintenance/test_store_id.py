@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from service.storage import artifact_rows, store_id
+from service.maintenance import store_id
+from service.maintenance.store_id import WrongStore, verify
+from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
-from service.storage.store_id import WrongStore, verify
-from service.storage.tables import Store
+from service.storage.machine_tables import Store
 from tests.workers.conftest import WorkerHarness
 
 
