@@ -11,7 +11,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from flask import Flask
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 
 from migrations.upgrade import head, is_current, upgrade
 from service.client import Client
@@ -36,6 +36,7 @@ from service.storage.database import Database
 from service.storage.tables import Base
 from service.web.app import create_app
 from tests.conftest import create_database
+from tests.migrations.test_roles import set_up
 from tests.service.web.conftest import shut_down_app
 from tests.waiting import wait_until
 from workers.training import code_digest
@@ -180,6 +181,25 @@ def test_an_upgraded_schema_is_that_of_a_new_database(
                     with new.engine.connect() as reference:
                         expected = {row.name: " ".join(row.sql.split()) for row in reference.execute(text(objects))}
                 assert {row.name: " ".join(row.sql.split()) for row in connection.execute(text(objects))} == expected
+
+
+@pytest.mark.parametrize("state", [(BRIDGED, "postgresql"), (CHAINED, "postgresql")], indirect=True)
+def test_the_services_of_compose_upgrade_and_serve_a_database_of_the_superuser(state: State) -> None:
+    """``setup`` hands it over, ``migrate`` connects as the owner, and web and workers as the application role."""
+    with closing(Database(state.database_url)) as superuser:
+        assert set_up(superuser, state.home).returncode == 0
+    url = make_url(state.database_url)
+    owner = url.set(username="tapeline_owner").render_as_string(hide_password=False)
+    (line,) = replace(state, database_url=owner).migrate("--grant-to", "tapeline_app")
+    assert (line["revision_before"], line["revision_after"]) == (state.revision, head())
+    application = url.set(username="tapeline_app").render_as_string(hide_password=False)
+    app = create_app(replace(state, database_url=application).settings)
+    try:
+        check_answers(app, state.facts)
+    finally:
+        shut_down_app(app)
+    (line,) = replace(state, database_url=owner).migrate("--downgrade-to", CHAINED)
+    assert line["revision_after"] == CHAINED
 
 
 @this_chain
