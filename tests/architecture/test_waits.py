@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = {"attacks.py", "drill.py", "reader_fuzz.py", "screenshots.py", "soak.py"}
+PROGRAMS = {"attack_cases.py", "attacks.py", "drill.py", "reader_fuzz.py", "screenshots.py", "soak.py"}
 """Programs that are run by hand, for as long as they are told to."""
 CLOCKS = {"monotonic", "perf_counter"}
 PATHS = [path for path in sorted((ROOT / "tests").rglob("*.py")) if path.name not in PROGRAMS]
