@@ -19,9 +19,14 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
     [
         "service.sweeps.decisions:advance_all",
         "service.sweeps.decisions:Proposer.propose_all",
-        "service.sweeps.actions:requeue_stragglers",
-        "service.access.audit_seals:seal",
-        "service.maintenance.retention:apply",
+        *(
+            pytest.param(task, marks=pytest.mark.exhaustive)
+            for task in (
+                "service.sweeps.actions:requeue_stragglers",
+                "service.access.audit_seals:seal",
+                "service.maintenance.retention:apply",
+            )
+        ),
     ],
 )
 def test_a_task_that_does_not_end_delays_no_rescue(harness: FaultHarness, tmp_path: Path, task: str) -> None:
