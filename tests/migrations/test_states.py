@@ -114,7 +114,14 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
 
 
 both_chains = pytest.mark.parametrize(
-    "state", [(revision, kind) for revision in (BRIDGED, CHAINED) for kind in ("sqlite", "postgresql")], indirect=True
+    "state",
+    [
+        (BRIDGED, "sqlite"),
+        (CHAINED, "postgresql"),
+        pytest.param((BRIDGED, "postgresql"), marks=pytest.mark.exhaustive),
+        pytest.param((CHAINED, "sqlite"), marks=pytest.mark.exhaustive),
+    ],
+    indirect=True,
 )
 this_chain = pytest.mark.parametrize("state", [(CHAINED, kind) for kind in ("sqlite", "postgresql")], indirect=True)
 on_sqlite = pytest.mark.parametrize("state", [(revision, "sqlite") for revision in (BRIDGED, CHAINED)], indirect=True)

@@ -153,7 +153,7 @@ def test_cleanups_at_random_moments_keep_the_files_of_new_jobs(
     with ThreadPoolExecutor(2) as pool:
         loops = [pool.submit(repeat) for _ in range(2)]
         try:
-            for _ in range(100):
+            for _ in range(30):
                 make_old(process)  # while a cleanup runs
                 assert submit(process, jobs, Actor(owner="ana"), reuse="exact").reused_from == first.id
         finally:
