@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.waiting import wait_until
@@ -34,6 +35,8 @@ def test_a_frozen_worker_or_scheduler_is_unhealthy_until_it_resumes(sqlite_worke
     for name, process in processes.items():
         wait_until_healthy(sqlite_workers.home, name)
         process.send_signal(signal.SIGSTOP)
+        stopped = psutil.Process(process.pid)
+        wait_until(lambda stopped=stopped: stopped.status() == psutil.STATUS_STOPPED, "the stop")
         long_ago = time.time() - SILENCE_S - 1
         os.utime(sqlite_workers.home / "run" / name, (long_ago, long_ago))
         assert not is_healthy(sqlite_workers.home, name)

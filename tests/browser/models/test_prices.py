@@ -44,7 +44,9 @@ def test_german_prices_are_ordinary_numbers_on_every_page(
         assert re.fullmatch(pattern, page.locator(f'[data-column="{column}"]').input_value())
     assert page.locator('[data-column="Preis"]').get_attribute("title") == "13607,78 to 34606,27"
     page = visit.open(f"/ui/jobs/{job['id']}")
-    page.locator("#confusion td.wrong button").first.click()
+    with page.expect_response(re.compile(r"/confusion/")) as answer:
+        page.locator("#confusion td.wrong button").first.click()
+    assert answer.value.ok, answer.value.text()
     shown = page.locator("#cell table.rows tbody tr").first.locator("td.number").first
     expect(shown).to_have_text(re.compile(r"\d"))
     assert float(shown.inner_text()) in {round(price, 2) for price in PRICES}
