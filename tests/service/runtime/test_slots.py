@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -161,4 +164,30 @@ def test_a_slot_is_given_back_after_an_error() -> None:
         stack.enter_context(pool.slot("ann"))
         refusal(pool, "bob")
     assert not pool._taken
+    assert not pool._queues
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_requests_at_random_moments_never_exceed_a_limit_and_leave_no_slot_taken(seed: int) -> None:
+    pool, size = SlotPool("tests", 4, waiting=8), 4
+    lock, held, served = threading.Lock(), Counter[str](), Counter[str]()
+
+    def work(number: int) -> None:
+        rng, owner = random.Random(f"{seed}:{number}"), "abc"[number % 3]
+        for _ in range(40):
+            with suppress(Busy), pool.slot(owner):
+                with lock:
+                    held[owner] += 1
+                    served[owner] += 1
+                    assert held.total() <= size
+                    assert held[owner] <= size // 2
+                threading.Event().wait(rng.uniform(0, 0.001))
+                with lock:
+                    held[owner] -= 1
+
+    with ThreadPoolExecutor(24) as executor:
+        for future in [executor.submit(work, number) for number in range(24)]:
+            future.result()
+    assert set(served) == set("abc")
+    assert pool._taken.total() == 0
     assert not pool._queues
