@@ -31,6 +31,7 @@ from service.storage.artifacts import ArtifactFolder, ArtifactStore
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
+from service.sweeps.proposer import Proposer
 from workers.app import create_app, wake
 from workers.heartbeat import Heartbeat
 
@@ -55,7 +56,7 @@ def advance_sweeps(database: Database, sender: Celery | None) -> None:
     send_hints(sender, sweep_actions.requeue_stragglers(database) + decisions.advance_all(database))
 
 
-def propose_trials(proposer: decisions.Proposer, sender: Celery | None) -> None:
+def propose_trials(proposer: Proposer, sender: Celery | None) -> None:
     """Propose the trials whose settings depend on results, and send messages for the jobs that start."""
     send_hints(sender, proposer.propose_all())
 
@@ -167,7 +168,7 @@ def main() -> int:
     sender = create_app(settings.broker_url) if settings.broker_url else None
     artifacts, upload_folder = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
     policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")
-    proposer, background = decisions.Proposer(database), _BackgroundTasks()
+    proposer, background = Proposer(database), _BackgroundTasks()
     for round_number in itertools.count():
         if stopping:
             break

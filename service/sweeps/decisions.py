@@ -9,8 +9,7 @@ which checks every second: the worker already holds the lock of its job, and wai
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,59 +91,17 @@ def advance_all(database: Database) -> list[str]:
     with database.read() as session:
         running = session.scalars(select(Sweep.id).where(Sweep.status == SweepStatus.RUNNING).order_by(Sweep.id)).all()
     for sweep_id in running:
-        with _failing(database, sweep_id):
+        with failing_on_error(database, sweep_id):
             with database.read() as session:
                 sweep = session.get(Sweep, sweep_id)
                 is_due = sweep is not None and _is_due(session, sweep)
             if is_due:
-                queued += _advance_one(database, sweep_id)
+                queued += advance_one(database, sweep_id)
     return queued
 
 
-class Proposer:
-    """Makes the proposals that depend on results, one per turn. The next turn has the owner whose proposals have taken
-    the least time, with such a sweep: neither many sweeps of one owner nor slow ones delay those of others."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.thread_time) -> None:
-        self._database, self._clock = database, clock
-        self._used_s: dict[str, float] = {}
-        """By owners and sweeps."""
-
-    def propose_all(self) -> list[str]:
-        """Make every proposal that is due; returns the ids of the queued jobs."""
-        queued: list[str] = []
-        while (turn := self._next_turn()) is not None:
-            owner, sweep_id = turn
-            began = self._clock()
-            with _failing(self._database, sweep_id):
-                queued += self._propose(sweep_id)
-            used_s = self._clock() - began
-            self._used_s[owner] += used_s
-            self._used_s[sweep_id] += used_s
-        return queued
-
-    def _next_turn(self) -> tuple[str, str] | None:
-        """An owner and a sweep."""
-        with self._database.read() as session:
-            query = select(Sweep).where(Sweep.status == SweepStatus.RUNNING)
-            running = [(sweep.owner or "", sweep.id, _waits_for_suggestion(sweep)) for sweep in session.scalars(query)]
-        names = {name for owner, sweep_id, _ in running for name in (owner, sweep_id)}
-        start_s = min((used_s for name, used_s in self._used_s.items() if name in names), default=0.0)
-        self._used_s = {name: self._used_s.get(name, start_s) for name in names}
-        waiting = [(owner, sweep_id) for owner, sweep_id, waits in running if waits]
-        return min(waiting, key=lambda turn: (*map(self._used_s.__getitem__, turn), turn), default=None)
-
-    def _propose(self, sweep_id: str) -> list[str]:
-        with self._database.read() as session:
-            sweep = session.get(Sweep, sweep_id)
-            if sweep is None or not _waits_for_suggestion(sweep):
-                return []
-            seq, suggestions = sweep.last_seq, proposals.suggest(session, sweep)
-        return _advance_one(self._database, sweep_id, suggestions, seq)
-
-
 @contextmanager
-def _failing(database: Database, sweep_id: str) -> Iterator[None]:
+def failing_on_error(database: Database, sweep_id: str) -> Iterator[None]:
     """Fail the sweep on an error, unless it is the database's."""
     try:
         yield
@@ -155,7 +112,7 @@ def _failing(database: Database, sweep_id: str) -> Iterator[None]:
         fail(database, sweep_id, {"code": "internal", "message": f"{type(error).__name__}: {error}"})
 
 
-def _advance_one(
+def advance_one(
     database: Database, sweep_id: str, suggestions: Suggestions | None = None, seq: int | None = None
 ) -> list[str]:
     """Advance a sweep in a transaction of its own; ``suggestions`` are used if its last event is still ``seq``."""
@@ -172,21 +129,29 @@ def _advance_one(
 
 def _is_due(session: Session, sweep: Sweep) -> bool:
     """Whether a decision can be made: the next result is available, or a trial whose settings are known can start."""
-    state = State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
-    if _waits_for_suggestion(sweep):
+    state = state_of(sweep)
+    if waits_for_suggestion(sweep, state):
         if not state.running:
             return False
-    elif not state.running or (len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials):
+    elif not state.running or _has_room(sweep, state):
         return True
     row = session.get(SweepTrial, (sweep.id, min(state.running)[1]))
     return row is not None and all(trials.is_settled(job) for job in trials.jobs_of(session, row).values())
 
 
-def _waits_for_suggestion(sweep: Sweep) -> bool:
+def waits_for_suggestion(sweep: Sweep, state: State) -> bool:
     """Whether a trial can start once its settings are suggested."""
-    state = State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
-    has_room = len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials
-    return has_room and state.ended_by is None and proposals.depends_on_results(sweep, state.proposed)
+    is_open = _has_room(sweep, state) and state.ended_by is None
+    return is_open and proposals.depends_on_results(sweep, state.proposed)
+
+
+def _has_room(sweep: Sweep, state: State) -> bool:
+    return len(state.running) < sweep.resolved["parallel"] and state.proposed < sweep.trials
+
+
+def state_of(sweep: Sweep) -> State:
+    """The state of a sweep's trial scheduler."""
+    return State.of(sweep.state, plan_of(sweep.resolved, sweep.trials))
 
 
 def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = None, *, wait: bool = True) -> list[str]:
@@ -390,4 +355,17 @@ def digest(session: Session, sweep: Sweep) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-__all__ = ["Proposer", "SearchName", "advance", "advance_all", "after_result", "digest", "fail", "finish", "plan_of"]
+__all__ = [
+    "SearchName",
+    "advance",
+    "advance_all",
+    "advance_one",
+    "after_result",
+    "digest",
+    "fail",
+    "failing_on_error",
+    "finish",
+    "plan_of",
+    "state_of",
+    "waits_for_suggestion",
+]

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
     "task",
     [
         "service.sweeps.decisions:advance_all",
-        "service.sweeps.decisions:Proposer.propose_all",
+        "service.sweeps.proposer:Proposer.propose_all",
         *(
             pytest.param(task, marks=pytest.mark.exhaustive)
             for task in (

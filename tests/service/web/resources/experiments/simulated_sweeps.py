@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from service.storage.tables import Job
 from service.sweeps import decisions
+from service.sweeps.proposer import Proposer
 
 BASE = {"kind": "classifier", "epochs": 4, "layers": [{"units": 10, "activation": "softmax"}]}
 SWEEP: dict[str, Any] = {
@@ -59,7 +60,7 @@ def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, An
 
 def finish(client: FlaskClient, worker: Any, sweep_id: str, **options: Any) -> dict[str, Any]:
     """Train jobs and advance all sweeps, as the scheduler does, until the sweep has ended."""
-    previous_counts, proposer = None, decisions.Proposer(worker.database)
+    previous_counts, proposer = None, Proposer(worker.database)
     for _ in range(500):
         decisions.advance_all(worker.database)
         proposer.propose_all()

@@ -10,8 +10,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.sweeps import decisions
+from service.sweeps.proposer import Proposer
 from service.sweeps.search import proposals, space
 from service.sweeps.search.proposals import Suggestions
 from tests.service.web.resources.experiments.simulated_sweeps import BASE, finish, logged_decisions, start, train_one
@@ -66,27 +68,48 @@ def test_the_next_trial_is_proposed_when_the_sweep_is_advanced(client: FlaskClie
     assert [data["trial"] for kind, data in logged_decisions(client, sweep["id"]) if kind == "propose"] == [0, 1]
 
 
-def test_many_sweeps_of_one_owner_do_not_delay_the_proposals_of_another(
-    client: FlaskClient, worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes = {"search": {"name": "tpe", "trials": 13, "seed": 3}, "seeds": [0], "halving": None, "parallel": 13}
-    owners = {start(client, **changes)["id"]: owner for owner in ("ann", "ann", "ann", "ben")}
-    with worker.database.write() as session:
-        for sweep_id, owner in owners.items():
-            session.get_one(Sweep, sweep_id).owner = owner
-    now_s, turns = 0.0, []
+class Proposals:
+    """Proposals that take five seconds of ``ann``'s turns, and two of others', on a clock that nothing else moves."""
 
-    def suggest(session: Session, sweep: Sweep) -> Suggestions:
-        nonlocal now_s
-        now_s += 5.0 if sweep.owner == "ann" else 2.0
-        turns.append(sweep.owner)
+    def __init__(self, client: FlaskClient, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.client, self.database, self.now_s, self.turns = client, database, 0.0, list[str | None]()
+        self.proposer = Proposer(database, clock=lambda: self.now_s)
+        monkeypatch.setattr(proposals, "suggest", self.suggest)
+
+    def start(self, *owners: str) -> None:
+        """Start sweeps that need three proposals each."""
+        changes = {"search": {"name": "tpe", "trials": 13, "seed": 3}, "seeds": [0], "halving": None, "parallel": 13}
+        for owner in owners:
+            sweep_id = start(self.client, **changes)["id"]
+            with self.database.write() as session:
+                session.get_one(Sweep, sweep_id).owner = owner
+
+    def suggest(self, session: Session, sweep: Sweep) -> Suggestions:
+        self.now_s += 5.0 if sweep.owner == "ann" else 2.0
+        self.turns.append(sweep.owner)
         trial = sweep.state["proposed"]
         return {trial: space.random_settings(proposals.ranges_of(sweep.resolved), 3, trial)}
 
-    monkeypatch.setattr(proposals, "suggest", suggest)
-    proposer = decisions.Proposer(worker.database, clock=lambda: now_s)
-    assert len(proposer.propose_all()) == len(turns) == 12
-    assert turns == ["ann", *["ben"] * 3, *["ann"] * 8]
+
+def test_many_sweeps_of_one_owner_do_not_delay_the_proposals_of_another(
+    client: FlaskClient, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Proposals(client, worker.database, monkeypatch)
+    made.start("ann", "ann", "ann", "ben")
+    assert len(made.proposer.propose_all()) == 12
+    assert made.turns == ["ann", *["ben"] * 3, *["ann"] * 8]
+
+
+def test_an_owner_who_comes_later_has_no_credit_for_the_time_before(
+    client: FlaskClient, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Proposals(client, worker.database, monkeypatch)
+    made.start("ann", "ann", "ann")
+    made.proposer.propose_all()
+    made.start("ann", "eve")
+    made.turns.clear()
+    made.proposer.propose_all()
+    assert made.turns == ["ann", "eve", "eve", "eve", "ann", "ann"]
 
 
 @pytest.mark.slow
