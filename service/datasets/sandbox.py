@@ -47,6 +47,8 @@ TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _MAX_OPEN_FILES: Final = 32
 _OOM_SCORE: Final = 1000
+NICENESS: Final = 3
+"""Of a process that reads files: it yields to the web process and to those that start, but not to trainings."""
 _REPORT_INTERVAL_S: Final = 0.2
 _MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
@@ -222,7 +224,8 @@ class _Reporter:
 
 
 def apply_limits(cpu_s: int, memory_bytes: int) -> None:
-    """Apply the limits to this process; they cannot be lifted."""
+    """Apply the limits to this process, and lower its priority; neither can be undone."""
+    os.nice(NICENESS)
     process_limits.limit(resource.RLIMIT_CPU, cpu_s, is_final=True)
     process_limits.limit(resource.RLIMIT_FSIZE, MAX_UNPACKED_BYTES + 2**20, is_final=True)
     process_limits.limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES, is_final=True)

@@ -1,6 +1,7 @@
 """Imports of uploaded files, without HTTP and without the sandbox process."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.datasets import sandbox
 from service.datasets.formats.idx import idx_header
 from service.datasets.importer import UploadRefused, import_dataset
 
@@ -115,3 +117,9 @@ def test_every_class_with_two_images_gets_validation_images(tmp_path: Path) -> N
     dataset = import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
     assert (dataset.train_count, dataset.validation_count) == (21, 5)
     assert dataset.report == {"notes": ["the class '3' (1 image) has no validation images: no score covers it"]}
+
+
+def test_a_process_that_reads_files_yields_to_the_web_process() -> None:
+    script = "import os\nfrom service.datasets import sandbox\nsandbox.apply_limits(60, 2**28)\nprint(os.nice(0))"
+    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(completed.stdout) == min(19, os.nice(0) + sandbox.NICENESS)
