@@ -67,6 +67,11 @@ class MachineFaultReason(StrEnum):
     MEMORY = "memory"
     """Other processes use the memory that the job needs."""
 
+    @property
+    def of_job(self) -> str:
+        """Why the job is queued again, in its events."""
+        return "memory" if self is MachineFaultReason.MEMORY else "storage"
+
 
 class SweepStatus(StrEnum):
     """The state of a sweep."""

@@ -218,7 +218,7 @@ def hand_back(
         data = {"level": "warning", "code": "machine_fault", "message": message}
         session.flush()
         events.append(session, job.id, [(EventType.LOG, data)])
-        release(session, job, Request(job.requested) if job.requested else None, reason=reason)
+        release(session, job, Request(job.requested) if job.requested else None, reason=reason.of_job)
         return False
 
 
@@ -228,7 +228,10 @@ def _count_hand_backs(session: Session, job: Job) -> int:
     progress = or_(Event.type == EventType.METRICS, and_(Event.type == EventType.STATUS, reason == "retried"))
     last = select(func.coalesce(func.max(Event.seq), 0)).where(Event.job_id == job.id, progress).scalar_subquery()
     hand_backs = select(func.count()).where(
-        Event.job_id == job.id, Event.seq > last, Event.type == EventType.STATUS, reason.in_(list(MachineFaultReason))
+        Event.job_id == job.id,
+        Event.seq > last,
+        Event.type == EventType.STATUS,
+        reason.in_([fault.of_job for fault in MachineFaultReason]),
     )
     return session.scalar(hand_backs) or 0
 

@@ -57,7 +57,7 @@ def test_a_job_on_a_full_disk_is_handed_back_and_continues_once_there_is_space(
     job = process.workers.job(job_id)
     assert (job.status, job.error, job.attempt, job.epoch, job.deaths) == (Status.QUEUED, None, 1, 0, 0)
     *_, logged, released = process.workers.log(job_id)
-    assert (logged.data["code"], released.data["reason"]) == ("machine_fault", "store")
+    assert (logged.data["code"], released.data["reason"]) == ("machine_fault", "storage")
     assert "No space left" in logged.data["message"]
     assert process.train() == "succeeded"
     assert fault.size_bytes >= checkpoints_newest_first(process, job_id)[0].stat().st_size

@@ -33,6 +33,8 @@ _REASONS: Final = {
     "done": "training finished",
     "changed": "edited",
     "handed back": "released by its worker",
+    "storage": "its machine cannot store or read files",
+    "memory": "its machine has no memory left",
 }
 """Display texts of machine-readable event reasons."""
 _SHOWN_EVENTS: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))

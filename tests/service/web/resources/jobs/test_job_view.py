@@ -14,6 +14,7 @@ from sqlalchemy import event, update
 
 from service.jobs import commits, leases
 from service.jobs.queries import lineage
+from service.states import MachineFaultReason
 from service.storage.database import Database
 from service.storage.tables import Epoch, Event, Job
 from service.web.filters import NOTHING
@@ -199,3 +200,14 @@ def test_the_pages_of_a_long_job_load_only_the_rows_that_they_show(
         table = client.get(f"/jobs/{job_id}/metrics", headers={"Accept": "text/html"}).text
     assert [row.epoch for row in epochs] == [3, 2]
     assert "3 epochs, the newest first; the last 2 are shown" in table
+
+
+def test_a_job_that_was_handed_back_says_why_it_waits(
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    error = {"code": "storage", "message": "[Errno 28] No space left on device"}
+    leases.hand_back(worker.database, worker.claim(), MachineFaultReason.STORE, error, then=lambda session, job: None)
+    page = client.get(f"/ui/jobs/{job_id}", headers={"Accept": "text/html"}).text
+    assert "its machine cannot store or read files" in page
+    assert "No space left on device; the job waits for another machine, or until this one is well" in page
