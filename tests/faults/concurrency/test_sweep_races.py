@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -69,6 +70,13 @@ def commit(database: Database, held: Claim, job: Job, epoch: int) -> bool:
     )
     commits.commit_epoch(database, held, record, keep_last=3, then=decisions.after_result)
     return record.is_held_by(job.hold_epoch)
+
+
+def run_to_the_end(database: Database) -> None:
+    """Train and decide until nothing is left to do, as a worker and a scheduler."""
+    while train_one(database) or decisions.advance_all(database):
+        pass
+    decisions.advance_all(database)
 
 
 def jobs_of(database: Database, sweep_id: str) -> list[Job]:
@@ -164,12 +172,10 @@ class TestWithATransactionHeldOpen:
         self, process: InProcessHarness, held_sweep: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loser = self.ranked(process, held_sweep)[-1]
-        cancel = lambda: job_actions.cancel(process.database, loser.id)  # noqa: E731
+        cancel = partial(job_actions.cancel, process.database, loser.id)
         with self.held_open(process, monkeypatch, job_actions, cancel) as start:
             start(lambda: decisions.advance_all(process.database))
-        while train_one(process.database) or decisions.advance_all(process.database):
-            pass
-        decisions.advance_all(process.database)
+        run_to_the_end(process.database)
         assert status(process.database, held_sweep) == SweepStatus.SUCCEEDED
         assert_each_job_ended_once(process.database, held_sweep)
 
@@ -177,12 +183,10 @@ class TestWithATransactionHeldOpen:
         self, process: InProcessHarness, held_sweep: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         best, second, _ = self.ranked(process, held_sweep)
-        cancel = lambda: job_actions.cancel(process.database, best.id)  # noqa: E731
+        cancel = partial(job_actions.cancel, process.database, best.id)
         with self.held_open(process, monkeypatch, job_actions, cancel) as start:
             start(lambda: decisions.advance_all(process.database))
-        while train_one(process.database) or decisions.advance_all(process.database):
-            pass
-        decisions.advance_all(process.database)
+        run_to_the_end(process.database)
         assert_each_job_ended_once(process.database, held_sweep)
         with process.database.read() as session:
             sweep = session.get_one(Sweep, held_sweep)
@@ -197,13 +201,11 @@ class TestWithATransactionHeldOpen:
         for _ in range(5):
             assert train_one(process.database)
         first = jobs_of(process.database, sweep_id)[0]
-        cancel = lambda: job_actions.cancel(process.database, first.id)  # noqa: E731
+        cancel = partial(job_actions.cancel, process.database, first.id)
         with self.held_open(process, monkeypatch, job_actions, cancel) as start:
             assert start(lambda: train_one(process.database)).result(60)
         assert status(process.database, sweep_id) == SweepStatus.RUNNING
-        while train_one(process.database) or decisions.advance_all(process.database):
-            pass
-        decisions.advance_all(process.database)
+        run_to_the_end(process.database)
         assert_each_job_ended_once(process.database, sweep_id)
 
     def test_a_job_that_pauses_late_is_not_queued_while_its_sweep_is_paused_again(
@@ -215,7 +217,7 @@ class TestWithATransactionHeldOpen:
         sweep_actions.pause(process.database, sweep_id, owner=None, by=None)
         sweep_actions.resume(process.database, sweep_id, owner=None, by=None)
         leases.release_lease(process.database, held, leases.requested(process.database, held))
-        pause = lambda: sweep_actions.pause(process.database, sweep_id, owner=None, by=None)  # noqa: E731
+        pause = partial(sweep_actions.pause, process.database, sweep_id, owner=None, by=None)
         with self.held_open(process, monkeypatch, sweep_actions, pause) as start:
             start(lambda: sweep_actions.requeue_stragglers(process.database))
         assert status(process.database, sweep_id) == SweepStatus.PAUSED
