@@ -38,7 +38,7 @@ def workers(query: QueueQuery) -> Response:
         "service/workers.html",
         workers=alive.data,
         queue=queue,
-        slots=sum(worker.slots for worker in alive.data if not worker.draining),
+        slots=sum(worker.slots for worker in alive.data if not worker.draining and worker.blocked is None),
         busy=sum(worker.running for worker in alive.data),
         running_limit=services().settings.quotas.running if services().settings.keys_required else 0,
         keys_required=services().settings.keys_required,
