@@ -116,18 +116,18 @@ results: $(VENV)/installed  ## train all presets and write the table of results:
 reference-classifier: $(VENV)/installed  ## retrain the reference classifier on MNIST: DATA=folder-of-datasets
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m workers.make_reference_classifier $(DATA)
 
-audit: $(VENV)/installed-dev  ## check requirements-export.lock against the advisory database; exit code 2: some could not be checked
-	@$(BIN)/python .ci/audit.py requirements-export.lock
+audit: $(VENV)/installed-dev  ## check requirements.lock against the advisory database; exit code 2: some could not be checked
+	@$(BIN)/python .ci/audit.py requirements.lock
 
-licences: $(VENV)/installed-dev  ## write docs/licences.md: the licences of everything in requirements-export.lock
+licences: $(VENV)/installed-dev  ## write docs/licences.md: the licences of everything in requirements.lock
 	@{ printf '# Licences\n\nLicences of everything that is installed with Tapeline, as stated by the packages. Written by `make licences`.\n\n'; \
 	$(BIN)/pip-licenses --format=markdown --from=mixed --with-urls --with-system --no-version \
-		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements-export.lock); \
+		--packages $$(sed -nE 's/^([a-z0-9-]+)==.*/\1/p' requirements.lock); \
 	printf '\nThe page includes uPlot (MIT), which draws its charts: see `service/web/static/lib`.\n'; } > docs/licences.md
 
-sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX bill of materials of requirements-export.lock
+sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX bill of materials of requirements.lock
 	@mkdir -p dist
-	@$(BIN)/python -W ignore -m cyclonedx_py $(SBOM) --output-file dist/tapeline.cdx.json requirements-export.lock
+	@$(BIN)/python -W ignore -m cyclonedx_py $(SBOM) --output-file dist/tapeline.cdx.json requirements.lock
 
 pin-images: $(VENV)/installed  ## write the current digests of the base images to .env
 	@$(BIN)/python .ci/pin_images.py
@@ -137,9 +137,8 @@ format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
-	$(COMPILE) --all-build-deps --output-file requirements.lock pyproject.toml
-	$(COMPILE) --all-build-deps --extra export --constraint requirements.lock --output-file requirements-export.lock pyproject.toml
-	$(COMPILE) --all-build-deps --extra dev --constraint requirements-export.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra export --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
 clean:  ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -75,7 +75,7 @@ class History(TypedDict):
     findings: list[dict[str, Any]]
 
 
-ExportTarget = Literal["onnx", "torch", "tensorboard", "huggingface"]
+ExportTarget = Literal["onnx", "torch", "pytorch", "tensorboard", "huggingface"]
 """The formats that the service exports."""
 
 

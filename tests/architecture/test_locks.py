@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from service.models.exports.contents import FORMATS
+
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.lock", "requirements-export.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -29,13 +31,17 @@ def test_every_requirement_in_a_lock_has_a_hash(name: str) -> None:
     assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
+def test_an_installation_by_make_creates_every_export() -> None:
+    pinned = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text())
+    assert {item.library.lower() for item in FORMATS.values() if item.library is not None} <= set(pinned)
+
+
 def test_the_locks_pin_the_same_versions() -> None:
     def pins(name: str) -> dict[str, str]:
         return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text()))
 
-    runtime, export, dev = (pins(name) for name in LOCKS)
-    assert {name: export.get(name) for name in runtime} == runtime
-    assert {name: dev.get(name) for name in export} == export
+    runtime, dev = (pins(name) for name in LOCKS)
+    assert {name: dev.get(name) for name in runtime} == runtime
 
 
 def test_torch_and_mlflow_are_in_no_lock() -> None:
@@ -43,7 +49,7 @@ def test_torch_and_mlflow_are_in_no_lock() -> None:
 
 
 def test_the_licence_of_every_installed_package_is_listed() -> None:
-    names = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements-export.lock").read_text())
+    names = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text())
     listed = re.findall(r"(?m)^\| (\S+) +\| (.*?) *\|", (ROOT / "docs" / "licences.md").read_text())
     licences = {name.lower().replace("_", "-"): licence for name, licence in listed}
     assert [name for name in names if name not in licences] == [], "run make licences"

@@ -36,7 +36,7 @@ _BAR_WIDTH: Final = 12
 _NAME_WIDTH: Final = 32
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
-_PROGRAMS: Final = ("onnx", "torch", "tensorboard", "huggingface", "mlflow")
+_PROGRAMS: Final = ("onnx", "torch", "pytorch", "tensorboard", "huggingface", "mlflow")
 
 
 def _parse_checkpoint(context: click.Context, parameter: click.Parameter, value: str) -> Which:
@@ -300,7 +300,7 @@ def export(
 
     onnx is one file, the others are zip files. mlflow logs the job as a run, with all metrics and files. It needs
     the package mlflow-skinny on this machine. onnx and huggingface need onnx on the server, tensorboard needs
-    tensorboardX; torch needs neither.
+    tensorboardX; torch needs neither. pytorch is another name for torch.
     """
     unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
     unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable

@@ -5,18 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Final
 
 from service.errors import ServiceError
 
 
 class ExportFormat(StrEnum):
-    """The formats that the service can create."""
+    """The formats that the service can create. ``FORMATS`` describes them."""
 
     ONNX = "onnx"
     TORCH = "torch"
-    TENSORBOARD = "tensorboard"
     HUGGINGFACE = "huggingface"
+    TENSORBOARD = "tensorboard"
+
+    @classmethod
+    def _missing_(cls, value: object) -> ExportFormat | None:
+        return cls.TORCH if value == "pytorch" else None
+
+
+@dataclass(frozen=True, slots=True)
+class FormatDescription:
+    """A format for people.
+
+    Attributes:
+        library: the optional library that creates it; ``None`` if it needs none.
+    """
+
+    label: str
+    contents: str
+    library: str | None = None
+
+    @property
+    def missing(self) -> ExtraMissing | None:
+        """Why this process cannot create the format; ``None`` if it can."""
+        return None if self.library is None or find_spec(self.library) is not None else ExtraMissing(self.library)
+
+
+FORMATS: Final = {
+    ExportFormat.ONNX: FormatDescription(
+        "ONNX", "One file for onnxruntime and other runtimes, preprocessing included.", "onnx"
+    ),
+    ExportFormat.TORCH: FormatDescription("PyTorch", "A module that needs only torch, and its weights."),
+    ExportFormat.HUGGINGFACE: FormatDescription(
+        "Hugging Face", "Model card, weights, ONNX and PyTorch in one folder.", "onnx"
+    ),
+    ExportFormat.TENSORBOARD: FormatDescription(
+        "TensorBoard", "All metrics, samples and settings as event files.", "tensorboardX"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,5 +125,6 @@ class ExtraMissing(ServiceError):
 
     def __init__(self, library: str) -> None:
         self.library = library
-        remedy = f"pip install {library} (with make up: .venv/bin/pip install {library})"
+        self.command = f"pip install {library}"
+        remedy = f"{self.command} (with make up: .venv/bin/{self.command})"
         super().__init__(f"{library} is not installed where the service runs; install it there with: {remedy}")

@@ -199,7 +199,8 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "extra_missing": ProblemKind(
         501,
         "An optional library is not installed.",
-        "Install it for the web process with the command in `detail`, then restart the process.",
+        "Install it where the web process runs, with the command in `detail`, and try again: a restart is not needed.",
+        for_people="Install it where the service runs, then press the button again: a restart is not needed.",
     ),
     "artifact_damaged": ProblemKind(
         500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."

@@ -7,6 +7,7 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.jobs.queries import lookup
+from service.models.exports.contents import FORMATS
 from service.storage.artifacts import ArtifactKind
 from service.web.endpoints import endpoint
 from service.web.resources.pages import job_overview, playground
@@ -24,7 +25,7 @@ def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
     with services().database.read() as session:
         overview = job_overview.read(session, job_id, owner=owner())
-    return as_page("job/index.html", **job_overview.represent(overview))
+    return as_page("job/index.html", export_formats=FORMATS, **job_overview.represent(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")

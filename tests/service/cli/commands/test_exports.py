@@ -32,7 +32,7 @@ def test_every_format_can_be_exported(run: Callable[..., Result], client: Client
         assert path.read_bytes().startswith(b"PK") == (target != "onnx")
     assert run("export", "exported", "--to", "onnx", "-o", "mine.onnx", "--checkpoint", "2").exit_code == 0
     assert (tmp_path / "mine.onnx").stat().st_size > 1000
-    assert run("export", "exported", "--to", "torch", "-o", "mine-torch").stdout.startswith("mine-torch.zip ")
+    assert run("export", "exported", "--to", "pytorch", "-o", "mine-torch").stdout.startswith("mine-torch.zip ")
     assert (tmp_path / "mine-torch.zip").read_bytes().startswith(b"PK")
     assert client.export("exported", "torch", tmp_path / "named.zip").exists()
 

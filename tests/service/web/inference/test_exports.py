@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import runpy
 import sys
 import zipfile
@@ -258,21 +259,31 @@ def test_an_export_is_deleted_with_its_job(client: FlaskClient, app: Flask, clas
     assert export(client, classifier, "onnx", 404).json["code"] == "job_not_found"
 
 
-@pytest.mark.parametrize(
-    ("library", "target"), [("onnx", "onnx"), ("onnx", "huggingface"), ("tensorboardX", "tensorboard")]
-)
-def test_a_missing_library_names_the_command_that_installs_it(
-    client: FlaskClient, classifier: str, monkeypatch: pytest.MonkeyPatch, library: str, target: str
+@pytest.mark.parametrize(("library", "targets"), [("onnx", {"onnx", "huggingface"}), ("tensorboardX", {"tensorboard"})])
+def test_a_missing_library_names_the_command_that_installs_it_before_and_after_the_button(
+    client: FlaskClient, classifier: str, monkeypatch: pytest.MonkeyPatch, library: str, targets: set[str]
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("service.models.exports.")]:
-        if not name.endswith(".facts"):  # the web process has imported its error
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, library, None)  # imports fail, as if it were not installed
-    problem = export(client, classifier, target, 501).json
-    assert problem["code"] == "extra_missing"
-    remedy = f"pip install {library} (with make up: .venv/bin/pip install {library})"
-    assert problem["detail"] == f"{library} is not installed where the service runs; install it there with: {remedy}"
-    assert export(client, classifier, "torch").data  # which needs no library
+    command = f"pip install {library}"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, library, None)  # as if it were not installed
+        buttons = re.findall(r'<button [^>]*data-format="(\w+)"[^>]*?( disabled)?>', _page(client, classifier))
+        assert {name for name, disabled in buttons if disabled} == targets
+        assert f"Needs {library} where the service runs: <code>{command}</code>" in _page(client, classifier)
+        for target in targets:
+            problem = export(client, classifier, target, 501).json
+            assert problem["code"] == "extra_missing"
+            assert problem["detail"].startswith(f"{library} is not installed where the service runs; install it there")
+            page = client.get(f"/jobs/{classifier}/export/{target}", headers={"Accept": "text/html"}).text
+            assert command in page
+            assert "restart is not needed" in page
+            assert "<code>detail</code>" not in page
+        assert export(client, classifier, "torch").data  # which needs no library
+    assert " disabled" not in "".join(re.findall(r"<button [^>]*data-format[^>]*>", _page(client, classifier)))
+    assert all(export(client, classifier, target).data for target in targets)  # installed meanwhile
+
+
+def _page(client: FlaskClient, job_id: str) -> str:
+    return client.get(f"/ui/jobs/{job_id}").text
 
 
 def test_concurrent_requests_create_one_file(app: Flask, client: FlaskClient, classifier: str) -> None:
