@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Protocol
@@ -18,7 +18,7 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
-from service.client import Client, Event
+from service.client import Client, ClientError, Event
 from service.spec.metric_info import describe, number
 from service.states import Status
 
@@ -28,6 +28,9 @@ _SHOWN_METRICS: Final[Mapping[str, Sequence[str]]] = {
 }
 """The metrics of each kind that are shown if they fit; all but the last are also drawn as curves."""
 _NAME_WIDTH: Final = 20
+_POLL_INTERVAL_S: Final = 5.0
+_SILENT_POLLS: Final = 3
+"""Without an event for so many intervals, a running job has lost its worker: others report progress more often."""
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -147,9 +150,21 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
 
     for job in jobs:
         threading.Thread(target=stream_events, args=(job,), name=f"stream-{job.label}", daemon=True).start()
-    open_streams, broken_streams = len(jobs), 0
+    open_streams, broken_streams, silent_polls, shown = len(jobs), 0, 0, None
     while open_streams:
-        job, item = updates.get()
+        try:
+            job, item = updates.get(timeout=_POLL_INTERVAL_S)
+            silent_polls = 0
+        except queue.Empty:
+            silent_polls += 1
+            states = {Status.QUEUED} | ({Status.RUNNING} if silent_polls >= _SILENT_POLLS else set())
+            if (waiting := next((job for job in jobs if job.status in states), None)) is None:
+                continue
+            with suppress(ClientError), client() as own_client:
+                if (impediment := own_client.queue(limit=1).get("reason_text")) not in (None, shown):
+                    display.note(waiting, impediment)
+                shown = impediment
+            continue
         match item:
             case None:
                 open_streams -= 1

@@ -356,6 +356,10 @@ class Client(DatasetOperations, Experiments):
         workers: Sequence[dict[str, Any]] = self._connection.json("GET", "/workers")["data"]
         return workers
 
+    def queue(self, *, limit: int = 100) -> dict[str, Any]:
+        """The queued jobs in the order in which workers claim them, and in ``reason_text`` why none starts."""
+        return self._connection.json("GET", f"/queue?limit={limit}")
+
     # Keys, for clients whose own key has the scope ``admin``.
 
     def api_keys(self) -> Sequence[dict[str, Any]]:

@@ -64,7 +64,7 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
         yield schema
         has_schema = schema.ok
         if has_schema:
-            yield _run_check("workers", lambda: _check_workers(database))
+            yield _run_check("workers", lambda: _check_workers(settings, database))
             yield _run_check("scheduler", lambda: _check_scheduler(settings, database))
             yield _run_check("audit log", lambda: _check_audit_log(settings, database))
         yield _run_check("clocks", lambda: _check_clocks(database))
@@ -129,16 +129,21 @@ def _check_schema(database: Database) -> Diagnosis:
     )
 
 
-def _check_workers(database: Database) -> Diagnosis:
+def _check_workers(settings: Settings, database: Database) -> Diagnosis:
     with database.read() as session:
         alive = worker_registry.live_workers(session)
+        impediment = worker_registry.impediment(session, settings)
         waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
     if not alive:
+        is_storage = impediment is not None and impediment.reason == "storage"
         return Diagnosis(
             name="workers",
             ok=False,
-            detail=f"no worker was seen within the last minute; jobs waiting: {waiting}",
-            advice="start one: tapeline up, or python -m workers (compose: docker compose up -d worker; "
+            detail=f"no worker was seen within the last minute{', and the disk is full' if is_storage else ''}; jobs "
+            f"waiting: {waiting}",
+            advice="free disk space: tapeline gc lists what can be deleted"
+            if is_storage
+            else "start one: tapeline up, or python -m workers (compose: docker compose up -d worker; "
             "docker compose logs worker)",
         )
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)

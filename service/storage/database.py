@@ -271,6 +271,14 @@ def _enable_wal(cursor: Any) -> None:
         time.sleep(0.01)
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Whether the disk of the database is full."""
+    cause = getattr(error, "orig", None)
+    return (
+        getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", None) == "53100"
+    )
+
+
 def _limit_times(connection: Connection) -> None:
     """Limit how long this transaction may take: PgBouncer refuses such limits as parameters of the connection."""
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":

@@ -161,13 +161,15 @@ def list_workers(target: Target) -> None:
     """
     with target.client() as client:
         workers = client.workers()
+        impediment = client.queue(limit=1).get("reason_text")
     if target.as_json:
         click.echo(to_json(workers))
-    elif workers:
+        return
+    if workers:
         columns = [Column(title, overflow="fold") for title in ("NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS")]
         print_table(columns, [_worker_cells(worker) for worker in workers])
-    else:
-        click.echo("no worker is running; start one with: tapeline up, or python -m workers")
+    if impediment:
+        click.echo(impediment)
 
 
 COMMANDS: Final = (list_jobs, open_page, download, list_workers)
@@ -175,7 +177,15 @@ COMMANDS: Final = (list_jobs, open_page, download, list_workers)
 
 def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
     """A worker as a row of a table."""
-    state = "draining" if worker["draining"] else "busy" if worker["running"] else "idle"
+    state = (
+        "draining"
+        if worker["draining"]
+        else "blocked"
+        if worker["blocked"]
+        else "busy"
+        if worker["running"]
+        else "idle"
+    )
     jobs = ", ".join(job["name"] or job["id"] for job in worker["jobs"])
     slots = f"{worker['running']}/{worker['slots']}"
     return worker["name"], worker["host"], str(worker["pid"]), slots, state, jobs

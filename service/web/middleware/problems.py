@@ -44,6 +44,7 @@ from service.errors import (
 from service.models.exports.contents import ExtraMissing
 from service.spec.validation import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
+from service.storage.database import is_disk_full
 from service.web.middleware.problem_kinds import KINDS
 
 _log = structlog.get_logger("tapeline.web")
@@ -273,6 +274,8 @@ def register(app: Flask) -> None:
     @app.errorhandler(PoolTimeout)
     def _(error: Exception) -> Response:
         _log.error("database unavailable", error=str(getattr(error, "orig", error)))
+        if is_disk_full(error):
+            return answer("storage_full", "the disk of the database is full; nothing was stored")
         return answer("database_unavailable", "the database is not responding", headers={"Retry-After": "5"})
 
     @app.errorhandler(ParseException)

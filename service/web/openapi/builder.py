@@ -35,7 +35,7 @@ UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 _REFERENCE: Final = "#/components/schemas/{model}"
 _COMMON_PROBLEMS: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
 _KEY_PROBLEMS: Final = ("key_required", "scope_missing", "rate_limited")
-_WRITE_PROBLEMS: Final = ("foreign_origin",)
+_WRITE_PROBLEMS: Final = ("foreign_origin", "storage_full")
 _LIST_ITEMS: Final = frozenset({"Dense", "Dropout"})
 """Parts of a spec that are list items: presets do not fill in their missing fields."""
 

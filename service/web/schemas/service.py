@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from service.datasets import importer
 from service.jobs import worker_registry
 from service.jobs.queries.queue import Queue, Waiting
+from service.jobs.worker_registry import Impediment
 from service.runtime.settings import Quotas
 from service.spec import schema, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
@@ -86,6 +87,10 @@ class QueueList(Answer):
     data: list[QueuedJob]
     total: int = Field(description="Queued jobs of all owners.")
     own: int = Field(description="Queued jobs visible to the caller; at most `limit` are listed.")
+    reason: str | None = Field(
+        description="Why no job starts: `no_worker`, `storage`, `dataset` or `memory`; null if workers claim jobs."
+    )
+    reason_text: str | None = Field(description="The reason as a sentence, with the remedy.")
     owners: dict[str, int] | None = Field(
         description="Queued jobs per owner, for the scope `admin`; an empty name stands for jobs without an owner."
     )
@@ -104,9 +109,11 @@ def _running(job: Job) -> RunningJob:
     return RunningJob.represent(job, progress=Progress.of(job), page=f"/ui/jobs/{job.id}")
 
 
-def queue_list(queue: Queue, owners: Mapping[str | None, int] | None) -> QueueList:
+def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str | None, int] | None) -> QueueList:
     """The queue; ``owners`` is for the scope ``admin``."""
     return QueueList(
+        reason=impediment.reason if impediment is not None else None,
+        reason_text=impediment.text if impediment is not None else None,
         data=[_queued(item) for item in queue.waiting],
         total=queue.total,
         own=queue.own,

@@ -30,10 +30,11 @@ def test_the_first_job_takes_one_click(
 ) -> None:
     visit = open_window(serve_bare().url)
     page = visit.open("/")
-    expect(page.locator("#no-worker")).to_be_visible()
+    expect(page.locator("#impediment")).to_contain_text("No worker is running")
     page.get_by_role("button", name="Train a classifier").click()
     page.wait_for_url("**/ui/jobs/job_*")
     expect(page.locator(".status.queued").first).to_be_visible()
+    expect(page.locator("#impediment")).to_contain_text("No worker is running")
     expect(page.locator("h1")).to_have_text("first classifier")
 
 

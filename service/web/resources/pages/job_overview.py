@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.datasets.builtins import BUILT_IN
-from service.jobs import events
+from service.jobs import events, worker_registry
 from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import files, folds, lineage, lookup
+from service.jobs.worker_registry import Impediment
+from service.runtime.settings import Settings
 from service.spec.schema import Kind
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactKind
+from service.storage.database import now_ms
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.resources.pages import confusion_table, tiles
@@ -82,6 +86,13 @@ def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
         folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
         children=lineage.children(session, job_id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
     )
+
+
+def impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:
+    """Why no worker trains the job, which is queued, or has lost its worker."""
+    is_queued = Job.status == Status.QUEUED
+    is_waiting = select(is_queued | (Job.lease_expires_ms < now_ms())).where(Job.id == job.id)
+    return worker_registry.impediment(session, settings) if session.scalar(is_waiting) else None
 
 
 def represent(overview: JobOverview) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def job(job_id: str) -> Response:
     """Show the page of a job, updated live."""
     with services().database.read() as session:
         overview = job_overview.read(session, job_id, owner=owner())
-    return as_page("job/index.html", export_formats=FORMATS, **job_overview.represent(overview))
+        impediment = job_overview.impediment(session, overview.job, services().settings)
+    return as_page("job/index.html", impediment=impediment, export_formats=FORMATS, **job_overview.represent(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")

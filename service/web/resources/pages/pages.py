@@ -79,8 +79,8 @@ def index(query: IndexQuery) -> Response:
     """Show the jobs page."""
     query = query.model_copy(update={"columns": query.columns or _COLUMNS})
     with services().database.read() as session:
-        workers = worker_registry.live_workers(session)
-    return as_page("jobs/index.html", **_first_jobs(query), workers=workers, **_CHOICES, address=own_address())
+        impediment = worker_registry.impediment(session, services().settings)
+    return as_page("jobs/index.html", **_first_jobs(query), impediment=impediment, **_CHOICES, address=own_address())
 
 
 def _first_jobs(query: IndexQuery) -> dict[str, Any]:

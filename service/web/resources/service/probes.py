@@ -101,12 +101,11 @@ def _broker() -> Check:
 def _workers() -> Check:
     with services().database.read() as session:
         alive = worker_registry.live_workers(session)
-    if not alive:
-        return Check(status="degraded", detail="no worker is alive: jobs wait")
+        impediment = worker_registry.impediment(session, services().settings)
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
     detail = f"{counted(len(alive), 'worker')}, {running} of {slots} slots busy"
-    blocked = [row for row in alive if row.blocked is not None]
-    if blocked:
-        reasons = ", ".join(worker_registry.blocked_reasons(blocked))
-        detail += f"; {counted(len(blocked), 'worker')} on a machine with a fault ({reasons})"
-    return Check(status="degraded" if len(blocked) == len(alive) else "ok", detail=detail)
+    if blocked := sum(row.blocked is not None for row in alive):
+        detail += f"; {counted(blocked, 'worker')} on a machine with a fault"
+    if impediment is not None:
+        return Check(status="degraded", detail=f"{detail}. {impediment.text}")
+    return Check(status="ok", detail=detail)

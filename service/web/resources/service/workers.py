@@ -51,4 +51,5 @@ def read_queue(limit: int) -> QueueList:
     """The head of the queue."""
     with services().database.read() as session:
         head = queue.read(session, owner=owner(), limit=limit)
-        return queue_list(head, queue.waiting_by_owner(session) if sees_all() else None)
+        impediment = worker_registry.impediment(session, services().settings)
+        return queue_list(head, impediment, queue.waiting_by_owner(session) if sees_all() else None)

@@ -55,6 +55,7 @@ const mistakes = wireMistakes(job);
 const evaluation = wireEvaluation(job);
 
 let stream = null;
+let progressed = false;
 let lastSeq = job.last_seq;
 
 function listenToJob() {
@@ -105,6 +106,7 @@ function listenToJob() {
 }
 
 function showProgress(progress) {
+  progressed = true;
   $("#progress").value = progress.fraction;
   $("#epoch").textContent = `Epoch ${progress.epoch} of ${progress.epochs}`;
   $("#step").textContent = `batch ${progress.step} of ${progress.steps}`;
@@ -125,3 +127,8 @@ document.addEventListener("click", ({ target }) => {
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 if (!job.over) listenToJob();
 onRestored(refreshPage);
+// A job that makes no progress has no events: the page says why.
+setInterval(() => {
+  if (stream && !progressed && !document.hidden) refreshPage();
+  progressed = false;
+}, 10_000);

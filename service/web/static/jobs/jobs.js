@@ -385,6 +385,8 @@ setInterval(() => {
 }, 20_000);
 setInterval(async () => {
   if (document.hidden) return;
-  const workers = await call("/workers").catch(() => null);
-  if (workers) $("#no-worker").hidden = workers.data.length > 0;
+  const queue = await call("/queue?limit=1").catch(() => null);
+  if (!queue) return;
+  $("#impediment").hidden = !queue.reason;
+  $("#impediment").textContent = queue.reason_text;
 }, 15_000);

@@ -75,23 +75,61 @@ def test_workers_with_a_heartbeat_are_listed(either_app: Flask) -> None:
 def test_a_worker_on_a_machine_with_a_fault_is_listed_and_a_service_without_another_is_degraded(
     client: FlaskClient, worker: Any
 ) -> None:
-    fault = {"reason": "store", "message": "/data/artifacts: no space left"}
+    fault = {"reason": "store", "message": "[Errno 28] No space left on device: '/data/artifacts'"}
     row = Worker(id="w1", host="here", pid=7, slots=4, running=0, draining=False, blocked=fault)
     worker_registry.record_heartbeat(worker.database, row)
     assert client.get("/workers").json["data"][0]["blocked"] == fault
     page = client.get("/ui/workers", headers={"Accept": "text/html"}).text
     assert "cannot store files" in page
-    assert "no space left" in page
+    assert "No space left" in page
+    full = "The disk is full: jobs wait, and continue from their last checkpoint once there is space."
+    assert page.count(full) == client.get("/").text.count(full) == 1
+    queue = client.get("/queue").json
+    assert (queue["reason"], queue["reason_text"].startswith(full)) == ("storage", True)
     readiness = client.get("/readyz")
     assert (readiness.status_code, readiness.json["status"]) == (200, "degraded")
     assert readiness.json["checks"]["workers"] == {
         "status": "degraded",
-        "detail": "1 worker, 0 of 4 slots busy; 1 worker on a machine with a fault (store)",
+        "detail": f"1 worker, 0 of 4 slots busy; 1 worker on a machine with a fault. {queue['reason_text']}",
     }
     well = Worker(id="w2", host="b", pid=8, slots=1, running=0, draining=False)
     worker_registry.record_heartbeat(worker.database, well)
     assert client.get("/readyz").json["checks"]["workers"]["status"] == "ok"
     assert client.get("/workers").json["data"][1]["blocked"] is None
+    assert client.get("/queue").json["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"reason": "store", "message": "/data is another store"}, ("storage", "No worker can store files")),
+        ({"reason": "memory", "message": "the job needs 9 MB"}, ("memory", "No worker has the memory")),
+        ({"reason": "dataset", "message": "Disk quota exceeded"}, ("storage", "The disk is full")),
+    ],
+)
+def test_the_queue_says_why_no_job_starts(
+    client: FlaskClient, worker: Any, submit: Callable[..., str], fault: dict[str, str], expected: tuple[str, str]
+) -> None:
+    job_id = submit(client)
+    assert client.get("/queue").json["reason"] == "no_worker"
+    assert "No worker is running" in client.get(f"/ui/jobs/{job_id}").text
+    row = Worker(id="w1", host="here", pid=7, slots=4, running=0, draining=False, blocked=fault)
+    worker_registry.record_heartbeat(worker.database, row)
+    queue = client.get("/queue").json
+    text = expected[1]
+    assert (queue["reason"], queue["reason_text"][: len(text)]) == expected
+    assert queue["reason_text"] in client.get(f"/ui/jobs/{job_id}").text
+
+
+def test_without_heartbeats_a_full_disk_is_the_reason(
+    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker cannot record a heartbeat in a SQLite database on a full disk."""
+    settings = app.extensions[EXTENSION].settings
+    settings.artifacts.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(worker_registry, "_MIN_FREE_BYTES", 2**62)
+    assert client.get("/queue").json["reason"] == "storage"
+    assert "The disk is full" in client.get("/readyz").json["checks"]["workers"]["detail"]
 
 
 def test_the_storage_of_another_database_is_down(client: FlaskClient, app: Flask) -> None:
