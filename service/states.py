@@ -130,6 +130,7 @@ class FindingCode(StrEnum):
     DIVERGING = "diverging"
     DEAD_UNITS = "dead_units"
     SATURATION = "saturation"
+    LEAK = "leak"
 
 
 class Severity(StrEnum):

@@ -150,12 +150,19 @@ def _dead_or_saturated_units(spec: Spec) -> Iterable[Suggestion]:
         yield Suggestion('activation: "leaky_relu" in the hidden layers', settings)
 
 
+def _leak(spec: ClassifierSpec) -> Iterable[Suggestion]:
+    yield Suggestion(
+        "if a row to be predicted has no such value, upload the table again with the type ignore for the column", None
+    )
+
+
 _ADVICE: Final[dict[tuple[Kind, FindingCode], Callable[[Any], Iterable[Suggestion]]]] = {
     (Kind.CLASSIFIER, FindingCode.DIVERGING): _divergence,
     (Kind.CLASSIFIER, FindingCode.VANISHING_GRADIENT): _vanishing,
     (Kind.CLASSIFIER, FindingCode.OVERFITTING): _overfitting,
     (Kind.CLASSIFIER, FindingCode.DEAD_UNITS): _dead_or_saturated_units,
     (Kind.CLASSIFIER, FindingCode.SATURATION): _dead_or_saturated_units,
+    (Kind.CLASSIFIER, FindingCode.LEAK): _leak,
     (Kind.GAN, FindingCode.MODE_COLLAPSE): _collapse,
     (Kind.GAN, FindingCode.DISCRIMINATOR_WINS): _strong_discriminator,
     (Kind.GAN, FindingCode.VANISHING_GRADIENT): _vanishing,

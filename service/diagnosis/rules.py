@@ -39,6 +39,8 @@ class MetricHistory:
     """The epoch with the lowest validation loss."""
     lowest_loss: float = math.inf
     """The lowest training loss."""
+    leak: str | None = None
+    """What is known of columns that alone predict the class."""
 
     def add(self, epoch: Metrics) -> None:
         """Add the next epoch."""
@@ -62,11 +64,12 @@ class DiagnosticsTracker:
 
     Args:
         shape: of the dataset: advice must fit it.
+        leak: what is known of columns of the dataset that alone predict the class.
     """
 
-    def __init__(self, spec: Spec, shape: Shape) -> None:
+    def __init__(self, spec: Spec, shape: Shape, leak: str | None = None) -> None:
         self._spec, self._shape = spec, shape
-        self._history = MetricHistory()
+        self._history = MetricHistory(leak=leak)
         self._open: dict[FindingCode, Finding] = {}
         self._epochs_without_evidence: dict[FindingCode, int] = {}
 
@@ -233,6 +236,11 @@ _saturated = _unit_share(
     "saturation", "is saturated: its outputs are near their limits, where the slope is nearly zero"
 )
 
+
+def _leak(history: MetricHistory) -> Evidence | None:
+    return (history.leak, {}) if history.leak is not None else None
+
+
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
     Kind.CLASSIFIER: (
         _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges),
@@ -240,6 +248,7 @@ _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
         _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _still_overfitting),
         _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead),
         _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated),
+        _Rule(FindingCode.LEAK, Severity.WARNING, _leak),
     ),
     Kind.GAN: (
         _Rule(FindingCode.MODE_COLLAPSE, Severity.ERROR, _mode_collapse),

@@ -61,6 +61,10 @@ def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_o
         assert disturbed.attempt > 1
         assert disturbed.result_digest == undisturbed.result_digest
         assert disturbed.provenance["preprocessing"] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
+        for job in (undisturbed, disturbed):
+            (finding,) = job.health
+            assert finding["code"] == "leak"
+            assert finding["message"] == "column 'age' alone predicts the class: check for a leak"
         preprocessings = [stored_preprocessing(harness, job) for job in (undisturbed, disturbed)]
         assert preprocessings[0] == preprocessings[1] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
         fork = jobs.fork(undisturbed.id, {"overrides": {"epochs": 10}}).answer["id"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
+from service.datasets.tables.leaks import find_leaks, leak_text
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
 from service.spec.estimation.layer_shapes import Shape
@@ -32,13 +33,16 @@ class TrainingDiagnostics:
 
     Args:
         shape: of the dataset.
+        leak: what is known of columns that alone predict the class.
         reference: the reference classifier for the dataset's images, if there is one; evaluates the samples of a GAN.
     """
 
-    def __init__(self, spec: Spec, shape: Shape, reference: ReferenceClassifier | None) -> None:
+    def __init__(
+        self, spec: Spec, shape: Shape, reference: ReferenceClassifier | None, leak: str | None = None
+    ) -> None:
         self._spec = spec
         self._reference = reference
-        self._tracker = DiagnosticsTracker(spec, shape)
+        self._tracker = DiagnosticsTracker(spec, shape, leak)
         self._lowest_distance = math.inf
         """The lowest Fréchet distance so far."""
 
@@ -46,7 +50,10 @@ class TrainingDiagnostics:
     def of(cls, spec: Spec, dataset: Dataset) -> Self:
         """The diagnostics of a training on a dataset, before its first epoch."""
         reference = build.reference_classifier(dataset) if isinstance(spec, GanSpec) else None
-        return cls(spec, shape_of(dataset.info), reference)
+        leaks = (
+            find_leaks(dataset.info.columns, dataset.train.inputs, dataset.train.labels) if dataset.info.columns else []
+        )
+        return cls(spec, shape_of(dataset.info), reference, leak_text(leaks) if leaks else None)
 
     @property
     def findings(self) -> Sequence[Finding]:

@@ -38,6 +38,7 @@ from service.datasets.info import (
 )
 from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.leaks import find_leaks, leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_parts
 from service.datasets.tables.plan import TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number
@@ -147,6 +148,9 @@ class _Import:
         if note := unscored_note(train_counts, validation_counts, class_names, noun="row"):
             part_notes = [note, *part_notes]
         digests = self._write(columns, labels, parts)
+        train = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _FILES[0])
+        if leaks := find_leaks(list(columns.values()), *train):
+            notes.append(leak_text(leaks))
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
         ).hexdigest()

@@ -215,6 +215,7 @@ CLASSIFIER_FINDINGS: Final = (
     FindingCode.OVERFITTING,
     FindingCode.DEAD_UNITS,
     FindingCode.SATURATION,
+    FindingCode.LEAK,
 )
 GAN_FINDINGS: Final = (
     FindingCode.MODE_COLLAPSE,

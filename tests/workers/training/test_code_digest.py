@@ -25,6 +25,7 @@ WITHOUT_EFFECT = {
     "service.datasets.formats.npz": "imported data has a digest",
     "service.datasets.formats.photos": "imported data has a digest",
     "service.datasets.formats.skipped_files": "names and errors",
+    "service.datasets.tables.leaks": "finds, changes nothing",
     "service.datasets.importer": "imported data has a digest",
     "service.datasets.tables": "a list of names",
     "service.datasets.tables.classes": "imported data has a digest",

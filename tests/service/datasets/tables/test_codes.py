@@ -62,7 +62,7 @@ def test_the_report_notes_how_targets_were_read(tmp_path: Path) -> None:
 def test_codes_become_categories_and_predictions_accept_the_same_texts(
     tmp_path: Path, codes: list[str], reason: str
 ) -> None:
-    data = "code,size,label\n" + "".join(f"{codes[n % len(codes)]} ,{n % 13},{'ab'[n % 2]}\n" for n in range(2100))
+    data = "code,size,label\n" + "".join(f"{codes[n % len(codes)]} ,{n % 13},{'ab'[n // 7 % 2]}\n" for n in range(2100))
     imported = read(tmp_path, data)
     assert imported.columns["code"]["categories"] == sorted(codes)
     assert imported.columns["size"]["type"] == "number"

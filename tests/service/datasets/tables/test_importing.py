@@ -387,3 +387,11 @@ def test_a_class_without_validation_rows_is_noted(tmp_path: Path) -> None:
     assert note.endswith("and 2 more have no validation rows: no score covers them")
     with pytest.raises(UploadRefused, match=r"table: has only one row of each class: .* at least two rows$"):
         read(tmp_path, "n,label\n1,a\n2,b\n", fraction=0.9)
+
+
+def test_a_column_that_alone_predicts_the_class_is_noted(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).permutation(300)
+    rows = "".join(f"{number},{number % 7},{'abc'[number // 100]}\n" for number in numbers.tolist())
+    imported = read(tmp_path, "Nr,size,label\n" + rows, types={"Nr": "number"})
+    assert imported.report["notes"] == ["column 'Nr' alone predicts the class: check for a leak"]
+    assert read(tmp_path, "Nr,size,label\n" + rows).columns.keys() == {"size"}, "a number for each row is left out"

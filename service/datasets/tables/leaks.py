@@ -1,0 +1,69 @@
+"""Finds columns that alone predict the class: often a number given out by class, or the result in other words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_ROWS: Final = 100_000
+_MAX_CELLS: Final = 4_000_000
+_MAX_CHANCE: Final = 0.001
+"""Probability that any column of a table without a leak is reported."""
+
+
+def find_leaks(columns: Sequence[Mapping[str, Any]], inputs: NDArray[Any], labels: NDArray[Any]) -> list[str]:
+    """The names of the columns whose value determines the class of every row, by a rule too short to be chance.
+
+    Of a large table, evenly spaced rows are examined.
+
+    Args:
+        columns: see ``DatasetInfo.columns``.
+        inputs: (rows, columns), NaN for missing values; categories as indices.
+        labels: the class of each row.
+    """
+    count = min(len(inputs), _MAX_ROWS, _MAX_CELLS // len(columns))
+    rows = np.linspace(0, len(inputs) - 1, count).astype(np.int64)
+    examined, classes = np.asarray(inputs[rows], np.float64), np.asarray(labels[rows], np.int64)
+    limit = math.log(_MAX_CHANCE / len(columns))
+    return [
+        column["name"]
+        for index, column in enumerate(columns)
+        if _log_chance(examined[:, index], classes, is_ordered="categories" not in column) < limit
+    ]
+
+
+def _log_chance(values: NDArray[np.float64], labels: NDArray[np.int64], *, is_ordered: bool) -> float:
+    """An upper bound on the log probability that labels in random order fit as short a rule; 0 without a rule.
+
+    The rule names a class for each category, or for each interval of numbers.
+    """
+    present = ~np.isnan(values)
+    if 2 * present.sum() < len(values):
+        return 0.0
+    order = np.lexsort((labels[present], values[present]))
+    values, labels = values[present][order], labels[present][order]
+    counts = np.bincount(labels)
+    is_new_value, is_new_label = np.diff(values) != 0, np.diff(labels) != 0
+    if (is_new_label & ~is_new_value).any():  # equal values with different classes
+        return 0.0
+    distinct, classes = int(is_new_value.sum()) + 1, int((counts > 0).sum())
+    rules = distinct * math.log(classes)
+    if is_ordered:
+        intervals = int(is_new_label.sum()) + 1
+        rules = intervals * math.log(classes) + _log_binomial(distinct - 1, intervals - 1)
+    arrangements = math.lgamma(len(labels) + 1) - sum(math.lgamma(count + 1) for count in counts.tolist())
+    return min(rules - arrangements, 0.0)
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def leak_text(names: Sequence[str]) -> str:
+    """What the user should know about such columns."""
+    shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{'each of the columns' if len(names) > 1 else 'column'} {shown} alone predicts the class: check for a leak"
