@@ -314,7 +314,8 @@ def _report_lines(item: Mapping[str, Any], types: Mapping[str, str]) -> list[str
     )
     omitted = len(item["columns"]) - _MAX_SHOWN_COLUMNS
     lines = [f"columns: {kinds}" + (f", and {omitted} more" if omitted > 0 else "")]
-    lines += [f"note: {visible(note)}" for note in report.get("notes", ())]
+    notes = [*report.get("notes", ()), *filter(None, [report.get("leak")])]
+    lines += [f"note: {visible(note)}" for note in notes]
     for entry in report.get("ignored", ()):
         name = visible(entry["name"])
         by_option = f"because of --type {name}=ignore" if types.get(entry["name"]) == "ignore" else None

@@ -118,8 +118,8 @@ def check_quantity(column: str, counts: Sequence[int]) -> None:
     per_number = "1 row" if median == 1 else f"{median:g} rows"
     found = f"column {column!r} has {count_text} different numbers, with {per_number} each in the median"
     advice = (
-        "Name the column that holds the class as target; if these numbers are classes, set the type of the column: "
-        f"types {column}=category"
+        "Name the column that holds the class as target; if these numbers are classes, set the type of this column to "
+        "category"
     )
     raise UploadRefused({"target": f"{found}: it looks like a quantity, and regression is not supported. {advice}"})
 

@@ -149,8 +149,7 @@ class _Import:
             part_notes = [note, *part_notes]
         digests = self._write(columns, labels, parts)
         train = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _FILES[0])
-        if leaks := find_leaks(list(columns.values()), *train):
-            notes.append(leak_text(leaks))
+        leaks = find_leaks(list(columns.values()), *train)
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
         ).hexdigest()
@@ -180,6 +179,7 @@ class _Import:
                 "rejected": self.rejected.first,
                 "ignored": ignored,
                 "notes": [*part_notes, *classes.notes, *notes],
+                **({"leak": leak_text(leaks)} if leaks else {}),
             },
         )
 
