@@ -9,7 +9,7 @@ fraction of s is spread evenly over the classes. Targets given as floats are not
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -41,6 +41,9 @@ class Loss(Protocol):
     def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
         """Convert integer ``labels`` (n,) once to checked targets in the form that is fastest for :meth:`__call__`."""
 
+    def plain(self) -> Loss:
+        """This loss without label smoothing and class weights: what a model is scored by."""
+
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """The loss as a tensor without axes."""
 
@@ -62,6 +65,10 @@ class _Reduced:
             rows *= 1 - self.label_smoothing
             rows += self.label_smoothing * self._even_share(classes)
         return rows
+
+    def plain(self) -> Self:
+        """This loss without label smoothing and class weights: what a model is scored by."""
+        return type(self)(self.reduction)
 
     def _even_share(self, classes: int) -> float:
         """The target of each output for a label smoothing of 1."""

@@ -117,9 +117,9 @@ class ClassifierTrainer:
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
         self._train_targets = loss.targets(self._train_labels, model.units, dtype)
-        self._validation_targets = loss.targets(self._validation_labels, model.units, dtype)
         self.model = model
         self.loss = loss
+        self._score = loss.plain()
         self.optimizer = optimizer
         self.schedule = schedule
         self.train = train
@@ -192,9 +192,7 @@ class ClassifierTrainer:
 
             progress.check_weights(self.model, step)
             with self._average.in_use():
-                validation_loss, predictions, scores = self._evaluate(
-                    self.validation, self._validation_labels, self._validation_targets
-                )
+                validation_loss, predictions, scores = self._evaluate(self.validation, self._validation_labels)
             progress.check_finite("val_loss", validation_loss, step)
             metrics = {
                 "train_loss": total_loss / len(self.train),
@@ -293,23 +291,21 @@ class ClassifierTrainer:
             DataError, ShapeError: the examples do not fit the model.
         """
         labels = _labels(data, self.model, "test")
-        targets = self.loss.targets(labels, self.model.units, self.dtype)
         with self._average.in_use():
-            loss, predictions, _ = self._evaluate(data, labels, targets)
+            loss, predictions, _ = self._evaluate(data, labels)
         return {"test_loss": loss, "test_accuracy": accuracy(labels, predictions)}
 
-    def _evaluate(self, data: Examples, labels: Array, all_targets: Array) -> tuple[float, Array, dict[str, float]]:
-        """The mean loss per example, the predictions, and the scores of the probabilities."""
+    def _evaluate(self, data: Examples, labels: Array) -> tuple[float, Array, dict[str, float]]:
+        """The mean plain loss per example, the predictions, and the scores of the probabilities."""
         total, predictions, likelihood, positive = 0.0, [], 0.0, []
         largest = max(math.prod(shape) for shape in self.model.layer_shapes)
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
         for start in range(0, len(data), count):
             chunk = slice(start, start + count)
-            targets = all_targets[chunk]
             with np.errstate(over="ignore", invalid="ignore"):
                 outputs = np.asarray(self._outputs(data.inputs(chunk, self.dtype), training=False))
-                loss = self.loss(outputs, targets)
-            total += per_image(loss, self.loss.reduction, len(targets)) * len(targets)
+                loss = self._score(outputs, labels[chunk])
+            total += per_image(loss, self._score.reduction, len(outputs)) * len(outputs)
             predictions.append(outputs.argmax(axis=1))
             probabilities = self._probabilities(outputs)
             likelihood += float(np.sum(log_likelihoods(labels[chunk], probabilities)))

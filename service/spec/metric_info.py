@@ -62,8 +62,20 @@ PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc
 distinguishable with any kind of colour blindness, darkened for a white background."""
 
 METRICS: Final[dict[str, MetricInfo]] = {
-    "train_loss": MetricInfo("train loss", "Mean loss over the training batches.", goal=Goal.MINIMIZE, series=1),
-    "val_loss": MetricInfo("val loss", "Mean loss on the validation data.", goal=Goal.MINIMIZE, series=2),
+    "train_loss": MetricInfo(
+        "train loss",
+        "Mean loss over the training batches as it is minimized, with label smoothing, class weights, augmentation and "
+        "dropout; weight decay is not a part of it.",
+        goal=Goal.MINIMIZE,
+        series=1,
+    ),
+    "val_loss": MetricInfo(
+        "val loss",
+        "Mean loss on the validation data, without label smoothing and class weights: the log loss where the spec's "
+        "loss is softmax_cross_entropy.",
+        goal=Goal.MINIMIZE,
+        series=2,
+    ),
     "train_accuracy": MetricInfo(
         "train accuracy",
         "Fraction of training examples classified correctly.",
@@ -106,7 +118,10 @@ METRICS: Final[dict[str, MetricInfo]] = {
         series=5,
     ),
     "test_loss": MetricInfo(
-        "test loss", "Mean loss on the test part, scored once after the training.", goal=Goal.MINIMIZE, series=3
+        "test loss",
+        "Mean loss on the test part, measured like the val loss, scored once after the training.",
+        goal=Goal.MINIMIZE,
+        series=3,
     ),
     "test_accuracy": MetricInfo(
         "test accuracy",

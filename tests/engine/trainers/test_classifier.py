@@ -195,9 +195,7 @@ def test_averaged_weights_are_validated_saved_and_sampled() -> None:
     inference_trainer = make_trainer()
     inference_trainer.model.load_state_dict(trainer.state_dict().tensors)  # a model without averaging
     assert (
-        inference_trainer._evaluate(
-            inference_trainer.validation, inference_trainer._validation_labels, inference_trainer._validation_targets
-        )[0]
+        inference_trainer._evaluate(inference_trainer.validation, inference_trainer._validation_labels)[0]
         == averaged_reports[-1].metrics["val_loss"]
         != plain_reports[-1].metrics["val_loss"]
     )

@@ -16,7 +16,9 @@ LABELS = (RNG.random(400) < 0.1).astype(np.uint8)
 ROWS = (RNG.normal(size=(400, 3)) + 1.2 * LABELS[:, None]).astype(np.float32)
 
 
-def make_trainer(*, balanced: bool = False, replay: bool = True, **changes: Any) -> ClassifierTrainer:
+def make_trainer(
+    *, balanced: bool = False, smoothing: float = 0.0, replay: bool = True, **changes: Any
+) -> ClassifierTrainer:
     rng = np.random.default_rng(1)
     hidden = engine.Dense(3, 8, engine.Activation.RELU, initializer=engine.initializers.he_normal, rng=rng)
     last = engine.Dense(8, 2, engine.Activation.SOFTMAX, initializer=engine.initializers.he_normal, rng=rng)
@@ -24,7 +26,7 @@ def make_trainer(*, balanced: bool = False, replay: bool = True, **changes: Any)
     settings = {"epochs": 20, "batch_size": 16, "shuffle": True, "seed": 0} | changes
     return ClassifierTrainer(
         engine.Sequential([hidden, last], (3,)),
-        engine.SoftmaxCrossEntropy(class_weights=weights),
+        engine.SoftmaxCrossEntropy(label_smoothing=smoothing, class_weights=weights),
         engine.Adam(0.01),
         engine.schedules.constant(),
         train=TableData(ROWS[:300], LABELS[:300], 2),
@@ -42,8 +44,15 @@ def test_training_on_a_table_learns_and_reports_scores() -> None:
     last = epoch_reports(make_trainer())[-1]
     assert last.metrics["train_accuracy"] > 0.9
     assert set(last.scores) == {"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc"}
-    assert last.scores["val_log_loss"] == pytest.approx(last.metrics["val_loss"], rel=1e-5)
     assert last.scores["val_roc_auc"] > 0.8
+
+
+@pytest.mark.parametrize("settings", [{}, {"smoothing": 0.2}, {"balanced": True}])
+def test_examples_that_are_not_trained_on_are_scored_by_the_plain_log_loss(settings: dict[str, Any]) -> None:
+    trainer = make_trainer(**settings)
+    last = epoch_reports(trainer)[-1]
+    assert last.metrics["val_loss"] == pytest.approx(last.scores["val_log_loss"], rel=1e-5)
+    assert trainer.test(trainer.validation)["test_loss"] == last.metrics["val_loss"]
 
 
 def test_class_weights_raise_balanced_accuracy_and_replay_with_the_same_bits() -> None:

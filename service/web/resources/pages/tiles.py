@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
@@ -13,6 +13,7 @@ from service.jobs.queries import lookup
 from service.spec import metric_info
 from service.storage.tables import Job
 from service.web.schemas.base import finite
+from service.wording import listed
 
 METRICS: Final = (
     "val_accuracy", "val_loss", "train_accuracy", "train_loss", "val_roc_auc", "frechet_distance", "mode_coverage",
@@ -83,10 +84,10 @@ def _metric_tiles(job: Job, earlier: Mapping[str, tuple[float, int]]) -> list[Ti
     for name in [name for name in METRICS if name in last]:
         (value, epoch), best = last[name], extremes.best(job, name)
         note, is_best = _note(name, epoch, best, is_earlier=epoch != job.epoch), best is not None and best[1] == epoch
-        tiles.append(_tile(name, value, note, is_best=is_best))
+        tiles.append(_tile(job, name, value, note, is_best=is_best))
     scores = finite(job.test_scores or {})
     note = f"epoch {scores.get('test_epoch')}, scored once"
-    return [_tile(name, scores[name], note) for name in TESTS if name in scores] + tiles
+    return [_tile(job, name, scores[name], note) for name in TESTS if name in scores] + tiles
 
 
 def _note(name: str, epoch: int, best: tuple[float, int] | None, *, is_earlier: bool) -> str | None:
@@ -100,10 +101,22 @@ def _note(name: str, epoch: int, best: tuple[float, int] | None, *, is_earlier: 
     return f"epoch {epoch}; {text}" if is_earlier else text
 
 
-def _tile(name: str, value: float | None, note: str | None, *, is_best: bool = False) -> Tile:
+def _tile(job: Job, name: str, value: float | None, note: str | None, *, is_best: bool = False) -> Tile:
     info = metric_info.describe(name)
+    description = info.description + (_training_loss(job.resolved) if name == "train_loss" else "")
     number = metric_info.number(name, value)
-    return Tile(name=name, label=info.label, description=info.description, value=number, note=note, is_best=is_best)
+    return Tile(name=name, label=info.label, description=description, value=number, note=note, is_best=is_best)
+
+
+def _training_loss(spec: Mapping[str, Any]) -> str:
+    """What a classifier minimizes beside the plain loss, as a sentence with a leading space; empty: nothing."""
+    loss = spec["loss"]
+    parts = [
+        f"label smoothing of {loss['label_smoothing']:g}" if loss.get("label_smoothing") else "",
+        f"{loss['class_weights']} class weights" if loss.get("class_weights") else "",
+        "augmented images" if any(spec.get("augmentation", {}).values()) else "",
+    ]
+    return f" In this job: {listed(parts)}." if any(parts) else ""
 
 
 def _resource_tiles(job: Job, trained_s: float) -> list[Resource]:

@@ -65,6 +65,23 @@ def test_the_calibration_mentions_label_smoothing_only_if_it_was_used(
         worker.succeed()
 
 
+def test_the_tile_of_the_training_loss_says_what_this_job_adds_to_it(
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
+) -> None:
+    for label_smoothing, weights, sentence in (
+        (0.1, "balanced", "In this job: label smoothing of 0.1, balanced class weights and augmented images."),
+        (0.0, None, "In this job: augmented images."),
+    ):
+        loss = {"name": "softmax_cross_entropy", "label_smoothing": label_smoothing, "class_weights": weights}
+        job_id = submit(client, loss=loss)
+        worker.claim()
+        worker.commit_epoch(1, metrics={"train_loss": 0.5, "val_loss": 0.25})
+        page = client.get(f"/ui/jobs/{job_id}").text
+        assert sentence in tile_text(page, "train_loss")
+        assert "without label smoothing and class weights" in tile_text(page, "val_loss")
+        worker.succeed()
+
+
 def test_if_accuracies_are_tied_the_tile_names_the_epoch_of_the_best_checkpoint(
     client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
