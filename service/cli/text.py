@@ -17,6 +17,7 @@ from service.client import ApiError, Client
 from service.client.lookup import age_s, age_text
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
+from service.wording import counted
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
@@ -157,13 +158,14 @@ def to_json(document: Any) -> str:
 
 
 def fold_means(folds: Mapping[str, Any]) -> list[str]:
-    """The means over the folds of a cross-validation, one line per metric: ``val accuracy 97.10% ± 0.52%``."""
+    """The means over the folds of a cross-validation, one line per metric: ``val accuracy 97.10% (mean of ...)``."""
     lines = []
     for name, mean in folds["means"].items():
         metric = name.removeprefix("best:")
-        margin = "" if mean["high"] is None else f" ± {number(metric, mean['high'] - mean['mean'])}"
-        basis = f"mean of {mean['count']} folds" + (", 95% interval" if margin else "")
-        lines.append(f"{mean['label']} {number(metric, mean['mean'])}{margin} ({basis})")
+        bounds = [number(metric, mean[bound]) for bound in ("low", "high")]
+        interval = "" if mean["high"] is None else f", 95% CI over folds {bounds[0]} to {bounds[1]}"
+        basis = counted(mean["count"], "fold")
+        lines.append(f"{mean['label']} {number(metric, mean['mean'])} (mean of {basis}{interval})")
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.pictures import plots
 from service.pictures.plots import Format
-from service.spec.metric_info import PALETTE, MetricInfo, describe
+from service.spec.metric_info import PALETTE, describe
 
 _SIZE = (8.6, 4.6)  # inches
 _MANY_EPOCHS = 40  # with more epochs, points are not marked
@@ -45,19 +45,11 @@ def banded(
 
     Args:
         lines: at most as many as ``PALETTE`` has colours.
-        caption: describes lines and bands; a note is appended if a band is cut at the end of the metric's
-            range.
+        caption: describes lines and bands.
         rungs: epochs after which trials were stopped, drawn as dotted lines.
     """
 
     info = describe(metric)
-    bounds = [bound for line in lines for bound in (*line.low, *line.high) if bound is not None]
-    cut_limits = " and ".join(
-        f"{limit}%" for limit, is_cut in ((0, min(bounds, default=0) < 0), (100, max(bounds, default=0) > 1)) if is_cut
-    )
-    if info.percent and cut_limits:
-        caption += f", cut at {cut_limits}"
-    lines = [replace(line, low=_clip(line.low, info), high=_clip(line.high, info)) for line in lines]
 
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
@@ -96,10 +88,6 @@ def _draw(axes: Axes, line: BandedLine, colour: str, *, shift: float, is_sparse:
         axes.errorbar(x, mean, yerr=np.maximum([mean - low, high - mean], 0), color=colour, capsize=4)
         return
     axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
-
-
-def _clip(bounds: Sequence[float | None], info: MetricInfo) -> list[float | None]:
-    return [None if bound is None else info.within(bound) for bound in bounds]
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ class MetricInfo:
     label: str
     description: str
     percent: bool = False
-    """Whether it is a fraction in [0, 1], shown as a percentage."""
+    """Whether it is a fraction, in [0, 1] unless it ``can_exceed_one``, shown as a percentage."""
     goal: Goal | None = None
     """``None``: neither high nor low is better by itself."""
     series: int = 8
@@ -43,6 +43,15 @@ class MetricInfo:
     """Whether it is measured only in some epochs; a chart then connects the values across the gaps."""
     unit: Unit | None = None
     """``None``: a plain number."""
+    can_be_negative: bool = False
+    can_exceed_one: bool = False
+    """Of a fraction that is relative to something."""
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value that it can have: no interval or difference goes beyond them."""
+        highest = 1.0 if self.percent and not self.can_exceed_one else math.inf
+        return -math.inf if self.can_be_negative else 0.0, highest
 
     @property
     def better(self) -> Literal["min", "max"] | None:
@@ -50,11 +59,6 @@ class MetricInfo:
         if self.goal is None:
             return None
         return "max" if self.goal is Goal.MAXIMIZE else "min"
-
-    def within(self, bound: float) -> float:
-        """A bound of an interval, clipped to a fraction's range, which Student's interval may exceed. The
-        true mean is in the range, so the clipped interval covers it equally often."""
-        return min(max(bound, 0.0), 1.0) if self.percent else bound
 
 
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
@@ -130,8 +134,15 @@ METRICS: Final[dict[str, MetricInfo]] = {
         goal=Goal.MAXIMIZE,
         series=3,
     ),
-    "d_loss": MetricInfo("discriminator loss", "Loss of the discriminator on real and generated images.", series=1),
-    "g_loss": MetricInfo("generator loss", "Loss of the generator against the discriminator.", series=2),
+    "d_loss": MetricInfo(
+        "discriminator loss",
+        "Loss of the discriminator on real and generated images.",
+        series=1,
+        can_be_negative=True,
+    ),
+    "g_loss": MetricInfo(
+        "generator loss", "Loss of the generator against the discriminator.", series=2, can_be_negative=True
+    ),
     "d_real": MetricInfo(
         "D(real)",
         "Mean output of the discriminator for real images: the probability of being real.",
@@ -186,7 +197,11 @@ METRICS: Final[dict[str, MetricInfo]] = {
         sparse=True,
     ),
     "sample_diversity": MetricInfo(
-        "sample diversity", "How much samples differ from each other, relative to real images.", percent=True, series=5
+        "sample diversity",
+        "How much samples differ from each other, relative to real images.",
+        percent=True,
+        series=5,
+        can_exceed_one=True,
     ),
     "learning_rate": MetricInfo("learning rate", "Step size of the optimizer in the last batch.", series=7),
     "d_learning_rate": MetricInfo(
@@ -236,7 +251,7 @@ RESOURCES: Final[dict[str, MetricInfo]] = {
 def describe(name: str) -> MetricInfo:
     """How to present a metric. A metric of one layer (``grad_norm/layers.0``) is presented like that of the network."""
     base, _, layer = name.partition("/")
-    info = (METRICS | RESOURCES).get(base, MetricInfo(base.replace("_", " "), ""))
+    info = (METRICS | RESOURCES).get(base, MetricInfo(base.replace("_", " "), "", can_be_negative=True))
     if not layer:
         return info
     return replace(info, label=f"{info.label} · {layer}")

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from service import statistics
 from service.spec.metric_info import Goal, MetricInfo, describe
+from service.statistics import CONFIDENCE, Test
 from service.storage.tables import Job
-from service.sweeps import statistics
-from service.sweeps.statistics import Test
 from service.wording import counted
 
-CONFIDENCE: Final = 0.95
 _ROUNDING: Final = 1e-12
 """Relative size of a difference that is due to the rounding of floats."""
 
@@ -141,6 +140,9 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
         )
         difference = statistics.mean(list(second.values())) - statistics.mean(list(first.values()))
     if test is not None:
+        lowest, highest = describe(metric).limits
+        span = highest - lowest  # no difference of means is larger
+        test = replace(test, low=max(test.low, -span), high=min(test.high, span))
         difference = test.difference
     elif reason is None or (difference is not None and not math.isfinite(difference)):
         seeds, difference, reason = (), None, f"the values of {metric} are too large to compare"
@@ -198,7 +200,7 @@ def _sentence(result: Comparison) -> str:
         return f"{observed}, {scope}." if is_equal else f"{observed}, {scope}: the 95% CI has no width."
     flip = math.copysign(1.0, result.difference)  # the interval of the leading group's advantage
     low, high = sorted((flip * result.test.low, flip * result.test.high))
-    interval = f"95% CI {_number(low, info)} to {_number(high, info)}, {pairs}"
+    interval = f"95% CI over seeds {_number(low, info)} to {_number(high, info)}, {pairs}"
     word = "better" if info.goal is not None else "higher"
     if low <= 0 <= high:
         means = "the means are equal" if is_equal else f"{leading.label} is {word} by {amount}"

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service import statistics
+from service.spec.metric_info import describe
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Epoch
-from service.sweeps import queries, statistics
+from service.sweeps import queries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +40,14 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[C
             if metric in metrics:
                 values = values_by_trial[trial_of[job_id]].setdefault(epoch, [])
                 values += [] if metrics[metric] is None else [metrics[metric]]
-    return [_curve(trial, values_by_trial[trial]) for trial in values_by_trial if values_by_trial[trial]]
+    limits = describe(metric).limits
+    return [_curve(trial, by_epoch, limits) for trial, by_epoch in values_by_trial.items() if by_epoch]
 
 
-def _curve(trial: int, by_epoch: dict[int, list[float]]) -> Curve:
+def _curve(trial: int, by_epoch: dict[int, list[float]], limits: tuple[float, float]) -> Curve:
     epochs = sorted(by_epoch)
     values = [by_epoch[epoch] for epoch in epochs]
-    intervals = [statistics.interval(item) for item in values]
+    intervals = [statistics.interval(item, limits=limits) for item in values]
     return Curve(
         trial=trial,
         epochs=epochs,

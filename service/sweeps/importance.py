@@ -13,10 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.spec.metric_info import Goal
+from service.statistics import mean, scale_of
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
-from service.sweeps.statistics import mean, scale_of
 
 _BINS: Final = 4
 """Number of bins into which the values of a numeric setting are grouped to compute its importance."""

@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, defer, load_only
 
+from service import statistics
 from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
-from service.spec.metric_info import Goal
+from service.spec.metric_info import Goal, describe
 from service.states import SweepStatus, TrialStatus
 from service.storage import cursors
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
-from service.sweeps import statistics
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ class TrialView:
     row: SweepTrial
     jobs: Mapping[str, Job]
     """By seed; deleted jobs are missing."""
+    objective: str
+    """The metric of the sweep's objective."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -51,7 +53,8 @@ class TrialView:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Student's 95% interval of the mean of the objective over the seeds; ``None`` with fewer than two values."""
-        low, high = statistics.interval([value for value in self.row.values.values() if value is not None])
+        values = [value for value in self.row.values.values() if value is not None]
+        low, high = statistics.interval(values, limits=describe(self.objective).limits)
         return None if low is None or high is None else (low, high)
 
 
@@ -176,7 +179,11 @@ def trials_of(
     loaded = load_only(Job.id, Job.status, Job.requested, Job.epoch, Job.epochs, Job.metrics, raiseload=True)
     for ids in portions([job_id for row in rows for job_id in row.jobs.values()]):
         jobs |= {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)).options(loaded))}
-    return [TrialView(row, {seed: jobs[job_id] for seed, job_id in row.jobs.items() if job_id in jobs}) for row in rows]
+    objective = sweep.resolved["objective"]["metric"]
+    return [
+        TrialView(row, {seed: jobs[job_id] for seed, job_id in row.jobs.items() if job_id in jobs}, objective)
+        for row in rows
+    ]
 
 
 def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> list[SweepTrial]:

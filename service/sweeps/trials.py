@@ -17,12 +17,12 @@ from service.spec.estimation import costs
 from service.spec.schema import Reuse, Spec
 from service.spec.validation import Shape
 from service.states import CANCELLED, TERMINAL, DatasetKind, Status
+from service.statistics import mean
 from service.storage.database import locking
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch, Job
 from service.sweeps.schema import OverSeeds
 from service.sweeps.search.space import with_settings
-from service.sweeps.statistics import mean
 from service.sweeps.trial_scheduler import Outcome
 
 _MAX_NAME_LENGTH: int = 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import select
@@ -11,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from service.errors import FoldsNotFound
 from service.jobs.queries.columns import Column, parse
-from service.jobs.queries.intervals import Mean
+from service.spec.metric_info import describe
 from service.states import Status
+from service.statistics import interval, mean
 from service.storage.tables import Job
 
 MEASURED: Final = ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy")
@@ -32,11 +35,27 @@ def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]
     return sorted(members, key=lambda job: int(job.resolved["dataset"]["fold"]))
 
 
-def measured(column: Column, jobs_: Sequence[Job]) -> Mean | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldMean:
+    """The mean of a metric over ``count`` folds; for a single one, the other fields are ``None``."""
+
+    count: int
+    mean: float
+    standard_deviation: float | None
+    low: float | None
+    high: float | None
+    """The ends of Student's 95% interval."""
+
+
+def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
     """The mean over the succeeded folds; ``None`` if none of them has this metric."""
     values = [column.value(job) for job in jobs_ if job.status == Status.SUCCEEDED]
     finite = [float(value) for value in values if value is not None and math.isfinite(value)]
-    return Mean.of(finite) if finite else None
+    if not finite:
+        return None
+    low, high = interval(finite, limits=describe(str(column.metric)).limits)
+    deviation = statistics.stdev(finite) if len(finite) > 1 else None
+    return FoldMean(count=len(finite), mean=mean(finite), standard_deviation=deviation, low=low, high=high)
 
 
 def columns() -> list[Column]:

@@ -37,7 +37,9 @@ class FoldMean(Answer):
     count: int = Field(description="Number of folds with a value.")
     mean: float
     standard_deviation: float | None = Field(description="Sample standard deviation over the folds; null for one fold.")
-    low: float | None = Field(description="Lower end of the 95% interval (Student's t); null for one fold.")
+    low: float | None = Field(
+        description="Lower end of the 95% interval (Student's t, within the metric's range); null for one fold."
+    )
     high: float | None
 
 
@@ -72,15 +74,7 @@ class FoldSet(Answer):
                 for job in jobs
             ],
             means={
-                name: FoldMean(
-                    label=column.label,
-                    percent=column.percent,
-                    count=measured.count,
-                    mean=measured.mean,
-                    standard_deviation=measured.standard_deviation,
-                    low=measured.mean - measured.margin if measured.margin is not None else None,
-                    high=measured.mean + measured.margin if measured.margin is not None else None,
-                )
+                name: FoldMean.represent(measured, label=column.label, percent=column.percent)
                 for name, (column, measured) in means.items()
                 if measured is not None
             },

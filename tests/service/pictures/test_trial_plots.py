@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,19 +40,6 @@ def test_a_wider_band_covers_more_pixels() -> None:
     wide, narrow, none = (count_band_pixels(draw(line(0.5, width))) for width in (0.04, 0.01, None))
     assert wide > 2 * narrow > 0
     assert none < narrow / 5
-
-
-def test_a_band_of_a_fraction_is_clipped_to_its_range_with_a_note() -> None:
-    """With two seeds, Student's interval can exceed the range of the metric."""
-    wide, inside = line(0.8, 0.6), line(0.6, 0.2)
-    clipped = replace(wide, high=[1.0] * len(EPOCHS))
-    caption = "mean of 3 seeds, cut at 100%"
-    assert draw(wide) == trial_plots.banded([clipped], metric="val_accuracy", title="a title", caption=caption)
-    for lines, note in (([wide], "cut at 100%"), ([line(0.2, 0.9), inside], "cut at 0% and 100%"), ([inside], None)):
-        text = draw(*lines, fmt="svg").decode()  # an SVG has its texts as comments
-        assert "mean of 3 seeds" in text
-        assert [part for part in ("cut at 100%", "cut at 0% and 100%") if part in text] == ([note] if note else [])
-    assert "cut at" not in draw(wide, fmt="svg", metric="train_loss").decode()
 
 
 def test_line_band_and_name_of_each_trial_have_its_own_colour() -> None:

@@ -90,8 +90,8 @@ def sweeps(
 ) -> None:
     """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name.
 
-    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of their mean, cut at
-    0% and 100%. If the output is not a terminal, the columns are separated by tabs.
+    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of the mean
+    over the seeds. If the output is not a terminal, the columns are separated by tabs.
     """
     if to is not None and _file_format(to) not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
@@ -180,13 +180,12 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     print_rows([(title, Text(visible(text))) for title, text in rows])
     click.echo()
     with_interval, with_error = len(sweep["seeds"]) > 1, any(row["error"] for row in trials)
-    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *(["95% CI"] if with_interval else []), *settings]
+    interval_title = ["95% CI OVER SEEDS"] if with_interval else []
+    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *interval_title, *settings]
     lines = []
     for row in trials[:limit]:
         low, high = (row[f"{metric} ({bound})"] for bound in ("interval_low", "interval_high"))
-        interval = (
-            "-" if low is None else " to ".join(number(metric, describe(metric).within(bound)) for bound in (low, high))
-        )
+        interval = "-" if low is None else " to ".join(number(metric, bound) for bound in (low, high))
         cells = [
             str(row["trial"]),
             _status(row["status"], is_paused),

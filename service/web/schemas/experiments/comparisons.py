@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from service.sweeps import statistics
-from service.sweeps.comparison import CONFIDENCE, Comparison, Group
+from service import statistics
+from service.sweeps.comparison import Comparison, Group
 from service.web.schemas.base import Answer
 from service.web.schemas.queries import MAX_COMPARED, JobId, Query, Text, split
 
@@ -107,7 +107,7 @@ class ComparisonAnswer(Answer):
             n=comparison.count,
             difference=comparison.difference,
             interval=[test.low, test.high] if test else None,
-            confidence=CONFIDENCE,
+            confidence=statistics.CONFIDENCE,
             p=test.p if test else None,
             t=test.t if test and math.isfinite(test.t) else None,
             degrees_of_freedom=test.degrees_of_freedom if test else None,

@@ -202,7 +202,8 @@ class TrialCurve(Answer):
     low: list[float | None] = Field(description="The lowest seed.")
     high: list[float | None] = Field(description="The highest seed.")
     interval_low: list[float | None] = Field(
-        description="Lower end of Student's 95% interval of the mean; null with fewer than two seeds."
+        description="Lower end of Student's 95% interval of the mean, clipped to the range of the metric; null with "
+        "fewer than two seeds."
     )
     interval_high: list[float | None] = Field(description="Its upper end.")
     n: list[int] = Field(description="Seeds with a value.")

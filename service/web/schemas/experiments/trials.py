@@ -53,7 +53,8 @@ class TrialItem(Answer):
     last_epoch: int = Field(description="The last epoch that a job of the trial has completed.")
     value: float | None = Field(description="Of the objective, over all seeds.")
     interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
-        description="Student's 95% interval of the mean of the seeds' values; null with fewer than two."
+        description="Student's 95% interval of the mean of the seeds' values, clipped to the range of the metric; null "
+        "with fewer than two."
     )
     metrics: Metrics = Field(description="Means over the seeds, each of the last epoch of its job.")
     jobs: list[TrialJob]

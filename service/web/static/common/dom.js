@@ -57,8 +57,6 @@ export function metric(name, value) {
   return Math.abs(short) < 1e4 ? short.toString() : Math.round(value).toLocaleString("en"); // as service/wording.py
 }
 
-// A bound of an interval, cut at the ends of a fraction's range. The same as metric_info.within.
-export const within = (name, bound) => (describe(name).percent && bound !== null ? Math.min(Math.max(bound, 0), 1) : bound);
 
 // The same as metric_info.size.
 export function bytes(count) {

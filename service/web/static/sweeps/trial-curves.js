@@ -1,5 +1,5 @@
 // The curves of a sweep's best trials: means over the seeds, with a band around each.
-import { $, describe, h, memory, within } from "../common/dom.js";
+import { $, describe, h, memory } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { Chart } from "../charts/chart.js";
 import { formatOf } from "../common/format.js";
@@ -63,9 +63,8 @@ export class SweepCurves {
     const chart = this.charts.get(curves.metric);
     if (!chart.element.isConnected) $("#curves .charts").replaceChildren(chart.element);
     const [, low, high] = BANDS[this.band];
-    const clamp = (bound) => within(curves.metric, bound);
     const isBanded = low && this.sweep.seeds.length > 1;
-    const series = curves.data.map((item, index) => ({ name: `trial ${item.trial}`, label: `trial ${item.trial}`, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low].map(clamp), high: item[high].map(clamp) }), index: index % 8, sparse }));
+    const series = curves.data.map((item, index) => ({ name: `trial ${item.trial}`, label: `trial ${item.trial}`, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low], high: item[high] }), index: index % 8, sparse }));
     const epochs = curves.data.flatMap((item) => item.epochs);
     const marks = this.sweep.resolved.rungs.slice(0, -1).map((x) => ({ x, text: "rung" }));
     chart.show({ series, smoothing: 0, axis: "epoch", range: [Math.min(...epochs), Math.max(...epochs)], format: formatOf(curves.metric), marks });

@@ -1,5 +1,5 @@
 // The trials of a sweep as a table, and the choice of its columns, which is stored for the next visit.
-import { $, describe, h, keepFocus, memory, metric, within } from "../common/dom.js";
+import { $, describe, h, keepFocus, memory, metric } from "../common/dom.js";
 
 const STORAGE_KEY = "sweep.columns"; // name -> whether the column is shown, where the user has chosen
 const TRIAL_COLUMN = "trial";
@@ -135,11 +135,10 @@ export class TrialTable {
     const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
     const rangeText = (title, label, low, high) => h("span", { class: "range", title }, `${label}${metric(this.name, low)} to ${metric(this.name, high)}`);
     const range = values.length > 1 ? rangeText("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
-    const bounds = trial.interval?.map((bound) => within(this.name, bound));
-    const clampNote = bounds?.some((bound, index) => bound !== trial.interval[index]) ? ", cut at the end of the metric's range" : "";
-    const hasWidth = bounds && trial.interval[1] - trial.interval[0] > 1e-9 * Math.abs(trial.interval[1]);
+    const bounds = trial.interval;
+    const hasWidth = bounds && bounds[1] - bounds[0] > 1e-9 * Math.abs(bounds[1]);
     const equal = "All seeds have the same value, which can be chance where a metric has few distinct values and there are few seeds.";
-    const interval = bounds && !hasWidth ? h("span", { class: "range", title: equal }, "95% CI: no width") : bounds ? rangeText(`Student's 95% interval of the mean over the seeds${clampNote}`, "95% CI ", ...bounds) : "";
+    const interval = bounds && !hasWidth ? h("span", { class: "range", title: equal }, "95% CI over seeds: no width") : bounds ? rangeText("Student's 95% interval of the mean over the seeds", "95% CI over seeds ", ...bounds) : "";
     return h("td", { class: "value number" }, metric(this.name, trial.value), range, interval);
   }
 

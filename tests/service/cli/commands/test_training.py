@@ -154,7 +154,7 @@ def test_show_by_name_shows_the_newest_cross_validation_with_that_name(run: Run,
     assert ["Status", "2 of 2 folds finished"] in lines
     assert [text.split()[0] for title, text in lines if title == "Jobs"] == job_ids[1]
     mean = next(text for title, text in lines if title == "Metrics")
-    assert re.fullmatch(r"val accuracy \d+\.\d\d% ± \d+\.\d\d% \(mean of 2 folds, 95% interval\)", mean)
+    assert re.fullmatch(r"val accuracy [\d.]+% \(mean of 2 folds, 95% CI over folds [\d.]+% to [\d.]+%\)", mean)
     document = json.loads(run("show", "crossed", "--json").stdout)
     assert run("show", document["fold_group"]).stdout == result.stdout
     fold = run("show", "crossed (fold 1 of 2)")

@@ -49,9 +49,9 @@ def test_pairs_by_seed_have_an_interval_and_a_sentence(client: FlaskClient, trai
     assert comparison["difference"] == pytest.approx(0.00386)
     assert [pair["seed"] for pair in comparison["pairs"]] == [0, 1, 2, 3, 4]
     assert comparison["interval"] == pytest.approx([0.000910, 0.006810], abs=1e-6)
-    assert (
-        comparison["sentence"]
-        == "wide is better than plain by 0.39 points in val accuracy of the last epoch, 95% CI 0.09 to 0.68, 5 pairs."
+    assert comparison["sentence"] == (
+        "wide is better than plain by 0.39 points in val accuracy of the last epoch, 95% CI over seeds 0.09 to 0.68, "
+        "5 pairs."
     )
     swapped = compare(client, b, a).json
     assert swapped["difference"] == pytest.approx(-comparison["difference"])
@@ -72,7 +72,9 @@ def test_the_group_with_the_lower_loss_is_called_better(client: FlaskClient, tra
     low = train([0.4, 0.44], name="low", metric="val_loss", seeds=seeds)
     for a, b in ((high, low), (low, high)):
         sentence = compare(client, a, b, metric="val_loss").json["sentence"]
-        assert sentence.startswith("low is better than high by 0.49 in val loss of the last epoch, 95% CI 0.")
+        assert sentence.startswith(
+            "low is better than high by 0.49 in val loss of the last epoch, 95% CI over seeds 0."
+        )
 
 
 def t_tail(t: float, degrees: float) -> float:
@@ -99,6 +101,13 @@ def test_jobs_with_different_seeds_are_compared_unpaired_by_welchs_test(client: 
     assert low > 0
     assert comparison["sentence"].endswith("3 and 2 seeds.")
     assert "not paired" in comparison["notes"][0]
+
+
+def test_a_difference_of_accuracies_has_an_interval_of_at_most_100_points(client: FlaskClient, train: Train) -> None:
+    a, b = train([0.1, 0.5], name="plain"), train([0.95, 0.55], name="wide")
+    comparison = compare(client, a, b).json
+    assert comparison["interval"] == [-1, 1]
+    assert "wide is better by 45.00 points, 95% CI over seeds -100.00 to 100.00, 2 pairs" in comparison["sentence"]
 
 
 def test_a_comparison_of_single_seeds_has_no_interval_but_a_reason(client: FlaskClient, train: Train) -> None:
@@ -135,7 +144,7 @@ def test_differences_that_do_not_vary_give_no_verdict(client: FlaskClient, train
 
 def test_equal_means_are_reported_as_equal(client: FlaskClient, train: Train) -> None:
     sentence = compare(client, train([0.5, 0.75]), train([0.75, 0.5])).json["sentence"]
-    assert ": the means are equal, 95% CI -" in sentence
+    assert ": the means are equal, 95% CI over seeds -" in sentence
 
 
 def test_a_comparison_of_different_epochs_has_a_note(client: FlaskClient, worker: Any, train: Train) -> None:

@@ -286,6 +286,23 @@ def test_trials_have_an_interval_and_the_last_epoch_of_their_jobs(client: FlaskC
     assert (row["last_epoch"], row["error"]) == ("4", "")
 
 
+def test_intervals_stay_within_the_range_of_the_metric(client: FlaskClient, worker: Any) -> None:
+    sweep = start(client, halving=None, search={"name": "random", "trials": 1}, seeds=[0, 5])
+    for accuracy, loss in ((0.9, 0.5), (0.999, 0.01)):
+        worker.claim()
+        worker.commit_epoch(1, metrics={"val_accuracy": accuracy, "val_loss": loss})
+        worker.succeed()
+    finish(client, worker, sweep["id"])
+    [trial] = client.get(f"/sweeps/{sweep['id']}/trials").json["data"]
+    assert trial["interval"] == pytest.approx([0.9495 - 12.7062047 * 0.0495, 1])
+    [accuracies], [losses] = (
+        client.get(f"/sweeps/{sweep['id']}/curves?metric={name}").json["data"] for name in ("val_accuracy", "val_loss")
+    )
+    assert accuracies["interval_high"] == [1]
+    assert losses["interval_low"] == [0]
+    assert losses["interval_high"][0] > 3
+
+
 def test_curves_are_drawn_with_a_band(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, halving=None, search={"name": "random", "trials": 2}, seeds=[0, 5])
     address = f"/sweeps/{sweep['id']}/plots/curves"

@@ -16,12 +16,11 @@ from flask.testing import FlaskClient
 from service.access import keys
 from service.datasets.cache import validation_mask
 from service.jobs.queries import lookup
-from service.jobs.queries.intervals import Mean, student_t
 from service.runtime.settings import Auth, Quotas
 from service.spec import validation
 from service.spec.splits import Split
 from service.web.services import EXTENSION, Services
-from tests.service.web.conftest import MakeApp
+from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.resources.jobs.test_test_part import SPEC, write_folder
 from tests.service.web.resources.service.test_dataset_versions import train
 
@@ -112,11 +111,13 @@ def test_the_folds_train_and_a_jobs_page_has_the_mean_with_its_interval(app: Fla
         mean = summary["means"][name]
         assert mean["mean"] == pytest.approx(statistics.fmean(values))
         margin = 2.7764451 * np.std(values, ddof=1) / math.sqrt(5)  # Student's t for four degrees of freedom
-        assert (mean["low"], mean["high"]) == pytest.approx((np.mean(values) - margin, np.mean(values) + margin))
+        high = np.mean(values) + margin
+        expected = (max(np.mean(values) - margin, 0), high if name == "val_loss" else min(high, 1))
+        assert (mean["low"], mean["high"]) == pytest.approx(expected)
     page = client.get(f"/ui/jobs/{ids[2]}").text
     mean = summary["means"]["val_accuracy"]
     assert f"<strong>{mean['mean']:.2%}</strong>" in page
-    assert f"± {mean['high'] - mean['mean']:.2%}" in page
+    assert f"{mean['low']:.2%} to {mean['high']:.2%}" in page
     assert "3 (this job)" in page
     # If one fold is deleted, the others remain a group.
     assert client.delete(f"/jobs/{ids[1]}").status_code == 204
@@ -138,6 +139,21 @@ def test_the_folds_train_and_a_jobs_page_has_the_mean_with_its_interval(app: Fla
     # A new seed keeps the split; otherwise the fork would validate on its parent's training examples.
     assert examples(load_dataset(app, fork["id"]).validation) == examples(load_dataset(app, ids[2]).validation)
     assert train(app, fork["id"]).status == "succeeded"
+
+
+def test_the_interval_of_a_mean_over_folds_stays_within_the_range_of_the_metric(
+    client: FlaskClient, worker: SimulatedWorker
+) -> None:
+    first = send(client, {**FOLDS, "dataset": {"name": "squares", "folds": 2}})
+    for accuracy, loss in ((0.9, 0.5), (0.999, 0.01)):
+        worker.claim()
+        worker.commit_epoch(1, metrics={"val_accuracy": accuracy, "val_loss": loss})
+        worker.succeed()
+    means = client.get(f"/folds/{first['fold_group']}").json["means"]
+    assert (means["val_accuracy"]["high"], means["val_loss"]["low"]) == (1, 0)
+    page = client.get(f"/ui/jobs/{first['id']}").text
+    assert "<strong>94.95%</strong>" in page
+    assert "32.05% to 100.00%" in page
 
 
 def test_an_idempotency_key_applies_to_all_folds_together(app: Flask, client: FlaskClient) -> None:
@@ -270,19 +286,3 @@ def test_rare_classes_have_examples_in_both_parts(fraction: float) -> None:
         assert (per_class[:4] >= 1).all()
         assert (per_class[:4] < counts[:4]).all()
         assert per_class[4] == 0  # a single example is used for training
-
-
-def test_the_t_quantile_matches_published_tables() -> None:
-    table = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 30: 2.042, 120: 1.980}
-    assert {freedom: round(student_t(0.95, freedom), 3) for freedom in table} == table
-
-
-@pytest.mark.parametrize("freedom", [*range(1, 12), 29, 100, 1001])
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_the_t_quantile_matches_scipy(confidence: float, freedom: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    assert student_t(confidence, freedom) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-9)
-
-
-def test_a_single_value_has_no_interval() -> None:
-    assert Mean.of([0.5]) == Mean(1, 0.5, None, None)

@@ -1,4 +1,4 @@
-"""Student's t tests: p values and confidence intervals for differences of means, paired or unpaired."""
+"""Confidence intervals of means and proportions, and Student's t tests for differences of means."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+CONFIDENCE: Final = 0.95
+UNLIMITED: Final = (-math.inf, math.inf)
 
 _TINY: Final = 1e-300
 _CONVERGED: Final = 1e-16
@@ -38,18 +41,25 @@ def mean(values: Sequence[float]) -> float:
         return max(min(values), min(centre, max(values)))
 
 
-def interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float] | tuple[None, None]:
+def interval(
+    values: Sequence[float], *, confidence: float = CONFIDENCE, limits: tuple[float, float] = UNLIMITED
+) -> tuple[float, float] | tuple[None, None]:
     """Student's confidence interval of the mean; ``None`` with fewer than two values, or where ``paired`` returns
-    ``None``."""
+    ``None``.
+
+    Args:
+        limits: of the values, such as 0 and 1. The true mean is within them, so the interval, which is clipped
+            there, covers it equally often.
+    """
     scale = scale_of(values)
     if scale is None or len(values) < 2:
         return None, None
     scaled = [value / scale for value in values]
     test = _test(mean(scaled), _variance(scaled) / len(scaled), len(scaled) - 1.0, confidence, scale=scale)
-    return (test.low, test.high) if test is not None else (None, None)
+    return (max(test.low, limits[0]), min(test.high, limits[1])) if test is not None else (None, None)
 
 
-def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test | None:
+def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE) -> Test | None:
     """The paired t test of ``b - a``. Needs at least two pairs.
 
     ``None`` if a value is not finite, or a difference or an end of the interval is too large for a float.
@@ -62,7 +72,7 @@ def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) 
     return _test(mean(scaled), _variance(scaled) / len(scaled), len(scaled) - 1.0, confidence, scale=scale)
 
 
-def welch(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Test | None:
+def welch(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE) -> Test | None:
     """Welch's t test of ``mean(b) - mean(a)`` for groups with different variances. Each needs at least two values.
 
     The degrees of freedom follow Welch (1947) and Satterthwaite (1946). ``None`` as for ``paired``.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from service.sweeps import statistics
-from service.sweeps.statistics import incomplete_beta, interval, mean, p_value, quantile
+from service import statistics
+from service.statistics import incomplete_beta, interval, mean, p_value, quantile
 
 BEFORE = [0.912, 0.905, 0.9181, 0.9203, 0.9099]
 AFTER = [0.9161, 0.9093, 0.9239, 0.9201, 0.9152]
