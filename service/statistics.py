@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Final
 
 CONFIDENCE: Final = 0.95
@@ -57,6 +58,18 @@ def interval(
     scaled = [value / scale for value in values]
     test = _test(mean(scaled), _variance(scaled) / len(scaled), len(scaled) - 1.0, confidence, scale=scale)
     return (max(test.low, limits[0]), min(test.high, limits[1])) if test is not None else (None, None)
+
+
+def wilson(proportion: float, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval of a proportion of ``n``, at least 1, independent examples (Wilson 1927).
+
+    It stays within [0, 1], and has a width also where all examples, or none, count.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre, square = proportion + z * z / (2 * n), z * z / (4 * n * n)
+    half_width = z * math.sqrt(proportion * (1 - proportion) / n + square)
+    low, high = ((centre + sign * half_width) / (1 + z * z / n) for sign in (-1, 1))
+    return max(0.0, min(low, proportion)), min(1.0, max(high, proportion))
 
 
 def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE) -> Test | None:

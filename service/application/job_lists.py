@@ -28,6 +28,8 @@ class JobPage:
     """Of all matching jobs, regardless of their state; ``None``: not asked for."""
     stopped_by_sweep: int | None
     """Number of matching jobs that their sweeps stopped; ``None``: not asked for."""
+    validation_counts: Mapping[str, int]
+    """The number of validation examples that a job was scored on, by id, as far as it is known."""
     parents: Mapping[str, str]
     """Titles of the jobs' parents by id."""
     sweeps: Sequence[ListedSweep]
@@ -83,6 +85,7 @@ def job_page(
         stopped=lookup.stopped_by_sweep(session, page.jobs),
         counts=listing.counts(session, job_filter, owner=owner) if counts else None,
         stopped_by_sweep=listing.count_stopped(session, job_filter, owner=owner) if counts else None,
+        validation_counts=lookup.validation_counts(session, page.jobs),
         parents=listing.titles(session, page.jobs, owner=owner),
         sweeps=sweeps.listed(session, sweep_ids, owner=owner),
     )

@@ -22,9 +22,10 @@ from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
-from service.spec.metric_info import NOT_DIGESTED, describe, number
+from service.spec.metric_info import NOT_DIGESTED, accuracy_interval, describe, number
 from service.spec.validation import canonical
 from service.states import Status
+from service.statistics import wilson
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
@@ -168,7 +169,7 @@ def digest(
         rows = [
             [row.epoch, _comparable(row.metrics), row.samples_digest] for row in lookup.epochs(session, claim.job_id)
         ]
-    test_entry = {"test": _storable(test_scores)} if test_scores is not None else {}
+    test_entry = {"test": _comparable(_storable(test_scores))} if test_scores is not None else {}
     text = canonical({"weights": weights_digest, "epochs": rows, **test_entry})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -225,6 +226,8 @@ def succeed(
 
 def _describe_test(scores: Mapping[str, float]) -> str:
     accuracy, loss = (f"{describe(name).label} {number(name, scores[name])}" for name in ("test_accuracy", "test_loss"))
+    if count := int(scores.get("test_count", 0)):
+        accuracy += f" {accuracy_interval(count, *wilson(scores['test_accuracy'], count))}"
     return f"{accuracy}, {loss}, with the weights of epoch {scores['test_epoch']}"
 
 
@@ -316,7 +319,8 @@ def _conclude(
 def final_difference(a: Job, b: Job) -> str:
     """Where two results differ whose epochs are all equal: ``test scores`` if these differ (the weights may, too),
     otherwise ``weights``."""
-    return "weights" if a.test_scores == b.test_scores else "test scores"
+    scores_a, scores_b = (_comparable(job.test_scores or {}) for job in (a, b))
+    return "weights" if scores_a == scores_b else "test scores"
 
 
 def differing(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:

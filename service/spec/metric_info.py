@@ -233,8 +233,8 @@ METRICS: Final[dict[str, MetricInfo]] = {
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
 }
 
-NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc"})
-"""Metrics that are left out of result digests and reproductions, because they are derived from the weights."""
+NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc", "test_count"})
+"""Metrics that are left out of result digests and reproductions, because they follow from weights and data."""
 
 RESOURCES: Final[dict[str, MetricInfo]] = {
     "seconds": MetricInfo("time", "Wall-clock time of the epoch.", series=3, unit=Unit.SECONDS),
@@ -269,6 +269,12 @@ def number(name: str, value: float | None) -> str:
     if info.unit is Unit.SECONDS:
         return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
     return f"{value:.2e}" if value and not 1e-3 <= abs(value) < SCIENTIFIC_FROM else rounded(value)
+
+
+def accuracy_interval(n: int, low: float, high: float) -> str:
+    """The 95% interval of an accuracy on ``n`` examples as text, to the digits that it allows."""
+    digits = 0 if high - low > 0.02 else 1 if high - low > 0.002 else 2
+    return f"of {n:,}, 95% CI {low:.{digits}%} to {high:.{digits}%}"
 
 
 def size(count: float) -> str:

@@ -137,7 +137,8 @@ class Job(Base):
     stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """Why the job ended before its last epoch; ``steps`` is then the number of completed steps."""
     test_scores: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """Loss and accuracy on the test part, and the epoch of the weights that were scored; set once, at the end."""
+    """Loss and accuracy on the test part, the epoch of the weights that were scored, and, since they are counted, the
+    number of examples; set once, at the end."""
     result_digest: Mapped[str | None] = mapped_column(String(80))
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
 

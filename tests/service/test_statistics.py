@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from service import statistics
-from service.statistics import incomplete_beta, interval, mean, p_value, quantile
+from service.statistics import incomplete_beta, interval, mean, p_value, quantile, wilson
 
 BEFORE = [0.912, 0.905, 0.9181, 0.9203, 0.9099]
 AFTER = [0.9161, 0.9093, 0.9239, 0.9201, 0.9152]
@@ -42,6 +42,15 @@ def test_the_interval_of_a_paired_test_is_that_of_the_mean_difference() -> None:
     differences = [after - before for before, after in zip(BEFORE, AFTER, strict=True)]
     assert interval(differences) == (result.low, result.high)
     assert interval([0.5]) == (None, None)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(30, 30), (0, 5), (27, 30), (1476, 1500), (1, 1)])
+def test_the_ends_of_wilsons_interval_differ_from_the_proportion_by_z_standard_errors(correct: int, n: int) -> None:
+    low, high = wilson(correct / n, n)
+    for end in (low, high):  # the standard error is that of a true proportion at this end
+        assert (correct / n - end) ** 2 == pytest.approx(1.959963984540054**2 * end * (1 - end) / n, abs=1e-15)
+    assert 0 <= low <= correct / n <= high <= 1
+    assert low < high
 
 
 def test_welchs_test_matches_scipy() -> None:

@@ -14,7 +14,8 @@ from workers.training.training_run import TrainingRun, log
 def test_scores(
     run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
 ) -> dict[str, float] | None:
-    """``test_loss``, ``test_accuracy`` and ``test_epoch``, the epoch of the weights; ``None`` without a test part.
+    """``test_loss``, ``test_accuracy``, ``test_epoch``, the epoch of the weights, and ``test_count``, the number of
+    examples; ``None`` without a test part.
 
     The weights are those of the best checkpoint (averaged, if the spec requires it) or, if it is lost, the last ones.
     Afterwards the trainer has the weights that were scored.
@@ -33,4 +34,4 @@ def test_scores(
         except (ArtifactDamaged, CheckpointError) as error:
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
             run.lease.drop_checkpoint(row, str(error))
-    return trainer.test(data) | {"test_epoch": trainer.epoch}
+    return trainer.test(data) | {"test_epoch": trainer.epoch, "test_count": len(data)}

@@ -138,7 +138,9 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if unscored := _unscored(job):
         rows.append(("Metrics", Text(unscored, "yellow")))
     if results["test_epoch"] is not None:
-        scores = (f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss"))
+        scores = [f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss")]
+        if interval := results.get("intervals", {}).get("test_accuracy"):
+            scores[0] += f" {interval['text']}"
         rows.append(("Test part", Text(f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)")))
     if job["fold_group"] is not None:
         folds = client.folds(job)
@@ -182,7 +184,7 @@ def _state(job: Job, stopped_by_sweep: bool) -> Text:
 
 
 def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
-    """Key metrics of the last and the best epoch, side by side."""
+    """Key metrics of the last and the best epoch, side by side, and the 95% interval below an accuracy."""
     best = results["best"] or {"epoch": None, "metrics": {}}
     names = [name for name in METRICS if name in job.metrics or name in best["metrics"]]
     key_names = [name for name in KEY_METRICS.get(job.kind, ()) if name in names]
@@ -192,16 +194,17 @@ def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
     if not names:
         return []
     labels = [describe(name).label for name in names]
-    width = max(map(len, labels))
-    columns = [("last", job.epoch, job.metrics)]
+    columns = [(f"last (epoch {job.epoch})", job.metrics, results)]
     if best["epoch"] is not None:
-        columns.append(("best", best["epoch"], best["metrics"]))
-    headings = [f"{title} (epoch {epoch})" for title, epoch, _ in columns]
-    lines = [" ".join([" " * width, *(f"{heading:>18}" for heading in headings)])]
+        columns.append((f"best (epoch {best['epoch']})", best["metrics"], best))
+    table = [("", [heading for heading, _, _ in columns])]
     for name, label in zip(names, labels, strict=True):
-        values = (number(name, metrics.get(name)) for _, _, metrics in columns)
-        lines.append(" ".join([f"{label:<{width}}", *(f"{value:>18}" for value in values)]))
-    return lines
+        table.append((label, [number(name, metrics.get(name)) for _, metrics, _ in columns]))
+        texts = [part.get("intervals", {}).get(name, {}).get("text", "") for _, _, part in columns]
+        if any(texts):  # "of 30, 95% CI 89% to 100%"
+            table.append((f"  {max(texts).partition(' CI ')[0]} CI", [text.partition(" CI ")[2] for text in texts]))
+    width = max(len(label) for label, _ in table)
+    return [" ".join([f"{label:<{width}}", *(f"{value:>18}" for value in values)]) for label, values in table]
 
 
 def _unscored(job: Job) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, Text, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.errors import ArtifactNotFound, JobNotFound
@@ -16,6 +16,8 @@ from service.storage.tables import Artifact, Epoch, Job
 
 _MAX_LISTED_EPOCHS: Final = 20
 """The number of epochs that an error lists."""
+_MAX_LISTED_MATRIX: Final = 10_000
+"""The size of the largest confusion matrix that a list reads, in characters: fifty classes or so."""
 
 
 def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
@@ -75,6 +77,18 @@ def last_value(session: Session, job_id: str, metric: str) -> tuple[float, int] 
     query = select(value, Epoch.epoch).where(Epoch.job_id == job_id, value.is_not(None))
     row = session.execute(query.order_by(Epoch.epoch.desc()).limit(1)).one_or_none()
     return None if row is None else (row[0], row[1])
+
+
+def validation_counts(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
+    """The number of validation examples that each job is scored on, by id, as far as an epoch has told.
+
+    Of several jobs, those with a large confusion matrix are left out.
+    """
+    last_epochs = [(job.id, job.epoch) for job in jobs]
+    query = select(Epoch.job_id, Epoch.confusion).where(tuple_(Epoch.job_id, Epoch.epoch).in_(last_epochs))
+    if len(jobs) > 1:
+        query = query.where(func.length(cast(Epoch.confusion, Text)) < _MAX_LISTED_MATRIX)
+    return {job_id: sum(map(sum, matrix)) for job_id, matrix in session.execute(query) if matrix}
 
 
 def trained_s(session: Session, job: Job) -> float:

@@ -90,6 +90,7 @@ class _Samples(Sequence[Sample]):
 def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
     job = request.job
     test_scores = dict(job.test_scores or {})
+    test_scores.pop("test_count", None)
     return JobFacts(
         id=job.id,
         name=job.name,

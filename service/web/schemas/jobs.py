@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -10,8 +12,10 @@ from service.application.specs import Forecast
 from service.jobs import actions
 from service.jobs.transitions import shown_error
 from service.spec.estimation.layer_shapes import Network
+from service.spec.metric_info import accuracy_interval
 from service.spec.schema import Kind
 from service.states import Action, FindingCode, Request, Severity, Status
+from service.statistics import wilson
 from service.storage.tables import Job
 from service.web.schemas.base import Answer, Document, Metrics, Seconds, Timestamp, finite
 
@@ -151,6 +155,27 @@ TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null
 STOPPED_BY_SWEEP: Final = (
     "Whether the job is cancelled because its sweep stopped its trial, which was not promoted or had not finished when "
     "the sweep ended or was cancelled."
+)
+
+
+class AccuracyInterval(Answer):
+    """Wilson's 95% interval of an accuracy, which is a proportion of few or many examples."""
+
+    value: float = Field(description="The accuracy.")
+    n: int = Field(description="Number of examples that were scored.")
+    low: float
+    high: float
+    text: str = Field(description="In words, such as `of 30, 95% CI 89% to 100%`.")
+
+    @classmethod
+    def of(cls, value: float, n: int) -> Self:
+        """The interval of an accuracy on ``n`` examples."""
+        low, high = wilson(value, n)
+        return cls(value=value, n=n, low=low, high=high, text=accuracy_interval(n, low, high))
+
+
+INTERVALS: Final = (
+    "Of `val_accuracy` and `test_accuracy`: the 95% interval for the number of examples; empty where that is unknown."
 )
 
 
@@ -305,6 +330,22 @@ def derived_fields(job: Job) -> dict[str, Any]:
 def test_fields(job: Job) -> dict[str, Any]:
     """The scores on the test part."""
     return {name: (job.test_scores or {}).get(name) for name in ("test_accuracy", "test_loss", "test_epoch")}
+
+
+def accuracy_intervals(
+    metrics: Mapping[str, Any], validation_count: int | None, test_scores: Mapping[str, Any] | None = None
+) -> dict[str, AccuracyInterval]:
+    """The intervals of the accuracies whose number of examples is known, by metric."""
+    test = test_scores or {}
+    counted = {
+        "test_accuracy": (test.get("test_accuracy"), test.get("test_count")),
+        "val_accuracy": (metrics.get("val_accuracy"), validation_count),
+    }
+    return {
+        name: AccuracyInterval.of(value, n)
+        for name, (value, n) in counted.items()
+        if n and isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def network_item(network: Network) -> NetworkItem:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field
@@ -22,7 +22,14 @@ from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries as sweeps
 from service.web.schemas.base import Answer, Metrics, Timestamp, finite
-from service.web.schemas.jobs import STOPPED_BY_SWEEP, JobSummary, derived_fields
+from service.web.schemas.jobs import (
+    INTERVALS,
+    STOPPED_BY_SWEEP,
+    AccuracyInterval,
+    JobSummary,
+    accuracy_intervals,
+    derived_fields,
+)
 
 MAX_CSV_ROWS: Final = 50_000
 _LABELS_WITHOUT_VALUE: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
@@ -36,6 +43,7 @@ class ListedJob(JobSummary):
 
     columns: dict[str, Any] = Field({}, description="By name; null if a job has no value.")
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
+    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
 
 
 class ColumnItem(Answer):
@@ -95,7 +103,7 @@ class JobList(Answer):
         """The response for a page with these columns."""
         return cls.represent(
             page,
-            data=[listed_job(job, columns, stopped=page.stopped) for job in page.jobs],
+            data=[listed_job(job, columns, page) for job in page.jobs],
             has_more=page.next_cursor is not None,
             columns=[column_item(column) for column in columns],
             sweeps={row.sweep.id: listed_sweep(row) for row in page.sweeps},
@@ -131,11 +139,15 @@ class JobGroupList(Answer):
         return cls(by=by, data=data, has_more=groups.has_more, columns=[column_item(column) for column in columns])
 
 
-def listed_job(job: Job, columns: Sequence[Column], *, stopped: Collection[str]) -> ListedJob:
-    """A job for a list; ``stopped`` are the jobs that their sweeps stopped."""
-    values = {column.name: finite(_displayed_value(column, column.value(job))) for column in columns}
-    stopped_by_sweep = job.id in stopped
-    return ListedJob.represent(job, **derived_fields(job), columns=values, stopped_by_sweep=stopped_by_sweep)
+def listed_job(job: Job, columns: Sequence[Column], page: JobPage) -> ListedJob:
+    """A job of a page."""
+    return ListedJob.represent(
+        job,
+        **derived_fields(job),
+        columns={column.name: finite(_displayed_value(column, column.value(job))) for column in columns},
+        stopped_by_sweep=job.id in page.stopped,
+        intervals=accuracy_intervals(job.metrics, page.validation_counts.get(job.id), job.test_scores),
+    )
 
 
 def listed_sweep(row: sweeps.ListedSweep) -> ListedSweep:

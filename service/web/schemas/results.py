@@ -24,7 +24,15 @@ from service.web.schemas.files import (
     film_urls,
     sample_item,
 )
-from service.web.schemas.jobs import STOPPED_BY_SWEEP, TEST_SCORE, JobError, test_fields
+from service.web.schemas.jobs import (
+    INTERVALS,
+    STOPPED_BY_SWEEP,
+    TEST_SCORE,
+    AccuracyInterval,
+    JobError,
+    accuracy_intervals,
+    test_fields,
+)
 from service.web.schemas.queries import FilesQuery
 
 
@@ -33,6 +41,7 @@ class BestEpoch(Answer):
 
     epoch: int
     metrics: Metrics
+    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
 
 
 class ResultCheckpoints(Answer):
@@ -58,6 +67,7 @@ class Results(Answer):
     status: Status
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
     metrics: Metrics
+    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
     best: BestEpoch | None
     test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
     test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
@@ -91,6 +101,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
     page = files.page(session, job.id, limit=query.limit, cursor=query.cursor)
     totals = files.totals(session, job.id)
     best = session.get(Epoch, (job.id, job.best_epoch)) if job.best_epoch is not None else None
+    count = lookup.validation_counts(session, [job]).get(job.id)
     sample = _sample(session, job)
     films = film_urls(job.id, exists=sample is not None)
     return Results.represent(
@@ -99,7 +110,8 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         final=job.status in TERMINAL,
         error=shown_error(job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
-        best=BestEpoch.represent(best) if best is not None else None,
+        intervals=accuracy_intervals(job.metrics, count, job.test_scores),
+        best=_best(best, count) if best is not None else None,
         **test_fields(job),
         checkpoints=ResultCheckpoints(
             best=_checkpoint(session, job, "best"), latest=_checkpoint(session, job, "latest")
@@ -116,6 +128,10 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         size_bytes=totals.size_bytes(),
         trained_seconds=lookup.trained_s(session, job),
     )
+
+
+def _best(row: Epoch, validation_count: int | None) -> BestEpoch:
+    return BestEpoch.represent(row, intervals=accuracy_intervals(row.metrics, validation_count))
 
 
 def _plots(job: Job) -> dict[str, str]:

@@ -304,6 +304,27 @@ def test_the_stated_difference_is_between_the_values_shown(service: Service, ope
     expect(sentence).to_contain_text("in val accuracy of the last epoch")
 
 
+def test_accuracies_on_few_rows_have_their_number_and_interval_in_the_comparison_and_the_list(
+    service: Service, open_window: Callable[..., Visit]
+) -> None:
+    ids = []
+    for batch_size in (20, 40):
+        ids.append(service.submit(batch_size=batch_size, epochs=3))
+        worker = service.claim()
+        worker.commit_epoch(1, metrics={"val_accuracy": 1.0}, confusion=[[15, 0], [0, 15]])
+        worker.commit_epoch(2, metrics={"val_accuracy": 0.9}, confusion=[[12, 3], [0, 15]], best=False)
+    page = open_comparison(service, open_window, ids)
+    best = page.get_by_role("row", name="best val accuracy")
+    expect(best.locator("td").first).to_have_text("100.00% of 30, 95% CI 89% to 100%")
+    page.goto(service.url)
+    cell = page.locator("tr.job .metrics").first
+    expect(cell).to_contain_text("90.00% of 30")
+    expect(cell.get_by_title("of 30, 95% CI 74% to 97%")).to_be_visible()
+    worker.commit_epoch(3, metrics={"val_accuracy": 0.7}, confusion=[[12, 3], [6, 9]], best=False)
+    expect(cell).to_contain_text("70.00% of 30")
+    expect(cell.get_by_title("74% to 97%")).to_have_count(0)
+
+
 def test_dots_with_equal_values_are_drawn_side_by_side(service: Service, open_window: Callable[..., Visit]) -> None:
     page = open_comparison(
         service, open_window, [service.train(2, name=f"same {seed}", seed=seed) for seed in range(4)]

@@ -12,10 +12,11 @@ from service.jobs.queries import lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Job
 from service.web.endpoints import endpoint
 from service.web.resources.jobs.lists import group_jobs, list_jobs
 from service.web.responses import as_page, next_address, own_address, see_other
-from service.web.schemas.jobs import job_detail
+from service.web.schemas.jobs import accuracy_intervals, job_detail
 from service.web.schemas.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
 from service.web.services import owner, services
 
@@ -129,8 +130,15 @@ def _job_facts(job_ids: Sequence[str]) -> list[dict[str, Any]]:
         rows = lookup.several(session, job_ids, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
         stopped = lookup.stopped_by_sweep(session, rows)
+        counts = lookup.validation_counts(session, rows)
     return [
         job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
-        | {"samples": samples.get(row.id, [])}
+        | {"samples": samples.get(row.id, []), "best_intervals": _best_intervals(row, counts.get(row.id))}
         for row in sorted(rows, key=lambda row: job_ids.index(row.id))
     ]
+
+
+def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
+    """The interval of the best accuracy of all epochs."""
+    best = {"val_accuracy": job.extremes.get("val_accuracy", {}).get("max")}
+    return {name: interval.model_dump() for name, interval in accuracy_intervals(best, validation_count).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from service.jobs.queries import lookup
 from service.spec import metric_info
 from service.storage.tables import Job
 from service.web.schemas.base import finite
+from service.web.schemas.jobs import AccuracyInterval, accuracy_intervals
 from service.wording import listed
 
 METRICS: Final = (
@@ -44,6 +45,8 @@ class Tile:
     note: str | None
     is_best: bool
     """Whether the last value is the best one."""
+    interval: str | None = None
+    """The 95% interval of an accuracy, with its number of examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,9 @@ class Tiles:
 def read(session: Session, job: Job) -> Tiles:
     """The tiles of a job, in a fixed order."""
     trained_s = lookup.trained_s(session, job)
-    return Tiles(_metric_tiles(job, _earlier_values(session, job)), _resource_tiles(job, trained_s), trained_s)
+    count = lookup.validation_counts(session, [job]).get(job.id)
+    tiles = _metric_tiles(job, _earlier_values(session, job), accuracy_intervals(job.metrics, count, job.test_scores))
+    return Tiles(tiles, _resource_tiles(job, trained_s), trained_s)
 
 
 def _earlier_values(session: Session, job: Job) -> dict[str, tuple[float, int]]:
@@ -78,7 +83,9 @@ def _earlier_values(session: Session, job: Job) -> dict[str, tuple[float, int]]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _metric_tiles(job: Job, earlier: Mapping[str, tuple[float, int]]) -> list[Tile]:
+def _metric_tiles(
+    job: Job, earlier: Mapping[str, tuple[float, int]], intervals: Mapping[str, AccuracyInterval]
+) -> list[Tile]:
     last = {name: (value, job.epoch) for name, value in finite(job.metrics).items()} | dict(earlier)
     tiles = []
     for name in [name for name in METRICS if name in last]:
@@ -87,7 +94,8 @@ def _metric_tiles(job: Job, earlier: Mapping[str, tuple[float, int]]) -> list[Ti
         tiles.append(_tile(job, name, value, note, is_best=is_best))
     scores = finite(job.test_scores or {})
     note = f"epoch {scores.get('test_epoch')}, scored once"
-    return [_tile(job, name, scores[name], note) for name in TESTS if name in scores] + tiles
+    tiles = [_tile(job, name, scores[name], note) for name in TESTS if name in scores] + tiles
+    return [replace(tile, interval=intervals[tile.name].text) if tile.name in intervals else tile for tile in tiles]
 
 
 def _note(name: str, epoch: int, best: tuple[float, int] | None, *, is_earlier: bool) -> str | None:

@@ -33,13 +33,19 @@ export function replaceIfChanged(element, children) {
   if (!next.isEqualNode(element)) element.replaceChildren(...next.childNodes);
 }
 
+// A value, with its 95% interval unless a better one has arrived since.
+function withInterval(job, name, value) {
+  const interval = job.best_intervals[name];
+  return [metric(name, value), interval && interval.value === value ? h("span", { class: "small muted" }, ` ${interval.text}`) : ""];
+}
+
 // jobs: in display order. best: [{ name, values: Map of id to value, top: id }]
 // A few jobs are columns, side by side; many are rows (`byRow`). The first column stays in view.
 export function drawSettings(settings, jobs, best, { byRow, identical, heading }) {
   const names = identical ? settings.names : settings.differing;
   const facts = [
     { head: "created", cells: jobs.map((job) => when(job.created_at)) },
-    ...best.map(({ name, values, top }) => ({ head: `best ${describe(name).label}`, cells: jobs.map((job) => metric(name, values.get(job.id))), top: jobs.findIndex((job) => job.id === top) })),
+    ...best.map(({ name, values, top }) => ({ head: `best ${describe(name).label}`, cells: jobs.map((job) => withInterval(job, name, values.get(job.id))), top: jobs.findIndex((job) => job.id === top) })),
     ...names.map((name) => ({ head: h("code", {}, name), cells: jobs.map((job) => show(settings.of(job, name))) })),
   ];
   const cell = (fact, index) => h("td", { class: fact.top === index ? "best-value" : null, "data-job": jobs[index].id }, fact.cells[index]);

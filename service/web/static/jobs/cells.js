@@ -56,8 +56,13 @@ export function fullText(column, value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-export function summary(metrics) {
-  return summaryOf(metrics).flatMap((name) => [h("span", { class: "muted" }, describe(name).label), h("span", {}, metric(name, metrics[name]))]);
+// The number of examples of an accuracy if they are few, and its interval, unless a newer value has arrived.
+export function summary({ metrics, intervals = {} }) {
+  return summaryOf(metrics).flatMap((name) => {
+    const interval = intervals[name];
+    const few = interval?.n < 1000 ? h("span", { class: "muted" }, ` of ${interval.n}`) : null;
+    return [h("span", { class: "muted" }, describe(name).label), h("span", { title: interval?.value === metrics[name] ? interval?.text : null }, metric(name, metrics[name]), few)];
+  });
 }
 
 // The best loaded value of each column that has a goal; null if all are equal.

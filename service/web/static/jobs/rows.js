@@ -115,7 +115,7 @@ const SPECIAL = {
     const content = h("div", { class: "metrics" });
     return {
       element: h("td", { class: "c-metrics" }, content),
-      update: (job) => content.replaceChildren(...summary(job.metrics)),
+      update: (job) => content.replaceChildren(...summary(job)),
     };
   },
 };

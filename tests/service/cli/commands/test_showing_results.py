@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -52,8 +53,9 @@ def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], clie
     assert fields["Status"] == ["succeeded, epoch 2/2"]
     job = client.job("adam")
     accuracy = f"{job.metrics['val_accuracy']:.2%}"
-    (line,) = (line for line in fields["Metrics"] if line.startswith("val accuracy"))
+    line, interval = next(pair for pair in itertools.pairwise(fields["Metrics"]) if pair[0].startswith("val accuracy"))
     assert accuracy in line.split()
+    assert re.fullmatch(r"  of 1,500, 95% CI( +\d\d\.\d% to \d\d\.\d%| +\d+% to \d+%){2}", interval)
     assert fields["Settings"][0].startswith("optimizer: adam (learning_rate 0.005")
     assert "(preset: sgd" in fields["Settings"][0]
     assert "epochs: 2 (preset: 3)" in fields["Settings"]

@@ -82,6 +82,27 @@ def test_the_tile_of_the_training_loss_says_what_this_job_adds_to_it(
         worker.succeed()
 
 
+def test_an_accuracy_on_few_rows_is_shown_with_their_number_and_its_interval(
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.commit_epoch(1, metrics={"val_accuracy": 1.0, "val_loss": 0.2}, confusion=[[15, 0], [0, 15]])
+    worker.commit_epoch(2, metrics={"val_accuracy": 0.9, "val_loss": 0.3}, confusion=[[12, 3], [0, 15]], best=False)
+    page = client.get(f"/ui/jobs/{job_id}").text
+    assert "90.00% of 30, 95% CI 74% to 97% best 100.00% in epoch 1" in tile_text(page, "val_accuracy")
+    assert "95% CI" not in tile_text(page, "val_loss")
+    results = client.get(f"/jobs/{job_id}/results").json
+    assert (results["intervals"]["val_accuracy"]["n"], results["best"]["intervals"]["val_accuracy"]["n"]) == (30, 30)
+    text = client.get(f"/jobs/{job_id}/results", headers={"Accept": "text/html"}).text
+    assert re.findall(r"(\d+\.\d\d%) <span class=\"muted\">(.*?)</span>", text) == [
+        ("100.00%", "of 30, 95% CI 89% to 100%"),
+        ("90.00%", "of 30, 95% CI 74% to 97%"),
+    ]
+    [listed] = client.get("/jobs").json["data"]
+    assert listed["intervals"] == {"val_accuracy": results["intervals"]["val_accuracy"]}
+
+
 def test_if_accuracies_are_tied_the_tile_names_the_epoch_of_the_best_checkpoint(
     client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:

@@ -25,6 +25,7 @@ def test_results_before_the_first_epoch_have_every_field_but_no_values(client: F
         "status": "queued",
         "stopped_by_sweep": False,
         "metrics": {},
+        "intervals": {},
         "trained_seconds": 0.0,
         "test_accuracy": None,
         "test_loss": None,
@@ -58,7 +59,7 @@ def test_results_list_the_best_and_latest_checkpoints_and_all_files(
     worker.succeed()
     results = client.get(f"/jobs/{job_id}/results").json
     assert (results["final"], results["status"], results["result_digest"]) == (True, "succeeded", "sha256:done")
-    assert results["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "val_accuracy": 0.9}}
+    assert results["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "val_accuracy": 0.9}, "intervals": {}}
     assert results["metrics"]["train_loss"] == 0.2
     best, latest = results["checkpoints"]["best"], results["checkpoints"]["latest"]
     assert (best["epoch"], best["best"], best["latest"]) == (2, True, False)
