@@ -287,9 +287,9 @@ class Client(DatasetOperations, Experiments):
         """See ``Job.importance``."""
         return self._handle(job).importance(checkpoint=checkpoint)
 
-    def confusion(self, job: Job | str, *, epoch: int | None = None) -> dict[str, Any]:
+    def confusion(self, job: Job | str, *, checkpoint: Which = "latest", epoch: int | None = None) -> dict[str, Any]:
         """See ``Job.confusion``."""
-        return self._handle(job).confusion(epoch=epoch)
+        return self._handle(job).confusion(checkpoint=checkpoint, epoch=epoch)
 
     def mistakes(self, job: Job | str, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
         """See ``Job.mistakes``."""

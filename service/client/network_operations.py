@@ -123,13 +123,15 @@ class NetworkOperations(Document):
         """
         return self._get_evaluation("importance", checkpoint=checkpoint)
 
-    def confusion(self, *, epoch: int | None = None) -> dict[str, Any]:
+    def confusion(self, *, checkpoint: Which = "latest", epoch: int | None = None) -> dict[str, Any]:
         """The confusion matrix on the validation data, with precision, recall and F1 of each class.
 
         Args:
-            epoch: default: the last one.
+            checkpoint: also an epoch whose checkpoint is no longer stored.
+            epoch: former name of ``checkpoint``, for the number of an epoch.
         """
-        return self._get_evaluation("confusion", **({} if epoch is None else {"epoch": epoch}))
+        named = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
+        return self._get_evaluation("confusion", **(named if epoch is None else {"epoch": epoch}))
 
     def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
         """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.

@@ -190,13 +190,21 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
 
 @click.command()
 @job_argument
-@click.option("--epoch", type=click.IntRange(1), help="Default: the last one.")
+@click.option(
+    "--checkpoint",
+    "--epoch",
+    "checkpoint",
+    default="latest",
+    show_default=True,
+    metavar="best|latest|N",
+    help="N is an epoch number.",
+)
 @service_options
 @click.pass_obj
-def confusion(target: Target, job_text: str, epoch: int | None) -> None:
+def confusion(target: Target, job_text: str, checkpoint: str) -> None:
     """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
     with target.client() as client:
-        result = target.find(client, job_text).confusion(epoch=epoch)
+        result = target.find(client, job_text).confusion(checkpoint=_parse_checkpoint(checkpoint))
     if target.as_json:
         click.echo(to_json(result))
         return

@@ -68,6 +68,13 @@ def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequenc
     return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
 
 
+def matrix(session: Session, job: Job, which: str) -> tuple[int, list[list[int]]] | None:
+    """The epoch named by ``best``, ``latest`` or its number, and its confusion matrix, if it has one."""
+    names = {"best": job.best_epoch or job.epoch, "latest": job.epoch}
+    row = session.get(Epoch, (job.id, names[which] if which in names else int(which)))
+    return (row.epoch, row.confusion) if row is not None and row.confusion is not None else None
+
+
 def last_value(session: Session, job_id: str, metric: str) -> tuple[float, int] | None:
     """The value of a metric in the last epoch in which it is finite, and this epoch; ``None`` if it never is.
 

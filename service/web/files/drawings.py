@@ -82,10 +82,10 @@ class Drawings:
             ) from error
         return picture(data)
 
-    def plot(self, job: Job, plot_name: Plot, fmt: Format) -> Picture:
-        """A plot of a job's curves or confusion matrix."""
+    def plot(self, job: Job, plot_name: Plot, fmt: Format, which: str = "latest") -> Picture:
+        """A plot of a job's curves, or of the confusion matrix named by ``which``."""
         with self._database.read() as session:
-            rows = lookup.epochs(session, job.id)
+            rows, found = lookup.epochs(session, job.id), lookup.matrix(session, job, which)
             health_events = events.of_type(session, job.id, EventType.HEALTH)
         if plot_name == "confusion" and job.kind != Kind.CLASSIFIER:
             raise Problem("not_found", f"a {job.kind} has no confusion matrix")
@@ -112,20 +112,18 @@ class Drawings:
                 )
 
             return self.cached_picture(job.id, plot_name, rows[-1].epoch, fmt, draw)
-        with_confusion = [row for row in rows if row.confusion is not None]
-        if not with_confusion:
-            raise Problem("not_yet", "the job has no confusion matrix yet: it is computed at the end of an epoch")
-        last = with_confusion[-1]
+        if found is None:
+            raise Problem("not_yet", "this epoch has no confusion matrix: it is computed at the end of an epoch")
+        epoch, matrix = found
         names = self._class_names(job)
 
         def draw_confusion() -> bytes:
             from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
-            matrix = last.confusion or []
             class_names = names if names is not None and len(names) == len(matrix) else None
-            return plots.confusion(matrix, class_names=class_names, title=f"{title}, epoch {last.epoch}", fmt=fmt)
+            return plots.confusion(matrix, class_names=class_names, title=f"{title}, epoch {epoch}", fmt=fmt)
 
-        return self.cached_picture(job.id, plot_name, last.epoch, fmt, draw_confusion)
+        return self.cached_picture(job.id, plot_name, epoch, fmt, draw_confusion)
 
     def preview(self, info: DatasetInfo) -> Picture:
         """Examples of each class of a dataset whose files are available."""

@@ -146,8 +146,8 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
     return with_network(job, checkpoint, info, measure)
 
 
-def plot(job: Job, plot_name: str, fmt: Format) -> Picture:
-    """``calibration`` or ``importance`` of the best checkpoint, drawn.
+def plot(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
+    """``calibration`` or ``importance`` of a checkpoint, drawn.
 
     Raises:
         Problem: there is no such plot of this job, or not yet.
@@ -172,7 +172,7 @@ def plot(job: Job, plot_name: str, fmt: Format) -> Picture:
 
         return services().drawings.cached_picture(job.id, plot_name, row.epoch, fmt, render)
 
-    return with_network(job, "best", info, draw)
+    return with_network(job, checkpoint, info, draw)
 
 
 def _readable(job_id: str) -> tuple[Job, DatasetInfo]:

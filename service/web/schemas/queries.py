@@ -286,11 +286,28 @@ class PictureQuery(Query):
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
-class EpochQuery(Query):
+class PlotQuery(PictureQuery):
+    """Of which checkpoint to draw a plot."""
+
+    checkpoint: WhichCheckpoint | None = Field(
+        None,
+        description="`best`, `latest`, or an epoch number. Default: `latest` for `confusion`, otherwise `best`. "
+        "`curves` always has all epochs.",
+    )
+
+
+class MatrixQuery(Query):
     """Which epoch to show."""
 
+    checkpoint: WhichCheckpoint = Field(
+        "latest",
+        description="`best`, `latest`, or an epoch number. The matrix is stored with the metrics of an epoch, so it "
+        "remains when the checkpoint is removed; `latest` is the last finished epoch.",
+    )
     epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = Field(
-        None, description="Default: the last finished epoch."
+        None,
+        json_schema_extra={"deprecated": True},
+        description="Former name of `checkpoint`, for an epoch number.",
     )
 
 

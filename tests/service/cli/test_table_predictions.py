@@ -63,6 +63,7 @@ def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, s
     with Client(server_url) as client:
         job = client.job(model)
         mistakes, confusion, columns = job.mistakes(limit=2), job.confusion(), job.importance()["columns"]
+        first, best = job.confusion(checkpoint=1), job.confusion(checkpoint="best")
     titles, *lines = (line.split("\t") for line in run("mistakes", model, "--limit", "2").stdout.splitlines())
     assert titles == ["ROW", "CLASS", "PREDICTED", "CONFIDENCE", "CELLS"]
     assert [line[0] for line in lines] == [str(item["index"]) for item in mistakes["data"]]
@@ -76,6 +77,12 @@ def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, s
             if predicted_class != true_class and count
         ]
         assert [int(text.split()[-1]) for text in (line[5:] and line[5].split(", "))] == misclassified
+    for options, expected in (
+        (("--checkpoint", "1"), first),
+        (("--epoch", "1"), first),
+        (("--checkpoint", "best"), best),
+    ):
+        assert json.loads(run("confusion", model, *options, "--json").stdout) == expected
     titles, *lines = (line.split("\t") for line in run("importance", model).stdout.splitlines())
     ranked = sorted(columns, key=lambda item: -item["mean"])
     assert [line[:2] for line in lines] == [[item["column"], f"{100 * item['mean']:.2f}"] for item in ranked]

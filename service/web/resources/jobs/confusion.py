@@ -8,9 +8,9 @@ from typing import Any, Final
 from flask import Blueprint, Response
 
 from service.datasets.tables.rows import named_row
+from service.jobs.queries import lookup
 from service.pictures import grids
 from service.spec.schema import Kind
-from service.storage.tables import Epoch
 from service.web import slots
 from service.web.endpoints import endpoint
 from service.web.files import downloads
@@ -20,7 +20,7 @@ from service.web.inference.loading import class_names, job_of
 from service.web.inference.validation_results import Misclassified
 from service.web.middleware.problems import Problem
 from service.web.schemas.inference import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
-from service.web.schemas.queries import CellQuery, EpochQuery, MistakesQuery
+from service.web.schemas.queries import CellQuery, MatrixQuery, MistakesQuery
 from service.web.services import services
 from service.wording import counted
 
@@ -30,16 +30,17 @@ TAG: Final = "Inference"
 
 
 @blueprint.get("/jobs/<job_id>/confusion")
-@endpoint(TAG, ConfusionMatrix, query=EpochQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
-def matrix(job_id: str, query: EpochQuery) -> ConfusionMatrix:
+@endpoint(TAG, ConfusionMatrix, query=MatrixQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
+def matrix(job_id: str, query: MatrixQuery) -> ConfusionMatrix:
     """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
     job = job_of(job_id, Kind.CLASSIFIER)
     with services().database.read() as session:
-        row = session.get(Epoch, (job_id, query.epoch or job.epoch))
-    if row is None or row.confusion is None:
+        found = lookup.matrix(session, job, str(query.epoch or query.checkpoint))
+    if found is None:
         finished = counted(job.epoch, "epoch")
         raise Problem("not_yet", f"there is no confusion matrix of this epoch: the job has finished {finished}")
-    return ConfusionMatrix.of(row.epoch, class_names(job, len(row.confusion)), row.confusion)
+    epoch, counts = found
+    return ConfusionMatrix.of(epoch, class_names(job, len(counts)), counts)
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")

@@ -22,7 +22,7 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     """Compare the confidence of predictions with their accuracy on the validation data.
 
     The first request for a checkpoint evaluates the whole validation split. `GET /jobs/{job_id}/plots/calibration.png`
-    draws it for the best checkpoint.
+    draws it.
     """
     result, epoch, count = validation_results.calibration(job_id, query.checkpoint)
     bins = [CalibrationBin.represent(item) for item in result.bins]
@@ -39,7 +39,7 @@ def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     Each column is shuffled five times. The shuffles depend only on the
     job's seed, so results are reproducible. Of columns with the same
     information, each seems less important than both are together. `GET /jobs/{job_id}/plots/importance.png` draws
-    it for the best checkpoint.
+    it.
     """
     result, epoch = validation_results.importances(job_id, query.checkpoint)
     columns = [ColumnImportance.represent(item) for item in result.columns]

@@ -12,7 +12,7 @@ from service.web.files import downloads
 from service.web.files.drawings import MEDIA_TYPES, Format, Plot
 from service.web.inference import loading, validation_results
 from service.web.middleware.problems import Problem
-from service.web.schemas.queries import PictureQuery
+from service.web.schemas.queries import PlotQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("plots", __name__)
@@ -26,22 +26,19 @@ _PLOTS: Final = ("curves", "confusion", "calibration", "importance")
     TAG,
     "image/png",
     other_media=downloads.AS_OCTETS,
-    query=PictureQuery,
+    query=PlotQuery,
     headers=("If-None-Match",),
     also={304: "The client has it."},
     problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
 )
-def plot(job_id: str, which: str, form: str) -> Response:
-    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`.
-
-    `calibration` and `importance` are those of the best checkpoint.
-    """
+def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
+    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
     with services().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
     if which not in _PLOTS or form not in MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
     if which in ("calibration", "importance"):
-        return downloads.send_picture(validation_results.plot(job, which, cast(Format, form)), MEDIA_TYPES[form])
-    return downloads.send_picture(
-        services().drawings.plot(job, cast(Plot, which), cast(Format, form)), MEDIA_TYPES[form]
-    )
+        drawn = validation_results.plot(job, which, cast(Format, form), query.checkpoint or "best")
+    else:
+        drawn = services().drawings.plot(job, cast(Plot, which), cast(Format, form), query.checkpoint or "latest")
+    return downloads.send_picture(drawn, MEDIA_TYPES[form])

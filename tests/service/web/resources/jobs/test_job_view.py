@@ -170,6 +170,33 @@ def test_a_confusion_matrix_of_another_size_is_labelled_with_class_numbers(
     assert 'aria-label="True 0, predicted 1: 1 image"' in client.get(f"/ui/jobs/{job_id}").text
 
 
+def test_a_confusion_matrix_is_selected_by_checkpoint(
+    client: FlaskClient, worker: SimulatedWorker, submit: Submit
+) -> None:
+    job_id = submit(client)
+    worker.claim()
+    matrices = [[[3, 2], [2, 3]], [[5, 0], [0, 5]], [[4, 1], [0, 5]]]
+    for epoch, matrix in enumerate(matrices, 1):
+        worker.commit_epoch(epoch, confusion=matrix, best=epoch == 2, keep_last=1)
+    epochs = {"": 3, "?checkpoint=best": 2, "?checkpoint=latest": 3, "?checkpoint=1": 1, "?epoch=1": 1}
+    for query, epoch in epochs.items():
+        answer = client.get(f"/jobs/{job_id}/confusion{query}").json
+        assert (answer["epoch"], answer["matrix"]) == (epoch, matrices[epoch - 1])
+        if query != "?epoch=1":
+            drawn = client.get(f"/jobs/{job_id}/plots/confusion.png{query}")
+            assert (
+                drawn.headers["ETag"]
+                == client.get(f"/jobs/{job_id}/plots/confusion.png?checkpoint={epoch}").headers["ETag"]
+            )
+    etags = {
+        client.get(f"/jobs/{job_id}/plots/confusion.png?checkpoint={epoch}").headers["ETag"] for epoch in (1, 2, 3)
+    }
+    assert len(etags) == 3
+    for path in ("confusion", "plots/confusion.png"):
+        assert client.get(f"/jobs/{job_id}/{path}?checkpoint=4").json["code"] == "not_yet"
+        assert client.get(f"/jobs/{job_id}/{path}?checkpoint=last").status_code == 400
+
+
 def test_children_are_listed_newest_first_and_only_those_of_the_owner(database: Database) -> None:
     def job(number: int, **values: Any) -> Job:
         fixed = {"kind": "classifier", "tags": [], "priority": 5, "spec": {}, "resolved": {}, "spec_hash": "x"}
