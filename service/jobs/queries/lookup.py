@@ -75,13 +75,16 @@ def matrix(session: Session, job: Job, which: str) -> tuple[int, list[list[int]]
     return (row.epoch, row.confusion) if row is not None and row.confusion is not None else None
 
 
-def last_value(session: Session, job_id: str, metric: str) -> tuple[float, int] | None:
+def last_value(session: Session, job_id: str, metric: str, *, until: int) -> tuple[float, int] | None:
     """The value of a metric in the last epoch in which it is finite, and this epoch; ``None`` if it never is.
 
     Some metrics, such as the Fréchet distance, are not measured in every epoch.
+
+    Args:
+        until: the last epoch that counts.
     """
     value = Epoch.metrics[metric].as_float()
-    query = select(value, Epoch.epoch).where(Epoch.job_id == job_id, value.is_not(None))
+    query = select(value, Epoch.epoch).where(Epoch.job_id == job_id, Epoch.epoch <= until, value.is_not(None))
     row = session.execute(query.order_by(Epoch.epoch.desc()).limit(1)).one_or_none()
     return None if row is None else (row[0], row[1])
 

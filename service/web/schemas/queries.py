@@ -55,6 +55,8 @@ Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x
 JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
+ModelName = Literal["best", "latest"]
+"""Which of a job's models a page shows."""
 Columns = Annotated[
     list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_parse_column)]],
     BeforeValidator(split),
@@ -309,6 +311,12 @@ class MatrixQuery(Query):
         json_schema_extra={"deprecated": True},
         description="Former name of `checkpoint`, for an epoch number.",
     )
+
+
+class ModelQuery(Query):
+    """Which model a page shows."""
+
+    checkpoint: ModelName = Field("best", description="The page shows the latest one if the best one is not stored.")
 
 
 class CellQuery(Query):

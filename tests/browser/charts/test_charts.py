@@ -93,7 +93,7 @@ def test_a_zoom_is_kept_when_new_epochs_arrive(service: Service, open_window: Ca
     for epoch in range(1, 6):
         worker.commit_epoch(epoch, metrics=metrics(epoch))
     wait_for_dots(page, canvas(page), 1, 5)
-    expect(page.locator("#tiles-title")).to_contain_text("epoch: 5")  # above the charts
+    expect(page.locator("#tiles-title")).to_contain_text("epoch 5")  # above the charts
     wait_for_frames(page)
     positions = dot_positions(canvas(page), 1)
     drag(page, canvas(page), positions[1] - 8, positions[3] + 8)  # from before epoch 2 to after epoch 4

@@ -33,11 +33,11 @@ def is_inside(page: Page, locator: Locator, width: int) -> bool:
     return box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
-def test_tiles_show_the_last_and_the_best_value(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
+def test_tiles_show_the_latest_and_the_best_value(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
     job = jobs["reader"]
     series = http.get(job["urls"]["metrics"]).json()["series"]
-    page = visit.open(f"/ui/jobs/{job['id']}")
-    expect(page.get_by_role("heading", name="Metrics (last epoch: 6)")).to_be_visible()
+    page = visit.open(f"/ui/jobs/{job['id']}?checkpoint=latest")
+    expect(page.get_by_role("heading", name="Metrics latest: epoch 6")).to_be_visible()
     for name, best in (("val_accuracy", max), ("val_loss", min), ("train_loss", min)):
         tile = page.locator(f"[data-metric={name}]")
         values = series[name]
@@ -63,13 +63,13 @@ def test_the_explanation_of_a_metric_is_opened_by_keyboard(visit: Visit, jobs: d
 
 def test_tiles_and_scores_follow_a_running_job(stack_visit: Visit, stack_http: httpx.Client) -> None:
     job = stack_http.post("/jobs", json={"kind": "classifier", "name": "moving", "epochs": 2000}).json()
-    page = stack_visit.open(f"/ui/jobs/{job['id']}")
+    page = stack_visit.open(f"/ui/jobs/{job['id']}?checkpoint=latest")
     expect(page.locator("[data-metric=val_loss] .best")).to_contain_text("in epoch")
     page.locator("#explained-val_loss summary").click()
     before = {name: page.locator(name).inner_text() for name in ("#tiles-title", "#classes .head", "#confusion .head")}
-    mistakes = page.locator("#mistakes-of")
-    mistakes.scroll_into_view_if_needed()
-    expect(mistakes).to_contain_text("best checkpoint, epoch")
+    mistakes = page.locator("#mistakes [data-of]")
+    page.locator("#mistakes").scroll_into_view_if_needed()
+    expect(mistakes).to_contain_text("latest: epoch")
     first = mistakes.inner_text()
     for selector, text in before.items():
         expect(page.locator(selector)).not_to_have_text(text, use_inner_text=True)
@@ -78,7 +78,7 @@ def test_tiles_and_scores_follow_a_running_job(stack_visit: Visit, stack_http: h
     stack_http.post(f"/jobs/{job['id']}/cancel").raise_for_status()
     expect(page.locator("#state .status")).to_have_text("cancelled")
     last = stack_http.get(job["urls"]["self"]).json()["progress"]["epoch"]
-    expect(page.locator("#tiles-title")).to_have_text(f"Metrics (last epoch: {last})")
+    expect(page.locator("#tiles-title")).to_have_text(f"Metrics latest: epoch {last}")
     expect(page.locator("#classes .head")).to_contain_text(f"epoch {last}")
     stack_visit.leave()
     stack_http.delete(job["urls"]["self"])
@@ -86,7 +86,7 @@ def test_tiles_and_scores_follow_a_running_job(stack_visit: Visit, stack_http: h
 
 def test_each_class_has_its_precision_recall_and_f1(visit: Visit, http: httpx.Client, jobs: dict[str, Any]) -> None:
     job = jobs["reader"]
-    confusion = http.get(f"/jobs/{job['id']}/confusion").json()
+    confusion = http.get(f"/jobs/{job['id']}/confusion?checkpoint=best").json()
     page = visit.open(f"/ui/jobs/{job['id']}")
     rows = page.locator("#classes tbody tr")
     expect(rows).to_have_count(10)
@@ -370,11 +370,10 @@ def test_the_page_and_its_dialogs_are_accessible(
 
 def test_the_trained_model_is_exported_by_a_button(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["reader"]
-    page = visit.open(f"/ui/jobs/{job['id']}")
-    page.locator("#export-checkpoint").select_option("latest")
+    page = visit.open(f"/ui/jobs/{job['id']}?checkpoint=latest")
     for name, file in {"ONNX": f"{job['id']}-epoch-0006.onnx", "PyTorch": f"{job['id']}-epoch-0006-torch.zip"}.items():
         with page.expect_download() as downloaded:
             page.locator("#export").get_by_role("button", name=name).click()
         assert downloaded.value.suggested_filename == file
         assert downloaded.value.path().stat().st_size > 10_000
-    assert page.url.endswith(job["id"])
+    assert page.url.endswith(f"{job['id']}?checkpoint=latest")

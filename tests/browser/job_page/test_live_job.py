@@ -15,6 +15,7 @@ from service.states import FindingCode, Severity
 from tests.browser.apps.simulated_worker import Service, canvas, metrics
 from tests.browser.conftest import Visit
 from tests.browser.held_responses import deliver, hold, wait_for_count
+from tests.browser.job_page.conftest import RECEIVED, REFRESH_INTERVAL_MS
 from tests.browser.waiting import http_client, until, wait_for_frames, wait_for_sent_requests
 
 MATRIX = [[3 if row == column else 1 for column in range(10)] for row in range(10)]
@@ -23,33 +24,9 @@ DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kc
 
 @pytest.fixture
 def page(service: Service, open_window: Callable[..., Visit]) -> Page:
-    """The page requests mistakes of the best checkpoint, but a simulated worker stores no network."""
+    """The page requests mistakes of the shown model, but a simulated worker stores no network."""
     visit = open_window(service.url)
     visit.error_log.expected.append("status of 500")
-    return visit.page
-
-
-RECORD_EPOCHS = """
-const add = EventSource.prototype.addEventListener;
-window.received = [];
-EventSource.prototype.addEventListener = function (type, receive) {
-  add.call(this, type, receive);
-  if (type === "metrics") add.call(this, type, ({ data }) => window.received.push(JSON.parse(data).epoch));
-};
-"""
-"""Records the epochs whose metrics the page has received."""
-RECEIVED_EPOCH = "epoch => window.received.includes(epoch)"
-REFRESH_INTERVAL_MS = 1500
-"""Longer than the shortest time between two refreshes of a page."""
-
-
-@pytest.fixture
-def page_with_clock(service: Service, open_window: Callable[..., Visit]) -> Page:
-    """A page whose timers the test can advance."""
-    visit = open_window(service.url, own=True)
-    visit.error_log.expected.append("status of 500")
-    visit.page.add_init_script(RECORD_EPOCHS)
-    visit.page.clock.install()
     return visit.page
 
 
@@ -69,13 +46,13 @@ def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: 
         before = focused_html(page)
         worker.commit_epoch(number, metrics=metrics(number), confusion=MATRIX, keep_last=9)
         expect(page.locator("#epoch")).to_have_text(f"Epoch {number} of 100")
-        expect(page.locator("#tiles-title")).to_contain_text(f"epoch: {number}")
+        expect(page.locator("#tiles-title")).to_contain_text(f"epoch {number}")
         wait_for_frames(page)
         assert focused_html(page) == before
     page.locator("[data-action=pause]").focus()
     page.evaluate("window.button = document.activeElement")
     worker.commit_epoch(6, metrics=metrics(6))
-    expect(page.locator("#tiles-title")).to_contain_text("epoch: 6")
+    expect(page.locator("#tiles-title")).to_contain_text("epoch 6")
     assert page.evaluate("window.button.isConnected && document.activeElement === window.button")
 
 
@@ -111,12 +88,12 @@ def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page_wit
     worker.commit_epoch(1, metrics=metrics(1))
     refreshes.wait(1)
     worker.commit_epoch(2, metrics=metrics(2))
-    until(page, RECEIVED_EPOCH, 2)
+    until(page, RECEIVED, 2)
     page.clock.fast_forward(REFRESH_INTERVAL_MS)
     wait_for_sent_requests(page)
     assert len(refreshes.requests) == 1
     refreshes.release_all()
-    expect(page.locator("#tiles-title")).to_contain_text("epoch: 2")
+    expect(page.locator("#tiles-title")).to_contain_text("epoch 2")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
@@ -134,7 +111,7 @@ def test_a_score_of_every_fifth_epoch_keeps_its_tile_and_names_its_epoch(
     for epoch, note in enumerate(notes, 1):
         score = {"frechet_distance": float(measured[epoch])} if epoch in measured else {}
         worker.commit_epoch(epoch, metrics={"g_loss": 1.0} | score)
-        expect(page.locator("#tiles-title")).to_contain_text(f"epoch: {epoch}")
+        expect(page.locator("#tiles-title")).to_contain_text(f"epoch {epoch}")
         expect(tile.locator(".value")).to_have_text(measured[1 if epoch < 5 else 5])
         expect(tile.locator(".best")).to_have_text(note)
         expect(page.locator("#tiles [data-metric]")).to_have_count(2)
@@ -185,7 +162,7 @@ def test_a_log_has_each_line_once_despite_late_responses(service: Service, page_
     worker.commit_epoch(1, metrics=metrics(1))
     log_requests.wait(1)
     worker.commit_epoch(2, metrics=metrics(2))
-    until(page, RECEIVED_EPOCH, 2)
+    until(page, RECEIVED, 2)
     page.clock.fast_forward(REFRESH_INTERVAL_MS)
     wait_for_sent_requests(page)
     assert len(log_requests.requests) == 1

@@ -99,7 +99,7 @@ def test_a_click_counts_although_an_epoch_ends(
     with press(page.locator("[data-action=pause]"), device), refreshed(page, f"/ui/jobs/{job_id}"):
         worker.commit_epoch(1, metrics=metrics(1))
     expect(page.locator("#toasts")).to_contain_text("Pausing")
-    expect(page.locator("#tiles-title")).to_contain_text("epoch: 1")
+    expect(page.locator("#tiles-title")).to_contain_text("epoch 1")
 
 
 @by_mouse_and_keyboard

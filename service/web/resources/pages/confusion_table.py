@@ -14,18 +14,17 @@ _FEW_CLASSES: Final = 12
 """A matrix with at most this many classes fits on a phone."""
 
 
-def represent(job: Job, last: Epoch | None) -> dict[str, Any] | None:
-    """The matrix and scores of the last epoch, with a tint for each cell."""
-    if last is None or last.confusion is None:
+def represent(job: Job, shown: Epoch | None) -> dict[str, Any] | None:
+    """The matrix and scores of an epoch, with a tint for each cell."""
+    if shown is None or shown.confusion is None:
         return None
-    names = class_names(job, len(last.confusion))
+    names = class_names(job, len(shown.confusion))
     return {
-        "epoch": last.epoch,
         "names": names,
-        "rows": [_row(actual, counts, names) for actual, counts in enumerate(last.confusion)],
+        "rows": [_row(actual, counts, names) for actual, counts in enumerate(shown.confusion)],
         "is_small": len(names) <= _FEW_CLASSES,
-        "scores": ConfusionMatrix.of(last.epoch, names, last.confusion),
-        "total": sum(map(sum, last.confusion)),
+        "scores": ConfusionMatrix.of(shown.epoch, names, shown.confusion),
+        "total": sum(map(sum, shown.confusion)),
     }
 
 

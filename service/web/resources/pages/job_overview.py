@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from service.web.schemas.epochs import event_document
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.folds import FoldSet
 from service.web.schemas.jobs import JobDetail, job_detail
+from service.web.schemas.queries import ModelName
 
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
@@ -44,6 +45,24 @@ _REASONS: Final = {
 _SHOWN_EVENTS: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))
 
 
+@dataclass(frozen=True, slots=True)
+class ShownModel:
+    """The model that all parts of the page show."""
+
+    checkpoint: ModelName
+    epoch: int
+    choices: Mapping[ModelName, int]
+    """The epochs of both models; empty if there is only one."""
+    row: Epoch | None
+    """Its epoch; ``None`` if no epoch is finished."""
+    tiles: Tiles
+
+    @property
+    def label(self) -> str:
+        """``best: epoch 7``."""
+        return f"{self.checkpoint}: epoch {self.epoch}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOverview:
     """The rows that the page shows."""
@@ -52,8 +71,7 @@ class JobOverview:
     checkpoints: Sequence[Artifact]
     samples: Sequence[Artifact]
     file_count: int
-    last_epoch: Epoch | None
-    tiles: Tiles
+    shown: ShownModel
     stopped_by_sweep: bool
     history: Sequence[Event]
     resumed: Sequence[int]
@@ -65,20 +83,20 @@ class JobOverview:
     """The first forks and reproductions, and the number of all."""
 
 
-def read(session: Session, job_id: str, *, owner: str | None) -> JobOverview:
-    """The overview of a job.
+def read(session: Session, job_id: str, choice: ModelName, *, owner: str | None) -> JobOverview:
+    """The overview of a job, with the chosen model.
 
     Raises:
         JobNotFound: the job does not exist, or belongs to another owner.
     """
     job = lookup.get(session, job_id, owner=owner)
+    checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     return JobOverview(
         job=job,
-        checkpoints=lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT),
+        checkpoints=checkpoints,
         samples=lookup.artifacts(session, job_id, ArtifactKind.SAMPLE),
         file_count=files.totals(session, job_id).count(),
-        last_epoch=session.get(Epoch, (job_id, job.epoch)),
-        tiles=tiles.read(session, job),
+        shown=_shown(session, job, [row.epoch for row in checkpoints], choice),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         history=events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
         resumed=events.resumed(session, job_id),
@@ -95,6 +113,22 @@ def impediment(session: Session, job: Job, settings: Settings) -> Impediment | N
     return worker_registry.impediment(session, settings) if session.scalar(is_waiting) else None
 
 
+def _shown(session: Session, job: Job, stored: Sequence[int], choice: ModelName) -> ShownModel:
+    """The chosen model; the latest one, without a choice, for GANs and while the best checkpoint is not stored.
+
+    Args:
+        stored: the epochs of the checkpoints, ascending.
+    """
+    is_gan, choices = job.kind == Kind.GAN, dict[ModelName, int]()
+    latest = stored[-1] if stored and not is_gan else job.epoch
+    if not is_gan and job.best_epoch is not None and job.best_epoch in stored:
+        choices = {"best": job.best_epoch, "latest": latest}
+    name = choice if choices else "latest"
+    epoch = choices.get(name, latest)
+    row = session.get(Epoch, (job.id, epoch))
+    return ShownModel(name, epoch, choices, row, tiles.read(session, job, row))
+
+
 def represent(overview: JobOverview) -> dict[str, Any]:
     """The values of the template."""
     job, detail = overview.job, job_detail(overview.job, stopped_by_sweep=overview.stopped_by_sweep)
@@ -106,7 +140,8 @@ def represent(overview: JobOverview) -> dict[str, Any]:
         **_measurements(overview),
         "checkpoints": checkpoint_items(job, overview.checkpoints)[::-1],
         "artifact_count": overview.file_count,
-        "confusion": confusion_table.represent(job, overview.last_epoch),
+        "shown": overview.shown,
+        "confusion": confusion_table.represent(job, overview.shown.row),
         **_history(overview),
         **_relatives(overview),
     }
@@ -116,9 +151,9 @@ def _measurements(overview: JobOverview) -> dict[str, Any]:
     job = overview.job
     return {
         "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
-        "trained": overview.tiles.trained_s,
-        "tiles": overview.tiles.metrics,
-        "resources": overview.tiles.resources,
+        "trained": overview.shown.tiles.trained_s,
+        "tiles": overview.shown.tiles.metrics,
+        "resources": overview.shown.tiles.resources,
     }
 
 

@@ -12,6 +12,7 @@ from service.storage.artifacts import ArtifactKind
 from service.web.endpoints import endpoint
 from service.web.resources.pages import job_overview, playground
 from service.web.responses import as_page
+from service.web.schemas.queries import ModelQuery
 from service.web.services import owner, services
 
 blueprint: Final = Blueprint("job_view", __name__)
@@ -20,20 +21,20 @@ TAG: Final = "Pages"
 
 
 @blueprint.get("/ui/jobs/<job_id>")
-@endpoint(TAG, "text/html", problems=("job_not_found",))
-def job(job_id: str) -> Response:
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def job(job_id: str, query: ModelQuery) -> Response:
     """Show the page of a job, updated live."""
     with services().database.read() as session:
-        overview = job_overview.read(session, job_id, owner=owner())
+        overview = job_overview.read(session, job_id, query.checkpoint, owner=owner())
         impediment = job_overview.impediment(session, overview.job, services().settings)
     return as_page("job/index.html", impediment=impediment, export_formats=FORMATS, **job_overview.represent(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")
-@endpoint(TAG, "text/html", problems=("job_not_found",))
-def play(job_id: str) -> Response:
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def play(job_id: str, query: ModelQuery) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
     with services().database.read() as session:
         row = lookup.get(session, job_id, owner=owner())
         files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    return as_page("play/index.html", **playground.represent(row, files))
+    return as_page("play/index.html", **playground.represent(row, files, query.checkpoint))

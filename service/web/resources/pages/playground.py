@@ -14,25 +14,27 @@ from service.storage.tables import Artifact, Job
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.jobs import job_detail
+from service.web.schemas.queries import ModelName
 from service.web.services import services
 
 
-def represent(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
+def represent(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
     """The values of the template.
 
     Args:
         files: the job's checkpoints.
+        choice: the one to start with.
     """
     detail = job_detail(job)
-    return {"job": detail, "facts": _facts(job, files) | {"urls": detail.urls.model_dump()}}
+    return {"job": detail, "facts": _facts(job, files, choice) | {"urls": detail.urls.model_dump()}}
 
 
-def _facts(job: Job, files: Sequence[Artifact]) -> dict[str, Any]:
+def _facts(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
     """The facts about the network for the scripts of the page."""
     info, items = dataset_or_none(job), checkpoint_items(job, files)
     return {
         "checkpoints": [{"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in items],
-        "start": next((index for index, item in enumerate(items) if item.best), 0),
+        "start": next((index for index, item in enumerate(items) if getattr(item, choice)), 0),
         "seed": job.resolved["seed"],
         "conditional": job.resolved.get("conditional", False),
         "latent": job.resolved.get("latent"),

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.jobs import extremes
 from service.jobs.queries import lookup
 from service.spec import metric_info
-from service.storage.tables import Job
+from service.storage.tables import Epoch, Job
 from service.web.schemas.base import finite
 from service.web.schemas.jobs import AccuracyInterval, accuracy_intervals
 from service.wording import listed
@@ -36,7 +36,7 @@ _MEMORY: Final = "The most resident memory that the training process had."
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One metric: its last value, and a note about its epoch and its best value."""
+    """One metric: its value, and a note about its epoch and its best value."""
 
     name: str
     label: str
@@ -44,7 +44,7 @@ class Tile:
     value: str
     note: str | None
     is_best: bool
-    """Whether the last value is the best one."""
+    """Whether the value is the best one."""
     interval: str | None = None
     """The 95% interval of an accuracy, with its number of examples."""
 
@@ -68,38 +68,42 @@ class Tiles:
     trained_s: float
 
 
-def read(session: Session, job: Job) -> Tiles:
-    """The tiles of a job, in a fixed order."""
+def read(session: Session, job: Job, shown: Epoch | None) -> Tiles:
+    """The tiles of a job, in a fixed order, with the metrics of an epoch."""
     trained_s = lookup.trained_s(session, job)
+    if shown is None:
+        return Tiles([], _resource_tiles(job, trained_s), trained_s)
     count = lookup.validation_counts(session, [job]).get(job.id)
-    tiles = _metric_tiles(job, _earlier_values(session, job), accuracy_intervals(job.metrics, count, job.test_scores))
+    intervals = accuracy_intervals(shown.metrics, count, job.test_scores)
+    tiles = _metric_tiles(job, shown, _earlier_values(session, job, shown), intervals)
     return Tiles(tiles, _resource_tiles(job, trained_s), trained_s)
 
 
-def _earlier_values(session: Session, job: Job) -> dict[str, tuple[float, int]]:
-    """Of each metric that the last epoch does not have, the last finite value and its epoch."""
-    names = [name for name in METRICS if name in job.extremes and name not in job.metrics]
-    values = {name: lookup.last_value(session, job.id, name) for name in names}
+def _earlier_values(session: Session, job: Job, shown: Epoch) -> dict[str, tuple[float, int]]:
+    """Of each metric that the epoch does not have, the last finite value before it and its epoch."""
+    names = [name for name in METRICS if name in job.extremes and name not in shown.metrics]
+    values = {name: lookup.last_value(session, job.id, name, until=shown.epoch) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _metric_tiles(
-    job: Job, earlier: Mapping[str, tuple[float, int]], intervals: Mapping[str, AccuracyInterval]
+    job: Job, shown: Epoch, earlier: Mapping[str, tuple[float, int]], intervals: Mapping[str, AccuracyInterval]
 ) -> list[Tile]:
-    last = {name: (value, job.epoch) for name, value in finite(job.metrics).items()} | dict(earlier)
+    values = {name: (value, shown.epoch) for name, value in finite(shown.metrics).items()} | dict(earlier)
     tiles = []
-    for name in [name for name in METRICS if name in last]:
-        (value, epoch), best = last[name], extremes.best(job, name)
-        note, is_best = _note(name, epoch, best, is_earlier=epoch != job.epoch), best is not None and best[1] == epoch
+    for name in [name for name in METRICS if name in values]:
+        (value, epoch), best = values[name], extremes.best(job, name)
+        note, is_best = _note(name, epoch, best, is_earlier=epoch != shown.epoch), best is not None and best[1] == epoch
         tiles.append(_tile(job, name, value, note, is_best=is_best))
     scores = finite(job.test_scores or {})
-    note = f"epoch {scores.get('test_epoch')}, scored once"
-    tiles = [_tile(job, name, scores[name], note) for name in TESTS if name in scores] + tiles
+    if scores.get("test_epoch") == shown.epoch:  # otherwise, another model was scored
+        note = f"epoch {shown.epoch}, scored once"
+        tiles = [_tile(job, name, scores[name], note) for name in TESTS if name in scores] + tiles
     return [replace(tile, interval=intervals[tile.name].text) if tile.name in intervals else tile for tile in tiles]
 
 
 def _note(name: str, epoch: int, best: tuple[float, int] | None, *, is_earlier: bool) -> str | None:
-    """``best 64 in epoch 1``, and for a value of an earlier epoch than the job's last one, also its epoch."""
+    """``best 64 in epoch 1``, and for a value of an earlier epoch than the one that is shown, also its epoch."""
     if best is None:
         return f"epoch {epoch}" if is_earlier else None
     value, best_epoch = best

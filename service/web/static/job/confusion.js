@@ -2,6 +2,7 @@
 import { $, announce, h, percent } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { requestSequence } from "../common/latest.js";
+import { shownCheckpoint } from "./model.js";
 import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
@@ -14,7 +15,7 @@ export function wireConfusion(job) {
     const title = button.getAttribute("aria-label");
     const isNewest = nextRequest();
     try {
-      const cell = await call(`${job.urls.self}/confusion/${actual}/${predicted}?checkpoint=latest&limit=60`);
+      const cell = await call(`${job.urls.self}/confusion/${actual}/${predicted}?checkpoint=${shownCheckpoint()}&limit=60`);
       if (!isNewest()) return; // another cell has been clicked since
       const images = {
         count: () => cell.images.length,

@@ -1,23 +1,21 @@
-// Calibration and column importance of the best checkpoint.
+// Calibration and column importance of the shown model.
 import { $, h, percent } from "../common/dom.js";
-import { call } from "../common/api.js";
 import { lazy } from "../common/lazy.js";
+import { evaluate } from "./model.js";
 
-const INTERVAL_MS = 20_000;
 const SIZE = 220;
 
 export function wireEvaluation(job) {
-  const parts = [wire($("#calibration"), `${job.urls.self}/calibration`, showCalibration), wire($("#importance"), `${job.urls.self}/importance`, showImportance)];
-  return { invalidate: () => parts.forEach((part) => part.invalidate()) };
+  return [wire($("#calibration"), `${job.urls.self}/calibration`, showCalibration), wire($("#importance"), `${job.urls.self}/importance`, showImportance)].flat();
 }
 
 function wire(root, address, show) {
-  if (!root) return { invalidate: () => {} };
+  if (!root) return [];
   const state = $("[data-state]", root);
-  return lazy(root, INTERVAL_MS, {
-    request: () => call(`${address}?checkpoint=best`),
+  return lazy(root, {
+    request: () => evaluate(address),
     show: (response) => {
-      $("[data-of]", root).textContent = `best checkpoint, epoch ${response.checkpoint}`;
+      $("[data-of]", root).textContent = response.label;
       state.textContent = show(root, response);
     },
     fail: (error) => (state.textContent = error.message),

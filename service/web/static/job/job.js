@@ -11,10 +11,11 @@ import { copy } from "../common/dialogs.js";
 import { wireBisection } from "./bisect.js";
 import { wireConfusion } from "./confusion.js";
 import { wireEvaluation } from "./evaluation.js";
+import { isStored, shownModel, wireModel } from "./model.js";
 import { refresh } from "../common/live.js";
 
 const job = JSON.parse($("#job").textContent);
-const refreshPage = throttle(1200, () => job.isGone || refresh().catch(() => {})); // the service may be down; the stream then reconnects by itself
+const refreshPage = throttle(1200, () => job.isGone || update(stream === null).catch(() => {})); // the service may be down; the stream then reconnects by itself
 
 const curves = new Curves($("#curves"), job.urls.metrics);
 curves.resumed = job.resumed;
@@ -51,8 +52,18 @@ $("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
   else split.close();
 });
 
-const mistakes = wireMistakes(job);
-const evaluation = wireEvaluation(job);
+const evaluations = [...wireMistakes(job), ...wireEvaluation(job)];
+let evaluated = shownModel();
+
+// Refreshes the page, and the evaluations if it shows another model: now, or at a limited rate.
+async function update(isNow = true) {
+  await refresh();
+  if (isStored() && evaluated !== shownModel()) {
+    evaluated = shownModel();
+    for (const evaluation of evaluations) evaluation.invalidate();
+  }
+  if (isNow) for (const evaluation of evaluations) evaluation.loadIfNeeded();
+}
 
 let stream = null;
 let progressed = false;
@@ -82,10 +93,7 @@ function listenToJob() {
     checkpoint: (event) => {
       change(event);
       $("#play-link").hidden = false;
-      if (!event.best) return;
-      mistakes.invalidate();
-      evaluation.invalidate();
-      curves.best(event.epoch);
+      if (event.best) curves.best(event.epoch);
     },
     status: (event) => {
       if (event.status !== "running") $("#eta").textContent = ""; // the last estimate is obsolete
@@ -120,6 +128,7 @@ wireActions(job, refreshPage, () => {
   refreshPage();
 });
 wireConfusion(job);
+wireModel(update);
 document.addEventListener("click", ({ target }) => {
   // Event delegation, because the section is replaced whenever the job changes.
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));

@@ -1,22 +1,21 @@
-// The most confident mistakes of the best checkpoint on the validation data.
+// The most confident mistakes of the shown model on the validation data.
 import { $, h, percent } from "../common/dom.js";
-import { call } from "../common/api.js";
 import { lazy } from "../common/lazy.js";
+import { evaluate } from "./model.js";
 import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
 const INITIAL_COUNT = 24;
 const MAX_COUNT = 192;
-const INTERVAL_MS = 10_000;
 
 export function wireMistakes(job) {
   const root = $("#mistakes");
-  if (!root) return { invalidate: () => {} };
+  if (!root) return [];
   let limit = INITIAL_COUNT;
   let result = null;
 
-  const mistakes = lazy(root, INTERVAL_MS, {
-    request: () => call(`${job.urls.self}/mistakes?checkpoint=best&limit=${limit}`),
+  const mistakes = lazy(root, {
+    request: () => evaluate(`${job.urls.self}/mistakes`, { limit }),
     show: (response) => {
       result = response;
       show();
@@ -28,8 +27,8 @@ export function wireMistakes(job) {
   });
 
   function show() {
-    const { data, count, checkpoint, validation_count: all } = result;
-    $("#mistakes-of").textContent = `best checkpoint, epoch ${checkpoint}`;
+    const { data, count, label, validation_count: all } = result;
+    $("[data-of]", root).textContent = label;
     $("#mistakes-state").hidden = false;
     $("#mistakes-state").textContent = count
       ? `${count} of ${all} validation ${job.is_table ? "rows" : "images"} are classified wrongly (${percent(count / all)}). ${data.length < count ? `The ${data.length} most confident mistakes:` : ""}`
@@ -76,5 +75,5 @@ export function wireMistakes(job) {
     limit = Math.min(4 * limit, MAX_COUNT);
     mistakes.load();
   });
-  return mistakes;
+  return [mistakes];
 }

@@ -19,10 +19,45 @@ TILE = re.compile(
 )
 
 
-def tiles(client: FlaskClient, job_id: str) -> dict[str, tuple[str, str | None, bool]]:
+def tiles(client: FlaskClient, job_id: str, query: str = "") -> dict[str, tuple[str, str | None, bool]]:
     """For each metric: its value, its note, and whether it is marked as the best."""
-    text = client.get(f"/ui/jobs/{job_id}").text
+    text = client.get(f"/ui/jobs/{job_id}{query}").text
     return {tile["name"]: (tile["value"], tile["note"], tile["now"] is not None) for tile in TILE.finditer(text)}
+
+
+def test_tiles_have_the_values_of_the_chosen_model(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    job_id = submit(client)
+    worker.claim()
+    worker.commit_epoch(1, metrics={"val_accuracy": 0.9, "val_loss": 0.5, "val_roc_auc": 0.75})
+    worker.commit_epoch(2, metrics={"val_accuracy": 0.8, "val_loss": 0.25}, best=False)
+    best = {
+        "val_accuracy": ("90.00%", "best 90.00% in epoch 1", True),
+        "val_loss": ("0.5", "best 0.25 in epoch 2", False),
+        "val_roc_auc": ("75.00%", "best 75.00% in epoch 1", True),
+    }
+    assert tiles(client, job_id) == tiles(client, job_id, "?checkpoint=best") == best
+    assert tiles(client, job_id, "?checkpoint=latest") == {
+        "val_accuracy": ("80.00%", "best 90.00% in epoch 1", False),
+        "val_loss": ("0.25", "best 0.25 in epoch 2", True),
+        "val_roc_auc": ("75.00%", "epoch 1, the best", True),
+    }
+    assert client.get(f"/ui/jobs/{job_id}?checkpoint=3").status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["gan", "classifier"])
+def test_a_job_without_a_best_model_shows_the_latest_and_offers_no_choice(
+    client: FlaskClient, worker: Any, submit: Submit, kind: str
+) -> None:
+    job_id = submit(client, kind=kind)
+    worker.claim()
+    is_gan = kind == "gan"  # the best epoch of a GAN has the lowest Fréchet distance, which is not measured in each
+    worker.commit_epoch(1, metrics={"val_loss": 0.5, "g_loss": 0.5}, best=is_gan)
+    worker.commit_epoch(2, metrics={"val_loss": 0.25, "g_loss": 0.25}, best=False)
+    for query in ("", "?checkpoint=best", "?checkpoint=latest"):
+        assert tiles(client, job_id, query)["g_loss"][0] == tiles(client, job_id, query)["val_loss"][0] == "0.25"
+        page = client.get(f"/ui/jobs/{job_id}{query}").text
+        assert "latest: epoch 2" in page
+        assert "data-model=" not in page
 
 
 def test_a_score_that_the_last_epoch_lacks_is_shown_with_its_epoch(
