@@ -190,7 +190,6 @@ def _facts(overview: JobOverview, detail: JobDetail) -> dict[str, Any]:
         "samples": [sample.epoch for sample in overview.samples],
         "resumed": overview.resumed,
         "has_reference_classifier": _has_reference_classifier(job),
-        "checkpoints": len(overview.checkpoints),
         "is_table": is_table(job, info),
         "has_photos": info is not None and info.has_photos,
     }

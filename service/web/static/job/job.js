@@ -92,7 +92,6 @@ function listenToJob() {
     },
     checkpoint: (event) => {
       change(event);
-      $("#play-link").hidden = false;
       if (event.best) curves.best(event.epoch);
     },
     status: (event) => {
