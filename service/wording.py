@@ -1,9 +1,11 @@
-"""Numbers, counts and lists as text."""
+"""Numbers, counts, lists and settings as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 GROUPED_FROM: Final = 1e4
 SCIENTIFIC_FROM: Final = 1e7
@@ -28,3 +30,37 @@ def rounded(value: float) -> str:
     """
     short = f"{value:.4g}"
     return f"{value:,.0f}" if GROUPED_FROM <= abs(float(short)) < SCIENTIFIC_FROM else short
+
+
+def value_text(value: Any) -> str:
+    """The value of a setting as text: layers as ``dense 128 relu, dropout 0.2, dense 10``."""
+    match value:
+        case None:
+            return "-"
+        case str():
+            return value
+        case list() if all(isinstance(item, dict) for item in value) and value:
+            return _joined(_layer_text(item) for item in value)
+        case list() if value:
+            return _joined(value_text(item) for item in value)
+        case dict() if "type" in value:
+            return _layer_text(value)
+        case dict():
+            inner = {name: item for name, item in value.items() if item is not None and name != "name"}
+            fields = ", ".join(f"{name} {value_text(item)}" for name, item in inner.items())
+            return f"{value['name']} ({fields})" if "name" in value and fields else str(value.get("name", fields))
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """A list in which a run of equal items is one: ``13 x number``."""
+    runs = [(text, len(list(run))) for text, run in itertools.groupby(texts)]
+    return ", ".join(text if count == 1 else f"{count} x {text}" for text, count in runs)
+
+
+def _layer_text(layer: Mapping[str, Any]) -> str:
+    kind = layer.get("type", "dense")
+    size = layer.get("units", layer.get("filters", layer.get("rate", layer.get("size"))))
+    activation = layer.get("activation")
+    return " ".join(str(item) for item in (kind, size, activation) if item not in (None, "linear"))

@@ -17,7 +17,7 @@ from service.client import ApiError, Client
 from service.client.lookup import age_s, age_text
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
-from service.wording import counted
+from service.wording import counted, value_text
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
@@ -210,23 +210,3 @@ def _preset_for(client: Client, spec: Mapping[str, Any]) -> dict[str, Any] | Non
             item["spec"] for item in client.presets() if (item["kind"], item["name"]) == (spec["kind"], spec["preset"])
         ]
         return dict(specs[0]) if specs else None
-
-
-def value_text(value: Any) -> str:
-    """The value of a setting as text; layers are abbreviated."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return " - ".join(_layer_text(item) for item in value)
-    if isinstance(value, dict):
-        inner = {name: item for name, item in value.items() if item is not None and name != "name"}
-        fields = ", ".join(f"{name} {value_text(item)}" for name, item in inner.items())
-        return f"{value['name']} ({fields})" if "name" in value and fields else str(value.get("name", fields))
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _layer_text(layer: Mapping[str, Any]) -> str:
-    kind = layer.get("type", "dense")
-    size = layer.get("units", layer.get("filters", layer.get("rate", layer.get("size"))))
-    activation = layer.get("activation")
-    return " ".join(str(item) for item in (kind, size, activation) if item not in (None, "linear"))

@@ -63,6 +63,8 @@ class Comparison:
     test: Test | None
     why_no_interval: str | None
     notes: Sequence[str] = field(default=())
+    no_verdict: str | None = None
+    """The sentence if there is no verdict, because the data differ or the jobs are the same."""
 
     @property
     def is_paired(self) -> bool:
@@ -82,7 +84,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
-        return _sentence(self)
+        return self.no_verdict or _sentence(self)
 
 
 def value_of(job: Job, metric: str, which: Which = "last") -> float | None:

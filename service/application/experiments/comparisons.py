@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.application.experiments.objectives import OBJECTIVES
 from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
+from service.spec import splits
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import METRICS
 from service.spec.schema import Kind
@@ -53,7 +55,15 @@ def compare(
     if groups[0].label == groups[1].label:
         groups = [comparison.group(name, sides[name], metric, which) for name in sides]
     notes += _note_unequal_epochs({side.label: sides[name] for name, side in zip(sides, groups, strict=True)})
-    return comparison.compare(metric, *groups, which=which, notes=notes)
+    result = comparison.compare(metric, *groups, which=which, notes=notes)
+    match _why_not(*sides.values()):
+        case None:
+            return result
+        case splits.SAME_JOBS:
+            return replace(result, no_verdict=splits.SAME_JOBS, notes=())
+        case why:
+            nothing: dict[str, Any] = {"seeds": (), "difference": None, "test": None, "notes": ()}
+            return replace(result, no_verdict=why, why_no_interval=why, **nothing)
 
 
 def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence[Job]:
@@ -79,6 +89,18 @@ def _label(session: Session, side: str, names: Sequence[str], jobs: Sequence[Job
     if sweep_id is None or trial is None or others:
         return titles.pop() if len(titles) == 1 else side
     return queries.trial_title(queries.get(session, sweep_id), trial)
+
+
+def _why_not(a: Sequence[Job], b: Sequence[Job]) -> str | None:
+    """Why the sides get no verdict. Pairs of jobs with the same seed need the same data only within each pair."""
+    facts = {job.id: {name: getattr(job, name) for name in splits.COMPARED_FACTS} for job in (*a, *b)}
+    by_seed = [{job.resolved["seed"]: facts[job.id] for job in side} for side in (a, b)]
+    common_seeds = by_seed[0].keys() & by_seed[1].keys()
+    pairs = [[side[seed] for side in by_seed] for seed in common_seeds]
+    if len(pairs) == max(map(len, by_seed)) and all(splits.are_same(*pair) for pair in pairs):
+        return splits.SAME_JOBS
+    compared = pairs if len(pairs) > 1 else [list(facts.values())]
+    return next((why for jobs in compared if (why := splits.differing_data(jobs))), None)
 
 
 def _note_unequal_settings(name: str, jobs: Sequence[Job]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Investigation
 from service.jobs.submissions import IdempotencyKey
-from service.spec import validation
+from service.spec import splits, validation
 from service.spec.metric_info import METRICS, describe
 from service.spec.validation import NOT_HASHED
 from service.states import TERMINAL, Status
@@ -65,11 +65,19 @@ class Differences:
     epoch: EpochDifference | None
     checkpoint: CheckpointDifference | None
     compared_epochs: int
+    is_same: bool = False
+    data: str | None = None
+    """How the data differ on which the scores were measured."""
 
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
+        if self.is_same:
+            return splits.SAME_JOBS
         causes = listed([self._settings, "the data" if self.dataset else "", *_origins(self.provenance)])
+        if self.data:
+            others = [pair for pair in self.spec if not pair.name.startswith("/dataset/")]
+            return f"{self.data} The jobs also differ in {counted(len(others), 'setting')}." if others else self.data
         epoch, checkpoint = self.epoch, self.checkpoint
         if checkpoint is not None and (epoch is None or checkpoint.epoch < epoch.epoch):
             statement = f"The weights after epoch {checkpoint.epoch} differ, first in {checkpoint.difference.tensor}"
@@ -165,6 +173,7 @@ def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner:
     names = sorted({*provenance_a, *provenance_b} - {"dataset"}) if provenance_a and provenance_b else []
     epoch = results.first_difference(first, second, epochs_a, epochs_b)
     data = Pair("dataset", first.dataset_sha256, second.dataset_sha256)
+    facts = [{name: getattr(job, name) for name in splits.COMPARED_FACTS} for job in (first, second)]
     return Differences(
         a=first,
         b=second,
@@ -178,6 +187,8 @@ def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner:
         epoch=epoch,
         checkpoint=_compare_checkpoints(artifacts, *checkpoints),
         compared_epochs=len({row.epoch for row in epochs_a} & {row.epoch for row in epochs_b}),
+        is_same=epoch is None and splits.are_same(*facts),
+        data=splits.differing_data(facts),
     )
 
 
@@ -196,7 +207,7 @@ def _hashed(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(a: Any, b: Any, pointer: str = "") -> Iterator[Pair]:
-    if isinstance(a, dict) and isinstance(b, dict):
+    if isinstance(a, dict) and isinstance(b, dict) and a.get("type") == b.get("type"):  # not layers of two types
         for name in dict.fromkeys([*a, *b]):
             yield from _pairs(a.get(name), b.get(name), f"{pointer}/{name}")
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):

@@ -22,13 +22,13 @@ from service.cli.text import (
     short_ids,
     state,
     to_json,
-    value_text,
     visible,
 )
 from service.client import Client, Job
+from service.spec import splits
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import describe, number
-from service.wording import counted
+from service.wording import counted, value_text
 
 _METADATA_FIELDS: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
@@ -113,7 +113,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         if len(jobs) < len(job_texts):  # a trial, which has several jobs
             _compare_groups(target, client, job_texts, metric, best=best)
             return
-    settings = _settings(jobs)
+    settings, why_not = _settings(jobs), splits.why_not_compared(jobs)
     metric_names = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
     available = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
     metric_names += [name for name in available if name not in metric_names]
@@ -121,6 +121,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         document = {
             "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
             "settings": {path: list(values) for path, values in settings.items()},
+            "why_not_compared": why_not,
         }
         click.echo(to_json(document))
         return
@@ -134,15 +135,15 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         (
             describe(name).label,
             [number(name, job.metrics[name]) if name in job.metrics else "-" for job in jobs],
-            _best(name, [job.metrics.get(name) for job in jobs]),
+            None if why_not else _best(name, [job.metrics.get(name) for job in jobs]),
         )
         for name in metric_names
     ]
     shared = {path: values for path, values in settings.items() if sum(_has_setting(job, path) for job in jobs) > 1}
     rows += [(path, [value_text(value) for value in values], None) for path, values in shared.items()]
     _print([visible(job.name or job.kind) for job in jobs], rows)
-    if not settings:
-        click.echo("all settings are identical", err=True)
+    if why_not or not settings:
+        click.echo(why_not or "all settings are identical", err=True)
 
 
 _checkpoint: Final = click.option(

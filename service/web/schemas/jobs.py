@@ -195,6 +195,9 @@ class JobSummary(Answer):
     starred: bool
     note: str | None = Field(description="Free text.")
     spec_hash: str
+    dataset_sha256: str | None = Field(
+        None, description="SHA-256 of the data that it trains on; null until it is known."
+    )
     progress: Progress
     metrics: Metrics = Field(description="Metrics of the last finished epoch.")
     best_epoch: int | None

@@ -100,7 +100,7 @@ def test_a_dry_run_reports_the_cost(run: Run) -> None:
         if "Settings" in line
     ]
     assert settings[0] == "Settings\tepochs: 2 (preset: 3)"
-    assert settings[1].startswith("Settings\tlayers: dense 10 softmax (preset: dense 392 relu - ")
+    assert settings[1].startswith("Settings\tlayers: dense 10 softmax (preset: dense 392 relu, ")
 
 
 def test_each_spec_fault_is_printed_on_its_own_line(run: Run) -> None:

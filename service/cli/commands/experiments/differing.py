@@ -11,7 +11,7 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.target import Target, complete_jobs, job_argument, service_options
-from service.cli.text import print_rows, to_json, value_text, visible
+from service.cli.text import print_rows, to_json, visible
 from service.client import Client, Job
 from service.spec.metric_info import describe, number
 
@@ -44,7 +44,7 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
             if isinstance(side, str) and not target.as_json:
                 click.echo(f"{visible(text)}: the job {visible(job.name or job.id)}", err=True)
         results_differ = differences["epoch"] is not None or differences["checkpoint"] is not None
-        is_explained = bool(differences["spec"] or differences["dataset"])
+        is_explained = bool(differences["spec"] or differences["data_differ"])
         investigation = None
         if results_differ and job_a.ended and job_b.ended and (replay if replay is not None else not is_explained):
             investigation = _replay(target, client, job_a, job_b)
@@ -52,10 +52,10 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
         click.echo(to_json(differences | {"replay": investigation}))
         return
     click.echo(visible(differences["sentence"]))
-    rows = [(f"spec {_name(item)}", _values(item)) for item in differences["spec"]]
-    rows += [(item["name"], _values(item)) for item in differences["provenance"]]
-    rows += [("data", _values(differences["dataset"]))] if differences["dataset"] else []
-    if differences["checkpoint"] is not None:
+    rows = [(f"spec {item['label']}", text) for item in differences["spec"] for text in _values(item)]
+    others = [*differences["provenance"], *([differences["dataset"]] if differences["dataset"] else [])]
+    rows += [(item["label"], text) for item in others for text in _values(item)]
+    if differences["checkpoint"] is not None and not differences["data_differ"]:
         checkpoint = differences["checkpoint"]
         rows.append((f"checkpoint of epoch {checkpoint['epoch']}", _element(checkpoint["first"])))
     print_rows([(title, Text(visible(text))) for title, text in _limited(rows)])
@@ -105,12 +105,10 @@ def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:
     return investigation
 
 
-def _name(item: Mapping[str, Any]) -> str:
-    return str(item["name"]).removeprefix("/").replace("/", ".")
-
-
-def _values(item: Mapping[str, Any]) -> str:
-    return f"{value_text(item['a'])} and {value_text(item['b'])}"
+def _values(item: Mapping[str, Any]) -> list[str]:
+    """Both values on one line; lists, such as layers, on a line each."""
+    texts = [item["text_a"], item["text_b"]]
+    return texts if any(", " in text for text in texts) else [" and ".join(texts)]
 
 
 def _element(item: Mapping[str, Any]) -> str:

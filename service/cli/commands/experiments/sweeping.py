@@ -15,12 +15,12 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.progress import print_outage, sparkline
 from service.cli.target import Target, check_whole, confirm_deletion, service_options, yes_option
-from service.cli.text import STYLES, print_rows, print_table, to_json, value_text, visible
+from service.cli.text import STYLES, print_rows, print_table, to_json, visible
 from service.client import Client
 from service.client.experiments import Sweep
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
-from service.wording import counted, listed
+from service.wording import counted, listed, value_text
 
 _MAX_SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")

@@ -25,7 +25,8 @@ def show(query: ComparisonQuery) -> ComparisonAnswer:
 
     Each group is one setting, trained with several seeds. Values with the same seed are paired; where fewer than two
     seeds are common, Welch's test is used. `interval` is the 95% confidence interval of the difference of the means.
-    With one seed there is none, and `why_no_interval` says so.
+    With one seed there is none, and `why_no_interval` says so. Jobs that were scored on different data (another
+    dataset, version or split) get no verdict, nor do those that are the same: `comparable` is false.
     """
     with services().database.read() as session:
         comparison = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())

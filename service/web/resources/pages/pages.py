@@ -10,6 +10,7 @@ from flask import Blueprint, Response
 from service.jobs import worker_registry
 from service.jobs.queries import lookup
 from service.jobs.queries.listing import GroupBy
+from service.spec import splits
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
@@ -120,22 +121,28 @@ def compare(query: CompareQuery) -> Response:
         return as_page(
             "compare/index.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
         )
-    facts = _job_facts(job_ids)
-    return as_page("compare/index.html", facts=facts, asked=job_ids, missing=len(job_ids) - len(facts))
+    facts, why_not = _job_facts(job_ids)
+    missing = len(job_ids) - len(facts)
+    same = why_not == splits.SAME_JOBS
+    return as_page("compare/index.html", facts=facts, why_not=why_not, same=same, asked=job_ids, missing=missing)
 
 
-def _job_facts(job_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The facts of each existing job, in the order of the ids."""
+def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None]:
+    """The facts of each existing job, in the order of the ids, and why none of them is the best."""
     with services().database.read() as session:
         rows = lookup.several(session, job_ids, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
         stopped = lookup.stopped_by_sweep(session, rows)
         counts = lookup.validation_counts(session, rows)
-    return [
+    rows = sorted(rows, key=lambda row: job_ids.index(row.id))
+    facts = [
         job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
         | {"samples": samples.get(row.id, []), "best_intervals": _best_intervals(row, counts.get(row.id))}
-        for row in sorted(rows, key=lambda row: job_ids.index(row.id))
+        for row in rows
     ]
+    return facts, splits.why_not_compared(
+        [{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows]
+    )
 
 
 def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:

@@ -73,6 +73,10 @@ class ComparisonAnswer(Answer):
     """The difference between two groups of jobs."""
 
     metric: str
+    comparable: bool = Field(
+        True,
+        description="False: the jobs are the same, or were scored on different data, and `difference` is null.",
+    )
     a: ComparedGroup
     b: ComparedGroup
     paired: bool = Field(description="Whether the values are paired by seed; otherwise Welch's test is used.")
@@ -100,6 +104,7 @@ class ComparisonAnswer(Answer):
         ]
         return cls(
             metric=comparison.metric,
+            comparable=comparison.no_verdict is None,
             a=ComparedGroup.of(comparison.a),
             b=ComparedGroup.of(comparison.b),
             paired=comparison.is_paired,

@@ -6,10 +6,12 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from service.application.experiments.differences import Differences
+from service.application.experiments.differences import Differences, Pair
 from service.jobs.differences.tensors import TensorDifference
+from service.spec.splits import VERSION_DIGITS
 from service.web.schemas.base import Answer
 from service.web.schemas.queries import JobId, Query
+from service.wording import value_text
 
 
 class DifferenceQuery(Query):
@@ -23,8 +25,23 @@ class DifferingValue(Answer):
     """Something in which the jobs differ."""
 
     name: str = Field(description="A JSON pointer into the spec, or a name in `provenance`.")
+    label: str = Field(description="The name for people, such as `optimizer.learning_rate`.")
     a: Any
     b: Any
+    text_a: str = Field(description="`a` for people: layers as `dense 128 relu, dropout 0.2, dense 10`.")
+    text_b: str
+
+    @classmethod
+    def of(cls, pair: Pair) -> Self:
+        """The response for a pair of values."""
+        label = pair.name.removeprefix("/").replace("/", ".")
+        return cls.represent(pair, label=label, text_a=value_text(pair.a), text_b=value_text(pair.b))
+
+    @classmethod
+    def of_data(cls, pair: Pair) -> Self:
+        """The response for two versions of data, of whose SHA-256 people see as much as in the name of a version."""
+        a, b = (str(digest).removeprefix("sha256:")[:VERSION_DIGITS] for digest in (pair.a, pair.b))
+        return cls.represent(pair, label="data", text_a=a, text_b=b)
 
 
 class DifferingElement(Answer):
@@ -73,6 +90,8 @@ class DifferencesAnswer(Answer):
     epoch: DifferingEpoch | None
     checkpoint: DifferingCheckpoint | None
     compared_epochs: int = Field(description="Epochs that both jobs have.")
+    same: bool = Field(description="Whether both have the same spec, data, environment and result.")
+    data_differ: bool = Field(description="Whether they were scored on different data: their scores are not compared.")
     sentence: str = Field(description="The result in words.")
 
     @classmethod
@@ -82,9 +101,9 @@ class DifferencesAnswer(Answer):
         return cls(
             a=differences.a.id,
             b=differences.b.id,
-            spec=[DifferingValue.represent(pair) for pair in differences.spec],
-            provenance=[DifferingValue.represent(pair) for pair in differences.provenance],
-            dataset=DifferingValue.represent(differences.dataset) if differences.dataset is not None else None,
+            spec=[DifferingValue.of(pair) for pair in differences.spec],
+            provenance=[DifferingValue.of(pair) for pair in differences.provenance],
+            dataset=DifferingValue.of_data(differences.dataset) if differences.dataset is not None else None,
             epoch=DifferingEpoch(epoch=epoch.epoch, differs=epoch.differs) if epoch is not None else None,
             checkpoint=DifferingCheckpoint(
                 epoch=checkpoint.epoch,
@@ -94,5 +113,7 @@ class DifferencesAnswer(Answer):
             if checkpoint is not None
             else None,
             compared_epochs=differences.compared_epochs,
+            same=differences.is_same,
+            data_differ=differences.data is not None,
             sentence=differences.sentence,
         )

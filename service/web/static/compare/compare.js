@@ -22,6 +22,7 @@ const many = jobs.length > MAX_COLOURED_JOBS;
 const settings = new Settings(jobs);
 const charts = new Map();
 const query = new URLSearchParams(location.search);
+const whyNot = $("#why-not")?.textContent; // why no job is the best
 let chartSettings;
 let scatter;
 
@@ -58,7 +59,7 @@ function bests() {
     const values = new Map(jobs.map((job) => [job.id, valueOf(job, metric, "best")]).filter(([, value]) => value !== undefined));
     if (!values.size) return [];
     const sign = describe(metric).goal === "maximize" ? -1 : 1;
-    const order = [...values].sort((a, b) => sign * (a[1] - b[1])).map(([id]) => id);
+    const order = whyNot ? [] : [...values].sort((a, b) => sign * (a[1] - b[1])).map(([id]) => id);
     return [{ name: metric, values, order, top: order[0] }];
   });
 }
@@ -101,14 +102,14 @@ const drawVerdicts = latest(async () => {
   const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // some have the same seed
   const count = jobs.length < 2 ? 2 : sides.length;
   if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two settings are left.`);
-  if (count < 2) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
+  if (count < 2 && !whyNot) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
   const results = [];
   const notes = new Set();
   for (const name of OBJECTIVES.filter((metric) => jobs.some((job) => job.metrics.definedValues(metric).length))) {
     const comparison = await call(`/comparisons?a=${a}&b=${b}&metric=${name}&of=${$("#scatter-of").value}`).catch(() => null);
-    if (comparison) results.push([comparison.sentence, ...comparison.notes.filter((note) => !notes.has(note))]);
+    if (comparison?.comparable) results.push([comparison.sentence, ...comparison.notes.filter((note) => !notes.has(note))]);
     for (const note of comparison?.notes ?? []) notes.add(note); // each note once: most apply to every metric
   }
   $("#sentences").hidden = !results.length;

@@ -7,16 +7,14 @@ import { isOver } from "../common/job-facts.js";
 const MAX_ROWS = 12;
 const REPLAY = "A worker trains both again, side by side, until their weights differ.";
 
-const show = (value) => (value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
-const line = (name, a, b) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, show(a)), h("td", {}, show(b)));
+const line = (name, a, b) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, a), h("td", {}, b));
 
 function lines(differences) {
-  const rows = differences.spec.map((item) => line(item.name.slice(1).replaceAll("/", "."), item.a, item.b));
-  rows.push(...differences.provenance.map((item) => line(item.name, item.a, item.b)));
-  if (differences.dataset) rows.push(line("data", differences.dataset.a, differences.dataset.b));
-  if (differences.checkpoint) {
-    const { epoch, first } = differences.checkpoint;
-    rows.push(line(`${first.tensor}${first.element.length ? `[${first.element.join(", ")}]` : ""} after epoch ${epoch}`, first.a, first.b));
+  const { spec, provenance, dataset, checkpoint } = differences;
+  const rows = [...spec, ...provenance, dataset].filter(Boolean).map((item) => line(item.label, item.text_a, item.text_b));
+  if (checkpoint && !differences.data_differ) {
+    const { epoch, first } = checkpoint;
+    rows.push(line(`${first.tensor}${first.element.length ? `[${first.element.join(", ")}]` : ""} after epoch ${epoch}`, String(first.a ?? "–"), String(first.b ?? "–")));
   }
   const hiddenCount = rows.length - MAX_ROWS;
   return hiddenCount > 0 ? [...rows.slice(0, MAX_ROWS), h("tr", {}, h("td", { colspan: 3, class: "muted" }, `and ${hiddenCount} more`))] : rows;
@@ -26,15 +24,15 @@ export async function explain(jobs) {
   if (!$("#why")) return;
   const [a, b] = jobs.map((job) => job.id);
   const differences = await call(`/differences?a=${a}&b=${b}`).catch(() => null);
-  if (!differences) return;
+  if (!differences || differences.same) return;
   $("#why").hidden = false;
-  $("#why-sentence").textContent = differences.sentence;
+  $("#why-sentence").textContent = differences.sentence.replace($("#why-not")?.textContent ?? "", "").trim(); // said above
   const rows = lines(differences);
   $("#why-table thead tr").replaceChildren(h("th"), ...jobs.map((job) => h("th", {}, job.label)));
   $("#why-table tbody").replaceChildren(...rows);
   $("#why-table").hidden = !rows.length;
   const button = $("#replay");
-  button.hidden = !(differences.epoch || differences.checkpoint) || !jobs.every(isOver);
+  button.hidden = !(differences.epoch || differences.checkpoint) || differences.data_differ || !jobs.every(isOver);
   if (button.hidden) return;
   $("#replay-note").textContent = REPLAY;
   button.addEventListener("click", async () => {

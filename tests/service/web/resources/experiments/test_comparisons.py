@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+from tests.service.web.resources.service.test_dataset_versions import SMALL, archive, send
+
 Train = Callable[..., list[str]]
 
 
@@ -59,11 +61,59 @@ def test_pairs_by_seed_have_an_interval_and_a_sentence(client: FlaskClient, trai
 
 
 def test_equal_losses_are_reported_as_equal(client: FlaskClient, train: Train) -> None:
-    a, b = train([0.9, 0.9]), train([0.9, 0.9])
+    a, b = train([0.9, 0.9]), train([0.9, 0.9], batch_size=20)
     comparison = compare(client, a, b, metric="train_loss").json
     assert comparison["difference"] == 0
     assert comparison["sentence"] == "a and b were equal in train loss of the last epoch, in each of 2 pairs."
     assert comparison["notes"] == []
+
+
+def test_jobs_on_different_datasets_get_no_verdict(client: FlaskClient, train: Train) -> None:
+    digests = [send(client, archive(seed=0))["sha256"]]
+    old = train([0.5, 0.6], layers=SMALL["layers"], dataset="mine")
+    digests.append(send(client, archive(seed=1))["sha256"])
+    new = train([0.7, 0.9], layers=SMALL["layers"], dataset="mine")
+    digits = train([0.9, 0.95])
+    for a, b, names in (
+        (old, digits, "mine and mnist-10k"),
+        (old[:1], digits[1:], "mine and mnist-10k"),
+        (old, new, " and ".join(f"mine@{digest[7:15]}" for digest in digests)),
+    ):
+        comparison = compare(client, a, b).json
+        sentence = f"The data differ: {names}. Scores on different data are not comparable."
+        assert comparison["sentence"] == comparison["why_no_interval"] == sentence
+        numbers = ("difference", "interval", "p", "t", "degrees_of_freedom")
+        assert {comparison[name] for name in numbers} == {None}
+        assert (comparison["comparable"], comparison["pairs"], comparison["notes"]) == (False, [], [])
+    pinned = train([0.6, 0.7], layers=SMALL["layers"], dataset=f"mine@{digests[0][7:15]}")
+    assert compare(client, old, pinned).json["comparable"] is True, "the same data by another name"
+
+
+def test_jobs_on_different_splits_get_no_verdict_unless_they_are_paired(client: FlaskClient, train: Train) -> None:
+    data = {"name": "mnist-10k", "validation_fraction": 0.2}
+    a, b = train([0.5, 0.6], dataset=data), train([0.7, 0.75], dataset=data, batch_size=20)
+    assert compare(client, a, b).json["sentence"].endswith("2 pairs.")
+    assert compare(client, a[:1], b[1:]).json["sentence"] == (
+        "The data differ: mnist-10k (20% for validation, split seed 0) and mnist-10k "
+        "(20% for validation, split seed 1)."
+        " Scores on different data are not comparable."
+        " Set dataset.split_seed to train jobs with different seeds on the same split."
+    )
+    folds = [train([0.8], dataset={"name": "mnist-10k", "folds": 5, "fold": fold}) for fold in (0, 4)]
+    sentence = compare(client, *folds).json["sentence"]
+    assert "mnist-10k (fold 0 of 5, split seed 0) and mnist-10k (fold 4 of 5, split seed 0)" in sentence
+    fixed = data | {"split_seed": 7}
+    c, d = train([0.5], dataset=fixed), train([0.6], dataset=fixed, seeds=[9])
+    assert "one seed each" in compare(client, c, d).json["sentence"]
+
+
+def test_the_same_jobs_get_no_verdict(client: FlaskClient, train: Train) -> None:
+    a, again, other = train([0.9, 0.8]), train([0.9, 0.8], name="again"), train([0.9, 0.7])
+    for b in (a, again):
+        comparison = compare(client, a, b).json
+        assert (comparison["sentence"], comparison["comparable"]) == ("These jobs are the same.", False)
+        assert (comparison["difference"], comparison["notes"]) == (0, [])
+    assert compare(client, a, other).json["comparable"] is True
 
 
 @pytest.mark.parametrize("seeds", [[0, 1], [7, 8]], ids=["paired", "unpaired"])

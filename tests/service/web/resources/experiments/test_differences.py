@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,8 @@ def test_differing_settings_and_the_first_differing_epoch_are_reported(client: F
     b = train(0.3, 0.25, 0.15, name="b", seed=2, tags=["x"])
     differences = get_differences(client, a, b).json
     assert (differences["a"], differences["b"], differences["compared_epochs"]) == (a, b, 3)
-    assert differences["spec"] == [{"name": "/seed", "a": 1, "b": 2}]
+    seeds = {"name": "/seed", "label": "seed", "a": 1, "b": 2, "text_a": "1", "text_b": "2"}
+    assert (differences["spec"], differences["same"], differences["data_differ"]) == ([seeds], False, False)
     assert (differences["provenance"], differences["dataset"], differences["checkpoint"]) == ([], None, None)
     assert differences["epoch"] == {"epoch": 2, "differs": ["train_loss"]}
     assert differences["sentence"] == "Epoch 2 is the first that differs, in train loss. The jobs differ in seed."
@@ -64,7 +66,8 @@ def test_a_difference_in_provenance_is_reported(client: FlaskClient, train: Trai
     with worker.database.write() as session:
         session.get_one(Job, b).provenance = {"numpy": "2.5", "threads": 1}
     differences = get_differences(client, a, b).json
-    assert differences["provenance"] == [{"name": "numpy", "a": "2.4", "b": "2.5"}]
+    [numpy] = differences["provenance"]
+    assert (numpy["name"], numpy["a"], numpy["b"]) == ("numpy", "2.4", "2.5")
     assert differences["sentence"].endswith("The jobs differ in numpy in the provenance.")
 
 
@@ -75,9 +78,26 @@ def test_a_difference_in_the_data_is_reported(client: FlaskClient, train: Train)
         jobs.append(train(0.3, loss, layers=SMALL["layers"], dataset="mine"))
     differences = get_differences(client, *jobs).json
     assert (differences["spec"], differences["provenance"]) == ([], [])
-    assert differences["dataset"] == {"name": "dataset", "a": digests[0], "b": digests[1]}
+    assert [differences["dataset"][name] for name in ("name", "a", "b")] == ["dataset", *digests]
     assert digests[0] != digests[1]
-    assert differences["sentence"] == "Epoch 2 is the first that differs, in train loss. The jobs differ in the data."
+    assert differences["data_differ"] is True
+    versions = " and ".join(f"mine@{digest[7:15]}" for digest in digests)
+    assert differences["sentence"] == f"The data differ: {versions}. Scores on different data are not comparable."
+    digits = train(0.3, 0.1, batch_size=20)
+    sentence = get_differences(client, jobs[0], digits).json["sentence"]
+    assert sentence.startswith("The data differ: mine and mnist-10k. Scores on different data are not comparable. ")
+    assert re.search(r"The jobs also differ in \d+ settings[.]$", sentence)
+
+
+def test_layers_are_described_in_words(client: FlaskClient, train: Train) -> None:
+    hidden, output = {"units": 128, "activation": "relu"}, {"units": 10, "activation": "softmax"}
+    dropout, norm = {"type": "dropout", "rate": 0.2}, {"type": "layer_norm"}
+    a, b, c = (train(0.3, layers=[hidden, *more, output]) for more in ((), (dropout,), (norm,)))
+    [layers] = get_differences(client, a, b).json["spec"]
+    assert (layers["label"], layers["text_a"]) == ("layers", "dense 128 relu, dense 10 softmax")
+    assert layers["text_b"] == "dense 128 relu, dropout 0.2, dense 10 softmax"
+    [layer] = get_differences(client, b, c).json["spec"]
+    assert (layer["label"], layer["text_a"], layer["text_b"]) == ("layers.1", "dropout 0.2", "layer_norm")
 
 
 def test_an_unknown_job_is_404(client: FlaskClient, train: Train) -> None:
@@ -105,7 +125,9 @@ def test_jobs_that_differ_can_be_investigated_by_a_new_job(client: FlaskClient, 
 
 def test_equal_jobs_cannot_be_investigated(client: FlaskClient, train: Train) -> None:
     a, b = train(0.3, 0.2), train(0.3, 0.2, name="again")
-    assert get_differences(client, a, b).json["sentence"] == "No difference in 2 epochs."
+    for same in (a, b):
+        differences = get_differences(client, a, same).json
+        assert (differences["sentence"], differences["same"]) == ("These jobs are the same.", True)
     response = client.post("/differences", json={"a": a, "b": b})
     assert (response.status_code, response.json["code"]) == (409, "not_comparable")
 
