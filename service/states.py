@@ -20,6 +20,18 @@ class Status(StrEnum):
 TERMINAL: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 
+class ListedStatus(StrEnum):
+    """The states by which jobs are listed and counted: a cancelled job that its sweep stopped is ``stopped``."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+
+
 class Action(StrEnum):
     """The actions of users on a job."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.columns import Column
 from service.jobs.queries.listing import Group, GroupBy, JobFilter
-from service.states import Status
+from service.states import ListedStatus
 from service.storage.tables import Job
 from service.sweeps import queries as sweeps
 from service.sweeps.queries import ListedSweep
@@ -24,10 +24,8 @@ class JobPage:
     next_cursor: str | None
     stopped: Collection[str]
     """The jobs that their sweeps stopped."""
-    counts: Mapping[Status, int] | None
+    counts: Mapping[ListedStatus, int] | None
     """Of all matching jobs, regardless of their state; ``None``: not asked for."""
-    stopped_by_sweep: int | None
-    """Number of matching jobs that their sweeps stopped; ``None``: not asked for."""
     validation_counts: Mapping[str, int]
     """The number of validation examples that a job was scored on, by id, as far as it is known."""
     parents: Mapping[str, str]
@@ -84,7 +82,6 @@ def job_page(
         next_cursor=page.next_cursor,
         stopped=lookup.stopped_by_sweep(session, page.jobs),
         counts=listing.counts(session, job_filter, owner=owner) if counts else None,
-        stopped_by_sweep=listing.count_stopped(session, job_filter, owner=owner) if counts else None,
         validation_counts=lookup.validation_counts(session, page.jobs),
         parents=listing.titles(session, page.jobs, owner=owner),
         sweeps=sweeps.listed(session, sweep_ids, owner=owner),

@@ -32,9 +32,9 @@ from service.cli.text import (
     visible,
 )
 from service.spec.metric_info import size
-from service.states import TERMINAL
+from service.states import TERMINAL, ListedStatus
 
-_STATUSES: Final = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+_STATUSES: Final = tuple(status.value for status in ListedStatus)
 _KINDS: Final = ("classifier", "gan")
 _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
@@ -49,7 +49,7 @@ _MIN_METRICS_WIDTH: Final = 22
 
 
 @click.command("jobs")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state; stopped: by their sweeps.")
 @click.option("--kind", type=click.Choice(_KINDS), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")

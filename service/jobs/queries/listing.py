@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from service.jobs.queries.columns import Column, occurring
 from service.jobs.queries.sorting import SortOrder
-from service.states import Status
+from service.states import ListedStatus, Status
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Job, JobTag
 
@@ -40,7 +40,7 @@ Lacking = Literal["tag", "name", "note", "parent", "sweep"]
 class JobFilter:
     """A filter for job lists; ``None`` means any."""
 
-    status: Sequence[Status] | None = None
+    status: Sequence[ListedStatus] | None = None
     kind: str | None = None
     tags: Collection[str] = ()
     """The job has all of these tags."""
@@ -138,18 +138,16 @@ def load(session: Session, job_ids: Sequence[str], *, specs: bool) -> list[Job]:
     return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
 
-def counts(session: Session, job_filter: JobFilter, *, owner: str | None = None) -> dict[Status, int]:
+def counts(session: Session, job_filter: JobFilter, *, owner: str | None = None) -> dict[ListedStatus, int]:
     """The number of jobs in each state; the filter's own ``status`` is ignored."""
-    query = (
-        select(Job.status, func.count()).where(*_conditions(job_filter, owner, by_status=False)).group_by(Job.status)
-    )
-    return {Status(status): count for status, count in session.execute(query)}
-
-
-def count_stopped(session: Session, job_filter: JobFilter, *, owner: str | None = None) -> int:
-    """The number of cancelled jobs that their sweeps stopped; the filter's own ``status`` is ignored."""
-    query = select(func.count()).select_from(Job).where(*_conditions(job_filter, owner, by_status=False))
-    return session.scalar(query.where(is_stopped_by_sweep())) or 0
+    conditions = list(_conditions(job_filter, owner, by_status=False))
+    query = select(Job.status, func.count()).where(*conditions).group_by(Job.status)
+    by_status = {ListedStatus(status): count for status, count in session.execute(query)}
+    if ListedStatus.CANCELLED in by_status:
+        stopped = select(func.count()).select_from(Job).where(*conditions, is_stopped_by_sweep())
+        by_status[ListedStatus.STOPPED] = session.scalar(stopped) or 0
+        by_status[ListedStatus.CANCELLED] -= by_status[ListedStatus.STOPPED]
+    return {status: count for status, count in by_status.items() if count}
 
 
 def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -> dict[str, str]:
@@ -237,9 +235,7 @@ def _owned(owner: str | None) -> Iterator[ColumnElement[bool]]:
 def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
     yield from _owned(owner)
     if by_status and job_filter.status is not None:
-        # For a single state, an index has the order; SQLite uses it only for an equality.
-        is_single = len(job_filter.status) == 1
-        yield Job.status == job_filter.status[0] if is_single else Job.status.in_(job_filter.status)
+        yield from _in_states(set(job_filter.status))
     if job_filter.kind is not None:
         yield Job.kind == job_filter.kind
     for tag in job_filter.tags:
@@ -268,6 +264,17 @@ def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = T
         yield or_(*matches)
     for field in job_filter.without:
         yield _LACKING[field]
+
+
+def _in_states(listed: Collection[ListedStatus]) -> Iterator[ColumnElement[bool]]:
+    stored = sorted({Status.CANCELLED if item is ListedStatus.STOPPED else Status(item) for item in listed})
+    # For a single state, an index has the order; SQLite uses it only for an equality.
+    yield Job.status == stored[0] if len(stored) == 1 else Job.status.in_(stored)
+    match ListedStatus.CANCELLED in listed, ListedStatus.STOPPED in listed:
+        case True, False:
+            yield ~is_stopped_by_sweep()
+        case False, True:
+            yield (Job.status != Status.CANCELLED) | is_stopped_by_sweep()
 
 
 def _trained_on(dataset: str) -> Iterator[ColumnElement[bool]]:

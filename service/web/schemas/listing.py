@@ -17,7 +17,7 @@ from service.jobs.queries.columns import Column, Type
 from service.jobs.queries.listing import Group, GroupBy
 from service.spec import metric_info
 from service.spec.metric_info import Goal
-from service.states import Status, SweepStatus
+from service.states import ListedStatus, SweepStatus
 from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries as sweeps
@@ -88,11 +88,15 @@ class JobList(Answer):
     data: list[ListedJob]
     has_more: bool
     next_cursor: str | None
-    counts: dict[Status, int] | None = Field(
-        None, description="Number of jobs in each state; null without `counts=true`."
+    counts: dict[ListedStatus, int] | None = Field(
+        None,
+        description="Number of jobs in each state; `stopped` are those that their sweeps stopped, `cancelled` the "
+        "others; null without `counts=true`.",
     )
     stopped_by_sweep: int | None = Field(
-        None, description="Number of cancelled jobs that their sweeps stopped; null without `counts=true`."
+        None,
+        deprecated=True,
+        description="The number of `stopped` jobs, also in `counts`; null without `counts=true`.",
     )
     columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
     parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
@@ -104,6 +108,7 @@ class JobList(Answer):
         return cls.represent(
             page,
             data=[listed_job(job, columns, page) for job in page.jobs],
+            stopped_by_sweep=None if page.counts is None else page.counts.get(ListedStatus.STOPPED, 0),
             has_more=page.next_cursor is not None,
             columns=[column_item(column) for column in columns],
             sweeps={row.sweep.id: listed_sweep(row) for row in page.sweeps},

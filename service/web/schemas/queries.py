@@ -14,7 +14,7 @@ from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
 from service.jobs.queries.listing import GroupBy, JobFilter, Lacking
 from service.spec.schema import MAX_EPOCHS, Kind
-from service.states import Status
+from service.states import ListedStatus
 
 MAX_COMPARED: Final = 200
 """Jobs on one page; their ids fit into a request line of 8 KiB."""
@@ -90,8 +90,10 @@ class SubmitQuery(Query):
 class FilterQuery(Query):
     """Which jobs to select."""
 
-    status: Annotated[list[Status], BeforeValidator(split)] = Field(
-        default=[], description="One or more, repeated or comma-separated."
+    status: Annotated[list[ListedStatus], BeforeValidator(split)] = Field(
+        default=[],
+        description="One or more, repeated or comma-separated. `stopped`: cancelled by their sweeps; `cancelled`: the "
+        "other cancelled jobs.",
     )
     kind: Kind | None = None
     tag: Annotated[list[Text], BeforeValidator(split)] = Field(

@@ -20,7 +20,7 @@ from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
-from service.states import TERMINAL, Status
+from service.states import TERMINAL, ListedStatus, Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
 from service.web.schemas.epochs import event_document
@@ -41,7 +41,7 @@ _LONG_LOOKBACK_EVERY: Final = 10
 _SEEN_TTL_MS: Final = 60_000
 _WAIT_S: Final = 1.0
 _SNAPSHOT_SIZE: Final = 500
-_UNFINISHED: Final = [status for status in Status if status not in TERMINAL]
+_UNFINISHED: Final = [ListedStatus(status) for status in Status if status not in TERMINAL]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import { MAX_COMPARED, SelectedJobs } from "./selection.js";
 import { JobTable } from "./table.js";
 import "./first-job.js";
 
-const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "cancelled"];
+const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "stopped", "cancelled"];
 const MAX_GROUPS = 500;
 const FIRST_ROWS = 30; // enough to fill a screen; the page itself contains the same number
 const MAX_SINGLE_RELOADS = 20; // maximum number of changed jobs beyond the first page that are reloaded one by one; more are reloaded page by page
@@ -30,7 +30,6 @@ const saving = new Map(); // id -> changes of a job that are shown already, whil
 let sections = []; // one, or one for each group: { key, group, by, open, ids, cursor, loading }
 let isNewest = () => true; // whether the page shows the result of the latest query
 let counts = {};
-let stoppedCount = 0; // number of the cancelled jobs that were stopped by their sweeps
 let columns = [];
 let parents = {};
 let sweeps = {}; // id -> sweep whose jobs are collapsed into one row
@@ -63,14 +62,12 @@ function collapsedSection(job) {
   return Object.assign(collapsedSections.get(sweep.id), { sweep });
 }
 
-const applyCounts = (page) => ({ counts, stopped_by_sweep: stoppedCount } = page);
-
 function storePage(page) {
   for (const job of page.data) jobs.set(job.id, { ...job, ...saving.get(job.id) });
   columns = page.columns;
   parents = { ...parents, ...page.parents };
   sweeps = { ...sweeps, ...page.sweeps };
-  if (page.counts) applyCounts(page);
+  if (page.counts) ({ counts } = page);
   return page.data.map((job) => job.id);
 }
 
@@ -150,7 +147,7 @@ const refreshRows = throttle(700, latest(async () => {
 async function loadGroups(isCurrent) {
   const [groups, page] = await Promise.all([call(urlState.groups(MAX_GROUPS)), call(urlState.list({ limit: 1, counts: true }))]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
   if (!page || !isCurrent()) return false;
-  applyCounts(page);
+  ({ counts } = page);
   applyGroups(groups);
   return true;
 }
@@ -219,7 +216,7 @@ function drawList() {
   for (const button of $$("#statuses button")) {
     const { status } = button.dataset;
     button.setAttribute("aria-pressed", status ? urlState.status.includes(status) : !urlState.status.length);
-    $(".count", button).textContent = `${status ? (counts[status] ?? 0) : total}${status === "cancelled" && stoppedCount ? `, ${stoppedCount} by ${stoppedCount === 1 ? "a sweep" : "sweeps"}` : ""}`;
+    $(".count", button).textContent = String(status ? (counts[status] ?? 0) : total);
     button.hidden = status !== "" && !counts[status] && !urlState.status.includes(status);
   }
   $("#csv").href = urlState.list({ format: "csv", columns: csvColumns(urlState.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });

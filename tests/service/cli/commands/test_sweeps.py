@@ -49,9 +49,10 @@ def test_a_watched_sweep_prints_one_line_per_result(watched: Result) -> None:
 
 
 def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) -> None:
-    _, *listed = run("jobs", "--status", "cancelled", "-q", "rates 0").stdout.splitlines()
+    _, *listed = run("jobs", "--status", "stopped", "-q", "rates 0").stdout.splitlines()
     lines = [line.split("\t") for line in listed]
     assert {line[2] for line in lines} == {"cancelled, stopped by sweep"}
+    assert run("jobs", "--status", "cancelled", "-q", "rates 0").stdout == ""
     output = run("show", lines[0][0]).stdout
     assert "Status\tstopped by sweep, epoch 1/2" in output
     assert run("watch", lines[0][0]).stdout.splitlines()[-1].endswith("stopped by sweep")
@@ -155,7 +156,8 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, server_url: str) -> N
         assert (comparison["n"], comparison["paired"]) == (2, True)
         assert client.compare("rates:0", sweep, metric="train_loss") == comparison
         assert client.compare(sweep, sweep)["difference"] == 0
-        assert client.why("rates:0", sweep)["spec"] == [{"name": "/optimizer/learning_rate", "a": 0.001, "b": 0.05}]
+        [rate] = client.why("rates:0", sweep)["spec"]
+        assert (rate["name"], rate["a"], rate["b"]) == ("/optimizer/learning_rate", 0.001, 0.05)
 
 
 def test_a_sweep_is_found_by_its_name_or_the_end_of_its_id(watched: Result, server_url: str) -> None:

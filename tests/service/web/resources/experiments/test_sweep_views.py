@@ -114,10 +114,16 @@ def test_a_job_stopped_by_its_sweep_is_distinguished_from_a_cancelled_job(client
     halving = {"min_epochs": 1, "factor": 2}
     sweep = start(client, space=space, search=None, halving=halving, seeds=[0], parallel=2)
     finish(client, worker, sweep["id"])
-    listing = client.get("/jobs?counts=true&status=cancelled").json
+    listing = client.get("/jobs?counts=true&status=cancelled,stopped").json
     statuses = {job["trial"]: (job["status"], job["stopped_by_sweep"]) for job in listing["data"]}
     assert statuses == {0: ("cancelled", True), None: ("cancelled", False)}
-    assert (listing["counts"]["cancelled"], listing["stopped_by_sweep"]) == (2, 1)
+    assert listing["counts"] == {"succeeded": 1, "stopped": 1, "cancelled": 1}
+    assert listing["stopped_by_sweep"] == 1
+    for states, trials in {"stopped": {0}, "cancelled": {None}, "stopped,succeeded": {0, 1}}.items():
+        for path, total in (("/jobs?", None), ("/jobs?format=csv&", str(len(trials)))):
+            response = client.get(f"{path}status={states}")
+            assert response.headers.get("X-Total-Count") == total
+        assert {job["trial"] for job in client.get(f"/jobs?status={states}").json["data"]} == trials
     [usage] = client.get("/usage").json["data"]
     assert (usage["jobs"]["cancelled"], usage["stopped_by_sweep"]) == (2, 1)
     assert "1 of them stopped by its sweep" in client.get("/ui/usage").text
@@ -139,7 +145,7 @@ def test_a_trials_job_that_a_user_cancelled_was_not_stopped_by_its_sweep(client:
     [first] = client.get("/jobs?sort=created_at&limit=1").json["data"]
     client.post(f"/jobs/{first['id']}/cancel")
     finish(client, worker, sweep["id"])
-    listing = client.get("/jobs?counts=true&status=cancelled").json
+    listing = client.get("/jobs?counts=true&status=cancelled,stopped").json
     assert [(job["id"], job["stopped_by_sweep"]) for job in listing["data"]] == [(first["id"], False)]
     assert listing["stopped_by_sweep"] == 0
 
@@ -160,12 +166,12 @@ def test_jobs_that_a_user_cancelled_are_distinguished_from_those_that_the_sweep_
     assert client.get(f"/jobs/{running.job_id}").json["error"] is None
     client.post(f"/sweeps/{sweep['id']}/cancel")
     leases.release_lease(worker.database, worker.current_claim, None)
-    listing = client.get("/jobs?counts=true&status=cancelled&columns=error&sort=error").json
+    listing = client.get("/jobs?counts=true&status=cancelled,stopped&columns=error&sort=error").json
     reasons = {job["id"]: (job["stopped_by_sweep"], job["error"], job["columns"]["error"]) for job in listing["data"]}
     by_user = (False, None, None)
     assert (reasons[held_ids[0]], reasons[running.job_id]) == (by_user, by_user)
     assert (reasons[held_ids[1]], reasons[last_id]) == ((True, None, None),) * 2
-    assert (listing["counts"]["cancelled"], listing["stopped_by_sweep"]) == (4, 2)
+    assert listing["counts"] == {"stopped": 2, "cancelled": 2}
     assert "<strong>Cancelled</strong>" not in client.get(f"/ui/jobs/{held_ids[0]}").text
 
 
@@ -176,7 +182,7 @@ def test_the_other_seeds_of_a_cancelled_job_are_stopped_by_the_sweep(client: Fla
     client.post(f"/jobs/{queued['id']}/cancel")
     ended = finish(client, worker, sweep["id"])
     assert ended["trials"]["failed"] == 1
-    cancelled = client.get("/jobs?status=cancelled&sort=created_at").json["data"]
+    cancelled = client.get("/jobs?status=cancelled,stopped&sort=created_at").json["data"]
     assert [job["stopped_by_sweep"] for job in cancelled if job["trial"] == 0] == [True, False]
     [failed] = [row for row in client.get(f"/sweeps/{sweep['id']}/trials").json["data"] if row["status"] == "failed"]
     assert failed["error"] == {"code": "cancelled", "message": "the job was cancelled"}
