@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -134,11 +134,18 @@ def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
     console.print(table)
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, best: int | None = None) -> None:
+def print_table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    best: int | None = None,
+    gaps: Collection[int] = (),
+) -> None:
     """Print rows below the headers of their columns: as a table in a terminal, tab-separated in a pipe.
 
     Args:
         best: index of the row to highlight in a terminal.
+        gaps: indices of rows above which a terminal has an empty line.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -147,6 +154,8 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]],
         return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for index, cells in enumerate(rows):
+        if index in gaps:
+            table.add_row()
         shown = (cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells)
         table.add_row(*shown, style="bold green" if index == best else None)
     console.print(table)

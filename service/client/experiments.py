@@ -59,13 +59,14 @@ class Sweep(Document):
     def trials(self, *, sort: str = "trial") -> list[dict[str, Any]]:
         """All trials as flat dictionaries, for example for a DataFrame.
 
-        Each has ``trial``, ``status``, ``epoch`` (of the value), ``last_epoch`` (that a job has completed), the
-        objective's metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON
-        pointer), the metric and the job of each seed, and ``error``: why the trial failed.
+        Each has ``trial``, ``status``, ``epoch`` (of the value), ``last_epoch`` (that a job has completed),
+        ``rung_epoch`` (with halving, of the rung of the value: only values of one rung are comparable), the objective's
+        metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON pointer), the
+        metric and the job of each seed, and ``error``: why the trial failed.
         """
         metric, rows = self._document["objective"]["metric"], []
         for item in self._pages("trials", sort):
-            row = {name: item[name] for name in ("trial", "status", "epoch", "last_epoch")}
+            row = {name: item.get(name) for name in ("trial", "status", "epoch", "last_epoch", "rung_epoch")}
             low, high = item["interval"] or (None, None)
             row |= {metric: item["value"], f"{metric} (interval_low)": low, f"{metric} (interval_high)": high}
             row |= item["settings"]

@@ -12,12 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
 from service import statistics
 from service.spec.metric_info import Goal, MetricInfo, describe
 from service.statistics import CONFIDENCE, Test
+from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
-from service.wording import counted
+from service.sweeps import queries
+from service.sweeps.schema import OverSeeds
+from service.wording import counted, listed
 
+_MAX_COMPARED_TRIALS: Final = 100
+_MAX_NAMED_TRIALS: Final = 5
 _ROUNDING: Final = 1e-12
 """Relative size of a difference that is due to the rounding of floats."""
 
@@ -85,6 +93,86 @@ class Comparison:
     def sentence(self) -> str:
         """The result as a sentence."""
         return self.no_verdict or _sentence(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestTrial:
+    """The best trial of a sweep among those with a value of the same rung."""
+
+    trial: int
+    epoch: int | None
+    """Of the rung; ``None`` without halving."""
+    others: int
+    """Number of the other trials."""
+    not_distinguishable: Sequence[int] | None
+    """Those of the next ``_MAX_COMPARED_TRIALS`` for which the interval of the difference contains 0; ``None``:
+    unknown."""
+    why_unknown: str | None
+
+    @property
+    def sentence(self) -> str | None:
+        """The result as a sentence; ``None`` if there is nothing to add to the number of the trial."""
+        rung = "" if self.epoch is None else f" of those trained to epoch {self.epoch}"
+        if not self.others:
+            return f"Trial {self.trial} is the only one trained to epoch {self.epoch}." if self.epoch else None
+        if self.why_unknown:
+            best = f"Trial {self.trial} is the best{rung}"
+            return f"{best}. Whether it is by more than chance is unknown: {self.why_unknown}."
+        if not self.not_distinguishable:
+            return f"Trial {self.trial} is the best{rung}." if rung else None
+        names = [str(trial) for trial in self.not_distinguishable]
+        more = [f"{len(names) - _MAX_NAMED_TRIALS} more"] if len(names) > _MAX_NAMED_TRIALS else []
+        noun = "trial" if len(names) == 1 else "trials"
+        return (
+            f"Trial {self.trial} is the best{rung}, but not distinguishable from {noun} "
+            f"{listed([*names[:_MAX_NAMED_TRIALS], *more])}: the {CONFIDENCE:.0%} interval of the difference over the "
+            "seeds contains 0."
+        )
+
+
+def best_trial(session: Session, sweep: Sweep) -> BestTrial | None:
+    """The best trial so far, compared with the others of its rung by the values on which the sweep decides."""
+    row = session.get(SweepTrial, (sweep.id, sweep.best_trial)) if sweep.best_trial is not None else None
+    if row is None:
+        return None
+    resolved = sweep.resolved
+    metric, maximize = resolved["objective"]["metric"], resolved["objective"]["goal"] == Goal.MAXIMIZE
+    rung = queries.TrialView(row, {}, metric).value_rung
+    of_rung = [SweepTrial.sweep_id == sweep.id, SweepTrial.value.is_not(None), queries.value_rung() == rung]
+    others = (session.scalar(select(func.count()).where(*of_rung)) or 1) - 1
+    unknown = None
+    if len(resolved["seeds"]) == 1:
+        unknown = "with one seed each, the variation between seeds is not measured"
+    elif resolved["objective"]["over_seeds"] != OverSeeds.MEAN:
+        unknown = f"intervals are those of means, and trials are ranked by the {resolved['objective']['over_seeds']}"
+    alike = None
+    if unknown is None:
+        alike = [
+            trial
+            for trial, values in session.execute(
+                select(SweepTrial.trial, SweepTrial.values)
+                .where(*of_rung, SweepTrial.trial != row.trial)
+                .order_by(SweepTrial.value.desc() if maximize else SweepTrial.value.asc(), SweepTrial.trial)
+                .limit(_MAX_COMPARED_TRIALS)
+            )
+            if _contains_zero(compare(metric, _group_of(row.values), _group_of(values)))
+        ]
+    epoch = resolved["rungs"][rung] if len(resolved["rungs"]) > 1 else None
+    return BestTrial(
+        trial=row.trial, epoch=epoch, others=others, not_distinguishable=alike, why_unknown=unknown if others else None
+    )
+
+
+def _group_of(values: Mapping[str, float]) -> Group:
+    return Group(
+        label="trial", members=[Member(job_id="", seed=int(seed), value=value) for seed, value in values.items()]
+    )
+
+
+def _contains_zero(result: Comparison) -> bool:
+    """Whether the interval of the difference contains 0, apart from rounding."""
+    test = result.test
+    return test is not None and (test.low <= 0 <= test.high or _is_zero(test.difference, result))
 
 
 def value_of(job: Job, metric: str, which: Which = "last") -> float | None:

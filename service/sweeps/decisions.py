@@ -190,6 +190,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     unfinished = (TrialStatus.RUNNING, TrialStatus.WAITING)
     rows = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id, SweepTrial.status.in_(unfinished))
     for row in session.scalars(rows):
+        row.rung -= row.status == TrialStatus.RUNNING and row.rung > 0  # the one that it has reached
         row.status = TrialStatus.STOPPED
         sweep.finished_trials += 1
     events.record_status(session, sweep, reason=reason)

@@ -46,6 +46,11 @@ class TrialView:
         return {name: statistics.mean(values) for name, values in values_by_name.items()}
 
     @property
+    def value_rung(self) -> int:
+        """The rung at which ``value`` was measured: of a trial that trains for the next one, the one before it."""
+        return self.row.rung - (self.row.status == TrialStatus.RUNNING and self.row.rung > 0)
+
+    @property
     def last_epoch(self) -> int:
         """The last completed epoch of the most advanced job."""
         return max([self.row.epoch, *(job.epoch for job in self.jobs.values())])
@@ -189,6 +194,8 @@ def trials_of(
 def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> list[SweepTrial]:
     """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer.
 
+    Values of different rungs are not comparable: by value, the trials of the highest rung are first.
+
     The cursor is an offset. One made of values would not be more stable: results move trials while a sweep runs.
     """
     query = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id)
@@ -208,11 +215,18 @@ def portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[first : first + _MAX_VARIABLES]
 
 
+def value_rung() -> ColumnElement[int]:
+    """``TrialView.value_rung`` as an expression."""
+    is_ahead = (SweepTrial.status == TrialStatus.RUNNING) & (SweepTrial.rung > 0)
+    return case((is_ahead, SweepTrial.rung - 1), else_=SweepTrial.rung)
+
+
 def _order_of(sweep: Sweep, sort: str) -> list[ColumnElement[Any]]:
     value, trial = SweepTrial.value, SweepTrial.trial.asc()
-    if sort == "best":
+    if sort in ("best", "value", "-value"):
         maximize = sweep.resolved["objective"]["goal"] == Goal.MAXIMIZE
-        return [value.is_(None), SweepTrial.rung.desc(), value.desc() if maximize else value.asc(), trial]
+        descending = maximize if sort == "best" else sort == "-value"
+        return [value.is_(None), value_rung().desc(), value.desc() if descending else value.asc(), trial]
     column = getattr(SweepTrial, sort.removeprefix("-"))
     return [column.is_(None), column.desc() if sort.startswith("-") else column.asc(), trial]
 

@@ -26,6 +26,8 @@ _MAX_SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
 _MAX_COLUMN_WIDTH: Final = 24
 _EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
+_BY_VALUE: Final = ("best", "value", "-value")
+"""Orders that begin with the highest rung."""
 _BANDS: Final = ("range", "interval", "none")
 
 
@@ -90,8 +92,9 @@ def sweeps(
 ) -> None:
     """List sweeps, newest first, or show one with its trials. SWEEP is an id, the end of one, or a name.
 
-    EPOCH is the last one that a trial has completed. With several seeds, 95% CI is the interval of the mean
-    over the seeds. If the output is not a terminal, the columns are separated by tabs.
+    EPOCH is the last one that a trial has completed. By value, those that halving trained longest are first, and a
+    gap separates trials with values of different epochs, which are not comparable. With several seeds, 95% CI is the
+    interval of their mean over the seeds. If the output is not a terminal, the columns are separated by tabs.
     """
     if to is not None and _file_format(to) not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
@@ -172,6 +175,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
         ("Objective", f"{sweep['objective']['goal']} {metric}, {sweep['objective']['over_seeds']} of the seeds "
          + ", ".join(map(str, sweep["seeds"]))),
         ("Epochs", _epochs(sweep)),
+        *([("Best", sentence)] if (sentence := sweep.document.get("best_sentence")) else []),
         ("Digest", sweep["sweep_digest"] or "-"),
         ("Page", sweep.page),
     ]  # fmt: skip
@@ -201,7 +205,9 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
         Column(title, overflow="fold", min_width=min(max(map(len, values)), _MAX_COLUMN_WIDTH))
         for title, values in zip(titles, zip(*lines, strict=True), strict=False)
     ]
-    print_table([*columns, *([Column("ERROR", overflow="fold")] if with_error else [])], lines, best=best)
+    rungs = [row["rung_epoch"] for row in trials[:limit]] if sort in _BY_VALUE else []
+    gaps = [index for index in range(1, len(rungs)) if rungs[index] != rungs[index - 1]]
+    print_table([*columns, *([Column("ERROR", overflow="fold")] if with_error else [])], lines, best=best, gaps=gaps)
     if limit is not None and len(trials) > limit:
         click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
     if equal := [str(row["trial"]) for row in trials[:limit] if _has_one_value(row, metric, sweep["seeds"])]:

@@ -12,6 +12,7 @@ from service.application.jobs import Submitted
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events, queries
+from service.sweeps.comparison import best_trial
 from service.sweeps.curves import curves as curves_of
 from service.sweeps.events import DECISIONS
 from service.sweeps.importance import importance as importance_of
@@ -251,7 +252,7 @@ def read_sweep(sweep_id: str) -> SweepDetail:
 def detail_of(session: Session, sweep: Sweep) -> SweepDetail:
     """A sweep with the totals of its trials and jobs."""
     counts, epochs = queries.counts(session, [sweep.id]), queries.epochs(session, [sweep.id])
-    return sweep_detail(sweep, counts[sweep.id], epochs[sweep.id])
+    return sweep_detail(sweep, counts[sweep.id], epochs[sweep.id], best_trial(session, sweep))
 
 
 def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> TrialList:
@@ -259,7 +260,7 @@ def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after:
     trial_views = queries.trials_of(session, sweep, sort=sort, limit=limit, after=after)
     total = sum(queries.counts(session, [sweep.id])[sweep.id].values())
     return TrialList(
-        data=[trial_item(view) for view in trial_views], total=total, has_more=after + len(trial_views) < total
+        data=[trial_item(view, sweep) for view in trial_views], total=total, has_more=after + len(trial_views) < total
     )
 
 

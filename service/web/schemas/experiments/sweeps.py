@@ -16,6 +16,7 @@ from service.states import SweepAction, SweepStatus, TrialStatus
 from service.storage.sweep_tables import Sweep, SweepEvent
 from service.storage.times import at_time
 from service.sweeps import actions
+from service.sweeps.comparison import BestTrial
 from service.sweeps.curves import Curve
 from service.sweeps.decisions import plan_of
 from service.sweeps.importance import Importance
@@ -147,6 +148,18 @@ class SweepDetail(SweepSummary):
 
     spec: Document = Field(description="As sent.")
     resolved: Document = Field(description="With defaults; `rungs` are the epochs at which trials are promoted.")
+    best_epoch: int | None = Field(
+        None, description="With halving: the epoch of the rung at which `best_trial` is the best. Null without halving."
+    )
+    not_distinguishable: list[int] | None = Field(
+        None,
+        description="Trials of the same rung whose difference to `best_trial` has a 95% interval that contains 0, "
+        "by the t test paired by seed; of the 100 with the nearest values. Null where there is no basis: one seed, "
+        "or an objective other than the mean of the seeds.",
+    )
+    best_sentence: str | None = Field(
+        None, description="What `best_epoch` and `not_distinguishable` say in words, or why this is unknown."
+    )
 
 
 class SweepList(Answer):
@@ -236,10 +249,13 @@ def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> Sw
     return SweepSummary.model_validate(_fields(sweep, counts, epochs))
 
 
-def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepDetail:
+def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs, best: BestTrial | None = None) -> SweepDetail:
     """A sweep with its spec."""
-    spec_fields = {"spec": sweep.spec, "resolved": sweep.resolved}
-    return SweepDetail.model_validate(_fields(sweep, counts, epochs) | spec_fields)
+    fields = _fields(sweep, counts, epochs) | {"spec": sweep.spec, "resolved": sweep.resolved}
+    if best is not None:
+        fields |= {"best_epoch": best.epoch, "best_sentence": best.sentence}
+        fields |= {"not_distinguishable": best.not_distinguishable}
+    return SweepDetail.model_validate(fields)
 
 
 def new_sweep(sweep: Sweep) -> SweepDetail:

@@ -23,7 +23,8 @@ class TrialQuery(Query):
     sort: Annotated[str, StringConstraints(max_length=200)] = Field(
         "trial",
         description="`trial`, `value`, `epoch`, `status` or a setting such as `/batch_size`, with `-` for descending "
-        "order; `best`: the best first. Trials without a value are last.",
+        "order; `best`: the best first. Trials without a value are last. With halving, `best` and `value` begin with "
+        "the highest rung, since values of different rungs are not comparable.",
     )
     limit: int = Field(100, ge=1, le=MAX_TRIALS)
     after: int = Field(0, ge=0, le=MAX_TRIALS, description="Skip this many trials.")
@@ -50,6 +51,11 @@ class TrialItem(Answer):
     status: TrialStatus
     rung: int = Field(description="The rung that it trains for, or has reached; from 0.")
     epoch: int = Field(description="The epoch of `value`.")
+    rung_epoch: int | None = Field(
+        None,
+        description="With halving: the epoch of the rung at which `value` was measured; only values of one rung are "
+        "comparable. Null without halving or without a value.",
+    )
     last_epoch: int = Field(description="The last epoch that a job of the trial has completed.")
     value: float | None = Field(description="Of the objective, over all seeds.")
     interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
@@ -69,7 +75,7 @@ class TrialList(Answer):
     has_more: bool
 
 
-def trial_item(view: TrialView) -> TrialItem:
+def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:
     """A trial with its jobs."""
     row = view.row
     jobs = []
@@ -86,8 +92,15 @@ def trial_item(view: TrialView) -> TrialItem:
                 value=row.values.get(seed),
             )
         )
-    interval = list(view.interval) if view.interval else None
-    return TrialItem.represent(row, jobs=jobs, metrics=view.metrics, last_epoch=view.last_epoch, interval=interval)
+    rungs = sweep.resolved["rungs"]
+    return TrialItem.represent(
+        row,
+        jobs=jobs,
+        metrics=view.metrics,
+        last_epoch=view.last_epoch,
+        interval=list(view.interval) if view.interval else None,
+        rung_epoch=rungs[view.value_rung] if len(rungs) > 1 and row.value is not None else None,
+    )
 
 
 def trial_lines(sweep: Sweep, views: list[TrialView]) -> Iterator[str]:

@@ -59,6 +59,7 @@ function drawFacts() {
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",
   );
+  $("#best-sentence").textContent = sweep.best_sentence ?? "";
   if (sweep.allowed_actions.join() === drawnActions) return;
   drawnActions = sweep.allowed_actions.join();
   const labels = { pause: "Pause", resume: "Resume", cancel: "Cancel", delete: "Delete" };

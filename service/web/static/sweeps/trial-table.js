@@ -114,9 +114,23 @@ export class TrialTable {
     const headKey = JSON.stringify([sort, names]);
     if (headKey !== this.headKey) $("#trials thead").replaceChildren(h("tr", {}, shown.map(heading)));
     this.headKey = headKey;
-    const rows = this.trials.map((trial) => this.row(trial, shown, names));
+    const rows = this.trials.flatMap((trial, index) => {
+      const isFirst = this.isGrouped && trial.rung_epoch !== this.trials[index - 1]?.rung_epoch;
+      return [...(isFirst ? [this.rungRow(trial.rung_epoch, shown.length)] : []), this.row(trial, shown, names)];
+    });
     const body = $("#trials tbody");
     if (rows.length !== body.children.length || rows.some((row, index) => row !== body.children[index])) body.replaceChildren(...rows);
+  }
+
+  // By value, trials are in groups: those of one rung are comparable.
+  get isGrouped() {
+    return ["best", "value", "-value"].includes(this.sort) && this.trials.some((trial) => trial.rung_epoch);
+  }
+
+  rungRow(epoch, columns) {
+    const key = `rung ${epoch} ${columns}`;
+    if (!this.rows.has(key)) this.rows.set(key, h("tr", { class: "rung" }, h("th", { scope: "rowgroup", colspan: columns }, h("span", {}, epoch ? `Trained to epoch ${epoch}` : "No value yet"))));
+    return this.rows.get(key);
   }
 
   // The row of a trial; an unchanged row is reused, so that a thousand rows are not recreated.

@@ -14,6 +14,7 @@ from PIL import Image
 from service.cli import main
 from service.client import ApiError, Client
 from tests.service.client.stub.scenes import Recordings
+from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]
 
@@ -59,6 +60,19 @@ def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) 
     winner = run("jobs", "--status", "succeeded", "-q", "rates 1").stdout.splitlines()[1].split("\t")[0]
     [status] = [line for line in run("compare", lines[0][0], winner).stdout.splitlines() if line.startswith("status")]
     assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
+
+
+def test_trials_are_grouped_by_how_long_they_were_trained(watched: Result, run: Run, server_url: str) -> None:
+    sentence = "Trial 1 is the only one trained to epoch 2."
+    assert f"Best\t{sentence}" in run("sweeps", "rates").stdout
+    environ = {"COLUMNS": "80", "TERM": "xterm"}
+    output = strip_ansi(run_in_terminal("--server", server_url, "sweeps", "rates", environ=environ)[1])
+    assert sentence in output
+    lines = [line.split()[:3] for line in output.partition("TRIAL")[2].splitlines()[1:4]]
+    assert lines == [["1", "succeeded", "2"], [], ["0", "stopped", "1"]]
+    by_trial = run_in_terminal("--server", server_url, "sweeps", "rates", "--sort", "trial", environ=environ)[1]
+    lines = [line.split()[:1] for line in strip_ansi(by_trial).partition("TRIAL")[2].splitlines()[1:3]]
+    assert lines == [["0"], ["1"]]
 
 
 def test_an_interval_of_zero_width_gets_a_note(run: Run, client: Client, watched: Result, tmp_path: Path) -> None:
@@ -146,6 +160,7 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, server_url: str) -> N
         )
         assert sweep.best == second
         assert (first["last_epoch"], second["last_epoch"], second["error"]) == (1, 2, None)
+        assert (first["rung_epoch"], second["rung_epoch"]) == (1, 2)
         low, high = (second[f"val_accuracy ({end})"] for end in ("interval_low", "interval_high"))
         assert low <= second["val_accuracy"] <= high
         assert [item["type"] for item in sweep.decisions()][-1] == "winner"

@@ -38,7 +38,13 @@ def accuracy(job: dict[str, Any], epoch: int) -> float:
     return round(0.9 - abs(rate - 0.03) + epoch / 100 + seed / 1000, 6)
 
 
-def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, Any]], bool] = lambda job: False) -> bool:
+def train_one(
+    client: FlaskClient,
+    worker: Any,
+    *,
+    fails: Callable[[dict[str, Any]], bool] = lambda job: False,
+    measure: Callable[[dict[str, Any], int], float] = accuracy,
+) -> bool:
     """Simulate a worker for one lease, until its job is held or ends; return whether a job was queued."""
     queued = client.get("/queue").json["data"]
     if not queued:
@@ -51,7 +57,7 @@ def train_one(client: FlaskClient, worker: Any, *, fails: Callable[[dict[str, An
     with worker.database.read() as session:
         hold_epoch = session.get_one(Job, claim.job_id).hold_epoch
     for epoch in range(job["progress"]["epoch"] + 1, job["progress"]["epochs"] + 1):
-        worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy(job, epoch), "train_loss": 1 / epoch})
+        worker.commit_epoch(epoch, metrics={"val_accuracy": measure(job, epoch), "train_loss": 1 / epoch})
         if epoch == hold_epoch:
             return True
     worker.succeed()
