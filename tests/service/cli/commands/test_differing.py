@@ -34,7 +34,7 @@ def others(recordings: Recordings, pair: tuple[str, str]) -> None:
     slow = SPEC | {"optimizer": {"name": "sgd", "learning_rate": 0.05}}
     hidden = [{"units": 64, "activation": "relu"}, {"type": "dropout", "rate": 0.2}]
     specs: dict[str, dict[str, Any]] = {
-        "twin walk": slow,
+        "equal walk": slow,
         "deep walk": slow | {"layers": [*hidden, *SPEC["layers"]]},
         "flower walk": {"kind": "classifier", "dataset": "iris", "epochs": 2},
     }
@@ -66,9 +66,9 @@ def test_jobs_on_different_data_get_no_verdict(run: Run, server_url: str, pair: 
 
 @pytest.mark.usefixtures("others")
 def test_two_equal_jobs_are_called_the_same(run: Run, pair: tuple[str, str]) -> None:
-    assert run("why", pair[0], "twin walk").stdout == "These jobs are the same.\n"
-    assert run("compare", pair[0], "twin walk").stderr == "These jobs are the same.\n"
-    assert run("compare", pair[0], "twin walk", "--metric", "val_loss").stdout == "These jobs are the same.\n"
+    assert run("why", pair[0], "equal walk").stdout == "These jobs are the same.\n"
+    assert run("compare", pair[0], "equal walk").stderr == "These jobs are the same.\n"
+    assert run("compare", pair[0], "equal walk", "--metric", "val_loss").stdout == "These jobs are the same.\n"
 
 
 @pytest.mark.usefixtures("others")
