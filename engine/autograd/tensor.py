@@ -99,7 +99,7 @@ class Tensor(np.ndarray[Any, Any]):
         return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
-        name = f"np.{func.__name__}"
+        name = f"{func.__module__.replace('numpy', 'np', 1)}.{func.__name__}"
         targets = write_targets(func, args, kwargs)
         for target in targets:
             refuse_write(target, func.__name__)

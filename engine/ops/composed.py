@@ -126,13 +126,106 @@ def linspace(
     return shape.moveaxis(rows, 0, axis) if axis else rows
 
 
+def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
+    """As ``np.average``, without the sum of the weights."""
+    if weights is None:
+        return reductions.mean(a, axis=axis, keepdims=keepdims)
+    a, weights = np.asanyarray(a), np.asanyarray(weights)
+    if weights.shape != a.shape:
+        if axis is None:
+            raise TypeError("np.average: axis must be specified when the shapes of a and weights differ")
+        spread = shape.reshape(weights, shape=weights.shape + (1,) * (a.ndim - weights.ndim))
+        weights = shape.moveaxis(spread, range(weights.ndim), _as_list(axis))
+    parts = (reductions.sum(x, axis=axis, keepdims=keepdims) for x in (elementwise.multiply(a, weights), weights))
+    return elementwise.divide(*parts)
+
+
+def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    """As ``np.diff``."""
+    for _ in range(n):
+        rows = shape.moveaxis(x, axis, 0)
+        x = shape.moveaxis(
+            elementwise.subtract(shape.getitem(rows, slice(1, None)), shape.getitem(rows, slice(-1))), 0, axis
+        )
+    return x
+
+
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
+    """As ``np.trapezoid``."""
+    rows = shape.moveaxis(np.asanyarray(y), axis, -1)
+    if x is not None:
+        x = np.asanyarray(x)
+        dx = diff(shape.moveaxis(x, axis, -1) if x.ndim > 1 else x)
+    sums = elementwise.add(shape.getitem(rows, (..., slice(1, None))), shape.getitem(rows, (..., slice(-1))))
+    return reductions.sum(elementwise.multiply(elementwise.multiply(sums, 0.5), dx), axis=-1)
+
+
+def reducing(reduce: Any, of_chosen: Any) -> Any:
+    """The NumPy form of a reduction: ``dtype`` converts the elements first, and ``where`` chooses some of them.
+
+    Args:
+        of_chosen: the reduction of the elements under a mask: ``of_chosen(x, mask, axis=axis, **options)``.
+    """
+
+    def on_tape(x: Any, axis: Any = None, *, dtype: Any = None, where: Any = True, **options: Any) -> Any:
+        if dtype is not None:
+            x = elementwise.cast(x, dtype=dtype)
+        if where is True:
+            return reduce(x, axis=axis, **options)
+        return of_chosen(x, np.broadcast_to(snapshot(where), np.shape(x)), axis=axis, **options)
+
+    return on_tape
+
+
+def _filling(reduce: Any, neutral: float, combine: Any = None) -> Any:
+    """A reduction with an initial value; elements that are not chosen become ``neutral``."""
+
+    def from_initial(x: Any, *, initial: Any = None, **options: Any) -> Any:
+        if combine is None or initial is None:
+            return reduce(x, **options, **({} if initial is None else {"initial": initial}))
+        return combine(reduce(x, **options), elementwise.cast(np.asanyarray(initial), dtype=x.dtype))
+
+    return reducing(
+        from_initial, lambda x, mask, **options: from_initial(elementwise.where(mask, x, neutral), **options)
+    )
+
+
+def _mean_of_chosen(x: Any, mask: Any, axis: Any, keepdims: bool = False) -> Any:
+    total = reductions.sum(elementwise.where(mask, x, 0), axis=axis, keepdims=keepdims)
+    return elementwise.divide(total, np.sum(mask, axis=axis, keepdims=keepdims, dtype=x.dtype))
+
+
+def _spread_of_chosen(size: Any, scale: Any) -> Any:
+    """``size`` of the deviations from the mean, divided by ``scale`` of their degrees of freedom."""
+
+    def of_chosen(x: Any, mask: Any, axis: Any, ddof: float = 0, keepdims: bool = False) -> Any:
+        deviations = elementwise.where(mask, elementwise.subtract(x, _mean_of_chosen(x, mask, axis, True)), 0)
+        freedom = np.maximum(np.sum(mask, axis=axis, keepdims=keepdims, dtype=x.dtype) - ddof, 0)
+        return elementwise.divide(size(deviations, axis=axis, keepdims=keepdims), scale(freedom))
+
+    return of_chosen
+
+
+def _sum_of_squares(x: Any, **options: Any) -> Any:
+    return reductions.sum(elementwise.square(x), **options)
+
+
+sum_ = _filling(reductions.sum, 0, elementwise.add)
+prod = _filling(reductions.prod, 1, elementwise.multiply)
+max_ = _filling(reductions.max, -np.inf)
+min_ = _filling(reductions.min, np.inf)
+mean = reducing(reductions.mean, _mean_of_chosen)
+var = reducing(reductions.var, _spread_of_chosen(_sum_of_squares, np.positive))
+std = reducing(reductions.std, _spread_of_chosen(reductions.norm, np.sqrt))
+
+
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002 - NumPy's name
     """As ``np.linalg.norm``, for vectors with any order except 0, and for matrices with 1, 2, inf, ``fro``, ``nuc``."""
     if ord is None:
         return reductions.norm(x, axis=axis, keepdims=keepdims)
     axes = tuple(range(x.ndim)) if axis is None else tuple(_as_list(axis))
     if len(axes) == 1 and ord != 0 and not isinstance(ord, str):
-        return _vector_norm(x, ord, axes[0], keepdims)
+        return vector_norm(x, axis=axes[0], keepdims=keepdims, ord=ord)
     if len(axes) == 2 and ord == "fro":
         return reductions.norm(x, axis=axes, keepdims=keepdims)
     if len(axes) == 2 and ord in (1, 2, np.inf, "nuc"):
@@ -140,16 +233,25 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     raise GradientError(f"np.linalg.norm has no gradient with ord={ord!r} here", operation="np.linalg.norm")
 
 
-def _vector_norm(x: Any, order: float, axis: int, keepdims: bool) -> Any:
-    if order == 2:
+def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:  # noqa: A002
+    """As ``np.linalg.vector_norm``, with any order except 0. The slope at 0 is 0."""
+    if ord == 0:
+        raise GradientError("np.linalg.vector_norm has no gradient with ord=0", operation="np.linalg.vector_norm")
+    if ord == 2:
         return reductions.norm(x, axis=axis, keepdims=keepdims)
     sizes = elementwise.absolute(x)
-    if np.isinf(order):
-        return (reductions.max if order > 0 else reductions.min)(sizes, axis=axis, keepdims=keepdims)
-    if order == 1:
+    if np.isinf(ord):
+        return (reductions.max if ord > 0 else reductions.min)(sizes, axis=axis, keepdims=keepdims)
+    if ord == 1:
         return reductions.sum(sizes, axis=axis, keepdims=keepdims)
-    total = reductions.sum(elementwise.power(sizes, order), axis=axis, keepdims=keepdims)
-    return elementwise.power(total, 1 / order)
+    return _power(reductions.sum(_power(sizes, ord), axis=axis, keepdims=keepdims), 1 / ord)
+
+
+def _power(x: Any, exponent: float) -> Any:
+    """``x ** exponent`` for x >= 0, with the slope 0 at 0."""
+    zero = np.equal(x, 0)
+    powers = elementwise.power(elementwise.where(zero, 1, x), exponent)
+    return elementwise.where(zero, 0 if exponent > 0 else np.inf, powers)
 
 
 def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> Any:

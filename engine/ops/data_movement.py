@@ -57,12 +57,13 @@ def moving(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Like :func:`moving`, for functions that return a list of arrays."""
+    """Like :func:`moving`, for functions that return a list or tuple of arrays."""
 
     def on_tape(x: Any, *args: Any, **options: Any) -> Any:
         args, options = snapshot(args), snapshot(options)
         outputs = function(np.empty(x.shape, np.bool_), *args, **options)
-        return [_moved(x, move=lambda array, i=i: function(array, *args, **options)[i]) for i in range(len(outputs))]
+        moves = (lambda array, i=i: function(array, *args, **options)[i] for i in range(len(outputs)))
+        return type(outputs)(_moved(x, move=move) for move in moves)
 
     return on_tape
 

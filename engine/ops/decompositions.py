@@ -3,8 +3,9 @@
 The gradients of inverse, solution and determinant follow Giles 2008 ("Collected matrix derivative results"), sections
 2.2.3, 2.3.1 and 2.2.4; those of eigenvalues and eigenvectors, section 3.1; those of the Cholesky factor, Murray 2016
 (arXiv:1602.07527, equation 10); those of the singular value decomposition, Townsend 2016 ("Differentiating the singular
-value decomposition"). For a symmetric matrix, both halves share the gradient. Eigenvectors of equal eigenvalues, and
-singular vectors of equal singular values, have no derivative; their gradients are not finite.
+value decomposition"). Functions of symmetric matrices read one half of them; the other half has the gradient 0.
+Eigenvectors of equal eigenvalues, and singular vectors of equal singular values, have no derivative; their gradients
+are not finite.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
-from engine.autograd.tensor import untracked
+from engine.autograd.tensor import untracked, wrap
 from engine.errors import GradientError
 
 
@@ -23,8 +24,16 @@ def _matrix_transpose(x: Any) -> Any:
     return x.swapaxes(-1, -2)
 
 
-def _symmetric(x: Any) -> Any:
-    return (x + _matrix_transpose(x)) / 2
+def _lower(x: Any) -> Any:
+    """``x`` below the diagonal, and half of its diagonal."""
+    size = x.shape[-1]
+    return x * (np.tri(size, k=-1, dtype=x.dtype) + np.eye(size, dtype=x.dtype) / 2)
+
+
+def _onto_half(g: Any, half: str = "L") -> Any:
+    """The gradient of the elements that NumPy reads, which stand for both halves of the symmetric matrix."""
+    lower = _lower(g + _matrix_transpose(g))
+    return lower if half.upper() == "L" else _matrix_transpose(lower)
 
 
 def _inv_back(y: Any, x: Any) -> Vjp:
@@ -44,6 +53,18 @@ det = Primitive(
     _det_back,
     doc="Determinants; the gradient at a singular matrix raises NumPy's LinAlgError.",
 )
+
+
+_log_determinants = Primitive(
+    "log_determinants",
+    lambda x: np.linalg.slogdet(x)[1],
+    lambda y, x: lambda g: g[..., None, None] * _matrix_transpose(np.linalg.inv(x)),
+)
+
+
+def slogdet(a: Any) -> Any:
+    """As ``np.linalg.slogdet``: the sign of the determinants, and the logarithm of their sizes."""
+    return _SlogdetResult(wrap(np.linalg.slogdet(untracked(a))[0]), _log_determinants(a))
 
 
 def _is_vector(b: Any) -> bool:
@@ -82,10 +103,8 @@ solve = Primitive(
 
 def _cholesky_back(y: Any, x: Any) -> Vjp:
     def vjp(g: Any) -> Any:
-        inner = np.tril(np.matmul(_matrix_transpose(y), g))
-        inner = inner - inner * (np.eye(y.shape[-1], dtype=y.dtype) / 2)
-        inverse = np.linalg.inv(y)
-        return _symmetric(np.matmul(np.matmul(_matrix_transpose(inverse), inner), inverse))
+        inner, inverse = _lower(np.matmul(_matrix_transpose(y), g)), np.linalg.inv(y)
+        return _onto_half(np.matmul(np.matmul(_matrix_transpose(inverse), inner), inverse))
 
     return vjp
 
@@ -95,10 +114,11 @@ _cholesky = Primitive("cholesky", lambda x: np.linalg.cholesky(x), _cholesky_bac
 
 def cholesky(x: Any, /, *, upper: bool = False) -> Any:
     """As ``np.linalg.cholesky``."""
-    return _matrix_transpose(_cholesky(x)) if upper else _cholesky(x)
+    return _matrix_transpose(_cholesky(_matrix_transpose(x))) if upper else _cholesky(x)
 
 
 _EighResult: Any = type(np.linalg.eigh(np.eye(1)))
+_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
 _SvdResult: Any = type(np.linalg.svd(np.eye(1)))
 
 
@@ -114,14 +134,14 @@ def _precomputed(x: Array, computed: Array, **_: Any) -> Array:
     return computed.copy()
 
 
-def _values_back(y: Any, x: Any, computed: Array, vectors: Any) -> Vjp:
-    return lambda g: np.matmul(vectors * g[..., None, :], _matrix_transpose(vectors))
+def _values_back(y: Any, x: Any, computed: Array, vectors: Any, half: str) -> Vjp:
+    return lambda g: _onto_half(np.matmul(vectors * g[..., None, :], _matrix_transpose(vectors)), half)
 
 
-def _vectors_back(y: Any, x: Any, computed: Array, values: Any) -> Vjp:
+def _vectors_back(y: Any, x: Any, computed: Array, values: Any, half: str) -> Vjp:
     def vjp(g: Any) -> Any:
         inner = _reciprocal_gaps(values) * np.matmul(_matrix_transpose(y), g)
-        return _symmetric(np.matmul(np.matmul(y, inner), _matrix_transpose(y)))
+        return _onto_half(np.matmul(np.matmul(y, inner), _matrix_transpose(y)), half)
 
     return vjp
 
@@ -130,21 +150,23 @@ _eigenvalues = Primitive(
     "eigenvalues",
     _precomputed,
     _values_back,
-    graph=[lambda y, x, computed, vectors: _values_back(y, x, computed, eigh(x)[1])],
+    graph=[lambda y, x, computed, vectors, half: _values_back(y, x, computed, eigh(x, half)[1], half)],
 )
 _eigenvectors = Primitive(
     "eigenvectors",
     _precomputed,
     _vectors_back,
-    graph=[lambda y, x, computed, values: _vectors_back(y, x, computed, eigh(x)[0])],
+    graph=[lambda y, x, computed, values, half: _vectors_back(y, x, computed, eigh(x, half)[0], half)],
 )
 
 
 def eigh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name
     """As ``np.linalg.eigh``: eigenvalues and eigenvectors of symmetric matrices. Only one half is read."""
     values, vectors = np.linalg.eigh(untracked(a), UPLO)
-    results = (_eigenvalues(a, computed=values, vectors=vectors), _eigenvectors(a, computed=vectors, values=values))
-    return _EighResult(*results)
+    return _EighResult(
+        _eigenvalues(a, computed=values, vectors=vectors, half=UPLO),
+        _eigenvectors(a, computed=vectors, values=values, half=UPLO),
+    )
 
 
 def eigvalsh(a: Any, UPLO: Any = "L") -> Any:  # noqa: N803 - NumPy's name

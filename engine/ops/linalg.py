@@ -186,6 +186,5 @@ affine = Primitive(
     _affine_back_input,
     _affine_back_weight,
     _affine_back_bias,
-    graph=[None, None, lambda y, x, w, b: lambda g: sum_to_shape(g, b.shape)],
     doc="``x @ w + b`` with x (..., inputs), w (inputs, units), b (units,).",
 )

@@ -62,6 +62,10 @@ def _full_like(x: Any, fill_value: Any, dtype: Any = None, **options: Any) -> An
     return elementwise.multiply(np.ones_like(untracked(x), dtype, **options), fill_value)
 
 
+def _cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
+    return reductions.cumsum(x if dtype is None else elementwise.cast(x, dtype=dtype), axis=axis)
+
+
 def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
     return elementwise.clip(x, a_min if min is None else min, a_max if max is None else max)
 
@@ -86,17 +90,20 @@ def _vecdot(a: Any, b: Any) -> Any:
     return reductions.sum(elementwise.multiply(a, b), axis=-1)
 
 
+def _matvec(a: Any, b: Any) -> Any:
+    return shape.squeeze(linalg.matmul(a, shape.expand_dims(b, -1)), -1)
+
+
+def _vecmat(a: Any, b: Any) -> Any:
+    return shape.squeeze(linalg.matmul(shape.expand_dims(a, -2), b), -2)
+
+
+def _compress(condition: Any, a: Any, axis: int | None = None) -> Any:
+    return data_movement.moving(lambda x: np.compress(condition, x, axis))(a)
+
+
 def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     return reductions.sum(data_movement.moving(np.diagonal)(x, offset, axis1, axis2), axis=-1)
-
-
-def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
-    for _ in range(n):
-        rows = shape.moveaxis(x, axis, 0)
-        x = shape.moveaxis(
-            elementwise.subtract(shape.getitem(rows, slice(1, None)), shape.getitem(rows, slice(-1))), 0, axis
-        )
-    return x
 
 
 def _reshape_method(x: Any, *sizes: Any) -> Any:
@@ -110,7 +117,7 @@ def _transpose_method(x: Any, *axes: Any) -> Any:
 
 def _cast_method(x: Any, dtype: Any, copy: bool = True) -> Any:
     if not np.issubdtype(np.dtype(dtype), np.floating):
-        raise GradientError(f"ndarray.astype({np.dtype(dtype)}) has no gradient", operation="ndarray.astype")
+        raise GradientError(f"np.astype(x, {np.dtype(dtype)}) has no gradient", operation="np.astype")
     return elementwise.cast(x, dtype=dtype)
 
 
@@ -128,17 +135,19 @@ _COMPOSED: dict[np.ufunc, Any] = {
     np.fabs: elementwise.absolute,
     np.float_power: _float_power,
     np.matmul: linalg.matmul,
+    np.matvec: _matvec,
     np.positive: _positive,
     np.radians: elementwise.deg2rad,
     np.reciprocal: _reciprocal,
     np.tanh: activations.tanh,
     np.vecdot: _vecdot,
+    np.vecmat: _vecmat,
 }
 _REDUCTIONS: dict[np.ufunc, Any] = {
-    np.add: reductions.sum,
-    np.maximum: reductions.max,
-    np.minimum: reductions.min,
-    np.multiply: reductions.prod,
+    np.add: composed.sum_,
+    np.maximum: composed.max_,
+    np.minimum: composed.min_,
+    np.multiply: composed.prod,
 }
 _MOVED: dict[Any, Any] = {
     function: data_movement.moving(function)
@@ -149,23 +158,26 @@ _MOVED: dict[Any, Any] = {
 }
 _SPLIT: dict[Any, Any] = {
     function: data_movement.splitting(function)
-    for function in (np.array_split, np.dsplit, np.hsplit, np.split, np.vsplit)
+    for function in (np.array_split, np.dsplit, np.hsplit, np.split, np.unstack, np.vsplit)
 }
 _FUNCTIONS: dict[Any, Any] = {
-    np.amax: reductions.max,
-    np.amin: reductions.min,
+    np.amax: composed.max_,
+    np.amin: composed.min_,
     np.append: composed.append,
+    np.astype: _cast_method,
     np.atleast_1d: data_movement.at_least(np.atleast_1d),
     np.atleast_2d: data_movement.at_least(np.atleast_2d),
     np.atleast_3d: data_movement.at_least(np.atleast_3d),
+    np.average: composed.average,
     np.broadcast_to: shape.broadcast_to,
     np.clip: _clip,
     np.column_stack: composed.column_stack,
+    np.compress: _compress,
     np.concatenate: shape.concatenate,
     np.copy: _positive,
     np.cross: composed.cross,
-    np.cumsum: reductions.cumsum,
-    np.diff: _diff,
+    np.cumsum: _cumsum,
+    np.diff: composed.diff,
     np.dot: _dot,
     np.einsum: composed.einsum,
     np.expand_dims: shape.expand_dims,
@@ -180,17 +192,22 @@ _FUNCTIONS: dict[Any, Any] = {
     np.linalg.eigvalsh: decompositions.eigvalsh,
     np.linalg.inv: decompositions.inv,
     np.linalg.norm: composed.norm,
+    np.linalg.outer: _outer,
+    np.linalg.slogdet: decompositions.slogdet,
     np.linalg.solve: decompositions.solve,
     np.linalg.svd: decompositions.svd,
+    np.linalg.trace: lambda x, *, offset=0: _trace(x, offset, -2, -1),
+    np.linalg.vector_norm: composed.vector_norm,
     np.linspace: composed.linspace,
-    np.max: reductions.max,
-    np.mean: reductions.mean,
-    np.min: reductions.min,
+    np.matrix_transpose: lambda x: shape.swapaxes(x, -1, -2),
+    np.max: composed.max_,
+    np.mean: composed.mean,
+    np.min: composed.min_,
     np.moveaxis: shape.moveaxis,
     np.nan_to_num: _nan_to_num,
     np.outer: _outer,
     np.pad: composed.pad,
-    np.prod: reductions.prod,
+    np.prod: composed.prod,
     np.ravel: shape.ravel,
     np.reshape: shape.reshape,
     np.select: composed.select,
@@ -198,13 +215,14 @@ _FUNCTIONS: dict[Any, Any] = {
     np.sort: data_movement.sort,
     np.squeeze: shape.squeeze,
     np.stack: shape.stack,
-    np.std: reductions.std,
-    np.sum: reductions.sum,
+    np.std: composed.std,
+    np.sum: composed.sum_,
     np.swapaxes: shape.swapaxes,
     np.tensordot: composed.tensordot,
     np.trace: _trace,
     np.transpose: shape.transpose,
-    np.var: reductions.var,
+    np.trapezoid: composed.trapezoid,
+    np.var: composed.var,
     np.vstack: data_movement.vstack,
     np.where: _where,
 }
@@ -212,26 +230,27 @@ _METHODS: dict[str, Any] = {
     "__getitem__": shape.getitem,
     "astype": _cast_method,
     "clip": _clip,
+    "compress": lambda x, condition, axis=None: _compress(condition, x, axis),
     "copy": _positive,
-    "cumsum": reductions.cumsum,
+    "cumsum": _cumsum,
     "diagonal": _MOVED[np.diagonal],
     "dot": _dot,
     "flatten": _flatten,
-    "max": reductions.max,
-    "mean": reductions.mean,
-    "min": reductions.min,
-    "prod": reductions.prod,
+    "max": composed.max_,
+    "mean": composed.mean,
+    "min": composed.min_,
+    "prod": composed.prod,
     "ravel": shape.ravel,
     "repeat": _MOVED[np.repeat],
     "reshape": _reshape_method,
     "squeeze": shape.squeeze,
-    "std": reductions.std,
-    "sum": reductions.sum,
+    "std": composed.std,
+    "sum": composed.sum_,
     "swapaxes": shape.swapaxes,
     "take": _MOVED[np.take],
     "trace": _trace,
     "transpose": _transpose_method,
-    "var": reductions.var,
+    "var": composed.var,
 }
 # Comparisons, tests, positions and shapes are constant almost everywhere.
 _NO_GRADIENT: set[Any] = {

@@ -96,21 +96,25 @@ def _centred(x: Array, axis: Axis) -> Array:
     return centred
 
 
-def _max(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.max(x, axis=axis, keepdims=keepdims)
+def _max(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: Any = None) -> Any:
+    return np.max(x, axis=axis, keepdims=keepdims, initial=initial)
 
 
-def _min(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.min(x, axis=axis, keepdims=keepdims)
+def _min(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: Any = None) -> Any:
+    return np.min(x, axis=axis, keepdims=keepdims, initial=initial)
 
 
-def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Vjp:
     kept_shape = _kept_shape(x.shape, axis)
 
     def vjp(g: Array) -> Array:
-        winners: Array = np.equal(x, y.reshape(kept_shape))
+        extremum = y.reshape(kept_shape)
+        winners: Array = np.equal(x, extremum)
         # Equal extremes share the gradient; any other choice would depend on their order.
-        shares: Array = winners * (g.reshape(kept_shape) / np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype))
+        count = np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
+        if initial is not None:
+            count = count + np.equal(extremum, np.asarray(initial, y.dtype))
+        shares: Array = winners * (g.reshape(kept_shape) / count)
         return shares
 
     return vjp

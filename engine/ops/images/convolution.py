@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd.graph import Array, Vjp
-from engine.autograd.primitive import Primitive, sum_to_shape
+from engine.autograd.primitive import Primitive
 from engine.errors import ShapeError
 from engine.ops.images.geometry import Convolution, Padding, as_matrix, mirror, transposed_size
 from engine.ops.linalg import sum_along_rows
@@ -95,18 +95,12 @@ def _back_bias(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding:
     return lambda g: sum_along_rows(as_matrix(g))
 
 
-def _back_bias_graph(y: Any, x: Any, w: Any, b: Any, stride: int = 1, padding: Padding = "same") -> Vjp:
-    shape = b.shape
-    return lambda g: sum_to_shape(g, shape)
-
-
 conv2d = Primitive(
     "conv2d",
     _conv2d,
     _conv2d_back_input,
     _conv2d_back_weight,
     _back_bias,
-    graph=[None, None, _back_bias_graph],
     doc="""Convolution of images x (batch, height, width, channels) with filters w (kernel, kernel, channels, filters).
 
     Returns (batch, rows, columns, filters), with ``b`` (filters,) added. As in other libraries, it is a correlation:
@@ -156,7 +150,6 @@ conv2d_transpose = Primitive(
     _transpose_back_input,
     _transpose_back_weight,
     _back_bias,
-    graph=[None, None, _back_bias_graph],
     doc="""Each pixel of x (batch, height, width, channels) as a patch of the output, and the patches added up.
 
     The adjoint of a convolution, which enlarges images ``stride`` times (Dumoulin & Visin 2016, arXiv:1603.07285,

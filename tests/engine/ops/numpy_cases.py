@@ -6,7 +6,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.engine.arrays import Case, binary, distinct, nonempty_shapes, pair, unary
+from tests.engine.arrays import Case, binary, distinct, nonempty_shapes, pair, positive, unary
 
 
 @st.composite
@@ -24,10 +24,6 @@ def square(draw: Any, min_side: int = 1, batch: bool = True) -> np.ndarray:
     return distinct(draw, (*leading, side, side)) + 2 * np.eye(side) * np.arange(1, side + 1)
 
 
-def _symmetric(x: Any) -> Any:
-    return (x + np.swapaxes(x, -1, -2)) / 2
-
-
 @st.composite
 def _of_square(draw: Any, function: Any) -> Case:
     return function, [square(draw)]
@@ -37,7 +33,14 @@ def _of_square(draw: Any, function: Any) -> Case:
 def _cholesky(draw: Any) -> Case:
     upper = draw(st.booleans())
     x = square(draw)
-    return lambda x: np.linalg.cholesky(_symmetric(x) + 9 * np.eye(x.shape[-1]), upper=upper), [x]
+    return lambda x: np.linalg.cholesky(x + 9 * np.eye(x.shape[-1]), upper=upper), [x]
+
+
+@st.composite
+def _eigh(draw: Any, function: Any) -> Case:
+    """Any matrices: NumPy reads one half of each, so the elements of the other half have the gradient 0."""
+    half = draw(st.sampled_from("LUu"))
+    return lambda x: function(x, half), [square(draw)]
 
 
 @st.composite
@@ -61,8 +64,9 @@ PRIMITIVES: dict[str, st.SearchStrategy[Case]] = {
     **{name: _remainder(getattr(np, name)) for name in ("fmod", "remainder")},
     **{name: _of_square(getattr(np.linalg, name)) for name in ("det", "inv")},
     "cholesky": _cholesky(),
-    "eigenvalues": _of_square(lambda x: np.linalg.eigh(_symmetric(x))[0]),
-    "eigenvectors": _of_square(lambda x: np.linalg.eigh(_symmetric(x))[1]),
+    "eigenvalues": _eigh(lambda x, half: np.linalg.eigh(x, half)[0]),
+    "eigenvectors": _eigh(lambda x, half: np.linalg.eigh(x, half)[1]),
+    "log_determinants": _of_square(lambda x: np.linalg.slogdet(x)[1] + np.linalg.slogdet(x).sign),
     "singular_values": _svd(1),
     "solve": _solve(),
     "svd_left": _svd(0),
@@ -152,6 +156,64 @@ def _linspace(draw: Any) -> Case:
 
 
 @st.composite
+def _average(draw: Any) -> Case:
+    a = distinct(draw, (2, 3, 2))
+    axis = draw(st.sampled_from([None, 1, (2, 0)]))
+    keepdims = draw(st.booleans())
+    shapes_ = {None: a.shape, 1: (3,), (2, 0): (2, 2)}
+    weights = positive(draw, draw(st.sampled_from([a.shape, shapes_[axis]])))
+    if draw(st.booleans()):
+        return lambda a: np.average(a, axis, keepdims=keepdims), [a]
+    return lambda a, weights: np.average(a, axis, weights, keepdims=keepdims), [a, weights]
+
+
+@st.composite
+def _trapezoid(draw: Any) -> Case:
+    y = distinct(draw, (2, draw(st.integers(1, 3)), 2))
+    x = distinct(draw, draw(st.sampled_from([y.shape[1:2], y.shape])), 0.081)
+    if draw(st.booleans()):
+        return lambda y: np.trapezoid(y, dx=0.5, axis=1), [y]
+    return lambda y, x: np.trapezoid(y, x, axis=-2), [y, x]
+
+
+@st.composite
+def _vector_product(draw: Any, function: Any) -> Case:
+    """A stack of matrices and vectors: one for each matrix, or one for all."""
+    matrices = distinct(draw, (2, 3, draw(st.integers(1, 2))))
+    size = matrices.shape[1 if function is np.vecmat else 2]
+    vectors = distinct(draw, draw(st.sampled_from([(size,), (2, size), (3, 1, size)])), 0.081)
+    return function, [vectors, matrices] if function is np.vecmat else [matrices, vectors]
+
+
+@st.composite
+def _reduction(draw: Any, function: Any) -> Case:
+    """A reduction of some elements, in another dtype, with an initial value."""
+    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=3, max_side=3)))
+    options: dict[str, Any] = {"axis": draw(st.sampled_from([None, -1, (0, 1)])), "keepdims": draw(st.booleans())}
+    if draw(st.booleans()):
+        mask = np.random.default_rng(draw(st.integers(0, 9))).random(x.shape[draw(st.integers(0, 1)) :]) > 0.4
+        if function in (np.mean, np.var, np.std):  # of no element, these are NaN
+            mask[:1] = mask[..., :1] = True
+        options["where"] = mask
+    if function in (np.max, np.min):
+        options["initial"] = draw(st.sampled_from([-0.22, 0.0, 0.22]))
+    elif function in (np.sum, np.prod) and draw(st.booleans()):
+        options["initial"] = 1.5
+    if function not in (np.max, np.min) and draw(st.booleans()):
+        options["dtype"] = np.float64
+    return lambda x: function(x, **options), [x]
+
+
+@st.composite
+def _vector_norm(draw: Any) -> Case:
+    x = distinct(draw, (2, 3, 2))
+    order = draw(st.sampled_from([1, 2, 3, np.inf]))
+    axis, keepdims = draw(st.sampled_from([None, 1, (0, 2)])), draw(st.booleans())
+    x = x * (1 + 0.0137 * np.arange(x.size).reshape(x.shape))  # no two sizes are equal
+    return lambda x: np.linalg.vector_norm(x, axis=axis, ord=order, keepdims=keepdims), [x]
+
+
+@st.composite
 def _norm(draw: Any) -> Case:
     x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=3, min_side=2, max_side=3)))
     x = x + np.eye(*x.shape[-2:]) * np.arange(1, x.shape[-1] + 1)
@@ -165,17 +227,23 @@ def _norm(draw: Any) -> Case:
 
 COMPOSED: dict[str, st.SearchStrategy[Case]] = {
     "append": _append(),
+    "average": _average(),
     "column_stack": _column_stack(),
     "cross": _cross(),
     "degrees": unary(np.degrees),
     "einsum of lists": _einsum(),
-    "eigvalsh": _of_square(lambda x: np.linalg.eigvalsh(_symmetric(x))),
+    "eigvalsh": _eigh(np.linalg.eigvalsh),
     "gradient": _gradient(),
     "kron": _kron(),
     "linspace": _linspace(),
+    "matvec": _vector_product(np.matvec),
     "norm": _norm(),
     "pad": _pad(),
     "radians": unary(np.radians),
     "select": _select(),
     "tensordot": _tensordot(),
+    "trapezoid": _trapezoid(),
+    "vecmat": _vector_product(np.vecmat),
+    "vector_norm": _vector_norm(),
+    **{name: _reduction(getattr(np, name)) for name in ("max", "mean", "min", "prod", "std", "sum", "var")},
 }

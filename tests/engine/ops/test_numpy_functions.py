@@ -39,14 +39,21 @@ CASES: dict[Any, list[Case]] = {
     **{ufunc: [(ufunc, [MATRIX, ROW]), (ufunc, [ROW, CUBE])] for ufunc in (np.arctan2, np.hypot, np.logaddexp)},
     np.vecdot: [(np.vecdot, [MATRIX, ROW]), (np.vecdot, [ROW, ROW])],
     np.float_power: [(lambda x, y: np.float_power(x, y), [ABOVE_ONE, ROW])],
+    np.amax: [(lambda x: np.amax(x, initial=0.2), [MATRIX]), (lambda x: x.max(0, where=x > 0, initial=0), [CUBE])],
+    np.amin: [(lambda x: np.amin(x, initial=-0.2), [MATRIX]), (lambda x: x.min(initial=0), [ROW[:0]])],
     np.array_split: [(lambda x: np.array_split(x, 3, axis=1)[1] * x[:, :1], [MATRIX])],
+    np.astype: [(lambda x: np.astype(x, np.float64), [MATRIX])],
     np.atleast_1d: [(lambda x: np.atleast_1d(x[0]) * x, [ROW])],
     np.atleast_2d: [(np.atleast_2d, [ROW])],
     np.atleast_3d: [(np.atleast_3d, [MATRIX])],
     np.clip: [(lambda x: np.clip(x, None, 0.31), [MATRIX]), (lambda x: np.clip(x, a_min=-0.31, a_max=None), [MATRIX])],
+    np.compress: [
+        (lambda x: np.compress([True, False, True], x, axis=0), [MATRIX]),
+        (lambda x: x.compress([True, False, True]), [MATRIX]),
+    ],
     np.copy: [(np.copy, [MATRIX])],
     np.cumsum: [(lambda x, a=a: np.cumsum(x, axis=a), [CUBE]) for a in (None, 0, 1, -1)]
-    + [(lambda x: x.cumsum(1), [CUBE])],
+    + [(lambda x: x.cumsum(1, dtype=np.float64), [CUBE])],
     np.diag: [(lambda x, k=k: np.diag(x, k), [array]) for k in (0, 1, -1) for array in (MATRIX, ROW)],
     np.diagonal: [(lambda x: np.diagonal(x, 1, 2, 1), [CUBE]), (lambda x: x.diagonal(axis1=1, axis2=2), [CUBE])],
     np.diff: [(lambda x, a=a, n=n: np.diff(x, n, a), [CUBE]) for a in (0, -1) for n in (0, 1, 2)],
@@ -84,6 +91,9 @@ CASES: dict[Any, list[Case]] = {
         (lambda x: np.linalg.norm(x, axis=1), [CUBE]),
         (lambda x: np.linalg.norm(x, axis=(0, -1), keepdims=True), [CUBE]),
     ],
+    np.linalg.outer: [(np.linalg.outer, [ROW, ROW[:2]])],
+    np.linalg.trace: [(lambda x: np.linalg.trace(x, offset=1), [CUBE])],
+    np.matrix_transpose: [(lambda x: np.matrix_transpose(x) * x[0, 0, 0], [CUBE])],
     np.outer: [(np.outer, [ROW, MATRIX])],
     np.pad: [
         (lambda x, m=m: np.pad(x, ((1, 2), (0, 1)), m), [MATRIX]) for m in ("edge", "reflect", "symmetric", "wrap")
@@ -104,6 +114,7 @@ CASES: dict[Any, list[Case]] = {
     np.trace: [(np.trace, [MATRIX]), (lambda x: x.trace(1, 1, 2), [CUBE])],
     np.tril: [(np.tril, [MATRIX]), (lambda x: np.tril(x, -1), [CUBE])],
     np.triu: [(np.triu, [MATRIX])],
+    np.unstack: [(lambda x: np.multiply(*np.unstack(x)), [CUBE]), (lambda x: np.unstack(x, axis=1)[2], [MATRIX])],
     np.vsplit: [(lambda x: np.vsplit(x, 3)[2], [MATRIX])],
     np.vstack: [(lambda x, y: np.vstack([x, y]), [ROW, MATRIX])],
     np.where: [(lambda x: np.where(x > 0, x, 2), [MATRIX]), (lambda x: np.where(x > 0, 0.5, x * x), [MATRIX])],
@@ -119,7 +130,7 @@ def test_every_function_in_the_tables_has_a_case() -> None:
 
 def _numpy_function(name: str) -> Any:
     """The NumPy function that a ``numpy_cases`` case is named after; decompositions have one per part."""
-    name = {"eigenvalues": "eigh", "singular_values": "svd"}.get(name, name)
+    name = {"eigenvalues": "eigh", "log_determinants": "slogdet", "singular_values": "svd"}.get(name, name)
     return getattr(np, name, None) or getattr(np.linalg, name, None)
 
 
@@ -127,6 +138,7 @@ def _numpy_function(name: str) -> Any:
 def test_gradients_agree_with_central_differences(function: Any) -> None:
     for f, arrays in CASES[function]:
         gradcheck(f, *arrays)
+        gradcheck(f, *arrays, order=2, relative_tolerance=1e-4, absolute_tolerance=1e-6)
         tensors = [Tensor(array.astype(np.float32), watch=True) for array in arrays]
         with GradientTape() as tape:
             y = f(*tensors)
@@ -153,8 +165,19 @@ def test_the_gradient_of_a_product_with_zeros_is_the_product_of_the_others(zeros
 def test_lengths_of_zero_have_a_zero_gradient() -> None:
     x = Tensor([0.0, 0.0], watch=True)
     with GradientTape() as tape:
-        y = np.linalg.norm(x) + np.hypot(x, x).sum()
+        y = np.linalg.norm(x) + np.linalg.norm(x, 3) + np.linalg.norm(x, 0.5) + np.hypot(x, x).sum()
     assert tape.gradient(y, [x])[0].tolist() == [0, 0]
+
+
+def test_reductions_by_their_ufunc_take_the_same_options() -> None:
+    for ufunc in (np.add, np.multiply, np.maximum, np.minimum):
+        gradcheck(lambda x, ufunc=ufunc: ufunc.reduce(x, 1, where=x > -0.3, initial=0.2, dtype=np.float64), MATRIX)
+
+
+def test_a_mask_that_does_not_fit_a_reduction_is_rejected_as_by_numpy() -> None:
+    x = Tensor(ROW, watch=True)
+    with GradientTape(), pytest.raises(ValueError, match="dimensions"):
+        np.sum(x, where=np.ones((2, 4), np.bool_))
 
 
 def test_empty_arrays_have_gradients() -> None:
