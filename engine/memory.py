@@ -49,6 +49,6 @@ def is_batch_innermost(x: Array) -> bool:
 
     A dense layer's output keeps this layout. Of the three products of a layer, the one for the gradient of its
     input is then the fastest instead of the slowest: 100 x 784 x 400 take 0.28 ms instead of 0.35; the other two take
-    0.02 more.
+    0.02 more. A step of the preset ``conv``, and of the GAN ``best``, takes 7% less processor time than with rows.
     """
     return x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous

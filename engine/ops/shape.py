@@ -23,7 +23,7 @@ def _reshape(x: Array, shape: Any) -> Array:
 def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
     original, flat = x.shape, is_batch_innermost(x)
     # Flatten image gradients into the memory layout of the original rows.
-    return lambda g: _flatten(g) if flat and g.ndim > 2 and len(g) == original[0] else g.reshape(original)
+    return lambda g: flatten(g) if flat and g.ndim > 2 and len(g) == original[0] else g.reshape(original)
 
 
 reshape = Primitive(
