@@ -1,4 +1,7 @@
-"""Provenance: what determines the bits of a result besides its spec (code, NumPy build, BLAS kernels, CPU features)."""
+"""Provenance: what determines the bits of a result besides its spec (code, NumPy build, BLAS, CPU features, libc).
+
+The C library computes ``log1p``, ``expm1``, ``cos`` and the tails of normal random numbers.
+"""
 
 from __future__ import annotations
 
@@ -43,4 +46,6 @@ def machine() -> Mapping[str, Any]:
         "threads": max((pool["num_threads"] for pool in blas), default=1),
         "simd": [*simd.get("baseline", []), *simd.get("found", [])],
         "machine": platform.machine(),
+        # Only glibc tells its version; other C libraries come with their system.
+        "libc": " ".join(filter(None, platform.libc_ver())) or f"{platform.system()} {platform.release()}",
     }

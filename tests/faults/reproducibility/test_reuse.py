@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,28 @@ def test_a_different_numpy_cpu_thread_count_or_code_prevents_reuse(
         patched.setattr(code_digest, "digest", lambda: changed)
         assert train(process, reuse="prefix").reused_from is None
     assert train(process, reuse="prefix").reused_from is not None
+
+
+def test_another_libc_prevents_reuse_and_is_named(process: InProcessHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new base image has another libm, whose log1p and expm1 may have other last digits."""
+    train(process, reuse="prefix")
+    unfinished = process.submit()
+    process.die_at("epoch_committed.2")
+    with monkeypatch.context() as patched:
+        patched.setattr(platform, "libc_ver", lambda: ("glibc", "2.17"))
+        patched.setattr(provenance, "machine", provenance.machine.__wrapped__)  # not the cached result
+        assert process.train() == "succeeded"
+        assert train(process, reuse="prefix").reused_from is None
+    mixed = [event.data for event in process.workers.log(unfinished) if event.data.get("code") == "mixed_provenance"]
+    assert ["(libc)" in data["message"] for data in mixed] == [True]
+
+
+def test_a_result_from_before_the_libc_was_recorded_is_not_reused(process: InProcessHarness) -> None:
+    recorded = dict(train(process).provenance or {})
+    assert recorded.pop("libc")
+    with process.database.write() as session:
+        session.execute(update(Job).values(provenance=recorded))
+    assert train(process, reuse="prefix").reused_from is None
 
 
 def edited_tree(home: Path) -> Path:
