@@ -126,13 +126,19 @@ class _Running(threading.local):
     constant: Callable[[Array], Array] = staticmethod(_identity)
 
 
+def is_tracing() -> bool:
+    """Whether a replay is tracing the current step in this thread."""
+    return running.array_class is not np.ndarray
+
+
 def refuse_in_trace(operation: str) -> None:
-    """Raise if a replay is tracing the current step. Call it before changing Python state, which a replay cannot see.
+    """Raise if a replay is tracing the current step. Call it before changing Python state, which a replay cannot see,
+    and before converting an array to a Python value, which would be constant in the replay.
 
     Raises:
         GradientError: a step is being traced; the replay then always runs it on the tape.
     """
-    if running.array_class is not np.ndarray:
+    if is_tracing():
         raise GradientError(f"{operation} cannot be part of a step that is replayed; call it on the step's results")
 
 

@@ -30,6 +30,12 @@ METHODS: dict[str, Callable[..., Any]] = {}
 NO_GRADIENT: set[Callable[..., Any]] = set()
 """Functions and ufuncs whose result is constant almost everywhere: allowed on a tape, never recorded."""
 
+CONVERSIONS = (
+    *("__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__"),
+    *("__format__", "__repr__", "__str__"),
+)
+"""Special methods that convert an array to a Python value, which leaves the trace of a replay."""
+
 WRITERS: dict[Callable[..., Any], str] = {
     np.copyto: "dst",
     np.fill_diagonal: "a",

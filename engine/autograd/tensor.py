@@ -16,8 +16,9 @@ from weakref import ref
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from engine.autograd.graph import Node, Recorder, refuse_in_trace, running
+from engine.autograd.graph import Node, Recorder, is_tracing, refuse_in_trace, running
 from engine.autograd.numpy_dispatch import (
+    CONVERSIONS,
     FUNCTIONS,
     METHODS,
     NO_GRADIENT,
@@ -112,6 +113,8 @@ class Tensor(np.ndarray[Any, Any]):
             if primitive is None:
                 raise no_gradient(name)
             return _record(primitive, name, args, kwargs)
+        if is_tracing():
+            return wrap(func(*untracked_tree(args), **untracked_tree(kwargs)))
         return super().__array_function__(func, cast(Any, types), args, kwargs)
 
     @property
@@ -168,6 +171,7 @@ class Tensor(np.ndarray[Any, Any]):
         return type(self), (np.array(self), self.watched)
 
     def _refuse_to_leave(self, name: str) -> None:
+        refuse_in_trace(name)
         if self._node is not None and not self._node.leaf and is_tracked((self,)):
             raise no_gradient(name)
 
@@ -267,8 +271,7 @@ def refuse_update(parameters: Sequence[Tensor], operation: str) -> None:
     Raises:
         GradientError: a tape holds a record of a parameter, or a replay is tracing the current step.
     """
-    if running.array_class is not np.ndarray:
-        refuse_in_trace(operation)
+    refuse_in_trace(operation)
     for tensor in parameters:
         node = tensor._node
         if (
@@ -346,11 +349,24 @@ def _follow(name: str) -> None:
             for target in write_targets(original, (self, *args), kwargs):
                 refuse_write(target, name)
         if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
+            if is_tracing():  # by the methods of traced arrays, which are part of the trace or raise an error
+                return wrap(getattr(untracked(self), name)(*untracked_tree(args), **untracked_tree(kwargs)))
             return original(self, *args, **kwargs)
         function = METHODS.get(name)
         if function is None:
             raise no_gradient(f"ndarray.{name}")
         return _record(function, f"ndarray.{name}", (self, *args), kwargs)
+
+    setattr(Tensor, name, functools.wraps(original)(method))
+
+
+def _refuse_in_trace(name: str) -> None:
+    """Make the method ``name`` raise an error in a trace, because a replay would repeat its result as a constant."""
+    original = getattr(Tensor, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        refuse_in_trace(f"ndarray.{name}")
+        return original(self, *args, **kwargs)
 
     setattr(Tensor, name, functools.wraps(original)(method))
 
@@ -381,3 +397,9 @@ for _name in ("all", "any", "argmax", "argmin", "round"):
     _guard_target(_name)
 for _name in ("dtype", "shape", "strides"):
     _guard_attribute(_name)
+for _name in (
+    *CONVERSIONS,
+    *("all", "any", "argmax", "argmin", "argpartition", "argsort", "conj", "conjugate", "dump", "dumps", "getfield"),
+    *("item", "nonzero", "round", "searchsorted", "tobytes", "tofile", "tolist"),
+):
+    _refuse_in_trace(_name)

@@ -115,7 +115,7 @@ class Sequential:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and running statistics, by name."""
-        return {name: np.array(array) for name, array in self._named_arrays().items()}
+        return {name: np.array(array) for name, array in self.named_arrays().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Array], prefix: str = "") -> None:
         """Copy the tensors named ``prefix + name`` into parameters and running statistics; others are ignored.
@@ -126,9 +126,10 @@ class Sequential:
         """
         for tensor in self.parameters:
             refuse_write(tensor, "load_state_dict")
-        copy_tensors({prefix + name: a for name, a in self._named_arrays().items()}, tensors, prefix + "layers.")
+        copy_tensors({prefix + name: a for name, a in self.named_arrays().items()}, tensors, prefix + "layers.")
 
-    def _named_arrays(self) -> dict[str, Array]:
+    def named_arrays(self) -> dict[str, Array]:
+        """All parameters and running statistics by name, as plain arrays on the same memory."""
         return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
 
 

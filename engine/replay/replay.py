@@ -5,15 +5,17 @@ arrays that append every NumPy call of the forward pass and of the VJPs to a tra
 following steps run only these calls, laid out in one block of memory (:mod:`engine.replay.plan`): the same functions on
 the same numbers, hence the same bits. tinygrad's TinyJit does the same with kernels.
 
-The second step runs both ways, and the plan is used from then on only if all bits agree. This detects values that left
-the trace (``float(np.asarray(x)[0])``), which are constants in the plan.
+The second step runs both ways, and so does the first step after :meth:`Replay.verify_again`. The plan is used from then
+on only if all bits agree. This detects values that left the trace (``float(np.asarray(x)[0])``), which are constants in
+the plan, and settings and arrays of Python objects that were replaced since.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,17 +24,18 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array
+from engine.autograd.graph import Array, is_tracing
 from engine.errors import EngineError
 from engine.replay.calls import ShapeChangedError, owner, writeable
 from engine.replay.plan import Plan
-from engine.replay.trace import Trace, is_tracing
+from engine.replay.trace import Trace
 from engine.replay.traced_array import TracedGenerator, traced, tracing
 
 Step: TypeAlias = Callable[..., Sequence[Array]]
 """``step(*inputs, rng=...) -> results``. It has no side effects, and depends only on its arguments and resident arrays.
 
-Values that it reads from Python objects (a rate, a switch) keep the value from the time of tracing.
+Values that it reads from Python objects (a rate, a switch) keep the value from the time of tracing until the next
+:meth:`Replay.verify_again`.
 """
 
 MAX_PLANS = 64
@@ -48,7 +51,8 @@ class _Prepared:
     generator: TracedGenerator
     results: list[Array]
     bound: bool = False  # to memory
-    checked: bool = False  # whether it was compared with the plain tape
+    due: bool = True  # to be compared with the plain tape at its next use
+    verified: bool = False  # whether it agreed with the plain tape before
 
 
 @contextmanager
@@ -97,8 +101,17 @@ class Replay:
         """Size of the memory that all plans share."""
         return self._memory.nbytes
 
+    def verify_again(self) -> None:
+        """Run the next step of each plan both ways, like the second one. Trainers call it before each epoch."""
+        for prepared in self._prepared.values():
+            if prepared is not None:
+                prepared.due = True
+
     def __call__(self, step: Step, *inputs: Array, rng: np.random.Generator | None = None) -> Sequence[Array]:
         """The results of ``step(*inputs, rng=rng)``. The next call overwrites them; the caller may overwrite them too.
+
+        Warns:
+            RuntimeWarning: a plan that was verified before does not agree with the tape any more.
 
         Raises:
             EngineError: another thread is inside this replay.
@@ -112,7 +125,7 @@ class Replay:
             prepared = self._prepared.get(key)
             if is_tracing():  # inside the step of another replay: part of its trace
                 return step(*inputs, rng=rng)
-            if prepared is not None and prepared.checked:
+            if prepared is not None and not prepared.due:
                 before = self._state(rng) if prepared.plan.may_fail else None
                 try:
                     self._play(prepared, inputs, rng)
@@ -204,9 +217,18 @@ class Replay:
         self._restore(rng, before)
         results = step(*inputs, rng=rng)
         if replay_digests == self._digests([*results, *self._resident], rng):
-            prepared.checked = True
-        else:
-            self._prepared[key] = None
+            prepared.due, prepared.verified = False, True
+            return results
+        self._prepared[key] = None
+        if prepared.verified:
+            warnings.warn(
+                f"{getattr(step, '__qualname__', step)}: its replay and the tape differ, although they agreed earlier. "
+                "The step reads something that has changed since: a setting, a replaced array, or a number computed "
+                "from np.asarray(tensor). It runs on the tape from now on; any step that was replayed after the change "
+                "is wrong",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         return results
 
     def _state(self, rng: np.random.Generator | None) -> tuple[Any, list[Array]]:
@@ -220,12 +242,12 @@ class Replay:
             np.copyto(array, value)
 
     def _digests(self, arrays: Sequence[Array], rng: np.random.Generator | None) -> list[Any]:
-        """Digests of arrays and of the state of a generator."""
+        """Checksums of arrays, and the state of a generator. A cryptographic hash would take five times as long."""
         generator_state = (
             None if rng is None else json.dumps(rng.bit_generator.state, default=lambda array: array.tolist())
         )
         buffers: list[Any] = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
-        digests = [hashlib.blake2b(buffer).digest() for buffer in buffers]
+        digests = [zlib.crc32(buffer) for buffer in buffers]
         return [
             generator_state,
             *((array.shape, array.dtype, digest) for array, digest in zip(arrays, digests, strict=True)),

@@ -190,11 +190,6 @@ running = _Running()
 """The trace that is running in this thread, as ``running.trace``."""
 
 
-def is_tracing() -> bool:
-    """Whether a trace is running in this thread."""
-    return running.trace is not None
-
-
 def running_trace() -> Trace:
     """The trace that is running in this thread.
 

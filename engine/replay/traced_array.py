@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.autograd import graph
 from engine.autograd.graph import Array
-from engine.autograd.numpy_dispatch import WRITERS
+from engine.autograd.numpy_dispatch import CONVERSIONS, WRITERS
 from engine.autograd.tensor import Tensor
 from engine.replay.calls import NotReplayableError, arrays_in, read_only, untraced, writeable
 from engine.replay.trace import Trace, running, running_trace
@@ -165,7 +165,6 @@ def _refuse(name: str) -> None:
 
 # Methods that return views, call ufuncs, or return memory that no call fills; others could leave the trace.
 _FOLLOWED = {"astype", "copy", "max", "min", "ravel", "reshape", "squeeze", "sum", "swapaxes", "transpose", "view"}
-_LEAVING = ("__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__", "__iter__")
-for _method in (*_LEAVING, *(name for name in dir(np.ndarray) if not name.startswith("_"))):
+for _method in (*CONVERSIONS, "__iter__", *(name for name in dir(np.ndarray) if not name.startswith("_"))):
     if _method not in _FOLLOWED and callable(getattr(np.ndarray, _method)):
         _refuse(_method)

@@ -156,12 +156,13 @@ class ClassifierTrainer:
         """
         progress = self._progress
         progress.require_whole_epoch("run")
-        parameters = self.model.parameters
+        parameters, arrays = self.model.parameters, self.model.named_arrays()
         x = memory.empty((min(self.batch_size, len(self.train)), self.train.features), self.dtype)
         replay = Replay([x, *parameters], changing=self.model.buffers, enabled=self.replay)
         while not progress.over:
             progress.underway = True
             self._accumulation.clear()
+            replay.verify_again()
             step, total_loss, hits, rate = progress.step, 0.0, 0, 0.0
             norms = GradientNorms(self.model, progress.steps_per_epoch)
             dropout = generator_for(self.seed, "dropout", progress.epoch)
@@ -190,7 +191,7 @@ class ClassifierTrainer:
                 hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
-            progress.check_weights(self.model, step)
+            progress.check_weights(self.model, arrays, step)
             with self._average.in_use():
                 validation_loss, predictions, scores = self._evaluate(self.validation, self._validation_labels)
             progress.check_finite("val_loss", validation_loss, step)

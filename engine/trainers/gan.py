@@ -184,9 +184,11 @@ class GanTrainer:
             changing=[*self.generator.buffers, *self.discriminator.buffers],
             enabled=self.replay,
         )
+        arrays = self.generator.named_arrays(), self.discriminator.named_arrays()
         while not progress.over:
             progress.underway = True
             self._accumulation.clear()
+            replay.verify_again()
             step, means, rate = progress.step, Means(), 0.0
             norms = [
                 GradientNorms(network, progress.steps_per_epoch) for network in (self.generator, self.discriminator)
@@ -218,8 +220,8 @@ class GanTrainer:
                 step += 1
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
-            progress.check_weights(self.generator, step, "generator.")
-            progress.check_weights(self.discriminator, step, "discriminator.")
+            progress.check_weights(self.generator, arrays[0], step, "generator.")
+            progress.check_weights(self.discriminator, arrays[1], step, "discriminator.")
             yield progress.finish_epoch(means.result() | {"learning_rate": rate} | self._diagnostics(norms))
 
     def _updated_networks(self, step: int) -> str:

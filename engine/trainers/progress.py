@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine import memory
 from engine.autograd.graph import Array
 from engine.checkpoint import State
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
@@ -110,9 +111,19 @@ class Progress:
         if not math.isfinite(value):
             raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
 
-    def check_weights(self, model: Sequential, step: int, prefix: str = "") -> None:
-        """Raise DivergedError unless all weights are finite, because no loss follows the last update of an epoch."""
-        for name, array in (model.named_parameters() | model.named_buffers()).items():
+    def check_weights(self, model: Sequential, before: Mapping[str, Array], step: int, prefix: str = "") -> None:
+        """Check the weights of a model after the last update of an epoch, because no loss follows it.
+
+        Raises:
+            DivergedError: a weight is not finite.
+            EngineError: a weight or buffer has other memory than ``before`` the run, which the optimizer, the averages
+                and the replay still use.
+        """
+        for name, array in model.named_arrays().items():
+            if memory.address(array) != memory.address(before[name]):
+                raise EngineError(
+                    f"{prefix}{name} was replaced by another array during the run; write into it (array[...] = x)"
+                )
             for extreme in (np.min(array), np.max(array)):  # both propagate NaN, and allocate nothing
                 self.check_finite(prefix + name, float(extreme), step)
 

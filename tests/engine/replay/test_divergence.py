@@ -1,5 +1,7 @@
 """Steps that a plan cannot repeat, although the verification after tracing happens to succeed."""
 
+import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -182,3 +184,69 @@ def test_a_gradient_that_is_the_same_in_each_step_can_be_written_to() -> None:
         (gradient,) = replay(step, np.ones(3))
         assert gradient.tolist() == [1, 1, 1]
         gradient *= 5
+
+
+CONVERSIONS: dict[str, Callable[[Any], float]] = {
+    "a condition": lambda h: 2.0 if h[0] > 5 else 1.0,
+    "a condition on a difference": lambda h: 2.0 if np.sum(h) - 100 else 1.0,
+    "float": lambda h: min(float(h[0]), 1.0),
+    "int": lambda h: int(h[0]),
+    "complex": lambda h: complex(h[0]).real // 1,
+    "a position": lambda h: [1.0, 2.0][np.argmin(h)],
+    "contains": lambda h: 2.0 if 9 in h else 1.0,
+    "item": lambda h: h[0].item() // 1,
+    "tolist": lambda h: h.tolist()[0] // 1,
+    "tobytes": lambda h: np.frombuffer(h.tobytes())[0] // 1,
+    "format": lambda h: float(f"{h[0]:.0f}"),
+    "str": lambda h: float(str(h[0])) // 1,
+    "repr": lambda h: float(repr(h[0]).partition("(")[2][0]),
+    "math": lambda h: math.floor(math.sqrt(h[0])),
+    "the method argmax": lambda h: h.argmax(),
+    "the method any": lambda h: 2.0 if (h > 5).any() else 1.0,
+    "an element of a mask": lambda h: 2.0 if (h > 5)[0] else 1.0,
+    "the method nonzero": lambda h: len((h > 5).nonzero()[0]),
+    "array_equal": lambda h: 2.0 if np.array_equal(h > 5, h > 0) else 1.0,
+    "allclose": lambda h: 2.0 if np.allclose(h > 5, h > 0) else 1.0,
+}
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS.values(), ids=CONVERSIONS)
+def test_a_tensor_that_becomes_a_python_value_is_not_traced(convert: Any) -> None:
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        w = Tensor(x, watch=True)
+        with GradientTape() as tape:
+            h = np.tanh(w) + w
+            y = np.sum(h * convert(h))
+        return [np.asarray(array) for array in (y, *tape.gradient(y, [w]))]
+
+    inputs = [np.array([value, 1.2]) for value in (1.1, 1.15, 8.0, 1.1)]
+    assert not run(step, *inputs).plans
+
+
+@pytest.mark.parametrize("read", [lambda w: w[0] > 5, lambda w: pickle.loads(pickle.dumps(w)).tolist()[0] > 5])
+def test_a_parameter_that_becomes_a_python_value_is_not_traced(read: Any) -> None:
+    w = Tensor(np.array([0.0, 1.0]), watch=True)
+
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        return [x * 2 if read(w) else x * 3]
+
+    replay = Replay([w])
+    assert [replay(step, np.ones(1))[0].tolist() for _ in range(3)] == [[3]] * 3
+    w += 9
+    assert replay(step, np.ones(1))[0].tolist() == [2]
+
+
+def test_a_plan_that_is_verified_again_is_dropped_if_it_differs_from_the_tape() -> None:
+    def step(x: np.ndarray, *, rng: Any) -> list[np.ndarray]:
+        return [x * min(float(np.asarray(x)[0]), 3.0)]
+
+    replay = Replay([])
+    assert [replay(step, np.array([value]))[0].tolist() for value in (4.0, 5.0, 6.0)] == [[12], [15], [18]]
+    replay.verify_again()
+    assert replay(step, np.array([7.0]))[0].tolist() == [21]
+    assert replay(step, np.array([2.0]))[0].tolist() == [6]  # not verified: min() is a constant of the plan
+    replay.verify_again()
+    with pytest.warns(RuntimeWarning, match=r"step: its replay and the tape differ.*np\.asarray\(tensor\)"):
+        assert replay(step, np.array([2.0]))[0].tolist() == [4]
+    assert not replay.plans
+    assert replay(step, np.array([1.0]))[0].tolist() == [1]

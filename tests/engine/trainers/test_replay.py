@@ -1,6 +1,8 @@
 """Replay and the plain tape train to the same bits: each loss, optimizer, schedule and activation."""
 
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from engine import (
     ClassifierTrainer,
     Dense,
     Dropout,
+    EngineError,
     EpochDone,
     GanTrainer,
     ImageData,
@@ -22,10 +25,12 @@ from engine import (
     Sequential,
     SoftmaxCrossEntropy,
     SquaredError,
+    Tensor,
     checkpoint,
     generator_for,
     schedules,
 )
+from engine.nn.layer import Parameterless
 from engine.replay import Replay
 
 OPTIMIZERS = {
@@ -158,9 +163,101 @@ def test_a_gan_trains_to_the_same_bits(
 
 
 def test_all_plans_share_the_memory_of_the_largest(replays: list[Replay]) -> None:
-    whole_run(gan(True, OPTIMIZERS["sgd"], "tanh", schedules.constant(), "sum", epochs=8))
+    trainer = gan(True, OPTIMIZERS["sgd"], "tanh", schedules.constant(), "sum", epochs=8)
+    sizes = {replays[0].size_bytes for _ in trainer.run()}
     assert len(replays[0].plans) == 4  # with and without the discriminator's update, whole batch and short
-    assert replays[0].size_bytes == max(plan.size_bytes for plan in replays[0].plans)
+    assert max(sizes) == max(plan.size_bytes for plan in replays[0].plans)
+
+
+class UserLayer(Parameterless):
+    """A layer of a user, made of one function."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def __call__(self, x: Any, *, training: bool = False, rng: Any = None) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("condition", [lambda y: np.mean(y).item() > 0.05, lambda y: (y > 0.9).any()])
+def test_a_layer_that_decides_by_the_values_of_its_input_trains_to_the_same_bits(condition: Any) -> None:
+    def trainer(replay: bool) -> ClassifierTrainer:
+        trainer = classifier(replay, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant(), epochs=5)
+        trainer.model.layers[1] = UserLayer(lambda y: y * 0.5 if condition(y) else y)
+        return trainer
+
+    assert whole_run(trainer(True)) == whole_run(trainer(False))
+
+
+def changed_run(trainer: Any, change: Callable[[Any], None]) -> bytes:
+    """A run in which something is changed after the second epoch."""
+    for report in trainer.run():
+        if isinstance(report, EpochDone) and report.epoch == 2:
+            change(trainer)
+    return checkpoint.dumps(trainer.state_dict())
+
+
+def smooth_less(trainer: Any) -> None:
+    trainer._steps.losses = replace(trainer._steps.losses, label_smoothing=0.3)
+
+
+def smooth_more(trainer: Any) -> None:
+    trainer.loss.label_smoothing = 0.5
+
+
+@pytest.mark.parametrize("make", ["classifier", "gan"])
+def test_a_setting_that_changes_between_epochs_has_an_effect_on_a_replay_too(make: str) -> None:
+    def trainer(replay: bool) -> Any:
+        if make == "gan":
+            return gan(replay, SGD_MOMENTUM, "tanh", schedules.constant(), "mean")
+        loss = SoftmaxCrossEntropy("mean", 0.1)
+        return classifier(replay, loss, "softmax", SGD_MOMENTUM, "tanh", schedules.constant())
+
+    change = smooth_less if make == "gan" else smooth_more
+    with pytest.warns(RuntimeWarning, match="replay and the tape differ"):
+        replayed = changed_run(trainer(True), change)
+    assert replayed == changed_run(trainer(False), change)
+    assert replayed != whole_run(trainer(False))[0]
+
+
+class Centered(UserLayer):
+    """Subtracts a running mean, which it updates without notice by the tape."""
+
+    def __init__(self, units: int, *, in_place: bool) -> None:
+        self.mean = np.zeros(units, np.float32)
+        self.in_place = in_place
+
+    @property
+    def buffers(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def __call__(self, x: Any, *, training: bool = False, rng: Any = None) -> Any:
+        if training and self.in_place:
+            self.mean[...] = self.mean * 0.9 + np.mean(np.asarray(x), axis=0) * 0.1
+        elif training:
+            self.mean = self.mean * 0.9 + np.mean(np.asarray(x), axis=0) * 0.1
+        return x - self.mean.copy()
+
+
+@pytest.mark.filterwarnings("ignore:.*replay and the tape differ")
+@pytest.mark.parametrize("replay", REPLAY_MODES)
+def test_an_array_that_is_replaced_during_a_run_is_an_error(replay: bool) -> None:
+    def trainer() -> ClassifierTrainer:
+        return classifier(replay, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant())
+
+    def replace_weight(trainer: Any) -> None:
+        layer = trainer.model.layers[0]
+        layer.weight = Tensor(layer.weight.copy(), watch=True)
+
+    with pytest.raises(EngineError, match=r"layers\.0\.weight was replaced .*write into it"):
+        changed_run(trainer(), replace_weight)
+    rebinding = trainer()
+    rebinding.model.layers[1] = Centered(7, in_place=False)
+    with pytest.raises(EngineError, match=r"layers\.1\.mean was replaced"):
+        whole_run(rebinding)
 
 
 def test_threads_can_train_at_the_same_time() -> None:
