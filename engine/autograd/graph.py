@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,34 +29,14 @@ class Node:
 
     Attributes:
         leaf: True for a tensor made with ``watch=True``, False for the output of a recorded operation.
-        tape: weak reference to the tape that recorded it last, or None.
-        earlier: tapes that recorded it before and still had their records at that time.
+        tape: weak reference to the tape that recorded the operation; None for a leaf.
     """
 
-    __slots__ = ("earlier", "leaf", "tape")
+    __slots__ = ("leaf", "tape")
 
     def __init__(self, leaf: bool, tape: weakref.ref[Recorder] | None = None) -> None:
         self.leaf = leaf
         self.tape = tape
-        self.earlier: tuple[weakref.ref[Recorder], ...] = ()
-
-    def hold(self, tape: weakref.ref[Recorder]) -> None:
-        """Remember that ``tape`` keeps a record with this node."""
-        if self.tape is not tape:
-            if self.tape is not None:
-                self.earlier = tuple(filter(_keeps_records, (*self.earlier, self.tape)))
-            self.tape = tape
-
-    def is_held(self) -> bool:
-        """Whether a tape still keeps a record with this node."""
-        if self.tape is None:
-            return False
-        return _keeps_records(self.tape) or any(map(_keeps_records, self.earlier))
-
-
-def _keeps_records(reference: weakref.ref[Recorder]) -> bool:
-    tape = reference()
-    return tape is not None and bool(tape.records)
 
 
 class Record:
@@ -89,7 +70,6 @@ class Recorder:
     """The part of a tape that operations use: the list of records to which they append.
 
     Args:
-        verify: whether operations add to ``operands``.
         keeps_graph: whether records keep tensors, so that the gradient can be differentiated again.
 
     Attributes:
@@ -97,15 +77,37 @@ class Recorder:
             sample of their elements.
     """
 
-    __slots__ = ("__weakref__", "keeps_graph", "operands", "records", "reference", "verify")
+    __slots__ = ("__weakref__", "_locked", "keeps_graph", "operands", "records", "reference")
 
-    def __init__(self, verify: bool, keeps_graph: bool) -> None:
-        self.verify = verify
+    def __init__(self, keeps_graph: bool) -> None:
         self.keeps_graph = keeps_graph
         self.records: list[Record] = []
         self.operands: list[tuple[weakref.ref[Array], str, bytes]] = []
         # One weak reference per tape, shared by all its nodes: nodes refer to their tape without keeping it alive.
         self.reference: weakref.ref[Recorder] = weakref.ref(self)
+        self._locked: dict[int, weakref.ref[Any]] = {}
+
+    def lock(self, tensor: Any) -> None:
+        """Make a tensor read-only until :meth:`unlock`, so that NumPy refuses to write into it or new views of it."""
+        known = self._locked.get(id(tensor))
+        if known is None or known() is not tensor:
+            self._locked[id(tensor)] = weakref.ref(tensor)
+            tensor._locks += 1
+            tensor.flags.writeable = False
+
+    def unlock(self) -> None:
+        """Make the locked tensors writeable again, except those that another tape has locked, too."""
+        for reference in self._locked.values():
+            tensor = reference()
+            if tensor is not None:
+                tensor._locks -= 1
+                if not tensor._locks and 0 not in tensor.strides:  # elements of a broadcast view share memory
+                    with suppress(ValueError):  # a view of an array that is read-only anyway
+                        tensor.flags.writeable = True
+        self._locked = {}
+
+    def __del__(self) -> None:
+        self.unlock()
 
 
 def sample(array: Array) -> bytes:

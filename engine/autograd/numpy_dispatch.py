@@ -6,9 +6,7 @@ gradient.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,43 +43,6 @@ WRITERS: dict[Callable[..., Any], str] = {
     np.putmask: "a",
 }
 """NumPy functions that write into their first argument, and the name of that argument."""
-
-
-def write_targets(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """The arguments of a call that a NumPy function, or a method of ndarray, writes into."""
-    # Only writers have their target as first argument; avoid the slow signature for all others.
-    positions = _positions(function) if len(args) > 1 else {}
-
-    def argument(name: str, default: Any = None) -> Any:
-        position = positions.get(name, len(args))
-        return args[position] if position < len(args) else kwargs.get(name, default)
-
-    targets = [argument("out")]
-    if function in WRITERS:
-        targets.append(args[0] if args else kwargs.get(WRITERS[function]))
-    if argument("overwrite_input"):
-        targets.append(args[0] if args else kwargs.get("a"))
-    if function is np.nan_to_num and not argument("copy", True):
-        targets.append(args[0] if args else kwargs.get("x"))
-    return targets
-
-
-@functools.cache
-def _positions(function: Callable[..., Any]) -> dict[str, int]:
-    """The positions of a function's arguments by name."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # a C function, which has no signature before NumPy 2.4
-        position = _OUT_POSITIONS.get(function.__name__)
-        return {} if position is None else {"out": position}
-    return {parameter.name: i for i, parameter in enumerate(parameters) if parameter.kind is not parameter.KEYWORD_ONLY}
-
-
-_OUT_POSITIONS = {
-    **dict.fromkeys(("all", "any", "argmax", "argmin", "choose", "concatenate", "dot", "max", "min", "round"), 2),
-    **dict.fromkeys(("clip", "compress", "cumprod", "cumsum", "mean", "prod", "std", "sum", "take", "var"), 3),
-    "trace": 5,
-}
 
 
 def no_gradient(name: str) -> GradientError:

@@ -18,7 +18,7 @@ from weakref import ref
 import numpy as np
 
 from engine.autograd.graph import Array, Node, Record, Vjp, running, sample
-from engine.autograd.tensor import Tensor, has_gradients, is_tracked, keep_constant
+from engine.autograd.tensor import Tensor, has_gradients, is_tracked, lock
 from engine.errors import EngineError, GradientError, ShapeError
 
 _view = np.ndarray.view  # Tensor's own view raises an error on a tape
@@ -76,7 +76,6 @@ class Primitive:
         reference = None if recorder is None else recorder.reference
         arrays: list[Any] = []
         tracked: list[tuple[int, Node]] = []
-        constants: list[Tensor] = []
         exposed: list[Array] = []  # arrays whose memory plain arrays may share: all but recorded results
         saw_tensor = False
         for position, value in enumerate(args):
@@ -91,7 +90,6 @@ class Primitive:
                     if node.leaf:
                         exposed.append(value)
                 else:
-                    constants.append(value)
                     exposed.append(value)
             elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
                 raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
@@ -118,13 +116,13 @@ class Primitive:
             rule = self.rule(position)
             if rule is None:
                 raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
-            node.hold(reference)
             edges.append((node, rule(output, *arrays, **options)))
-        for constant in constants:
-            keep_constant(constant, reference)
-        if recorder.verify and running.array_class is np.ndarray:
-            recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
+        recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
         tensor._node = node = Node(False, reference)
+        if running.array_class is np.ndarray:  # traced arrays are read-only anyway
+            for value in exposed:
+                lock(value, recorder)
+            recorder.lock(tensor)
         make_recorded_vjp = None
         if recorder.keeps_graph:
 

@@ -24,15 +24,13 @@ class GradientTape(Recorder):
 
     Args:
         persistent: keep the records after :meth:`gradient`, so that it can be called again.
-        verify: let :meth:`gradient` detect operands that were overwritten through a plain array that shares their
-            memory. It costs about 5% of a small step; without it, the caller must ensure that no operand changes.
         keeps_graph: keep the tensors that only ``gradient(create_graph=True)`` needs. None: if the tape is persistent.
     """
 
     __slots__ = ("_outer", "_spent", "_start", "_wanted", "persistent")
 
-    def __init__(self, persistent: bool = False, *, verify: bool = True, keeps_graph: bool | None = None) -> None:
-        super().__init__(verify, persistent if keeps_graph is None else keeps_graph)
+    def __init__(self, persistent: bool = False, *, keeps_graph: bool | None = None) -> None:
+        super().__init__(persistent if keeps_graph is None else keeps_graph)
         self.persistent = persistent
         self._spent = False
         self._outer: GradientTape | None = None  # the outermost tape, whose records all nested tapes share
@@ -111,6 +109,8 @@ class GradientTape(Recorder):
             self._spent = True
             if running.recorder is self:
                 running.recorder = None
+        if not keeps_records:
+            self.unlock()
         retained = set(source_nodes)
 
         # Recording order is already a topological order: no sort, and no recursion limit on deep networks.

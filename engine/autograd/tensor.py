@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
-from weakref import ref
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -26,7 +25,6 @@ from engine.autograd.numpy_dispatch import (
     UFUNCS,
     WRITERS,
     no_gradient,
-    write_targets,
 )
 from engine.errors import GradientError
 
@@ -48,8 +46,8 @@ class Tensor(np.ndarray[Any, Any]):
 
     # Class-level default, so that views and results are created without a node, at no cost.
     _node: Node | None = None
-    # Tapes that used this tensor, or a view of it, as a constant.
-    _constant: Node | None = None
+    # The number of tapes that need it unchanged.
+    _locks: int = 0
 
     def __new__(cls, data: ArrayLike, watch: bool = False, dtype: DTypeLike | None = None) -> Self:
         """Create a tensor; see the class for the arguments."""
@@ -101,11 +99,9 @@ class Tensor(np.ndarray[Any, Any]):
 
     def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
         name = f"{func.__module__.replace('numpy', 'np', 1)}.{func.__name__}"
-        targets = write_targets(func, args, kwargs)
-        for target in targets:
-            refuse_write(target, func.__name__)
         if func in WRITERS:
-            refuse_tracked((value for value in (*args, *kwargs.values()) if value is not targets[-1]), name)
+            refuse_write(args[0] if args else kwargs.get(WRITERS[func]), func.__name__)
+            refuse_tracked((*args, *kwargs.values()), name)
         if is_tracked(args) or is_tracked(kwargs.values()):
             if func in WRITERS or func in NO_GRADIENT:
                 return func(*untracked_tree(args), **untracked_tree(kwargs))
@@ -138,7 +134,6 @@ class Tensor(np.ndarray[Any, Any]):
         """As in NumPy, but an error while a tape tracks the tensor, because the iterator bypasses the tape."""
         if is_tracked((self,)):
             raise no_gradient("ndarray.flat")
-        refuse_write(self, "flat")
         return super().flat
 
     @flat.setter
@@ -249,13 +244,14 @@ def wrap(value: Any) -> Any:
 def refuse_write(target: Any, operation: str) -> None:
     """Raise if writing into ``target`` would falsify a gradient that a tape can still compute.
 
+    NumPy refuses most of these writes, too; this error also names the remedy, and covers earlier views.
+
     Raises:
         GradientError: a tape holds a record of ``target``, or of a tensor of which it is a view.
     """
     tensor = target
     while isinstance(tensor, Tensor):
-        node, constant = tensor._node, tensor._constant
-        if (node is not None and node.is_held()) or (constant is not None and constant.is_held()):
+        if tensor._locks:
             raise GradientError(
                 f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
                 "make a new tensor (y = y + 1, not y += 1), or take the gradient first; a persistent tape holds it "
@@ -263,25 +259,6 @@ def refuse_write(target: Any, operation: str) -> None:
                 operation=operation,
             )
         tensor = tensor.base
-
-
-def refuse_update(parameters: Sequence[Tensor], operation: str) -> None:
-    """Raise if parameters cannot be updated in place now. Fast if the tapes that recorded them are gone.
-
-    Raises:
-        GradientError: a tape holds a record of a parameter, or a replay is tracing the current step.
-    """
-    refuse_in_trace(operation)
-    for tensor in parameters:
-        node = tensor._node
-        if (
-            node is None
-            or (node.tape is not None and node.tape() is not None)
-            or node.earlier
-            or tensor._constant
-            or (type(tensor.base) is Tensor)
-        ):
-            refuse_write(tensor, operation)
 
 
 def refuse_tracked(values: Iterable[Any], operation: str) -> None:
@@ -298,13 +275,13 @@ def refuse_tracked(values: Iterable[Any], operation: str) -> None:
         )
 
 
-def keep_constant(tensor: Tensor, tape: ref[Recorder]) -> None:
-    """Remember that ``tape`` needs this tensor, and everything that shares its memory, unchanged."""
-    while isinstance(tensor.base, Tensor):
-        tensor = tensor.base
-    if tensor._constant is None:
-        tensor._constant = Node(leaf=False)
-    tensor._constant.hold(tape)
+def lock(array: Any, recorder: Recorder) -> None:
+    """Make a tensor, and the tensors of which it is a view, read-only until the tape has computed its gradient."""
+    if isinstance(array, Tensor):
+        if isinstance(array.base, Tensor):
+            lock(array.base, recorder)
+        if array._locks or array.flags.writeable:
+            recorder.lock(array)
 
 
 def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
@@ -315,18 +292,6 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
         if "unexpected keyword argument" in str(error) or "positional argument" in str(error):
             raise GradientError(f"{name} has no gradient when called like this: {error}", operation=name) from error
         raise
-
-
-def _guard_target(name: str) -> None:
-    """Make the method ``name``, whose result is constant almost everywhere, check the target that it writes into."""
-    original = getattr(np.ndarray, name)
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        for target in write_targets(original, (self, *args), kwargs):
-            refuse_write(target, name)
-        return original(self, *args, **kwargs)
-
-    setattr(Tensor, name, functools.wraps(original)(method))
 
 
 def _guard_attribute(name: str) -> None:
@@ -345,9 +310,6 @@ def _follow(name: str) -> None:
     original = getattr(np.ndarray, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs:
-            for target in write_targets(original, (self, *args), kwargs):
-                refuse_write(target, name)
         if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
             if is_tracing():  # by the methods of traced arrays, which are part of the trace or raise an error
                 return wrap(getattr(untracked(self), name)(*untracked_tree(args), **untracked_tree(kwargs)))
@@ -393,8 +355,6 @@ for _name in (
     _follow(_name)
 for _name in ("__setitem__", "byteswap", "fill", "partition", "put", "resize", "setfield", "sort"):
     _guard(_name)
-for _name in ("all", "any", "argmax", "argmin", "round"):
-    _guard_target(_name)
 for _name in ("dtype", "shape", "strides"):
     _guard_attribute(_name)
 for _name in (

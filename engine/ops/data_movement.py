@@ -81,6 +81,11 @@ def pad(x: Any, pad_width: Any, mode: str = "constant") -> Any:
     return moving(np.pad)(x, pad_width, mode)
 
 
+def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Any:
+    """As ``np.take``, without ``out``."""
+    return moving(np.take)(x, indices, axis, mode=mode)
+
+
 def sort(x: Any, axis: int | None = -1) -> Any:
     """As ``np.sort``; the gradient is permuted back."""
     if axis is None:

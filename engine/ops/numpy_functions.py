@@ -152,7 +152,7 @@ _REDUCTIONS: dict[np.ufunc, Any] = {
 _MOVED: dict[Any, Any] = {
     function: data_movement.moving(function)
     for function in (
-        *(np.diag, np.diagonal, np.flip, np.fliplr, np.flipud, np.repeat, np.roll, np.rollaxis, np.rot90, np.take),
+        *(np.diag, np.diagonal, np.flip, np.fliplr, np.flipud, np.repeat, np.roll, np.rollaxis, np.rot90),
         *(np.take_along_axis, np.tile, np.tril, np.triu),
     )
 }
@@ -213,6 +213,7 @@ _FUNCTIONS: dict[Any, Any] = {
     np.select: composed.select,
     np.sinc: elementwise.sinc,
     np.sort: data_movement.sort,
+    np.take: data_movement.take,
     np.squeeze: shape.squeeze,
     np.stack: shape.stack,
     np.std: composed.std,
@@ -247,7 +248,7 @@ _METHODS: dict[str, Any] = {
     "std": composed.std,
     "sum": composed.sum_,
     "swapaxes": shape.swapaxes,
-    "take": _MOVED[np.take],
+    "take": data_movement.take,
     "trace": _trace,
     "transpose": _transpose_method,
     "var": composed.var,

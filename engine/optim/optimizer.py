@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array
-from engine.autograd.tensor import Tensor, refuse_update
+from engine.autograd.graph import Array, refuse_in_trace
+from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
 
@@ -64,7 +64,9 @@ class Descent:
         self._steps = 0
 
     def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
-        refuse_update(parameters, "an optimizer's step")
+        refuse_in_trace("an optimizer's step")
+        for parameter in parameters:
+            refuse_write(parameter, "an optimizer's step")
         if len(parameters) != len(gradients):
             raise ShapeError(f"{len(parameters)} parameters but {len(gradients)} gradients", operation="apply")
         if len({*map(id, parameters)}) < len(parameters):

@@ -40,6 +40,8 @@ Values that it reads from Python objects (a rate, a switch) keep the value from 
 
 MAX_PLANS = 64
 """Maximum number of plans; further steps or shapes run on the tape. A function created for each call is a new step."""
+_KEPT_BYTES = 2**19
+"""Size of memory that a verification keeps, because binding the plans again takes as long as several small steps."""
 
 
 @dataclass(slots=True)
@@ -213,7 +215,8 @@ class Replay:
             replay_digests = None
         else:
             replay_digests = self._digests([*prepared.results, *self._resident], rng)
-        self._release()  # free memory, so that this step needs no more than a plain one
+        if self._memory.nbytes > _KEPT_BYTES:
+            self._release()  # so that this step needs no more memory than a plain one
         self._restore(rng, before)
         results = step(*inputs, rng=rng)
         if replay_digests == self._digests([*results, *self._resident], rng):

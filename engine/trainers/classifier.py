@@ -275,7 +275,7 @@ class ClassifierTrainer:
 
     def _loss_and_gradients(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The part of a step before the update: the loss, the outputs, and the gradient of each parameter."""
-        with GradientTape(verify=False) as tape:
+        with GradientTape() as tape:
             outputs = self._outputs(x, training=True, rng=rng)
             loss = self.loss(outputs, targets)
         return [np.asarray(array) for array in (loss, outputs, *tape.gradient(loss, self.model.parameters))]

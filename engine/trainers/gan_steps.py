@@ -73,7 +73,7 @@ class GanSteps:
 
     def generator_step(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""
-        with GradientTape(verify=False) as tape:
+        with GradientTape() as tape:
             fakes = self.generator(noise, training=True, rng=rng)
             fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
             loss = self.losses.generator(fake_logits)
@@ -81,7 +81,7 @@ class GanSteps:
 
     def both_steps(self, noise: Array, reals: Array, *classes: Array, rng: np.random.Generator | None) -> list[Array]:
         """The results of :meth:`generator_step`, then those of :meth:`discriminator_step`, from the same fakes."""
-        with GradientTape(persistent=True, verify=False, keeps_graph=False) as tape:
+        with GradientTape(persistent=True, keeps_graph=False) as tape:
             fakes = self.generator(noise, training=True, rng=rng)
             fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
             g_loss = self.losses.generator(fake_logits)
@@ -89,6 +89,7 @@ class GanSteps:
         # Each gradient visits only the records between its loss and its own weights.
         g_gradients = tape.gradient(g_loss, self.generator.parameters)
         d_gradients = tape.gradient(total, self.discriminator.parameters)
+        del tape  # so that the results are writeable, as after the only gradient of a tape
         return _arrays(g_loss, fake_logits, *g_gradients, *d_outputs, *d_gradients)
 
     def discriminator_step(
@@ -97,7 +98,7 @@ class GanSteps:
         """The logits of the fakes, then the discriminator's loss, the logits of reals, the penalty if there is one, and
         the gradients of the discriminator."""
         fakes = untracked(self.generator(noise, training=True, rng=rng))
-        with GradientTape(verify=False) as tape:
+        with GradientTape() as tape:
             fake_logits = self._logits(fakes, *self._classes(noise), rng=rng)
             outputs, total = self._discriminator_loss(fakes, fake_logits, reals, *classes, rng=rng)
         return _arrays(fake_logits, *outputs, *tape.gradient(total, self.discriminator.parameters))
@@ -129,7 +130,7 @@ class GanSteps:
     def _slopes(self, points: Array, *classes: Array, rng: np.random.Generator | None) -> Any:
         """The gradient of each output of the discriminator with respect to its images, one row per pack."""
         images = Tensor(points, watch=True)
-        with GradientTape(verify=False) as tape:
+        with GradientTape() as tape:
             logits = self._logits(images, *classes, rng=rng)
         (slopes,) = tape.gradient(logits, [images], create_graph=True)
         rows = len(images) // self.inputs.pack

@@ -135,6 +135,8 @@ def test_common_expressions_have_correct_gradients(f: Any, expected: list[float]
         (lambda x: Tensor(np.ones(2)).dot(b=x.view(np.ndarray)) + x * 1j, "multiply"),
         (lambda x: np.sum(x, 0, np.float32), "np.sum"),
         (lambda x: x.max(0, np.zeros(())), "ndarray.max"),
+        (lambda x: np.take(x, [0], 0, np.zeros(1)), "np.take"),
+        (lambda x: x.take([0], out=np.zeros(1)), "ndarray.take"),
         (lambda x: x.var(0, np.float64), "ndarray.var"),
         (lambda x: ops.cast(x, dtype=int), "cast"),
     ],
@@ -174,10 +176,10 @@ def test_writing_to_a_recorded_tensor_is_an_error_until_the_gradient_is_computed
     with GradientTape() as tape:
         y = x * 2
         for tensor in (x, y):
-            with pytest.raises(GradientError, match="in-place write"):
+            with pytest.raises((GradientError, ValueError), match=r"in-place write|read-only|when called like this"):
                 write(tensor)
     for tensor in (x, y):
-        with pytest.raises(GradientError, match="in-place write"):
+        with pytest.raises((GradientError, ValueError), match=r"in-place write|read-only|when called like this"):
             write(tensor)
     tape.gradient(y, [x])
     write(x)
@@ -189,7 +191,7 @@ def test_an_iterator_over_a_recorded_tensor_cannot_write() -> None:
     with GradientTape() as tape:
         y = np.exp(x)
         z = y * y
-    with pytest.raises(GradientError, match="in-place write"):
+    with pytest.raises(ValueError, match="read-only"):
         y.flat[0] = 5
     tape.gradient(z, [x])
     y.flat[0] = 5

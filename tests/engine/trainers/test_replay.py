@@ -20,6 +20,7 @@ from engine import (
     EngineError,
     EpochDone,
     GanTrainer,
+    GradientError,
     ImageData,
     Latent,
     Sequential,
@@ -273,3 +274,20 @@ def test_threads_can_train_at_the_same_time() -> None:
     for thread in threads:
         thread.join()
     assert results == [expected] * 3
+
+
+class Scaled(Centered):
+    """Multiplies by a buffer, which each pass changes."""
+
+    def __call__(self, x: Any, *, training: bool = False, rng: Any = None) -> Any:
+        y = x * self.mean
+        self.mean[...] += 0.25
+        return y
+
+
+@pytest.mark.parametrize("replay", REPLAY_MODES)
+def test_a_buffer_that_changes_between_two_passes_of_a_step_is_an_error(replay: bool) -> None:
+    trainer = gan(replay, SGD_MOMENTUM, "tanh", schedules.constant(), "mean")
+    trainer.discriminator.layers[1] = Scaled(8, in_place=True)
+    with pytest.raises(GradientError, match=r"an array of shape \(8,\) was overwritten after multiply had used it"):
+        whole_run(trainer)
