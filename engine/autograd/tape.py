@@ -80,13 +80,14 @@ class GradientTape(Recorder):
             output_gradients: gradient of a further value with respect to ``target``; same shape.
             unconnected: for a source on which the target does not depend: ``raise`` an error, or return ``zero``.
             create_graph: also record the computation of the gradients, so that they can be differentiated: on this tape
-                if it is persistent and still running, or on the outer tape. None: if there is an outer tape.
+                if it is persistent and still running, or on the outer tape. None: wherever that is possible.
 
         Raises:
             GradientError: the tape has no records any more; ``target`` or a source is unknown to it; the target does
-                not depend on a source; a source has another shape than when it was recorded; or an operand has been
-                overwritten (of large arrays, only a sample is compared). With ``create_graph`` also: no tape can
-                record, or a rule cannot be recorded.
+                not depend on a source; a source has another shape than when it was recorded; an operand has been
+                overwritten (of large arrays, only a sample is compared); or ``output_gradients`` are on a running tape
+                that does not record this gradient. With ``create_graph`` also: no tape can record, or a rule cannot be
+                recorded.
             ShapeError: ``output_gradients`` does not have the target's shape.
         """
         if unconnected not in ("raise", "zero"):
@@ -99,6 +100,12 @@ class GradientTape(Recorder):
         target_node = self._node_of(target, "the target")
         source_nodes = [self._node_of(source, f"source {i}") for i, source in enumerate(sources)]
         graph = self._creates_graph(create_graph)
+        continues = self.persistent or running.recorder is not self
+        if not graph and create_graph is None and continues and is_tracked((output_gradients,)):
+            raise GradientError(
+                "gradient: output_gradients is on the running tape, which does not record this gradient; compute the "
+                "target inside it, too, or give np.asarray(output_gradients) if no gradient should flow through it"
+            )
         outermost._refuse_overwritten()
         keeps_records = self.persistent or outermost is not self
         records = self.records[self._start :] if keeps_records else self.records
@@ -142,7 +149,7 @@ class GradientTape(Recorder):
         """
         can_record = running.recorder is (self._outer or self) and (self.persistent or self._outer is not None)
         if not requested:
-            return requested is None and can_record and self._outer is not None
+            return requested is None and can_record and (self._outer is not None or self.keeps_graph)
         if not can_record:
             raise GradientError(
                 "gradient(create_graph=True) needs a tape that records it: call it inside the with block of a "

@@ -41,7 +41,7 @@ class Tensor(np.ndarray[Any, Any]):
         dtype: overrides the dtype of ``data``.
 
     Raises:
-        GradientError: ``watch`` with a dtype that has no gradients.
+        GradientError: ``watch`` with a dtype that has no gradients; or a running tape tracks ``data``.
     """
 
     # Class-level default, so that views and results are created without a node, at no cost.
@@ -51,6 +51,8 @@ class Tensor(np.ndarray[Any, Any]):
 
     def __new__(cls, data: ArrayLike, watch: bool = False, dtype: DTypeLike | None = None) -> Self:
         """Create a tensor; see the class for the arguments."""
+        if is_tracked((data,)):
+            raise no_gradient("Tensor(...) of a tensor on a tape")
         array = np.asarray(data, dtype)
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(np.float32)
@@ -247,7 +249,8 @@ def refuse_write(target: Any, operation: str) -> None:
     NumPy refuses most of these writes, too; this error also names the remedy, and covers earlier views.
 
     Raises:
-        GradientError: a tape holds a record of ``target``, or of a tensor of which it is a view.
+        GradientError: a tape holds a record of ``target``, or of a tensor of which it is a view; or that tensor is
+            watched, and a tape is running.
     """
     tensor = target
     while isinstance(tensor, Tensor):
@@ -256,6 +259,12 @@ def refuse_write(target: Any, operation: str) -> None:
                 f"{operation}: in-place write to a tensor of shape {target.shape} that a tape has recorded; "
                 "make a new tensor (y = y + 1, not y += 1), or take the gradient first; a persistent tape holds it "
                 "until it is deleted (del tape)",
+                operation=operation,
+            )
+        if tensor.watched and running.recorder is not None:
+            raise GradientError(
+                f"{operation}: in-place write to a watched tensor of shape {target.shape} while a tape is running, "
+                "which would not record it; write before or after the with block",
                 operation=operation,
             )
         tensor = tensor.base

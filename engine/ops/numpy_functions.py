@@ -71,6 +71,8 @@ def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
 
 
 def _nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    if not copy:
+        raise GradientError("np.nan_to_num has no gradient with copy=False", operation="np.nan_to_num")
     return elementwise.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
