@@ -120,7 +120,7 @@ class Progress:
                 and the replay still use.
         """
         for name, array in model.named_arrays().items():
-            if memory.address(array) != memory.address(before[name]):
+            if name not in before or memory.address(array) != memory.address(before[name]):
                 raise EngineError(
                     f"{prefix}{name} was replaced by another array during the run; write into it (array[...] = x)"
                 )
