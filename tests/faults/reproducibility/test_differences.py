@@ -189,7 +189,7 @@ def test_different_seeds_differ_in_the_initial_weights(process: InProcessHarness
 def test_equal_jobs_cannot_be_investigated(process: InProcessHarness) -> None:
     a, b = train(process), train(process)
     difference = find(process, a, b)
-    assert difference.sentence == "No difference in 3 epochs."
+    assert difference.sentence == "These jobs are the same."
     with pytest.raises(NotComparable):
         differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
 
