@@ -23,10 +23,11 @@ def needed_bytes(passes: list[tuple[Sizes, int]], networks: list[Sizes]) -> dict
     return {"parameters": parameters, "gradients": parameters, "activations": activations}
 
 
-def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 12) -> dict[str, int]:
+def measure(make: Callable[[], ClassifierTrainer | GanTrainer], steps: int = 9) -> dict[str, int]:
     """Bytes of a run: ``first_peak`` of the first steps, ``peak`` of later ones, ``allocated`` by one of them at most.
 
-    Includes parameters, but not images.
+    Includes parameters, but not images. All steps are in the first epoch, which has 16 of batch 512: the first step of
+    an epoch is also run on the tape, like the first ones here.
     """
     tracemalloc.start()
     try:

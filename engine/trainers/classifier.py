@@ -185,10 +185,10 @@ class ClassifierTrainer:
                     if self._accumulation.completes(step, progress.steps_per_epoch):
                         self.optimizer.apply(parameters, self._accumulation.take("model"), rate)
                         self._average.update(self._accumulation.update_of(step, progress.steps_per_epoch))
-                del gradients  # free them before the next step
+                hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
+                del loss, outputs, gradients  # they keep the memory of the replay, which the next step may release
                 step += 1
                 total_loss += value * len(batch)
-                hits += int(np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch]))
                 yield BatchDone(progress.epoch + 1, step, progress.steps)
 
             progress.check_weights(self.model, arrays, step)
