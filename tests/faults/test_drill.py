@@ -12,6 +12,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_backed_up_jobs_survive_a_total_loss(postgres_server: str, tmp_path: Path) -> None:
-    outcome = drill(tmp_path, postgres_server, jobs=1, later=1, epochs=110)
+    outcome = drill(tmp_path, postgres_server, jobs=1, later=1, epochs=60)
     assert (outcome.jobs, outcome.lost_jobs, outcome.same_digests, outcome.resumed) == (4, 1, 2, 2)
     assert outcome.lost_epochs >= 10 + 2 * 3
