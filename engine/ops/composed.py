@@ -233,7 +233,13 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     raise GradientError(f"np.linalg.norm has no gradient with ord={ord!r} here", operation="np.linalg.norm")
 
 
-def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:  # noqa: A002
+def vector_norm(
+    x: Any,
+    *,
+    axis: Any = None,
+    keepdims: bool = False,
+    ord: float = 2,  # noqa: A002 - NumPy's name
+) -> Any:
     """As ``np.linalg.vector_norm``, with any order except 0. The slope at 0 is 0."""
     if ord == 0:
         raise GradientError("np.linalg.vector_norm has no gradient with ord=0", operation="np.linalg.vector_norm")

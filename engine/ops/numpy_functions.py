@@ -101,7 +101,7 @@ def _vecmat(a: Any, b: Any) -> Any:
 
 
 def _compress(condition: Any, a: Any, axis: int | None = None) -> Any:
-    return data_movement.moving(lambda x: np.compress(condition, x, axis))(a)
+    return data_movement.moving(lambda x, chosen: np.compress(chosen, x, axis))(a, condition)
 
 
 def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -215,12 +215,12 @@ _FUNCTIONS: dict[Any, Any] = {
     np.select: composed.select,
     np.sinc: elementwise.sinc,
     np.sort: data_movement.sort,
-    np.take: data_movement.take,
     np.squeeze: shape.squeeze,
     np.stack: shape.stack,
     np.std: composed.std,
     np.sum: composed.sum_,
     np.swapaxes: shape.swapaxes,
+    np.take: data_movement.take,
     np.tensordot: composed.tensordot,
     np.trace: _trace,
     np.transpose: shape.transpose,

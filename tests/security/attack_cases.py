@@ -154,7 +154,8 @@ def broker_errors(attack: Attack) -> None:
         attack.run_clients(8, work)
         repair()
         time.sleep(2)
-        longest_queue = max(longest_queue, int(broker.llen(task_names.TRAIN_QUEUE)))  # type: ignore[arg-type]
+        length: Any = broker.llen(task_names.TRAIN_QUEUE)  # typed for the asynchronous client, too
+        longest_queue = max(longest_queue, int(length))
     broker.close()
     attack.note = f"{longest_queue} messages in the queue afterwards"
 

@@ -324,3 +324,35 @@ def test_an_unreferenced_operand_is_not_kept_for_comparison() -> None:
     finally:
         tracemalloc.stop()
     assert tape.gradient(y, [w])[0].sum() == 100_000
+
+
+MASK, INDEX = np.array([True, False, True]), np.array([0, 2])
+OF_ARGUMENTS: dict[str, tuple[np.ndarray[Any, Any], Callable[[Any, Any], Any]]] = {
+    "a mask as index": (MASK, lambda x, given: x[given]),
+    "an index": (INDEX, lambda x, given: x[given]),
+    "take": (INDEX, np.take),
+    "the method take": (INDEX, lambda x, given: x.take(given)),
+    "take_along_axis": (INDEX, lambda x, given: np.take_along_axis(x, given, 0)),
+    "compress": (MASK, lambda x, given: np.compress(given, x)),
+    "the method compress": (MASK, lambda x, given: x.compress(given)),
+    "repeat": (np.array([2, 0, 1]), np.repeat),
+    "where": (MASK, lambda x, given: np.where(given, x, 0)),
+    "select": (MASK, lambda x, given: np.select([given], [x])),
+    "sum of some": (MASK, lambda x, given: np.sum(x, where=given)),
+    "mean of some": (MASK, lambda x, given: np.mean(x, where=given)),
+    "var of some": (MASK, lambda x, given: np.var(x, where=given)),
+    "max of some": (MASK, lambda x, given: np.max(x, where=given, initial=0.0)),
+}
+
+
+@pytest.mark.parametrize(("given", "function"), OF_ARGUMENTS.values(), ids=OF_ARGUMENTS)
+def test_indices_conditions_and_counts_may_change_before_the_gradient(given: Any, function: Any) -> None:
+    def gradient(argument: Any, *, changes: bool) -> Any:
+        x = Tensor(np.array([1.0, 2.0, 4.0]), watch=True)
+        with GradientTape() as tape:
+            y = np.sum(function(x, argument) ** 2)
+        if changes:
+            argument[...] = np.roll(argument, 1)
+        return tape.gradient(y, [x])[0].tolist()
+
+    assert gradient(given.copy(), changes=True) == gradient(given.copy(), changes=False)

@@ -57,7 +57,6 @@ export function metric(name, value) {
   return Math.abs(short) < 1e4 ? short.toString() : Math.round(value).toLocaleString("en"); // as service/wording.py
 }
 
-
 // The same as metric_info.size.
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB"];
