@@ -160,8 +160,9 @@ def renew(database: Database, claim: Claim, position: Position | None, used: Usa
     """Renew the lease, report progress and resources, and return the job's pending request."""
     values: dict[str, Any] = {}
     if position is not None:
-        values = {"step": position.step, "steps": position.steps}
-        values["steps_per_second"] = position.steps_per_second
+        # The child may have committed an epoch since the supervisor read its position.
+        step = case((Job.step > position.step, Job.step), else_=position.step)
+        values = {"step": step, "steps": position.steps, "steps_per_second": position.steps_per_second}
     with database.write() as session:
         requested = guard(session, claim, **values, **usage_values(used)).requested
         return Request(requested) if requested else None

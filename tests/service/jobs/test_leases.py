@@ -130,6 +130,16 @@ def test_releasing_a_lease_discards_the_unfinished_epoch(
     assert job.lease_owner is None
 
 
+def test_a_late_report_does_not_take_progress_back(database: Database, submit: Submit) -> None:
+    job_id = submit()
+    held = claim(database)
+    commit(database, held, record(1))
+    leases.renew(database, held, Position(step=9, steps=40))
+    assert read_job(database, job_id).step == 10
+    leases.renew(database, held, Position(step=11, steps=40))
+    assert read_job(database, job_id).step == 11
+
+
 def test_a_lost_worker_costs_one_attempt_and_no_completed_epoch(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
