@@ -131,7 +131,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
     rows.append(("Submitted", Text(f"{age(job)} ago ({_local_time(job['created_at'])})")))
     if job.status == "queued" and (impediment := client.queue(limit=1).get("reason_text")):
-        rows.append(("Waits", Text(impediment, "yellow")))
+        rows.append(("Waiting", Text(impediment, "yellow")))
     if job["started_at"]:
         rows.append(("Time", Text(_times(job, results["trained_seconds"]))))
     rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
