@@ -52,7 +52,7 @@ def _draw(rng: np.random.Generator, x: Array) -> Array:
     """16 random bits per element of ``x``, in its memory order: a product of two layouts takes ten times as long."""
     if x.ndim == 4:
         batch, height, width, channels = x.shape
-        return from_planes(rng.integers(0, 2**16, (channels, height, width, batch), np.uint16))
+        return from_planes(rng.integers(0, 2**16, (height, channels, width, batch), np.uint16))
     shape: Shape = x.shape
     if is_batch_innermost(x):
         return rng.integers(0, 2**16, shape[::-1], np.uint16).T

@@ -157,20 +157,20 @@ def sum_over_rows(matrix: Array) -> Array:
     return np.add(total, sum_over_rows(matrix[count - remainder :])) if remainder else total
 
 
-def sum_along_rows(matrix: Array) -> Array:
-    """The sum of each row of a matrix (rows, columns) that lies in memory row by row: (rows,).
+def sum_along_rows(matrices: Array) -> Array:
+    """The sum of each row of matrices (..., rows, columns) that lie in memory row by row: (..., rows).
 
     As products with ones, in a third of ``np.sum``'s time; long rows in equal parts, whose sums are added pairwise.
     """
-    rows, count = matrix.shape
+    *others, count = matrices.shape
     length = next((size for size in range(min(count, SUM_BLOCK_MAX_COLUMNS), 63, -1) if count % size == 0), 0)
     if length == 0 or count == 0:
-        total: Array = np.sum(matrix, axis=1)
+        total: Array = np.sum(matrices, axis=-1)
         return total
-    ones = running.constant(_ones(length, matrix.dtype))
+    ones = running.constant(_ones(length, matrices.dtype))
     if length == count:
-        return np.asanyarray(np.matvec(matrix, ones))
-    return np.asanyarray(np.sum(np.matvec(np.reshape(matrix, (rows, count // length, length)), ones), axis=1))
+        return np.asanyarray(np.matvec(matrices, ones))
+    return np.asanyarray(np.sum(np.matvec(np.reshape(matrices, (*others, count // length, length)), ones), axis=-1))
 
 
 @functools.lru_cache(maxsize=16)

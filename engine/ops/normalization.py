@@ -1,6 +1,7 @@
 """Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167: each channel over all other axes), layer normalization.
 
-Internally, arrays are *rows*, (channels, everything else): a view of matrices, and of images in the layout of planes.
+Internally, arrays are *rows*, (groups, channels, everything else): a view of images in the layout of planes, where each
+row of pixels is a group, and of other arrays as a single group.
 """
 
 from __future__ import annotations
@@ -14,25 +15,32 @@ from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.autograd.tensor import untracked
 from engine.errors import DataError, ShapeError
 from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
-from engine.ops.images.geometry import as_matrix, from_planes
+from engine.ops.images.geometry import as_rows, from_planes
 from engine.ops.linalg import sum_along_rows, sum_over_rows
 from engine.ops.reductions import mean
 
 
 def _as_rows(x: Array) -> Array:
-    return as_matrix(x) if x.ndim == 4 else np.reshape(x.transpose(x.ndim - 1, *range(x.ndim - 1)), (x.shape[-1], -1))
+    return as_rows(x) if x.ndim == 4 else np.reshape(x.transpose(x.ndim - 1, *range(x.ndim - 1)), (1, x.shape[-1], -1))
 
 
 def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
     if len(shape) == 4:
         batch, height, width, channels = shape
-        return from_planes(rows.reshape(channels, height, width, batch))
+        return from_planes(rows.reshape(height, channels, width, batch))
     return rows.reshape(shape[-1], *shape[:-1]).transpose(*range(1, len(shape)), 0)
 
 
 def _sums(rows: Array) -> Array:
-    """The sum of each row: (channels, 1)."""
-    return _column(sum_along_rows(rows) if rows.strides[1] == rows.itemsize else sum_over_rows(rows.T))
+    """The sum of each channel: (channels, 1)."""
+    if rows.strides[2] == rows.itemsize:
+        return _column(np.sum(sum_along_rows(rows), axis=0))
+    return _column(sum_over_rows(rows[0].T))
+
+
+def _products(rows: Array, others: Array) -> Array:
+    """The sum of the products of each channel: (channels,)."""
+    return np.asanyarray(np.sum(np.vecdot(rows, others), axis=0))
 
 
 def _column(vector: Array) -> Array:
@@ -48,14 +56,14 @@ def _normalize(x: Array, scale: Array, shift: Array, centred: Array, inverse: Ar
 def _normalize_back_input(
     y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float
 ) -> Vjp:
-    shape, count = x.shape, centred.shape[1]
+    shape, count = x.shape, centred.size // len(inverse)
 
     def vjp(g: Array) -> Array:
         # Page 4 of the paper, with the gradients of mean and variance substituted:
         # factor * (g - mean of g - centred * inverse^2 * mean of (g * centred)).
         rows = _as_rows(g)
         factor = np.multiply(inverse, _column(scale))
-        pull = np.multiply(_column(np.vecdot(rows, centred)), np.multiply(inverse, inverse))
+        pull = np.multiply(_column(_products(rows, centred)), np.multiply(inverse, inverse))
         pull *= -1 / count
         gradient = np.multiply(centred, pull)
         gradient += rows
@@ -69,7 +77,7 @@ def _normalize_back_input(
 def _normalize_back_scale(
     y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float
 ) -> Vjp:
-    return lambda g: np.multiply(np.vecdot(_as_rows(g), centred), np.reshape(inverse, -1))
+    return lambda g: np.multiply(_products(_as_rows(g), centred), np.reshape(inverse, -1))
 
 
 def _standardize(x: Any, epsilon: float) -> tuple[Any, Any]:
@@ -129,10 +137,10 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
     if values.size == 0:
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
-    weight = 1 / rows.shape[1]
+    weight = len(scale) / rows.size
     means = np.multiply(_sums(rows), weight)
     centred = np.subtract(rows, means)
-    variance = np.multiply(np.vecdot(centred, centred), weight)
+    variance = np.multiply(_products(centred, centred), weight)
     inverse = np.divide(1, np.sqrt(np.add(_column(variance), epsilon)))
     y = _normalized(x, scale, shift, centred=centred, inverse=inverse, epsilon=epsilon)
     return y, np.reshape(means, -1), variance

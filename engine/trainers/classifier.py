@@ -25,6 +25,7 @@ from engine.evaluation.metrics import (
     macro_f1,
     roc_auc,
 )
+from engine.memory import training_arithmetic
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
 from engine.nn.losses import Loss, mean_gradient_scale, per_image
@@ -172,7 +173,7 @@ class ClassifierTrainer:
             ):
                 changes = self.augmentation.draw(augment, len(batch), self.train.sides)
                 inputs = self.train.inputs(batch, self.dtype, x if len(batch) == len(x) else x[: len(batch)], changes)
-                with np.errstate(over="ignore", invalid="ignore"):  # the check of the loss gives a better message
+                with training_arithmetic():
                     loss, outputs, *gradients = replay(
                         self._loss_and_gradients, inputs, self._train_targets[batch], rng=dropout
                     )
@@ -303,7 +304,7 @@ class ClassifierTrainer:
         count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
         for start in range(0, len(data), count):
             chunk = slice(start, start + count)
-            with np.errstate(over="ignore", invalid="ignore"):
+            with training_arithmetic():
                 outputs = np.asarray(self._outputs(data.inputs(chunk, self.dtype), training=False))
                 loss = self._score(outputs, labels[chunk])
             total += per_image(loss, self._score.reduction, len(outputs)) * len(outputs)
@@ -319,7 +320,7 @@ class ClassifierTrainer:
 
     def _probabilities(self, outputs: Array) -> Array:
         """Class probabilities from the model's outputs or logits: (n, classes) in [0, 1]."""
-        with np.errstate(over="ignore", invalid="ignore"):
+        with training_arithmetic():
             if self.loss.on_logits:
                 last = ops.sigmoid if self.model.activation is Activation.SIGMOID else ops.softmax
                 outputs = last.forward(outputs)

@@ -21,6 +21,7 @@ from engine.evaluation.diagnostics import (
     probe,
     sample_diversity,
 )
+from engine.memory import training_arithmetic
 from engine.nn.containers import Sequential
 from engine.nn.losses import Reduction, mean_gradient_scale, per_image
 from engine.optim.accumulation import Accumulation
@@ -205,7 +206,7 @@ class GanTrainer:
                 position = (step, progress.steps_per_epoch, progress.steps)
                 rate = self.g_optimizer.learning_rate * self.g_schedule(*position)
                 d_rate = self.d_optimizer.learning_rate * self.d_schedule(*position)
-                with np.errstate(over="ignore", invalid="ignore"):  # the check of the losses gives a better message
+                with training_arithmetic():
                     updated = self._updated_networks(step)
                     if updated == _GENERATOR_ONLY:
                         losses = replay(self._steps.generator_step, noise, rng=dropout)

@@ -13,7 +13,7 @@ import numpy as np
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
 from engine.errors import ShapeError
-from engine.ops.images.geometry import Convolution, Padding, as_matrix, mirror, transposed_size
+from engine.ops.images.geometry import Convolution, Padding, as_rows, mirror, transposed_size
 from engine.ops.linalg import sum_along_rows
 
 
@@ -92,7 +92,7 @@ def _conv2d_back_weight(y: Array, x: Array, w: Array, b: Array, stride: int = 1,
 
 
 def _back_bias(y: Array, x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Vjp:
-    return lambda g: sum_along_rows(as_matrix(g))
+    return lambda g: np.sum(sum_along_rows(as_rows(g)), axis=0)
 
 
 conv2d = Primitive(

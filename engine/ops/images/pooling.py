@@ -31,9 +31,9 @@ def _check_pool(x: Array, size: int, name: str = "max_pool2d") -> None:
 def _max_pool2d(x: Array, size: int = 2) -> Array:
     _check_pool(x, size)
     planes = to_planes(x)
-    rows = planes[:, ::size]
+    rows = planes[::size]
     for i in range(1, size):
-        rows = np.maximum(rows, planes[:, i::size])
+        rows = np.maximum(rows, planes[i::size])
     y = rows[:, :, ::size]
     for j in range(1, size):
         y = np.maximum(y, rows[:, :, j::size])
@@ -42,7 +42,7 @@ def _max_pool2d(x: Array, size: int = 2) -> Array:
 
 def _window_pixels(size: int) -> list[tuple[slice, slice, slice]]:
     """Indices into planes: each selects one pixel of every window."""
-    return [(slice(None), slice(i, None, size), slice(j, None, size)) for i in range(size) for j in range(size)]
+    return [(slice(i, None, size), slice(None), slice(j, None, size)) for i in range(size) for j in range(size)]
 
 
 def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
@@ -50,10 +50,10 @@ def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
 
     def vjp(g: Array) -> Array:
         gradient = np.empty_like(g, order="C", shape=to_planes(x).shape)
-        step = max(1, geometry.CACHE_BLOCK_BYTES // max(gradient[:1].nbytes, 1))
-        for start in range(0, len(gradient), step):
-            block = slice(start, start + step)
-            planes, largest, outputs = (to_planes(array)[block] for array in (x, y, g))
+        step = max(1, geometry.CACHE_BLOCK_BYTES // max(gradient[:size].nbytes, 1))
+        for start in range(0, g.shape[1], step):
+            pooled, block = slice(start, start + step), slice(start * size, (start + step) * size)
+            planes, largest, outputs = to_planes(x)[block], to_planes(y)[pooled], to_planes(g)[pooled]
             unclaimed: Any = None  # mask of windows whose maximum was not found yet
             for pixel in window_pixels[:-1]:
                 is_maximum = np.equal(planes[pixel], largest)
@@ -101,20 +101,20 @@ def _upsample2d(x: Array, size: int = 2) -> Array:
     if x.ndim != 4:
         raise ShapeError(f"upsample2d: {x.shape} is not (batch, height, width, channels)", operation="upsample2d")
     planes = to_planes(x)
-    channels, height, width, batch = planes.shape
-    y = np.empty_like(x, order="C", shape=(channels, height * size, width * size, batch))
+    height, channels, width, batch = planes.shape
+    y = np.empty_like(x, order="C", shape=(height * size, channels, width * size, batch))
     for i in range(size):
         for j in range(size):
-            y[:, i::size, j::size] = planes
+            y[i::size, :, j::size] = planes
     return from_planes(y)
 
 
 def _sum_pool2d(x: Array, size: int = 2) -> Array:
     _check_pool(x, size, "sum_pool2d")
     planes = to_planes(x)
-    rows = planes[:, ::size]
+    rows = planes[::size]
     for i in range(1, size):
-        rows = np.add(rows, planes[:, i::size])
+        rows = np.add(rows, planes[i::size])
     y = rows[:, :, ::size]
     for j in range(1, size):
         y = np.add(y, rows[:, :, j::size])

@@ -111,7 +111,7 @@ def test_upsampling_repeats_pixels() -> None:
 
 def test_flattening_is_in_the_order_height_width_channels() -> None:
     x = rng.standard_normal((2, 3, 4, 5))
-    planes = np.ascontiguousarray(x.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
+    planes = np.ascontiguousarray(x.transpose(1, 3, 2, 0)).transpose(3, 0, 2, 1)
     for images in (x, planes):
         np.testing.assert_array_equal(ops.flatten(images), x.reshape(2, 60))
 
