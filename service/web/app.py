@@ -20,15 +20,17 @@ from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
-from service.web import assets, filters, metrics, requests, slots
+from service.web.core import metrics
+from service.web.core.core import EXTENSION, Core, provide
+from service.web.core.keyring import Keyring
+from service.web.core.publisher import Publisher
+from service.web.core.quotas import Quotas
 from service.web.files import uploads
 from service.web.files.drawings import Drawings
 from service.web.files.upload_progress import ProgressBoard
+from service.web.gate import access_checks, browsers, headers, request_log
+from service.web.http import problems, requests, slots, templates
 from service.web.inference import exporting
-from service.web.middleware import access_checks, browsers, headers, problems, request_log
-from service.web.middleware.keyring import Keyring
-from service.web.middleware.quotas import Quotas
-from service.web.publisher import Publisher
 from service.web.resources.experiments import bisection, comparisons, differences, sweep_pages, sweep_plots
 from service.web.resources.experiments import sweeps as sweep_resources
 from service.web.resources.jobs import (
@@ -59,9 +61,7 @@ from service.web.resources.service import (
 )
 from service.web.schemas.experiments.sweeps import new_sweep
 from service.web.schemas.jobs import job_detail
-from service.web.services import EXTENSION, Services
-from service.web.streaming.all_jobs import AllJobsStream
-from service.web.streaming.job_stream import Hub
+from service.web.streaming.poller import Poller
 
 _BLUEPRINTS: Final = (
     lists.blueprint,  # the blueprint of jobs, too
@@ -138,29 +138,14 @@ def create_app(settings: Settings) -> Flask:
         import_files=uploads.import_files,
         at_most=settings.quotas.datasets,
     )
-    app.extensions[EXTENSION] = Services(
+    core = Core(
         settings=settings,
         database=database,
-        keyring=Keyring(settings, database),
-        quotas=quotas,
         artifacts=folder,
         repository=repository,
-        jobs=jobs,
-        sweeps=sweeps,
-        dataset_uploads=dataset_uploads,
-        progress=ProgressBoard(settings.artifacts),
-        exports=Exports(
-            database=database,
-            artifacts=folder,
-            make=exporting.make,
-            slots=slots.EXPORTS,
-            at_most=settings.quotas.artifacts,
-        ),
-        drawings=Drawings(repository, database, folder),
-        explorer=DatasetExplorer(repository),
+        keyring=Keyring(settings, database),
+        quotas=quotas,
         publisher=publisher,
-        hub=Hub(database),
-        all_jobs_stream=AllJobsStream(database),
         metrics=metrics.Metrics(
             database,
             publisher=publisher,
@@ -168,14 +153,31 @@ def create_app(settings: Settings) -> Flask:
             owner_limit_bytes=settings.quotas.artifacts if settings.keys_required else 0,
         ),
     )
+    app.extensions[EXTENSION] = core
+    provide(
+        app,
+        jobs,
+        sweeps,
+        dataset_uploads,
+        ProgressBoard(settings.artifacts),
+        Exports(
+            database=database,
+            artifacts=folder,
+            make=exporting.make,
+            slots=slots.EXPORTS,
+            at_most=settings.quotas.artifacts,
+        ),
+        Drawings(repository, database, folder),
+        DatasetExplorer(repository),
+        Poller(database),
+    )
     request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     access_checks.register(app, settings)
     app.before_request(_check_ids)
     headers.register(app)
     browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
-    assets.register(app)
-    filters.register(app)
+    templates.register(app)
     problems.register(app)
     for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)

@@ -17,11 +17,11 @@ from service.runtime import machine_limits, process_limits, temporary
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
+from service.web.http.request_limits import ARRIVALS, MAX_ARRIVALS
+from service.web.http.slots import MAX_REQUESTS
 from service.web.server.balance import CONNECTIONS
 from service.web.server.descriptors import raise_limit
-from service.web.server.request_limits import ARRIVALS, MAX_ARRIVALS
-from service.web.slots import MAX_REQUESTS
-from service.web.streaming.job_stream import MAX_CLIENTS
+from service.web.streaming.poller import MAX_CLIENTS
 
 _RESERVED_THREADS: Final = 56
 """Threads that streams, slow requests and requests that wait for slots cannot occupy."""

@@ -27,7 +27,8 @@ from service.runtime.settings import Auth, Settings
 from service.storage.database import Database
 from service.storage.tables import JOBS
 from service.web.app import create_app
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION, provided
+from service.web.streaming.poller import Poller
 from tests.browser import chromium
 from tests.browser.apps import trained
 from tests.browser.apps.servers import AppServer, serve
@@ -258,7 +259,8 @@ def serve_bare(tmp_path: Path, migrated: Path, app_server: AppServer) -> Iterato
             home.mkdir()
             shutil.copy(migrated, home / "tapeline.db")
             app = create_app(trained.local_settings(home))
-            return WebProcess(running.enter_context(app_server.serve(app)), app.extensions[EXTENSION])
+            url = running.enter_context(app_server.serve(app))
+            return WebProcess(url, app.extensions[EXTENSION], provided(Poller, app))
 
         yield serve_one
 

@@ -26,8 +26,8 @@ from service.local import LocalStack
 from service.maintenance import doctor
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.web.middleware.quotas import Quotas
-from service.web.publisher import Publisher
+from service.web.core.publisher import Publisher
+from service.web.core.quotas import Quotas
 from tests.waiting import wait_until
 from workers.app import create_app
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from types import SimpleNamespace
 from typing import Any, Final
 
 from flask import Flask, Response, request
@@ -17,17 +16,19 @@ from ulid import ULID
 from benchmarks.service.bare.rows import Rows, job_values
 from service.runtime.settings import Settings
 from service.spec.strict_json import canonical, parse_json
-from service.web.services import EXTENSION
+from service.storage.database import Database
+from service.web.core.core import provide
+from service.web.streaming.poller import Poller
 
 _SPEC: Final[dict[str, Any]] = {"kind": "classifier", "name": "load", "tags": ["bench"], "epochs": 3}
 _EVENT: Final = {"status": "queued", "requested": None, "attempt": 1, "lease": 0, "epoch": 0, "reason": "submitted"}
 _JOB: Final = job_values(_SPEC)
 _RESPONSE: Final = canonical({"id": "", **_JOB})
 
-_rows = Rows(Settings.from_env(os.environ, cores=1), _JOB)
+_settings = Settings.from_env(os.environ, cores=1)
+_rows = Rows(_settings, _JOB)
 app = Flask("bare")
-# The gunicorn worker ends both streams.
-app.extensions[EXTENSION] = SimpleNamespace(hub=SimpleNamespace(), all_jobs_stream=SimpleNamespace())
+provide(app, Poller(Database(_settings.database_url)))  # the gunicorn worker ends the streams
 
 
 @app.get("/healthz")

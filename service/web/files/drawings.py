@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import structlog
@@ -26,8 +24,9 @@ from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Artifact, Job
 from service.sweeps.curves import Curve
-from service.web import slots
-from service.web.middleware.problems import Problem
+from service.web.http import slots
+from service.web.http.downloads import Picture, picture
+from service.web.http.problems import Problem
 from service.web.schemas.epochs import metric_table
 
 Format = Literal["png", "svg"]
@@ -38,14 +37,6 @@ _MAX_PREVIEWS: Final = 32
 """Number of dataset previews cached in memory."""
 
 _log = structlog.get_logger("tapeline.web")
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A drawn picture and its ETag."""
-
-    data: bytes
-    etag: str
 
 
 class Drawings:
@@ -240,8 +231,3 @@ class _LazyFiles(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         row = self._rows[index]
         return self._artifacts.read(row.path, row.sha256)
-
-
-def picture(data: bytes) -> Picture:
-    """A picture with the ETag of its content."""
-    return Picture(data, hashlib.sha256(data).hexdigest()[:32])

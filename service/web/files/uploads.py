@@ -30,9 +30,8 @@ from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import TABLE
 from service.image_files.sizes import parse_size
 from service.spec.strict_json import parse_json
-from service.web import slots
-from service.web.middleware.problems import Problem
-from service.web.server import request_limits
+from service.web.http import request_limits, slots
+from service.web.http.problems import Problem
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
 MAX_RECEIVE_S: Final = 900.0

@@ -13,8 +13,9 @@ from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact, Epoch
+from service.web.core.core import core, provided
+from service.web.files.drawings import Drawings
 from service.web.inference.loading import dataset_of, inference
-from service.web.services import services
 
 if TYPE_CHECKING:
     from service.models.exports.trained_network import TrainedModel
@@ -56,12 +57,12 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
 
 
 def _pictures(request: ExportRequest) -> Pictures:
-    app_services, rows = services(), request.samples
+    rows = request.samples
     if len(rows) > _MAX_SAMPLES:
         rows = [rows[(index + 1) * len(rows) // _MAX_SAMPLES - 1] for index in range(_MAX_SAMPLES)]
     return Pictures(
-        samples=_Samples(app_services.artifacts, rows),
-        curves=lambda: app_services.drawings.plot(request.job, "curves", "png").data,
+        samples=_Samples(core().artifacts, rows),
+        curves=lambda: provided(Drawings).plot(request.job, "curves", "png").data,
     )
 
 

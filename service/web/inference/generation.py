@@ -15,9 +15,9 @@ from service.datasets.info import DatasetInfo
 from service.errors import Fault
 from service.spec.schema import GanSpec
 from service.storage.tables import Artifact, Job
+from service.web.http import problems
 from service.web.inference.images import Levels, too_much
 from service.web.inference.loading import inference, with_network
-from service.web.middleware import problems
 
 if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel

@@ -20,9 +20,8 @@ from service.errors import Fault
 from service.image_files.decoding import UnreadableImage
 from service.pictures import reading
 from service.spec.prediction_images import MAX_SIDE
-from service.web import slots
-from service.web.middleware import problems
-from service.web.middleware.problems import Problem
+from service.web.http import problems, slots
+from service.web.http.problems import Problem
 
 _DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 

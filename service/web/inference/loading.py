@@ -17,9 +17,9 @@ from service.spec.schema import Kind
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
-from service.web import slots
-from service.web.middleware.problems import Problem
-from service.web.services import owner, services
+from service.web.core.core import core, owner
+from service.web.http import slots
+from service.web.http.problems import Problem
 
 if TYPE_CHECKING:
     from service.web.inference.model_runner import Inference, LoadedModel
@@ -47,7 +47,7 @@ def inference() -> Inference:
         if _EXTENSION not in current_app.extensions:
             from service.web.inference.model_runner import Inference  # loads the engine
 
-            current_app.extensions[_EXTENSION] = Inference(services().artifacts)
+            current_app.extensions[_EXTENSION] = Inference(core().artifacts)
         return cast("Inference", current_app.extensions[_EXTENSION])
 
 
@@ -57,7 +57,7 @@ def job_of(job_id: str, kind: Kind) -> Job:
     Raises:
         Problem: the job is of another kind.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
     if job.kind != kind:
         verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
@@ -73,7 +73,7 @@ def dataset_of(job: Job) -> DatasetInfo:
         DatasetNotFound: it no longer exists.
         DatasetChanged: its files have changed.
     """
-    return services().repository.of_job(job)
+    return core().repository.of_job(job)
 
 
 def dataset_or_none(job: Job) -> DatasetInfo | None:
@@ -127,7 +127,7 @@ def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[Lo
 
 
 def _checkpoint(job: Job, checkpoint: str) -> Artifact:
-    with services().database.read() as session:
+    with core().database.read() as session:
         try:
             return lookup.checkpoint(session, job, checkpoint)
         except ArtifactNotFound as error:

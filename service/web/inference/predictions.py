@@ -16,9 +16,9 @@ from service.spec.strict_json import pointer_step
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Job
+from service.web.http import problems
 from service.web.inference.images import Levels, levels_of, too_much
 from service.web.inference.loading import inference, with_network
-from service.web.middleware import problems
 
 if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel, Predictions

@@ -14,10 +14,11 @@ from service.datasets.info import DatasetInfo
 from service.spec.schema import Kind
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Job
-from service.web.files.drawings import Format, Picture, require_available
+from service.web.core.core import core, provided
+from service.web.files.drawings import Drawings, Format, require_available
+from service.web.http.downloads import Picture
+from service.web.http.problems import Problem
 from service.web.inference.loading import dataset_of, inference, job_of, with_network
-from service.web.middleware.problems import Problem
-from service.web.services import services
 
 if TYPE_CHECKING:
     from service.web.inference.evaluating import Calibration, Importances
@@ -74,7 +75,7 @@ def cell(job_id: str, true: int, predicted: int, *, checkpoint: str, limit: int)
         raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
 
     def select(model: LoadedModel, row: Artifact) -> Cell:
-        dataset = services().repository.load(info)
+        dataset = core().repository.load(info)
         predictions = inference().validation(row, model, dataset)
         cell_indices = np.flatnonzero((dataset.validation.labels == true) & (predictions.classes == predicted))
         confidences = predictions.probabilities[cell_indices, predicted]
@@ -97,7 +98,7 @@ def mistakes(job_id: str, *, checkpoint: str, limit: int) -> Mistakes:
     job, info = _readable(job_id)
 
     def select(model: LoadedModel, row: Artifact) -> Mistakes:
-        dataset = services().repository.load(info)
+        dataset = core().repository.load(info)
         predictions = inference().validation(row, model, dataset)
         labels = dataset.validation.labels
         mistake_indices = np.flatnonzero(predictions.classes != labels)
@@ -125,7 +126,7 @@ def calibration(job_id: str, checkpoint: str) -> tuple[Calibration, int, int]:
     job, info = _readable(job_id)
 
     def measure(model: LoadedModel, row: Artifact) -> tuple[Calibration, int, int]:
-        dataset = services().repository.load(info)
+        dataset = core().repository.load(info)
         return inference().calibration(row, model, dataset), row.epoch, len(dataset.validation)
 
     return with_network(job, checkpoint, info, measure)
@@ -141,7 +142,7 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
     info = _table_of(job)
 
     def measure(model: LoadedModel, row: Artifact) -> tuple[Importances, int]:
-        return inference().importances(row, model, services().repository.load(info)), row.epoch
+        return inference().importances(row, model, core().repository.load(info)), row.epoch
 
     return with_network(job, checkpoint, info, measure)
 
@@ -161,7 +162,7 @@ def plot(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
         def render() -> bytes:
             from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
 
-            dataset = services().repository.load(info)
+            dataset = core().repository.load(info)
             if plot_name == "importance":
                 column_importances = inference().importances(row, model, dataset)
                 bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
@@ -170,7 +171,7 @@ def plot(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
             points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
             return evaluations.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
 
-        return services().drawings.cached_picture(job.id, plot_name, row.epoch, fmt, render)
+        return provided(Drawings).cached_picture(job.id, plot_name, row.epoch, fmt, render)
 
     return with_network(job, checkpoint, info, draw)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -15,19 +15,14 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from service.access.keys import Scope
-from service.application.inference_requests import GenerateRequest, PredictRequest
-from service.jobs.request_bodies import ForkRequest, Investigation, JobPatch, KeyRequest, KeyRotation, SignIn
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
-from service.sweeps.schema import SweepSpec
-from service.web.files.uploads import UploadForm
-from service.web.middleware import problem_kinds
-from service.web.middleware.access_checks import COOKIE
+from service.web.gate.access_checks import COOKIE
+from service.web.http import problem_kinds
+from service.web.http.endpoint import PUBLIC, Operation, operation_of
+from service.web.http.queries import NoQuery
+from service.web.http.schemas import Answer
 from service.web.openapi import examples
-from service.web.openapi.operations import PUBLIC, Operation, operation_of
-from service.web.schemas import queries
-from service.web.schemas.base import Answer
-from service.web.schemas.queries import NoQuery
 
 UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are not part of the API."""
@@ -110,7 +105,7 @@ def document(app: Flask) -> dict[str, Any]:
         "security": [{}, {"key": []}, {"cookie": []}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas([item for item in map(operation_of, app.view_functions.values()) if item is not None]),
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -246,27 +241,14 @@ def _response(answer: Any) -> dict[str, Any]:
     }
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
     answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
-    _, generated = models_json_schema(answers, ref_template=_REFERENCE)
-    schemas: dict[str, Any] = generated["$defs"]
-    models = (
-        ForkRequest,
-        Investigation,
-        JobPatch,
-        KeyRequest,
-        KeyRotation,
-        SignIn,
-        PredictRequest,
-        GenerateRequest,
-        UploadForm,
-        SweepSpec,
-    )
-    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
+    schemas: dict[str, Any] = models_json_schema(answers, ref_template=_REFERENCE)[1]["$defs"]
+    sent = [body for item in operations for body in (item.body, item.document, item.form) if isinstance(body, type)]
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(sent)]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
-    for query in vars(queries).values():
-        if isinstance(query, type) and issubclass(query, queries.Query):
-            schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
+    for query in {item.query for item in operations if item.query is not None}:
+        schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
     spec, definitions = _specs(_REFERENCE)
     schemas = definitions | schemas | {"SpecAsSent": spec}
     return {name: _portable(schema) for name, schema in sorted(schemas.items())}

@@ -14,7 +14,7 @@ from service.access.keys import Identity, Scope
 from service.access.usage import Usage
 from service.states import Status
 from service.storage.tables import ApiKey, AuditEntry
-from service.web.schemas.base import Answer, Timestamp
+from service.web.http.schemas import Answer, Timestamp
 
 
 class KeyItem(Answer):

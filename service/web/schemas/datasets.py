@@ -13,7 +13,7 @@ from service.datasets.shapes import default_preset
 from service.pictures import grids
 from service.states import DatasetKind
 from service.web.files.upload_progress import UploadState
-from service.web.schemas.base import Answer
+from service.web.http.schemas import Answer
 
 
 class DatasetItem(Answer):

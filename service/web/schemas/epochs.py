@@ -11,7 +11,7 @@ from service.jobs.events import LogPage
 from service.states import FindingCode, Severity
 from service.storage.tables import Epoch, Event, Job
 from service.storage.times import at_time
-from service.web.schemas.base import Answer, Seconds, finite
+from service.web.http.schemas import Answer, Seconds, finite
 
 
 class EventList(Answer):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from service.jobs.queries.files import FilePage
 from service.storage.tables import Artifact, Job
-from service.web.schemas.base import Answer, Timestamp
+from service.web.http.schemas import Answer, Timestamp
 
 
 class ArtifactItem(Answer):

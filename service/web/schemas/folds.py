@@ -10,7 +10,7 @@ from pydantic import Field
 from service.jobs.queries import folds, listing
 from service.states import Status
 from service.storage.tables import Job
-from service.web.schemas.base import Answer, Metrics, finite
+from service.web.http.schemas import Answer, Metrics, finite
 from service.web.schemas.jobs import JobUrls, Progress
 
 

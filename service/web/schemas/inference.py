@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from service.diagnosis.class_scores import class_scores
-from service.web.schemas.base import Answer
+from service.web.http.schemas import Answer
 
 
 class UnknownValue(Answer):

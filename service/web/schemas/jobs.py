@@ -17,7 +17,7 @@ from service.spec.schema import Kind
 from service.states import Action, FindingCode, Request, Severity, Status
 from service.statistics import wilson
 from service.storage.tables import Job
-from service.web.schemas.base import Answer, Document, Metrics, Seconds, Timestamp, finite
+from service.web.http.schemas import Answer, Document, Metrics, Seconds, Timestamp, finite
 
 
 class Progress(Answer):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,7 +17,8 @@ from service.states import ListedStatus, SweepStatus
 from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries as sweeps
-from service.web.schemas.base import Answer, Metrics, Timestamp, finite
+from service.web.http.downloads import csv_cell, csv_line
+from service.web.http.schemas import Answer, Metrics, Timestamp, finite
 from service.web.schemas.jobs import (
     INTERVALS,
     STOPPED_BY_SWEEP,
@@ -33,9 +30,6 @@ from service.web.schemas.jobs import (
 
 MAX_CSV_ROWS: Final = 50_000
 _LABELS_WITHOUT_VALUE: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
-_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001 - spreadsheets know these too
-"""Prefixes that make a spreadsheet evaluate a cell as a formula."""
 
 
 class ListedJob(JobSummary):
@@ -198,28 +192,3 @@ def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:
 
 def _displayed_value(column: Column, value: Any) -> Any:
     return at_time(value) if column.type is Type.TIME and value is not None else value
-
-
-def csv_cell(value: Any) -> str:
-    """A value as a cell that spreadsheets do not evaluate as a formula."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case str():
-            # A spreadsheet would evaluate a job's name that starts like a formula.
-            return f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
-        case list() if all(isinstance(item, str) for item in value):
-            return csv_cell(", ".join(value))
-        case dict() | list():
-            return json.dumps(finite(value), ensure_ascii=False)
-        case _:
-            return str(value)
-
-
-def csv_line(cells: Sequence[str]) -> str:
-    """Cells as a line of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue()

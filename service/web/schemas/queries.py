@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.access.audit import AuditAction
 from service.datasets.info import PartName
-from service.jobs.events import MAX_SEQ, EventFilter, EventType, Level
+from service.jobs.events import EventFilter, EventType, Level
 from service.jobs.queries import columns, files, sorting
 from service.jobs.queries.columns import UnknownColumn
 from service.jobs.queries.listing import GroupBy, JobFilter, Lacking
 from service.spec.schema import MAX_EPOCHS, Kind
 from service.states import ListedStatus
-
-MAX_COMPARED: Final = 200
-"""Jobs on one page; their ids fit into a request line of 8 KiB."""
-
-
-def split(value: Any) -> Any:
-    """The parts of repeated and comma-separated values."""
-    return [token for item in value for token in item.split(",") if token] if isinstance(value, list) else value
-
-
-def _blank_is_none(value: Any) -> Any:
-    """Browsers also send the empty fields of a form."""
-    return None if value == "" else value
+from service.web.http.queries import (
+    MAX_COMPARED,
+    JobId,
+    ModelName,
+    PictureQuery,
+    Query,
+    Seq,
+    Text,
+    WhichCheckpoint,
+    blank_is_none,
+    split,
+)
 
 
 def _unknown_column(name: str, error: UnknownColumn) -> PydanticCustomError:
@@ -51,12 +50,6 @@ def _check_order(sort: str) -> str:
     return sort
 
 
-Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
-WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
-ModelName = Literal["best", "latest"]
-"""Which of a job's models a page shows."""
 Columns = Annotated[
     list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_parse_column)]],
     BeforeValidator(split),
@@ -71,22 +64,6 @@ Columns = Annotated[
 ]
 
 
-class Query(BaseModel):
-    """Base of URL parameters; unknown parameters are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NoQuery(Query):
-    """No parameters."""
-
-
-class SubmitQuery(Query):
-    """How to process a spec."""
-
-    dry_run: bool = Field(False, description="Check the spec and estimate its cost; store nothing.")
-
-
 class FilterQuery(Query):
     """Which jobs to select."""
 
@@ -99,25 +76,25 @@ class FilterQuery(Query):
     tag: Annotated[list[Text], BeforeValidator(split)] = Field(
         default=[], max_length=20, description="Jobs with all of these tags, repeated or comma-separated."
     )
-    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+    q: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Substring of name, id, tag or note."
     )
-    name: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(None, description="Exact name.")
-    preset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = None
-    dataset: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+    name: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(None, description="Exact name.")
+    preset: Annotated[Text | None, BeforeValidator(blank_is_none)] = None
+    dataset: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
         None,
         description="Name of a dataset: selects all of its versions. `name@digits`: the version with this SHA-256.",
     )
-    spec: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+    spec: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
         None, description="A `spec_hash`: jobs with an equivalent spec."
     )
-    parent: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+    parent: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Id of a job: selects its forks and reproductions."
     )
-    fold_group: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+    fold_group: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
     )
-    sweep: Annotated[JobId | None, BeforeValidator(_blank_is_none)] = Field(
+    sweep: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Id of a sweep: selects the jobs of its trials."
     )
     starred: bool | None = None
@@ -168,7 +145,7 @@ class ListQuery(PageQuery):
 class IndexQuery(PageQuery):
     """What the jobs page shows."""
 
-    group: Annotated[GroupBy | None, BeforeValidator(_blank_is_none)] = Field(None, description="Group the jobs.")
+    group: Annotated[GroupBy | None, BeforeValidator(blank_is_none)] = Field(None, description="Group the jobs.")
 
     @property
     def collapses_sweeps(self) -> bool:
@@ -209,17 +186,17 @@ class EventQuery(Query):
     """Which part of a job's log to return, and the format."""
 
     after: Seq = Field(0, description="Only events with a higher `seq`.")
-    before: Annotated[Seq | None, BeforeValidator(_blank_is_none)] = Field(
+    before: Annotated[Seq | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Only events with a lower `seq`: the last `limit` of them, in ascending order."
     )
     limit: int = Field(500, ge=1, le=1000)
     type: Annotated[list[EventType], BeforeValidator(split)] = Field(
         default=[], description="One or more types, repeated or comma-separated."
     )
-    level: Annotated[Level | None, BeforeValidator(_blank_is_none)] = Field(
+    level: Annotated[Level | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Minimum level. Metrics and files are `info`; a failed job is an `error`."
     )
-    q: Annotated[Text | None, BeforeValidator(_blank_is_none)] = Field(
+    q: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Substring of an event's content."
     )
     format: Literal["json", "jsonl"] = Field(
@@ -230,12 +207,6 @@ class EventQuery(Query):
     def event_filter(self) -> EventFilter:
         """The filter for the database."""
         return EventFilter(types=self.type, level=self.level, text=self.q)
-
-
-class StreamQuery(Query):
-    """Where to start."""
-
-    after: Seq | None = Field(None, description="Replay the events after this `seq`, like `Last-Event-ID`.")
 
 
 class FeedQuery(Query):
@@ -282,12 +253,6 @@ class MetricsQuery(Query):
     """The format of the metrics."""
 
     format: Literal["json", "csv"] = "json"
-
-
-class PictureQuery(Query):
-    """For images that change."""
-
-    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
 
 
 class PlotQuery(PictureQuery):
@@ -354,7 +319,7 @@ class ExamplesQuery(Query):
     """Which examples of a dataset to return."""
 
     part: PartName = PartName.TRAIN
-    label: Annotated[Annotated[int, Field(ge=0, le=255)] | None, BeforeValidator(_blank_is_none)] = Field(
+    label: Annotated[Annotated[int, Field(ge=0, le=255)] | None, BeforeValidator(blank_is_none)] = Field(
         None, alias="class", description="Index of a class: only its examples."
     )
     limit: int = Field(24, ge=1, le=100)

@@ -14,7 +14,7 @@ from service.spec.schema import Kind
 from service.states import TERMINAL, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Job
-from service.web.schemas.base import Answer, Metrics, Seconds, finite
+from service.web.http.schemas import Answer, Metrics, Seconds, finite
 from service.web.schemas.files import (
     ArtifactItem,
     Checkpoint,

@@ -19,7 +19,7 @@ from service.spec.schema import Kind
 from service.states import Action, MachineFaultReason
 from service.storage.machine_tables import Worker
 from service.storage.tables import Job
-from service.web.schemas.base import Answer, Timestamp
+from service.web.http.schemas import Answer, Timestamp
 from service.web.schemas.jobs import NetworkItem, Progress
 
 

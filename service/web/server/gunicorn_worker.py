@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from service.web.core.core import provided
+from service.web.http.request_limits import ARRIVALS, BODY_S
 from service.web.server.balance import CONNECTIONS, POLL_INTERVAL_S, AcceptThrottle
 from service.web.server.descriptors import max_connections
-from service.web.server.request_limits import ARRIVALS, BODY_S
 from service.web.server.thread_pool import ThreadPool
-from service.web.services import EXTENSION
+from service.web.streaming.poller import Poller
 
 _SOCKET_TIMEOUT_S: Final = 30
 """Socket timeout for the next bytes in either direction; streams send something every 15 s."""
@@ -68,8 +69,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         def stop(signal_number: int, frame: FrameType | None) -> None:
             app = getattr(self, "wsgi", None)  # it may not be loaded yet
             if app is not None:
-                app_services = app.extensions[EXTENSION]
-                app_services.hub.closing = app_services.all_jobs_stream.closing = True
+                provided(Poller, app).closing = True
+                provided(Poller).closing = provided(Poller).closing = True
             self.handle_exit(signal_number, frame)
 
         signal.signal(signal.SIGTERM, stop)

@@ -1,1 +1,1 @@
-"""Server-sent events of a job, of all jobs, and of a sweep."""
+"""Server-sent events: one poller for all streams of a process. Knows no job and no sweep."""

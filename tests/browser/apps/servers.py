@@ -12,7 +12,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from service.web.services import EXTENSION, Services
+from service.web.core.core import provided
+from service.web.streaming.poller import Poller
 from tests.service.web.conftest import shut_down_app
 
 _END_TIMEOUT_S: Final = 60.0
@@ -66,8 +67,7 @@ class AppServer:
         try:
             yield self.url
         finally:
-            services: Services = app.extensions[EXTENSION]
-            services.hub.closing = services.all_jobs_stream.closing = True
+            provided(Poller, app).closing = True
             with self._idle:
                 self._app = None
                 ended = self._idle.wait_for(lambda: self._unfinished == 0, _END_TIMEOUT_S)

@@ -7,7 +7,8 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page
 
-from service.web.services import Services
+from service.web.core.core import Core
+from service.web.streaming.poller import Poller
 from tests.browser.waiting import http_client, poll
 from tests.service.web.conftest import SimulatedWorker
 
@@ -38,7 +39,8 @@ class WebProcess:
     """A web process without workers: submitted jobs stay queued."""
 
     url: str
-    services: Services
+    core: Core
+    poller: Poller
 
 
 class Service:
@@ -46,12 +48,13 @@ class Service:
 
     def __init__(self, bare: WebProcess) -> None:
         self.url = bare.url
-        self.services = bare.services
+        self.core = bare.core
+        self._poller = bare.poller
 
     @property
     def streams(self) -> int:
         """Number of open event streams: an open page misses no event from then on."""
-        return self.services.hub.clients + self.services.all_jobs_stream.clients
+        return self._poller.clients
 
     def wait_for_stream(self, page: Page) -> None:
         poll(page, lambda: self.streams > 0, "a stream")
@@ -61,7 +64,7 @@ class Service:
         return str(http_client.post(f"{self.url}/jobs", json=document).raise_for_status().json()["id"])
 
     def claim(self) -> SimulatedWorker:
-        worker = SimulatedWorker(self.services.database, self.services.artifacts)
+        worker = SimulatedWorker(self.core.database, self.core.artifacts)
         worker.claim()
         return worker
 

@@ -59,7 +59,7 @@ def store_jobs(bare: WebProcess, count: int) -> None:
             }
         )
         tags += [{"tag": tag, "job_id": job_id} for tag in job_tags]
-    with bare.services.database.write() as session:
+    with bare.core.database.write() as session:
         session.execute(JOBS.insert(), rows)
         session.execute(JOB_TAGS.insert(), tags)
 

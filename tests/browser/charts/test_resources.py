@@ -25,7 +25,7 @@ def test_cpu_time_and_memory_of_each_epoch_are_drawn_while_a_job_trains(
     visit = open_window(bare.url)
     visit.error_log.expected.append("status of 500")  # a simulated worker's checkpoints contain no network
     page: Page = visit.open(f"/ui/jobs/{job_id}")
-    worker = SimulatedWorker(bare.services.database, bare.services.artifacts)
+    worker = SimulatedWorker(bare.core.database, bare.core.artifacts)
     worker.claim()
     worker.commit_epoch(1, used=USAGE)
     more = page.locator("#more-curves")

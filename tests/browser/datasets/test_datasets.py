@@ -124,7 +124,7 @@ def test_an_empty_list_and_damaged_files_are_reported(open_window: Callable[...,
     visit = open_window(bare.url)
     page = visit.open("/ui/datasets")
     expect(page.locator("#no-uploads")).to_be_visible()
-    folder = bare.services.settings.data / "torn"
+    folder = bare.core.settings.data / "torn"
     folder.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (folder / f"{name}-ubyte").write_bytes(b"junk")

@@ -86,7 +86,7 @@ def store_copies(bare: WebProcess, count: int) -> None:
     http_client.post(
         bare.url + "/jobs", json={"kind": "classifier", "name": "run 0", "tags": ["night"]}
     ).raise_for_status()
-    with bare.services.database.write() as session:
+    with bare.core.database.write() as session:
         row = dict(session.execute(select(JOBS)).mappings().one())
         states = [Status.SUCCEEDED] * 9 + [Status.FAILED]
         rows = []

@@ -183,7 +183,7 @@ def test_a_list_is_reloaded_when_the_user_returns_to_it(
 ) -> None:
     page = open_list(open_window(forty_jobs.url))
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
-    poll(page, lambda: forty_jobs.services.all_jobs_stream.clients == 0, "the end of the stream")
+    poll(page, lambda: forty_jobs.poller.clients == 0, "the end of the stream")
     submit(forty_jobs, name="newcomer")
     expect(page.locator("a.name", has_text="newcomer")).to_have_count(0)
     page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")

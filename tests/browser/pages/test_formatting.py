@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.spec import metric_info
-from service.web import filters
+from service.web.http import templates
 from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
 from tests.service.datasets.tables.test_headers import DELIMITER_CASES
@@ -27,7 +27,7 @@ def test_page_and_service_format_sizes_durations_and_percentages_alike(
         metric_info.duration(duration) for duration in durations
     ]
     ratios = [0, 0.1234, 0.5, 0.987654, 1]
-    assert page.evaluate(FORMAT_VALUES, ["percent", ratios]) == [filters.percentage(ratio) for ratio in ratios]
+    assert page.evaluate(FORMAT_VALUES, ["percent", ratios]) == [templates.percentage(ratio) for ratio in ratios]
 
 
 def test_page_and_service_find_the_same_delimiters(

@@ -31,7 +31,7 @@ def test_the_winner_stands_above_a_trial_that_was_stopped_with_a_higher_value(
         worker.commit_epoch(epoch, metrics={"val_accuracy": accuracy})
         if epoch == 2:
             worker.succeed()
-        decisions.advance_all(service.services.database)
+        decisions.advance_all(service.core.database)
     page = open_window(service.url, width=width, color_scheme=scheme).open(sweep["urls"]["page"])
     rows = page.locator("#trials tbody tr")
     grouped = ["Trained to epoch 2", "50.00%", "Trained to epoch 1", "80.00%"]

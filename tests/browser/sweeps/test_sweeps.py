@@ -173,7 +173,7 @@ def test_a_sweep_shows_its_epochs_and_no_axis_value_covers_a_line(
     expect(page.locator("#tiles")).to_contain_text("0 of 4")
     expect(page.get_by_role("link", name="mnist-10k")).to_be_visible()
 
-    end_sweep(service.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     page.reload()
     expect(tile.locator(".value")).to_have_text("32")
     expect(page.locator("#coordinates path")).to_have_count(4)
@@ -199,7 +199,7 @@ def test_an_asynchronous_sweep_shows_an_upper_bound_of_epochs_until_it_ends(
     expect(tile).to_contain_text("Asynchronous halving usually takes fewer.")
     assert serious_violations(page) == []
 
-    end_sweep(service.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     page.reload()
     expect(page.locator("#status")).to_have_text("succeeded")
     expect(tile.locator(".value")).to_have_text(re.compile(r"^\d+$"))
@@ -216,7 +216,7 @@ def test_every_trial_is_a_visible_line_and_its_result_is_in_view(
     document = {"base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
     document |= {"space": {"/optimizer/learning_rate": {"choice": [0.0001, 0.001, 0.01]}}}
     sweep = http_client.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
-    end_sweep(service.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     page = open_window(service.url, width=width, color_scheme=scheme).open(sweep["urls"]["page"])
     expect(page.locator("#coordinates path")).to_have_count(3)
     lines = page.locator("#coordinates path").evaluate_all("all => all.map((one) => one.getAttribute('d'))")
@@ -242,7 +242,7 @@ def test_trials_are_selected_and_compared(
     document = {"name": "sizes", "base": {"kind": "classifier", "epochs": 1}, "seeds": [0, 1], "halving": None}
     document |= {"space": {"/batch_size": {"choice": [8, 16, 32]}}}
     sweep = http_client.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
-    end_sweep(service.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     best = http_client.get(f"{service.url}/sweeps/{sweep['id']}").json()["best_trial"]
     second, third = (trial for trial in range(3) if trial != best)
     page = open_window(service.url, width=width, color_scheme=scheme).open(sweep["urls"]["page"])
@@ -278,7 +278,7 @@ def test_equal_results_of_all_seeds_have_an_interval_of_no_width(
         worker = service.claim()
         worker.commit_epoch(1, metrics={"val_accuracy": 17 / 21})
         worker.succeed()
-    decisions.advance_all(service.services.database)
+    decisions.advance_all(service.core.database)
     page = open_window(service.url).open(sweep["urls"]["page"])
     interval = page.locator("#trials td.value .range").last
     expect(interval).to_have_text("95% CI over seeds: no width")
@@ -297,7 +297,7 @@ def test_a_displayed_interval_of_percentages_ends_at_100_percent(
         worker = service.claim()
         worker.commit_epoch(1, metrics={"val_accuracy": accuracy})
         worker.succeed()
-    decisions.advance_all(service.services.database)
+    decisions.advance_all(service.core.database)
     [trial] = http_client.get(f"{service.url}/sweeps/{sweep['id']}/trials").json()["data"]
     low, high = trial["interval"]
     assert 0 < low < high == 1
@@ -319,7 +319,7 @@ def test_the_list_of_sweeps_is_updated_live_and_has_a_filter(
     row = page.locator("#sweeps tr", has_text="first")
     expect(row).to_contain_text("running")
     row.get_by_role("link").focus()
-    end_sweep(service.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     expect(row).to_contain_text("succeeded")
     expect(row).to_contain_text("1 / 1")
     expect(row.get_by_role("link")).to_be_focused()
@@ -338,7 +338,7 @@ def test_a_long_value_at_an_axis_is_shortened(
     document = {"base": {"kind": "classifier", "epochs": 1}, "space": {"/optimizer": {"choice": optimizers}}}
     document |= {"seeds": [0], "halving": None}
     sweep = http_client.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
-    end_sweep(service.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     page = open_window(service.url, width=390).open(sweep["urls"]["page"])
     value = page.locator("#coordinates text:not(.axis-name)", has_text="0.01,")
     expect(value.locator("title")).to_have_text('{"learning_rate":0.01,"name":"adamw","weight_decay":0.02}')
@@ -359,7 +359,7 @@ def test_a_sweep_of_a_thousand_trials_loads_quickly(
     search = {"name": "random", "trials": 1000}
     document = {"base": {"kind": "classifier", "epochs": 1}, "space": space, "search": search, "parallel": 500}
     sweep = http_client.post(f"{bare.url}/sweeps", json=document).raise_for_status().json()
-    end_sweep(bare.services.database, sweep["id"], ["val_accuracy", "val_loss"])
+    end_sweep(bare.core.database, sweep["id"], ["val_accuracy", "val_loss"])
     visit = open_window(bare.url)
     page, seconds = visit.page, []
     for _ in range(2):

@@ -19,8 +19,9 @@ import pytest
 
 from service.runtime.settings import Auth, Settings
 from service.web.app import create_app
+from service.web.core.core import EXTENSION, provided
 from service.web.openapi import builder
-from service.web.services import EXTENSION
+from service.web.streaming.poller import Poller
 from tests.service.client.stub.recordings import COMMAND, Exchange, load_all
 
 ROOT: Final = Path(__file__).parents[3]
@@ -57,11 +58,11 @@ def document(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterat
         lease_s=15.0,
     )
     app = create_app(settings)
-    services = app.extensions[EXTENSION]
+    core = app.extensions[EXTENSION]
     yield builder.document(app)
-    services.hub.closing = services.all_jobs_stream.closing = True
-    services.keyring.close()
-    services.database.close()
+    provided(Poller, app).closing = True
+    core.keyring.close()
+    core.database.close()
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,11 @@ from service.spec.findings import Finding
 from service.states import Request
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
-from service.web import metrics
 from service.web.app import create_app
+from service.web.core import metrics
+from service.web.core.core import EXTENSION, Core, provided
 from service.web.files import uploads
-from service.web.services import EXTENSION, Services
+from service.web.streaming.poller import Poller
 
 MakeApp = Callable[..., Flask]
 
@@ -119,14 +120,14 @@ def pointers(answer: Any) -> list[str]:
 
 def shut_down_app(app: Flask) -> None:
     """End an app's threads and close its connections."""
-    services: Services = app.extensions[EXTENSION]
-    services.hub.closing = services.all_jobs_stream.closing = True
-    services.keyring.close()
+    core: Core = app.extensions[EXTENSION]
+    provided(Poller, app).closing = True
+    core.keyring.close()
     deadline = time.monotonic() + 5
     # The threads may still use connections.
-    while (services.hub.is_reading or services.all_jobs_stream.is_reading) and time.monotonic() < deadline:
+    while provided(Poller, app).is_reading and time.monotonic() < deadline:
         time.sleep(0.02)
-    services.database.close()
+    core.database.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -248,8 +249,8 @@ def make_worker() -> Callable[[Flask], SimulatedWorker]:
     """Create a simulated worker that shares an app's database and files."""
 
     def make(app: Flask) -> SimulatedWorker:
-        services: Services = app.extensions[EXTENSION]
-        return SimulatedWorker(services.database, services.artifacts)
+        core: Core = app.extensions[EXTENSION]
+        return SimulatedWorker(core.database, core.artifacts)
 
     return make
 

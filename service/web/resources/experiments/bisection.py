@@ -7,9 +7,9 @@ from typing import Final
 from flask import Blueprint
 
 from service.application.experiments.bisection import Limit, bisect
-from service.web.endpoints import endpoint
+from service.web.core.core import core, owner
+from service.web.http.endpoint import endpoint
 from service.web.schemas.experiments.bisection import BisectionAnswer, BisectionQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("bisection", __name__)
 
@@ -25,5 +25,5 @@ def show(job_id: str, query: BisectionQuery) -> BisectionAnswer:
     are bad. A metric may turn bad more than once: `times` counts.
     """
     limit = Limit(below=query.below, above=query.above)
-    with services().database.read() as session:
+    with core().database.read() as session:
         return BisectionAnswer.of(bisect(session, job_id, query.metric, limit, owner=owner()))

@@ -7,9 +7,9 @@ from typing import Final
 from flask import Blueprint
 
 from service.application.experiments.comparisons import compare
-from service.web.endpoints import endpoint
+from service.web.core.core import core, owner
+from service.web.http.endpoint import endpoint
 from service.web.schemas.experiments.comparisons import ComparisonAnswer, ComparisonQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("comparisons", __name__)
 
@@ -28,6 +28,6 @@ def show(query: ComparisonQuery) -> ComparisonAnswer:
     With one seed there is none, and `why_no_interval` says so. Jobs that were scored on different data (another
     dataset, version or split) get no verdict, nor do those that are the same: `comparable` is false.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         comparison = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
     return ComparisonAnswer.of(comparison)

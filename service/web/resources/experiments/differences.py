@@ -7,15 +7,16 @@ from typing import Any, Final
 from flask import Blueprint, Response
 
 from service.application.experiments import differences
+from service.application.jobs import Jobs
 from service.jobs.request_bodies import Investigation
-from service.web import requests, slots
-from service.web.endpoints import endpoint
-from service.web.middleware.access_checks import actor
-from service.web.middleware.problems import Problem
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import requests, slots
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
 from service.web.resources.jobs.jobs import submitted_job
 from service.web.schemas.experiments.differences import DifferenceQuery, DifferencesAnswer
 from service.web.schemas.jobs import JobDetail
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("differences", __name__)
 
@@ -32,7 +33,7 @@ def show(query: DifferenceQuery) -> DifferencesAnswer:
     element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
     """
     with slots.hold(slots.COMPUTING):
-        result = differences.find(services().database, services().artifacts, query.a, query.b, owner=owner())
+        result = differences.find(core().database, core().artifacts, query.a, query.b, owner=owner())
     return DifferencesAnswer.of(result)
 
 
@@ -54,7 +55,7 @@ def investigate(document: Any) -> Response:
     idempotency = requests.idempotency_key(document)
     try:
         with slots.hold(slots.COMPUTING):
-            submitted = differences.request(services().jobs, document, by=actor(), idempotency=idempotency)
+            submitted = differences.request(provided(Jobs), document, by=actor(), idempotency=idempotency)
     except differences.NotComparable as error:
         raise Problem("not_comparable", str(error)) from error
     return submitted_job(submitted)

@@ -10,12 +10,12 @@ from flask import Blueprint, Response
 from service.spec.presets.definitions import PRESETS
 from service.states import SweepStatus
 from service.sweeps import queries
-from service.web.endpoints import endpoint
+from service.web.core.core import core, owner
+from service.web.http.endpoint import endpoint
+from service.web.http.responses import as_page, next_address
 from service.web.openapi import examples
 from service.web.resources.experiments.sweeps import detail_of, list_sweeps, read_trials
-from service.web.responses import as_page, next_address
 from service.web.schemas.experiments.sweeps import SweepListQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("sweep_pages", __name__)
 
@@ -42,7 +42,7 @@ def show_list(query: SweepListQuery) -> Response:
 @endpoint(TAG, "text/html", problems=("sweep_not_found",))
 def show(sweep_id: str) -> Response:
     """Show the page of a sweep, updated live."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         row = queries.get(session, sweep_id, owner=owner())
         sweep = detail_of(session, row)
         trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)

@@ -8,12 +8,13 @@ from flask import Blueprint, Response
 
 from service.sweeps import queries
 from service.sweeps.curves import curves
-from service.web.endpoints import endpoint
-from service.web.files import downloads, drawings
+from service.web.core.core import core, owner
+from service.web.files import drawings
 from service.web.files.drawings import MEDIA_TYPES, Format
-from service.web.middleware.problems import Problem
+from service.web.http import downloads
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
 from service.web.schemas.experiments.sweeps import CurvePlotQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("sweep_plots", __name__)
 
@@ -32,7 +33,7 @@ TAG: Final = "Experiments"
 )
 def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
     """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         if which != "curves" or form not in MEDIA_TYPES:
             raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")

@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
 from service.application.jobs import Submitted
+from service.application.sweeps import Sweeps
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events, queries
@@ -17,12 +18,13 @@ from service.sweeps.curves import curves as curves_of
 from service.sweeps.events import DECISIONS
 from service.sweeps.importance import importance as importance_of
 from service.sweeps.schema import MAX_TRIALS, SweepSpec
-from service.web import requests
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
-from service.web.middleware.access_checks import actor
-from service.web.middleware.problems import invalid_parameter
-from service.web.responses import as_json, next_link
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads, requests
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import invalid_parameter
+from service.web.http.queries import StreamQuery, SubmitQuery
+from service.web.http.responses import as_json, next_link
 from service.web.schemas.experiments.sweeps import (
     CurveQuery,
     ImportanceList,
@@ -42,10 +44,9 @@ from service.web.schemas.experiments.sweeps import (
     sweep_summary,
 )
 from service.web.schemas.experiments.trials import TrialList, TrialQuery, trial_item, trial_lines
-from service.web.schemas.queries import StreamQuery, SubmitQuery
-from service.web.services import owner, services
-from service.web.streaming.responses import refuse_if_full, stream_response
-from service.web.streaming.sweeps import follow_sweep
+from service.web.streaming.poller import Poller
+from service.web.streaming.response import refuse_if_full, stream_response
+from service.web.sweeps.stream import follow_sweep
 
 blueprint: Final = Blueprint("sweeps", __name__)
 
@@ -71,11 +72,10 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     finish, the number of workers and their failures change no decision: the same sweep ends with the same winner and
     `sweep_digest`. With `dry_run=true` nothing is stored.
     """
-    app_services = services()
     if query.dry_run:
-        return as_json(dry_run_answer(app_services.sweeps.check(document, by=actor())))
+        return as_json(dry_run_answer(provided(Sweeps).check(document, by=actor())))
     idempotency = requests.idempotency_key(document)
-    return _created_response(app_services.sweeps.submit(document, by=actor(), idempotency=idempotency))
+    return _created_response(provided(Sweeps).submit(document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.get("/sweeps")
@@ -97,28 +97,28 @@ def show(sweep_id: str) -> SweepDetail:
 @endpoint(TAG, None, status=204, problems=(*_NOT_FOUND, "illegal_transition"))
 def delete(sweep_id: str) -> None:
     """Delete an ended sweep with all its jobs and files."""
-    services().sweeps.delete(sweep_id, by=actor())
+    provided(Sweeps).delete(sweep_id, by=actor())
 
 
 @blueprint.post("/sweeps/<sweep_id>/pause")
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def pause(sweep_id: str) -> Result:
     """Pause a sweep: its jobs pause after the current batch, and nothing is decided."""
-    return _accepted_response(services().sweeps.pause(sweep_id, by=actor()))
+    return _accepted_response(provided(Sweeps).pause(sweep_id, by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/resume")
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(sweep_id: str) -> Result:
     """Resume a paused sweep: its jobs continue from their last checkpoints."""
-    return _accepted_response(services().sweeps.resume(sweep_id, by=actor()))
+    return _accepted_response(provided(Sweeps).resume(sweep_id, by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/cancel")
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def cancel(sweep_id: str) -> Result:
     """Cancel a sweep with its unfinished jobs. Their results so far are kept."""
-    return _accepted_response(services().sweeps.cancel(sweep_id, by=actor()))
+    return _accepted_response(provided(Sweeps).cancel(sweep_id, by=actor()))
 
 
 @blueprint.get("/sweeps/<sweep_id>/trials")
@@ -135,7 +135,7 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
 
     A trial is one setting. It has a job for each seed, and its `value` is that of the objective over all of them.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         if not queries.is_sortable(sweep, query.sort):
             allowed = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
@@ -154,7 +154,7 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     `propose`: a trial gets its settings. `result`: the sweep records a value. `promote` and `stop`: which trials
     continue at a rung, with all compared values. `exhausted`: why no more trials are started. `winner`: the best trial.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         queries.get(session, sweep_id, owner=owner())
         rows = events.read(session, sweep_id, after=query.after, limit=query.limit + 1, types=DECISIONS)
     shown = rows[: query.limit]
@@ -177,7 +177,7 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     `low` and `high` are the lowest and the highest seed, `interval_low` and `interval_high` the ends of Student's 95%
     interval of the mean.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         metric = query.metric or sweep.resolved["objective"]["metric"]
         trial_curves = curves_of(session, sweep, metric, limit=query.limit)
@@ -195,7 +195,7 @@ def importance(sweep_id: str) -> ImportanceList:
     `share` is the correlation ratio (eta squared): the fraction of the objective's variance that lies between groups of
     similar values, at most four. Settings interact, so the values of `share` need not add up to 1.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         importances = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
@@ -221,15 +221,15 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     refuse_if_full()
-    app_services, sweep = services(), read_sweep(sweep_id)
+    sweep = read_sweep(sweep_id)
     if sweep.status in SWEEP_ENDED and after is not None and after >= sweep.last_seq:
         return Response(status=204)
-    return stream_response(partial(follow_sweep, app_services.hub, app_services.database, sweep, after=after or 0))
+    return stream_response(partial(follow_sweep, provided(Poller), sweep, after=after or 0))
 
 
 def list_sweeps(query: SweepListQuery) -> SweepList:
     """A page of sweeps."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         rows, next_cursor = queries.find(
             session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
         )
@@ -245,7 +245,7 @@ def read_sweep(sweep_id: str) -> SweepDetail:
     Raises:
         SweepNotFound: it does not exist, or belongs to another owner.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         return detail_of(session, queries.get(session, sweep_id, owner=owner()))
 
 
@@ -272,5 +272,5 @@ def _created_response(submitted: Submitted) -> Response:
 
 
 def _accepted_response(sweep: Sweep) -> Result:
-    with services().database.read() as session:
+    with core().database.read() as session:
         return detail_of(session, sweep), {"Location": f"/sweeps/{sweep.id}"}

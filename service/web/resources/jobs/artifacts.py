@@ -7,16 +7,17 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.application.jobs import Jobs
 from service.jobs.queries import files, lookup
 from service.storage.tables import Artifact
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
-from service.web.middleware.access_checks import actor
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.responses import next_link
 from service.web.resources.pages import job_pages
-from service.web.responses import next_link
 from service.web.schemas.files import ArtifactList, artifact_list
 from service.web.schemas.queries import FilesQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("artifacts", __name__)
 
@@ -27,7 +28,7 @@ TAG: Final = "Files"
 @endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.artifacts)
 def artifacts(job_id: str, query: FilesQuery) -> Result:
     """List the files of a job, each with its size and SHA-256."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
     return artifact_list(page), next_link(page.next_cursor)
@@ -44,8 +45,8 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id."""
-    find = partial(services().jobs.artifact, job_id, artifact_id, by=actor())
-    return downloads.send_artifact(services().artifacts, find, name=_download_name, cache=downloads.FOREVER)
+    find = partial(provided(Jobs).artifact, job_id, artifact_id, by=actor())
+    return downloads.send_artifact(core().artifacts, find, name=_download_name, cache=downloads.FOREVER)
 
 
 def _download_name(row: Artifact) -> str:

@@ -7,17 +7,18 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.application.jobs import Jobs
 from service.jobs.queries import files, lookup
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
-from service.web.middleware.access_checks import actor
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.responses import next_link
 from service.web.resources.pages import job_pages
-from service.web.responses import next_link
 from service.web.schemas.files import CheckpointList, checkpoint_list
 from service.web.schemas.queries import FilesQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("checkpoints", __name__)
 
@@ -30,7 +31,7 @@ TAG: Final = "Files"
 )
 def checkpoints(job_id: str, query: FilesQuery) -> Result:
     """List the stored checkpoints: the latest ones and the best."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
@@ -41,8 +42,8 @@ def checkpoints(job_id: str, query: FilesQuery) -> Result:
 @endpoint(TAG, "application/octet-stream", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS)
 def checkpoint(job_id: str, which: str) -> Response:
     """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
-    find = partial(services().jobs.checkpoint, job_id, which, by=actor())
-    return downloads.send_artifact(services().artifacts, find, name=_download_name, cache=downloads.cache_of(which))
+    find = partial(provided(Jobs).checkpoint, job_id, which, by=actor())
+    return downloads.send_artifact(core().artifacts, find, name=_download_name, cache=downloads.cache_of(which))
 
 
 def _download_name(row: Artifact) -> str:

@@ -11,17 +11,17 @@ from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
 from service.pictures import grids
 from service.spec.schema import Kind
-from service.web import slots
-from service.web.endpoints import endpoint
-from service.web.files import downloads
-from service.web.files.drawings import picture, require_images
+from service.web.core.core import core
+from service.web.files.drawings import require_images
+from service.web.http import downloads, slots
+from service.web.http.downloads import picture
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
 from service.web.inference import loading, validation_results
 from service.web.inference.loading import class_names, job_of
 from service.web.inference.validation_results import Misclassified
-from service.web.middleware.problems import Problem
 from service.web.schemas.inference import ConfusionCell, ConfusionMatrix, Mistake, MistakeList
 from service.web.schemas.queries import CellQuery, MatrixQuery, MistakesQuery
-from service.web.services import services
 from service.wording import counted
 
 blueprint: Final = Blueprint("confusion", __name__)
@@ -34,7 +34,7 @@ TAG: Final = "Inference"
 def matrix(job_id: str, query: MatrixQuery) -> ConfusionMatrix:
     """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
     job = job_of(job_id, Kind.CLASSIFIER)
-    with services().database.read() as session:
+    with core().database.read() as session:
         found = lookup.matrix(session, job, str(query.epoch or query.checkpoint))
     if found is None:
         finished = counted(job.epoch, "epoch")

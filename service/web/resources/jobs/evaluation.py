@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint
 
-from service.web.endpoints import endpoint
+from service.web.http.endpoint import endpoint
 from service.web.inference import loading, validation_results
 from service.web.schemas.inference import CalibrationAnswer, CalibrationBin, ColumnImportance, ImportanceAnswer
 from service.web.schemas.queries import CheckpointQuery

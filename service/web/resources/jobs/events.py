@@ -9,22 +9,23 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.application.jobs import Jobs
 from service.jobs import events
 from service.jobs.queries import lookup
 from service.states import TERMINAL
 from service.storage.database import Database
-from service.web import requests
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
-from service.web.middleware.access_checks import actor
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads, requests
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.queries import StreamQuery
+from service.web.jobs.stream import JobSelection, follow_all, follow_job
 from service.web.resources.pages import job_pages
 from service.web.schemas.epochs import EventList, event_document, event_list
 from service.web.schemas.jobs import job_detail
-from service.web.schemas.queries import EventQuery, FeedQuery, StreamQuery
-from service.web.services import owner, services
-from service.web.streaming.all_jobs import JobSelection, follow_all
-from service.web.streaming.job_stream import follow_job
-from service.web.streaming.responses import refuse_if_full, stream_response
+from service.web.schemas.queries import EventQuery, FeedQuery
+from service.web.streaming.poller import Poller
+from service.web.streaming.response import refuse_if_full, stream_response
 
 blueprint: Final = Blueprint("events", __name__)
 
@@ -47,7 +48,7 @@ def log(job_id: str, query: EventQuery) -> Result:
 
     `has_more` says whether there are further events: later ones, or earlier ones with `before`.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         lookup.get(session, job_id, owner=owner())
         if query.format == "jsonl":
             return _as_lines(job_id, query)
@@ -59,7 +60,7 @@ def log(job_id: str, query: EventQuery) -> Result:
 
 def _as_lines(job_id: str, query: EventQuery) -> Response:
     """The selected events as a file, read while it is sent."""
-    lines = _lines(services().database, job_id, query)
+    lines = _lines(core().database, job_id, query)
     return downloads.send_text(lines, name=f"{job_id}-events.jsonl", media_type="application/x-ndjson")
 
 
@@ -97,13 +98,11 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     refuse_if_full()
-    app_services, job = services(), services().jobs.get(job_id, by=actor())
+    job = provided(Jobs).get(job_id, by=actor())
     if job.status in TERMINAL and after is not None and after >= job.last_seq:
         return Response(status=204)
-    snapshot = job_detail(job, stopped_by_sweep=app_services.jobs.is_stopped_by_sweep(job))
-    return stream_response(
-        partial(follow_job, app_services.hub, app_services.database, job, snapshot, after=after or 0)
-    )
+    snapshot = job_detail(job, stopped_by_sweep=provided(Jobs).is_stopped_by_sweep(job))
+    return stream_response(partial(follow_job, provided(Poller), job, snapshot, after=after or 0))
 
 
 @blueprint.get("/stream")
@@ -116,6 +115,6 @@ def stream_all(query: FeedQuery) -> Response:
     reads too slowly, a new snapshot is sent.
     """
     refuse_if_full()
-    selection = JobSelection(services().database, owner(), frozenset(query.jobs))
+    selection = JobSelection(core().database, owner(), frozenset(query.jobs))
     selection.require_existing()
-    return stream_response(partial(follow_all, services().all_jobs_stream, selection))
+    return stream_response(partial(follow_all, provided(Poller), selection))

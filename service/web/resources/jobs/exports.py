@@ -8,18 +8,20 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.access.audit import Actor
+from service.application.exports import Exports
+from service.application.jobs import Jobs
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.models.exports.contents import ExportFormat
 from service.storage.artifacts import SUFFIXES, ArtifactKind
 from service.storage.tables import Artifact
-from service.web.endpoints import endpoint
-from service.web.files import downloads
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
 from service.web.inference import loading
-from service.web.middleware.access_checks import actor
-from service.web.middleware.problems import Problem
 from service.web.schemas.queries import ExportQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("exports", __name__)
 
@@ -54,18 +56,16 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
     and kept with the job's files.
     """
-    app_services = services()
-    app_services.jobs.get(job_id, by=actor())  # first: another owner's job is a 404 for any format
+    provided(Jobs).get(job_id, by=actor())  # first: another owner's job is a 404 for any format
     find = partial(_find, job_id, _format(target), query, actor())
-    return downloads.send_artifact(app_services.artifacts, find, name=_download_name, cache=downloads.ASK)
+    return downloads.send_artifact(core().artifacts, find, name=_download_name, cache=downloads.ASK)
 
 
 def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | None) -> Artifact:
-    app_services = services()
     try:
-        return app_services.exports.export(job_id, target, which=query.checkpoint, license=query.license, by=by)
+        return provided(Exports).export(job_id, target, which=query.checkpoint, license=query.license, by=by)
     except ArtifactNotFound as error:
-        with app_services.database.read() as session:
+        with core().database.read() as session:
             job = lookup.get(session, job_id, owner=owner())
             loading.require_a_checkpoint(session, job, error)
         raise

@@ -15,13 +15,12 @@ from service.errors import SpecError
 from service.pictures import films, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
-from service.web import slots
-from service.web.endpoints import Result, endpoint
+from service.web.http import problems, slots
+from service.web.http.endpoint import Result, endpoint
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
 from service.web.inference.predictions import Predicted
-from service.web.middleware import problems
 from service.web.schemas.inference import GenerateAnswer, PredictAnswer, UnknownValue
 
 blueprint: Final = Blueprint("inference", __name__)

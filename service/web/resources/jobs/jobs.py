@@ -6,20 +6,20 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
-from service.application.jobs import Submitted
+from service.application.jobs import Jobs, Submitted
 from service.application.specs import NetworkMismatch
 from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.storage.tables import Job
-from service.web import requests
-from service.web.endpoints import Result, endpoint
-from service.web.middleware import problems
-from service.web.middleware.access_checks import actor
-from service.web.middleware.problems import Problem
-from service.web.responses import as_json, etag_of, tagged_json
+from service.web.core.core import provided
+from service.web.gate.access_checks import actor
+from service.web.http import problems, requests
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import Problem
+from service.web.http.queries import SubmitQuery
+from service.web.http.responses import as_json, etag_of, tagged_json
+from service.web.jobs.stream import wait_for_change
 from service.web.schemas.jobs import DryRun, JobDetail, SubmittedJob, job_detail, network_item
-from service.web.schemas.queries import SubmitQuery
-from service.web.services import services
-from service.web.streaming.long_polling import wait_for_change
+from service.web.streaming.poller import Poller
 
 blueprint: Final = Blueprint("jobs", __name__)
 
@@ -50,7 +50,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     if query.dry_run:
         return _dry_run(document)
     idempotency = requests.idempotency_key(document)
-    return submitted_job(services().jobs.submit(document, by=actor(), idempotency=idempotency))
+    return submitted_job(provided(Jobs).submit(document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.get("/jobs/<job_id>")
@@ -67,9 +67,9 @@ def show(job_id: str) -> Response:
 
     Long polling: with `If-None-Match` and `Prefer: wait=30` the response is delayed until the job changes, or 30 s.
     """
-    response = tagged_json(_detail(services().jobs.get(job_id, by=actor())))
+    response = tagged_json(_detail(provided(Jobs).get(job_id, by=actor())))
     wait_s = requests.preferred_wait_s()
-    if response.status_code == 304 and wait_s and not services().is_full:
+    if response.status_code == 304 and wait_s and not provided(Poller).is_full:
         response = wait_for_change(job_id, wait_s)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response
@@ -91,7 +91,7 @@ def change(job_id: str, body: JobPatch) -> Response:
     concurrent change.
     """
 
-    return tagged_json(_detail(services().jobs.change(job_id, body, by=actor(), check=_check_if_match)))
+    return tagged_json(_detail(provided(Jobs).change(job_id, body, by=actor(), check=_check_if_match)))
 
 
 def _check_if_match(job: Job) -> None:
@@ -105,7 +105,7 @@ def _check_if_match(job: Job) -> None:
 @endpoint(TAG, None, status=204, problems=(*_NOT_FOUND, "illegal_transition"))
 def delete(job_id: str) -> None:
     """Delete an ended job with all its files."""
-    services().jobs.delete(job_id, by=actor())
+    provided(Jobs).delete(job_id, by=actor())
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -115,7 +115,7 @@ def cancel(job_id: str) -> Result:
 
     A running job stops after the current batch, within about a second. Its results so far are kept.
     """
-    return _accepted_response(services().jobs.cancel(job_id, by=actor()))
+    return _accepted_response(provided(Jobs).cancel(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/pause")
@@ -125,21 +125,21 @@ def pause(job_id: str) -> Result:
 
     It stops after the current batch. When it resumes, the current epoch is trained again.
     """
-    return _accepted_response(services().jobs.pause(job_id, by=actor()))
+    return _accepted_response(provided(Jobs).pause(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/resume")
 @endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(job_id: str) -> Result:
     """Continue a paused job from its last checkpoint."""
-    return _accepted_response(services().jobs.resume(job_id, by=actor()))
+    return _accepted_response(provided(Jobs).resume(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 @endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def retry(job_id: str) -> Result:
     """Continue a failed job from its last checkpoint."""
-    return _accepted_response(services().jobs.retry(job_id, by=actor()))
+    return _accepted_response(provided(Jobs).retry(job_id, by=actor()))
 
 
 @blueprint.post("/jobs/<job_id>/fork")
@@ -167,7 +167,7 @@ def fork(job_id: str, document: Any) -> Response:
     deleted. Without a `name` in the overrides, the fork of `first` is named `first-2`, or the next free number.
     """
     idempotency = requests.idempotency_key(document)
-    return submitted_job(services().jobs.fork(job_id, document, by=actor(), idempotency=idempotency))
+    return submitted_job(provided(Jobs).fork(job_id, document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.post("/jobs/<job_id>/reproduce")
@@ -185,11 +185,11 @@ def reproduce(job_id: str) -> Response:
     reproduction of `first` is named `first (reproduced)`.
     """
     idempotency = requests.idempotency_key(None)
-    return submitted_job(services().jobs.reproduce(job_id, by=actor(), idempotency=idempotency))
+    return submitted_job(provided(Jobs).reproduce(job_id, by=actor(), idempotency=idempotency))
 
 
 def _detail(job: Job) -> JobDetail:
-    return job_detail(job, stopped_by_sweep=services().jobs.is_stopped_by_sweep(job))
+    return job_detail(job, stopped_by_sweep=provided(Jobs).is_stopped_by_sweep(job))
 
 
 def submitted_job(submitted: Submitted) -> Response:
@@ -202,7 +202,7 @@ def submitted_job(submitted: Submitted) -> Response:
 
 def _dry_run(document: Any) -> Response:
     try:
-        return as_json(DryRun.of(services().jobs.dry_run(document, by=actor())))
+        return as_json(DryRun.of(provided(Jobs).dry_run(document, by=actor())))
     except NetworkMismatch as error:
         # A form shows at which layer a network stops fitting.
         networks = [network_item(network).model_dump(mode="json") for network in error.networks]

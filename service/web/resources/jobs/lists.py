@@ -12,12 +12,13 @@ from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
 from service.storage.database import Database
 from service.storage.tables import Job
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
-from service.web.middleware.problems import Problem
+from service.web.core.core import core, owner
+from service.web.http import downloads
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import Problem
+from service.web.http.responses import next_link
 from service.web.resources.jobs import jobs as job_resources
 from service.web.resources.jobs.jobs import TAG
-from service.web.responses import next_link
 from service.web.schemas.folds import FoldSet
 from service.web.schemas.listing import (
     MAX_CSV_ROWS,
@@ -28,7 +29,6 @@ from service.web.schemas.listing import (
     csv_lines,
 )
 from service.web.schemas.queries import FilterQuery, GroupQuery, ListQuery, PageQuery
-from service.web.services import owner, services
 
 blueprint: Final = job_resources.blueprint
 """The blueprint of ``jobs``, since operation ids start with the blueprint's name."""
@@ -74,7 +74,7 @@ def show_columns(query: FilterQuery) -> ColumnList:
     These are all properties, and the settings and metrics of the newest 2,000 jobs. `values` of a setting lists the
     values in which these jobs differ.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         values_by_column = listing.columns_of(session, query.job_filter, owner=owner())
     return ColumnList(data=[column_item(column, values) for column, values in values_by_column])
 
@@ -97,7 +97,7 @@ def list_jobs(query: PageQuery) -> JobList:
         InvalidCursor: this service did not issue the cursor, or issued it for another sort order.
     """
     selected = [columns.parse(name) for name in query.columns]
-    with services().database.read() as session:
+    with core().database.read() as session:
         page = job_lists.job_page(
             session,
             query.job_filter,
@@ -115,7 +115,7 @@ def list_jobs(query: PageQuery) -> JobList:
 def group_jobs(query: GroupQuery) -> JobGroupList:
     """Groups of jobs."""
     selected = [columns.parse(name) for name in query.columns]
-    with services().database.read() as session:
+    with core().database.read() as session:
         groups = job_lists.job_groups(session, query.job_filter, query.by, selected, owner=owner(), limit=query.limit)
     return JobGroupList.of(groups, query.by, selected)
 
@@ -126,7 +126,7 @@ def _as_csv(query: ListQuery) -> Response:
         names = ", ".join(sorted(unsupported))
         raise Problem("invalid_parameter", f"{names}: not allowed with format=csv, which returns all jobs")
     selected = [columns.parse(name) for name in dict.fromkeys([*_FIRST_IN_CSV, *(query.columns or _PLAIN_CSV)])]
-    database = services().database
+    database = core().database
     with database.read() as session:
         counts = listing.counts(session, query.job_filter, owner=owner())
         job_ids = listing.ids(session, query.job_filter, owner=owner(), sort=query.sort, limit=MAX_CSV_ROWS)
@@ -153,5 +153,5 @@ def show_folds(group: str) -> FoldSet:
     The interval is Student's t over the folds that have succeeded. Their training parts overlap, so it is an
     approximation.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         return FoldSet.of(group, folds.jobs(session, group, owner=owner()))

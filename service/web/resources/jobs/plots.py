@@ -7,13 +7,13 @@ from typing import Final, cast
 from flask import Blueprint, Response
 
 from service.jobs.queries import lookup
-from service.web.endpoints import endpoint
-from service.web.files import downloads
-from service.web.files.drawings import MEDIA_TYPES, Format, Plot
+from service.web.core.core import core, owner, provided
+from service.web.files.drawings import MEDIA_TYPES, Drawings, Format, Plot
+from service.web.http import downloads
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
 from service.web.inference import loading, validation_results
-from service.web.middleware.problems import Problem
 from service.web.schemas.queries import PlotQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("plots", __name__)
 
@@ -33,12 +33,12 @@ _PLOTS: Final = ("curves", "confusion", "calibration", "importance")
 )
 def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
     """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
     if which not in _PLOTS or form not in MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
     if which in ("calibration", "importance"):
         drawn = validation_results.plot(job, which, cast(Format, form), query.checkpoint or "best")
     else:
-        drawn = services().drawings.plot(job, cast(Plot, which), cast(Format, form), query.checkpoint or "latest")
+        drawn = provided(Drawings).plot(job, cast(Plot, which), cast(Format, form), query.checkpoint or "latest")
     return downloads.send_picture(drawn, MEDIA_TYPES[form])

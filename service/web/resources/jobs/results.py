@@ -12,13 +12,13 @@ from flask import Blueprint
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
+from service.web.core.core import core, owner
+from service.web.http import downloads
+from service.web.http.endpoint import Result, endpoint
 from service.web.resources.pages import job_pages
 from service.web.schemas.epochs import MetricTable, metric_table
 from service.web.schemas.queries import FilesQuery, MetricsQuery
 from service.web.schemas.results import Results, read_results
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("results", __name__)
 
@@ -32,7 +32,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
 
     `artifacts` is one page of its files, selected by `limit` and `cursor`.
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         return read_results(session, lookup.get(session, job_id, owner=owner()), query)
 
 
@@ -51,7 +51,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
 )
 def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         health_events = events.of_type(session, job_id, EventType.HEALTH)
         table = metric_table(job, lookup.epochs(session, job_id), health_events)

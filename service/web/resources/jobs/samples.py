@@ -7,18 +7,21 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.application.jobs import Jobs
 from service.jobs.queries import files, lookup
 from service.pictures.films import FilmFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads
-from service.web.middleware.access_checks import actor
+from service.web.core.core import core, owner, provided
+from service.web.files.drawings import Drawings
+from service.web.gate.access_checks import actor
+from service.web.http import downloads
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.queries import PictureQuery
+from service.web.http.responses import next_link
 from service.web.resources.pages import job_pages
-from service.web.responses import next_link
 from service.web.schemas.files import SampleList, sample_list
-from service.web.schemas.queries import FilesQuery, PictureQuery, SampleQuery
-from service.web.services import owner, services
+from service.web.schemas.queries import FilesQuery, SampleQuery
 
 blueprint: Final = Blueprint("samples", __name__)
 
@@ -29,7 +32,7 @@ TAG: Final = "Files"
 @endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=job_pages.samples)
 def samples(job_id: str, query: FilesQuery) -> Result:
     """List the sample images, one per epoch."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
@@ -53,12 +56,12 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
     shows images with their predictions.
     """
-    app_services, find = services(), partial(services().jobs.sample, job_id, which, by=actor())
+    find = partial(provided(Jobs).sample, job_id, which, by=actor())
     if query.verdicts:
-        job = app_services.jobs.get(job_id, by=actor())
+        job = provided(Jobs).get(job_id, by=actor())
         if job.kind == Kind.GAN:
-            return downloads.send_picture(app_services.drawings.classified_samples(job, find()), "image/png")
-    return downloads.send_artifact(app_services.artifacts, find, name=None, cache=downloads.cache_of(which))
+            return downloads.send_picture(provided(Drawings).classified_samples(job, find()), "image/png")
+    return downloads.send_artifact(core().artifacts, find, name=None, cache=downloads.cache_of(which))
 
 
 @blueprint.get("/jobs/<job_id>/samples.gif")
@@ -98,5 +101,5 @@ def small_film(job_id: str) -> Response:
 
 
 def _film(job_id: str, fmt: FilmFormat) -> Response:
-    job = services().jobs.get(job_id, by=actor())
-    return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")
+    job = provided(Jobs).get(job_id, by=actor())
+    return downloads.send_picture(provided(Drawings).film(job, fmt), f"image/{fmt}")

@@ -8,17 +8,18 @@ from typing import Any, Final
 
 from flask import Blueprint, Response
 
+from service.application.jobs import Jobs
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo, PartName
 from service.jobs.queries.listing import JobFilter
 from service.states import DatasetKind
-from service.web.endpoints import endpoint
-from service.web.middleware.access_checks import actor
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http.endpoint import endpoint
+from service.web.http.responses import as_page, own_address
 from service.web.resources.service import dataset_content
-from service.web.responses import as_page, own_address
 from service.web.schemas.datasets import DatasetDetail, TableColumns, dataset_item
 from service.web.schemas.jobs import job_summary
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("dataset_pages", __name__)
 
@@ -42,7 +43,7 @@ class ClassBar:
 def show_list() -> Response:
     """Show the datasets page: all datasets, and a form to upload one."""
     return as_page(
-        "datasets/index.html", datasets=[dataset_item(info) for info in services().repository.catalogue(owner())]
+        "datasets/index.html", datasets=[dataset_item(info) for info in core().repository.catalogue(owner())]
     )
 
 
@@ -50,9 +51,8 @@ def show_list() -> Response:
 @endpoint(TAG, "text/html", problems=("dataset_not_found", "busy"))
 def show(name: str) -> Response:
     """Show the page of a dataset: classes, examples, origin, and the jobs that used it."""
-    app_services = services()
-    info = app_services.repository.look_up(name, owner())
-    used_by = app_services.jobs.find(JobFilter(dataset=name), by=actor(), limit=_MAX_SHOWN_JOBS)
+    info = core().repository.look_up(name, owner())
+    used_by = provided(Jobs).find(JobFilter(dataset=name), by=actor(), limit=_MAX_SHOWN_JOBS)
     jobs = [job_summary(job) for job in used_by.jobs]
     return as_page("datasets/dataset.html", **_content(info), jobs=jobs, address=own_address())
 

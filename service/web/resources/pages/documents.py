@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, current_app
 
-from service.web.endpoints import endpoint
-from service.web.middleware import problem_kinds
-from service.web.middleware.problems import Problem
+from service.web.core.core import core
+from service.web.http import problem_kinds
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
+from service.web.http.responses import as_json, as_page, own_address
 from service.web.openapi import builder
-from service.web.responses import as_json, as_page, own_address
-from service.web.services import services
 
 blueprint: Final = Blueprint("documents", __name__)
 
@@ -40,7 +40,7 @@ def human() -> Response:
         sections=_sections(document),
         problems=problem_kinds.KINDS,
         address=own_address(),
-        keys_required=services().settings.keys_required,
+        keys_required=core().settings.keys_required,
     )
 
 
@@ -53,7 +53,7 @@ def part(section: str) -> Response:
     if section == _SCHEMAS:
         return as_page("docs/schemas.html", **values)
     values["section"] = _section(values["sections"], section)
-    return as_page("docs/section.html", **values, keys_required=services().settings.keys_required)
+    return as_page("docs/section.html", **values, keys_required=core().settings.keys_required)
 
 
 def _section(sections: Sequence[dict[str, Any]], slug: str) -> dict[str, Any]:

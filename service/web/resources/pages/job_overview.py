@@ -20,6 +20,7 @@ from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, Epoch, Event, Job
+from service.web.http.queries import ModelName
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.resources.pages import confusion_table, tiles
 from service.web.resources.pages.tiles import Tiles
@@ -27,7 +28,6 @@ from service.web.schemas.epochs import event_document
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.folds import FoldSet
 from service.web.schemas.jobs import JobDetail, job_detail
-from service.web.schemas.queries import ModelName
 
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""

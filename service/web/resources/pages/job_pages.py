@@ -12,13 +12,13 @@ from service.jobs.queries import files, listing, lookup
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Event, Job
-from service.web.responses import as_page, next_address
+from service.web.core.core import core, owner
+from service.web.http.responses import as_page, next_address
 from service.web.schemas.epochs import event_document
 from service.web.schemas.files import artifact_item, checkpoint_item, film_urls, sample_item
 from service.web.schemas.jobs import job_detail
 from service.web.schemas.queries import EventQuery, FilesQuery
 from service.web.schemas.results import read_results
-from service.web.services import owner, services
 
 _SHOWN_EPOCHS: Final = 1000
 _SHOWN_SAMPLES: Final = 240
@@ -36,7 +36,7 @@ _VIEWS: Final[dict[str, EventFilter]] = {
 def log(job_id: str, query: EventQuery) -> Response:
     """The log of a job, by default the newest events."""
     before = query.before or (None if query.after else events.MAX_SEQ)
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
     return _page(
@@ -78,7 +78,7 @@ def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> di
 
 def metrics(job_id: str) -> Response:
     """The metrics of all epochs as a table, newest first."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
         total = lookup.count_epochs(session, job_id)
@@ -100,7 +100,7 @@ def checkpoints(job_id: str, query: FilesQuery) -> Response:
 def samples(job_id: str, query: FilesQuery) -> Response:
     """The sample grids of a job."""
     limit = min(query.limit, _SHOWN_SAMPLES)
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
@@ -111,7 +111,7 @@ def samples(job_id: str, query: FilesQuery) -> Response:
 
 def results(job_id: str, query: FilesQuery) -> Response:
     """The results of a job so far."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         job_results = read_results(session, job, query)
     return _page("job/results.html", job, "Results", results=job_results)
@@ -119,7 +119,7 @@ def results(job_id: str, query: FilesQuery) -> Response:
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
     """A page of files, newest first."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
         totals = files.totals(session, job_id)

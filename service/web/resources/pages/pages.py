@@ -14,12 +14,13 @@ from service.spec import splits
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
-from service.web.endpoints import endpoint
+from service.web.core.core import core, owner
+from service.web.http.endpoint import endpoint
+from service.web.http.queries import MAX_COMPARED
+from service.web.http.responses import as_page, next_address, own_address, see_other
 from service.web.resources.jobs.lists import group_jobs, list_jobs
-from service.web.responses import as_page, next_address, own_address, see_other
 from service.web.schemas.jobs import accuracy_intervals, job_detail
-from service.web.schemas.queries import MAX_COMPARED, CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
-from service.web.services import owner, services
+from service.web.schemas.queries import CompareQuery, FilterQuery, GroupQuery, IndexQuery, NewQuery
 
 blueprint: Final = Blueprint("pages", __name__)
 
@@ -80,8 +81,8 @@ _COMPARED_FIELDS: Final = {
 def index(query: IndexQuery) -> Response:
     """Show the jobs page."""
     query = query.model_copy(update={"columns": query.columns or _COLUMNS})
-    with services().database.read() as session:
-        impediment = worker_registry.impediment(session, services().settings)
+    with core().database.read() as session:
+        impediment = worker_registry.impediment(session, core().settings)
     return as_page("jobs/index.html", **_first_jobs(query), impediment=impediment, **_CHOICES, address=own_address())
 
 
@@ -109,7 +110,7 @@ def start() -> Response:
 @endpoint(TAG, "text/html", query=NewQuery)
 def new() -> Response:
     """Show the form for a new job."""
-    return as_page("form/new.html", keys_required=services().settings.keys_required)
+    return as_page("form/new.html", keys_required=core().settings.keys_required)
 
 
 @blueprint.get("/ui/compare")
@@ -129,7 +130,7 @@ def compare(query: CompareQuery) -> Response:
 
 def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None]:
     """The facts of each existing job, in the order of the ids, and why none of them is the best."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         rows = lookup.several(session, job_ids, owner=owner())
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
         stopped = lookup.stopped_by_sweep(session, rows)

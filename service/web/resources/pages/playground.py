@@ -7,15 +7,16 @@ from decimal import Decimal
 from typing import Any, Final
 
 from service.datasets.errors import DatasetError
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.tables.values import TIME, format_date
 from service.spec import prediction_images
 from service.storage.tables import Artifact, Job
+from service.web.core.core import provided
+from service.web.http.queries import ModelName
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.schemas.files import checkpoint_items
 from service.web.schemas.jobs import job_detail
-from service.web.schemas.queries import ModelName
-from service.web.services import services
 
 
 def represent(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
 def _most_frequent(info: DatasetInfo) -> dict[str, str]:
     """The most frequent category of each column, if the data can be read."""
     try:
-        statistics = services().explorer.column_statistics(info)
+        statistics = provided(DatasetExplorer).column_statistics(info)
     except DatasetError:
         return {}
     return {column.name: column.categories[0][0] for column in statistics.columns if column.categories}

@@ -9,13 +9,13 @@ from flask import Blueprint, Response
 from service.access import adoption
 from service.access.keys import Scope
 from service.states import Status
-from service.web.endpoints import endpoint
+from service.web.core.core import core
+from service.web.http.endpoint import endpoint
+from service.web.http.responses import as_page
 from service.web.resources.service.keys import list_keys
 from service.web.resources.service.usage import list_usage
 from service.web.resources.service.workers import list_workers, read_queue
-from service.web.responses import as_page
 from service.web.schemas.queries import QueueQuery
-from service.web.services import services
 
 blueprint: Final = Blueprint("service_pages", __name__)
 
@@ -40,8 +40,8 @@ def workers(query: QueueQuery) -> Response:
         queue=queue,
         slots=sum(worker.slots for worker in alive.data if not worker.draining and worker.blocked is None),
         busy=sum(worker.running for worker in alive.data),
-        running_limit=services().settings.quotas.running if services().settings.keys_required else 0,
-        keys_required=services().settings.keys_required,
+        running_limit=core().settings.quotas.running if core().settings.keys_required else 0,
+        keys_required=core().settings.keys_required,
     )
 
 
@@ -49,7 +49,7 @@ def workers(query: QueueQuery) -> Response:
 @endpoint(TAG, "text/html", scope=Scope.ADMIN)
 def keys() -> Response:
     """Manage API keys."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         ownerless = adoption.count(session)
     return as_page(
         "service/keys.html",
@@ -65,7 +65,7 @@ def keys() -> Response:
 @endpoint(TAG, "text/html")
 def used() -> Response:
     """Show usage per owner."""
-    settings = services().settings
+    settings = core().settings
     return as_page(
         "service/usage.html",
         usage=list_usage().data,

@@ -12,7 +12,7 @@ from service.jobs import extremes
 from service.jobs.queries import lookup
 from service.spec import metric_info
 from service.storage.tables import Epoch, Job
-from service.web.schemas.base import finite
+from service.web.http.schemas import finite
 from service.web.schemas.jobs import AccuracyInterval, accuracy_intervals
 from service.wording import listed
 

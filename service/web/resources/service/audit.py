@@ -8,10 +8,10 @@ from flask import Blueprint
 
 from service.access import audit, audit_seals
 from service.access.keys import Scope
-from service.web.endpoints import endpoint
+from service.web.core.core import core
+from service.web.http.endpoint import endpoint
 from service.web.schemas.access import AuditList, SealList
 from service.web.schemas.queries import AuditQuery, SealsQuery
-from service.web.services import services
 
 blueprint: Final = Blueprint("audit", __name__)
 
@@ -20,7 +20,7 @@ blueprint: Final = Blueprint("audit", __name__)
 @endpoint("Administration", AuditList, scope=Scope.ADMIN, query=AuditQuery)
 def show(query: AuditQuery) -> AuditList:
     """Show the audit log, newest first. Requires the scope `admin`."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         rows = audit.read(session, **query.model_dump(exclude={"limit"}), limit=query.limit + 1)
     return AuditList.of(rows, limit=query.limit)
 
@@ -33,6 +33,6 @@ def show_seals(query: SealsQuery) -> SealList:
     The digest of the newest seal is the head of the chain. A copy of it that is stored elsewhere reveals a rebuilt
     chain (`tapeline audit verify --head`).
     """
-    with services().database.read() as session:
+    with core().database.read() as session:
         seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)
     return SealList.of(seals, limit=query.limit)

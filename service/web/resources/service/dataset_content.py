@@ -8,12 +8,14 @@ from typing import Final
 from flask import Blueprint
 
 from service.datasets.errors import DatasetError
+from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.states import DatasetKind
-from service.web import slots
-from service.web.endpoints import endpoint
+from service.web.core.core import core, owner, provided
 from service.web.files.drawings import require_available
-from service.web.middleware.problems import Problem
+from service.web.http import slots
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
 from service.web.schemas.datasets import (
     DatasetDetail,
     ExampleList,
@@ -23,7 +25,6 @@ from service.web.schemas.datasets import (
     dataset_detail,
 )
 from service.web.schemas.queries import ExamplesQuery, ImagesQuery
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("dataset_content", __name__)
 
@@ -42,7 +43,7 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
     """
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
-    page = services().explorer.images(
+    page = provided(DatasetExplorer).images(
         info, query.part, query.label, start=int(query.cursor or 0), limit=limit, mixed=query.order == "mixed"
     )
     return ExampleList.of(page, info.class_names)
@@ -53,7 +54,9 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
 def rows(name: str, query: ExamplesQuery) -> RowList:
     """Show rows of a table, in the order of the data."""
     info = _find(name, DatasetKind.TABLE)
-    page = services().explorer.rows(info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit)
+    page = provided(DatasetExplorer).rows(
+        info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit
+    )
     return RowList.of(page, info.class_names)
 
 
@@ -67,7 +70,7 @@ def columns(name: str) -> TableColumns:
 def table_columns(info: DatasetInfo) -> TableColumns:
     """The statistics of a table whose files are available."""
     with slots.hold(slots.COMPUTING):
-        statistics = services().explorer.column_statistics(info)
+        statistics = provided(DatasetExplorer).column_statistics(info)
     return TableColumns(
         rows=statistics.rows, columns=[TableColumnItem.represent(column) for column in statistics.columns]
     )
@@ -76,14 +79,14 @@ def table_columns(info: DatasetInfo) -> TableColumns:
 def detail(info: DatasetInfo) -> DatasetDetail:
     """A dataset with its class counts, if its files can be read."""
     try:
-        counts = services().explorer.class_counts(info) if info.available else None
+        counts = provided(DatasetExplorer).class_counts(info) if info.available else None
     except DatasetError:
         counts = None
     return dataset_detail(info, counts)
 
 
 def _find(name: str, kind: DatasetKind) -> DatasetInfo:
-    info = services().repository.look_up(name, owner())
+    info = core().repository.look_up(name, owner())
     require_available(info)
     if info.kind is not kind:
         descriptions = {"images": "has images: see GET /datasets/{name}/examples", "table": "is a table: see its rows"}

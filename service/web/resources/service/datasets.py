@@ -7,17 +7,18 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from service.application.datasets import ReceivedFiles
-from service.web import requests, slots
-from service.web.endpoints import Result, endpoint
-from service.web.files import downloads, uploads
-from service.web.files.upload_progress import ProgressRecorder
+from service.application.datasets import DatasetUploads, ReceivedFiles
+from service.web.core.core import core, owner, provided
+from service.web.files import uploads
+from service.web.files.drawings import Drawings
+from service.web.files.upload_progress import ProgressBoard, ProgressRecorder
 from service.web.files.uploads import UploadForm
-from service.web.middleware.access_checks import actor
-from service.web.middleware.problems import Problem
+from service.web.gate.access_checks import actor
+from service.web.http import downloads, requests, slots
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import Problem
 from service.web.resources.service import dataset_content
 from service.web.schemas.datasets import DatasetDetail, DatasetList, UploadItem, dataset_item
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("datasets", __name__)
 
@@ -28,7 +29,7 @@ TAG: Final = "Datasets"
 @endpoint(TAG, DatasetList, page="/ui/datasets")
 def show_list() -> DatasetList:
     """List the available datasets."""
-    return DatasetList(data=[dataset_item(info) for info in services().repository.catalogue(owner())])
+    return DatasetList(data=[dataset_item(info) for info in core().repository.catalogue(owner())])
 
 
 @blueprint.post("/datasets")
@@ -66,11 +67,11 @@ def upload() -> Result:
     The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when everything is
     stored. With an `Upload-Id`, `GET /uploads/{upload_id}` returns the progress.
     """
-    app_services, upload_id = services(), requests.upload_id()
-    progress = app_services.progress.upload(owner(), upload_id, request.content_length)
+    upload_id = requests.upload_id()
+    progress = provided(ProgressBoard).upload(owner(), upload_id, request.content_length)
     with slots.hold(slots.UPLOADS), progress as recorder:
-        app_services.quotas.check_upload(owner(), request.content_length or 1)
-        info = app_services.dataset_uploads.add(
+        core().quotas.check_upload(owner(), request.content_length or 1)
+        info = provided(DatasetUploads).add(
             lambda folder: _receive(folder, recorder), by=actor(), on_progress=recorder.read
         )
     return dataset_content.detail(info), {"Location": f"/datasets/{info.name}"}
@@ -84,11 +85,11 @@ def show_upload(upload_id: str) -> UploadItem:
     Its sender chooses the id and may ask before the first byte has arrived: an upload that has not begun, or has
     ended, is `absent`.
     """
-    return UploadItem.represent(services().progress.look_up(owner(), upload_id), id=upload_id)
+    return UploadItem.represent(provided(ProgressBoard).look_up(owner(), upload_id), id=upload_id)
 
 
 def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
-    quotas, uploader = services().quotas, owner()
+    quotas, uploader = core().quotas, owner()
     form = uploads.receive(
         folder,
         max_bytes=uploads.MAX_UPLOAD_BYTES,
@@ -108,7 +109,7 @@ def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
 @endpoint(TAG, DatasetDetail, problems=("dataset_not_found",), page="/ui/datasets/{name}")
 def show(name: str) -> DatasetDetail:
     """Show a dataset, with the number of examples of each class."""
-    return dataset_content.detail(services().repository.look_up(name, owner()))
+    return dataset_content.detail(core().repository.look_up(name, owner()))
 
 
 @blueprint.delete("/datasets/<name>")
@@ -119,7 +120,7 @@ def delete(name: str) -> None:
     `mine` deletes all of its versions, `mine@1a2b3c4d` one. Jobs that were trained on it keep their results and their
     data: they can be forked, reproduced and used for predictions. The files are deleted with the last of these jobs.
     """
-    services().dataset_uploads.delete(name, by=actor())
+    provided(DatasetUploads).delete(name, by=actor())
 
 
 @blueprint.get("/datasets/<name>/preview.png")
@@ -133,7 +134,7 @@ def delete(name: str) -> None:
 )
 def preview(name: str) -> Response:
     """Show a few images of each class, one column per class."""
-    picture = services().drawings.preview(services().repository.look_up(name, owner()))
+    picture = provided(Drawings).preview(core().repository.look_up(name, owner()))
     return downloads.send_picture(picture, "image/png")
 
 
@@ -148,9 +149,9 @@ def preview(name: str) -> Response:
 )
 def validation_picture(name: str, index: int) -> Response:
     """Show one validation image, for example as input of `POST /jobs/{job_id}/predict`."""
-    info = services().repository.look_up(name, owner())
+    info = core().repository.look_up(name, owner())
     if info.problem is None and index >= info.validation_count:
         raise Problem(
             "not_found", f"there is no such image: the validation images are numbered 0 to {info.validation_count - 1}"
         )
-    return downloads.send_picture(services().drawings.validation_picture(info, index), "image/png")
+    return downloads.send_picture(provided(Drawings).validation_picture(info, index), "image/png")

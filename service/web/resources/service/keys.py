@@ -12,11 +12,11 @@ from service.access.keys import Scope
 from service.jobs.request_bodies import KeyRequest, KeyRotation
 from service.storage.database import now_ms
 from service.storage.tables import ApiKey
-from service.web.endpoints import Result, endpoint
-from service.web.middleware.access_checks import actor
-from service.web.middleware.problems import Problem
+from service.web.core.core import core
+from service.web.gate.access_checks import actor
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import Problem
 from service.web.schemas.access import KeyItem, KeyList, NewKey, RotatedKey, key_item
-from service.web.services import services
 
 blueprint: Final = Blueprint("keys", __name__)
 
@@ -35,12 +35,11 @@ def show_list() -> KeyList:
 
 def list_keys() -> KeyList:
     """All keys, the oldest first."""
-    app_services = services()
-    with app_services.database.read() as session:
+    with core().database.read() as session:
         now = session.scalar(select(now_ms())) or 0
         last_recorded = keys.last_recorded(session)
         data = [key_item(row, now=now, last_ms=last_recorded.get(row.id)) for row in keys.all_keys(session)]
-    settings = app_services.settings
+    settings = core().settings
     return KeyList(data=data, of_settings=len(settings.api_keys), required=settings.keys_required)
 
 
@@ -55,7 +54,7 @@ def create(body: KeyRequest) -> Result:
     _require_keys()
     lifetime_s = body.lifetime_days * _DAY_S if body.lifetime_days is not None else None
     row, key = keys.create(
-        services().database, name=body.name, owner=body.owner, scope=body.scope, lifetime_s=lifetime_s, by=actor()
+        core().database, name=body.name, owner=body.owner, scope=body.scope, lifetime_s=lifetime_s, by=actor()
     )
     item = NewKey(**key_item(row, now=row.created_ms).model_dump(), key=key)
     return item, {"Location": f"/keys/{row.id}"}
@@ -86,8 +85,7 @@ def rotate(key_id: str, body: KeyRotation) -> Result:
     not stored: if it was lost, rotate the successor, `replaced_by`, with `overlap_s` 0.
     """
     _require_keys()
-    app_services = services()
-    row, old, key = keys.rotate(app_services.database, key_id[:_MAX_ID_LENGTH], overlap_s=body.overlap_s, by=actor())
+    row, old, key = keys.rotate(core().database, key_id[:_MAX_ID_LENGTH], overlap_s=body.overlap_s, by=actor())
     replaces = _item(old.id)
     item = RotatedKey(**key_item(row, now=row.created_ms).model_dump(), key=key, replaces=replaces)
     return item, {"Location": f"/keys/{row.id}"}
@@ -101,18 +99,18 @@ def revoke(key_id: str) -> KeyItem:
     It takes effect within two seconds and ends browser sessions of the key. Revoking a key again changes nothing.
     """
     _require_keys()
-    row = keys.revoke_id(services().database, key_id[:_MAX_ID_LENGTH], by=actor())
+    row = keys.revoke_id(core().database, key_id[:_MAX_ID_LENGTH], by=actor())
     return _item(row.id)
 
 
 def _require_keys() -> None:
     """Refuse changes while the service requires no keys: anyone could create a key for later use."""
-    if not services().settings.keys_required:
+    if not core().settings.keys_required:
         raise Problem("keys_not_required", "keys can be changed here once the service requires them")
 
 
 def _item(key_id: str) -> KeyItem:
-    with services().database.read() as session:
+    with core().database.read() as session:
         row: ApiKey = keys.find(session, key_id[:_MAX_ID_LENGTH])
         now = session.scalar(select(now_ms())) or 0
         return key_item(row, now=now, last_ms=keys.last_recorded(session, row.id).get(row.id))

@@ -7,9 +7,9 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.spec.presets.info import PRESET_INFO
-from service.web.endpoints import endpoint
+from service.web.http.endpoint import endpoint
+from service.web.http.responses import as_json
 from service.web.openapi import builder
-from service.web.responses import as_json
 from service.web.schemas.service import PresetItem, PresetList
 
 blueprint: Final = Blueprint("presets", __name__)

@@ -15,12 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.jobs import worker_registry
 from service.maintenance import store_id
 from service.storage.tables import Job
-from service.web import slots
-from service.web.endpoints import endpoint
-from service.web.openapi.operations import PUBLIC
-from service.web.responses import as_json
+from service.web.core.core import core
+from service.web.http import slots
+from service.web.http.endpoint import PUBLIC, endpoint
+from service.web.http.responses import as_json
 from service.web.schemas.service import Check, Liveness, Readiness
-from service.web.services import services
 from service.wording import counted
 
 blueprint: Final = Blueprint("health", __name__)
@@ -67,7 +66,7 @@ def metrics() -> Response:
     route, stored bytes. If the database does not respond, `tapeline_database_up` is 0 and part of them is missing.
     """
     with slots.hold(slots.SCRAPES):
-        return Response(services().metrics.page(), content_type=CONTENT_TYPE_LATEST)
+        return Response(core().metrics.page(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check(failure_status: str, probe: Callable[[], None]) -> Check:
@@ -81,27 +80,27 @@ def _check(failure_status: str, probe: Callable[[], None]) -> Check:
 
 
 def _database() -> None:
-    with services().database.read() as session:
+    with core().database.read() as session:
         session.execute(select(Job.id).limit(1)).first()
 
 
 def _storage() -> None:
-    services().artifacts.check_writable()
+    core().artifacts.check_writable()
     with suppress(SQLAlchemyError):  # another check reports the database
-        store_id.verify(services().database, services().settings.artifacts)
+        store_id.verify(core().database, core().settings.artifacts)
 
 
 def _broker() -> Check:
-    publisher = services().publisher
+    publisher = core().publisher
     if not publisher.has_broker:
         return Check(status="degraded", detail="no broker is configured; workers look for jobs by themselves")
     return _check("degraded", lambda: publisher.check_broker(_BROKER_TIMEOUT_S))
 
 
 def _workers() -> Check:
-    with services().database.read() as session:
+    with core().database.read() as session:
         alive = worker_registry.live_workers(session)
-        impediment = worker_registry.impediment(session, services().settings)
+        impediment = worker_registry.impediment(session, core().settings)
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
     detail = f"{counted(len(alive), 'worker')}, {running} of {slots} slots busy"
     if blocked := sum(row.blocked is not None for row in alive):

@@ -9,13 +9,12 @@ from flask import Blueprint, Response, request
 from service.access import keys
 from service.access.keys import Identity
 from service.jobs.request_bodies import SignIn
-from service.web.endpoints import endpoint
-from service.web.middleware.access_checks import COOKIE, checked_key, identity, named_actor
-from service.web.middleware.problems import Problem
-from service.web.openapi.operations import PUBLIC
-from service.web.responses import as_json, as_page
+from service.web.core.core import core
+from service.web.gate.access_checks import COOKIE, checked_key, identity, named_actor
+from service.web.http.endpoint import PUBLIC, endpoint
+from service.web.http.problems import Problem
+from service.web.http.responses import as_json, as_page
 from service.web.schemas.access import SessionItem, session_item
-from service.web.services import services
 
 blueprint: Final = Blueprint("sessions", __name__)
 
@@ -41,8 +40,8 @@ def sign_in(body: SignIn) -> Response:
     The key is exchanged for a session cookie with the key's scope. It expires after twelve hours, or with the key.
     """
     caller = _identify(body.key.strip())
-    services().quotas.sign_in(caller.key_id)
-    signed_in, token = keys.sign_in(services().database, caller, by=named_actor(caller))
+    core().quotas.sign_in(caller.key_id)
+    signed_in, token = keys.sign_in(core().database, caller, by=named_actor(caller))
     response = as_json(session_item(signed_in), 201)
     response.set_cookie(COOKIE, token, max_age=keys.SESSION_S, secure=_is_behind_tls(), **_COOKIE_SCOPE)
     return response
@@ -59,11 +58,11 @@ def show() -> SessionItem:
 @endpoint(TAG, None, status=204, scope=PUBLIC)
 def sign_out() -> Response:
     """Sign a browser out: its session ends."""
-    app_services, token = services(), request.cookies.get(COOKIE)
-    caller = app_services.keyring.by_cookie(token) if token is not None else None
+    token = request.cookies.get(COOKIE)
+    caller = core().keyring.by_cookie(token) if token is not None else None
     if token is not None and caller is not None and caller.session_id is not None:
-        keys.sign_out(app_services.database, caller.session_id, by=named_actor(caller))
-        app_services.keyring.forget(token)
+        keys.sign_out(core().database, caller.session_id, by=named_actor(caller))
+        core().keyring.forget(token)
     response = Response(status=204)
     response.delete_cookie(COOKIE, **_COOKIE_SCOPE)
     return response
@@ -83,13 +82,12 @@ def _identify(key: str) -> Identity:
     Raises:
         Problem: the key is not valid, or this address has sent too many invalid ones.
     """
-    app_services = services()
-    is_new = not app_services.keyring.was_refused(key)
+    is_new = not core().keyring.was_refused(key)
     try:
         return checked_key(key)
     except Problem as problem:
         if problem.code == "key_required" and is_new:
-            keys.record_failed_sign_in(app_services.database, by=named_actor(None))
+            keys.record_failed_sign_in(core().database, by=named_actor(None))
         raise
 
 

@@ -8,10 +8,10 @@ from flask import Blueprint
 
 from service.access import usage
 from service.access.usage import Usage
-from service.web.endpoints import endpoint
-from service.web.middleware.access_checks import sees_all
+from service.web.core.core import core, owner
+from service.web.gate.access_checks import sees_all
+from service.web.http.endpoint import endpoint
 from service.web.schemas.access import UsageItem, UsageList, usage_item
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("usage", __name__)
 
@@ -28,13 +28,13 @@ def show() -> UsageList:
 
 def list_usage() -> UsageList:
     """The usage that the caller may see."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         return UsageList(data=[_item(item) for item in usage.read(session, owner=None if sees_all() else owner())])
 
 
 def _item(item: Usage) -> UsageItem:
-    quotas = services().quotas
-    if item.owner is None or not services().settings.keys_required:
+    quotas = core().quotas
+    if item.owner is None or not core().settings.keys_required:
         return usage_item(item, requests_left=None, upload_bytes_left=None, artifact_bytes_left=None)
     limit = quotas.limits.artifacts
     return usage_item(

@@ -8,11 +8,11 @@ from flask import Blueprint
 
 from service.jobs import worker_registry
 from service.jobs.queries import queue
-from service.web.endpoints import endpoint
-from service.web.middleware.access_checks import sees_all
+from service.web.core.core import core, owner
+from service.web.gate.access_checks import sees_all
+from service.web.http.endpoint import endpoint
 from service.web.schemas.queries import QueueQuery
 from service.web.schemas.service import QueueList, WorkerList, queue_list, worker_item
-from service.web.services import owner, services
 
 blueprint: Final = Blueprint("workers", __name__)
 
@@ -38,7 +38,7 @@ def waiting(query: QueueQuery) -> QueueList:
 
 def list_workers() -> WorkerList:
     """The workers that are alive."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         running = queue.running(session, owner=owner())
         alive = worker_registry.live_workers(session)
         with_messages = sees_all()
@@ -49,7 +49,7 @@ def list_workers() -> WorkerList:
 
 def read_queue(limit: int) -> QueueList:
     """The head of the queue."""
-    with services().database.read() as session:
+    with core().database.read() as session:
         head = queue.read(session, owner=owner(), limit=limit)
-        impediment = worker_registry.impediment(session, services().settings)
+        impediment = worker_registry.impediment(session, core().settings)
         return queue_list(head, impediment, queue.waiting_by_owner(session) if sees_all() else None)

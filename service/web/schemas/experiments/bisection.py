@@ -7,8 +7,8 @@ from typing import Self
 from pydantic import Field, FiniteFloat
 
 from service.application.experiments.bisection import Bisection, Measured
-from service.web.schemas.base import Answer
-from service.web.schemas.queries import Query, Text
+from service.web.http.queries import Query, Text
+from service.web.http.schemas import Answer
 
 
 class BisectionQuery(Query):

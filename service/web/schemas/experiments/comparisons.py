@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field
 
 from service import statistics
 from service.sweeps.comparison import Comparison, Group
-from service.web.schemas.base import Answer
-from service.web.schemas.queries import MAX_COMPARED, JobId, Query, Text, split
+from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
+from service.web.http.schemas import Answer
 
 
 class ComparisonQuery(Query):

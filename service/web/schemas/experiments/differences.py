@@ -9,8 +9,8 @@ from pydantic import Field
 from service.application.experiments.differences import Differences, Pair
 from service.jobs.differences.tensors import TensorDifference
 from service.spec.splits import VERSION_DIGITS
-from service.web.schemas.base import Answer
-from service.web.schemas.queries import JobId, Query
+from service.web.http.queries import JobId, Query
+from service.web.http.schemas import Answer
 from service.wording import value_text
 
 

@@ -22,9 +22,9 @@ from service.sweeps.decisions import plan_of
 from service.sweeps.importance import Importance
 from service.sweeps.queries import Epochs
 from service.sweeps.schema import OverSeeds, SearchName
-from service.web.schemas.base import Answer, Document, Timestamp
-from service.web.schemas.listing import csv_cell, csv_line
-from service.web.schemas.queries import Query, Seq, split
+from service.web.http.downloads import csv_cell, csv_line
+from service.web.http.queries import Query, Seq, split
+from service.web.http.schemas import Answer, Document, Timestamp
 
 
 class SweepListQuery(Query):

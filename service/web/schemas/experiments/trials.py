@@ -11,10 +11,10 @@ from service.states import Request, Status, TrialStatus
 from service.storage.sweep_tables import Sweep
 from service.sweeps.queries import TrialView
 from service.sweeps.schema import MAX_TRIALS
-from service.web.schemas.base import Answer, Document, Metrics
+from service.web.http.downloads import csv_cell, csv_line
+from service.web.http.queries import Query
+from service.web.http.schemas import Answer, Document, Metrics
 from service.web.schemas.experiments.sweeps import SweepError
-from service.web.schemas.listing import csv_cell, csv_line
-from service.web.schemas.queries import Query
 
 
 class TrialQuery(Query):

@@ -18,8 +18,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 from service.datasets.sandbox import import_in_sandbox
-from service.web.files.upload_progress import UploadState
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core, provided
+from service.web.files.upload_progress import ProgressBoard, UploadState
 from tests.service.datasets.formats.test_photos import write_zip
 from tests.service.web.conftest import MakeApp
 from tests.waiting import wait_until
@@ -76,8 +76,8 @@ def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, mig
     assert (receiving["id"], receiving["state"]) == (UPLOAD_ID, "receiving")
     assert 0 < receiving["received_bytes"] < receiving["total_bytes"]
     assert receiving["fraction"] == pytest.approx(receiving["received_bytes"] / receiving["total_bytes"])
-    services: Services = app.extensions[EXTENSION]
-    assert services.progress.look_up("somebody else", UPLOAD_ID).state is UploadState.ABSENT
+    core: Core = app.extensions[EXTENSION]
+    assert provided(ProgressBoard, app).look_up("somebody else", UPLOAD_ID).state is UploadState.ABSENT
     release.set()
     while sender.is_alive():
         progress = client.get(f"/uploads/{UPLOAD_ID}").json
@@ -89,7 +89,7 @@ def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, mig
     assert len(set(fractions)) >= 3
     assert max(fractions) > 0.5
     assert client.get(f"/uploads/{UPLOAD_ID}").json == absent
-    assert not (services.settings.artifacts / "datasets" / ".progress").exists()
+    assert not (core.settings.artifacts / "datasets" / ".progress").exists()
 
 
 def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None:
@@ -125,12 +125,12 @@ def test_the_sandbox_reports_the_fraction_of_images_that_are_decoded(tmp_path: P
 
 
 def test_stale_progress_of_a_killed_process_is_absent(app: Flask, client: FlaskClient) -> None:
-    services: Services = app.extensions[EXTENSION]
-    board = services.progress
+    core: Core = app.extensions[EXTENSION]
+    board = provided(ProgressBoard, app)
     with board.upload(None, UPLOAD_ID, 100) as notes:
         notes.received(50)
         assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "receiving"
-        (file,) = (services.settings.artifacts / "datasets" / ".progress").glob("*.json")
+        (file,) = (core.settings.artifacts / "datasets" / ".progress").glob("*.json")
         long_ago = time.time() - 3600
         os.utime(file, (long_ago, long_ago))
         assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"

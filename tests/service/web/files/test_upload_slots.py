@@ -16,9 +16,9 @@ from service.access import keys
 from service.access.keys import Scope
 from service.datasets.info import ImportedDataset
 from service.runtime.settings import Auth
-from service.web import slots
+from service.web.core.core import EXTENSION, Core
 from service.web.files import uploads
-from service.web.services import EXTENSION, Services
+from service.web.http import slots
 from tests.service.web.conftest import MakeApp
 from tests.service.web.resources.service.test_datasets import upload_dataset
 from tests.waiting import wait_until
@@ -50,9 +50,9 @@ def imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldImports]:
 
 
 def client_of(app: Flask, owner: str) -> FlaskClient:
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     client = app.test_client()
-    _, key = keys.create(services.database, name=owner, owner=owner, scope=Scope.SUBMIT)
+    _, key = keys.create(core.database, name=owner, owner=owner, scope=Scope.SUBMIT)
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
     return client
 

@@ -16,9 +16,9 @@ from PIL import Image
 from engine import checkpoint
 from service.datasets.cache import Dataset
 from service.spec.presets.definitions import DEFAULT_PRESET
+from service.web.core.core import EXTENSION, Core
 from service.web.inference import loading
 from service.web.inference.model_runner import _lru_cached
-from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, png, post
 
@@ -103,15 +103,15 @@ def test_a_network_that_overflows_still_returns_finite_numbers(
 
 
 def test_concurrent_requests_load_a_network_once(app: Flask, classifier: str, digits: Dataset) -> None:
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     paths: list[str] = []
-    read_artifact = services.artifacts.read
+    read_artifact = core.artifacts.read
 
     def count_reads(path: str, sha256: str) -> bytes:
         paths.append(path)
         return read_artifact(path, sha256)
 
-    services.artifacts.read = count_reads  # type: ignore[method-assign]
+    core.artifacts.read = count_reads  # type: ignore[method-assign]
     images = [png(image) for image in digits.validation.inputs[:5]]
     expected = post(app.test_client(), classifier, "predict", images=images)
     paths.clear()

@@ -19,7 +19,7 @@ from engine import EpochDone, checkpoint
 from service.datasets.shapes import shape_of
 from service.pictures import grids
 from service.spec.validation import read_resolved
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests import coloured_shapes
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import decode_png, png, pointers, post
@@ -40,14 +40,14 @@ def trained(
     answer = upload_dataset(client, "shapes", archive=path.read_bytes(), size=str(SIDE))
     assert answer.status_code == 201, answer.text
     assert answer.json["image_shape"] == [SIDE, SIDE, 3]
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
 
     def make(**spec: Any) -> tuple[str, Any]:
         job_id = submit(client, **({"dataset": "shapes", "epochs": 1, "samples": {"count": 9}} | spec))
         document = client.get(f"/jobs/{job_id}").json["resolved"]
         resolved = read_resolved(document)
-        info = services.repository.describe("shapes", None)
-        shape, trainer = shape_of(info), build.trainer(resolved, services.repository.load(info))
+        info = core.repository.describe("shapes", None)
+        shape, trainer = shape_of(info), build.trainer(resolved, core.repository.load(info))
         last_epoch = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()
         state.spec = document

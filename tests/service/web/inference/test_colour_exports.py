@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests import coloured_shapes
 from tests.service.web.inference.networks import RESIDUAL, post
 from tests.service.web.inference.test_colour import SIDE, trained
@@ -34,8 +34,8 @@ GANS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def images(app: Flask, trained: Any) -> Any:
-    services: Services = app.extensions[EXTENSION]
-    return np.array(services.repository.load(services.repository.describe("shapes", None)).validation.inputs)
+    core: Core = app.extensions[EXTENSION]
+    return np.array(core.repository.load(core.repository.describe("shapes", None)).validation.inputs)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -30,7 +30,7 @@ from tensorboard.util import tensor_util
 from service.datasets.cache import Dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, png, post
 
@@ -252,10 +252,10 @@ def test_an_impossible_export_is_refused_with_a_reason(
 def test_an_export_is_deleted_with_its_job(client: FlaskClient, app: Flask, classifier: str) -> None:
     export(client, classifier, "onnx")
     export(client, classifier, "tensorboard")
-    services: Services = app.extensions[EXTENSION]
-    assert {item.path.split("/")[1] for item in services.artifacts.stored(classifier)} >= {"onnx", "tensorboard"}
+    core: Core = app.extensions[EXTENSION]
+    assert {item.path.split("/")[1] for item in core.artifacts.stored(classifier)} >= {"onnx", "tensorboard"}
     assert client.delete(f"/jobs/{classifier}").status_code == 204
-    assert list(services.artifacts.stored(classifier)) == []
+    assert list(core.artifacts.stored(classifier)) == []
     assert export(client, classifier, "onnx", 404).json["code"] == "job_not_found"
 
 

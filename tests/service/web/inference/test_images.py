@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.datasets.cache import Dataset
-from service.web import slots
+from service.web.http import slots
 from tests.security.slow_inputs import jpeg
 from tests.service.web.inference.networks import CLASSIFIERS, png, pointers, post
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from engine import EpochDone, checkpoint
 from service.spec.validation import read_resolved
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import post
 from tests.service.web.resources.service.test_datasets import upload_dataset
@@ -57,8 +57,8 @@ def trained(
         assert answer.status_code == 201, answer.text
         job_id = submit(client, kind="classifier", dataset="photos", epochs=1)
         document = client.get(f"/jobs/{job_id}").json["resolved"]
-        services: Services = app.extensions[EXTENSION]
-        data = services.repository.load(services.repository.describe("photos", None))
+        core: Core = app.extensions[EXTENSION]
+        data = core.repository.load(core.repository.describe("photos", None))
         trainer = build.trainer(read_resolved(document), data)
         last_epoch = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
         state = trainer.state_dict()

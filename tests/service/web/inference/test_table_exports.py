@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card, session
 from tests.service.web.resources.service.test_tables import job, people_dataset, training_cache
 
@@ -26,10 +26,10 @@ __all__ = ["job", "people_dataset", "training_cache"]
 @pytest.fixture
 def rows(app: Flask, job: str) -> list[dict[str, Any]]:
     """The validation rows by column, and two rows with missing, extreme or unknown values."""
-    services: Services = app.extensions[EXTENSION]
-    with services.database.read() as read:
-        info = DatasetRepository(services.settings, services.database).of_job(lookup.get(read, job))
-    inputs = services.repository.load(info).validation.inputs
+    core: Core = app.extensions[EXTENSION]
+    with core.database.read() as read:
+        info = DatasetRepository(core.settings, core.database).of_job(lookup.get(read, job))
+    inputs = core.repository.load(info).validation.inputs
     unusual = {"age": None, "city": None, "since": None, "noise": 1e9}
     return [*(named_row(row, info.columns) for row in inputs), unusual, unusual | {"city": "Paris"}]
 

@@ -22,7 +22,9 @@ from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import leases
 from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core, provided
+from service.web.files.upload_progress import ProgressBoard
+from service.web.streaming.poller import Poller
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.resources.experiments.simulated_sweeps import finish
 from tests.service.web.rules.operations import STREAM, Caller, Operation, Values, operations_of
@@ -70,9 +72,9 @@ class Stock:
     """What Carol, who has nothing, got from each list before anybody had created an object."""
 
     @property
-    def services(self) -> Services:
-        services: Services = self.app.extensions[EXTENSION]
-        return services
+    def core(self) -> Core:
+        core: Core = self.app.extensions[EXTENSION]
+        return core
 
     def query(self, operation: Operation, owner: str = "ann") -> dict[str, str]:
         """The URL parameters that an operation needs, with this owner's jobs."""
@@ -89,7 +91,7 @@ class Stock:
         response = self.callers["carol"].send(operation, {})
         is_stream = response.mimetype == STREAM
         text = self.callers["carol"].first_message(operation) if is_stream else response.text
-        wait_until(lambda: not self.services.all_jobs_stream.is_reading, "the end of the stream's thread")
+        wait_until(lambda: not provided(Poller, self.app).is_reading, "the end of the stream's thread")
         return re.sub(r'req_\w+|"requests_left": \d+|[\d,]+ of 100,000', "", f"{response.status_code} {text}")
 
     def objects(self, operation: Operation) -> Iterator[Values]:
@@ -136,12 +138,12 @@ class Stock:
 
 def open_stock(app: Flask) -> Stock:
     """An empty service with the keys of its owners."""
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     # The thread that records the use of keys would end during the tests that follow, some of which count threads.
-    services.keyring.close()
-    stock = Stock(app, SimulatedWorker(services.database, services.artifacts), [])
+    core.keyring.close()
+    stock = Stock(app, SimulatedWorker(core.database, core.artifacts), [])
     for owner, scope in (("ann", Scope.SUBMIT), ("bob", Scope.SUBMIT), ("carol", Scope.READ)):
-        row, key = keys.create(services.database, name=f"key of {owner}", owner=owner, scope=scope)
+        row, key = keys.create(core.database, name=f"key of {owner}", owner=owner, scope=scope)
         stock.callers[owner] = Caller(app, key)
         stock.ids.setdefault("key", row.id)
     stock.callers["operator"] = Caller(app, OPERATOR_KEY)
@@ -185,11 +187,11 @@ def fill(stock: Stock, held: ExitStack) -> None:
     folds = CLASSIFIER | {"dataset": {"name": stock.ids["images"], "folds": 2}, "name": f"{SECRET}-folds"}
     first = stock.post("ann", "/jobs", folds)
     stock.ids |= {"waiting": first["id"], "group": first["fold_group"]}
-    recorder = held.enter_context(stock.services.progress.upload("ann", UPLOAD, 100))
+    recorder = held.enter_context(provided(ProgressBoard, stock.app).upload("ann", UPLOAD, 100))
     recorder.received(42)
-    audit_seals.seal(stock.services.database, settled_s=0)
+    audit_seals.seal(stock.core.database, settled_s=0)
     stock.submit(**classifier, name=f"{SECRET}-last", seed=3)
-    audit_seals.seal(stock.services.database, settled_s=0)
+    audit_seals.seal(stock.core.database, settled_s=0)
 
 
 def _upload(stock: Stock, name: str, **files: bytes) -> str:
@@ -200,11 +202,11 @@ def _upload(stock: Stock, name: str, **files: bytes) -> str:
 
 def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
     """Simulate the training of a job; its checkpoints hold a real network, as it is before its first epoch."""
-    services, worker = stock.services, stock.worker
-    with services.database.read() as session:
+    core, worker = stock.core, stock.worker
+    with core.database.read() as session:
         row = lookup.get(session, stock.ids[name])
     spec = read_resolved(row.resolved)
-    repository = DatasetRepository(services.settings, services.database)
+    repository = DatasetRepository(core.settings, core.database)
     dataset = repository.load(repository.of_job(row))
     provenance: dict[str, Any] = {"numpy": "2.4", "threads": 1}
     preprocessing = None

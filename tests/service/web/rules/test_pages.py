@@ -38,9 +38,9 @@ def add_rows(stock: Stock) -> Callable[[], None]:
         stock.worker.commit_epoch(next(epochs), keep_last=100)
         stock.submit(**CLASSIFIER | {"layers": TEN})
         stock.post("ann", "/sweeps", SWEEP)
-        with stock.services.database.write() as session:
+        with stock.core.database.write() as session:
             events.append(session, session.get_one(Sweep, stock.ids["sweep"]), SweepEventType.RESULT, {})
-        audit_seals.seal(stock.services.database, settled_s=0)
+        audit_seals.seal(stock.core.database, settled_s=0)
 
     for _ in range(4):
         add()

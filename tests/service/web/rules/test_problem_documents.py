@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.web import slots
+from service.web.http import slots
 from tests.service.web.rules.operations import Operation
 from tests.service.web.rules.stock import CLASSIFIER, SWEEP, TEN, Stock
 

@@ -9,7 +9,7 @@ from flask import Flask
 
 from service.access import keys
 from service.runtime.settings import Auth
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
 
 MakeApp = Callable[..., Flask]
 

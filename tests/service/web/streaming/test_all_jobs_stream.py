@@ -16,15 +16,17 @@ from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy import event as database_event
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from service.jobs import commits, leases, transitions
 from service.jobs import events as log
 from service.jobs.queries import lookup
 from service.states import Status
-from service.storage.database import now_ms
-from service.web.services import EXTENSION
-from service.web.streaming import all_jobs
-from service.web.streaming.client import Permission, StreamClient
+from service.storage.database import Database, now_ms
+from service.web.core.core import EXTENSION, provided
+from service.web.jobs import stream as job_stream
+from service.web.streaming.poller import Poller
+from service.web.streaming.response import Permission, StreamClient
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -52,6 +54,11 @@ def read_until(events: Iterator[ServerSentEvent], ends: int) -> list[dict[str, A
         if not ends:
             return received
     raise AssertionError("the stream ended by itself")
+
+
+def read(database: Database, reader: job_stream.LogReader) -> list[job_stream.FeedEvent]:
+    with database.read() as session:
+        return reader.read(session)
 
 
 def run_next_job(worker: Any) -> None:
@@ -96,12 +103,10 @@ def test_only_events_of_the_selected_jobs_are_sent(
 
 
 def test_many_selected_jobs_are_looked_up_with_one_query(either_app: Flask, submit: Submit) -> None:
-    client, services = either_app.test_client(), either_app.extensions[EXTENSION]
+    client, core = either_app.test_client(), either_app.extensions[EXTENSION]
     job_ids = [submit(client) for _ in range(5)]
     statements: list[str] = []
-    database_event.listen(
-        services.database.engine, "before_cursor_execute", lambda c, cur, sql, *_: statements.append(sql)
-    )
+    database_event.listen(core.database.engine, "before_cursor_execute", lambda c, cur, sql, *_: statements.append(sql))
     answer = client.get(f"/stream?jobs={','.join([*job_ids, 'job_0'])}")
     assert (answer.json["code"], "'job_0'" in answer.json["detail"]) == ("job_not_found", True)
     assert len([sql for sql in statements if "FROM jobs" in sql]) == 1
@@ -128,23 +133,22 @@ def test_progress_of_a_running_job_is_sent_but_not_logged(
 def test_a_client_that_is_too_slow_gets_a_new_snapshot(
     app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(all_jobs, "_BUFFER_SIZE", 5)
-    services = app.extensions[EXTENSION]
+    monkeypatch.setattr(job_stream, "_BUFFER_SIZE", 5)
+    core = app.extensions[EXTENSION]
     client = app.test_client()
 
-    text = all_jobs.follow_all(
-        services.all_jobs_stream, all_jobs.JobSelection(services.database), StreamClient(None, Permission(lambda: True))
+    text = job_stream.follow_all(
+        provided(Poller, app), job_stream.JobSelection(core.database), StreamClient(None, Permission(lambda: True))
     )
     assert next(text).startswith("retry:")
     assert next(text) == 'event: snapshot\ndata: {"jobs":[],"has_more":false}\n\n'
-    with services.all_jobs_stream.listen() as wake_up:
+    with provided(Poller, app).listen(job_stream.ALL_JOBS) as listener:
         job_ids = []
         for _ in range(8):
             job_ids.append(submit(client))
-            wake_up.wait(5)  # one poll per event, or for several: all are read before the client reads again
-            wake_up.clear()
-        while services.all_jobs_stream.end < 8:
-            wake_up.wait(5)
+            listener.wait(5)  # one poll per event, or for several: all are read before the client reads again
+        while listener.view.end < 8:
+            listener.wait(5)
     received = next(text)
     assert received.startswith("event: snapshot"), received
     assert [job["id"] for job in json.loads(received.split("data: ")[1])["jobs"]] == job_ids[::-1]
@@ -153,7 +157,7 @@ def test_a_client_that_is_too_slow_gets_a_new_snapshot(
 
 def test_events_of_other_owners_are_not_sent(make_app: Any, sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth="keys", api_keys=("a" * 20, "b" * 20))
-    client, services = app.test_client(), app.extensions[EXTENSION]
+    client = app.test_client()
     mine, theirs = ({"Authorization": f"Bearer {letter * 20}"} for letter in "ab")
     with client.get("/stream", headers=mine) as answer:
         text = iter(answer.response)
@@ -163,7 +167,7 @@ def test_events_of_other_owners_are_not_sent(make_app: Any, sqlite_url: str) -> 
         received = next(text)
     assert json.loads(received.decode().split("data: ")[1])["job"] == job_id
     assert client.get(f"/stream?jobs={job_id}", headers=theirs).json["code"] == "job_not_found"
-    assert services.all_jobs_stream.clients == 0
+    assert provided(Poller, app).clients == 0
 
 
 def test_no_event_is_lost_among_jobs_that_run_concurrently(either_app: Flask, submit: Submit, serve: Serve) -> None:
@@ -192,22 +196,22 @@ def test_no_event_is_lost_among_jobs_that_run_concurrently(either_app: Flask, su
 
 
 def test_a_read_returns_all_of_more_than_a_thousand_new_events(app: Flask, submit: Submit) -> None:
-    services = app.extensions[EXTENSION]
+    core = app.extensions[EXTENSION]
     job_id = submit(app.test_client())
-    reader = all_jobs.LogReader(services.database)
-    reader.read()
-    with services.database.write() as session:
+    reader = job_stream.LogReader()
+    read(core.database, reader)
+    with core.database.write() as session:
         last = log.append(session, job_id, [(log.EventType.LOG, {"line": line}) for line in range(1200)])
-    assert [received.seq for received in reader.read()] == list(range(2, last + 1))
+    assert [received.seq for received in read(core.database, reader)] == list(range(2, last + 1))
 
 
 def test_events_are_returned_after_a_failed_read(
     either_app: Flask, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, services = either_app.test_client(), either_app.extensions[EXTENSION]
+    client, core = either_app.test_client(), either_app.extensions[EXTENSION]
     job_ids = [submit(client) for _ in range(2)]
-    reader = all_jobs.LogReader(services.database)
-    reader.read()
+    reader = job_stream.LogReader()
+    read(core.database, reader)
     for job_id in job_ids:
         assert client.post(f"/jobs/{job_id}/cancel").status_code == 202
     read_log, reads = log.read, iter(range(100))
@@ -217,10 +221,10 @@ def test_events_are_returned_after_a_failed_read(
             raise OperationalError("SELECT", {}, Exception("gone"))
         return read_log(*arguments, **options)
 
-    monkeypatch.setattr(all_jobs.events, "read", fail_second_read)
+    monkeypatch.setattr(job_stream.events, "read", fail_second_read)
     with pytest.raises(OperationalError):
-        reader.read()
-    assert {received.job_id for received in reader.read()} == set(job_ids)
+        read(core.database, reader)
+    assert {received.job_id for received in read(core.database, reader)} == set(job_ids)
 
 
 @pytest.mark.slow
@@ -228,17 +232,17 @@ def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event is timestamped first; then the disk delays its commit for longer than most reads look back."""
-    monkeypatch.setattr(all_jobs, "_LOOKBACK_MS", 100)
-    stream = app.extensions[EXTENSION].all_jobs_stream
+    monkeypatch.setattr(job_stream, "_LOOKBACK_MS", 100)
+    stream = provided(Poller, app)
     stream.ping_s = 3600.0  # without the event, the client times out
-    monkeypatch.setattr(stream._poller, "_interval_s", lambda: 0.02)
-    readers, read = list[all_jobs.LogReader](), all_jobs.LogReader.read
+    monkeypatch.setattr(stream, "_interval_s", 0.02)
+    readers, read_events = list[job_stream.LogReader](), job_stream.LogReader.read
 
-    def observed_read(reader: all_jobs.LogReader) -> list[all_jobs.FeedEvent]:
+    def observed_read(reader: job_stream.LogReader, session: Session) -> list[job_stream.FeedEvent]:
         readers.append(reader)
-        return read(reader)
+        return read_events(reader, session)
 
-    monkeypatch.setattr(all_jobs.LogReader, "read", observed_read)
+    monkeypatch.setattr(job_stream.LogReader, "read", observed_read)
     client, base = app.test_client(), serve(app)
     job_id = submit(client)
     with opened(base) as events:

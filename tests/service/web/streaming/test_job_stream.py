@@ -5,7 +5,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,9 +15,10 @@ from httpx_sse import ServerSentEvent, connect_sse
 from sqlalchemy import event as database_event
 from sqlalchemy.exc import OperationalError
 
-from service.web.services import EXTENSION
-from service.web.streaming import job_stream
-from service.web.streaming.job_stream import Hub
+from service.web.core.core import EXTENSION, provided
+from service.web.jobs import stream
+from service.web.streaming import poller as poller_module
+from service.web.streaming.poller import Poller
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -179,7 +179,7 @@ def test_an_end_stays_the_end_when_the_job_is_renamed_later(client: FlaskClient,
 
 
 def test_idle_stream_sends_pings(app: Flask, submit: Submit, serve: Serve) -> None:
-    app.extensions[EXTENSION].hub.ping_s = 0.2
+    provided(Poller, app).ping_s = 0.2
     job_id = submit(app.test_client())
     with (
         httpx.Client(base_url=serve(app), timeout=10, trust_env=False) as http,
@@ -190,18 +190,18 @@ def test_idle_stream_sends_pings(app: Flask, submit: Submit, serve: Serve) -> No
 
 
 def test_client_that_disconnects_frees_its_slot(app: Flask, submit: Submit, serve: Serve) -> None:
-    hub: Hub = app.extensions[EXTENSION].hub
+    poller: Poller = provided(Poller, app)
     base, job_id = serve(app), submit(app.test_client())
     for _ in range(3):
         with opened(base, job_id) as events:
             next(events)
-            assert hub.clients == 1
-        wait_until(lambda: hub.clients == 0, "the place to be free")
-    wait_until(lambda: not hub.is_reading, "the reader to end, since nobody watches")
+            assert poller.clients == 1
+        wait_until(lambda: poller.clients == 0, "the place to be free")
+    wait_until(lambda: not poller.is_reading, "the reader to end, since nobody watches")
 
 
 def test_too_many_streams_are_refused_while_other_requests_are_served(app: Flask, submit: Submit, serve: Serve) -> None:
-    app.extensions[EXTENSION] = replace(app.extensions[EXTENSION], max_clients=2)
+    provided(Poller, app).max_clients = 2
     base, job_id = serve(app), submit(app.test_client())
     with opened(base, job_id) as first, opened(base, job_id) as second:
         next(first)
@@ -213,7 +213,7 @@ def test_too_many_streams_are_refused_while_other_requests_are_served(app: Flask
 
 
 def test_streams_of_all_jobs_and_of_one_job_share_a_limit(app: Flask, submit: Submit, serve: Serve) -> None:
-    app.extensions[EXTENSION] = replace(app.extensions[EXTENSION], max_clients=2)
+    provided(Poller, app).max_clients = 2
     base, job_id = serve(app), submit(app.test_client())
     with (
         httpx.Client(base_url=base, timeout=20, trust_env=False) as http,
@@ -253,7 +253,7 @@ def test_client_that_does_not_read_delays_no_other_client_and_misses_no_event(
 def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
     app: Flask, make_worker: Any, submit: Submit, serve: Serve
 ) -> None:
-    worker, base, services = make_worker(app), serve(app), app.extensions[EXTENSION]
+    worker, base, core = make_worker(app), serve(app), app.extensions[EXTENSION]
     job_id = submit(app.test_client(), epochs=3)
     received: list[list[int]] = [[] for _ in range(20)]
     queries: list[tuple[str, str]] = []
@@ -271,8 +271,8 @@ def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
     for thread in threads:
         thread.start()
     wait_until(lambda: received == [[1]] * 20, "each client to have the event so far")
-    wait_until(lambda: services.hub._watched[job_id].progress, "the first poll")
-    database_event.listen(services.database.engine, "before_cursor_execute", record_query)
+    wait_until(lambda: provided(Poller, app)._topics[stream.JOBS, job_id].view.state, "the first poll")
+    database_event.listen(core.database.engine, "before_cursor_execute", record_query)
     worker.claim()
     for epoch in (1, 2, 3):
         worker.commit_epoch(epoch)
@@ -280,7 +280,7 @@ def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
     for thread in threads:
         thread.join()
     assert received == [list(range(1, 14))] * 20
-    assert {thread for thread, _ in queries} == {"stream-hub"}, "no client queries the database by itself"
+    assert {thread for thread, _ in queries} == {"streams"}, "no client queries the database by itself"
     assert sum("FROM events" in sql for _, sql in queries) <= 5, "at most one query for each commit"
 
 
@@ -288,8 +288,8 @@ def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
 def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
     app: Flask, make_worker: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_stream, "_ACTIVE_S", 60.0)
-    app.extensions[EXTENSION].hub._idle_interval_s = 3600.0
+    monkeypatch.setattr(poller_module, "_ACTIVE_S", 60.0)
+    provided(Poller, app)._interval_s = 3600.0
     worker, base = make_worker(app), serve(app)
     job_id = submit(app.test_client(), epochs=1)
     with opened(base, job_id) as events:
@@ -301,29 +301,30 @@ def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
 
 
 @contextmanager
-def polls_stopped(hub: Hub, *job_ids: str) -> Iterator[None]:
+def polls_stopped(poller: Poller, *job_ids: str) -> Iterator[None]:
     """Poll these jobs, and not again until the end of the block."""
-    interval_s, is_stopped = hub._poller._interval_s, threading.Event()
+    interval_s, is_stopped = poller._interval_until_next, threading.Event()
 
-    def wait_long() -> float:
+    def wait_long(source: Any) -> float:
         is_stopped.set()
         return 3600.0
 
-    hub._poller._interval_s = wait_long
-    wait_until(lambda: all(hub._watched[job_id].progress for job_id in job_ids), "the first poll")
+    poller._interval_until_next = wait_long
+    wait_until(lambda: all(poller._topics[stream.JOBS, job_id].view.state for job_id in job_ids), "the first poll")
     wait_until(is_stopped.is_set, "the end of the polls")
     yield
-    hub._poller._interval_s = interval_s
-    hub._poller.wake_up()
+    poller._interval_until_next = interval_s
+    poller._next_poll = dict.fromkeys(poller._next_poll, 0.0)
+    poller._wake_up.set()
 
 
 def test_burst_of_events_is_delivered_in_full(app: Flask, submit: Submit, serve: Serve, worker: Any) -> None:
     job_id = submit(app.test_client(), epochs=200)
     worker.claim()
-    hub: Hub = app.extensions[EXTENSION].hub
+    poller: Poller = provided(Poller, app)
     with opened(serve(app), job_id) as events:
         next(events)
-        with polls_stopped(hub, job_id):  # more events arrive between two polls than the buffer holds
+        with polls_stopped(poller, job_id):  # more events arrive between two polls than the buffer holds
             for epoch in range(1, 101):
                 worker.commit_epoch(epoch)
             worker.succeed()
@@ -349,7 +350,7 @@ def test_stream_continues_after_a_database_outage(
         outage.set()
         worker.claim()
         worker.succeed()
-        wait_until(lambda: failures.count("stream-hub") >= 2, "failed polls")
+        wait_until(lambda: failures.count("streams") >= 2, "failed polls")
         outage.clear()
         assert numbered(list(events)) == [1, 2, 3, 4]
 
@@ -359,21 +360,21 @@ def test_failed_poll_repeats_no_event(
 ) -> None:
     client, base = app.test_client(), serve(app)
     job_ids = [submit(client, epochs=1) for _ in range(2)]
-    read_events = job_stream.events.read
+    read_events = stream.events.read
     failed = threading.Event()
 
     def read(session: Any, job_id: str, **options: Any) -> Any:
-        by_reader = threading.current_thread().name == "stream-hub"
+        by_reader = threading.current_thread().name == "streams"
         if by_reader and job_id == job_ids[1] and not failed.is_set():
             failed.set()
             raise OperationalError("SELECT", {}, Exception("gone"))
         return read_events(session, job_id, **options)
 
-    monkeypatch.setattr(job_stream.events, "read", read)
+    monkeypatch.setattr(stream.events, "read", read)
     with opened(base, job_ids[0]) as one, opened(base, job_ids[1]) as two:
         assert [next(one).event, next(one).event, next(two).event, next(two).event] == ["snapshot", "status"] * 2
         workers = [make_worker(app), make_worker(app)]
-        with polls_stopped(app.extensions[EXTENSION].hub, *job_ids):  # one poll reads new events of both jobs
+        with polls_stopped(provided(Poller, app), *job_ids):  # one poll reads new events of both jobs
             for worker in workers:
                 worker.claim()
         wait_until(failed.is_set, "the failed poll")
@@ -383,15 +384,15 @@ def test_failed_poll_repeats_no_event(
 
 
 def test_stopping_the_process_ends_the_streams(app: Flask, submit: Submit, serve: Serve) -> None:
-    app.extensions[EXTENSION].hub.ping_s = 3600.0  # a stream that did not end would be silent, and its client time out
+    provided(Poller, app).ping_s = 3600.0  # a stream that did not end would be silent, and its client time out
     job_id = submit(app.test_client())
     with opened(serve(app), job_id) as events:
         assert [next(events).event, next(events).event] == ["snapshot", "status"]
-        app.extensions[EXTENSION].hub.closing = True
+        provided(Poller, app).closing = True
         assert list(events) == []
 
 
 def test_head_request_for_a_stream_takes_no_slot(app: Flask, submit: Submit) -> None:
     client = app.test_client()
     assert client.head(f"/jobs/{submit(client)}/stream").status_code == 200
-    assert app.extensions[EXTENSION].hub.clients == 0
+    assert provided(Poller, app).clients == 0

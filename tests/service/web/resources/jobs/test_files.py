@@ -23,8 +23,8 @@ from sqlalchemy import insert, select
 from service.client import Client
 from service.pictures.grids import SampleClasses
 from service.storage.tables import Artifact
+from service.web.core.core import EXTENSION
 from service.web.files import drawings
-from service.web.services import EXTENSION
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]

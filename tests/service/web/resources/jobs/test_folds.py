@@ -19,7 +19,7 @@ from service.jobs.queries import lookup
 from service.runtime.settings import Auth, Quotas
 from service.spec import validation
 from service.spec.splits import Split
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.resources.jobs.test_test_part import SPEC, write_folder
 from tests.service.web.resources.service.test_dataset_versions import train
@@ -45,9 +45,9 @@ def send(client: FlaskClient, document: Any = FOLDS, **more: Any) -> Any:
 
 
 def load_dataset(app: Flask, job_id: str) -> Any:
-    services: Services = app.extensions[EXTENSION]
-    with services.database.read() as session:
-        return services.repository.load(services.repository.of_job(lookup.get(session, job_id)))
+    core: Core = app.extensions[EXTENSION]
+    with core.database.read() as session:
+        return core.repository.load(core.repository.of_job(lookup.get(session, job_id)))
 
 
 def examples(part: Any) -> set[bytes]:
@@ -170,9 +170,9 @@ def test_an_idempotency_key_applies_to_all_folds_together(app: Flask, client: Fl
 def test_all_folds_are_stored_or_none(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:
     write_folder(tmp_path / "data" / "squares", test_seed=None)
     app = make_app(sqlite_url, auth=Auth.KEYS, quotas=Quotas(queued=7))
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     mine, theirs = (
-        {"Authorization": f"Bearer {keys.create(services.database, name='k', owner=owner, scope=keys.Scope.SUBMIT)[1]}"}
+        {"Authorization": f"Bearer {keys.create(core.database, name='k', owner=owner, scope=keys.Scope.SUBMIT)[1]}"}
         for owner in ("ann", "ben")
     )
     client = app.test_client()

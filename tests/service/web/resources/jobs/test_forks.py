@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from service.jobs import actions, commits, leases
 from service.storage.tables import Job
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
 from tests.service.web.conftest import pointers
 
 Submit = Callable[..., str]
@@ -281,8 +281,8 @@ def test_a_job_deleted_before_its_checkpoint_is_copied_is_not_reproduced(
 ) -> None:
     client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)
-    services = either_app.extensions[EXTENSION]
-    monkeypatch.setattr(services.quotas, "new_jobs", lambda *_: actions.remove(services.database, original))
+    core = either_app.extensions[EXTENSION]
+    monkeypatch.setattr(core.quotas, "new_jobs", lambda *_: actions.remove(core.database, original))
     response = client.post(f"/jobs/{original}/reproduce")
     assert (response.status_code, response.json["code"]) == (404, "job_not_found")
     assert client.get("/jobs").json["data"] == []

@@ -17,9 +17,9 @@ from service.jobs.queries import lineage
 from service.states import MachineFaultReason
 from service.storage.database import Database
 from service.storage.tables import Epoch, Event, Job
-from service.web.filters import NOTHING
+from service.web.core.core import EXTENSION, Core
+from service.web.http.templates import NOTHING
 from service.web.resources.pages import job_pages
-from service.web.services import EXTENSION, Services
 from tests.service.web.conftest import SimulatedWorker
 
 Submit = Callable[..., str]
@@ -33,8 +33,8 @@ def tile_text(page: str, name: str) -> str:
 
 
 def set_columns(app: Flask, job_id: str, **values: Any) -> None:
-    services: Services = app.extensions[EXTENSION]
-    with services.database.write() as session:
+    core: Core = app.extensions[EXTENSION]
+    with core.database.write() as session:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 

@@ -20,7 +20,7 @@ from service.jobs.estimation import calibrations
 from service.jobs.queries.sorting import SORTS
 from service.spec.estimation import work
 from service.storage.tables import Job
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
 
 Submit = Callable[..., str]
 

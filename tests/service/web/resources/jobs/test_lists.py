@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.storage.tables import Job
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
 
 Submit = Callable[..., str]
 

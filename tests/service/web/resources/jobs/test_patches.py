@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.jobs import leases
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
 from tests.service.web.conftest import pointers
 
 Submit = Callable[..., str]

@@ -20,7 +20,7 @@ from service.datasets.formats.idx import write_idx
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.storage.tables import Job
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp
 from tests.service.web.inference.test_exports import export, extract_folder, tensor_values
 from tests.service.web.resources.service.test_dataset_versions import train
@@ -82,11 +82,11 @@ def submit(client: FlaskClient, **changes: Any) -> str:
 
 def scores_by_the_engine(app: Flask, job: Job, epoch: int) -> dict[str, float]:
     """Score a checkpoint on the test part with the engine alone."""
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     client = app.test_client()
     with client.get(f"/jobs/{job.id}/checkpoints/{epoch}") as response:
         state = engine.checkpoint.loads(response.data)
-    dataset = services.repository.load(services.repository.of_job(job))
+    dataset = core.repository.load(core.repository.of_job(job))
     resolved = build.read_resolved(job.resolved)
     trainer = build.trainer(resolved, dataset)
     assert isinstance(trainer, engine.ClassifierTrainer)
@@ -178,7 +178,7 @@ def test_the_mlflow_run_has_the_test_score(
 @pytest.mark.sqlite_by_default
 def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
     """A different test part changes only the scores; without one, there are none. Each case has its own digest."""
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     digests, scores, metrics = set(), [], []
     for seed in (3, 4, None):
         folder = tmp_path / "data" / "squares"
@@ -188,7 +188,7 @@ def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tm
         job = train(app, submit(client))
         digests.add(job.result_digest)
         scores.append(job.test_scores)
-        with services.database.read() as session:
+        with core.database.read() as session:
             metrics.append([row.metrics for row in lookup.epochs(session, job.id)])
     assert metrics[0] == metrics[1] == metrics[2]
     assert scores[0] != scores[1]

@@ -23,9 +23,9 @@ from service.jobs import worker_registry
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
 from service.storage.machine_tables import Worker
-from service.web.middleware import last_use
-from service.web.middleware.last_use import LastUse
-from service.web.services import EXTENSION, Services
+from service.web.core import keyring as last_use
+from service.web.core.core import EXTENSION, Core
+from service.web.core.keyring import LastUse
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -41,18 +41,18 @@ def keyed(make_app: Callable[..., Flask], migrated_url: str) -> Flask:
 
 @pytest.fixture
 def bearer(keyed: Flask) -> Bearer:
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
 
     def make(owner: str = "ann", scope: Scope = Scope.SUBMIT) -> dict[str, str]:
-        return {"Authorization": f"Bearer {keys.create(services.database, name='k', owner=owner, scope=scope)[1]}"}
+        return {"Authorization": f"Bearer {keys.create(core.database, name='k', owner=owner, scope=scope)[1]}"}
 
     return make
 
 
 def record_heartbeat(app: Flask, worker_id: str, **values: Any) -> None:
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     row = {"host": "box", "pid": 7, "slots": 2, "running": 0, "draining": False} | values
-    worker_registry.record_heartbeat(services.database, Worker(id=worker_id, **row))
+    worker_registry.record_heartbeat(core.database, Worker(id=worker_id, **row))
 
 
 def test_the_queue_lists_jobs_in_the_order_in_which_they_are_claimed(
@@ -120,7 +120,7 @@ def test_a_worker_has_the_name_of_its_settings_or_its_host(keyed: Flask, bearer:
 
 
 def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Bearer) -> None:
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
     body = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
     created = client.post("/keys", json=body, headers=admin)
@@ -138,7 +138,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Be
     assert (revoked.status_code, revoked.json["state"]) == (202, "revoked")
     repeated = client.post(f"/keys/{created.json['id']}/revoke", headers=admin)
     assert repeated.json == revoked.json | {"last_used_at": repeated.json["last_used_at"]}
-    with services.database.read() as session:
+    with core.database.read() as session:
         assert keys.identify(session, key) is None
         entries = [(row.action, row.subject, row.owner) for row in audit.read(session, subject=created.json["id"])]
     assert entries == [("revoke_key", created.json["id"], "operator"), ("create_key", created.json["id"], "operator")]
@@ -150,7 +150,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(keyed: Flask, bearer: Be
 
 
 def test_a_rotated_key_expires_after_the_overlap_and_its_successor_stays_valid(keyed: Flask, bearer: Bearer) -> None:
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
     body = {"name": "laptop", "owner": "carol", "scope": "read", "lifetime_days": 30}
     old = client.post("/keys", json=body, headers=admin).json
@@ -173,7 +173,7 @@ def test_a_rotated_key_expires_after_the_overlap_and_its_successor_stays_valid(k
     # Without an overlap, the old key becomes invalid at once.
     newest = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": 0}, headers=admin).json
     assert newest["replaces"]["state"] == "expired"
-    with services.database.read() as session:
+    with core.database.read() as session:
         assert keys.identify(session, new["key"]) is None
         assert keys.identify(session, newest["key"]) is not None
         [entry] = audit.read(session, subject=old["id"], action="rotate_key")
@@ -189,8 +189,8 @@ def seconds(begin: str, end: str) -> float:
 
 @pytest.mark.sqlite_by_default
 def test_the_client_can_rotate_keys(keyed: Flask, serve: Callable[[Flask], str]) -> None:
-    services: Services = keyed.extensions[EXTENSION]
-    old, _ = keys.create(services.database, name="laptop", owner="ann", scope=Scope.READ)
+    core: Core = keyed.extensions[EXTENSION]
+    old, _ = keys.create(core.database, name="laptop", owner="ann", scope=Scope.READ)
     with Client(serve(keyed), key="chosen-by-the-operator") as client:
         new = client.rotate_key(old.id, overlap_s=60)
         assert (new["replaces"]["id"], new["key"][:4]) == (old.id, "tpl_")
@@ -202,22 +202,20 @@ def test_the_client_can_rotate_keys(keyed: Flask, serve: Callable[[Flask], str])
 def test_an_overlap_never_extends_a_key_and_an_expired_or_revoked_key_is_not_rotated(
     keyed: Flask, bearer: Bearer
 ) -> None:
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
     client, admin = keyed.test_client(), bearer("operator", Scope.ADMIN)
-    rows = [
-        keys.create(services.database, name="k", owner="ann", scope=Scope.READ, lifetime_s=s)[0] for s in (60, 0, 60)
-    ]
+    rows = [keys.create(core.database, name="k", owner="ann", scope=Scope.READ, lifetime_s=s)[0] for s in (60, 0, 60)]
     ending, expired, revoked = (row.id for row in rows)
     new = client.post(f"/keys/{ending}/rotate", json={}, headers=admin).json
     assert seconds(new["created_at"], new["replaces"]["expires_at"]) == pytest.approx(60, abs=5)
-    keys.revoke_id(services.database, revoked)
+    keys.revoke_id(core.database, revoked)
     for key_id, state, allowed in ((expired, "expired", ["revoke"]), (revoked, "revoked", [])):
         answer = client.post(f"/keys/{key_id}/rotate", json={}, headers=admin)
         assert (answer.status_code, answer.json["state"], answer.json["allowed_actions"]) == (409, state, allowed)
     for overlap_s in (-1, 30 * 86400 + 1, "1"):
         answer = client.post(f"/keys/{new['id']}/rotate", json={"overlap_s": overlap_s}, headers=admin)
         assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, "#/overlap_s")
-    with services.database.read() as session:
+    with core.database.read() as session:
         assert len(keys.all_keys(session)) == 5  # the rejected requests created no keys
 
 

@@ -16,9 +16,9 @@ from sqlalchemy import update
 
 from service.storage.database import Database, now_ms
 from service.storage.tables import Job
-from service.web.metrics import Metrics
-from service.web.publisher import Publisher
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
+from service.web.core.metrics import Metrics
+from service.web.core.publisher import Publisher
 from tests.service.web.conftest import SimulatedWorker
 
 pytestmark = pytest.mark.usefixtures("no_requests_yet")
@@ -36,9 +36,9 @@ def sample_names(text: str) -> set[str]:
 
 @pytest.fixture
 def exposed(either_app: Flask) -> str:
-    services = either_app.extensions[EXTENSION]
+    core = either_app.extensions[EXTENSION]
     metrics = Metrics(
-        services.database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=services.settings.artifacts.parent
+        core.database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=core.settings.artifacts.parent
     )
     return metrics.page().decode()
 

@@ -17,15 +17,15 @@ from service.access.keys import Scope
 from service.runtime.settings import Auth
 from service.storage.database import Database
 from service.storage.tables import AuditEntry
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 
 
 def test_every_change_is_recorded_exactly_once(
     make_app: Callable[..., Flask], migrated_url: str, make_worker: Any
 ) -> None:
     app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    services: Services = app.extensions[EXTENSION]
-    row, key = keys.create(services.database, name="ann", owner="ann", scope=Scope.SUBMIT, by=Actor(address="terminal"))
+    core: Core = app.extensions[EXTENSION]
+    row, key = keys.create(core.database, name="ann", owner="ann", scope=Scope.SUBMIT, by=Actor(address="terminal"))
     client, worker = app.test_client(), make_worker(app)
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
     headers = {"X-Request-Id": "req-1", "Idempotency-Key": "once"}
@@ -49,7 +49,7 @@ def test_every_change_is_recorded_exactly_once(
         assert browser.post("/session", json={"key": "wrong"}).status_code == 401
     browser.post("/session", json={"key": key})
     browser.delete("/session")
-    keys.revoke(services.database, "ann", by=Actor(address="terminal"))
+    keys.revoke(core.database, "ann", by=Actor(address="terminal"))
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     page = app.test_client().get("/audit", headers=operator).json
     assert page["next_before"] is None
@@ -79,9 +79,9 @@ def test_every_change_is_recorded_exactly_once(
 
 def test_the_audit_log_can_be_filtered_by_action(make_app: Callable[..., Flask], sqlite_url: str) -> None:
     app = make_app(sqlite_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     client = app.test_client()
-    keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
+    keys.create(core.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     assert len(client.get("/audit?action=create_key", headers=operator).json["data"]) == 1
     assert client.get("/audit?action=delete", headers=operator).json["data"] == []
@@ -92,18 +92,18 @@ def test_the_log_can_be_verified_against_the_head_of_its_seals(
     make_app: Callable[..., Flask], migrated_url: str
 ) -> None:
     app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     client = app.test_client()
-    keys.create(services.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
+    keys.create(core.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_before": None}
-    audit_seals.seal(services.database, settled_s=0)
+    audit_seals.seal(core.database, settled_s=0)
     client.post("/jobs", json={"kind": "classifier"}, headers=operator)
-    audit_seals.seal(services.database, settled_s=0)
+    audit_seals.seal(core.database, settled_s=0)
     seals = client.get("/audit/seals", headers=operator).json["data"]
     assert [(seal["id"], seal["count"]) for seal in seals] == [(2, 1), (1, 1)]
     head = seals[0]["digest"]
-    assert verify(audit_seals.items(services.database), head=head).head == head
+    assert verify(audit_seals.items(core.database), head=head).head == head
 
 
 def test_audit_entries_are_append_only(database: Database) -> None:
@@ -126,6 +126,6 @@ def test_a_change_that_is_rolled_back_leaves_no_audit_entry(database: Database) 
 
 def test_without_required_keys_nothing_is_recorded(client: FlaskClient, app: Flask) -> None:
     client.post("/jobs", json={"kind": "classifier"})
-    services: Services = app.extensions[EXTENSION]
-    with services.database.read() as session:
+    core: Core = app.extensions[EXTENSION]
+    with core.database.read() as session:
         assert audit.read(session) == []

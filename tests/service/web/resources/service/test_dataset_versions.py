@@ -13,12 +13,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.application.datasets import DatasetUploads
 from service.datasets.formats.idx import write_idx
 from service.jobs import leases
 from service.jobs.queries import lookup
 from service.maintenance.retention import Policy
 from service.storage.tables import Upload
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core, provided
 from tests.faults.conftest import NoSupervisor
 from tests.service.web.conftest import MakeApp
 from workers.reconcile import delete_expired_data
@@ -55,23 +56,23 @@ def submit(client: FlaskClient, **changes: Any) -> str:
 
 def train(app: Flask, job_id: str) -> Any:
     """Train this job, which must be the only queued one, as a child process does."""
-    services: Services = app.extensions[EXTENSION]
-    claim = leases.claim(services.database, "test", 600.0)
+    core: Core = app.extensions[EXTENSION]
+    claim = leases.claim(core.database, "test", 600.0)
     assert claim is not None
     assert claim.job_id == job_id
     try:
-        run.train(services.settings, services.database, claim, NoSupervisor())
+        run.train(core.settings, core.database, claim, NoSupervisor())
     finally:
         limits.lift_memory_limit()
-    with services.database.read() as session:
+    with core.database.read() as session:
         return lookup.get(session, job_id)
 
 
 def delete_expired(app: Flask) -> list[str]:
     """Delete expired data, and return the names of the remaining upload folders."""
-    services: Services = app.extensions[EXTENSION]
-    delete_expired_data(services.database, services.artifacts, services.dataset_uploads.folder, Policy())
-    return sorted(path.name for path in (services.settings.artifacts / "datasets").iterdir())
+    core: Core = app.extensions[EXTENSION]
+    delete_expired_data(core.database, core.artifacts, provided(DatasetUploads, app).folder, Policy())
+    return sorted(path.name for path in (core.settings.artifacts / "datasets").iterdir())
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_one_version_can_be_deleted_by_its_name(app: Flask, client: FlaskClient)
 
 
 def test_a_job_submitted_while_its_dataset_is_deleted_keeps_it_or_is_rejected(app: Flask, client: FlaskClient) -> None:
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     send(client, archive())
     answers: list[Any] = []
 
@@ -172,12 +173,12 @@ def test_a_job_submitted_while_its_dataset_is_deleted_keeps_it_or_is_rejected(ap
     accepted = [answer.json["id"] for answer in answers if answer.status_code == 201]
     assert {answer.status_code for answer in answers} <= {201, 422}
     delete_expired(app)
-    with services.database.read() as session:
+    with core.database.read() as session:
         for job_id in accepted:
             upload_id = lookup.get(session, job_id).upload_id
             assert upload_id is not None
             assert session.get(Upload, upload_id) is not None
-            assert services.dataset_uploads.folder.files(upload_id)
+            assert provided(DatasetUploads, app).folder.files(upload_id)
 
 
 @pytest.mark.sqlite_by_default
@@ -185,12 +186,12 @@ def test_a_changed_dataset_folder_is_reported_as_the_reason_for_a_failure(
     make_app: MakeApp, migrated_url: str, tmp_path: Path
 ) -> None:
     app = make_app(migrated_url)
-    services: Services = app.extensions[EXTENSION]
-    client, folder = app.test_client(), services.settings.data / "mine"
+    core: Core = app.extensions[EXTENSION]
+    client, folder = app.test_client(), core.settings.data / "mine"
 
     def fill(seed: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(services.settings.datasets_cache, ignore_errors=True)
+        shutil.rmtree(core.settings.datasets_cache, ignore_errors=True)
         folder.mkdir(parents=True)
         rng = np.random.default_rng(seed)
         for part in ("train", "t10k"):

@@ -12,10 +12,11 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
+from service.application.datasets import DatasetUploads
 from service.datasets.formats.idx import idx_header
 from service.datasets.info import content_sha256
 from service.jobs import uploads
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core, provided
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 
 RNG = np.random.default_rng(3)
@@ -98,8 +99,8 @@ def test_an_archive_of_any_plain_type_is_stored_as_bytes(app: Flask, dtype: str)
         app.test_client(), archive=npz(x_train=pixels[..., None], y_train=LABELS.astype("<i8")[:, None])
     )
     assert answer.status_code == 201, answer.text
-    services: Services = app.extensions[EXTENSION]
-    dataset = services.repository.load(services.repository.describe("mine", None))
+    core: Core = app.extensions[EXTENSION]
+    dataset = core.repository.load(core.repository.describe("mine", None))
     stored = np.concatenate([dataset.train.inputs, dataset.validation.inputs])
     expected = bits * np.uint8(255) if dtype == "?" else IMAGES
     assert sorted(map(bytes, stored)) == sorted(map(bytes, expected))
@@ -110,8 +111,8 @@ def test_the_split_keeps_images_with_their_labels_and_is_stratified(app: Flask) 
     images[:, 0, 0] = np.arange(60)
     answer = upload_dataset(app.test_client(), archive=npz(images=images, labels=LABELS), validation_fraction="0.25")
     assert (answer.json["train_count"], answer.json["validation_count"]) == (45, 15)
-    services: Services = app.extensions[EXTENSION]
-    dataset = services.repository.load(services.repository.describe("mine", None))
+    core: Core = app.extensions[EXTENSION]
+    dataset = core.repository.load(core.repository.describe("mine", None))
     assert np.bincount(dataset.validation.labels).tolist() == [3] * 5
     for part_images, labels in (
         (dataset.train.inputs, dataset.train.labels),
@@ -194,15 +195,15 @@ def test_two_owners_may_use_the_same_name_for_their_datasets(make_app: MakeApp, 
 
 def test_an_interrupted_upload_is_deleted_after_a_while(app: Flask, client: FlaskClient) -> None:
     upload_dataset(client, archive=npz(x=IMAGES, y=LABELS))
-    services: Services = app.extensions[EXTENSION]
-    services.dataset_uploads.folder.begin("ds_BROKEN")
+    core: Core = app.extensions[EXTENSION]
+    provided(DatasetUploads, app).folder.begin("ds_BROKEN")
 
     def upload_ids() -> set[str]:
-        with services.database.read() as session:
+        with core.database.read() as session:
             return uploads.ids(session)
 
-    assert services.dataset_uploads.folder.sweep(upload_ids, older_than_s=60) == []
-    assert services.dataset_uploads.folder.sweep(upload_ids, older_than_s=-1) == [".ds_BROKEN"]
+    assert provided(DatasetUploads, app).folder.sweep(upload_ids, older_than_s=60) == []
+    assert provided(DatasetUploads, app).folder.sweep(upload_ids, older_than_s=-1) == [".ds_BROKEN"]
     assert client.get("/datasets/mine/preview.png").status_code == 200
 
 

@@ -17,7 +17,7 @@ from service.jobs import worker_registry
 from service.maintenance import store_id
 from service.spec import validation
 from service.storage.machine_tables import Worker
-from service.web.services import EXTENSION
+from service.web.core.core import EXTENSION
 
 MakeApp = Callable[..., Flask]
 

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from service.access import keys
 from service.access.keys import Scope
 from service.runtime.settings import Auth
-from service.web.middleware.access_checks import COOKIE
-from service.web.middleware.quotas import SIGN_INS
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
+from service.web.core.quotas import SIGN_INS
+from service.web.gate.access_checks import COOKIE
 
 OWN_ORIGIN = {"Origin": "http://localhost"}
 
@@ -26,10 +26,10 @@ def keyed(make_app: Callable[..., Flask], sqlite_url: str) -> Flask:
 
 @pytest.fixture
 def make_key(keyed: Flask) -> Callable[..., str]:
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
 
     def make(owner: str = "ann", scope: Scope = Scope.SUBMIT, lifetime_s: float | None = None) -> str:
-        return keys.create(services.database, name="k", owner=owner, scope=scope, lifetime_s=lifetime_s)[1]
+        return keys.create(core.database, name="k", owner=owner, scope=scope, lifetime_s=lifetime_s)[1]
 
     return make
 
@@ -143,14 +143,14 @@ def test_browsers_get_a_sign_in_page_and_programs_a_problem(keyed: Flask) -> Non
 def test_a_revoked_key_and_its_sessions_are_rejected_within_two_seconds(
     keyed: Flask, make_key: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
     key, browser, program = make_key(), keyed.test_client(), keyed.test_client()
     sign_in(browser, key)
     bearer = {"Authorization": f"Bearer {key}"}
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 200
-    keys.revoke(services.database, "k")
+    keys.revoke(core.database, "k")
     now = __import__("time").monotonic() + 2.0
-    monkeypatch.setattr("service.web.middleware.keyring.time.monotonic", lambda: now)
+    monkeypatch.setattr("service.web.core.keyring.time.monotonic", lambda: now)
     assert program.get("/jobs", headers=bearer).status_code == browser.get("/jobs").status_code == 401
 
 
@@ -189,7 +189,7 @@ def test_an_open_stream_ends_with_the_key_or_session_that_opened_it(
     keyed: Flask, make_key: Callable[..., str], serve: Callable[[Flask], str], path: str, ended: str
 ) -> None:
     key = make_key(lifetime_s=4 if ended == "expired" else None)
-    services: Services = keyed.extensions[EXTENSION]
+    core: Core = keyed.extensions[EXTENSION]
     url = serve(keyed)
     with httpx.Client(base_url=url, timeout=20, trust_env=False, headers={"Origin": url}) as http:
         if ended == "signed out":
@@ -202,7 +202,7 @@ def test_an_open_stream_ends_with_the_key_or_session_that_opened_it(
             lines = answer.iter_lines()
             assert next(lines).startswith("retry")
             if ended == "revoked":
-                keys.revoke(services.database, "k")
+                keys.revoke(core.database, "k")
             elif ended == "signed out":
                 with httpx.Client(base_url=url, trust_env=False, cookies=http.cookies, headers={"Origin": url}) as tab:
                     assert tab.delete("/session").status_code == 204
@@ -233,10 +233,10 @@ def test_sign_ins_are_rate_limited_per_key(keyed: Flask, make_key: Callable[...,
 
 
 def test_a_key_keeps_a_hundred_sessions_including_the_newest(keyed: Flask, make_key: Callable[..., str]) -> None:
-    services: Services = keyed.extensions[EXTENSION]
-    identity = services.keyring.by_key(make_key())
+    core: Core = keyed.extensions[EXTENSION]
+    identity = core.keyring.by_key(make_key())
     assert identity is not None
-    tokens = [keys.sign_in(services.database, identity)[1] for _ in range(keys.MAX_SESSIONS + 3)]
-    is_valid = [services.keyring.by_cookie(token) is not None for token in tokens]
+    tokens = [keys.sign_in(core.database, identity)[1] for _ in range(keys.MAX_SESSIONS + 3)]
+    is_valid = [core.keyring.by_cookie(token) is not None for token in tokens]
     assert sum(is_valid) == keys.MAX_SESSIONS
     assert is_valid[-1]

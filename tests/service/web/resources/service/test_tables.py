@@ -18,7 +18,7 @@ from service.jobs import leases
 from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
 from service.storage.tables import Job
-from service.web.services import EXTENSION, Services
+from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.resources.service.test_dataset_versions import train
 from tests.service.web.resources.service.test_datasets import upload_dataset
@@ -55,9 +55,9 @@ def training_cache() -> dict[str, TrainingOutput]:
     return {}
 
 
-def train_on_table(services: Services, row: Job) -> TrainingOutput:
+def train_on_table(core: Core, row: Job) -> TrainingOutput:
     spec = read_resolved(row.resolved)
-    repository = DatasetRepository(services.settings, services.database)
+    repository = DatasetRepository(core.settings, core.database)
     dataset = repository.load(repository.of_job(row))
     preprocessing = Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
     trainer = build.trainer(spec, dataset, preprocessing)
@@ -83,13 +83,13 @@ def job(
     training_cache: dict[str, TrainingOutput],
 ) -> str:
     """A job on the table, with the outputs of a real training."""
-    services: Services = app.extensions[EXTENSION]
+    core: Core = app.extensions[EXTENSION]
     created = client.post("/jobs", json={"kind": "classifier", "dataset": "people", "epochs": 30})
     assert created.status_code == 201, created.text
-    with services.database.read() as session:
+    with core.database.read() as session:
         row = lookup.get(session, created.json["id"])
     if people_dataset["sha256"] not in training_cache:
-        training_cache[people_dataset["sha256"]] = train_on_table(services, row)
+        training_cache[people_dataset["sha256"]] = train_on_table(core, row)
     trained = training_cache[people_dataset["sha256"]]
     held = worker.claim()
     leases.begin(worker.database, held, {"numpy": "2.4", "preprocessing": trained.preprocessing})

@@ -1,0 +1,1 @@
+"""What every request of a web process shares: settings, database, artifacts, keys, quotas, metrics."""

@@ -1,0 +1,331 @@
+"""Prometheus metrics, from counters of the web processes and from the database.
+
+Gauges are queried at each scrape. Durations are counted from the event log, each event once: the first scrape only
+records the time, and each later one counts the events since the one before. gunicorn's processes add up their counters
+in files (``PROMETHEUS_MULTIPROC_DIR``), so any of them can answer a scrape.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+import structlog
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.jobs import leases, worker_registry
+from service.jobs.events import EventType, is_worker_lost
+from service.jobs.queries import statistics
+from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
+from service.spec.schema import Kind
+from service.states import Status
+from service.storage.database import Database
+from service.storage.machine_tables import Worker
+from service.web.core.publisher import Publisher
+
+_LATE_MS: Final = 10_000
+"""Minimum age of counted events: an event gets its time before its transaction commits, but has been
+committed by this age."""
+_LOOKBACK_MS: Final = 300_000
+"""If scrapes are further apart than this, the events before it are not counted."""
+_SIZES_MAX_AGE_S: Final = 60.0
+"""How long the sums of file sizes are cached."""
+_BROKER_TIMEOUT_S: Final = 1.0
+_MAX_WORKERS: Final = 100
+"""Names of workers with series of their own; if machines come and go under new names, later ones share ``other``."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # no additional *_created series
+_REGISTRY: Final = CollectorRegistry()
+_REQUESTS: Final = Histogram(
+    "tapeline_http_request_seconds",
+    "Time to the first byte of the response, by route. For streams: until the headers are sent.",
+    ["method", "route", "status"],
+    registry=_REGISTRY,
+)
+STREAMS: Final = Gauge(
+    "tapeline_stream_clients", "Open event streams.", registry=_REGISTRY, multiprocess_mode="livesum"
+)
+_WAITS: Final = Histogram(
+    "tapeline_queue_wait_seconds",
+    "Time from a job's creation to its first claim.",
+    ["kind"],
+    registry=_REGISTRY,
+    buckets=(0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600, 21600),
+)
+_RUNS: Final = Histogram(
+    "tapeline_job_run_seconds",
+    "Time from a job's first claim to its end, by final state.",
+    ["kind", "status"],
+    registry=_REGISTRY,
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400),
+)
+_EPOCHS: Final = Histogram(
+    "tapeline_epoch_seconds",
+    "Duration of an epoch.",
+    ["kind"],
+    registry=_REGISTRY,
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+_CPU: Final = Counter("tapeline_job_cpu_seconds", "CPU time of finished epochs.", ["kind"], registry=_REGISTRY)
+_MEMORY: Final = Histogram(
+    "tapeline_job_peak_memory_bytes",
+    "Peak resident memory of the training processes of jobs that ended.",
+    ["kind"],
+    registry=_REGISTRY,
+    buckets=[2**power for power in range(26, 36)],
+)
+_LOST: Final = Counter(
+    "tapeline_workers_lost",
+    "Leases that ended because a worker or its child died.",
+    ["kind", "worker"],
+    registry=_REGISTRY,
+)
+_FAILED: Final = Counter(
+    "tapeline_jobs_failed", "Jobs that failed, by their last worker.", ["kind", "worker"], registry=_REGISTRY
+)
+_VIOLATIONS: Final = Counter(
+    "tapeline_determinism_violations",
+    "Epochs that were trained again and were not bit-identical.",
+    ["kind"],
+    registry=_REGISTRY,
+)
+
+_WORKERS: Final[set[str]] = set()
+"""The labels that were used."""
+
+_log = structlog.get_logger("tapeline.web")
+
+
+def register(app: Flask) -> None:
+    """Measure the time of every response."""
+
+    @app.after_request
+    def observe(response: Response) -> Response:
+        if "began" in g:
+            method = request.method if request.method in _METHODS else "other"
+            route = request.url_rule.rule if request.url_rule is not None else "none"
+            _REQUESTS.labels(method, route, response.status_code).observe(time.perf_counter() - g.began)
+        return response
+
+
+class Metrics:
+    """The metrics page of a web process.
+
+    Args:
+        publisher: checks the broker.
+        artifacts: the folder whose disk is measured.
+        owner_limit_bytes: the quota of job files per owner; 0: no limit.
+        late_ms: minimum age of counted events, in ms.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        publisher: Publisher | None = None,
+        artifacts: Path | None = None,
+        owner_limit_bytes: int = 0,
+        late_ms: int = _LATE_MS,
+    ) -> None:
+        self._database, self._publisher, self._artifacts = database, publisher, artifacts
+        self._owner_limit_bytes = owner_limit_bytes or math.inf
+        self._late_ms = late_ms
+        self._watermark = _Watermark()
+        self._watermark_lock = threading.Lock()
+        self._sizes: tuple[float, list[Metric]] | None = None
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus's text format; without the database, only the counters of the processes."""
+        registry = CollectorRegistry()
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(_FunctionCollector(_REGISTRY.collect))
+        try:
+            self._count_new_events()
+            gauges = self._gauges()
+        except SQLAlchemyError as error:
+            _log.warning("metrics from the database are missing: it does not respond", error=str(error))
+            gauges = [_database_up(0)]
+        gauges += [*self._broker(), *self._disk()]
+        registry.register(_FunctionCollector(lambda: gauges))
+        return generate_latest(registry)
+
+    def _count_new_events(self) -> None:
+        with self._locked_watermark() as watermark, self._database.read() as session:
+            until = leases.clock(self._database) - self._late_ms
+            after = max(watermark.value if watermark.value is not None else until, until - _LOOKBACK_MS)
+            for event in statistics.events_between(session, after, until):
+                _count(event)
+            watermark.value = max(after, until)
+
+    def _gauges(self) -> list[Metric]:
+        with self._database.read() as session:
+            snapshot = statistics.now(session)
+            for name, kind in product(_by_name(snapshot.workers), Kind):
+                # From 0, before the first loss: Prometheus sees no increase where a series begins.
+                for counter in (_LOST, _FAILED):
+                    counter.labels(kind, _worker_label(name)).inc(0)
+            if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
+                self._sizes = (time.monotonic(), list(self._measure_sizes(session)))
+        return [*_families(snapshot), *self._sizes[1]]
+
+    def _measure_sizes(self, session: Session) -> Iterator[Metric]:
+        stored = GaugeMetricFamily(
+            "tapeline_artifact_bytes", "Bytes of stored files, up to a minute old.", labels=["kind"]
+        )
+        for kind, size in statistics.artifact_bytes(session):
+            stored.add_metric([kind], size)
+        yield stored
+        # Without names: every key may read the metrics.
+        yield GaugeMetricFamily(
+            "tapeline_largest_owner_artifact_bytes",
+            "Bytes of the files of the owner who stores most, up to a minute old.",
+            value=statistics.largest_owner_bytes(session),
+        )
+        yield GaugeMetricFamily(
+            "tapeline_owner_artifact_limit_bytes", "The quota of stored files per owner.", value=self._owner_limit_bytes
+        )
+
+    def _broker(self) -> Iterator[Metric]:
+        if self._publisher is None or not self._publisher.has_broker:
+            return
+        try:
+            self._publisher.check_broker(_BROKER_TIMEOUT_S)
+            value = 1
+        except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
+            _log.warning("the broker does not respond", error=str(error))
+            value = 0
+        yield GaugeMetricFamily(
+            "tapeline_broker_up", "Whether the broker accepted a write during this scrape.", value=value
+        )
+
+    def _disk(self) -> Iterator[Metric]:
+        if self._artifacts is None:
+            return
+        try:
+            usage = shutil.disk_usage(self._artifacts)
+        except OSError as error:
+            _log.warning("the disk usage of the artifact folder cannot be read", error=str(error))
+            return
+        for name, label, value in (("free", "Free", usage.free), ("size", "Size", usage.total)):
+            yield GaugeMetricFamily(
+                f"tapeline_disk_{name}_bytes", f"{label} bytes of the artifacts' disk.", value=value
+            )
+
+    @contextmanager
+    def _locked_watermark(self) -> Iterator[_Watermark]:
+        """The watermark, locked for one scrape. gunicorn's processes share it through a file."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        with self._watermark_lock:
+            if folder is None:
+                yield self._watermark
+                return
+            with (Path(folder) / "counted").open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                text = file.read()
+                self._watermark.value = int(text) if text else None
+                yield self._watermark
+                file.truncate(0)
+                file.write(str(self._watermark.value))
+
+
+@dataclass(slots=True)
+class _Watermark:
+    """The time up to which events have been counted, by the database's clock in ms."""
+
+    value: int | None = None
+
+
+class _FunctionCollector(Collector):
+    """A collector that calls a function."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        """Call the function."""
+        return self._collect()
+
+
+def _count(event: EventRecord) -> None:
+    if event.type == EventType.METRICS:
+        _EPOCHS.labels(event.kind).observe(event.data["seconds"])
+        _CPU.labels(event.kind).inc(event.data.get("cpu_seconds") or 0)
+    elif event.type == EventType.END and event.started_ms is not None:
+        _RUNS.labels(event.kind, event.data["status"]).observe(max(0, event.at_ms - event.started_ms) / 1000)
+        if event.peak_memory_bytes is not None:
+            _MEMORY.labels(event.kind).observe(event.peak_memory_bytes)
+    elif event.type == EventType.LOG:
+        _VIOLATIONS.labels(event.kind).inc()
+    elif event.type == EventType.STATUS:
+        reason = str(event.data.get("reason"))
+        worker = _worker_label(worker_registry.name_of(event.data.get("worker", "")))
+        if reason == "claimed" and event.data.get("lease") == 1:
+            _WAITS.labels(event.kind).observe(max(0, event.at_ms - event.created_ms) / 1000)
+        if is_worker_lost(reason):
+            _LOST.labels(event.kind, worker).inc()
+        if event.data.get("status") == Status.FAILED:
+            _FAILED.labels(event.kind, worker).inc()
+
+
+def _by_name(workers: Iterable[Worker]) -> dict[str, list[Worker]]:
+    """Names, not ids, are labels: every start of a worker has another id."""
+    grouped: dict[str, list[Worker]] = {}
+    for row in workers:
+        grouped.setdefault(worker_registry.name_of(row.id), []).append(row)
+    return grouped
+
+
+def _worker_label(name: str) -> str:
+    """The name of a worker, unless there are too many."""
+    if name in _WORKERS or len(_WORKERS) < _MAX_WORKERS:
+        _WORKERS.add(name)
+        return name
+    return "other"
+
+
+def _database_up(value: int) -> Metric:
+    return GaugeMetricFamily("tapeline_database_up", "Whether the database responded during this scrape.", value=value)
+
+
+def _families(snapshot: ServiceSnapshot) -> list[Metric]:
+    jobs = GaugeMetricFamily("tapeline_jobs", "Jobs by state and kind.", labels=["status", "kind"])
+    for status, kind, count in snapshot.jobs:
+        jobs.add_metric([status, kind], count)
+    wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "Waiting time of the longest-waiting queued job.")
+    wait.add_metric([], snapshot.longest_wait_s)
+    expired = GaugeMetricFamily(
+        "tapeline_expired_lease_seconds", "Time since the oldest expired lease of a running job expired; 0 if none."
+    )
+    expired.add_metric([], snapshot.expired_lease_s)
+    ages = GaugeMetricFamily(
+        "tapeline_worker_heartbeat_age_seconds", "Time since the last heartbeat of a worker.", labels=["worker"]
+    )
+    slots = GaugeMetricFamily("tapeline_worker_slots", "Maximum concurrent jobs of a worker.", labels=["worker"])
+    busy = GaugeMetricFamily("tapeline_worker_running", "Running jobs of a worker.", labels=["worker"])
+    for name, rows in _by_name(snapshot.workers).items():
+        ages.add_metric([name], max(0, snapshot.clock_ms - min(row.seen_ms for row in rows)) / 1000)
+        slots.add_metric([name], sum(row.slots for row in rows))
+        busy.add_metric([name], sum(row.running for row in rows))
+    alive = GaugeMetricFamily("tapeline_workers", "Workers with a heartbeat within the last minute.")
+    alive.add_metric([], len(snapshot.workers))
+    return [_database_up(1), jobs, wait, expired, alive, ages, slots, busy]

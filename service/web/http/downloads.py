@@ -1,0 +1,215 @@
+"""Files: stored ones with byte ranges and conditional requests (RFC 9110, sections 13 and 14), pictures, and CSV."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+from urllib.parse import quote
+
+from flask import Response, request
+from pydantic import BaseModel
+from werkzeug.datastructures import Range
+
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore
+from service.storage.tables import Artifact
+from service.web.http.problems import Problem
+from service.web.http.responses import not_modified
+from service.web.http.schemas import finite
+
+_CHUNK_BYTES: Final = 256 * 1024
+
+HEADERS: Final = ("Range", "If-Range", "If-None-Match", "If-Match")
+ALSO: Final[dict[int, str | type[BaseModel]]] = {206: "The part that `Range` names.", 304: "The client has it."}
+PROBLEMS: Final = (
+    "job_not_found",
+    "artifact_not_found",
+    "precondition_failed",
+    "range_not_satisfiable",
+    "artifact_damaged",
+)
+"""Problems that every download documents."""
+
+OCTETS: Final = "application/octet-stream"
+AS_OCTETS: Final = (OCTETS,)
+"""``other_media`` of an endpoint whose response is an image: clients may request it as plain bytes."""
+
+FOREVER: Final = "private, max-age=31536000, immutable"
+ASK: Final = "private, no-cache"
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001 - spreadsheets know these too
+"""Prefixes that make a spreadsheet evaluate a cell as a formula."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn picture and its ETag."""
+
+    data: bytes
+    etag: str
+
+
+def picture(data: bytes) -> Picture:
+    """A picture with the ETag of its content."""
+    return Picture(data, hashlib.sha256(data).hexdigest()[:32])
+
+
+def send_artifact(
+    folder: ArtifactStore, find: Callable[[], Artifact], *, name: Callable[[Artifact], str] | None, cache: str
+) -> Response:
+    """The response with a stored file.
+
+    Args:
+        find: looks up the file's row. It is called again if the file was just removed, since a running job removes its
+            older checkpoints; the same row twice means that the file is lost.
+        name: returns the file name for the client; if ``None``, the client shows the file instead of saving
+            it.
+        cache: ``FOREVER`` if the URL always refers to this file, otherwise ``ASK``.
+
+    Raises:
+        ArtifactDamaged: the row exists, but not the file.
+    """
+    row = find()
+    while True:
+        try:
+            file = _open(folder, row)
+            break
+        except ArtifactDamaged:
+            previous, row = row, find()
+            if row.id == previous.id:
+                raise
+    try:
+        return _respond(row, file, name=name(row) if name is not None else None, cache=cache)
+    except BaseException:
+        file.close()
+        raise
+
+
+def cache_of(reference: str) -> str:
+    """The cache policy of a file: that of a numbered epoch never changes, ``best`` and ``latest`` do."""
+    return FOREVER if reference.isdigit() else ASK
+
+
+def send_picture(picture: Picture, media_type: str) -> Response:
+    """The response with a drawn picture."""
+    headers = {"ETag": f'"{picture.etag}"', "Cache-Control": ASK}
+    if request.if_none_match.contains_weak(picture.etag):
+        return not_modified(headers)
+    return Response(picture.data, headers=headers, content_type=_accepted(media_type))
+
+
+def send_text(text: str | Iterator[str], *, name: str, media_type: str) -> Response:
+    """The response with a text file to save."""
+    response = Response(text, content_type=f"{media_type}; charset=utf-8")
+    response.headers["Content-Disposition"] = attachment(name)
+    return response
+
+
+def attachment(name: str) -> str:
+    """``Content-Disposition`` for a file to save, with an ASCII name and, if that differs, the full name (RFC 6266)."""
+    name = re.sub(r"[\x00-\x1f\x7f/\\\\]", "_", name).lstrip(".") or "download"
+    ascii_name = re.sub(r'[^\x20-\x7e]|["%;]', "_", name)
+    full_name = "" if ascii_name == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return f'attachment; filename="{ascii_name}"{full_name}'
+
+
+def _accepted(media_type: str) -> str:
+    """The media type of a file, or ``OCTETS`` for a client that accepts only that. The bytes are the same, so a cache
+    can serve one for the other."""
+    return request.accept_mimetypes.best_match([media_type, OCTETS], default=media_type)
+
+
+def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
+    file = folder.open(row.path)
+    size = file.seek(0, os.SEEK_END)
+    if size != row.size_bytes:
+        file.close()
+        raise ArtifactDamaged(row.path, f"has {size} bytes instead of {row.size_bytes}")
+    return file
+
+
+def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> Response:
+    etag, size = row.sha256, row.size_bytes
+    headers = {
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": cache,
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(row.sha256)).decode()}:",
+    }
+    if request.if_match and not request.if_match.contains(etag):
+        raise Problem("precondition_failed", "the file has changed: its ETag does not match If-Match", headers=headers)
+    if request.if_none_match.contains_weak(etag):
+        file.close()
+        return not_modified(headers)
+    if name is not None:
+        headers["Content-Disposition"] = attachment(name)
+    start, stop = 0, size
+    status = 200
+    if (requested := _requested_range(size, etag)) is not None:
+        byte_range, content_range = requested.range_for_length(size), requested.to_content_range_header(size)
+        if byte_range is None or content_range is None:
+            headers["Content-Range"] = f"bytes */{size}"
+            raise Problem("range_not_satisfiable", f"the file has {size} bytes", headers=headers)
+        start, stop = byte_range
+        status = 206
+        headers["Content-Range"] = content_range
+    if request.method == "HEAD":  # Werkzeug drops the content of a HEAD response without closing it
+        file.close()
+        response = Response(status=status, headers=headers, content_type=_accepted(row.media_type))
+    else:
+        content = _read(file, start, stop - start)
+        response = Response(content, status, headers=headers, content_type=_accepted(row.media_type))
+        response.call_on_close(file.close)
+    response.content_length = stop - start
+    return response
+
+
+def _requested_range(size: int, etag: str) -> Range | None:
+    """The requested range of a file of ``size`` bytes, if any; invalid and multiple ranges are ignored, as the RFC
+    specifies."""
+    condition, requested = request.headers.get("If-Range", "").strip(), request.range
+    if request.method != "GET" or requested is None or (condition and condition != f'"{etag}"'):
+        return None
+    if requested.units != "bytes" or len(requested.ranges) != 1:
+        return None
+    ((start, stop),) = requested.ranges
+    return Range("bytes", [(max(start, -size), stop)])  # the last n bytes of a shorter file are all of it
+
+
+def _read(file: BinaryIO, start: int, remaining: int) -> Iterator[bytes]:
+    file.seek(start)
+    while remaining > 0 and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
+        remaining -= len(chunk)
+        yield chunk
+
+
+def csv_cell(value: Any) -> str:
+    """A value as a cell that spreadsheets do not evaluate as a formula."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case str():
+            # A spreadsheet would evaluate a job's name that starts like a formula.
+            return f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
+        case list() if all(isinstance(item, str) for item in value):
+            return csv_cell(", ".join(value))
+        case dict() | list():
+            return json.dumps(finite(value), ensure_ascii=False)
+        case _:
+            return str(value)
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    """Cells as a line of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue()

@@ -1,0 +1,144 @@
+"""The decorator of every view: it validates the request, passes its content to the view, and describes the endpoint."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final, Literal
+
+from flask import Response
+from pydantic import BaseModel
+
+from service.access.keys import Scope
+from service.spec import validation
+from service.spec.schema import StrictModel
+from service.web.http import requests
+from service.web.http.queries import NoQuery, Query
+from service.web.http.requests import LARGE_BODY_BYTES, MAX_BODY_BYTES
+from service.web.http.responses import as_json
+
+PUBLIC: Final = "public"
+"""In place of a scope: no key is required."""
+Result = Response | BaseModel | tuple[BaseModel, Mapping[str, str]] | None
+"""What a view returns: a response, a model, a model and headers, or nothing (204)."""
+_ATTRIBUTE: Final = "tapeline_operation"
+_JSON_PROBLEMS: Final = ("malformed_json", "body_too_large", "unsupported_media_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One endpoint, and the decorator of its view, whose docstring is the summary and the description.
+
+    The view gets ``body`` or ``document`` as a keyword argument if the endpoint has one, and ``query`` if it has that
+    parameter. A model that it returns becomes JSON with the endpoint's status.
+    """
+
+    tag: str
+    answers: Any
+    """A model for JSON, another media type, or ``None`` for no content."""
+    _: KW_ONLY
+    status: int = 200
+    scope: Scope | Literal["public"] | None = None
+    """The scope that a key needs; ``None``: ``read`` for a GET, otherwise ``submit``."""
+    query: type[Query] | None = NoQuery
+    """The model of the URL parameters; ``None``: any are accepted, and ignored."""
+    body: type[StrictModel] | None = None
+    """The model of a JSON body."""
+    document: type[StrictModel] | Literal["spec"] | None = None
+    """The model of a JSON body that the view validates itself."""
+    form: type[BaseModel] | None = None
+    """The model of a multipart form that the view receives itself."""
+    body_media: str | None = None
+    """Another accepted media type of a JSON body."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    invalid_body: Literal["invalid_spec", "invalid_input"] = "invalid_spec"
+    """The code of the problem if a JSON body has faults: other than for a spec, the view raises it."""
+    headers: Sequence[str] = ()
+    """Request headers that this endpoint uses; ``docs.openapi`` describes them."""
+    problems: Sequence[str] = ()
+    """Codes out of ``problem_kinds.KINDS``, besides those of a JSON body and those that are possible everywhere."""
+    other_media: Sequence[str] = ()
+    """Alternative media types of the response."""
+    also: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
+    """Other responses by status: a description, or a model."""
+    page: str | Callable[..., Response] | None = None
+    """What ``browsers`` shows at this URL: a view with the same parameters, or a URL to redirect to
+    (``/ui/jobs/{job_id}``). ``None``: the JSON as a plain page."""
+
+    @property
+    def takes_json(self) -> bool:
+        """Whether the request has a JSON body."""
+        return self.body is not None or self.document is not None
+
+    @property
+    def all_problems(self) -> Sequence[str]:
+        """``problems``, and those of a JSON body."""
+        if not self.takes_json:
+            return self.problems
+        busy = ("busy",) if self.max_body_bytes > LARGE_BODY_BYTES else ()
+        return (*_JSON_PROBLEMS, *busy, self.invalid_body, *self.problems)
+
+    @property
+    def has_page(self) -> bool:
+        """Whether a browser gets HTML instead of JSON."""
+        return callable(self.page) or (self.page is None and isinstance(self.answers, type))
+
+    def __call__(self, view: Callable[..., Result]) -> Callable[..., Response]:
+        """Make a function the view of this endpoint."""
+
+        @functools.wraps(view)
+        def run(**path: Any) -> Response:
+            return _represent(view(**path, **query_for(view, self), **_read_body(self)), self.status)
+
+        setattr(run, _ATTRIBUTE, self)
+        return run
+
+
+endpoint = Operation
+
+
+def operation_of(view: Callable[..., Any] | None) -> Operation | None:
+    """The operation of a view, if it has one."""
+    operation = getattr(view, _ATTRIBUTE, None)
+    return operation if isinstance(operation, Operation) else None
+
+
+def query_for(view: Callable[..., Any], operation: Operation) -> dict[str, Query]:
+    """Validate the URL parameters; returns them as a keyword argument if the view has it.
+
+    Raises:
+        Problem: some are unknown or not valid.
+    """
+    if operation.query is None:
+        return {}
+    query = requests.read_query(operation.query)
+    return {"query": query} if _takes_query(view) else {}
+
+
+@functools.cache
+def _takes_query(view: Callable[..., Any]) -> bool:
+    return "query" in inspect.signature(view).parameters
+
+
+def _read_body(operation: Operation) -> dict[str, Any]:
+    """The JSON body as a keyword argument, if the endpoint accepts one."""
+    if not operation.takes_json:
+        return {}
+    document = requests.read_json(also=operation.body_media, max_bytes=operation.max_body_bytes)
+    if operation.body is None:
+        return {"document": document}
+    return {"body": validation.read_body(operation.body, document)}
+
+
+def _represent(result: Result, status: int) -> Response:
+    match result:
+        case None:
+            return Response(status=204)
+        case BaseModel():
+            return as_json(result, status)
+        case (model, headers):
+            return as_json(model, status, headers=headers)
+        case _:
+            return result

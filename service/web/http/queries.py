@@ -1,0 +1,58 @@
+"""The base of all URL parameters, and those that several subjects share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from service.jobs.events import MAX_SEQ
+
+MAX_COMPARED: Final = 200
+"""Jobs on one page; their ids fit into a request line of 8 KiB."""
+
+
+def split(value: Any) -> Any:
+    """The parts of repeated and comma-separated values."""
+    return [token for item in value for token in item.split(",") if token] if isinstance(value, list) else value
+
+
+def blank_is_none(value: Any) -> Any:
+    """Browsers also send the empty fields of a form."""
+    return None if value == "" else value
+
+
+Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
+WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
+ModelName = Literal["best", "latest"]
+"""Which of a job's models a page shows."""
+
+
+class Query(BaseModel):
+    """Base of URL parameters; unknown parameters are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class SubmitQuery(Query):
+    """How to process a spec."""
+
+    dry_run: bool = Field(False, description="Check the spec and estimate its cost; store nothing.")
+
+
+class StreamQuery(Query):
+    """Where to start."""
+
+    after: Seq | None = Field(None, description="Replay the events after this `seq`, like `Last-Event-ID`.")
+
+
+class PictureQuery(Query):
+    """For images that change."""
+
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")

@@ -1,0 +1,1 @@
+"""Jobs: their endpoints, pages, streams, files and plots."""

@@ -1,0 +1,321 @@
+"""The streams of one job and of all jobs, and long polling: the response is delayed until the job changes.
+
+Events are numbered per job, so there is no position in the stream of all jobs from which a client could resume: one
+that connects or reconnects gets a snapshot, then every event that is not in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from flask import Response
+from sqlalchemy import func, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.errors import JobNotFound
+from service.jobs import events
+from service.jobs.events import EventType
+from service.jobs.queries import listing, lookup
+from service.jobs.queries.listing import JobFilter
+from service.states import TERMINAL, ListedStatus, Status
+from service.storage.database import Database, now_ms
+from service.storage.tables import Event, Job
+from service.web.core.core import core, provided
+from service.web.core.core import owner as current_owner
+from service.web.gate.access_checks import key_required_problem, permission_check
+from service.web.http.responses import tagged_json
+from service.web.schemas.epochs import event_document
+from service.web.schemas.jobs import JobDetail, Progress, job_detail, job_summary
+from service.web.streaming.logs import Head, LogEvent, LogSource, follow
+from service.web.streaming.messages import PING, RETRY, PingTimer, chunks, message
+from service.web.streaming.poller import Poller, View
+from service.web.streaming.response import Permission, StreamClient
+
+_BUFFER_SIZE: Final = 2000
+"""Number of buffered events; a client that falls further behind gets a new snapshot."""
+_LOOKBACK_MS: Final = 3000
+"""How far back a read searches: an event gets its time before its transaction commits."""
+_LONG_LOOKBACK_MS: Final = 35_000
+"""How far back some reads search: no transaction waits longer for the disk or for locks."""
+_LONG_LOOKBACK_EVERY: Final = 10
+"""Number of reads per read with the long lookback."""
+_SEEN_TTL_MS: Final = 60_000
+_WAIT_S: Final = 1.0
+_SNAPSHOT_SIZE: Final = 500
+_UNFINISHED: Final = [ListedStatus(status) for status in Status if status not in TERMINAL]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgress:
+    """The fields of a job that change while it runs."""
+
+    last_seq: int
+    status: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    steps_per_second: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The progress of a row that was just read."""
+        return cls(**{name: getattr(job, name) for name in cls.__dataclass_fields__})
+
+    @classmethod
+    def from_row(cls, values: Sequence[Any]) -> Self:
+        """The progress from the values of ``PROGRESS_COLUMNS``."""
+        return cls(**dict(zip(cls.__dataclass_fields__, values, strict=True)))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has ended, unless it is retried."""
+        return self.status in TERMINAL
+
+    @property
+    def progress(self) -> Progress:
+        """As represented in responses."""
+        return Progress.at(
+            status=self.status,
+            epoch=self.epoch,
+            epochs=self.epochs,
+            step=self.step,
+            steps=self.steps,
+            steps_per_second=self.steps_per_second,
+        )
+
+
+PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclass_fields__]
+
+
+class JobSource(LogSource):
+    """Reads the logs of jobs."""
+
+    def heads(self, session: Session, keys: Sequence[str]) -> Mapping[str, JobProgress]:
+        """The progress of the jobs that exist."""
+        rows = session.execute(select(Job.id, *PROGRESS_COLUMNS).where(Job.id.in_(keys)))
+        return {row[0]: JobProgress.from_row(row[1:]) for row in rows}
+
+    def events(self, session: Session, key: str, *, after: int, limit: int) -> list[LogEvent]:
+        """The events of a job after a number."""
+        rows = events.read(session, key, after=after, limit=limit)
+        return [LogEvent.of(event_document(row, job_id=key)) for row in rows]
+
+    def as_of(self, event: LogEvent, head: Head, database: Database) -> LogEvent:
+        """The event; the end event of an attempt that was retried becomes a status event."""
+        if event.document["type"] != EventType.END or _is_final(database, head, event):
+            return event
+        return LogEvent.of(event.document | {"type": EventType.STATUS.value, "superseded": True})
+
+    def progress(self, key: str, head: JobProgress) -> str:
+        """The encoded progress."""
+        return message("progress", {"job": key, **head.progress.model_dump()})
+
+
+JOBS: Final = JobSource()
+
+
+def follow_job(poller: Poller, job: Job, snapshot: JobDetail, client: StreamClient, *, after: int) -> Iterator[str]:
+    """The text of one client's stream of a job."""
+    text = message("snapshot", snapshot.model_dump(mode="json"))
+    return follow(poller, JOBS, job.id, text, JobProgress.of(job), client, after=after)
+
+
+def _is_final(database: Database, head: Head, event: LogEvent) -> bool:
+    """Whether the job ended with this event and was not retried; other events may follow, such as a new name."""
+    if not head.has_ended or event.seq == head.last_seq:
+        return head.has_ended
+    with database.read() as session:
+        end_events = events.of_type(session, event.document["job"], EventType.END)
+    return bool(end_events) and end_events[-1].seq == event.seq
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEvent:
+    """An event or the progress of a job, with the job's owner."""
+
+    job_id: str
+    owner: str | None
+    seq: int
+    """0: progress, which is not in the log."""
+    text: str
+    """The encoded event, the same for all clients."""
+
+
+class LogReader:
+    """Reads new events of all jobs from the database, incrementally."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+        """By job: the number of the last event that was read, and when (ms)."""
+        self._progresses: dict[str, JobProgress] = {}
+        self._since: int | None = None
+        self._reads = 0
+
+    def read(self, session: Session) -> list[FeedEvent]:
+        """The events since the last read; the first read returns none and only records the current state.
+
+        It searches recent events of all jobs and, whatever their age, those of jobs that run or ran at the last read:
+        a worker may be delayed for long between an event and its commit.
+        """
+        since, is_long = self._since, self._reads % _LONG_LOOKBACK_EVERY == 0
+        self._reads += 1
+        seen = dict(self._seen)  # assigned at the end, so that the next read repeats a failed one
+        lookback_ms = _LONG_LOOKBACK_MS if since is None or is_long else _LOOKBACK_MS
+        now: int = session.scalar(select(now_ms())) or 0
+        recent = select(Event.job_id, func.min(Event.seq), func.max(Event.seq)).where(
+            Event.created_ms > (now if since is None else since) - lookback_ms
+        )
+        ranges = {job_id: (first - 1, last) for job_id, first, last in session.execute(recent.group_by(Event.job_id))}
+        new_events: list[FeedEvent] = []
+        running: dict[str, JobProgress] = {}
+        is_watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
+        for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(is_watched)):
+            progress = JobProgress.from_row(values)
+            previous = self._progresses.get(job_id)
+            first = previous.last_seq if previous else ranges.get(job_id, (progress.last_seq - 1,))[0]
+            ranges[job_id] = (first, progress.last_seq)
+            if progress.status == Status.RUNNING:
+                running[job_id] = progress
+                if previous is not None and previous.step != progress.step:
+                    data = {"job": job_id, **progress.progress.model_dump()}
+                    new_events.append(FeedEvent(job_id, owner, 0, message("progress", data)))
+        for job_id, (first, last) in ranges.items():
+            last_seen = seen[job_id][0] if job_id in seen else first
+            if since is not None and last > last_seen:
+                new_events += _events(session, job_id, last_seen, last)
+            seen[job_id] = (max(last, last_seen), now)
+        self._progresses, self._since = running, now
+        self._seen = {job_id: entry for job_id, entry in seen.items() if entry[1] >= now - _SEEN_TTL_MS}
+        return new_events
+
+
+def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
+    owner = session.scalar(select(Job.owner).where(Job.id == job_id))
+    rows = events.read(session, job_id, after=after, limit=last - after)
+    return [FeedEvent(job_id, owner, row.seq, message(row.type, event_document(row, job_id=job_id))) for row in rows]
+
+
+class AllJobsSource:
+    """Reads the events of all jobs, under the key ``""``."""
+
+    is_quick = False
+
+    def read(self, session: Session, views: Mapping[str, View]) -> Mapping[str, View]:
+        """The new view."""
+        view = views[""]
+        reader: LogReader = view.state or LogReader()
+        new = reader.read(session)
+        if view.state is not None and not new:
+            return views
+        return {"": View(reader, (*view.events, *new)[-_BUFFER_SIZE:], view.end + len(new))}
+
+
+ALL_JOBS: Final = AllJobsSource()
+
+
+@dataclass(frozen=True, slots=True)
+class JobSelection:
+    """The jobs that one client follows.
+
+    Attributes:
+        owner: only this owner's; ``None``: of all owners.
+        only: the ids of some jobs; empty: all jobs.
+    """
+
+    database: Database
+    owner: str | None = None
+    only: frozenset[str] = frozenset()
+
+    def require_existing(self) -> None:
+        """Check the ids.
+
+        Raises:
+            JobNotFound: one of the jobs does not exist, or belongs to another owner.
+        """
+        with self.database.read() as session:
+            missing = self.only - lookup.existing(session, self.only, owner=self.owner)
+        if missing:
+            raise JobNotFound(min(missing))
+
+    def includes(self, event: FeedEvent) -> bool:
+        """Whether an event belongs to one of the jobs."""
+        return (not self.only or event.job_id in self.only) and (self.owner is None or event.owner == self.owner)
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """The current state of the jobs, and by job the number of its last event."""
+        with self.database.read() as session:
+            if self.only:
+                rows, has_more = lookup.several(session, self.only, owner=self.owner), False
+            else:
+                page = listing.find(session, JobFilter(status=_UNFINISHED), owner=self.owner, limit=_SNAPSHOT_SIZE)
+                rows, has_more = page.jobs, page.next_cursor is not None
+            documents = [job_summary(job).model_dump(mode="json") for job in rows]
+            return {"jobs": documents, "has_more": has_more}, {job.id: job.last_seq for job in rows}
+
+
+def follow_all(poller: Poller, selection: JobSelection, client: StreamClient) -> Iterator[str]:
+    """The text of one client's stream."""
+    with poller.listen(ALL_JOBS) as listener:
+        yield RETRY + "\n"
+        ping = PingTimer(poller.ping_s)
+        position: int | None = None
+        last_seqs: dict[str, int] = {}
+        while not poller.closing and client.permission:
+            view = listener.view
+            buffered = view.since(position) if position is not None else None
+            try:
+                if view.state is not None and (position is None or buffered is None):
+                    position = view.end  # before the snapshot: events that it contains are skipped below
+                    document, last_seqs = selection.snapshot()
+                    yield message("snapshot", document)
+                    ping.restart()
+                    continue
+            except SQLAlchemyError:  # logged by the polling thread
+                position = None
+                listener.wait(_WAIT_S)
+                continue
+            texts = []
+            if buffered:
+                position = view.end
+            for event in buffered or ():
+                if not selection.includes(event) or (event.seq and event.seq <= last_seqs.get(event.job_id, 0)):
+                    continue
+                if event.seq:
+                    last_seqs[event.job_id] = event.seq
+                texts.append(event.text)
+            yield from chunks(texts)
+            if texts:
+                ping.restart()
+            if ping.is_due():
+                yield PING
+            listener.wait(_WAIT_S)
+            if client.has_left:
+                return
+
+
+def wait_for_change(job_id: str, wait_s: float) -> Response:
+    """The job, as soon as it differs from the client's copy; 304 if it does not change within ``wait_s``."""
+    deadline = time.monotonic() + wait_s
+    permission = Permission(permission_check())
+    poller = provided(Poller)
+    with ExitStack() as occupied:
+        occupied.callback(core().quotas.stream(current_owner()))  # a delayed response occupies a thread, too
+        listener = occupied.enter_context(poller.listen(JOBS, job_id, is_stream=False))
+        while True:
+            if not permission:
+                raise key_required_problem("the key was revoked, or has expired, while the response was delayed")
+            # Read after the watch has begun, so that a change in between wakes this thread.
+            with core().database.read() as session:
+                job = lookup.get(session, job_id, owner=current_owner())
+                stopped = bool(lookup.stopped_by_sweep(session, [job]))
+                response = tagged_json(job_detail(job, stopped_by_sweep=stopped))
+            remaining_s = deadline - time.monotonic()
+            if response.status_code != 304 or remaining_s <= 0 or poller.closing:
+                return response
+            listener.wait(min(remaining_s, 1.0))

@@ -1,1 +1,0 @@
-"""Processing of every request and response: access, origin, quotas, errors, headers, content negotiation, logging."""

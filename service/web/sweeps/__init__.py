@@ -1,0 +1,1 @@
+"""Sweeps, and comparisons of jobs: their endpoints, pages, streams and plots."""
