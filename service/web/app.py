@@ -2,102 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-from flask import Flask, request
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from service.application.datasets import DatasetUploads
-from service.application.exports import Exports
-from service.application.jobs import Jobs
-from service.application.specs import SpecChecks
-from service.application.sweeps import Sweeps
-from service.datasets.exploration.explorer import DatasetExplorer
 from service.datasets.repository import DatasetRepository
-from service.errors import ArtifactNotFound, FoldsNotFound, JobNotFound, KeyNotFound, SweepNotFound
-from service.jobs.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.web import admin, datasets, docs, jobs, models, sweeps
 from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provide
 from service.web.core.keyring import Keyring
+from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
-from service.web.files import uploads
-from service.web.files.drawings import Drawings
-from service.web.files.upload_progress import ProgressBoard
 from service.web.gate import access_checks, browsers, headers, request_log
-from service.web.http import problems, requests, slots, templates
-from service.web.inference import exporting
-from service.web.resources.experiments import bisection, comparisons, differences, sweep_pages, sweep_plots
-from service.web.resources.experiments import sweeps as sweep_resources
-from service.web.resources.jobs import (
-    artifacts,
-    checkpoints,
-    confusion,
-    evaluation,
-    events,
-    exports,
-    inference,
-    lists,
-    plots,
-    results,
-    samples,
-)
-from service.web.resources.pages import dataset_pages, documents, job_view, pages, service_pages
-from service.web.resources.service import (
-    audit,
-    dataset_content,
-    datasets,
-    keys,
-    limits,
-    presets,
-    probes,
-    sessions,
-    usage,
-    workers,
-)
-from service.web.schemas.experiments.sweeps import new_sweep
-from service.web.schemas.jobs import job_detail
+from service.web.http import problems, requests, templates
 from service.web.streaming.poller import Poller
-
-_BLUEPRINTS: Final = (
-    lists.blueprint,  # the blueprint of jobs, too
-    results.blueprint,
-    events.blueprint,
-    checkpoints.blueprint,
-    samples.blueprint,
-    plots.blueprint,
-    exports.blueprint,
-    inference.blueprint,
-    confusion.blueprint,
-    evaluation.blueprint,
-    artifacts.blueprint,
-    sweep_resources.blueprint,
-    comparisons.blueprint,
-    bisection.blueprint,
-    differences.blueprint,
-    datasets.blueprint,
-    dataset_content.blueprint,
-    workers.blueprint,
-    presets.blueprint,
-    limits.blueprint,
-    keys.blueprint,
-    usage.blueprint,
-    audit.blueprint,
-    probes.blueprint,
-    sessions.blueprint,
-    documents.blueprint,
-    pages.blueprint,
-    job_view.blueprint,
-    service_pages.blueprint,
-    dataset_pages.blueprint,
-    sweep_pages.blueprint,
-    sweep_plots.blueprint,
-)
-_ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 
 
 def create_app(settings: Settings) -> Flask:
@@ -106,47 +27,16 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = requests.MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # by their plain names, static files are revalidated
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    database = Database(settings.database_url, application="tapeline-web")
-    folder = ArtifactFolder(settings.artifacts)
-    repository = DatasetRepository(settings, database)
-    publisher = Publisher(settings.broker_url)
-    quotas = Quotas(settings, database)
-    specs = SpecChecks(database=database, datasets=repository)
-    jobs = Jobs(
-        max_owner_bytes=settings.quotas.artifacts,
-        verified_share=settings.verify_reused,
-        database=database,
-        artifacts=folder,
-        specs=specs,
-        admit=lambda owner, count, expected_bytes: quotas.new_jobs(owner, count, expected_bytes),
-        wake_up=publisher.wake,
-        represent=lambda job: job_detail(job).model_dump(mode="json"),
-    )
-    sweeps = Sweeps(
-        database=database,
-        artifacts=folder,
-        specs=specs,
-        slots=slots.SWEEP_CHECKS,
-        admit=lambda owner, count, expected_bytes: quotas.new_jobs(owner, count, expected_bytes),
-        wake_up=publisher.wake,
-        represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
-    )
-    dataset_uploads = DatasetUploads(
-        database=database,
-        folder=UploadFolder(settings.artifacts),
-        datasets=repository,
-        import_files=uploads.import_files,
-        at_most=settings.quotas.datasets,
-    )
+    database, publisher = Database(settings.database_url, application="tapeline-web"), Publisher(settings.broker_url)
     core = Core(
         settings=settings,
         database=database,
-        artifacts=folder,
-        repository=repository,
+        artifacts=ArtifactFolder(settings.artifacts),
+        repository=DatasetRepository(settings, database),
         keyring=Keyring(settings, database),
-        quotas=quotas,
+        quotas=Quotas(settings, database),
         publisher=publisher,
-        metrics=metrics.Metrics(
+        metrics=Metrics(
             database,
             publisher=publisher,
             artifacts=settings.artifacts,
@@ -154,48 +44,17 @@ def create_app(settings: Settings) -> Flask:
         ),
     )
     app.extensions[EXTENSION] = core
-    provide(
-        app,
-        jobs,
-        sweeps,
-        dataset_uploads,
-        ProgressBoard(settings.artifacts),
-        Exports(
-            database=database,
-            artifacts=folder,
-            make=exporting.make,
-            slots=slots.EXPORTS,
-            at_most=settings.quotas.artifacts,
-        ),
-        Drawings(repository, database, folder),
-        DatasetExplorer(repository),
-        Poller(database),
-    )
+    provide(app, Poller(database))
     request_log.register(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     access_checks.register(app, settings)
-    app.before_request(_check_ids)
     headers.register(app)
     browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     templates.register(app)
     problems.register(app)
-    for blueprint in _BLUEPRINTS:
-        app.register_blueprint(blueprint)
+    for subject in (jobs, sweeps, datasets, models, admin, docs):
+        subject.register(app, core)
     if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
     return app
-
-
-def _check_ids() -> None:
-    """Answer malformed ids with 404, without a query: a database may reject such text."""
-    view_args = request.view_args or {}
-    for name, error in (("sweep_id", SweepNotFound), ("group", FoldsNotFound), ("key_id", KeyNotFound)):
-        value = view_args.get(name)
-        if value is not None and not _ID.fullmatch(value):
-            raise error(value[:60])
-    job_id, artifact_id = view_args.get("job_id"), view_args.get("artifact_id")
-    if job_id is not None and not _ID.fullmatch(job_id):
-        raise JobNotFound(job_id[:60])
-    if artifact_id is not None and not _ID.fullmatch(artifact_id):
-        raise ArtifactNotFound(job_id or "", f"artifact {artifact_id[:60]!r}")

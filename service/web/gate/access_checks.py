@@ -1,4 +1,4 @@
-"""Access checks: host name, origin and API key. Loopback is not authentication."""
+"""Access checks: host name, origin, API key and form of ids. Loopback is not authentication."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flask import Flask, current_app, g, request
 
 from service.access.audit import Actor
 from service.access.keys import Identity, Scope
+from service.errors import ArtifactNotFound, FoldsNotFound, JobNotFound, KeyNotFound, SweepNotFound
 from service.runtime.settings import Settings, is_loopback
 from service.web.core.core import core
 from service.web.http.endpoint import PUBLIC, operation_of
@@ -19,6 +20,7 @@ from service.web.http.problems import Problem
 COOKIE: Final = "tapeline_session"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
@@ -58,6 +60,22 @@ def register(app: Flask, settings: Settings) -> None:
         if not g.identity.scope.covers(required_scope):
             detail = f"this needs a key with the scope {required_scope}; this key has the scope {g.identity.scope}"
             raise Problem("scope_missing", detail, needed=required_scope, scope=g.identity.scope)
+
+    app.before_request(_check_ids)
+
+
+def _check_ids() -> None:
+    """Answer malformed ids with 404, without a query: a database may reject such text."""
+    view_args = request.view_args or {}
+    for name, error in (("sweep_id", SweepNotFound), ("group", FoldsNotFound), ("key_id", KeyNotFound)):
+        value = view_args.get(name)
+        if value is not None and not _ID.fullmatch(value):
+            raise error(value[:60])
+    job_id, artifact_id = view_args.get("job_id"), view_args.get("artifact_id")
+    if job_id is not None and not _ID.fullmatch(job_id):
+        raise JobNotFound(job_id[:60])
+    if artifact_id is not None and not _ID.fullmatch(artifact_id):
+        raise ArtifactNotFound(job_id or "", f"artifact {artifact_id[:60]!r}")
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:

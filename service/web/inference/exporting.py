@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, overload
 
 from service.application.exports import ExportRequest
@@ -13,8 +13,7 @@ from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact, Epoch
-from service.web.core.core import core, provided
-from service.web.files.drawings import Drawings
+from service.web.core.core import core
 from service.web.inference.loading import dataset_of, inference
 
 if TYPE_CHECKING:
@@ -24,8 +23,11 @@ _MAX_SAMPLES: Final = 40
 """Sample grids of one export; TensorBoard shows ten of them."""
 
 
-def make(request: ExportRequest) -> bytes:
+def make(request: ExportRequest, curves: Callable[[], bytes]) -> bytes:
     """The bytes of an export.
+
+    Args:
+        curves: draws the curves of the job.
 
     Raises:
         DatasetNotFound, DatasetChanged: the model cannot be described without its data.
@@ -35,9 +37,11 @@ def make(request: ExportRequest) -> bytes:
     from service.models.exports import creation  # loads the engine
 
     if request.checkpoint is None:
-        return creation.make(request.format, _facts(request, None), _pictures(request), None)
+        return creation.make(request.format, _facts(request, None), _pictures(request, curves), None)
     info = dataset_of(request.job)
-    return creation.make(request.format, _facts(request, info), _pictures(request), _model(request.checkpoint, info))
+    return creation.make(
+        request.format, _facts(request, info), _pictures(request, curves), _model(request.checkpoint, info)
+    )
 
 
 def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
@@ -56,13 +60,13 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     )
 
 
-def _pictures(request: ExportRequest) -> Pictures:
+def _pictures(request: ExportRequest, curves: Callable[[], bytes]) -> Pictures:
     rows = request.samples
     if len(rows) > _MAX_SAMPLES:
         rows = [rows[(index + 1) * len(rows) // _MAX_SAMPLES - 1] for index in range(_MAX_SAMPLES)]
     return Pictures(
         samples=_Samples(core().artifacts, rows),
-        curves=lambda: provided(Drawings).plot(request.job, "curves", "png").data,
+        curves=curves,
     )
 
 

@@ -140,3 +140,25 @@ def require_a_checkpoint(session: Session, job: Job, error: ArtifactNotFound) ->
     if not lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT):
         detail = f"the job is {job.status} and has no checkpoint yet: the first one follows its first epoch"
         raise Problem("not_yet", detail) from error
+
+
+def require_available(info: DatasetInfo) -> None:
+    """Require a dataset whose files are available; only workers download datasets.
+
+    Raises:
+        Problem: the dataset is not downloaded yet.
+    """
+    if not info.available:
+        raise Problem(
+            "not_yet", "the dataset is not downloaded yet: a worker downloads it for the first job that uses it"
+        )
+
+
+def require_images(info: DatasetInfo) -> None:
+    """Require a dataset of images.
+
+    Raises:
+        Problem: the dataset is a table.
+    """
+    if info.kind is DatasetKind.TABLE:
+        raise Problem("not_found", f"{info.name} is a table: there are no images of it")

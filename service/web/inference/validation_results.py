@@ -14,11 +14,9 @@ from service.datasets.info import DatasetInfo
 from service.spec.schema import Kind
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Job
-from service.web.core.core import core, provided
-from service.web.files.drawings import Drawings, Format, require_available
-from service.web.http.downloads import Picture
+from service.web.core.core import core
 from service.web.http.problems import Problem
-from service.web.inference.loading import dataset_of, inference, job_of, with_network
+from service.web.inference.loading import dataset_of, inference, job_of, require_available, with_network
 
 if TYPE_CHECKING:
     from service.web.inference.evaluating import Calibration, Importances
@@ -139,41 +137,12 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
         Problem: the job is trained on images.
     """
     job = job_of(job_id, Kind.CLASSIFIER)
-    info = _table_of(job)
+    info = table_of(job)
 
     def measure(model: LoadedModel, row: Artifact) -> tuple[Importances, int]:
         return inference().importances(row, model, core().repository.load(info)), row.epoch
 
     return with_network(job, checkpoint, info, measure)
-
-
-def plot(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
-    """``calibration`` or ``importance`` of a checkpoint, drawn.
-
-    Raises:
-        Problem: there is no such plot of this job, or not yet.
-    """
-    if job.kind != Kind.CLASSIFIER:
-        raise Problem("not_found", f"a {job.kind} has no plot {plot_name}")
-    info = _table_of(job) if plot_name == "importance" else dataset_of(job)
-    require_available(info)
-
-    def draw(model: LoadedModel, row: Artifact) -> Picture:
-        def render() -> bytes:
-            from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
-
-            dataset = core().repository.load(info)
-            if plot_name == "importance":
-                column_importances = inference().importances(row, model, dataset)
-                bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
-                return evaluations.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
-            diagram = inference().calibration(row, model, dataset)
-            points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
-            return evaluations.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
-
-        return provided(Drawings).cached_picture(job.id, plot_name, row.epoch, fmt, render)
-
-    return with_network(job, checkpoint, info, draw)
 
 
 def _readable(job_id: str) -> tuple[Job, DatasetInfo]:
@@ -184,7 +153,12 @@ def _readable(job_id: str) -> tuple[Job, DatasetInfo]:
     return job, info
 
 
-def _table_of(job: Job) -> DatasetInfo:
+def table_of(job: Job) -> DatasetInfo:
+    """The table that a job is trained on.
+
+    Raises:
+        Problem: it is trained on images.
+    """
     info = dataset_of(job)
     if info.kind is not DatasetKind.TABLE:
         raise Problem("not_found", "the job is trained on images: only columns of a table have an importance")

@@ -1,1 +1,38 @@
 """Jobs: their endpoints, pages, streams, files and plots."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service.application.jobs import Jobs
+from service.application.specs import SpecChecks
+from service.web.core.core import Core, provide
+from service.web.jobs import files, overview, pages, plots, results, views
+from service.web.jobs.schemas import job_detail
+
+
+def register(app: Flask, core: Core) -> None:
+    """Add the use cases and endpoints of jobs."""
+    jobs = Jobs(
+        max_owner_bytes=core.settings.quotas.artifacts,
+        verified_share=core.settings.verify_reused,
+        database=core.database,
+        artifacts=core.artifacts,
+        specs=SpecChecks(database=core.database, datasets=core.repository),
+        admit=lambda owner, count, expected_bytes: core.quotas.new_jobs(owner, count, expected_bytes),
+        wake_up=core.publisher.wake,
+        represent=lambda job: job_detail(job).model_dump(mode="json"),
+    )
+    provide(app, jobs)
+    for blueprint in (
+        views.blueprint,
+        results.blueprint,
+        results.events_blueprint,
+        files.checkpoints_blueprint,
+        files.samples_blueprint,
+        files.artifacts_blueprint,
+        plots.blueprint,
+        pages.blueprint,
+        overview.blueprint,
+    ):
+        app.register_blueprint(blueprint)

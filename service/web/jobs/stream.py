@@ -29,8 +29,8 @@ from service.web.core.core import core, provided
 from service.web.core.core import owner as current_owner
 from service.web.gate.access_checks import key_required_problem, permission_check
 from service.web.http.responses import tagged_json
-from service.web.schemas.epochs import event_document
-from service.web.schemas.jobs import JobDetail, Progress, job_detail, job_summary
+from service.web.jobs.result_schemas import event_document
+from service.web.jobs.schemas import JobDetail, Progress, job_detail, job_summary
 from service.web.streaming.logs import Head, LogEvent, LogSource, follow
 from service.web.streaming.messages import PING, RETRY, PingTimer, chunks, message
 from service.web.streaming.poller import Poller, View

@@ -1,1 +1,35 @@
 """Sweeps, and comparisons of jobs: their endpoints, pages, streams and plots."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service.application.specs import SpecChecks
+from service.application.sweeps import Sweeps
+from service.web.core.core import Core, provide
+from service.web.http import slots
+from service.web.sweeps import comparisons, pages, plots, views
+from service.web.sweeps.schemas import new_sweep
+
+
+def register(app: Flask, core: Core) -> None:
+    """Add the use cases and endpoints of sweeps."""
+    sweeps = Sweeps(
+        database=core.database,
+        artifacts=core.artifacts,
+        specs=SpecChecks(database=core.database, datasets=core.repository),
+        slots=slots.SWEEP_CHECKS,
+        admit=lambda owner, count, expected_bytes: core.quotas.new_jobs(owner, count, expected_bytes),
+        wake_up=core.publisher.wake,
+        represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
+    )
+    provide(app, sweeps)
+    for blueprint in (
+        views.blueprint,
+        comparisons.comparisons_blueprint,
+        comparisons.bisection_blueprint,
+        comparisons.differences_blueprint,
+        pages.blueprint,
+        plots.blueprint,
+    ):
+        app.register_blueprint(blueprint)

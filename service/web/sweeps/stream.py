@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events
-from service.web.schemas.experiments.sweeps import SweepDetail, event_item
 from service.web.streaming.logs import LogEvent, LogSource, follow
 from service.web.streaming.messages import message
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import StreamClient
+from service.web.sweeps.schemas import SweepDetail, event_item
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import pytest
 from service.runtime.settings import Auth, Settings
 from service.web.app import create_app
 from service.web.core.core import EXTENSION, provided
-from service.web.openapi import builder
+from service.web.docs import openapi
 from service.web.streaming.poller import Poller
 from tests.service.client.stub.recordings import COMMAND, Exchange, load_all
 
@@ -59,7 +59,7 @@ def document(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterat
     )
     app = create_app(settings)
     core = app.extensions[EXTENSION]
-    yield builder.document(app)
+    yield openapi.document(app)
     provided(Poller, app).closing = True
     core.keyring.close()
     core.database.close()

@@ -9,7 +9,7 @@ import pytest
 import service.web
 from service.spec import metric_info
 from service.spec.metric_info import METRICS, describe, number
-from service.web.resources.pages import tiles
+from service.web.jobs import tiles
 
 
 def test_a_layers_metric_is_described_like_its_base_metric() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.sweeps import comparison, importance
 from service.sweeps.comparison import Comparison, Group, Member
-from service.web.schemas.experiments.comparisons import ComparisonAnswer
+from service.web.sweeps.comparison_schemas import ComparisonAnswer
 
 METRIC = "val_loss"
 LARGEST = sys.float_info.max

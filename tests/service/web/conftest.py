@@ -33,7 +33,7 @@ from service.storage.database import Database
 from service.web.app import create_app
 from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provided
-from service.web.files import uploads
+from service.web.datasets import uploads
 from service.web.streaming.poller import Poller
 
 MakeApp = Callable[..., Flask]

@@ -16,8 +16,8 @@ from flask import Flask
 from PIL import Image
 
 from service.client import Client, UnreadableImage
+from tests.service.web.datasets.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 from tests.service.web.inference.test_photos import photo, trained
-from tests.service.web.resources.service.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 
 __all__ = ["job", "people_dataset", "trained", "training_cache"]
 

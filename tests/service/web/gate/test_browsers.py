@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.web.docs.openapi import UNDOCUMENTED
 from service.web.http.endpoint import operation_of
-from service.web.openapi.builder import UNDOCUMENTED
 
 Submit = Callable[..., str]
 

@@ -295,7 +295,7 @@ def test_unexpected_error_shows_no_trace(client: FlaskClient, monkeypatch: pytes
     def explode(*args: Any, **options: Any) -> None:
         raise RuntimeError("the secret is 1234")
 
-    monkeypatch.setattr("service.web.resources.jobs.lists.listing.find", explode)
+    monkeypatch.setattr("service.web.jobs.views.listing.find", explode)
     answer = client.get("/jobs")
     check_problem(answer, 500, "internal")
     assert "1234" not in answer.text

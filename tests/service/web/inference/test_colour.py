@@ -22,8 +22,8 @@ from service.spec.validation import read_resolved
 from service.web.core.core import EXTENSION, Core
 from tests import coloured_shapes
 from tests.service.web.conftest import SimulatedWorker
+from tests.service.web.datasets.test_datasets import upload_dataset
 from tests.service.web.inference.networks import decode_png, png, pointers, post
-from tests.service.web.resources.service.test_datasets import upload_dataset
 from workers.training import build
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.epochs.snapshot import samples_of

@@ -18,8 +18,8 @@ from engine import EpochDone, checkpoint
 from service.spec.validation import read_resolved
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import SimulatedWorker
+from tests.service.web.datasets.test_datasets import upload_dataset
 from tests.service.web.inference.networks import post
-from tests.service.web.resources.service.test_datasets import upload_dataset
 from workers.training import build
 
 FORMATS = ({"format": "JPEG", "quality": 92}, {"format": "PNG"}, {"format": "WEBP", "quality": 80}, {"format": "BMP"})

@@ -17,8 +17,8 @@ from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
 from service.web.core.core import EXTENSION, Core
+from tests.service.web.datasets.test_tables import job, people_dataset, training_cache
 from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card, session
-from tests.service.web.resources.service.test_tables import job, people_dataset, training_cache
 
 __all__ = ["job", "people_dataset", "training_cache"]
 

@@ -23,11 +23,11 @@ from service.jobs import leases
 from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
 from service.web.core.core import EXTENSION, Core, provided
-from service.web.files.upload_progress import ProgressBoard
+from service.web.datasets.uploads import ProgressBoard
 from service.web.streaming.poller import Poller
 from tests.service.web.conftest import SimulatedWorker
-from tests.service.web.resources.experiments.simulated_sweeps import finish
 from tests.service.web.rules.operations import STREAM, Caller, Operation, Values, operations_of
+from tests.service.web.sweeps.simulated_sweeps import finish
 from tests.waiting import wait_until
 from workers.training import build
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.web.openapi import examples
+from service.web.docs import examples
 from tests.service.web.rules.operations import HTML, STREAM, Operation, Values, leaves, replaced, unreached
 from tests.service.web.rules.stock import SECRET, Stock
 

@@ -1,0 +1,24 @@
+"""The service itself: workers, queue, limits, health, keys, sessions, usage and the audit log."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service.web.admin import keys, pages, service, sessions, usage
+from service.web.core.core import Core
+
+
+def register(app: Flask, core: Core) -> None:
+    """Add the endpoints of the service."""
+    for blueprint in (
+        service.blueprint,
+        service.presets_blueprint,
+        service.limits_blueprint,
+        service.health_blueprint,
+        keys.blueprint,
+        sessions.blueprint,
+        usage.blueprint,
+        usage.audit_blueprint,
+        pages.blueprint,
+    ):
+        app.register_blueprint(blueprint)

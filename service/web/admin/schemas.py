@@ -1,0 +1,500 @@
+"""Workers, queue, limits, presets, health, keys, sessions, usage and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, get_args
+
+from pydantic import Field
+
+from service.access import keys
+from service.access.audit import AuditAction
+from service.access.audit_chain import Seal
+from service.access.keys import Identity, Scope
+from service.access.usage import Usage
+from service.datasets import importer
+from service.jobs import worker_registry
+from service.jobs.queries.queue import Queue, Waiting
+from service.jobs.worker_registry import Impediment
+from service.runtime.settings import Quotas
+from service.spec import schema, validation
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
+from service.spec.presets.info import PresetInfo
+from service.spec.schema import Kind
+from service.states import MachineFaultReason, Status
+from service.storage.machine_tables import Worker
+from service.storage.tables import ApiKey, AuditEntry, Job
+from service.web.http.queries import (
+    Query,
+    Seq,
+    Text,
+)
+from service.web.http.schemas import Answer, Timestamp
+from service.web.jobs.schemas import Progress
+
+
+class RunningJob(Answer):
+    """A job on a worker."""
+
+    id: str
+    name: str | None
+    kind: str
+    owner: str | None
+    progress: Progress
+    page: str
+
+
+class MachineFaultItem(Answer):
+    """A fault of a worker's machine."""
+
+    reason: MachineFaultReason = Field(description="What it cannot do: store files, store a dataset, or free memory.")
+    message: str | None = Field(description="Details, for the scope `admin`.")
+
+
+class WorkerItem(Answer):
+    """A worker process that was seen within the last minute."""
+
+    id: str
+    name: str = Field(description="`TAPELINE_WORKER_NAME`, or the host name; it survives restarts, as the id does not.")
+    host: str
+    pid: int
+    slots: int = Field(description="Maximum number of concurrent jobs.")
+    running: int = Field(description="Running jobs of all owners.")
+    draining: bool = Field(
+        description="Whether it is shutting down: it finishes or returns its jobs, and claims no new ones."
+    )
+    blocked: MachineFaultItem | None = Field(
+        description="Why it claims no new jobs: its machine has a fault, and is checked until it is well."
+    )
+    started_at: Timestamp = Field(validation_alias="started_ms")
+    seen_at: Timestamp = Field(validation_alias="seen_ms")
+    jobs: list[RunningJob] = Field(description="Running jobs that are visible to the caller.")
+
+
+class WorkerList(Answer):
+    """The workers that are alive."""
+
+    data: list[WorkerItem]
+
+
+class QueuedJob(Answer):
+    """A job that waits for a worker."""
+
+    id: str
+    name: str | None
+    kind: str
+    owner: str | None
+    priority: int
+    position: int = Field(description="Place among the queued jobs of all owners, from 1.")
+    queued_at: Timestamp = Field(validation_alias="queued_ms")
+    waited_seconds: float
+    page: str
+
+
+class QueueList(Answer):
+    """The queue in claim order: highest priority first, then the oldest."""
+
+    data: list[QueuedJob]
+    total: int = Field(description="Queued jobs of all owners.")
+    own: int = Field(description="Queued jobs visible to the caller; at most `limit` are listed.")
+    reason: str | None = Field(
+        description="Why no job starts: `no_worker`, `storage`, `dataset` or `memory`; null if workers claim jobs."
+    )
+    reason_text: str | None = Field(description="The reason as a sentence, with the remedy.")
+    owners: dict[str, int] | None = Field(
+        description="Queued jobs per owner, for the scope `admin`; an empty name stands for jobs without an owner."
+    )
+
+
+def worker_item(row: Worker, jobs: Sequence[Job], *, with_messages: bool) -> WorkerItem:
+    """A worker for a list, with its jobs that are visible to the caller; messages name folders of the machine."""
+    fault = row.blocked
+    if fault is not None and not with_messages:
+        fault = fault | {"message": None}
+    name = worker_registry.name_of(row.id)
+    running = [RunningJob.represent(job, progress=Progress.of(job), page=f"/ui/jobs/{job.id}") for job in jobs]
+    return WorkerItem.represent(row, name=name, jobs=running, blocked=fault)
+
+
+def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str | None, int] | None) -> QueueList:
+    """The queue; ``owners`` is for the scope ``admin``."""
+    return QueueList(
+        reason=impediment.reason if impediment is not None else None,
+        reason_text=impediment.text if impediment is not None else None,
+        data=[_queued(item) for item in queue.waiting],
+        total=queue.total,
+        own=queue.own,
+        owners={name or "": count for name, count in owners.items()} if owners is not None else None,
+    )
+
+
+def _queued(item: Waiting) -> QueuedJob:
+    return QueuedJob.represent(
+        item.job, position=item.position, waited_seconds=round(item.waited_s, 1), page=f"/ui/jobs/{item.job.id}"
+    )
+
+
+class OwnerLimits(Answer):
+    """The quotas of an owner; null: no limit."""
+
+    requests_per_minute: int | None
+    queued_jobs: int | None
+    running_jobs: int | None
+    upload_bytes_per_day: int | None
+    dataset_bytes: int | None = Field(description="Total stored size of the owner's datasets.")
+    artifact_bytes: int | None = Field(description="Total size of the files of all jobs of the owner.")
+    streams: int | None = Field(description="Simultaneously open streams per web process.")
+
+    @classmethod
+    def of(cls, quotas: Quotas) -> Self:
+        """The quotas of the settings, where 0 means that there is no limit."""
+        return cls(
+            requests_per_minute=quotas.requests or None,
+            queued_jobs=quotas.queued or None,
+            running_jobs=quotas.running or None,
+            upload_bytes_per_day=quotas.uploads or None,
+            dataset_bytes=quotas.datasets or None,
+            artifact_bytes=quotas.artifacts or None,
+            streams=quotas.streams or None,
+        )
+
+
+class Limits(Answer):
+    """Limits of specs and uploads, and the quotas of the caller's owner."""
+
+    owner: OwnerLimits | None = Field(description="Null if keys are not required: there are no owners then.")
+    max_body_bytes: int
+    max_upload_bytes: int = Field(description="Body of `POST /datasets`.")
+    max_unpacked_bytes: int = Field(description="All files of an upload together, unpacked.")
+    max_image_side: int = Field(description="Rows or columns of an uploaded image.")
+    max_images: int = Field(description="Images in one file of an upload.")
+    max_label: int
+    max_json_depth: int
+    max_layers: int
+    max_units: int
+    max_filters: int
+    max_kernel: int
+    max_outputs: int = Field(description="Outputs of one layer per image.")
+    max_parameters: int
+    max_memory_bytes: int = Field(description="Estimated peak memory of a job (see `dry_run`).")
+    max_operations: float = Field(description="Floating-point operations of a complete job.")
+    max_shown_pixels: int = Field(description="`samples.count` times the pixels of an image of the dataset.")
+    max_epochs: int
+    max_batch_size: int
+    max_samples: int
+    max_tags: int
+    priorities: list[int]
+    kinds: list[str]
+    presets: dict[str, list[str]]
+    default_presets: dict[str, str]
+    layers: list[str]
+    activations: list[str]
+    losses: list[str]
+    optimizers: list[str]
+    schedules: list[str]
+    initializers: list[str]
+    datasets: list[str]
+
+    @classmethod
+    def of(
+        cls, owner: OwnerLimits | None, datasets: Sequence[str], *, max_body_bytes: int, max_upload_bytes: int
+    ) -> Self:
+        """The limits, each from the constant or field that enforces it."""
+        return cls(
+            owner=owner,
+            max_body_bytes=max_body_bytes,
+            max_upload_bytes=max_upload_bytes,
+            max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
+            max_image_side=importer.MAX_SIDE,
+            max_images=importer.MAX_PICTURES,
+            max_label=importer.MAX_LABEL,
+            max_json_depth=validation.MAX_DEPTH,
+            max_layers=schema.MAX_LAYERS,
+            max_units=schema.MAX_UNITS,
+            max_filters=schema.MAX_FILTERS,
+            max_kernel=schema.MAX_KERNEL,
+            max_outputs=schema.MAX_OUTPUTS,
+            max_parameters=schema.MAX_PARAMETERS,
+            max_memory_bytes=schema.MAX_MEMORY_BYTES,
+            max_operations=schema.MAX_OPERATIONS,
+            max_shown_pixels=schema.MAX_SHOWN_PIXELS,
+            max_epochs=schema.MAX_EPOCHS,
+            max_batch_size=schema.MAX_BATCH,
+            max_samples=_bound(schema.Sampling, "count", "le"),
+            max_tags=_bound(schema.BaseSpec, "tags", "max_length"),
+            priorities=[_bound(schema.BaseSpec, "priority", "ge"), _bound(schema.BaseSpec, "priority", "le")],
+            kinds=list(Kind),
+            presets={kind: list(presets) for kind, presets in PRESETS.items()},
+            default_presets=dict(DEFAULT_PRESET.items()),
+            layers=_names(schema.Layer, "type"),
+            activations=list(schema.Activation),
+            losses=list(schema.LossName),
+            optimizers=_names(schema.Optimizer),
+            schedules=_names(schema.Schedule),
+            initializers=_names(schema.Initializer),
+            datasets=list(datasets),
+        )
+
+
+class ReachedItem(Answer):
+    """What a preset reaches at its last epoch."""
+
+    dataset: str
+    metric: str
+    value: float = Field(description="Median of several seeds.")
+    seconds: float = Field(description="Training time on one core.")
+
+
+class PresetItem(Answer):
+    """A named starting point for specs."""
+
+    kind: Kind
+    name: str
+    is_default: bool = Field(
+        description="Whether specs of this kind use it by default, unless the dataset has another `default_preset`."
+    )
+    summary: str
+    reaches: list[ReachedItem] = Field(description="Measured results by dataset; the preset's own dataset is first.")
+    spec: dict[str, Any] = Field(description="Full spec (defaults included).")
+
+    @classmethod
+    def of(cls, kind: Kind, name: str, info: PresetInfo) -> Self:
+        """A preset with its resolved spec."""
+        return cls(
+            kind=kind,
+            name=name,
+            is_default=name == DEFAULT_PRESET[kind],
+            summary=info.summary,
+            reaches=[ReachedItem.represent(reached) for reached in info.reaches],
+            spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
+        )
+
+
+class PresetList(Answer):
+    """All presets."""
+
+    data: list[PresetItem]
+
+
+class Check(Answer):
+    """The state of one dependency."""
+
+    status: str = Field(description="ok, degraded or down.")
+    detail: str | None = None
+
+
+class Readiness(Answer):
+    """Readiness of the service."""
+
+    status: str = Field(description="ready, degraded (jobs are accepted, but may wait) or down.")
+    checks: dict[str, Check]
+
+
+class Liveness(Answer):
+    """Liveness of the process."""
+
+    status: str
+
+
+def _bound(model: type[schema.StrictModel], field: str, name: str) -> int:
+    """A field's limit, from the model that enforces it."""
+    bounds = [getattr(item, name) for item in model.model_fields[field].metadata if hasattr(item, name)]
+    return int(bounds[0])
+
+
+def _names(union: Any, field: str = "name") -> list[str]:
+    """The names of a union's variants: the values of the discriminator ``field``."""
+    members = [getattr(member, "__origin__", member) for member in get_args(get_args(union)[0])]  # without tags
+    return [get_args(member.model_fields[field].annotation)[0] for member in members]
+
+
+class AuditQuery(Query):
+    """Which part of the audit log to return."""
+
+    owner: Text | None = Field(None, description="Only actions with this owner's keys.")
+    action: AuditAction | None = None
+    subject: Text | None = Field(None, description="Only actions on this job, key or dataset.")
+    before: Seq | None = Field(None, description="`next_before` of the previous page.")
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class SealsQuery(Query):
+    """Which seals of the audit log to return."""
+
+    before: Seq | None = Field(None, description="`next_before` of the previous page.")
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class QueueQuery(Query):
+    """How much of the queue to return."""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class KeyItem(Answer):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    owner: str
+    scope: Scope
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: never.")
+    revoked_at: Timestamp | None = Field(validation_alias="revoked_ms")
+    state: str = Field(description="`valid`, `expired` or `revoked`.")
+    last_recorded_at: Timestamp | None = Field(
+        description="The key's last action in the audit: a submission, a change, a sign-in. Reads are not recorded."
+    )
+    last_used_at: Timestamp | None = Field(
+        description="The key's last request of any kind, accurate to about half a minute; null: never used."
+    )
+    replaced_by: str | None = Field(description="Id of the key that a rotation created in its place.")
+
+
+class NewKey(KeyItem):
+    """A new API key, with its secret."""
+
+    key: str = Field(description="The key itself. It is shown once and cannot be read again.")
+
+
+class RotatedKey(NewKey):
+    """The new API key after a rotation, with its secret."""
+
+    replaces: KeyItem = Field(description="The old key, with its new expiry.")
+
+
+class KeyList(Answer):
+    """All API keys, the oldest first, revoked ones included."""
+
+    data: list[KeyItem]
+    of_settings: int = Field(description="Further keys in `TAPELINE_API_KEYS`; only the operator can change these.")
+    required: bool = Field(description="Whether this service requires keys.")
+
+
+class SessionItem(Answer):
+    """The caller's identity and permissions."""
+
+    owner: str | None = Field(
+        description="Owner of the visible jobs; null if keys are not required: all jobs are visible."
+    )
+    scope: Scope = Field(description="Permissions of the key: each scope includes those before it.")
+    key: str | None = Field(validation_alias="key_name", description="The key's name.")
+    expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: no expiry.")
+
+
+class UsageItem(Answer):
+    """What one owner uses. Deleted jobs and files are not included."""
+
+    owner: str | None = Field(description="Null: jobs and files that were created without keys.")
+    jobs: dict[Status, int] = Field(description="Jobs by status; a status without jobs is left out.")
+    stopped_by_sweep: int = Field(description="Cancelled jobs that their sweeps stopped.")
+    cpu_seconds: float = Field(description="CPU time of all jobs, as far as measured.")
+    artifact_bytes: int = Field(description="Files of jobs: checkpoints, samples and exports.")
+    expected_bytes: int = Field(description="Further bytes that the files of unfinished jobs may take.")
+    dataset_bytes: int = Field(description="Uploaded datasets.")
+    keys: int = Field(description="Keys that are not revoked.")
+    requests_left: int | None = Field(description="Requests left in this minute; null: no limit.")
+    upload_bytes_left: int | None = Field(description="Bytes that may still be uploaded today; null: no limit.")
+    artifact_bytes_left: int | None = Field(
+        description="Bytes that the files of new jobs may be expected to take; null: no limit."
+    )
+
+
+class UsageList(Answer):
+    """Usage per owner, largest first: of all owners for the scope `admin`, otherwise of the caller."""
+
+    data: list[UsageItem]
+
+
+class AuditItem(Answer):
+    """An entry of the audit log."""
+
+    id: int
+    at: Timestamp = Field(validation_alias="at_ms")
+    action: AuditAction
+    subject: str | None = Field(description="The id of the job, key or session, or the name of the dataset.")
+    owner: str | None
+    key: str | None = Field(validation_alias="key_id", description="Id of the key that was used.")
+    address: str | None
+    request_id: str | None
+    detail: dict[str, Any]
+
+
+class AuditList(Answer):
+    """The audit log, newest first."""
+
+    data: list[AuditItem]
+    next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
+
+    @classmethod
+    def of(cls, rows: Sequence[AuditEntry], *, limit: int) -> Self:
+        """A page.
+
+        Args:
+            rows: up to ``limit`` entries, and one more if there is a next page.
+        """
+        data = [AuditItem.represent(row) for row in rows[:limit]]
+        return cls(data=data, next_before=data[-1].id if len(rows) > limit else None)
+
+
+class SealItem(Answer):
+    """A seal of the audit log: one link of its hash chain."""
+
+    id: int
+    first_id: int = Field(description="Id of the first entry.")
+    last_id: int
+    count: int = Field(description="Number of entries.")
+    entries_digest: str = Field(description="SHA-256 of the entries.")
+    digest: str = Field(description="SHA-256 over the previous seal's digest and this seal.")
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    removed_at: Timestamp | None = Field(
+        validation_alias="removed_ms", description="When retention removed the entries; null: they are kept."
+    )
+
+
+class SealList(Answer):
+    """The seals of the audit log, newest first: the first digest is the head of the chain."""
+
+    data: list[SealItem]
+    next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
+
+    @classmethod
+    def of(cls, seals: Sequence[Seal], *, limit: int) -> Self:
+        """A page; the arguments are those of ``AuditList.of``."""
+        data = [SealItem.represent(seal) for seal in seals[:limit]]
+        return cls(data=data, next_before=data[-1].id if len(seals) > limit else None)
+
+
+def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:
+    """A key for a list.
+
+    Args:
+        now: the database's clock, in milliseconds.
+        last_ms: when its last action was recorded.
+    """
+    return KeyItem.represent(
+        row,
+        state=keys.state_of(row, now=now),
+        last_recorded_at=last_ms,
+        last_used_at=keys.last_used(row, last_ms),
+    )
+
+
+def session_item(caller: Identity | None) -> SessionItem:
+    """The identity behind a request; ``None`` where no keys are required."""
+    if caller is None:
+        return SessionItem(owner=None, scope=Scope.ADMIN, key=None, expires_at=None)
+    return SessionItem.represent(caller)
+
+
+def usage_item(
+    item: Usage, *, requests_left: int | None, upload_bytes_left: int | None, artifact_bytes_left: int | None
+) -> UsageItem:
+    """One owner's usage."""
+    return UsageItem.represent(
+        item,
+        cpu_seconds=round(item.cpu_seconds, 1),
+        requests_left=requests_left,
+        upload_bytes_left=upload_bytes_left,
+        artifact_bytes_left=artifact_bytes_left,
+    )

@@ -1,0 +1,202 @@
+"""The service: workers, queue, limits, presets, probes and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.jobs import worker_registry
+from service.jobs.queries import queue
+from service.maintenance import store_id
+from service.spec.presets.info import PRESET_INFO
+from service.storage.tables import Job
+from service.web.admin.schemas import (
+    Check,
+    Limits,
+    Liveness,
+    OwnerLimits,
+    PresetItem,
+    PresetList,
+    QueueList,
+    QueueQuery,
+    Readiness,
+    WorkerList,
+    queue_list,
+    worker_item,
+)
+from service.web.core.core import core, owner
+from service.web.datasets import uploads
+from service.web.docs import openapi
+from service.web.gate.access_checks import sees_all
+from service.web.http import requests, slots
+from service.web.http.endpoint import PUBLIC, endpoint
+from service.web.http.responses import as_json
+from service.wording import counted
+
+blueprint: Final = Blueprint("workers", __name__)
+
+TAG: Final = "Service"
+
+
+@blueprint.get("/workers")
+@endpoint(TAG, WorkerList, page="/ui/workers")
+def workers() -> WorkerList:
+    """List the workers of the last minute, with the caller's running jobs."""
+    return list_workers()
+
+
+@blueprint.get("/queue")
+@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/workers")
+def waiting(query: QueueQuery) -> QueueList:
+    """List the queued jobs in the order in which workers claim them.
+
+    Only the caller's jobs are listed; their positions count the jobs of all owners.
+    """
+    return read_queue(query.limit)
+
+
+def list_workers() -> WorkerList:
+    """The workers that are alive."""
+    with core().database.read() as session:
+        running = queue.running(session, owner=owner())
+        alive = worker_registry.live_workers(session)
+        with_messages = sees_all()
+        return WorkerList(
+            data=[worker_item(row, running.get(row.id, []), with_messages=with_messages) for row in alive]
+        )
+
+
+def read_queue(limit: int) -> QueueList:
+    """The head of the queue."""
+    with core().database.read() as session:
+        head = queue.read(session, owner=owner(), limit=limit)
+        impediment = worker_registry.impediment(session, core().settings)
+        return queue_list(head, impediment, queue.waiting_by_owner(session) if sees_all() else None)
+
+
+limits_blueprint: Final = Blueprint("limits", __name__)
+
+
+@limits_blueprint.get("/limits")
+@endpoint(TAG, Limits)
+def limits() -> Limits:
+    """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
+    datasets = [info.name for info in core().repository.catalogue(owner()) if info.problem is None]
+    return Limits.of(
+        OwnerLimits.of(core().settings.quotas) if core().settings.keys_required else None,
+        datasets,
+        max_body_bytes=requests.MAX_BODY_BYTES,
+        max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
+    )
+
+
+presets_blueprint: Final = Blueprint("presets", __name__)
+
+
+@presets_blueprint.get("/presets")
+@endpoint(TAG, PresetList)
+def show_list() -> PresetList:
+    """List the presets with a summary, measured results and the full spec."""
+    data = [PresetItem.of(kind, name, info) for kind, presets in PRESET_INFO.items() for name, info in presets.items()]
+    return PresetList(data=data)
+
+
+@presets_blueprint.get("/schema.json")
+@endpoint(TAG, "application/schema+json")
+def schema() -> Response:
+    """Return the JSON Schema of specs. The preset fills in omitted fields."""
+    return as_json(openapi.spec_schema(), headers={"Content-Type": "application/schema+json"})
+
+
+health_blueprint: Final = Blueprint("health", __name__)
+
+_BROKER_TIMEOUT_S: Final = 1.0
+
+_log = structlog.get_logger("tapeline.web")
+
+
+@health_blueprint.get("/healthz")
+@endpoint(TAG, Liveness, scope=PUBLIC, query=None)
+def healthz() -> Liveness:
+    """Report that this web process is running; checks nothing else."""
+    return Liveness(status="ok")
+
+
+@health_blueprint.get("/readyz")
+@endpoint(TAG, Readiness, scope=PUBLIC, query=None, also={503: Readiness})
+def readyz() -> Response:
+    """Report whether the service can work.
+
+    `down` (503): the database or the storage does not respond, or the storage is not that of the database. `degraded`:
+    there is no broker, or no worker on a machine that is well; jobs are accepted and wait.
+    """
+    checks = {
+        "database": _check("down", _database),
+        "storage": _check("down", _storage),
+        "broker": _broker(),
+    }
+    if checks["database"].status == "ok":
+        checks["workers"] = _workers()
+    states = {check.status for check in checks.values()}
+    status = "down" if "down" in states else "degraded" if "degraded" in states else "ready"
+    return as_json(Readiness(status=status, checks=checks), 503 if status == "down" else 200)
+
+
+@health_blueprint.get("/metrics")
+@endpoint(TAG, "text/plain", query=None, problems=("busy",))
+def metrics() -> Response:
+    """Export metrics for Prometheus, in its text format.
+
+    Jobs by status and kind, queue waits, run times, epoch times, workers and heartbeats, open streams, responses by
+    route, stored bytes. If the database does not respond, `tapeline_database_up` is 0 and part of them is missing.
+    """
+    with slots.hold(slots.SCRAPES):
+        return Response(core().metrics.page(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _check(failure_status: str, probe: Callable[[], None]) -> Check:
+    try:
+        probe()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        # The endpoint is public: only the log has the details.
+        _log.warning("not ready", error=str(error))
+        return Check(status=failure_status, detail=type(error).__name__)
+    return Check(status="ok")
+
+
+def _database() -> None:
+    with core().database.read() as session:
+        session.execute(select(Job.id).limit(1)).first()
+
+
+def _storage() -> None:
+    core().artifacts.check_writable()
+    with suppress(SQLAlchemyError):  # another check reports the database
+        store_id.verify(core().database, core().settings.artifacts)
+
+
+def _broker() -> Check:
+    publisher = core().publisher
+    if not publisher.has_broker:
+        return Check(status="degraded", detail="no broker is configured; workers look for jobs by themselves")
+    return _check("degraded", lambda: publisher.check_broker(_BROKER_TIMEOUT_S))
+
+
+def _workers() -> Check:
+    with core().database.read() as session:
+        alive = worker_registry.live_workers(session)
+        impediment = worker_registry.impediment(session, core().settings)
+    slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
+    detail = f"{counted(len(alive), 'worker')}, {running} of {slots} slots busy"
+    if blocked := sum(row.blocked is not None for row in alive):
+        detail += f"; {counted(blocked, 'worker')} on a machine with a fault"
+    if impediment is not None:
+        return Check(status="degraded", detail=f"{detail}. {impediment.text}")
+    return Check(status="ok", detail=detail)

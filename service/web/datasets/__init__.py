@@ -1,0 +1,25 @@
+"""Datasets: their endpoints, pages and uploads."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from service.application.datasets import DatasetUploads
+from service.datasets.exploration.explorer import DatasetExplorer
+from service.jobs.uploads import UploadFolder
+from service.web.core.core import Core, provide
+from service.web.datasets import pages, uploads, views
+
+
+def register(app: Flask, core: Core) -> None:
+    """Add the use cases and endpoints of datasets."""
+    dataset_uploads = DatasetUploads(
+        database=core.database,
+        folder=UploadFolder(core.settings.artifacts),
+        datasets=core.repository,
+        import_files=uploads.import_files,
+        at_most=core.settings.quotas.datasets,
+    )
+    provide(app, dataset_uploads, uploads.ProgressBoard(core.settings.artifacts), DatasetExplorer(core.repository))
+    for blueprint in (views.blueprint, views.content_blueprint, pages.blueprint):
+        app.register_blueprint(blueprint)

@@ -1,0 +1,228 @@
+"""Datasets and their content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from service.datasets.exploration.explorer import ExamplePage
+from service.datasets.info import DatasetInfo, DatasetState, PartName
+from service.datasets.shapes import default_preset
+from service.pictures import grids
+from service.states import DatasetKind
+from service.web.datasets.uploads import UploadState
+from service.web.http.queries import (
+    Query,
+    blank_is_none,
+)
+from service.web.http.schemas import Answer
+
+
+class ExamplesQuery(Query):
+    """Which examples of a dataset to return."""
+
+    part: PartName = PartName.TRAIN
+    label: Annotated[Annotated[int, Field(ge=0, le=255)] | None, BeforeValidator(blank_is_none)] = Field(
+        None, alias="class", description="Index of a class: only its examples."
+    )
+    limit: int = Field(24, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")] | None = Field(
+        None, description="`next_cursor` of the previous page."
+    )
+
+
+class ImagesQuery(ExamplesQuery):
+    """Which images of a dataset to return, and in which order."""
+
+    order: Literal["data", "mixed"] = Field(
+        "data",
+        description="`data`: that of the data. `mixed`: the first image of each class, then the second, and so on.",
+    )
+
+
+class DatasetItem(Answer):
+    """A dataset."""
+
+    name: str
+    title: str
+    kind: DatasetKind
+    image_shape: list[int] = Field(
+        description="Rows and columns, and 3 for images in colour; empty: a table, or damaged files."
+    )
+    columns: list[dict[str, Any]] = Field(description="Columns of a table: their names and types.")
+    classes: int
+    train_count: int
+    validation_count: int
+    test_count: int = Field(description="Examples that training never sees and that are scored once at its end.")
+    report: dict[str, Any] | None = Field(
+        description="Report of an upload's import: what was detected, and what was left out."
+    )
+    class_names: list[str]
+    source: str
+    licence: str
+    sha256: str | None
+    version: str | None = Field(description="Name of exactly these data, for specs: `mine@1a2b3c4d5e6f`.")
+    versions: list[str] = Field(description="All versions with this name, the newest first; `mine` names the newest.")
+    available: bool = Field(
+        description="Whether its files are available locally; otherwise a worker downloads them for the first job."
+    )
+    state: DatasetState = Field(
+        description="`ready`; `download`: the first job downloads it; `unavailable`: its files are damaged, or a "
+        "download "
+        "failed within the last day or cannot be stored. Jobs are accepted unless the files are damaged."
+    )
+    state_reason: str | None = Field(description="Why the dataset is not ready.")
+    download_bytes: int | None = Field(description="Download size; null if no download is needed.")
+    download_from: list[str] = Field(description="Hosts that a download tries, in order.")
+    problem: str | None
+    uploaded: bool = Field(
+        description="Whether it was uploaded with `POST /datasets`; only uploaded datasets can be deleted."
+    )
+    default_preset: str = Field(description="Preset of a classifier whose spec names none.")
+    urls: dict[str, str]
+
+
+class DatasetDetail(DatasetItem):
+    """A dataset with its content in numbers."""
+
+    class_counts: dict[PartName, list[int]] | None = Field(
+        description="Examples of each class in each part; null if its files are damaged or not downloaded."
+    )
+
+
+class UploadItem(Answer):
+    """How far an upload is."""
+
+    id: str
+    state: UploadState = Field(
+        description="`receiving`, then `reading`: checked, converted and stored; before and afterwards `absent`."
+    )
+    received_bytes: int
+    total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
+    fraction: float | None = Field(description="The fraction of this state that is done, from 0 to 1; null: unknown.")
+
+
+class DatasetExample(Answer):
+    """An image of a dataset."""
+
+    index: int = Field(description="Its place in the part, from 0.")
+    label: int
+    class_name: str
+    image: str = Field(description="PNG in base64.")
+
+
+class ExampleList(Answer):
+    """Images of a dataset, in the order of the data."""
+
+    data: list[DatasetExample]
+    has_more: bool
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
+        """A page of images."""
+        data = [
+            DatasetExample(
+                index=example.index,
+                label=example.label,
+                class_name=class_names[example.label],
+                image=grids.image_base64(example.input),
+            )
+            for example in page.examples
+        ]
+        return cls(data=data, **_cursor(page))
+
+
+class DatasetRow(Answer):
+    """A row of a table."""
+
+    index: int = Field(description="Its place in the part, from 0.")
+    label: int
+    class_name: str
+    values: dict[str, float | int | str | None] = Field(
+        description="By column: a number, the text of a category, or an ISO date; null: missing."
+    )
+
+
+class RowList(Answer):
+    """Rows of a table, in the order of the data."""
+
+    data: list[DatasetRow]
+    has_more: bool
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
+        """A page of rows."""
+        data = [
+            DatasetRow(
+                index=example.index, label=example.label, class_name=class_names[example.label], values=example.input
+            )
+            for example in page.examples
+        ]
+        return cls(data=data, **_cursor(page))
+
+
+class TableColumnItem(Answer):
+    """Statistics of a column; null if they do not apply to its type."""
+
+    name: str
+    type: str
+    missing: int = Field(description="Rows without a value.")
+    low: float | int | str | None
+    high: float | int | str | None
+    mean: float | str | None
+    standard_deviation: float | None
+    histogram: list[int] | None = Field(description="Rows in each of 20 equal intervals from `low` to `high`.")
+    categories: list[list[str | int]] | None = Field(
+        description="The most frequent categories with their number of rows."
+    )
+    distinct: int | None = Field(description="Number of categories that occur.")
+
+
+class TableColumns(Answer):
+    """Statistics of a table's columns, over its training and validation rows."""
+
+    rows: int = Field(
+        description="Number of rows that the statistics include; a table with more than 200,000 rows is sampled."
+    )
+    columns: list[TableColumnItem]
+
+
+class DatasetList(Answer):
+    """All datasets."""
+
+    data: list[DatasetItem]
+
+
+def dataset_item(info: DatasetInfo) -> DatasetItem:
+    """A dataset for a list."""
+    return DatasetItem.represent(info, **_derived(info))
+
+
+def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[int]] | None) -> DatasetDetail:
+    """A dataset with its content in numbers."""
+    return DatasetDetail.represent(info, class_counts=class_counts, **_derived(info))
+
+
+def _cursor(page: ExamplePage) -> dict[str, Any]:
+    next_index = page.next_index
+    return {"has_more": next_index is not None, "next_cursor": None if next_index is None else str(next_index)}
+
+
+def _derived(info: DatasetInfo) -> dict[str, Any]:
+    """The fields that are not attributes of ``info``."""
+    address = f"/datasets/{info.name}"
+    urls = {"self": address, "page": f"/ui/datasets/{info.name}"}
+    if info.available and info.kind is DatasetKind.TABLE:
+        urls |= {"rows": f"{address}/rows", "columns": f"{address}/columns"}
+    elif info.available:
+        urls |= {"preview": f"{address}/preview.png", "examples": f"{address}/examples"}
+    return {
+        "download_bytes": info.download_bytes or None,
+        "uploaded": info.upload_id is not None,
+        "default_preset": default_preset(info),
+        "urls": urls,
+    }

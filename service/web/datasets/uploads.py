@@ -1,0 +1,397 @@
+"""Uploads: their form and their progress. Files are streamed to disk: memory use does not depend on their size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Annotated, Any, Final, cast
+
+from flask import request
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+
+from service.datasets.formats.photos import MIN_SPREAD
+from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
+from service.datasets.importer import FIELDS as IMAGE_FIELDS
+from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
+from service.datasets.sandbox import import_in_sandbox
+from service.datasets.tables.detection import ColumnType
+from service.datasets.tables.plan import TABLE
+from service.image_files.sizes import parse_size
+from service.spec.strict_json import parse_json
+from service.web.http import request_limits, slots
+from service.web.http.problems import Problem
+
+MAX_UPLOAD_BYTES: Final = 256 * 2**20
+MAX_RECEIVE_S: Final = 900.0
+"""Maximum time for receiving the whole body."""
+PIECE_S: Final = 10.0
+"""Maximum time for 64 KiB: a client that sends less than 6.5 KiB/s loses its slot."""
+_MAX_PARTS: Final = 16
+_MAX_TEXT_BYTES: Final = 256 * 1024
+"""Maximum size of a field that is not a file; also the parser's buffer, which must be at least 64 KiB."""
+FIELDS: Final = (*IMAGE_FIELDS, TABLE)
+"""The file fields of the form."""
+
+_File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+def _check_size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
+def _parse_types(text: Any) -> Any:
+    return parse_json(text.encode()) if isinstance(text, str) else text
+
+
+class UploadForm(BaseModel):
+    """A dataset: a table, an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, StringConstraints(pattern=f"^{DATASET_NAME.pattern}$")] = Field(
+        description="The dataset's name in specs: 1 to 64 ASCII letters, digits, dots, dashes and underscores."
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="Fraction of each class to set aside for validation, if there are no validation images "
+        f"(default: {DEFAULT_FRACTION}).",
+    )
+    size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_check_size)] | None = Field(
+        None,
+        description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
+        "`32x24` for width x height. Required if the images have several sizes.",
+    )
+    channels: Channels = Field(
+        Channels.AUTO,
+        description="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
+        f"colour if any image has a pixel whose red, green and blue differ by more than {MIN_SPREAD} of 255, so that "
+        "tinted scans and the noise of JPEG stay grey.",
+    )
+    on_bad: OnBad = Field(
+        OnBad.ERROR,
+        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged, "
+        "not images, or outside of class folders; `skip` leaves these out, and `report` in the response counts and "
+        "names them.",
+    )
+    archive: _File = Field(
+        None,
+        description="A zip or tar file (also gzipped) of PNG, JPEG, WebP, BMP or GIF files with a folder for each "
+        "class, optionally under `train/`, `validation/` (or `val/`) and `test/`; folder names become class names. "
+        "Without a validation folder, `test/` is used for validation; otherwise training never sees it. "
+        "Or an NPZ file with the arrays `images` and `labels`, and optionally `validation_images` and "
+        "`validation_labels`; names such as `x_train` and `y_test` are accepted. Images have the shape (count, rows, "
+        "columns) or (count, rows, columns, 3) and are integers from 0 to 255, or floats in [0, 1]. "
+        "Labels are integers from 0 to 255.",
+    )
+    images: _File = Field(None, description="IDX file with the shape (count, rows, columns).")
+    labels: _File = Field(None, description="IDX file with the shape (count).")
+    validation_images: _File = None
+    validation_labels: _File = None
+    table: _File = Field(
+        None,
+        description="A CSV or TSV file, plain or gzipped, with the names of the columns in its first line. Delimiter, "
+        "encoding and the types of the columns are detected. Empty fields, `NA`, `N/A`, `NaN`, `null`, `?`, `-`, `--`, "
+        "`.` and `k.A.` are missing values.",
+    )
+    target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None, description="The column of a table that holds the class (default: the last one)."
+    )
+    split: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None,
+        description="The column of a table that assigns each row to a part: `train`, `validation` (or `val`) or "
+        "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
+        "training never sees them.",
+    )
+    types: Annotated[dict[str, ColumnType], BeforeValidator(_parse_types)] | None = Field(
+        None,
+        description="Types of columns of a table that are not to be detected, as JSON: "
+        '`{"age": "number", "id": "ignore"}`. A type is `number`, `category`, `date` or `ignore`. Rows with another '
+        "value in a number or date column are rejected.",
+    )
+
+    @property
+    def table_options(self) -> TableOptions | None:
+        """The options of a table."""
+        if self.target is None and self.split is None and not self.types:
+            return None
+        types = {name: kind.value for name, kind in (self.types or {}).items()}
+        return TableOptions(target=self.target, types=types, split=self.split)
+
+    @property
+    def photo_options(self) -> PhotoOptions:
+        """The options of an archive of image files."""
+        size = None if self.size is None else parse_size(self.size)
+        return PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that were sent, by field."""
+        return {field: path for field in FIELDS if (path := getattr(self, field)) is not None}
+
+
+def import_files(
+    files: Mapping[str, Path],
+    folder: Path,
+    *,
+    fraction: float | None,
+    photos: PhotoOptions,
+    table: TableOptions | None = None,
+    on_progress: OnProgress = lambda done: None,
+) -> ImportedDataset:
+    """Import an upload in a sandbox, with limited concurrency."""
+    with slots.hold(slots.IMPORTS):
+        return import_in_sandbox(files, folder, fraction=fraction, photos=photos, table=table, on_progress=on_progress)
+
+
+def receive(
+    folder: Path, *, max_bytes: int, count: Callable[[int], None], on_received: Callable[[int], None]
+) -> UploadForm:
+    """Receive the request's form; its files are written to ``folder`` under generated names.
+
+    Args:
+        count: called with the number of received bytes, also after a failure.
+        on_received: called with the number of bytes of each piece.
+
+    Raises:
+        Problem: the body is not a form, or it is too large or too slow.
+        UploadRefused: fields are missing, unknown, repeated or not valid.
+        OSError: ``folder`` cannot be written.
+    """
+    if request.mimetype != "multipart/form-data":
+        shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
+        raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
+    request.max_content_length = max_bytes
+    request_body = _RequestBody(on_received)
+    opened_files: list[IO[bytes]] = []
+
+    def new_file(
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        opened_files.append((folder / f"part-{len(opened_files)}").open("xb"))
+        return opened_files[-1]
+
+    parser = FormDataParser(new_file, max_form_memory_size=_MAX_TEXT_BYTES, max_form_parts=_MAX_PARTS, silent=False)
+    try:
+        stream = cast("IO[bytes]", request_body)
+        _, texts, files = parser.parse(stream, request.mimetype, request.content_length, request.mimetype_params)
+    except RequestEntityTooLarge as error:
+        detail = f"an upload has at most {max_bytes:,} bytes, {_MAX_PARTS} fields and {_MAX_TEXT_BYTES:,} bytes of text"
+        raise Problem("body_too_large", detail) from error
+    except (ValueError, UnicodeError) as error:
+        raise Problem("malformed_form", f"the form cannot be read ({str(error)[:200]})") from error
+    finally:
+        request_limits.end()
+        count(request_body.received)
+        for opened_file in opened_files:
+            opened_file.close()
+    fields: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    for name, value in texts.items(multi=True):
+        _add_field(fields, faults, name, value)
+    for name, file in files.items(multi=True):
+        path = Path(file.stream.name)
+        if file.filename or path.stat().st_size:  # browsers also send empty file fields
+            _add_field(fields, faults, name, path)
+    return _validate(fields, faults)
+
+
+def _add_field(fields: dict[str, Any], faults: dict[str, str], name: str, value: str | Path) -> None:
+    if name in fields:
+        faults[name[:80]] = "is there twice"
+    elif name in FIELDS and not isinstance(value, Path):
+        faults[name] = "is no file: send it with a file name"
+    elif name not in FIELDS and isinstance(value, Path):
+        faults[name[:80]] = f"is a file; those that may be sent are {', '.join(FIELDS)}"
+    elif value != "" or name == "name":
+        fields[name] = value
+
+
+def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
+    try:
+        form = UploadForm.model_validate(fields)
+    except ValidationError as error:
+        for item in error.errors():
+            name = str(item["loc"][0])
+            match item["type"]:
+                case "extra_forbidden":
+                    detail = f"is unknown; allowed: {', '.join(UploadForm.model_fields)}"
+                case "missing":
+                    detail = "is missing"
+                case "string_pattern_mismatch":
+                    detail = (
+                        "must be 1 to 64 ASCII letters, digits, dots, dashes and underscores, a letter or digit first"
+                    )
+                case "enum" if name == "types":
+                    allowed = ", ".join(ColumnType)
+                    column, type_name = str(item["loc"][1])[:40], str(item["input"])[:40]
+                    detail = f"{column!r} cannot have the type {type_name!r}; types are {allowed}"
+                case _ if name == "types":
+                    allowed = ", ".join(ColumnType)
+                    detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
+                case _ if name in ("target", "split"):
+                    detail = "must be the name of a column"
+                case "enum":
+                    detail = f"must be {item['ctx']['expected']}"
+                case _ if name == "size":
+                    detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
+                case _:
+                    detail = f"must be a number between 0 and 1: {item['msg']}"
+            faults.setdefault(name[:80], detail)
+    if faults:
+        raise UploadRefused(faults)
+    if not form.files:
+        detail = (
+            "is missing: send an archive of images, an NPZ file, a CSV file as table, or IDX files as images and labels"
+        )
+        raise UploadRefused({"archive": detail})
+    return form
+
+
+class _RequestBody:
+    """The request's body, with a byte count and a minimum rate."""
+
+    def __init__(self, on_received: Callable[[int], None]) -> None:
+        self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self._on_received = on_received
+        self.received = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; the parser requests 64 KiB at a time."""
+        started = time.monotonic()
+        request_limits.admit(PIECE_S)
+        data = request.stream.read(size)
+        self.received += len(data)
+        self._on_received(len(data))
+        if len(data) < size and time.monotonic() - started >= PIECE_S:  # the read timed out
+            raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
+        if time.monotonic() > self._deadline:
+            raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")
+        return data
+
+
+_WRITE_INTERVAL_S: Final = 0.25
+_MAX_BYTES: Final = 1000
+_ABANDONED_S: Final = 15 * 60
+"""Age at which a file's upload counts as ended: no running upload pauses for so long."""
+_FOLDER: Final = ".progress"
+
+
+class UploadState(StrEnum):
+    """What is done with an upload."""
+
+    ABSENT = "absent"
+    """It has not begun, or has ended."""
+    RECEIVING = "receiving"
+    READING = "reading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadProgress:
+    """The progress of an upload.
+
+    Attributes:
+        fraction: of this state, 0 to 1; ``None`` if the size of the body is not known.
+    """
+
+    state: UploadState
+    received_bytes: int
+    total_bytes: int | None
+    fraction: float | None
+
+
+_ABSENT: Final = UploadProgress(state=UploadState.ABSENT, received_bytes=0, total_bytes=None, fraction=None)
+
+
+class ProgressBoard:
+    """The progress of all uploads; each is visible only to its owner.
+
+    Args:
+        artifacts: the folder that all web processes share.
+    """
+
+    def __init__(self, artifacts: Path) -> None:
+        self._folder = artifacts / "datasets" / _FOLDER
+
+    @contextmanager
+    def upload(self, owner: str | None, upload_id: str | None, total_bytes: int | None) -> Iterator[ProgressRecorder]:
+        """Record the progress of an upload in this block; without an id, nothing is recorded."""
+        path = None if upload_id is None else self._path(owner, upload_id)
+        try:
+            yield ProgressRecorder(path, total_bytes)
+        finally:
+            if path is not None:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    path.parent.rmdir()  # unless there are others
+
+    def look_up(self, owner: str | None, upload_id: str) -> UploadProgress:
+        """The progress of an upload of this owner."""
+        try:
+            with self._path(owner, upload_id).open() as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
+                    return _ABSENT
+                document = json.loads(file.read(_MAX_BYTES))
+        except FileNotFoundError:
+            return _ABSENT
+        return UploadProgress(**document | {"state": UploadState(document["state"])})
+
+    def _path(self, owner: str | None, upload_id: str) -> Path:
+        """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
+        digest = hashlib.sha256(json.dumps([owner, upload_id]).encode()).hexdigest()
+        return self._folder / f"{digest}.json"
+
+
+class ProgressRecorder:
+    """Records the progress of one upload, a few times a second."""
+
+    def __init__(self, path: Path | None, total_bytes: int | None) -> None:
+        self._path, self._total = path, total_bytes
+        self._received = 0
+        self._next_write_at = 0.0
+        self._state: UploadState | None = None
+
+    def received(self, count: int) -> None:
+        """Add a number of received bytes."""
+        self._received += count
+        fraction = self._received / self._total if self._total else None
+        self._record(UploadState.RECEIVING, None if fraction is None else min(fraction, 1.0))
+
+    def read(self, fraction: float) -> None:
+        """Record that the sandbox has read this fraction of the files, 0 to 1."""
+        self._record(UploadState.READING, fraction)
+
+    def _record(self, state: UploadState, fraction: float | None) -> None:
+        now = time.monotonic()
+        if self._path is None or (now < self._next_write_at and state is self._state):
+            return
+        self._next_write_at, self._state = now + _WRITE_INTERVAL_S, state
+        progress = UploadProgress(
+            state=state, received_bytes=self._received, total_bytes=self._total, fraction=fraction
+        )
+        temporary = self._path.with_suffix(".new")
+        with suppress(OSError):  # nothing depends on it; the import itself reports a full disk
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(asdict(progress)))
+            os.replace(temporary, self._path)

@@ -1,0 +1,339 @@
+"""The OpenAPI 3.1 document, generated from routes and models."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from werkzeug.routing import Rule
+
+from service.access.keys import Scope
+from service.spec.fields import accepts_shorthand, choices_of
+from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
+from service.web.docs import examples
+from service.web.gate.access_checks import COOKIE
+from service.web.http import problem_kinds
+from service.web.http.endpoint import PUBLIC, Operation, operation_of
+from service.web.http.queries import NoQuery
+from service.web.http.schemas import Answer
+
+UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
+"""Endpoints that are not part of the API."""
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+_COMMON_PROBLEMS: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
+_KEY_PROBLEMS: Final = ("key_required", "scope_missing", "rate_limited")
+_WRITE_PROBLEMS: Final = ("foreign_origin", "storage_full")
+_LIST_ITEMS: Final = frozenset({"Dense", "Dropout"})
+"""Parts of a spec that are list items: presets do not fill in their missing fields."""
+
+SHORTHAND: Final = "Shorthand"
+"""Title of the string variant of an object; the form omits this variant."""
+
+_HEADERS: Final = {
+    "Idempotency-Key": "A name for this request, 1 to 255 printable characters. Repeating it creates no second job.",
+    "If-None-Match": "The `ETag` of the client's cached copy.",
+    "If-Match": "The expected `ETag`; if it differs, nothing is changed.",
+    "If-Range": "Send the range only if the file still has this `ETag`; otherwise send the whole file.",
+    "Range": "One part of the file: `bytes=0-1023`, `bytes=1024-` or `bytes=-1024`.",
+    "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
+    "Upload-Id": "An id for this upload, 8 to 64 letters, digits, dashes and underscores, such as a random UUID: "
+    "`GET /uploads/{upload_id}` shows its progress.",
+    "Last-Event-ID": "The `id` of the last event that the client has.",
+}
+_PATHS: Final = {
+    "job_id": "A job's id.",
+    "which": "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.",
+    "target": "`onnx`, `torch`, `tensorboard` or `huggingface`.",
+    "section": "A section of the documentation: a tag in lower case, or `schemas`.",
+    "form": "`png` or `svg`.",
+    "true": "Index of the true class.",
+    "predicted": "Index of the predicted class.",
+    "artifact_id": "A file's id.",
+    "group": "`fold_group` of a job.",
+    "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
+    "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
+    "name": "A dataset's name.",
+    "upload_id": "The `Upload-Id` of an upload.",
+    "index": "The image's index, from 0.",
+}
+_TAGS: Final = {
+    "Jobs": "Submit, list, change and control jobs.",
+    "Results": "Metrics, events and results of a job.",
+    "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
+    "Files": "Checkpoints, samples, plots and exports.",
+    "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
+    "Datasets": "List, upload and delete datasets.",
+    "Service": "Health, workers, the queue, limits and presets.",
+    "Administration": "Keys, usage and the audit log.",
+    "Pages": "The web pages.",
+}
+
+
+@functools.lru_cache(maxsize=1)  # a process has one app, whose routes do not change
+def document(app: Flask) -> dict[str, Any]:
+    """Describe every endpoint of an app."""
+    paths: dict[str, dict[str, Any]] = {}
+    for rule in sorted(app.url_map.iter_rules(), key=_order):
+        operation = operation_of(app.view_functions[rule.endpoint])
+        if operation is None:
+            continue
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            view = app.view_functions[rule.endpoint]
+            paths.setdefault(path, {})[method.lower()] = _operation(rule, method, view, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tapeline",
+            "version": _version(),
+            "summary": "Train neural networks as asynchronous jobs.",
+            "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
+            "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "
+            "send it, the response is an HTML page.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "security": [{}, {"key": []}, {"cookie": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas([item for item in map(operation_of, app.view_functions.values()) if item is not None]),
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key. Not required by a service that is bound to loopback only.",
+                },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "The session cookie that `POST /session` returns in exchange for a key.",
+                },
+            },
+        },
+    }
+
+
+def _order(rule: Rule) -> tuple[int, str]:
+    """Paths of jobs first, the rest by name."""
+    prefixes = ["/jobs", "/datasets", "/"]
+    rank = next((index for index, prefix in enumerate(prefixes) if rule.rule.startswith(prefix)), len(prefixes))
+    return rank, rule.rule
+
+
+def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict[str, Any]:
+    summary, _, details = inspect.cleandoc(view.__doc__ or rule.endpoint).partition("\n")
+    result: dict[str, Any] = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "tags": [operation.tag],
+        "summary": summary.rstrip("."),
+        "parameters": _parameters(rule, operation),
+        "responses": _responses(method, operation),
+    }
+    default_scope = Scope.READ if method == "GET" else Scope.SUBMIT
+    result["x-scope"] = str(operation.scope or default_scope)
+    if operation.scope == PUBLIC:
+        result["security"] = []
+    if details.strip():
+        result["description"] = " ".join(details.split())
+    if operation.form is not None:
+        result["requestBody"] = _body(operation.form.__name__, "multipart/form-data")
+    elif operation.document == "spec":
+        result["requestBody"] = _body("SpecAsSent", "application/json")
+    elif (model := operation.body or operation.document) is not None:
+        result["requestBody"] = _body(model.__name__, "application/json")
+    return result
+
+
+def _body(model: str, media_type: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _REFERENCE.format(model=model)}}
+    if model in examples.BODIES:
+        content["examples"] = {name: {"value": value} for name, value in examples.BODIES[model].items()}
+    return {"required": True, "content": {media_type: content}}
+
+
+def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS[name],
+            "schema": {"type": "string"},
+            "example": examples.which(rule.rule) if name == "which" else examples.PATHS[name],
+        }
+        for name in sorted(rule.arguments, key=rule.rule.index)
+    ]
+    schema = (operation.query or NoQuery).model_json_schema(ref_template=_REFERENCE)
+    for name, field in schema.get("properties", {}).items():
+        field = {key: value for key, value in field.items() if key != "title"}
+        parameter = {"name": name, "in": "query", "required": False, "schema": field}
+        if "description" in field:
+            parameter["description"] = field.pop("description")
+        parameters.append(parameter)
+    for name in operation.headers:
+        text = _HEADERS[name]
+        parameters.append(
+            {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        )
+    return parameters
+
+
+def _responses(method: str, operation: Operation) -> dict[str, Any]:
+    responses: dict[str, Any] = {str(operation.status): _response(operation.answers)}
+    for media_type in operation.other_media:
+        responses[str(operation.status)]["content"] |= _response(media_type)["content"]
+    if method == "GET" and operation.has_page:
+        responses[str(operation.status)]["content"] |= _response("text/html")["content"]
+    elif method == "GET" and isinstance(operation.page, str):
+        responses["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
+    if operation.query not in (None, NoQuery):
+        responses["414"] = {
+            "description": "The request line is longer than 8,190 bytes; the web server says so itself."
+        }
+    for status, answer in operation.also.items():
+        key = str(status)
+        if isinstance(answer, str) and key in responses:
+            responses[key]["description"] += f" {answer}"
+        elif isinstance(answer, str):
+            responses[key] = {"description": answer}
+        else:
+            responses[key] = _response(answer)
+    codes = [*operation.all_problems, *_COMMON_PROBLEMS, *(_WRITE_PROBLEMS if method != "GET" else ())]
+    codes += [code for code in _KEY_PROBLEMS if operation.scope != PUBLIC]
+    by_status: dict[int, list[str]] = {}
+    for code in dict.fromkeys(codes):
+        by_status.setdefault(problem_kinds.KINDS[code].status, []).append(code)
+    for status, problem_codes in sorted(by_status.items()):
+        text = " ".join(f"`{code}`: {problem_kinds.KINDS[code].title}" for code in problem_codes)
+        content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemDocument")}}}
+        if str(status) in responses:
+            responses[str(status)]["description"] += f" {text}"
+            responses[str(status)].setdefault("content", {}).update(content)
+        else:
+            responses[str(status)] = {"description": text, "content": content}
+    return responses
+
+
+def _response(answer: Any) -> dict[str, Any]:
+    if answer is None:
+        return {"description": "Done."}
+    if isinstance(answer, str):
+        schema: dict[str, Any] = (
+            {"type": "string"} if answer.startswith("text/") else {"type": "string", "format": "binary"}
+        )
+        if answer.endswith("json"):
+            schema = {"type": "object"}
+        return {"description": answer, "content": {answer: {"schema": schema}}}
+    text = (answer.__doc__ or answer.__name__).strip().splitlines()[0]
+    return {
+        "description": text,
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=answer.__name__)}}},
+    }
+
+
+def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
+    answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
+    schemas: dict[str, Any] = models_json_schema(answers, ref_template=_REFERENCE)[1]["$defs"]
+    sent = [body for item in operations for body in (item.body, item.document, item.form) if isinstance(body, type)]
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(sent)]
+    schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
+    for query in {item.query for item in operations if item.query is not None}:
+        schemas |= query.model_json_schema(ref_template=_REFERENCE).get("$defs", {})
+    spec, definitions = _specs(_REFERENCE)
+    schemas = definitions | schemas | {"SpecAsSent": spec}
+    return {name: _portable(schema) for name, schema in sorted(schemas.items())}
+
+
+def _portable(schema: Any) -> Any:
+    """A schema without what client generators reject: object defaults, null defaults of non-nullable fields, and
+    several enums with one title. None of these affects validation."""
+    if isinstance(schema, list):
+        return [_portable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    omitted = {"title"} if schema.get("title") == SHORTHAND else set()
+    default = schema.get("default", "")
+    if isinstance(default, dict) or (default is None and schema.get("type", "null") != "null"):
+        omitted.add("default")
+    return {
+        key: {name: _portable(item) for name, item in value.items()} if key == "properties" else _portable(value)
+        for key, value in schema.items()
+        if key not in omitted
+    }
+
+
+def _answers(base: type[Answer]) -> Iterator[type[Answer]]:
+    """All response models."""
+    for model in base.__subclasses__():
+        yield model
+        yield from _answers(model)
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON Schema of a spec as sent: with optional fields."""
+    spec, definitions = _specs("#/$defs/{model}")
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "title": "Spec", **spec, "$defs": dict(sorted(definitions.items()))}
+
+
+def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a spec, and those of its parts."""
+    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
+    _, generated = models_json_schema(specs, ref_template=reference)
+    definitions = {
+        name: definition if name in _LIST_ITEMS else _with_optional_fields(definition, name)
+        for name, definition in generated["$defs"].items()
+    }
+    for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
+        _add_shorthands(model, definitions[model.__name__]["properties"])
+    text = "What to train. Only `kind` is required; the preset supplies every other field."
+    return {
+        "description": text,
+        "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],
+    }, definitions
+
+
+def _with_optional_fields(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a spec as sent: the preset fills in missing fields."""
+    relaxed = {key: value for key, value in schema.items() if key != "required"}
+    if name in (ClassifierSpec.__name__, GanSpec.__name__):
+        relaxed["required"] = ["kind"]
+    relaxed["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
+    return relaxed if schema.get("type") == "object" else schema
+
+
+def _add_shorthands(model: type[BaseModel], properties: dict[str, Any]) -> None:
+    """Allow a name in place of an object: ``"adam"`` for ``{"name": "adam"}``."""
+    for name, field in model.model_fields.items():
+        if accepts_shorthand(field.annotation):
+            choices = choices_of(field.annotation)
+            text = {"type": "string", "title": SHORTHAND, "description": 'Short for `{"name": …}`.'}
+            schema = properties[name]
+            options = schema.get("anyOf", [{key: schema[key] for key in ("$ref",) if key in schema}])
+            other_keywords = {key: value for key, value in schema.items() if key not in ("anyOf", "$ref")}
+            properties[name] = {"anyOf": [*options, text | ({"enum": choices} if choices else {})], **other_keywords}
+
+
+def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``oneOf`` by ``anyOf``: without its name, an object may match several variants."""
+    if "oneOf" not in schema:
+        return schema
+    other_keywords = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}
+    return {"anyOf": schema["oneOf"], **other_keywords}
+
+
+def _version() -> str:
+    try:
+        return version("tapeline")
+    except PackageNotFoundError:
+        return "0"

@@ -1,1 +1,0 @@
-"""Files over HTTP: uploads, downloads, and pictures made on request."""

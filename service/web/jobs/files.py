@@ -1,0 +1,171 @@
+"""The files of a job: all of them, checkpoints, sample grids and their animation."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.application.jobs import Jobs
+from service.jobs.queries import files, lookup
+from service.pictures.films import FilmFormat
+from service.spec.schema import Kind
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Artifact
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.queries import PictureQuery
+from service.web.http.responses import next_link
+from service.web.jobs import pages, plots
+from service.web.jobs.result_schemas import (
+    ArtifactList,
+    CheckpointList,
+    FilesQuery,
+    SampleList,
+    SampleQuery,
+    artifact_list,
+    checkpoint_list,
+    sample_list,
+)
+
+artifacts_blueprint: Final = Blueprint("artifacts", __name__)
+
+TAG: Final = "Files"
+
+
+@artifacts_blueprint.get("/jobs/<job_id>/artifacts")
+@endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.artifacts)
+def artifacts(job_id: str, query: FilesQuery) -> Result:
+    """List the files of a job, each with its size and SHA-256."""
+    with core().database.read() as session:
+        lookup.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
+    return artifact_list(page), next_link(page.next_cursor)
+
+
+@artifacts_blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")
+@endpoint(
+    TAG,
+    "application/octet-stream",
+    headers=downloads.HEADERS,
+    other_media=("image/png",),
+    also=downloads.ALSO,
+    problems=downloads.PROBLEMS,
+)
+def artifact(job_id: str, artifact_id: str) -> Response:
+    """Download a file by its id."""
+    find = partial(provided(Jobs).artifact, job_id, artifact_id, by=actor())
+    return downloads.send_artifact(core().artifacts, find, name=_artifact_name, cache=downloads.FOREVER)
+
+
+def _artifact_name(row: Artifact) -> str:
+    return f"{row.job_id}-{row.name}"
+
+
+checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
+
+
+@checkpoints_blueprint.get("/jobs/<job_id>/checkpoints")
+@endpoint(TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.checkpoints)
+def checkpoints(job_id: str, query: FilesQuery) -> Result:
+    """List the stored checkpoints: the latest ones and the best."""
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
+        latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
+    return checkpoint_list(job, page, latest=latest), next_link(page.next_cursor)
+
+
+@checkpoints_blueprint.get("/jobs/<job_id>/checkpoints/<which>")
+@endpoint(TAG, "application/octet-stream", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS)
+def checkpoint(job_id: str, which: str) -> Response:
+    """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
+    find = partial(provided(Jobs).checkpoint, job_id, which, by=actor())
+    return downloads.send_artifact(core().artifacts, find, name=_checkpoint_name, cache=downloads.cache_of(which))
+
+
+def _checkpoint_name(row: Artifact) -> str:
+    return f"{row.job_id}-epoch-{row.epoch:04d}.safetensors"
+
+
+samples_blueprint: Final = Blueprint("samples", __name__)
+
+
+@samples_blueprint.get("/jobs/<job_id>/samples")
+@endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.samples)
+def samples(job_id: str, query: FilesQuery) -> Result:
+    """List the sample images, one per epoch."""
+    with core().database.read() as session:
+        lookup.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
+        exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
+    return sample_list(job_id, page, exists=exists), next_link(page.next_cursor)
+
+
+@samples_blueprint.get("/jobs/<job_id>/samples/<which>.png")
+@endpoint(
+    TAG,
+    "image/png",
+    other_media=downloads.AS_OCTETS,
+    query=SampleQuery,
+    headers=downloads.HEADERS,
+    also=downloads.ALSO,
+    problems=(*downloads.PROBLEMS, "no_verdicts", "busy"),
+)
+def sample(job_id: str, which: str, query: SampleQuery) -> Response:
+    """Show a sample grid: `latest`, or an epoch number.
+
+    A GAN's grid is generated from the same latent points in every epoch. With `verdicts=true`, each sample has the
+    class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
+    shows images with their predictions.
+    """
+    find = partial(provided(Jobs).sample, job_id, which, by=actor())
+    if query.verdicts:
+        job = provided(Jobs).get(job_id, by=actor())
+        if job.kind == Kind.GAN:
+            return downloads.send_picture(plots.classified_samples(job, find()), "image/png")
+    return downloads.send_artifact(core().artifacts, find, name=None, cache=downloads.cache_of(which))
+
+
+@samples_blueprint.get("/jobs/<job_id>/samples.gif")
+@endpoint(
+    TAG,
+    "image/gif",
+    other_media=downloads.AS_OCTETS,
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=(*downloads.PROBLEMS, "not_yet", "busy"),
+)
+def film(job_id: str) -> Response:
+    """Show all sample grids as an animated GIF.
+
+    It has at most 120 frames, evenly spaced. `samples.webp` has the same pixels in less than half the bytes.
+    """
+    return _film(job_id, "gif")
+
+
+@samples_blueprint.get("/jobs/<job_id>/samples.webp")
+@endpoint(
+    TAG,
+    "image/webp",
+    other_media=downloads.AS_OCTETS,
+    query=PictureQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=(*downloads.PROBLEMS, "not_yet", "busy"),
+)
+def small_film(job_id: str) -> Response:
+    """Show all sample grids as an animated WebP.
+
+    It has the same pixels as `samples.gif` in 10% to 40% of the bytes.
+    """
+    return _film(job_id, "webp")
+
+
+def _film(job_id: str, fmt: FilmFormat) -> Response:
+    job = provided(Jobs).get(job_id, by=actor())
+    return downloads.send_picture(plots.film(job, fmt), f"image/{fmt}")

@@ -1,0 +1,325 @@
+"""Lists of jobs: their parameters, and their rows as JSON and as CSV for spreadsheets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from service.application.job_lists import JobGroups, JobPage
+from service.jobs.queries import columns, sorting
+from service.jobs.queries.columns import Column, Type, UnknownColumn
+from service.jobs.queries.listing import Group, GroupBy, JobFilter, Lacking
+from service.spec import metric_info
+from service.spec.metric_info import Goal
+from service.spec.schema import Kind
+from service.states import ListedStatus, SweepStatus
+from service.storage.tables import Job
+from service.storage.times import at_time
+from service.sweeps import queries as sweeps
+from service.web.http.downloads import csv_cell, csv_line
+from service.web.http.queries import (
+    JobId,
+    Query,
+    Text,
+    blank_is_none,
+    split,
+)
+from service.web.http.schemas import Answer, Metrics, Timestamp, finite
+from service.web.jobs.schemas import (
+    INTERVALS,
+    STOPPED_BY_SWEEP,
+    AccuracyInterval,
+    JobSummary,
+    accuracy_intervals,
+    derived_fields,
+)
+
+
+def _unknown_column(name: str, error: UnknownColumn) -> PydanticCustomError:
+    return PydanticCustomError(
+        "unknown_column", "{name}: {why}", {"name": name[:100], "why": str(error), "suggestion": error.suggestion}
+    )
+
+
+def _parse_column(name: str) -> str:
+    try:
+        return columns.parse(name).name
+    except UnknownColumn as error:
+        raise _unknown_column(name, error) from error
+
+
+def _check_order(sort: str) -> str:
+    try:
+        sorting.SortOrder(sort)
+    except UnknownColumn as error:
+        raise _unknown_column(sort, error) from error
+    return sort
+
+
+Columns = Annotated[
+    list[Annotated[str, StringConstraints(max_length=200), AfterValidator(_parse_column)]],
+    BeforeValidator(split),
+    Field(
+        max_length=columns.MAX_COLUMNS,
+        description="Columns to add to each job, repeated or comma-separated: properties (`preset`, `duration`, "
+        "`parent`), "
+        "settings (`optimizer.learning_rate` or `/layers/0/units`), metrics of the last epoch (`val_accuracy`) or the "
+        "best of all epochs (`best:val_accuracy`; `min:` and `max:` for metrics without a direction). "
+        "`GET /jobs/columns` lists them.",
+    ),
+]
+
+
+class FilterQuery(Query):
+    """Which jobs to select."""
+
+    status: Annotated[list[ListedStatus], BeforeValidator(split)] = Field(
+        default=[],
+        description="One or more, repeated or comma-separated. `stopped`: cancelled by their sweeps; `cancelled`: the "
+        "other cancelled jobs.",
+    )
+    kind: Kind | None = None
+    tag: Annotated[list[Text], BeforeValidator(split)] = Field(
+        default=[], max_length=20, description="Jobs with all of these tags, repeated or comma-separated."
+    )
+    q: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="Substring of name, id, tag or note."
+    )
+    name: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(None, description="Exact name.")
+    preset: Annotated[Text | None, BeforeValidator(blank_is_none)] = None
+    dataset: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
+        None,
+        description="Name of a dataset: selects all of its versions. `name@digits`: the version with this SHA-256.",
+    )
+    spec: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="A `spec_hash`: jobs with an equivalent spec."
+    )
+    parent: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="Id of a job: selects its forks and reproductions."
+    )
+    fold_group: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
+    )
+    sweep: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
+        None, description="Id of a sweep: selects the jobs of its trials."
+    )
+    starred: bool | None = None
+    without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
+        default=[], description="Jobs without these, repeated or comma-separated."
+    )
+
+    @property
+    def job_filter(self) -> JobFilter:
+        """The filter for the database."""
+        filters = self.model_dump(
+            include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "sweep", "starred", "without"}
+        )
+        return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **filters)
+
+
+class PageQuery(FilterQuery):
+    """Which jobs to list, in which order, and with which columns."""
+
+    columns: Columns = []
+    sort: Annotated[str, StringConstraints(max_length=200), AfterValidator(_check_order)] = Field(
+        "-created_at",
+        description="Prefix `-` for descending order. `created_at`, `priority`, `name`, `started_at`, `finished_at`; "
+        "`status`: running jobs first; `duration` of ended jobs; `epoch`: number of finished epochs; or any column "
+        "that `GET /jobs/columns` marks as sortable, such as `-val_accuracy`, `best:val_loss` or "
+        "`optimizer.learning_rate`. Jobs without a value are always last.",
+    )
+    limit: int = Field(20, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
+        None, description="`next_cursor` of the previous page."
+    )
+    one_per_sweep: bool = Field(
+        False, description="Of each sweep, list only its first job; `sweeps` of the answer describes the sweep."
+    )
+    counts: bool = Field(False, description="Also return the number of jobs in each state, regardless of `status`.")
+
+
+class ListQuery(PageQuery):
+    """Which jobs to list, and the format."""
+
+    format: Literal["json", "csv"] = Field(
+        "json",
+        description="`csv`: all jobs in one response, at most 50,000; `limit`, `cursor`, `counts` and `one_per_sweep` "
+        "are not allowed.",
+    )
+
+
+class GroupQuery(FilterQuery):
+    """How to group jobs."""
+
+    by: GroupBy = GroupBy.TAG
+    columns: Columns = []
+    limit: int = Field(100, ge=1, le=500)
+
+
+MAX_CSV_ROWS: Final = 50_000
+_LABELS_WITHOUT_VALUE: Final[dict[GroupBy, str]] = {GroupBy.TAG: "without a tag", GroupBy.NAME: "without a name"}
+
+
+class ListedJob(JobSummary):
+    """A job in a list, with the requested columns."""
+
+    columns: dict[str, Any] = Field({}, description="By name; null if a job has no value.")
+    stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
+    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
+
+
+class ColumnItem(Answer):
+    """A column and its display."""
+
+    name: str
+    label: str
+    description: str
+    type: Type
+    percent: bool = Field(description="Whether it is a fraction in [0, 1], to be shown as a percentage.")
+    metric: str | None = Field(description="The metric's name, without prefixes such as `best:`.")
+    goal: Goal | None = Field(description="The better direction; null: neither.")
+    sort: str | None = Field(description="The value for `sort`; null: lists cannot be sorted by it.")
+    values: int | None = Field(None, description="Number of distinct values of a setting among the jobs.")
+
+
+class ColumnList(Answer):
+    """The available columns."""
+
+    data: list[ColumnItem]
+
+
+class ListedSweep(Answer):
+    """A sweep that is one row in a list of jobs."""
+
+    id: str
+    title: str
+    status: SweepStatus
+    jobs: int = Field(description="Number of jobs so far.")
+    trials: int = Field(description="As many as there will be, unless the budget ends first.")
+    finished_trials: int = Field(description="Trials that have succeeded, failed or been stopped.")
+    metric: str = Field(description="Of the objective.")
+    best_trial: int | None
+    best_value: float | None
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    page: str = Field(description="Path of its page.")
+
+
+class JobList(Answer):
+    """A page of jobs."""
+
+    data: list[ListedJob]
+    has_more: bool
+    next_cursor: str | None
+    counts: dict[ListedStatus, int] | None = Field(
+        None,
+        description="Number of jobs in each state; `stopped` are those that their sweeps stopped, `cancelled` the "
+        "others; null without `counts=true`.",
+    )
+    stopped_by_sweep: int | None = Field(
+        None,
+        deprecated=True,
+        description="The number of `stopped` jobs, also in `counts`; null without `counts=true`.",
+    )
+    columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
+    parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
+    sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
+
+    @classmethod
+    def of(cls, page: JobPage, columns: Sequence[Column]) -> JobList:
+        """The response for a page with these columns."""
+        return cls.represent(
+            page,
+            data=[listed_job(job, columns, page) for job in page.jobs],
+            stopped_by_sweep=None if page.counts is None else page.counts.get(ListedStatus.STOPPED, 0),
+            has_more=page.next_cursor is not None,
+            columns=[column_item(column) for column in columns],
+            sweeps={row.sweep.id: listed_sweep(row) for row in page.sweeps},
+        )
+
+
+class JobGroup(Answer):
+    """Jobs with a common value."""
+
+    value: str | None = Field(description="The common value; null: no tag, no name or no sweep.")
+    label: str
+    count: int
+    newest_at: Timestamp = Field(validation_alias="newest_ms", description="Creation time of the newest job.")
+    example: str | None = Field(description="One of their names.")
+    best: Metrics = Field(description="The best value of each column with a direction.")
+    query: dict[str, str] = Field(
+        description="Parameters that select these jobs in `GET /jobs`, in addition to the others."
+    )
+
+
+class JobGroupList(Answer):
+    """Groups of jobs; the group with the newest job is first."""
+
+    by: GroupBy
+    data: list[JobGroup]
+    has_more: bool = Field(description="Whether there are more groups than `limit`.")
+    columns: list[ColumnItem]
+
+    @classmethod
+    def of(cls, groups: JobGroups, by: GroupBy, columns: Sequence[Column]) -> JobGroupList:
+        """The response for groups with the best values of these columns."""
+        data = [job_group(group, by, groups.titles) for group in groups.groups]
+        return cls(by=by, data=data, has_more=groups.has_more, columns=[column_item(column) for column in columns])
+
+
+def listed_job(job: Job, columns: Sequence[Column], page: JobPage) -> ListedJob:
+    """A job of a page."""
+    return ListedJob.represent(
+        job,
+        **derived_fields(job),
+        columns={column.name: finite(_displayed_value(column, column.value(job))) for column in columns},
+        stopped_by_sweep=job.id in page.stopped,
+        intervals=accuracy_intervals(job.metrics, page.validation_counts.get(job.id), job.test_scores),
+    )
+
+
+def listed_sweep(row: sweeps.ListedSweep) -> ListedSweep:
+    """A sweep for a list of jobs."""
+    sweep = row.sweep
+    return ListedSweep.represent(
+        sweep,
+        title=sweeps.title(sweep),
+        jobs=row.jobs,
+        finished_trials=row.finished_trials,
+        metric=sweep.resolved["objective"]["metric"],
+        page=f"/ui/sweeps/{sweep.id}",
+    )
+
+
+def column_item(column: Column, values: int | None = None) -> ColumnItem:
+    """A column for a list."""
+    return ColumnItem.represent(
+        column,
+        goal=metric_info.describe(column.metric).goal if column.metric and column.better else None,
+        sort=sorting.of_column(column.name),
+        values=values,
+    )
+
+
+def job_group(group: Group, by: GroupBy, titles: Mapping[str, str]) -> JobGroup:
+    """A group of jobs; ``titles`` are the titles of sweeps."""
+    if group.value is None:
+        label, query = _LABELS_WITHOUT_VALUE.get(by, f"without a {by}"), {"without": by.value}
+    else:
+        label, query = titles.get(group.value, group.value), {by.value: group.value}
+        if by is GroupBy.SPEC:
+            label = group.value.removeprefix("sha256:")[:10]
+    return JobGroup.represent(group, label=label, query=query)
+
+
+def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:
+    """The lines of a CSV file: names, then one per job."""
+    yield csv_line([column.name for column in columns])
+    for job in jobs:
+        yield csv_line([csv_cell(_displayed_value(column, column.value(job))) for column in columns])
+
+
+def _displayed_value(column: Column, value: Any) -> Any:
+    return at_time(value) if column.type is Type.TIME and value is not None else value

@@ -1,0 +1,270 @@
+"""The pages of one job: overview and Play."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import Blueprint, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.datasets.builtins import BUILT_IN
+from service.jobs import events, worker_registry
+from service.jobs.events import EventFilter, EventType
+from service.jobs.queries import files, folds, lineage, lookup
+from service.jobs.worker_registry import Impediment
+from service.models.exports.contents import FORMATS
+from service.runtime.settings import Settings
+from service.spec.schema import Kind
+from service.states import TERMINAL, Status
+from service.storage.artifacts import ArtifactKind
+from service.storage.database import now_ms
+from service.storage.tables import Artifact, Epoch, Event, Job
+from service.web.core.core import core, owner
+from service.web.http.endpoint import endpoint
+from service.web.http.queries import ModelName
+from service.web.http.responses import as_page
+from service.web.inference.loading import class_names, dataset_or_none, is_table
+from service.web.jobs import playground, tiles
+from service.web.jobs.result_schemas import ConfusionMatrix, ModelQuery, checkpoint_items, event_document
+from service.web.jobs.schemas import FoldSet, JobDetail, job_detail
+from service.web.jobs.tiles import Tiles
+
+blueprint: Final = Blueprint("job_view", __name__)
+
+TAG: Final = "Pages"
+_MAX_SHOWN_EVENTS: Final = 60
+"""Events that the page shows; the log has all."""
+_MAX_SHOWN_CHILDREN: Final = 12
+"""Forks and reproductions that the page names."""
+_REASONS: Final = {
+    "claimed": "started by a worker",
+    "done": "training finished",
+    "changed": "edited",
+    "handed back": "released by its worker",
+    "storage": "its machine cannot store or read files",
+    "memory": "its machine has no memory left",
+}
+"""Display texts of machine-readable event reasons."""
+_SHOWN_EVENTS: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownModel:
+    """The model that all parts of the page show."""
+
+    checkpoint: ModelName
+    epoch: int
+    choices: Mapping[ModelName, int]
+    """The epochs of both models; empty if there is only one."""
+    row: Epoch | None
+    """Its epoch; ``None`` if no epoch is finished."""
+    tiles: Tiles
+
+    @property
+    def label(self) -> str:
+        """``best: epoch 7``."""
+        return f"{self.checkpoint}: epoch {self.epoch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOverview:
+    """The rows that the page shows."""
+
+    job: Job
+    checkpoints: Sequence[Artifact]
+    samples: Sequence[Artifact]
+    file_count: int
+    shown: ShownModel
+    stopped_by_sweep: bool
+    history: Sequence[Event]
+    resumed: Sequence[int]
+    """The epochs after which the job resumed."""
+    parent: Job | None
+    folds: Sequence[Job]
+    """All jobs of its cross-validation."""
+    children: tuple[Sequence[Job], int]
+    """The first forks and reproductions, and the number of all."""
+
+
+@blueprint.get("/ui/jobs/<job_id>")
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def job(job_id: str, query: ModelQuery) -> Response:
+    """Show the page of a job, updated live."""
+    with core().database.read() as session:
+        overview = _read(session, job_id, query.checkpoint, owner=owner())
+        impediment = _impediment(session, overview.job, core().settings)
+    return as_page("job/index.html", impediment=impediment, export_formats=FORMATS, **_values(overview))
+
+
+@blueprint.get("/ui/play/<job_id>")
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def play(job_id: str, query: ModelQuery) -> Response:
+    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
+    with core().database.read() as session:
+        row = lookup.get(session, job_id, owner=owner())
+        files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    return as_page("play/index.html", **playground.values(row, files, query.checkpoint))
+
+
+def _read(session: Session, job_id: str, choice: ModelName, *, owner: str | None) -> JobOverview:
+    """The overview of a job, with the chosen model.
+
+    Raises:
+        JobNotFound: the job does not exist, or belongs to another owner.
+    """
+    job = lookup.get(session, job_id, owner=owner)
+    checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    return JobOverview(
+        job=job,
+        checkpoints=checkpoints,
+        samples=lookup.artifacts(session, job_id, ArtifactKind.SAMPLE),
+        file_count=files.totals(session, job_id).count(),
+        shown=_shown(session, job, [row.epoch for row in checkpoints], choice),
+        stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
+        history=events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
+        resumed=events.resumed(session, job_id),
+        parent=lineage.parent(session, job, owner=owner),
+        folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
+        children=lineage.children(session, job_id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
+    )
+
+
+def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:
+    """Why no worker trains the job, which is queued, or has lost its worker."""
+    is_queued = Job.status == Status.QUEUED
+    is_waiting = select(is_queued | (Job.lease_expires_ms < now_ms())).where(Job.id == job.id)
+    return worker_registry.impediment(session, settings) if session.scalar(is_waiting) else None
+
+
+def _shown(session: Session, job: Job, stored: Sequence[int], choice: ModelName) -> ShownModel:
+    """The chosen model; the latest one, without a choice, for GANs and while the best checkpoint is not stored.
+
+    Args:
+        stored: the epochs of the checkpoints, ascending.
+    """
+    is_gan, choices = job.kind == Kind.GAN, dict[ModelName, int]()
+    latest = stored[-1] if stored and not is_gan else job.epoch
+    if not is_gan and job.best_epoch is not None and job.best_epoch in stored:
+        choices = {"best": job.best_epoch, "latest": latest}
+    name = choice if choices else "latest"
+    epoch = choices.get(name, latest)
+    row = session.get(Epoch, (job.id, epoch))
+    return ShownModel(name, epoch, choices, row, tiles.read(session, job, row))
+
+
+def _values(overview: JobOverview) -> dict[str, Any]:
+    """The values of the template."""
+    job, detail = overview.job, job_detail(overview.job, stopped_by_sweep=overview.stopped_by_sweep)
+    return {
+        "job": detail,
+        "starred": job.starred,
+        "note": job.note,
+        "facts": _facts(overview, detail),
+        **_measurements(overview),
+        "checkpoints": checkpoint_items(job, overview.checkpoints)[::-1],
+        "artifact_count": overview.file_count,
+        "shown": overview.shown,
+        "confusion": _confusion_table(job, overview.shown.row),
+        **_history(overview),
+        **_relatives(overview),
+    }
+
+
+def _measurements(overview: JobOverview) -> dict[str, Any]:
+    job = overview.job
+    return {
+        "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
+        "trained": overview.shown.tiles.trained_s,
+        "tiles": overview.shown.tiles.metrics,
+        "resources": overview.shown.tiles.resources,
+    }
+
+
+def _history(overview: JobOverview) -> dict[str, Any]:
+    return {
+        "history": [event_document(event, job_id=overview.job.id) for event in reversed(overview.history)],
+        "reasons": _REASONS,
+        "resumed": overview.resumed,
+        "stopped_by_sweep": overview.stopped_by_sweep,
+        "why_stopped": _stop_reason(overview),
+    }
+
+
+def _relatives(overview: JobOverview) -> dict[str, Any]:
+    children, count = overview.children
+    return {
+        "parent": overview.parent,
+        "folds": FoldSet.of(str(overview.job.fold_group), overview.folds) if overview.folds else None,
+        "children": children,
+        "children_count": count,
+    }
+
+
+def _facts(overview: JobOverview, detail: JobDetail) -> dict[str, Any]:
+    """The facts about the job for the scripts of the page."""
+    job, info = overview.job, dataset_or_none(overview.job)
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "urls": detail.urls.model_dump(),
+        "over": job.status in TERMINAL,
+        "epoch": job.epoch,
+        "last_seq": job.last_seq,
+        "samples": [sample.epoch for sample in overview.samples],
+        "resumed": overview.resumed,
+        "has_reference_classifier": _has_reference_classifier(job),
+        "is_table": is_table(job, info),
+        "has_photos": info is not None and info.has_photos,
+    }
+
+
+def _stop_reason(overview: JobOverview) -> str | None:
+    """The sweep's reason; ``None`` for a job that was running: its worker learns only that the job is
+    cancelled."""
+    cancellations = (event.data for event in overview.history if event.data.get("status") == Status.CANCELLED)
+    reason = next(cancellations, {}).get("reason")
+    return None if reason == "cancelled" else reason
+
+
+def _has_reference_classifier(job: Job) -> bool:
+    """Whether the samples are evaluated by a reference classifier of their dataset."""
+    builtin = BUILT_IN.get(str(job.resolved["dataset"]["name"]))
+    return job.kind == Kind.GAN and builtin is not None and builtin.reference_classifier is not None
+
+
+_HEAT_LEVELS: Final = 5
+_FEW_CLASSES: Final = 12
+"""A matrix with at most this many classes fits on a phone."""
+
+
+def _confusion_table(job: Job, shown: Epoch | None) -> dict[str, Any] | None:
+    """The matrix and scores of an epoch, with a tint for each cell."""
+    if shown is None or shown.confusion is None:
+        return None
+    names = class_names(job, len(shown.confusion))
+    return {
+        "names": names,
+        "rows": [_row(actual, counts, names) for actual, counts in enumerate(shown.confusion)],
+        "is_small": len(names) <= _FEW_CLASSES,
+        "scores": ConfusionMatrix.of(shown.epoch, names, shown.confusion),
+        "total": sum(map(sum, shown.confusion)),
+    }
+
+
+def _row(actual: int, counts: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+    return {"index": actual, "name": names[actual], "cells": _cells(actual, counts, names)}
+
+
+def _cells(actual: int, counts: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    # Mistakes have a scale of their own: next to correct predictions, none would be visible.
+    max_mistakes = max((count for predicted, count in enumerate(counts) if predicted != actual), default=0)
+    cells = []
+    for predicted, count in enumerate(counts):
+        is_correct = predicted == actual
+        ratio = count / (sum(counts) if is_correct else max(max_mistakes, 5)) if count else 0.0
+        heat = 0 if not count else max(1, round(_HEAT_LEVELS * ratio))
+        cells.append({"count": count, "right": is_correct, "heat": heat, "name": names[predicted]})
+    return cells

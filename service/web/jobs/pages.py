@@ -1,0 +1,361 @@
+"""Pages about jobs: list, form, comparison, and the parts of a job, which ``browsers`` shows at the API's addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from flask import Blueprint, Response
+from pydantic import BeforeValidator, Field
+
+from service.jobs import events, extremes, worker_registry
+from service.jobs.events import EventFilter, EventType, Level, LogPage
+from service.jobs.queries import files, listing, lookup
+from service.jobs.queries.listing import GroupBy
+from service.spec import splits
+from service.spec.schema import Kind
+from service.states import TERMINAL
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Artifact, Event, Job
+from service.web.core.core import core, owner
+from service.web.http.endpoint import endpoint
+from service.web.http.queries import (
+    MAX_COMPARED,
+    JobId,
+    Query,
+    Text,
+    blank_is_none,
+    split,
+)
+from service.web.http.responses import as_page, next_address, own_address, see_other
+from service.web.jobs.listing import FilterQuery, GroupQuery, PageQuery
+from service.web.jobs.result_schemas import (
+    EventQuery,
+    FilesQuery,
+    artifact_item,
+    checkpoint_item,
+    event_document,
+    film_urls,
+    read_results,
+    sample_item,
+)
+from service.web.jobs.schemas import accuracy_intervals, job_detail
+from service.web.jobs.views import group_jobs, list_jobs
+
+
+class IndexQuery(PageQuery):
+    """What the jobs page shows."""
+
+    group: Annotated[GroupBy | None, BeforeValidator(blank_is_none)] = Field(None, description="Group the jobs.")
+
+    @property
+    def collapses_sweeps(self) -> bool:
+        """Whether a sweep is one row: if jobs are sorted by time, and no filter selects only some of its
+        jobs."""
+        set_filters = {name for name in self.model_fields_set & FilterQuery.model_fields.keys() if getattr(self, name)}
+        return not set_filters and self.group is None and self.sort.removeprefix("-") == "created_at"
+
+
+class CompareQuery(Query):
+    """Which jobs to compare, and what to plot."""
+
+    jobs: Annotated[list[JobId], BeforeValidator(split)] = Field(
+        default=[], description=f"Ids, repeated or comma-separated; at most {MAX_COMPARED}."
+    )
+    x: Text | None = Field(None, description="A setting, for example `optimizer.learning_rate`.")
+    y: Text | None = Field(None, description="A metric, for example `val_accuracy`.")
+    of: Literal["best", "last"] = Field("best", description="Which value of the metric.")
+
+
+class NewQuery(Query):
+    """The initial spec of a new job."""
+
+    like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
+    sweep: JobId | None = Field(None, description="Id of a sweep whose spec to copy.")
+    dataset: Text | None = Field(None, description="Name of a dataset to train on.")
+
+
+blueprint: Final = Blueprint("pages", __name__)
+
+TAG: Final = "Pages"
+_INITIAL_JOBS: Final = 30
+"""Jobs in the HTML of the list; its script loads more."""
+_SORT_LABELS: Final[dict[str, str]] = {
+    "-created_at": "Newest first",
+    "created_at": "Oldest first",
+    "name": "Name, A to Z",
+    "-name": "Name, Z to A",
+    "status": "Running first",
+    "-status": "Running last",
+    "-started_at": "Last started",
+    "started_at": "First started",
+    "-finished_at": "Last finished",
+    "finished_at": "First finished",
+    "-priority": "Highest priority",
+    "priority": "Lowest priority",
+    "-duration": "Longest training",
+    "duration": "Shortest training",
+    "-epoch": "Most epochs",
+    "epoch": "Fewest epochs",
+    "-val_accuracy": "Highest val accuracy",
+    "val_accuracy": "Lowest val accuracy",
+    "val_loss": "Lowest val loss",
+    "-val_loss": "Highest val loss",
+    "frechet_distance": "Lowest Fréchet distance",
+    "-frechet_distance": "Highest Fréchet distance",
+}
+_COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
+"""Default columns of the job list, besides the name."""
+_CHOICES: Final[dict[str, Any]] = {
+    "default_columns": _COLUMNS,
+    "kinds": list(Kind),
+    "sort_labels": _SORT_LABELS,
+    "group_by": list(GroupBy),
+}
+"""Options of the controls of the list."""
+_MAX_GROUPS: Final = 500
+_COMPARED_FIELDS: Final = {
+    "id",
+    "name",
+    "kind",
+    "status",
+    "stopped_by_sweep",
+    "created_at",
+    "tags",
+    "start_epoch",
+    "resolved",
+    "urls",
+}
+"""Fields of each job on the Compare page."""
+
+
+@blueprint.get("/")
+@endpoint(TAG, "text/html", query=IndexQuery, problems=("invalid_cursor",))
+def index(query: IndexQuery) -> Response:
+    """Show the jobs page."""
+    query = query.model_copy(update={"columns": query.columns or _COLUMNS})
+    with core().database.read() as session:
+        impediment = worker_registry.impediment(session, core().settings)
+    return as_page("jobs/index.html", **_first_jobs(query), impediment=impediment, **_CHOICES, address=own_address())
+
+
+def _first_jobs(query: IndexQuery) -> dict[str, Any]:
+    """The first page of the list; of a grouped list the groups, whose jobs are loaded when they are opened."""
+    limit = query.limit if "limit" in query.model_fields_set else _INITIAL_JOBS
+    groups = None
+    if query.group is not None:
+        limit = 1
+        filters = {name: getattr(query, name) for name in FilterQuery.model_fields}
+        groups = group_jobs(GroupQuery(by=query.group, columns=query.columns, limit=_MAX_GROUPS, **filters))
+    changes = {"limit": limit, "counts": True, "one_per_sweep": query.collapses_sweeps}
+    first = list_jobs(query.model_copy(update=changes))
+    return {"first": first, "groups": groups, "next_address": next_address(first.next_cursor)}
+
+
+@blueprint.get("/ui")
+@endpoint(TAG, None, status=303)
+def start() -> Response:
+    """Redirect to the jobs page."""
+    return see_other("/")
+
+
+@blueprint.get("/ui/new")
+@endpoint(TAG, "text/html", query=NewQuery)
+def new() -> Response:
+    """Show the form for a new job."""
+    return as_page("form/new.html", keys_required=core().settings.keys_required)
+
+
+@blueprint.get("/ui/compare")
+@endpoint(TAG, "text/html", query=CompareQuery)
+def compare(query: CompareQuery) -> Response:
+    """Show the page that compares jobs."""
+    job_ids = list(dict.fromkeys(query.jobs))
+    if len(job_ids) > MAX_COMPARED:
+        return as_page(
+            "compare/index.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
+        )
+    facts, why_not = _job_facts(job_ids)
+    missing = len(job_ids) - len(facts)
+    same = why_not == splits.SAME_JOBS
+    return as_page("compare/index.html", facts=facts, why_not=why_not, same=same, asked=job_ids, missing=missing)
+
+
+def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None]:
+    """The facts of each existing job, in the order of the ids, and why none of them is the best."""
+    with core().database.read() as session:
+        rows = lookup.several(session, job_ids, owner=owner())
+        samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
+        stopped = lookup.stopped_by_sweep(session, rows)
+        counts = lookup.validation_counts(session, rows)
+    rows = sorted(rows, key=lambda row: job_ids.index(row.id))
+    facts = [
+        job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
+        | {"samples": samples.get(row.id, []), "best_intervals": _best_intervals(row, counts.get(row.id))}
+        for row in rows
+    ]
+    return facts, splits.why_not_compared(
+        [{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows]
+    )
+
+
+def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
+    """The interval of the best accuracy of all epochs."""
+    best = {"val_accuracy": job.extremes.get("val_accuracy", {}).get("max")}
+    return {name: interval.model_dump() for name, interval in accuracy_intervals(best, validation_count).items()}
+
+
+_SHOWN_EPOCHS: Final = 1000
+_SHOWN_SAMPLES: Final = 240
+_VIEWS: Final[dict[str, EventFilter]] = {
+    "All": EventFilter(),
+    "Status": EventFilter(types=(EventType.STATUS, EventType.END)),
+    "Metrics": EventFilter(types=(EventType.METRICS,)),
+    "Files": EventFilter(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
+    "Warnings and errors": EventFilter(level=Level.WARNING),
+    "Errors": EventFilter(level=Level.ERROR),
+}
+"""The filters of the log's page."""
+
+
+def log(job_id: str, query: EventQuery) -> Response:
+    """The log of a job, by default the newest events."""
+    before = query.before or (None if query.after else events.MAX_SEQ)
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+        page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
+    return _page(
+        "job/log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
+    )
+
+
+def _log_filters(query: EventQuery) -> dict[str, Any]:
+    """The selected filters, and those to choose from."""
+    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
+    return {
+        "views": [
+            (name, _parameters(view, query.q), _is_same_filter(view, query.event_filter))
+            for name, view in _VIEWS.items()
+        ],
+        "selected": {name: value for name, value in selected.items() if value},
+        "q": query.q or "",
+    }
+
+
+def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
+    """The selected events, and where earlier or later ones are.
+
+    Args:
+        is_end: whether they are the last events before a number, instead of the first events after one.
+    """
+    rows = page.rows
+    return {
+        "events": [_line(row, job.id) for row in rows],
+        "older": rows[0].seq if page.has_more and is_end else None,
+        "newer": rows[-1].seq if page.has_more and not is_end else None,
+        "facts": {
+            "stream": f"/jobs/{job.id}/stream",
+            "last_seq": max(job.last_seq, rows[-1].seq if rows else 0),
+            "follows": job.status not in TERMINAL and query.before is None and not (page.has_more and query.after),
+        },
+    }
+
+
+def metrics(job_id: str) -> Response:
+    """The metrics of all epochs as a table, newest first."""
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+        rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
+        total = lookup.count_epochs(session, job_id)
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    best = {name: _best_epoch(job, name) for name in names}
+    return _page("job/metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
+
+
+def artifacts(job_id: str, query: FilesQuery) -> Response:
+    """The files of a job."""
+    return _files(job_id, "Files", None, query)
+
+
+def checkpoints(job_id: str, query: FilesQuery) -> Response:
+    """The checkpoints of a job."""
+    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, query)
+
+
+def samples(job_id: str, query: FilesQuery) -> Response:
+    """The sample grids of a job."""
+    limit = min(query.limit, _SHOWN_SAMPLES)
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
+        total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
+    items, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
+    older = next_address(page.next_cursor)
+    return _page("job/samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
+
+
+def results(job_id: str, query: FilesQuery) -> Response:
+    """The results of a job so far."""
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+        job_results = read_results(session, job, query)
+    return _page("job/results.html", job, "Results", results=job_results)
+
+
+def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
+    """A page of files, newest first."""
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+        page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
+        totals = files.totals(session, job_id)
+        latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
+    return _page(
+        "job/files.html",
+        job,
+        section,
+        files=[artifact_item(row) for row in page.rows],
+        marks={row.id: _marks(job, row, latest) for row in page.rows if row.kind == ArtifactKind.CHECKPOINT},
+        total=totals.count(kind),
+        size_bytes=totals.size_bytes(kind),
+        older=next_address(page.next_cursor),
+    )
+
+
+def _marks(job: Job, row: Artifact, latest: int) -> list[str]:
+    """The labels of a checkpoint: ``best``, ``latest``."""
+    item = checkpoint_item(job, row, latest=latest)
+    return [word for word, applies in (("best", item.best), ("latest", item.latest)) if applies]
+
+
+def _page(template: str, job: Job, section: str, **values: Any) -> Response:
+    title = listing.title(job.id, job.name, job.kind)
+    sections = {
+        "Overview": f"/ui/jobs/{job.id}",
+        "Metrics": f"/jobs/{job.id}/metrics",
+        "Log": f"/jobs/{job.id}/events",
+        "Checkpoints": f"/jobs/{job.id}/checkpoints",
+        "Samples": f"/jobs/{job.id}/samples",
+        "Files": f"/jobs/{job.id}/artifacts",
+        "Results": f"/jobs/{job.id}/results",
+    }
+    detail = job_detail(job)
+    return as_page(template, job=detail, title=title, section=section, sections=sections, **values)
+
+
+def _line(row: Event, job_id: str) -> dict[str, Any]:
+    return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
+
+
+def _parameters(view: EventFilter, q: str | None) -> dict[str, str]:
+    values = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
+    return {name: value for name, value in values.items() if value}
+
+
+def _is_same_filter(view: EventFilter, selected: EventFilter) -> bool:
+    return set(view.types) == set(selected.types) and view.level == selected.level
+
+
+def _best_epoch(job: Job, name: str) -> int | None:
+    """The epoch in which a metric was best; ``None`` if neither direction is better."""
+    best = extremes.best(job, name)
+    return best[1] if best is not None else None

@@ -1,0 +1,110 @@
+"""The Play page: a network and its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from service.datasets.errors import DatasetError
+from service.datasets.exploration.explorer import DatasetExplorer
+from service.datasets.info import DatasetInfo
+from service.datasets.tables.values import TIME, format_date
+from service.spec import prediction_images
+from service.storage.tables import Artifact, Job
+from service.web.core.core import provided
+from service.web.http.queries import ModelName
+from service.web.inference.loading import dataset_or_none, is_table
+from service.web.jobs.result_schemas import checkpoint_items
+from service.web.jobs.schemas import job_detail
+
+
+def values(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
+    """The values of the template.
+
+    Args:
+        files: the job's checkpoints.
+        choice: the one to start with.
+    """
+    detail = job_detail(job)
+    return {"job": detail, "facts": _facts(job, files, choice) | {"urls": detail.urls.model_dump()}}
+
+
+def _facts(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
+    """The facts about the network for the scripts of the page."""
+    info, items = dataset_or_none(job), checkpoint_items(job, files)
+    return {
+        "checkpoints": [{"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in items],
+        "start": next((index for index, item in enumerate(items) if getattr(item, choice)), 0),
+        "seed": job.resolved["seed"],
+        "conditional": job.resolved.get("conditional", False),
+        "latent": job.resolved.get("latent"),
+        "class_names": list(info.class_names) if info else [],
+        **_images(info),
+        "sent": _SENT,
+        "fields": _fields(job, info),
+    }
+
+
+def _images(info: DatasetInfo | None) -> dict[str, Any]:
+    """The images that the network expects, and whether it gets the middle of an opened file, otherwise
+    unchanged."""
+    if info is None:
+        return {"colour": False, "crops": False, "shape": []}
+    is_colour = len(info.image_shape) > 2
+    return {"colour": is_colour, "crops": info.has_photos, "shape": list(info.image_shape[:2])}
+
+
+_SENT: Final = {
+    "bytes": prediction_images.SENT_UNCHANGED_BYTES,
+    "pixels": prediction_images.SENT_UNCHANGED_PIXELS,
+    "png_side": prediction_images.MAX_SIDE,
+    "side": prediction_images.SENT_SIDE,
+}
+"""Limits up to which files are sent unchanged, and the side length to which others are scaled."""
+
+
+def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
+    """The columns of a row with a typical value of each, and the notation of its numbers if it is stated.
+
+    ``None``: the job is trained on images.
+    """
+    if not is_table(job, info):
+        return None
+    dataset_columns = {column["name"]: column for column in info.columns} if info else {}
+    fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
+    frequent = _most_frequent(info) if info and any("categories" in column for column in fitted) else {}
+    return [_field(column, dataset_columns.get(column["name"], {}), frequent.get(column["name"])) for column in fitted]
+
+
+def _most_frequent(info: DatasetInfo) -> dict[str, str]:
+    """The most frequent category of each column, if the data can be read."""
+    try:
+        statistics = provided(DatasetExplorer).column_statistics(info)
+    except DatasetError:
+        return {}
+    return {column.name: column.categories[0][0] for column in statistics.columns if column.categories}
+
+
+def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], frequent: str | None) -> dict[str, Any]:
+    field = {"name": column["name"], "type": column["type"]}
+    if "categories" in column:
+        usual = frequent if frequent in column["categories"] else column["categories"][0]
+        return field | {"categories": column["categories"], "usual": usual}
+    limits = [dataset_column[name] for name in ("min", "max") if name in dataset_column]
+    if column["type"] == "date":
+        time_format = TIME if column["format"] == TIME else "iso"
+        usual = format_date(column["mean"] if time_format == TIME else round(column["mean"]), time_format)
+        limit_texts = [format_date(limit, time_format) for limit in limits]
+    else:
+        usual = _numeral(column["mean"], 4, column)
+        limit_texts = [_numeral(limit, 8, column) for limit in limits]
+    notation = {name: column[name] for name in ("decimal", "group") if name in column}
+    return field | notation | {"usual": usual, "range": " to ".join(limit_texts)}
+
+
+def _numeral(value: float, digits: int, column: Mapping[str, Any]) -> str:
+    """A number in the notation of a column: with its decimal sign and percent sign; never in scientific
+    notation."""
+    text = f"{Decimal(f'{value:.{digits}g}'):f}"
+    return text.replace(".", column.get("decimal", ".")) + ("%" if column.get("percent") else "")

@@ -1,0 +1,205 @@
+"""Plots of a job and animations of its samples, drawn on request and cached in the job's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import structlog
+from flask import Blueprint, Response
+
+from service.errors import JobNotFound
+from service.jobs import events
+from service.jobs.events import EventType
+from service.jobs.queries import listing, lookup
+from service.pictures import films, grids
+from service.spec.schema import Kind
+from service.states import Severity
+from service.storage.artifacts import ArtifactKind, ArtifactStore
+from service.storage.tables import Artifact, Job
+from service.web.core.core import core, owner
+from service.web.http import downloads, slots
+from service.web.http.downloads import Picture, picture
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
+from service.web.inference import loading, validation_results
+from service.web.inference.loading import dataset_of, dataset_or_none, inference, require_available, with_network
+from service.web.jobs.result_schemas import PlotQuery, metric_table
+
+if TYPE_CHECKING:
+    from service.web.inference.model_runner import LoadedModel
+
+Format = Literal["png", "svg"]
+MEDIA_TYPES: Final[Mapping[str, str]] = {"png": "image/png", "svg": "image/svg+xml"}
+Plot = Literal["curves", "confusion"]
+
+_log = structlog.get_logger("tapeline.web")
+
+
+def film(job: Job, fmt: films.FilmFormat) -> Picture:
+    """The animation of all sample grids of a job."""
+    with core().database.read() as session:
+        rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
+    if not rows:
+        raise Problem("not_yet", "the job has no samples yet: the first ones are made at the end of an epoch")
+
+    def draw() -> bytes:
+        info = dataset_or_none(job)
+        pngs, epochs = _LazyFiles(core().artifacts, rows), [row.epoch for row in rows]
+        return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=info is not None and len(info.image_shape) > 2)
+
+    return _cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
+
+
+def classified_samples(job: Job, sample: Artifact) -> Picture:
+    """A GAN's sample grid, labelled with the classes that the reference classifier predicted; they are stored in
+    the file."""
+    png = core().artifacts.read(sample.path, sample.sha256)
+    info = dataset_of(job)
+    try:
+        with slots.hold(slots.DRAWING):
+            data = grids.classified_grid(png, classes=info.classes, class_names=info.class_names)
+    except grids.NotClassified as error:
+        raise Problem(
+            "no_verdicts", f"the samples of epoch {sample.epoch} were not scored by a reference classifier"
+        ) from error
+    return picture(data)
+
+
+def draw_plot(job: Job, plot_name: Plot, fmt: Format, which: str = "latest") -> Picture:
+    """A plot of a job's curves, or of the confusion matrix named by ``which``."""
+    with core().database.read() as session:
+        rows, found = lookup.epochs(session, job.id), lookup.matrix(session, job, which)
+        health_events = events.of_type(session, job.id, EventType.HEALTH)
+    if plot_name == "confusion" and job.kind != Kind.CLASSIFIER:
+        raise Problem("not_found", f"a {job.kind} has no confusion matrix")
+    if not rows:
+        raise Problem("not_yet", "the job has not finished its first epoch")
+    title = listing.title(job.id, job.name, job.kind)
+    if plot_name == "curves":
+        table = metric_table(job, rows, health_events)
+
+        def draw() -> bytes:
+            from service.pictures import plots  # loads Matplotlib, which takes most of a second
+
+            marks = [
+                plots.Mark(
+                    label=item.code.replace("_", " "),
+                    since=item.since,
+                    until=item.until,
+                    is_error=item.severity is Severity.ERROR,
+                )
+                for item in table.findings
+            ]
+            return plots.curves(
+                job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
+            )
+
+        return _cached_picture(job.id, plot_name, rows[-1].epoch, fmt, draw)
+    if found is None:
+        raise Problem("not_yet", "this epoch has no confusion matrix: it is computed at the end of an epoch")
+    epoch, matrix = found
+    info = dataset_or_none(job)
+
+    def draw_confusion() -> bytes:
+        from service.pictures import plots  # loads Matplotlib, which takes most of a second
+
+        class_names = info.class_names if info is not None and len(info.class_names) == len(matrix) else None
+        return plots.confusion(matrix, class_names=class_names, title=f"{title}, epoch {epoch}", fmt=fmt)
+
+    return _cached_picture(job.id, plot_name, epoch, fmt, draw_confusion)
+
+
+def _cached_picture(job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
+    """The cached picture of this name and epoch; if there is none, ``draw`` creates it."""
+    version = f"{epoch:06d}.{suffix}"
+    with slots.hold(slots.DRAWING):
+        data = core().artifacts.cached_image(job_id, name, version)
+        if data is None:
+            data = draw()
+            _cache(job_id, name, version, data)
+    return picture(data)
+
+
+def _cache(job_id: str, name: str, version: str, data: bytes) -> None:
+    try:
+        core().artifacts.cache_image(job_id, name, version, data)
+    except OSError as error:  # not fatal: the next request draws it again
+        _log.warning("picture not kept", job=job_id, error=str(error))
+    try:
+        with core().database.read() as session:
+            lookup.get(session, job_id)
+    except JobNotFound:  # deleted while this was drawn: leave nothing behind
+        core().artifacts.remove_job(job_id)
+
+
+class _LazyFiles(Sequence[bytes]):
+    """Files that are read one at a time, on access."""
+
+    def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
+        self._artifacts, self._rows = artifacts, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = self._rows[index]
+        return self._artifacts.read(row.path, row.sha256)
+
+
+blueprint: Final = Blueprint("plots", __name__)
+
+TAG: Final = "Files"
+_PLOTS: Final = ("curves", "confusion", "calibration", "importance")
+
+
+@blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
+@endpoint(
+    TAG,
+    "image/png",
+    other_media=downloads.AS_OCTETS,
+    query=PlotQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
+)
+def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
+    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+    if which not in _PLOTS or form not in MEDIA_TYPES:
+        raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
+    if which in ("calibration", "importance"):
+        drawn = _draw_evaluation(job, which, cast(Format, form), query.checkpoint or "best")
+    else:
+        drawn = draw_plot(job, cast(Plot, which), cast(Format, form), query.checkpoint or "latest")
+    return downloads.send_picture(drawn, MEDIA_TYPES[form])
+
+
+def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
+    """``calibration`` or ``importance`` of a checkpoint, drawn.
+
+    Raises:
+        Problem: there is no such plot of this job, or not yet.
+    """
+    if job.kind != Kind.CLASSIFIER:
+        raise Problem("not_found", f"a {job.kind} has no plot {plot_name}")
+    info = validation_results.table_of(job) if plot_name == "importance" else dataset_of(job)
+    require_available(info)
+
+    def draw(model: LoadedModel, row: Artifact) -> Picture:
+        def render() -> bytes:
+            from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
+
+            dataset = core().repository.load(info)
+            if plot_name == "importance":
+                column_importances = inference().importances(row, model, dataset)
+                bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
+                return evaluations.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
+            diagram = inference().calibration(row, model, dataset)
+            points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
+            return evaluations.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
+
+        return _cached_picture(job.id, plot_name, row.epoch, fmt, render)
+
+    return with_network(job, checkpoint, info, draw)

@@ -1,0 +1,465 @@
+"""Jobs, cross-validations, and the estimated cost of a spec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from service.application.specs import Forecast
+from service.jobs import actions
+from service.jobs.queries import folds, listing
+from service.jobs.transitions import shown_error
+from service.spec.estimation.layer_shapes import Network
+from service.spec.metric_info import accuracy_interval
+from service.spec.schema import Kind
+from service.states import Action, FindingCode, Request, Severity, Status
+from service.statistics import wilson
+from service.storage.tables import Job
+from service.web.http.schemas import Answer, Document, Metrics, Seconds, Timestamp, finite
+
+
+class Progress(Answer):
+    """Progress of a job."""
+
+    epoch: int = Field(description="Finished epochs.")
+    epochs: int
+    step: int = Field(description="Finished batches, including those of the current epoch.")
+    steps: int
+    fraction: float = Field(ge=0, le=1)
+    eta_seconds: float | None = Field(
+        description="Estimated remaining time. Null unless the job is running and its speed is known."
+    )
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The progress of a job."""
+        return cls.at(
+            status=job.status,
+            epoch=job.epoch,
+            epochs=job.epochs,
+            step=job.step,
+            steps=job.steps,
+            steps_per_second=job.steps_per_second,
+        )
+
+    @classmethod
+    def at(cls, *, status: str, epoch: int, epochs: int, step: int, steps: int, steps_per_second: float | None) -> Self:
+        """The progress from the values of the columns."""
+        eta = None
+        if status == Status.RUNNING and steps_per_second:
+            eta = round(max(steps - step, 0) / steps_per_second, 1)
+        fraction = min(step / steps, 1.0) if steps else 0.0
+        return cls(epoch=epoch, epochs=epochs, step=step, steps=steps, fraction=round(fraction, 6), eta_seconds=eta)
+
+
+class JobUrls(Answer):
+    """URLs of a job's resources, as paths on this service."""
+
+    self: str
+    results: str
+    stream: str
+    events: str
+    metrics: str
+    samples: str
+    checkpoints: str
+    artifacts: str
+    page: str
+
+    @classmethod
+    def of(cls, job_id: str) -> Self:
+        """The URLs of a job."""
+        address = f"/jobs/{job_id}"
+        resources = ("results", "stream", "events", "metrics", "samples", "checkpoints", "artifacts")
+        return cls(
+            self=address, page=f"/ui/jobs/{job_id}", **{resource: f"{address}/{resource}" for resource in resources}
+        )
+
+
+class JobError(Answer):
+    """Why a job failed."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    code: str
+    message: str
+
+
+class Difference(Answer):
+    """The first difference between a reproduction and its original."""
+
+    epoch: int
+    differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `epochs`.")
+
+
+class Reproduction(Answer):
+    """The result of training a job again."""
+
+    of: str = Field(description="Id of the original job.")
+    match: bool | None = Field(description="Whether all results are bit-identical; null until known.")
+    first_difference: Difference | None = None
+    provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
+
+
+class Parting(Answer):
+    """Where two trainings first differ, or where a stored result differs from its replay."""
+
+    epoch: int
+    batch: int | None = Field(description="Completed batches of the epoch; null: at an unknown batch of the epoch.")
+    batches: int | None = Field(description="Batches of an epoch.")
+    tensor: str | None
+    element: list[int] = Field(description="The index of the first element that differs.")
+    a: float | None
+    b: float | None
+    metrics: list[str] = Field(description="Metrics of the epoch that differ from the stored ones.")
+    not_repeated: str | None = Field(
+        description="The job whose stored result does not match its retraining: something else changed its bits."
+    )
+    from_epoch: int = Field(description="The epoch from whose checkpoints both were retrained; 0: from the start.")
+
+
+class InvestigationItem(Answer):
+    """Two jobs that are retrained side by side."""
+
+    a: str
+    b: str
+    found: Annotated[Parting | None, BeforeValidator(lambda value: finite(value) or None)] = Field(
+        description="Null until the job has succeeded, or if the jobs do not differ."
+    )
+    sentence: str | None = Field(description="The result in words.")
+
+
+class StoppedEarly(Answer):
+    """Why a job succeeded before its last epoch."""
+
+    metric: str = Field(description="The metric that stopped improving.")
+    best: float
+    best_epoch: int
+    patience: int = Field(description="Number of epochs without improvement.")
+
+
+class FindingItem(Answer):
+    """A problem with a training, with the values at its detection."""
+
+    code: FindingCode
+    severity: Severity
+    epoch: int = Field(description="The epoch after which it was detected.")
+    message: str
+    numbers: dict[str, float] = Field(description="The values that triggered it.")
+    advice: list[str] = Field(description="Settings to try.")
+
+
+TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null before, or without such a part."
+
+STOPPED_BY_SWEEP: Final = (
+    "Whether the job is cancelled because its sweep stopped its trial, which was not promoted or had not finished when "
+    "the sweep ended or was cancelled."
+)
+
+
+class AccuracyInterval(Answer):
+    """Wilson's 95% interval of an accuracy, which is a proportion of few or many examples."""
+
+    value: float = Field(description="The accuracy.")
+    n: int = Field(description="Number of examples that were scored.")
+    low: float
+    high: float
+    text: str = Field(description="In words, such as `of 30, 95% CI 89% to 100%`.")
+
+    @classmethod
+    def of(cls, value: float, n: int) -> Self:
+        """The interval of an accuracy on ``n`` examples."""
+        low, high = wilson(value, n)
+        return cls(value=value, n=n, low=low, high=high, text=accuracy_interval(n, low, high))
+
+
+INTERVALS: Final = (
+    "Of `val_accuracy` and `test_accuracy`: the 95% interval for the number of examples; empty where that is unknown."
+)
+
+
+class JobSummary(Answer):
+    """A job in a list."""
+
+    id: str
+    kind: Kind
+    name: str | None
+    tags: list[str]
+    owner: str | None
+    status: Status
+    requested: Request | None = Field(description="A pending request to a running job: to cancel or to pause.")
+    attempt: int
+    lease: int
+    priority: int
+    starred: bool
+    note: str | None = Field(description="Free text.")
+    spec_hash: str
+    dataset_sha256: str | None = Field(
+        None, description="SHA-256 of the data that it trains on; null until it is known."
+    )
+    progress: Progress
+    metrics: Metrics = Field(description="Metrics of the last finished epoch.")
+    best_epoch: int | None
+    test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
+    test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
+    test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
+    health: Annotated[list[FindingItem], BeforeValidator(finite)] = Field(description="Current findings, oldest first.")
+    parent_id: str | None = Field(description="The job that this one is a fork or a reproduction of.")
+    start_epoch: int = Field(
+        description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."
+    )
+    reproduction: Reproduction | None
+    fold_group: str | None = Field(description="Shared by the jobs of one cross-validation, one for each fold.")
+    investigation: InvestigationItem | None = Field(
+        description="Set for a job that retrains two others to find where they diverge (`POST /differences`)."
+    )
+    reused_from: str | None = Field(description="The job whose first epochs this one took over (`reuse`).")
+    reused_epochs: int = Field(
+        description="Number of epochs that were copied from another job, with their files, instead of being trained."
+    )
+    sweep_id: str | None = Field(description="The sweep that this job is a part of.")
+    trial: int | None = Field(description="Number of the sweep's trial that it belongs to.")
+    error: Annotated[JobError | None, BeforeValidator(finite)]
+    stopped_early: StoppedEarly | None = Field(description="Why early stopping ended the job; null if it did not.")
+    result_digest: str | None
+    cpu_seconds: Seconds | None = Field(description="CPU time so far, over all attempts.")
+    peak_memory_bytes: int | None = Field(description="Peak resident memory of the training process.")
+    size_bytes: int = Field(description="Total size of its files: checkpoints and samples.")
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    started_at: Timestamp | None = Field(validation_alias="started_ms")
+    finished_at: Timestamp | None = Field(validation_alias="finished_ms")
+    allowed_actions: list[Action]
+    urls: JobUrls
+
+
+class JobDetail(JobSummary):
+    """A job with its spec."""
+
+    spec: Document = Field(description="The spec as sent.")
+    resolved: Document = Field(description="Full spec (defaults included).")
+    provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
+    stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
+
+
+class SubmittedJob(JobDetail):
+    """A new job; of a spec with `dataset.folds` the first of several."""
+
+    fold_jobs: list[str] = Field([], description="Ids of all jobs of a cross-validation, in the order of the folds.")
+
+
+class LayerItem(Answer):
+    """A layer of a network."""
+
+    type: str
+    output_shape: list[int] = Field(description="Without the batch: number of values, or rows, columns and channels.")
+    parameters: int = Field(description="Number of trainable weights and biases.")
+
+
+class NetworkItem(Answer):
+    """A network of a spec, layer by layer."""
+
+    pointer: str = Field(description="JSON pointer to its layers: `#/layers`, `#/generator/layers`.")
+    input_shape: list[int]
+    layers: list[LayerItem] = Field(description="In order, up to the first layer whose input has a wrong shape.")
+
+
+class DryRun(Answer):
+    """The full spec and the estimated cost of a job."""
+
+    resolved: dict[str, Any]
+    networks: list[NetworkItem]
+    parameters: int
+    steps: int
+    estimated_bytes: int = Field(description="Estimated peak memory.")
+    checkpoint_bytes: int
+    expected_bytes: int = Field(
+        description="The most that the job's files are expected to take at a time, without exports; it counts against "
+        "the quota of job files until the job has ended."
+    )
+    estimated_seconds: float | None = Field(
+        description="Median estimate of the duration; null until a worker has measured its machine or a job of this "
+        "kind "
+        "has ended."
+    )
+    estimated_seconds_low: float | None = Field(description="90% of jobs are expected to take at least this long.")
+    estimated_seconds_high: float | None = Field(description="90% of jobs are expected to take at most this long.")
+    estimate_basis: str | None = Field(
+        description="Basis of the estimate: `calibration`, or for example `3 similar jobs`; null without an estimate."
+    )
+    notes: list[str] = Field(
+        description="Remarks before submitting: a dataset that has to be downloaded, or a preset that was adapted to "
+        "the "
+        "dataset."
+    )
+
+    @classmethod
+    def of(cls, forecast: Forecast) -> Self:
+        """The response for a checked spec."""
+        estimate = forecast.cost.estimate
+        return cls.represent(
+            forecast.cost,
+            resolved=forecast.spec.model_dump(mode="json"),
+            networks=[network_item(network) for network in forecast.networks],
+            estimated_seconds=estimate.seconds if estimate else None,
+            estimated_seconds_low=estimate.low_s if estimate else None,
+            estimated_seconds_high=estimate.high_s if estimate else None,
+            estimate_basis=estimate.basis if estimate else None,
+            notes=forecast.notes,
+        )
+
+
+def job_summary(job: Job) -> JobSummary:
+    """A job for a list."""
+    return JobSummary.represent(job, **derived_fields(job))
+
+
+def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
+    """A job with its spec."""
+    return JobDetail.represent(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
+
+
+def derived_fields(job: Job) -> dict[str, Any]:
+    """The fields of ``JobSummary`` that are not columns."""
+    return {
+        "error": shown_error(job),
+        "progress": Progress.of(job),
+        "allowed_actions": actions.actions_of(job),
+        "urls": JobUrls.of(job.id),
+        **test_fields(job),
+    }
+
+
+def test_fields(job: Job) -> dict[str, Any]:
+    """The scores on the test part."""
+    return {name: (job.test_scores or {}).get(name) for name in ("test_accuracy", "test_loss", "test_epoch")}
+
+
+def accuracy_intervals(
+    metrics: Mapping[str, Any], validation_count: int | None, test_scores: Mapping[str, Any] | None = None
+) -> dict[str, AccuracyInterval]:
+    """The intervals of the accuracies whose number of examples is known, by metric."""
+    test = test_scores or {}
+    counted = {
+        "test_accuracy": (test.get("test_accuracy"), test.get("test_count")),
+        "val_accuracy": (metrics.get("val_accuracy"), validation_count),
+    }
+    return {
+        name: AccuracyInterval.of(value, n)
+        for name, (value, n) in counted.items()
+        if n and isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def network_item(network: Network) -> NetworkItem:
+    """A network's layers with their output shapes."""
+    return NetworkItem(
+        pointer=f"#/{network.where}",
+        input_shape=list(network.input_size),
+        layers=[
+            LayerItem(type=layer.layer.type, output_shape=list(layer.size), parameters=layer.weights)
+            for layer in network.layer_shapes
+        ],
+    )
+
+
+class FaultItem(Answer):
+    """An error in a request."""
+
+    pointer: str | None = Field(None, description="JSON pointer into the body.")
+    parameter: str | None = Field(None, description="Name of a URL parameter, header or form field.")
+    detail: str
+    code: str
+    suggestion: str | None = None
+
+
+class ProblemDocument(Answer):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str | None
+    errors: list[FaultItem] | None = Field(None, description="All errors, or the first hundred of `error_count`.")
+    error_count: int | None = None
+    allowed_actions: list[Action] | None = None
+    jobs: list[str] | None = None
+    line: int | None = None
+    column: int | None = None
+    resolved: dict[str, Any] | None = Field(
+        None, description="For a dry run whose fields are valid, but inconsistent or unsuitable for the dataset."
+    )
+    networks: list[NetworkItem] | None = Field(None, description="Included together with `resolved`.")
+
+
+class FoldJob(Answer):
+    """The job that validates on one fold."""
+
+    fold: int
+    id: str
+    title: str
+    status: Status
+    progress: Progress
+    metrics: Metrics = Field(
+        description="`val_accuracy` and `val_loss` of the last epoch, `best:val_accuracy` of all epochs, and "
+        "`test_accuracy`."
+    )
+    urls: JobUrls
+
+
+class FoldMean(Answer):
+    """The mean of a metric over the folds that have succeeded."""
+
+    label: str
+    percent: bool = Field(description="Whether it is a fraction, to be shown as a percentage.")
+    count: int = Field(description="Number of folds with a value.")
+    mean: float
+    standard_deviation: float | None = Field(description="Sample standard deviation over the folds; null for one fold.")
+    low: float | None = Field(
+        description="Lower end of the 95% interval (Student's t, within the metric's range); null for one fold."
+    )
+    high: float | None
+
+
+class FoldSet(Answer):
+    """The jobs of a cross-validation and their results."""
+
+    fold_group: str
+    folds: int = Field(description="Number of folds.")
+    finished: int = Field(description="Number of jobs that have succeeded.")
+    jobs: list[FoldJob] = Field(description="In the order of the folds, without those that were deleted.")
+    means: dict[str, FoldMean] = Field(description="By metric.")
+
+    @classmethod
+    def of(cls, group: str, jobs: Sequence[Job]) -> Self:
+        """The response for the jobs of a cross-validation."""
+        columns = folds.columns()
+        means = {column.name: (column, folds.measured(column, jobs)) for column in columns}
+        return cls(
+            fold_group=group,
+            folds=int(jobs[0].resolved["dataset"]["folds"]),
+            finished=sum(job.status == Status.SUCCEEDED for job in jobs),
+            jobs=[
+                FoldJob(
+                    fold=job.resolved["dataset"]["fold"],
+                    id=job.id,
+                    title=listing.title(job.id, job.name, job.kind),
+                    status=Status(job.status),
+                    progress=Progress.of(job),
+                    metrics=finite({column.name: column.value(job) for column in columns}),
+                    urls=JobUrls.of(job.id),
+                )
+                for job in jobs
+            ],
+            means={
+                name: FoldMean.represent(measured, label=column.label, percent=column.percent)
+                for name, (column, measured) in means.items()
+                if measured is not None
+            },
+        )

@@ -1,0 +1,91 @@
+"""Exports: the trained model in the formats of other programs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.access.audit import Actor
+from service.application.exports import ExportRequest, Exports
+from service.application.jobs import Jobs
+from service.errors import ArtifactNotFound
+from service.jobs.queries import lookup
+from service.models.exports.contents import ExportFormat
+from service.storage.artifacts import SUFFIXES, ArtifactKind
+from service.storage.tables import Artifact
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
+from service.web.inference import exporting, loading
+from service.web.jobs.plots import draw_plot
+from service.web.models.schemas import ExportQuery
+
+blueprint: Final = Blueprint("exports", __name__)
+
+TAG: Final = "Files"
+
+
+@blueprint.get("/jobs/<job_id>/export/<target>")
+@endpoint(
+    TAG,
+    "application/zip",
+    other_media=downloads.AS_OCTETS,
+    query=ExportQuery,
+    headers=downloads.HEADERS,
+    also=downloads.ALSO,
+    problems=(
+        *downloads.PROBLEMS,
+        "not_yet",
+        "dataset_not_found",
+        "dataset_changed",
+        "extra_missing",
+        "storage_full",
+        "quota_exceeded",
+        "busy",
+    ),
+)
+def export(job_id: str, target: str, query: ExportQuery) -> Response:
+    """Export a trained model: `onnx`, `torch`, `tensorboard` or `huggingface`.
+
+    `onnx` is one file, the others are zip files. The model contains its preprocessing: a classifier takes levels from 0
+    to 255 and returns the probabilities of `predict`; the generator of a GAN takes latent points and returns levels.
+    `torch` is a module that needs only PyTorch. `tensorboard` has event files with all metrics and samples.
+    `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
+    and kept with the job's files.
+    """
+    provided(Jobs).get(job_id, by=actor())  # first: another owner's job is a 404 for any format
+    find = partial(_find, job_id, _format(target), query, actor())
+    return downloads.send_artifact(core().artifacts, find, name=_download_name, cache=downloads.ASK)
+
+
+def make(request: ExportRequest) -> bytes:
+    """The bytes of an export."""
+    return exporting.make(request, lambda: draw_plot(request.job, "curves", "png").data)
+
+
+def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | None) -> Artifact:
+    try:
+        return provided(Exports).export(job_id, target, which=query.checkpoint, license=query.license, by=by)
+    except ArtifactNotFound as error:
+        with core().database.read() as session:
+            job = lookup.get(session, job_id, owner=owner())
+            loading.require_a_checkpoint(session, job, error)
+        raise
+
+
+def _download_name(row: Artifact) -> str:
+    kind = ArtifactKind(row.kind)
+    suffix = SUFFIXES[kind]
+    return f"{row.job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
+
+
+def _format(target: str) -> ExportFormat:
+    try:
+        return ExportFormat(target)
+    except ValueError as error:
+        available = ", ".join(ExportFormat)
+        raise Problem("not_found", f"there is no export format {target[:40]!r}; available: {available}") from error

@@ -1,1 +1,0 @@
-"""The endpoints: one blueprint a resource, and nothing but HTTP in them."""

@@ -1,1 +1,0 @@
-"""Endpoints of the service itself: workers, usage, keys, datasets, limits."""

@@ -1,1 +1,0 @@
-"""Sweeps and comparisons: responses and URL parameters."""

@@ -1,0 +1,107 @@
+"""Comparisons of groups of jobs, of two jobs, and of the epochs of one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Blueprint, Response
+
+from service.application.experiments import differences
+from service.application.experiments.bisection import Limit, bisect
+from service.application.experiments.comparisons import compare
+from service.application.jobs import Jobs
+from service.jobs.request_bodies import Investigation
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import requests, slots
+from service.web.http.endpoint import endpoint
+from service.web.http.problems import Problem
+from service.web.jobs.schemas import JobDetail
+from service.web.jobs.views import submitted_job
+from service.web.sweeps.comparison_schemas import (
+    BisectionAnswer,
+    BisectionQuery,
+    ComparisonAnswer,
+    ComparisonQuery,
+    DifferenceQuery,
+    DifferencesAnswer,
+)
+
+comparisons_blueprint: Final = Blueprint("comparisons", __name__)
+
+TAG: Final = "Experiments"
+
+
+@comparisons_blueprint.get("/comparisons", endpoint="show")
+@endpoint(
+    TAG, ComparisonAnswer, query=ComparisonQuery, problems=("job_not_found", "sweep_not_found", "trial_not_found")
+)
+def show_comparison(query: ComparisonQuery) -> ComparisonAnswer:
+    """Compare two groups of jobs.
+
+    Each group is one setting, trained with several seeds. Values with the same seed are paired; where fewer than two
+    seeds are common, Welch's test is used. `interval` is the 95% confidence interval of the difference of the means.
+    With one seed there is none, and `why_no_interval` says so. Jobs that were scored on different data (another
+    dataset, version or split) get no verdict, nor do those that are the same: `comparable` is false.
+    """
+    with core().database.read() as session:
+        comparison = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
+    return ComparisonAnswer.of(comparison)
+
+
+differences_blueprint: Final = Blueprint("differences", __name__)
+
+_PROBLEMS: Final = ("job_not_found", "sweep_not_found", "trial_not_found", "busy")
+
+
+@differences_blueprint.get("/differences", endpoint="show")
+@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=_PROBLEMS)
+def show_differences(query: DifferenceQuery) -> DifferencesAnswer:
+    """Show how two jobs differ: spec, data, provenance, and the first epoch with different results.
+
+    `checkpoint` is the first epoch in which both have a checkpoint and the tensors differ, with the first differing
+    element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
+    """
+    with slots.hold(slots.COMPUTING):
+        result = differences.find(core().database, core().artifacts, query.a, query.b, owner=owner())
+    return DifferencesAnswer.of(result)
+
+
+@differences_blueprint.post("/differences")
+@endpoint(
+    TAG,
+    JobDetail,
+    status=201,
+    headers=("Idempotency-Key",),
+    document=Investigation,
+    problems=(*_PROBLEMS, "not_comparable", "idempotency_conflict", "quota_exceeded"),
+)
+def investigate(document: Any) -> Response:
+    """Find the batch, tensor and element at which two jobs diverge: submit a job that retrains both.
+
+    A worker retrains them side by side, from the last epoch with equal checkpoints, until their weights differ or a
+    stored result does not match its retraining. The new job's `investigation` has the result.
+    """
+    idempotency = requests.idempotency_key(document)
+    try:
+        with slots.hold(slots.COMPUTING):
+            submitted = differences.request(provided(Jobs), document, by=actor(), idempotency=idempotency)
+    except differences.NotComparable as error:
+        raise Problem("not_comparable", str(error)) from error
+    return submitted_job(submitted)
+
+
+bisection_blueprint: Final = Blueprint("bisection", __name__)
+
+
+@bisection_blueprint.get("/jobs/<job_id>/bisection", endpoint="show")
+@endpoint(TAG, BisectionAnswer, query=BisectionQuery, problems=("job_not_found",))
+def show_bisection(job_id: str, query: BisectionQuery) -> BisectionAnswer:
+    """Find the epoch from which a metric is too low or too high.
+
+    Its last value must be bad. The epochs are halved, so 64 epochs take at most 6 probes. Values that are not finite
+    are bad. A metric may turn bad more than once: `times` counts.
+    """
+    limit = Limit(below=query.below, above=query.above)
+    with core().database.read() as session:
+        return BisectionAnswer.of(bisect(session, job_id, query.metric, limit, owner=owner()))

@@ -1,0 +1,431 @@
+"""Sweeps and their trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from service.application.sweep_checks import CheckedSweep
+from service.jobs.queries import sorting
+from service.spec.metric_info import Goal
+from service.spec.schema import Kind
+from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
+from service.storage.sweep_tables import Sweep, SweepEvent
+from service.storage.times import at_time
+from service.sweeps import actions
+from service.sweeps.comparison import BestTrial
+from service.sweeps.curves import Curve
+from service.sweeps.decisions import plan_of
+from service.sweeps.importance import Importance
+from service.sweeps.queries import Epochs, TrialView
+from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
+from service.web.http.downloads import csv_cell, csv_line
+from service.web.http.queries import Query, Seq, split
+from service.web.http.schemas import Answer, Document, Metrics, Timestamp
+
+
+class SweepListQuery(Query):
+    """Which sweeps to list."""
+
+    status: Annotated[list[SweepStatus], BeforeValidator(split)] = Field(
+        default=[], description="One or more, repeated or comma-separated."
+    )
+    limit: int = Field(20, ge=1, le=100)
+    cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
+        None, description="`next_cursor` of the previous page."
+    )
+
+
+class CurveQuery(Query):
+    """Which curves to return."""
+
+    metric: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None, description="Default: the metric of the objective."
+    )
+    limit: int = Field(20, ge=1, le=100, description="The best trials so far.")
+    format: Literal["json", "csv"] = Field("json", description="`csv`: a line for each trial and epoch.")
+
+
+class CurvePlotQuery(Query):
+    """Which curves to draw, and with which band."""
+
+    metric: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None, description="Default: the metric of the objective."
+    )
+    limit: int = Field(8, ge=1, le=8, description="The best trials so far.")
+    band: Literal["range", "interval", "none"] = Field(
+        "range",
+        description="`range`: from the lowest to the highest seed; `interval`: Student's 95% interval of the mean.",
+    )
+
+
+class SweepEventQuery(Query):
+    """Which part of a sweep's log to return."""
+
+    after: Seq = Field(0, description="Only events with a higher `seq`.")
+    limit: int = Field(500, ge=1, le=2000)
+
+
+class SweepObjective(Answer):
+    """What a sweep optimizes."""
+
+    metric: str
+    goal: Goal
+    over_seeds: OverSeeds
+
+
+class TrialCounts(Answer):
+    """Trials of a sweep by state."""
+
+    total: int = Field(description="As many as there will be, unless the budget ends first.")
+    running: int = Field(description="Training, or queued.")
+    waiting: int = Field(description="Waiting for a decision.")
+    stopped: int
+    succeeded: int
+    failed: int
+
+
+class SweepUrls(Answer):
+    """URLs of a sweep's resources, as paths on this service."""
+
+    self: str
+    trials: str
+    decisions: str
+    importance: str
+    stream: str
+    page: str
+
+
+class SweepError(Answer):
+    """Why a sweep failed."""
+
+    code: str
+    message: str
+
+
+class SweepSummary(Answer):
+    """A sweep in a list."""
+
+    id: str
+    name: str | None
+    owner: str | None
+    kind: Kind
+    status: SweepStatus
+    objective: SweepObjective
+    search: SearchName
+    seeds: list[int]
+    trials: TrialCounts
+    epochs_started: int = Field(
+        description="Epochs planned so far: those that the started trials were to train, which count against the "
+        "budget. Jobs that fail or are cancelled train fewer."
+    )
+    epochs_trained: int = Field(description="Epochs that all jobs together have trained; deleted jobs do not count.")
+    epochs_reused: int = Field(description="Epochs that all jobs together have reused from earlier jobs.")
+    epochs_at_most: int | None = Field(
+        description="Maximum number of epochs of all jobs together, known from the start. Asynchronous halving usually "
+        "trains fewer. Null if each trial has its own number of epochs and there is no budget."
+    )
+    budget_epochs: int | None
+    best_trial: int | None = Field(description="So far; the winner of a sweep that has succeeded.")
+    best_value: float | None
+    sweep_digest: str | None = Field(
+        description="SHA-256 of the sweep and of all decisions with their numbers: equal for the same sweep, however "
+        "many workers it had and however often they were killed."
+    )
+    error: SweepError | None
+    last_seq: int
+    created_at: Timestamp
+    finished_at: Timestamp | None
+    allowed_actions: list[SweepAction]
+    urls: SweepUrls
+
+
+class SweepDetail(SweepSummary):
+    """A sweep with its spec."""
+
+    spec: Document = Field(description="As sent.")
+    resolved: Document = Field(description="With defaults; `rungs` are the epochs at which trials are promoted.")
+    best_epoch: int | None = Field(
+        None, description="With halving: the epoch of the rung at which `best_trial` is the best. Null without halving."
+    )
+    not_distinguishable: list[int] | None = Field(
+        None,
+        description="Trials of the same rung whose difference to `best_trial` has a 95% interval that contains 0, "
+        "by the t test paired by seed; of the 100 with the nearest values. Null where there is no basis: one seed, "
+        "or an objective other than the mean of the seeds.",
+    )
+    best_sentence: str | None = Field(
+        None, description="What `best_epoch` and `not_distinguishable` say in words, or why this is unknown."
+    )
+
+
+class SweepList(Answer):
+    """A page of sweeps."""
+
+    data: list[SweepSummary]
+    has_more: bool
+    next_cursor: str | None
+
+
+class SweepDryRun(Answer):
+    """What a sweep would do."""
+
+    resolved: Document
+    trials: int
+    jobs: int
+    epochs: int = Field(
+        description="Maximum number of epochs of all jobs together. Asynchronous halving usually trains fewer; `notes` "
+        "has the number of synchronous halving."
+    )
+    epochs_without_halving: int
+    expected_bytes: int = Field(
+        description="The most that the files of all jobs together are expected to take; the quota of job files "
+        "must have room for it."
+    )
+    first_settings: list[Document] = Field(description="Of the first trials, where they are known beforehand.")
+    notes: list[str]
+
+
+class SweepEventItem(Answer):
+    """An event of a sweep."""
+
+    seq: int
+    type: str
+    at: Timestamp
+    data: Document
+
+
+class SweepEventList(Answer):
+    """Events of a sweep, in order."""
+
+    data: list[SweepEventItem]
+    has_more: bool
+    next_after: int
+
+
+class TrialCurve(Answer):
+    """A metric of a trial over its seeds, by epoch."""
+
+    trial: int
+    epochs: list[int]
+    mean: list[float | None]
+    low: list[float | None] = Field(description="The lowest seed.")
+    high: list[float | None] = Field(description="The highest seed.")
+    interval_low: list[float | None] = Field(
+        description="Lower end of Student's 95% interval of the mean, clipped to the range of the metric; null with "
+        "fewer than two seeds."
+    )
+    interval_high: list[float | None] = Field(description="Its upper end.")
+    n: list[int] = Field(description="Seeds with a value.")
+
+
+class TrialCurves(Answer):
+    """Curves of a sweep's best trials."""
+
+    metric: str
+    data: list[TrialCurve]
+
+
+class ImportanceItem(Answer):
+    """How much a setting matters."""
+
+    setting: str
+    share: float | None = Field(description="Fraction of the objective's variance between groups of similar values.")
+    best: str | None = Field(description="The value, or the range of values, with the best mean.")
+
+
+class ImportanceList(Answer):
+    """The settings of a sweep, the most important first."""
+
+    data: list[ImportanceItem]
+    epoch: int | None = Field(description="The values compared are those of this epoch, which all trials reach.")
+
+
+def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepSummary:
+    """A sweep for a list."""
+    return SweepSummary.model_validate(_fields(sweep, counts, epochs))
+
+
+def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs, best: BestTrial | None = None) -> SweepDetail:
+    """A sweep with its spec."""
+    fields = _fields(sweep, counts, epochs) | {"spec": sweep.spec, "resolved": sweep.resolved}
+    if best is not None:
+        fields |= {"best_epoch": best.epoch, "best_sentence": best.sentence}
+        fields |= {"not_distinguishable": best.not_distinguishable}
+    return SweepDetail.model_validate(fields)
+
+
+def new_sweep(sweep: Sweep) -> SweepDetail:
+    """A sweep whose first trials were just submitted."""
+    running = len(sweep.state["running"])
+    return sweep_detail(sweep, {TrialStatus.RUNNING: running, TrialStatus.FAILED: sweep.failed_trials}, Epochs())
+
+
+def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str, Any]:
+    address, resolved = f"/sweeps/{sweep.id}", sweep.resolved
+    copied = ("id", "name", "owner", "kind", "status", "epochs_started", "best_trial", "best_value", "sweep_digest")
+    return {name: getattr(sweep, name) for name in (*copied, "error", "last_seq")} | {
+        "epochs_trained": epochs.trained,
+        "epochs_reused": epochs.reused,
+        "epochs_at_most": plan_of(resolved, sweep.trials).epochs_at_most(),
+        "objective": resolved["objective"],
+        "search": resolved["search"]["name"],
+        "seeds": resolved["seeds"],
+        "budget_epochs": resolved["budget"]["epochs"] if resolved["budget"] else None,
+        "trials": {status.value: counts.get(status, 0) for status in TrialStatus} | {"total": sweep.trials},
+        "created_at": sweep.created_ms,
+        "finished_at": sweep.finished_ms,
+        "allowed_actions": actions.allowed(sweep),
+        "urls": {
+            "self": address,
+            "page": f"/ui/sweeps/{sweep.id}",
+            **{resource: f"{address}/{resource}" for resource in ("trials", "decisions", "importance", "stream")},
+        },
+    }
+
+
+def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
+    """The response for a checked sweep."""
+    return SweepDryRun(
+        resolved=checked.resolved,
+        trials=checked.trials,
+        jobs=checked.trials * len(checked.resolved["seeds"]),
+        epochs=checked.epochs,
+        epochs_without_halving=checked.epochs_without_halving,
+        expected_bytes=checked.expected_bytes,
+        first_settings=checked.first[:20],
+        notes=checked.notes,
+    )
+
+
+_CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")
+
+
+def curve_lines(metric: str, curves: Sequence[Curve]) -> Iterator[str]:
+    """A line of names, then a line for each trial and epoch."""
+    yield csv_line(["trial", "epoch", *(name if name == "n" else f"{metric} ({name})" for name in _CURVE_COLUMNS)])
+    for curve in curves:
+        for index, epoch in enumerate(curve.epochs):
+            cells = [curve.trial, epoch, *(getattr(curve, name)[index] for name in _CURVE_COLUMNS)]
+            yield csv_line([csv_cell(cell) for cell in cells])
+
+
+def event_item(event: SweepEvent) -> SweepEventItem:
+    """An event of a sweep."""
+    return SweepEventItem(seq=event.seq, type=event.type, at=at_time(event.created_ms), data=event.data)
+
+
+def importance_item(importance: Importance) -> ImportanceItem:
+    """How much a setting matters."""
+    best = (
+        importance.best if importance.best is None or isinstance(importance.best, str) else json.dumps(importance.best)
+    )
+    return ImportanceItem(setting=importance.setting, share=importance.share, best=best)
+
+
+class TrialQuery(Query):
+    """Which trials to list, and in which order."""
+
+    sort: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "trial",
+        description="`trial`, `value`, `epoch`, `status` or a setting such as `/batch_size`, with `-` for descending "
+        "order; `best`: the best first. Trials without a value are last. With halving, `best` and `value` begin with "
+        "the highest rung, since values of different rungs are not comparable.",
+    )
+    limit: int = Field(100, ge=1, le=MAX_TRIALS)
+    after: int = Field(0, ge=0, le=MAX_TRIALS, description="Skip this many trials.")
+    format: Literal["json", "csv"] = Field("json", description="`csv`: all trials; `limit` and `after` do not apply.")
+
+
+class TrialJob(Answer):
+    """A job of a trial."""
+
+    seed: int
+    job: str
+    status: Status | None = Field(description="Null: the job was deleted.")
+    requested: Request | None
+    epoch: int | None
+    epochs: int | None
+    value: float | None = Field(description="Of the objective, when the sweep last took notice of the trial.")
+
+
+class TrialItem(Answer):
+    """A trial: one setting, with every seed."""
+
+    trial: int
+    settings: Document = Field(description="By JSON pointer.")
+    status: TrialStatus
+    rung: int = Field(description="The rung that it trains for, or has reached; from 0.")
+    epoch: int = Field(description="The epoch of `value`.")
+    rung_epoch: int | None = Field(
+        None,
+        description="With halving: the epoch of the rung at which `value` was measured; only values of one rung are "
+        "comparable. Null without halving or without a value.",
+    )
+    last_epoch: int = Field(description="The last epoch that a job of the trial has completed.")
+    value: float | None = Field(description="Of the objective, over all seeds.")
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        description="Student's 95% interval of the mean of the seeds' values, clipped to the range of the metric; null "
+        "with fewer than two."
+    )
+    metrics: Metrics = Field(description="Means over the seeds, each of the last epoch of its job.")
+    jobs: list[TrialJob]
+    error: SweepError | None
+
+
+class TrialList(Answer):
+    """Trials of a sweep."""
+
+    data: list[TrialItem]
+    total: int
+    has_more: bool
+
+
+def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:
+    """A trial with its jobs."""
+    row = view.row
+    jobs = []
+    for seed, job_id in row.jobs.items():
+        job = view.jobs.get(seed)
+        jobs.append(
+            TrialJob(
+                seed=int(seed),
+                job=job_id,
+                status=Status(job.status) if job is not None else None,
+                requested=Request(job.requested) if job is not None and job.requested else None,
+                epoch=job.epoch if job is not None else None,
+                epochs=job.epochs if job is not None else None,
+                value=row.values.get(seed),
+            )
+        )
+    rungs = sweep.resolved["rungs"]
+    return TrialItem.represent(
+        row,
+        jobs=jobs,
+        metrics=view.metrics,
+        last_epoch=view.last_epoch,
+        interval=list(view.interval) if view.interval else None,
+        rung_epoch=rungs[view.value_rung] if len(rungs) > 1 and row.value is not None else None,
+    )
+
+
+def trial_lines(sweep: Sweep, views: list[TrialView]) -> Iterator[str]:
+    """A line of names, then a line for each trial."""
+    settings, seeds = list(sweep.resolved["space"]), [str(seed) for seed in sweep.resolved["seeds"]]
+    metric = sweep.resolved["objective"]["metric"]
+    names = [f"{metric} (seed {seed})" for seed in seeds]
+    ids = [f"job (seed {seed})" for seed in seeds]
+    interval_names = [f"{metric} (interval_low)", f"{metric} (interval_high)"]
+    yield csv_line(
+        ["trial", "status", "epoch", metric, *settings, *names, *ids, "last_epoch", *interval_names, "error"]
+    )
+    for view in views:
+        row = view.row
+        cells: list[Any] = [row.trial, row.status, row.epoch, row.value, *(row.settings.get(name) for name in settings)]
+        cells += [row.values.get(seed) for seed in seeds] + [row.jobs.get(seed) for seed in seeds]
+        error = row.error["message"] if row.error else None
+        cells += [view.last_epoch, *(view.interval or (None, None)), error]
+        yield csv_line([csv_cell(cell) for cell in cells])

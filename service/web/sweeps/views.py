@@ -1,0 +1,279 @@
+"""Sweeps: submit, show and control them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from flask import Blueprint, Response
+from sqlalchemy.orm import Session
+
+from service.application.jobs import Submitted
+from service.application.sweeps import Sweeps
+from service.states import SWEEP_ENDED
+from service.storage.sweep_tables import Sweep
+from service.sweeps import events, queries
+from service.sweeps.comparison import best_trial
+from service.sweeps.curves import curves as curves_of
+from service.sweeps.events import DECISIONS
+from service.sweeps.importance import importance as importance_of
+from service.sweeps.schema import MAX_TRIALS, SweepSpec
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor
+from service.web.http import downloads, requests
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import invalid_parameter
+from service.web.http.queries import StreamQuery, SubmitQuery
+from service.web.http.responses import as_json, next_link
+from service.web.streaming.poller import Poller
+from service.web.streaming.response import refuse_if_full, stream_response
+from service.web.sweeps.schemas import (
+    CurveQuery,
+    ImportanceList,
+    SweepDetail,
+    SweepDryRun,
+    SweepEventList,
+    SweepEventQuery,
+    SweepList,
+    SweepListQuery,
+    TrialCurve,
+    TrialCurves,
+    TrialList,
+    TrialQuery,
+    curve_lines,
+    dry_run_answer,
+    event_item,
+    importance_item,
+    sweep_detail,
+    sweep_summary,
+    trial_item,
+    trial_lines,
+)
+from service.web.sweeps.stream import follow_sweep
+
+blueprint: Final = Blueprint("sweeps", __name__)
+
+TAG: Final = "Experiments"
+_NOT_FOUND: Final = ("sweep_not_found",)
+
+
+@blueprint.post("/sweeps")
+@endpoint(
+    TAG,
+    SweepDetail,
+    status=201,
+    query=SubmitQuery,
+    headers=("Idempotency-Key",),
+    document=SweepSpec,
+    also={200: SweepDryRun},
+    problems=("idempotency_conflict", "quota_exceeded"),
+)
+def submit(query: SubmitQuery, document: Any) -> Response:
+    """Start a sweep: many jobs as one experiment.
+
+    `space` has the settings to try, each with every one of `seeds`. Trials are ordinary jobs. The order in which they
+    finish, the number of workers and their failures change no decision: the same sweep ends with the same winner and
+    `sweep_digest`. With `dry_run=true` nothing is stored.
+    """
+    if query.dry_run:
+        return as_json(dry_run_answer(provided(Sweeps).check(document, by=actor())))
+    idempotency = requests.idempotency_key(document)
+    return _created_response(provided(Sweeps).submit(document, by=actor(), idempotency=idempotency))
+
+
+@blueprint.get("/sweeps")
+@endpoint(TAG, SweepList, query=SweepListQuery, problems=("invalid_cursor",), page="/ui/sweeps")
+def show_list(query: SweepListQuery) -> Result:
+    """List sweeps, newest first."""
+    page = list_sweeps(query)
+    return page, next_link(page.next_cursor)
+
+
+@blueprint.get("/sweeps/<sweep_id>")
+@endpoint(TAG, SweepDetail, problems=_NOT_FOUND, page="/ui/sweeps/{sweep_id}")
+def show(sweep_id: str) -> SweepDetail:
+    """Show a sweep."""
+    return read_sweep(sweep_id)
+
+
+@blueprint.delete("/sweeps/<sweep_id>")
+@endpoint(TAG, None, status=204, problems=(*_NOT_FOUND, "illegal_transition"))
+def delete(sweep_id: str) -> None:
+    """Delete an ended sweep with all its jobs and files."""
+    provided(Sweeps).delete(sweep_id, by=actor())
+
+
+@blueprint.post("/sweeps/<sweep_id>/pause")
+@endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
+def pause(sweep_id: str) -> Result:
+    """Pause a sweep: its jobs pause after the current batch, and nothing is decided."""
+    return _accepted_response(provided(Sweeps).pause(sweep_id, by=actor()))
+
+
+@blueprint.post("/sweeps/<sweep_id>/resume")
+@endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
+def resume(sweep_id: str) -> Result:
+    """Resume a paused sweep: its jobs continue from their last checkpoints."""
+    return _accepted_response(provided(Sweeps).resume(sweep_id, by=actor()))
+
+
+@blueprint.post("/sweeps/<sweep_id>/cancel")
+@endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
+def cancel(sweep_id: str) -> Result:
+    """Cancel a sweep with its unfinished jobs. Their results so far are kept."""
+    return _accepted_response(provided(Sweeps).cancel(sweep_id, by=actor()))
+
+
+@blueprint.get("/sweeps/<sweep_id>/trials")
+@endpoint(
+    TAG,
+    TrialList,
+    query=TrialQuery,
+    other_media=("text/csv",),
+    also={200: "With `format=csv`: a line for each trial, with its settings and its values by seed."},
+    problems=_NOT_FOUND,
+)
+def trials(sweep_id: str, query: TrialQuery) -> Result:
+    """List the trials of a sweep.
+
+    A trial is one setting. It has a job for each seed, and its `value` is that of the objective over all of them.
+    """
+    with core().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        if not queries.is_sortable(sweep, query.sort):
+            allowed = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
+            raise invalid_parameter("sort", f"must be one of {allowed}")
+        if query.format == "csv":
+            text = "".join(trial_lines(sweep, queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)))
+            return downloads.send_text(text, name=f"{sweep_id}-trials.csv", media_type="text/csv")
+        return read_trials(session, sweep, sort=query.sort, limit=query.limit, after=query.after)
+
+
+@blueprint.get("/sweeps/<sweep_id>/decisions")
+@endpoint(TAG, SweepEventList, query=SweepEventQuery, problems=_NOT_FOUND)
+def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
+    """List the decisions of a sweep, with the numbers they are based on.
+
+    `propose`: a trial gets its settings. `result`: the sweep records a value. `promote` and `stop`: which trials
+    continue at a rung, with all compared values. `exhausted`: why no more trials are started. `winner`: the best trial.
+    """
+    with core().database.read() as session:
+        queries.get(session, sweep_id, owner=owner())
+        rows = events.read(session, sweep_id, after=query.after, limit=query.limit + 1, types=DECISIONS)
+    shown = rows[: query.limit]
+    last = shown[-1].seq if shown else query.after
+    return SweepEventList(data=[event_item(row) for row in shown], has_more=len(rows) > len(shown), next_after=last)
+
+
+@blueprint.get("/sweeps/<sweep_id>/curves")
+@endpoint(
+    TAG,
+    TrialCurves,
+    query=CurveQuery,
+    other_media=("text/csv",),
+    also={200: "With `format=csv`: a line for each trial and epoch, with the mean and its bands."},
+    problems=_NOT_FOUND,
+)
+def curves(sweep_id: str, query: CurveQuery) -> Result:
+    """Show a metric of the best trials by epoch: the mean of their seeds, with two bands.
+
+    `low` and `high` are the lowest and the highest seed, `interval_low` and `interval_high` the ends of Student's 95%
+    interval of the mean.
+    """
+    with core().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        metric = query.metric or sweep.resolved["objective"]["metric"]
+        trial_curves = curves_of(session, sweep, metric, limit=query.limit)
+    if query.format == "csv":
+        text = "".join(curve_lines(metric, trial_curves))
+        return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
+    return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in trial_curves])
+
+
+@blueprint.get("/sweeps/<sweep_id>/importance")
+@endpoint(TAG, ImportanceList, problems=_NOT_FOUND)
+def importance(sweep_id: str) -> ImportanceList:
+    """Show how much each setting matters.
+
+    `share` is the correlation ratio (eta squared): the fraction of the objective's variance that lies between groups of
+    similar values, at most four. Settings interact, so the values of `share` need not add up to 1.
+    """
+    with core().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        importances = importance_of(session, sweep)
+    rungs = sweep.resolved["rungs"]
+    return ImportanceList(
+        data=[importance_item(item) for item in importances], epoch=rungs[0] if len(rungs) > 1 else None
+    )
+
+
+@blueprint.get("/sweeps/<sweep_id>/stream")
+@endpoint(
+    TAG,
+    "text/event-stream",
+    query=StreamQuery,
+    headers=("Last-Event-ID",),
+    also={204: "The sweep has ended, and the client has all its events."},
+    problems=(*_NOT_FOUND, "too_many_streams", "quota_exceeded"),
+)
+def stream(sweep_id: str, query: StreamQuery) -> Response:
+    """Follow a sweep by server-sent events.
+
+    The first event is `snapshot` (the sweep). Then every event of its log is sent with its `seq` as `id`, from the
+    first or after `Last-Event-ID`: `status` and the decisions. `end` is the last event.
+    """
+    after = requests.last_event_id(query)
+    refuse_if_full()
+    sweep = read_sweep(sweep_id)
+    if sweep.status in SWEEP_ENDED and after is not None and after >= sweep.last_seq:
+        return Response(status=204)
+    return stream_response(partial(follow_sweep, provided(Poller), sweep, after=after or 0))
+
+
+def list_sweeps(query: SweepListQuery) -> SweepList:
+    """A page of sweeps."""
+    with core().database.read() as session:
+        rows, next_cursor = queries.find(
+            session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
+        )
+        ids = [row.id for row in rows]
+        counts, epochs = queries.counts(session, ids), queries.epochs(session, ids)
+    data = [sweep_summary(row, counts[row.id], epochs[row.id]) for row in rows]
+    return SweepList(data=data, has_more=next_cursor is not None, next_cursor=next_cursor)
+
+
+def read_sweep(sweep_id: str) -> SweepDetail:
+    """One sweep.
+
+    Raises:
+        SweepNotFound: it does not exist, or belongs to another owner.
+    """
+    with core().database.read() as session:
+        return detail_of(session, queries.get(session, sweep_id, owner=owner()))
+
+
+def detail_of(session: Session, sweep: Sweep) -> SweepDetail:
+    """A sweep with the totals of its trials and jobs."""
+    counts, epochs = queries.counts(session, [sweep.id]), queries.epochs(session, [sweep.id])
+    return sweep_detail(sweep, counts[sweep.id], epochs[sweep.id], best_trial(session, sweep))
+
+
+def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> TrialList:
+    """A page of a sweep's trials."""
+    trial_views = queries.trials_of(session, sweep, sort=sort, limit=limit, after=after)
+    total = sum(queries.counts(session, [sweep.id])[sweep.id].values())
+    return TrialList(
+        data=[trial_item(view, sweep) for view in trial_views], total=total, has_more=after + len(trial_views) < total
+    )
+
+
+def _created_response(submitted: Submitted) -> Response:
+    headers = {"Location": f"/sweeps/{submitted.answer['id']}"}
+    if submitted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return as_json(submitted.answer, 201, headers=headers)
+
+
+def _accepted_response(sweep: Sweep) -> Result:
+    with core().database.read() as session:
+        return detail_of(session, sweep), {"Location": f"/sweeps/{sweep.id}"}

@@ -1,0 +1,103 @@
+"""The alerting rules use existing metrics, and fire when they should."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from service.storage.database import Database, now_ms
+from service.storage.tables import Job
+from service.web.core.core import EXTENSION
+from service.web.core.metrics import Metrics
+from service.web.core.publisher import Publisher
+from tests.service.web.conftest import SimulatedWorker
+
+pytestmark = pytest.mark.usefixtures("no_requests_yet")
+
+ROOT = Path(__file__).parents[4]
+RULES = ROOT / "deploy" / "alerts.yml"
+NOT_METRICS = {"tapeline_app", "tapeline_owner", "tapeline_secrets"}  # database roles and a volume
+SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",), "gauge": ("",)}
+
+
+def sample_names(text: str) -> set[str]:
+    """All sample names that a rule can use, including those of metrics that have no sample yet."""
+    return {family.name + suffix for family in text_string_to_metric_families(text) for suffix in SUFFIXES[family.type]}
+
+
+@pytest.fixture
+def exposed(either_app: Flask) -> str:
+    core = either_app.extensions[EXTENSION]
+    metrics = Metrics(
+        core.database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=core.settings.artifacts.parent
+    )
+    return metrics.page().decode()
+
+
+@pytest.mark.sqlite_by_default
+@pytest.mark.parametrize("name", ["deploy/alerts.yml", "deploy/alerts_test.yml", "docs/operations.md"])
+def test_every_metric_that_is_mentioned_is_exposed(exposed: str, name: str) -> None:
+    exposed_names = sample_names(exposed)
+    # The document's table names families.
+    family_names = {re.sub(r"_(bucket|count|sum)$", "", sample_name) for sample_name in exposed_names}
+    text = (ROOT / name).read_text()
+    mentioned = set(re.findall(r"\btapeline_(?:[a-z]+_)*[a-z]+", text)) - NOT_METRICS
+    assert len(mentioned) > 8
+    assert sorted(mentioned - exposed_names - family_names) == []
+
+
+@pytest.mark.sqlite_by_default
+def test_every_metric_is_documented(exposed: str) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    families = {family.name for family in text_string_to_metric_families(exposed)}
+    assert sorted(name for name in families if f"`{name}" not in text) == []
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
+def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...]) -> None:
+    result = subprocess.run(["promtool", *command], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_alert_has_a_test() -> None:
+    names = re.findall(r"- alert: (\w+)", RULES.read_text())
+    tested = (RULES.parent / "alerts_test.yml").read_text()
+    assert len(names) > 8
+    assert [name for name in names if name not in tested] == []
+
+
+def read(metrics: Metrics) -> dict[str, float]:
+    families = text_string_to_metric_families(metrics.page().decode())
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def test_the_age_of_an_expired_lease_is_measured(
+    either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker], submit: Callable[..., str]
+) -> None:
+    database: Database = either_app.extensions[EXTENSION].database
+    metrics = Metrics(database)
+    submit(either_app.test_client())
+    make_worker(either_app).claim()
+    assert read(metrics)["tapeline_expired_lease_seconds"] == 0
+    with database.write() as session:
+        session.execute(update(Job).values(lease_expires_ms=now_ms() - 90_000))
+    assert 90 <= read(metrics)["tapeline_expired_lease_seconds"] < 120
+
+
+def test_broker_and_disk_are_measured_if_configured(sqlite_url: str, tmp_path: Path) -> None:
+    with closing(Database(sqlite_url)) as database:
+        configured = read(Metrics(database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=tmp_path))
+        unconfigured = read(Metrics(database, publisher=Publisher(None), artifacts=tmp_path / "missing"))
+    assert configured["tapeline_broker_up"] == 0
+    assert 0 < configured["tapeline_disk_free_bytes"] < configured["tapeline_disk_size_bytes"]
+    assert unconfigured.keys() & {"tapeline_broker_up", "tapeline_disk_free_bytes"} == set()

@@ -1,0 +1,137 @@
+"""Upload progress: visible to its owner while the upload is received and read, and gone afterwards."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import encode_multipart
+
+from service.datasets.sandbox import import_in_sandbox
+from service.web.core.core import EXTENSION, Core, provided
+from service.web.datasets.uploads import ProgressBoard, UploadState
+from tests.service.datasets.formats.test_photos import write_zip
+from tests.service.web.conftest import MakeApp
+from tests.waiting import wait_until
+
+UPLOAD_ID = "3f1f8f2a-7d10"
+
+
+def large_table() -> bytes:
+    """A table that takes the service seconds to read, which is several of its reporting intervals."""
+    rows = np.random.default_rng(0).random((1_000, 12)).round(6).tolist()
+    lines = "".join(",".join(map(str, row)) + f",{'ab'[n % 2]}\n" for n, row in enumerate(rows))
+    return (",".join([*(f"c{n}" for n in range(12)), "label"]) + "\n" + 300 * lines).encode()
+
+
+class HalfBlockedBody(io.BytesIO):
+    """A body whose second half arrives once the test releases it."""
+
+    def __init__(self, data: bytes, release: threading.Event) -> None:
+        super().__init__(data)
+        self._half, self._release = len(data) // 2, release
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self.tell() >= self._half:
+            assert self._release.wait(30)
+        return super().readinto(buffer)
+
+
+def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: str) -> Any:
+    boundary, body = encode_multipart({"name": "large", "table": FileStorage(io.BytesIO(data), "large.csv")})
+    return client.post(
+        "/datasets",
+        input_stream=HalfBlockedBody(body, release),
+        content_type=f"multipart/form-data; boundary={boundary}",
+        headers=headers,
+    )
+
+
+@pytest.mark.slow
+def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, migrated_url: str) -> None:
+    app = make_app(migrated_url)
+    client, fractions, responses = app.test_client(), [], []
+    absent = {"id": UPLOAD_ID, "state": "absent", "received_bytes": 0, "total_bytes": None, "fraction": None}
+    assert client.get(f"/uploads/{UPLOAD_ID}").json == absent
+    release = threading.Event()
+    data = large_table()
+    sender = threading.Thread(
+        target=lambda: responses.append(post(app.test_client(), data, release, **{"Upload-Id": UPLOAD_ID}))
+    )
+    sender.start()
+    wait_until(lambda: client.get(f"/uploads/{UPLOAD_ID}").json != absent, "the upload")
+    # Progress is recorded a few times per second.
+    wait_until(lambda: client.get(f"/uploads/{UPLOAD_ID}").json["received_bytes"] > 0, "the first part")
+    receiving = client.get(f"/uploads/{UPLOAD_ID}").json
+    assert (receiving["id"], receiving["state"]) == (UPLOAD_ID, "receiving")
+    assert 0 < receiving["received_bytes"] < receiving["total_bytes"]
+    assert receiving["fraction"] == pytest.approx(receiving["received_bytes"] / receiving["total_bytes"])
+    core: Core = app.extensions[EXTENSION]
+    assert provided(ProgressBoard, app).look_up("somebody else", UPLOAD_ID).state is UploadState.ABSENT
+    release.set()
+    while sender.is_alive():
+        progress = client.get(f"/uploads/{UPLOAD_ID}").json
+        if progress["state"] == "reading":
+            fractions.append(progress["fraction"])
+        time.sleep(0.02)
+    assert responses[0].status_code == 201, responses[0].text
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) >= 3
+    assert max(fractions) > 0.5
+    assert client.get(f"/uploads/{UPLOAD_ID}").json == absent
+    assert not (core.settings.artifacts / "datasets" / ".progress").exists()
+
+
+def test_a_refused_upload_leaves_no_progress_behind(client: FlaskClient) -> None:
+    release = threading.Event()
+    release.set()
+    assert post(client, b"a,b\n1\n", release, **{"Upload-Id": UPLOAD_ID}).status_code == 422
+    assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"
+
+
+@pytest.mark.parametrize("upload_id", ["short", "x" * 65, "../../../etc/passwd", "a b c d e f g"])
+def test_an_invalid_upload_id_is_rejected(client: FlaskClient, upload_id: str) -> None:
+    problem = post(client, b"", threading.Event(), **{"Upload-Id": upload_id})
+    assert problem.status_code == 400
+    assert problem.json["errors"][0]["parameter"] == "Upload-Id"
+
+
+@pytest.mark.slow
+def test_the_sandbox_reports_the_fraction_of_images_that_are_decoded(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")
+    files = {f"{'ab'[number % 2]}/{number}.png": data.getvalue() for number in range(300)}
+    (tmp_path / "arrays").mkdir()
+    fractions: list[float] = []
+    import_in_sandbox(
+        {"archive": write_zip(tmp_path / "a.zip", files)},
+        tmp_path / "arrays",
+        fraction=None,
+        on_progress=fractions.append,
+    )
+    assert fractions == sorted(fractions)
+    assert len(fractions) >= 2
+    assert 0 < fractions[0] < fractions[-1] <= 1
+
+
+def test_stale_progress_of_a_killed_process_is_absent(app: Flask, client: FlaskClient) -> None:
+    core: Core = app.extensions[EXTENSION]
+    board = provided(ProgressBoard, app)
+    with board.upload(None, UPLOAD_ID, 100) as notes:
+        notes.received(50)
+        assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "receiving"
+        (file,) = (core.settings.artifacts / "datasets" / ".progress").glob("*.json")
+        long_ago = time.time() - 3600
+        os.utime(file, (long_ago, long_ago))
+        assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"
+    assert not file.parent.exists()
