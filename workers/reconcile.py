@@ -18,11 +18,12 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import audit_seals, keys
+from service.datasets import uploads
+from service.datasets.uploads import UploadFolder
 from service.errors import SettingsError
-from service.jobs import submissions, uploads, worker_registry
+from service.jobs import submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
-from service.jobs.uploads import UploadFolder
 from service.maintenance import restore_lock, retention
 from service.maintenance.retention import Policy
 from service.runtime import logs

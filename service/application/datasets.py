@@ -8,10 +8,10 @@ from pathlib import Path
 
 from service.access.audit import Actor
 from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
+from service.datasets import uploads
 from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
+from service.datasets.uploads import UploadFolder
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
-from service.jobs import uploads
-from service.jobs.uploads import UploadFolder
 from service.storage import ids
 from service.storage.database import Database
 from service.storage.tables import Upload

@@ -1,35 +1,38 @@
-"""Use cases of jobs: submit, fork, reproduce, and control. Each accepts the actor that requests it."""
+"""Use cases of jobs: submit, fork, reproduce, compare, and control. Each accepts the actor that requests it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from service.access.audit import Actor
-from service.application import folds, reuse
 from service.application.ports import AdmissionRefused, Admit, admit_all, owner_of
 from service.application.specs import Forecast, SpecChecks
+from service.datasets.builtins import reference_classifier_sha256
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
-from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError, StorageQuotaExceeded
-from service.jobs import actions, names, submissions
+from service.errors import Fault, IdempotencyConflict, JobNotFound, ServiceError, SpecError, StorageQuotaExceeded
+from service.jobs import actions, names, submissions, worker_registry
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter, Page
-from service.jobs.request_bodies import ForkRequest, JobPatch
+from service.jobs.request_bodies import ForkRequest, Investigation, JobPatch
+from service.jobs.reuse import copies, sources
+from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.schema import Reuse, Spec
+from service.spec.schema import Kind, Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
+from service.sweeps.results import differences
 from service.wording import counted
 
 
@@ -48,6 +51,10 @@ class Submitted:
         with database.read() as session:
             answer = submissions.replay(session, idempotency, owner=owner)
         return cls(answer, replayed=True) if answer is not None else None
+
+
+class NotComparable(ServiceError, ValueError):
+    """The jobs have no difference that retraining could explain."""
 
 
 def _only_id(job: Job) -> dict[str, Any]:
@@ -125,7 +132,7 @@ class Jobs:
         owner = owner_of(by)
         try:
             spec, data = self.specs.check(document, owner)
-            specs = folds.expand(document, spec)
+            specs = _expand(document, spec)
             group = ids.new_id("folds") if len(specs) > 1 else None
             new = [_submission(sent, resolved, owner, data, fold_group=group) for sent, resolved in specs]
             self.admit(owner, len(new), sum(submission.expected_bytes for submission in new))
@@ -170,7 +177,7 @@ class Jobs:
         new_id = ids.new_id("job")
         if is_verified(new_id, self.verified_share):
             return replace(new, id=new_id)  # the worker takes it over, after it has trained an epoch again
-        copied = reuse.whole_result(self.database, self.artifacts, new, new_id)
+        copied = _whole_result(self.database, self.artifacts, new, new_id)
         return replace(new, id=new_id, copied=copied)
 
     def _discard(self, job_ids: Sequence[str]) -> None:
@@ -247,15 +254,32 @@ class Jobs:
         return self._submit_copy(new, original, start, idempotency, by, reproduces=True)
 
     def investigate(
-        self, a: Job, b: Job, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
+        self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
-        """Store a new job that retrains two others side by side, to find where they diverge."""
+        """Store a new job that retrains two others side by side, to find where they diverge.
+
+        Args:
+            document: an ``Investigation`` as sent.
+
+        Raises:
+            JobNotFound: one does not exist.
+            NotComparable: their results are equal, or do not exist yet.
+        """
         owner = owner_of(by)
+        earlier = Submitted.earlier(self.database, idempotency, owner)
+        if earlier is not None:
+            return earlier
+        request = validation.read_body(Investigation, document)
+        found = differences.find(self.database, self.artifacts, request.a, request.b, owner=owner)
+        if found.a.kind != found.b.kind:
+            raise NotComparable("a classifier and a GAN cannot be compared")
+        if found.epoch is None and found.checkpoint is None:
+            raise NotComparable("their results are equal in every epoch that both have completed")
         self.admit(owner, 1, 0)  # it stores no files
-        title = " and ".join(job.name or job.id[-6:].lower() for job in (a, b))[:180]
+        title = " and ".join(job.name or job.id[-6:].lower() for job in (found.a, found.b))[:180]
         metadata = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
-        new = replace(_repeat_submission(a, metadata, owner), investigates=(a, b), expected_bytes=0)
-        return self._store([new], idempotency, by)
+        new = _repeat_submission(found.a, metadata, owner)
+        return self._store([replace(new, investigates=(found.a, found.b), expected_bytes=0)], idempotency, by)
 
     def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
         """Cancel a job; a running one stops after the current batch."""
@@ -390,3 +414,52 @@ def _describe(data: DatasetInfo) -> str:
     if data.kind is DatasetKind.TABLE:
         return f"rows of {counted(len(data.columns), 'column')}"
     return "images of " + " x ".join(map(str, data.image_shape))
+
+
+_MAX_NAME: Final = 200
+
+
+def _expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
+    """The spec of each job, as sent and resolved. A spec without ``folds``, or with a ``fold``, is a single job."""
+    folds = spec.dataset.folds
+    if folds is None or spec.dataset.fold is not None:
+        return [(document, spec)]
+    jobs = []
+    for fold in range(folds):
+        name = _fold_name(spec.name, fold, folds)
+        sent = document | {"name": name, "dataset": document["dataset"] | {"fold": fold}}
+        data = spec.dataset.model_copy(update={"fold": fold})
+        jobs.append((sent, spec.model_copy(update={"name": name, "dataset": data})))
+    return jobs
+
+
+def _fold_name(name: str | None, fold: int, folds: int) -> str:
+    label = f"fold {fold + 1} of {folds}"
+    return f"{name[: _MAX_NAME - len(label) - 3]} ({label})" if name else label
+
+
+def _whole_result(database: Database, artifacts: ArtifactStore, new: Submission, new_id: str) -> Copied | None:
+    """The result that a new job takes over, its files already in the job's folder; ``None``: train the job.
+
+    Compares the provenance that a live worker would record for the job now.
+    """
+    spec = new.resolved
+    classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
+    with database.read() as session:
+        provenances = [
+            provenance | {"dataset": new.dataset_sha256} | ({"judge": classifier} if classifier else {})
+            for provenance in worker_registry.provenances(session)
+        ]
+        source = sources.find(session, spec, provenances, owner=new.owner, whole_only=True)
+        if source is None:
+            return None
+        try:
+            files, copied = sources.files_of(session, source), copies.read(session, source)
+        except ArtifactDamaged:
+            return None
+    try:
+        copied = replace(copied, files=artifacts.copy_all(files, job_id=new_id, lease=0))
+    except (ArtifactDamaged, OSError):
+        return None  # the worker searches for another job, or trains
+    reach("reuse_stored")
+    return copied

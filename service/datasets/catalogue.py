@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.datasets import failures
 from service.datasets.builtins import BUILT_IN, BuiltIn
+from service.datasets.download import expected_failure
 from service.datasets.errors import DatasetBroken, DatasetNotFound, closest
 from service.datasets.formats.idx import read_idx, read_idx_shape
 from service.datasets.info import (
@@ -141,7 +141,7 @@ def _describe_builtin(builtin: BuiltIn, data_root: Path, builtins: Mapping[str, 
         available=False,
         download_bytes=sum(size for name, size in builtin.packed_bytes.items() if name not in paths),
         download_from=tuple(urlsplit(mirror).hostname or mirror for mirror in builtin.mirrors),
-        download_problem=failures.expected_failure(data_root / builtin.info.name),
+        download_problem=expected_failure(data_root / builtin.info.name),
     )
 
 

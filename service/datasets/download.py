@@ -2,19 +2,23 @@
 
 A file gets its name only after its unpacked content matches the pinned checksum; until then, it has a hidden
 temporary name. Mirrors therefore need not be trusted, and a broken transfer is harmless.
+
+A failed download is recorded, so that users are warned before they submit another job.
 """
 
+import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
+from typing import Final
 from urllib.error import HTTPError
 from urllib.request import build_opener
 
-from service.datasets import failures
 from service.datasets.builtins import BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
 from service.datasets.formats.idx import read_idx_content
@@ -54,7 +58,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             while missing:
                 _fetch(mirror, missing[0], folder, builtin.digests[missing[0]], meter)
                 del missing[0]
-            failures.forget(folder)
+            _forget(folder)
             return
         except _MirrorFailed as error:
             faults.append(f"{mirror}: {error}")
@@ -62,7 +66,7 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
             reason = f"{folder} cannot be written ({error.strerror or error})"
             raise DatasetUnavailable(name, reason, advice, full_folder=folder) from error
     reason = "; ".join(faults) or "it has no download mirror"
-    failures.record_failure(folder, reason)
+    record_failure(folder, reason)
     raise DatasetUnavailable(name, f"it could not be downloaded ({reason})", advice)
 
 
@@ -135,3 +139,44 @@ def _remove_abandoned(folder: Path) -> None:
         with suppress(FileNotFoundError):  # another process has just removed or renamed it
             if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
                 path.unlink()
+
+
+RETENTION_S: Final = 24 * 3600.0
+_MAX_REASON_LENGTH: Final = 500
+
+
+def record_failure(folder: Path, reason: str) -> None:
+    """Record why the download into ``folder`` failed, if the folder is writable."""
+    path = _record_path(folder)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        temporary.write_text(json.dumps({"at": time.time(), "reason": reason[:_MAX_REASON_LENGTH]}), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _forget(folder: Path) -> None:
+    """Remove the record, after a successful download into ``folder``."""
+    with suppress(OSError):
+        _record_path(folder).unlink()
+
+
+def expected_failure(folder: Path) -> str | None:
+    """Why a download into ``folder`` will probably fail: one failed within the last day, or the folder is not
+    writable."""
+    nearest = folder
+    while not os.path.exists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK):
+        return "its folder cannot be written"
+    try:
+        record = json.loads(_record_path(folder).read_text(encoding="utf-8"))
+        failed_at, reason = float(record["at"]), str(record["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not 0 <= time.time() - failed_at < RETENTION_S:
+        return None
+    return f"the last download failed ({datetime.fromtimestamp(failed_at, UTC):%Y-%m-%d %H:%M} UTC): {reason}"
+
+
+def _record_path(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}-download-failed.json")

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from service.datasets import cache
+from service.datasets import cache, uploads
 from service.datasets.cache import Dataset
 from service.datasets.catalogue import catalogue, describe, may_be_named
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable, closest
 from service.datasets.info import DatasetInfo, version_name
-from service.jobs import uploads
-from service.jobs.uploads import UploadFolder
+from service.datasets.uploads import UploadFolder
 from service.runtime.settings import Settings
 from service.spec.splits import Split
 from service.states import DatasetKind

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from service.access import audit, storage_quota
 from service.access.audit import Actor, AuditAction
-from service.errors import IdempotencyConflict, JobNotFound
-from service.jobs import transitions, uploads
+from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
+from service.jobs import transitions
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime.failpoints import reach
@@ -29,7 +29,7 @@ from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.insertions import Insertion, NewRow, TimeTemplate
 from service.storage.sweep_tables import Sweep
-from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job
+from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job, Upload
 from service.storage.times import at_time
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -158,7 +158,7 @@ def submit_all(
                 if job.upload_id is not None:
                     # Data of a deleted dataset are kept for jobs that repeat a training on them.
                     repeats = submission.origin is not None or submission.investigates is not None
-                    uploads.pin(session, job.upload_id, deleted=repeats)
+                    _pin(session, job.upload_id, deleted=repeats)
                 _insert(session.connection(), job)
                 if submission.copied is not None:
                     _store_copied(session.connection(), job, submission.copied)
@@ -242,7 +242,7 @@ def add(session: Session, submission: Submission) -> Job:
     job = _new_job(submission)
     job.created_ms = job.queued_ms = session.connection().scalar(_NOW) or 0
     if job.upload_id is not None:
-        uploads.pin(session, job.upload_id, deleted=True)
+        _pin(session, job.upload_id, deleted=True)
     _insert(session.connection(), job)
     return job
 
@@ -397,3 +397,20 @@ _JOB_COLUMNS: Final = [
 _NOW: Final = select(now_ms())
 _INSERT_JOB, _INSERT_TAG, _INSERT_EVENT = JOBS.insert(), JOB_TAGS.insert(), EVENTS.insert()
 """Built once: building a statement takes as long as executing it."""
+
+
+def _pin(session: Session, upload_id: str, *, deleted: bool) -> None:
+    """Lock the data of a new job until the job's row, which refers to them, is committed.
+
+    Args:
+        deleted: whether deleted data are accepted, as for a fork or reproduction of a job that used them.
+
+    Raises:
+        SpecError: the data have been deleted in the meantime.
+    """
+    query = select(Upload.id).where(Upload.id == upload_id)
+    if not deleted:
+        query = query.where(Upload.deleted_ms.is_(None))
+    if session.scalar(locking(query, share=True)) is None:
+        detail = "the dataset was deleted while the job was being submitted"
+        raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="dataset_not_found")])

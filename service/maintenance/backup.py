@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
-from service.jobs.uploads import UploadFolder
+from service.datasets.uploads import UploadFolder
 from service.maintenance import restore_lock
 from service.maintenance import rows as rows_of
 from service.maintenance.backup_format import BackupError, PartWriter, read_parts

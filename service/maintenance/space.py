@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import func, select, text
 
-from service.jobs import uploads
+from service.datasets import uploads
 from service.jobs.queries import statistics
 from service.maintenance import retention
 from service.maintenance.retention import Policy

@@ -38,9 +38,8 @@ FORBIDDEN = {
     "service.application.jobs": CORE,
     "service.application.datasets": CORE,
     "service.application.sweeps": CORE,
-    "service.application.reuse": CORE,
-    "service.application.experiments.differences": CORE,
-    "service.application.exports": CORE | {"onnx", "tensorboardX", "mlflow"},
+    "service.sweeps.results.differences": CORE,
+    "service.application.models": CORE | {"onnx", "tensorboardX", "mlflow"},
     "service.web.app": {"workers", "engine", "matplotlib", "onnx", "tensorboardX", "google.protobuf", "mlflow"},
     "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy", "onnx", "mlflow"},
 }

@@ -25,7 +25,7 @@ from sqlalchemy import make_url, select, text
 
 from migrations.upgrade import head, is_current, upgrade
 from service.client import Client
-from service.jobs.uploads import UploadFolder
+from service.datasets.uploads import UploadFolder
 from service.local import LocalStack
 from service.maintenance.backup import restore
 from service.maintenance.backup_format import BackupError

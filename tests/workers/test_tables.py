@@ -15,8 +15,8 @@ from service.application.specs import SpecChecks
 from service.datasets.info import TableOptions
 from service.datasets.repository import DatasetRepository
 from service.datasets.sandbox import import_in_sandbox
+from service.datasets.uploads import UploadFolder
 from service.jobs.queries import lookup
-from service.jobs.uploads import UploadFolder
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.tables import Job
 from tests.faults.harness import open_harness

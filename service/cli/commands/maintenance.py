@@ -15,7 +15,7 @@ import click
 
 from service.cli.errors import Failure
 from service.client.downloads import complete_file
-from service.jobs.uploads import UploadFolder
+from service.datasets.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors

@@ -6,7 +6,7 @@ from flask import Flask
 
 from service.application.datasets import DatasetUploads
 from service.datasets.exploration.explorer import DatasetExplorer
-from service.jobs.uploads import UploadFolder
+from service.datasets.uploads import UploadFolder
 from service.web.core.core import Core, provide
 from service.web.datasets import pages, uploads, views
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, overload
 
-from service.application.exports import ExportRequest
+from service.application.models import ExportRequest
 from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
 from service.models.exports.contents import EpochFacts, JobFacts, Pictures, Sample

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.application.inference_requests import MAX_IMAGES, MAX_NUMBERS, MAX_PIXELS, GenerateRequest
+from service.application.models import MAX_IMAGES, MAX_NUMBERS, MAX_PIXELS, GenerateRequest
 from service.datasets.info import DatasetInfo
 from service.errors import Fault
 from service.spec.schema import GanSpec

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.application.inference_requests import MAX_PHOTO_PIXELS, MAX_PIXELS, PredictRequest
+from service.application.models import MAX_PHOTO_PIXELS, MAX_PIXELS, PredictRequest
 from service.datasets.image_sandbox import decode_in_sandbox
 from service.datasets.info import DatasetInfo
 from service.errors import Fault

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.application.inference_requests import MAX_NUMBERS, PredictRequest
+from service.application.models import MAX_NUMBERS, PredictRequest
 from service.datasets.info import DatasetInfo
 from service.datasets.tables.rows import read_rows
 from service.errors import Fault

@@ -7,7 +7,7 @@ from flask import Flask
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.web.core.core import Core, provide
-from service.web.jobs import files, overview, pages, plots, results, views
+from service.web.jobs import files, overview, pages, results, views
 from service.web.jobs.schemas import job_detail
 
 
@@ -31,7 +31,7 @@ def register(app: Flask, core: Core) -> None:
         files.checkpoints_blueprint,
         files.samples_blueprint,
         files.artifacts_blueprint,
-        plots.blueprint,
+        files.plots_blueprint,
         pages.blueprint,
         overview.blueprint,
     ):

@@ -1,9 +1,9 @@
-"""The files of a job: all of them, checkpoints, sample grids and their animation."""
+"""The files of a job: all of them, checkpoints, sample grids and their animation, and plots."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from flask import Blueprint, Response
 
@@ -17,13 +17,16 @@ from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
 from service.web.http import downloads
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import Problem
 from service.web.http.queries import PictureQuery
 from service.web.http.responses import next_link
+from service.web.inference import loading
 from service.web.jobs import pages, plots
 from service.web.jobs.result_schemas import (
     ArtifactList,
     CheckpointList,
     FilesQuery,
+    PlotQuery,
     SampleList,
     SampleQuery,
     artifact_list,
@@ -169,3 +172,31 @@ def small_film(job_id: str) -> Response:
 def _film(job_id: str, fmt: FilmFormat) -> Response:
     job = provided(Jobs).get(job_id, by=actor())
     return downloads.send_picture(plots.film(job, fmt), f"image/{fmt}")
+
+
+plots_blueprint: Final = Blueprint("plots", __name__)
+
+_PLOTS: Final = ("curves", "confusion", "calibration", "importance")
+
+
+@plots_blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
+@endpoint(
+    TAG,
+    "image/png",
+    other_media=downloads.AS_OCTETS,
+    query=PlotQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
+)
+def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
+    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
+    with core().database.read() as session:
+        job = lookup.get(session, job_id, owner=owner())
+    if which not in _PLOTS or form not in plots.MEDIA_TYPES:
+        raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
+    if which in ("calibration", "importance"):
+        drawn = plots.draw_evaluation(job, which, cast(plots.Format, form), query.checkpoint or "best")
+    else:
+        drawn = plots.draw_plot(job, cast(plots.Plot, which), cast(plots.Format, form), query.checkpoint or "latest")
+    return downloads.send_picture(drawn, plots.MEDIA_TYPES[form])

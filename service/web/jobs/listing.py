@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+from sqlalchemy.orm import Session
 
-from service.application.job_lists import JobGroups, JobPage
-from service.jobs.queries import columns, sorting
+from service.jobs.queries import columns, listing, lookup, sorting
 from service.jobs.queries.columns import Column, Type, UnknownColumn
 from service.jobs.queries.listing import Group, GroupBy, JobFilter, Lacking
 from service.spec import metric_info
@@ -18,7 +18,7 @@ from service.spec.schema import Kind
 from service.states import ListedStatus, SweepStatus
 from service.storage.tables import Job
 from service.storage.times import at_time
-from service.sweeps import queries as sweeps
+from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import (
     JobId,
@@ -228,15 +228,41 @@ class JobList(Answer):
     sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
 
     @classmethod
-    def of(cls, page: JobPage, columns: Sequence[Column]) -> JobList:
-        """The response for a page with these columns."""
-        return cls.represent(
-            page,
-            data=[listed_job(job, columns, page) for job in page.jobs],
-            stopped_by_sweep=None if page.counts is None else page.counts.get(ListedStatus.STOPPED, 0),
+    def read(cls, session: Session, query: PageQuery, *, owner: str | None) -> JobList:
+        """A page of jobs."""
+        selected = [columns.parse(name) for name in query.columns]
+        page = listing.find(
+            session,
+            query.job_filter,
+            owner=owner,
+            sort=query.sort,
+            limit=query.limit,
+            cursor=query.cursor,
+            specs=any(column.needs_spec for column in selected),
+            one_per_sweep=query.one_per_sweep,
+        )
+        stopped = lookup.stopped_by_sweep(session, page.jobs)
+        counts = listing.counts(session, query.job_filter, owner=owner) if query.counts else None
+        scored = lookup.validation_counts(session, page.jobs)
+        sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
+        return cls(
+            data=[
+                ListedJob.represent(
+                    job,
+                    **derived_fields(job),
+                    columns={column.name: finite(_displayed_value(column, column.value(job))) for column in selected},
+                    stopped_by_sweep=job.id in stopped,
+                    intervals=accuracy_intervals(job.metrics, scored.get(job.id), job.test_scores),
+                )
+                for job in page.jobs
+            ],
             has_more=page.next_cursor is not None,
-            columns=[column_item(column) for column in columns],
-            sweeps={row.sweep.id: listed_sweep(row) for row in page.sweeps},
+            next_cursor=page.next_cursor,
+            counts=counts,
+            stopped_by_sweep=None if counts is None else counts.get(ListedStatus.STOPPED, 0),
+            columns=[column_item(column) for column in selected],
+            parents=listing.titles(session, page.jobs, owner=owner),
+            sweeps={row.sweep.id: listed_sweep(row) for row in queries.listed(session, sweep_ids, owner=owner)},
         )
 
 
@@ -262,30 +288,13 @@ class JobGroupList(Answer):
     has_more: bool = Field(description="Whether there are more groups than `limit`.")
     columns: list[ColumnItem]
 
-    @classmethod
-    def of(cls, groups: JobGroups, by: GroupBy, columns: Sequence[Column]) -> JobGroupList:
-        """The response for groups with the best values of these columns."""
-        data = [job_group(group, by, groups.titles) for group in groups.groups]
-        return cls(by=by, data=data, has_more=groups.has_more, columns=[column_item(column) for column in columns])
 
-
-def listed_job(job: Job, columns: Sequence[Column], page: JobPage) -> ListedJob:
-    """A job of a page."""
-    return ListedJob.represent(
-        job,
-        **derived_fields(job),
-        columns={column.name: finite(_displayed_value(column, column.value(job))) for column in columns},
-        stopped_by_sweep=job.id in page.stopped,
-        intervals=accuracy_intervals(job.metrics, page.validation_counts.get(job.id), job.test_scores),
-    )
-
-
-def listed_sweep(row: sweeps.ListedSweep) -> ListedSweep:
+def listed_sweep(row: queries.ListedSweep) -> ListedSweep:
     """A sweep for a list of jobs."""
     sweep = row.sweep
     return ListedSweep.represent(
         sweep,
-        title=sweeps.title(sweep),
+        title=queries.title(sweep),
         jobs=row.jobs,
         finished_trials=row.finished_trials,
         metric=sweep.resolved["objective"]["metric"],

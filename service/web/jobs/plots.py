@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
-from flask import Blueprint, Response
 
 from service.errors import JobNotFound
 from service.jobs import events
@@ -17,14 +16,13 @@ from service.spec.schema import Kind
 from service.states import Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.tables import Artifact, Job
-from service.web.core.core import core, owner
-from service.web.http import downloads, slots
+from service.web.core.core import core
+from service.web.http import slots
 from service.web.http.downloads import Picture, picture
-from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
-from service.web.inference import loading, validation_results
+from service.web.inference import validation_results
 from service.web.inference.loading import dataset_of, dataset_or_none, inference, require_available, with_network
-from service.web.jobs.result_schemas import PlotQuery, metric_table
+from service.web.jobs.result_schemas import metric_table
 
 if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel
@@ -147,36 +145,7 @@ class _LazyFiles(Sequence[bytes]):
         return self._artifacts.read(row.path, row.sha256)
 
 
-blueprint: Final = Blueprint("plots", __name__)
-
-TAG: Final = "Files"
-_PLOTS: Final = ("curves", "confusion", "calibration", "importance")
-
-
-@blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
-@endpoint(
-    TAG,
-    "image/png",
-    other_media=downloads.AS_OCTETS,
-    query=PlotQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
-    problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
-)
-def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
-    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
-    if which not in _PLOTS or form not in MEDIA_TYPES:
-        raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
-    if which in ("calibration", "importance"):
-        drawn = _draw_evaluation(job, which, cast(Format, form), query.checkpoint or "best")
-    else:
-        drawn = draw_plot(job, cast(Plot, which), cast(Format, form), query.checkpoint or "latest")
-    return downloads.send_picture(drawn, MEDIA_TYPES[form])
-
-
-def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
+def draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
     """``calibration`` or ``importance`` of a checkpoint, drawn.
 
     Raises:

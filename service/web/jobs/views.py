@@ -7,14 +7,15 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
-from service.application import job_lists
 from service.application.jobs import Jobs, Submitted
 from service.application.specs import NetworkMismatch
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
+from service.jobs.queries.listing import GroupBy
 from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.storage.database import Database
 from service.storage.tables import Job
+from service.sweeps import queries as sweeps
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, problems, requests
@@ -33,6 +34,7 @@ from service.web.jobs.listing import (
     PageQuery,
     column_item,
     csv_lines,
+    job_group,
 )
 from service.web.jobs.schemas import DryRun, FoldSet, JobDetail, SubmittedJob, job_detail, network_item
 from service.web.jobs.stream import wait_for_change
@@ -293,28 +295,25 @@ def list_jobs(query: PageQuery) -> JobList:
     Raises:
         InvalidCursor: this service did not issue the cursor, or issued it for another sort order.
     """
-    selected = [columns.parse(name) for name in query.columns]
     with core().database.read() as session:
-        page = job_lists.job_page(
-            session,
-            query.job_filter,
-            selected,
-            owner=owner(),
-            sort=query.sort,
-            limit=query.limit,
-            cursor=query.cursor,
-            one_per_sweep=query.one_per_sweep,
-            counts=query.counts,
-        )
-        return JobList.of(page, selected)
+        return JobList.read(session, query, owner=owner())
 
 
 def group_jobs(query: GroupQuery) -> JobGroupList:
     """Groups of jobs."""
     selected = [columns.parse(name) for name in query.columns]
     with core().database.read() as session:
-        groups = job_lists.job_groups(session, query.job_filter, query.by, selected, owner=owner(), limit=query.limit)
-    return JobGroupList.of(groups, query.by, selected)
+        groups, has_more = listing.groups(
+            session, query.job_filter, query.by, selected, owner=owner(), limit=query.limit
+        )
+        sweep_ids = {group.value for group in groups if group.value} if query.by is GroupBy.SWEEP else set()
+        titles = {row.sweep.id: sweeps.title(row.sweep) for row in sweeps.listed(session, sweep_ids, owner=owner())}
+    return JobGroupList(
+        by=query.by,
+        data=[job_group(group, query.by, titles) for group in groups],
+        has_more=has_more,
+        columns=[column_item(column) for column in selected],
+    )
 
 
 def _as_csv(query: ListQuery) -> Response:
@@ -336,9 +335,10 @@ def _as_csv(query: ListQuery) -> Response:
 
 def _rows(database: Database, job_ids: Sequence[str], selected: Sequence[Column]) -> Iterator[Job]:
     """Read jobs in batches, so that neither memory nor a transaction holds all of them."""
+    needs_specs = any(column.needs_spec for column in selected)
     for start in range(0, len(job_ids), _BATCH_SIZE):
         with database.read() as session:
-            jobs = listing.load(session, job_ids[start : start + _BATCH_SIZE], specs=job_lists.need_specs(selected))
+            jobs = listing.load(session, job_ids[start : start + _BATCH_SIZE], specs=needs_specs)
         yield from jobs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from service.application.exports import Exports
+from service.application.models import Exports
 from service.web.core.core import Core, provide
 from service.web.http import slots
 from service.web.models import evaluation, exports, views

@@ -8,8 +8,8 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.access.audit import Actor
-from service.application.exports import ExportRequest, Exports
 from service.application.jobs import Jobs
+from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.models.exports.contents import ExportFormat

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from numpy.typing import NDArray
 
 from service.access.keys import Scope
-from service.application.inference_requests import GenerateRequest, PredictRequest
+from service.application.models import GenerateRequest, PredictRequest
 from service.datasets.info import DatasetInfo
 from service.errors import SpecError
 from service.pictures import films, grids

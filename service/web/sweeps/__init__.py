@@ -8,7 +8,7 @@ from service.application.specs import SpecChecks
 from service.application.sweeps import Sweeps
 from service.web.core.core import Core, provide
 from service.web.http import slots
-from service.web.sweeps import comparisons, pages, plots, views
+from service.web.sweeps import comparisons, pages, views
 from service.web.sweeps.schemas import new_sweep
 
 
@@ -30,6 +30,6 @@ def register(app: Flask, core: Core) -> None:
         comparisons.bisection_blueprint,
         comparisons.differences_blueprint,
         pages.blueprint,
-        plots.blueprint,
+        views.plots_blueprint,
     ):
         app.register_blueprint(blueprint)

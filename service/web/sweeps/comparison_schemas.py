@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, FiniteFloat
 
 from service import statistics
-from service.application.experiments.bisection import Bisection, Measured
-from service.application.experiments.differences import Differences
-from service.application.experiments.differences import Pair as DifferingPair
 from service.jobs.differences.tensors import TensorDifference
 from service.spec.splits import VERSION_DIGITS
-from service.sweeps.comparison import Comparison, Group
+from service.sweeps.results.bisection import Bisection, Measured
+from service.sweeps.results.comparison import Comparison, Group
+from service.sweeps.results.differences import Differences
+from service.sweeps.results.differences import Pair as DifferingPair
 from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
 from service.web.http.schemas import Answer
 from service.wording import value_text

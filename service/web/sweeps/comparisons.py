@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from flask import Blueprint, Response
 
-from service.application.experiments import differences
-from service.application.experiments.bisection import Limit, bisect
-from service.application.experiments.comparisons import compare
-from service.application.jobs import Jobs
+from service.application.jobs import Jobs, NotComparable
 from service.jobs.request_bodies import Investigation
+from service.sweeps.results import differences
+from service.sweeps.results.bisection import Limit, bisect
+from service.sweeps.results.comparison import compare_jobs
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
 from service.web.http import requests, slots
@@ -45,7 +45,7 @@ def show_comparison(query: ComparisonQuery) -> ComparisonAnswer:
     dataset, version or split) get no verdict, nor do those that are the same: `comparable` is false.
     """
     with core().database.read() as session:
-        comparison = compare(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
+        comparison = compare_jobs(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
     return ComparisonAnswer.of(comparison)
 
 
@@ -85,8 +85,8 @@ def investigate(document: Any) -> Response:
     idempotency = requests.idempotency_key(document)
     try:
         with slots.hold(slots.COMPUTING):
-            submitted = differences.request(provided(Jobs), document, by=actor(), idempotency=idempotency)
-    except differences.NotComparable as error:
+            submitted = provided(Jobs).investigate(document, by=actor(), idempotency=idempotency)
+    except NotComparable as error:
         raise Problem("not_comparable", str(error)) from error
     return submitted_job(submitted)
 

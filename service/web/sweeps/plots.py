@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
-
-from flask import Blueprint, Response
+from typing import Final
 
 from service.spec.metric_info import describe
 from service.storage.sweep_tables import Sweep
-from service.sweeps import queries
-from service.sweeps.curves import Curve, curves
-from service.web.core.core import core, owner
-from service.web.http import downloads, slots
+from service.sweeps.results.curves import Curve
+from service.web.http import slots
 from service.web.http.downloads import Picture, picture
-from service.web.http.endpoint import endpoint
-from service.web.http.problems import Problem
-from service.web.jobs.plots import MEDIA_TYPES, Format
-from service.web.sweeps.schemas import CurvePlotQuery
-
-blueprint: Final = Blueprint("sweep_plots", __name__)
-
-TAG: Final = "Experiments"
-
-
-@blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
-@endpoint(
-    TAG,
-    "image/png",
-    other_media=downloads.AS_OCTETS,
-    query=CurvePlotQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
-    problems=("sweep_not_found", "not_found", "not_yet", "busy"),
-)
-def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
-    """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""
-    with core().database.read() as session:
-        sweep = queries.get(session, sweep_id, owner=owner())
-        if which != "curves" or form not in MEDIA_TYPES:
-            raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
-        metric = query.metric or sweep.resolved["objective"]["metric"]
-        trial_curves = curves(session, sweep, metric, limit=query.limit)
-    if not trial_curves:
-        raise Problem("not_yet", f"no trial has a value of {metric} yet")
-    drawn = _draw(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
-    return downloads.send_picture(drawn, MEDIA_TYPES[form])
-
+from service.web.jobs.plots import Format
 
 _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "range": ("low", "high", "; band: lowest to highest seed"),
@@ -54,7 +18,7 @@ _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 
-def _draw(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str, fmt: Format) -> Picture:
+def draw_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str, fmt: Format) -> Picture:
     """A plot of the best trials of a sweep. It is not cached: a sweep has no folder."""
     from service.pictures import trial_plots  # loads Matplotlib, which takes most of a second
 

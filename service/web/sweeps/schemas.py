@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from service.application.sweep_checks import CheckedSweep
+from service.application.sweeps import CheckedSweep
 from service.jobs.queries import sorting
 from service.spec.metric_info import Goal
 from service.spec.schema import Kind
@@ -16,11 +16,11 @@ from service.states import Request, Status, SweepAction, SweepStatus, TrialStatu
 from service.storage.sweep_tables import Sweep, SweepEvent
 from service.storage.times import at_time
 from service.sweeps import actions
-from service.sweeps.comparison import BestTrial
-from service.sweeps.curves import Curve
 from service.sweeps.decisions import plan_of
-from service.sweeps.importance import Importance
 from service.sweeps.queries import Epochs, TrialView
+from service.sweeps.results.comparison import BestTrial
+from service.sweeps.results.curves import Curve
+from service.sweeps.results.importance import Importance
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import Query, Seq, split

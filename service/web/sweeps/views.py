@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
@@ -13,21 +13,24 @@ from service.application.sweeps import Sweeps
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events, queries
-from service.sweeps.comparison import best_trial
-from service.sweeps.curves import curves as curves_of
 from service.sweeps.events import DECISIONS
-from service.sweeps.importance import importance as importance_of
+from service.sweeps.results.comparison import best_trial
+from service.sweeps.results.curves import curves as curves_of
+from service.sweeps.results.importance import importance as importance_of
 from service.sweeps.schema import MAX_TRIALS, SweepSpec
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, requests
 from service.web.http.endpoint import Result, endpoint
-from service.web.http.problems import invalid_parameter
+from service.web.http.problems import Problem, invalid_parameter
 from service.web.http.queries import StreamQuery, SubmitQuery
 from service.web.http.responses import as_json, next_link
+from service.web.jobs.plots import MEDIA_TYPES, Format
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import refuse_if_full, stream_response
+from service.web.sweeps.plots import draw_curves
 from service.web.sweeps.schemas import (
+    CurvePlotQuery,
     CurveQuery,
     ImportanceList,
     SweepDetail,
@@ -228,6 +231,33 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
     if sweep.status in SWEEP_ENDED and after is not None and after >= sweep.last_seq:
         return Response(status=204)
     return stream_response(partial(follow_sweep, provided(Poller), sweep, after=after or 0))
+
+
+plots_blueprint: Final = Blueprint("sweep_plots", __name__)
+
+
+@plots_blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
+@endpoint(
+    TAG,
+    "image/png",
+    other_media=downloads.AS_OCTETS,
+    query=CurvePlotQuery,
+    headers=("If-None-Match",),
+    also={304: "The client has it."},
+    problems=("sweep_not_found", "not_found", "not_yet", "busy"),
+)
+def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
+    """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""
+    with core().database.read() as session:
+        sweep = queries.get(session, sweep_id, owner=owner())
+        if which != "curves" or form not in MEDIA_TYPES:
+            raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
+        metric = query.metric or sweep.resolved["objective"]["metric"]
+        trial_curves = curves_of(session, sweep, metric, limit=query.limit)
+    if not trial_curves:
+        raise Problem("not_yet", f"no trial has a value of {metric} yet")
+    drawn = draw_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
+    return downloads.send_picture(drawn, MEDIA_TYPES[form])
 
 
 def list_sweeps(query: SweepListQuery) -> SweepList:

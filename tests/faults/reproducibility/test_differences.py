@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from engine import checkpoint
-from service.application.experiments import differences
-from service.application.experiments.differences import Differences, NotComparable
-from service.application.jobs import Jobs
+from service.application.jobs import Jobs, NotComparable
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
 from service.errors import IllegalTransition
@@ -21,6 +19,8 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
+from service.sweeps.results import differences
+from service.sweeps.results.differences import Differences
 from tests.faults.conftest import InProcessHarness
 from workers.training.earlier_jobs.investigation import _Side
 from workers.training.epochs import snapshot as snapshots
@@ -48,7 +48,7 @@ def use_case(process: InProcessHarness) -> Jobs:
 
 
 def replay(process: InProcessHarness, a: Job, b: Job) -> dict[str, Any]:
-    request = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+    request = use_case(process).investigate({"a": a.id, "b": b.id})
     assert process.train() == "investigated"
     job = process.workers.job(request.answer["id"])
     assert (job.status, job.epoch, job.result_digest) == (Status.SUCCEEDED, 0, None)
@@ -191,12 +191,12 @@ def test_equal_jobs_cannot_be_investigated(process: InProcessHarness) -> None:
     difference = find(process, a, b)
     assert difference.sentence == "These jobs are the same."
     with pytest.raises(NotComparable):
-        differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+        use_case(process).investigate({"a": a.id, "b": b.id})
 
 
 def test_an_investigation_whose_child_dies_is_repeated(process: InProcessHarness) -> None:
     a, b = train(process), train(process, batch_size=34)
-    request = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+    request = use_case(process).investigate({"a": a.id, "b": b.id})
     process.die_at("began")
     process.die_at("concluding")
     assert process.train() == "investigated"
@@ -209,7 +209,7 @@ def test_an_investigation_whose_child_dies_is_repeated(process: InProcessHarness
 
 def test_an_investigation_of_a_deleted_job_fails_as_not_comparable(process: InProcessHarness) -> None:
     a, b = train(process), train(process, seed=1)
-    request = differences.request(use_case(process), {"a": a.id, "b": b.id}, by=None, idempotency=None)
+    request = use_case(process).investigate({"a": a.id, "b": b.id})
     use_case(process).delete(b.id)
     process.train()
     job = process.workers.job(request.answer["id"])

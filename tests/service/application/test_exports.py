@@ -8,7 +8,7 @@ import pytest
 
 from service.access import storage_quota
 from service.access.audit import Actor
-from service.application.exports import Exports
+from service.application.models import Exports
 from service.errors import StorageQuotaExceeded
 from service.jobs import commits, leases, submissions
 from service.jobs.commits import EpochRecord

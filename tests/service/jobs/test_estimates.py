@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from service.jobs import commits, leases, uploads, worker_registry
+from service.datasets import uploads
+from service.jobs import commits, leases, worker_registry
 from service.jobs.estimation import calibrations
 from service.jobs.estimation.estimates import _spread, plan
 from service.spec.estimation import work

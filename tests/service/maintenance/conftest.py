@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from service.datasets.uploads import UploadFolder
 from service.jobs import commits, leases, submissions
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
-from service.jobs.uploads import UploadFolder
 from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.storage.artifacts import ArtifactFolder, ArtifactKind

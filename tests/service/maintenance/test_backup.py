@@ -19,10 +19,10 @@ from migrations import upgrade
 from migrations.upgrade import is_current
 from service.access import audit_seals
 from service.access.audit_chain import verify
+from service.datasets.uploads import UploadFolder
 from service.jobs import commits, events, leases
 from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
-from service.jobs.uploads import UploadFolder
 from service.maintenance.backup import BackupError, backup, restore
 from service.maintenance.backup_format import PartWriter, read_parts
 from service.maintenance.rows import current_schema

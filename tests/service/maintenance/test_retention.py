@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from service.access import audit_seals, keys
-from service.application.exports import Exports
+from service.application.models import Exports
 from service.errors import JobNotFound
 from service.jobs.queries import lookup
 from service.maintenance import restore_lock, retention

@@ -16,7 +16,6 @@ WITHOUT_EFFECT = {
     "service.datasets.catalogue": "where datasets are listed",
     "service.datasets.download": "what it fetches has a known digest",
     "service.datasets.errors": "errors",
-    "service.datasets.failures": "errors",
     "service.datasets.formats": "a list of names",
     "service.datasets.formats.archives": "imported data has a digest",
     "service.datasets.formats.array_files": "imported data has a digest",

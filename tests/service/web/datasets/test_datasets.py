@@ -13,9 +13,9 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
 from service.application.datasets import DatasetUploads
+from service.datasets import uploads
 from service.datasets.formats.idx import idx_header
 from service.datasets.info import content_sha256
-from service.jobs import uploads
 from service.web.core.core import EXTENSION, Core, provided
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.application.experiments import bisection
-from service.application.experiments.bisection import Limit, Measured
 from service.errors import UnusableParameter
+from service.sweeps.results import bisection
+from service.sweeps.results.bisection import Limit, Measured
 
 
 @pytest.mark.parametrize("first_bad", range(1, 65))

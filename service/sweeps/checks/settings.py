@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from service.application.experiments import sweep_reading
 from service.errors import Fault, SpecError
 from service.spec import validation
 from service.spec.faults import MAX_FAULTS
 from service.spec.fields import closest
 from service.spec.strict_json import pointer_step
+from service.sweeps.checks import reading
 from service.sweeps.schema import Range, SweepSpec
 from service.sweeps.search import space
 
@@ -63,7 +63,7 @@ def _refusal(
     except (LookupError, ValueError):
         pointers = list(space.pointers(resolved))
         variant = _explain_variant(pointer, span, prepared)
-        suggestion = None if variant else closest(pointer, pointers) or sweep_reading.same_end(pointer, pointers)
+        suggestion = None if variant else closest(pointer, pointers) or reading.same_end(pointer, pointers)
         explanation = variant or "; set it in `base` first if it is null or left out"
         hint = f"; did you mean {suggestion!r}?" if suggestion else explanation
         return _fault(location, f"does not exist in the spec{hint}", "unknown_field", suggestion)
@@ -83,7 +83,7 @@ def _refusal(
 
 
 def _repetitions(pointer: str, span: Range) -> Iterator[Fault]:
-    for index in sweep_reading.repeated(span.choice or ()):
+    for index in reading.repeated(span.choice or ()):
         detail = f"{json.dumps((span.choice or ())[index])} is listed twice"
         yield _fault(f"#/space/{pointer_step(pointer)}/choice/{index}", detail, "unsuitable")
 

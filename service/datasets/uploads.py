@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
-from service.errors import Fault, NoSpaceLeft, SpecError, UploadExists, UploadInUse
+from service.errors import NoSpaceLeft, UploadExists, UploadInUse
 from service.states import Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.fsync import fsync_folder
@@ -183,23 +183,6 @@ def purge(database: Database) -> list[str]:
         removed_ids = list(session.scalars(unpinned.where(Upload.id.in_(locked)).with_only_columns(Upload.id)))
         session.execute(delete(Upload).where(Upload.id.in_(removed_ids)))
         return removed_ids
-
-
-def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
-    """Lock the data of a new job until the job's row, which refers to them, is committed.
-
-    Args:
-        deleted: whether deleted data are accepted, as for a fork or reproduction of a job that used them.
-
-    Raises:
-        SpecError: the data have been deleted in the meantime.
-    """
-    query = select(Upload.id).where(Upload.id == upload_id)
-    if not deleted:
-        query = query.where(Upload.deleted_ms.is_(None))
-    if session.scalar(locking(query, share=True)) is None:
-        detail = "the dataset was deleted while the job was being submitted"
-        raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="dataset_not_found")])
 
 
 class UploadFolder:

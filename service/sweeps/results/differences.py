@@ -8,17 +8,12 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.access.audit import Actor
-from service.application.jobs import Jobs, Submitted
-from service.application.ports import owner_of
-from service.errors import ServiceError, UnusableParameter
+from service.errors import UnusableParameter
 from service.jobs.differences import results, tensors
 from service.jobs.differences.results import EpochDifference
 from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
-from service.jobs.request_bodies import Investigation
-from service.jobs.submissions import IdempotencyKey
-from service.spec import splits, validation
+from service.spec import splits
 from service.spec.metric_info import METRICS, describe
 from service.spec.validation import NOT_HASHED
 from service.states import TERMINAL, Status
@@ -126,32 +121,6 @@ def _origins(provenance: Sequence[Pair]) -> list[str]:
     return [
         "the preprocessing" if pair.name == "preprocessing" else f"{pair.name} in the provenance" for pair in provenance
     ]
-
-
-class NotComparable(ServiceError, ValueError):
-    """The jobs have no difference that retraining could explain."""
-
-
-def request(jobs: Jobs, document: Any, *, by: Actor | None, idempotency: IdempotencyKey | None) -> Submitted:
-    """Submit a job that retrains two others side by side until they diverge.
-
-    Args:
-        document: an ``Investigation`` as sent.
-
-    Raises:
-        JobNotFound: one does not exist.
-        NotComparable: their results are equal, or do not exist yet.
-    """
-    earlier = Submitted.earlier(jobs.database, idempotency, owner_of(by))
-    if earlier is not None:
-        return earlier
-    investigation = validation.read_body(Investigation, document)
-    differences = find(jobs.database, jobs.artifacts, investigation.a, investigation.b, owner=owner_of(by))
-    if differences.a.kind != differences.b.kind:
-        raise NotComparable("a classifier and a GAN cannot be compared")
-    if differences.epoch is None and differences.checkpoint is None:
-        raise NotComparable("their results are equal in every epoch that both have completed")
-    return jobs.investigate(differences.a, differences.b, by=by, idempotency=idempotency)
 
 
 def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner: str | None) -> Differences:

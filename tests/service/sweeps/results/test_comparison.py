@@ -10,8 +10,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from service.sweeps import comparison, importance
-from service.sweeps.comparison import Comparison, Group, Member
+from service.sweeps.results import comparison, importance
+from service.sweeps.results.comparison import Comparison, Group, Member
 from service.web.sweeps.comparison_schemas import ComparisonAnswer
 
 METRIC = "val_loss"

@@ -1,0 +1,1 @@
+"""Checks of a sweep: its form, its space and its objective."""

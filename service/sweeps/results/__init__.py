@@ -1,0 +1,1 @@
+"""Results of sweeps and jobs: curves, importance, comparisons, differences and bisections."""
