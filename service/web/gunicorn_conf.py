@@ -19,8 +19,7 @@ from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
 from service.web.http.request_limits import ARRIVALS, MAX_ARRIVALS
 from service.web.http.slots import MAX_REQUESTS
-from service.web.server.balance import CONNECTIONS
-from service.web.server.descriptors import raise_limit
+from service.web.server.balance import CONNECTIONS, raise_limit
 from service.web.streaming.poller import MAX_CLIENTS
 
 _RESERVED_THREADS: Final = 56

@@ -148,9 +148,7 @@ def delete(name: str) -> None:
 @endpoint(
     TAG,
     "image/png",
-    other_media=downloads.AS_OCTETS,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
+    **downloads.DRAWN,
     problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable", "busy"),
 )
 def preview(name: str) -> Response:
@@ -171,9 +169,7 @@ def _preview(repository: DatasetRepository, info: DatasetInfo) -> Picture:
 @endpoint(
     TAG,
     "image/png",
-    other_media=downloads.AS_OCTETS,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
+    **downloads.DRAWN,
     problems=("dataset_not_found", "not_found", "not_yet", "dataset_unavailable"),
 )
 def validation_picture(name: str, index: int) -> Response:

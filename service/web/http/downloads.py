@@ -41,6 +41,13 @@ OCTETS: Final = "application/octet-stream"
 AS_OCTETS: Final = (OCTETS,)
 """``other_media`` of an endpoint whose response is an image: clients may request it as plain bytes."""
 
+DRAWN: Final[dict[str, Any]] = {
+    "other_media": AS_OCTETS,
+    "headers": ("If-None-Match",),
+    "also": {304: "The client has it."},
+}
+"""What all endpoints of drawn images have in common."""
+
 FOREVER: Final = "private, max-age=31536000, immutable"
 ASK: Final = "private, no-cache"
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -58,6 +59,23 @@ _BY_STATUS: Final = {
     413: "body_too_large",
     415: "unsupported_media_type",
 }
+
+_BY_ERROR: Final[dict[type[Exception], str]] = {
+    JobNotFound: "job_not_found",
+    SweepNotFound: "sweep_not_found",
+    TrialNotFound: "trial_not_found",
+    FoldsNotFound: "folds_not_found",
+    ArtifactNotFound: "artifact_not_found",
+    DatasetNotFound: "dataset_not_found",
+    DatasetNameTaken: "dataset_exists",
+    NoSpaceLeft: "dataset_space_exceeded",
+    DatasetFixed: "dataset_fixed",
+    DatasetChanged: "dataset_changed",
+    IdempotencyConflict: "idempotency_conflict",
+    InvalidCursor: "invalid_cursor",
+    ExtraMissing: "extra_missing",
+}
+"""The code of each error whose text is the detail."""
 
 
 class Problem(Exception):
@@ -135,8 +153,14 @@ def fault_document(fault: Fault) -> dict[str, Any]:
     return document | ({"suggestion": fault.suggestion} if fault.suggestion else {})
 
 
+def _as_it_says(code: str, error: Exception) -> Response:
+    return answer(code, str(error)[:500])
+
+
 def register(app: Flask) -> None:
     """Convert every exception that leaves a view to a problem."""
+    for kind, code in _BY_ERROR.items():
+        app.register_error_handler(kind, partial(_as_it_says, code))
 
     @app.errorhandler(Problem)
     def _(error: Problem) -> Response:
@@ -149,30 +173,6 @@ def register(app: Flask) -> None:
     @app.errorhandler(SpecError)
     def _(error: SpecError) -> Response:
         return invalid_spec(error)
-
-    @app.errorhandler(JobNotFound)
-    def _(error: JobNotFound) -> Response:
-        return answer("job_not_found", str(error)[:200])
-
-    @app.errorhandler(SweepNotFound)
-    def _(error: SweepNotFound) -> Response:
-        return answer("sweep_not_found", str(error)[:200])
-
-    @app.errorhandler(TrialNotFound)
-    def _(error: TrialNotFound) -> Response:
-        return answer("trial_not_found", str(error)[:200])
-
-    @app.errorhandler(FoldsNotFound)
-    def _(error: FoldsNotFound) -> Response:
-        return answer("folds_not_found", str(error)[:200])
-
-    @app.errorhandler(ArtifactNotFound)
-    def _(error: ArtifactNotFound) -> Response:
-        return answer("artifact_not_found", str(error)[:400])
-
-    @app.errorhandler(DatasetNotFound)
-    def _(error: DatasetNotFound) -> Response:
-        return answer("dataset_not_found", str(error)[:500])
 
     @app.errorhandler(KeyNotFound)
     def _(error: KeyNotFound) -> Response:
@@ -193,18 +193,6 @@ def register(app: Flask) -> None:
     @app.errorhandler(UploadExists)
     def _(error: UploadExists) -> Response:
         return answer("dataset_exists", str(error), version=error.version)
-
-    @app.errorhandler(DatasetNameTaken)
-    def _(error: DatasetNameTaken) -> Response:
-        return answer("dataset_exists", str(error))
-
-    @app.errorhandler(NoSpaceLeft)
-    def _(error: NoSpaceLeft) -> Response:
-        return answer("dataset_space_exceeded", str(error))
-
-    @app.errorhandler(DatasetFixed)
-    def _(error: DatasetFixed) -> Response:
-        return answer("dataset_fixed", str(error))
 
     @app.errorhandler(StorageFull)
     def _(error: StorageFull) -> Response:
@@ -234,31 +222,15 @@ def register(app: Flask) -> None:
     def _(error: IllegalSweepAction) -> Response:
         return answer("illegal_transition", str(error), status_now=error.status, allowed_actions=list(error.allowed))
 
-    @app.errorhandler(IdempotencyConflict)
-    def _(error: IdempotencyConflict) -> Response:
-        return answer("idempotency_conflict", str(error))
-
     @app.errorhandler(UnusableParameter)
     def _(error: UnusableParameter) -> Response:
         problem = invalid_parameter(error.parameter, str(error))
         return answer(problem.code, problem.detail, **problem.members)
 
-    @app.errorhandler(InvalidCursor)
-    def _(error: InvalidCursor) -> Response:
-        return answer("invalid_cursor", str(error))
-
     @app.errorhandler(ArtifactDamaged)
     def _(error: ArtifactDamaged) -> Response:
         _log.error("artifact damaged", path=error.path, reason=error.reason)
         return answer("artifact_damaged", "the file is registered, but cannot be read")
-
-    @app.errorhandler(ExtraMissing)
-    def _(error: ExtraMissing) -> Response:
-        return answer("extra_missing", str(error))
-
-    @app.errorhandler(DatasetChanged)
-    def _(error: DatasetChanged) -> Response:
-        return answer("dataset_changed", str(error))
 
     @app.errorhandler(DatasetUnavailable)
     @app.errorhandler(DatasetBroken)

@@ -137,10 +137,8 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
 @endpoint(
     TAG,
     "image/gif",
-    other_media=downloads.AS_OCTETS,
+    **downloads.DRAWN,
     query=PictureQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
     problems=(*downloads.PROBLEMS, "not_yet", "busy"),
 )
 def film(job_id: str) -> Response:
@@ -155,10 +153,8 @@ def film(job_id: str) -> Response:
 @endpoint(
     TAG,
     "image/webp",
-    other_media=downloads.AS_OCTETS,
+    **downloads.DRAWN,
     query=PictureQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
     problems=(*downloads.PROBLEMS, "not_yet", "busy"),
 )
 def small_film(job_id: str) -> Response:
@@ -183,10 +179,8 @@ _PLOTS: Final = ("curves", "confusion", "calibration", "importance")
 @endpoint(
     TAG,
     "image/png",
-    other_media=downloads.AS_OCTETS,
+    **downloads.DRAWN,
     query=PlotQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
     problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
 )
 def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:

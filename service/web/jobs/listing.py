@@ -20,13 +20,7 @@ from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import (
-    JobId,
-    Query,
-    Text,
-    blank_is_none,
-    split,
-)
+from service.web.http.queries import JobId, Query, Text, blank_is_none, split
 from service.web.http.schemas import Answer, Metrics, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,

@@ -78,10 +78,8 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
 @endpoint(
     TAG,
     "image/png",
-    other_media=downloads.AS_OCTETS,
+    **downloads.DRAWN,
     query=CellQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
     problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
 )
 def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Response:

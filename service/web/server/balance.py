@@ -1,4 +1,4 @@
-"""Balances connections between web processes.
+"""Limits the connections of a web process, and balances them between web processes.
 
 All of them accept from one socket, and the kernel wakes all for a new connection. The first one would accept
 a whole burst, and keep it, since clients reuse connections.
@@ -7,6 +7,7 @@ a whole burst, and keep it, since clients reuse connections.
 from __future__ import annotations
 
 import mmap
+import resource
 import time
 from typing import Final
 
@@ -83,3 +84,24 @@ class AcceptThrottle:
 def _has_more(connections: int, fewest: int) -> bool:
     """Whether the difference is worth a wait: an eighth, and more than one."""
     return connections > fewest + 1 + fewest // 8
+
+
+_RESERVED: Final = 160
+"""Descriptors for database connections, files, and modules that are imported later."""
+_TARGET_LIMIT: Final = 4096
+
+
+def raise_limit() -> None:
+    """Raise the limit to ``_TARGET_LIMIT``, as far as the system allows; the default of 1,024 is meant for
+    ``select``.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = _TARGET_LIMIT if hard == resource.RLIM_INFINITY else min(_TARGET_LIMIT, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+
+
+def max_connections(requested: int) -> int:
+    """``requested``, or the number of connections that leaves descriptors for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return requested if soft == resource.RLIM_INFINITY else max(16, min(requested, soft - _RESERVED))

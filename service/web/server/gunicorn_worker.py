@@ -19,8 +19,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from service.web.core.core import provided
 from service.web.http.request_limits import ARRIVALS, BODY_S
-from service.web.server.balance import CONNECTIONS, POLL_INTERVAL_S, AcceptThrottle
-from service.web.server.descriptors import max_connections
+from service.web.server.balance import CONNECTIONS, POLL_INTERVAL_S, AcceptThrottle, max_connections
 from service.web.server.thread_pool import ThreadPool
 from service.web.streaming.poller import Poller
 

@@ -240,10 +240,8 @@ plots_blueprint: Final = Blueprint("sweep_plots", __name__)
 @endpoint(
     TAG,
     "image/png",
-    other_media=downloads.AS_OCTETS,
+    **downloads.DRAWN,
     query=CurvePlotQuery,
-    headers=("If-None-Match",),
-    also={304: "The client has it."},
     problems=("sweep_not_found", "not_found", "not_yet", "busy"),
 )
 def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
