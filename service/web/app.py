@@ -23,10 +23,9 @@ from service.web.streaming.poller import Poller
 
 def create_app(settings: Settings) -> Flask:
     """The WSGI application for these settings."""
-    app = Flask("service.web", static_folder="static", template_folder="templates")
+    app = Flask("service.web", static_folder="static")
     app.config["MAX_CONTENT_LENGTH"] = requests.MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # by their plain names, static files are revalidated
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     database, publisher = Database(settings.database_url, application="tapeline-web"), Publisher(settings.broker_url)
     core = Core(
         settings=settings,

@@ -46,7 +46,7 @@ def test_every_import_names_a_script() -> None:
 
 def test_every_script_is_imported_or_in_a_template() -> None:
     imported = set().union(*imports().values())
-    templates = "".join(path.read_text("utf-8") for path in WEB.glob("templates/**/*.html"))
+    templates = "".join(path.read_text("utf-8") for path in WEB.rglob("templates/*.html"))
     assert [script for script in imports() if script not in imported and f'"{script}"' not in templates] == []
 
 

@@ -35,7 +35,7 @@ def workers(query: QueueQuery) -> Response:
     """Show the workers and the queue."""
     alive, queue = list_workers(), read_queue(query.limit)
     return as_page(
-        "service/workers.html",
+        "admin/workers.html",
         workers=alive.data,
         queue=queue,
         slots=sum(worker.slots for worker in alive.data if not worker.draining and worker.blocked is None),
@@ -52,7 +52,7 @@ def keys() -> Response:
     with core().database.read() as session:
         ownerless = adoption.count(session)
     return as_page(
-        "service/keys.html",
+        "admin/keys.html",
         keys=list_keys(),
         ownerless=str(ownerless),
         lifetimes=_LIFETIMES,
@@ -67,7 +67,7 @@ def used() -> Response:
     """Show usage per owner."""
     settings = core().settings
     return as_page(
-        "service/usage.html",
+        "admin/usage.html",
         usage=list_usage().data,
         statuses=list(Status),
         quotas=settings.quotas if settings.keys_required else None,

@@ -72,7 +72,7 @@ def sign_out() -> Response:
 @endpoint("Pages", "text/html", scope=PUBLIC)
 def page() -> Response:
     """Show the sign-in form."""
-    return as_page("service/sign_in.html")
+    return as_page("admin/sign_in.html")
 
 
 def _identify(key: str) -> Identity:

@@ -75,13 +75,13 @@ def _replace_content(response: Response, page: str) -> None:
 
 def _problem_page(document: dict[str, Any]) -> str:
     if document["code"] == "key_required":
-        return render_template("service/sign_in.html")
+        return render_template("admin/sign_in.html")
     shown = {"type", "title", "status", "detail", "instance", "code", "request_id", "errors"}
     if document.get("error_count") == len(document.get("errors") or ()):
         shown.add("error_count")
     kind = problem_kinds.KINDS[document["code"]]
     return render_template(
-        "service/problem.html",
+        "common/problem.html",
         problem=document,
         remedy=kind.for_people or kind.meaning,
         way_on=kind.way_on,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flask import Flask, Response, request, send_from_directory
+from jinja2 import FileSystemLoader, PrefixLoader
 from markupsafe import Markup, escape
 from werkzeug.security import safe_join
 
@@ -28,7 +29,14 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 
 
 def register(app: Flask) -> None:
-    """Add the filters to the app's templates, and serve the files that they use."""
+    """Find the templates of each subject, add their filters, and serve the files that they use.
+
+    ``jobs/index.html`` is ``jobs/templates/index.html``, and ``common/base.html`` is ``templates/base.html``.
+    """
+    root = Path(app.root_path)
+    folders = {"common": root / "templates"} | {folder.parent.name: folder for folder in root.glob("*/templates")}
+    app.jinja_env.loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in folders.items()})
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     _serve_files(app)
     app.jinja_env.filters |= {
         "pretty": pretty,

@@ -96,7 +96,7 @@ def job(job_id: str, query: ModelQuery) -> Response:
     with core().database.read() as session:
         overview = _read(session, job_id, query.checkpoint, owner=owner())
         impediment = _impediment(session, overview.job, core().settings)
-    return as_page("job/index.html", impediment=impediment, export_formats=FORMATS, **_values(overview))
+    return as_page("jobs/job.html", impediment=impediment, export_formats=FORMATS, **_values(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")
@@ -106,7 +106,7 @@ def play(job_id: str, query: ModelQuery) -> Response:
     with core().database.read() as session:
         row = lookup.get(session, job_id, owner=owner())
         files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    return as_page("play/index.html", **playground.values(row, files, query.checkpoint))
+    return as_page("jobs/play.html", **playground.values(row, files, query.checkpoint))
 
 
 def _read(session: Session, job_id: str, choice: ModelName, *, owner: str | None) -> JobOverview:

@@ -163,7 +163,7 @@ def start() -> Response:
 @endpoint(TAG, "text/html", query=NewQuery)
 def new() -> Response:
     """Show the form for a new job."""
-    return as_page("form/new.html", keys_required=core().settings.keys_required)
+    return as_page("jobs/new.html", keys_required=core().settings.keys_required)
 
 
 @blueprint.get("/ui/compare")
@@ -173,12 +173,12 @@ def compare(query: CompareQuery) -> Response:
     job_ids = list(dict.fromkeys(query.jobs))
     if len(job_ids) > MAX_COMPARED:
         return as_page(
-            "compare/index.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
+            "jobs/compare.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
         )
     facts, why_not = _job_facts(job_ids)
     missing = len(job_ids) - len(facts)
     same = why_not == splits.SAME_JOBS
-    return as_page("compare/index.html", facts=facts, why_not=why_not, same=same, asked=job_ids, missing=missing)
+    return as_page("jobs/compare.html", facts=facts, why_not=why_not, same=same, asked=job_ids, missing=missing)
 
 
 def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None]:
@@ -225,7 +225,7 @@ def log(job_id: str, query: EventQuery) -> Response:
         job = lookup.get(session, job_id, owner=owner())
         page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
     return _page(
-        "job/log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
+        "jobs/log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
     )
 
 
@@ -269,7 +269,7 @@ def metrics(job_id: str) -> Response:
         total = lookup.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     best = {name: _best_epoch(job, name) for name in names}
-    return _page("job/metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
+    return _page("jobs/metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
 
 
 def artifacts(job_id: str, query: FilesQuery) -> Response:
@@ -291,7 +291,7 @@ def samples(job_id: str, query: FilesQuery) -> Response:
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
     items, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
     older = next_address(page.next_cursor)
-    return _page("job/samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
+    return _page("jobs/samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
 
 
 def results(job_id: str, query: FilesQuery) -> Response:
@@ -299,7 +299,7 @@ def results(job_id: str, query: FilesQuery) -> Response:
     with core().database.read() as session:
         job = lookup.get(session, job_id, owner=owner())
         job_results = read_results(session, job, query)
-    return _page("job/results.html", job, "Results", results=job_results)
+    return _page("jobs/results.html", job, "Results", results=job_results)
 
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
@@ -310,7 +310,7 @@ def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQue
         totals = files.totals(session, job_id)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
     return _page(
-        "job/files.html",
+        "jobs/files.html",
         job,
         section,
         files=[artifact_item(row) for row in page.rows],
