@@ -164,8 +164,7 @@ def _required_scope() -> Scope | str:
     """The scope that this request needs. Unknown URLs need a key, too, so that they reveal nothing."""
     if request.endpoint in ("static", "asset", "favicon"):
         return PUBLIC
-    view = current_app.view_functions.get(request.endpoint or "")
-    operation = operation_of(view) if view is not None else None
+    operation = operation_of(current_app.view_functions.get(request.endpoint or ""))
     if operation is not None and operation.scope is not None:
         return operation.scope
     return Scope.READ if request.method in SAFE or request.endpoint is None else Scope.SUBMIT

@@ -47,8 +47,7 @@ def register(app: Flask) -> None:
 
 
 def _operation() -> Operation | None:
-    view = current_app.view_functions.get(request.endpoint or "")
-    return operation_of(view) if view is not None else None
+    return operation_of(current_app.view_functions.get(request.endpoint or ""))
 
 
 def _has_page_and_json(operation: Operation) -> bool:

@@ -97,6 +97,7 @@ class Operation:
 
 
 endpoint = Operation
+"""The name as a decorator."""
 
 
 def operation_of(view: Callable[..., Any] | None) -> Operation | None:

@@ -20,6 +20,10 @@ _BUSY_S: Final = 0.2
 _SLOTS: Final = 64
 """Maximum number of balanced processes; gunicorn numbers them, and a slot is reused after this many."""
 _ABSENT: Final = 2**32 - 1
+_RESERVED: Final = 160
+"""Descriptors for database connections, files, and modules that are imported later."""
+_TARGET_LIMIT: Final = 4096
+"""Of file descriptors."""
 
 
 class ConnectionCounts:
@@ -86,15 +90,8 @@ def _has_more(connections: int, fewest: int) -> bool:
     return connections > fewest + 1 + fewest // 8
 
 
-_RESERVED: Final = 160
-"""Descriptors for database connections, files, and modules that are imported later."""
-_TARGET_LIMIT: Final = 4096
-
-
 def raise_limit() -> None:
-    """Raise the limit to ``_TARGET_LIMIT``, as far as the system allows; the default of 1,024 is meant for
-    ``select``.
-    """
+    """Raise the limit on file descriptors as far as the system allows; the default, 1,024, is meant for ``select``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = _TARGET_LIMIT if hard == resource.RLIM_INFINITY else min(_TARGET_LIMIT, hard)
     if soft != resource.RLIM_INFINITY and soft < target:
