@@ -23,6 +23,7 @@ from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind
@@ -124,10 +125,10 @@ class Jobs:
         """
         owner = owner_of(by)
         try:
-            spec, data = self.specs.check(document, owner)
+            spec, data, networks = self.specs.check(document, owner)
             specs = folds.expand(document, spec)
             group = ids.new_id("folds") if len(specs) > 1 else None
-            new = [_submission(sent, resolved, owner, data, fold_group=group) for sent, resolved in specs]
+            new = [_submission(sent, resolved, owner, data, networks, fold_group=group) for sent, resolved in specs]
             self.admit(owner, len(new), sum(submission.expected_bytes for submission in new))
         except (SpecError, AdmissionRefused):
             # A repeated request gets the response of the first one, even if something has changed since.
@@ -213,9 +214,11 @@ class Jobs:
                 checkpoint = lookup.checkpoint(session, parent, request.checkpoint)
                 name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
             metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
-            spec, data = self._derive(parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch)
+            spec, data, networks = self._derive(
+                parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch
+            )
             spec = spec.model_copy(update={"reuse": Reuse.NEVER})
-            new = _submission(spec.model_dump(mode="json"), spec, owner, data)
+            new = _submission(spec.model_dump(mode="json"), spec, owner, data, networks)
             new = replace(new, expected_bytes=new.expected_bytes + checkpoint.size_bytes)  # the start is kept, too
             try:
                 return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
@@ -294,8 +297,8 @@ class Jobs:
 
     def _derive(
         self, parent: Job, metadata: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
-    ) -> tuple[Spec, DatasetInfo]:
-        """The spec of a fork, and its dataset: the parent's, or another one of the same shape.
+    ) -> tuple[Spec, DatasetInfo, Sequence[Network]]:
+        """The spec of a fork, its dataset (the parent's, or another one of the same shape), and its networks.
 
         Args:
             metadata: the fork's name, tags and priority, unless the overrides set them.
@@ -307,10 +310,11 @@ class Jobs:
             spec = validation.derive(parent.resolved | metadata, overrides, epoch=epoch)
             parent_data = self._data_of(parent)
             same_dataset = "dataset" not in overrides
-            spec, data = self.specs.check(spec.model_dump(mode="json"), owner, parent_data if same_dataset else None)
+            document = spec.model_dump(mode="json")
+            spec, data, networks = self.specs.check(document, owner, parent_data if same_dataset else None)
             if parent_data is not None and (detail := _explain_shape_mismatch(parent_data, data)):
                 raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
-            return spec, data
+            return spec, data, networks
         except SpecError as error:
             sent = validation.as_sent(error, overrides)
             raise SpecError(
@@ -346,15 +350,21 @@ class Jobs:
 
 
 def _submission(
-    document: Any, spec: Spec, owner: str | None, data: DatasetInfo, fold_group: str | None = None
+    document: Any,
+    spec: Spec,
+    owner: str | None,
+    data: DatasetInfo,
+    networks: Sequence[Network],
+    fold_group: str | None = None,
 ) -> Submission:
-    split = Split.of(spec.model_dump(mode="json", include={"seed", "dataset"}))
-    shape = shape_of(data.divided(split))
+    if fold_group is not None:  # ``data`` has the split of the first fold
+        data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
+    shape = shape_of(data)
     return Submission(
         spec=document,
         resolved=spec,
         steps=costs.total_steps(spec, shape.train_count),
-        expected_bytes=costs.expected_bytes(spec, shape),
+        expected_bytes=costs.expected_bytes(spec, networks, shape),
         owner=owner,
         upload_id=data.upload_id,
         dataset_sha256=data.pinned_sha256 or data.sha256,

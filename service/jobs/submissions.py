@@ -19,7 +19,7 @@ from service.jobs import transitions, uploads
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime.failpoints import reach
-from service.spec.prefixes import resolved_prefix_hash
+from service.spec.prefixes import prefix_hash
 from service.spec.schema import Spec
 from service.spec.validation import resolved_hash
 from service.states import Status
@@ -272,7 +272,7 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         spec=dict(submission.spec),
         resolved=resolved,
         spec_hash=resolved_hash(resolved),
-        prefix_hash=resolved_prefix_hash(resolved) if submission.investigates is None else None,
+        prefix_hash=prefix_hash(resolved) if submission.investigates is None else None,
         investigation=investigation,
         reused_epochs=0,
         reusable=True,

@@ -22,9 +22,9 @@ from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
-from workers.messages import Calibrate, Calibrated, ChildEndpoint, ChildReady, Done, GaveUp, Train
+from workers.messages import ChildEndpoint, ChildReady, Done, GaveUp
 from workers.retry import OUTAGE_ERRORS
-from workers.training import calibrate, limits, run
+from workers.training import limits, run
 from workers.training.provenance import base_provenance, machine
 from workers.usage import OwnMeter
 
@@ -45,20 +45,16 @@ def main(endpoint: ChildEndpoint) -> int:
     _warm_up(database)
     lifetime = Lifetime(settings.child_limits)
     while True:
-        match endpoint.next_command():
-            case Calibrate():
-                endpoint.send(Calibrated(calibrate.measure()))
-                return 0
-            case Train(claim):
-                reach("commanded")
-                endpoint.preparing()  # from now on, the death of this process counts against the job
-                structlog.contextvars.bind_contextvars(**claim.log_fields)
-                report = _run_job(settings, database, claim, endpoint, lifetime)
-                endpoint.send(report)
-                if not isinstance(report, Done) or not report.is_reusable:
-                    return 0
-                structlog.contextvars.clear_contextvars()
-                reach("reported")
+        claim = endpoint.next_command().claim
+        reach("commanded")
+        endpoint.preparing()  # from now on, the death of this process counts against the job
+        structlog.contextvars.bind_contextvars(**claim.log_fields)
+        report = _run_job(settings, database, claim, endpoint, lifetime)
+        endpoint.send(report)
+        if not isinstance(report, Done) or not report.is_reusable:
+            return 0
+        structlog.contextvars.clear_contextvars()
+        reach("reported")
 
 
 def _run_job(

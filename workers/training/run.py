@@ -24,6 +24,7 @@ from service.jobs.reuse.reused_epochs import Outcome
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import networks
 from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import read_resolved
@@ -109,7 +110,9 @@ def train(
             return "investigated"
         dataset = _load_data(run, settings, job)
         shape = shape_of(dataset.info)
-        estimated_bytes, checkpoint_bytes = costs.peak_bytes(spec, shape), costs.checkpoint_bytes(spec, shape)
+        all_networks = networks(spec, shape)
+        estimated_bytes = costs.peak_bytes(spec, all_networks, shape)
+        checkpoint_bytes = costs.checkpoint_bytes(spec, all_networks)
         limits.limit_memory(estimated_bytes)
         preprocessing = _load_preprocessing(run, dataset)
         return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)

@@ -266,7 +266,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
 def _estimate(cost: Mapping[str, Any]) -> str:
     """The estimated time, as a range if there is one, and what it is based on."""
     low, high = cost["estimated_seconds_low"], cost["estimated_seconds_high"]
-    if low is None or high is None:
-        return "unknown until a job of this kind has ended"
-    text = about(low) if about(low) == about(high) else f"{about(low)} to {about(high)}"
+    text = f"about {about(cost['estimated_seconds'])}"
+    if low is not None and high is not None and about(low) != about(high):
+        text = f"{about(low)} to {about(high)}"
     return f"{text} (based on {cost['estimate_basis']})"

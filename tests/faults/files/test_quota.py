@@ -14,7 +14,7 @@ from service.jobs.commits import EpochRecord
 from service.jobs.leases import Claim
 from service.runtime.settings import Quotas
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Shape
+from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import read_resolved
 from service.states import Action, Status
 from service.storage.tables import Job
@@ -120,6 +120,7 @@ def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
     job_id = submit(process, checkpoint=checkpoint, epochs=6)
     assert train(process, 0) == "succeeded"
     spec = read_resolved(process.workers.job(job_id).resolved)
-    expected = costs.expected_bytes(spec, Shape(rows=28, columns=28, classes=10, train_count=FEW))
+    shape = Shape(rows=28, columns=28, classes=10, train_count=FEW)
+    expected = costs.expected_bytes(spec, networks(spec, shape), shape)
     assert len(sizes) == 6
     assert expected / 3 < max(sizes) <= expected

@@ -11,11 +11,12 @@ from sqlalchemy import event, func, select
 
 from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
 from service.jobs import actions, commits, leases, names, submissions
-from service.jobs.estimation.estimates import plan
+from service.jobs.estimates import plan
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
 from service.jobs.submissions import IdempotencyKey, Submission
+from service.spec.estimation.layer_shapes import networks
 from service.spec.validation import Shape, resolve
 from service.states import Action, Request, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
@@ -227,7 +228,10 @@ def test_a_weight_average_adds_the_size_of_its_network_to_memory_and_checkpoints
         ),
     ):
         with database.read() as session:
-            without, with_average = (plan(session, resolve(document), DIGITS) for document in (spec, spec | average))
+            without, with_average = (
+                plan(session, resolved, networks(resolved, DIGITS), DIGITS)
+                for resolved in (resolve(spec), resolve(spec | average))
+            )
         assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
         # Twice: in the training, and in the checkpoint that is being written.
         assert with_average.estimated_bytes - without.estimated_bytes == 2 * 4 * numbers

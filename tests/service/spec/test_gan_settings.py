@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
-from service.spec.estimation import costs, work
+from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import networks
 from service.spec.schema import GanSpec
 from service.spec.validation import Shape, check_fit, derive, match_output_to_dataset, resolve, spec_hash
@@ -93,9 +93,10 @@ def test_packing_and_conditioning_widen_the_inputs_of_the_networks(
 
 def test_penalties_cost_time_and_memory_and_explicit_defaults_keep_the_hash() -> None:
     plain, penalized = fitted(), fitted(discriminator={"gradient_penalty": 10.0})
-    assert costs.operations(penalized, DIGITS) > 1.5 * costs.operations(plain, DIGITS)
-    assert costs.activation_bytes(penalized, DIGITS) > costs.activation_bytes(plain, DIGITS)
-    seconds = [sum(work.seconds(work.count(spec, DIGITS), {}).values()) for spec in (plain, penalized)]
+    before, after = networks(plain, DIGITS), networks(penalized, DIGITS)
+    assert costs.operations(penalized, after, DIGITS) > 1.5 * costs.operations(plain, before, DIGITS)
+    assert costs.activation_bytes(penalized, after) > costs.activation_bytes(plain, before)
+    seconds = [costs.seconds(spec, nets, steps=850, epochs=10) for spec, nets in ((plain, before), (penalized, after))]
     assert seconds[1] > 1.3 * seconds[0]
     defaults = {"critic_steps": 1, "gradient_penalty": 0.0, "r1": 0.0, "spectral_norm": False, "pack": 1}
     explicit = fitted(discriminator=defaults, conditional=False, accumulate=1)

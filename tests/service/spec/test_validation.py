@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.errors import Fault, MalformedJson, SpecError
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import networks
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Adam, ClassifierSpec, GanSpec, Kind, Sgd
 from service.spec.validation import (
@@ -231,7 +232,7 @@ def test_no_document_makes_validation_fail_unexpectedly(document: Any) -> None:
 
 
 def test_parameters_are_weights_and_biases() -> None:
-    assert costs.parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
+    assert costs.parameters(networks(resolve({"kind": "classifier"}), DIGITS)) == 784 * 392 + 392 + 392 * 10 + 10
 
 
 def test_the_spec_hash_ignores_the_labels_the_priority_and_the_reuse_of_a_job() -> None:

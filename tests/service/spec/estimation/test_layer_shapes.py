@@ -49,7 +49,7 @@ def test_layer_sizes_are_computed_from_the_pixels_to_the_classes() -> None:
         *((28, 28, 4), (28, 28, 4), (14, 14, 4), (5, 5, 4), (5, 5, 4), (100,), (10,)),
     ]
     assert [layer.weights for layer in network.layer_shapes] == [40, 8, 0, 404, 0, 0, 1010]
-    assert costs.parameters(spec, DIGITS) == 1462
+    assert costs.parameters(networks(spec, DIGITS)) == 1462
     assert sum(layer.products for layer in network.layer_shapes) == 784 * 9 * 4 + 25 * 100 * 4 + 1000
     assert read_resolved(spec.model_dump(mode="json")) == spec
 
