@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from service.access.audit import Actor
@@ -28,7 +29,8 @@ from service.spec.schema import Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
-from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.artifact_rows import use_current
+from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.wording import counted
@@ -207,26 +209,22 @@ class Jobs:
         if earlier is not None:
             return earlier
         request = validation.read_body(ForkRequest, document)
-        while True:
-            with self.database.read() as session:
-                parent = lookup.get(session, job_id, owner=owner)
-                actions.require(parent, Action.FORK)
-                checkpoint = lookup.checkpoint(session, parent, request.checkpoint)
-                name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
-            metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
+        with self.database.read() as session:
+            parent = lookup.get(session, job_id, owner=owner)
+            actions.require(parent, Action.FORK)
+            name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
+        metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
+
+        def submit(checkpoint: Artifact) -> Submitted:
             spec, data, networks = self._derive(
                 parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch
             )
             spec = spec.model_copy(update={"reuse": Reuse.NEVER})
             new = _submission(spec.model_dump(mode="json"), spec, owner, data, networks)
             new = replace(new, expected_bytes=new.expected_bytes + checkpoint.size_bytes)  # the start is kept, too
-            try:
-                return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
-            except ArtifactDamaged:
-                # A running job deletes older checkpoints. If the same one is found, its file is lost.
-                with self.database.read() as session:
-                    if lookup.checkpoint(session, parent, request.checkpoint).id == checkpoint.id:
-                        raise
+            return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
+
+        return use_current(partial(self.checkpoint, job_id, request.checkpoint, by=by), submit)
 
     def reproduce(
         self, job_id: str, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None

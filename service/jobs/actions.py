@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import IllegalTransition, JobNotFound
+from service.jobs import leases
 from service.jobs.queries.lookup import owned
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
@@ -76,10 +77,8 @@ def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: 
     if job.status in TERMINAL:
         return False  # a user has cancelled it
     job.hold_epoch = hold_epoch
-    if job.status != Status.PAUSED:
-        return False
-    if hold_epoch is not None and job.epoch >= hold_epoch:
-        return False  # its reused epochs already reach the hold
+    if job.status != Status.PAUSED or leases.is_held(job):
+        return False  # its reused epochs may already reach the hold
     _requeue(session, job, reason=reason)
     return True
 

@@ -57,7 +57,7 @@ class EpochRecord:
 
     def is_held_by(self, hold_epoch: int | None) -> bool:
         """Whether a job with this hold epoch is held after this record's epoch."""
-        return self.goes_on and hold_epoch is not None and self.epoch >= hold_epoch
+        return self.goes_on and leases.reaches_hold(self.epoch, hold_epoch)
 
 
 Then = Callable[[Session, Job], None]

@@ -278,7 +278,12 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
 
 def is_held(job: Job) -> bool:
     """Whether a paused job waits for its sweep, not for a user."""
-    return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
+    return job.status == Status.PAUSED and reaches_hold(job.epoch, job.hold_epoch)
+
+
+def reaches_hold(epoch: int, hold_epoch: int | None) -> bool:
+    """Whether a job is held after this epoch, unless it ends with it."""
+    return hold_epoch is not None and epoch >= hold_epoch
 
 
 def release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:

@@ -85,7 +85,7 @@ def store(
         if copied.source.is_whole:
             transitions.finish(session, job, Status.SUCCEEDED, reason="reused")
             outcome = Outcome.SUCCEEDED
-        elif job.hold_epoch is not None and job.epoch >= job.hold_epoch:
+        elif leases.reaches_hold(job.epoch, job.hold_epoch):
             leases.hold(session, job)
             outcome = Outcome.HELD
         if outcome is not Outcome.GOES_ON:

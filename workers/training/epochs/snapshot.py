@@ -21,7 +21,7 @@ from engine.checkpoint import State
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost, StorageQuotaExceeded
 from service.jobs.commits import EpochRecord
-from service.jobs.leases import Position
+from service.jobs.leases import Position, reaches_hold
 from service.pictures import grids
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
@@ -66,7 +66,7 @@ def take_snapshot(
         hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
     """
     goes_on = not done.is_last and diagnostics.reason_to_stop is None
-    is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
+    is_held = goes_on and reaches_hold(done.epoch, hold_epoch)
     cpu_seconds = run.meter.epoch_seconds()
     checkpoint_bytes = draw = samples_digest = None
     if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
