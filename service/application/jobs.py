@@ -144,7 +144,7 @@ class Jobs:
         """Store jobs, some of which have files already; the files of those that are not stored are removed."""
         with_files = [item.id for item in new if item.id is not None and (item.copied or item.origin)]
         try:
-            answer, replayed = submissions.submit_all(
+            answer, replayed = submissions.submit(
                 self.database,
                 new,
                 idempotency=idempotency,

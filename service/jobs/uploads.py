@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Connection, Select, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -185,7 +185,7 @@ def purge(database: Database) -> list[str]:
         return removed_ids
 
 
-def pin(session: Session, upload_id: str, *, deleted: bool) -> None:
+def pin(session: Session | Connection, upload_id: str, *, deleted: bool) -> None:
     """Lock the data of a new job until the job's row, which refers to them, is committed.
 
     Args:

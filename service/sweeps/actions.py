@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
-from service.errors import IdempotencyConflict, IllegalSweepAction, SweepNotFound
+from service.errors import IllegalSweepAction, SweepNotFound
 from service.jobs import actions as job_actions
 from service.jobs import submissions
 from service.jobs.submissions import IdempotencyKey
@@ -72,11 +72,9 @@ def submit(
             created_ms=session.scalar(select(now_ms())) or 0,
         )
         if idempotency is not None:
-            earlier = submissions.take_key(database, session, idempotency, sweep, {})
+            earlier = submissions.take_key(session.connection(), idempotency, sweep, {})
             if earlier is not None:
-                if earlier.fingerprint != idempotency.fingerprint:
-                    raise IdempotencyConflict(idempotency.key)
-                return earlier.answer, True, []
+                return earlier, True, []
         session.add(sweep)
         session.flush()
         audit.record(session, by, AuditAction.SUBMIT, sweep.id)

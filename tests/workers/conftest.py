@@ -90,7 +90,7 @@ class WorkerHarness:
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, self.train_count))
         answer, _ = submissions.submit(
-            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+            self.database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id}
         )
         return str(answer["id"])
 

@@ -128,7 +128,7 @@ def post_concurrently(process: InProcessHarness, count: int) -> set[str]:
         key = IdempotencyKey(key="one", fingerprint="other" if number % 5 == 4 else "same")
         submission = Submission(spec=QUICK_SPEC, resolved=spec, steps=51)
         answer, _ = submissions.submit(
-            process.database, submission, idempotency=key, represent=lambda job: {"id": job.id}
+            process.database, [submission], idempotency=key, represent=lambda jobs: {"id": jobs[0].id}
         )
         job_ids.add(answer["id"])
 

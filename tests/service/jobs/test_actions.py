@@ -159,7 +159,9 @@ def test_a_repeated_idempotency_key_replays_the_first_answer(database: Database)
 
     def submit(key: str, fingerprint: str) -> tuple[dict[str, object], bool]:
         idempotency = IdempotencyKey(key=key, fingerprint=fingerprint)
-        return submissions.submit(database, submission, idempotency=idempotency, represent=lambda job: {"id": job.id})
+        return submissions.submit(
+            database, [submission], idempotency=idempotency, represent=lambda jobs: {"id": jobs[0].id}
+        )
 
     first, replayed = submit("k", "f")
     assert not replayed

@@ -306,7 +306,7 @@ def test_locked_database_is_a_temporary_problem(client: FlaskClient, monkeypatch
     def raise_locked(*args: Any, **options: Any) -> None:
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("service.application.jobs.submissions.submit_all", raise_locked)
+    monkeypatch.setattr("service.application.jobs.submissions.submit", raise_locked)
     check_problem(client.post("/jobs", json={"kind": "gan"}), 503, "database_unavailable")
 
 
