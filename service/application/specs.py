@@ -12,8 +12,8 @@ from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
 from service.datasets.shapes import default_preset, shape_of
 from service.errors import Fault, SpecError
-from service.jobs import estimates
-from service.jobs.estimates import Estimate, TrainingCost
+from service.jobs.queries import estimates
+from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.spec import validation
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape

@@ -34,8 +34,7 @@ from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, E
 from service.storage.times import at_time
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
-_FAR_FUTURE_MS: Final = 100_000_000_000_000
-"""In the year 5138."""
+_FAR_FUTURE_MS: Final = 100_000_000_000_000  # in the year 5138
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

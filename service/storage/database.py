@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, Generic, TypeVar, cast
 
-from sqlalchemy import BigInteger, Select, create_engine, event, make_url
+from sqlalchemy import BigInteger, ColumnElement, Select, create_engine, event, make_url, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -64,6 +64,11 @@ def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) ->
     """
     locked = query.with_for_update(skip_locked=skip_locked, read=share)
     return locked.execution_options(populate_existing=True)
+
+
+def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElement[bool]:
+    """The condition that a row's ``column`` names this owner; ``None``: any."""
+    return true() if owner is None else column == owner
 
 
 class Database:

@@ -11,8 +11,8 @@ from sqlalchemy import event, func, select
 
 from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
 from service.jobs import actions, commits, leases, names, submissions
-from service.jobs.estimates import plan
 from service.jobs.queries import listing, lookup
+from service.jobs.queries.estimates import plan
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
 from service.jobs.submissions import IdempotencyKey, Submission

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.jobs import commits, leases
-from service.jobs.estimates import Estimate, TrainingCost, _spread, plan
+from service.jobs.queries.estimates import Estimate, TrainingCost, _spread, plan
 from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import resolve
 from service.storage.database import Database

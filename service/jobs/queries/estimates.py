@@ -16,6 +16,7 @@ from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.schema import Conv2D, Conv2DTranspose, Spec
 from service.spec.validation import read_resolved
 from service.states import Status
+from service.storage.database import visible
 from service.storage.tables import Epoch, Job
 from service.wording import counted
 
@@ -122,12 +123,11 @@ def _finished_jobs(session: Session, spec: Spec, owner: str | None) -> list[Row[
     recent = (
         select(Job.id)
         .where(Job.status == Status.SUCCEEDED, Job.kind == spec.kind, Job.start_epoch == 0, Job.lease == 1)
-        .where(Job.reused_from.is_(None), Job.resolved[("dataset", "name")].as_string() == spec.dataset.name)
+        .where(visible(Job.owner, owner), Job.reused_from.is_(None))
+        .where(Job.resolved[("dataset", "name")].as_string() == spec.dataset.name)
         .order_by(Job.created_ms.desc(), Job.id.desc())
         .limit(_MAX_CONSIDERED_JOBS)
     )
-    if owner is not None:
-        recent = recent.where(Job.owner == owner)
     # PostgreSQL cannot group by a JSON column, but accepts columns that depend on the grouped primary key.
     return list(
         session.execute(
