@@ -18,7 +18,7 @@ from service.errors import ArtifactNotFound, JobNotFound, StorageFull, StorageQu
 from service.jobs.queries import lookup
 from service.models.exports.contents import ExportFormat
 from service.runtime.slots import SlotPool
-from service.spec.validation import canonical
+from service.spec.strict_json import canonical
 from service.storage import artifact_rows
 from service.storage.artifacts import SUFFIXES, ArtifactKind, ArtifactStore
 from service.storage.database import Database, locking

@@ -15,8 +15,10 @@ from service.errors import Fault, SpecError
 from service.jobs.queries import estimates
 from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.spec import validation
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import Kind, Spec
 from service.spec.splits import Split
 from service.spec.table_checks import TABLE_PRESET, table_faults
@@ -102,7 +104,7 @@ class SpecChecks:
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
         data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
-        return validation.match_output_to_dataset(spec, document, shape_of(data)), data
+        return match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
         """Check a spec and estimate its cost without storing anything.
@@ -175,7 +177,7 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> Sequence[Network]:
         SpecError: lists every fault.
     """
     try:
-        return validation.check_fit(spec, shape)
+        return check_fit(spec, shape)
     except SpecError as error:
         raise validation.as_sent(error, document) from error
 

@@ -14,11 +14,11 @@ from service.application.specs import SpecChecks
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
-from service.spec.validation import Shape
 from service.sweeps import decisions, trials
 from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TPE_VALUES, MAX_TRIALS, SearchName, SweepSpec
 from service.sweeps.search import epochs as epochs_of_trials

@@ -23,7 +23,7 @@ from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
 from service.spec.metric_info import NOT_DIGESTED, accuracy_interval, describe, number
-from service.spec.validation import canonical
+from service.spec.strict_json import canonical
 from service.states import Status
 from service.statistics import wilson
 from service.storage import artifact_rows

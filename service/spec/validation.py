@@ -1,7 +1,4 @@
-"""Validates documents sent by users: resolves a spec to a value in every field, or reports all faults at once.
-
-Re-exports JSON parsing and the checks against a dataset, so that callers need only this module.
-"""
+"""Validates documents sent by users: resolves a spec to a value in every field, or reports all faults at once."""
 
 from __future__ import annotations
 
@@ -14,34 +11,11 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from service.errors import Fault, SpecError
-from service.spec.dataset_checks import check_fit, optimizers
-from service.spec.estimation.layer_shapes import Shape
-from service.spec.faults import MAX_FAULTS, describe, not_one_of
+from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
-from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec, StrictModel
-from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
-
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_FAULTS",
-    "NOT_HASHED",
-    "Shape",
-    "as_sent",
-    "canonical",
-    "check_fit",
-    "derive",
-    "match_output_to_dataset",
-    "optimizers",
-    "overlaid",
-    "parse_json",
-    "read_body",
-    "read_resolved",
-    "resolve",
-    "resolved_hash",
-    "spec_hash",
-]
+from service.spec.strict_json import canonical
 
 _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.CLASSIFIER: ClassifierSpec,

@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from service.jobs import leases, submissions
 from service.jobs.submissions import Submission, TrialPlacement
 from service.spec import validation
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import Reuse, Spec
-from service.spec.validation import Shape
 from service.states import CANCELLED, TERMINAL, DatasetKind, Status
 from service.statistics import mean
 from service.storage.database import locking
@@ -41,8 +43,8 @@ def resolve(spec: Mapping[str, Any], shape: Shape) -> tuple[Spec, int]:
     Raises:
         SpecError: lists every fault.
     """
-    resolved = validation.match_output_to_dataset(validation.resolve(spec), dict(spec), shape)
-    return resolved, costs.expected_bytes(resolved, validation.check_fit(resolved, shape), shape)
+    resolved = match_output_to_dataset(validation.resolve(spec), dict(spec), shape)
+    return resolved, costs.expected_bytes(resolved, check_fit(resolved, shape), shape)
 
 
 def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> str:

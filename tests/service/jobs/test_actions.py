@@ -16,8 +16,8 @@ from service.jobs.queries.estimates import plan
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
 from service.jobs.submissions import IdempotencyKey, Submission
-from service.spec.estimation.layer_shapes import networks
-from service.spec.validation import Shape, resolve
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.validation import resolve
 from service.states import Action, Request, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import GanSpec
-from service.spec.validation import Shape, check_fit, derive, match_output_to_dataset, resolve, spec_hash
+from service.spec.validation import derive, resolve, spec_hash
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 CONV = {"type": "conv2d", "filters": 4, "stride": 4, "activation": "leaky_relu"}

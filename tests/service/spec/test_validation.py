@@ -12,21 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import Fault, MalformedJson, SpecError
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Adam, ClassifierSpec, GanSpec, Kind, Sgd
-from service.spec.validation import (
-    Shape,
-    canonical,
-    check_fit,
-    match_output_to_dataset,
-    parse_json,
-    read_resolved,
-    resolve,
-    resolved_hash,
-    spec_hash,
-)
+from service.spec.strict_json import canonical, parse_json
+from service.spec.validation import read_resolved, resolve, resolved_hash, spec_hash
 from service.states import DatasetKind
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)

@@ -13,10 +13,13 @@ import engine
 from service.datasets.cache import Dataset, load
 from service.datasets.shapes import shape_of
 from service.models import networks
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import layer_shapes
+from service.spec.estimation.layer_shapes import Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Activation, ClassifierSpec, Kind, StopMetric
-from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
+from service.spec.validation import resolve
 from workers.training import build
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks, picture_size
+from service.spec.estimation.layer_shapes import Shape, networks, picture_size
 from service.spec.schema import ClassifierSpec
-from service.spec.validation import Shape, check_fit, read_resolved, resolve
+from service.spec.validation import read_resolved, resolve
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 OUTPUT = {"units": 10, "activation": "softmax"}

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
-from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
+from service.spec.validation import resolve, spec_hash
 
 ALL_PRESETS = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
 
