@@ -396,7 +396,7 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
         text = f"{counts[row, column]:,}"
         colour = "white" if shares[row, column] > 0.12 else _INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=font_size, fontweight=weight)
-    for row in np.flatnonzero(totals):
+    for row in np.flatnonzero(totals).tolist():
         axes.text(size - 0.35, row, f"{shares[row, row]:.1%}", va="center", color=_FAINT, fontsize=font_size)
 
 

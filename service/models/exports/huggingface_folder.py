@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from service.models.exports.contents import JobFacts, Pictures
 from service.models.exports.numpy_code import PREPROCESSING, numpy_code
-from service.models.exports.onnx.graph import metadata, to_onnx
+from service.models.exports.onnx_graph import metadata, to_onnx
 from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained_network import TrainedModel
 from service.spec.metric_info import describe, number

@@ -15,14 +15,11 @@ from engine import Sequential
 from engine.nn.layer import Layer as NetworkLayer
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import (
-    BatchNorm,
     ClassifierSpec,
     Conv2D,
     Conv2DTranspose,
-    Dense,
     GanSpec,
     Layer,
-    LayerNorm,
     Padding,
     Residual,
     Spec,
@@ -31,8 +28,6 @@ from service.spec.schema import (
 Array = NDArray[Any]
 Size = tuple[int, ...]
 """The shape of one example, as in the engine: (numbers,), or (rows, columns, channels)."""
-Activated = Dense | Conv2D | Conv2DTranspose | BatchNorm | LayerNorm | Residual
-"""A layer with an activation."""
 GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 """Of ``engine.ops.gelu``."""
 

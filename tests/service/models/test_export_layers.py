@@ -21,7 +21,7 @@ from service.models import networks
 from service.models.exports.contents import JobFacts, Pictures
 from service.models.exports.huggingface_folder import WEIGHTS, to_huggingface
 from service.models.exports.numpy_code import numpy_code
-from service.models.exports.onnx.graph import to_onnx
+from service.models.exports.onnx_graph import to_onnx
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained_network import TrainedModel
 from service.spec.schema import Activation, ClassifierSpec

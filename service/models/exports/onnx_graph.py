@@ -14,16 +14,13 @@ from typing import Any, Final, assert_never
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from service.models.exports import photos
 from service.models.exports.contents import JobFacts
-from service.models.exports.onnx.nodes import Graph
-from service.models.exports.onnx.tables import ML_OPSET, columns_as_inputs, features
 from service.models.exports.trained_network import (
     GELU_CUBIC,
     GELU_SCALE,
-    Activated,
     Array,
     Size,
     TrainedLayer,
@@ -31,24 +28,77 @@ from service.models.exports.trained_network import (
     trailing_rows,
     zeros_around,
 )
+from service.models.networks import Activated
 from service.spec import schema
 from service.spec.schema import Activation
 
-OPSET: Final = 17
+_OPSET: Final = 17
+_ML_OPSET: Final = 3
 _IR_VERSION: Final = 8
 """From 2022, like the opset, so that runtimes that are several years old can read it."""
+_INTERNAL: Final = "tapeline."
+"""Prefix of the names inside the graph, so that they do not collide with the columns of a table."""
+
+_OUTPUT: Final = "probabilities"
+_OPERATORS: Final[Mapping[Activation, tuple[str, Mapping[str, Any]]]] = {
+    Activation.SIGMOID: ("Sigmoid", {}),
+    Activation.TANH: ("Tanh", {}),
+    Activation.RELU: ("Relu", {}),
+    Activation.SOFTMAX: ("Softmax", {"axis": 1}),
+    Activation.ELU: ("Elu", {"alpha": 1.0}),
+    Activation.SOFTPLUS: ("Softplus", {}),
+}
+"""Activations that are one operator, with its attributes."""
 _TO_ENGINE, _TO_ONNX = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+class Graph:
+    """Nodes in order, each with one output that is named after its operator."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node; returns the name of its output."""
+        output = name or f"{_INTERNAL}{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """Add a constant array; returns its name."""
+        name = _INTERNAL + name
+        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype, order="C"), name))
+        return name
+
+    def shared(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        """Like ``constant``, but reuses a constant that already has this name."""
+        full_name = _INTERNAL + name
+        return (
+            full_name
+            if any(tensor.name == full_name for tensor in self.weights)
+            else self.constant(name, values, dtype)
+        )
+
+    def reshape(self, x: str, size: Sequence[int]) -> str:
+        """``x`` as (N, *size)."""
+        shape = self.shared("shape_" + "x".join(map(str, size)), [-1, *size], np.int64)
+        return self.add("Reshape", x, shape)
+
+    def transpose(self, x: str, order: Sequence[int]) -> str:
+        """``x`` with its axes in another order."""
+        return self.add("Transpose", x, perm=order)
 
 
 def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
     """The bytes of an ONNX model; equal models produce equal bytes."""
     graph = Graph()
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", _OPSET)]
     if model.is_table:
-        inputs = columns_as_inputs(model)
-        output = _probabilities(graph, _add_network(graph, features(graph, model), model), model)
+        inputs = _columns_as_inputs(model)
+        output = _probabilities(graph, _add_network(graph, _features(graph, model), model), model)
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
-        opsets.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+        opsets.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
     elif model.generates:
         inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", model.latent_dim])]
         if model.classes:
@@ -120,7 +170,7 @@ def _append_class(graph: Graph, latent: str, model: TrainedModel) -> str:
 
 def _probabilities(graph: Graph, outputs: str, model: TrainedModel) -> str:
     # With squared error, a network may have no last activation; its outputs approximate 0 and 1.
-    return graph.add("Clip", outputs, graph.shared("zero", 0), graph.shared("one", 1), name="probabilities")
+    return graph.add("Clip", outputs, graph.shared("zero", 0), graph.shared("one", 1), name=_OUTPUT)
 
 
 def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:
@@ -150,28 +200,24 @@ def _add_layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
     match layer:
         case schema.Dense():
             y = graph.add("Gemm", x, *_weights(graph, trained, ("weight", "bias")))
-            return _activate(graph, y, layer)
         case schema.Conv2D():
             y = _add_convolution(graph, trained, layer, x, "Conv", (3, 2, 0, 1))
-            return _activate(graph, y, layer)
         case schema.Conv2DTranspose():
             attributes = {"output_padding": [trailing_rows(layer)] * 2}
             y = _add_convolution(graph, trained, layer, x, "ConvTranspose", (2, 3, 0, 1), **attributes)
-            return _activate(graph, y, layer)
         case schema.LayerNorm():
-            return _activate(graph, _layer_norm(graph, x, trained, layer), layer)
+            y = _layer_norm(graph, x, trained, layer)
         case schema.Residual():
             y = x
             for inner in trained.inner:
                 y = _add_layer(graph, y, inner)
-            return _activate(graph, graph.add("Add", x, y), layer)
+            y = graph.add("Add", x, y)
         case schema.BatchNorm():
             names = _weights(graph, trained, ("scale", "shift", "running_mean", "running_variance"))
-            return _activate(graph, graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon), layer)
-        case schema.MaxPool2D():
-            return graph.add("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
-        case schema.AvgPool2D():
-            return graph.add("AveragePool", x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+            y = graph.add("BatchNormalization", x, *names, epsilon=layer.epsilon)
+        case schema.MaxPool2D() | schema.AvgPool2D():
+            operator = "MaxPool" if isinstance(layer, schema.MaxPool2D) else "AveragePool"
+            return graph.add(operator, x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
         case schema.GlobalAvgPool2D():
             return graph.add("ReduceMean", x, axes=[2, 3], keepdims=0)
         case schema.Upsample2D():
@@ -187,6 +233,7 @@ def _add_layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
             return x
         case _:
             assert_never(layer)
+    return _activate(graph, y, layer)
 
 
 def _add_convolution(
@@ -245,23 +292,76 @@ def _activate(graph: Graph, x: str, layer: Activated) -> str:
     match layer.activation:
         case Activation.LINEAR:
             return x
-        case Activation.SIGMOID:
-            return graph.add("Sigmoid", x)
-        case Activation.TANH:
-            return graph.add("Tanh", x)
-        case Activation.RELU:
-            return graph.add("Relu", x)
         case Activation.LEAKY_RELU:
             return graph.add("LeakyRelu", x, alpha=layer.negative_slope)
-        case Activation.SOFTMAX:
-            return graph.add("Softmax", x, axis=1)
         case Activation.GELU:
             return _gelu(graph, x)
         case Activation.SILU:
             return graph.add("Mul", x, graph.add("Sigmoid", x))
-        case Activation.ELU:
-            return graph.add("Elu", x, alpha=1.0)
-        case Activation.SOFTPLUS:
-            return graph.add("Softplus", x)
-        case _:
-            assert_never(layer.activation)
+        case simple:
+            operator, attributes = _OPERATORS[simple]
+            return graph.add(operator, x, **attributes)
+
+
+def _columns_as_inputs(model: TrainedModel) -> list[onnx.ValueInfoProto]:
+    """The inputs of the graph: texts for categories, float64 for numbers and dates, each (N,)."""
+    return [
+        helper.make_tensor_value_info(
+            _input_name(column), TensorProto.STRING if "categories" in column else TensorProto.DOUBLE, ["N"]
+        )
+        for column in model.columns
+    ]
+
+
+def _input_name(column: Mapping[str, Any]) -> str:
+    """The column's name, with an underscore appended if it is the name of an output."""
+    name = str(column["name"])
+    return name + "_" if name.rstrip("_") == _OUTPUT or name.startswith(_INTERNAL) or not name else name
+
+
+def _features(graph: Graph, model: TrainedModel) -> str:
+    """The inputs of the network, (N, features), computed in float64 and then rounded, like ``Preprocessing.apply``."""
+    outputs: list[str] = []
+    for index, column in enumerate(model.columns):
+        value = graph.reshape(_input_name(column), (1,))
+        encode = _encode_category if "categories" in column else _encode_number
+        outputs += encode(graph, index, value, column)
+    joined = graph.add("Concat", *outputs, axis=1) if len(outputs) > 1 else outputs[0]
+    return graph.add("Cast", joined, to=TensorProto.FLOAT)
+
+
+def _encode_number(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:
+    missing = graph.add("IsNaN", value)
+    mean = graph.constant(f"columns.{index}.mean", column["mean"], np.float64)
+    scale = graph.constant(f"columns.{index}.scale", column["scale"], np.float64)
+    zero = graph.constant(f"columns.{index}.zero", 0, np.float64)
+    standardized = graph.add("Where", missing, zero, graph.add("Div", graph.add("Sub", value, mean), scale))
+    return [standardized, *_indicator(graph, missing, column)]
+
+
+def _encode_category(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:
+    categories = list(column["categories"])
+    if not categories:  # the training part contains none
+        all_missing = graph.add("Equal", _category_codes(graph, value, [""]), _category_codes(graph, value, [""]))
+        return _indicator(graph, all_missing, column)
+    codes = _category_codes(graph, value, categories)
+    indices = graph.constant(f"columns.{index}.places", [range(len(categories))], np.int64)
+    one_hot = graph.add("Cast", graph.add("Equal", codes, indices), to=TensorProto.DOUBLE)
+    zero = graph.constant(f"columns.{index}.none", 0, np.int64)
+    return [one_hot, *_indicator(graph, graph.add("Less", codes, zero), column)]
+
+
+def _category_codes(graph: Graph, value: str, categories: list[str]) -> str:
+    """The index of each category; -1 for an empty text or an unknown category."""
+    return graph.add(
+        "LabelEncoder",
+        value,
+        domain="ai.onnx.ml",
+        keys_strings=categories,
+        values_int64s=list(range(len(categories))),
+        default_int64=-1,
+    )
+
+
+def _indicator(graph: Graph, missing: str, column: Mapping[str, Any]) -> list[str]:
+    return [graph.add("Cast", missing, to=TensorProto.DOUBLE)] if column["indicator"] else []
