@@ -8,8 +8,6 @@ part. The resulting files have the format of ``cache``: pixels and labels as byt
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.archives import is_archive
-from service.datasets.formats.array_files import ArrayFile
+from service.datasets.formats.array_files import ArrayFile, write_meta
 from service.datasets.formats.idx import open_idx
 from service.datasets.formats.npz import open_npz
 from service.datasets.formats.photos import Photos, is_npz, open_photos
@@ -33,7 +31,6 @@ from service.datasets.info import (
     OnProgress,
     PhotoOptions,
     brightness_report,
-    content_sha256,
     unscored_note,
 )
 
@@ -157,14 +154,13 @@ def _import_dataset(
                 outputs[role] = output_stack.enter_context(ArrayFile.new(folder, _FILES[role], values.shape))
             for role, values in labels.items():
                 outputs[role].add(values)
-    digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
+    digests = {output.name: output.digest for output in outputs.values()}
     report = dict(photos.report if photos is not None else brightness_report(outputs[IMAGES].mean) or {})
     names = photos.class_names if photos is not None else None
     train_counts, validation_counts = (np.bincount(labels[role]).tolist() for role in (LABELS, VALIDATION_LABELS))
     if note := unscored_note(train_counts, validation_counts, names, noun="image"):
         report["notes"] = [note, *report.get("notes", ())]
-    sha256 = content_sha256(digests)
-    _write_meta(folder, {"sha256": sha256, "files": digests})
+    sha256 = write_meta(folder, digests)
     return ImportedDataset(
         image_shape=shape,
         classes=int(max(values.max() for values in labels.values())) + 1,
@@ -385,15 +381,3 @@ def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
             if low < 0 or high > 255:
                 raise stored.broken(f"holds pixels from {low} to {high}; integers must be from 0 to 255")
             return values.astype(np.uint8)
-
-
-def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    with (folder / "meta.json").open("x") as file:
-        json.dump(meta, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def as_document(imported: ImportedDataset) -> dict[str, Any]:
-    """The result as a JSON document, to be sent to the parent process."""
-    return asdict(imported)

@@ -27,7 +27,6 @@ from service.datasets.importer import (
     DEFAULT_PHOTOS,
     MAX_UNPACKED_BYTES,
     UploadRefused,
-    as_document,
     import_dataset,
 )
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
@@ -173,7 +172,7 @@ def main() -> int:
     response: Any
     try:
         imported = _import(request, files, Path(request["folder"]))
-        response = {"imported": as_document(imported)}
+        response = {"imported": asdict(imported)}
     except UploadRefused as error:
         response = {"faults": error.faults}
     except OSError as error:

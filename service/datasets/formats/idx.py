@@ -24,7 +24,7 @@ from service.datasets.formats.streams import ArrayStream, Gunzip, Readable, exce
 
 MAX_DIMENSIONS = 4
 MAX_BYTES = 512 * 2**20  # eleven times the largest file of MNIST
-_UBYTE = 0x08
+UBYTE, DOUBLE = 0x08, 0x0E  # types of values
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     path.write_bytes(gzip.compress(content, compresslevel=9, mtime=0) if path.suffix == ".gz" else content)
 
 
-def idx_header(shape: Sequence[int]) -> bytes:
-    """The header of an IDX file of unsigned bytes."""
-    return bytes([0, 0, _UBYTE, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+def idx_header(shape: Sequence[int], value_type: int = UBYTE) -> bytes:
+    """The header of an IDX file."""
+    return bytes([0, 0, value_type, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def _read_header(stream: Readable, path: Path) -> tuple[int, ...]:
     magic = read_fully(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DatasetBroken(path, "is not an IDX file: it does not begin with two zero bytes and a type")
-    if magic[2] != _UBYTE:
+    if magic[2] != UBYTE:
         raise DatasetBroken(path, f"holds values of type 0x{magic[2]:02x}; only unsigned bytes (0x08) are read")
     dimensions = magic[3]
     if not 1 <= dimensions <= MAX_DIMENSIONS:

@@ -77,16 +77,17 @@ def read_rows(
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The inverse: a stored row as values by column name, ``None`` for missing ones; dates in ISO 8601."""
-    return {column["name"]: _display_value(float(value), column) for value, column in zip(values, columns, strict=True)}
+    return {column["name"]: display_value(float(value), column) for value, column in zip(values, columns, strict=True)}
 
 
-def _display_value(value: float, column: Mapping[str, Any]) -> Any:
+def display_value(value: float, column: Mapping[str, Any]) -> float | int | str | None:
+    """The stored number of a cell as users see it: a number, a category, or a date as text; ``None`` if missing."""
     if math.isnan(value):
         return None
     if "categories" in column:
-        return column["categories"][int(value)]
+        return str(column["categories"][int(value)])
     if column["type"] == "date":
-        return format_date(value, TIME if column["format"] == TIME else "iso")
+        return format_date(value, TIME if column.get("format") == TIME else "iso")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
