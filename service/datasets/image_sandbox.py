@@ -11,7 +11,6 @@ import base64
 import io
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,8 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.sandbox import INHERITED_VARIABLES, PHOTO_MEMORY_BYTES, apply_limits
+from service.datasets.sandbox import apply_limits, child_environment, log_failure
+from service.datasets.upload_formats import IMAGE_ARCHIVE
 from service.image_files.decoding import UnreadableImage, open_image, pixels_of
 from service.image_files.sizes import Size
 
@@ -46,9 +46,6 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         "grey": grey,
         "max_pixels": max_pixels,
     }
-    environ = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | {
-        "OPENBLAS_NUM_THREADS": "1"
-    }
     with tempfile.TemporaryFile() as output:  # from a pipe, the pixels would be read in pieces, which take memory
         try:
             completed = subprocess.run(
@@ -56,7 +53,7 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
                 input=json.dumps(request).encode(),
                 stdout=output,
                 stderr=subprocess.PIPE,
-                env=environ,
+                env=child_environment(),
                 timeout=_WALL_FACTOR * CPU_S,
                 check=False,
                 start_new_session=True,
@@ -66,9 +63,7 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         if completed.returncode == 0:
             return _read_response(output)
     log_text = completed.stderr.decode("utf-8", "replace")[-2000:]
-    import structlog  # only here: it loads Rich, which takes a third of the start of the process
-
-    structlog.get_logger("tapeline.web").error("images could not be decoded", code=completed.returncode, said=log_text)
+    log_failure("images could not be decoded", completed.returncode, log_text)
     return [UnreadableImage(_TOO_MUCH)] * len(files)
 
 
@@ -90,7 +85,7 @@ def _read_response(output: IO[bytes]) -> list[Decoded]:
 def main() -> int:
     """Read one request from standard input, decode the images, and write the response to standard output."""
     request = json.load(sys.stdin)
-    apply_limits(CPU_S, PHOTO_MEMORY_BYTES)
+    apply_limits(CPU_S, IMAGE_ARCHIVE.memory_bytes)
     cover = tuple(request["cover"]) if request["cover"] else None
     responses: list[dict[str, Any]] = []
     pixel_data: list[bytes] = []

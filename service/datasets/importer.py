@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,8 +41,7 @@ TEST_IMAGES, TEST_LABELS = "test_images", "test_labels"
 _PAIRS: Final = ((IMAGES, LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS), (TEST_IMAGES, TEST_LABELS))
 _FILES: Final = dict(zip((role for pair in _PAIRS for role in pair), (*IDX_NAMES, *TEST_NAMES), strict=True))
 """File names by role."""
-FIELDS: Final = (ARCHIVE, IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
-"""The form fields that contain files."""
+IDX_FIELDS: Final = (IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 
 MAX_UNPACKED_BYTES: Final = 2**30
 MAX_SIDE: Final = 512
@@ -67,7 +65,6 @@ _VALIDATION_NAMES: Final = frozenset(
 
 
 DEFAULT_PHOTOS: Final = PhotoOptions()
-_DEFAULTS: Final = asdict(DEFAULT_PHOTOS)
 
 
 class UploadRefused(DatasetError, ValueError):
@@ -187,17 +184,8 @@ def _open(
     files: Mapping[str, Path], folder: Path, stack: ExitStack, options: PhotoOptions, on_progress: OnProgress
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
     """The arrays by role, the form field of each, and the further content of an archive of image files."""
-    is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
-    if not is_photos and (
-        changed_options := {name for name, value in asdict(options).items() if value != _DEFAULTS[name]}
-    ):
-        raise UploadRefused(dict.fromkeys(changed_options, "is for archives of image files"))
     if ARCHIVE in files:
-        if len(files) > 1:
-            raise UploadRefused({ARCHIVE: "must be the only file: an archive contains images and labels"})
-        faults: dict[str, str] = {}
-        arrays: dict[str, ArrayStream] = {}
-        if is_photos:
+        if is_image_archive(files[ARCHIVE]):
             photos = stack.enter_context(
                 open_photos(
                     files[ARCHIVE],
@@ -209,13 +197,9 @@ def _open(
                 )
             )
             return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
-        with _record_fault(ARCHIVE, faults):
-            arrays = stack.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
-        if faults:
-            raise UploadRefused(faults)
-        stored = _by_role(arrays)
+        stored = _by_role(stack.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES)))
         return stored, dict.fromkeys(stored, ARCHIVE), None
-    stored, faults = {}, {}
+    stored, faults = dict[str, ArrayStream](), dict[str, str]()
     for field, path in files.items():
         with _record_fault(field, faults):
             stored[field] = stack.enter_context(open_idx(path, max_bytes=MAX_UNPACKED_BYTES // 2))
@@ -230,6 +214,11 @@ def _open(
     if faults:
         raise UploadRefused(faults)
     return stored, {field: field for field in stored}, None
+
+
+def is_image_archive(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an archive, but not of an NPZ archive."""
+    return not is_npz(path) and is_archive(path)
 
 
 def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:

@@ -21,28 +21,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
 
-from service.datasets.formats.photos import is_npz
-from service.datasets.importer import (
-    ARCHIVE,
-    DEFAULT_PHOTOS,
-    MAX_UNPACKED_BYTES,
-    UploadRefused,
-    import_dataset,
-)
+from service.datasets.importer import DEFAULT_PHOTOS, MAX_UNPACKED_BYTES, UploadRefused, import_dataset
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
+from service.datasets.upload_formats import DEFAULT_TABLE, TABLE_FILE, UploadFormat, check, format_of
 from service.runtime import process_limits
 
-MEMORY_BYTES: Final = 48 * 2**20
-"""Memory that the process may map in addition to what it has after importing NumPy."""
-CPU_S: Final = 60
-PHOTO_MEMORY_BYTES: Final = 512 * 2**20
-"""The same for archives of images: enough to decode, rotate and scale an image of 32 million pixels."""
-PHOTO_CPU_S: Final = 300
-TABLE_MEMORY_BYTES: Final = 192 * 2**20
-"""The same for tables: enough for the labels of 10 million rows, and blocks of 2,000 columns."""
-TABLE_CPU_S: Final = 300
 _WALL_FACTOR: Final = 2
 _MAX_OPEN_FILES: Final = 32
 _OOM_SCORE: Final = 1000
@@ -53,7 +38,7 @@ _MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
 _EXIT_WRITE_FAILED: Final = 3
 """Exit code if the result could not be written."""
-INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+_INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
 def import_in_sandbox(
@@ -65,27 +50,20 @@ def import_in_sandbox(
     table: TableOptions | None = None,
     on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
-    """Run ``importer.import_dataset`` or, for a file ``table``, ``tables.importing.import_table`` in the sandbox.
+    """Import an upload in the sandbox, with the reader of its format.
 
     Raises:
         UploadRefused: the files are not a valid dataset, or exceeded the limits on memory or time.
         OSError: the result could not be written.
     """
-    # The first bytes of an archive show its kind, which determines the limits.
-    is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
-    cpu_s = TABLE_CPU_S if TABLE in files else PHOTO_CPU_S if is_photos else CPU_S
-    memory_bytes = TABLE_MEMORY_BYTES if TABLE in files else PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES
+    upload_format = format_of(files)
+    cpu_s = upload_format.cpu_s
     request = {
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
         "photos": asdict(photos),
-        "cpu_s": cpu_s,
-        "memory_bytes": memory_bytes,
-        "table": asdict(table or TableOptions()),
-    }
-    environ = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | {
-        "OPENBLAS_NUM_THREADS": "1"
+        "table": asdict(table or DEFAULT_TABLE),
     }
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
@@ -93,7 +71,7 @@ def import_in_sandbox(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environ,
+            env=child_environment(),
             start_new_session=True,
         )
         with child, _kill_after(child, _WALL_FACTOR * cpu_s) as is_late:
@@ -108,10 +86,21 @@ def import_in_sandbox(
             raise OSError(*response["storage"])
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
         log_text = log.read().decode("utf-8", "replace")
+    log_failure("an upload could not be read", child.returncode, log_text)
+    raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a process that reads files: no keys, no addresses of other services."""
+    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+    return inherited | {"OPENBLAS_NUM_THREADS": "1"}
+
+
+def log_failure(event: str, exit_code: int, log_text: str) -> None:
+    """Log that such a process failed."""
     import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
-    structlog.get_logger("tapeline.web").error("an upload could not be read", code=child.returncode, said=log_text)
-    raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
+    structlog.get_logger("tapeline.web").error(event, code=exit_code, said=log_text)
 
 
 @contextmanager
@@ -167,12 +156,12 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 def main() -> int:
     """Read one request from standard input, import the files, and write the response to standard output."""
     request = json.load(sys.stdin)
-    apply_limits(request["cpu_s"], request["memory_bytes"])
     files = {field: Path(path) for field, path in request["files"].items()}
+    upload_format = format_of(files)
+    apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
     response: Any
     try:
-        imported = _import(request, files, Path(request["folder"]))
-        response = {"imported": asdict(imported)}
+        response = {"imported": asdict(_import(upload_format, request, files))}
     except UploadRefused as error:
         response = {"faults": error.faults}
     except OSError as error:
@@ -182,31 +171,15 @@ def main() -> int:
     return 0
 
 
-def _photo_options(options: Mapping[str, Any]) -> PhotoOptions:
-    return PhotoOptions(
-        size=tuple(options["size"]) if options["size"] else None,
-        channels=Channels(options["channels"]),
-        on_bad=OnBad(options["on_bad"]),
-    )
-
-
-def _import(request: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
-    if TABLE in files:
-        if len(files) > 1:
-            raise UploadRefused({TABLE: "must be the only file"})
-        photos = _photo_options(request["photos"])
-        if photos != DEFAULT_PHOTOS:
-            changed_options = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
-            raise UploadRefused(dict.fromkeys(changed_options, "is for archives of image files"))
-        options = TableOptions(**request["table"])
-        return import_table(
-            files[TABLE], folder, fraction=request["fraction"], options=options, on_progress=_Reporter()
-        )
-    for name, value in request["table"].items():
-        if value:
-            raise UploadRefused({name: "is for tables"})
-    photos = _photo_options(request["photos"])
-    return import_dataset(files, folder, fraction=request["fraction"], photos=photos, on_progress=_Reporter())
+def _import(upload_format: UploadFormat, request: Mapping[str, Any], files: Mapping[str, Path]) -> ImportedDataset:
+    folder, fraction, options = Path(request["folder"]), request["fraction"], request["photos"]
+    size = tuple(options["size"]) if options["size"] else None
+    photos = PhotoOptions(size=size, channels=Channels(options["channels"]), on_bad=OnBad(options["on_bad"]))
+    table = TableOptions(**request["table"])
+    check(upload_format, files, photos, table)
+    if upload_format is TABLE_FILE:
+        return import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=_Reporter())
+    return import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=_Reporter())
 
 
 class _Reporter:

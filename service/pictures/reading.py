@@ -164,21 +164,16 @@ def convert_channels(levels: Levels, *, colour: bool) -> Levels:
     return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
 
 
-def cover_and_crop(levels: Levels, shape: tuple[int, int]) -> Levels:
-    """The picture scaled to cover (rows, columns) and centre-cropped, like an import with a size."""
-    if levels.shape[:2] == shape:
-        return levels
-    image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    return np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.BOX), np.float64)
-
-
 def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool) -> Levels:
-    """The picture, cropped and converted to grey or colour by the operations of an import from image files."""
-    cropped = cover_and_crop(levels, shape)
-    if colour or cropped.ndim < _COLOUR_AXES:
-        return convert_channels(cropped, colour=colour)
-    image = Image.fromarray(np.clip(np.rint(cropped), 0, 255).astype(np.uint8))
-    return np.asarray(image.convert("L"), np.float64)
+    """The picture, scaled to cover (rows, columns), centre-cropped, and converted to grey or colour, by the operations
+    of an import from image files."""
+    becomes_grey = levels.ndim == _COLOUR_AXES and not colour
+    if levels.shape[:2] != shape or becomes_grey:
+        image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+        if image.size != shape[::-1]:
+            image = ImageOps.fit(image, shape[::-1], Image.Resampling.BOX)
+        levels = np.asarray(image.convert("L") if becomes_grey else image, np.float64)
+    return convert_channels(levels, colour=colour)
 
 
 def resize(levels: Levels, shape: tuple[int, int]) -> Levels:

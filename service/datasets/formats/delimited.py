@@ -105,8 +105,8 @@ class DelimitedFile:
             if is_header:
                 is_header = not fields  # empty lines before the header
             elif fields:
-                if len(fields) > width and isinstance(fields, list):
-                    _trim(fields, width)
+                if len(fields) > width and isinstance(fields, list) and not any(map(str.strip, fields[width:])):
+                    del fields[width:]
                 yield line, fields
 
     def check(self) -> DelimitedFile:
@@ -232,12 +232,6 @@ def _with_header(file: DelimitedFile) -> DelimitedFile:
     for index in unnamed:
         names[index] = f"column_{index + 1}"
     return replace(file, header=tuple(names), unnamed=unnamed)
-
-
-def _trim(fields: list[str], width: int) -> None:
-    """Remove empty fields beyond the header, if all beyond it are empty."""
-    if not any(map(str.strip, fields[width:])):
-        del fields[width:]
 
 
 def _guess_encoding(head: bytes) -> str:

@@ -72,6 +72,9 @@ def _weights(model: TrainedModel) -> dict[str, Any]:
 
 def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
     """The text of README.md."""
+    requirements = "With NumPy and safetensors"
+    if model.photos is not None:
+        requirements = 'With NumPy, Pillow and safetensors, for example `predict(prepare("photo.jpg"))`'
     parts = [
         "\n".join(["---", *_front_matter(model, facts), "---"]),
         f"# {_escape_markdown(facts.title)}",
@@ -82,7 +85,7 @@ def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
         "![Curves of the training](curves.png)",
         *(["![Samples of the last epoch](samples.png)"] if samples else []),
         "## Use",
-        f"{_requirements(model)}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
+        f"{requirements}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
         _other_uses(model),
         "## Provenance",
         _origin(facts),
@@ -112,12 +115,6 @@ def _task(model: TrainedModel) -> str:
     if model.is_table:
         return "tabular-classification"
     return "unconditional-image-generation" if model.generates else "image-classification"
-
-
-def _requirements(model: TrainedModel) -> str:
-    if model.photos is None:
-        return "With NumPy and safetensors"
-    return 'With NumPy, Pillow and safetensors, for example `predict(prepare("photo.jpg"))`'
 
 
 def _other_uses(model: TrainedModel) -> str:
@@ -245,7 +242,7 @@ def _json(value: Any) -> bytes:
 
 def _escape_markdown(text: str) -> str:
     """Escape a text for Markdown, so that names given by users cannot become markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _single_line(text))
+    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _mask_invisible(" ".join(text.split())))
 
 
 def _code_span(text: str) -> str:
@@ -257,10 +254,6 @@ def _code_span(text: str) -> str:
     return f"{ticks}{space}{shown}{space}{ticks}"
 
 
-def _single_line(text: str) -> str:
-    """A text on one line, with replacement characters for invisible ones."""
-    return _mask_invisible(" ".join(text.split()))
-
-
 def _mask_invisible(text: str) -> str:
+    """A text with replacement characters for invisible ones."""
     return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)

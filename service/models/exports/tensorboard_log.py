@@ -55,7 +55,9 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
         ended_at = facts.epochs[-1].finished_ms / 1000
         yield Event(wall_time=ended_at, step=facts.test_epoch, summary=Summary(value=values))
     for sample in pictures.samples:
-        image = Summary.Value(tag="samples", image=_image(sample.png))
+        width, height = struct.unpack(">II", sample.png[16:24])
+        content = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=sample.png)
+        image = Summary.Value(tag="samples", image=content)
         yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))
 
 
@@ -70,8 +72,3 @@ def _values(name: str, value: float | None) -> Iterator[Summary.Value]:
     yield Summary.Value(tag=name, simple_value=number, metadata=metadata)
     tensor = TensorProto(dtype=DT_DOUBLE, tensor_shape=TensorShapeProto(), double_val=[number])
     yield Summary.Value(tag=_EXACT + name, tensor=tensor)
-
-
-def _image(png: bytes) -> Summary.Image:
-    width, height = struct.unpack(">II", png[16:24])
-    return Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)

@@ -6,7 +6,7 @@ Images inside the module are (N, channels, rows, columns), as in torch; see ``on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
 import numpy as np
@@ -117,31 +117,27 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         modules="\n        ".join(modules),
         steps="\n        ".join([*steps, *_flatten("x", model.layers[-1].after)]),
         reader=READER.strip(),
-        prepare=_photo_code(model),
+        prepare=f"\n\n{model.photos.code(imports=True)}" if model.photos is not None else "",
         photo=PHOTO_EXAMPLE if model.photos else "",
     )
 
 
-def _photo_code(model: TrainedModel) -> str:
-    return f"\n\n{model.photos.code(imports=True)}" if model.photos is not None else ""
-
-
 def example_row(model: TrainedModel) -> str:
     """An example row with the first columns, as a Python literal."""
-    shown = [(str(column["name"]), _example_value(column)) for column in model.columns[:_SHOWN_COLUMNS]]
-    row = repr(dict(shown))
+    row = repr(
+        {
+            str(column["name"]): next(iter(column["categories"]), None)
+            if "categories" in column
+            else float(f"{column['mean']:.4g}")
+            for column in model.columns[:_SHOWN_COLUMNS]
+        }
+    )
     return row if len(model.columns) <= _SHOWN_COLUMNS else row.removesuffix("}") + ", ...}"
 
 
 def _in_docstring(text: str) -> str:
     """The text, escaped for a docstring in triple quotes."""
     return text.replace("\\", r"\\").replace('"', r"\"")
-
-
-def _example_value(column: Mapping[str, Any]) -> Any:
-    if "categories" in column:
-        return column["categories"][0] if column["categories"] else None
-    return float(f"{column['mean']:.4g}")
 
 
 def latent_example(model: TrainedModel) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, assert_never
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from engine import Sequential
 from engine.nn.layer import Layer as NetworkLayer
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import (
-    ClassifierSpec,
     Conv2D,
     Conv2DTranspose,
     GanSpec,
@@ -97,11 +96,11 @@ class TrainedModel:
         unused_columns: Sequence[str] = (),
     ) -> Self:
         """Build from a network that has the weights of a checkpoint."""
-        trained = _pair_layers(layers_of(spec), network.layers, network.input_shape)
+        layers = spec.generator.layers if isinstance(spec, GanSpec) else spec.layers
         return cls(
             spec=spec,
             input_size=network.input_shape,
-            layers=trained,
+            layers=_pair_layers(layers, network.layers, network.input_shape),
             image_shape=tuple(image_shape),
             class_names=tuple(class_names),
             columns=columns,
@@ -166,17 +165,6 @@ def _pair_layers(
         trained_layers.append(trained)
         size = after
     return trained_layers
-
-
-def layers_of(spec: Spec) -> Sequence[Layer]:
-    """The layers of the exported network."""
-    match spec:
-        case ClassifierSpec():
-            return spec.layers
-        case GanSpec():
-            return spec.generator.layers
-        case _:
-            assert_never(spec)
 
 
 def zeros_around(layer: Conv2D | Conv2DTranspose, before: Size, after: Size) -> tuple[int, int, int, int]:
