@@ -73,7 +73,7 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
         if is_complete(files):
             try:
                 infos.append(_describe_folder(folder.name, files))
-            except DatasetBroken as error:
+            except (DatasetBroken, OSError) as error:
                 infos.append(_folder_info(folder.name, str(error)))
     return infos
 

@@ -1,8 +1,8 @@
 """Decodes untrusted image files in a separate process with limited memory and time.
 
-``python -m service.datasets.image_sandbox`` is that process. It reads a request as JSON from standard input. Its
-response is a line of JSON with the shape or the error of each image, followed by the pixels of all images. The pixels
-equal those of an import with the same options.
+``python -m service.datasets.image_sandbox`` is that process, see ``sandbox``. It writes the pixels of all images to a
+file that it inherits; its response has the shape or the error of each image. The pixels equal those of an import with
+the same options.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ import base64
 import io
 import json
 import math
-import subprocess
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.sandbox import apply_limits, child_environment, log_failure
+from service.datasets.sandbox import SandboxFailed, apply_limits, run
 from service.datasets.upload_formats import IMAGE_ARCHIVE
 from service.image_files.decoding import UnreadableImage, open_image, pixels_of
 from service.image_files.sizes import Size
 
 CPU_S: Final = 20
-_WALL_FACTOR: Final = 2
-_MODULE: Final = "service.datasets.image_sandbox"
 _TOO_MUCH: Final = "cannot be decoded within the limits on memory and time: scale it down"
 
 Decoded = NDArray[np.uint8] | UnreadableImage
@@ -46,66 +44,47 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
         "grey": grey,
         "max_pixels": max_pixels,
     }
-    with tempfile.TemporaryFile() as output:  # from a pipe, the pixels would be read in pieces, which take memory
-        try:
-            completed = subprocess.run(
-                [sys.executable, "-m", _MODULE],
-                input=json.dumps(request).encode(),
-                stdout=output,
-                stderr=subprocess.PIPE,
-                env=child_environment(),
-                timeout=_WALL_FACTOR * CPU_S,
-                check=False,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired:
-            return [UnreadableImage(_TOO_MUCH)] * len(files)
-        if completed.returncode == 0:
-            return _read_response(output)
-    log_text = completed.stderr.decode("utf-8", "replace")[-2000:]
-    log_failure("images could not be decoded", completed.returncode, log_text)
-    return [UnreadableImage(_TOO_MUCH)] * len(files)
-
-
-def _read_response(output: IO[bytes]) -> list[Decoded]:
-    output.seek(0)
-    head = output.readline()
-    offset = len(head)
     decoded: list[Decoded] = []
-    for entry in json.loads(head):
-        if "fault" in entry:
-            decoded.append(UnreadableImage(entry["fault"]))
-        else:
-            shape = tuple(entry["shape"])
-            decoded.append(np.memmap(output, np.uint8, "r", offset, shape))
-            offset += math.prod(shape)
+    with tempfile.TemporaryFile() as output:
+        fd = output.fileno()
+        try:
+            response = run("service.datasets.image_sandbox", request | {"output": fd}, cpu_s=CPU_S, pass_fds=[fd])
+        except SandboxFailed:
+            return [UnreadableImage(_TOO_MUCH)] * len(files)
+        offset = 0
+        for entry in response["images"]:
+            if "fault" in entry:
+                decoded.append(UnreadableImage(entry["fault"]))
+            else:
+                shape = tuple(entry["shape"])
+                decoded.append(np.memmap(output, np.uint8, "r", offset, shape))
+                offset += math.prod(shape)
     return decoded
 
 
-def main() -> int:
+def main() -> None:
     """Read one request from standard input, decode the images, and write the response to standard output."""
     request = json.load(sys.stdin)
     apply_limits(CPU_S, IMAGE_ARCHIVE.memory_bytes)
     cover = tuple(request["cover"]) if request["cover"] else None
     responses: list[dict[str, Any]] = []
-    pixel_data: list[bytes] = []
     remaining_pixels = request["max_pixels"]
-    for text in request["files"]:
-        try:
-            with open_image(io.BytesIO(base64.b64decode(text))) as image:
-                remaining_pixels -= image.width * image.height
-                if remaining_pixels < 0:
-                    limit_hint = f"at most {request['max_pixels']:,} are read in one request"
-                    raise UnreadableImage(f"has too many pixels, together with the images before it; {limit_hint}")
-                pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
-        except UnreadableImage as error:
-            responses.append({"fault": str(error)})
-        else:
-            responses.append({"shape": pixels.shape})
-            pixel_data.append(pixels.tobytes())
-    sys.stdout.buffer.write(json.dumps(responses).encode() + b"\n" + b"".join(pixel_data))
-    return 0
+    with os.fdopen(request["output"], "wb") as output:
+        for text in request["files"]:
+            try:
+                with open_image(io.BytesIO(base64.b64decode(text))) as image:
+                    remaining_pixels -= image.width * image.height
+                    if remaining_pixels < 0:
+                        limit_hint = f"at most {request['max_pixels']:,} are read in one request"
+                        raise UnreadableImage(f"has too many pixels, together with the images before it; {limit_hint}")
+                    pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
+            except UnreadableImage as error:
+                responses.append({"fault": str(error)})
+            else:
+                responses.append({"shape": pixels.shape})
+                output.write(pixels.tobytes())
+    json.dump({"images": responses}, sys.stdout)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,8 @@
-"""Imports untrusted files in a separate process with limited memory and time.
+"""Reads untrusted files in separate processes with limited memory and time.
 
-``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input. It writes lines
-of JSON to standard output: the fraction that is done, a few times a second, and the response as the last one. It has no
-access to the database, to keys or to addresses of other services.
+Such a process, here ``python -m service.datasets.sandbox``, reads a request as JSON from standard input. It writes
+lines of JSON to standard output: the fraction that is done, a few times a second, and the response as the last one. It
+has no access to the database, to keys or to addresses of other services.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from service.datasets.importer import DEFAULT_PHOTOS, MAX_UNPACKED_BYTES, UploadRefused, import_dataset
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
@@ -36,8 +36,6 @@ NICENESS: Final = 3
 _REPORT_INTERVAL_S: Final = 0.2
 _MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
-_EXIT_WRITE_FAILED: Final = 3
-"""Exit code if the result could not be written."""
 _INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
@@ -56,8 +54,6 @@ def import_in_sandbox(
         UploadRefused: the files are not a valid dataset, or exceeded the limits on memory or time.
         OSError: the result could not be written.
     """
-    upload_format = format_of(files)
-    cpu_s = upload_format.cpu_s
     request = {
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
@@ -65,42 +61,59 @@ def import_in_sandbox(
         "photos": asdict(photos),
         "table": asdict(table or DEFAULT_TABLE),
     }
-    with tempfile.TemporaryFile() as log:
+    try:
+        response = run("service.datasets.sandbox", request, cpu_s=format_of(files).cpu_s, on_progress=on_progress)
+    except SandboxFailed as error:
+        raise UploadRefused({next(iter(files)): str(error)}) from error
+    if "faults" in response:
+        raise UploadRefused(response["faults"])
+    if "storage" in response:
+        raise OSError(*response["storage"])
+    return ImportedDataset(**response["imported"])
+
+
+class SandboxFailed(Exception):
+    """The process exceeded its limits."""
+
+
+def run(
+    module: str,
+    request: Mapping[str, Any],
+    *,
+    cpu_s: int,
+    on_progress: OnProgress = lambda done: None,
+    pass_fds: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Run a module of this package with a request; returns its response.
+
+    Raises:
+        SandboxFailed
+    """
+    environ = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as log:
+        stdin.write(json.dumps(request).encode())
+        stdin.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", "service.datasets.sandbox"],
-            stdin=subprocess.PIPE,
+            [sys.executable, "-m", module],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=child_environment(),
+            env=environ | {"OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         with child, _kill_after(child, _WALL_FACTOR * cpu_s) as is_late:
-            response = _exchange(child, request, on_progress)
+            response = _read_response(cast("IO[bytes]", child.stdout), on_progress)
         if is_late.is_set():
-            raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
-        if child.returncode == 0 and "imported" in response:
-            return ImportedDataset(**response["imported"])
-        if child.returncode == 0 and "faults" in response:
-            raise UploadRefused(response["faults"])
-        if child.returncode == _EXIT_WRITE_FAILED and "storage" in response:
-            raise OSError(*response["storage"])
+            raise SandboxFailed(f"was not read within {_WALL_FACTOR * cpu_s} seconds")
+        if child.returncode == 0 and response:
+            return response
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
         log_text = log.read().decode("utf-8", "replace")
-    log_failure("an upload could not be read", child.returncode, log_text)
-    raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of a process that reads files: no keys, no addresses of other services."""
-    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
-    return inherited | {"OPENBLAS_NUM_THREADS": "1"}
-
-
-def log_failure(event: str, exit_code: int, log_text: str) -> None:
-    """Log that such a process failed."""
     import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
-    structlog.get_logger("tapeline.web").error(event, code=exit_code, said=log_text)
+    structlog.get_logger("tapeline.web").error("files could not be read", code=child.returncode, said=log_text)
+    raise SandboxFailed("cannot be read within the limits on memory and time")
 
 
 @contextmanager
@@ -124,14 +137,8 @@ def _kill_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[thre
         timer.cancel()
 
 
-def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    """Send a request to the process; returns its response, or an empty dict if there is none."""
-    stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
-    try:
-        stdin.write(json.dumps(request).encode())
-        stdin.close()
-    except BrokenPipeError:  # it failed at start; its exit code is checked later
-        return {}
+def _read_response(stdout: IO[bytes], on_progress: OnProgress) -> dict[str, Any]:
+    """The response of a process, or an empty dict if there is none."""
     while line := stdout.readline(_MAX_RESPONSE_BYTES):
         try:
             message = json.loads(line)
@@ -147,28 +154,20 @@ def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_pro
     return {}
 
 
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise ValueError("the process was started without pipes")
-    return pipe
-
-
-def main() -> int:
+def main() -> None:
     """Read one request from standard input, import the files, and write the response to standard output."""
     request = json.load(sys.stdin)
     files = {field: Path(path) for field, path in request["files"].items()}
     upload_format = format_of(files)
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
-    response: Any
+    response: dict[str, Any]
     try:
         response = {"imported": asdict(_import(upload_format, request, files))}
     except UploadRefused as error:
         response = {"faults": error.faults}
     except OSError as error:
-        json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
-        return _EXIT_WRITE_FAILED
+        response = {"storage": [error.errno, error.strerror]}
     json.dump(response, sys.stdout)
-    return 0
 
 
 def _import(upload_format: UploadFormat, request: Mapping[str, Any], files: Mapping[str, Path]) -> ImportedDataset:
@@ -207,4 +206,4 @@ def apply_limits(cpu_s: int, memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

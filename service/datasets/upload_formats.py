@@ -19,13 +19,13 @@ class UploadFormat:
     """A format of uploads.
 
     Attributes:
-        sentence: what to send.
+        label: such files, for people.
         fields: of the form, with its files.
         options: the defaults of the options that only this format has.
         memory_bytes: that the process may map in addition to what it has after importing NumPy.
     """
 
-    sentence: str
+    label: str
     fields: tuple[str, ...]
     options: PhotoOptions | TableOptions | None = None
     memory_bytes: int = 48 * 2**20
@@ -33,16 +33,16 @@ class UploadFormat:
 
 
 IMAGE_ARCHIVE: Final = UploadFormat(
-    sentence="an archive of image files",
+    label="archives of image files",
     fields=(ARCHIVE,),
     options=DEFAULT_PHOTOS,
     memory_bytes=512 * 2**20,  # enough to decode, rotate and scale an image of 32 million pixels
     cpu_s=300,
 )
-NPZ_ARCHIVE: Final = UploadFormat(sentence="an NPZ file", fields=(ARCHIVE,))
-IDX_FILES: Final = UploadFormat(sentence="IDX files as images and labels", fields=IDX_FIELDS)
+NPZ_ARCHIVE: Final = UploadFormat(label="NPZ files", fields=(ARCHIVE,))
+IDX_FILES: Final = UploadFormat(label="IDX files as images and labels", fields=IDX_FIELDS)
 TABLE_FILE: Final = UploadFormat(
-    sentence="a table",
+    label="tables",
     fields=(TABLE,),
     options=DEFAULT_TABLE,
     memory_bytes=192 * 2**20,  # enough for the labels of 10 million rows, and blocks of 2,000 columns
@@ -73,6 +73,6 @@ def check(entry: UploadFormat, files: Mapping[str, Path], photos: PhotoOptions, 
             item.name for item in fields(given) if getattr(given, item.name) != getattr(other.options, item.name)
         ]
         if changed and entry is not other:
-            faults |= dict.fromkeys(changed, f"is for {other.sentence}")
+            faults |= dict.fromkeys(changed, f"is for {other.label}")
     if faults:
         raise UploadRefused(faults)

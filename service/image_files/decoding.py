@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
@@ -13,7 +14,6 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin
 
 from service.image_files.bit_depth import convert_to_8_bits
 from service.image_files.kinds import SIGNATURE_BYTES, unreadable_reason
-from service.image_files.scans import SIGNATURE, refusal
 from service.image_files.sizes import Size
 from service.spec.prediction_images import IMAGE_SUFFIXES, UNSEEN_FILES
 
@@ -31,11 +31,22 @@ _FORMATS: Final = tuple(
         GifImagePlugin.GifImageFile,
     )
 )
+MAX_SCANS: Final = 100
+"""Maximum number of scans of an image. Programs write about ten, and at most a few dozen."""
+MAX_SEGMENTS: Final = 10_000
+"""Maximum number of segments that are looked at; a photo with its metadata has a few hundred at most."""
+_JPEG: Final = b"\xff\xd8\xff"
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""A marker as libjpeg finds it, also after compressed data: there, FF 00 is a byte, and RST0 to RST7 end no scan."""
+_SOS: Final = 0xDA
+_EOI: Final = 0xD9
+_WITHOUT_LENGTH: Final = frozenset({0x01, 0xD8})
+
 _ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap width and height."""
 _GREY_MODES: Final = frozenset({"1", "L", "LA", "La"})
-_PILLOW_RAISES: Final = (
+PILLOW_RAISES: Final = (
     OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
@@ -55,9 +66,9 @@ def open_image(file: IO[bytes]) -> Iterator[Image.Image]:
             pixels.
     """
     try:
-        is_jpeg = file.read(len(SIGNATURE)) == SIGNATURE
+        is_jpeg = file.read(len(_JPEG)) == _JPEG
         file.seek(0)
-        if is_jpeg and (reason := refusal(file.read())):
+        if is_jpeg and (reason := jpeg_refusal(file.read())):
             raise UnreadableImage(reason)
         file.seek(0)
         with warnings.catch_warnings():
@@ -68,7 +79,7 @@ def open_image(file: IO[bytes]) -> Iterator[Image.Image]:
         raise
     except MemoryError as error:
         raise UnreadableImage("takes too much memory to decode; scale it down") from error
-    except _PILLOW_RAISES as error:
+    except PILLOW_RAISES as error:
         raise UnreadableImage("is truncated or damaged") from error
 
 
@@ -104,7 +115,7 @@ def _identify(file: IO[bytes]) -> Image.Image:
         image = Image.open(file, formats=[name for name in _FORMATS if name])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(f"has too many pixels; at most {MAX_IMAGE_PIXELS:,} are read: scale it down") from error
-    except _PILLOW_RAISES as error:
+    except PILLOW_RAISES as error:
         file.seek(0)
         raise UnreadableImage(unreadable_reason(file.read(SIGNATURE_BYTES))) from error
     if image.width * image.height > MAX_IMAGE_PIXELS:
@@ -125,3 +136,26 @@ def _as_grey_or_rgb(image: Image.Image, *, grey: bool) -> Image.Image:
         backdrop = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(backdrop, image.convert("RGBA"))
     return image.convert(mode)
+
+
+def jpeg_refusal(jpeg: bytes) -> str:
+    """Why a JPEG is not decoded, if it has too many scans or segments; empty if it has not.
+
+    A progressive JPEG is decoded scan by scan, and each passes over the whole image, even if it has no data: a small
+    file with thousands of scans takes minutes. Of the other formats, an interlaced PNG always has seven passes and a
+    GIF four. A scan begins with the marker SOS, outside of other segments and of compressed data.
+    """
+    position = scans = segments = 0
+    while match := _MARKER.search(jpeg, position):
+        marker, position = jpeg[match.end() - 1], match.end()
+        if marker == _EOI:
+            break
+        if marker in _WITHOUT_LENGTH:
+            continue
+        segments, scans = segments + 1, scans + (marker == _SOS)
+        if scans > MAX_SCANS:
+            return f"has more than {MAX_SCANS} scans; save it again, as a JPEG that is not progressive"
+        if segments > MAX_SEGMENTS:
+            return f"has more than {MAX_SEGMENTS:,} segments; save it again"
+        position += max(2, int.from_bytes(jpeg[position : position + 2], "big"))
+    return ""

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,50 +94,21 @@ def idx_header(shape: Sequence[int], value_type: int = UBYTE) -> bytes:
 
 @contextmanager
 def _open_stream(path: Path) -> Iterator[Readable]:
-    """The unpacked content as a stream; errors while reading become DatasetBroken. Errors of the block, such as a full
-    disk, pass through."""
+    """The unpacked content as a stream. An error of opening or unpacking becomes DatasetBroken; those of the block,
+    such as a full disk, pass through."""
     if path.exists() and not path.is_file():  # opening a pipe would block
         raise DatasetBroken(path, "is not a file")
     try:
-        with _File(path) as file:
-            packed = file.peek(2)[:2] == b"\x1f\x8b"
-            yield Gunzip(file) if packed else file
-    except EOFError as error:
-        raise DatasetBroken(path, "truncated: the gzip stream has no end") from error
-    except zlib.error as error:
-        raise DatasetBroken(path, f"damaged gzip data ({error})") from error
-
-
-class _File:
-    """A file whose errors are DatasetBroken."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Self:
-        with self._translated_errors():
-            self._file = self._path.open("rb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def peek(self, size: int) -> bytes:
-        """The next bytes, without consuming them."""
-        with self._translated_errors():
-            return self._file.peek(size)
-
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; none at the end."""
-        with self._translated_errors():
-            return self._file.read(size)
-
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+        file = path.open("rb")
+    except OSError as error:
+        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
+    with file:
         try:
-            yield
-        except OSError as error:
-            raise DatasetBroken(self._path, f"cannot be read ({error.strerror or error})") from error
+            yield Gunzip(file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        except EOFError as error:
+            raise DatasetBroken(path, "truncated: the gzip stream has no end") from error
+        except zlib.error as error:
+            raise DatasetBroken(path, f"damaged gzip data ({error})") from error
 
 
 def _read_header(stream: Readable, path: Path) -> tuple[int, ...]:

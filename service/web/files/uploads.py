@@ -254,8 +254,8 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     if faults:
         raise UploadRefused(faults)
     if not form.files:
-        *sentences, last = (entry.sentence for entry in FORMATS)
-        raise UploadRefused({"archive": f"is missing: send {', '.join(sentences)} or {last}"})
+        labels = ", ".join(entry.label for entry in FORMATS)
+        raise UploadRefused({"archive": f"is missing: send a file; these are read: {labels}"})
     return form
 
 

@@ -6,7 +6,7 @@ import struct
 import pytest
 from PIL import Image
 
-from service.image_files import scans
+from service.image_files import decoding
 from service.image_files.decoding import UnreadableImage, open_image, pixels_of
 from tests.security.slow_inputs import EMPTY_SCAN, jpeg
 
@@ -34,11 +34,11 @@ def test_photos_are_read(options: dict[str, object]) -> None:
 
 
 def test_a_jpeg_with_the_most_scans_is_decoded_and_with_one_more_refused() -> None:
-    with open_image(io.BytesIO(jpeg(scans.MAX_SCANS))) as image:
+    with open_image(io.BytesIO(jpeg(decoding.MAX_SCANS))) as image:
         assert pixels_of(image, None, grey=True).getpixel((0, 0)) == 90
     with (
         pytest.raises(UnreadableImage, match="more than 100 scans; save it again, as a JPEG that is not progressive"),
-        open_image(io.BytesIO(jpeg(scans.MAX_SCANS + 1))),
+        open_image(io.BytesIO(jpeg(decoding.MAX_SCANS + 1))),
     ):
         pass
 
@@ -47,9 +47,9 @@ def test_scans_are_counted_after_others_like_those_that_a_decoder_finds() -> Non
     """Between scans, decoders skip what is no marker, and fill bytes before one."""
     data = jpeg(90)[:-2]
     scan = EMPTY_SCAN
-    assert not scans.refusal(data + 10 * scan)
+    assert not decoding.jpeg_refusal(data + 10 * scan)
     for separator in (b"", b"\xff", b"\xff\xff\xff", b"\0garbage\xff\0", b"\xff\xd3", b"\xff\x01", b"\xff\0\xda"):
-        assert "100 scans" in scans.refusal(data + 11 * (separator + scan)), separator
+        assert "100 scans" in decoding.jpeg_refusal(data + 11 * (separator + scan)), separator
 
 
 def test_what_only_looks_like_a_scan_is_not_counted() -> None:
@@ -57,19 +57,19 @@ def test_what_only_looks_like_a_scan_is_not_counted() -> None:
     comment, thumbnail = segment(0xFE, lookalikes), segment(0xE1, b"Exif\0\0" + lookalikes)
     stuffed = lookalikes.replace(b"\xff", b"\xff\0")
     data = with_segments(jpeg(10), comment, thumbnail)
-    assert not scans.refusal(data + lookalikes), "after the end"
-    assert not scans.refusal(data[:-2] + stuffed + b"\xff\xd9")
+    assert not decoding.jpeg_refusal(data + lookalikes), "after the end"
+    assert not decoding.jpeg_refusal(data[:-2] + stuffed + b"\xff\xd9")
     with open_image(io.BytesIO(data)) as image:
         assert pixels_of(image, None, grey=True).getpixel((0, 0)) == 90
 
 
 def test_a_jpeg_of_segments_is_not_looked_through() -> None:
-    data = with_segments(jpeg(10), *[segment(0xFE, b"")] * (scans.MAX_SEGMENTS + 1))
-    assert "more than 10,000 segments" in scans.refusal(data)
+    data = with_segments(jpeg(10), *[segment(0xFE, b"")] * (decoding.MAX_SEGMENTS + 1))
+    assert "more than 10,000 segments" in decoding.jpeg_refusal(data)
     with pytest.raises(UnreadableImage, match="10,000 segments"), open_image(io.BytesIO(data)):
         pass
 
 
 @pytest.mark.parametrize("length", range(40))
 def test_a_truncated_file_is_looked_through_to_its_end(length: int) -> None:
-    assert not scans.refusal(jpeg(10)[:length])
+    assert not decoding.jpeg_refusal(jpeg(10)[:length])
