@@ -17,7 +17,7 @@ from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
-from service.pictures import films, grids
+from service.pictures import animations, grids
 from service.spec.metric_info import describe
 from service.spec.schema import Kind
 from service.states import DatasetKind, Severity
@@ -55,7 +55,7 @@ class Drawings:
         self._repository, self._database, self._artifacts = repository, database, artifacts
         self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
-    def film(self, job: Job, fmt: films.FilmFormat) -> Picture:
+    def film(self, job: Job, fmt: animations.AnimationFormat) -> Picture:
         """The animation of all sample grids of a job."""
         with self._database.read() as session:
             rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
@@ -64,7 +64,7 @@ class Drawings:
 
         def draw() -> bytes:
             pngs, epochs = _LazyFiles(self._artifacts, rows), [row.epoch for row in rows]
-            return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
+            return animations.animate(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
 
         return self.cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
 

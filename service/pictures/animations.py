@@ -13,15 +13,15 @@ from service.pictures.grids import FAINT, INK, PAPER, WRONG, Images, check_image
 MAX_FRAMES = 120
 LAST_FRAME_MS = 2000
 
-FilmFormat = Literal["gif", "webp"]
+AnimationFormat = Literal["gif", "webp"]
 
 
-def film(
+def animate(
     pngs: Sequence[bytes | Path],
     *,
     epochs: Sequence[int],
     seconds: float = 8.0,
-    fmt: FilmFormat = "gif",
+    fmt: AnimationFormat = "gif",
     is_colour: bool = False,
 ) -> bytes:
     """A looping animation of sample grids in order, each with its epoch below.
@@ -43,9 +43,9 @@ def film(
     chosen = sorted({round(position) for position in np.linspace(0, len(pngs) - 1, min(len(pngs), MAX_FRAMES))})
     grids = [_open_rgb(pngs[index]) for index in chosen]
     size = (max(grid.width for grid in grids), max(grid.height for grid in grids))
-    palette = _palette_for(grids) if is_colour else _FILM_PALETTE
+    palette = _palette_for(grids) if is_colour else _GREY_PALETTE
     frames = [
-        _film_frame(grid, size, epochs[index], palette, progress=(position + 1) / len(chosen))
+        _frame(grid, size, epochs[index], palette, progress=(position + 1) / len(chosen))
         for position, (index, grid) in enumerate(zip(chosen, grids, strict=True))
     ]
     # GIF durations are in hundredths of a second, and browsers replace durations below two of them by ten.
@@ -72,8 +72,8 @@ _CAPTION_HEIGHT = 26
 _PALETTE_GRIDS = 8  # number of grids from which the palette is chosen
 
 
-def _make_film_palette(greys: int = 24, tints: int = 7) -> Image.Image:
-    """The palette of grey films: greys, and tints of the colour that marks a wrong prediction. Few colours compress
+def _make_grey_palette(greys: int = 24, tints: int = 7) -> Image.Image:
+    """The palette of grey images: greys, and tints of the colour that marks a wrong prediction. Few colours compress
     better."""
     r, g, b = WRONG
     colours = [(level * 255 // (greys - 1),) * 3 for level in range(greys)]
@@ -83,7 +83,7 @@ def _make_film_palette(greys: int = 24, tints: int = 7) -> Image.Image:
     return palette
 
 
-_FILM_PALETTE = _make_film_palette()
+_GREY_PALETTE = _make_grey_palette()
 
 
 def _palette_for(grids: Sequence[Image.Image]) -> Image.Image:
@@ -98,7 +98,7 @@ def _palette_for(grids: Sequence[Image.Image]) -> Image.Image:
     return palette
 
 
-def _film_frame(
+def _frame(
     grid: Image.Image, size: tuple[int, int], epoch: int, palette: Image.Image, *, progress: float
 ) -> Image.Image:
     width, height = size
