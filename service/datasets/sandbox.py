@@ -1,13 +1,17 @@
 """Reads untrusted files in separate processes with limited memory and time.
 
-Such a process, here ``python -m service.datasets.sandbox``, reads a request as JSON from standard input. It writes
-lines of JSON to standard output: the fraction that is done, a few times a second, and the response as the last one. It
-has no access to the database, to keys or to addresses of other services.
+``python -m service.datasets.sandbox`` is such a process: it imports an upload, or decodes images for a prediction. It
+reads a request as JSON from standard input. It writes lines of JSON to standard output: the fraction that is done, a
+few times a second, and the response as the last one. It has no access to the database, to keys or to addresses of other
+services.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import math
 import os
 import resource
 import subprocess
@@ -21,22 +25,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.datasets.importer import DEFAULT_PHOTOS, MAX_UNPACKED_BYTES, UploadRefused, import_dataset
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
-from service.datasets.upload_formats import DEFAULT_TABLE, TABLE_FILE, UploadFormat, check, format_of
+from service.datasets.upload_formats import DEFAULT_TABLE, IMAGE_ARCHIVE, TABLE_FILE, check, format_of
+from service.image_files.decoding import UnreadableImage, open_image, pixels_of
+from service.image_files.sizes import Size
 from service.runtime import process_limits
 
+_IMAGE_CPU_S: Final = 20
 _WALL_FACTOR: Final = 2
 _MAX_OPEN_FILES: Final = 32
 _OOM_SCORE: Final = 1000
 NICENESS: Final = 3
 """Of a process that reads files: it yields to the web process and to those that start, but not to trainings."""
+_TOO_MUCH: Final = "cannot be decoded within the limits on memory and time: scale it down"
 _REPORT_INTERVAL_S: Final = 0.2
 _MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
 _INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+
+
+Decoded = NDArray[np.uint8] | UnreadableImage
 
 
 def import_in_sandbox(
@@ -62,8 +76,8 @@ def import_in_sandbox(
         "table": asdict(table or DEFAULT_TABLE),
     }
     try:
-        response = run("service.datasets.sandbox", request, cpu_s=format_of(files).cpu_s, on_progress=on_progress)
-    except SandboxFailed as error:
+        response = _run(request, cpu_s=format_of(files).cpu_s, on_progress=on_progress)
+    except _SandboxFailed as error:
         raise UploadRefused({next(iter(files)): str(error)}) from error
     if "faults" in response:
         raise UploadRefused(response["faults"])
@@ -72,29 +86,61 @@ def import_in_sandbox(
     return ImportedDataset(**response["imported"])
 
 
-class SandboxFailed(Exception):
+def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool, max_pixels: int) -> list[Decoded]:
+    """The pixels of image files, (rows, columns) or (rows, columns, 3), or the reason why there are none.
+
+    The pixels equal those of an import with the same options.
+
+    Args:
+        cover: scale each image to cover this size, and centre-crop it.
+        max_pixels: maximum number of pixels of all images together.
+    """
+    request = {
+        "images": [base64.b64encode(data).decode() for data in files],
+        "cover": cover,
+        "grey": grey,
+        "max_pixels": max_pixels,
+    }
+    decoded: list[Decoded] = []
+    with tempfile.TemporaryFile() as output:
+        fd = output.fileno()
+        try:
+            response = _run(request | {"output": fd}, cpu_s=_IMAGE_CPU_S, pass_fds=[fd])
+        except _SandboxFailed:
+            return [UnreadableImage(_TOO_MUCH)] * len(files)
+        offset = 0
+        for entry in response["images"]:
+            if "fault" in entry:
+                decoded.append(UnreadableImage(entry["fault"]))
+            else:
+                shape = tuple(entry["shape"])
+                decoded.append(np.memmap(output, np.uint8, "r", offset, shape))
+                offset += math.prod(shape)
+    return decoded
+
+
+class _SandboxFailed(Exception):
     """The process exceeded its limits."""
 
 
-def run(
-    module: str,
+def _run(
     request: Mapping[str, Any],
     *,
     cpu_s: int,
     on_progress: OnProgress = lambda done: None,
     pass_fds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Run a module of this package with a request; returns its response.
+    """Run a process with a request; returns its response.
 
     Raises:
-        SandboxFailed
+        _SandboxFailed
     """
     environ = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as log:
         stdin.write(json.dumps(request).encode())
         stdin.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", "service.datasets.sandbox"],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -105,7 +151,7 @@ def run(
         with child, _kill_after(child, _WALL_FACTOR * cpu_s) as is_late:
             response = _read_response(cast("IO[bytes]", child.stdout), on_progress)
         if is_late.is_set():
-            raise SandboxFailed(f"was not read within {_WALL_FACTOR * cpu_s} seconds")
+            raise _SandboxFailed(f"was not read within {_WALL_FACTOR * cpu_s} seconds")
         if child.returncode == 0 and response:
             return response
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
@@ -113,7 +159,7 @@ def run(
     import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
     structlog.get_logger("tapeline.web").error("files could not be read", code=child.returncode, said=log_text)
-    raise SandboxFailed("cannot be read within the limits on memory and time")
+    raise _SandboxFailed("cannot be read within the limits on memory and time")
 
 
 @contextmanager
@@ -155,30 +201,52 @@ def _read_response(stdout: IO[bytes], on_progress: OnProgress) -> dict[str, Any]
 
 
 def main() -> None:
-    """Read one request from standard input, import the files, and write the response to standard output."""
+    """Read one request from standard input, and write the response to standard output."""
     request = json.load(sys.stdin)
-    files = {field: Path(path) for field, path in request["files"].items()}
-    upload_format = format_of(files)
+    json.dump(_decode(request) if "images" in request else _import(request), sys.stdout)
+
+
+def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode images and write their pixels to the inherited file; returns the shape or the error of each."""
+    apply_limits(_IMAGE_CPU_S, IMAGE_ARCHIVE.memory_bytes)
+    cover = tuple(request["cover"]) if request["cover"] else None
+    responses: list[dict[str, Any]] = []
+    remaining_pixels = request["max_pixels"]
+    with os.fdopen(request["output"], "wb") as output:
+        for text in request["images"]:
+            try:
+                with open_image(io.BytesIO(base64.b64decode(text))) as image:
+                    remaining_pixels -= image.width * image.height
+                    if remaining_pixels < 0:
+                        limit_hint = f"at most {request['max_pixels']:,} are read in one request"
+                        raise UnreadableImage(f"has too many pixels, together with the images before it; {limit_hint}")
+                    pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
+            except UnreadableImage as error:
+                responses.append({"fault": str(error)})
+            else:
+                responses.append({"shape": pixels.shape})
+                output.write(pixels.tobytes())
+    return {"images": responses}
+
+
+def _import(request: Mapping[str, Any]) -> dict[str, Any]:
+    files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
+    upload_format, fraction, options = format_of(files), request["fraction"], request["photos"]
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
-    response: dict[str, Any]
-    try:
-        response = {"imported": asdict(_import(upload_format, request, files))}
-    except UploadRefused as error:
-        response = {"faults": error.faults}
-    except OSError as error:
-        response = {"storage": [error.errno, error.strerror]}
-    json.dump(response, sys.stdout)
-
-
-def _import(upload_format: UploadFormat, request: Mapping[str, Any], files: Mapping[str, Path]) -> ImportedDataset:
-    folder, fraction, options = Path(request["folder"]), request["fraction"], request["photos"]
     size = tuple(options["size"]) if options["size"] else None
     photos = PhotoOptions(size=size, channels=Channels(options["channels"]), on_bad=OnBad(options["on_bad"]))
-    table = TableOptions(**request["table"])
-    check(upload_format, files, photos, table)
-    if upload_format is TABLE_FILE:
-        return import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=_Reporter())
-    return import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=_Reporter())
+    table, reporter = TableOptions(**request["table"]), _Reporter()
+    try:
+        check(upload_format, files, photos, table)
+        if upload_format is TABLE_FILE:
+            imported = import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=reporter)
+        else:
+            imported = import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=reporter)
+    except UploadRefused as error:
+        return {"faults": error.faults}
+    except OSError as error:
+        return {"storage": [error.errno, error.strerror]}
+    return {"imported": asdict(imported)}
 
 
 class _Reporter:

@@ -18,7 +18,6 @@ FORBIDDEN = {
     "service.jobs.actions": CORE,
     "service.sweeps.decisions": CORE,
     "service.datasets.sandbox": SANDBOX,
-    "service.datasets.image_sandbox": SANDBOX,
     "service.local.stack": {"flask", "celery", "numpy", "sqlalchemy", "matplotlib", "engine", "workers"},
     "service.maintenance.doctor": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "service.datasets"},
     "tapeline": {"flask", "celery", "numpy", "sqlalchemy", "PIL", "engine", "workers", "migrations"},

@@ -153,7 +153,7 @@ def check_directory(path: Path, file: IO[bytes], max_members: int) -> None:
     tail = file.read()
     position = tail.rfind(b"PK\x05\x06")
     if position < 0 or position + _END.size > len(tail):
-        raise zipfile.BadZipFile("it has no directory at its end")
+        raise zipfile.BadZipFile("it is not a zip file, or has no directory at its end")
     count, directory_bytes = _END.unpack_from(tail, position)[4:6]
     if (
         position >= _LOCATOR_64.size

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.application.inference_requests import MAX_PHOTO_PIXELS, MAX_PIXELS, PredictRequest
-from service.datasets.image_sandbox import decode_in_sandbox
 from service.datasets.info import DatasetInfo
+from service.datasets.sandbox import decode_in_sandbox
 from service.errors import Fault
 from service.image_files.decoding import UnreadableImage
 from service.pictures import reading
