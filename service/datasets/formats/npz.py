@@ -8,7 +8,6 @@ the memory that it declares.
 from __future__ import annotations
 
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.datasets.errors import DatasetBroken, DatasetError
+from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.streams import ArrayStream, Readable, exceeds, read_fully
 
@@ -51,9 +50,9 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
         DatasetBroken: also while the arrays are read.
         OSError: raised by the block; it is not an error of the archive.
     """
-    is_open = False
-    try:
-        with path.open("rb") as file, ExitStack() as stack:
+    with ExitStack() as stack:
+        with archives.reading(path):
+            file = stack.enter_context(path.open("rb"))
             archives.check_directory(path, file, MAX_MEMBERS)
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
@@ -64,18 +63,10 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
                 )
                 for member in members
             }
-            is_open = True
+        try:
             yield arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
-        raise DatasetBroken(path, f"is damaged ({error})") from error
-    except DatasetError:
-        raise
-    except ValueError as error:  # from zipfile: names that cannot be decoded, negative offsets
-        raise DatasetBroken(path, f"is damaged ({type(error).__name__})") from error
-    except OSError as error:  # from zipfile: positions outside of the file
-        if is_open:
-            raise
-        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DatasetBroken(path, f"is damaged ({error})") from error
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:

@@ -73,14 +73,13 @@ def number(value, column):
         raise ValueError(f"column {column['name']!r}: {value!r} is not a {column['type']}") from None
 """
 """Parses a cell as a number; also part of the PyTorch modules."""
-_TABLE_IMPORTS: Final = (
-    "import json",
-    "import re",
-    "import warnings",
-    "from datetime import datetime, timedelta",
-    "from difflib import get_close_matches",
-    "from pathlib import Path",
-)
+_TABLE_IMPORTS: Final = """\
+import re
+import warnings
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+"""
 _WRAPPERS: Final = {
     Activation.SIGMOID: ("1 / (1 + np.exp(-(", ")))"),
     Activation.TANH: ("np.tanh(", ")"),
@@ -110,7 +109,7 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         weights: the name of the safetensors file.
     """
     kinds = {type(trained.layer) for trained in model.all_layers}
-    lines = [*_TABLE_IMPORTS, ""] if model.is_table else []
+    lines = ["import json", *_TABLE_IMPORTS.splitlines(), ""] if model.is_table else []
     lines += ["import numpy as np", *(["from PIL import Image, ImageOps"] if model.photos else [])]
     lines += ["from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
