@@ -26,7 +26,7 @@ from service.datasets.derived import stacked_mnist
 from service.datasets.download import Progress, download
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
 from service.datasets.formats.array_files import write_array, write_meta
-from service.datasets.formats.idx import read_idx_content
+from service.datasets.formats.idx import read_idx
 from service.datasets.info import (
     IDX_NAMES,
     TEST_IMAGES,
@@ -279,7 +279,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
     digests, shapes, largest = {}, {}, {}
     for name in paths if builtin is None else IDX_NAMES:
-        content = read_idx_content(paths[name])
+        content = read_idx(paths[name])
         if builtin is not None and content.sha256 != builtin.digests[name]:
             raise DatasetBroken(
                 paths[name],

@@ -165,7 +165,7 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
 @functools.lru_cache(maxsize=256)
 def _count_classes(labels: Path, _size: int, _mtime_ns: int) -> int:
     # Size and time are part of the cache key, because listing datasets calls this for every folder each time.
-    return int(read_idx(labels).max()) + 1
+    return int(read_idx(labels).array.max()) + 1
 
 
 def _folder_info(name: str, problem: str | None = None) -> DatasetInfo:

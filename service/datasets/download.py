@@ -18,7 +18,7 @@ from urllib.request import build_opener
 
 from service.datasets.builtins import BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.formats.idx import read_idx_content
+from service.datasets.formats.idx import read_idx
 from service.datasets.info import IDX_NAMES
 
 Progress = Callable[[int, int | None], None]
@@ -85,7 +85,7 @@ def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, count: Callabl
     try:
         _stream_to(temporary, f"{mirror.rstrip('/')}/{idx_name}.gz", idx_name, count)
         try:
-            actual = read_idx_content(temporary).sha256
+            actual = read_idx(temporary).sha256
         except DatasetBroken as error:
             raise _MirrorFailed(f"{idx_name}.gz is not valid: {error.reason}") from error
         if actual != sha256:

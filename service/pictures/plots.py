@@ -369,7 +369,8 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark], epochs: Sequence[int]) -> Non
     for row, mark in enumerate(marks):
         end = epochs[-1] if mark.until is None else mark.until
         axes.barh(row, end - mark.since, left=mark.since, height=0.62, color=mark.colour)
-        text = f"{mark.label}, from epoch {mark.since} " + ("on" if mark.until is None else f"to {mark.until}")
+        span = f"from epoch {mark.since} on" if mark.until is None else f"epoch {mark.since} to {mark.until}"
+        text = f"{mark.label}, {span}"
         axes.text(0.006, row, text, transform=axes.get_yaxis_transform(), va="center")
 
 
@@ -416,10 +417,14 @@ def _draw_figure(
         heading = _drawable(title, _MAX_TITLE)
         figure.suptitle(heading, x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
         draw(figure)
-        buffer = io.BytesIO()
-        # Without date and version metadata, equal values produce equal files.
-        figure.savefig(buffer, format=fmt, metadata={"Date": None} if fmt == "svg" else {"Software": None})
-        return buffer.getvalue()
+        return _render(figure, fmt)
+
+
+def _render(figure: Figure, fmt: Format) -> bytes:
+    buffer = io.BytesIO()
+    # Without date and version metadata, equal values produce equal files.
+    figure.savefig(buffer, format=fmt, metadata={"Date": None} if fmt == "svg" else {"Software": None})
+    return buffer.getvalue()
 
 
 def _settings_for(texts: Iterable[str]) -> dict[Any, Any]:

@@ -34,8 +34,8 @@ class IdxContent:
     sha256: str
 
 
-def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
-    """Read the array of an IDX file of unsigned bytes, plain or gzipped.
+def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
+    """Read an IDX file of unsigned bytes, plain or gzipped.
 
     Memory is proportional to the actual content, not to the size that the header declares, and never exceeds
     ``max_bytes``: a small gzip file that unpacks to gigabytes is rejected one byte after the declared length.
@@ -43,11 +43,6 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
     Raises:
         DatasetBroken: not readable, not IDX, truncated, too long, too large, or with a wrong gzip checksum.
     """
-    return read_idx_content(path, max_bytes=max_bytes).array
-
-
-def read_idx_content(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
-    """Like :func:`read_idx`, and also compute the digest of the unpacked bytes."""
     with open_idx(path, max_bytes=max_bytes) as stored:
         digest = hashlib.sha256(idx_header(stored.shape))
         data = bytearray()

@@ -35,7 +35,7 @@ from service.datasets.info import (
 from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
 from service.datasets.tables.leaks import find_leaks, leak_text
-from service.datasets.tables.parts import PARTS, SplitColumn, draw_parts
+from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number
 from service.spec.estimation.features import features_of
@@ -135,7 +135,7 @@ class _Import:
         parts, part_notes = (
             self.split.assign(labels, class_names, self.fraction)
             if self.split is not None
-            else (draw_parts(labels, self.fraction), [])
+            else (draw_mask(labels, self.fraction).astype(np.uint8), [])
         )
         counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
         train_counts, validation_counts = (

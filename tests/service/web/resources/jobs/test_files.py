@@ -320,8 +320,10 @@ def test_a_film_is_rendered_once_per_epoch(
     client: FlaskClient, worker: Any, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renderings = []
-    real = drawings.films.film
-    monkeypatch.setattr(drawings.films, "film", lambda *args, **options: renderings.append(1) or real(*args, **options))
+    real = drawings.animations.animate
+    monkeypatch.setattr(
+        drawings.animations, "animate", lambda *args, **options: renderings.append(1) or real(*args, **options)
+    )
     with ThreadPoolExecutor(4) as pool:
         films = set(pool.map(lambda _: fetch(client, f"{address}/samples.gif")[2], range(4)))
     assert (len(films), len(renderings)) == (1, 1)
