@@ -54,8 +54,8 @@ def _require_model(model: TrainedModel | None) -> TrainedModel:
 
 def folder(facts: JobFacts, target: ExportFormat) -> str:
     """The name of the folder in a zip: the format, after the characters of the job's name that file systems accept."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.name or "").strip("-.")[:60]
-    return f"{name or facts.id}-{target}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.job.name or "").strip("-.")[:60]
+    return f"{name or facts.job.id}-{target}"
 
 
 def pack(files: Mapping[str, bytes], folder: str) -> bytes:

@@ -47,7 +47,7 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
     """The files of the folder: path to content."""
     files = {
         "README.md": model_card(model, facts, samples=bool(pictures.samples)).encode(),
-        "spec.json": _json(facts.spec),
+        "spec.json": _json(facts.job.resolved),
         "provenance.json": _json(_provenance(facts)),
         WEIGHTS: safetensors.numpy.save(_weights(model), {"format": "np", **metadata(model, facts)}),
         "model.onnx": to_onnx(model, facts),
@@ -161,14 +161,14 @@ def _origin(facts: JobFacts) -> str:
 
 def _provenance(facts: JobFacts) -> Mapping[str, Any]:
     return {
-        "job": facts.id,
-        "spec_hash": facts.spec_hash,
-        "dataset": str(facts.spec["dataset"]["name"]),
-        "dataset_sha256": facts.dataset_sha256,
+        "job": facts.job.id,
+        "spec_hash": facts.job.spec_hash,
+        "dataset": str(facts.job.resolved["dataset"]["name"]),
+        "dataset_sha256": facts.job.dataset_sha256,
         "dataset_source": facts.dataset_source,
-        "result_digest": facts.result_digest,
+        "result_digest": facts.job.result_digest,
         "epoch": facts.checkpoint_epoch,
-        "environment": facts.provenance,
+        "environment": facts.job.provenance or {},
     }
 
 
@@ -177,7 +177,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
     yield from _license(facts.license)
     yield "library_name: tapeline"
     yield f"pipeline_tag: {_task(model)}"
-    tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.kind), *facts.tags]
+    tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.job.kind), *facts.job.tags]
     yield f"tags: {_inline(list(dict.fromkeys(tags)))}"
     metrics = [*_quality_metrics(facts)]
     if metrics:
@@ -185,7 +185,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
         yield "model-index:"
         yield f"- name: {_inline(facts.title)}"
         yield "  results:"
-        data = {"name": facts.dataset_title, "type": str(facts.spec["dataset"]["name"])}
+        data = {"name": facts.dataset_title, "type": str(facts.job.resolved["dataset"]["name"])}
         splits = {split for split, _, _, _ in metrics}
         for split in sorted(splits, key=_SPLITS.index):
             yield f"  - task: {_inline({'type': _task(model)})}"

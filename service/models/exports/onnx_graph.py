@@ -137,12 +137,12 @@ def _documentation(model: TrainedModel) -> str:
 def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
     """The metadata entries of the file, about its origin."""
     entries = {
-        "job_id": facts.id,
-        "job_name": facts.name or "",
-        "spec_hash": facts.spec_hash,
+        "job_id": facts.job.id,
+        "job_name": facts.job.name or "",
+        "spec_hash": facts.job.spec_hash,
         "epoch": str(facts.checkpoint_epoch),
-        "dataset": str(facts.spec["dataset"]["name"]),
-        "dataset_sha256": facts.dataset_sha256 or "",
+        "dataset": str(facts.job.resolved["dataset"]["name"]),
+        "dataset_sha256": facts.job.dataset_sha256 or "",
     }
     if not model.generates or model.classes:
         entries["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)

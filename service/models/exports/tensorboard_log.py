@@ -37,17 +37,18 @@ def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
         for event in _events(facts, pictures):
             writer.write(event.SerializeToString(deterministic=True))
         writer.close()
-        return {f"events.out.tfevents.{facts.created_ms // 1000}.tapeline": path.read_bytes()}
+        return {f"events.out.tfevents.{facts.job.created_ms // 1000}.tapeline": path.read_bytes()}
 
 
 def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
-    started_at = facts.created_ms / 1000
+    started_at = facts.job.created_ms / 1000
     yield Event(wall_time=started_at, file_version=_FILE_VERSION)
     names = list(dict.fromkeys([*(name for row in facts.epochs for name in row.metrics), *facts.test_scores]))
-    for entry in summary.hparams(dict(flat_settings(facts.spec)), dict.fromkeys(names, 0.0)):
+    for entry in summary.hparams(dict(flat_settings(facts.job.resolved)), dict.fromkeys(names, 0.0)):
         yield Event(wall_time=started_at, step=0, summary=entry)
     for row in facts.epochs:
-        resources = {_RESOURCES + name: value for name, value in row.resources.items() if value is not None}
+        resources = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "memory_bytes": row.memory_bytes}
+        resources = {_RESOURCES + name: value for name, value in resources.items() if value is not None}
         values = [value for name, number in (dict(row.metrics) | resources).items() for value in _values(name, number)]
         yield Event(wall_time=row.finished_ms / 1000, step=row.epoch, summary=Summary(value=values))
     if facts.test_epoch is not None:

@@ -95,10 +95,10 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
     if len(model.input_size) == 3:
         steps.insert(0, _to_torch("x"))
     return template.substitute(
-        name=repr(facts.name or facts.title),
-        job=repr(facts.id),
+        name=repr(facts.job.name or facts.title),
+        job=repr(facts.job.id),
         epoch=facts.checkpoint_epoch,
-        spec_hash=repr(facts.spec_hash),
+        spec_hash=repr(facts.job.spec_hash),
         classes=_literal_list(model.class_names),
         columns=_literal_list([dict(column) for column in model.columns]),
         unused=_literal_list(model.unused_columns),
