@@ -7,6 +7,7 @@ the memory that it declares.
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ MAX_RATIO: Final = 100
 """Maximum compression ratio of a member beyond its first MiB; deflate itself is limited to 1,032."""
 _FREE_BYTES: Final = 2**20
 _MAX_HEADER: Final = 4096
+_END_BYTES: Final = 22
+"""Length of the end of a zip file without a comment."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}\.npy")
 _REFUSED_FLAGS: Final = 0x1 | 0x20 | 0x40 | 0x2000
 """Flags of members that are encrypted, patched, strongly encrypted, or have a masked directory."""
@@ -57,6 +60,9 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
             _check_members(path, members, max_bytes)
+            file.seek(-_END_BYTES, os.SEEK_END)
+            if file.read(4) != b"PK\x05\x06" or min(member.header_offset for member in members):
+                raise DatasetBroken(path, "has data before or after the archive")
             arrays = {
                 member.filename.removesuffix(".npy"): _open_array(
                     path, member, stack.enter_context(archive.open(member)), max_bytes
