@@ -72,7 +72,7 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
         try:
             yield arrays
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DatasetBroken(path, f"is damaged ({error})") from error
+            raise DatasetBroken(path, f"is a damaged archive ({error}); pack it again") from error
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:
