@@ -87,7 +87,7 @@ def test_the_archive_checksum_detects_a_damaged_last_value(tmp_path: Path) -> No
     damaged = buffer.getvalue().replace(IMAGES.tobytes(), IMAGES.tobytes()[:-1] + bytes([IMAGES[-1, -1, -1] ^ 1]))
     (tmp_path / "archive").write_bytes(damaged)
     (tmp_path / "arrays").mkdir()
-    with pytest.raises(UploadRefused, match="archive: is a damaged archive .*CRC"):
+    with pytest.raises(UploadRefused, match=r"archive: is a damaged archive .*CRC"):
         import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
 
 
