@@ -44,12 +44,16 @@ _SUITES: Final = {
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import suites that ``-m`` deselects.
+    """Do not import what ``-m`` deselects: suites, and modules without the marker that a suite asks for.
 
-    Each pytest worker would build their corpora and load their libraries.
+    Each pytest worker would build corpora and load libraries, and import all modules to select a few tests.
     """
+    terms = config.option.markexpr.split(" and ")
     marker = _SUITES.get(collection_path.name)
-    return True if marker and f"not {marker}" in config.option.markexpr.split(" and ") else None
+    if marker and f"not {marker}" in terms:
+        return True
+    required = terms[0] if terms[0].isidentifier() else ""
+    return collection_path.suffix == ".py" and required not in collection_path.read_text(encoding="utf-8") or None
 
 
 @pytest.hookimpl(wrapper=True)
