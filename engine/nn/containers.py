@@ -12,9 +12,9 @@ from engine import memory, ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
-from engine.nn.activations import Activation, activation_function, as_activation
+from engine.nn.activations import Activation
 from engine.nn.dropout import Dropout
-from engine.nn.layer import Layer, OutputLayer, Shape, shape_error
+from engine.nn.layer import Activated, Layer, OutputLayer, Shape, shape_error
 from engine.nn.linear import Dense
 from engine.nn.shape import Reshape, as_inputs
 
@@ -133,7 +133,7 @@ class Sequential:
         return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
 
 
-class Residual:
+class Residual(Activated):
     """Layers with a skip connection: ``activation(x + layers(x))`` (He et al. 2016, equation 1).
 
     Parameters are named ``layers.0.weight`` and so on, after the name of the layer itself.
@@ -154,9 +154,7 @@ class Residual:
             raise SettingError("Residual: there are no layers", setting="layers")
         _refuse_shared(layers)
         self.layers = list(layers)
-        self.activation = as_activation(activation)
-        self.negative_slope = negative_slope
-        self._activate = activation_function(self.activation, negative_slope)
+        super().__init__(activation, negative_slope)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -180,7 +178,7 @@ class Residual:
         y = x
         for layer in self.layers:
             y = layer(y, training=training, rng=rng)
-        return self._activate(ops.add(x, y))
+        return self.activate(ops.add(x, y))
 
 
 def collect_named(layers: Sequence[Layer], attribute: str) -> dict[str, Any]:

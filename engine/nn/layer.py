@@ -13,7 +13,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError, ShapeError
-from engine.nn.activations import Activation
+from engine.nn.activations import Activation, activation_function, as_activation
 
 IMAGES = "images (height, width, channels)"
 """How error messages describe the input of image layers."""
@@ -61,6 +61,24 @@ class OutputLayer(Layer, Protocol):
 
     def activate(self, logits: Any) -> Any:
         """The activation alone."""
+
+
+class Activated:
+    """Base of layers that end with an activation.
+
+    Attributes:
+        activation: an Activation; None for none.
+        negative_slope: of leaky_relu, in [0, 1].
+    """
+
+    def __init__(self, activation: Activation | str | None, negative_slope: float) -> None:
+        self.activation = as_activation(activation)
+        self.negative_slope = negative_slope
+        self._activate = activation_function(self.activation, negative_slope)
+
+    def activate(self, logits: Any) -> Any:
+        """The activation alone."""
+        return self._activate(logits)
 
 
 class Parameterless:
