@@ -17,6 +17,8 @@ from engine.augmentation import Changes
 from engine.autograd.graph import Array
 from engine.errors import DataError, SettingError, ShapeError
 
+__all__ = ["ImageData", "TableData", "batches", "generator_for"]
+
 _CONVERSION_BLOCK_IMAGES = 64
 """Number of images that are converted from bytes to floats at a time."""
 

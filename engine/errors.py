@@ -5,6 +5,16 @@ from __future__ import annotations
 
 import math
 
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DivergedError",
+    "EngineError",
+    "GradientError",
+    "SettingError",
+    "ShapeError",
+]
+
 
 class EngineError(Exception):
     """Base of all errors of the engine."""

@@ -12,6 +12,8 @@ from engine.autograd.graph import Array, Node, Record, Recorder, running, sample
 from engine.autograd.tensor import Tensor, is_tracked, untracked
 from engine.errors import GradientError, SettingError, ShapeError
 
+__all__ = ["GradientTape"]
+
 
 class GradientTape(Recorder):
     """Records the operations on watched tensors inside its ``with`` block, in this thread.

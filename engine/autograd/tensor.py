@@ -28,6 +28,8 @@ from engine.autograd.numpy_dispatch import (
 )
 from engine.errors import GradientError
 
+__all__ = ["Tensor"]
+
 
 class Tensor(np.ndarray[Any, Any]):
     """An array whose operations a :class:`~engine.autograd.tape.GradientTape` can record.

@@ -17,6 +17,8 @@ from engine.data import ImageData
 from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.containers import Sequential
 
+__all__ = ["FeatureStatistics", "ReferenceClassifier"]
+
 _BATCH_IMAGES = 500
 """Number of images that are classified at a time."""
 _COVERAGE_THRESHOLD = 0.3

@@ -9,6 +9,8 @@ from typing import Any
 from engine import ops
 from engine.errors import SettingError
 
+__all__ = ["Activation"]
+
 
 class Activation(StrEnum):
     """The activation functions that a layer can apply to its output."""

@@ -18,6 +18,8 @@ from engine.nn.layer import Activated, Layer, OutputLayer, Shape, shape_error
 from engine.nn.linear import Dense
 from engine.nn.shape import Reshape, as_inputs
 
+__all__ = ["Residual", "Sequential"]
+
 
 class Sequential:
     """Layers applied one after the other; parameters are named ``layers.0.weight``, ``layers.0.bias``, ...

@@ -12,6 +12,8 @@ from engine.nn.layer import IMAGES, Shape, check_sizes, reshape_hint, shape_erro
 from engine.nn.linear import Weighted, WeightSettings
 from engine.ops.images.geometry import Padding, transposed_size, window
 
+__all__ = ["Conv2D", "Conv2DTranspose"]
+
 
 class _Convolutional(Weighted):
     """Base of both: filters of ``kernel`` x ``kernel`` pixels, a bias, an activation."""

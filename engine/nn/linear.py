@@ -16,6 +16,8 @@ from engine.nn.initializers import Initializer, glorot_uniform
 from engine.nn.layer import Activated, Shape, check_sizes, shape_error
 from engine.nn.spectral import SpectralNorm
 
+__all__ = ["Dense"]
+
 
 class WeightSettings(TypedDict):
     """The settings of all layers with weights, see :class:`Dense`."""

@@ -21,6 +21,8 @@ from engine.data import check_labels, one_hot
 from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.activations import Activation
 
+__all__ = ["BinaryCrossEntropy", "SoftmaxCrossEntropy", "SquaredError", "balanced_class_weights"]
+
 Reduction: TypeAlias = Literal["mean", "sum"]
 
 

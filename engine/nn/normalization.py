@@ -15,6 +15,8 @@ from engine.nn.activations import Activation
 from engine.nn.layer import Activated, Shape, check_sizes, shape_error
 from engine.ops.normalization import update_running_average
 
+__all__ = ["BatchNorm", "LayerNorm"]
+
 
 class _Normalization(Activated):
     """Base of both: a scale and a shift of each feature, then an activation."""

@@ -16,6 +16,8 @@ from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import untracked
 from engine.errors import SettingError
 
+__all__ = ["elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"]
+
 
 def _sigmoid(x: Any) -> Array:
     y: Array = np.asanyarray(np.negative(x))  # NumPy returns a scalar for an array without axes

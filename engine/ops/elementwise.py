@@ -14,6 +14,29 @@ from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive, unbroadcast
 from engine.autograd.tensor import snapshot
 
+__all__ = [
+    "absolute",
+    "add",
+    "cast",
+    "clip",
+    "cos",
+    "divide",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "power",
+    "sin",
+    "sqrt",
+    "square",
+    "subtract",
+    "where",
+]
+
 add = Primitive(
     "add",
     np.add,

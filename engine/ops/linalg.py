@@ -16,6 +16,8 @@ from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
 from engine.errors import GradientError, ShapeError
 from engine.memory import is_batch_innermost
 
+__all__ = ["affine", "matmul"]
+
 SUM_BLOCK_ROWS = 512
 """Rows summed per product; most batches need only one."""
 SUM_BLOCK_MAX_COLUMNS = 4096

@@ -13,6 +13,8 @@ from engine.data import check_labels
 from engine.errors import ShapeError
 from engine.ops.activations import log_softmax, sigmoid, softmax
 
+__all__ = ["sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"]
+
 
 def _squared_error(x: Array, target: Any) -> Any:
     difference = np.subtract(x, target)

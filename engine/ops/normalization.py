@@ -19,6 +19,8 @@ from engine.ops.images.geometry import as_rows, from_planes
 from engine.ops.linalg import sum_along_rows, sum_over_rows
 from engine.ops.reductions import mean
 
+__all__ = ["batch_norm", "layer_norm"]
+
 
 def _as_rows(x: Array) -> Array:
     return as_rows(x) if x.ndim == 4 else np.reshape(x.transpose(x.ndim - 1, *range(x.ndim - 1)), (1, x.shape[-1], -1))

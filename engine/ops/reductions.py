@@ -9,6 +9,8 @@ import numpy as np
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
 
+__all__ = ["max", "mean", "min", "std", "sum", "var"]
+
 Axis: TypeAlias = int | tuple[int, ...] | None
 
 

@@ -15,6 +15,21 @@ from engine.autograd.tensor import snapshot
 from engine.errors import ShapeError
 from engine.memory import is_batch_innermost
 
+__all__ = [
+    "broadcast_to",
+    "concatenate",
+    "expand_dims",
+    "flatten",
+    "getitem",
+    "moveaxis",
+    "ravel",
+    "reshape",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "transpose",
+]
+
 
 def _reshape(x: Array, shape: Any) -> Array:
     return np.reshape(x, shape)

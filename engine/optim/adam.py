@@ -21,6 +21,8 @@ from engine.optim.optimizer import (
     zip_arrays,
 )
 
+__all__ = ["Adam", "AdamW"]
+
 
 class Adam(Descent):
     """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980), optionally with decoupled weight decay (AdamW, Algorithm

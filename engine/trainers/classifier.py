@@ -34,6 +34,8 @@ from engine.replay import Replay
 from engine.trainers.reports import EpochDone
 from engine.trainers.trainer import Epoch, RunSettings, Trained, Trainer
 
+__all__ = ["ClassifierSamples", "ClassifierTrainer"]
+
 _EVALUATION_BATCH = 500
 """Evaluation chunk size: large enough for efficient matrix products, small enough for the cache."""
 _EVALUATED_NUMBERS = 2**21

@@ -9,6 +9,8 @@ from typing import Any
 
 from engine.errors import CheckpointError, SettingError
 
+__all__ = ["EarlyStopping", "StoppedEarly"]
+
 
 @dataclass(frozen=True, slots=True)
 class StoppedEarly:

@@ -32,6 +32,8 @@ from engine.trainers.gan_steps import GanSteps, Penalties
 from engine.trainers.reports import EpochDone
 from engine.trainers.trainer import Epoch, RunSettings, Trained, Trainer
 
+__all__ = ["GanTrainer"]
+
 _GENERATOR, _DISCRIMINATOR = 0, 1
 """The numbers of the networks."""
 

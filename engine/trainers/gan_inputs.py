@@ -14,6 +14,8 @@ from engine.autograd.graph import Array, running
 from engine.data import ImageData, one_hot
 from engine.errors import DataError, SettingError, ShapeError
 
+__all__ = ["Latent"]
+
 
 @dataclass(frozen=True, slots=True)
 class Latent:

@@ -14,6 +14,8 @@ from engine.errors import SettingError
 from engine.nn.activations import Activation
 from engine.nn.losses import BinaryCrossEntropy, Reduction
 
+__all__ = ["GanLoss"]
+
 
 class GanLoss(StrEnum):
     """The losses of the two networks of a GAN; D is the discriminator without its last activation.

@@ -43,17 +43,16 @@ class Epoch:
     dropout: np.random.Generator
     inputs: np.random.Generator
     rate: float = 0.0
-    _totals: dict[str, float] = field(default_factory=dict)
-    _counts: dict[str, int] = field(default_factory=dict)
+    _sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, name: str, total: float, count: int) -> None:
         """Add the ``total`` of a metric over ``count`` images."""
-        self._totals[name] = self._totals.get(name, 0.0) + total
-        self._counts[name] = self._counts.get(name, 0) + count
+        previous, images = self._sums.get(name, (0.0, 0))
+        self._sums[name] = (previous + total, images + count)
 
     def means(self) -> dict[str, float]:
         """The means of the metrics per image, by name."""
-        return {name: total / self._counts[name] for name, total in self._totals.items()}
+        return {name: total / images for name, (total, images) in self._sums.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +136,7 @@ class Trainer(ABC):
         self.epoch = 0
         """Number of finished epochs."""
         self._steps_per_epoch = batch_count(len(train), batch_size)
+        self._steps_of_run = epochs * self._steps_per_epoch
         self._underway = False  # whether an epoch was started and not finished, so that the weights belong to no epoch
         self._early_stopping = early_stopping
         self._accumulation = Accumulation(accumulate, reduction)
@@ -207,10 +207,6 @@ class Trainer(ABC):
     def _first_step(self) -> int:
         """Number of steps of the finished epochs."""
         return self.epoch * self._steps_per_epoch
-
-    @property
-    def _steps_of_run(self) -> int:
-        return self.epochs * self._steps_per_epoch
 
     def _whole_batch(self, indices: Array) -> Array:
         """A batch of indices, padded to the size that the networks need."""

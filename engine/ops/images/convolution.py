@@ -16,6 +16,8 @@ from engine.errors import ShapeError
 from engine.ops.images.geometry import Convolution, Padding, as_rows, mirror, transposed_size
 from engine.ops.linalg import sum_along_rows
 
+__all__ = ["conv2d", "conv2d_transpose"]
+
 
 def _prefer_adjoint(geometry: Convolution) -> bool:
     """Whether to compute with patches of the output, as the adjoint of the mirrored convolution. Only for stride 1.

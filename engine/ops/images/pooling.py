@@ -16,6 +16,8 @@ from engine.errors import SettingError, ShapeError
 from engine.ops.images import geometry
 from engine.ops.images.geometry import from_planes, to_planes
 
+__all__ = ["max_pool2d", "sum_pool2d", "upsample2d"]
+
 
 def _check_pool(x: Array, size: int, name: str = "max_pool2d") -> None:
     if size < 1:

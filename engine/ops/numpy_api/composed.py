@@ -12,7 +12,8 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import is_tracked, snapshot, untracked
 from engine.errors import GradientError
-from engine.ops import data_movement, decompositions, elementwise, linalg, reductions, shape
+from engine.ops import elementwise, linalg, reductions, shape
+from engine.ops.numpy_api import data_movement, decompositions
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:

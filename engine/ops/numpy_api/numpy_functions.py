@@ -12,7 +12,8 @@ import numpy as np
 from engine.autograd import numpy_dispatch
 from engine.autograd.tensor import is_tracked, untracked, untracked_tree
 from engine.errors import GradientError
-from engine.ops import activations, composed, data_movement, decompositions, elementwise, linalg, reductions, shape
+from engine.ops import activations, elementwise, linalg, reductions, shape
+from engine.ops.numpy_api import composed, data_movement, decompositions
 
 
 def register() -> None:
