@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
-from weakref import ref
 
 import numpy as np
 
-from engine.autograd.graph import Array, Node, Record, Vjp, running, sample
-from engine.autograd.tensor import Tensor, has_gradients, is_tracked, lock
+from engine.autograd.graph import Array, Node, Record, Recorder, Vjp, running
+from engine.autograd.tensor import Tensor, has_gradients, is_tracked
+from engine.autograd.tracing import computing, is_tracing
 from engine.errors import EngineError, GradientError, ShapeError
 
 _view = np.ndarray.view  # Tensor's own view raises an error on a tape
@@ -73,64 +73,75 @@ class Primitive:
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Apply to arrays and tensors; record on the running tape if an argument is tracked."""
         recorder = running.recorder
-        reference = None if recorder is None else recorder.reference
-        arrays: list[Any] = []
-        tracked: list[tuple[int, Node]] = []
-        exposed: list[Array] = []  # arrays whose memory plain arrays may share: all but recorded results
-        saw_tensor = False
-        for position, value in enumerate(args):
-            if isinstance(value, Tensor):
-                saw_tensor = True
-                arrays.append(_view(value, running.array_class))
-                node = value._node
-                if reference is None:
-                    continue
-                if node is not None and (node.leaf or node.tape is reference):
-                    tracked.append((position, node))
-                    if node.leaf:
-                        exposed.append(value)
-                else:
-                    exposed.append(value)
-            elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
-                raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
-            else:
-                arrays.append(value)
-                if recorder is not None and isinstance(value, np.ndarray):
-                    exposed.append(value)
-        if options and is_tracked(options.values()):
-            raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
+        if recorder is not None:
+            self._refuse_hidden(args, options)
+        arrays = [_view(value, computing.array_class) if isinstance(value, Tensor) else value for value in args]
         try:
             output = self.forward(*arrays, **options)
         except ValueError as error:
             raise self._shape_error(arrays, error) from error
-        if not saw_tensor:
+        if not any(isinstance(value, Tensor) for value in args):
             return output
         output = np.asanyarray(output)  # NumPy returns scalars instead of arrays without axes
         tensor = output.view(Tensor)
-        if recorder is None or reference is None or not tracked:
-            return tensor
-        if not has_gradients(output.dtype):
-            raise GradientError(f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name)
-        edges: list[tuple[Node, Vjp]] = []
-        for position, node in tracked:
+        if recorder is not None:
+            edges = self._edges(recorder, output, args, arrays, options)
+            if edges:
+                self._record(recorder, tensor, edges, args, options)
+        return tensor
+
+    def _refuse_hidden(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Raise GradientError for tracked tensors where no rule applies to them."""
+        if any(isinstance(value, (list, tuple)) and is_tracked(value) for value in args):
+            raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
+        if options and is_tracked(options.values()):
+            raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
+
+    def _edges(
+        self, recorder: Recorder, output: Array, args: tuple[Any, ...], arrays: list[Any], options: dict[str, Any]
+    ) -> dict[int, tuple[Node, Vjp]]:
+        """The node and the VJP of each tracked argument, by its position."""
+        edges = {}
+        for position, value in enumerate(args):
+            node = value._node if isinstance(value, Tensor) else None
+            if node is None or not (node.leaf or node.tape is recorder.reference):
+                continue
+            if not has_gradients(output.dtype):
+                raise GradientError(
+                    f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name
+                )
             rule = self.rule(position)
             if rule is None:
                 raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
-            edges.append((node, rule(output, *arrays, **options)))
-        recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
-        tensor._node = node = Node(False, reference)
-        if running.array_class is np.ndarray:  # traced arrays are read-only anyway
-            for value in exposed:
-                lock(value, recorder)
-            recorder.lock(tensor)
-        make_recorded_vjp = None
-        if recorder.keeps_graph:
+            edges[position] = (node, rule(output, *arrays, **options))
+        return edges
 
-            def make_recorded_vjp(edge: int) -> Vjp:
-                return self.graph_rule(tracked[edge][0])(tensor, *args, **options)
+    def _record(
+        self,
+        recorder: Recorder,
+        tensor: Tensor,
+        edges: dict[int, tuple[Node, Vjp]],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> None:
+        """Append the operation to the tape, and protect its operands and its result from writes."""
+        tensor._node = Node(False, recorder.reference)
+        for position, value in enumerate(args):
+            # Plain arrays may share the memory of any operand but the result of a recorded operation.
+            if isinstance(value, np.ndarray) and (position not in edges or edges[position][0].leaf):
+                recorder.lifetimes.add_operand(value, self.name)
+                if not is_tracing():  # traced arrays are read-only anyway
+                    recorder.lifetimes.lock_with_bases(value)
+        if not is_tracing():
+            recorder.lifetimes.lock(tensor)
+        positions = list(edges)
 
-        recorder.records.append(Record(self.name, node, edges, make_recorded_vjp))
-        return tensor
+        def make_recorded_vjp(edge: int) -> Vjp:
+            return self.graph_rule(positions[edge])(tensor, *args, **options)
+
+        keeps_graph = recorder.keeps_graph
+        record = Record(self.name, tensor._node, list(edges.values()), make_recorded_vjp if keeps_graph else None)
+        recorder.records.append(record)
 
     def _shape_error(self, arrays: Sequence[Any], error: ValueError) -> Exception:
         if isinstance(error, (EngineError, np.linalg.LinAlgError)):

@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from engine.autograd.graph import Node, Recorder, is_tracing, refuse_in_trace, running
+from engine.autograd.graph import Node, running
 from engine.autograd.numpy_dispatch import (
     CONVERSIONS,
     FUNCTIONS,
@@ -26,6 +26,7 @@ from engine.autograd.numpy_dispatch import (
     WRITERS,
     no_gradient,
 )
+from engine.autograd.tracing import computing, is_tracing, refuse_in_trace
 from engine.errors import GradientError
 
 __all__ = ["Tensor"]
@@ -208,7 +209,7 @@ def is_tracked(values: Iterable[Any]) -> bool:
 
 def untracked(value: Any) -> Any:
     """The plain array of a tensor, without a copy; other values unchanged."""
-    return np.ndarray.view(value, running.array_class) if isinstance(value, Tensor) else value
+    return np.ndarray.view(value, computing.array_class) if isinstance(value, Tensor) else value
 
 
 def untracked_tree(value: Any) -> Any:
@@ -284,15 +285,6 @@ def refuse_tracked(values: Iterable[Any], operation: str) -> None:
             "or np.where, or write np.asarray(tensor) if no gradient should flow through it",
             operation=operation,
         )
-
-
-def lock(array: Any, recorder: Recorder) -> None:
-    """Make a tensor, and the tensors of which it is a view, read-only until the tape has computed its gradient."""
-    if isinstance(array, Tensor):
-        if isinstance(array.base, Tensor):
-            lock(array.base, recorder)
-        if array._locks or array.flags.writeable:
-            recorder.lock(array)
 
 
 def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
+from engine.autograd.tracing import computing
 from engine.errors import GradientError, ShapeError
 from engine.memory import is_batch_innermost
 
@@ -152,10 +153,10 @@ def sum_over_rows(matrix: Array) -> Array:
     count, columns = matrix.shape
     blocks, remainder = divmod(count, SUM_BLOCK_ROWS)
     if blocks == 0 or count == SUM_BLOCK_ROWS:
-        total: Array = np.vecmat(running.constant(_ones(count, matrix.dtype)), matrix)
+        total: Array = np.vecmat(computing.constant(_ones(count, matrix.dtype)), matrix)
         return total
     full_blocks = np.reshape(matrix[: count - remainder], (blocks, SUM_BLOCK_ROWS, columns))
-    total = sum_over_rows(np.vecmat(running.constant(_ones(SUM_BLOCK_ROWS, matrix.dtype)), full_blocks))
+    total = sum_over_rows(np.vecmat(computing.constant(_ones(SUM_BLOCK_ROWS, matrix.dtype)), full_blocks))
     return np.add(total, sum_over_rows(matrix[count - remainder :])) if remainder else total
 
 
@@ -169,7 +170,7 @@ def sum_along_rows(matrices: Array) -> Array:
     if length == 0 or count == 0:
         total: Array = np.sum(matrices, axis=-1)
         return total
-    ones = running.constant(_ones(length, matrices.dtype))
+    ones = computing.constant(_ones(length, matrices.dtype))
     if length == count:
         return np.asanyarray(np.matvec(matrices, ones))
     return np.asanyarray(np.sum(np.matvec(np.reshape(matrices, (*others, count // length, length)), ones), axis=-1))

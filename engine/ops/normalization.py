@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.autograd.tensor import untracked
+from engine.autograd.tracing import computing
 from engine.errors import DataError, ShapeError
 from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
 from engine.ops.images.geometry import as_rows, from_planes
@@ -173,6 +174,6 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
 
 def update_running_average(average: Array, value: Array, momentum: float) -> None:
     """``average = momentum * average + (1 - momentum) * value``, in place; all of shape (channels,)."""
-    target = average.view(running.array_class)  # a traced view, so that a replay repeats the update
+    target = average.view(computing.array_class)  # a traced view, so that a replay repeats the update
     np.multiply(target, momentum, out=target)
     np.add(target, np.multiply(value, 1 - momentum), out=target)

@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array, refuse_in_trace
+from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, refuse_write
+from engine.autograd.tracing import refuse_in_trace
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import ops
-from engine.autograd.graph import Array, running
+from engine.autograd.graph import Array
+from engine.autograd.tracing import computing
 from engine.data import ImageData, one_hot
 from engine.errors import DataError, SettingError, ShapeError
 
@@ -130,7 +131,7 @@ class DiscriminatorInputs:
         pictures = ops.reshape(images, shape=(n, *self._image))
         if self.classes:
             channels += self.classes
-            ones = running.constant(np.ones((1, height, width, 1), dtype))
+            ones = computing.constant(np.ones((1, height, width, 1), dtype))
             planes = ops.multiply(ops.reshape(one_hot_rows, shape=(n, 1, 1, self.classes)), ones)
             pictures = ops.concatenate([pictures, planes], axis=3)
         packs = ops.reshape(pictures, shape=(n // self.pack, self.pack, height, width, channels))
