@@ -30,20 +30,12 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
     return int(np.prod([shape[i] for i in _axes(axis, len(shape))], dtype=np.int64))
 
 
-def _sum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.sum(x, axis=axis, keepdims=keepdims)
-
-
 def _sum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
     shape, kept_shape = x.shape, _kept_shape(x.shape, axis)
     return lambda g: np.broadcast_to(g.reshape(kept_shape), shape)
 
 
-sum = Primitive("sum", _sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
-
-
-def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.mean(x, axis=axis, keepdims=keepdims)
+sum = Primitive("sum", np.sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
 
 
 def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
@@ -52,11 +44,7 @@ def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
     return lambda g: np.broadcast_to(g.reshape(kept_shape) / count, shape)
 
 
-mean = Primitive("mean", _mean, _mean_back, doc="Arithmetic mean over ``axis``.")
-
-
-def _var(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+mean = Primitive("mean", np.mean, _mean_back, doc="Arithmetic mean over ``axis``.")
 
 
 def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
@@ -64,11 +52,7 @@ def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
     return lambda g: g.reshape(kept_shape) * (2 / divisor) * _centred(x, axis)
 
 
-var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
-
-
-def _std(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+var = Primitive("var", np.var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
 
 
 def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
@@ -84,7 +68,7 @@ def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
     return vjp
 
 
-std = Primitive("std", _std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
+std = Primitive("std", np.std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
 
 
 def _variance_divisor(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
@@ -96,14 +80,6 @@ def _variance_divisor(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
 def _centred(x: Array, axis: Axis) -> Array:
     centred: Array = x - np.mean(x, axis=axis, keepdims=True) if x.size else x
     return centred
-
-
-def _max(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: Any = None) -> Any:
-    return np.max(x, axis=axis, keepdims=keepdims, initial=initial)
-
-
-def _min(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: Any = None) -> Any:
-    return np.min(x, axis=axis, keepdims=keepdims, initial=initial)
 
 
 def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Vjp:
@@ -122,12 +98,8 @@ def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False
     return vjp
 
 
-max = Primitive("max", _max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
-min = Primitive("min", _min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
-
-
-def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.prod(x, axis=axis, keepdims=keepdims)
+max = Primitive("max", np.max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
+min = Primitive("min", np.min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
 
 
 def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
@@ -165,11 +137,7 @@ def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vj
     return vjp
 
 
-prod = Primitive("prod", _prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
-
-
-def _cumsum(x: Array, axis: int | None = None) -> Array:
-    return np.cumsum(x, axis=axis)
+prod = Primitive("prod", np.prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
 
 
 def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
@@ -177,7 +145,7 @@ def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
     return lambda g: np.flip(np.cumsum(np.flip(g, summed_axis), axis=summed_axis), summed_axis).reshape(shape)
 
 
-cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
+cumsum = Primitive("cumsum", np.cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
 
 
 def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -31,10 +31,6 @@ __all__ = [
 ]
 
 
-def _reshape(x: Array, shape: Any) -> Array:
-    return np.reshape(x, shape)
-
-
 def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
     original, flat = x.shape, is_batch_innermost(x)
     # Flatten image gradients into the memory layout of the original rows.
@@ -42,12 +38,8 @@ def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
 
 
 reshape = Primitive(
-    "reshape", _reshape, _reshape_back, doc="``x`` with another shape of the same size; -1 is inferred."
+    "reshape", np.reshape, _reshape_back, doc="``x`` with another shape of the same size; -1 is inferred."
 )
-
-
-def _transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
-    return np.transpose(x, axes)
 
 
 def _transpose_back(y: Array, x: Array, axes: Sequence[int] | None = None) -> Vjp:
@@ -56,12 +48,8 @@ def _transpose_back(y: Array, x: Array, axes: Sequence[int] | None = None) -> Vj
 
 
 transpose = Primitive(
-    "transpose", _transpose, _transpose_back, doc="``x`` with its axes permuted; reversed by default."
+    "transpose", np.transpose, _transpose_back, doc="``x`` with its axes permuted; reversed by default."
 )
-
-
-def _broadcast_to(x: Array, shape: Any) -> Array:
-    return np.broadcast_to(x, shape)
 
 
 def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
@@ -69,7 +57,7 @@ def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
     return lambda g: sum_to_shape(g, original)
 
 
-broadcast_to = Primitive("broadcast_to", _broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
+broadcast_to = Primitive("broadcast_to", np.broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
 
 
 def _take(x: Array, index: Any) -> Array:
