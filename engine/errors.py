@@ -4,6 +4,9 @@ facts as attributes."""
 from __future__ import annotations
 
 import math
+from typing import Any, Self
+
+import numpy as np
 
 __all__ = [
     "CheckpointError",
@@ -32,6 +35,11 @@ class ShapeError(EngineError, ValueError):
         super().__init__(message)
         self.operation = operation
         self.shapes = shapes
+
+    @classmethod
+    def of(cls, operation: str, problem: str, *operands: Any) -> Self:
+        """The error of an operation with these operands: ``operation: problem``."""
+        return cls(f"{operation}: {problem}", operation=operation, shapes=tuple(map(np.shape, operands)))
 
 
 class GradientError(EngineError, RuntimeError):

@@ -146,9 +146,8 @@ class Primitive:
     def _shape_error(self, arrays: Sequence[Any], error: ValueError) -> Exception:
         if isinstance(error, (EngineError, np.linalg.LinAlgError)):
             return error
-        shapes = tuple(np.shape(array) for array in arrays)
-        listed = " and ".join(map(str, shapes))
-        return ShapeError(f"{self.name}: shapes {listed} do not fit: {error}", operation=self.name, shapes=shapes)
+        listed = " and ".join(str(np.shape(array)) for array in arrays)
+        return ShapeError.of(self.name, f"shapes {listed} do not fit: {error}", *arrays)
 
 
 class VariadicPrimitive(Primitive):

@@ -191,11 +191,8 @@ def _seed(target: Tensor, output_gradients: Any) -> Array:
     else:
         seed = np.array(output_gradients, target.dtype)
     if seed.shape != target.shape:
-        raise ShapeError(
-            f"gradient: output_gradients {seed.shape} for a target {target.shape}: the shapes must be equal",
-            operation="gradient",
-            shapes=(seed.shape, target.shape),
-        )
+        problem = f"output_gradients {seed.shape} for a target {target.shape}: the shapes must be equal"
+        raise ShapeError.of("gradient", problem, seed, target)
     return seed
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from engine import ops
 from engine.errors import SettingError
 
 __all__ = ["Activation"]
+
+_Named = TypeVar("_Named", bound=StrEnum)
 
 
 class Activation(StrEnum):
@@ -32,11 +34,19 @@ def as_activation(activation: Activation | str | None) -> Activation | None:
     Raises:
         SettingError: unknown name.
     """
+    return None if activation is None else by_name(Activation, activation, "activation")
+
+
+def by_name(kind: type[_Named], name: str, setting: str) -> _Named:
+    """The member of ``kind`` with this name.
+
+    Raises:
+        SettingError: unknown name.
+    """
     try:
-        return None if activation is None else Activation(activation)
+        return kind(name)
     except ValueError:
-        names = ", ".join(Activation)
-        raise SettingError(f"unknown activation {activation!r}; known are {names}", setting="activation") from None
+        raise SettingError(f"unknown {setting} {name!r}; known are {', '.join(kind)}", setting=setting) from None
 
 
 def activation_function(activation: Activation | None, negative_slope: float = 0.2) -> Callable[[Any], Any]:

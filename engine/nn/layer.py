@@ -81,17 +81,21 @@ class Activated:
         return self._activate(logits)
 
 
-class Parameterless:
-    """Base of layers without parameters."""
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Empty: there are no parameters."""
-        return {}
+class Bufferless:
+    """Base of layers without buffers."""
 
     @property
     def buffers(self) -> dict[str, Array]:
         """Empty: there are no buffers."""
+        return {}
+
+
+class Parameterless(Bufferless):
+    """Base of layers without parameters and buffers."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Empty: there are no parameters."""
         return {}
 
 

@@ -88,11 +88,8 @@ class _Reduced:
         if targets.ndim == 1 and targets.dtype.kind in "ui":
             check_labels(targets, len(outputs), outputs.shape[-1])
             return self.targets(targets, outputs.shape[-1], outputs.dtype)
-        raise ShapeError(
-            f"loss: outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels",
-            operation="loss",
-            shapes=(outputs.shape, targets.shape),
-        )
+        problem = f"outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels"
+        raise ShapeError.of("loss", problem, outputs, targets)
 
     def _reduce(self, total: Any, batch: int) -> Any:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)

@@ -12,13 +12,13 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
 from engine.nn.activations import Activation
-from engine.nn.layer import Activated, Shape, check_sizes, shape_error
+from engine.nn.layer import Activated, Bufferless, Shape, check_sizes, shape_error
 from engine.ops.normalization import update_running_average
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
 
-class _Normalization(Activated):
+class _Normalization(Activated, Bufferless):
     """Base of both: a scale and a shift of each feature, then an activation."""
 
     def __init__(
@@ -44,11 +44,6 @@ class _Normalization(Activated):
     def parameters(self) -> dict[str, Tensor]:
         """``scale`` and ``shift`` (features,)."""
         return {"scale": self.scale, "shift": self.shift}
-
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """Empty: there are no buffers."""
-        return {}
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the input."""

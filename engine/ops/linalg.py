@@ -108,15 +108,9 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 
 def _affine(x: Array, w: Array, b: Array) -> Array:
     if x.ndim == 0 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
-        raise ShapeError(
-            f"affine: {x.shape} @ {w.shape}: inner sizes differ", operation="affine", shapes=(x.shape, w.shape)
-        )
+        raise ShapeError.of("affine", f"{x.shape} @ {w.shape}: inner sizes differ", x, w)
     if b.shape != w.shape[1:]:
-        raise ShapeError(
-            f"affine: weight {w.shape} and bias {b.shape}: the bias must be {w.shape[1:]}",
-            operation="affine",
-            shapes=(w.shape, b.shape),
-        )
+        raise ShapeError.of("affine", f"weight {w.shape} and bias {b.shape}: the bias must be {w.shape[1:]}", w, b)
     y: Array = np.matmul(w.T, x.T).T if is_batch_innermost(x) else np.matmul(x, w)
     y += b
     return y

@@ -115,6 +115,12 @@ _normalized = Primitive(
 )
 
 
+def _check(name: str, x: Array, scale: Array, shift: Array) -> None:
+    if x.ndim < 2 or x.shape[-1:] != scale.shape or scale.shape != shift.shape:
+        problem = f"{x.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal"
+        raise ShapeError.of(name, problem, x, scale, shift)
+
+
 def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[Any, Array, Array]:
     """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, with the statistics of the batch (Algorithm 1).
 
@@ -131,12 +137,7 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
         DataError: an empty batch, which has no mean.
     """
     values = untracked(x)
-    if values.ndim < 2 or values.shape[-1:] != scale.shape or scale.shape != shift.shape:
-        raise ShapeError(
-            f"batch_norm: {values.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
-            operation="batch_norm",
-            shapes=(values.shape, scale.shape, shift.shape),
-        )
+    _check("batch_norm", values, scale, shift)
     if values.size == 0:
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
@@ -159,12 +160,7 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
     Raises:
         ShapeError: the last axes differ.
     """
-    if x.ndim < 2 or x.shape[-1:] != scale.shape or scale.shape != shift.shape:
-        raise ShapeError(
-            f"layer_norm: {x.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
-            operation="layer_norm",
-            shapes=(x.shape, scale.shape, shift.shape),
-        )
+    _check("layer_norm", x, scale, shift)
     axes = tuple(range(1, x.ndim))
     centred = subtract(x, mean(x, axis=axes, keepdims=True))
     variance = mean(square(centred), axis=axes, keepdims=True)

@@ -154,7 +154,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def _flatten(x: Array) -> Array:
     if x.ndim < 2:
-        raise ShapeError(f"flatten: {x.shape} has no batch axis and others after it", operation="flatten")
+        raise ShapeError.of("flatten", f"{x.shape} has no batch axis and others after it", x)
     inner = (*range(1, x.ndim), 0)
     columns = np.empty_like(x, order="C", shape=[x.shape[axis] for axis in inner])
     columns[...] = x.transpose(inner)

@@ -21,13 +21,14 @@ from engine.evaluation.diagnostics import (
     sample_diversity,
 )
 from engine.memory import training_arithmetic
+from engine.nn.activations import by_name
 from engine.nn.containers import Sequential
 from engine.nn.losses import Reduction, per_image
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
 from engine.trainers.gan_inputs import DiscriminatorInputs, Latent, as_labels, classes_of, with_classes
-from engine.trainers.gan_losses import AdversarialLosses, GanLoss, as_loss
+from engine.trainers.gan_losses import AdversarialLosses, GanLoss
 from engine.trainers.gan_steps import GanSteps, Penalties
 from engine.trainers.reports import EpochDone
 from engine.trainers.trainer import Epoch, RunSettings, Trained, Trainer
@@ -115,7 +116,7 @@ class GanTrainer(Trainer):
             raise SettingError(
                 f"critic_steps {critic_steps} must be positive, and 1 where skip_every is given", setting="critic_steps"
             )
-        self._losses = AdversarialLosses(as_loss(loss), reduction, label_smoothing)
+        self._losses = AdversarialLosses(by_name(GanLoss, loss, "loss"), reduction, label_smoothing)
         self._losses.check_activation(discriminator.activation)
         penalties = Penalties(gradient_penalty, r1)
         self._steps = GanSteps(generator, discriminator, self._losses, self._inputs, penalties)
@@ -242,11 +243,7 @@ class GanTrainer(Trainer):
         if self.classes and noise.ndim == 2 and noise.shape[1] == self.latent.dim:
             noise = with_classes(noise, as_labels(labels, len(noise), self.classes), self.classes)
         if noise.ndim != 2 or noise.shape[1] != self.generator.inputs:
-            raise ShapeError(
-                f"generate: latent {noise.shape}, but it must be (count, {self.latent.dim})",
-                operation="generate",
-                shapes=(noise.shape,),
-            )
+            raise ShapeError.of("generate", f"latent {noise.shape}, but it must be (count, {self.latent.dim})", noise)
         if not np.isfinite(noise).all():
             raise DataError(f"generate: latent {noise.shape} holds values that are not finite")
         with self._average.in_use():

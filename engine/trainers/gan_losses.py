@@ -37,18 +37,6 @@ SMOOTHED: Final = (GanLoss.BINARY_CROSS_ENTROPY, GanLoss.LEAST_SQUARES)
 """The losses with a target, to which label smoothing applies."""
 
 
-def as_loss(loss: GanLoss | str) -> GanLoss:
-    """A loss by its name.
-
-    Raises:
-        SettingError: unknown name.
-    """
-    try:
-        return GanLoss(loss)
-    except ValueError:
-        raise SettingError(f"unknown loss {loss!r}; known are {', '.join(GanLoss)}", setting="loss") from None
-
-
 def last_activation(loss: GanLoss) -> Activation | None:
     """The last activation of a discriminator for this loss. The loss is computed without it."""
     return Activation.SIGMOID if loss is GanLoss.BINARY_CROSS_ENTROPY else None

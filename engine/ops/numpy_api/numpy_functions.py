@@ -43,12 +43,21 @@ def _flatten(x: Any) -> Any:
     return shape.ravel(_positive(x))  # always a copy, unlike np.ravel
 
 
-def _dot(a: Any, b: Any) -> Any:
-    if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot treats Python numbers as float64
-    if np.ndim(b) > 2:
-        raise GradientError("np.dot has no gradient beyond two axes; use np.matmul", operation="np.dot")
-    return linalg.matmul(a, b)
+def _product(name: str, remedy: str, of_matrices: Any) -> Any:
+    """``np.dot`` or ``np.inner``, which multiply numbers, and differ for matrices."""
+
+    def product(a: Any, b: Any) -> Any:
+        if np.ndim(a) == 0 or np.ndim(b) == 0:
+            return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # both treat Python numbers as float64
+        if np.ndim(b) > 2:
+            raise GradientError(f"{name} has no gradient beyond two axes; use {remedy}", operation=name)
+        return of_matrices(a, b)
+
+    return product
+
+
+_dot = _product("np.dot", "np.matmul", linalg.matmul)
+_inner = _product("np.inner", "np.einsum", lambda a, b: linalg.matmul(a, shape.transpose(b)))
 
 
 def _where(condition: Any, *choices: Any) -> Any:
@@ -79,14 +88,6 @@ def _nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, n
 
 def _outer(a: Any, b: Any) -> Any:
     return elementwise.multiply(shape.reshape(a, shape=(-1, 1)), shape.reshape(b, shape=(1, -1)))
-
-
-def _inner(a: Any, b: Any) -> Any:
-    if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return elementwise.multiply(np.asanyarray(a), np.asanyarray(b))  # np.dot treats Python numbers as float64
-    if np.ndim(b) > 2:
-        raise GradientError("np.inner has no gradient beyond two axes; use np.einsum", operation="np.inner")
-    return linalg.matmul(a, shape.transpose(b))
 
 
 def _vecdot(a: Any, b: Any) -> Any:
