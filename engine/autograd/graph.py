@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ Vjp: TypeAlias = Callable[[Array], Array]
 """Vector-Jacobian product: maps the gradient of an output to the gradient of one input."""
 
 
+@dataclass(eq=False, slots=True)
 class Node:
     """The identity of a tensor on a tape: the key under which gradients are accumulated.
 
@@ -31,34 +33,23 @@ class Node:
         tape: weak reference to the tape that recorded the operation; None for a leaf.
     """
 
-    __slots__ = ("leaf", "tape")
-
-    def __init__(self, leaf: bool, tape: weakref.ref[Recorder] | None = None) -> None:
-        self.leaf = leaf
-        self.tape = tape
+    leaf: bool
+    tape: weakref.ref[Recorder] | None = None
 
 
+@dataclass(eq=False, slots=True)
 class Record:
     """One operation: the node of its output, and an edge (node, VJP) for each tracked input.
 
-    Args:
+    Attributes:
         make_recorded_vjp: creates the VJP of an edge again, on tensors instead of arrays, so that its computation is
             recorded (for gradients of gradients). None on a tape that keeps no graph.
     """
 
-    __slots__ = ("edges", "make_recorded_vjp", "name", "output")
-
-    def __init__(
-        self,
-        name: str,
-        output: Node,
-        edges: list[tuple[Node, Vjp]],
-        make_recorded_vjp: Callable[[int], Vjp] | None = None,
-    ) -> None:
-        self.name = name
-        self.output = output
-        self.edges = edges
-        self.make_recorded_vjp = make_recorded_vjp
+    name: str
+    output: Node
+    edges: list[tuple[Node, Vjp]]
+    make_recorded_vjp: Callable[[int], Vjp] | None = None
 
 
 class Recorder:

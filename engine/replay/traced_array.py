@@ -20,7 +20,7 @@ from engine.autograd.graph import Array
 from engine.autograd.numpy_dispatch import CONVERSIONS, WRITERS
 from engine.autograd.tensor import Tensor
 from engine.autograd.tracing import computing
-from engine.replay.calls import NotReplayableError, arrays_in, read_only, untraced, writeable
+from engine.replay.calls import NotReplayableError, instances, read_only, untraced, writeable
 from engine.replay.trace import Trace, running, running_trace
 
 
@@ -146,7 +146,7 @@ class TracedGenerator:
         def trace(*args: Any, **options: Any) -> Any:
             if "out" in options:
                 raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
-            is_shape_fixed = next(arrays_in((args, options)), None) is None
+            is_shape_fixed = not instances((args, options), np.ndarray)
             return traced(running_trace().store(draw, args, options, is_shape_fixed=is_shape_fixed))
 
         return trace

@@ -59,9 +59,7 @@ class AdversarialLosses:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        BinaryCrossEntropy(self.reduction)  # checks it
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingError(f"label_smoothing {self.label_smoothing} is not in [0, 1)", setting="label_smoothing")
+        BinaryCrossEntropy(self.reduction, self.label_smoothing)  # checks both
         if self.label_smoothing and self.name not in SMOOTHED:
             raise SettingError(f"{self.name} has no targets to smooth", setting="label_smoothing")
 
