@@ -135,20 +135,22 @@ def classify(model: Sequential, images: Array, scale: tuple[float, float] = (0.0
     return Classifications(*map(np.concatenate, (labels, confidences, features)))
 
 
+@dataclass(frozen=True, eq=False)
 class ReferenceClassifier:
     """A classifier with the statistics of its features on real images.
 
-    Args:
+    Attributes:
         model, scale: as for :func:`classify`; at least two classes.
         real: statistics of the features on real images.
     """
 
-    def __init__(self, model: Sequential, real: FeatureStatistics, scale: tuple[float, float] = (0.0, 1.0)) -> None:
-        if model.units < 2:
+    model: Sequential
+    real: FeatureStatistics
+    scale: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.model.units < 2:
             raise SettingError("a reference classifier needs at least two classes", setting="model")
-        self.model = model
-        self.real = real
-        self.scale = scale
 
     def evaluate(self, images: Array) -> Classifications:
         """Classify uint8 images (n, ...); raises as :func:`classify` does."""

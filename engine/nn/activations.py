@@ -28,15 +28,6 @@ class Activation(StrEnum):
     SOFTPLUS = "softplus"
 
 
-def as_activation(activation: Activation | str | None) -> Activation | None:
-    """An activation by its name.
-
-    Raises:
-        SettingError: unknown name.
-    """
-    return None if activation is None else by_name(Activation, activation, "activation")
-
-
 def by_name(kind: type[_Named], name: str, setting: str) -> _Named:
     """The member of ``kind`` with this name.
 

@@ -13,7 +13,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError, ShapeError
-from engine.nn.activations import Activation, activation_function, as_activation
+from engine.nn.activations import Activation, activation_function, by_name
 
 IMAGES = "images (height, width, channels)"
 """How error messages describe the input of image layers."""
@@ -72,7 +72,7 @@ class Activated:
     """
 
     def __init__(self, activation: Activation | str | None, negative_slope: float) -> None:
-        self.activation = as_activation(activation)
+        self.activation = None if activation is None else by_name(Activation, activation, "activation")
         self.negative_slope = negative_slope
         self._activate = activation_function(self.activation, negative_slope)
 

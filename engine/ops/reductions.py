@@ -102,27 +102,7 @@ max = Primitive("max", np.max, _extremum_back, doc="Largest element over ``axis`
 min = Primitive("min", np.min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
 
 
-def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    kept_shape = _kept_shape(x.shape, axis)
-    axes = _axes(axis, x.ndim)
-    order = (*(i for i in range(x.ndim) if i not in axes), *axes)
-
-    def vjp(g: Array) -> Array:
-        # For each element, the product of those before and after it; y / x would divide by zero.
-        moved = np.transpose(x, order)
-        rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis))
-        ones = np.ones((*rows.shape[:-1], 1), x.dtype)
-        before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
-        after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-        products_of_others = (before * after)[..., : rows.shape[-1]].reshape(moved.shape).transpose(np.argsort(order))
-        slopes: Array = np.multiply(g.reshape(kept_shape), products_of_others)
-        return slopes
-
-    return vjp
-
-
-def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    """Like the rule above, but with a separate, recordable product for each element, which is more work."""
+def _prod_back(y: Any, x: Any, axis: Axis = None, keepdims: bool = False, others: Any = None) -> Vjp:
     kept_shape = _kept_shape(x.shape, axis)
     axes = _axes(axis, x.ndim)
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
@@ -130,11 +110,28 @@ def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vj
     def vjp(g: Any) -> Any:
         moved = np.transpose(x, order)
         rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)))
-        itself = np.eye(rows.shape[-1], dtype=np.bool_)
-        products_of_others = np.prod(np.where(itself, np.ones((), x.dtype), np.expand_dims(rows, -2)), axis=-1)
-        return g.reshape(kept_shape) * np.transpose(products_of_others.reshape(moved.shape), np.argsort(order))
+        slopes = np.transpose((others or _products_of_others)(rows).reshape(moved.shape), np.argsort(order))
+        return np.multiply(g.reshape(kept_shape), slopes)
 
     return vjp
+
+
+def _products_of_others(rows: Array) -> Array:
+    """For each element, the product of those before and after it in its row; y / x would divide by zero."""
+    ones = np.ones((*rows.shape[:-1], 1), rows.dtype)
+    before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
+    after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
+    return (before * after)[..., : rows.shape[-1]]
+
+
+def _recordable_products_of_others(rows: Any) -> Any:
+    """Like :func:`_products_of_others`, but with a separate product for each element, which is more work."""
+    itself = np.eye(rows.shape[-1], dtype=np.bool_)
+    return np.prod(np.where(itself, np.ones((), rows.dtype), np.expand_dims(rows, -2)), axis=-1)
+
+
+def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    return _prod_back(y, x, axis, keepdims, _recordable_products_of_others)
 
 
 prod = Primitive("prod", np.prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
