@@ -14,8 +14,8 @@ from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.nn.activations import Activation
 from engine.nn.dropout import Dropout
-from engine.nn.layer import Activated, Layer, OutputLayer, Shape, shape_error
-from engine.nn.linear import Dense
+from engine.nn.layer import Activated, Layer, Shape, shape_error
+from engine.nn.linear import Dense, Weighted
 from engine.nn.shape import Reshape, as_inputs
 
 __all__ = ["Residual", "Sequential"]
@@ -38,10 +38,10 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int] | None = None) -> None:
-        if not layers or not isinstance(layers[-1], OutputLayer):
+        if not layers or not isinstance(layers[-1], Weighted):
             raise SettingError("Sequential: the last layer must be Dense, Conv2D or Conv2DTranspose", setting="layers")
         self.layers = list(layers)
-        self.last: OutputLayer = layers[-1]
+        self.last: Weighted = layers[-1]
         self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
         self.layer_shapes = _infer_shapes(layers, self.input_shape)
         self.output_shape = self.layer_shapes[-1]

@@ -6,7 +6,7 @@ returns a tensor. A ``Shape`` is that of one example, without the batch axis.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -44,41 +44,19 @@ class Layer(Protocol):
         """Apply to a batch."""
 
 
-@runtime_checkable
-class OutputLayer(Layer, Protocol):
-    """The interface of the last layer in Sequential: losses on logits need it without its activation."""
-
-    @property
-    def activation(self) -> Activation | None:
-        """The activation that the layer applies."""
-
-    @property
-    def weight(self) -> Tensor:
-        """The weights of the layer. Their dtype is that of the network."""
-
-    def logits(self, x: Any, *, training: bool = False) -> Any:
-        """The layer without its activation."""
-
-    def activate(self, logits: Any) -> Any:
-        """The activation alone."""
-
-
 class Activated:
     """Base of layers that end with an activation.
 
     Attributes:
         activation: an Activation; None for none.
         negative_slope: of leaky_relu, in [0, 1].
+        activate: the activation as a function.
     """
 
     def __init__(self, activation: Activation | str | None, negative_slope: float) -> None:
         self.activation = None if activation is None else by_name(Activation, activation, "activation")
         self.negative_slope = negative_slope
-        self._activate = activation_function(self.activation, negative_slope)
-
-    def activate(self, logits: Any) -> Any:
-        """The activation alone."""
-        return self._activate(logits)
+        self.activate = activation_function(self.activation, negative_slope)
 
 
 class Bufferless:

@@ -27,7 +27,7 @@ from engine.nn.losses import Reduction, per_image
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
 from engine.replay import Replay
-from engine.trainers.gan_inputs import DiscriminatorInputs, Latent, as_labels, classes_of, with_classes
+from engine.trainers.gan_inputs import DiscriminatorInputs, Latent, as_labels, with_classes
 from engine.trainers.gan_losses import AdversarialLosses, GanLoss
 from engine.trainers.gan_steps import GanSteps, Penalties
 from engine.trainers.reports import EpochDone
@@ -99,7 +99,9 @@ class GanTrainer(Trainer):
         conditional: bool = False,
         **settings: Unpack[RunSettings],
     ) -> None:
-        self.classes = classes_of(train) if conditional else 0
+        if conditional and train.labels is None:
+            raise SettingError("conditional: the images have no labels", setting="conditional")
+        self.classes = train.classes if conditional else 0
         sizes = (generator.inputs, generator.units, discriminator.units)
         if sizes != (latent.dim + self.classes, train.features, 1):
             raise ShapeError(

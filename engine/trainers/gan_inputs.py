@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tracing import computing
-from engine.data import ImageData, one_hot
+from engine.data import one_hot
 from engine.errors import DataError, SettingError, ShapeError
 
 __all__ = ["Latent"]
@@ -66,17 +66,6 @@ def as_labels(requested: Any, count: int, classes: int) -> Array:
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise DataError(f"class must be in 0 to {classes - 1}; it is {requested}")
     return np.broadcast_to(labels, (count,))
-
-
-def classes_of(data: ImageData) -> int:
-    """Number of classes of the images of a conditional GAN.
-
-    Raises:
-        SettingError: the images have no labels.
-    """
-    if data.labels is None:
-        raise SettingError("conditional: the images have no labels", setting="conditional")
-    return data.classes
 
 
 class DiscriminatorInputs:
