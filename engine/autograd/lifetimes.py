@@ -8,6 +8,7 @@ writes to plain arrays, so of these a *sample* of elements is kept, and compared
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -36,12 +37,13 @@ class Lifetimes:
             tensor._locks += 1
             tensor.flags.writeable = False
 
-    def lock_with_bases(self, array: Any) -> None:
-        """If ``array`` is a tensor, lock it, and the tensors of which it is a view."""
-        if hasattr(array, "_locks"):
-            self.lock_with_bases(array.base)
-            if array._locks or array.flags.writeable:
-                self.lock(array)
+    def lock_with_bases(self, tensor: Any) -> None:
+        """Lock a tensor, and the tensors of which it is a view."""
+        base = tensor.base
+        if type(base) is not np.ndarray and hasattr(base, "_locks"):
+            self.lock_with_bases(base)
+        if tensor._locks or tensor.flags.writeable:
+            self.lock(tensor)
 
     def unlock(self) -> None:
         """Make the locked tensors writeable again, except those that another tape has locked, too."""
@@ -57,9 +59,9 @@ class Lifetimes:
     def __del__(self) -> None:
         self.unlock()
 
-    def add_operand(self, array: Any, operation: str) -> None:
-        """Keep a sample of an array that an operation uses, and that can be overwritten without notice."""
-        self._operands.append((weakref.ref(array), operation, _sample(array)))
+    def add_operands(self, operation: str, arrays: Iterable[Any]) -> None:
+        """Keep a sample of each array that an operation uses, and that can be overwritten without notice."""
+        self._operands.extend([(weakref.ref(array), operation, _sample(array)) for array in arrays])
 
     def refuse_overwritten(self) -> None:
         """Raise GradientError if an operand has changed since it was used, through a plain array on the same memory."""

@@ -12,13 +12,14 @@ tracked arguments, and only the VJPs on paths between the target and the sources
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from engine.autograd.graph import Array, Node, Record, Recorder, Vjp, running
 from engine.autograd.tensor import Tensor, has_gradients, is_tracked
-from engine.autograd.tracing import computing, is_tracing
+from engine.autograd.tracing import computing
 from engine.errors import EngineError, GradientError, ShapeError
 
 _view = np.ndarray.view  # Tensor's own view raises an error on a tape
@@ -72,76 +73,76 @@ class Primitive:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Apply to arrays and tensors; record on the running tape if an argument is tracked."""
-        recorder = running.recorder
-        if recorder is not None:
-            self._refuse_hidden(args, options)
-        arrays = [_view(value, computing.array_class) if isinstance(value, Tensor) else value for value in args]
+        recorder, array_class = running.recorder, computing.array_class
+        arrays: list[Any] = []
+        tracked: list[tuple[int, Node]] = []
+        has_tensors = False
+        for position, value in enumerate(args):
+            if isinstance(value, Tensor):
+                has_tensors = True
+                arrays.append(_view(value, array_class))
+                node = value._node
+                if recorder is not None and node is not None and (node.leaf or node.tape is recorder.reference):
+                    tracked.append((position, node))
+            elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
+                raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
+            else:
+                arrays.append(value)
+        if options and is_tracked(options.values()):
+            raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
         try:
             output = self.forward(*arrays, **options)
         except ValueError as error:
             raise self._shape_error(arrays, error) from error
-        if not any(isinstance(value, Tensor) for value in args):
+        if not has_tensors:
             return output
         output = np.asanyarray(output)  # NumPy returns scalars instead of arrays without axes
         tensor = output.view(Tensor)
-        if recorder is not None:
-            edges = self._edges(recorder, output, args, arrays, options)
-            if edges:
-                self._record(recorder, tensor, edges, args, options)
+        if recorder is not None and tracked:
+            edges = self._edges(tracked, output, arrays, options)
+            tensor._node = Node(False, recorder.reference)
+            self._protect(recorder, tensor, args)
+            record = Record(self.name, tensor._node, edges)
+            if recorder.keeps_graph:
+                record.make_recorded_vjp = partial(self._recorded_vjp, tracked, tensor, args, options)
+            recorder.records.append(record)
         return tensor
 
-    def _refuse_hidden(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Raise GradientError for tracked tensors where no rule applies to them."""
-        if any(isinstance(value, (list, tuple)) and is_tracked(value) for value in args):
-            raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
-        if options and is_tracked(options.values()):
-            raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
-
     def _edges(
-        self, recorder: Recorder, output: Array, args: tuple[Any, ...], arrays: list[Any], options: dict[str, Any]
-    ) -> dict[int, tuple[Node, Vjp]]:
-        """The node and the VJP of each tracked argument, by its position."""
-        edges = {}
-        for position, value in enumerate(args):
-            node = value._node if isinstance(value, Tensor) else None
-            if node is None or not (node.leaf or node.tape is recorder.reference):
-                continue
-            if not has_gradients(output.dtype):
-                raise GradientError(
-                    f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name
-                )
+        self, tracked: list[tuple[int, Node]], output: Array, arrays: list[Any], options: dict[str, Any]
+    ) -> list[tuple[Node, Vjp]]:
+        """The node and the VJP of each tracked argument."""
+        if not has_gradients(output.dtype):
+            raise GradientError(f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name)
+        edges = []
+        for position, node in tracked:
             rule = self.rule(position)
             if rule is None:
                 raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
-            edges[position] = (node, rule(output, *arrays, **options))
+            edges.append((node, rule(output, *arrays, **options)))
         return edges
 
-    def _record(
-        self,
-        recorder: Recorder,
-        tensor: Tensor,
-        edges: dict[int, tuple[Node, Vjp]],
-        args: tuple[Any, ...],
-        options: dict[str, Any],
-    ) -> None:
-        """Append the operation to the tape, and protect its operands and its result from writes."""
-        tensor._node = Node(False, recorder.reference)
-        for position, value in enumerate(args):
-            # Plain arrays may share the memory of any operand but the result of a recorded operation.
-            if isinstance(value, np.ndarray) and (position not in edges or edges[position][0].leaf):
-                recorder.lifetimes.add_operand(value, self.name)
-                if not is_tracing():  # traced arrays are read-only anyway
-                    recorder.lifetimes.lock_with_bases(value)
-        if not is_tracing():
-            recorder.lifetimes.lock(tensor)
-        positions = list(edges)
+    def _protect(self, recorder: Recorder, tensor: Tensor, args: tuple[Any, ...]) -> None:
+        """Protect the operands and the result from writes, until the tape has computed its gradient."""
+        lifetimes, reference = recorder.lifetimes, recorder.reference
+        # Plain arrays may share the memory of any operand but the result of a recorded operation.
+        exposed = [
+            value
+            for value in args
+            if isinstance(value, np.ndarray)
+            and not (isinstance(value, Tensor) and value._node is not None and value._node.tape is reference)
+        ]
+        lifetimes.add_operands(self.name, exposed)
+        if computing.array_class is np.ndarray:  # traced arrays are read-only anyway
+            for value in exposed:
+                if isinstance(value, Tensor):
+                    lifetimes.lock_with_bases(value)
+            lifetimes.lock(tensor)
 
-        def make_recorded_vjp(edge: int) -> Vjp:
-            return self.graph_rule(positions[edge])(tensor, *args, **options)
-
-        keeps_graph = recorder.keeps_graph
-        record = Record(self.name, tensor._node, list(edges.values()), make_recorded_vjp if keeps_graph else None)
-        recorder.records.append(record)
+    def _recorded_vjp(
+        self, tracked: list[tuple[int, Node]], tensor: Tensor, args: tuple[Any, ...], options: dict[str, Any], edge: int
+    ) -> Vjp:
+        return self.graph_rule(tracked[edge][0])(tensor, *args, **options)
 
     def _shape_error(self, arrays: Sequence[Any], error: ValueError) -> Exception:
         if isinstance(error, (EngineError, np.linalg.LinAlgError)):

@@ -134,7 +134,7 @@ class ClassifierTrainer(Trainer):
         outputs = activations(self.model, self.validation.inputs(probe(self.validation), self.dtype))
         metrics = (
             epoch.means()
-            | {"val_loss": validation_loss, "val_accuracy": validation_accuracy, "learning_rate": epoch.rate}
+            | {"val_loss": validation_loss, "val_accuracy": validation_accuracy, "learning_rate": epoch.rates[0]}
             | epoch.norms[0].metrics()
             | activation_metrics(self.model, outputs)
         )

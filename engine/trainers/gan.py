@@ -179,15 +179,12 @@ class GanTrainer(Trainer):
         if _GENERATOR not in updated:
             epoch.add("d_fake", self._losses.probability(results.pop(0)) * rows, rows)
         for number in updated:
-            network, loss_name, probability_name = (
-                (self.generator, "g_loss", "d_fake"),
-                (self.discriminator, "d_loss", "d_real"),
-            )[number]
+            loss_name, probability_name = (("g_loss", "d_fake"), ("d_loss", "d_real"))[number]
             self._record_loss(loss_name, results.pop(0), rows, step, epoch)
             epoch.add(probability_name, self._losses.probability(results.pop(0)) * rows, rows)
             if number == _DISCRIMINATOR and self._steps.penalties:
                 self._record_loss("d_penalty", results.pop(0), rows, step, epoch)
-            gradients[number] = [results.pop(0) for _ in network.parameters]
+            gradients[number] = [results.pop(0) for _ in epoch.parameters[number]]
         return gradients
 
     def _record_loss(self, name: str, loss: Array, rows: int, step: int, epoch: Epoch) -> None:
@@ -206,7 +203,7 @@ class GanTrainer(Trainer):
         evaluated = activations(self.discriminator, np.concatenate(batches))
         return self._finish_epoch(
             epoch.means()
-            | {"learning_rate": epoch.rate}
+            | {"learning_rate": epoch.rates[0]}
             | epoch.norms[0].metrics("g_", "generator.")
             | epoch.norms[1].metrics("d_", "discriminator.")
             | activation_metrics(self.generator, generated, "g_", "generator.")

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from engine import memory
 from engine.autograd.graph import Array
+from engine.autograd.tensor import Tensor
 from engine.checkpoint import State
 from engine.data import Examples, batch_count, batches, generator_for
 from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
@@ -36,13 +38,15 @@ class Epoch:
     Attributes:
         norms: gradient norms of each network.
         dropout, inputs: generators of dropout masks, and of what the inputs need: augmentation, or noise.
-        rate: learning rate of the first network in the latest step.
+        parameters: of each network.
+        rates: learning rates of the networks in the latest step.
     """
 
     norms: list[GradientNorms]
     dropout: np.random.Generator
     inputs: np.random.Generator
-    rate: float = 0.0
+    parameters: list[list[Tensor]]
+    rates: list[float] = field(default_factory=list)
     _sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, name: str, total: float, count: int) -> None:
@@ -171,11 +175,12 @@ class Trainer(ABC):
         """
         self._require_whole_epoch("run")
         networks = [each.network for each in self._trained]
+        parameters = [network.parameters for network in networks]
         largest = self._whole_batch(np.arange(min(self.batch_size, len(self.train))))
         inputs = memory.empty((len(largest), self.train.features), self.dtype)
         replay = Replay(
-            [inputs, *(parameter for network in networks for parameter in network.parameters)],
-            changing=[buffer for network in networks for buffer in network.buffers],
+            [inputs, *chain(*parameters)],
+            changing=chain(*(network.buffers for network in networks)),
             enabled=self.replay,
         )
         arrays = self._named_arrays()
@@ -187,12 +192,14 @@ class Trainer(ABC):
                 [GradientNorms(network, self._steps_per_epoch) for network in networks],
                 generator_for(self.seed, "dropout", self.epoch),
                 generator_for(self.seed, self.input_draws, self.epoch),
+                parameters,
             )
             order = batches(len(self.train), self.batch_size, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
             for step, indices in enumerate(order, self._first_step):
                 batch = self._whole_batch(indices)
                 buffer = inputs if len(batch) == len(inputs) else inputs[: len(batch)]
-                epoch.rate = self._rate(self._trained[0], step)
+                position = (step, self._steps_per_epoch, self._steps_of_run)
+                epoch.rates = [each.optimizer.learning_rate * each.schedule(*position) for each in self._trained]
                 self._train_batch(replay, batch, buffer, step, epoch)
                 yield BatchDone(self.epoch + 1, step + 1, self._steps_of_run)
             self._check_weights(arrays)
@@ -220,9 +227,6 @@ class Trainer(ABC):
     def _evaluate_epoch(self, epoch: Epoch) -> EpochDone:
         """Evaluate the networks after an epoch; returns the result of :meth:`_finish_epoch`."""
 
-    def _rate(self, trained: Trained, step: int) -> float:
-        return trained.optimizer.learning_rate * trained.schedule(step, self._steps_per_epoch, self._steps_of_run)
-
     def _update(self, gradients: Mapping[int, list[Array]], rows: int, step: int, epoch: Epoch) -> None:
         """Add up the gradients of a batch of ``rows`` images, by the numbers of their networks, and update these
         networks if the batch completes an update."""
@@ -233,8 +237,8 @@ class Trainer(ABC):
         if self._accumulation.completes(step, self._steps_per_epoch):
             trained = self._trained
             for number in gradients:
-                each = trained[number]
-                each.optimizer.apply(each.network.parameters, self._accumulation.take(number), self._rate(each, step))
+                summed = self._accumulation.take(number)
+                trained[number].optimizer.apply(epoch.parameters[number], summed, epoch.rates[number])
             if 0 in gradients:
                 self._average.update(self._accumulation.update_of(step, self._steps_per_epoch) // self.critic_steps)
 
