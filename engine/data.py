@@ -82,11 +82,8 @@ def check_labels(labels: Array, count: int, classes: int) -> None:
     """
     labels = np.asarray(labels)
     if labels.shape != (count,):
-        raise ShapeError(
-            f"labels of shape {labels.shape} for a batch of {count}",
-            operation="labels",
-            shapes=(labels.shape, (count,)),
-        )
+        problem = f"labels of shape {labels.shape} for a batch of {count}"
+        raise ShapeError(problem, operation="labels", shapes=(labels.shape, (count,)))
     if count == 0:
         raise DataError("an empty batch has no loss")
     if labels.dtype.kind not in "ui":

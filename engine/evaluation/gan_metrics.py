@@ -76,9 +76,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         ShapeError: the numbers of features differ.
     """
     if a.mean.shape != b.mean.shape:
-        raise ShapeError(
-            f"frechet_distance: {a.mean.shape[0]} and {b.mean.shape[0]} features", shapes=(a.mean.shape, b.mean.shape)
-        )
+        raise ShapeError.of("frechet_distance", f"{len(a.mean)} and {len(b.mean)} features", a.mean, b.mean)
     root = symmetric_root(a.covariance)
     eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
     trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(eigenvalues, 0)).sum()

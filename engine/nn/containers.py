@@ -102,11 +102,7 @@ class Sequential:
         x = np.asanyarray(x)
         if x.ndim == 0 or x.shape[1:] not in (self.input_shape, (self.inputs,)):
             # Dense would accept more axes, because it checks only the last one.
-            raise ShapeError(
-                f"Sequential takes (batch, {', '.join(map(str, self.input_shape))}), not {x.shape}",
-                operation="Sequential",
-                shapes=(x.shape,),
-            )
+            raise shape_error("Sequential", f"(batch, {', '.join(map(str, self.input_shape))})", x.shape)
         return x if len(self.input_shape) == 1 else as_inputs(x, self.input_shape)
 
     def _last_logits(self, x: Any, training: bool, rng: np.random.Generator | None) -> Any:

@@ -67,10 +67,8 @@ class AdversarialLosses:
         """Raise SettingError if a discriminator that ends with ``activation`` does not match the loss."""
         expected = last_activation(self.name)
         if activation not in (None, expected):
-            ending = expected or "no activation"
-            raise SettingError(
-                f"{self.name} needs a discriminator that ends with {ending}, not {activation}", setting="loss"
-            )
+            problem = f"needs a discriminator that ends with {expected or 'no activation'}, not {activation}"
+            raise SettingError(f"{self.name} {problem}", setting="loss")
 
     def generator(self, fake: Any) -> Any:
         """The generator's loss."""

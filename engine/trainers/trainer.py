@@ -64,18 +64,13 @@ class Trained:
     """A network with what updates it.
 
     Attributes:
-        prefix: of its names in a state.
+        prefix: of its names in a state; those of the optimizer begin with ``optimizer.`` and this.
     """
 
     prefix: str
     network: Sequential
     optimizer: Optimizer
     schedule: Schedule
-
-    @property
-    def optimizer_prefix(self) -> str:
-        """The prefix of the optimizer's names in a state."""
-        return f"optimizer.{self.prefix}"
 
 
 class RunSettings(TypedDict):
@@ -152,7 +147,7 @@ class Trainer(ABC):
                 raise SettingError(
                     f"dtype {self.dtype} for a model whose weights are {each.network.dtype}", setting="dtype"
                 )
-        _keep_freed_memory()
+        memory.keep_freed()
 
     @property
     @abstractmethod
@@ -292,7 +287,7 @@ class Trainer(ABC):
         for each, arrays in zip(self._trained, weights, strict=True):
             tensors |= {each.prefix + name: array for name, array in arrays.items()}
         for each in self._trained:
-            tensors |= {each.optimizer_prefix + name: array for name, array in each.optimizer.state_dict().items()}
+            tensors |= {f"optimizer.{each.prefix}{name}": a for name, a in each.optimizer.state_dict().items()}
         state: dict[str, Any] = {"trainer": self.kind, "epoch": self.epoch} | self._results()
         if self._early_stopping:
             state["early_stopping"] = self._early_stopping.state_dict()
@@ -315,7 +310,7 @@ class Trainer(ABC):
             for each in self._trained[1:]:
                 each.network.load_state_dict(state.tensors, each.prefix)
             for each in self._trained:
-                prefix, tensors = each.optimizer_prefix, state.tensors.items()
+                prefix, tensors = f"optimizer.{each.prefix}", state.tensors.items()
                 own = {name.removeprefix(prefix): array for name, array in tensors if name.startswith(prefix)}
                 each.optimizer.load_state_dict(own, each.network.parameters)
 
@@ -345,7 +340,7 @@ class Trainer(ABC):
     @property
     def _parts(self) -> list[str]:
         """The parts of a state besides the weights, by the prefixes of their names."""
-        optimizers = [each.optimizer_prefix for each in self._trained]
+        optimizers = [f"optimizer.{each.prefix}" for each in self._trained]
         return optimizers if self._average.decay is None else [*optimizers, self._training_weights]
 
     @property
@@ -389,13 +384,3 @@ def _unchanged_on_error(arrays: Sequence[Array], *objects: object) -> Iterator[N
             vars(item).clear()
             vars(item).update(values)
         raise
-
-
-def _keep_freed_memory() -> None:
-    """Let the allocator keep the memory that a step frees, for the next step.
-
-    By default, glibc returns the top of its heap to the kernel whenever a few megabytes are free. Each step of a GAN
-    then spends a quarter of its time on new pages. After one large block has been allocated and freed, glibc raises
-    both of its thresholds (mallopt(3), M_MMAP_THRESHOLD). With other allocators, this has no effect.
-    """
-    np.empty(2**24, np.uint8)  # never accessed, so it uses no memory

@@ -207,16 +207,15 @@ def _spread_of_chosen(size: Any, scale: Any) -> Any:
     return of_chosen
 
 
-def _sum_of_squares(x: Any, **options: Any) -> Any:
-    return reductions.sum(elementwise.square(x), **options)
-
-
 sum_ = _filling(reductions.sum, 0, elementwise.add)
 prod = _filling(reductions.prod, 1, elementwise.multiply)
 max_ = _filling(reductions.max, -np.inf)
 min_ = _filling(reductions.min, np.inf)
 mean = reducing(reductions.mean, _mean_of_chosen)
-var = reducing(reductions.var, _spread_of_chosen(_sum_of_squares, np.positive))
+var = reducing(
+    reductions.var,
+    _spread_of_chosen(lambda x, **o: reductions.sum(elementwise.square(x), **o), np.positive),
+)
 std = reducing(reductions.std, _spread_of_chosen(reductions.norm, np.sqrt))
 
 

@@ -67,14 +67,9 @@ def slogdet(a: Any) -> Any:
     return _SlogdetResult(wrap(np.linalg.slogdet(untracked(a))[0]), _log_determinants(a))
 
 
-def _is_vector(b: Any) -> bool:
-    """Whether NumPy treats ``b`` as a single vector."""
-    return bool(b.ndim == 1)
-
-
 def _solve_transposed(a: Any, b: Any, g: Any) -> Any:
     """The gradient of a solution through the transposed matrices, also if several matrices share one vector."""
-    if not _is_vector(b):
+    if b.ndim != 1:  # otherwise, NumPy treats it as matrices
         return np.linalg.solve(_matrix_transpose(a), g)
     return np.linalg.solve(_matrix_transpose(a), g[..., None])[..., 0]
 
@@ -82,7 +77,7 @@ def _solve_transposed(a: Any, b: Any, g: Any) -> Any:
 def _solve_back_matrix(y: Any, a: Any, b: Any) -> Vjp:
     def vjp(g: Any) -> Any:
         pull = _solve_transposed(a, b, g)
-        product = pull[..., None] * y[..., None, :] if _is_vector(b) else np.matmul(pull, _matrix_transpose(y))
+        product = pull[..., None] * y[..., None, :] if b.ndim == 1 else np.matmul(pull, _matrix_transpose(y))
         return sum_to_shape(-product, a.shape)
 
     return vjp

@@ -29,18 +29,10 @@ def _positive(x: Any) -> Any:
     return elementwise.cast(x, dtype=x.dtype)
 
 
-def _reciprocal(x: Any) -> Any:
-    return elementwise.divide(1, x)
-
-
 def _float_power(a: Any, b: Any) -> Any:
     return elementwise.power(
         *(elementwise.cast(x, dtype=np.float64) if isinstance(x, np.ndarray) else x for x in (a, b))
     )
-
-
-def _flatten(x: Any) -> Any:
-    return shape.ravel(_positive(x))  # always a copy, unlike np.ravel
 
 
 def _product(name: str, remedy: str, of_matrices: Any) -> Any:
@@ -90,28 +82,12 @@ def _outer(a: Any, b: Any) -> Any:
     return elementwise.multiply(shape.reshape(a, shape=(-1, 1)), shape.reshape(b, shape=(1, -1)))
 
 
-def _vecdot(a: Any, b: Any) -> Any:
-    return reductions.sum(elementwise.multiply(a, b), axis=-1)
-
-
-def _matvec(a: Any, b: Any) -> Any:
-    return shape.squeeze(linalg.matmul(a, shape.expand_dims(b, -1)), -1)
-
-
-def _vecmat(a: Any, b: Any) -> Any:
-    return shape.squeeze(linalg.matmul(shape.expand_dims(a, -2), b), -2)
-
-
 def _compress(condition: Any, a: Any, axis: int | None = None) -> Any:
     return data_movement.moving(lambda x, chosen: np.compress(chosen, x, axis))(a, condition)
 
 
 def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     return reductions.sum(data_movement.moving(np.diagonal)(x, offset, axis1, axis2), axis=-1)
-
-
-def _reshape_method(x: Any, *sizes: Any) -> Any:
-    return shape.reshape(x, shape=sizes[0] if len(sizes) == 1 else sizes)
 
 
 def _transpose_method(x: Any, *axes: Any) -> Any:
@@ -139,13 +115,13 @@ _COMPOSED: dict[np.ufunc, Any] = {
     np.fabs: elementwise.absolute,
     np.float_power: _float_power,
     np.matmul: linalg.matmul,
-    np.matvec: _matvec,
+    np.matvec: lambda a, b: shape.squeeze(linalg.matmul(a, shape.expand_dims(b, -1)), -1),
     np.positive: _positive,
     np.radians: elementwise.deg2rad,
-    np.reciprocal: _reciprocal,
+    np.reciprocal: lambda x: elementwise.divide(1, x),
     np.tanh: activations.tanh,
-    np.vecdot: _vecdot,
-    np.vecmat: _vecmat,
+    np.vecdot: lambda a, b: reductions.sum(elementwise.multiply(a, b), axis=-1),
+    np.vecmat: lambda a, b: shape.squeeze(linalg.matmul(shape.expand_dims(a, -2), b), -2),
 }
 _REDUCTIONS: dict[np.ufunc, Any] = {
     np.add: composed.sum_,
@@ -220,14 +196,14 @@ _METHODS: dict[str, Any] = {
     "cumsum": _cumsum,
     "diagonal": _MOVED[np.diagonal],
     "dot": _dot,
-    "flatten": _flatten,
+    "flatten": lambda x: shape.ravel(_positive(x)),  # always a copy, unlike np.ravel
     "max": composed.max_,
     "mean": composed.mean,
     "min": composed.min_,
     "prod": composed.prod,
     "ravel": shape.ravel,
     "repeat": _MOVED[np.repeat],
-    "reshape": _reshape_method,
+    "reshape": lambda x, *sizes: shape.reshape(x, shape=sizes[0] if len(sizes) == 1 else sizes),
     "squeeze": shape.squeeze,
     "std": composed.std,
     "sum": composed.sum_,
