@@ -39,13 +39,14 @@ class Epoch:
         norms: gradient norms of each network.
         dropout, inputs: generators of dropout masks, and of what the inputs need: augmentation, or noise.
         parameters: of each network.
-        rates: learning rates of the networks in the latest step.
+        optimizers, rates: of the networks in the latest step, with their learning rates.
     """
 
     norms: list[GradientNorms]
     dropout: np.random.Generator
     inputs: np.random.Generator
     parameters: list[list[Tensor]]
+    optimizers: list[Optimizer] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     _sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -59,7 +60,7 @@ class Epoch:
         return {name: total / images for name, (total, images) in self._sums.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trained:
     """A network with what updates it.
 
@@ -193,8 +194,9 @@ class Trainer(ABC):
             for step, indices in enumerate(order, self._first_step):
                 batch = self._whole_batch(indices)
                 buffer = inputs if len(batch) == len(inputs) else inputs[: len(batch)]
-                position = (step, self._steps_per_epoch, self._steps_of_run)
-                epoch.rates = [each.optimizer.learning_rate * each.schedule(*position) for each in self._trained]
+                trained, position = self._trained, (step, self._steps_per_epoch, self._steps_of_run)
+                epoch.optimizers = [each.optimizer for each in trained]
+                epoch.rates = [each.optimizer.learning_rate * each.schedule(*position) for each in trained]
                 self._train_batch(replay, batch, buffer, step, epoch)
                 yield BatchDone(self.epoch + 1, step + 1, self._steps_of_run)
             self._check_weights(arrays)
@@ -230,10 +232,9 @@ class Trainer(ABC):
                 epoch.norms[number].add(arrays, mean_gradient_scale(self._accumulation.reduction, rows))
             self._accumulation.add(number, arrays, rows)
         if self._accumulation.completes(step, self._steps_per_epoch):
-            trained = self._trained
             for number in gradients:
                 summed = self._accumulation.take(number)
-                trained[number].optimizer.apply(epoch.parameters[number], summed, epoch.rates[number])
+                epoch.optimizers[number].apply(epoch.parameters[number], summed, epoch.rates[number])
             if 0 in gradients:
                 self._average.update(self._accumulation.update_of(step, self._steps_per_epoch) // self.critic_steps)
 
