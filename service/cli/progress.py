@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +18,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
+from service.cli.errors import Failure
 from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
-from service.client import Client, ClientError, Event
 from service.spec.metric_info import describe, number
 from service.states import Status
+from tapeline import Client, ClientError, Event
 
 _SHOWN_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
@@ -140,9 +142,10 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
 
         try:
             with client() as own_client:
-                for event in own_client.stream(job.id, on_outage=on_outage):
+                followed = own_client.handle(job.id)
+                for event in followed.events(on_outage=on_outage):
                     if job.sweep_id and event.type in ("status", "end") and event.data["status"] == Status.CANCELLED:
-                        job.stopped_by_sweep = bool(own_client.get(job.id).get("stopped_by_sweep"))
+                        job.stopped_by_sweep = bool(followed.refresh().get("stopped_by_sweep"))
                     updates.put((job, event))
             updates.put((job, None))
         except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
@@ -199,6 +202,17 @@ def _apply(job: FollowedJob, event: Event, display: Display) -> None:
         case "log" if data.get("message") and data.get("code") != "reproduced":  # `reproduce` prints the verdict
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
     display.changed(job, event)
+
+
+def print_event(event: Event) -> None:
+    """Print an event as a line of JSON."""
+    click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
+
+
+def check_success(what: str, status: str, error: Mapping[str, Any] | None) -> None:
+    """Raise ``Failure``, with the error, unless a job or a sweep has succeeded."""
+    if status != Status.SUCCEEDED:
+        raise Failure(f"{what} {status}" + (f": {explain(error)}" if error else ""), dict(error) if error else None)
 
 
 def print_outage(is_unavailable: bool) -> None:

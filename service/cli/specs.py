@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from service.client.inputs.data_files import is_table
 from service.errors import MalformedJson
 from service.spec.strict_json import parse_json
+from tapeline.inputs.data_files import is_table
 
 STDIN = Path("-")
 

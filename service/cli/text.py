@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.client import ApiError, Client
-from service.client.lookup import age_s, age_text
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
 from service.wording import counted, value_text
+from tapeline import ApiError, Client
+from tapeline.lookup import age_s, age_text
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
@@ -164,6 +164,11 @@ def print_table(
 def to_json(document: Any) -> str:
     """A document as indented JSON."""
     return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
+
+
+def spec_text(spec: Mapping[str, Any]) -> str:
+    """A resolved spec in a few words."""
+    return f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"
 
 
 def fold_means(folds: Mapping[str, Any]) -> list[str]:

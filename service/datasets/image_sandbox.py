@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.sandbox import INHERITED_VARIABLES, PHOTO_MEMORY_BYTES, apply_limits
-from service.image_files.decoding import UnreadableImage, open_image, pixels_of
-from service.image_files.sizes import Size
+from tapeline.errors import UnreadableImage
+from tapeline.images.decoding import open_image, pixels_of
+from tapeline.images.files import Size
 
 CPU_S: Final = 20
 _WALL_FACTOR: Final = 2

@@ -106,14 +106,14 @@ def list_jobs(
 @click.pass_obj
 def open_page(target: Target, job_text: str) -> None:
     """Open the page of a job in the browser, and print its URL."""
-    with target.client() as client:
-        job = target.find(client, job_text)
+    with target.job(job_text) as job:
+        page = job.page
     if target.as_json:
-        click.echo(to_json({"id": job.id, "url": job.page}))
+        click.echo(to_json({"id": job.id, "url": page}))
         return
-    click.echo(job.page)
+    click.echo(page)
     if sys.stdout.isatty() and _has_desktop():
-        webbrowser.open(job.page)
+        webbrowser.open(page)
 
 
 @click.command()

@@ -23,13 +23,14 @@ from service.cli.text import (
     elapsed_s,
     fold_means,
     print_rows,
+    spec_text,
     state,
     to_json,
     visible,
 )
-from service.client import AmbiguousJob, ApiError, Client, Job
 from service.spec.metric_info import METRICS, describe, number, size
 from service.wording import counted, listed
+from tapeline import AmbiguousJob, ApiError, Client, Job
 
 _FOLD_GROUP_ID: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
 _FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
@@ -53,7 +54,7 @@ def show(target: Target, job_text: str) -> None:
             newest = _newest_fold(job_text, error.candidates)
             if newest is None:
                 raise
-            job, is_group = client.get(newest["id"]), True
+            job, is_group = client.job(newest["id"]), True
         if is_group:
             folds = client.folds(job)
             if target.as_json:
@@ -100,7 +101,7 @@ def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, Text]]:
     rows = [("Folds", Text(folds["fold_group"]))]
     if name := _FOLD_SUFFIX.sub("", job.name or ""):
         rows.append(("Name", Text(visible(name))))
-    rows.append(("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}")))
+    rows.append(("Spec", Text(spec_text(spec))))
     rows.append(("Status", Text(f"{folds['finished']} of {folds['folds']} folds finished")))
     rows += [("Metrics", Text(line)) for line in fold_means(folds)]
     for fold in folds["jobs"]:
@@ -119,9 +120,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows = [("Job", Text(job.id))]
     if job.name:
         rows.append(("Name", Text(("* " if job.get("starred") else "") + visible(job.name))))
-    rows.append(
-        ("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}, seed {spec['seed']}"))
-    )
+    rows.append(("Spec", Text(f"{spec_text(spec)}, seed {spec['seed']}")))
     rows.append(("Status", _state(job, results["stopped_by_sweep"])))
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
@@ -229,7 +228,7 @@ def _lineage(client: Client, job: Job) -> list[str]:
     if job.parent_id is None:
         return []
     try:
-        parent = client.get(job.parent_id)
+        parent = client.job(job.parent_id)
         origin = f"{parent.name} ({parent.id})" if parent.name else parent.id
     except ApiError as error:
         if error.status != 404:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from service.datasets.formats import archives
-from service.image_files.kinds import format_of_name, unsupported_message
+from tapeline.images.files import format_of_name, unsupported_message
 
 _TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

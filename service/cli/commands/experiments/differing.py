@@ -9,11 +9,11 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from service.cli.errors import Failure
+from service.cli.progress import check_success
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import print_rows, to_json, visible
-from service.client import Client, Job
 from service.spec.metric_info import describe, number
+from tapeline import Client, Job
 
 _MAX_SHOWN_DIFFERENCES: Final = 10
 
@@ -98,9 +98,7 @@ def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:
     if not target.as_json:
         click.echo(f"training both again ({job.id})", err=True)
     job.wait()
-    if job.status != "succeeded":
-        reason = f": {job.error['message']}" if job.error else ""
-        raise Failure(f"job {job.id} {job.status}{reason}", job.error)
+    check_success(f"job {job.id}", job.status, job.error)
     investigation: dict[str, Any] = job["investigation"]
     return investigation
 

@@ -1,0 +1,6 @@
+"""Image files, read in the same way by the client and by the service, which imports this folder.
+
+decoding.py   pixels: upright, scaled, in grey or in colour
+files.py      names, kinds, sizes and limits; without Pillow
+scans.py      scans of a JPEG, counted before it is decoded
+"""
