@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
-from rich.text import Text
 
 from service.cli.text import visible
 from service.wording import counted, rounded
@@ -17,7 +16,7 @@ _MAX_SHOWN_CLASSES: Final = 40
 _PARTS: Final = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, Text]]:
+def dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Titles and values.
 
     Args:
@@ -26,18 +25,18 @@ def dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) 
     noun = "rows" if item["kind"] == "table" else "images"
     counts = {part: item[f"{part}_count"] for part in _PARTS if item[f"{part}_count"]}
     rows = [
-        ("Dataset", Text(item["version"] or item["name"])),
-        ("Title", Text(visible(item["title"]))),
-        ("Kind", Text(_kind(item))),
-        ("Content", Text(", ".join(f"{count:,} {_PARTS[part]} {noun}" for part, count in counts.items()) or "unknown")),
-        ("State", Text(f"{item['state']}: {item['state_reason']}" if item["state_reason"] else item["state"])),
-        ("Origin", Text(visible(item["source"]))),
-        ("Licence", Text(visible(item["licence"]))),
-        ("SHA-256", Text(item["sha256"] or "not known yet")),
+        ("Dataset", item["version"] or item["name"]),
+        ("Title", item["title"]),
+        ("Kind", _kind(item)),
+        ("Content", ", ".join(f"{count:,} {_PARTS[part]} {noun}" for part, count in counts.items()) or "unknown"),
+        ("State", f"{item['state']}: {item['state_reason']}" if item["state_reason"] else item["state"]),
+        ("Origin", item["source"]),
+        ("Licence", item["licence"]),
+        ("SHA-256", item["sha256"] or "not known yet"),
     ]
-    rows += [("Versions", Text(version)) for version in item["versions"][1:]]
-    rows += [("Classes", Text(line)) for line in _class_lines(item)]
-    rows += [("Columns", Text(_column_line(column))) for column in columns]
+    rows += [("Versions", version) for version in item["versions"][1:]]
+    rows += [("Classes", line) for line in _class_lines(item)]
+    rows += [("Columns", _column_line(column)) for column in columns]
     return rows
 
 

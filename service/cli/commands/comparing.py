@@ -15,7 +15,6 @@ from rich.text import Text
 
 from service.cli.target import Target, checkpoint_option, complete_jobs, job_argument, service_options
 from service.cli.text import (
-    KEY_METRICS,
     differences,
     duration,
     print_table,
@@ -26,7 +25,7 @@ from service.cli.text import (
 )
 from service.spec import splits
 from service.spec.fields import suggest_metric
-from service.spec.metric_info import describe, number
+from service.spec.metric_info import KEY_METRICS, describe, number
 from service.wording import counted, value_text
 from tapeline import Client, Job
 from tapeline.method_types import Which

@@ -22,7 +22,7 @@ from service.cli.text import duration_s, key_metrics
 from service.local import HomeInUse, LocalStack, PortTaken
 from service.runtime import machine_limits
 from service.runtime.settings import Settings
-from service.spec.metric_info import size
+from service.spec.metric_info import KEY_METRICS, size
 from tapeline import ApiError, Client, ClientError
 
 SPECS: Final[tuple[dict[str, Any], ...]] = (
@@ -161,6 +161,6 @@ def _print_summary(
     best = classifier_results["best"]
     if best and best["epoch"] != classifier["progress"]["epoch"]:
         accuracy += f" (best: {best['metrics']['val_accuracy']:.2%}, epoch {best['epoch']})"
-    losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan))
+    losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan["metrics"], KEY_METRICS["gan"]))
     console.print(f"\n  [bold]classifier[/]  {duration_s(classifier):>5.1f} s  {accuracy}")
     console.print(f"  [bold]gan[/]         {duration_s(gan):>5.1f} s  {losses}\n")

@@ -247,9 +247,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
         ("Estimated time", _estimate(cost)),
         *(("Settings", f"{name}: {value}") for name, value in changed_settings(client, spec).items()),
     ]
-    shown = [(name, Text(value)) for name, value in rows]
-    shown += [("Notes", Text(note, "yellow")) for note in cost["notes"]]
-    print_rows(shown)
+    print_rows([*rows, *(("Notes", Text(note, "yellow")) for note in cost["notes"])])
     if sys.stdout.isatty():
         click.echo("Nothing was submitted. To submit the job, omit --dry-run.")
 

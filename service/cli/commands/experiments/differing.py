@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import click
-from rich.text import Text
 
 from service.cli.progress import check_success
 from service.cli.target import Target, complete_jobs, job_argument, service_options
@@ -58,7 +57,7 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
     if differences["checkpoint"] is not None and not differences["data_differ"]:
         checkpoint = differences["checkpoint"]
         rows.append((f"checkpoint of epoch {checkpoint['epoch']}", _element(checkpoint["first"])))
-    print_rows([(title, Text(visible(text))) for title, text in _limited(rows)])
+    print_rows(_limited(rows))
     if investigation is not None:
         click.echo(visible(investigation["sentence"]))
 

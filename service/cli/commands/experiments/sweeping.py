@@ -13,7 +13,7 @@ from rich.text import Text
 
 from service.cli.progress import check_success, print_event, print_outage, sparkline
 from service.cli.target import Target, check_whole, confirm_deletion, service_options, yes_option
-from service.cli.text import STYLES, print_rows, print_table, to_json, visible
+from service.cli.text import STYLES, print_rows, print_table, to_json
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
@@ -179,7 +179,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     ]  # fmt: skip
     if sweep["error"]:
         rows.append(("Error", f"{sweep['error']['code']}: {sweep['error']['message']}"))
-    print_rows([(title, Text(visible(text))) for title, text in rows])
+    print_rows(rows)
     click.echo()
     with_interval, with_error = len(sweep["seeds"]) > 1, any(row["error"] for row in trials)
     interval_title = ["95% CI OVER SEEDS"] if with_interval else []
@@ -304,4 +304,4 @@ def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
         ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),
         *(("Note", note) for note in plan["notes"]),
     ]
-    print_rows([(title, Text(visible(text))) for title, text in rows])
+    print_rows(rows)
