@@ -41,7 +41,8 @@ def _of_job(method: Callable[Concatenate[Job, P], T]) -> Callable[Concatenate[Cl
     return call
 
 
-def _checkpoint_page(job: Job) -> dict[str, Any]:
+def checkpoints(job: Job) -> dict[str, Any]:
+    """The former result of ``Client.checkpoints``."""
     return {"data": job.checkpoints()}
 
 
@@ -360,7 +361,7 @@ class Client(DatasetOperations):
     stream = _of_job(Job.events)
     metrics = _of_job(Job.history)
     results = _of_job(Job.results)
-    checkpoints = _of_job(_checkpoint_page)
+    checkpoints = _of_job(checkpoints)
     predict = _of_job(Job.predict)
     generate = _of_job(Job.generate)
     generate_picture = _of_job(Job.generate_picture)
