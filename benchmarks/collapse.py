@@ -99,7 +99,7 @@ def document(data: str, cure: str, seed: int, epochs: int) -> dict[str, Any]:
         "preset": "stable",
         "loss": loss,
         "generator": {"layers": GENERATOR[data], "average_decay": None} | changes.get("generator", {}),
-        "discriminator": {"layers": [*hidden, output_layer], "label_smoothing": 0.0} | changes.get("discriminator", {}),
+        "discriminator": {"layers": [*hidden, output_layer], "r1": 0.0} | changes.get("discriminator", {}),
     }
 
 
