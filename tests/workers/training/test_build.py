@@ -227,7 +227,12 @@ def test_the_seed_determines_the_initial_weights(digits: Dataset) -> None:
 
 
 def test_checkpoint_tensors_are_numbered_by_their_layers_position_in_the_spec(digits: Dataset) -> None:
-    trainer = build.trainer(resolve({"kind": "gan"}), digits)
+    layers = [
+        {"units": 4, "activation": "relu"},
+        {"type": "dropout", "rate": 0.3},
+        {"units": 1, "activation": "sigmoid"},
+    ]
+    trainer = build.trainer(resolve({"kind": "gan", "discriminator": {"layers": layers}}), digits)
     names = set(trainer.state_dict().tensors)
     assert {"generator.layers.0.weight", "discriminator.layers.0.weight", "discriminator.layers.2.weight"} <= names
     assert "discriminator.layers.1.weight" not in names  # dropout has no weights
