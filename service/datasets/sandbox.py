@@ -33,9 +33,10 @@ from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, 
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 from service.datasets.upload_formats import DEFAULT_TABLE, IMAGE_ARCHIVE, TABLE_FILE, check, format_of
-from service.image_files.decoding import UnreadableImage, open_image, pixels_of
-from service.image_files.sizes import Size
 from service.runtime import process_limits
+from tapeline.errors import UnreadableImage
+from tapeline.images.decoding import open_image, pixels_of
+from tapeline.images.files import Size
 
 _IMAGE_CPU_S: Final = 20
 _WALL_FACTOR: Final = 2

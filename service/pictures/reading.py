@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from service.image_files.decoding import PILLOW_RAISES
+from tapeline.images.decoding import PILLOW_RAISES
 
 Levels = NDArray[np.floating]
 """(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""

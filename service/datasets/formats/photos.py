@@ -28,9 +28,9 @@ from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, OnBad, OnProgress, PartName, PhotoOptions
-from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, open_image, pixels_of, upright_size
-from service.image_files.kinds import format_of_name, unsupported_message
-from service.image_files.sizes import Size
+from tapeline.errors import UnreadableImage
+from tapeline.images.decoding import open_image, pixels_of, upright_size
+from tapeline.images.files import IMAGE_SUFFIXES, UNSEEN_FILES, Size, format_of_name, unsupported_message
 
 MAX_FILES: Final = 200_000
 MIN_SPREAD: Final = 32
@@ -159,7 +159,8 @@ def _list_names(path: Path) -> tuple[list[str], list[str]]:
             raise DatasetBroken(path, f"has more than {MAX_FILES:,} images; send fewer")
     if not names:
         raise DatasetBroken(
-            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{_no_images_hint(other_files)}"
+            path,
+            f"contains no images; files ending in {', '.join(IMAGE_SUFFIXES)} are read{_no_images_hint(other_files)}",
         )
     return list(names), other_files
 
@@ -169,13 +170,13 @@ def _images(path: Path) -> Iterator[Member]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
 
 
 def _is_hidden(name: str) -> bool:
     """Whether a file is hidden, or one that file managers leave in folders."""
     parts = PurePosixPath(name).parts
-    return not parts or parts[-1].lower() in UNSEEN or any(part.startswith((".", "__MACOSX")) for part in parts)
+    return not parts or parts[-1].lower() in UNSEEN_FILES or any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 class _NotWritten(Exception):

@@ -21,8 +21,8 @@ from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import RecordWriter
 
 from service.models.exports.contents import JobFacts, Pictures
-from service.spec.flat_settings import flat_settings
 from service.spec.metric_info import describe
+from tapeline.inputs.values import flat_settings
 
 _FILE_VERSION: Final = "brain.Event:2"
 _RESOURCES: Final = "resources/"

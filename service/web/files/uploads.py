@@ -27,11 +27,11 @@ from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.datasets.upload_formats import FIELDS, FORMATS
-from service.image_files.sizes import parse_size
 from service.spec.strict_json import parse_json
 from service.web import slots
 from service.web.middleware.problems import Problem
 from service.web.server import request_limits
+from tapeline.images.files import parse_size
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
 MAX_RECEIVE_S: Final = 900.0
