@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.jobs.request_bodies import Which
-from service.spec.prediction_images import SENT_UNCHANGED_PIXELS
 from service.spec.schema import StrictModel
+from tapeline.images.files import SENT_UNCHANGED_PIXELS
 
 MAX_IMAGES: Final = 256
 """Maximum number of images of one request, sent or generated."""

@@ -132,6 +132,12 @@ def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[st
     return {row.kind: row.path for row in session.execute(query)}
 
 
+def finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
+    """The job's committed epochs, in order."""
+    with database.read() as session:
+        return lookup.epochs(session, claim.job_id)
+
+
 def checkpoints(database: Database, claim: Claim) -> Sequence[Artifact]:
     """The job's checkpoints, newest first."""
     with database.read() as session:

@@ -98,7 +98,7 @@ def discriminator_end(loss: GanLossName) -> Activation:
     return Activation.SIGMOID if loss is GanLossName.BINARY_CROSS_ENTROPY else Activation.LINEAR
 
 
-UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
+_UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
 """Losses without a target, to which label smoothing does not apply."""
 
 
@@ -110,7 +110,7 @@ def _discriminator_faults(spec: GanSpec) -> list[Fault]:
         pointer = f"#/discriminator/{name}"
         faults.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
 
-    if discriminator.label_smoothing and spec.loss.name in UNSMOOTHED:
+    if discriminator.label_smoothing and spec.loss.name in _UNSMOOTHED:
         fault("label_smoothing", f"must be 0: {spec.loss.name} has no target to smooth", "0")
     if discriminator.critic_steps > 1 and discriminator.skip_every is not None:
         fault(

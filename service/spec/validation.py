@@ -15,7 +15,7 @@ from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec, StrictModel
-from service.spec.strict_json import canonical
+from service.spec.strict_json import canonical, overlay
 
 _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.CLASSIFIER: ClassifierSpec,
@@ -59,7 +59,7 @@ def resolve(document: Any) -> Spec:
         faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
         preset = DEFAULT_PRESET[kind]
     model = _MODELS[kind]
-    merged = _merge({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
+    merged = overlay({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
     try:
         # Through JSON, because strict mode accepts lists and enumerations only from JSON.
         spec = model.model_validate_json(json.dumps(merged))
@@ -121,7 +121,7 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     if faults:
         raise SpecError(faults)
     try:
-        spec = resolve(_merge(resolved, shorthand(_MODELS[Kind(resolved["kind"])], overrides)))
+        spec = resolve(overlay(resolved, shorthand(_MODELS[Kind(resolved["kind"])], overrides)))
     except SpecError as error:
         raise as_sent(error, overrides) from error
     if spec.epochs <= epoch:
@@ -139,7 +139,7 @@ def overlaid(spec: Spec, settings: Mapping[str, Any]) -> Spec:
     Raises:
         SpecError: lists every fault of fields.
     """
-    return resolve(_merge(spec.model_dump(mode="json"), dict(settings)))
+    return resolve(overlay(spec.model_dump(mode="json"), dict(settings)))
 
 
 def as_sent(error: SpecError, document: Any) -> SpecError:
@@ -212,17 +212,3 @@ def _weight_fields(prefix: str, layers: Sequence[Mapping[str, Any]]) -> dict[str
             elif name not in _WITHOUT_WEIGHTS:
                 fields[pointer] = value
     return fields
-
-
-def _merge(preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Overlay ``overrides`` on the preset, object by object. An object that names another variant replaces
-    the preset's entirely, because Adam's options are not options of SGD."""
-    merged = dict(preset)
-    for name, value in overrides.items():
-        default = preset.get(name)
-        if isinstance(value, dict) and isinstance(default, dict):
-            other_variant = name != "dataset" and "name" in value and value["name"] != default.get("name")
-            merged[name] = value if other_variant else _merge(default, value)
-        else:
-            merged[name] = value
-    return merged

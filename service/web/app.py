@@ -13,7 +13,7 @@ from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.application.sweeps import Sweeps
-from service.datasets.exploration.explorer import DatasetExplorer
+from service.datasets.exploration import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.errors import ArtifactNotFound, FoldsNotFound, JobNotFound, KeyNotFound, SweepNotFound
 from service.jobs.uploads import UploadFolder

@@ -11,7 +11,7 @@ from service.application.datasets import DatasetUploads
 from service.application.exports import Exports
 from service.application.jobs import Jobs
 from service.application.sweeps import Sweeps
-from service.datasets.exploration.explorer import DatasetExplorer
+from service.datasets.exploration import DatasetExplorer
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["engine", "service", "workers", "migrations", "tapeline", "benchmarks"]
 """The packages that must follow these rules."""
-MAX_MODULE_LINES = 400
+MAX_MODULE_LINES = 500
 MAX_PACKAGE_MODULES = 12
 """Modules of one folder, not counting its ``__init__`` and its subfolders."""
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from service.application.experiments import objectives
-from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Settings
 from service.spec import validation
+from tapeline import Client
 
 pytestmark = pytest.mark.slow
 

@@ -16,6 +16,7 @@ import structlog
 import threadpoolctl
 
 from service.errors import LeaseLost
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.runtime import logs
 from service.runtime.failpoints import reach
@@ -126,7 +127,7 @@ def _warm_up(database: Database) -> None:
     """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
     statements, which halves the time of the first command."""
     session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
-    begin = functools.partial(session.begin, machine())
-    for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
+    begin = functools.partial(leases.begin, provenance=machine())
+    for statement in (leases.read_job, begin, commits.checkpoints, commits.finished_epochs):
         with contextlib.suppress(Exception):  # errors are reported for the first real job
-            statement()
+            session.call(statement)

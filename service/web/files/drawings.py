@@ -17,7 +17,7 @@ from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
-from service.pictures import films, grids
+from service.pictures import animations, grids
 from service.spec.metric_info import describe
 from service.spec.schema import Kind
 from service.states import DatasetKind, Severity
@@ -55,7 +55,7 @@ class Drawings:
         self._repository, self._database, self._artifacts = repository, database, artifacts
         self._preview = functools.lru_cache(_MAX_PREVIEWS)(self._draw_preview)
 
-    def film(self, job: Job, fmt: films.FilmFormat) -> Picture:
+    def film(self, job: Job, fmt: animations.AnimationFormat) -> Picture:
         """The animation of all sample grids of a job."""
         with self._database.read() as session:
             rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
@@ -64,7 +64,7 @@ class Drawings:
 
         def draw() -> bytes:
             pngs, epochs = _LazyFiles(self._artifacts, rows), [row.epoch for row in rows]
-            return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
+            return animations.animate(pngs, epochs=epochs, fmt=fmt, is_colour=self._is_colour(job))
 
         return self.cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
 
@@ -185,12 +185,12 @@ _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
 
 def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str, fmt: Format) -> Picture:
     """A plot of the best trials of a sweep. It is not cached: a sweep has no folder."""
-    from service.pictures import trial_plots  # loads Matplotlib, which takes most of a second
+    from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
     seeds = len(sweep.resolved["seeds"])
     low, high, band_note = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
     lines = [
-        trial_plots.BandedLine(
+        plots.BandedLine(
             label=f"trial {curve.trial}",
             epochs=curve.epochs,
             mean=curve.mean,
@@ -203,7 +203,7 @@ def sweep_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: st
     caption = f"mean of {seeds} seeds{band_note}" if seeds > 1 else "one seed"
     rungs = sweep.resolved["rungs"][:-1]
     with slots.hold(slots.DRAWING):
-        return picture(trial_plots.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
+        return picture(plots.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
 
 
 def require_available(info: DatasetInfo) -> None:

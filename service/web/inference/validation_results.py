@@ -159,16 +159,16 @@ def plot(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
 
     def draw(model: LoadedModel, row: Artifact) -> Picture:
         def render() -> bytes:
-            from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
+            from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
             dataset = services().repository.load(info)
             if plot_name == "importance":
                 column_importances = inference().importances(row, model, dataset)
                 bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
-                return evaluations.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
+                return plots.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
             diagram = inference().calibration(row, model, dataset)
             points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
-            return evaluations.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
+            return plots.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
 
         return services().drawings.cached_picture(job.id, plot_name, row.epoch, fmt, render)
 

@@ -113,7 +113,7 @@ def test_the_networks_of_a_gan_can_be_overridden_in_part() -> None:
     spec = resolve({"kind": "gan", "discriminator": {"skip_every": 3}})
     assert isinstance(spec, GanSpec)
     assert spec.discriminator.skip_every == 3
-    assert len(spec.discriminator.layers) == 5
+    assert len(spec.discriminator.layers) == 3
 
 
 def test_all_faults_are_reported_at_once_each_with_its_pointer() -> None:

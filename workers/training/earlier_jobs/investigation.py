@@ -17,7 +17,7 @@ from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import ServiceError
 from service.jobs import commits
-from service.jobs.differences import tensors
+from service.jobs.differences import investigations, tensors
 from service.jobs.differences.results import first_difference
 from service.jobs.differences.tensors import TensorDifference
 from service.spec.estimation import costs
@@ -133,7 +133,7 @@ class _Side:
 
 def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
     """Train the two jobs of an investigation until they differ, and store the difference."""
-    stored = run.lease.investigated()
+    stored = run.lease.call(investigations.read_jobs)
     loaded: dict[str | None, Dataset] = {}
     sides = []
     for entry in stored:
@@ -144,9 +144,8 @@ def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
     limits.limit_memory(sum(costs.peak_bytes(spec, networks(spec, shape), shape) for spec, shape in specs))
     a, b = (_Side(run, dataset, entry) for dataset, entry in sides)
     difference = _search(run, a, b)
-    run.lease.conclude(
-        {} if difference is None else asdict(difference), _describe(difference, a.job, b.job), used=run.meter.total()
-    )
+    result, sentence = {} if difference is None else asdict(difference), _describe(difference, a.job, b.job)
+    run.lease.call(investigations.conclude, result, sentence, used=run.meter.total())
 
 
 def _search(run: TrainingRun, a: _Side, b: _Side) -> FirstDifference | None:

@@ -8,7 +8,7 @@ from typing import Final
 from flask import Blueprint, Response
 
 from service.jobs.queries import files, lookup
-from service.pictures.films import FilmFormat
+from service.pictures.animations import AnimationFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.web.endpoints import Result, endpoint
@@ -97,6 +97,6 @@ def small_film(job_id: str) -> Response:
     return _film(job_id, "webp")
 
 
-def _film(job_id: str, fmt: FilmFormat) -> Response:
+def _film(job_id: str, fmt: AnimationFormat) -> Response:
     job = services().jobs.get(job_id, by=actor())
     return downloads.send_picture(services().drawings.film(job, fmt), f"image/{fmt}")

@@ -92,6 +92,23 @@ def test_small_datasets_get_smaller_batches_and_more_epochs(count: int, batch: i
     assert adapted("classifier", "conv", shape, epochs=1).batch_size == batch
 
 
+@pytest.mark.parametrize(
+    ("preset", "own", "r1"),
+    [
+        ("stable", {}, 0.5),
+        ("stable", {"r1": 2.0, "spectral_norm": True}, 2.0),
+        ("stable", {"spectral_norm": True}, 0.0),
+        ("stable", {"gradient_penalty": 10.0}, 0.0),
+        ("stable", {"layers": [{"type": "batch_norm"}, {"units": 1, "activation": "sigmoid"}]}, 0.0),
+    ],
+)
+def test_the_penalty_of_a_preset_gives_way_to_another_limit_of_slopes(
+    preset: str, own: dict[str, Any], r1: float
+) -> None:
+    spec = adapted("gan", preset, Shape(rows=8, columns=8, classes=4, train_count=30), discriminator=own)
+    assert spec.discriminator.r1 == r1
+
+
 def test_a_generator_ends_in_three_channels_for_colour_images() -> None:
     colour = Shape(rows=32, columns=32, channels=3, classes=12, train_count=5000)
     assert adapted("gan", "best", colour).generator.layers[-1].filters == 3

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.datasets import failures
+from service.datasets import download
 from service.jobs.queries.sorting import SORTS
 from service.storage.tables import Job
 from service.web.services import EXTENSION
@@ -125,7 +125,7 @@ def test_a_dry_run_notes_that_a_dataset_must_be_downloaded(client: FlaskClient, 
     assert listed["download_from"][0] == source
 
     (tmp_path / "data").mkdir(exist_ok=True)
-    failures.record_failure(tmp_path / "data" / "fashion-mnist", "no route to host")
+    download.record_failure(tmp_path / "data" / "fashion-mnist", "no route to host")
     (note,) = client.post("/jobs?dry_run=true", json=spec).json["notes"]
     assert "and the last download failed" in note
     assert "no route to host. The job tries to download 31 MB when it starts." in note

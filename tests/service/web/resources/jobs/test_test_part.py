@@ -15,12 +15,12 @@ from flask.testing import FlaskClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import engine
-from service.client import Client
 from service.datasets.formats.idx import write_idx
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.storage.tables import Job
 from service.web.services import EXTENSION, Services
+from tapeline import Client
 from tests.service.web.conftest import MakeApp
 from tests.service.web.inference.test_exports import export, extract_folder, tensor_values
 from tests.service.web.resources.service.test_dataset_versions import train

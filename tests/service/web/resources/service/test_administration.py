@@ -18,7 +18,6 @@ from sqlalchemy import event
 
 from service.access import audit, keys
 from service.access.keys import Scope
-from service.client import ApiError, Client
 from service.jobs import worker_registry
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
@@ -26,6 +25,7 @@ from service.storage.machine_tables import Worker
 from service.web.middleware import last_use
 from service.web.middleware.last_use import LastUse
 from service.web.services import EXTENSION, Services
+from tapeline import ApiError, Client
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
