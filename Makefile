@@ -17,6 +17,9 @@ MINUTES ?= 30
 REQUESTS ?= 5000
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --strip-extras
+# What the site of the documentation shows or links to.
+SITE := *.md */README.md docs deploy .env.example benchmarks/results/*.md benchmarks/results/*.png \
+	service/data/*/README.md service/web/static/icon.svg tests/faults/sweeps/test_sweeps.py
 SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-format JSON --output-reproducible
 
 # The tests start hundreds of processes: where no bytecode may be written, each compiles all modules.
@@ -31,7 +34,7 @@ CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images reference-classifier clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images docs reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -131,6 +134,11 @@ sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX bill o
 
 pin-images: $(VENV)/installed  ## write the current digests of the base images to .env
 	@$(BIN)/python .ci/pin_images.py
+
+docs: $(VENV)/installed-dev  ## build the documentation as a site, dist/docs; a broken link is an error
+	@rm -rf dist/docs-sources && mkdir -p dist/docs-sources
+	@tar -cf - $(SITE) | tar -xf - -C dist/docs-sources
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 	$(BIN)/ruff format .

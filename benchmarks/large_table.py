@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Settings
+from tapeline import Client
 
 _BLOCK = 10_000
 _INTERVAL_S = 0.05

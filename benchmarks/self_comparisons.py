@@ -15,9 +15,9 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.tables import RESULTS
-from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Settings
+from tapeline import Client
 
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = ROOT / "docs" / "sweeps.md"

@@ -34,7 +34,8 @@ from service.datasets.info import DatasetInfo, TableOptions
 from service.datasets.shapes import shape_of
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.preprocessing import Preprocessing
-from service.spec.validation import match_output_to_dataset, resolve
+from service.spec.presets.adaptation import match_output_to_dataset
+from service.spec.validation import resolve
 from workers.training import build
 
 BUNDLED: Final = ("iris", "wine", "breast-cancer", "digits")

@@ -30,11 +30,6 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
 
-    @property
-    def is_none(self) -> bool:
-        """Whether images are not changed."""
-        return not (self.max_shift or self.flip or self.cutout)
-
     def check(self, sides: Sequence[int]) -> None:
         """Check the settings for images of (height, width) or (height, width, channels).
 
@@ -53,7 +48,7 @@ class Augmentation:
 
         An augmentation that is off draws no random numbers, so that it does not affect the others.
         """
-        if self.is_none:
+        if not (self.max_shift or self.flip or self.cutout):
             return None
         return Changes(
             shifts=draw_shifts(rng, count, self.max_shift) if self.max_shift else None,

@@ -17,6 +17,8 @@ from engine.augmentation import Changes
 from engine.autograd.graph import Array
 from engine.errors import DataError, SettingError, ShapeError
 
+__all__ = ["ImageData", "TableData", "batches", "generator_for"]
+
 _CONVERSION_BLOCK_IMAGES = 64
 """Number of images that are converted from bytes to floats at a time."""
 
@@ -80,11 +82,8 @@ def check_labels(labels: Array, count: int, classes: int) -> None:
     """
     labels = np.asarray(labels)
     if labels.shape != (count,):
-        raise ShapeError(
-            f"labels of shape {labels.shape} for a batch of {count}",
-            operation="labels",
-            shapes=(labels.shape, (count,)),
-        )
+        problem = f"labels of shape {labels.shape} for a batch of {count}"
+        raise ShapeError(problem, operation="labels", shapes=(labels.shape, (count,)))
     if count == 0:
         raise DataError("an empty batch has no loss")
     if labels.dtype.kind not in "ui":

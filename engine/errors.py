@@ -4,6 +4,20 @@ facts as attributes."""
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DivergedError",
+    "EngineError",
+    "GradientError",
+    "SettingError",
+    "ShapeError",
+]
 
 
 class EngineError(Exception):
@@ -22,6 +36,11 @@ class ShapeError(EngineError, ValueError):
         super().__init__(message)
         self.operation = operation
         self.shapes = shapes
+
+    @classmethod
+    def of(cls, operation: str, problem: str, *operands: Any) -> Self:
+        """The error of an operation with these operands: ``operation: problem``."""
+        return cls(f"{operation}: {problem}", operation=operation, shapes=tuple(map(np.shape, operands)))
 
 
 class GradientError(EngineError, RuntimeError):
@@ -84,8 +103,4 @@ class DivergedError(EngineError, ArithmeticError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors are pickled between processes, which does not support keyword-only arguments by default.
-        return (_diverged, (self.epoch, self.step, self.loss, self.value))
-
-
-def _diverged(epoch: int, step: int, loss: str, value: float) -> DivergedError:
-    return DivergedError(epoch=epoch, step=step, loss=loss, value=value)
+        return partial(type(self), epoch=self.epoch, step=self.step, loss=self.loss, value=self.value), ()

@@ -1,26 +1,26 @@
 """Tapeline for Python programs: ``from tapeline import Client``.
 
-``Client`` calls a running service; its methods return ``Job`` objects. The rest of the project is in the packages
-``engine``, ``service`` and ``workers``.
+``Client`` calls a running service; its methods return ``Job`` objects. The names are imported when they are first used:
+the service reads image files with ``tapeline.images``, and needs no HTTP client for it.
 """
 
-from service.client import (
-    AmbiguousJob,
-    ApiError,
-    Client,
-    ClientError,
-    DownloadDamaged,
-    Event,
-    ExportFailed,
-    Generated,
-    History,
-    Job,
-    Picture,
-    Prediction,
-    ServerUnreachable,
-    Sweep,
-    UnreadableImage,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tapeline.client import Client
+    from tapeline.errors import (
+        AmbiguousJob,
+        ApiError,
+        ClientError,
+        DownloadDamaged,
+        ExportFailed,
+        ServerUnreachable,
+        UnreadableImage,
+    )
+    from tapeline.job import Job
+    from tapeline.method_types import Event, Generated, History, Picture, Prediction
+    from tapeline.sweeps import Sweep
 
 __all__ = [
     "AmbiguousJob",
@@ -39,3 +39,13 @@ __all__ = [
     "Sweep",
     "UnreadableImage",
 ]
+
+_MODULES: Final = ("client", "errors", "job", "method_types", "sweeps")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            if hasattr(found := import_module(f"tapeline.{module}"), name):
+                return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

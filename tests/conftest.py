@@ -25,6 +25,11 @@ from service.local import LocalStack
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.tables import Base
+from tapeline import Client
+from tests.tapeline.stub.player import Player
+from tests.tapeline.stub.recorder import Recorder
+from tests.tapeline.stub.recordings import FOLDER, VARIABLE
+from tests.tapeline.stub.scenes import Recordings
 
 _NUMBERS = itertools.count()
 
@@ -44,12 +49,16 @@ _SUITES: Final = {
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import suites that ``-m`` deselects.
+    """Do not import what ``-m`` deselects: suites, and modules without the marker that a suite asks for.
 
-    Each pytest worker would build their corpora and load their libraries.
+    Each pytest worker would build corpora and load libraries, and import all modules to select a few tests.
     """
+    terms = config.option.markexpr.split(" and ")
     marker = _SUITES.get(collection_path.name)
-    return True if marker and f"not {marker}" in config.option.markexpr.split(" and ") else None
+    if marker and f"not {marker}" in terms:
+        return True
+    required = terms[0] if terms[0].isidentifier() else ""
+    return (collection_path.suffix == ".py" and required not in collection_path.read_text(encoding="utf-8")) or None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -274,3 +283,30 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     settings = Settings.from_env(environ, cores=2)
     with LocalStack(settings) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def recordings(request: pytest.FixtureRequest) -> Iterator[Recordings]:
+    """The server that plays recordings, or a proxy to the whole service that records them."""
+    mode = os.environ.get(VARIABLE)
+    if mode is None:
+        with closing(Player()) as player:
+            yield player
+        return
+    with closing(Recorder(request.getfixturevalue("stack").url)) as recorder:
+        yield recorder
+        if mode != "check" and not request.session.testsfailed:
+            recorder.save(FOLDER, is_whole=mode == "whole")
+
+
+@pytest.fixture
+def server_url(request: pytest.FixtureRequest, recordings: Recordings) -> Iterator[str]:
+    """The URL of a service that responds to the requests of this test as recorded, and to no others."""
+    with recordings.scene(request.path.stem.removeprefix("test_"), request.node.name) as url:
+        yield url
+
+
+@pytest.fixture
+def client(server_url: str) -> Iterator[Client]:
+    with Client(server_url) as client:
+        yield client

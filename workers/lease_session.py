@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 from service.errors import LeaseLost
-from service.jobs import commits, leases
-from service.jobs.commits import EpochRecord
-from service.jobs.differences import investigations
+from service.jobs import leases
 from service.jobs.leases import Claim, Position, Usage
-from service.jobs.queries import lookup
-from service.jobs.reuse import reused_epochs
-from service.jobs.reuse.copies import Copied
-from service.jobs.reuse.reused_epochs import Outcome
-from service.jobs.reuse.sources import Source
-from service.spec.schema import Spec
-from service.states import MachineFaultReason, Request
-from service.storage.artifacts import ArtifactKind, ArtifactStore
+from service.states import Request
 from service.storage.database import Database
-from service.storage.tables import Artifact, Epoch, Job
-from service.sweeps import decisions
 from workers.retry import retry_on_outage
 
 P = ParamSpec("P")
@@ -34,8 +23,8 @@ class OutcomeUnknown(LeaseLost):
 class LeaseSession:
     """The operations of a lease holder on its job.
 
-    Each operation is one transaction, retried until the database responds. Writes raise ``LeaseLost`` if the job has
-    ended or another worker has claimed it. ``renew`` and ``requested`` are not retried, since their caller polls.
+    Each operation is one transaction, which ``call`` retries until the database responds. Writes raise ``LeaseLost`` if
+    the job has ended or another worker has claimed it. ``renew`` and ``requested`` are not retried: their caller polls.
 
     Args:
         timeout_s: how long one operation is retried.
@@ -53,7 +42,8 @@ class LeaseSession:
         before_retry: Callable[[], None] = lambda: None,
     ) -> None:
         self.database, self.claim = database, claim
-        self._timeout_s, self._max_owner_bytes, self._before_retry = timeout_s, max_owner_bytes, before_retry
+        self.max_owner_bytes = max_owner_bytes
+        self._timeout_s, self._before_retry = timeout_s, before_retry
 
     def interruptible(self, check: Callable[[], None]) -> LeaseSession:
         """A copy of the session, whose retries end when ``check`` raises."""
@@ -61,7 +51,7 @@ class LeaseSession:
             self.database,
             self.claim,
             timeout_s=self._timeout_s,
-            max_owner_bytes=self._max_owner_bytes,
+            max_owner_bytes=self.max_owner_bytes,
             before_retry=check,
         )
 
@@ -73,115 +63,8 @@ class LeaseSession:
         """The pending request to the job."""
         return leases.requested(self.database, self.claim)
 
-    def read_job(self) -> Job:
-        """The job's row."""
-        return self._retry(_read_job)
-
-    def finished_epochs(self) -> Sequence[Epoch]:
-        """The job's committed epochs, in order."""
-        return self._retry(_finished_epochs)
-
-    def begin(self, provenance: Mapping[str, Any]) -> Job:
-        """Record the provenance of this run."""
-        return self._retry(leases.begin, provenance)
-
-    def find_source(self, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
-        """The job from which this one can take over epochs."""
-        return self._retry(reused_epochs.find, spec, provenance)
-
-    def result_of(self, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
-        """The epochs and the checkpoints of another job."""
-        return self._retry(_result_of, source)
-
-    def copy(self, source: Source, artifacts: ArtifactStore) -> Copied:
-        """Copy the files that belong to epochs of another job, and read everything else."""
-        return self._retry(reused_epochs.copy, source, artifacts)
-
-    def take_over(self, copied: Copied, *, used: Usage) -> Outcome:
-        """Store epochs of another job as this one's; raises ``StorageQuotaExceeded`` like ``commit_epoch``."""
-        return self._retry(
-            reused_epochs.store, copied, used=used, at_most=self._max_owner_bytes, then=decisions.after_result
-        )
-
-    def disable(self, source: Source, message: str) -> None:
-        """Record that another job's epochs could not be repeated."""
-        self._retry(reused_epochs.disable, source, message)
-
-    def investigated(self) -> list[tuple[Job, dict[int, Epoch], dict[int, Artifact]]]:
-        """The two jobs that this one investigates, with their epochs and checkpoints."""
-        return self._retry(investigations.read_jobs)
-
-    def conclude(self, result: Mapping[str, Any], sentence: str, *, used: Usage) -> None:
-        """End an investigation."""
-        self._retry(investigations.conclude, result, sentence, used=used)
-
-    def checkpoints(self) -> Sequence[Artifact]:
-        """The job's checkpoints, newest first."""
-        return self._retry(commits.checkpoints)
-
-    def drop_checkpoint(self, damaged: Artifact, reason: str) -> None:
-        """Delete the row of a damaged checkpoint."""
-        self._retry(commits.drop_checkpoint, damaged, reason)
-
-    def log(self, level: str, code: str, message: str) -> None:
-        """Append a line to the job's log."""
-        self._retry(commits.log, level, code, message)
-
-    def commit_epoch(self, record: EpochRecord, *, keep_last: int) -> list[str]:
-        """Commit an epoch; returns the paths of files to remove.
-
-        Raises:
-            StorageQuotaExceeded: its files do not fit into the quota of the owner.
-        """
-        return self._retry(
-            commits.commit_epoch,
-            record,
-            keep_last=keep_last,
-            at_most=self._max_owner_bytes,
-            then=decisions.after_result,
-        )
-
-    def digest(self, weights_digest: str, test_scores: Mapping[str, float] | None) -> str:
-        """The digest of the whole result."""
-        return self._retry(commits.digest, weights_digest, test_scores)
-
-    def succeed(
-        self,
-        result_digest: str,
-        *,
-        test_scores: Mapping[str, float] | None,
-        stopped_early: Mapping[str, Any] | None,
-        used: Usage,
-        keep_last: int | None,
-    ) -> list[str]:
-        """End the job as succeeded; returns the paths of files to remove."""
-        return self._retry(
-            commits.succeed,
-            result_digest,
-            test_scores=test_scores,
-            stopped_early=stopped_early,
-            used=used,
-            keep_last=keep_last,
-            then=decisions.after_result,
-        )
-
-    def fail(self, error: Mapping[str, Any], *, used: Usage) -> None:
-        """End the job as failed."""
-        self._retry(commits.fail, error, used=used, then=decisions.after_result)
-
-    def release_lease(self, request: Request | None, *, used: Usage) -> None:
-        """End the lease of an unfinished job."""
-        self._retry(leases.release_lease, request, used=used)
-
-    def hand_back(self, reason: MachineFaultReason, error: Mapping[str, Any], *, used: Usage) -> bool:
-        """End the lease because of a fault of this machine; returns whether the job has failed."""
-        return self._retry(leases.hand_back, reason, error, used=used, then=decisions.after_result)
-
-    def record_child_loss(self, message: str, *, used: Usage) -> None:
-        """End the lease of a job whose child died, or made no progress."""
-        self._retry(leases.record_child_loss, message, used=used)
-
-    def _retry(self, operation: Callable[Concatenate[Database, Claim, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, operation: Callable[Concatenate[Database, Claim, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one operation of ``service`` that begins with the database and the claim."""
         attempts = 0
 
         def attempt() -> T:
@@ -195,19 +78,3 @@ class LeaseSession:
             if attempts > 1:
                 raise OutcomeUnknown(self.claim.job_id, self.claim.lease) from error
             raise
-
-
-def _read_job(database: Database, claim: Claim) -> Job:
-    with database.read() as session:
-        return lookup.get(session, claim.job_id)
-
-
-def _finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
-    with database.read() as session:
-        return lookup.epochs(session, claim.job_id)
-
-
-def _result_of(database: Database, claim: Claim, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
-    with database.read() as session:
-        rows = {row.epoch: row for row in lookup.epochs(session, source.job.id)}
-        return rows, list(lookup.artifacts(session, source.job.id, ArtifactKind.CHECKPOINT))

@@ -26,11 +26,6 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrate:
-    """Command: measure the speed of this machine."""
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
     """Command: hand the job back after the current batch."""
 
@@ -87,15 +82,8 @@ class GaveUp:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Calibrated:
-    """Last report: the measured factors of this machine."""
-
-    factors: Mapping[str, float]
-
-
-Command = Train | Calibrate | Stop
-Report = ChildReady | Preparing | Progress | MachineFault | Done | GaveUp | Calibrated
+Command = Train | Stop
+Report = ChildReady | Preparing | Progress | MachineFault | Done | GaveUp
 
 
 def encode(message: Command | Report) -> bytes:
@@ -107,8 +95,6 @@ def _document(message: Command | Report) -> dict[str, Any]:
     match message:
         case Train(claim):
             return asdict(claim)
-        case Calibrate():
-            return {"calibrate": True}
         case Stop(request):
             return {"stop": request}
         case ChildReady(provenance):
@@ -123,8 +109,6 @@ def _document(message: Command | Report) -> dict[str, Any]:
             return {"done": outcome, "reusable": is_reusable}
         case GaveUp(reason):
             return {"gave_up": reason}
-        case Calibrated(factors):
-            return {"calibrated": dict(factors)}
 
 
 def decode_command(data: bytes) -> Command:
@@ -136,8 +120,6 @@ def decode_command(data: bytes) -> Command:
     match json.loads(data):
         case {"stop": request}:
             return Stop(Request(request) if request else None)
-        case {"calibrate": True}:
-            return Calibrate()
         case dict() as claim:
             return Train(Claim(**claim))
     raise ValueError("not a command")
@@ -162,8 +144,6 @@ def decode_report(data: bytes) -> Report:
             return Done(outcome, is_reusable)
         case {"gave_up": str(reason)}:
             return GaveUp(reason)
-        case {"calibrated": dict(factors)}:
-            return Calibrated(factors)
     raise ValueError("not a report")
 
 
@@ -173,14 +153,14 @@ class ChildEndpoint:
     def __init__(self, commands: Connection, reports: Connection) -> None:
         self._reports = reports
         self._last_progress = 0.0
-        self._work: queue.SimpleQueue[Train | Calibrate] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Train] = queue.SimpleQueue()
         self.stopping = False
         """Whether a stop was ordered under the current command; checked after each batch."""
         self.request: Request | None = None
         """The user's request that caused the stop; ``None``: the worker stops."""
         threading.Thread(target=self._read, args=(commands,), name="commands", daemon=True).start()
 
-    def next_command(self) -> Train | Calibrate:
+    def next_command(self) -> Train:
         """Wait for the next command."""
         return self._work.get()
 
@@ -209,7 +189,7 @@ class ChildEndpoint:
                     case Stop(request):
                         self.request = request
                         self.stopping = True
-                    case Train() | Calibrate() as work:
+                    case Train() as work:
                         # A stop that crossed the report of the job's end was for that job: commands arrive in order.
                         self.stopping, self.request = False, None
                         self._last_progress = 0.0

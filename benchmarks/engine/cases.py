@@ -184,7 +184,7 @@ def whole_set(model: Sequential, data: ImageData, *, losses: bool) -> Work:
         shuffle=False,
         seed=0,
     )
-    return lambda: trainer._evaluate(data, trainer._validation_labels, trainer._validation_targets)
+    return lambda: trainer._evaluate(data, trainer._validation_labels)
 
 
 def scalar_row() -> Row:

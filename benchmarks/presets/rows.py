@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,13 @@ from service.datasets.builtins import BUILT_IN
 from service.spec.schema import Spec
 from service.spec.validation import resolve, spec_hash
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+"""Specs that are measured like presets, by the names of their files."""
 PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, dataset, number of seeds; fast ones first
     ("classifier", "fast", "mnist", 5),
     ("classifier", "fast", "fashion-mnist", 5),
+    ("classifier", "digits", "mnist", 10),
+    ("classifier", "digits", "fashion-mnist", 5),
     ("gan", "stable", "mnist-10k", 5),
     ("gan", "seed", "mnist-10k", 3),
     ("classifier", "best", "mnist", 5),
@@ -45,7 +50,10 @@ class Row:
         return {"kind": self.kind, "preset": self.preset, "dataset": self.dataset, "seed": self.seed}
 
     def spec(self) -> Spec:
-        return resolve({"kind": self.kind, "preset": self.preset, "dataset": {"name": self.dataset}, "seed": self.seed})
+        changes = {"dataset": {"name": self.dataset}, "seed": self.seed}
+        if (example := EXAMPLES / f"{self.preset}.json").exists():
+            return resolve(json.loads(example.read_text(encoding="utf-8")) | changes)
+        return resolve({"kind": self.kind, "preset": self.preset} | changes)
 
     def samples(self, work: Path) -> Path:
         """The path of a GAN's samples for the independent reference classifier."""

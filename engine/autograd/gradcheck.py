@@ -11,6 +11,8 @@ from engine.autograd.tape import GradientTape
 from engine.autograd.tensor import Tensor
 from engine.errors import GradientError
 
+__all__ = ["gradcheck"]
+
 
 def gradcheck(
     f: Callable[..., Any],

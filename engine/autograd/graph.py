@@ -8,12 +8,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from engine.errors import GradientError
+from engine.autograd.lifetimes import Lifetimes
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -21,6 +21,7 @@ Vjp: TypeAlias = Callable[[Array], Array]
 """Vector-Jacobian product: maps the gradient of an output to the gradient of one input."""
 
 
+@dataclass(eq=False, slots=True)
 class Node:
     """The identity of a tensor on a tape: the key under which gradients are accumulated.
 
@@ -32,38 +33,23 @@ class Node:
         tape: weak reference to the tape that recorded the operation; None for a leaf.
     """
 
-    __slots__ = ("leaf", "tape")
-
-    def __init__(self, leaf: bool, tape: weakref.ref[Recorder] | None = None) -> None:
-        self.leaf = leaf
-        self.tape = tape
+    leaf: bool
+    tape: weakref.ref[Recorder] | None = None
 
 
+@dataclass(eq=False, slots=True)
 class Record:
     """One operation: the node of its output, and an edge (node, VJP) for each tracked input.
 
-    Args:
+    Attributes:
         make_recorded_vjp: creates the VJP of an edge again, on tensors instead of arrays, so that its computation is
             recorded (for gradients of gradients). None on a tape that keeps no graph.
     """
 
-    __slots__ = ("edges", "make_recorded_vjp", "name", "output")
-
-    def __init__(
-        self,
-        name: str,
-        output: Node,
-        edges: list[tuple[Node, Vjp]],
-        make_recorded_vjp: Callable[[int], Vjp] | None = None,
-    ) -> None:
-        self.name = name
-        self.output = output
-        self.edges = edges
-        self.make_recorded_vjp = make_recorded_vjp
-
-
-SAMPLED_ELEMENTS = 64
-"""Approximate number of elements of an operand that are compared; smaller operands are compared completely."""
+    name: str
+    output: Node
+    edges: list[tuple[Node, Vjp]]
+    make_recorded_vjp: Callable[[int], Vjp] | None = None
 
 
 class Recorder:
@@ -73,80 +59,22 @@ class Recorder:
         keeps_graph: whether records keep tensors, so that the gradient can be differentiated again.
 
     Attributes:
-        operands: arrays that can be overwritten without notice: a weak reference, the operation that used them, and a
-            sample of their elements.
+        lifetimes: what must not change until the gradient is computed.
     """
 
-    __slots__ = ("__weakref__", "_locked", "keeps_graph", "operands", "records", "reference")
+    __slots__ = ("__weakref__", "keeps_graph", "lifetimes", "records", "reference")
 
     def __init__(self, keeps_graph: bool) -> None:
         self.keeps_graph = keeps_graph
         self.records: list[Record] = []
-        self.operands: list[tuple[weakref.ref[Array], str, bytes]] = []
+        self.lifetimes = Lifetimes()
         # One weak reference per tape, shared by all its nodes: nodes refer to their tape without keeping it alive.
         self.reference: weakref.ref[Recorder] = weakref.ref(self)
-        self._locked: dict[int, weakref.ref[Any]] = {}
-
-    def lock(self, tensor: Any) -> None:
-        """Make a tensor read-only until :meth:`unlock`, so that NumPy refuses to write into it or new views of it."""
-        known = self._locked.get(id(tensor))
-        if known is None or known() is not tensor:
-            self._locked[id(tensor)] = weakref.ref(tensor)
-            tensor._locks += 1
-            tensor.flags.writeable = False
-
-    def unlock(self) -> None:
-        """Make the locked tensors writeable again, except those that another tape has locked, too."""
-        for reference in self._locked.values():
-            tensor = reference()
-            if tensor is not None:
-                tensor._locks -= 1
-                if not tensor._locks and 0 not in tensor.strides:  # elements of a broadcast view share memory
-                    with suppress(ValueError):  # a view of an array that is read-only anyway
-                        tensor.flags.writeable = True
-        self._locked = {}
-
-    def __del__(self) -> None:
-        self.unlock()
-
-
-def sample(array: Array) -> bytes:
-    """A few evenly spaced elements of an array: enough to detect that it was overwritten, at little cost."""
-    if array.size > SAMPLED_ELEMENTS:
-        per_axis = max(1, int(SAMPLED_ELEMENTS ** (1 / array.ndim)))
-        array = array[tuple([slice(None, None, -(-size // per_axis)) for size in array.shape])]
-    return array.tobytes()
-
-
-def _identity(array: Array) -> Array:
-    return array
 
 
 class _Running(threading.local):
     recorder: Recorder | None = None
-    array_class: type[Array] = np.ndarray
-    constant: Callable[[Array], Array] = staticmethod(_identity)
-
-
-def is_tracing() -> bool:
-    """Whether a replay is tracing the current step in this thread."""
-    return running.array_class is not np.ndarray
-
-
-def refuse_in_trace(operation: str) -> None:
-    """Raise if a replay is tracing the current step. Call it before changing Python state, which a replay cannot see,
-    and before converting an array to a Python value, which would be constant in the replay.
-
-    Raises:
-        GradientError: a step is being traced; the replay then always runs it on the tape.
-    """
-    if is_tracing():
-        raise GradientError(f"{operation} cannot be part of a step that is replayed; call it on the step's results")
 
 
 running = _Running()
-"""``running.recorder`` is the tape that is running in this thread. Threads do not see each other's tapes.
-
-``running.array_class`` is the class of arrays that primitives compute on: plain arrays, or the traced ones of
-:mod:`engine.replay`. ``running.constant`` converts an array that is the same in every run of a step to this class.
-"""
+"""``running.recorder`` is the tape that is running in this thread. Threads do not see each other's tapes."""

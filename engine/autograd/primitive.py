@@ -12,13 +12,14 @@ tracked arguments, and only the VJPs on paths between the target and the sources
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
-from weakref import ref
 
 import numpy as np
 
-from engine.autograd.graph import Array, Node, Record, Vjp, running, sample
-from engine.autograd.tensor import Tensor, has_gradients, is_tracked, lock
+from engine.autograd.graph import Array, Node, Record, Recorder, Vjp, running
+from engine.autograd.tensor import Tensor, has_gradients, is_tracked
+from engine.autograd.tracing import computing
 from engine.errors import EngineError, GradientError, ShapeError
 
 _view = np.ndarray.view  # Tensor's own view raises an error on a tape
@@ -72,72 +73,82 @@ class Primitive:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Apply to arrays and tensors; record on the running tape if an argument is tracked."""
-        recorder = running.recorder
-        reference = None if recorder is None else recorder.reference
+        recorder, array_class = running.recorder, computing.array_class
         arrays: list[Any] = []
         tracked: list[tuple[int, Node]] = []
-        exposed: list[Array] = []  # arrays whose memory plain arrays may share: all but recorded results
-        saw_tensor = False
+        has_tensors = False
         for position, value in enumerate(args):
             if isinstance(value, Tensor):
-                saw_tensor = True
-                arrays.append(_view(value, running.array_class))
+                has_tensors = True
+                arrays.append(_view(value, array_class))
                 node = value._node
-                if reference is None:
-                    continue
-                if node is not None and (node.leaf or node.tape is reference):
+                if recorder is not None and node is not None and (node.leaf or node.tape is recorder.reference):
                     tracked.append((position, node))
-                    if node.leaf:
-                        exposed.append(value)
-                else:
-                    exposed.append(value)
             elif recorder is not None and isinstance(value, (list, tuple)) and is_tracked(value):
                 raise GradientError(f"{self.name}: a list of tensors; np.stack them first", operation=self.name)
             else:
                 arrays.append(value)
-                if recorder is not None and isinstance(value, np.ndarray):
-                    exposed.append(value)
         if options and is_tracked(options.values()):
             raise GradientError(f"{self.name}: pass tracked tensors as positional arguments", operation=self.name)
         try:
             output = self.forward(*arrays, **options)
         except ValueError as error:
             raise self._shape_error(arrays, error) from error
-        if not saw_tensor:
+        if not has_tensors:
             return output
         output = np.asanyarray(output)  # NumPy returns scalars instead of arrays without axes
         tensor = output.view(Tensor)
-        if recorder is None or reference is None or not tracked:
-            return tensor
+        if recorder is not None and tracked:
+            edges = self._edges(tracked, output, arrays, options)
+            tensor._node = Node(False, recorder.reference)
+            self._protect(recorder, tensor, args)
+            record = Record(self.name, tensor._node, edges)
+            if recorder.keeps_graph:
+                record.make_recorded_vjp = partial(self._recorded_vjp, tracked, tensor, args, options)
+            recorder.records.append(record)
+        return tensor
+
+    def _edges(
+        self, tracked: list[tuple[int, Node]], output: Array, arrays: list[Any], options: dict[str, Any]
+    ) -> list[tuple[Node, Vjp]]:
+        """The node and the VJP of each tracked argument."""
         if not has_gradients(output.dtype):
             raise GradientError(f"{self.name}: a result of dtype {output.dtype} has no gradient", operation=self.name)
-        edges: list[tuple[Node, Vjp]] = []
+        edges = []
         for position, node in tracked:
             rule = self.rule(position)
             if rule is None:
                 raise GradientError(f"{self.name}: argument {position} has no gradient", operation=self.name)
             edges.append((node, rule(output, *arrays, **options)))
-        recorder.operands.extend([(ref(a), self.name, sample(_view(a, np.ndarray))) for a in exposed])
-        tensor._node = node = Node(False, reference)
-        if running.array_class is np.ndarray:  # traced arrays are read-only anyway
+        return edges
+
+    def _protect(self, recorder: Recorder, tensor: Tensor, args: tuple[Any, ...]) -> None:
+        """Protect the operands and the result from writes, until the tape has computed its gradient."""
+        lifetimes, reference = recorder.lifetimes, recorder.reference
+        # Plain arrays may share the memory of any operand but the result of a recorded operation.
+        exposed = [
+            value
+            for value in args
+            if isinstance(value, np.ndarray)
+            and not (isinstance(value, Tensor) and value._node is not None and value._node.tape is reference)
+        ]
+        lifetimes.add_operands(self.name, exposed)
+        if computing.array_class is np.ndarray:  # traced arrays are read-only anyway
             for value in exposed:
-                lock(value, recorder)
-            recorder.lock(tensor)
-        make_recorded_vjp = None
-        if recorder.keeps_graph:
+                if isinstance(value, Tensor):
+                    lifetimes.lock_with_bases(value)
+            lifetimes.lock(tensor)
 
-            def make_recorded_vjp(edge: int) -> Vjp:
-                return self.graph_rule(tracked[edge][0])(tensor, *args, **options)
-
-        recorder.records.append(Record(self.name, node, edges, make_recorded_vjp))
-        return tensor
+    def _recorded_vjp(
+        self, tracked: list[tuple[int, Node]], tensor: Tensor, args: tuple[Any, ...], options: dict[str, Any], edge: int
+    ) -> Vjp:
+        return self.graph_rule(tracked[edge][0])(tensor, *args, **options)
 
     def _shape_error(self, arrays: Sequence[Any], error: ValueError) -> Exception:
         if isinstance(error, (EngineError, np.linalg.LinAlgError)):
             return error
-        shapes = tuple(np.shape(array) for array in arrays)
-        listed = " and ".join(map(str, shapes))
-        return ShapeError(f"{self.name}: shapes {listed} do not fit: {error}", operation=self.name, shapes=shapes)
+        listed = " and ".join(str(np.shape(array)) for array in arrays)
+        return ShapeError.of(self.name, f"shapes {listed} do not fit: {error}", *arrays)
 
 
 class VariadicPrimitive(Primitive):

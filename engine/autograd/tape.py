@@ -8,9 +8,12 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 
-from engine.autograd.graph import Array, Node, Record, Recorder, running, sample
+from engine.autograd.graph import Array, Node, Record, Recorder, running
 from engine.autograd.tensor import Tensor, is_tracked, untracked
+from engine.autograd.tracing import computing
 from engine.errors import GradientError, SettingError, ShapeError
+
+__all__ = ["GradientTape"]
 
 
 class GradientTape(Recorder):
@@ -106,7 +109,9 @@ class GradientTape(Recorder):
                 "gradient: output_gradients is on the running tape, which does not record this gradient; compute the "
                 "target inside it, too, or give np.asarray(output_gradients) if no gradient should flow through it"
             )
-        outermost._refuse_overwritten()
+        outermost.lifetimes.refuse_overwritten()
+        if not outermost.persistent and running.recorder is not outermost:
+            outermost.lifetimes.forget_operands()
         keeps_records = self.persistent or outermost is not self
         records = self.records[self._start :] if keeps_records else self.records
         seed: Any = _tracked_seed(target, output_gradients) if graph else _seed(target, output_gradients)
@@ -117,7 +122,7 @@ class GradientTape(Recorder):
             if running.recorder is self:
                 running.recorder = None
         if not keeps_records:
-            self.unlock()
+            self.lifetimes.unlock()
         retained = set(source_nodes)
 
         # Recording order is already a topological order: no sort, and no recursion limit on deep networks.
@@ -166,19 +171,6 @@ class GradientTape(Recorder):
             )
         return node
 
-    def _refuse_overwritten(self) -> None:
-        """Raise GradientError if an operand has changed since it was used, through a plain array on the same memory."""
-        for reference, operation, elements in self.operands:
-            array = reference()
-            if array is not None and sample(np.ndarray.view(array, np.ndarray)) != elements:
-                raise GradientError(
-                    f"gradient: an array of shape {array.shape} was overwritten after {operation} had used it; "
-                    "give the operation a copy, or take the gradient first",
-                    operation=operation,
-                )
-        if not self.persistent and running.recorder is not self:
-            self.operands = []
-
 
 def _depending_on(records: Sequence[Record], source_nodes: Sequence[Node]) -> set[Node]:
     """The nodes that depend on ``source_nodes``. Only these need gradients."""
@@ -193,17 +185,14 @@ def _depending_on(records: Sequence[Record], source_nodes: Sequence[Node]) -> se
 
 def _seed(target: Tensor, output_gradients: Any) -> Array:
     if output_gradients is None:
-        return running.constant(np.ones(target.shape, target.dtype))
+        return computing.constant(np.ones(target.shape, target.dtype))
     if isinstance(output_gradients, np.ndarray):
         seed: Array = untracked(output_gradients).astype(target.dtype)
     else:
         seed = np.array(output_gradients, target.dtype)
     if seed.shape != target.shape:
-        raise ShapeError(
-            f"gradient: output_gradients {seed.shape} for a target {target.shape}: the shapes must be equal",
-            operation="gradient",
-            shapes=(seed.shape, target.shape),
-        )
+        problem = f"output_gradients {seed.shape} for a target {target.shape}: the shapes must be equal"
+        raise ShapeError.of("gradient", problem, seed, target)
     return seed
 
 
@@ -256,7 +245,7 @@ def _as_owned_tensors(gradients: Sequence[Array | None], sources: Sequence[Tenso
     used_ids = {id(seed)}
     for gradient, source in zip(gradients, sources, strict=True):
         if gradient is None:
-            array = running.constant(np.zeros(source.shape, source.dtype))
+            array = computing.constant(np.zeros(source.shape, source.dtype))
         else:
             _check_shape(gradient, source)
             array = np.asanyarray(gradient, source.dtype)

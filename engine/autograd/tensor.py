@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from engine.autograd.graph import Node, Recorder, is_tracing, refuse_in_trace, running
+from engine.autograd.graph import Node, running
 from engine.autograd.numpy_dispatch import (
     CONVERSIONS,
     FUNCTIONS,
@@ -26,7 +26,10 @@ from engine.autograd.numpy_dispatch import (
     WRITERS,
     no_gradient,
 )
+from engine.autograd.tracing import computing, is_tracing, refuse_in_trace
 from engine.errors import GradientError
+
+__all__ = ["Tensor"]
 
 
 class Tensor(np.ndarray[Any, Any]):
@@ -206,16 +209,21 @@ def is_tracked(values: Iterable[Any]) -> bool:
 
 def untracked(value: Any) -> Any:
     """The plain array of a tensor, without a copy; other values unchanged."""
-    return np.ndarray.view(value, running.array_class) if isinstance(value, Tensor) else value
+    return np.ndarray.view(value, computing.array_class) if isinstance(value, Tensor) else value
+
+
+def tree_map(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
+    """``value`` with ``function`` applied to all instances of ``kind`` in nested tuples, lists and dicts."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(tree_map(item, kind, function) for item in value)
+    return {key: tree_map(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def untracked_tree(value: Any) -> Any:
     """Like :func:`untracked`, through nested lists, tuples and dicts."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(untracked_tree, value))
-    if isinstance(value, dict):
-        return {key: untracked_tree(item) for key, item in value.items()}
-    return untracked(value)
+    return tree_map(value, Tensor, untracked)
 
 
 def snapshot(value: Any) -> Any:
@@ -284,15 +292,6 @@ def refuse_tracked(values: Iterable[Any], operation: str) -> None:
         )
 
 
-def lock(array: Any, recorder: Recorder) -> None:
-    """Make a tensor, and the tensors of which it is a view, read-only until the tape has computed its gradient."""
-    if isinstance(array, Tensor):
-        if isinstance(array.base, Tensor):
-            lock(array.base, recorder)
-        if array._locks or array.flags.writeable:
-            recorder.lock(array)
-
-
 def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
     try:
         return primitive(*args, **kwargs)
@@ -301,6 +300,66 @@ def _record(primitive: Callable[..., Any], name: str, args: Any, kwargs: Any) ->
         if "unexpected keyword argument" in str(error) or "positional argument" in str(error):
             raise GradientError(f"{name} has no gradient when called like this: {error}", operation=name) from error
         raise
+
+
+# NumPy's protocols do not cover methods, so these are overridden.
+
+
+def _override(*names: str) -> Callable[[Callable[[str, Any], Any]], None]:
+    """A decorator of a function that makes the new method from the name and the original one."""
+
+    def apply(make: Callable[[str, Any], Any]) -> None:
+        for name in names:
+            original = getattr(Tensor, name)
+            setattr(Tensor, name, functools.wraps(original)(make(name, original)))
+
+    return apply
+
+
+# Every method of ndarray that returns an array computed from the elements either has an entry in METHODS, or
+# raises an error on a tape. Otherwise gradients would be wrong without notice.
+@_override(
+    *("__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
+    *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),
+    *("sum", "swapaxes", "take", "trace", "transpose", "var"),
+)
+def _follow(name: str, original: Any) -> Any:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
+            if is_tracing():  # by the methods of traced arrays, which are part of the trace or raise an error
+                return wrap(getattr(untracked(self), name)(*untracked_tree(args), **untracked_tree(kwargs)))
+            return original(self, *args, **kwargs)
+        function = METHODS.get(name)
+        if function is None:
+            raise no_gradient(f"ndarray.{name}")
+        return _record(function, f"ndarray.{name}", (self, *args), kwargs)
+
+    return method
+
+
+# Methods that write into the array raise an error while a tape needs it.
+@_override("__setitem__", "byteswap", "fill", "partition", "put", "resize", "setfield", "sort")
+def _guard(name: str, original: Any) -> Any:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        refuse_write(self, name)
+        refuse_tracked((*args, *kwargs.values()), f"ndarray.{name}")
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+# A replay would repeat the results of these methods as constants.
+@_override(
+    *CONVERSIONS,
+    *("all", "any", "argmax", "argmin", "argpartition", "argsort", "conj", "conjugate", "dump", "dumps", "getfield"),
+    *("item", "nonzero", "round", "searchsorted", "tobytes", "tofile", "tolist"),
+)
+def _refuse_in_trace(name: str, original: Any) -> Any:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        refuse_in_trace(f"ndarray.{name}")
+        return original(self, *args, **kwargs)
+
+    return method
 
 
 def _guard_attribute(name: str) -> None:
@@ -314,61 +373,5 @@ def _guard_attribute(name: str) -> None:
     setattr(Tensor, name, property(original.__get__, change, doc=original.__doc__))
 
 
-def _follow(name: str) -> None:
-    """Make tapes record the ndarray method ``name``, because methods bypass NumPy's protocols."""
-    original = getattr(np.ndarray, name)
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not (is_tracked((self, *args)) or is_tracked(kwargs.values())):
-            if is_tracing():  # by the methods of traced arrays, which are part of the trace or raise an error
-                return wrap(getattr(untracked(self), name)(*untracked_tree(args), **untracked_tree(kwargs)))
-            return original(self, *args, **kwargs)
-        function = METHODS.get(name)
-        if function is None:
-            raise no_gradient(f"ndarray.{name}")
-        return _record(function, f"ndarray.{name}", (self, *args), kwargs)
-
-    setattr(Tensor, name, functools.wraps(original)(method))
-
-
-def _refuse_in_trace(name: str) -> None:
-    """Make the method ``name`` raise an error in a trace, because a replay would repeat its result as a constant."""
-    original = getattr(Tensor, name)
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        refuse_in_trace(f"ndarray.{name}")
-        return original(self, *args, **kwargs)
-
-    setattr(Tensor, name, functools.wraps(original)(method))
-
-
-def _guard(name: str) -> None:
-    """Make the method ``name``, which writes into the array, raise an error while a tape holds it."""
-    original = getattr(np.ndarray, name)
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        refuse_write(self, name)
-        refuse_tracked((*args, *kwargs.values()), f"ndarray.{name}")
-        return original(self, *args, **kwargs)
-
-    setattr(Tensor, name, functools.wraps(original)(method))
-
-
-# Every method of ndarray that returns an array computed from the elements either has an entry in METHODS, or
-# raises an error on a tape. Otherwise gradients would be wrong without notice.
-for _name in (
-    *("__getitem__", "astype", "choose", "clip", "compress", "copy", "cumprod", "cumsum"),
-    *("diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std"),
-    *("sum", "swapaxes", "take", "trace", "transpose", "var"),
-):
-    _follow(_name)
-for _name in ("__setitem__", "byteswap", "fill", "partition", "put", "resize", "setfield", "sort"):
-    _guard(_name)
 for _name in ("dtype", "shape", "strides"):
     _guard_attribute(_name)
-for _name in (
-    *CONVERSIONS,
-    *("all", "any", "argmax", "argmin", "argpartition", "argsort", "conj", "conjugate", "dump", "dumps", "getfield"),
-    *("item", "nonzero", "round", "searchsorted", "tobytes", "tofile", "tolist"),
-):
-    _refuse_in_trace(_name)

@@ -17,6 +17,8 @@ from engine.data import ImageData
 from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.containers import Sequential
 
+__all__ = ["FeatureStatistics", "ReferenceClassifier"]
+
 _BATCH_IMAGES = 500
 """Number of images that are classified at a time."""
 _COVERAGE_THRESHOLD = 0.3
@@ -74,9 +76,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         ShapeError: the numbers of features differ.
     """
     if a.mean.shape != b.mean.shape:
-        raise ShapeError(
-            f"frechet_distance: {a.mean.shape[0]} and {b.mean.shape[0]} features", shapes=(a.mean.shape, b.mean.shape)
-        )
+        raise ShapeError.of("frechet_distance", f"{len(a.mean)} and {len(b.mean)} features", a.mean, b.mean)
     root = symmetric_root(a.covariance)
     eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
     trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(eigenvalues, 0)).sum()
@@ -133,20 +133,22 @@ def classify(model: Sequential, images: Array, scale: tuple[float, float] = (0.0
     return Classifications(*map(np.concatenate, (labels, confidences, features)))
 
 
+@dataclass(frozen=True, eq=False)
 class ReferenceClassifier:
     """A classifier with the statistics of its features on real images.
 
-    Args:
+    Attributes:
         model, scale: as for :func:`classify`; at least two classes.
         real: statistics of the features on real images.
     """
 
-    def __init__(self, model: Sequential, real: FeatureStatistics, scale: tuple[float, float] = (0.0, 1.0)) -> None:
-        if model.units < 2:
+    model: Sequential
+    real: FeatureStatistics
+    scale: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.model.units < 2:
             raise SettingError("a reference classifier needs at least two classes", setting="model")
-        self.model = model
-        self.real = real
-        self.scale = scale
 
     def evaluate(self, images: Array) -> Classifications:
         """Classify uint8 images (n, ...); raises as :func:`classify` does."""

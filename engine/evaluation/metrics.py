@@ -7,6 +7,8 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.errors import DataError, ShapeError
 
+__all__ = ["accuracy", "confusion_matrix"]
+
 
 def accuracy(labels: Array, predictions: Array) -> float:
     """Fraction of the predictions that equal their labels; both integers (n,), n at least 1."""

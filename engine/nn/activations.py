@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, assert_never
+from typing import Any, TypeVar
 
 from engine import ops
 from engine.errors import SettingError
+
+__all__ = ["Activation"]
+
+_Named = TypeVar("_Named", bound=StrEnum)
 
 
 class Activation(StrEnum):
@@ -24,47 +28,29 @@ class Activation(StrEnum):
     SOFTPLUS = "softplus"
 
 
-def as_activation(activation: Activation | str | None) -> Activation | None:
-    """An activation by its name.
+def by_name(kind: type[_Named], name: str, setting: str) -> _Named:
+    """The member of ``kind`` with this name.
 
     Raises:
         SettingError: unknown name.
     """
     try:
-        return None if activation is None else Activation(activation)
+        return kind(name)
     except ValueError:
-        names = ", ".join(Activation)
-        raise SettingError(f"unknown activation {activation!r}; known are {names}", setting="activation") from None
+        raise SettingError(f"unknown {setting} {name!r}; known are {', '.join(kind)}", setting=setting) from None
 
 
 def activation_function(activation: Activation | None, negative_slope: float = 0.2) -> Callable[[Any], Any]:
-    """The function of an activation; the identity for None and ``linear``.
+    """The function of an activation; the identity for None.
 
     Raises:
         SettingError: the ``negative_slope`` of leaky_relu is not in [0, 1].
     """
     if not 0 <= negative_slope <= 1:
         raise SettingError(f"negative_slope {negative_slope} is not in [0, 1]", setting="negative_slope")
-    match activation:
-        case None:
-            return lambda logits: logits
-        case Activation.SIGMOID:
-            return ops.sigmoid
-        case Activation.TANH:
-            return ops.tanh
-        case Activation.RELU:
-            return ops.relu
-        case Activation.LEAKY_RELU:
-            return lambda logits: ops.leaky_relu(logits, negative_slope=negative_slope)
-        case Activation.SOFTMAX:
-            return ops.softmax
-        case Activation.GELU:
-            return ops.gelu
-        case Activation.SILU:
-            return ops.silu
-        case Activation.ELU:
-            return ops.elu
-        case Activation.SOFTPLUS:
-            return ops.softplus
-        case _:
-            assert_never(activation)
+    if activation is None:
+        return lambda logits: logits
+    if activation is Activation.LEAKY_RELU:
+        return lambda logits: ops.leaky_relu(logits, negative_slope=negative_slope)
+    function: Callable[[Any], Any] = getattr(ops, activation)  # each activation is a primitive of the same name
+    return function

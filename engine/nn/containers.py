@@ -12,11 +12,13 @@ from engine import memory, ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, refuse_write
 from engine.errors import CheckpointError, SettingError, ShapeError
-from engine.nn.activations import Activation, activation_function, as_activation
+from engine.nn.activations import Activation
 from engine.nn.dropout import Dropout
-from engine.nn.layer import Layer, OutputLayer, Shape, shape_error
-from engine.nn.linear import Dense
+from engine.nn.layer import Activated, Layer, Shape, shape_error
+from engine.nn.linear import Dense, Weighted
 from engine.nn.shape import Reshape, as_inputs
+
+__all__ = ["Residual", "Sequential"]
 
 
 class Sequential:
@@ -36,10 +38,10 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int] | None = None) -> None:
-        if not layers or not isinstance(layers[-1], OutputLayer):
+        if not layers or not isinstance(layers[-1], Weighted):
             raise SettingError("Sequential: the last layer must be Dense, Conv2D or Conv2DTranspose", setting="layers")
         self.layers = list(layers)
-        self.last: OutputLayer = layers[-1]
+        self.last: Weighted = layers[-1]
         self.input_shape = _first_shape(layers) if input_shape is None else tuple(input_shape)
         self.layer_shapes = _infer_shapes(layers, self.input_shape)
         self.output_shape = self.layer_shapes[-1]
@@ -100,11 +102,7 @@ class Sequential:
         x = np.asanyarray(x)
         if x.ndim == 0 or x.shape[1:] not in (self.input_shape, (self.inputs,)):
             # Dense would accept more axes, because it checks only the last one.
-            raise ShapeError(
-                f"Sequential takes (batch, {', '.join(map(str, self.input_shape))}), not {x.shape}",
-                operation="Sequential",
-                shapes=(x.shape,),
-            )
+            raise shape_error("Sequential", f"(batch, {', '.join(map(str, self.input_shape))})", x.shape)
         return x if len(self.input_shape) == 1 else as_inputs(x, self.input_shape)
 
     def _last_logits(self, x: Any, training: bool, rng: np.random.Generator | None) -> Any:
@@ -133,7 +131,7 @@ class Sequential:
         return {name: np.asarray(array) for name, array in (self.named_parameters() | self.named_buffers()).items()}
 
 
-class Residual:
+class Residual(Activated):
     """Layers with a skip connection: ``activation(x + layers(x))`` (He et al. 2016, equation 1).
 
     Parameters are named ``layers.0.weight`` and so on, after the name of the layer itself.
@@ -154,9 +152,7 @@ class Residual:
             raise SettingError("Residual: there are no layers", setting="layers")
         _refuse_shared(layers)
         self.layers = list(layers)
-        self.activation = as_activation(activation)
-        self.negative_slope = negative_slope
-        self._activate = activation_function(self.activation, negative_slope)
+        super().__init__(activation, negative_slope)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -180,7 +176,7 @@ class Residual:
         y = x
         for layer in self.layers:
             y = layer(y, training=training, rng=rng)
-        return self._activate(ops.add(x, y))
+        return self.activate(ops.add(x, y))
 
 
 def collect_named(layers: Sequence[Layer], attribute: str) -> dict[str, Any]:

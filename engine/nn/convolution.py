@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar, Unpack
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from engine import memory, ops
-from engine.autograd.graph import Array
-from engine.autograd.tensor import Tensor
+from engine import ops
 from engine.errors import SettingError
-from engine.nn.activations import Activation, activation_function, as_activation
-from engine.nn.initializers import Initializer, glorot_uniform
+from engine.nn.activations import Activation
 from engine.nn.layer import IMAGES, Shape, check_sizes, reshape_hint, shape_error
-from engine.nn.spectral import SpectralNorm
+from engine.nn.linear import Weighted, WeightSettings
 from engine.ops.images.geometry import Padding, transposed_size, window
 
+__all__ = ["Conv2D", "Conv2DTranspose"]
 
-class _Convolutional(ABC):
+
+class _Convolutional(Weighted):
     """Base of both: filters of ``kernel`` x ``kernel`` pixels, a bias, an activation."""
 
     _convolve: ClassVar[Any]
@@ -32,12 +28,7 @@ class _Convolutional(ABC):
         stride: int = 1,
         padding: Padding = "same",
         activation: Activation | str | None = None,
-        *,
-        initializer: Initializer = glorot_uniform,
-        rng: np.random.Generator,
-        dtype: DTypeLike = np.float32,
-        negative_slope: float = 0.2,
-        spectral_norm: bool = False,
+        **settings: Unpack[WeightSettings],
     ) -> None:
         name = type(self).__name__
         check_sizes(name, channels=channels, filters=filters, kernel=kernel, stride=stride)
@@ -48,22 +39,7 @@ class _Convolutional(ABC):
         self.kernel = kernel
         self.stride = stride
         self.padding: Padding = padding
-        self.activation = as_activation(activation)
-        self.negative_slope = negative_slope
-        self.weight = Tensor(memory.copy(initializer((kernel, kernel, channels, filters), rng, dtype)), watch=True)
-        self.bias = Tensor(initializer((filters,), rng, dtype), watch=True)
-        self.spectral = SpectralNorm(filters, rng=rng, dtype=dtype) if spectral_norm else None
-        self._activate = activation_function(self.activation, negative_slope)
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """``weight`` (kernel, kernel, channels, filters) and ``bias`` (filters,)."""
-        return {"weight": self.weight, "bias": self.bias}
-
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """``spectral``, the vector of the spectral normalization, if there is one."""
-        return {"spectral": self.spectral.vector} if self.spectral else {}
+        super().__init__((kernel, kernel, channels, filters), activation, **settings)
 
     def output_shape(self, shape: Shape) -> Shape:
         """(height, width, channels) becomes (rows, columns, filters)."""
@@ -75,22 +51,8 @@ class _Convolutional(ABC):
     def _side(self, size: int) -> int:
         """Number of output pixels along one side."""
 
-    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply to ``x`` (batch, height, width, channels); returns (batch, rows, columns, filters)."""
-        return self.activate(self.logits(x, training=training))
-
-    def normalized_weight(self, *, training: bool = False) -> Any:
-        """The effective weight: with ``spectral_norm``, divided by its largest singular value."""
-        return self.spectral(self.weight, training=training) if self.spectral else self.weight
-
-    def logits(self, x: Any, *, training: bool = False) -> Any:
-        """The layer without its activation."""
-        weight = self.normalized_weight(training=training)
+    def _apply(self, x: Any, weight: Any) -> Any:
         return self._convolve(x, weight, self.bias, stride=self.stride, padding=self.padding)
-
-    def activate(self, logits: Any) -> Any:
-        """The activation alone."""
-        return self._activate(logits)
 
 
 class Conv2D(_Convolutional):

@@ -13,6 +13,8 @@ from engine.memory import is_batch_innermost
 from engine.nn.layer import Parameterless, Shape
 from engine.ops.images.geometry import from_planes
 
+__all__ = ["Dropout"]
+
 
 class Dropout(Parameterless):
     """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).

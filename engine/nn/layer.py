@@ -6,14 +6,14 @@ returns a tensor. A ``Shape`` is that of one example, without the batch axis.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError, ShapeError
-from engine.nn.activations import Activation
+from engine.nn.activations import Activation, activation_function, by_name
 
 IMAGES = "images (height, width, channels)"
 """How error messages describe the input of image layers."""
@@ -44,36 +44,36 @@ class Layer(Protocol):
         """Apply to a batch."""
 
 
-@runtime_checkable
-class OutputLayer(Layer, Protocol):
-    """The interface of the last layer in Sequential: losses on logits need it without its activation."""
+class Activated:
+    """Base of layers that end with an activation.
 
-    @property
-    def activation(self) -> Activation | None:
-        """The activation that the layer applies."""
+    Attributes:
+        activation: an Activation; None for none.
+        negative_slope: of leaky_relu, in [0, 1].
+        activate: the activation as a function.
+    """
 
-    @property
-    def weight(self) -> Tensor:
-        """The weights of the layer. Their dtype is that of the network."""
-
-    def logits(self, x: Any, *, training: bool = False) -> Any:
-        """The layer without its activation."""
-
-    def activate(self, logits: Any) -> Any:
-        """The activation alone."""
+    def __init__(self, activation: Activation | str | None, negative_slope: float) -> None:
+        self.activation = None if activation is None else by_name(Activation, activation, "activation")
+        self.negative_slope = negative_slope
+        self.activate = activation_function(self.activation, negative_slope)
 
 
-class Parameterless:
-    """Base of layers without parameters."""
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Empty: there are no parameters."""
-        return {}
+class Bufferless:
+    """Base of layers without buffers."""
 
     @property
     def buffers(self) -> dict[str, Array]:
         """Empty: there are no buffers."""
+        return {}
+
+
+class Parameterless(Bufferless):
+    """Base of layers without parameters and buffers."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Empty: there are no parameters."""
         return {}
 
 

@@ -1,8 +1,9 @@
-"""The fully connected layer."""
+"""Layers with a weight and a bias: the base that Dense shares with the convolutions, and Dense."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -10,13 +11,71 @@ from numpy.typing import DTypeLike
 from engine import memory, ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.nn.activations import Activation, activation_function, as_activation
+from engine.nn.activations import Activation
 from engine.nn.initializers import Initializer, glorot_uniform
-from engine.nn.layer import Shape, check_sizes, shape_error
+from engine.nn.layer import Activated, Shape, check_sizes, shape_error
 from engine.nn.spectral import SpectralNorm
 
+__all__ = ["Dense"]
 
-class Dense:
+
+class WeightSettings(TypedDict):
+    """The settings of all layers with weights, see :class:`Dense`."""
+
+    initializer: NotRequired[Initializer]
+    rng: np.random.Generator
+    dtype: NotRequired[DTypeLike]
+    negative_slope: NotRequired[float]
+    spectral_norm: NotRequired[bool]
+
+
+class Weighted(Activated, ABC):
+    """Base of layers with a weight (..., inputs, units), a bias (units,) and an activation."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        activation: Activation | str | None = None,
+        *,
+        initializer: Initializer = glorot_uniform,
+        rng: np.random.Generator,
+        dtype: DTypeLike = np.float32,
+        negative_slope: float = 0.2,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__(activation, negative_slope)
+        self.weight = Tensor(memory.copy(initializer(shape, rng, dtype)), watch=True)
+        self.bias = Tensor(initializer(shape[-1:], rng, dtype), watch=True)
+        self.spectral = SpectralNorm(shape[-1], rng=rng, dtype=dtype) if spectral_norm else None
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """``weight`` (..., inputs, units) and ``bias`` (units,)."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """``spectral``, the vector of the spectral normalization, if there is one."""
+        return {"spectral": self.spectral.vector} if self.spectral else {}
+
+    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
+        """Apply to a batch."""
+        return self.activate(self.logits(x, training=training))
+
+    def normalized_weight(self, *, training: bool = False) -> Any:
+        """The effective weight: with ``spectral_norm``, divided by its largest singular value."""
+        return self.spectral(self.weight, training=training) if self.spectral else self.weight
+
+    def logits(self, x: Any, *, training: bool = False) -> Any:
+        """The layer without its activation."""
+        return self._apply(x, self.normalized_weight(training=training))
+
+    @abstractmethod
+    def _apply(self, x: Any, weight: Any) -> Any:
+        """The layer without its activation, with the effective weight."""
+
+
+class Dense(Weighted):
     """A fully connected layer: ``activation(x @ weight + bias)``.
 
     Args:
@@ -36,32 +95,12 @@ class Dense:
         inputs: int,
         units: int,
         activation: Activation | str | None = None,
-        *,
-        initializer: Initializer = glorot_uniform,
-        rng: np.random.Generator,
-        dtype: DTypeLike = np.float32,
-        negative_slope: float = 0.2,
-        spectral_norm: bool = False,
+        **settings: Unpack[WeightSettings],
     ) -> None:
         check_sizes("Dense", inputs=inputs, units=units)
         self.inputs = inputs
         self.units = units
-        self.activation = as_activation(activation)
-        self.negative_slope = negative_slope
-        self.weight = Tensor(memory.copy(initializer((inputs, units), rng, dtype)), watch=True)
-        self.bias = Tensor(initializer((units,), rng, dtype), watch=True)
-        self.spectral = SpectralNorm(units, rng=rng, dtype=dtype) if spectral_norm else None
-        self._activate = activation_function(self.activation, negative_slope)
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """``weight`` (inputs, units) and ``bias`` (units,)."""
-        return {"weight": self.weight, "bias": self.bias}
-
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """``spectral``, the vector of the spectral normalization, if there is one."""
-        return {"spectral": self.spectral.vector} if self.spectral else {}
+        super().__init__((inputs, units), activation, **settings)
 
     def output_shape(self, shape: Shape) -> Shape:
         """(inputs,) becomes (units,)."""
@@ -70,18 +109,5 @@ class Dense:
             raise shape_error("Dense", f"({self.inputs},)", shape, hint)
         return (self.units,)
 
-    def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
-        """Apply to ``x`` (batch, inputs); returns (batch, units)."""
-        return self.activate(self.logits(x, training=training))
-
-    def normalized_weight(self, *, training: bool = False) -> Any:
-        """The effective weight: with ``spectral_norm``, divided by its largest singular value."""
-        return self.spectral(self.weight, training=training) if self.spectral else self.weight
-
-    def logits(self, x: Any, *, training: bool = False) -> Any:
-        """The layer without its activation."""
-        return ops.affine(x, self.normalized_weight(training=training), self.bias)
-
-    def activate(self, logits: Any) -> Any:
-        """The activation alone."""
-        return self._activate(logits)
+    def _apply(self, x: Any, weight: Any) -> Any:
+        return ops.affine(x, weight, self.bias)

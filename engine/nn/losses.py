@@ -9,7 +9,8 @@ fraction of s is spread evenly over the classes. Targets given as floats are not
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,34 +22,23 @@ from engine.data import check_labels, one_hot
 from engine.errors import DataError, SettingError, ShapeError
 from engine.nn.activations import Activation
 
+__all__ = ["BinaryCrossEntropy", "SoftmaxCrossEntropy", "SquaredError", "balanced_class_weights"]
+
 Reduction: TypeAlias = Literal["mean", "sum"]
 
 
-class Loss(Protocol):
-    """The interface of a loss.
+class Loss(ABC):
+    """Base of the losses.
 
     Attributes:
         reduction: ``mean`` or ``sum``.
-        on_logits: whether it takes ``model.logits(x)`` rather than ``model(x)``.
     """
 
-    reduction: Reduction
-    on_logits: bool
+    on_logits: ClassVar[bool] = True
+    """Whether it takes ``model.logits(x)`` rather than ``model(x)``."""
+    last_activation: ClassVar[Activation | None] = None
+    """The last activation that a model must have, unless it has none; None: any."""
 
-    def check_activation(self, activation: Activation | None) -> None:
-        """Raise SettingError if a model that ends with ``activation`` cannot be trained with this loss."""
-
-    def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
-        """Convert integer ``labels`` (n,) once to checked targets in the form that is fastest for :meth:`__call__`."""
-
-    def plain(self) -> Loss:
-        """This loss without label smoothing and class weights: what a model is scored by."""
-
-    def __call__(self, outputs: Any, targets: Any) -> Any:
-        """The loss as a tensor without axes."""
-
-
-class _Reduced:
     def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
         if reduction not in ("mean", "sum"):
             raise SettingError(f"reduction {reduction!r} is neither mean nor sum", setting="reduction")
@@ -57,8 +47,16 @@ class _Reduced:
         self.reduction: Reduction = reduction
         self.label_smoothing = label_smoothing
 
+    def check_activation(self, activation: Activation | None) -> None:
+        """Raise SettingError if a model that ends with ``activation`` cannot be trained with this loss."""
+        expected = self.last_activation
+        if expected is not None and activation not in (None, expected):
+            name = type(self).__name__
+            raise SettingError(f"{name} needs a model that ends with {expected}, not {activation}", setting="loss")
+
     def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
-        """One-hot or smoothed rows for integer ``labels``: (n,) to (n, classes)."""
+        """Convert integer ``labels`` (n,) once to checked targets in the form that is fastest for :meth:`__call__`:
+        one-hot or smoothed rows (n, classes)."""
         check_labels(labels, len(labels), classes)
         rows = one_hot(labels, classes, dtype)
         if self.label_smoothing:
@@ -69,6 +67,10 @@ class _Reduced:
     def plain(self) -> Self:
         """This loss without label smoothing and class weights: what a model is scored by."""
         return type(self)(self.reduction)
+
+    @abstractmethod
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """The loss as a tensor without axes."""
 
     def _even_share(self, classes: int) -> float:
         """The target of each output for a label smoothing of 1."""
@@ -86,11 +88,8 @@ class _Reduced:
         if targets.ndim == 1 and targets.dtype.kind in "ui":
             check_labels(targets, len(outputs), outputs.shape[-1])
             return self.targets(targets, outputs.shape[-1], outputs.dtype)
-        raise ShapeError(
-            f"loss: outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels",
-            operation="loss",
-            shapes=(outputs.shape, targets.shape),
-        )
+        problem = f"outputs {outputs.shape} and targets {targets.dtype} {targets.shape}: neither equal nor labels"
+        raise ShapeError.of("loss", problem, outputs, targets)
 
     def _reduce(self, total: Any, batch: int) -> Any:
         return total if self.reduction == "sum" else ops.multiply(total, 1 / batch)
@@ -112,31 +111,24 @@ def mean_gradient_scale(reduction: Reduction, batch: int) -> float:
     return 1 / batch if reduction == "sum" else 1.0
 
 
-class SquaredError(_Reduced):
+class SquaredError(Loss):
     """``sum (output - target) ** 2``; integer labels become one-hot rows, ``(1 - s) one_hot + s / classes``."""
 
     on_logits = False
-
-    def check_activation(self, activation: Activation | None) -> None:
-        """Accepts every activation."""
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Outputs (batch, units); targets the same shape, or labels (batch,)."""
         return self._reduce(ops.squared_error(outputs, self._rows(outputs, targets)), len(outputs))
 
 
-class BinaryCrossEntropy(_Reduced):
+class BinaryCrossEntropy(Loss):
     """``-t log s(x) - (1 - t) log(1 - s(x))`` from the logits x of a model that ends with the sigmoid s.
 
     Integer labels become one-hot rows, smoothed to ``(1 - s) one_hot + s / 2``, because each output is a separate
     binary classification.
     """
 
-    on_logits = True
-
-    def check_activation(self, activation: Activation | None) -> None:
-        """The model must end with a sigmoid, or with nothing."""
-        _expect("binary cross-entropy", activation, Activation.SIGMOID)
+    last_activation = Activation.SIGMOID
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Logits (batch, units); targets in [0, 1]: one number for all, the same shape, or labels (batch,)."""
@@ -153,7 +145,7 @@ class BinaryCrossEntropy(_Reduced):
         return 1 / 2
 
 
-class SoftmaxCrossEntropy(_Reduced):
+class SoftmaxCrossEntropy(Loss):
     """``-log softmax(x)[label]``, from the logits of a model that ends with a softmax.
 
     With label smoothing the target is ``(1 - s) one_hot + s / classes``.
@@ -162,7 +154,7 @@ class SoftmaxCrossEntropy(_Reduced):
         class_weights: positive weights of the losses of each class's examples, (classes,); None: all 1.
     """
 
-    on_logits = True
+    last_activation = Activation.SOFTMAX
 
     def __init__(
         self, reduction: Reduction = "mean", label_smoothing: float = 0.0, class_weights: Array | None = None
@@ -171,10 +163,6 @@ class SoftmaxCrossEntropy(_Reduced):
         if class_weights is not None and not (np.isfinite(class_weights).all() and (class_weights > 0).all()):
             raise SettingError("class_weights must be positive numbers", setting="class_weights")
         self.class_weights = class_weights
-
-    def check_activation(self, activation: Activation | None) -> None:
-        """The model must end with a softmax, or with nothing."""
-        _expect("softmax cross-entropy", activation, Activation.SOFTMAX)
 
     def targets(self, labels: Array, classes: int, dtype: DTypeLike) -> Array:
         """The labels themselves."""
@@ -196,8 +184,3 @@ def balanced_class_weights(labels: Array, classes: int) -> Array:
     counts = np.bincount(np.asarray(labels, np.int64), minlength=classes)
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return np.asarray(np.where(counts > 0, weights, 1.0))
-
-
-def _expect(loss: str, activation: Activation | None, expected: Activation) -> None:
-    if activation not in (None, expected):
-        raise SettingError(f"{loss} needs a model that ends with {expected}, not {activation}", setting="loss")

@@ -11,12 +11,48 @@ from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
-from engine.nn.activations import Activation, activation_function, as_activation
-from engine.nn.layer import Shape, check_sizes, shape_error
+from engine.nn.activations import Activation
+from engine.nn.layer import Activated, Bufferless, Shape, check_sizes, shape_error
 from engine.ops.normalization import update_running_average
 
+__all__ = ["BatchNorm", "LayerNorm"]
 
-class BatchNorm:
+
+class _Normalization(Activated, Bufferless):
+    """Base of both: a scale and a shift of each feature, then an activation."""
+
+    def __init__(
+        self,
+        features: int,
+        activation: Activation | str | None = None,
+        *,
+        epsilon: float = 1e-5,
+        dtype: DTypeLike = np.float32,
+        negative_slope: float = 0.2,
+    ) -> None:
+        name = type(self).__name__
+        check_sizes(name, features=features)
+        if not epsilon > 0:
+            raise SettingError(f"{name}: epsilon {epsilon} must be positive", setting="epsilon")
+        super().__init__(activation, negative_slope)
+        self.features = features
+        self.epsilon = epsilon
+        self.scale = Tensor(np.ones(features, dtype), watch=True)
+        self.shift = Tensor(np.zeros(features, dtype), watch=True)
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """``scale`` and ``shift`` (features,)."""
+        return {"scale": self.scale, "shift": self.shift}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of the input."""
+        if shape[-1:] != (self.features,):
+            raise shape_error(type(self).__name__, f"{self.features} features in the last axis", shape)
+        return shape
+
+
+class BatchNorm(_Normalization):
     """Batch normalization over all axes except the last (Ioffe & Szegedy 2015), followed by an activation.
 
     Training normalizes by the statistics of the batch and updates running averages of them. Inference normalizes by
@@ -45,37 +81,17 @@ class BatchNorm:
         dtype: DTypeLike = np.float32,
         negative_slope: float = 0.2,
     ) -> None:
-        check_sizes("BatchNorm", features=features)
+        super().__init__(features, activation, epsilon=epsilon, dtype=dtype, negative_slope=negative_slope)
         if not 0 <= momentum < 1:
             raise SettingError(f"BatchNorm: momentum {momentum} is not in [0, 1)", setting="momentum")
-        if not epsilon > 0:
-            raise SettingError(f"BatchNorm: epsilon {epsilon} must be positive", setting="epsilon")
-        self.features = features
-        self.activation = as_activation(activation)
         self.momentum = momentum
-        self.epsilon = epsilon
-        self.negative_slope = negative_slope
-        self.scale = Tensor(np.ones(features, dtype), watch=True)
-        self.shift = Tensor(np.zeros(features, dtype), watch=True)
         self.running_mean: Array = np.zeros(features, dtype)
         self.running_variance: Array = np.ones(features, dtype)
-        self._activate = activation_function(self.activation, negative_slope)
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """``scale`` and ``shift`` (features,)."""
-        return {"scale": self.scale, "shift": self.shift}
 
     @property
     def buffers(self) -> dict[str, Array]:
         """``running_mean`` and ``running_variance`` (features,)."""
         return {"running_mean": self.running_mean, "running_variance": self.running_variance}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """The shape of the input."""
-        if shape[-1:] != (self.features,):
-            raise shape_error("BatchNorm", f"{self.features} features in the last axis", shape)
-        return shape
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, ..., features); with ``training``, the running statistics change."""
@@ -88,10 +104,10 @@ class BatchNorm:
             factor = ops.multiply(self.scale, 1 / np.sqrt(self.running_variance + self.epsilon))
             shift = ops.subtract(self.shift, ops.multiply(self.running_mean, factor))
             y = ops.add(ops.multiply(x, factor), shift)
-        return self._activate(y)
+        return self.activate(y)
 
 
-class LayerNorm:
+class LayerNorm(_Normalization):
     """Layer normalization (Ba et al. 2016), followed by an activation: each example by its own mean and variance.
 
     The statistics cover all values of an example, for an image all pixels and channels; scale and shift apply to the
@@ -108,42 +124,6 @@ class LayerNorm:
         SettingError: a number out of its range, or an unknown activation.
     """
 
-    def __init__(
-        self,
-        features: int,
-        activation: Activation | str | None = None,
-        *,
-        epsilon: float = 1e-5,
-        dtype: DTypeLike = np.float32,
-        negative_slope: float = 0.2,
-    ) -> None:
-        check_sizes("LayerNorm", features=features)
-        if not epsilon > 0:
-            raise SettingError(f"LayerNorm: epsilon {epsilon} must be positive", setting="epsilon")
-        self.features = features
-        self.activation = as_activation(activation)
-        self.epsilon = epsilon
-        self.negative_slope = negative_slope
-        self.scale = Tensor(np.ones(features, dtype), watch=True)
-        self.shift = Tensor(np.zeros(features, dtype), watch=True)
-        self._activate = activation_function(self.activation, negative_slope)
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """``scale`` and ``shift`` (features,)."""
-        return {"scale": self.scale, "shift": self.shift}
-
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """Empty: there are no buffers."""
-        return {}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """The shape of the input."""
-        if shape[-1:] != (self.features,):
-            raise shape_error("LayerNorm", f"{self.features} features in the last axis", shape)
-        return shape
-
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, ..., features)."""
-        return self._activate(ops.layer_norm(x, self.scale, self.shift, self.epsilon))
+        return self.activate(ops.layer_norm(x, self.scale, self.shift, self.epsilon))

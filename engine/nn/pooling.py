@@ -9,6 +9,8 @@ import numpy as np
 from engine import ops
 from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, reshape_hint, shape_error
 
+__all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Upsample2D"]
+
 
 class _WindowPool(Parameterless):
     """One value per window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.

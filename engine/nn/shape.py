@@ -12,6 +12,8 @@ from engine import ops
 from engine.errors import SettingError
 from engine.nn.layer import Parameterless, Shape, shape_error
 
+__all__ = ["Flatten", "Reshape"]
+
 
 class Flatten(Parameterless):
     """Images to vectors, which Dense requires: (batch, height, width, channels) to (batch, features)."""

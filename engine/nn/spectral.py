@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import ops
-from engine.autograd.graph import Array, running
+from engine.autograd.graph import Array
 from engine.autograd.tensor import untracked
+from engine.autograd.tracing import computing
 
 _MIN_LENGTH = 1e-12
 """Lower bound of lengths, to avoid division by zero."""
@@ -34,7 +35,7 @@ class SpectralNorm:
     def __call__(self, weight: Any, *, training: bool) -> Any:
         """The normalized weights. Gradients flow through the singular value, but not through its vectors."""
         matrix = np.reshape(untracked(weight), (-1, len(self.vector)))
-        vector = self.vector.view(running.array_class)  # a traced view, so that a replay repeats the update
+        vector = self.vector.view(computing.array_class)  # a traced view, so that a replay repeats the update
         left = _unit(np.matmul(matrix, vector))
         right = np.multiply(vector, 1)
         if training:

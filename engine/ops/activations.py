@@ -16,6 +16,8 @@ from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import untracked
 from engine.errors import SettingError
 
+__all__ = ["elu", "gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"]
+
 
 def _sigmoid(x: Any) -> Array:
     y: Array = np.asanyarray(np.negative(x))  # NumPy returns a scalar for an array without axes
@@ -59,11 +61,9 @@ def _tanh_back(y: Array, x: Array) -> Vjp:
 tanh = Primitive("tanh", np.tanh, _tanh_back, graph=[lambda y, x: lambda g: g * (1 - y * y)])
 
 
-def _relu(x: Any) -> Any:
-    return np.maximum(x, 0)
-
-
-relu = Primitive("relu", _relu, lambda y, x: lambda g: g * (y > 0), doc="``max(x, 0)``; slope 0 at 0.")
+relu = Primitive(
+    "relu", lambda x: np.maximum(x, 0), lambda y, x: lambda g: g * (y > 0), doc="``max(x, 0)``; slope 0 at 0."
+)
 
 
 def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
@@ -131,24 +131,15 @@ log_softmax = Primitive(
 )
 
 
-def _elu(x: Any) -> Any:
-    return np.where(np.greater(x, 0), x, np.expm1(np.minimum(x, 0)))
-
-
-def _elu_back(y: Any, x: Any) -> Vjp:
-    return lambda g: g * (np.minimum(y, 0) + 1)
-
-
-elu = Primitive("elu", _elu, _elu_back, doc="``x`` where positive, else ``exp(x) - 1`` (Clevert et al. 2016).")
-
-
-def _softplus(x: Any) -> Any:
-    return np.logaddexp(x, 0)
-
-
+elu = Primitive(
+    "elu",
+    lambda x: np.where(np.greater(x, 0), x, np.expm1(np.minimum(x, 0))),
+    lambda y, x: lambda g: g * (np.minimum(y, 0) + 1),
+    doc="``x`` where positive, else ``exp(x) - 1`` (Clevert et al. 2016).",
+)
 softplus = Primitive(
     "softplus",
-    _softplus,
+    lambda x: np.logaddexp(x, 0),
     lambda y, x: lambda g: g * sigmoid(x),
     doc="``log(1 + exp(x))``, without overflow (Dugas et al. 2001); its slope is the sigmoid.",
 )

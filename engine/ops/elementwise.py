@@ -10,9 +10,52 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array
+from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, unbroadcast
 from engine.autograd.tensor import snapshot
+
+__all__ = [
+    "absolute",
+    "add",
+    "cast",
+    "clip",
+    "cos",
+    "divide",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "power",
+    "sin",
+    "sqrt",
+    "square",
+    "subtract",
+    "where",
+]
+
+
+def _log_of_sum(name: str, function: np.ufunc, exponential: np.ufunc) -> Primitive:
+    return Primitive(
+        name,
+        function,
+        lambda y, a, b: unbroadcast(y, a, lambda g: g * exponential(np.subtract(a, y))),
+        lambda y, a, b: unbroadcast(y, b, lambda g: g * exponential(np.subtract(b, y))),
+    )
+
+
+def _remainder(name: str, function: np.ufunc, rounded: np.ufunc, doc: str) -> Primitive:
+    return Primitive(
+        name,
+        function,
+        lambda y, a, b: unbroadcast(y, a, lambda g: g),
+        lambda y, a, b: unbroadcast(y, b, lambda g: g * -rounded(np.true_divide(a, b))),
+        doc=doc,
+    )
+
 
 add = Primitive(
     "add",
@@ -75,45 +118,15 @@ hypot = Primitive(
     lambda y, a, b: unbroadcast(y, b, lambda g: g * b / np.where(np.equal(y, 0), 1, y)),
     doc="``sqrt(a**2 + b**2)``; slope 0 where both are 0.",
 )
-logaddexp = Primitive(
-    "logaddexp",
-    np.logaddexp,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g * np.exp(np.subtract(a, y))),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * np.exp(np.subtract(b, y))),
-)
-
-
-logaddexp2 = Primitive(
-    "logaddexp2",
-    np.logaddexp2,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g * np.exp2(np.subtract(a, y))),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * np.exp2(np.subtract(b, y))),
-)
+logaddexp = _log_of_sum("logaddexp", np.logaddexp, np.exp)
+logaddexp2 = _log_of_sum("logaddexp2", np.logaddexp2, np.exp2)
 deg2rad = Primitive("deg2rad", np.deg2rad, lambda y, x: lambda g: g * (math.pi / 180))
 rad2deg = Primitive("rad2deg", np.rad2deg, lambda y, x: lambda g: g * (180 / math.pi))
-remainder = Primitive(
-    "remainder",
-    np.remainder,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * -np.floor(np.true_divide(a, b))),
-    doc="The remainder of a divided by b, with the sign of b.",
-)
-fmod = Primitive(
-    "fmod",
-    np.fmod,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * -np.trunc(np.true_divide(a, b))),
-    doc="The remainder of a divided by b, with the sign of a.",
-)
-
-
-def _nan_to_num(x: Any, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
-    return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
-
-
+remainder = _remainder("remainder", np.remainder, np.floor, "The remainder of a divided by b, with the sign of b.")
+fmod = _remainder("fmod", np.fmod, np.trunc, "The remainder of a divided by b, with the sign of a.")
 nan_to_num = Primitive(
     "nan_to_num",
-    _nan_to_num,
+    np.nan_to_num,
     lambda y, x, **_: lambda g: np.where(np.isfinite(x), g, 0),
     doc="Replaces values that are not finite by finite ones; their slope is 0.",
 )
@@ -157,43 +170,25 @@ def _share(chosen: Any, other: Any, y: Array) -> Any:
     return np.equal(chosen, y) / np.where(np.equal(chosen, other), 2, 1).astype(y.dtype)
 
 
-maximum = Primitive(
-    "maximum",
-    np.maximum,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
-)
-minimum = Primitive(
-    "minimum",
-    np.minimum,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
-)
+def _extremum(name: str, function: np.ufunc, doc: str | None = None) -> Primitive:
+    return Primitive(
+        name,
+        function,
+        lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
+        lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
+        doc=doc,
+    )
 
 
-fmax = Primitive(
-    "fmax",
-    np.fmax,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
-    doc="The larger of both; if one is NaN, the other one.",
-)
-fmin = Primitive(
-    "fmin",
-    np.fmin,
-    lambda y, a, b: unbroadcast(y, a, lambda g: g * _share(a, b, y)),
-    lambda y, a, b: unbroadcast(y, b, lambda g: g * _share(b, a, y)),
-    doc="The smaller of both; if one is NaN, the other one.",
-)
-
-
-def _choose(condition: Any, a: Any, b: Any) -> Any:
-    return np.where(condition, a, b)
+maximum = _extremum("maximum", np.maximum)
+minimum = _extremum("minimum", np.minimum)
+fmax = _extremum("fmax", np.fmax, "The larger of both; if one is NaN, the other one.")
+fmin = _extremum("fmin", np.fmin, "The smaller of both; if one is NaN, the other one.")
 
 
 _where = Primitive(
     "where",
-    _choose,
+    np.where,
     None,
     lambda y, condition, a, b: unbroadcast(y, a, lambda g: np.where(condition, g, 0)),
     lambda y, condition, a, b: unbroadcast(y, b, lambda g: np.where(condition, 0, g)),
@@ -203,10 +198,6 @@ _where = Primitive(
 def where(condition: Any, a: Any, b: Any) -> Any:
     """``a`` where ``condition`` holds, else ``b``."""
     return _where(snapshot(condition), a, b)
-
-
-def _clip(x: Array, low: Any = None, high: Any = None) -> Any:
-    return np.clip(x, low, high)
 
 
 def _below(x: Array, low: Any) -> Any:
@@ -219,7 +210,7 @@ def _above(x: Array, high: Any) -> Any:
 
 clip = Primitive(
     "clip",
-    _clip,
+    lambda x, low=None, high=None: np.clip(x, low, high),
     lambda y, x, low=None, high=None: unbroadcast(y, x, lambda g: g * ~np.logical_or(_below(x, low), _above(x, high))),
     lambda y, x, low=None, high=None: unbroadcast(
         y, low, lambda g: g * np.logical_and(_below(x, low), np.logical_not(_above(low, high)))
@@ -231,17 +222,14 @@ clip = Primitive(
 )
 
 
-def _cast(x: Array, dtype: Any) -> Array:
-    return x.astype(dtype)
+def _cast_back(y: Array, x: Array, dtype: Any) -> Vjp:
+    original = x.dtype
+    return lambda g: g.astype(original)
 
 
 cast = Primitive(
     "cast",
-    _cast,
-    lambda y, x, dtype: _cast_back(x.dtype),
+    lambda x, dtype: x.astype(dtype),
+    _cast_back,
     doc="``x`` with another floating dtype, always a copy.",
 )
-
-
-def _cast_back(dtype: Any) -> Any:
-    return lambda g: g.astype(dtype)

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, VariadicPrimitive, sum_to_shape
+from engine.autograd.tracing import computing
 from engine.errors import GradientError, ShapeError
 from engine.memory import is_batch_innermost
+
+__all__ = ["affine", "matmul"]
 
 SUM_BLOCK_ROWS = 512
 """Rows summed per product; most batches need only one."""
@@ -105,15 +108,9 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 
 def _affine(x: Array, w: Array, b: Array) -> Array:
     if x.ndim == 0 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
-        raise ShapeError(
-            f"affine: {x.shape} @ {w.shape}: inner sizes differ", operation="affine", shapes=(x.shape, w.shape)
-        )
+        raise ShapeError.of("affine", f"{x.shape} @ {w.shape}: inner sizes differ", x, w)
     if b.shape != w.shape[1:]:
-        raise ShapeError(
-            f"affine: weight {w.shape} and bias {b.shape}: the bias must be {w.shape[1:]}",
-            operation="affine",
-            shapes=(w.shape, b.shape),
-        )
+        raise ShapeError.of("affine", f"weight {w.shape} and bias {b.shape}: the bias must be {w.shape[1:]}", w, b)
     y: Array = np.matmul(w.T, x.T).T if is_batch_innermost(x) else np.matmul(x, w)
     y += b
     return y
@@ -150,10 +147,10 @@ def sum_over_rows(matrix: Array) -> Array:
     count, columns = matrix.shape
     blocks, remainder = divmod(count, SUM_BLOCK_ROWS)
     if blocks == 0 or count == SUM_BLOCK_ROWS:
-        total: Array = np.vecmat(running.constant(_ones(count, matrix.dtype)), matrix)
+        total: Array = np.vecmat(computing.constant(_ones(count, matrix.dtype)), matrix)
         return total
     full_blocks = np.reshape(matrix[: count - remainder], (blocks, SUM_BLOCK_ROWS, columns))
-    total = sum_over_rows(np.vecmat(running.constant(_ones(SUM_BLOCK_ROWS, matrix.dtype)), full_blocks))
+    total = sum_over_rows(np.vecmat(computing.constant(_ones(SUM_BLOCK_ROWS, matrix.dtype)), full_blocks))
     return np.add(total, sum_over_rows(matrix[count - remainder :])) if remainder else total
 
 
@@ -167,7 +164,7 @@ def sum_along_rows(matrices: Array) -> Array:
     if length == 0 or count == 0:
         total: Array = np.sum(matrices, axis=-1)
         return total
-    ones = running.constant(_ones(length, matrices.dtype))
+    ones = computing.constant(_ones(length, matrices.dtype))
     if length == count:
         return np.asanyarray(np.matvec(matrices, ones))
     return np.asanyarray(np.sum(np.matvec(np.reshape(matrices, (*others, count // length, length)), ones), axis=-1))

@@ -13,14 +13,13 @@ from engine.data import check_labels
 from engine.errors import ShapeError
 from engine.ops.activations import log_softmax, sigmoid, softmax
 
+__all__ = ["sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"]
+
 
 def _squared_error(x: Array, target: Any) -> Any:
     difference = np.subtract(x, target)
     if difference.shape != np.shape(x):
-        shapes = (np.shape(x), np.shape(target))
-        raise ShapeError(
-            f"squared_error: {shapes[0]} and target {shapes[1]} differ", operation="squared_error", shapes=shapes
-        )
+        raise ShapeError.of("squared_error", f"{np.shape(x)} and target {np.shape(target)} differ", x, target)
     difference = difference.ravel()
     return np.dot(difference, difference)
 
@@ -74,11 +73,7 @@ def _softmax_cross_entropy(
     x: Array, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
 ) -> Any:
     if x.ndim != 2:
-        raise ShapeError(
-            f"softmax_cross_entropy: logits {x.shape} are not (batch, classes)",
-            operation="softmax_cross_entropy",
-            shapes=(x.shape, np.shape(labels)),
-        )
+        raise ShapeError.of("softmax_cross_entropy", f"logits {x.shape} are not (batch, classes)", x, labels)
     check_labels(labels, *x.shape)  # -1 would select the last class
     log_likelihood = log_softmax.forward(x)
     if class_weights is not None:
@@ -93,11 +88,8 @@ def _softmax_cross_entropy(
 def _row_weights(x: Array, labels: Any, class_weights: Array) -> Array:
     """The class weight of each row's label, as a column (batch, 1)."""
     if class_weights.shape != (x.shape[1],):
-        raise ShapeError(
-            f"softmax_cross_entropy: {class_weights.shape} class weights for {x.shape[1]} classes",
-            operation="softmax_cross_entropy",
-            shapes=(x.shape, class_weights.shape),
-        )
+        problem = f"{class_weights.shape} class weights for {x.shape[1]} classes"
+        raise ShapeError.of("softmax_cross_entropy", problem, x, class_weights)
     return np.asarray(class_weights.astype(x.dtype)[labels][:, None])
 
 

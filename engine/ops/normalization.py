@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp, running
+from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.autograd.tensor import untracked
+from engine.autograd.tracing import computing
 from engine.errors import DataError, ShapeError
 from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
 from engine.ops.images.geometry import as_rows, from_planes
 from engine.ops.linalg import sum_along_rows, sum_over_rows
 from engine.ops.reductions import mean
+
+__all__ = ["batch_norm", "layer_norm"]
 
 
 def _as_rows(x: Array) -> Array:
@@ -112,6 +115,12 @@ _normalized = Primitive(
 )
 
 
+def _check(name: str, x: Array, scale: Array, shift: Array) -> None:
+    if x.ndim < 2 or x.shape[-1:] != scale.shape or scale.shape != shift.shape:
+        problem = f"{x.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal"
+        raise ShapeError.of(name, problem, x, scale, shift)
+
+
 def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[Any, Array, Array]:
     """``scale * (x - mean) / sqrt(variance + epsilon) + shift``, with the statistics of the batch (Algorithm 1).
 
@@ -128,12 +137,7 @@ def batch_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> tuple[A
         DataError: an empty batch, which has no mean.
     """
     values = untracked(x)
-    if values.ndim < 2 or values.shape[-1:] != scale.shape or scale.shape != shift.shape:
-        raise ShapeError(
-            f"batch_norm: {values.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
-            operation="batch_norm",
-            shapes=(values.shape, scale.shape, shift.shape),
-        )
+    _check("batch_norm", values, scale, shift)
     if values.size == 0:
         raise DataError(f"batch_norm: an empty batch {values.shape} has no mean")
     rows = _as_rows(values)
@@ -156,12 +160,7 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
     Raises:
         ShapeError: the last axes differ.
     """
-    if x.ndim < 2 or x.shape[-1:] != scale.shape or scale.shape != shift.shape:
-        raise ShapeError(
-            f"layer_norm: {x.shape} with scale {scale.shape} and shift {shift.shape}: the last axes must be equal",
-            operation="layer_norm",
-            shapes=(x.shape, scale.shape, shift.shape),
-        )
+    _check("layer_norm", x, scale, shift)
     axes = tuple(range(1, x.ndim))
     centred = subtract(x, mean(x, axis=axes, keepdims=True))
     variance = mean(square(centred), axis=axes, keepdims=True)
@@ -171,6 +170,6 @@ def layer_norm(x: Any, scale: Any, shift: Any, epsilon: float = 1e-5) -> Any:
 
 def update_running_average(average: Array, value: Array, momentum: float) -> None:
     """``average = momentum * average + (1 - momentum) * value``, in place; all of shape (channels,)."""
-    target = average.view(running.array_class)  # a traced view, so that a replay repeats the update
+    target = average.view(computing.array_class)  # a traced view, so that a replay repeats the update
     np.multiply(target, momentum, out=target)
     np.add(target, np.multiply(value, 1 - momentum), out=target)

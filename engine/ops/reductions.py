@@ -9,6 +9,8 @@ import numpy as np
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
 
+__all__ = ["max", "mean", "min", "std", "sum", "var"]
+
 Axis: TypeAlias = int | tuple[int, ...] | None
 
 
@@ -28,20 +30,12 @@ def _count(shape: tuple[int, ...], axis: Axis) -> int:
     return int(np.prod([shape[i] for i in _axes(axis, len(shape))], dtype=np.int64))
 
 
-def _sum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.sum(x, axis=axis, keepdims=keepdims)
-
-
 def _sum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
     shape, kept_shape = x.shape, _kept_shape(x.shape, axis)
     return lambda g: np.broadcast_to(g.reshape(kept_shape), shape)
 
 
-sum = Primitive("sum", _sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
-
-
-def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.mean(x, axis=axis, keepdims=keepdims)
+sum = Primitive("sum", np.sum, _sum_back, doc="Sum over ``axis``.")  # noqa: A001 - NumPy's name
 
 
 def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
@@ -50,11 +44,7 @@ def _mean_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) ->
     return lambda g: np.broadcast_to(g.reshape(kept_shape) / count, shape)
 
 
-mean = Primitive("mean", _mean, _mean_back, doc="Arithmetic mean over ``axis``.")
-
-
-def _var(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+mean = Primitive("mean", np.mean, _mean_back, doc="Arithmetic mean over ``axis``.")
 
 
 def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
@@ -62,11 +52,7 @@ def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
     return lambda g: g.reshape(kept_shape) * (2 / divisor) * _centred(x, axis)
 
 
-var = Primitive("var", _var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
-
-
-def _std(x: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+var = Primitive("var", np.var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
 
 
 def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
@@ -82,7 +68,7 @@ def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
     return vjp
 
 
-std = Primitive("std", _std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
+std = Primitive("std", np.std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
 
 
 def _variance_divisor(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
@@ -94,14 +80,6 @@ def _variance_divisor(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
 def _centred(x: Array, axis: Axis) -> Array:
     centred: Array = x - np.mean(x, axis=axis, keepdims=True) if x.size else x
     return centred
-
-
-def _max(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: Any = None) -> Any:
-    return np.max(x, axis=axis, keepdims=keepdims, initial=initial)
-
-
-def _min(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: Any = None) -> Any:
-    return np.min(x, axis=axis, keepdims=keepdims, initial=initial)
 
 
 def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Vjp:
@@ -120,35 +98,11 @@ def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False
     return vjp
 
 
-max = Primitive("max", _max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
-min = Primitive("min", _min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
+max = Primitive("max", np.max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
+min = Primitive("min", np.min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
 
 
-def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.prod(x, axis=axis, keepdims=keepdims)
-
-
-def _prod_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    kept_shape = _kept_shape(x.shape, axis)
-    axes = _axes(axis, x.ndim)
-    order = (*(i for i in range(x.ndim) if i not in axes), *axes)
-
-    def vjp(g: Array) -> Array:
-        # For each element, the product of those before and after it; y / x would divide by zero.
-        moved = np.transpose(x, order)
-        rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis))
-        ones = np.ones((*rows.shape[:-1], 1), x.dtype)
-        before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
-        after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-        products_of_others = (before * after)[..., : rows.shape[-1]].reshape(moved.shape).transpose(np.argsort(order))
-        slopes: Array = np.multiply(g.reshape(kept_shape), products_of_others)
-        return slopes
-
-    return vjp
-
-
-def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    """Like the rule above, but with a separate, recordable product for each element, which is more work."""
+def _prod_back(y: Any, x: Any, axis: Axis = None, keepdims: bool = False, others: Any = None) -> Vjp:
     kept_shape = _kept_shape(x.shape, axis)
     axes = _axes(axis, x.ndim)
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
@@ -156,18 +110,31 @@ def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vj
     def vjp(g: Any) -> Any:
         moved = np.transpose(x, order)
         rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)))
-        itself = np.eye(rows.shape[-1], dtype=np.bool_)
-        products_of_others = np.prod(np.where(itself, np.ones((), x.dtype), np.expand_dims(rows, -2)), axis=-1)
-        return g.reshape(kept_shape) * np.transpose(products_of_others.reshape(moved.shape), np.argsort(order))
+        slopes = np.transpose((others or _products_of_others)(rows).reshape(moved.shape), np.argsort(order))
+        return np.multiply(g.reshape(kept_shape), slopes)
 
     return vjp
 
 
-prod = Primitive("prod", _prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
+def _products_of_others(rows: Array) -> Array:
+    """For each element, the product of those before and after it in its row; y / x would divide by zero."""
+    ones = np.ones((*rows.shape[:-1], 1), rows.dtype)
+    before = np.cumprod(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
+    after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
+    return (before * after)[..., : rows.shape[-1]]
 
 
-def _cumsum(x: Array, axis: int | None = None) -> Array:
-    return np.cumsum(x, axis=axis)
+def _recordable_products_of_others(rows: Any) -> Any:
+    """Like :func:`_products_of_others`, but with a separate product for each element, which is more work."""
+    itself = np.eye(rows.shape[-1], dtype=np.bool_)
+    return np.prod(np.where(itself, np.ones((), rows.dtype), np.expand_dims(rows, -2)), axis=-1)
+
+
+def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
+    return _prod_back(y, x, axis, keepdims, _recordable_products_of_others)
+
+
+prod = Primitive("prod", np.prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
 
 
 def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
@@ -175,7 +142,7 @@ def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
     return lambda g: np.flip(np.cumsum(np.flip(g, summed_axis), axis=summed_axis), summed_axis).reshape(shape)
 
 
-cumsum = Primitive("cumsum", _cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
+cumsum = Primitive("cumsum", np.cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
 
 
 def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:

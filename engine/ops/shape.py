@@ -15,9 +15,20 @@ from engine.autograd.tensor import snapshot
 from engine.errors import ShapeError
 from engine.memory import is_batch_innermost
 
-
-def _reshape(x: Array, shape: Any) -> Array:
-    return np.reshape(x, shape)
+__all__ = [
+    "broadcast_to",
+    "concatenate",
+    "expand_dims",
+    "flatten",
+    "getitem",
+    "moveaxis",
+    "ravel",
+    "reshape",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "transpose",
+]
 
 
 def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
@@ -27,12 +38,8 @@ def _reshape_back(y: Array, x: Array, shape: Any) -> Vjp:
 
 
 reshape = Primitive(
-    "reshape", _reshape, _reshape_back, doc="``x`` with another shape of the same size; -1 is inferred."
+    "reshape", np.reshape, _reshape_back, doc="``x`` with another shape of the same size; -1 is inferred."
 )
-
-
-def _transpose(x: Array, axes: Sequence[int] | None = None) -> Array:
-    return np.transpose(x, axes)
 
 
 def _transpose_back(y: Array, x: Array, axes: Sequence[int] | None = None) -> Vjp:
@@ -41,12 +48,8 @@ def _transpose_back(y: Array, x: Array, axes: Sequence[int] | None = None) -> Vj
 
 
 transpose = Primitive(
-    "transpose", _transpose, _transpose_back, doc="``x`` with its axes permuted; reversed by default."
+    "transpose", np.transpose, _transpose_back, doc="``x`` with its axes permuted; reversed by default."
 )
-
-
-def _broadcast_to(x: Array, shape: Any) -> Array:
-    return np.broadcast_to(x, shape)
 
 
 def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
@@ -54,7 +57,7 @@ def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
     return lambda g: sum_to_shape(g, original)
 
 
-broadcast_to = Primitive("broadcast_to", _broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
+broadcast_to = Primitive("broadcast_to", np.broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
 
 
 def _take(x: Array, index: Any) -> Array:
@@ -151,7 +154,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def _flatten(x: Array) -> Array:
     if x.ndim < 2:
-        raise ShapeError(f"flatten: {x.shape} has no batch axis and others after it", operation="flatten")
+        raise ShapeError.of("flatten", f"{x.shape} has no batch axis and others after it", x)
     inner = (*range(1, x.ndim), 0)
     columns = np.empty_like(x, order="C", shape=[x.shape[axis] for axis in inner])
     columns[...] = x.transpose(inner)

@@ -1,8 +1,9 @@
-"""Adam and AdamW."""
+"""Adam, and AdamW: Adam with decoupled weight decay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from engine.errors import CheckpointError, SettingError
 from engine.optim.optimizer import (
     Descent,
     blocks,
-    check_decay,
     check_entry_count,
     check_fraction,
     load_moments,
@@ -21,15 +21,24 @@ from engine.optim.optimizer import (
     zip_arrays,
 )
 
+__all__ = ["Adam", "AdamW"]
+
 
 class Adam(Descent):
-    """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980).
+    """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980), optionally with decoupled weight decay (AdamW, Algorithm
+    2 of Loshchilov & Hutter 2019, arXiv:1711.05101).
+
+    Before Adam's step, ``p = p - learning_rate * weight_decay * p`` with the scheduled learning rate, as in PyTorch.
+    The decay does not enter the moments.
 
     Args:
+        weight_decay: not negative.
+        decay_biases: False excludes parameters with one axis: biases, and scale and shift of normalization layers.
         clip_norm: clip gradients first, see :func:`clip_by_global_norm`; None: no clipping.
 
     Raises:
-        SettingError: a learning rate, epsilon or clip norm that is not positive, a beta outside [0, 1).
+        SettingError: a learning rate, epsilon or clip norm that is not positive, a beta outside [0, 1), a negative
+            decay.
     """
 
     def __init__(
@@ -39,9 +48,11 @@ class Adam(Descent):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         *,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
         clip_norm: float | None = None,
     ) -> None:
-        super().__init__(learning_rate, weight_decay=0.0, decay_biases=True, clip_norm=clip_norm)
+        super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
         check_fraction("beta1", beta1)
         check_fraction("beta2", beta2)
         if not epsilon > 0:
@@ -106,33 +117,5 @@ class Adam(Descent):
         self._steps, self._first, self._second = steps, first, second
 
 
-class AdamW(Adam):
-    """Adam with decoupled weight decay, Algorithm 2 of Loshchilov & Hutter 2019 (arXiv:1711.05101).
-
-    Before Adam's step, ``p = p - learning_rate * weight_decay * p`` with the scheduled learning rate, as in PyTorch.
-    The decay does not enter the moments.
-
-    Args:
-        weight_decay: not negative.
-        decay_biases: False excludes parameters with one axis: biases, and scale and shift of normalization layers.
-        clip_norm: as for Adam.
-
-    Raises:
-        SettingError: as for Adam; a negative decay.
-    """
-
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        *,
-        weight_decay: float = 0.01,
-        decay_biases: bool = True,
-        clip_norm: float | None = None,
-    ) -> None:
-        super().__init__(learning_rate, beta1, beta2, epsilon, clip_norm=clip_norm)
-        check_decay(weight_decay)
-        self.weight_decay = weight_decay
-        self.decay_biases = decay_biases
+AdamW = partial(Adam, weight_decay=0.01)
+"""Adam with a weight decay by default."""

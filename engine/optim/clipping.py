@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.autograd.graph import Array, refuse_in_trace
+from engine.autograd.graph import Array
+from engine.autograd.tracing import refuse_in_trace
 
 
 def global_norm(gradients: Sequence[Array]) -> float:

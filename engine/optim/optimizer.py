@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array, refuse_in_trace
+from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, refuse_write
+from engine.autograd.tracing import refuse_in_trace
 from engine.errors import CheckpointError, SettingError, ShapeError
 from engine.optim.clipping import clip_by_global_norm
 
@@ -54,7 +55,8 @@ class Descent:
     ) -> None:
         if not 0 < learning_rate < math.inf:
             raise SettingError(f"learning_rate {learning_rate} must be positive and finite", setting="learning_rate")
-        check_decay(weight_decay)
+        if not 0 <= weight_decay < math.inf:
+            raise SettingError(f"weight_decay {weight_decay} must be finite and not negative", setting="weight_decay")
         if clip_norm is not None and not 0 < clip_norm < math.inf:
             raise SettingError(f"clip_norm {clip_norm} must be positive and finite", setting="clip_norm")
         self.learning_rate = learning_rate
@@ -110,12 +112,6 @@ def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     rows = [array.reshape(-1) for array in arrays]
     for start in range(0, size, CACHE_BLOCK_ELEMENTS):
         yield tuple(row[start : start + CACHE_BLOCK_ELEMENTS] for row in rows)
-
-
-def check_decay(weight_decay: float) -> None:
-    """Raise SettingError unless a weight decay is finite and not negative."""
-    if not 0 <= weight_decay < math.inf:
-        raise SettingError(f"weight_decay {weight_decay} must be finite and not negative", setting="weight_decay")
 
 
 def check_fraction(name: str, value: float) -> None:

@@ -20,6 +20,8 @@ from engine.optim.optimizer import (
     zip_arrays,
 )
 
+__all__ = ["SGD"]
+
 
 class SGD(Descent):
     """Stochastic gradient descent with momentum: heavy ball (Polyak 1964) or Nesterov (Sutskever et al. 2013).

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine.autograd.graph import Array
+from engine.autograd.tensor import tree_map
 from engine.errors import EngineError
 
 
@@ -78,21 +79,8 @@ def untraced(value: Any) -> Any:
     return tree_map(value, np.ndarray, lambda array: np.ndarray.view(array, np.ndarray))
 
 
-def arrays_in(value: Any) -> Iterator[Array]:
-    """The arrays in nested tuples, lists and dicts."""
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from arrays_in(item)
-    elif isinstance(value, dict):
-        yield from arrays_in(list(value.values()))
-
-
-def tree_map(value: Any, kind: type | tuple[type, ...], function: Callable[[Any], Any]) -> Any:
-    """``value`` with ``function`` applied to all instances of ``kind`` in nested tuples, lists and dicts."""
-    if isinstance(value, kind):
-        return function(value)
-    if isinstance(value, (tuple, list)):
-        return type(value)(tree_map(item, kind, function) for item in value)
-    return {key: tree_map(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
+def instances(value: Any, kind: type) -> list[Any]:
+    """The instances of ``kind`` in nested tuples, lists and dicts."""
+    found: list[Any] = []
+    tree_map(value, kind, found.append)
+    return found

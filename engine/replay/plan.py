@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from engine.autograd.graph import Array
+from engine.autograd.tensor import tree_map
 from engine.memory import LINE
-from engine.replay.calls import Call, Location, NotReplayableError, tree_map
+from engine.replay.calls import Call, Location, NotReplayableError, instances
 from engine.replay.trace import Trace
 
 
@@ -82,11 +83,11 @@ class Plan:
 
 def _find_lifetimes(calls: Sequence[Call], results: Sequence[Any], buffers: Sequence[_Buffer]) -> None:
     for index, call in enumerate(calls):
-        for location in _locations((call.args, call.options)):
+        for location in instances((call.args, call.options), Location):
             buffer = buffers[location.buffer]
             buffer.first = min(buffer.first, index)
             buffer.last = index
-    for location in _locations(results):
+    for location in instances(results, Location):
         buffers[location.buffer].last = len(calls)
 
 
@@ -101,7 +102,7 @@ def _overwrite_dead_arguments(calls: Sequence[Call], buffers: Sequence[_Buffer])
         out: Any = call.out
         if not call.elementwise or not isinstance(out, Location) or buffers[out.buffer].first < index:
             continue
-        for argument in _locations(call.args):
+        for argument in instances(call.args, Location):
             heir, dying = buffers[out.buffer], buffers[aliases[argument.buffer]]
             if dying.last == index and replace(argument, buffer=out.buffer) == out and dying.size == heir.size:
                 dying.last = heir.last
@@ -134,9 +135,3 @@ def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
 def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
     args, options, out = tree_map((call.args, call.options, call.out), kind, function)
     return replace(call, args=args, options=options, out=out)
-
-
-def _locations(value: Any) -> list[Location]:
-    locations: list[Location] = []
-    tree_map(value, Location, locations.append)
-    return locations

@@ -24,7 +24,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engine import memory
-from engine.autograd.graph import Array, is_tracing
+from engine.autograd.graph import Array
+from engine.autograd.tracing import is_tracing
 from engine.errors import EngineError
 from engine.replay.calls import ShapeChangedError, owner, writeable
 from engine.replay.plan import Plan

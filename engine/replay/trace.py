@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from engine.autograd.graph import Array
+from engine.autograd.tensor import tree_map
 from engine.memory import address
 from engine.replay.calls import (
     Call,
     Location,
     NotReplayableError,
     ShapeChangedError,
-    arrays_in,
+    instances,
     owner,
     read_only,
-    tree_map,
     untraced,
 )
 
@@ -109,7 +109,7 @@ class Trace:
 
     def is_constant(self, operands: Any) -> bool:
         """Whether ``operands`` contains arrays, and all of them are constants."""
-        arrays = list(arrays_in(operands))
+        arrays = instances(operands, np.ndarray)
         return bool(arrays) and all(id(owner(array)) in self._constants for array in arrays)
 
     def refuse_resident(self, target: Array) -> None:
@@ -124,7 +124,7 @@ class Trace:
         Raises:
             NotReplayableError: a mask, because the shape of the result depends on the data, or an unknown array.
         """
-        for array in arrays_in(index):
+        for array in instances(index, np.ndarray):
             if array.dtype == np.bool_:
                 raise NotReplayableError("a mask as index: the shape of the result depends on the data")
             if not self.is_known(array):
@@ -213,19 +213,8 @@ _VIEWS = {
 _FIXED_SHAPE = {
     *(np.dot, np.inner, np.outer, np.einsum, np.linalg.norm, np.concatenate, np.stack, np.hstack, np.vstack),
     *(np.full_like, np.zeros_like, np.ones_like, np.mean, np.var, np.std, np.prod, np.cumsum, np.trace),
-    *(
-        np.argmax,
-        np.argmin,
-        np.sort,
-        np.argsort,
-        np.clip,
-        np.roll,
-        np.tile,
-        np.tril,
-        np.triu,
-        np.take_along_axis,
-        np.where,
-    ),
+    *(np.argmax, np.argmin, np.sort, np.argsort, np.clip, np.roll, np.tile, np.tril, np.triu),
+    *(np.take_along_axis, np.where),
 }
 """Functions without ``out=`` whose result has a shape that depends only on shapes and options."""
 

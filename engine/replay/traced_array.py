@@ -16,24 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import graph
 from engine.autograd.graph import Array
 from engine.autograd.numpy_dispatch import CONVERSIONS, WRITERS
 from engine.autograd.tensor import Tensor
-from engine.replay.calls import NotReplayableError, arrays_in, read_only, untraced, writeable
+from engine.autograd.tracing import computing
+from engine.replay.calls import NotReplayableError, instances, read_only, untraced, writeable
 from engine.replay.trace import Trace, running, running_trace
 
 
 @contextmanager
 def tracing(trace: Trace) -> Iterator[None]:
     """Inside the block, primitives in this thread compute on traced arrays, and append their calls to ``trace``."""
-    running.trace, graph.running.array_class = trace, TracedArray
-    graph.running.constant = lambda array: traced(trace.constant(array))
+    running.trace, computing.array_class = trace, TracedArray
+    computing.constant = lambda array: traced(trace.constant(array))
     try:
         yield
     finally:
-        running.trace, graph.running.array_class = None, np.ndarray
-        del graph.running.constant
+        running.trace, computing.array_class = None, np.ndarray
+        del computing.constant
 
 
 class TracedArray(np.ndarray[Any, Any]):
@@ -146,7 +146,7 @@ class TracedGenerator:
         def trace(*args: Any, **options: Any) -> Any:
             if "out" in options:
                 raise NotReplayableError(f"Generator.{distribution} with a target is not supported")
-            is_shape_fixed = next(arrays_in((args, options)), None) is None
+            is_shape_fixed = not instances((args, options), np.ndarray)
             return traced(running_trace().store(draw, args, options, is_shape_fixed=is_shape_fixed))
 
         return trace

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from engine.errors import CheckpointError, SettingError
+
+__all__ = ["EarlyStopping", "StoppedEarly"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,14 @@ class StoppedEarly:
     patience: int
 
 
+@dataclass(eq=False)
 class EarlyStopping:
     """Counts epochs without improvement. It belongs to one trainer, and its count is part of the trainer's state.
 
     Stopping does not restore the best weights: they are those of the last epoch. NaN is not an improvement, and a
     metric that has always been NaN does not stop a run.
 
-    Args:
+    Attributes:
         metric: a metric that the trainer reports after each epoch.
         higher_is_better: whether a higher value is an improvement.
         patience: number of epochs without improvement after which the run ends, at least 1.
@@ -42,20 +45,21 @@ class EarlyStopping:
         SettingError: a setting is out of range.
     """
 
-    def __init__(self, metric: str, *, higher_is_better: bool, patience: int, min_delta: float = 0.0) -> None:
-        if patience < 1:
-            raise SettingError(f"early stopping: patience {patience} must be positive", setting="patience")
-        if not 0 <= min_delta < math.inf:
-            raise SettingError(
-                f"early stopping: min_delta {min_delta} must be finite and not negative", setting="min_delta"
-            )
-        self.metric = metric
-        self.higher_is_better = higher_is_better
-        self.patience = patience
-        self.min_delta = min_delta
-        self._best: float | None = None
-        self._best_epoch = 0
-        self._epoch = 0
+    metric: str
+    _: KW_ONLY
+    higher_is_better: bool
+    patience: int
+    min_delta: float = 0.0
+    _best: float | None = field(default=None, init=False)
+    _best_epoch: int = field(default=0, init=False)
+    _epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise SettingError(f"early stopping: patience {self.patience} must be positive", setting="patience")
+        if not 0 <= self.min_delta < math.inf:
+            problem = f"min_delta {self.min_delta} must be finite and not negative"
+            raise SettingError(f"early stopping: {problem}", setting="min_delta")
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Update the count after an epoch.
@@ -85,12 +89,7 @@ class EarlyStopping:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "patience": self.patience,
-            "min_delta": self.min_delta,
-        }
+        return {name: getattr(self, name) for name in ("metric", "higher_is_better", "patience", "min_delta")}
 
     def state_dict(self) -> dict[str, Any]:
         """The count with its settings, as a JSON object."""

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine import ops
-from engine.autograd.graph import Array, running
-from engine.data import ImageData, one_hot
+from engine.autograd.graph import Array
+from engine.autograd.tracing import computing
+from engine.data import one_hot
 from engine.errors import DataError, SettingError, ShapeError
+
+__all__ = ["Latent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,6 @@ def as_labels(requested: Any, count: int, classes: int) -> Array:
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise DataError(f"class must be in 0 to {classes - 1}; it is {requested}")
     return np.broadcast_to(labels, (count,))
-
-
-def classes_of(data: ImageData) -> int:
-    """Number of classes of the images of a conditional GAN.
-
-    Raises:
-        SettingError: the images have no labels.
-    """
-    if data.labels is None:
-        raise SettingError("conditional: the images have no labels", setting="conditional")
-    return data.classes
 
 
 class DiscriminatorInputs:
@@ -128,7 +120,7 @@ class DiscriminatorInputs:
         pictures = ops.reshape(images, shape=(n, *self._image))
         if self.classes:
             channels += self.classes
-            ones = running.constant(np.ones((1, height, width, 1), dtype))
+            ones = computing.constant(np.ones((1, height, width, 1), dtype))
             planes = ops.multiply(ops.reshape(one_hot_rows, shape=(n, 1, 1, self.classes)), ones)
             pictures = ops.concatenate([pictures, planes], axis=3)
         packs = ops.reshape(pictures, shape=(n // self.pack, self.pack, height, width, channels))

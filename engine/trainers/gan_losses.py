@@ -14,6 +14,8 @@ from engine.errors import SettingError
 from engine.nn.activations import Activation
 from engine.nn.losses import BinaryCrossEntropy, Reduction
 
+__all__ = ["GanLoss"]
+
 
 class GanLoss(StrEnum):
     """The losses of the two networks of a GAN; D is the discriminator without its last activation.
@@ -33,18 +35,6 @@ class GanLoss(StrEnum):
 
 SMOOTHED: Final = (GanLoss.BINARY_CROSS_ENTROPY, GanLoss.LEAST_SQUARES)
 """The losses with a target, to which label smoothing applies."""
-
-
-def as_loss(loss: GanLoss | str) -> GanLoss:
-    """A loss by its name.
-
-    Raises:
-        SettingError: unknown name.
-    """
-    try:
-        return GanLoss(loss)
-    except ValueError:
-        raise SettingError(f"unknown loss {loss!r}; known are {', '.join(GanLoss)}", setting="loss") from None
 
 
 def last_activation(loss: GanLoss) -> Activation | None:
@@ -69,9 +59,7 @@ class AdversarialLosses:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        BinaryCrossEntropy(self.reduction)  # checks it
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingError(f"label_smoothing {self.label_smoothing} is not in [0, 1)", setting="label_smoothing")
+        BinaryCrossEntropy(self.reduction, self.label_smoothing)  # checks both
         if self.label_smoothing and self.name not in SMOOTHED:
             raise SettingError(f"{self.name} has no targets to smooth", setting="label_smoothing")
 
@@ -79,10 +67,8 @@ class AdversarialLosses:
         """Raise SettingError if a discriminator that ends with ``activation`` does not match the loss."""
         expected = last_activation(self.name)
         if activation not in (None, expected):
-            ending = expected or "no activation"
-            raise SettingError(
-                f"{self.name} needs a discriminator that ends with {ending}, not {activation}", setting="loss"
-            )
+            problem = f"needs a discriminator that ends with {expected or 'no activation'}, not {activation}"
+            raise SettingError(f"{self.name} {problem}", setting="loss")
 
     def generator(self, fake: Any) -> Any:
         """The generator's loss."""

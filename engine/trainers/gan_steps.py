@@ -48,6 +48,7 @@ class Penalties:
             )
 
 
+@dataclass
 class GanSteps:
     """The computations of one training step before the updates.
 
@@ -56,20 +57,14 @@ class GanSteps:
     (n, classes).
     """
 
-    def __init__(
-        self,
-        generator: Sequential,
-        discriminator: Sequential,
-        losses: AdversarialLosses,
-        inputs: DiscriminatorInputs,
-        penalties: Penalties,
-    ) -> None:
-        penalties.check(discriminator)
-        self.generator = generator
-        self.discriminator = discriminator
-        self.losses = losses
-        self.inputs = inputs
-        self.penalties = penalties
+    generator: Sequential
+    discriminator: Sequential
+    losses: AdversarialLosses
+    inputs: DiscriminatorInputs
+    penalties: Penalties
+
+    def __post_init__(self) -> None:
+        self.penalties.check(self.discriminator)
 
     def generator_step(self, noise: Array, *, rng: np.random.Generator | None) -> list[Array]:
         """The generator's loss, the logits of the fakes, and the gradients of the generator."""

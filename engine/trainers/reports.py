@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from engine.autograd.graph import Array
 
+__all__ = ["BatchDone", "EpochDone"]
+
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from service.storage.database import now_ms
@@ -55,7 +55,9 @@ class Actor:
     """Entries recorded so far; the request log repeats them after the transaction."""
 
 
-def record(session: Session, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any) -> None:
+def record(
+    session: Session | Connection, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any
+) -> None:
     """Add an entry to the audit log, if there is an actor who is audited.
 
     Args:

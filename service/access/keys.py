@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.access import audit
@@ -198,9 +198,10 @@ def record_use(database: Database, key_ids: Collection[str]) -> None:
     recently_ms = int(LAST_USE_PRECISION_S / 2 * 1000)
     is_stale = or_(ApiKey.last_used_ms.is_(None), ApiKey.last_used_ms < now - recently_ms)
 
-    def write(session: Session) -> None:
-        statement = update(ApiKey).where(ApiKey.id.in_(key_ids), is_stale).values(last_used_ms=now)
-        session.execute(statement.execution_options(synchronize_session=False))
+    statement = update(ApiKey).where(ApiKey.id.in_(key_ids), is_stale).values(last_used_ms=now)
+
+    def write(connection: Connection) -> None:
+        connection.execute(statement)
 
     database.group_commit(write)
 

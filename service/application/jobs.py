@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Self
 
 from service.access.audit import Actor
@@ -25,10 +26,12 @@ from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind, Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind
 from service.storage import ids
+from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
@@ -131,10 +134,10 @@ class Jobs:
         """
         owner = owner_of(by)
         try:
-            spec, data = self.specs.check(document, owner)
+            spec, data, networks = self.specs.check(document, owner)
             specs = _expand(document, spec)
             group = ids.new_id("folds") if len(specs) > 1 else None
-            new = [_submission(sent, resolved, owner, data, fold_group=group) for sent, resolved in specs]
+            new = [_submission(sent, resolved, owner, data, networks, fold_group=group) for sent, resolved in specs]
             self.admit(owner, len(new), sum(submission.expected_bytes for submission in new))
         except (SpecError, AdmissionRefused):
             # A repeated request gets the response of the first one, even if something has changed since.
@@ -148,7 +151,7 @@ class Jobs:
         """Store jobs, some of which have files already; the files of those that are not stored are removed."""
         with_files = [item.id for item in new if item.id is not None and (item.copied or item.origin)]
         try:
-            answer, replayed = submissions.submit_all(
+            answer, replayed = submissions.submit(
                 self.database,
                 new,
                 idempotency=idempotency,
@@ -213,24 +216,22 @@ class Jobs:
         if earlier is not None:
             return earlier
         request = validation.read_body(ForkRequest, document)
-        while True:
-            with self.database.read() as session:
-                parent = lookup.get(session, job_id, owner=owner)
-                actions.require(parent, Action.FORK)
-                checkpoint = lookup.checkpoint(session, parent, request.checkpoint)
-                name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
-            metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
-            spec, data = self._derive(parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch)
+        with self.database.read() as session:
+            parent = lookup.get(session, job_id, owner=owner)
+            actions.require(parent, Action.FORK)
+            name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
+        metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
+
+        def submit(checkpoint: Artifact) -> Submitted:
+            spec, data, networks = self._derive(
+                parent, metadata, request.overrides, owner=owner, epoch=checkpoint.epoch
+            )
             spec = spec.model_copy(update={"reuse": Reuse.NEVER})
-            new = _submission(spec.model_dump(mode="json"), spec, owner, data)
+            new = _submission(spec.model_dump(mode="json"), spec, owner, data, networks)
             new = replace(new, expected_bytes=new.expected_bytes + checkpoint.size_bytes)  # the start is kept, too
-            try:
-                return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
-            except ArtifactDamaged:
-                # A running job deletes older checkpoints. If the same one is found, its file is lost.
-                with self.database.read() as session:
-                    if lookup.checkpoint(session, parent, request.checkpoint).id == checkpoint.id:
-                        raise
+            return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
+
+        return use_current(partial(self.checkpoint, job_id, request.checkpoint, by=by), submit)
 
     def reproduce(
         self, job_id: str, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
@@ -318,8 +319,8 @@ class Jobs:
 
     def _derive(
         self, parent: Job, metadata: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int
-    ) -> tuple[Spec, DatasetInfo]:
-        """The spec of a fork, and its dataset: the parent's, or another one of the same shape.
+    ) -> tuple[Spec, DatasetInfo, Sequence[Network]]:
+        """The spec of a fork, its dataset (the parent's, or another one of the same shape), and its networks.
 
         Args:
             metadata: the fork's name, tags and priority, unless the overrides set them.
@@ -331,10 +332,11 @@ class Jobs:
             spec = validation.derive(parent.resolved | metadata, overrides, epoch=epoch)
             parent_data = self._data_of(parent)
             same_dataset = "dataset" not in overrides
-            spec, data = self.specs.check(spec.model_dump(mode="json"), owner, parent_data if same_dataset else None)
+            document = spec.model_dump(mode="json")
+            spec, data, networks = self.specs.check(document, owner, parent_data if same_dataset else None)
             if parent_data is not None and (detail := _explain_shape_mismatch(parent_data, data)):
                 raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
-            return spec, data
+            return spec, data, networks
         except SpecError as error:
             sent = validation.as_sent(error, overrides)
             raise SpecError(
@@ -370,15 +372,21 @@ class Jobs:
 
 
 def _submission(
-    document: Any, spec: Spec, owner: str | None, data: DatasetInfo, fold_group: str | None = None
+    document: Any,
+    spec: Spec,
+    owner: str | None,
+    data: DatasetInfo,
+    networks: Sequence[Network],
+    fold_group: str | None = None,
 ) -> Submission:
-    split = Split.of(spec.model_dump(mode="json", include={"seed", "dataset"}))
-    shape = shape_of(data.divided(split))
+    if fold_group is not None:  # ``data`` has the split of the first fold
+        data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
+    shape = shape_of(data)
     return Submission(
         spec=document,
         resolved=spec,
         steps=costs.total_steps(spec, shape.train_count),
-        expected_bytes=costs.expected_bytes(spec, shape),
+        expected_bytes=costs.expected_bytes(spec, networks, shape),
         owner=owner,
         upload_id=data.upload_id,
         dataset_sha256=data.pinned_sha256 or data.sha256,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -20,13 +21,13 @@ from service.jobs.queries import lookup
 from service.jobs.request_bodies import Which
 from service.models.exports.contents import ExportFormat
 from service.runtime.slots import SlotPool
-from service.spec.prediction_images import SENT_UNCHANGED_PIXELS
 from service.spec.schema import StrictModel
-from service.spec.validation import canonical
+from service.spec.strict_json import canonical
 from service.storage import artifact_rows
-from service.storage.artifacts import SUFFIXES, ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.artifacts import SUFFIXES, ArtifactKind, ArtifactStore
 from service.storage.database import Database, locking
 from service.storage.tables import Artifact, Epoch, Job
+from tapeline.images.files import SENT_UNCHANGED_PIXELS
 
 MAX_IMAGES: Final = 256
 """Maximum number of images of one request, sent or generated."""
@@ -194,27 +195,17 @@ class Exports:
             StorageQuotaExceeded: the export does not fit into the quota of the owner.
             Busy: too many exports wait to be created.
         """
-        while True:
-            request, existing = self._look_up(job_id, target, which, license, by)
-            if existing is not None:
-                return existing
-            with self.slots.slot(owner_of(by)):
-                request, existing = self._look_up(job_id, target, which, license, by)
-                if existing is not None:
-                    return existing
-                try:
-                    data = self.make(request)
-                except ArtifactDamaged:
-                    # A running job deletes older checkpoints. If the same one is found, its file is lost.
-                    new_request, _ = self._look_up(job_id, target, which, license, by)
-                    if (
-                        request.checkpoint is None
-                        or new_request.checkpoint is None
-                        or new_request.epoch == request.epoch
-                    ):
-                        raise
-                    continue
-                return self._store(request, data, by)
+
+        def create(request: ExportRequest) -> Artifact:
+            existing = self._find_existing(request)
+            return existing if existing is not None else self._store(request, self.make(request), by)
+
+        find = partial(self._look_up, job_id, target, which, license, by)
+        existing = self._find_existing(find())
+        if existing is not None:
+            return existing
+        with self.slots.slot(owner_of(by)):
+            return artifact_rows.use_current(find, create, key=lambda request: request.epoch)
 
     def _look_up(
         self,
@@ -223,8 +214,7 @@ class Exports:
         which: str,
         license: str | None,  # noqa: A002
         by: Actor | None,
-    ) -> tuple[ExportRequest, Artifact | None]:
-        """What to export, and the existing file, if it was exported before."""
+    ) -> ExportRequest:
         with self.database.read() as session:
             job = lookup.get(session, job_id, owner=owner_of(by))
             weights = target is not ExportFormat.TENSORBOARD
@@ -233,10 +223,15 @@ class Exports:
             if not weights and not epochs:
                 raise ArtifactNotFound(job_id, "finished epoch")
             samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
-            request = ExportRequest(
+            return ExportRequest(
                 job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
             )
-            return request, _find_existing(session, request)
+
+    def _find_existing(self, request: ExportRequest) -> Artifact | None:
+        """The file, if the same was exported before."""
+        with self.database.read() as session:
+            row = _find_export(session, request)
+        return row if row is not None and row.name == request.name else None
 
     def _store(self, request: ExportRequest, data: bytes, by: Actor | None) -> Artifact:
         job_id, kind = request.job.id, ArtifactKind(request.format.value)
@@ -273,8 +268,3 @@ def _find_export(session: Session, request: ExportRequest) -> Artifact | None:
         Artifact.epoch == request.epoch,
     )
     return session.scalar(select(Artifact).where(*conditions))
-
-
-def _find_existing(session: Session, request: ExportRequest) -> Artifact | None:
-    row = _find_export(session, request)
-    return row if row is not None and row.name == request.name else None

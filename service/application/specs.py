@@ -12,11 +12,13 @@ from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
 from service.datasets.shapes import default_preset, shape_of
 from service.errors import Fault, SpecError
-from service.jobs.estimation import estimates
-from service.jobs.estimation.estimates import TrainingCost
+from service.jobs.queries import estimates
+from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.spec import validation
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import Kind, Spec
 from service.spec.splits import Split
 from service.spec.table_checks import TABLE_PRESET, table_faults
@@ -26,6 +28,8 @@ from service.wording import counted
 
 DIGIT_SIDE: Final = 28
 """Rows and columns of the images for which the presets are written."""
+_BUSY: Final = 1.5
+"""On a busy machine, jobs take at least this many times their CPU time."""
 
 
 class NetworkMismatch(SpecError):
@@ -59,8 +63,10 @@ class SpecChecks:
     database: Database
     datasets: DatasetCatalogue
 
-    def check(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
-        """Check a spec completely; also returns its dataset.
+    def check(
+        self, document: Any, owner: str | None, data: DatasetInfo | None = None
+    ) -> tuple[Spec, DatasetInfo, Sequence[Network]]:
+        """Check a spec completely; also returns its dataset and its networks.
 
         Args:
             data: the dataset that an earlier job is pinned to; by default, the one that the spec names.
@@ -69,8 +75,7 @@ class SpecChecks:
             SpecError: lists every fault.
         """
         spec, data = self.resolve(document, owner, data)
-        _check_fit(document, spec, shape_of(data))
-        return spec, data
+        return spec, data, _check_fit(document, spec, shape_of(data))
 
     def resolve(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> tuple[Spec, DatasetInfo]:
         """The resolved spec, adapted to its dataset. Does not check that layers fit each other.
@@ -99,7 +104,7 @@ class SpecChecks:
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
         data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
-        return validation.match_output_to_dataset(spec, document, shape_of(data)), data
+        return match_output_to_dataset(spec, document, shape_of(data)), data
 
     def forecast(self, document: Any, owner: str | None) -> Forecast:
         """Check a spec and estimate its cost without storing anything.
@@ -110,15 +115,15 @@ class SpecChecks:
         """
         spec, data = self.resolve(document, owner)
         shape = shape_of(data)
-        networks = layer_shapes.networks(spec, shape)
         try:
-            _check_fit(document, spec, shape)
+            networks = _check_fit(document, spec, shape)
         except SpecError as error:
-            raise NetworkMismatch(error, spec, networks) from error
+            raise NetworkMismatch(error, spec, layer_shapes.networks(spec, shape)) from error
         with self.database.read() as session:
-            cost = estimates.plan(session, spec, shape, owner=owner)
+            cost = estimates.plan(session, spec, networks, shape, owner=owner)
         notes = [
             *_notes_on_folds(spec),
+            *_notes_on_time(cost.estimate),
             *self._notes_on_data(spec, owner),
             *_notes_on_preset(_with_default_preset(document, data), spec, shape),
         ]
@@ -165,14 +170,14 @@ def _with_default_preset(document: Any, data: DatasetInfo | None) -> Any:
     return document
 
 
-def _check_fit(document: Any, spec: Spec, shape: Shape) -> None:
-    """Check that a spec's parts fit each other and its dataset.
+def _check_fit(document: Any, spec: Spec, shape: Shape) -> Sequence[Network]:
+    """Check that a spec's parts fit each other and its dataset; returns its networks.
 
     Raises:
         SpecError: lists every fault.
     """
     try:
-        validation.check_fit(spec, shape)
+        return check_fit(spec, shape)
     except SpecError as error:
         raise validation.as_sent(error, document) from error
 
@@ -182,6 +187,13 @@ def _notes_on_folds(spec: Spec) -> list[str]:
     if spec.dataset.folds is None or spec.dataset.fold is not None:
         return []
     return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
+
+
+def _notes_on_time(estimate: Estimate) -> list[str]:
+    """Why the estimated time is long on a busy machine."""
+    if estimate.slowdown < _BUSY:
+        return []
+    return [f"The machine is busy: {estimate.basis} took {estimate.slowdown:.1f} times the CPU time."]
 
 
 def _notes_on_rows(document: Mapping[str, Any], spec: Spec, shape: Shape) -> list[str]:

@@ -18,12 +18,11 @@ from service.errors import Fault, SpecError
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
 from service.runtime.slots import SlotPool
-from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Shape
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
-from service.spec.validation import Shape
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
@@ -179,7 +178,7 @@ class _Check:
     def _try_base(self, sent: dict[str, Any]) -> tuple[Spec | None, DatasetInfo | None, tuple[Fault, ...]]:
         """The resolved base and its dataset, or its faults."""
         try:
-            spec, data = self.specs.check(sent, self.owner)
+            spec, data, _ = self.specs.check(sent, self.owner)
         except SpecError as error:
             return None, None, error.faults
         if spec.dataset.folds is not None and spec.dataset.fold is None:
@@ -327,11 +326,11 @@ class _Check:
         for settings in self._known_settings(count):
             checked.append(settings)
             try:
-                spec = trials.resolve(trials.document(base, settings, seed=seed, name=None), shape)
+                _, expected_bytes = trials.resolve(trials.document(base, settings, seed=seed, name=None), shape)
             except SpecError as error:
                 invalid.append((settings, str(error)))
             else:
-                total_bytes += costs.expected_bytes(spec, shape)
+                total_bytes += expected_bytes
         if invalid and len(invalid) == len(checked):
             settings, reason = invalid[0]
             detail = f"no trial has valid settings; the first, {json.dumps(settings)}: {reason}"

@@ -14,7 +14,7 @@ import click
 from service.cli.target import Target
 
 if TYPE_CHECKING:
-    from service.client import ApiError
+    from tapeline import ApiError
 
 INTERRUPTED: Final = 130
 """The exit code of a command that was interrupted by Ctrl-C, as in shells."""
@@ -120,9 +120,9 @@ class Commands(click.Group):
 def _failure(error: Exception, target: Target) -> Failure | None:
     """The message for an expected error; ``None`` for a bug."""
     # Lazily: these modules are needed for errors only.
-    from service.client import ApiError, ClientError
     from service.errors import ServiceError
     from service.local import StackError
+    from tapeline import ApiError, ClientError
 
     if isinstance(error, ApiError):
         return Failure(_reword(error, target), error.problem)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import click
 from rich.console import Console, RenderableType
@@ -17,16 +18,17 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column
 from rich.text import Text
 
+from service.cli.errors import Failure
 from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
-from service.client import Client, ClientError, Event
 from service.spec.metric_info import describe, number
 from service.states import Status
+from tapeline import Client, ClientError, Event
 
-_SHOWN_METRICS: Final[Mapping[str, Sequence[str]]] = {
+_LIVE_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
     "gan": ("g_loss", "d_loss", "frechet_distance"),
 }
-"""The metrics of each kind that are shown if they fit; all but the last are also drawn as curves."""
+"""The ``KEY_METRICS`` in the order in which they are shown during a training, as far as they fit."""
 _NAME_WIDTH: Final = 20
 _POLL_INTERVAL_S: Final = 5.0
 _SILENT_POLLS: Final = 3
@@ -84,7 +86,7 @@ class FollowedJob:
         """Add the metrics of an epoch."""
         self.metrics = dict(values)
         self.epoch = max(self.epoch, epoch)
-        for name in _SHOWN_METRICS.get(self.kind, ()):
+        for name in _LIVE_METRICS.get(self.kind, ()):
             if values.get(name) is not None:
                 self.history.setdefault(name, []).append(values[name])
 
@@ -97,7 +99,7 @@ class FollowedJob:
 
     def values(self) -> list[tuple[str, str]]:
         """Labels and values of the displayed metrics, as text."""
-        return key_metrics({"kind": self.kind, "metrics": self.metrics}, _SHOWN_METRICS.get(self.kind, ()))
+        return key_metrics(self.metrics, _LIVE_METRICS.get(self.kind, ()))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -108,19 +110,6 @@ def sparkline(values: Sequence[float], width: int) -> str:
     low, high = min(means), max(means)
     top = len(_BLOCKS) - 1
     return "".join(_BLOCKS[round((mean - low) / (high - low) * top) if high > low else 0] for mean in means)
-
-
-class Display(Protocol):
-    """Displays running jobs."""
-
-    def changed(self, job: FollowedJob, event: Event) -> None:
-        """Called after an event was applied to the job."""
-
-    def note(self, job: FollowedJob, text: str) -> None:
-        """Show a message."""
-
-    def outage(self, is_unavailable: bool) -> None:
-        """Called when the service stops responding, and when it responds again."""
 
 
 def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], display: Display) -> None:
@@ -140,9 +129,10 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
 
         try:
             with client() as own_client:
-                for event in own_client.stream(job.id, on_outage=on_outage):
+                followed = own_client.handle(job.id)
+                for event in followed.events(on_outage=on_outage):
                     if job.sweep_id and event.type in ("status", "end") and event.data["status"] == Status.CANCELLED:
-                        job.stopped_by_sweep = bool(own_client.get(job.id).get("stopped_by_sweep"))
+                        job.stopped_by_sweep = bool(followed.refresh().get("stopped_by_sweep"))
                     updates.put((job, event))
             updates.put((job, None))
         except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
@@ -199,6 +189,17 @@ def _apply(job: FollowedJob, event: Event, display: Display) -> None:
         case "log" if data.get("message") and data.get("code") != "reproduced":  # `reproduce` prints the verdict
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
     display.changed(job, event)
+
+
+def print_event(event: Event) -> None:
+    """Print an event as a line of JSON."""
+    click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
+
+
+def check_success(what: str, status: str, error: Mapping[str, Any] | None) -> None:
+    """Raise ``Failure``, with the error, unless a job or a sweep has succeeded."""
+    if status != Status.SUCCEEDED:
+        raise Failure(f"{what} {status}" + (f": {explain(error)}" if error else ""), dict(error) if error else None)
 
 
 def print_outage(is_unavailable: bool) -> None:
@@ -324,6 +325,9 @@ class _StateColumn(ProgressColumn):
                 break
             text.append(f"  {label} ", style="dim").append(value)
         return text.append(suffix)
+
+
+Display = PlainDisplay | BarDisplay
 
 
 @contextmanager

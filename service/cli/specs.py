@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from service.client.inputs.data_files import is_table
 from service.errors import MalformedJson
-from service.spec.strict_json import parse_json
+from service.spec.strict_json import overlay, parse_json
+from tapeline.inputs.data_files import is_table
 
 STDIN = Path("-")
 
@@ -90,7 +90,7 @@ def with_settings(document: bytes, settings: Mapping[str, Any]) -> bytes:
         spec = parse_json(document)
     except MalformedJson:
         return document
-    return json.dumps(_merge(spec, settings)).encode() if isinstance(spec, dict) else document
+    return json.dumps(overlay(spec, settings)).encode() if isinstance(spec, dict) else document
 
 
 def with_folds(document: bytes, folds: int | None) -> bytes:
@@ -103,17 +103,3 @@ def with_folds(document: bytes, folds: int | None) -> bytes:
         return document
     is_valid = isinstance(spec, dict) and isinstance(spec.get("dataset", ""), str | dict)
     return with_settings(document, {"dataset": {"folds": folds}}) if is_valid else document
-
-
-def _merge(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Overlay settings object by object; one that names another variant, such as an optimizer, replaces the object."""
-    merged = dict(spec)
-    for name, value in settings.items():
-        current = spec.get(name)
-        current = {"name": current} if isinstance(current, str) and isinstance(value, dict) else current
-        if isinstance(value, dict) and isinstance(current, dict):
-            is_other_variant = name != "dataset" and "name" in value and value["name"] != current.get("name")
-            merged[name] = value if is_other_variant else _merge(current, value)
-        else:
-            merged[name] = value
-    return merged

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,8 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from service.client import Client, Job
+    from tapeline import Client, Job
+    from tapeline.method_types import Which
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,7 +35,7 @@ class Target:
         Raises:
             click.UsageError: ``--server`` is not a URL.
         """
-        from service.client import Client  # lazily: --help and completion of options need no HTTP
+        from tapeline import Client  # lazily: --help and completion of options need no HTTP
 
         try:
             return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _print_wait)
@@ -56,6 +57,12 @@ class Target:
                 err=True,
             )
         return match.job
+
+    @contextmanager
+    def job(self, text: str) -> Iterator[Job]:
+        """``find`` with a client that is closed at the end of the block."""
+        with self.client() as client:
+            yield self.find(client, text)
 
     def find_to_delete(self, client: Client, text: str) -> Job:
         """Find a job by its whole id, or by its whole name if no other job has it.
@@ -145,6 +152,28 @@ def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete
 
 
 job_argument = click.argument("job_text", metavar="JOB", shell_complete=complete_jobs)
+
+
+def checkpoint_option(default: str, *names: str) -> Callable[[Command], Command]:
+    """The option ``--checkpoint``, whose value is as the client expects it: ``best``, ``latest`` or an epoch."""
+    return click.option(
+        "--checkpoint",
+        *names,
+        default=default,
+        show_default=True,
+        metavar="best|latest|N",
+        callback=_parse_checkpoint,
+        help="N is an epoch number.",
+    )
+
+
+def _parse_checkpoint(context: click.Context, parameter: click.Parameter, value: str) -> Which:
+    match value:
+        case "best" | "latest":
+            return value
+        case _ if value.isdecimal() and int(value) > 0:
+            return int(value)
+    raise click.BadParameter(f"{value!r} is not best, latest or an epoch number")
 
 
 def _local_server() -> str:

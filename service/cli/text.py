@@ -13,17 +13,12 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.client import ApiError, Client
-from service.client.lookup import age_s, age_text
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
 from service.wording import counted, value_text
+from tapeline import ApiError, Client
+from tapeline.lookup import age_s, age_text
 
-KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
-    "classifier": ("val_accuracy", "val_loss", "train_loss"),
-    "gan": ("frechet_distance", "g_loss", "d_loss"),
-}
-"""The metrics of each kind for one-line summaries, most important first."""
 SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
 STYLES: Final = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "cyan"}
@@ -37,11 +32,9 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def key_metrics(job: Mapping[str, Any], names: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """Label and value of the job's most important metrics, as text."""
-    metrics = job["metrics"]
-    metric_names = KEY_METRICS.get(job["kind"], ()) if names is None else names
-    return [(describe(name).label, number(name, metrics[name])) for name in metric_names if name in metrics]
+def key_metrics(metrics: Mapping[str, float | None], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Label and value of these metrics of a job, as text; without those that it does not have."""
+    return [(describe(name).label, number(name, metrics[name])) for name in names if name in metrics]
 
 
 def join_fitting(pairs: Iterable[tuple[str, str]], width: int) -> str:
@@ -117,18 +110,19 @@ def about(seconds: float) -> str:
     return metric_info.duration(max(seconds, 1.0))
 
 
-def print_rows(rows: Sequence[tuple[str, Text]]) -> None:
+def print_rows(rows: Iterable[tuple[str, str | Text]]) -> None:
     """Print titles and values in rows: aligned in a terminal, tab-separated in a pipe."""
+    texts = [(title, value if isinstance(value, Text) else Text(visible(value))) for title, value in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
-        for title, text in rows:
+        for title, text in texts:
             click.echo(f"{title}\t{text.plain}")
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     previous_title = ""
-    for title, text in rows:
+    for title, text in texts:
         table.add_row("" if title == previous_title else title, text)
         previous_title = title
     console.print(table)
@@ -164,6 +158,11 @@ def print_table(
 def to_json(document: Any) -> str:
     """A document as indented JSON."""
     return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
+
+
+def spec_text(spec: Mapping[str, Any]) -> str:
+    """A resolved spec in a few words."""
+    return f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"
 
 
 def fold_means(folds: Mapping[str, Any]) -> list[str]:

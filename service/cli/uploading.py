@@ -29,12 +29,12 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.target import Command, Target
 from service.cli.text import visible
-from service.client import ApiError, UnreadableImage
-from service.client.inputs import packing
-from service.client.inputs.data_files import field_of, is_table
 from service.datasets.info import DATASET_NAME, Channels, OnBad
-from service.image_files.sizes import parse_size
 from service.wording import counted
+from tapeline import ApiError, UnreadableImage
+from tapeline.images.files import parse_size
+from tapeline.inputs import packing
+from tapeline.inputs.data_files import field_of, is_table
 
 _MAX_SHOWN_CLASSES: Final = 10
 _MAX_SHOWN_COLUMNS: Final = 12

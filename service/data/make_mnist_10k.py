@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.catalogue import find_files
-from service.datasets.formats.idx import read_idx, read_idx_content, write_idx
+from service.datasets.formats.idx import read_idx, write_idx
 from service.datasets.info import (
     IDX_NAMES,
     TRAIN_IMAGES,
@@ -56,7 +56,7 @@ def main() -> None:
     write_idx(TARGET / f"{VALIDATION_IMAGES}.gz", images[TRAIN_COUNT:])
     write_idx(TARGET / f"{VALIDATION_LABELS}.gz", labels[TRAIN_COUNT:])
     for name in IDX_NAMES:
-        sys.stdout.write(f"{read_idx_content(TARGET / f'{name}.gz').sha256}  {name}\n")
+        sys.stdout.write(f"{read_idx(TARGET / f'{name}.gz').sha256}  {name}\n")
 
 
 def read_tarball(path: Path) -> tuple[Array, Array]:
@@ -95,7 +95,7 @@ def check_against_mnist(images: Array, labels: Array, folder: Path) -> None:
         SystemExit: at least one is not among them.
     """
     files = find_files(folder)
-    full_images, full_labels = read_idx(files[TRAIN_IMAGES]), read_idx(files[TRAIN_LABELS])
+    full_images, full_labels = read_idx(files[TRAIN_IMAGES]).array, read_idx(files[TRAIN_LABELS]).array
     full = {(image.tobytes(), int(label)) for image, label in zip(full_images, full_labels, strict=True)}
     wanted = {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
     missing = len(wanted - full)

@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from service.datasets.catalogue import check_shapes, describe, find_files, is_co
 from service.datasets.derived import stacked_mnist
 from service.datasets.download import Progress, download
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.formats.idx import idx_header, read_idx_content
+from service.datasets.formats.array_files import write_array, write_meta
+from service.datasets.formats.idx import read_idx
 from service.datasets.info import (
     IDX_NAMES,
     TEST_IMAGES,
@@ -36,7 +38,6 @@ from service.datasets.info import (
     VALIDATION_LABELS,
     DatasetInfo,
     TableOptions,
-    content_sha256,
 )
 from service.datasets.tables.importing import import_table
 from service.spec.splits import Split
@@ -98,26 +99,29 @@ def load(
     paths = locate(name, data_root, builtins)
     builtin = builtins.get(name)
     if builtin is not None and builtin.table is not None:
-        csv, target = builtin.table, str((builtin.info.report or {})["target"])
-        folder = cache_root / f"{name}-{str(builtin.info.sha256).removeprefix('sha256:')[:16]}"
-        return _open_cached(info, cache_root, folder, lambda folder: _import_table(csv, folder, target))
-    if builtin is not None and builtin.made_from is not None:
+        csv, options = builtin.table, TableOptions(target=str((builtin.info.report or {})["target"]))
+        key = str(builtin.info.sha256).removeprefix("sha256:")[:16]
+
+        def make(folder: Path) -> None:
+            import_table(csv, folder, fraction=None, options=options)
+
+    elif builtin is not None and builtin.made_from is not None:
         source = builtin.made_from
         key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
 
         def make(folder: Path) -> None:
-            _store(folder, _stack_digits(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins)))
+            _stack_digits(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins), folder)
 
-        return _open_cached(info, cache_root, cache_root / f"{name}-{key}", make)
-    if builtin is not None and not is_complete(paths):
-        download(builtin, data_root / name, present=paths, progress=progress)
-        paths = find_files(data_root / name)
-    folder = cache_root / f"{name}-{_cache_key(paths, builtin)}"
-    return _open_cached(info, cache_root, folder, lambda folder: _unpack(paths, folder, builtin))
+    else:
+        if builtin is not None and not is_complete(paths):
+            download(builtin, data_root / name, present=paths, progress=progress)
+            paths = find_files(data_root / name)
+        key = _cache_key(paths, builtin)
 
+        def make(folder: Path) -> None:
+            _unpack(paths, folder, builtin)
 
-def _open_cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callable[[Path], None]) -> Dataset:
-    """The dataset in a folder of the cache, which is created if it is missing or damaged."""
+    folder = cache_root / f"{name}-{key}"
     if folder.exists():  # then it is complete, unless something damaged it; in that case, create it again
         try:
             return open_arrays(folder, info)
@@ -125,11 +129,12 @@ def _open_cached(info: DatasetInfo, cache_root: Path, folder: Path, make: Callab
             shutil.rmtree(folder, ignore_errors=True)
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
-        make(folder)
+        with _new_folder(folder) as temporary:
+            make(temporary)
         return open_arrays(folder, info)
     except OSError as error:
         raise DatasetUnavailable(
-            info.name,
+            name,
             f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
             "Free disk space there, or make the folder writable",
             full_folder=cache_root,
@@ -240,90 +245,52 @@ class _Selection(Examples):
         return copied
 
 
-def _stack_digits(builtin: BuiltIn, digits: Dataset) -> Iterator[tuple[str, NDArray[np.uint8], str]]:
-    """The arrays of stacked-mnist by name, each with the digest of the equivalent IDX file."""
-    for part, (examples, count, images_name, labels_name) in enumerate(
+def _stack_digits(builtin: BuiltIn, digits: Dataset, folder: Path) -> None:
+    """Write the arrays of stacked-mnist."""
+    for part, (examples, count, names) in enumerate(
         (
-            (digits.train, builtin.info.train_count, TRAIN_IMAGES, TRAIN_LABELS),
-            (digits.validation, builtin.info.validation_count, VALIDATION_IMAGES, VALIDATION_LABELS),
+            (digits.train, builtin.info.train_count, (TRAIN_IMAGES, TRAIN_LABELS)),
+            (digits.validation, builtin.info.validation_count, (VALIDATION_IMAGES, VALIDATION_LABELS)),
         )
     ):
         stacked = stacked_mnist.stack(examples.inputs, examples.labels, count, part=part)
-        for name, array in zip((images_name, labels_name), stacked, strict=True):
-            digest = hashlib.sha256(idx_header(array.shape))
-            digest.update(array.data)
-            if digest.hexdigest() != builtin.digests[name]:
+        for name, array in zip(names, stacked, strict=True):
+            if write_array(folder, name, array) != builtin.digests[name]:
                 raise DatasetBroken(Path(name), f"differs from {builtin.info.name}: {digits.info.name} was changed")
-            yield name, array, digest.hexdigest()
+    write_meta(folder, builtin.digests)
 
 
-def _store(folder: Path, arrays: Iterable[tuple[str, NDArray[np.uint8], str]]) -> None:
-    """Write arrays, each with its name and digest, into a folder that gets its name when it is complete."""
-    temporary = _create_temporary(folder)
-    try:
-        digests = {}
-        for name, array, digest in arrays:
-            digests[name] = digest
-            _write_synced(temporary / f"{name}.npy", array)
-        (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
-        _rename_unless_exists(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _import_table(csv: Path, folder: Path, target: str) -> None:
-    """Import a bundled (trusted) table into a folder that gets its name when it is complete."""
-    temporary = _create_temporary(folder)
-    try:
-        import_table(csv, temporary, fraction=None, options=TableOptions(target=target))
-        _rename_unless_exists(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _create_temporary(folder: Path) -> Path:
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that gets its name when it is complete."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
-    return temporary
+    try:
+        yield temporary
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not (folder / "meta.json").is_file():  # otherwise another process was faster, with the same arrays
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:
-    temporary = _create_temporary(folder)
-    try:
-        digests, shapes, largest = {}, {}, {}
-        for name in paths if builtin is None else IDX_NAMES:
-            content = read_idx_content(paths[name])
-            if builtin is not None and content.sha256 != builtin.digests[name]:
-                raise DatasetBroken(
-                    paths[name],
-                    f"is not the file of {builtin.info.name}: sha256 (unpacked) is {content.sha256}, "
-                    f"expected {builtin.digests[name]}. Store your own data in a folder with another name",
-                )
-            digests[name] = content.sha256
-            shapes[name] = content.array.shape
-            largest[name] = int(content.array.max(initial=0))
-            _write_synced(temporary / f"{name}.npy", content.array)
-        check_shapes(paths, shapes)
-        for name in (VALIDATION_LABELS, TEST_LABELS):
-            if largest.get(name, 0) > largest[TRAIN_LABELS]:
-                detail = f"has the label {largest[name]}, but the highest training label is {largest[TRAIN_LABELS]}"
-                raise DatasetBroken(paths[name], detail)
-        (temporary / "meta.json").write_text(json.dumps({"sha256": content_sha256(digests), "files": digests}))
-        _rename_unless_exists(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_synced(path: Path, array: NDArray[np.uint8]) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _rename_unless_exists(temporary: Path, folder: Path) -> None:
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not (folder / "meta.json").is_file():  # otherwise another process was faster, with the same arrays
-            raise
+    digests, shapes, largest = {}, {}, {}
+    for name in paths if builtin is None else IDX_NAMES:
+        content = read_idx(paths[name])
+        if builtin is not None and content.sha256 != builtin.digests[name]:
+            raise DatasetBroken(
+                paths[name],
+                f"is not the file of {builtin.info.name}: sha256 (unpacked) is {content.sha256}, "
+                f"expected {builtin.digests[name]}. Store your own data in a folder with another name",
+            )
+        digests[name] = write_array(folder, name, content.array)
+        shapes[name], largest[name] = content.array.shape, int(content.array.max(initial=0))
+    check_shapes(paths, shapes)
+    for name in (VALIDATION_LABELS, TEST_LABELS):
+        if largest.get(name, 0) > largest[TRAIN_LABELS]:
+            detail = f"has the label {largest[name]}, but the highest training label is {largest[TRAIN_LABELS]}"
+            raise DatasetBroken(paths[name], detail)
+    write_meta(folder, digests)

@@ -73,8 +73,8 @@ def catalogue(data_root: Path, *, builtins: Mapping[str, BuiltIn] = BUILT_IN) ->
         if is_complete(files):
             try:
                 infos.append(_describe_folder(folder.name, files))
-            except DatasetBroken as error:
-                infos.append(_broken(folder.name, str(error)))
+            except (DatasetBroken, OSError) as error:
+                infos.append(_folder_info(folder.name, str(error)))
     return infos
 
 
@@ -150,18 +150,14 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
     check_shapes(paths, shapes)
     stat = paths[TRAIN_LABELS].stat()
     classes = _count_classes(paths[TRAIN_LABELS], stat.st_size, stat.st_mtime_ns)
-    return DatasetInfo(
-        name=name,
-        title=name,
+    return replace(
+        _folder_info(name),
         image_shape=shapes[TRAIN_IMAGES][1:],
         classes=classes,
         train_count=shapes[TRAIN_IMAGES][0],
         validation_count=shapes[VALIDATION_IMAGES][0],
         test_count=shapes[TEST_IMAGES][0] if TEST_IMAGES in shapes else 0,
         class_names=tuple(str(label) for label in range(classes)),
-        source=f"folder {name} in TAPELINE_DATA",
-        licence="unknown",
-        sha256=None,
         available=True,
     )
 
@@ -169,10 +165,10 @@ def _describe_folder(name: str, paths: Mapping[str, Path]) -> DatasetInfo:
 @functools.lru_cache(maxsize=256)
 def _count_classes(labels: Path, _size: int, _mtime_ns: int) -> int:
     # Size and time are part of the cache key, because listing datasets calls this for every folder each time.
-    return int(read_idx(labels).max()) + 1
+    return int(read_idx(labels).array.max()) + 1
 
 
-def _broken(name: str, problem: str) -> DatasetInfo:
+def _folder_info(name: str, problem: str | None = None) -> DatasetInfo:
     return DatasetInfo(
         name=name,
         title=name,

@@ -2,8 +2,6 @@
 
 A file gets its name only after its unpacked content matches the pinned checksum; until then, it has a hidden
 temporary name. Mirrors therefore need not be trusted, and a broken transfer is harmless.
-
-A failed download is recorded, so that users are warned before they submit another job.
 """
 
 import json
@@ -15,13 +13,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Final
 from urllib.error import HTTPError
 from urllib.request import build_opener
 
 from service.datasets.builtins import BuiltIn
 from service.datasets.errors import DatasetBroken, DatasetUnavailable
-from service.datasets.formats.idx import read_idx_content
+from service.datasets.formats.idx import read_idx
 from service.datasets.info import IDX_NAMES
 
 Progress = Callable[[int, int | None], None]
@@ -29,6 +26,8 @@ Progress = Callable[[int, int | None], None]
 
 TIMEOUT_S = 10.0  # for the connection, and for each wait for more bytes
 _ABANDONED_AFTER_S = 3600.0
+FAILURE_RETENTION_S = 24 * 3600.0
+_MAX_REASON_LENGTH = 500
 _CHUNK = 2**16
 
 
@@ -51,14 +50,25 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
         reason = f"{folder} cannot be written ({error.strerror})"
         raise DatasetUnavailable(name, reason, advice, full_folder=folder) from error
     missing = [idx_name for idx_name in IDX_NAMES if idx_name not in present]
-    meter = _Meter({idx_name: builtin.packed_bytes[idx_name] for idx_name in missing}, progress)
+    expected = {idx_name: builtin.packed_bytes[idx_name] for idx_name in missing}
+    received = dict.fromkeys(expected, 0)
+
+    def count(idx_name: str, received_bytes: int) -> None:
+        # A mirror may compress worse than the original, up to a limit.
+        if received_bytes > (limit := 2 * expected[idx_name] + _CHUNK):
+            raise _MirrorFailed(f"{idx_name}.gz is larger than {limit:,} bytes")
+        received[idx_name] = received_bytes
+        if progress is not None:
+            progress(sum(received.values()), sum(expected.values()))
+
     faults = []
     for mirror in builtin.mirrors:
         try:
             while missing:
-                _fetch(mirror, missing[0], folder, builtin.digests[missing[0]], meter)
+                _fetch(mirror, missing[0], folder, builtin.digests[missing[0]], count)
                 del missing[0]
-            _forget(folder)
+            with suppress(OSError):
+                _failure_path(folder).unlink()
             return
         except _MirrorFailed as error:
             faults.append(f"{mirror}: {error}")
@@ -70,26 +80,12 @@ def download(builtin: BuiltIn, folder: Path, *, present: Mapping[str, Path], pro
     raise DatasetUnavailable(name, f"it could not be downloaded ({reason})", advice)
 
 
-class _Meter:
-    """Adds up the progress of several files."""
-
-    def __init__(self, expected: dict[str, int], progress: Progress | None) -> None:
-        self.expected = expected
-        self._received = dict.fromkeys(expected, 0)
-        self._progress = progress
-
-    def report(self, idx_name: str, received: int) -> None:
-        self._received[idx_name] = received
-        if self._progress is not None:
-            self._progress(sum(self._received.values()), sum(self.expected.values()))
-
-
-def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter) -> None:
+def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, count: Callable[[str, int], None]) -> None:
     temporary = folder / f".{idx_name}.{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
-        _stream_to(temporary, f"{mirror.rstrip('/')}/{idx_name}.gz", idx_name, meter)
+        _stream_to(temporary, f"{mirror.rstrip('/')}/{idx_name}.gz", idx_name, count)
         try:
-            actual = read_idx_content(temporary).sha256
+            actual = read_idx(temporary).sha256
         except DatasetBroken as error:
             raise _MirrorFailed(f"{idx_name}.gz is not valid: {error.reason}") from error
         if actual != sha256:
@@ -99,8 +95,7 @@ def _fetch(mirror: str, idx_name: str, folder: Path, sha256: str, meter: _Meter)
         temporary.unlink(missing_ok=True)
 
 
-def _stream_to(path: Path, url: str, idx_name: str, meter: _Meter) -> None:
-    limit = 2 * meter.expected[idx_name] + _CHUNK  # a mirror may compress worse than the original, up to a limit
+def _stream_to(path: Path, url: str, idx_name: str, count: Callable[[str, int], None]) -> None:
     try:
         response = build_opener().open(url, timeout=TIMEOUT_S)
     except HTTPError as error:
@@ -121,9 +116,7 @@ def _stream_to(path: Path, url: str, idx_name: str, meter: _Meter) -> None:
                 break
             file.write(chunk)
             received += len(chunk)
-            if received > limit:
-                raise _MirrorFailed(f"{idx_name}.gz is larger than {limit:,} bytes")
-            meter.report(idx_name, received)
+            count(idx_name, received)
         file.flush()
         os.fsync(file.fileno())
 
@@ -141,23 +134,13 @@ def _remove_abandoned(folder: Path) -> None:
                 path.unlink()
 
 
-RETENTION_S: Final = 24 * 3600.0
-_MAX_REASON_LENGTH: Final = 500
-
-
 def record_failure(folder: Path, reason: str) -> None:
     """Record why the download into ``folder`` failed, if the folder is writable."""
-    path = _record_path(folder)
+    path = _failure_path(folder)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     with suppress(OSError):
         temporary.write_text(json.dumps({"at": time.time(), "reason": reason[:_MAX_REASON_LENGTH]}), encoding="utf-8")
         temporary.replace(path)
-
-
-def _forget(folder: Path) -> None:
-    """Remove the record, after a successful download into ``folder``."""
-    with suppress(OSError):
-        _record_path(folder).unlink()
 
 
 def expected_failure(folder: Path) -> str | None:
@@ -169,14 +152,14 @@ def expected_failure(folder: Path) -> str | None:
     if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK):
         return "its folder cannot be written"
     try:
-        record = json.loads(_record_path(folder).read_text(encoding="utf-8"))
+        record = json.loads(_failure_path(folder).read_text(encoding="utf-8"))
         failed_at, reason = float(record["at"]), str(record["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not 0 <= time.time() - failed_at < RETENTION_S:
+    if not 0 <= time.time() - failed_at < FAILURE_RETENTION_S:
         return None
     return f"the last download failed ({datetime.fromtimestamp(failed_at, UTC):%Y-%m-%d %H:%M} UTC): {reason}"
 
 
-def _record_path(folder: Path) -> Path:
+def _failure_path(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}-download-failed.json")

@@ -1,6 +1,6 @@
 """Errors of datasets. Each has a stable ``code``, which becomes the code of a job's ``error``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -10,6 +10,7 @@ from service.states import ErrorCode
 
 _SIMILAR: Final = 50
 """Similarity of names in percent from which one is suggested for the other."""
+_MAX_NAMES: Final = 20
 
 
 class DatasetError(Exception):
@@ -87,3 +88,15 @@ def closest(name: str, candidates: Sequence[str]) -> str | None:
     """The most similar known name, ignoring case, if any is similar enough."""
     match = process.extractOne(name.lower(), candidates, scorer=fuzz.ratio, score_cutoff=_SIMILAR, processor=str.lower)
     return match[0] if match else None
+
+
+def column_hint(name: str, columns: Collection[str]) -> str:
+    """What to say about a column that does not exist: the most similar one, or those that do."""
+    similar = closest(name, list(columns))
+    return f"; did you mean {similar!r}?" if similar else f"; the columns are {quoted(columns)}"
+
+
+def quoted(names: Collection[str]) -> str:
+    """The first of some names."""
+    shown = ", ".join(map(repr, list(names)[:_MAX_NAMES]))
+    return f"{shown} and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else shown

@@ -8,11 +8,8 @@ part. The resulting files have the format of ``cache``: pixels and labels as byt
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.archives import is_archive
-from service.datasets.formats.array_files import ArrayFile
+from service.datasets.formats.array_files import ArrayFile, write_meta
 from service.datasets.formats.idx import open_idx
 from service.datasets.formats.npz import open_npz
 from service.datasets.formats.photos import Photos, is_npz, open_photos
@@ -33,7 +30,6 @@ from service.datasets.info import (
     OnProgress,
     PhotoOptions,
     brightness_report,
-    content_sha256,
     unscored_note,
 )
 
@@ -45,8 +41,7 @@ TEST_IMAGES, TEST_LABELS = "test_images", "test_labels"
 _PAIRS: Final = ((IMAGES, LABELS), (VALIDATION_IMAGES, VALIDATION_LABELS), (TEST_IMAGES, TEST_LABELS))
 _FILES: Final = dict(zip((role for pair in _PAIRS for role in pair), (*IDX_NAMES, *TEST_NAMES), strict=True))
 """File names by role."""
-FIELDS: Final = (ARCHIVE, IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
-"""The form fields that contain files."""
+IDX_FIELDS: Final = (IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 
 MAX_UNPACKED_BYTES: Final = 2**30
 MAX_SIDE: Final = 512
@@ -70,7 +65,6 @@ _VALIDATION_NAMES: Final = frozenset(
 
 
 DEFAULT_PHOTOS: Final = PhotoOptions()
-_DEFAULTS: Final = asdict(DEFAULT_PHOTOS)
 
 
 class UploadRefused(DatasetError, ValueError):
@@ -157,14 +151,13 @@ def _import_dataset(
                 outputs[role] = output_stack.enter_context(ArrayFile.new(folder, _FILES[role], values.shape))
             for role, values in labels.items():
                 outputs[role].add(values)
-    digests = {output.name: output.digest.hexdigest() for output in outputs.values()}
+    digests = {output.name: output.digest for output in outputs.values()}
     report = dict(photos.report if photos is not None else brightness_report(outputs[IMAGES].mean) or {})
     names = photos.class_names if photos is not None else None
     train_counts, validation_counts = (np.bincount(labels[role]).tolist() for role in (LABELS, VALIDATION_LABELS))
     if note := unscored_note(train_counts, validation_counts, names, noun="image"):
         report["notes"] = [note, *report.get("notes", ())]
-    sha256 = content_sha256(digests)
-    _write_meta(folder, {"sha256": sha256, "files": digests})
+    sha256 = write_meta(folder, digests)
     return ImportedDataset(
         image_shape=shape,
         classes=int(max(values.max() for values in labels.values())) + 1,
@@ -191,17 +184,8 @@ def _open(
     files: Mapping[str, Path], folder: Path, stack: ExitStack, options: PhotoOptions, on_progress: OnProgress
 ) -> tuple[dict[str, ArrayStream], dict[str, str], Photos | None]:
     """The arrays by role, the form field of each, and the further content of an archive of image files."""
-    is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE]) and is_archive(files[ARCHIVE])
-    if not is_photos and (
-        changed_options := {name for name, value in asdict(options).items() if value != _DEFAULTS[name]}
-    ):
-        raise UploadRefused(dict.fromkeys(changed_options, "is for archives of image files"))
     if ARCHIVE in files:
-        if len(files) > 1:
-            raise UploadRefused({ARCHIVE: "must be the only file: an archive contains images and labels"})
-        faults: dict[str, str] = {}
-        arrays: dict[str, ArrayStream] = {}
-        if is_photos:
+        if is_image_archive(files[ARCHIVE]):
             photos = stack.enter_context(
                 open_photos(
                     files[ARCHIVE],
@@ -213,13 +197,9 @@ def _open(
                 )
             )
             return dict(photos.arrays), dict.fromkeys(photos.arrays, ARCHIVE), photos
-        with _record_fault(ARCHIVE, faults):
-            arrays = stack.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES))
-        if faults:
-            raise UploadRefused(faults)
-        stored = _by_role(arrays)
+        stored = _by_role(stack.enter_context(open_npz(files[ARCHIVE], max_bytes=MAX_UNPACKED_BYTES)))
         return stored, dict.fromkeys(stored, ARCHIVE), None
-    stored, faults = {}, {}
+    stored, faults = dict[str, ArrayStream](), dict[str, str]()
     for field, path in files.items():
         with _record_fault(field, faults):
             stored[field] = stack.enter_context(open_idx(path, max_bytes=MAX_UNPACKED_BYTES // 2))
@@ -234,6 +214,11 @@ def _open(
     if faults:
         raise UploadRefused(faults)
     return stored, {field: field for field in stored}, None
+
+
+def is_image_archive(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an archive, but not of an NPZ archive."""
+    return not is_npz(path) and is_archive(path)
 
 
 def _by_role(arrays: Mapping[str, ArrayStream]) -> dict[str, ArrayStream]:
@@ -385,15 +370,3 @@ def _as_pixels(stored: ArrayStream, values: NDArray[Any]) -> NDArray[np.uint8]:
             if low < 0 or high > 255:
                 raise stored.broken(f"holds pixels from {low} to {high}; integers must be from 0 to 255")
             return values.astype(np.uint8)
-
-
-def _write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    with (folder / "meta.json").open("x") as file:
-        json.dump(meta, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def as_document(imported: ImportedDataset) -> dict[str, Any]:
-    """The result as a JSON document, to be sent to the parent process."""
-    return asdict(imported)

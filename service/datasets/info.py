@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from service.image_files.sizes import Size
 from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind
 from service.wording import counted, listed
+from tapeline.images.files import Size
 
 OnProgress = Callable[[float], None]
 """Called with the fraction of an import that is done, from 0 to 1, each time it grows."""

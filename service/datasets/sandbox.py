@@ -1,13 +1,17 @@
-"""Imports untrusted files in a separate process with limited memory and time.
+"""Reads untrusted files in separate processes with limited memory and time.
 
-``python -m service.datasets.sandbox`` is that process. It reads a request as JSON from standard input. It writes lines
-of JSON to standard output: the fraction that is done, a few times a second, and the response as the last one. It has no
-access to the database, to keys or to addresses of other services.
+``python -m service.datasets.sandbox`` is such a process: it imports an upload, or decodes images for a prediction. It
+reads a request as JSON from standard input. It writes lines of JSON to standard output: the fraction that is done, a
+few times a second, and the response as the last one. It has no access to the database, to keys or to addresses of other
+services.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import math
 import os
 import resource
 import subprocess
@@ -15,46 +19,39 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
-from service.datasets.formats.photos import is_npz
-from service.datasets.importer import (
-    ARCHIVE,
-    DEFAULT_PHOTOS,
-    MAX_UNPACKED_BYTES,
-    UploadRefused,
-    as_document,
-    import_dataset,
-)
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.importer import DEFAULT_PHOTOS, MAX_UNPACKED_BYTES, UploadRefused, import_dataset
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
+from service.datasets.upload_formats import DEFAULT_TABLE, IMAGE_ARCHIVE, TABLE_FILE, check, format_of
 from service.runtime import process_limits
+from tapeline.errors import UnreadableImage
+from tapeline.images.decoding import open_image, pixels_of
+from tapeline.images.files import Size
 
-MEMORY_BYTES: Final = 48 * 2**20
-"""Memory that the process may map in addition to what it has after importing NumPy."""
-CPU_S: Final = 60
-PHOTO_MEMORY_BYTES: Final = 512 * 2**20
-"""The same for archives of images: enough to decode, rotate and scale an image of 32 million pixels."""
-PHOTO_CPU_S: Final = 300
-TABLE_MEMORY_BYTES: Final = 192 * 2**20
-"""The same for tables: enough for the labels of 10 million rows, and blocks of 2,000 columns."""
-TABLE_CPU_S: Final = 300
+_IMAGE_CPU_S: Final = 20
 _WALL_FACTOR: Final = 2
 _MAX_OPEN_FILES: Final = 32
 _OOM_SCORE: Final = 1000
 NICENESS: Final = 3
 """Of a process that reads files: it yields to the web process and to those that start, but not to trainings."""
+_TOO_MUCH: Final = "cannot be decoded within the limits on memory and time: scale it down"
 _REPORT_INTERVAL_S: Final = 0.2
 _MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _MAX_LOG_BYTES: Final = 2000
-_EXIT_WRITE_FAILED: Final = 3
-"""Exit code if the result could not be written."""
-INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+_INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT", "LD_LIBRARY_PATH")
+
+
+Decoded = NDArray[np.uint8] | UnreadableImage
 
 
 def import_in_sandbox(
@@ -66,53 +63,104 @@ def import_in_sandbox(
     table: TableOptions | None = None,
     on_progress: OnProgress = lambda done: None,
 ) -> ImportedDataset:
-    """Run ``importer.import_dataset`` or, for a file ``table``, ``tables.importing.import_table`` in the sandbox.
+    """Import an upload in the sandbox, with the reader of its format.
 
     Raises:
         UploadRefused: the files are not a valid dataset, or exceeded the limits on memory or time.
         OSError: the result could not be written.
     """
-    # The first bytes of an archive show its kind, which determines the limits.
-    is_photos = ARCHIVE in files and not is_npz(files[ARCHIVE])
-    cpu_s = TABLE_CPU_S if TABLE in files else PHOTO_CPU_S if is_photos else CPU_S
-    memory_bytes = TABLE_MEMORY_BYTES if TABLE in files else PHOTO_MEMORY_BYTES if is_photos else MEMORY_BYTES
     request = {
         "files": {field: str(path) for field, path in files.items()},
         "folder": str(folder),
         "fraction": fraction,
         "photos": asdict(photos),
-        "cpu_s": cpu_s,
-        "memory_bytes": memory_bytes,
-        "table": asdict(table or TableOptions()),
+        "table": asdict(table or DEFAULT_TABLE),
     }
-    environ = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ} | {
-        "OPENBLAS_NUM_THREADS": "1"
+    try:
+        response = _run(request, cpu_s=format_of(files).cpu_s, on_progress=on_progress)
+    except _SandboxFailed as error:
+        raise UploadRefused({next(iter(files)): str(error)}) from error
+    if "faults" in response:
+        raise UploadRefused(response["faults"])
+    if "storage" in response:
+        raise OSError(*response["storage"])
+    return ImportedDataset(**response["imported"])
+
+
+def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool, max_pixels: int) -> list[Decoded]:
+    """The pixels of image files, (rows, columns) or (rows, columns, 3), or the reason why there are none.
+
+    The pixels equal those of an import with the same options.
+
+    Args:
+        cover: scale each image to cover this size, and centre-crop it.
+        max_pixels: maximum number of pixels of all images together.
+    """
+    request = {
+        "images": [base64.b64encode(data).decode() for data in files],
+        "cover": cover,
+        "grey": grey,
+        "max_pixels": max_pixels,
     }
-    with tempfile.TemporaryFile() as log:
+    decoded: list[Decoded] = []
+    with tempfile.TemporaryFile() as output:
+        fd = output.fileno()
+        try:
+            response = _run(request | {"output": fd}, cpu_s=_IMAGE_CPU_S, pass_fds=[fd])
+        except _SandboxFailed:
+            return [UnreadableImage(_TOO_MUCH)] * len(files)
+        offset = 0
+        for entry in response["images"]:
+            if "fault" in entry:
+                decoded.append(UnreadableImage(entry["fault"]))
+            else:
+                shape = tuple(entry["shape"])
+                decoded.append(np.memmap(output, np.uint8, "r", offset, shape))
+                offset += math.prod(shape)
+    return decoded
+
+
+class _SandboxFailed(Exception):
+    """The process exceeded its limits."""
+
+
+def _run(
+    request: Mapping[str, Any],
+    *,
+    cpu_s: int,
+    on_progress: OnProgress = lambda done: None,
+    pass_fds: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Run a process with a request; returns its response.
+
+    Raises:
+        _SandboxFailed
+    """
+    environ = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as log:
+        stdin.write(json.dumps(request).encode())
+        stdin.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-m", "service.datasets.sandbox"],
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environ,
+            env=environ | {"OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         with child, _kill_after(child, _WALL_FACTOR * cpu_s) as is_late:
-            response = _exchange(child, request, on_progress)
+            response = _read_response(cast("IO[bytes]", child.stdout), on_progress)
         if is_late.is_set():
-            raise UploadRefused({next(iter(files)): f"was not read within {_WALL_FACTOR * cpu_s} seconds"})
-        if child.returncode == 0 and "imported" in response:
-            return ImportedDataset(**response["imported"])
-        if child.returncode == 0 and "faults" in response:
-            raise UploadRefused(response["faults"])
-        if child.returncode == _EXIT_WRITE_FAILED and "storage" in response:
-            raise OSError(*response["storage"])
+            raise _SandboxFailed(f"was not read within {_WALL_FACTOR * cpu_s} seconds")
+        if child.returncode == 0 and response:
+            return response
         log.seek(max(0, log.seek(0, os.SEEK_END) - _MAX_LOG_BYTES))
         log_text = log.read().decode("utf-8", "replace")
     import structlog  # only here: it loads Rich, which takes a third of the start of the process
 
-    structlog.get_logger("tapeline.web").error("an upload could not be read", code=child.returncode, said=log_text)
-    raise UploadRefused({next(iter(files)): "cannot be read within the limits on memory and time"})
+    structlog.get_logger("tapeline.web").error("files could not be read", code=child.returncode, said=log_text)
+    raise _SandboxFailed("cannot be read within the limits on memory and time")
 
 
 @contextmanager
@@ -136,14 +184,8 @@ def _kill_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[thre
         timer.cancel()
 
 
-def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    """Send a request to the process; returns its response, or an empty dict if there is none."""
-    stdin, stdout = _pipe(child.stdin), _pipe(child.stdout)
-    try:
-        stdin.write(json.dumps(request).encode())
-        stdin.close()
-    except BrokenPipeError:  # it failed at start; its exit code is checked later
-        return {}
+def _read_response(stdout: IO[bytes], on_progress: OnProgress) -> dict[str, Any]:
+    """The response of a process, or an empty dict if there is none."""
     while line := stdout.readline(_MAX_RESPONSE_BYTES):
         try:
             message = json.loads(line)
@@ -159,55 +201,53 @@ def _exchange(child: subprocess.Popen[bytes], request: Mapping[str, Any], on_pro
     return {}
 
 
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise ValueError("the process was started without pipes")
-    return pipe
-
-
-def main() -> int:
-    """Read one request from standard input, import the files, and write the response to standard output."""
+def main() -> None:
+    """Read one request from standard input, and write the response to standard output."""
     request = json.load(sys.stdin)
-    apply_limits(request["cpu_s"], request["memory_bytes"])
-    files = {field: Path(path) for field, path in request["files"].items()}
-    response: Any
+    json.dump(_decode(request) if "images" in request else _import(request), sys.stdout)
+
+
+def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode images and write their pixels to the inherited file; returns the shape or the error of each."""
+    apply_limits(_IMAGE_CPU_S, IMAGE_ARCHIVE.memory_bytes)
+    cover = tuple(request["cover"]) if request["cover"] else None
+    responses: list[dict[str, Any]] = []
+    remaining_pixels = request["max_pixels"]
+    with os.fdopen(request["output"], "wb") as output:
+        for text in request["images"]:
+            try:
+                with open_image(io.BytesIO(base64.b64decode(text))) as image:
+                    remaining_pixels -= image.width * image.height
+                    if remaining_pixels < 0:
+                        limit_hint = f"at most {request['max_pixels']:,} are read in one request"
+                        raise UnreadableImage(f"has too many pixels, together with the images before it; {limit_hint}")
+                    pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
+            except UnreadableImage as error:
+                responses.append({"fault": str(error)})
+            else:
+                responses.append({"shape": pixels.shape})
+                output.write(pixels.tobytes())
+    return {"images": responses}
+
+
+def _import(request: Mapping[str, Any]) -> dict[str, Any]:
+    files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
+    upload_format, fraction, options = format_of(files), request["fraction"], request["photos"]
+    apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
+    size = tuple(options["size"]) if options["size"] else None
+    photos = PhotoOptions(size=size, channels=Channels(options["channels"]), on_bad=OnBad(options["on_bad"]))
+    table, reporter = TableOptions(**request["table"]), _Reporter()
     try:
-        imported = _import(request, files, Path(request["folder"]))
-        response = {"imported": as_document(imported)}
+        check(upload_format, files, photos, table)
+        if upload_format is TABLE_FILE:
+            imported = import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=reporter)
+        else:
+            imported = import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=reporter)
     except UploadRefused as error:
-        response = {"faults": error.faults}
+        return {"faults": error.faults}
     except OSError as error:
-        json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
-        return _EXIT_WRITE_FAILED
-    json.dump(response, sys.stdout)
-    return 0
-
-
-def _photo_options(options: Mapping[str, Any]) -> PhotoOptions:
-    return PhotoOptions(
-        size=tuple(options["size"]) if options["size"] else None,
-        channels=Channels(options["channels"]),
-        on_bad=OnBad(options["on_bad"]),
-    )
-
-
-def _import(request: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> ImportedDataset:
-    if TABLE in files:
-        if len(files) > 1:
-            raise UploadRefused({TABLE: "must be the only file"})
-        photos = _photo_options(request["photos"])
-        if photos != DEFAULT_PHOTOS:
-            changed_options = {name for name, value in asdict(photos).items() if value != getattr(DEFAULT_PHOTOS, name)}
-            raise UploadRefused(dict.fromkeys(changed_options, "is for archives of image files"))
-        options = TableOptions(**request["table"])
-        return import_table(
-            files[TABLE], folder, fraction=request["fraction"], options=options, on_progress=_Reporter()
-        )
-    for name, value in request["table"].items():
-        if value:
-            raise UploadRefused({name: "is for tables"})
-    photos = _photo_options(request["photos"])
-    return import_dataset(files, folder, fraction=request["fraction"], photos=photos, on_progress=_Reporter())
+        return {"storage": [error.errno, error.strerror]}
+    return {"imported": asdict(imported)}
 
 
 class _Reporter:
@@ -235,4 +275,4 @@ def apply_limits(cpu_s: int, memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

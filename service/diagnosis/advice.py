@@ -68,7 +68,7 @@ def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
 
 
 def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
-    path, optimizer = _discriminator_optimizer(spec)
+    path, optimizer = [*_optimizers(spec).items()][-1]
     if spec.preset != _STABLE:
         yield _set("preset", _STABLE)
     if _is_tiny(spec):
@@ -85,12 +85,12 @@ def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:
     yield from _smoothing(spec)
     if spec.discriminator.skip_every is None:
         yield _set("discriminator.skip_every", 3)
-    yield _suggest_lower_rate(*_discriminator_optimizer(spec), 3)
+    yield _suggest_lower_rate(*[*_optimizers(spec).items()][-1], 3)
 
 
 def _vanishing(spec: Spec) -> Iterable[Suggestion]:
-    layers_path, layers = ("layers", spec.layers) if isinstance(spec, ClassifierSpec) else _generator_layers(spec)
-    optimizer_path, optimizer = _main_optimizer(spec)
+    layers_path, layers = next(iter(_layers(spec).items()))
+    optimizer_path, optimizer = next(iter(_optimizers(spec).items()))
     is_empty = True
     if _is_tiny(spec):
         is_empty = False
@@ -131,19 +131,16 @@ def _divergence(spec: Spec) -> Iterable[Suggestion]:
         yield _set("loss.reduction", "mean")
     if spec.schedule.name == "constant":
         yield _set("schedule", {"name": "one_cycle"})
-    for path, optimizer in _optimizers_by_path(spec).items():
+    for path, optimizer in _optimizers(spec).items():
         yield _suggest_lower_rate(path, optimizer, 10)
 
 
 def _dead_or_saturated_units(spec: Spec) -> Iterable[Suggestion]:
-    for path, optimizer in _optimizers_by_path(spec).items():
+    for path, optimizer in _optimizers(spec).items():
         yield _suggest_lower_rate(path, optimizer, 10)
     yield from _initializers(spec, "tanh and sigmoid")
     settings: dict[str, Any] = {}
-    networks = {"layers": spec.layers} if isinstance(spec, ClassifierSpec) else dict([_generator_layers(spec)])
-    if isinstance(spec, GanSpec):
-        networks["discriminator.layers"] = spec.discriminator.layers
-    for path, layers in networks.items():
+    for path, layers in _layers(spec).items():
         if any(_activation(layer) not in (None, Activation.LEAKY_RELU) for layer in layers[:-1]):
             settings |= _nested(path, _replace_activations(layers, "leaky_relu"))
     if settings:
@@ -214,28 +211,19 @@ def _suggest_rate(path: str, optimizer: Optimizer, rate: float) -> Suggestion:
     return Suggestion(f"{path}.learning_rate: {value:g} (it is {optimizer.learning_rate:g})", settings)
 
 
-def _discriminator_optimizer(spec: GanSpec) -> tuple[str, Optimizer]:
-    """The optimizer of the discriminator, and its path in the spec."""
-    own = spec.discriminator.optimizer
-    return ("optimizer", spec.optimizer) if own is None else ("discriminator.optimizer", own)
+def _optimizers(spec: Spec) -> dict[str, Optimizer]:
+    """The optimizers by path in the spec: of the classifier, or of the generator and then of the discriminator."""
+    if isinstance(spec, ClassifierSpec):
+        return {"optimizer": spec.optimizer}
+    own = {"generator.optimizer": spec.generator.optimizer, "discriminator.optimizer": spec.discriminator.optimizer}
+    return dict((path, optimizer) if optimizer else ("optimizer", spec.optimizer) for path, optimizer in own.items())
 
 
-def _main_optimizer(spec: Spec) -> tuple[str, Optimizer]:
-    """The optimizer of the classifier or of the generator, and its path in the spec."""
-    own = spec.generator.optimizer if isinstance(spec, GanSpec) else None
-    return ("optimizer", spec.optimizer) if own is None else ("generator.optimizer", own)
-
-
-def _generator_layers(spec: GanSpec) -> tuple[str, Sequence[Layer]]:
-    return "generator.layers", spec.generator.layers
-
-
-def _optimizers_by_path(spec: Spec) -> dict[str, Optimizer]:
-    return dict(
-        [_main_optimizer(spec), _discriminator_optimizer(spec)]
-        if isinstance(spec, GanSpec)
-        else [_main_optimizer(spec)]
-    )
+def _layers(spec: Spec) -> dict[str, Sequence[Layer]]:
+    """The layers by path in the spec, in the same order."""
+    if isinstance(spec, ClassifierSpec):
+        return {"layers": spec.layers}
+    return {"generator.layers": spec.generator.layers, "discriminator.layers": spec.discriminator.layers}
 
 
 def _set(path: str, value: Any, reason: str = "", *, separator: str = "; ") -> Suggestion:

@@ -169,25 +169,15 @@ def _overfitting(history: MetricHistory) -> Evidence | None:
     """A validation loss well above its best while the training loss fell, without a gain in accuracy."""
     best, latest = history.best, history.recent[-1]
     loss, accuracy = history.last("val_loss"), history.last("val_accuracy")
-    lowest, train_loss_at_best, latest_train_loss = (
-        _value(best, "val_loss"),
-        _value(best, "train_loss"),
-        _value(latest, "train_loss"),
-    )
+    lowest, train_loss_at_best = _value(best, "val_loss"), _value(best, "train_loss")
+    latest_train_loss = _value(latest, "train_loss")
     if not loss or not accuracy or min(loss) < 1.2 * lowest or latest_train_loss > 0.8 * train_loss_at_best:
         return None
     if max(accuracy) - _value(best, "val_accuracy") < 0.002:
         text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
-        numbers = {
-            "val_loss": loss[-1],
-            "lowest_val_loss": lowest,
-            "train_loss": latest_train_loss,
-            "val_accuracy": accuracy[-1],
-        }
-        return (
-            f"{text} {train_loss_at_best:.3g} to {latest_train_loss:.3g}: the network memorizes the training data",
-            numbers,
-        )
+        text += f" {train_loss_at_best:.3g} to {latest_train_loss:.3g}: the network memorizes the training data"
+        numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": latest_train_loss}
+        return text, numbers | {"val_accuracy": accuracy[-1]}
     return None
 
 

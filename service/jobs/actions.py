@@ -15,13 +15,13 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import IllegalTransition, JobNotFound
-from service.jobs.queries.lookup import owned
+from service.jobs import leases
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
 from service.states import CANCELLED, TERMINAL, Action, Request, Status, allowed_actions
-from service.storage.database import Database, locking, now_ms
+from service.storage.database import Database, locking, now_ms, visible
 from service.storage.sweep_tables import Sweep
-from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
+from service.storage.tables import Idempotency, Job, JobTag
 
 
 def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
@@ -76,10 +76,8 @@ def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: 
     if job.status in TERMINAL:
         return False  # a user has cancelled it
     job.hold_epoch = hold_epoch
-    if job.status != Status.PAUSED:
-        return False
-    if hold_epoch is not None and job.epoch >= hold_epoch:
-        return False  # its reused epochs already reach the hold
+    if job.status != Status.PAUSED or leases.is_held(job):
+        return False  # its reused epochs may already reach the hold
     _requeue(session, job, reason=reason)
     return True
 
@@ -121,9 +119,7 @@ def change(
         check: called with the unchanged job; raises if the client has another version of the job.
     """
     with database.write() as session:
-        job = session.scalar(locking(owned(select(Job).where(Job.id == job_id), owner)))
-        if job is None:
-            raise JobNotFound(job_id)
+        job = _lock(session, job_id, owner)
         check(job)
         changed_fields = patch.model_fields_set
         before = _changeable(job)
@@ -169,10 +165,8 @@ def remove(
         check(job)
         _require_ended_sweep(session, job)
         audit.record(session, by, AuditAction.DELETE, job_id)
-        for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
-            session.execute(delete(table).where(table.job_id == job_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
-        session.execute(delete(Job).where(Job.id == job_id))
+        session.execute(delete(Job).where(Job.id == job_id))  # and, by the foreign keys, all rows of the job
 
 
 def _require_ended_sweep(session: Session, job: Job) -> None:
@@ -185,10 +179,15 @@ def _require_ended_sweep(session: Session, job: Job) -> None:
 
 def _claim_for(session: Session, job_id: str, action: Action, owner: str | None) -> Job:
     """Lock a job's row and check that the action is legal."""
-    job = session.scalar(locking(owned(select(Job).where(Job.id == job_id), owner)))
+    job = _lock(session, job_id, owner)
+    require(job, action)
+    return job
+
+
+def _lock(session: Session, job_id: str, owner: str | None) -> Job:
+    job = session.scalar(locking(select(Job).where(Job.id == job_id, visible(Job.owner, owner))))
     if job is None:
         raise JobNotFound(job_id)
-    require(job, action)
     return job
 
 

@@ -23,7 +23,7 @@ from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
 from service.spec.metric_info import NOT_DIGESTED, accuracy_interval, describe, number
-from service.spec.validation import canonical
+from service.spec.strict_json import canonical
 from service.states import Status
 from service.statistics import wilson
 from service.storage import artifact_rows
@@ -57,7 +57,7 @@ class EpochRecord:
 
     def is_held_by(self, hold_epoch: int | None) -> bool:
         """Whether a job with this hold epoch is held after this record's epoch."""
-        return self.goes_on and hold_epoch is not None and self.epoch >= hold_epoch
+        return self.goes_on and leases.reaches_hold(self.epoch, hold_epoch)
 
 
 Then = Callable[[Session, Job], None]
@@ -130,6 +130,12 @@ def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[st
         return {}
     query = select(Artifact.kind, Artifact.path).where(Artifact.job_id == job.id, Artifact.epoch == record.epoch)
     return {row.kind: row.path for row in session.execute(query)}
+
+
+def finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
+    """The job's committed epochs, in order."""
+    with database.read() as session:
+        return lookup.epochs(session, claim.job_id)
 
 
 def checkpoints(database: Database, claim: Claim) -> Sequence[Artifact]:

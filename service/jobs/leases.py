@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from service.errors import LeaseLost
 from service.jobs import events, transitions
 from service.jobs.events import EventType
+from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime.failpoints import reach
 from service.states import ErrorCode, MachineFaultReason, Request, Status
@@ -113,6 +114,12 @@ def _owner_has_room(max_running: int) -> list[ColumnElement[bool]]:
     running_owners = select(running.owner).where(running.status == Status.RUNNING, running.owner.is_not(None))
     owners_at_limit = running_owners.group_by(running.owner).having(func.count() >= max_running)
     return [or_(Job.owner.is_(None), Job.owner.not_in(owners_at_limit))]
+
+
+def read_job(database: Database, claim: Claim) -> Job:
+    """The row of the claimed job."""
+    with database.read() as session:
+        return lookup.get(session, claim.job_id)
 
 
 def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Job:
@@ -278,7 +285,12 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
 
 def is_held(job: Job) -> bool:
     """Whether a paused job waits for its sweep, not for a user."""
-    return job.status == Status.PAUSED and job.hold_epoch is not None and job.epoch >= job.hold_epoch
+    return job.status == Status.PAUSED and reaches_hold(job.epoch, job.hold_epoch)
+
+
+def reaches_hold(epoch: int, hold_epoch: int | None) -> bool:
+    """Whether a job is held after this epoch, unless it ends with it."""
+    return hold_epoch is not None and epoch >= hold_epoch
 
 
 def release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:

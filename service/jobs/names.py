@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.storage.database import visible
 from service.storage.tables import Job
 
 MAX_LENGTH: Final = 200
@@ -61,10 +62,7 @@ def _first_free(session: Session, candidates: Iterator[str], owner: str | None) 
     batch_size = 20
     while True:
         names = [next(candidates) for _ in range(batch_size)]
-        query = select(Job.name).where(Job.name.in_(names))
-        if owner is not None:
-            query = query.where(Job.owner == owner)
-        used = set(session.scalars(query))
+        used = set(session.scalars(select(Job.name).where(Job.name.in_(names), visible(Job.owner, owner))))
         for name in names:
             if name not in used:
                 return name

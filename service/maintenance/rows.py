@@ -15,13 +15,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from migrations import upgrade as migrations
+from service.jobs import leases
 from service.maintenance.backup_format import BackupError
+from service.states import Request, Status
 from service.storage import artifact_rows
 from service.storage.database import Database
 from service.storage.machine_tables import Store, Worker
-from service.storage.tables import Artifact, Base, Upload
+from service.storage.tables import Artifact, Base, Job, Upload
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
@@ -122,6 +125,15 @@ def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[d
         _advance_sequences(connection, tables.values())
         command.upgrade(migrations.config(connection), "head")
         connection.execute(artifact_rows.job_sizes_update())  # without the artifacts that the backup omitted
+        _release_leases(connection)
+
+
+def _release_leases(connection: Connection) -> None:
+    """Queue the jobs that ran during the backup: no worker of this database has their leases."""
+    with Session(connection) as session:
+        for job in session.scalars(select(Job).where(Job.status == Status.RUNNING)):
+            leases.release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
+        session.commit()
 
 
 def _revisions() -> list[str]:

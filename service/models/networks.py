@@ -1,7 +1,7 @@
 """Builds engine networks from the layers of a spec, for training and for inference.
 
-The type checker keeps the names of the spec and the engine consistent: ``assert_never`` fails if the spec
-gains a layer or an activation that is not handled here.
+The type checker keeps the layers of the spec and the engine consistent: ``assert_never`` fails if the spec gains one
+that is not handled here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from engine.nn.layer import Layer
 from service.spec import schema
 from service.spec.estimation.layer_shapes import Size, discriminator_input_size, generator_input, picture_size
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
+
+Activated = (
+    schema.Dense | schema.Conv2D | schema.Conv2DTranspose | schema.BatchNorm | schema.LayerNorm | schema.Residual
+)
+"""A layer with an activation."""
 
 
 def classifier(spec: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
@@ -79,45 +84,26 @@ def _build_layers(layers: Sequence[schema.Layer], size: Size, weight_arguments: 
 
 
 def _build_layer(layer: schema.Layer, size: Size, weight_arguments: dict[str, Any]) -> Layer:
-    dtype = weight_arguments["dtype"]
+    channels, dtype = size[-1], weight_arguments["dtype"]
     match layer:
         case schema.Dense():
-            activation = _activation(layer.activation)
-            return engine.Dense(
-                size[-1], layer.units, activation, negative_slope=layer.negative_slope, **weight_arguments
-            )
+            return engine.Dense(channels, layer.units, **_activation(layer), **weight_arguments)
         case schema.Conv2D() | schema.Conv2DTranspose():
-            layer_class = engine.Conv2D if isinstance(layer, schema.Conv2D) else engine.Conv2DTranspose
-            return layer_class(
-                size[-1],
-                layer.filters,
-                layer.kernel,
-                layer.stride,
-                layer.padding.value,
-                _activation(layer.activation),
-                negative_slope=layer.negative_slope,
+            kind = engine.Conv2D if isinstance(layer, schema.Conv2D) else engine.Conv2DTranspose
+            settings = {
+                "stride": layer.stride,
+                "padding": layer.padding.value,
+                **_activation(layer),
                 **weight_arguments,
-            )
+            }
+            return kind(channels, layer.filters, layer.kernel, **settings)
         case schema.BatchNorm():
-            return engine.BatchNorm(
-                size[-1],
-                _activation(layer.activation),
-                momentum=layer.momentum,
-                epsilon=layer.epsilon,
-                dtype=dtype,
-                negative_slope=layer.negative_slope,
-            )
+            settings = {"momentum": layer.momentum, "epsilon": layer.epsilon, "dtype": dtype, **_activation(layer)}
+            return engine.BatchNorm(channels, **settings)
         case schema.LayerNorm():
-            return engine.LayerNorm(
-                size[-1],
-                _activation(layer.activation),
-                epsilon=layer.epsilon,
-                dtype=dtype,
-                negative_slope=layer.negative_slope,
-            )
+            return engine.LayerNorm(channels, **_activation(layer), epsilon=layer.epsilon, dtype=dtype)
         case schema.Residual():
-            inner = _build_layers(layer.layers, size, weight_arguments)
-            return engine.Residual(inner, _activation(layer.activation), negative_slope=layer.negative_slope)
+            return engine.Residual(_build_layers(layer.layers, size, weight_arguments), **_activation(layer))
         case schema.MaxPool2D():
             return engine.MaxPool2D(layer.size)
         case schema.AvgPool2D():
@@ -136,27 +122,8 @@ def _build_layer(layer: schema.Layer, size: Size, weight_arguments: dict[str, An
             assert_never(layer)
 
 
-def _activation(name: schema.Activation) -> engine.Activation | None:
-    match name:
-        case schema.Activation.LINEAR:
-            return None
-        case schema.Activation.SIGMOID:
-            return engine.Activation.SIGMOID
-        case schema.Activation.TANH:
-            return engine.Activation.TANH
-        case schema.Activation.RELU:
-            return engine.Activation.RELU
-        case schema.Activation.LEAKY_RELU:
-            return engine.Activation.LEAKY_RELU
-        case schema.Activation.SOFTMAX:
-            return engine.Activation.SOFTMAX
-        case schema.Activation.GELU:
-            return engine.Activation.GELU
-        case schema.Activation.SILU:
-            return engine.Activation.SILU
-        case schema.Activation.ELU:
-            return engine.Activation.ELU
-        case schema.Activation.SOFTPLUS:
-            return engine.Activation.SOFTPLUS
-        case _:
-            assert_never(name)
+def _activation(layer: Activated) -> dict[str, Any]:
+    """The arguments for the activation of a layer. The spec and the engine use the same names."""
+    is_linear = layer.activation is schema.Activation.LINEAR
+    activation = None if is_linear else engine.Activation(layer.activation.value)
+    return {"activation": activation, "negative_slope": layer.negative_slope}

@@ -25,6 +25,7 @@ WRONG = (230, 159, 0)  # orange of Okabe and Ito: bright on a dark background fo
 _BAR = (86, 180, 233)  # sky blue of Okabe and Ito
 _GUTTER_GREYS = (_GUTTER_GREY,) * 3
 _MARGIN, _GAP = 4, 8  # pixels: the frame of a captioned image, and the space around it
+_CAPTIONED_SCALE = 3
 _MIN_CONFIDENCE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
 _PNG_TEXT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
@@ -106,7 +107,7 @@ def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | No
         for label, confidence in zip(sample_classes.labels, sample_classes.confidences, strict=True)
         for name in [_class_name(label, class_names)]
     ]
-    grid = _draw_captioned(images, captions, columns=None, scale=3, has_second_line=False)
+    grid = _draw_captioned(images, captions, has_second_line=False)
     return _png(_add_histogram(grid, sample_classes.labels, classes, class_names))
 
 
@@ -130,8 +131,6 @@ def prediction_grid(
     confidences: Sequence[float] | NDArray[np.floating],
     *,
     class_names: Sequence[str] | None = None,
-    columns: int | None = None,
-    scale: int = 3,
 ) -> bytes:
     """A PNG of the images, each with the predicted class and its probability (0 to 1) below.
 
@@ -156,11 +155,7 @@ def prediction_grid(
         if truth and not has_second_line:
             text += f", {truth}"
         captions.append(_Caption(text=text, confidence=float(confidence), is_marked=not is_correct, second_line=truth))
-    return _png(
-        _draw_captioned(
-            images, captions, columns=columns, scale=scale, has_second_line=has_second_line, has_crosses=True
-        )
-    )
+    return _png(_draw_captioned(images, captions, has_second_line=has_second_line, has_crosses=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,17 +169,11 @@ class _Caption:
 
 
 def _draw_captioned(
-    images: Images,
-    captions: Sequence[_Caption],
-    *,
-    columns: int | None,
-    scale: int,
-    has_second_line: bool,
-    has_crosses: bool = False,
+    images: Images, captions: Sequence[_Caption], *, has_second_line: bool, has_crosses: bool = False
 ) -> Image.Image:
     """Images with captions. Marked images have a thick frame and, on request, a cross in the corner."""
     count, height, width = check_images(images)
-    columns = columns or math.ceil(math.sqrt(count))
+    columns, scale = math.ceil(math.sqrt(count)), _CAPTIONED_SCALE
     rows = math.ceil(count / columns)
     texts = [text for caption in captions for text in (caption.text, caption.second_line)]
     cell_width, cell_height = (

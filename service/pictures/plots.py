@@ -1,5 +1,8 @@
-"""Plots of curves and confusion matrices. Uses matplotlib's object interface, without pyplot; the only global state is
-matplotlib's settings, which a lock protects."""
+"""Plots of metrics, confusion matrices and evaluations. Labels, colours and units are those of the metric table.
+
+Uses matplotlib's object interface, without pyplot; the only global state is matplotlib's settings, which a lock
+protects.
+"""
 
 import io
 import logging
@@ -7,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -17,20 +20,38 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from service.pictures import fonts
-from service.pictures.panels import DOTTED, HEALTH_PANELS, MAIN_PANELS, Line, Panel
-from service.spec.metric_info import PALETTE
+from service.spec.metric_info import PALETTE, MetricInfo, describe, number
 
 Format = Literal["png", "svg"]
+Values = NDArray[np.float64]
+
+PANELS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
+    "classifier": {
+        "Loss": ("train_loss", "val_loss"),
+        "Accuracy": ("train_accuracy", "val_accuracy"),
+        "Gradient norm": ("grad_norm/", "grad_norm"),
+        "Dead and saturated units": ("saturation", "dead_units"),
+    },
+    "gan": {
+        "Loss": ("d_loss", "g_loss"),
+        "Discriminator outputs": ("d_real", "d_fake"),
+        "Fréchet distance": ("frechet_distance",),
+        "Sample coverage and diversity": ("sample_diversity", "class_entropy", "mode_coverage"),
+        "Gradient norm": ("d_grad_norm", "g_grad_norm"),
+        "Dead and saturated units": ("d_saturation", "d_dead_units", "g_saturation", "g_dead_units"),
+    },
+}
+"""The metrics of each panel, by kind of job; a slash at the end stands for the first layer."""
+_MAIN_PANELS: Final = 2
+"""The first panels of a kind are always shown; the others, if they have values."""
 
 _ERROR, _WARNING = "#D55E00", "#E69F00"  # colours of findings
-_TEXT_COLOURS = {PALETTE[5]: "#1B76AE"}  # a darker shade for thin letters
 _INK, _FAINT, _LINE = "#222222", "#666666", "#DDDDDD"
-_MAX_TITLE, _MAX_CLASS_NAME = 80, 20  # characters
+_MAX_TITLE, _MAX_CLASS_NAME, _MAX_COLUMN_NAME = 80, 20, 28  # characters
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # bundled with matplotlib, so that pictures are the same everywhere
     "font.size": 12,
@@ -43,8 +64,10 @@ _SETTINGS: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.xmargin": 0.03,
     "grid.color": _LINE,
     "grid.linewidth": 0.6,
+    "legend.frameon": False,
     "xtick.color": _FAINT,
     "ytick.color": _FAINT,
     "xtick.labelcolor": _INK,
@@ -52,9 +75,17 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "tapeline",  # reproducible ids
     "savefig.dpi": 120,
 }
-MAX_DRAWN = 1e30  # larger values are drawn as gaps, because matplotlib's axes overflow long before floats do
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts of the system may have no bold letters
-_settings_lock = threading.Lock()  # matplotlib's settings are global
+_MAX_DRAWN: Final = 1e30
+"""Larger values are drawn as gaps, because matplotlib's axes overflow long before floats do."""
+_FEW_EPOCHS: Final = 12
+"""With more epochs, only points without neighbours are marked."""
+_PANEL_SIZE: Final = (5.0, 3.7)  # inches
+_MARK_HEIGHT: Final = 0.34
+_TRIAL_SPACING: Final = 0.12
+"""Distance of the trials of a single epoch, whose error bars would hide each other."""
+_MAX_BARS: Final = 30
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # further fonts may have no bold letters
+_settings_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +97,21 @@ class Mark:
     until: int | None
     is_error: bool
 
+    @property
+    def colour(self) -> str:
+        """The colour of its severity."""
+        return _ERROR if self.is_error else _WARNING
 
-_PANEL_SIZE = (5.0, 3.7)  # inches
-_MARK_HEIGHT = 0.34
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandedLine:
+    """The line of a trial. ``mean``, ``low`` and ``high`` are as long as ``epochs``; ``None`` is a gap."""
+
+    label: str
+    epochs: Sequence[int]
+    mean: Sequence[float | None]
+    low: Sequence[float | None]
+    high: Sequence[float | None]
 
 
 def curves(
@@ -88,38 +131,80 @@ def curves(
             of diagnostics without any series.
         series: each as long as ``epochs``. ``None`` and values that are not finite (or, for fractions, not in [0, 2])
             are gaps.
-        best_epoch: drawn as a line through all panels, labelled with the value.
+        best_epoch: drawn as a line through all panels, with the value in the title.
         marks: findings, drawn as bars along the epochs.
 
     Raises:
         ValueError: unknown kind, or a series of another length than ``epochs``.
     """
-    if kind not in MAIN_PANELS:
-        raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(MAIN_PANELS)}")
+    if kind not in PANELS:
+        raise ValueError(f"no curves for the kind {kind!r}; there are {', '.join(PANELS)}")
     for name, values in series.items():
         if len(values) != len(epochs):
             raise ValueError(f"{name}: {len(values)} values for {len(epochs)} epochs")
-    panels = list(MAIN_PANELS[kind])
-    panels += [panel for panel in HEALTH_PANELS[kind] if any(_values(line, panel, series) for line in panel.lines)]
+    panels = [(panel, _lines(names, series)) for panel, names in PANELS[kind].items()]
+    panels = panels[:_MAIN_PANELS] + [panel for panel in panels[_MAIN_PANELS:] if panel[1]]
     columns = 2 if len(panels) <= 4 else 3
     rows = -(-len(panels) // columns)
     heights = [_PANEL_SIZE[1]] * rows + ([_MARK_HEIGHT * len(marks) + 0.5] if marks else [])
-    with _settings_lock, mpl.rc_context(_settings_for([title])):
-        figure = Figure(
-            figsize=(columns * _PANEL_SIZE[0], sum(heights) + 0.5),
-            layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
-        )
-        FigureCanvasAgg(figure)
-        _set_title(figure, title)
+
+    def draw(figure: Figure) -> None:
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-        for index, panel in enumerate(panels):
+        for index, (panel, lines) in enumerate(panels):
             axes = figure.add_subplot(grid[divmod(index, columns)])
-            _draw_panel(axes, panel, epochs, series, best_epoch)
+            axes.set_title(panel)
+            _draw_panel(axes, epochs, lines, best_epoch)
             for mark in marks:
-                axes.axvline(mark.since, color=_mark_colour(mark), linewidth=1, alpha=0.7, zorder=0.5)
+                axes.axvline(mark.since, color=mark.colour, linewidth=1, alpha=0.7, zorder=0.5)
         if marks:
             _draw_marks(figure.add_subplot(grid[rows, :]), marks, epochs)
-        return _render(figure, fmt)
+
+    return _draw_figure(draw, size=(columns * _PANEL_SIZE[0], sum(heights) + 0.5), title=title, fmt=fmt)
+
+
+def banded(
+    lines: Sequence[BandedLine],
+    *,
+    metric: str,
+    title: str,
+    caption: str,
+    rungs: Sequence[int] = (),
+    fmt: Format = "png",
+) -> bytes:
+    """The curves of trials: the mean of a metric over their seeds by epoch, with a band around it.
+
+    Args:
+        lines: at most as many as ``PALETTE`` has colours.
+        caption: describes lines and bands.
+        rungs: epochs after which trials were stopped, drawn as dotted lines.
+    """
+    info = describe(metric)
+    epochs = sorted({epoch for line in lines for epoch in line.epochs})
+    spacing = _TRIAL_SPACING * max(1, (epochs[-1] - epochs[0]) / 8)
+
+    def draw(figure: Figure) -> None:
+        axes: Axes = figure.subplots()
+        drawn = []
+        for index, (line, colour) in enumerate(zip(lines, PALETTE, strict=False)):
+            mean, low, high = (_numbers(values, info) for values in (line.mean, line.low, line.high))
+            drawn += [mean, low, high]
+            x = np.asarray(line.epochs, float)
+            if len(x) == 1:  # a band of one epoch has no width; rounding may move the mean of equal values beyond them
+                x += spacing * (index - (len(lines) - 1) / 2)
+                if np.isfinite(low + high).any():
+                    axes.errorbar(x, mean, yerr=np.maximum([mean - low, high - mean], 0), color=colour, capsize=4)
+            elif np.isfinite(low + high).any():
+                shown = np.isfinite(mean) | (not info.sparse)
+                axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
+            _draw_line(axes, x, mean, info, color=colour, label=line.label)
+        for rung in rungs:
+            axes.axvline(rung, color=_FAINT, linewidth=1, linestyle=":", zorder=0.5)
+        _scale_axes(axes, epochs, np.concatenate(drawn), info)
+        axes.set(xlabel=f"epoch\n{caption}", ylabel=_drawable(info.label, 40))
+        if len(lines) > 1:
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+    return _draw_figure(draw, size=(8.6, 4.6), title=title, fmt=fmt)
 
 
 def confusion(
@@ -140,200 +225,153 @@ def confusion(
     counts = np.asarray(matrix, np.int64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
         raise ValueError(f"a confusion matrix is square, got the shape {counts.shape}")
-    names = (
-        [str(label) for label in range(len(counts))]
-        if class_names is None
-        else [drawable(name, _MAX_CLASS_NAME) for name in fonts.legible(class_names)]
-    )
+    names = [
+        _drawable(name, _MAX_CLASS_NAME) for name in fonts.legible(class_names or list(map(str, range(len(counts)))))
+    ]
     if len(names) != len(counts):
         raise ValueError(f"{len(names)} class names for {len(counts)} classes")
-    with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
-        figure = Figure(figsize=(7.6, 7.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        total, correct = int(counts.sum()), int(np.trace(counts))
-        result = f"{correct / total:.2%} of {total:,} classified correctly" if total else "no predictions"
-        _set_title(figure, f"{title}: {result}" if title else result)
-        _draw_confusion(figure.subplots(), counts, names)
-        return _render(figure, fmt)
+    total, correct = int(counts.sum()), int(np.trace(counts))
+    result = f"{correct / total:.2%} of {total:,} classified correctly" if total else "no predictions"
+    heading = f"{title}: {result}" if title else result
+    return _draw_figure(
+        lambda figure: _draw_confusion(figure.subplots(), counts, names),
+        size=(7.6, 7.2),
+        title=heading,
+        names=names,
+        fmt=fmt,
+    )
 
 
-def draw_figure(
-    draw: Callable[[Figure], None],
-    *,
-    size: tuple[float, float],
-    title: str,
-    names: Sequence[str] = (),
-    fmt: Format = "png",
+def calibration(
+    points: Sequence[tuple[float | None, float | None, int]], *, error: float, epoch: int, fmt: Format = "png"
 ) -> bytes:
-    """Render a figure of ``size`` inches in the same style. ``draw`` adds the content, with these ``names``."""
-    with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        _set_title(figure, title)
-        draw(figure)
-        return _render(figure, fmt)
+    """A reliability diagram: accuracy over confidence, with the number of predictions per bin below.
+
+    Args:
+        points: confidence, accuracy and count of bins of equal width; ``None`` for an empty bin.
+    """
+
+    def draw(figure: Figure) -> None:
+        diagram, histogram = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+        confidences, accuracies, counts = zip(*points, strict=True)
+        filled = np.array(counts) > 0
+        x, y = np.array(confidences, float)[filled], np.array(accuracies, float)[filled]
+        diagram.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle="--", label="perfectly calibrated")
+        diagram.plot(x, y, "o-", color=PALETTE[0], linewidth=2, markersize=6, label="validation data")
+        diagram.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="accuracy")
+        diagram.legend(loc="upper left")
+        centres = (np.arange(len(points)) + 0.5) / len(points)
+        histogram.bar(centres, counts, width=0.9 / len(points), color=PALETTE[5])
+        histogram.set(xlabel="confidence in the predicted class", ylabel="predictions")
+        _label_percent(diagram.xaxis)
+        _label_percent(diagram.yaxis)
+
+    title = f"Calibration, epoch {epoch}: mean error {error:.1%}"
+    return _draw_figure(draw, size=(6.4, 6.4), title=title, fmt=fmt)
 
 
-def _settings_for(texts: Iterable[str]) -> dict[Any, Any]:
-    """The settings, with fonts of the system for letters of the texts that DejaVu Sans lacks."""
-    families = []
-    for path in map(str, fonts.system_fonts(texts)):
-        if all(entry.fname != path for entry in font_manager.fontManager.ttflist):
-            font_manager.fontManager.addfont(path)
-        families.append(font_manager.get_font(path).family_name)
-    return _SETTINGS | {"font.family": [_SETTINGS["font.family"], *families]} if families else _SETTINGS
+def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epoch: int, fmt: Format = "png") -> bytes:
+    """A bar chart of permutation importance, with the most important column on top.
+
+    Args:
+        bars: column, mean loss of accuracy, standard deviation.
+        accuracy: the accuracy without shuffling.
+    """
+    legible = fonts.legible([name for name, _, _ in bars], "column")
+    shown = sorted(zip(legible, bars, strict=True), key=lambda entry: -entry[1][1])[:_MAX_BARS]
+    names = [_drawable(name, _MAX_COLUMN_NAME) for name, _ in shown]
+    omitted_count = len(bars) - len(shown)
+
+    def draw(figure: Figure) -> None:
+        axes: Axes = figure.subplots()
+        means, deviations = zip(*((mean, deviation) for _, (_, mean, deviation) in shown), strict=True)
+        axes.barh(range(len(shown)), means, xerr=deviations, color=PALETTE[0], height=0.7)
+        axes.set_yticks(range(len(shown)), names, parse_math=False)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color=_FAINT, linewidth=1)
+        axes.xaxis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}")
+        note = f"; {omitted_count} less important columns are not shown" if omitted_count else ""
+        axes.set_xlabel(f"accuracy lost when the column is shuffled, in percentage points{note}")
+
+    title = f"Importance of columns, epoch {epoch}: accuracy {accuracy:.1%}"
+    return _draw_figure(draw, size=(7.6, 1.6 + 0.32 * len(shown)), title=title, names=names, fmt=fmt)
 
 
-def label_percent(axis: Axis) -> None:
-    """Label an axis of fractions in percent."""
-    axis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}%")
+def _lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> dict[str, Values]:
+    """The values of the metrics of a panel that have any."""
+    found = [
+        next((key for key in series if key == name or (name[-1] == "/" and key.startswith(name))), "") for name in names
+    ]
+    lines = {name: _numbers(series[name], describe(name)) for name in found if name}
+    return {name: values for name, values in lines.items() if np.isfinite(values).any()}
 
 
-def _draw_panel(
-    axes: Axes,
-    panel: Panel,
-    epochs: Sequence[int],
-    series: Mapping[str, Sequence[float | None]],
-    best_epoch: int | None,
-) -> None:
-    axes.set_title(panel.title)
+def _draw_panel(axes: Axes, epochs: Sequence[int], lines: Mapping[str, Values], best_epoch: int | None) -> None:
     axes.set_xlabel("epoch")
-    x = np.asarray(epochs, float)
-    plotted: list[tuple[Line, NDArray[np.float64]]] = []
-    for line in panel.lines:
-        y = np.array(_values(line, panel, series), float)
-        if not y.size:
-            continue
-        is_finite = np.isfinite(y)
-        shown = is_finite if line.sparse else np.ones_like(is_finite)
-        axes.plot(x[shown], y[shown], color=line.colour, linestyle=line.style, linewidth=2)
-        dots = is_finite if line.sparse or len(x) <= 12 else _isolated_mask(y)  # a line needs two points
-        # Markers at the first and the last epoch are not clipped, and must not change the limits of the panel.
-        (points,) = axes.plot(x[dots], y[dots], "o", color=line.colour, markersize=5, clip_on=False)
-        points.set_in_layout(False)
-        plotted.append((line, y))
-    if not plotted:
+    if not lines:
         axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", color=_FAINT)
         axes.set(xticks=[], yticks=[])
         return
-    _label_epochs(axes, epochs, 8)
-    values = np.concatenate([y[np.isfinite(y)] for _, y in plotted])
+    *_, last = lines
+    for name, values in lines.items():
+        info, colour = describe(name), PALETTE[5] if "/" in name else PALETTE[describe(name).series - 1]
+        style = "-" if name == last else (0, (5, 2))
+        _draw_line(axes, np.asarray(epochs, float), values, info, color=colour, linestyle=style, label=info.label)
+    _scale_axes(axes, epochs, np.concatenate([*lines.values()]), describe(last))
+    if len(lines) > 1:
+        axes.legend(fontsize=10)
+    if best_epoch is not None and best_epoch in epochs:
+        axes.axvline(best_epoch, color=_FAINT, linewidth=1, linestyle=":", zorder=0.5)
+        value = float(lines[last][list(epochs).index(best_epoch)])
+        if describe(last).goal is not None and math.isfinite(value):
+            axes.set_title(f"{number(last, value)}, epoch {best_epoch}", loc="right", fontsize=11, color=_FAINT)
+
+
+def _draw_line(axes: Axes, x: Values, y: Values, info: MetricInfo, **style: Any) -> None:
+    """Draw a metric by epoch, with markers where a line alone would show nothing."""
+    finite = np.isfinite(y)
+    padded = np.pad(finite, 1)
+    is_marked = finite if info.sparse or len(x) <= _FEW_EPOCHS else finite & ~padded[:-2] & ~padded[2:]
+    shown = finite | (not info.sparse)  # the line of a sparse metric connects the values across its gaps
+    axes.plot(x[shown], y[shown], linewidth=2, marker="o", markersize=5, markevery=is_marked[shown], **style)
+
+
+def _scale_axes(axes: Axes, epochs: Sequence[int], values: Values, info: MetricInfo) -> None:
+    """Whole epochs on the horizontal axis; on the vertical one, a scale that suits the values."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if epochs[0] == epochs[-1]:
+        axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return
     # Nearly constant values should look constant: do not magnify rounding errors.
-    middle, span = (values.max() + values.min()) / 2, 0.01 if panel.percent else 0.02 * np.abs(values).max()
+    middle, span = (values.max() + values.min()) / 2, 0.01 if info.percent else 0.02 * np.abs(values).max()
     if np.ptp(values) < span:
         axes.set_ylim(middle - span / 2, middle + span / 2)
-    if panel.percent:
-        label_percent(axes.yaxis)
+    if info.percent:
+        _label_percent(axes.yaxis)
         low, high = axes.get_ylim()
-        high = max(min(high, 1.03) if values.max() <= 1 else high, 1.03 * panel.min_upper)
-        axes.set_ylim(-0.03 * high if panel.min_upper else max(low, -0.03), high)
-    elif values.min() > 1 / MAX_DRAWN and values.max() > 50 * values.min():
+        high = min(high, 1.03) if values.max() <= 1 else high
+        axes.set_ylim(max(low, -0.03 * high), high)
+    elif values.min() > 1 / _MAX_DRAWN and values.max() > 50 * values.min():
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
-    _label_ends(axes, [(line, float(y[np.isfinite(y)][-1])) for line, y in plotted])
-    if best_epoch is not None and best_epoch in epochs:
-        axes.axvline(best_epoch, color=_FAINT, linewidth=1, linestyle=DOTTED, zorder=0.5)
-        if panel.best:
-            _mark_best(axes, panel, best_epoch, float(plotted[-1][1][list(epochs).index(best_epoch)]))
-
-
-def _values(line: Line, panel: Panel, series: Mapping[str, Sequence[float | None]]) -> list[float]:
-    """The values of a line, with NaN for gaps; empty if there are only gaps."""
-    name = next((name for name in series if name == line.name or _matches_pattern(name, line.name)), None)
-    if name is None:
-        return []
-    bounds = (0.0, 2.0) if panel.percent else (-MAX_DRAWN, MAX_DRAWN)
-    values = [_nan_unless_within(value, *bounds) for value in series[name]]
-    return values if any(map(math.isfinite, values)) else []
-
-
-def _matches_pattern(name: str, pattern: str) -> bool:
-    return pattern.endswith("*") and name.startswith(pattern[:-1])
-
-
-def _epoch_limits(epochs: Sequence[int]) -> tuple[float, float]:
-    """The limits of the horizontal axis, the same in all panels: the first and the last epoch."""
-    return (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 0.5, epochs[0] + 0.5)
-
-
-def _label_epochs(axes: Axes, epochs: Sequence[int], max_labels: int) -> None:
-    """Label the epochs on the horizontal axis, including the first one."""
-    low, high = _epoch_limits(epochs)
-    ticks = MaxNLocator(integer=True, nbins=max_labels, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
-    min_distance = 0.6 * (ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
-    shown = [epochs[0], *(tick for tick in ticks if epochs[0] + min_distance <= tick <= high)]
-    axes.set(xlim=(low, high), xticks=shown)
-
-
-def _label_ends(axes: Axes, ends: list[tuple[Line, float]]) -> None:
-    """Write the name of each line next to its end, and move names apart if they would overlap."""
-    ordered = sorted(((_height(axes, value), line) for line, value in ends), key=lambda end: end[0])
-    heights = [height for height, _ in ordered]
-    min_distance = 0.085  # height of a line of text, relative to the panel
-    for _ in ordered:  # moving two names apart can bring one of them too close to a third
-        for index in range(1, len(heights)):
-            overlap = min_distance - (heights[index] - heights[index - 1])
-            if overlap > 1e-9:
-                heights[index - 1] -= overlap / 2
-                heights[index] += overlap / 2
-    for height, (_, line) in zip(heights, ordered, strict=True):
-        colour = _TEXT_COLOURS.get(line.colour, line.colour)
-        axes.text(1.02, height, line.label, color=colour, transform=axes.transAxes, va="center")
-
-
-def _height(axes: Axes, value: float) -> float:
-    """The position of ``value`` on the vertical axis, from 0 (bottom) to 1 (top)."""
-    axes.autoscale_view()  # matplotlib would defer it until drawing
-    return float((axes.transScale + axes.transLimits).transform((1.0, value))[1])
-
-
-def _mark_best(axes: Axes, panel: Panel, epoch: int, value: float) -> None:
-    if not math.isfinite(value):
-        return
-    (ring,) = axes.plot(
-        [epoch],
-        [value],
-        "o",
-        markersize=11,
-        markerfacecolor="none",
-        markeredgecolor=_INK,
-        markeredgewidth=1.5,
-        clip_on=False,
-    )
-    ring.set_in_layout(False)
-    axes.set_title(f"best {panel.best.format(value)}, epoch {epoch}", loc="right", fontsize=11, color=_FAINT)
-
-
-def _mark_colour(mark: Mark) -> str:
-    return _ERROR if mark.is_error else _WARNING
 
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark], epochs: Sequence[int]) -> None:
-    """A bar along the epochs for each finding, with its name inside or next to it."""
-    low, high = _epoch_limits(epochs)
-    axes.set(ylim=(len(marks) - 0.5, -0.5), yticks=[])
+    """A bar along the epochs for each finding, with its name."""
+    axes.set(xlim=(epochs[0], max(epochs[-1], epochs[0] + 1)), ylim=(len(marks) - 0.5, -0.5), yticks=[])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Findings by epoch")
     axes.spines["left"].set_visible(False)
-    axes.grid(visible=False, axis="y")
-    _label_epochs(axes, epochs, 16)
     for row, mark in enumerate(marks):
-        end = high if mark.until is None else float(mark.until)
-        axes.barh(row, end - mark.since, left=mark.since, height=0.62, color=_mark_colour(mark))
-        until = "" if mark.until is None else f" to {mark.until}"
-        text = f"{mark.label}, epoch {mark.since}{until}" if until else f"{mark.label}, from epoch {mark.since} on"
-        is_on_left = mark.since - low > 0.5 * (high - low)
-        outside_x = mark.since - 0.006 * (high - low) if is_on_left else end + 0.006 * (high - low)
-        is_inside = not is_on_left and end - mark.since > 0.3 * (high - low)
-        axes.text(
-            mark.since + 0.006 * (high - low) if is_inside else outside_x,
-            row,
-            text,
-            va="center",
-            ha="right" if is_on_left else "left",
-            color="white" if is_inside and mark.is_error else _INK,
-            fontweight="bold" if is_inside else "normal",
-        )
+        end = epochs[-1] if mark.until is None else mark.until
+        axes.barh(row, end - mark.since, left=mark.since, height=0.62, color=mark.colour)
+        span = f"from epoch {mark.since} on" if mark.until is None else f"epoch {mark.since} to {mark.until}"
+        text = f"{mark.label}, {span}"
+        axes.text(0.006, row, text, transform=axes.get_yaxis_transform(), va="center")
 
 
 def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> None:
@@ -355,39 +393,31 @@ def _draw_confusion(axes: Axes, counts: NDArray[np.int64], names: list[str]) -> 
         return
     font_size = 11 if size <= 10 else 8
     for row, column in np.argwhere(counts):
-        is_dark = shares[row, column] > 0.12
         weight = "bold" if row == column else "normal"
         text = f"{counts[row, column]:,}"
-        colour = "white" if is_dark else _INK
+        colour = "white" if shares[row, column] > 0.12 else _INK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=font_size, fontweight=weight)
-    for row in range(size):
-        if totals[row, 0]:
-            axes.text(size - 0.35, row, f"{shares[row, row]:.1%}", va="center", color=_FAINT, fontsize=font_size)
+    for row in np.flatnonzero(totals).tolist():
+        axes.text(size - 0.35, row, f"{shares[row, row]:.1%}", va="center", color=_FAINT, fontsize=font_size)
 
 
-def _set_title(figure: Figure, title: str) -> None:
-    # The title is user input and may contain dollar signs, which matplotlib would parse as mathematics.
-    figure.suptitle(drawable(title, _MAX_TITLE), x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
-
-
-def drawable(text: str, length: int) -> str:
-    """A text on one line, truncated to ``length``. Characters that no font has become boxes, to avoid warnings."""
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    characters = [
-        character if font.get_char_index(ord(character)) or fonts.is_drawable(character) else "□"
-        for character in " ".join(text.split())
-    ]
-    return "".join(characters if len(characters) <= length else [*characters[: length - 1], "…"])
-
-
-def _nan_unless_within(value: float | None, low: float, high: float) -> float:
-    return value if value is not None and low <= value <= high else math.nan  # comparisons with NaN are false
-
-
-def _isolated_mask(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """A mask of the values that have gaps on both sides."""
-    is_finite = np.pad(np.isfinite(values), 1)
-    return np.asarray(is_finite[1:-1] & ~is_finite[:-2] & ~is_finite[2:])
+def _draw_figure(
+    draw: Callable[[Figure], None],
+    *,
+    size: tuple[float, float],
+    title: str,
+    names: Sequence[str] = (),
+    fmt: Format = "png",
+) -> bytes:
+    """Render a figure of ``size`` inches. ``draw`` adds the content, with these ``names``."""
+    with _settings_lock, mpl.rc_context(_settings_for([title, *names])):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        # The title is user input and may contain dollar signs, which matplotlib would parse as mathematics.
+        heading = _drawable(title, _MAX_TITLE)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=15, fontweight="bold", parse_math=False)
+        draw(figure)
+        return _render(figure, fmt)
 
 
 def _render(figure: Figure, fmt: Format) -> bytes:
@@ -395,3 +425,31 @@ def _render(figure: Figure, fmt: Format) -> bytes:
     # Without date and version metadata, equal values produce equal files.
     figure.savefig(buffer, format=fmt, metadata={"Date": None} if fmt == "svg" else {"Software": None})
     return buffer.getvalue()
+
+
+def _settings_for(texts: Iterable[str]) -> dict[Any, Any]:
+    """The settings, with further fonts for letters of the texts that DejaVu Sans lacks."""
+    families = [_SETTINGS["font.family"]]
+    for path in map(str, fonts.further_fonts(texts)):
+        if all(entry.fname != path for entry in font_manager.fontManager.ttflist):
+            font_manager.fontManager.addfont(path)
+        families.append(font_manager.get_font(path).family_name)
+    return _SETTINGS | {"font.family": families}
+
+
+def _label_percent(axis: Axis) -> None:
+    """Label an axis of fractions in percent."""
+    axis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}%")
+
+
+def _drawable(text: str, length: int) -> str:
+    """A text on one line, truncated to ``length``. Characters that no font has become boxes, to avoid warnings."""
+    characters = [letter if fonts.font_of(letter) else "□" for letter in " ".join(text.split())]
+    return "".join(characters if len(characters) <= length else [*characters[: length - 1], "…"])
+
+
+def _numbers(values: Sequence[float | None], info: MetricInfo) -> Values:
+    """The values that can be drawn, with NaN for gaps."""
+    array = np.array([math.nan if value is None else value for value in values], float)
+    low, high = (0.0, 2.0) if info.percent else (-_MAX_DRAWN, _MAX_DRAWN)
+    return np.where((array >= low) & (array <= high), array, math.nan)  # comparisons with NaN are false

@@ -3,13 +3,14 @@
 import io
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from tapeline.images.decoding import PILLOW_RAISES
 
 Levels = NDArray[np.floating]
 """(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""
@@ -28,21 +29,6 @@ _PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _ORIENTATION: Final = 0x0112
 _SHORT: Final = 3
 _MAX_TAGS: Final = 100
-_TURNS: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The operation that turns a picture upright, by its EXIF orientation."""
-_PILLOW_RAISES: Final = (
-    OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error,
-    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""Errors that Pillow's PNG reader was observed to raise for damaged files."""
 
 _COLOUR_AXES: Final = 3
 _LUMA: Final = np.array([0.299, 0.587, 0.114])
@@ -73,10 +59,9 @@ def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool =
             if image.size != size:
                 raise UnreadablePicture("is a damaged PNG")
             image.load()
-            operation = _TURNS.get(_orientation(data))
-            upright = image if operation is None else image.transpose(operation)
-            levels = _levels(upright, background=255 if invert else 0, colour=colour)
-    except _PILLOW_RAISES as error:
+            image.getexif()[_ORIENTATION] = _orientation(data)
+            levels = _levels(ImageOps.exif_transpose(image), background=255 if invert else 0, colour=colour)
+    except PILLOW_RAISES as error:
         raise UnreadablePicture("is a damaged PNG") from error
     return 255 - levels if invert else levels
 
@@ -164,21 +149,16 @@ def convert_channels(levels: Levels, *, colour: bool) -> Levels:
     return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
 
 
-def cover_and_crop(levels: Levels, shape: tuple[int, int]) -> Levels:
-    """The picture scaled to cover (rows, columns) and centre-cropped, like an import with a size."""
-    if levels.shape[:2] == shape:
-        return levels
-    image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    return np.asarray(ImageOps.fit(image, shape[::-1], Image.Resampling.BOX), np.float64)
-
-
 def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool) -> Levels:
-    """The picture, cropped and converted to grey or colour by the operations of an import from image files."""
-    cropped = cover_and_crop(levels, shape)
-    if colour or cropped.ndim < _COLOUR_AXES:
-        return convert_channels(cropped, colour=colour)
-    image = Image.fromarray(np.clip(np.rint(cropped), 0, 255).astype(np.uint8))
-    return np.asarray(image.convert("L"), np.float64)
+    """The picture, scaled to cover (rows, columns), centre-cropped, and converted to grey or colour, by the operations
+    of an import from image files."""
+    becomes_grey = levels.ndim == _COLOUR_AXES and not colour
+    if levels.shape[:2] != shape or becomes_grey:
+        image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+        if image.size != shape[::-1]:
+            image = ImageOps.fit(image, shape[::-1], Image.Resampling.BOX)
+        levels = np.asarray(image.convert("L") if becomes_grey else image, np.float64)
+    return convert_channels(levels, colour=colour)
 
 
 def resize(levels: Levels, shape: tuple[int, int]) -> Levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from service.errors import Fault, SpecError
@@ -30,8 +31,9 @@ from service.spec.schema import (
 )
 
 
-def check_fit(spec: Spec, shape: Shape) -> None:
-    """Check that layers fit each other, the data's shape and the loss, and that the job stays within its limits.
+def check_fit(spec: Spec, shape: Shape) -> list[Network]:
+    """Check that layers fit each other, the data's shape and the loss, and that the job stays within its limits;
+    returns the networks.
 
     Raises:
         SpecError: names every fault.
@@ -85,9 +87,10 @@ def check_fit(spec: Spec, shape: Shape) -> None:
         detail = f"must be at most {shape.train_count}, the number of training images of {spec.dataset.name}"
         faults.append(Fault(pointer="#/batch_size", detail=detail, code="out_of_range"))
     faults += _split_faults(spec, shape)
-    faults += _limit_faults(spec, shape)
+    faults += _limit_faults(spec, all_networks, shape)
     if faults:
         raise SpecError(faults)
+    return all_networks
 
 
 def discriminator_end(loss: GanLossName) -> Activation:
@@ -95,7 +98,7 @@ def discriminator_end(loss: GanLossName) -> Activation:
     return Activation.SIGMOID if loss is GanLossName.BINARY_CROSS_ENTROPY else Activation.LINEAR
 
 
-UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
+_UNSMOOTHED: Final = (GanLossName.HINGE, GanLossName.WASSERSTEIN)
 """Losses without a target, to which label smoothing does not apply."""
 
 
@@ -107,7 +110,7 @@ def _discriminator_faults(spec: GanSpec) -> list[Fault]:
         pointer = f"#/discriminator/{name}"
         faults.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=suggestion))
 
-    if discriminator.label_smoothing and spec.loss.name in UNSMOOTHED:
+    if discriminator.label_smoothing and spec.loss.name in _UNSMOOTHED:
         fault("label_smoothing", f"must be 0: {spec.loss.name} has no target to smooth", "0")
     if discriminator.critic_steps > 1 and discriminator.skip_every is not None:
         fault(
@@ -163,23 +166,23 @@ def optimizers(spec: Spec) -> list[tuple[str, Optimizer]]:
     return by_pointer
 
 
-def _limit_faults(spec: Spec, shape: Shape) -> list[Fault]:
+def _limit_faults(spec: Spec, all_networks: Sequence[Network], shape: Shape) -> list[Fault]:
     """Faults of exceeded limits, each at the field that contributes most."""
     faults = []
-    parameters = costs.parameters(spec, shape)
+    parameters = costs.parameters(all_networks)
     if parameters > MAX_PARAMETERS:
         detail = f"the networks have {parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed"
         faults.append(Fault(pointer="#", detail=detail, code="too_large"))
-    peak_bytes = costs.peak_bytes(spec, shape)
+    peak_bytes = costs.peak_bytes(spec, all_networks, shape)
     if peak_bytes > MAX_MEMORY_BYTES:
-        shares = {"#/dataset/name": costs.data_bytes(shape), "#/batch_size": costs.activation_bytes(spec, shape)}
+        shares = {"#/dataset/name": costs.data_bytes(shape), "#/batch_size": costs.activation_bytes(spec, all_networks)}
         largest = max(shares, key=lambda pointer: shares[pointer])
         pointer = largest if shares[largest] > peak_bytes / 2 else "#"
         detail = (
             f"would take {peak_bytes / 2**30:,.1f} GiB of memory; at most {MAX_MEMORY_BYTES / 2**30:.0f} are allowed"
         )
         faults.append(Fault(pointer=pointer, detail=detail, code="too_large"))
-    operations = costs.operations(spec, shape)
+    operations = costs.operations(spec, all_networks, shape)
     if operations > MAX_OPERATIONS:
         detail = f"would take {operations:.1e} floating-point operations; at most {MAX_OPERATIONS:.0e} are allowed"
         faults.append(Fault(pointer="#/epochs", detail=detail, code="too_large"))

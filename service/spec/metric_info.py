@@ -6,6 +6,7 @@ The page, the terminal and the plots share these definitions, so that a metric l
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -232,6 +233,12 @@ METRICS: Final[dict[str, MetricInfo]] = {
     ),
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
 }
+
+KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
+    "classifier": ("val_accuracy", "val_loss", "train_loss"),
+    "gan": ("frechet_distance", "g_loss", "d_loss"),
+}
+"""The metrics of each kind of job for summaries, most important first."""
 
 NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc", "test_count"})
 """Metrics that are left out of result digests and reproductions, because they follow from weights and data."""

@@ -11,13 +11,8 @@ from service.spec.validation import NOT_HASHED, resolved_hash
 _NOT_IN_PREFIX: Final = NOT_HASHED | {"epochs"}
 
 
-def prefix_hash(spec: Spec) -> str:
-    """SHA-256 over everything that affects the computation, except for the number of epochs."""
-    return resolved_prefix_hash(spec.model_dump(mode="json"))
-
-
-def resolved_prefix_hash(resolved: Mapping[str, Any]) -> str:
-    """The same for a resolved spec as a document."""
+def prefix_hash(resolved: Mapping[str, Any]) -> str:
+    """SHA-256 over everything in a resolved spec that affects the computation, except for the number of epochs."""
     return resolved_hash(resolved, without=_NOT_IN_PREFIX)
 
 

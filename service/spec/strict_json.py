@@ -1,9 +1,10 @@
-"""Strict JSON parsing (RFC 8259), the canonical text of a document, and steps of JSON pointers (RFC 6901)."""
+"""JSON documents: strict parsing (RFC 8259), canonical text, changes, and steps of JSON pointers (RFC 6901)."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from service.errors import MalformedJson
@@ -108,3 +109,19 @@ def pointer_step(name: object) -> str:
 def pointer_name(step: str) -> str:
     """The name that a step of a JSON pointer refers to."""
     return step.replace("~1", "/").replace("~0", "~")
+
+
+def overlay(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with changes, object by object. An object that names another variant replaces the whole object,
+    because Adam's options are not options of SGD; one for a field that is a name keeps that name."""
+    merged = dict(document)
+    for name, value in changes.items():
+        current = document.get(name)
+        if isinstance(current, str) and isinstance(value, dict):
+            current = {"name": current}
+        if isinstance(value, dict) and isinstance(current, dict):
+            is_other_variant = name != "dataset" and "name" in value and value["name"] != current.get("name")
+            merged[name] = value if is_other_variant else overlay(current, value)
+        else:
+            merged[name] = value
+    return merged

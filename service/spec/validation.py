@@ -1,7 +1,4 @@
-"""Validates documents sent by users: resolves a spec to a value in every field, or reports all faults at once.
-
-Re-exports JSON parsing and the checks against a dataset, so that callers need only this module.
-"""
+"""Validates documents sent by users: resolves a spec to a value in every field, or reports all faults at once."""
 
 from __future__ import annotations
 
@@ -14,34 +11,11 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from service.errors import Fault, SpecError
-from service.spec.dataset_checks import check_fit, optimizers
-from service.spec.estimation.layer_shapes import Shape
-from service.spec.faults import MAX_FAULTS, describe, not_one_of
+from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
-from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind, Spec, StrictModel
-from service.spec.strict_json import MAX_DEPTH, canonical, parse_json
-
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_FAULTS",
-    "NOT_HASHED",
-    "Shape",
-    "as_sent",
-    "canonical",
-    "check_fit",
-    "derive",
-    "match_output_to_dataset",
-    "optimizers",
-    "overlaid",
-    "parse_json",
-    "read_body",
-    "read_resolved",
-    "resolve",
-    "resolved_hash",
-    "spec_hash",
-]
+from service.spec.strict_json import canonical, overlay
 
 _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.CLASSIFIER: ClassifierSpec,
@@ -85,7 +59,7 @@ def resolve(document: Any) -> Spec:
         faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
         preset = DEFAULT_PRESET[kind]
     model = _MODELS[kind]
-    merged = _merge({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
+    merged = overlay({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
     try:
         # Through JSON, because strict mode accepts lists and enumerations only from JSON.
         spec = model.model_validate_json(json.dumps(merged))
@@ -147,7 +121,7 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     if faults:
         raise SpecError(faults)
     try:
-        spec = resolve(_merge(resolved, shorthand(_MODELS[Kind(resolved["kind"])], overrides)))
+        spec = resolve(overlay(resolved, shorthand(_MODELS[Kind(resolved["kind"])], overrides)))
     except SpecError as error:
         raise as_sent(error, overrides) from error
     if spec.epochs <= epoch:
@@ -165,7 +139,7 @@ def overlaid(spec: Spec, settings: Mapping[str, Any]) -> Spec:
     Raises:
         SpecError: lists every fault of fields.
     """
-    return resolve(_merge(spec.model_dump(mode="json"), dict(settings)))
+    return resolve(overlay(spec.model_dump(mode="json"), dict(settings)))
 
 
 def as_sent(error: SpecError, document: Any) -> SpecError:
@@ -238,17 +212,3 @@ def _weight_fields(prefix: str, layers: Sequence[Mapping[str, Any]]) -> dict[str
             elif name not in _WITHOUT_WEIGHTS:
                 fields[pointer] = value
     return fields
-
-
-def _merge(preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Overlay ``overrides`` on the preset, object by object. An object that names another variant replaces
-    the preset's entirely, because Adam's options are not options of SGD."""
-    merged = dict(preset)
-    for name, value in overrides.items():
-        default = preset.get(name)
-        if isinstance(value, dict) and isinstance(default, dict):
-            other_variant = name != "dataset" and "name" in value and value["name"] != default.get("name")
-            merged[name] = value if other_variant else _merge(default, value)
-        else:
-            merged[name] = value
-    return merged

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TypeVar
+
 from sqlalchemy import Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from service.storage.artifacts import MEDIA_TYPES, StoredFile
+from service.storage.artifacts import MEDIA_TYPES, ArtifactDamaged, StoredFile
 from service.storage.database import now_ms
 from service.storage.ids import new_id
 from service.storage.tables import Artifact, Job
+
+Found = TypeVar("Found")
+T = TypeVar("T")
+
+
+def use_current(
+    find: Callable[[], Found], use: Callable[[Found], T], *, key: Callable[[Found], object] = attrgetter("id")
+) -> T:
+    """``use(find())``, repeated with another file if the first was just removed: a running job removes its older
+    checkpoints.
+
+    Args:
+        key: identifies the file; by default, what ``find`` returns is its row.
+
+    Raises:
+        ArtifactDamaged: the same file was found twice, so it is lost.
+    """
+    found = find()
+    while True:
+        try:
+            return use(found)
+        except ArtifactDamaged:
+            previous, found = found, find()
+            if key(found) == key(previous):
+                raise
 
 
 def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, Generic, TypeVar, cast
 
-from sqlalchemy import BigInteger, Select, create_engine, event, make_url
+from sqlalchemy import BigInteger, ColumnElement, Select, create_engine, event, make_url, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -66,6 +66,11 @@ def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) ->
     return locked.execution_options(populate_existing=True)
 
 
+def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElement[bool]:
+    """The condition that a row's ``column`` names this owner; ``None``: any."""
+    return true() if owner is None else column == owner
+
+
 class Database:
     """Opens connections on first use, so an instance may be created before a fork.
 
@@ -112,7 +117,7 @@ class Database:
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
         self._writer_engine = self.engine.execution_options(tapeline_write=True)
-        self._single = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pending_lock = threading.Lock()
         self._pending: list[_Operation[Any]] = []
         self._writer = TimedLock() if self.is_sqlite else nullcontext()
@@ -134,7 +139,7 @@ class Database:
         with self._writer, Session(self._writer_engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def group_commit(self, work: Callable[[Session], T]) -> T:
+    def group_commit(self, work: Callable[[Connection], T]) -> T:
         """Run a short operation in a transaction that may be shared with concurrent callers.
 
         In SQLite each commit waits for the disk, and only one can run at a time: the thread that gets the write lock
@@ -142,28 +147,8 @@ class Database:
         rolls back that operation only. If the commit or the database itself fails, every caller gets the error.
         """
         if not self.is_sqlite:
-            with self.write() as session:
-                return work(session)
-
-        def in_session(connection: Connection) -> T:
-            # With its own savepoint, because a failed flush rolls back everything that the session covers.
-            with (
-                Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session,
-                session.begin(),
-            ):
-                return work(session)
-
-        return self._run_grouped(in_session)
-
-    def commit_alone(self, work: Callable[[Connection], T]) -> T:
-        """Like ``group_commit``, for an operation that is one statement in PostgreSQL: a statement alone is a
-        transaction, without the round trips of BEGIN and COMMIT."""
-        if not self.is_sqlite:
-            with self._single.connect() as connection:
+            with self._writer_engine.begin() as connection:
                 return work(connection)
-        return self._run_grouped(work)
-
-    def _run_grouped(self, work: Callable[[Connection], T]) -> T:
         operation: _Operation[T] = _Operation(work)
         with self._pending_lock:
             self._pending.append(operation)
@@ -179,6 +164,11 @@ class Database:
                     self._pending.remove(operation)
                     raise
         return operation.result()  # another thread may still be running it
+
+    def run_alone(self, work: Callable[[Connection], T]) -> T:
+        """Run one statement of PostgreSQL: alone it is a transaction, without the round trips of BEGIN and COMMIT."""
+        with self._single.connect() as connection:
+            return work(connection)
 
     def _run(self, batch: Sequence[_Operation[Any]]) -> None:
         """Run several operations and commit once."""

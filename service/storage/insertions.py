@@ -1,4 +1,4 @@
-"""Inserts rows of several tables together: in PostgreSQL by one statement, which is one round trip."""
+"""Inserts rows of several tables by one statement of PostgreSQL, which is one round trip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, String, Table
 from sqlalchemy.types import TypeEngine
 
-from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
+from service.storage.database import NOW_POSTGRESQL
 from service.storage.times import at_time
 
 _TIME_AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
@@ -41,8 +41,7 @@ class NewRow:
 _Shape = tuple[str, tuple[str, ...], tuple[bool, ...], tuple[str, ...]]
 """Table, columns, which of them are dated, and columns of times."""
 
-_SQLITE_STATEMENTS: Final[dict[tuple[_Shape, bool], str]] = {}
-_POSTGRESQL_STATEMENTS: Final[dict[tuple[tuple[_Shape, ...], bool], str]] = {}
+_STATEMENTS: Final[dict[tuple[tuple[_Shape, ...], bool], str]] = {}
 """Each is built once: there is one for each combination of columns and number of tags that occurs."""
 
 
@@ -58,31 +57,12 @@ class Insertion:
     def __init__(self, rows: Sequence[NewRow], *, once: bool = False) -> None:
         self._rows, self._once = rows, once
 
-    def execute(self, database: Database) -> int | None:
-        """Insert and commit; returns the rows' time, or ``None`` if the first row existed already."""
-        return database.commit_alone(self._insert_one_by_one if database.is_sqlite else self._insert_at_once)
-
-    def _insert_one_by_one(self, connection: Connection) -> int | None:
-        now = int(connection.exec_driver_sql(f"SELECT {NOW_SQLITE}").scalar_one())
-        for index, row in enumerate(self._rows):
-            values = [value.at(now) if isinstance(value, TimeTemplate) else value for value in row.values.values()]
-            once = self._once and index == 0
-            key = (_shape(row), once)
-            statement = _SQLITE_STATEMENTS.get(key)
-            if statement is None:
-                statement = _SQLITE_STATEMENTS[key] = _single_row_statement(row, once=once)
-            result = connection.exec_driver_sql(statement, (*values, *[now] * len(row.times)))
-            if once and result.rowcount == 0:
-                return None
-        return now
-
-    def _insert_at_once(self, connection: Connection) -> int | None:
+    def execute(self, connection: Connection) -> int | None:
+        """Insert; returns the rows' time, or ``None`` if the first row existed already."""
         key = (tuple(_shape(row) for row in self._rows), self._once)
-        statement = _POSTGRESQL_STATEMENTS.get(key)
+        statement = _STATEMENTS.get(key)
         if statement is None:
-            statement = _POSTGRESQL_STATEMENTS[key] = _combined_statement(
-                self._rows, connection.dialect, once=self._once
-            )
+            statement = _STATEMENTS[key] = _combined_statement(self._rows, connection.dialect, once=self._once)
         result = connection.exec_driver_sql(statement, tuple(_parameters(self._rows))).scalar()
         return None if result is None else int(result)
 
@@ -100,12 +80,6 @@ def _parameters(rows: Iterable[NewRow]) -> Iterable[Any]:
                 yield value.placeholder
             else:
                 yield value
-
-
-def _single_row_statement(row: NewRow, *, once: bool) -> str:
-    columns = [*row.values, *row.times]
-    conflict = " ON CONFLICT DO NOTHING" if once else ""
-    return f"INSERT INTO {_target(row)} VALUES ({', '.join('?' * len(columns))}){conflict}"  # noqa: S608 - our own names
 
 
 def _combined_statement(rows: Sequence[NewRow], dialect: Dialect, *, once: bool) -> str:

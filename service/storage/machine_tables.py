@@ -1,4 +1,4 @@
-"""Tables of the machines: workers, their speed, and the folder that they share."""
+"""Tables of the machines: workers, and the folder that they share."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ class Store(Base):
 
 
 class Calibration(Base):
-    """The speed of a machine, as measured by a worker on it."""
+    """Unused: the speed of a machine, as workers of earlier releases measured it."""
 
     __tablename__ = "calibrations"
 
     host: Mapped[str] = mapped_column(String(255), primary_key=True)
     factors: Mapped[dict[str, float]] = mapped_column(JSON)
-    """For each group in ``work.GROUPS``: the time relative to the reference machine (2: half as fast)."""
     measured_ms: Mapped[int] = mapped_column(BigInteger)

@@ -11,15 +11,15 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
-from service.errors import IdempotencyConflict, IllegalSweepAction, SweepNotFound
+from service.errors import IllegalSweepAction, SweepNotFound
 from service.jobs import actions as job_actions
 from service.jobs import submissions
 from service.jobs.submissions import IdempotencyKey
 from service.states import SWEEP_ACTIONS, TERMINAL, Request, Status, SweepAction, SweepStatus
-from service.storage.database import Database, locking, now_ms
+from service.storage.database import Database, locking, now_ms, visible
 from service.storage.ids import new_id
-from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
-from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Idempotency, Job, JobTag
+from service.storage.sweep_tables import Sweep
+from service.storage.tables import Idempotency, Job
 from service.sweeps import decisions, events
 
 
@@ -72,11 +72,9 @@ def submit(
             created_ms=session.scalar(select(now_ms())) or 0,
         )
         if idempotency is not None:
-            earlier = submissions.take_key(database, session, idempotency, sweep, {})
+            earlier = submissions.take_key(session.connection(), idempotency, sweep, {})
             if earlier is not None:
-                if earlier.fingerprint != idempotency.fingerprint:
-                    raise IdempotencyConflict(idempotency.key)
-                return earlier.answer, True, []
+                return earlier, True, []
         session.add(sweep)
         session.flush()
         audit.record(session, by, AuditAction.SUBMIT, sweep.id)
@@ -157,14 +155,8 @@ def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
             raise IllegalSweepAction(sweep_id, SweepAction.DELETE, sweep.status, ())
         audit.record(session, by, AuditAction.DELETE, sweep_id)
         ids = [job.id for job in jobs]
-        own_jobs = select(Job.id).where(Job.sweep_id == sweep_id)
-        for table in (Event, Epoch, ExpectedEpoch, Artifact, JobTag):
-            session.execute(
-                delete(table).where(table.job_id.in_(own_jobs)).execution_options(synchronize_session=False)
-            )
+        # The rows of jobs and of the sweep go by their foreign keys.
         session.execute(delete(Job).where(Job.sweep_id == sweep_id).execution_options(synchronize_session=False))
-        for sweep_table in (SweepEvent, SweepTrial):
-            session.execute(delete(sweep_table).where(sweep_table.sweep_id == sweep_id))
         session.execute(delete(Idempotency).where(Idempotency.job_id == sweep_id))
         session.delete(sweep)
         return ids
@@ -176,10 +168,7 @@ def allowed(sweep: Sweep) -> tuple[SweepAction, ...]:
 
 
 def _lock(session: Session, sweep_id: str, action: SweepAction, owner: str | None) -> Sweep:
-    query = select(Sweep).where(Sweep.id == sweep_id)
-    if owner is not None:
-        query = query.where(Sweep.owner == owner)
-    sweep = session.scalar(locking(query))
+    sweep = session.scalar(locking(select(Sweep).where(Sweep.id == sweep_id, visible(Sweep.owner, owner))))
     if sweep is None:
         raise SweepNotFound(sweep_id)
     if action not in allowed(sweep):

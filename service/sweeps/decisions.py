@@ -22,14 +22,14 @@ from service.errors import SpecError
 from service.jobs import actions
 from service.runtime.failpoints import reach
 from service.spec.metric_info import Goal
-from service.spec.validation import canonical
+from service.spec.strict_json import canonical
 from service.states import TERMINAL, Request, SweepStatus, TrialStatus
 from service.storage.database import Database, locking, now_ms
 from service.storage.sweep_tables import Sweep, SweepEvent, SweepTrial
 from service.storage.tables import Job
 from service.sweeps import events, trials
 from service.sweeps.events import DECISIONS, SweepEventType
-from service.sweeps.schema import Mode, SearchName
+from service.sweeps.schema import Mode
 from service.sweeps.search import proposals
 from service.sweeps.search.proposals import Suggestions
 from service.sweeps.search.space import EPOCHS
@@ -354,19 +354,3 @@ def digest(session: Session, sweep: Sweep) -> str:
     decisions = [[kind, data] for kind, data in session.execute(query.order_by(SweepEvent.seq))]
     text = canonical({"sweep": spec, "data": sweep.data["sha256"], "decisions": decisions})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-__all__ = [
-    "SearchName",
-    "advance",
-    "advance_all",
-    "advance_one",
-    "after_result",
-    "digest",
-    "fail",
-    "failing_on_error",
-    "finish",
-    "plan_of",
-    "state_of",
-    "waits_for_suggestion",
-]

@@ -14,6 +14,7 @@ from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal, describe
 from service.states import SweepStatus, TrialStatus
 from service.storage import cursors
+from service.storage.database import visible
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
 
@@ -86,8 +87,8 @@ def get(session: Session, sweep_id: str, *, owner: str | None = None) -> Sweep:
     Raises:
         SweepNotFound: it does not exist, or belongs to another owner.
     """
-    query = select(Sweep).where(Sweep.id == sweep_id).options(defer(Sweep.state))  # large, and seldom needed
-    sweep = session.scalar(query if owner is None else query.where(Sweep.owner == owner))
+    query = select(Sweep).where(Sweep.id == sweep_id, visible(Sweep.owner, owner))
+    sweep = session.scalar(query.options(defer(Sweep.state)))  # large, and seldom needed
     if sweep is None:
         raise SweepNotFound(sweep_id)
     return sweep
@@ -134,9 +135,7 @@ def find(
     Raises:
         InvalidCursor: the cursor was not issued by this service.
     """
-    query = select(Sweep)
-    if owner is not None:
-        query = query.where(Sweep.owner == owner)
+    query = select(Sweep).where(visible(Sweep.owner, owner))
     if status:
         query = query.where(Sweep.status.in_(status))
     if cursor is not None:
@@ -157,8 +156,7 @@ def listed(session: Session, sweep_ids: Collection[str], *, owner: str | None = 
     jobs = select(Job.sweep_id, func.count().label("jobs")).where(Job.sweep_id.in_(sweep_ids)).group_by(Job.sweep_id)
     job_counts = jobs.subquery()
     query = select(Sweep, job_counts.c.jobs, _finished_trials()).join(job_counts, job_counts.c.sweep_id == Sweep.id)
-    if owner is not None:
-        query = query.where(Sweep.owner == owner)
+    query = query.where(visible(Sweep.owner, owner))
     rows = session.execute(query.options(defer(Sweep.state), defer(Sweep.spec)))
     return [ListedSweep(sweep, jobs, finished) for sweep, jobs, finished in rows]
 

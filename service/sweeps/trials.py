@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from service.jobs import leases, submissions
 from service.jobs.submissions import Submission, TrialPlacement
 from service.spec import validation
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import Reuse, Spec
-from service.spec.validation import Shape
 from service.states import CANCELLED, TERMINAL, DatasetKind, Status
 from service.statistics import mean
 from service.storage.database import locking
@@ -35,15 +37,14 @@ def document(
     return with_settings(base, settings) | {"seed": seed, "name": name, "reuse": reuse}
 
 
-def resolve(spec: Mapping[str, Any], shape: Shape) -> Spec:
-    """The resolved spec of a job, adapted to its dataset.
+def resolve(spec: Mapping[str, Any], shape: Shape) -> tuple[Spec, int]:
+    """The resolved spec of a job, adapted to its dataset, and the most bytes that its files are expected to take.
 
     Raises:
         SpecError: lists every fault.
     """
-    resolved = validation.match_output_to_dataset(validation.resolve(spec), dict(spec), shape)
-    validation.check_fit(resolved, shape)
-    return resolved
+    resolved = match_output_to_dataset(validation.resolve(spec), dict(spec), shape)
+    return resolved, costs.expected_bytes(resolved, check_fit(resolved, shape), shape)
 
 
 def name_of(sweep_name: str | None, trial: int, seed: int, *, several: bool) -> str:
@@ -74,12 +75,12 @@ def submit(
     for seed in seeds:
         name = name_of(sweep.name, trial, seed, several=len(seeds) > 1)
         spec = document(base, settings, seed=seed, name=name, reuse=sweep.resolved.get("reuse", Reuse.NEVER))
-        specs.append((spec, resolve(spec, shape)))
+        specs.append((spec, *resolve(spec, shape)))
     ids: dict[str, str] = {}
     epochs = specs[0][1].epochs
     if max_epochs is not None and epochs > max_epochs:
         return ids, epochs
-    for seed, (spec, resolved) in zip(seeds, specs, strict=True):
+    for seed, (spec, resolved, expected_bytes) in zip(seeds, specs, strict=True):
         job = submissions.add(
             session,
             Submission(
@@ -89,7 +90,7 @@ def submit(
                 owner=sweep.owner,
                 upload_id=sweep.data["upload_id"],
                 dataset_sha256=sweep.data["sha256"],
-                expected_bytes=costs.expected_bytes(resolved, shape),
+                expected_bytes=expected_bytes,
                 placement=TrialPlacement(
                     sweep_id=sweep.id, trial=trial, hold_epoch=rungs[0] if len(rungs) > 1 else None
                 ),

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 SANDBOX = {"flask", "celery", "sqlalchemy", "pydantic", "redis", "matplotlib", "engine", "workers", "service.storage"}
-SANDBOX |= {"structlog", "rich"}  # one process per upload, and they would take a third of its startup time
+SANDBOX |= {"structlog", "rich", "httpx"}  # one process per upload, and they would take a third of its startup time
 CORE = {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "migrations"}
 
 FORBIDDEN = {
@@ -18,10 +18,10 @@ FORBIDDEN = {
     "service.jobs.actions": CORE,
     "service.sweeps.decisions": CORE,
     "service.datasets.sandbox": SANDBOX,
-    "service.datasets.image_sandbox": SANDBOX,
     "service.local.stack": {"flask", "celery", "numpy", "sqlalchemy", "matplotlib", "engine", "workers"},
     "service.maintenance.doctor": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "service.datasets"},
-    "tapeline": {"flask", "celery", "numpy", "sqlalchemy", "PIL", "engine", "workers", "migrations"},
+    "tapeline": {"httpx", "service"},
+    "tapeline.client": {"flask", "celery", "numpy", "sqlalchemy", "PIL", "engine", "workers", "migrations", "service"},
     "workers.supervisor.supervisor": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
     "workers.supervisor.job_monitor": {
         "numpy",

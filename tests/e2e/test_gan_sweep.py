@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Settings
 from service.spec import validation
 from service.sweeps.checks import objectives
+from tapeline import Client
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from service.client import Client
 from service.local import LocalStack
+from tapeline import Client
 
 ROOT = Path(__file__).parent.parent.parent
 SHELL = r"""

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import main
-from service.client import Client
 from service.local import LocalStack
 from service.runtime.settings import Settings
+from tapeline import Client
 from tests.processor_time import cpu_seconds
 
 SPEC: dict[str, Any] = {

@@ -24,7 +24,6 @@ from flask import Flask
 from sqlalchemy import make_url, select, text
 
 from migrations.upgrade import head, is_current, upgrade
-from service.client import Client
 from service.datasets.uploads import UploadFolder
 from service.local import LocalStack
 from service.maintenance.backup import restore
@@ -35,6 +34,7 @@ from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from service.storage.tables import Base
 from service.web.app import create_app
+from tapeline import Client
 from tests.conftest import create_database
 from tests.migrations.test_roles import set_up
 from tests.service.web.conftest import shut_down_app
@@ -251,12 +251,12 @@ def test_unfinished_jobs_go_on_and_other_code_is_named(state: State) -> None:
     has_other_code = original["provenance"].get("code") != code_digest.digest()
     assert has_other_code or state.revision != BRIDGED
     with LocalStack(state.settings) as stack, Client(stack.url, key) as client:
-        running = client.get(ids["running"])
+        running = client.job(ids["running"])
         reached = running.epoch
         wait_until(lambda: running.refresh().epoch > reached, "the next epoch of the running job", 90)
         running.cancel()  # the only worker takes one job at a time
-        queued = client.wait(ids["queued"], timeout_s=90)
+        queued = client.job(ids["queued"]).wait(timeout_s=90)
         assert (queued["status"], queued["progress"]["epoch"]) == ("succeeded", 4)
         assert ("mixed_provenance" in [event.data.get("code") for event in running.events()]) == has_other_code
-        reproduction = client.reproduce(ids["succeeded"]).wait(timeout_s=90)["reproduction"]
+        reproduction = client.job(ids["succeeded"]).reproduce().wait(timeout_s=90)["reproduction"]
         assert ("code" in reproduction["provenance_differs"]) == has_other_code

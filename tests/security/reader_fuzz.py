@@ -23,6 +23,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from PIL import Image
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.idx import idx_header, read_idx
-from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, as_document, import_dataset
+from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, import_dataset
 from service.datasets.info import Channels, OnBad, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 
@@ -226,7 +227,7 @@ def import_file(
         str(error).encode()  # as for a response
         return "refused"
     else:
-        json.dumps(as_document(imported), ensure_ascii=False).encode()
+        json.dumps(asdict(imported), ensure_ascii=False).encode()
         return "imported"
     finally:
         for file in arrays.iterdir():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ import pytest
 
 from migrations.upgrade import upgrade
 from service.jobs import events, submissions
-from service.jobs.estimation import calibrations
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
 from service.runtime.settings import Settings
@@ -77,10 +75,6 @@ class WorkerHarness:
         }
         return Settings.from_env(environ, cores=1)
 
-    def __post_init__(self) -> None:
-        # No worker has to calibrate its machine: some tests would mistake that child for the training one.
-        calibrations.store(self.database, socket.gethostname(), {})
-
     def start(self, module: str = "workers", **overrides: str) -> subprocess.Popen[bytes]:
         python_path = os.pathsep.join([str(POLL_OFTEN), os.environ["PYTHONPATH"]])
         environ = {**os.environ, "PYTHONPATH": python_path, **self.settings.to_env(), **overrides}
@@ -96,7 +90,7 @@ class WorkerHarness:
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, self.train_count))
         answer, _ = submissions.submit(
-            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+            self.database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id}
         )
         return str(answer["id"])
 

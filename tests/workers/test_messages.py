@@ -8,8 +8,6 @@ import pytest
 from service.jobs.leases import Claim
 from service.states import Request
 from workers.messages import (
-    Calibrate,
-    Calibrated,
     ChildReady,
     Command,
     Done,
@@ -27,7 +25,6 @@ from workers.messages import (
 CLAIM = {"job_id": "job_1", "lease": 2, "lease_s": 15.0, "attempt": 3, "cpu_seconds": 0.5, "request_id": "req_1"}
 COMMANDS: list[tuple[Command, Any]] = [
     (Train(Claim(**CLAIM)), CLAIM),  # type: ignore[arg-type]
-    (Calibrate(), {"calibrate": True}),
     (Stop(None), {"stop": None}),
     (Stop(Request.PAUSE), {"stop": "pause"}),
 ]
@@ -38,7 +35,6 @@ REPORTS: list[tuple[Report, Any]] = [
     (Done("failed"), {"done": "failed", "reusable": False}),
     (Done("succeeded", is_reusable=True), {"done": "succeeded", "reusable": True}),
     (GaveUp("no answer"), {"gave_up": "no answer"}),
-    (Calibrated({"dense": 1.5}), {"calibrated": {"dense": 1.5}}),
 ]
 
 

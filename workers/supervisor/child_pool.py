@@ -9,16 +9,12 @@ from typing import Final
 
 import structlog
 
-from workers.messages import Calibrate, Calibrated
-from workers.supervisor.child_process import ChildProcess, Exited
+from workers.supervisor.child_process import ChildProcess
 
 READY_TIMEOUT_S: Final = 60.0
 """Time for a child to load NumPy and the engine."""
-CALIBRATION_TIMEOUT_S: Final = 30.0
-"""Time for a calibration; on an idle machine it takes a third of a second."""
 MAX_IDLE_S: Final = 10.0
 """Time after which a waiting child is ended if there is another one."""
-_POLL_INTERVAL_S: Final = 0.25
 
 log = structlog.get_logger()
 
@@ -38,7 +34,6 @@ class ChildPool:
         self._lock = threading.Lock()
         self._start_lock = threading.Lock()
         """Held while a child starts in the background; ``close`` acquires it and never releases it."""
-        self._calibrating: ChildProcess | None = None
 
     def take(self) -> ChildProcess | None:
         """A child that is ready for a command; ``None`` if there is none and none can be started.
@@ -94,34 +89,11 @@ class ChildPool:
         with contextlib.suppress(RuntimeError):  # no thread available: the next job waits for its child
             threading.Thread(target=self.restock, name="restock", daemon=True).start()
 
-    def calibrate(self) -> dict[str, float]:
-        """Measure this machine in a child; empty if that fails, takes too long, or the worker stops."""
-        with self._start_lock:
-            child = None if self._draining.is_set() else self._start_child()
-            self._calibrating = child
-        if child is None:
-            return {}
-        try:
-            if child.wait_until_ready(READY_TIMEOUT_S):
-                child.send(Calibrate())
-                deadline = time.monotonic() + CALIBRATION_TIMEOUT_S
-                while not self._draining.is_set() and time.monotonic() < deadline:
-                    match child.report(_POLL_INTERVAL_S):
-                        case Calibrated(factors):
-                            return dict(factors)
-                        case Exited():
-                            break
-            return {}
-        finally:
-            child.close()
-
     def close(self, timeout_s: float) -> None:
         """End the children without a job. Afterwards, the pool starts none in the background."""
         # Never released: a child that starts while Python exits would not be killed. From 3.13 on, Python would wait
         # for the fork server, the fork server for the child, and the child for this process.
         self._start_lock.acquire(timeout=timeout_s)
-        if self._calibrating is not None:
-            self._calibrating.close()
         while (child := self._pop()) is not None:
             child.close()
 

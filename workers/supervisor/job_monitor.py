@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import LeaseLost
+from service.jobs import leases
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
@@ -208,17 +209,17 @@ class JobMonitor:
 
     def _release_unresponsive(self) -> str:
         """Kill a child that does not stop in time. It is not a worker loss, since this worker ordered the stop."""
-        if not self._end_lease(self._lease.release_lease, None):
+        if not self._end_lease(leases.release_lease, None):
             return "the child had ended the lease before it was killed"
         return f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed"
 
     def _release_lease(self, reason: str) -> str:
         """Kill the child and hand the job back, which is not a worker loss: it is queued once the database responds."""
-        is_handed_back = self._end_lease(self._lease.release_lease, None)
+        is_handed_back = self._end_lease(leases.release_lease, None)
         return f"{reason}; {'handed back' if is_handed_back else 'the lease had ended'}"
 
     def _record_child_loss(self, message: str) -> str:
-        if not self._end_lease(self._lease.record_child_loss, message):
+        if not self._end_lease(leases.record_child_loss, message):
             return "the child had ended the lease before it died"
         return message
 
@@ -231,7 +232,7 @@ class JobMonitor:
         used = self._meter.sample()
         self._child.close()
         try:
-            write(argument, used=used)
+            self._lease.call(write, argument, used=used)
         except LeaseLost:
             return False
         return True

@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import LeaseLost
 from service.jobs import leases, worker_registry
-from service.jobs.estimation import calibrations
 from service.jobs.leases import Claim
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
@@ -69,7 +68,7 @@ class Supervisor:
         """Start a spare child, and polling; the broker is not needed."""
         prepare(portable_bits=self._settings.portable_bits)
         # In the background: the first child takes a second.
-        threading.Thread(target=self._start_children, name="restock", daemon=True).start()
+        self._children.restock_in_background()
         check = functools.partial(self._machine.check_repeatedly, self._draining)
         threading.Thread(target=check, name="machine", daemon=True).start()
         self._machine.is_checked.wait(FIRST_CHECK_S)
@@ -219,23 +218,6 @@ class Supervisor:
                 child.close()
             structlog.contextvars.reset_contextvars(**tokens)
         return True
-
-    def _start_children(self) -> None:
-        self._children.restock()
-        try:
-            self._calibrate()
-        except (SQLAlchemyError, RuntimeError) as error:
-            log.warning("the calibration of this machine failed", error=str(error))
-
-    def _calibrate(self) -> None:
-        """Measure the speed of this machine, unless there is a recent calibration."""
-        host = socket.gethostname()
-        if calibrations.is_fresh(self._database, host):
-            return
-        factors = self._children.calibrate()
-        if factors:
-            calibrations.store(self._database, host, factors)
-            log.info("calibrated", **factors)
 
     def _poll_repeatedly(self) -> None:
         while not self._draining.is_set():

@@ -212,34 +212,12 @@ def _initializer(initializer: schema.Initializer) -> Initializer:
 
 
 def _optimizer(optimizer: schema.Optimizer) -> Optimizer:
+    settings = optimizer.model_dump(exclude={"name"})  # the engine has the same names
     match optimizer:
         case schema.Sgd():
-            return engine.SGD(
-                optimizer.learning_rate,
-                optimizer.momentum,
-                nesterov=optimizer.nesterov,
-                weight_decay=optimizer.weight_decay,
-                decay_biases=optimizer.decay_biases,
-                clip_norm=optimizer.clip_norm,
-            )
-        case schema.Adam():
-            return engine.Adam(
-                optimizer.learning_rate,
-                optimizer.beta1,
-                optimizer.beta2,
-                optimizer.epsilon,
-                clip_norm=optimizer.clip_norm,
-            )
-        case schema.AdamW():
-            return engine.AdamW(
-                optimizer.learning_rate,
-                optimizer.beta1,
-                optimizer.beta2,
-                optimizer.epsilon,
-                weight_decay=optimizer.weight_decay,
-                decay_biases=optimizer.decay_biases,
-                clip_norm=optimizer.clip_norm,
-            )
+            return engine.SGD(**settings)
+        case schema.Adam() | schema.AdamW():
+            return engine.Adam(**settings)
         case _:
             assert_never(optimizer)
 

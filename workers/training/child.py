@@ -16,15 +16,16 @@ import structlog
 import threadpoolctl
 
 from service.errors import LeaseLost
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
-from workers.messages import Calibrate, Calibrated, ChildEndpoint, ChildReady, Done, GaveUp, Train
+from workers.messages import ChildEndpoint, ChildReady, Done, GaveUp
 from workers.retry import OUTAGE_ERRORS
-from workers.training import calibrate, limits, run
+from workers.training import limits, run
 from workers.training.provenance import base_provenance, machine
 from workers.usage import OwnMeter
 
@@ -45,20 +46,16 @@ def main(endpoint: ChildEndpoint) -> int:
     _warm_up(database)
     lifetime = Lifetime(settings.child_limits)
     while True:
-        match endpoint.next_command():
-            case Calibrate():
-                endpoint.send(Calibrated(calibrate.measure()))
-                return 0
-            case Train(claim):
-                reach("commanded")
-                endpoint.preparing()  # from now on, the death of this process counts against the job
-                structlog.contextvars.bind_contextvars(**claim.log_fields)
-                report = _run_job(settings, database, claim, endpoint, lifetime)
-                endpoint.send(report)
-                if not isinstance(report, Done) or not report.is_reusable:
-                    return 0
-                structlog.contextvars.clear_contextvars()
-                reach("reported")
+        claim = endpoint.next_command().claim
+        reach("commanded")
+        endpoint.preparing()  # from now on, the death of this process counts against the job
+        structlog.contextvars.bind_contextvars(**claim.log_fields)
+        report = _run_job(settings, database, claim, endpoint, lifetime)
+        endpoint.send(report)
+        if not isinstance(report, Done) or not report.is_reusable:
+            return 0
+        structlog.contextvars.clear_contextvars()
+        reach("reported")
 
 
 def _run_job(
@@ -130,7 +127,7 @@ def _warm_up(database: Database) -> None:
     """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
     statements, which halves the time of the first command."""
     session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
-    begin = functools.partial(session.begin, machine())
-    for statement in (session.read_job, begin, session.checkpoints, session.finished_epochs):
+    begin = functools.partial(leases.begin, provenance=machine())
+    for statement in (leases.read_job, begin, commits.checkpoints, commits.finished_epochs):
         with contextlib.suppress(Exception):  # errors are reported for the first real job
-            statement()
+            session.call(statement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine import CheckpointError, ClassifierTrainer, checkpoint
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
+from service.jobs import commits
 from service.storage.artifacts import ArtifactDamaged
 from workers.training import build
 from workers.training.build import Trainer
@@ -27,11 +28,11 @@ def test_scores(
     if data is None or not isinstance(trainer, ClassifierTrainer):
         return None
     best = trainer.best_epoch
-    row = next((row for row in run.lease.checkpoints() if row.epoch == best), None)
+    row = next((row for row in run.lease.call(commits.checkpoints) if row.epoch == best), None)
     if row is not None and best != trainer.epoch:
         try:
             trainer.load_state_dict(checkpoint.loads(run.artifacts.read(row.path, row.sha256)))
         except (ArtifactDamaged, CheckpointError) as error:
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
-            run.lease.drop_checkpoint(row, str(error))
+            run.lease.call(commits.drop_checkpoint, row, str(error))
     return trainer.test(data) | {"test_epoch": trainer.epoch, "test_count": len(data)}

@@ -19,11 +19,13 @@ from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import networks
 from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import read_resolved
@@ -31,6 +33,7 @@ from service.states import DatasetKind, ErrorCode, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job
+from service.sweeps import decisions
 from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint, MachineFault
 from workers.retry import OUTAGE_ERRORS
@@ -39,7 +42,7 @@ from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.earlier_jobs import reuse
 from workers.training.earlier_jobs.investigation import NothingToReplay, investigate
-from workers.training.epochs.snapshot import commit_epoch, take_snapshot, weights_digest
+from workers.training.epochs.snapshot import store_epoch, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
 from workers.training.final_scores import test_scores
 from workers.training.provenance import base_provenance, provenance
@@ -83,17 +86,19 @@ def train(
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        lease.fail(error, used=meter.total())
+        lease.call(commits.fail, error, used=meter.total(), then=decisions.after_result)
         return "failed"
 
     def hand_back(fault: MachineFault, failure: dict[str, Any]) -> str:
         endpoint.send(fault)  # first: this machine must not claim the job again
-        has_failed = lease.hand_back(fault.reason, failure, used=meter.total())
+        has_failed = lease.call(
+            leases.hand_back, fault.reason, failure, used=meter.total(), then=decisions.after_result
+        )
         return "failed" if has_failed else f"handed back: {fault.message}"
 
     estimated_bytes = checkpoint_bytes = 0
     try:
-        job = lease.read_job()
+        job = lease.call(leases.read_job)
         spec = read_resolved(job.resolved)
         run = TrainingRun(
             lease=lease.interruptible(functools.partial(check_stop, endpoint)),
@@ -103,18 +108,20 @@ def train(
             meter=meter,
         )
         if job.investigation is not None:
-            run.lease.begin(base_provenance())
+            run.lease.call(leases.begin, base_provenance())
             reach("began")
             investigate(run, functools.partial(_load_data, run, settings))
             return "investigated"
         dataset = _load_data(run, settings, job)
         shape = shape_of(dataset.info)
-        estimated_bytes, checkpoint_bytes = costs.peak_bytes(spec, shape), costs.checkpoint_bytes(spec, shape)
+        all_networks = networks(spec, shape)
+        estimated_bytes = costs.peak_bytes(spec, all_networks, shape)
+        checkpoint_bytes = costs.checkpoint_bytes(spec, all_networks)
         limits.limit_memory(estimated_bytes)
         preprocessing = _load_preprocessing(run, dataset)
         return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopRequested:
-        lease.release_lease(endpoint.request, used=meter.total())
+        lease.call(leases.release_lease, endpoint.request, used=meter.total())
         reach("handed_back")
         return "handed back"
     except (LeaseLost, *OUTAGE_ERRORS):
@@ -160,7 +167,7 @@ def _load_preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | N
     part. ``_restore`` handles damaged checkpoints."""
     if dataset.info.kind is not DatasetKind.TABLE:
         return None
-    for row in run.lease.checkpoints():
+    for row in run.lease.call(commits.checkpoints):
         with contextlib.suppress(ArtifactDamaged, CheckpointError, ValueError):
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
             if "preprocessing" in state:
@@ -181,7 +188,7 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
             run.endpoint.preparing()
             of_total = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of_total} MB"
-            run.lease.log("info", "downloading", message)
+            run.lease.call(commits.log, "info", "downloading", message)
 
     repository = DatasetRepository(settings, run.lease.database)
     dataset = repository.load(repository.of_job(job), progress=progress)
@@ -195,7 +202,7 @@ def _train_loop(
     job_provenance = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
     if preprocessing is not None:
         job_provenance["preprocessing"] = preprocessing.document()
-    job = run.lease.begin(job_provenance)
+    job = run.lease.call(leases.begin, job_provenance)
     reach("began")
     outcome = reuse.take_over(run, job, job_provenance, dataset, preprocessing, verified_share=settings.verify_reused)
     if outcome is not Outcome.GOES_ON:
@@ -232,7 +239,7 @@ def _train_loop(
                         preprocessing=preprocessing,
                         hold_epoch=job.hold_epoch,
                     )
-                    writer.start(functools.partial(commit_epoch, run, epoch))
+                    writer.start(functools.partial(store_epoch, run, epoch))
                     reach("handed_over", report.epoch)
                     if epoch.is_held:
                         return HELD
@@ -243,13 +250,15 @@ def _train_loop(
     weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
     scores = test_scores(run, trainer, dataset, preprocessing)
     reach("tested")
-    orphans = run.lease.succeed(
-        run.lease.digest(weights, scores),
+    orphans = run.lease.call(
+        commits.succeed,
+        run.lease.call(commits.digest, weights, scores),
         test_scores=scores,
         stopped_early=asdict(stopped) if stopped else None,
         used=run.meter.total(),
         # By default, an ended job keeps only its best and its latest checkpoint.
         keep_last=1 if run.spec.checkpoint.keep_last is None else None,
+        then=decisions.after_result,
     )
     reach("succeeded")
     run.discard(orphans)
@@ -263,14 +272,14 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
         _InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
         ArtifactUnreadable: the folder cannot be read; checkpoints that may be intact are not dropped.
     """
-    for row in run.lease.checkpoints():
+    for row in run.lease.call(commits.checkpoints):
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, reset = fork_state.adapt(state, run.spec)
                 message = f"continues after epoch {start_epoch} of its parent"
                 message += "; the optimizer differs, so its state is reset" if reset else ""
-                run.lease.log("info", "forked", message)
+                run.lease.call(commits.log, "info", "forked", message)
             trainer.load_state_dict(state)
         except ArtifactUnreadable:
             raise
@@ -278,7 +287,7 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
             if row.epoch == start_epoch:
                 raise _InitialCheckpointLost(f"the initial checkpoint of this job cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
-            run.lease.drop_checkpoint(row, str(error))
+            run.lease.call(commits.drop_checkpoint, row, str(error))
         else:
             log.info("resumed", epoch=row.epoch)
             return
@@ -290,7 +299,7 @@ def _restore_diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -
     """The diagnostics, restored to the epoch from which the training continues."""
     diagnostics = TrainingDiagnostics.of(run.spec, dataset)
     if trainer.epoch:
-        diagnostics.replay([row for row in run.lease.finished_epochs() if row.epoch <= trainer.epoch])
+        diagnostics.replay([row for row in run.lease.call(commits.finished_epochs) if row.epoch <= trainer.epoch])
     _stop_on_finding(diagnostics)  # the previous child may have died between commit and stop
     return diagnostics
 
@@ -326,5 +335,5 @@ def _finding_error(finding: Finding, last_good_checkpoint: int | None) -> dict[s
 
 def _last_good_checkpoint(lease: LeaseSession) -> int | None:
     """The epoch of the latest checkpoint."""
-    checkpoints = lease.checkpoints()
+    checkpoints = lease.call(commits.checkpoints)
     return checkpoints[0].epoch if checkpoints else None

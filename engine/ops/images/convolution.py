@@ -13,8 +13,10 @@ import numpy as np
 from engine.autograd.graph import Array, Vjp
 from engine.autograd.primitive import Primitive
 from engine.errors import ShapeError
-from engine.ops.images.geometry import Convolution, Padding, as_rows, mirror, transposed_size
+from engine.ops.images.geometry import Convolution, Padding, as_rows, check_convolved, mirror, transposed_size
 from engine.ops.linalg import sum_along_rows
+
+__all__ = ["conv2d", "conv2d_transpose"]
 
 
 def _prefer_adjoint(geometry: Convolution) -> bool:
@@ -68,11 +70,7 @@ correlate: Primitive = Primitive(
 
 def _check_bias(name: str, w: Array, b: Array, filters: int) -> None:
     if np.shape(b) != (filters,):
-        raise ShapeError(
-            f"{name}: weight {w.shape} and bias {np.shape(b)}: the bias must be ({filters},)",
-            operation=name,
-            shapes=(w.shape, np.shape(b)),
-        )
+        raise ShapeError.of(name, f"weight {w.shape} and bias {np.shape(b)}: the bias must be ({filters},)", w, b)
 
 
 def _conv2d(x: Array, w: Array, b: Array, stride: int = 1, padding: Padding = "same") -> Array:
@@ -111,13 +109,7 @@ conv2d = Primitive(
 
 def _adjoint_geometry(x: Any, w: Any, stride: int, padding: Padding) -> Convolution:
     """The geometry of the convolution whose adjoint maps x to larger images."""
-    if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
-        raise ShapeError(
-            f"conv2d_transpose: images {x.shape} and weight {w.shape}: they must be (batch, height, width, channels) "
-            "and (kernel, kernel, channels, filters)",
-            operation="conv2d_transpose",
-            shapes=(x.shape, w.shape),
-        )
+    check_convolved("conv2d_transpose", x, w)
     sides = [transposed_size(x.shape[axis], w.shape[axis - 1], stride, padding) for axis in (1, 2)]
     large, weight = (np.empty(shape, np.bool_) for shape in ((len(x), *sides, w.shape[3]), _swap_channels(w).shape))
     return Convolution.of(large, weight, stride, padding)

@@ -103,6 +103,13 @@ def transposed_size(size: int, kernel: int, stride: int, padding: Padding) -> in
     return size * stride if padding == "same" else (size - 1) * stride + kernel
 
 
+def check_convolved(operation: str, x: Array, w: Array) -> None:
+    """Raise ShapeError unless images and weights fit."""
+    if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
+        expected = "they must be (batch, height, width, channels) and (kernel, kernel, channels, filters)"
+        raise ShapeError.of(operation, f"images {x.shape} and weight {w.shape}: {expected}", x, w)
+
+
 def to_planes(x: Array) -> Array:
     """(batch, height, width, channels) as (height, channels, width, batch), a view."""
     return x.transpose(1, 3, 2, 0)
@@ -141,13 +148,7 @@ class Convolution:
             SettingError: see :func:`window`.
             ShapeError: images and weights do not fit.
         """
-        if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
-            raise ShapeError(
-                f"conv2d: images {x.shape} and weight {w.shape}: they must be (batch, height, width, channels) and "
-                "(kernel, kernel, channels, filters)",
-                operation="conv2d",
-                shapes=(x.shape, w.shape),
-            )
+        check_convolved("conv2d", x, w)
         batch, height, width, channels = x.shape
         rows, columns = window(height, w.shape[0], stride, padding), window(width, w.shape[1], stride, padding)
         return cls(rows, columns, channels, w.shape[3], batch)

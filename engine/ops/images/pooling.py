@@ -16,28 +16,34 @@ from engine.errors import SettingError, ShapeError
 from engine.ops.images import geometry
 from engine.ops.images.geometry import from_planes, to_planes
 
+__all__ = ["max_pool2d", "sum_pool2d", "upsample2d"]
 
-def _check_pool(x: Array, size: int, name: str = "max_pool2d") -> None:
+
+def _check_pool(x: Array, size: int, name: str) -> None:
     if size < 1:
         raise SettingError(f"{name}: size {size} must be positive", setting="size")
     if x.ndim != 4 or x.shape[1] % size or x.shape[2] % size:
-        raise ShapeError(
-            f"{name}: windows of {size} x {size} do not divide images {x.shape}",
-            operation=name,
-            shapes=(x.shape,),
-        )
+        raise ShapeError.of(name, f"windows of {size} x {size} do not divide images {x.shape}", x)
 
 
-def _max_pool2d(x: Array, size: int = 2) -> Array:
-    _check_pool(x, size)
-    planes = to_planes(x)
-    rows = planes[::size]
-    for i in range(1, size):
-        rows = np.maximum(rows, planes[i::size])
-    y = rows[:, :, ::size]
-    for j in range(1, size):
-        y = np.maximum(y, rows[:, :, j::size])
-    return from_planes(y)
+def _pool(name: str, combine: np.ufunc) -> Any:
+    """The function that combines the pixels of each window: first those of a column, then those of a row."""
+
+    def pool(x: Array, size: int = 2) -> Array:
+        _check_pool(x, size, name)
+        planes = to_planes(x)
+        rows = planes[::size]
+        for i in range(1, size):
+            rows = combine(rows, planes[i::size])
+        y = rows[:, :, ::size]
+        for j in range(1, size):
+            y = combine(y, rows[:, :, j::size])
+        return from_planes(y)
+
+    return pool
+
+
+_max_pool2d, _sum_pool2d = _pool("max_pool2d", np.maximum), _pool("sum_pool2d", np.add)
 
 
 def _window_pixels(size: int) -> list[tuple[slice, slice, slice]]:
@@ -76,7 +82,8 @@ def _unpool(g: Array, x: Array, y: Array, size: int) -> Array:
 def _pick(h: Array, x: Array, y: Array, size: int) -> Array:
     """The element of each window of h at the position of the maximum y of x: the adjoint of :func:`_unpool`."""
     chosen = np.multiply(h, _max_pool2d_back(y, x, size)(np.ones_like(y)))
-    return _sum_pool2d(chosen, size)
+    picked: Array = _sum_pool2d(chosen, size)
+    return picked
 
 
 _unpooled: Primitive = Primitive("max_unpool2d", _unpool, lambda out, g, **options: lambda h: _picked(h, **options))
@@ -99,25 +106,13 @@ def _upsample2d(x: Array, size: int = 2) -> Array:
     if size < 1:
         raise SettingError(f"upsample2d: size {size} must be positive", setting="size")
     if x.ndim != 4:
-        raise ShapeError(f"upsample2d: {x.shape} is not (batch, height, width, channels)", operation="upsample2d")
+        raise ShapeError.of("upsample2d", f"{x.shape} is not (batch, height, width, channels)", x)
     planes = to_planes(x)
     height, channels, width, batch = planes.shape
     y = np.empty_like(x, order="C", shape=(height * size, channels, width * size, batch))
     for i in range(size):
         for j in range(size):
             y[i::size, :, j::size] = planes
-    return from_planes(y)
-
-
-def _sum_pool2d(x: Array, size: int = 2) -> Array:
-    _check_pool(x, size, "sum_pool2d")
-    planes = to_planes(x)
-    rows = planes[::size]
-    for i in range(1, size):
-        rows = np.add(rows, planes[i::size])
-    y = rows[:, :, ::size]
-    for j in range(1, size):
-        y = np.add(y, rows[:, :, j::size])
     return from_planes(y)
 
 

@@ -8,7 +8,7 @@ import click
 
 from service.cli.target import Target, confirm_deletion, job_argument, service_options, yes_option
 from service.cli.text import to_json
-from service.client import Job
+from tapeline import Job
 
 
 def _action(name: str, summary: str) -> click.Command:
@@ -17,8 +17,8 @@ def _action(name: str, summary: str) -> click.Command:
     @service_options
     @click.pass_obj
     def act(target: Target, job_text: str) -> None:
-        with target.client() as client:
-            job = getattr(target.find(client, job_text), name)()
+        with target.job(job_text) as job:
+            getattr(job, name)()
         _print_result(target, job, f"{job.status}, {job['requested']} requested" if job["requested"] else job.status)
 
     return act
@@ -31,8 +31,8 @@ def _action(name: str, summary: str) -> click.Command:
 @click.pass_obj
 def star(target: Target, job_text: str, remove: bool) -> None:
     """Star a job. Lists mark starred jobs."""
-    with target.client() as client:
-        job = target.find(client, job_text).change(starred=not remove)
+    with target.job(job_text) as job:
+        job.change(starred=not remove)
     _print_result(target, job, "star removed" if remove else "starred")
 
 
@@ -46,8 +46,7 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
     """Set or show the note of a job: with TEXT, set it; without TEXT, print it."""
     if text is not None and remove:
         raise click.UsageError("give TEXT or --remove, not both")
-    with target.client() as client:
-        job = target.find(client, job_text)
+    with target.job(job_text) as job:
         if text is None and not remove:
             click.echo(to_json({"id": job.id, "note": job.get("note")}) if target.as_json else job.get("note") or "")
             return

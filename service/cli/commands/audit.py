@@ -22,9 +22,9 @@ from service.access.audit_chain import verify as verify_chain
 from service.cli.commands.keys import open_database, time_text
 from service.cli.errors import Failure
 from service.cli.text import print_table
-from service.client.downloads import complete_file
 from service.storage.tables import AuditEntry
 from service.wording import counted
+from tapeline.downloads import complete_file
 
 
 @click.group(invoke_without_command=True)

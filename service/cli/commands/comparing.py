@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.target import Target, complete_jobs, job_argument, service_options
+from service.cli.target import Target, checkpoint_option, complete_jobs, job_argument, service_options
 from service.cli.text import (
-    KEY_METRICS,
     differences,
     duration,
     print_table,
@@ -24,11 +23,12 @@ from service.cli.text import (
     to_json,
     visible,
 )
-from service.client import Client, Job
 from service.spec import splits
 from service.spec.fields import suggest_metric
-from service.spec.metric_info import describe, number
+from service.spec.metric_info import KEY_METRICS, describe, number
 from service.wording import counted, value_text
+from tapeline import Client, Job
+from tapeline.method_types import Which
 
 _METADATA_FIELDS: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
@@ -49,8 +49,7 @@ _MAX_SHOWN_CONFUSIONS: Final = 3
 @click.pass_obj
 def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, names: tuple[str, ...]) -> None:
     """Show a job's metrics, epoch by epoch. A terminal shows the most important ones; --csv and --json include all."""
-    with target.client() as client:
-        job = target.find(client, job_text)
+    with target.job(job_text) as job:
         history = job.history()
     series = history["series"]
     unknown = [name for name in names if name not in series]
@@ -146,24 +145,19 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         click.echo(why_not or "all settings are identical", err=True)
 
 
-_checkpoint: Final = click.option(
-    "--checkpoint", default="best", show_default=True, metavar="best|latest|N", help="N is an epoch number."
-)
-
-
 @click.command()
 @job_argument
-@_checkpoint
+@checkpoint_option("best")
 @click.option("--limit", type=click.IntRange(1, 256), default=20, show_default=True, help="Maximum number of mistakes.")
 @service_options
 @click.pass_obj
-def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None:
+def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> None:
     """Show what a classifier gets wrong on its validation data, most confident first.
 
     ROW is the index in the validation data, from 0; of a table, the cells follow.
     """
-    with target.client() as client:
-        result = target.find(client, job_text).mistakes(checkpoint=_parse_checkpoint(checkpoint), limit=limit)
+    with target.job(job_text) as job:
+        result = job.mistakes(checkpoint=checkpoint, limit=limit)
     if target.as_json:
         click.echo(to_json(result))
         return
@@ -191,21 +185,13 @@ def mistakes(target: Target, job_text: str, checkpoint: str, limit: int) -> None
 
 @click.command()
 @job_argument
-@click.option(
-    "--checkpoint",
-    "--epoch",
-    "checkpoint",
-    default="latest",
-    show_default=True,
-    metavar="best|latest|N",
-    help="N is an epoch number.",
-)
+@checkpoint_option("latest", "--epoch", "checkpoint")
 @service_options
 @click.pass_obj
-def confusion(target: Target, job_text: str, checkpoint: str) -> None:
+def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
-    with target.client() as client:
-        result = target.find(client, job_text).confusion(checkpoint=_parse_checkpoint(checkpoint))
+    with target.job(job_text) as job:
+        result = job.confusion(checkpoint=checkpoint)
     if target.as_json:
         click.echo(to_json(result))
         return
@@ -230,13 +216,13 @@ def confusion(target: Target, job_text: str, checkpoint: str) -> None:
 
 @click.command()
 @job_argument
-@_checkpoint
+@checkpoint_option("best")
 @service_options
 @click.pass_obj
-def importance(target: Target, job_text: str, checkpoint: str) -> None:
+def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show which columns of a table a classifier uses: the accuracy that is lost when a column is shuffled."""
-    with target.client() as client:
-        result = target.find(client, job_text).importance(checkpoint=_parse_checkpoint(checkpoint))
+    with target.job(job_text) as job:
+        result = job.importance(checkpoint=checkpoint)
     if target.as_json:
         click.echo(to_json(result))
         return
@@ -249,10 +235,6 @@ def importance(target: Target, job_text: str, checkpoint: str) -> None:
 
 
 COMMANDS: Final = (metrics, compare, mistakes, confusion, importance)
-
-
-def _parse_checkpoint(checkpoint: str) -> Any:
-    return int(checkpoint) if checkpoint.isdecimal() else checkpoint
 
 
 def _columns(*titles: str) -> list[Column]:

@@ -16,16 +16,14 @@ import click
 from rich.console import Console
 
 from service.cli.commands.up import interrupt, message_printer
-from service.cli.errors import Failure
-from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
+from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs
 from service.cli.target import Target, service_options
 from service.cli.text import duration_s, key_metrics
-from service.client import ApiError, Client, ClientError
 from service.local import HomeInUse, LocalStack, PortTaken
 from service.runtime import machine_limits
 from service.runtime.settings import Settings
-from service.spec.metric_info import size
-from service.states import Status
+from service.spec.metric_info import KEY_METRICS, size
+from tapeline import ApiError, Client, ClientError
 
 SPECS: Final[tuple[dict[str, Any], ...]] = (
     {"kind": "classifier", "preset": "fast", "name": "classifier", "tags": ["demo"]},
@@ -61,11 +59,9 @@ def demo(target: Target) -> None:
                 _FOLDER.rmdir()
             raise
         for job in jobs:
-            if job.status != Status.SUCCEEDED:
-                reason = f": {explain(job.error)}" if job.error else ""
-                raise Failure(f"the {job.label} {job.status}{reason}")
-        finished = [client.get(job.id) for job in jobs]
-        results = [client.results(job.id) for job in jobs]
+            check_success(f"the {job.label}", job.status, job.error)
+        finished = [client.job(job.id) for job in jobs]
+        results = [job.results() for job in finished]
         files = _fetch(client, *results)
     if target.as_json:
         file_documents = [
@@ -129,10 +125,10 @@ def _cancel(client: Client, jobs: Sequence[FollowedJob], console: Console) -> No
     with suppress(ClientError):
         for job in jobs:
             with suppress(ApiError):  # already ended
-                client.cancel(job.id)
+                client.handle(job.id).cancel()
         for job in jobs:
             with suppress(TimeoutError):
-                ended.append((job, client.wait(job.id, timeout_s=_CANCEL_TIMEOUT_S).status))
+                ended.append((job, client.handle(job.id).wait(timeout_s=_CANCEL_TIMEOUT_S).status))
     if not jobs:
         return
     console.print("\nInterrupted.")
@@ -165,6 +161,6 @@ def _print_summary(
     best = classifier_results["best"]
     if best and best["epoch"] != classifier["progress"]["epoch"]:
         accuracy += f" (best: {best['metrics']['val_accuracy']:.2%}, epoch {best['epoch']})"
-    losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan))
+    losses = ", ".join(f"{label} {value}" for label, value in key_metrics(gan["metrics"], KEY_METRICS["gan"]))
     console.print(f"\n  [bold]classifier[/]  {duration_s(classifier):>5.1f} s  {accuracy}")
     console.print(f"  [bold]gan[/]         {duration_s(gan):>5.1f} s  {losses}\n")

@@ -17,14 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.target import Target, job_argument, service_options
+from service.cli.target import Target, checkpoint_option, job_argument, service_options
 from service.cli.text import to_json, visible
-from service.client import ApiError, Client, ExportTarget, GenerateOptions, Job, Which
-from service.client.downloads import complete_file
-from service.client.inputs.data_files import is_table
 from service.spec.metric_info import size
 from service.spec.strict_json import pointer_name
 from service.wording import counted
+from tapeline import ApiError, Client, Job
+from tapeline.downloads import complete_file
+from tapeline.inputs.data_files import is_table
+from tapeline.method_types import ExportTarget, GenerateOptions, Which
 
 if TYPE_CHECKING:
     from service.cli import tables
@@ -39,30 +40,10 @@ _FILM_STEPS: Final = 12
 _PROGRAMS: Final = ("onnx", "torch", "pytorch", "tensorboard", "huggingface", "mlflow")
 
 
-def _parse_checkpoint(context: click.Context, parameter: click.Parameter, value: str) -> Which:
-    """A checkpoint as the client expects it: ``best``, ``latest`` or an epoch."""
-    match value:
-        case "best" | "latest":
-            return value
-        case _ if value.isdecimal() and int(value) > 0:
-            return int(value)
-    raise click.BadParameter(f"{value!r} is not best, latest or an epoch number")
-
-
-_checkpoint: Final = click.option(
-    "--checkpoint",
-    default="best",
-    show_default=True,
-    metavar="best|latest|N",
-    callback=_parse_checkpoint,
-    help="N is an epoch number.",
-)
-
-
 @click.command()
 @job_argument
 @click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
-@_checkpoint
+@checkpoint_option("best")
 @click.option(
     "--fit",
     is_flag=True,
@@ -104,9 +85,9 @@ def predict(
         return
     if output is not None:
         raise Failure("--output is for tables")
-    with target.client() as client:
+    with target.job(job_text) as job:
         try:
-            prediction = target.find(client, job_text).predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
+            prediction = job.predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
         except ApiError as error:
             raise _with_file_names(error, pictures) from error
     if target.as_json:
@@ -236,7 +217,7 @@ def _with_line_numbers(error: ApiError, line_of: Callable[[int], int]) -> Except
 @click.option("--class", "class_", help="Class of all images, by name or number, of a conditional GAN.")
 @click.option("--film", is_flag=True, help="Make a GIF: a walk through the latent space and back to its start.")
 @click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Scale factor of the output.")
-@_checkpoint
+@checkpoint_option("best")
 @service_options
 @click.pass_obj
 def generate(
@@ -262,8 +243,7 @@ def generate(
         options |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}
     else:
         options |= {"seed": seed, "count": count or 16}
-    with target.client() as client:
-        job = target.find(client, job_text)
+    with target.job(job_text) as job:
         if job.kind == "classifier":
             name = str(job.name or job.id[-6:])
             raise Failure(f"{name} is a classifier; use: tapeline predict {shlex.quote(name)} FILE")
@@ -283,7 +263,7 @@ def generate(
 @click.option("--license", "licence", metavar="ID", help="License for the model card of huggingface, such as mit.")
 @click.option("--uri", metavar="URI", help="MLflow's tracking server, such as http://HOST:5000 or sqlite:///FILE.")
 @click.option("--experiment", default="tapeline", show_default=True, help="MLflow's experiment.")
-@_checkpoint
+@checkpoint_option("best")
 @service_options
 @click.pass_obj
 def export(
@@ -320,7 +300,7 @@ def export(
         to = output or Path()
         if not to.suffix and not to.is_dir():
             to = to.with_name(f"{to.name}{'.onnx' if program == 'onnx' else '.zip'}")
-        path = client.export(job, cast("ExportTarget", program), to, checkpoint=checkpoint, license=licence)
+        path = job.export(cast("ExportTarget", program), to, checkpoint=checkpoint, license=licence)
     if target.as_json:
         click.echo(to_json({"path": str(path), "size_bytes": path.stat().st_size}))
     else:

@@ -31,7 +31,7 @@ from service.cli.text import (
     to_json,
     visible,
 )
-from service.spec.metric_info import size
+from service.spec.metric_info import KEY_METRICS, size
 from service.states import TERMINAL, ListedStatus
 
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
@@ -106,14 +106,14 @@ def list_jobs(
 @click.pass_obj
 def open_page(target: Target, job_text: str) -> None:
     """Open the page of a job in the browser, and print its URL."""
-    with target.client() as client:
-        job = target.find(client, job_text)
+    with target.job(job_text) as job:
+        page = job.page
     if target.as_json:
-        click.echo(to_json({"id": job.id, "url": job.page}))
+        click.echo(to_json({"id": job.id, "url": page}))
         return
-    click.echo(job.page)
+    click.echo(page)
     if sys.stdout.isatty() and _has_desktop():
-        webbrowser.open(job.page)
+        webbrowser.open(page)
 
 
 @click.command()
@@ -224,7 +224,11 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
         if job["error"]:
             metrics = Text(str(job["error"]["code"]).replace("_", " "), "red")
         else:
-            metrics = Text(join_fitting(key_metrics(job), available_width - name_width))
+            metrics = Text(
+                join_fitting(
+                    key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ())), available_width - name_width
+                )
+            )
         star = "* " if job.get("starred") else ""
         table.add_row(
             Text(fixed["ID"][index], "dim" if width < _MIN_WIDTH_WITH_IDS else ""),
@@ -239,7 +243,9 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
 
 def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
     """A job as tab-separated columns."""
-    values = "  ".join(f"{label} {value}" for label, value in key_metrics(job))
+    values = "  ".join(
+        f"{label} {value}" for label, value in key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
+    )
     seconds = duration_s(job)
     suffix = f", {job['requested']} requested" if job["requested"] else ""
     if job["stopped_by_sweep"]:

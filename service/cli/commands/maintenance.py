@@ -14,7 +14,6 @@ from typing import IO, Final
 import click
 
 from service.cli.errors import Failure
-from service.client.downloads import complete_file
 from service.datasets.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
@@ -27,6 +26,7 @@ from service.spec.metric_info import size
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from service.wording import counted
+from tapeline.downloads import complete_file
 
 _MAX_SHOWN_ITEMS: Final = 10
 

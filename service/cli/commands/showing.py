@@ -14,7 +14,6 @@ from service.cli.errors import Failure
 from service.cli.progress import explain
 from service.cli.target import Target, job_argument, service_options
 from service.cli.text import (
-    KEY_METRICS,
     STOPPED,
     STYLES,
     age,
@@ -23,13 +22,14 @@ from service.cli.text import (
     elapsed_s,
     fold_means,
     print_rows,
+    spec_text,
     state,
     to_json,
     visible,
 )
-from service.client import AmbiguousJob, ApiError, Client, Job
-from service.spec.metric_info import METRICS, describe, number, size
+from service.spec.metric_info import KEY_METRICS, METRICS, describe, number, size
 from service.wording import counted, listed
+from tapeline import AmbiguousJob, ApiError, Client, Job
 
 _FOLD_GROUP_ID: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
 _FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
@@ -53,7 +53,7 @@ def show(target: Target, job_text: str) -> None:
             newest = _newest_fold(job_text, error.candidates)
             if newest is None:
                 raise
-            job, is_group = client.get(newest["id"]), True
+            job, is_group = client.job(newest["id"]), True
         if is_group:
             folds = client.folds(job)
             if target.as_json:
@@ -94,15 +94,15 @@ def _newest_fold(text: str, jobs: Sequence[Mapping[str, Any]]) -> Mapping[str, A
     return folds[0] if is_single_group else None
 
 
-def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, Text]]:
+def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, str | Text]]:
     """A cross-validation: the means, and a line for each fold."""
     spec = job.resolved
-    rows = [("Folds", Text(folds["fold_group"]))]
+    rows: list[tuple[str, str | Text]] = [("Folds", folds["fold_group"])]
     if name := _FOLD_SUFFIX.sub("", job.name or ""):
-        rows.append(("Name", Text(visible(name))))
-    rows.append(("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}")))
-    rows.append(("Status", Text(f"{folds['finished']} of {folds['folds']} folds finished")))
-    rows += [("Metrics", Text(line)) for line in fold_means(folds)]
+        rows.append(("Name", name))
+    rows.append(("Spec", spec_text(spec)))
+    rows.append(("Status", f"{folds['finished']} of {folds['folds']} folds finished"))
+    rows += [("Metrics", line) for line in fold_means(folds)]
     for fold in folds["jobs"]:
         text = Text(f"{fold['id']}  fold {fold['fold'] + 1}  ")
         text.append(fold["status"], STYLES.get(fold["status"], "yellow"))
@@ -114,14 +114,12 @@ def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, Text]]:
     return rows
 
 
-def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[str, Text]]:
+def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
     spec = job.resolved
-    rows = [("Job", Text(job.id))]
+    rows: list[tuple[str, str | Text]] = [("Job", job.id)]
     if job.name:
-        rows.append(("Name", Text(("* " if job.get("starred") else "") + visible(job.name))))
-    rows.append(
-        ("Spec", Text(f"{job.kind}, preset {spec['preset']}, dataset {spec['dataset']['name']}, seed {spec['seed']}"))
-    )
+        rows.append(("Name", ("* " if job.get("starred") else "") + job.name))
+    rows.append(("Spec", f"{spec_text(spec)}, seed {spec['seed']}"))
     rows.append(("Status", _state(job, results["stopped_by_sweep"])))
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
@@ -129,34 +127,34 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         ending = ". Try:" if finding["advice"] else "."
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{ending}", "yellow")))
         rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
-    rows.append(("Submitted", Text(f"{age(job)} ago ({_local_time(job['created_at'])})")))
+    rows.append(("Submitted", f"{age(job)} ago ({_local_time(job['created_at'])})"))
     if job.status == "queued" and (impediment := client.queue(limit=1).get("reason_text")):
         rows.append(("Waiting", Text(impediment, "yellow")))
     if job["started_at"]:
-        rows.append(("Time", Text(_times(job, results["trained_seconds"]))))
-    rows += [("Metrics", Text(line)) for line in _metrics(job, results)]
+        rows.append(("Time", _times(job, results["trained_seconds"])))
+    rows += [("Metrics", line) for line in _metrics(job, results)]
     if unscored := _unscored(job):
         rows.append(("Metrics", Text(unscored, "yellow")))
     if results["test_epoch"] is not None:
         scores = [f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss")]
         if interval := results.get("intervals", {}).get("test_accuracy"):
             scores[0] += f" {interval['text']}"
-        rows.append(("Test part", Text(f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)")))
+        rows.append(("Test part", f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)"))
     if job["fold_group"] is not None:
         folds = client.folds(job)
         fold_text = f"fold {spec['dataset']['fold'] + 1} of {folds['folds']} of {folds['fold_group']}"
-        rows += [("Folds", Text(line)) for line in (f"{fold_text}, {folds['finished']} finished", *fold_means(folds))]
+        rows += [("Folds", line) for line in (f"{fold_text}, {folds['finished']} finished", *fold_means(folds))]
     changed = changed_settings(client, spec)
-    rows += [("Settings", Text(f"{name}: {value}")) for name, value in changed.items()] or [
-        ("Settings", Text("same as the preset"))
+    rows += [("Settings", f"{name}: {value}") for name, value in changed.items()] or [
+        ("Settings", "same as the preset")
     ]
-    rows += [("Lineage", Text(line)) for line in _lineage(client, job)]
+    rows += [("Lineage", line) for line in _lineage(client, job)]
     if job.tags:
-        rows.append(("Tags", Text(visible(", ".join(job.tags)))))
+        rows.append(("Tags", ", ".join(job.tags)))
     if job.get("note"):
-        rows.append(("Note", Text(visible(str(job["note"])))))
-    rows += [("Files", Text(line)) for line in _files(job, results)]
-    rows.append(("Page", Text(job.page)))
+        rows.append(("Note", str(job["note"])))
+    rows += [("Files", line) for line in _files(job, results)]
+    rows.append(("Page", job.page))
     return rows
 
 
@@ -229,7 +227,7 @@ def _lineage(client: Client, job: Job) -> list[str]:
     if job.parent_id is None:
         return []
     try:
-        parent = client.get(job.parent_id)
+        parent = client.job(job.parent_id)
         origin = f"{parent.name} ({parent.id})" if parent.name else parent.id
     except ApiError as error:
         if error.status != 404:

@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.progress import FollowedJob, display_of, explain, follow_jobs
+from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
 from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
-from service.cli.target import Target, job_argument, service_options
-from service.cli.text import about, changed_settings, fold_means, print_rows, to_json
+from service.cli.target import Target, checkpoint_option, job_argument, service_options
+from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text, to_json
 from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, upload_options
-from service.client import Client, Job
 from service.spec.metric_info import size
 from service.states import Status
 from service.wording import counted
+from tapeline import Client, Job
+from tapeline.method_types import Which
 
 _set: Final = click.option(
     "--set",
@@ -103,11 +104,10 @@ def train(
             _show_cost(target, client, client.dry_run(document))
             return
         job = client.submit(document, idempotency_key=idempotency_key)
-        other_folds = [client.get(job_id) for job_id in job.get("fold_jobs", [])[1:]]
-    if other_folds:
-        _show_folds(target, [job, *other_folds], watch=watch)
-    else:
-        _show_new(target, job, watch=watch)
+        if other_folds := [client.job(job_id) for job_id in job.get("fold_jobs", [])[1:]]:
+            _show_folds(target, client, [job, *other_folds], watch=watch)
+        else:
+            _show_new(target, job, watch=watch)
 
 
 @click.command()
@@ -116,29 +116,24 @@ def train(
 @click.pass_obj
 def watch(target: Target, job_text: str) -> None:
     """Follow a job until it ends. The exit code is 0 if it succeeded."""
-    with target.client() as client:
-        job = target.find(client, job_text)
-    _watch(target, job)
+    with target.job(job_text) as job:
+        _watch(target, job)
 
 
 @click.command()
 @job_argument
-@click.option(
-    "--checkpoint", default="latest", show_default=True, metavar="best|latest|N", help="N is an epoch number."
-)
+@checkpoint_option("latest")
 @_set
 @click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
 @service_options
 @click.pass_obj
-def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...], watch: bool) -> None:
+def fork(target: Target, job_text: str, checkpoint: Which, values: tuple[str, ...], watch: bool) -> None:
     """Submit a job that continues from a checkpoint of another job, optionally with other settings.
 
     By default, the fork of "first" is named "first-2"; change it with --set name=...
     """
-    selected_checkpoint = int(checkpoint) if checkpoint.isdecimal() else checkpoint
-    with target.client() as client:
-        job = target.find(client, job_text).fork(settings_of(values), checkpoint=selected_checkpoint)
-    _show_new(target, job, watch=watch)
+    with target.job(job_text) as job:
+        _show_new(target, job.fork(settings_of(values), checkpoint=checkpoint), watch=watch)
 
 
 @click.command()
@@ -152,17 +147,17 @@ def fork(target: Target, job_text: str, checkpoint: str, values: tuple[str, ...]
 @click.pass_obj
 def reproduce(target: Target, job_text: str, watch: bool) -> None:
     """Train a succeeded job again and compare the results bit for bit, epoch by epoch."""
-    with target.client() as client:
-        job = target.find(client, job_text).reproduce()
-    _show_new(target, job, watch=watch)
-    if watch:
-        with target.client() as client:
-            result = client.get(job).reproduction or {}
-        if not result["match"]:
-            differs = ", ".join(result["first_difference"]["differs"])
-            raise Failure(f"epoch {result['first_difference']['epoch']} differs from {result['of']}: {differs}", result)
-        if not target.as_json:
-            click.echo(f"bit-identical to {result['of']}")
+    with target.job(job_text) as original:
+        job = original.reproduce()
+        _show_new(target, job, watch=watch)
+        if not watch:
+            return
+        result = job.refresh().reproduction or {}
+    if not result["match"]:
+        differs = ", ".join(result["first_difference"]["differs"])
+        raise Failure(f"epoch {result['first_difference']['epoch']} differs from {result['of']}: {differs}", result)
+    if not target.as_json:
+        click.echo(f"bit-identical to {result['of']}")
 
 
 COMMANDS: Final = (train, watch, fork, reproduce)
@@ -190,7 +185,7 @@ def _with_uploaded(
     return {**settings, "dataset": {**data, "name": uploaded.reference}}
 
 
-def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
+def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: bool) -> None:
     """Print the ids of the jobs of a cross-validation, or follow all jobs and print the means of their metrics."""
     if not watch or target.as_json:
         click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
@@ -198,8 +193,7 @@ def _show_folds(target: Target, jobs: Sequence[Job], *, watch: bool) -> None:
     followed = [FollowedJob.of(job) for job in jobs]
     with display_of(followed, Console(highlight=False)) as display:
         follow_jobs(target.client, followed, display)
-    with target.client() as client:
-        folds = client.folds(jobs[0])
+    folds = client.folds(jobs[0])
     for line in fold_means(folds):
         click.echo(line)
     if folds["finished"] < len(jobs):
@@ -220,11 +214,10 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
 def _watch(target: Target, job: Job) -> None:
     if target.as_json:
         status, error = job.status, job.error
-        with target.client() as client:
-            for event in client.stream(job):
-                click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
-                if event.type in ("snapshot", "end"):
-                    status, error = event.data["status"], event.data.get("error")
+        for event in job.events():
+            print_event(event)
+            if event.type in ("snapshot", "end"):
+                status, error = event.data["status"], event.data.get("error")
     else:
         followed = FollowedJob.of(job)
         try:
@@ -235,9 +228,7 @@ def _watch(target: Target, job: Job) -> None:
                 click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
             raise
         status, error = followed.status, dict(followed.error) if followed.error else None
-    if status != Status.SUCCEEDED:
-        reason = f": {explain(error)}" if error else ""
-        raise Failure(f"job {job.id} {status}{reason}", error)
+    check_success(f"job {job.id}", status, error)
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
@@ -247,7 +238,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
         return
     spec = cost["resolved"]
     rows = [
-        ("Job", f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"),
+        ("Job", spec_text(spec)),
         ("Parameters", f"{cost['parameters']:,}"),
         ("Steps", f"{cost['steps']:,} in {counted(spec['epochs'], 'epoch')}, batches of {spec['batch_size']}"),
         ("Memory", size(cost["estimated_bytes"])),
@@ -256,9 +247,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
         ("Estimated time", _estimate(cost)),
         *(("Settings", f"{name}: {value}") for name, value in changed_settings(client, spec).items()),
     ]
-    shown = [(name, Text(value)) for name, value in rows]
-    shown += [("Notes", Text(note, "yellow")) for note in cost["notes"]]
-    print_rows(shown)
+    print_rows([*rows, *(("Notes", Text(note, "yellow")) for note in cost["notes"])])
     if sys.stdout.isatty():
         click.echo("Nothing was submitted. To submit the job, omit --dry-run.")
 
@@ -266,7 +255,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
 def _estimate(cost: Mapping[str, Any]) -> str:
     """The estimated time, as a range if there is one, and what it is based on."""
     low, high = cost["estimated_seconds_low"], cost["estimated_seconds_high"]
-    if low is None or high is None:
-        return "unknown until a job of this kind has ended"
-    text = about(low) if about(low) == about(high) else f"{about(low)} to {about(high)}"
+    text = f"about {about(cost['estimated_seconds'])}"
+    if low is not None and high is not None and about(low) != about(high):
+        text = f"{about(low)} to {about(high)}"
     return f"{text} (based on {cost['estimate_basis']})"

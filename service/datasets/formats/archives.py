@@ -134,21 +134,26 @@ def check_name(path: Path, name: str) -> None:
 
 
 def _zip_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    _check_directory(path, file)
+    check_directory(path, file, MAX_MEMBERS)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if not member.filename.endswith(("/", "\\")):  # is_dir fails for an empty name
                 yield _zip_name(member), member.file_size, partial(_read_zip_member, archive, member)
 
 
-def _check_directory(path: Path, file: IO[bytes]) -> None:
-    """Check the size of a zip's directory, which is read as a whole."""
+def check_directory(path: Path, file: IO[bytes], max_members: int) -> None:
+    """Check the size of a zip's directory, which is read as a whole.
+
+    Raises:
+        BadZipFile: there is no directory, or it is too large for its files.
+        DatasetBroken: it has more files than ``max_members``.
+    """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size - 2**16))
     tail = file.read()
     position = tail.rfind(b"PK\x05\x06")
     if position < 0 or position + _END.size > len(tail):
-        raise zipfile.BadZipFile("it has no directory at its end")
+        raise zipfile.BadZipFile("it is not a zip file, or has no directory at its end")
     count, directory_bytes = _END.unpack_from(tail, position)[4:6]
     if (
         position >= _LOCATOR_64.size
@@ -159,9 +164,9 @@ def _check_directory(path: Path, file: IO[bytes]) -> None:
         if len(end_record) < _END_64.size or not end_record.startswith(b"PK\x06\x06"):
             raise zipfile.BadZipFile("it has no directory at the expected position")
         count, directory_bytes = _END_64.unpack(end_record)[7:9]
-    if count > MAX_MEMBERS or directory_bytes > MAX_MEMBERS * _DIRECTORY_ENTRY_BYTES // 4:
-        detail = f"has {count:,} files and a directory of {directory_bytes:,} bytes; at most {MAX_MEMBERS:,} files are"
-        raise DatasetBroken(path, f"{detail} read; leave out those that are not images")
+    if count > max_members or directory_bytes > max(2**16, max_members * _DIRECTORY_ENTRY_BYTES // 4):
+        detail = f"has {count:,} files and a directory of {directory_bytes:,} bytes; at most {max_members:,} files are"
+        raise DatasetBroken(path, f"{detail} read; leave out those that are not needed")
     if directory_bytes > max(2**16, (count + 1) * _DIRECTORY_ENTRY_BYTES):
         raise zipfile.BadZipFile(f"its directory has {directory_bytes:,} bytes for {count:,} files")
     file.seek(0)

@@ -105,8 +105,8 @@ class DelimitedFile:
             if is_header:
                 is_header = not fields  # empty lines before the header
             elif fields:
-                if len(fields) > width and isinstance(fields, list):
-                    _trim(fields, width)
+                if len(fields) > width and isinstance(fields, list) and not any(map(str.strip, fields[width:])):
+                    del fields[width:]
                 yield line, fields
 
     def check(self) -> DelimitedFile:
@@ -115,15 +115,9 @@ class DelimitedFile:
         Raises:
             DatasetBroken: NUL bytes, mixed encodings, too many lines, one that is too long, or a damaged gzip file.
         """
-        if not self.encoding.startswith("utf-8"):
-            for _ in _Lines(self):
-                pass
-            return self
         first_utf8 = first_other = 0
         has_undefined = False
         for start, text in _whole_lines(self):
-            if b"\0" in text:
-                raise self._broken(start + text[: text.index(b"\0")].count(b"\n"), "contains a NUL byte; is it text?")
             if text.isascii():
                 continue
             for number, line in enumerate(text.split(b"\n"), start):
@@ -240,12 +234,6 @@ def _with_header(file: DelimitedFile) -> DelimitedFile:
     return replace(file, header=tuple(names), unnamed=unnamed)
 
 
-def _trim(fields: list[str], width: int) -> None:
-    """Remove empty fields beyond the header, if all beyond it are empty."""
-    if not any(map(str.strip, fields[width:])):
-        del fields[width:]
-
-
 def _guess_encoding(head: bytes) -> str:
     """The encoding of a file without a mark: UTF-8, or UTF-16 if every other byte is zero."""
     for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
@@ -298,67 +286,42 @@ class _Lines:
         return line
 
     def _read(self) -> Iterator[str]:
-        file = self._file
-        errors = (
-            "replace" if file.encoding.startswith("utf-8") else "strict"
-        )  # before ``check``, only the header is read
-        decoder, partial_line, number = codecs.getincrementaldecoder(file.encoding)(errors), "", 1
-        is_quoted = False
-        for piece in _pieces(file):
-            try:
-                text = decoder.decode(piece)
-            except UnicodeDecodeError as error:
-                raise file._broken(number, f"and what follows is not {file.encoding.upper()}") from error
-            if file.ends_in_cr:
-                text = text.replace("\r", "\n")
-            if "\0" in text:
-                raise file._broken(number + text[: text.index("\0")].count("\n"), "contains a NUL; is it text?")
-            lines = text.split("\n")
-            lines[0] = partial_line + lines[0]
-            partial_line = lines.pop()
-            if len(partial_line) > MAX_LINE_BYTES:
-                raise _too_long(file, number + len(lines))
-            number += len(lines)
-            is_quoted = is_quoted or '"' in text
-            file.check_count(number - 1, is_quoted=is_quoted)
+        encoding = "utf-8" if self._file.encoding.startswith("utf-16") else self._file.encoding
+        for number, block in _whole_lines(self._file):
+            # Before ``check``, only the header is read; after it, each line can be decoded.
+            text = block.decode(encoding if number == 1 else encoding.removesuffix("-sig"), "replace")
+            *lines, rest = text.split("\n")
             for line in lines:
                 yield f"{line}\n"
-        try:
-            partial_line += decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise file._broken(number, f"ends inside a character of {file.encoding.upper()}") from error
-        if partial_line:
-            yield partial_line
+            if rest:
+                yield rest
 
 
 def _whole_lines(file: DelimitedFile) -> Iterator[tuple[int, bytes]]:
-    """Blocks of whole lines as bytes, each with the number of its first line."""
+    """Blocks of whole lines as bytes, each with the number of its first line; UTF-16 as UTF-8."""
     number, partial_line, is_quoted = 1, b"", False
     for piece in _pieces(file):
         text = partial_line + (piece.replace(b"\r", b"\n") if file.ends_in_cr else piece)
+        if (position := text.find(b"\0", len(partial_line))) >= 0:
+            raise file._broken(number + text.count(b"\n", 0, position), "contains a NUL byte; is it text?")
         end = text.rfind(b"\n") + 1
+        lines = text.count(b"\n", 0, end)
         if len(text) - end > MAX_LINE_BYTES:
-            if b"\0" in text[end:]:
-                raise file._broken(number, "contains a NUL byte; is it text?")
-            raise _too_long(file, number + text.count(b"\n"))
+            detail = f"has more than {MAX_LINE_BYTES:,} bytes; rows must be on lines of their own"
+            raise file._broken(number + lines, detail)
+        is_quoted = is_quoted or b'"' in piece
         if end:
-            lines = text.count(b"\n", 0, end)
-            is_quoted = is_quoted or b'"' in piece
             file.check_count(number - 1 + lines, is_quoted=is_quoted)
             yield number, text[:end]
-            number += lines
-        partial_line = text[end:]
+        number, partial_line = number + lines, text[end:]
     if partial_line:
         yield number, partial_line
 
 
-def _too_long(file: DelimitedFile, number: int) -> DatasetBroken:
-    return file._broken(number, f"has more than {MAX_LINE_BYTES:,} bytes; rows must be on lines of their own")
-
-
 def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
-    """The unpacked bytes, in pieces."""
+    """The unpacked bytes, in pieces; UTF-16 as UTF-8."""
     total = 0
+    decoder = codecs.getincrementaldecoder(file.encoding)() if file.encoding.startswith("utf-16") else None
     try:
         with file.path.open("rb") as raw_file:
             stream: Readable = Gunzip(raw_file) if file.is_gzipped else raw_file
@@ -368,7 +331,11 @@ def _pieces(file: DelimitedFile, size: int = CHUNK // 4) -> Iterator[bytes]:
                 if total > file.max_bytes:
                     raise DatasetBroken(file.path, f"has more than {file.max_bytes:,} bytes, unpacked")
                 file.on_progress(raw_file.tell() / size_bytes)
-                yield piece
+                yield piece if decoder is None else decoder.decode(piece).encode()
+        if decoder is not None:
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise DatasetBroken(file.path, f"is not {file.encoding.upper()} throughout; save it as UTF-8") from error
     except (zlib.error, EOFError) as error:
         reason = str(error) or "it is truncated"
         raise DatasetBroken(file.path, f"is damaged: the gzip data cannot be unpacked ({reason})") from error

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from service.datasets.formats.streams import ArrayStream, Gunzip, Readable, exce
 
 MAX_DIMENSIONS = 4
 MAX_BYTES = 512 * 2**20  # eleven times the largest file of MNIST
-_UBYTE = 0x08
+UBYTE, DOUBLE = 0x08, 0x0E  # types of values
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class IdxContent:
     sha256: str
 
 
-def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
-    """Read the array of an IDX file of unsigned bytes, plain or gzipped.
+def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
+    """Read an IDX file of unsigned bytes, plain or gzipped.
 
     Memory is proportional to the actual content, not to the size that the header declares, and never exceeds
     ``max_bytes``: a small gzip file that unpacks to gigabytes is rejected one byte after the declared length.
@@ -44,11 +43,6 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
     Raises:
         DatasetBroken: not readable, not IDX, truncated, too long, too large, or with a wrong gzip checksum.
     """
-    return read_idx_content(path, max_bytes=max_bytes).array
-
-
-def read_idx_content(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxContent:
-    """Like :func:`read_idx`, and also compute the digest of the unpacked bytes."""
     with open_idx(path, max_bytes=max_bytes) as stored:
         digest = hashlib.sha256(idx_header(stored.shape))
         data = bytearray()
@@ -88,64 +82,35 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     path.write_bytes(gzip.compress(content, compresslevel=9, mtime=0) if path.suffix == ".gz" else content)
 
 
-def idx_header(shape: Sequence[int]) -> bytes:
-    """The header of an IDX file of unsigned bytes."""
-    return bytes([0, 0, _UBYTE, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+def idx_header(shape: Sequence[int], value_type: int = UBYTE) -> bytes:
+    """The header of an IDX file."""
+    return bytes([0, 0, value_type, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
 
 
 @contextmanager
 def _open_stream(path: Path) -> Iterator[Readable]:
-    """The unpacked content as a stream; errors while reading become DatasetBroken. Errors of the block, such as a full
-    disk, pass through."""
+    """The unpacked content as a stream. An error of opening or unpacking becomes DatasetBroken; those of the block,
+    such as a full disk, pass through."""
     if path.exists() and not path.is_file():  # opening a pipe would block
         raise DatasetBroken(path, "is not a file")
     try:
-        with _File(path) as file:
-            packed = file.peek(2)[:2] == b"\x1f\x8b"
-            yield Gunzip(file) if packed else file
-    except EOFError as error:
-        raise DatasetBroken(path, "truncated: the gzip stream has no end") from error
-    except zlib.error as error:
-        raise DatasetBroken(path, f"damaged gzip data ({error})") from error
-
-
-class _File:
-    """A file whose errors are DatasetBroken."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Self:
-        with self._translated_errors():
-            self._file = self._path.open("rb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def peek(self, size: int) -> bytes:
-        """The next bytes, without consuming them."""
-        with self._translated_errors():
-            return self._file.peek(size)
-
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; none at the end."""
-        with self._translated_errors():
-            return self._file.read(size)
-
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+        file = path.open("rb")
+    except OSError as error:
+        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
+    with file:
         try:
-            yield
-        except OSError as error:
-            raise DatasetBroken(self._path, f"cannot be read ({error.strerror or error})") from error
+            yield Gunzip(file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        except EOFError as error:
+            raise DatasetBroken(path, "truncated: the gzip stream has no end") from error
+        except zlib.error as error:
+            raise DatasetBroken(path, f"damaged gzip data ({error})") from error
 
 
 def _read_header(stream: Readable, path: Path) -> tuple[int, ...]:
     magic = read_fully(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DatasetBroken(path, "is not an IDX file: it does not begin with two zero bytes and a type")
-    if magic[2] != _UBYTE:
+    if magic[2] != UBYTE:
         raise DatasetBroken(path, f"holds values of type 0x{magic[2]:02x}; only unsigned bytes (0x08) are read")
     dimensions = magic[3]
     if not 1 <= dimensions <= MAX_DIMENSIONS:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from service.datasets.errors import DatasetBroken, DatasetError
+from service.datasets.errors import DatasetBroken
+from service.datasets.formats import archives
 from service.datasets.formats.streams import ArrayStream, Readable, exceeds, read_fully
 
 MAX_MEMBERS: Final = 32
@@ -28,10 +28,8 @@ MAX_RATIO: Final = 100
 """Maximum compression ratio of a member beyond its first MiB; deflate itself is limited to 1,032."""
 _FREE_BYTES: Final = 2**20
 _MAX_HEADER: Final = 4096
-_END: Final = struct.Struct("<4s4H2LH")
-"""End of central directory: magic, disk, disk of the directory, members here, members, its size, offset, comment."""
-_MEMBER_BYTES: Final = 512
-"""Maximum size of a directory entry: 46 bytes, the name, and extra fields."""
+_END_BYTES: Final = 22
+"""Length of the end of a zip file without a comment."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}\.npy")
 _REFUSED_FLAGS: Final = 0x1 | 0x20 | 0x40 | 0x2000
 """Flags of members that are encrypted, patched, strongly encrypted, or have a masked directory."""
@@ -55,50 +53,31 @@ def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
         DatasetBroken: also while the arrays are read.
         OSError: raised by the block; it is not an error of the archive.
     """
-    is_open = False
-    try:
-        with path.open("rb") as file, ExitStack() as stack:
-            _check_directory(path, file)
+    with ExitStack() as stack:
+        with archives.reading(path):
+            file = stack.enter_context(path.open("rb"))
+            archives.check_directory(path, file, MAX_MEMBERS)
             archive = stack.enter_context(zipfile.ZipFile(file))
             members = archive.infolist()
             _check_members(path, members, max_bytes)
+            file.seek(-_END_BYTES, os.SEEK_END)
+            if file.read(4) != b"PK\x05\x06" or min(member.header_offset for member in members):
+                raise DatasetBroken(path, "has data before or after the archive")
             arrays = {
                 member.filename.removesuffix(".npy"): _open_array(
                     path, member, stack.enter_context(archive.open(member)), max_bytes
                 )
                 for member in members
             }
-            is_open = True
+        try:
             yield arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
-        raise DatasetBroken(path, f"is damaged ({error})") from error
-    except DatasetError:
-        raise
-    except ValueError as error:  # from zipfile: names that cannot be decoded, negative offsets
-        raise DatasetBroken(path, f"is damaged ({type(error).__name__})") from error
-    except OSError as error:  # from zipfile: positions outside of the file
-        if is_open:
-            raise
-        raise DatasetBroken(path, f"cannot be read ({error.strerror or error})") from error
-
-
-def _check_directory(path: Path, file: IO[bytes]) -> None:
-    """Check that the file ends with a small directory, so that it can be read as a whole."""
-    size = file.seek(0, os.SEEK_END)
-    if size < _END.size:
-        raise DatasetBroken(path, "is not a zip file")
-    file.seek(size - _END.size)
-    magic, disk, start_disk, disk_count, count, directory_bytes, offset, comment = _END.unpack(file.read(_END.size))
-    if magic != b"PK\x05\x06" or comment:
-        raise DatasetBroken(path, "is not a zip file, or has trailing data")
-    if disk or start_disk or disk_count != count or not 1 <= count <= MAX_MEMBERS:
-        raise DatasetBroken(path, f"has {count:,} members; 1 to {MAX_MEMBERS} are read")
-    if directory_bytes > count * _MEMBER_BYTES or offset + directory_bytes != size - _END.size:
-        raise DatasetBroken(path, "its directory is not at the expected position, or is too large")
-    file.seek(0)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DatasetBroken(path, f"is a damaged archive ({error}); pack it again") from error
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], max_bytes: int) -> None:
+    if not 1 <= len(members) <= MAX_MEMBERS:
+        raise DatasetBroken(path, f"has {len(members):,} members; 1 to {MAX_MEMBERS} are read")
     names = [member.orig_filename for member in members]
     for member in members:
         name = ascii(member.orig_filename[:80])

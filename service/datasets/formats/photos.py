@@ -10,6 +10,7 @@ images are damaged.
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +26,11 @@ from PIL import Image
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
-from service.datasets.formats.class_folders import classes_of, outside_of_folders, sort_classes
-from service.datasets.formats.skipped_files import no_images_hint, printable, skip_reason
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import CHANNELS_GIVEN, Channels, OnBad, OnProgress, PartName, PhotoOptions
-from service.image_files.decoding import SUFFIXES, UNSEEN, UnreadableImage, open_image, pixels_of, upright_size
-from service.image_files.sizes import Size
+from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, OnBad, OnProgress, PartName, PhotoOptions
+from tapeline.errors import UnreadableImage
+from tapeline.images.decoding import open_image, pixels_of, upright_size
+from tapeline.images.files import IMAGE_SUFFIXES, UNSEEN_FILES, Size, format_of_name, unsupported_message
 
 MAX_FILES: Final = 200_000
 MIN_SPREAD: Final = 32
@@ -39,6 +39,14 @@ MAX_FAULTS: Final = 1_000
 """Number of unreadable files after which the import stops."""
 _MAX_LISTED: Final = 50
 """Maximum number of skipped files that the report names."""
+MAX_CLASSES: Final = 256
+MAX_CLASS_NAME: Final = 100
+
+_TABLES: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_MAX_SHOWN_NAME: Final = 200
+"""Maximum number of characters of a name that a message shows."""
+
 _MAX_NAMED: Final = 5
 """Maximum number of files that an error message names."""
 
@@ -94,8 +102,8 @@ def open_photos(
     """
     with archives.reading(path):
         names, other_files = _list_names(path)
-    outside = outside_of_folders(path, names, options.on_bad)
-    classes_of(path, [name for name in names if name not in outside], other_files)
+    outside = _outside_of_folders(path, names, options.on_bad)
+    _classes_of(path, [name for name in names if name not in outside], other_files)
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(path, file, options, len(names) - len(outside), max_bytes=max_bytes, max_side=max_side)
         spool.faults += [(name, "is outside of class folders") for name in names if name in outside]
@@ -113,10 +121,10 @@ def open_photos(
             raise DatasetBroken(path, f"has no image that can be read: {_describe_faults(spool.faults)}")
         width, height = spool.size()
         # Sorted, so that the same photos are the same data, regardless of the program that packed them.
-        assignments = classes_of(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
+        assignments = _classes_of(path, sorted(spool.records, key=lambda name: PurePosixPath(name).parts))
         is_colour = options.channels is Channels.COLOUR or spool.coloured_by is not None
         shape = (height, width, 3) if is_colour else (height, width)
-        labels = sort_classes({label for _, label in assignments.values()})
+        labels = _sort_classes({label for _, label in assignments.values()})
         arrays: dict[str, ArrayStream] = {}
         for part, prefix in ((PartName.TRAIN, ""), (PartName.VALIDATION, "validation_"), (PartName.TEST, "test_")):
             part_names = [name for name, assignment in assignments.items() if assignment[0] == part]
@@ -151,7 +159,8 @@ def _list_names(path: Path) -> tuple[list[str], list[str]]:
             raise DatasetBroken(path, f"has more than {MAX_FILES:,} images; send fewer")
     if not names:
         raise DatasetBroken(
-            path, f"contains no images; files ending in {', '.join(SUFFIXES)} are read{no_images_hint(other_files)}"
+            path,
+            f"contains no images; files ending in {', '.join(IMAGE_SUFFIXES)} are read{_no_images_hint(other_files)}",
         )
     return list(names), other_files
 
@@ -161,13 +170,13 @@ def _images(path: Path) -> Iterator[Member]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
 
 
 def _is_hidden(name: str) -> bool:
     """Whether a file is hidden, or one that file managers leave in folders."""
     parts = PurePosixPath(name).parts
-    return not parts or parts[-1].lower() in UNSEEN or any(part.startswith((".", "__MACOSX")) for part in parts)
+    return not parts or parts[-1].lower() in UNSEEN_FILES or any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 class _NotWritten(Exception):
@@ -308,9 +317,119 @@ def _report(options: PhotoOptions, spool: _Spool, other_files: Sequence[str], *,
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
     if count := len(spool.faults) + len(other_files):
-        other_entries = ((printable(name), skip_reason(name)) for name in other_files[:_MAX_LISTED])
+        other_entries = ((_printable(name), _skip_reason(name)) for name in other_files[:_MAX_LISTED])
         files = [
             {"file": name[:200], "reason": reason} for name, reason in [*spool.faults, *other_entries][:_MAX_LISTED]
         ]
         report["left_out"] = {"count": count, "files": files}
     return report
+
+
+def _outside_of_folders(path: Path, names: Sequence[str], on_bad: OnBad) -> frozenset[str]:
+    """The images that are outside of class folders, which are left out.
+
+    Raises:
+        DatasetBroken: they must not be left out, or there are no other images.
+    """
+    folders, _, outside = _folders(names)
+    if outside and (on_bad is OnBad.ERROR or not folders):
+        count = f"{len(outside):,} images" if len(outside) > 1 else "an image"
+        advice = "make a folder per class" + (", or leave them out with on_bad=skip" if folders else "")
+        raise DatasetBroken(path, f"has {count} outside of class folders, such as {outside[0][:200]}: {advice}")
+    return frozenset(outside)
+
+
+def _folders(names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], bool, list[str]]:
+    """The folders of each image; whether the first of them are parts of a dataset; the images outside of class folders.
+    Folders that all images share are ignored."""
+    folders, outside = {name: PurePosixPath(name).parts[:-1] for name in names}, []
+    while True:
+        outside += [name for name, parts in folders.items() if not parts]
+        folders = {name: parts for name, parts in folders.items() if parts}
+        if len({parts[0] for parts in folders.values()}) != 1 or all(len(parts) == 1 for parts in folders.values()):
+            break
+        folders = {name: parts[1:] for name, parts in folders.items()}
+    are_parts = all(parts[0].lower() in PART_WORDS for parts in folders.values())
+    has_parts = are_parts and any(len(parts) > 1 for parts in folders.values())
+    if has_parts:
+        outside += [name for name, parts in folders.items() if len(parts) == 1]
+        folders = {name: parts for name, parts in folders.items() if len(parts) > 1}
+    return folders, has_parts, outside
+
+
+def _classes_of(path: Path, names: Sequence[str], other_files: Sequence[str] = ()) -> dict[str, tuple[PartName, str]]:
+    """Part and class of each image, from its folders.
+
+    Args:
+        other_files: the files that are not images, for advice in an error.
+
+    Raises:
+        DatasetBroken: fewer than two classes, too many, or one without training images.
+    """
+    folders, has_parts, _ = _folders(names)
+    assignments = {
+        name: (PART_WORDS[parts[0].lower()], parts[1]) if has_parts else (PartName.TRAIN, parts[0])
+        for name, parts in folders.items()
+    }
+    if PartName.VALIDATION not in {part for part, _ in assignments.values()}:  # validate on the test images
+        assignments = {
+            name: (PartName.VALIDATION if part is PartName.TEST else part, label)
+            for name, (part, label) in assignments.items()
+        }
+    trained_classes = {label for part, label in assignments.values() if part is PartName.TRAIN}
+    if not trained_classes:
+        raise DatasetBroken(path, "has no training images: only folders for validation; add a folder train")
+    for part in (PartName.VALIDATION, PartName.TEST):
+        if unknown := sorted(
+            {label for image_part, label in assignments.values() if image_part == part} - trained_classes
+        ):
+            detail = f"has the class {unknown[0][:200]!r} for {part}, but no training images of it; add some"
+            raise DatasetBroken(path, detail)
+    if len(trained_classes) < 2:
+        single_class = next(iter(trained_classes))[:200]
+        table = _first_table(other_files)
+        table_hint = f"; {table} is not read" if table else ""
+        advice = f"sort the images into a folder per class{table_hint}"
+        raise DatasetBroken(path, f"has one class folder, {single_class!r}; a classifier needs at least two: {advice}")
+    if len(trained_classes) > MAX_CLASSES:
+        raise DatasetBroken(path, f"has {len(trained_classes):,} class folders; at most {MAX_CLASSES} are allowed")
+    if long_name := next((label for label in trained_classes if len(label) > MAX_CLASS_NAME), None):
+        detail = f"has a class folder with a name of {len(long_name):,} characters, {long_name[:40]!r}"
+        raise DatasetBroken(path, f"{detail}; at most {MAX_CLASS_NAME} are allowed: rename it")
+    return assignments
+
+
+def _sort_classes(names: set[str]) -> list[str]:
+    """Class names in order: numbers by value, words alphabetically."""
+    return sorted(names, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name.casefold() + name))
+
+
+def _skip_reason(name: str) -> str:
+    """Why a file is left out, by its name, whose extension is not that of an image format that is read."""
+    format_name = format_of_name(name)
+    return unsupported_message(format_name) if format_name else "is not an image file"
+
+
+def _no_images_hint(names: Sequence[str]) -> str:
+    """A hint for an archive without images: what it contains instead, and what to do about it."""
+    if pictures := [name for name in names if format_of_name(name)]:
+        formats = " and ".join(dict.fromkeys(map(format_of_name, pictures)))
+        if len(pictures) == 1:
+            return f"; {_printable(pictures[0])} {unsupported_message(formats)}"
+        noun = "formats" if " and " in formats else "format"
+        return f"; {len(pictures):,} files have the {noun} {formats}: convert them to JPEG or PNG"
+    if archive := next((name for name in names if name.lower().endswith(archives.SUFFIXES)), ""):
+        return f"; it contains the archive {_printable(archive)}: unpack that, and pack its folders"
+    if table := _first_table(names):
+        return f"; it contains the table {table}: unpack that, and upload it instead"
+    return ""
+
+
+def _first_table(names: Sequence[str]) -> str | None:
+    """The first name of a table, as it may be shown."""
+    return next((_printable(name) for name in names if name.lower().endswith(_TABLES)), None)
+
+
+def _printable(name: str) -> str:
+    """The beginning of a name that was not checked, as UTF-8 without control characters."""
+    return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", name[:_MAX_SHOWN_NAME]).encode(errors="replace").decode()

@@ -140,14 +140,10 @@ def _to_decimal(text: str) -> Decimal:
         return Decimal(number(text))
 
 
-def _is_integer(value: Decimal) -> bool:
-    return value == value.to_integral_value()
-
-
 def _format_value(value: Decimal) -> str:
     if not value:
         return "0"
-    return f"{value:.0f}" if _is_integer(value) else repr(float(value))
+    return f"{value:.0f}" if value == value.to_integral_value() else repr(float(value))
 
 
 def _describe_merged(column: str, name_of_text: dict[str, str]) -> list[str]:

@@ -107,7 +107,8 @@ class ColumnScan:
         """Scan a block of values."""
         values: NDArray[np.float64] | None = None
         matching_forms: list[Form] = []
-        text = "".join(texts) if self._may_be_number else ""
+        may_be_number = any(form == "number" or isinstance(form, Numerals) for form in self._forms[:1])
+        text = "".join(texts) if may_be_number else ""
         signs = SIGNS.intersection(text)
         plain_values: NDArray[np.float64] | None = None
         limits: tuple[float, float] | None = None
@@ -238,10 +239,6 @@ class ColumnScan:
         if form is not None and self._infinite and not self._is_code(form):
             notes.append(f"infinite numbers count as missing, in {counted(self._infinite, 'row')}")
         return [f"column {self.name!r}: {note}" for note in notes]
-
-    @property
-    def _may_be_number(self) -> bool:
-        return bool(self._forms) and (self._forms[0] == "number" or isinstance(self._forms[0], Numerals))
 
     def _form(self) -> Form | None:
         """The format of the column, if its values have one."""

@@ -8,21 +8,18 @@ arrays. Memory therefore does not grow with the file, except for the labels, whi
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import struct
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
+from service.datasets.formats.array_files import ArrayFile, write_meta
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
 from service.datasets.importer import MAX_UNPACKED_BYTES, UploadRefused
 from service.datasets.info import (
@@ -33,13 +30,12 @@ from service.datasets.info import (
     OnProgress,
     PartName,
     TableOptions,
-    content_sha256,
     unscored_note,
 )
 from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
 from service.datasets.tables.detection import BadCell, ColumnType
 from service.datasets.tables.leaks import find_leaks, leak_text
-from service.datasets.tables.parts import PARTS, SplitColumn, draw_parts
+from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_number
 from service.spec.estimation.features import features_of
@@ -139,7 +135,7 @@ class _Import:
         parts, part_notes = (
             self.split.assign(labels, class_names, self.fraction)
             if self.split is not None
-            else (draw_parts(labels, self.fraction), [])
+            else (draw_mask(labels, self.fraction).astype(np.uint8), [])
         )
         counts = dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True))
         train_counts, validation_counts = (
@@ -153,11 +149,7 @@ class _Import:
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), "classes": class_names}).encode()
         ).hexdigest()
-        sha256 = content_sha256(digests)
-        with (self.folder / "meta.json").open("x") as file:
-            json.dump({"sha256": sha256, "files": digests}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        sha256 = write_meta(self.folder, digests)
         return ImportedDataset(
             kind=DatasetKind.TABLE,
             image_shape=(),
@@ -309,8 +301,9 @@ class _Import:
                 count = int((parts == part).sum())
                 if not count:
                     continue
-                inputs[part] = stack.enter_context(_Output.new(self.folder, rows_name, (count, len(columns)), "<f8"))
-                labels_file = stack.enter_context(_Output.new(self.folder, labels_name, (count,), "|u1"))
+                shape = count, len(columns)
+                inputs[part] = stack.enter_context(ArrayFile.new(self.folder, rows_name, shape, is_float=True))
+                labels_file = stack.enter_context(ArrayFile.new(self.folder, labels_name, (count,)))
                 labels_file.add(labels[parts == part])
                 outputs += [inputs[part], labels_file]
             row_count = 0
@@ -323,7 +316,7 @@ class _Import:
                 for part, output in inputs.items():
                     output.add(values[block == part])
                 row_count += len(texts)
-        return {output.name: output.digest.hexdigest() for output in outputs}
+        return {output.name: output.digest for output in outputs}
 
     def _blocks(self) -> Iterator[list[list[str]]]:
         texts: list[list[str]] = []
@@ -341,27 +334,3 @@ class _Import:
 def _with_progress(file: DelimitedFile, on_progress: OnProgress, start: float, stop: float) -> DelimitedFile:
     """The same file, with the progress of reading it scaled to the range from ``start`` to ``stop``."""
     return replace(file, on_progress=lambda done: on_progress(start + done * (stop - start)))
-
-
-class _Output:
-    """An .npy file that is being written, and the digest of the equivalent IDX file (bytes or big-endian doubles)."""
-
-    def __init__(self, name: str, file: IO[bytes], shape: tuple[int, ...], descr: str) -> None:
-        self.name, self._file, self._is_float = name, file, descr == "<f8"
-        header = struct.pack(f">4B{len(shape)}I", 0, 0, 0x0E if self._is_float else 0x08, len(shape), *shape)
-        self.digest = hashlib.sha256(header)
-        npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-
-    @classmethod
-    @contextmanager
-    def new(cls, folder: Path, name: str, shape: tuple[int, ...], descr: str) -> Iterator[_Output]:
-        """Create a file, which is synced to disk at the end of the block."""
-        with (folder / f"{name}.npy").open("xb") as file:
-            yield cls(name, file, shape, descr)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def add(self, values: NDArray[Any]) -> None:
-        """Append values."""
-        self.digest.update(np.ascontiguousarray(values, ">f8" if self._is_float else np.uint8).data)
-        self._file.write(np.ascontiguousarray(values).data)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.tables.values import MISSING, is_infinite, is_number
+from service.datasets.tables.values import is_number, parse_all
 
 _SPACES: Final = " \u00a0\u2009\u202f"
 _APOSTROPHES: Final = "'\u2019"
@@ -77,8 +77,7 @@ class Numerals:
         Raises:
             ValueError: a text is neither a number in this notation nor a missing value.
         """
-        stripped = map(str.strip, texts)
-        return np.array([math.nan if text in MISSING or is_infinite(text) else self.number(text) for text in stripped])
+        return parse_all(texts, self.number)
 
     def narrowed(self, signs: Collection[str]) -> Numerals:
         """The notation with only those currency signs that a column has."""

@@ -70,7 +70,7 @@ class SplitColumn:
             notes.append(f"column {self.name!r} has no validation rows: its test rows are used for validation")
         elif not counts[_VALIDATION]:
             notes.append(f"column {self.name!r} has training rows only: a fraction of them is for validation")
-            parts[_draw_mask(labels, fraction)] = _VALIDATION
+            parts[draw_mask(labels, fraction)] = _VALIDATION
         if fraction is not None and counts[_TRAIN] < len(parts):
             raise UploadRefused({"validation_fraction": f"is for tables without validation rows in {self.name!r}"})
         trained_labels = np.unique(labels[parts == _TRAIN])
@@ -93,10 +93,6 @@ class SplitColumn:
         return UploadRefused({"split": f"column {self.name!r} {detail}"})
 
 
-def draw_parts(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.uint8]:
-    """The part of each row if no column assigns parts: a fraction of each class is for validation."""
-    return _draw_mask(labels, fraction).astype(np.uint8)
-
-
-def _draw_mask(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.bool_]:
+def draw_mask(labels: NDArray[np.uint8], fraction: float | None) -> NDArray[np.bool_]:
+    """A mask of the rows for validation, if no column assigns parts: a fraction of each class."""
     return draw_validation_mask(labels, fraction or DEFAULT_FRACTION, noun="row", field=TABLE)

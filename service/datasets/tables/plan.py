@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.datasets.errors import closest
+from service.datasets.errors import column_hint
 from service.datasets.formats.delimited import DELIMITERS, DelimitedFile
 from service.datasets.importer import UploadRefused
 from service.datasets.info import TableOptions
@@ -57,7 +57,7 @@ class TablePlan:
         faults: dict[str, str] = {}
         split = header.index(options.split) if options.split in header else None
         if options.split is not None and split is None:
-            faults["split"] = f"{options.split!r} is no column{_suggest_column(options.split, header)}"
+            faults["split"] = f"{options.split!r} is no column{column_hint(options.split, header)}"
         padding = _find_padding(file)
         target = max((index for index in range(len(header)) if index != split and index not in padding), default=-1)
         if target < 0:
@@ -65,11 +65,9 @@ class TablePlan:
         if options.target is not None:
             target = header.index(options.target) if options.target in header else -1
             if target < 0:
-                faults["target"] = f"{options.target!r} is not a column{_suggest_column(options.target, header)}"
+                faults["target"] = f"{options.target!r} is not a column{column_hint(options.target, header)}"
         if unknown := [name for name in options.types if name not in header]:
-            faults["types"] = "; ".join(
-                f"{name!r} is not a column{_suggest_column(name, header)}" for name in unknown[:5]
-            )
+            faults["types"] = "; ".join(f"{name!r} is not a column{column_hint(name, header)}" for name in unknown[:5])
         if split is not None and options.split in options.types:
             faults["types"] = f"{options.split!r} assigns rows to parts, and has no type"
         if split == target:
@@ -159,9 +157,3 @@ def _find_padding(file: DelimitedFile) -> frozenset[int]:
             if isinstance(fields, list) and len(fields) == width:
                 first = max([first, *(index + 1 for index, text in enumerate(fields) if text.strip())])
     return frozenset(range(first, width))
-
-
-def _suggest_column(name: str, header: Sequence[str]) -> str:
-    match = closest(name, header)
-    shown = ", ".join(map(repr, header[:20])) + (f" and {len(header) - 20:,} more" if len(header) > 20 else "")
-    return f"; did you mean {match!r}?" if match else f"; the columns are {shown}"

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.errors import closest
+from service.datasets.errors import closest, column_hint, quoted
 from service.datasets.tables.numerals import Numerals
 from service.datasets.tables.values import DATES, MISSING, TIME, format_date, is_infinite, number
 
@@ -53,11 +53,18 @@ def read_rows(
         if len(result.faults) >= MAX_FAULTS:
             break
         if not row.keys() & index_of_column.keys():
-            result.faults.append((index, None, f"has none of the columns: {_list_names(index_of_column)}", None))
+            result.faults.append((index, None, f"has none of the columns: {quoted(index_of_column)}", None))
         for name, value in row.items():
             if name not in index_of_column:
                 if name not in ignored:
-                    result.faults.append((index, name, *_describe_unknown(name, list(index_of_column))))
+                    result.faults.append(
+                        (
+                            index,
+                            name,
+                            f"is not a column{column_hint(name, index_of_column)}",
+                            closest(name, list(index_of_column)),
+                        )
+                    )
                 continue
             column_index = index_of_column[name]
             try:
@@ -77,16 +84,17 @@ def read_rows(
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The inverse: a stored row as values by column name, ``None`` for missing ones; dates in ISO 8601."""
-    return {column["name"]: _display_value(float(value), column) for value, column in zip(values, columns, strict=True)}
+    return {column["name"]: display_value(float(value), column) for value, column in zip(values, columns, strict=True)}
 
 
-def _display_value(value: float, column: Mapping[str, Any]) -> Any:
+def display_value(value: float, column: Mapping[str, Any]) -> float | int | str | None:
+    """The stored number of a cell as users see it: a number, a category, or a date as text; ``None`` if missing."""
     if math.isnan(value):
         return None
     if "categories" in column:
-        return column["categories"][int(value)]
+        return str(column["categories"][int(value)])
     if column["type"] == "date":
-        return format_date(value, TIME if column["format"] == TIME else "iso")
+        return format_date(value, TIME if column.get("format") == TIME else "iso")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
@@ -139,15 +147,3 @@ def _to_text(value: Any) -> str:
         case float() if value.is_integer():
             return f"{value:.0f}"
     return str(value).strip()
-
-
-def _describe_unknown(name: str, names: Sequence[str]) -> tuple[str, str | None]:
-    suggestion = closest(name, names)
-    if suggestion is None:
-        return f"is not a column; the columns are {_list_names(names)}", None
-    return f"is not a column; did you mean {suggestion!r}?", suggestion
-
-
-def _list_names(names: Collection[str]) -> str:
-    shown = ", ".join(map(repr, list(names)[:20]))
-    return f"{shown} and {len(names) - 20:,} more" if len(names) > 20 else shown

@@ -67,14 +67,13 @@ def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.
             return values
     except ValueError:
         pass
-    stripped = (text.strip() for text in texts)
-    return np.array(
-        [
-            math.nan if text in MISSING or is_infinite(text) else number(text, decimal_comma=decimal_comma)
-            for text in stripped
-        ],
-        np.float64,
-    )
+    return parse_all(texts, lambda text: number(text, decimal_comma=decimal_comma))
+
+
+def parse_all(texts: Sequence[str], parse: Callable[[str], float]) -> NDArray[np.float64]:
+    """Parse numbers in a notation; missing values and infinite ones become NaN."""
+    stripped = map(str.strip, texts)
+    return np.array([math.nan if text in MISSING or is_infinite(text) else parse(text) for text in stripped], float)
 
 
 def _to_days(moment: datetime) -> float:

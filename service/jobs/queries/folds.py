@@ -16,6 +16,7 @@ from service.jobs.queries.columns import Column, parse
 from service.spec.metric_info import describe
 from service.states import Status
 from service.statistics import interval, mean
+from service.storage.database import visible
 from service.storage.tables import Job
 
 MEASURED: Final = ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy")
@@ -28,8 +29,7 @@ def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]
     Raises:
         FoldsNotFound: there are none, or they belong to another owner.
     """
-    conditions = [Job.owner == owner] if owner is not None else []
-    members = session.scalars(select(Job).where(Job.fold_group == group, *conditions)).all()
+    members = session.scalars(select(Job).where(Job.fold_group == group, visible(Job.owner, owner))).all()
     if not members:
         raise FoldsNotFound(group)
     return sorted(members, key=lambda job: int(job.resolved["dataset"]["fold"]))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased, defer
 from service.jobs.queries.columns import Column, occurring
 from service.jobs.queries.sorting import SortOrder
 from service.states import ListedStatus, Status
+from service.storage.database import visible
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Job, JobTag
 
@@ -155,7 +156,7 @@ def titles(session: Session, jobs: Sequence[Job], *, owner: str | None = None) -
     parent_ids = {job.parent_id for job in jobs if job.parent_id is not None}
     if not parent_ids:
         return {}
-    query = select(Job.id, Job.name, Job.kind).where(Job.id.in_(parent_ids), *_owned(owner))
+    query = select(Job.id, Job.name, Job.kind).where(Job.id.in_(parent_ids), visible(Job.owner, owner))
     return {job_id: title(job_id, name, kind) for job_id, name, kind in session.execute(query)}
 
 
@@ -227,13 +228,8 @@ _GROUP_KEYS: Final[dict[GroupBy, ColumnElement[Any]]] = {
 }
 
 
-def _owned(owner: str | None) -> Iterator[ColumnElement[bool]]:
-    if owner is not None:
-        yield Job.owner == owner
-
-
 def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
-    yield from _owned(owner)
+    yield visible(Job.owner, owner)
     if by_status and job_filter.status is not None:
         yield from _in_states(set(job_filter.status))
     if job_filter.kind is not None:

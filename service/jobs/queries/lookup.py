@@ -1,16 +1,17 @@
-"""Look up a job by its id, with its epochs and its files."""
+"""Look up a job by its id, with its relatives, its epochs and its files."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import Select, Text, cast, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Text, cast, func, select, tuple_
+from sqlalchemy.orm import Session, load_only
 
 from service.errors import ArtifactNotFound, JobNotFound
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
+from service.storage.database import visible
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import Artifact, Epoch, Job
 
@@ -29,27 +30,41 @@ def get(session: Session, job_id: str, *, owner: str | None = None) -> Job:
     Raises:
         JobNotFound: the job does not exist, or belongs to another owner.
     """
-    job = session.scalar(owned(select(Job).where(Job.id == job_id), owner))
+    job = session.scalar(select(Job).where(Job.id == job_id, visible(Job.owner, owner)))
     if job is None:
         raise JobNotFound(job_id)
     return job
 
 
-def owned(query: Select[Job], owner: str | None) -> Select[Job]:
-    """The query, limited to one owner's jobs; ``None``: unlimited."""
-    return query if owner is None else query.where(Job.owner == owner)
-
-
 def several(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> Sequence[Job]:
     """The jobs with these ids that exist, newest first."""
-    query = owned(select(Job).where(Job.id.in_(job_ids)), owner)
+    query = select(Job).where(Job.id.in_(job_ids), visible(Job.owner, owner))
     return session.scalars(query.order_by(Job.created_ms.desc(), Job.id.desc())).all()
 
 
 def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
     """Those of the ids that belong to existing jobs."""
-    query = select(Job.id).where(Job.id.in_(job_ids))
-    return set(session.scalars(query if owner is None else query.where(Job.owner == owner)))
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), visible(Job.owner, owner))))
+
+
+def parent(session: Session, job: Job, *, owner: str | None = None) -> Job | None:
+    """The job that this one was forked from or reproduces, if it exists."""
+    if job.parent_id is None:
+        return None
+    row = session.get(Job, job.parent_id)
+    return row if row is not None and owner in (None, row.owner) else None
+
+
+def children(session: Session, job_id: str, *, owner: str | None = None, limit: int) -> tuple[Sequence[Job], int]:
+    """The newest forks and reproductions of a job, and their total number."""
+    conditions = (Job.parent_id == job_id, visible(Job.owner, owner))
+    loaded = (Job.id, Job.name, Job.kind, Job.status, Job.start_epoch, Job.reproduction)
+    newest = select(Job).where(*conditions).order_by(Job.created_ms.desc(), Job.id.desc()).limit(limit)
+    rows = session.scalars(newest.options(load_only(*loaded))).all()
+    count = (
+        session.scalar(select(func.count()).select_from(Job).where(*conditions)) if len(rows) == limit else len(rows)
+    )
+    return rows, count or 0
 
 
 def stopped_by_sweep(session: Session, jobs: Sequence[Job]) -> set[str]:

@@ -10,7 +10,7 @@ from sqlalchemy import func, literal_column, select
 from sqlalchemy.orm import Session
 
 from service.states import Status
-from service.storage.database import now_ms
+from service.storage.database import now_ms, visible
 from service.storage.tables import Job
 
 CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
@@ -77,9 +77,8 @@ def waiting_by_owner(session: Session) -> dict[str | None, int]:
 
 def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job]]:
     """The running jobs of an owner (``None``: of all), by the id of their worker."""
-    query = select(Job).where(Job.status == Status.RUNNING).order_by(Job.started_ms, Job.id)
-    if owner is not None:
-        query = query.where(Job.owner == owner)
+    is_running = Job.status == Status.RUNNING
+    query = select(Job).where(is_running, visible(Job.owner, owner)).order_by(Job.started_ms, Job.id)
     by_worker: dict[str, list[Job]] = {}
     for job in session.scalars(query):
         by_worker.setdefault(job.lease_owner or "", []).append(job)

@@ -14,15 +14,16 @@ from service.access import storage_quota
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Usage
+from service.jobs.queries import lookup
 from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import Source
 from service.runtime.failpoints import reach
 from service.spec.schema import Spec
 from service.states import Status
-from service.storage.artifacts import ArtifactStore
+from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database, now_ms
-from service.storage.tables import Job
+from service.storage.tables import Artifact, Epoch, Job
 
 
 class Outcome(StrEnum):
@@ -38,6 +39,13 @@ def find(database: Database, claim: Claim, spec: Spec, provenance: Mapping[str, 
     with database.read() as session:
         owner = session.scalar(select(Job.owner).where(Job.id == claim.job_id))
         return sources.find(session, spec, [provenance], owner=owner)
+
+
+def result_of(database: Database, claim: Claim, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
+    """The epochs and the checkpoints of another job."""
+    with database.read() as session:
+        rows = {row.epoch: row for row in lookup.epochs(session, source.job.id)}
+        return rows, list(lookup.artifacts(session, source.job.id, ArtifactKind.CHECKPOINT))
 
 
 def copy(database: Database, claim: Claim, source: Source, artifacts: ArtifactStore) -> Copied:
@@ -85,7 +93,7 @@ def store(
         if copied.source.is_whole:
             transitions.finish(session, job, Status.SUCCEEDED, reason="reused")
             outcome = Outcome.SUCCEEDED
-        elif job.hold_epoch is not None and job.epoch >= job.hold_epoch:
+        elif leases.reaches_hold(job.epoch, job.hold_epoch):
             leases.hold(session, job)
             outcome = Outcome.HELD
         if outcome is not Outcome.GOES_ON:

@@ -15,7 +15,7 @@ from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.spec.prefixes import is_independent_of_length, is_independent_of_position, prefix_hash
 from service.spec.schema import Reuse, Spec
-from service.spec.validation import read_resolved, spec_hash
+from service.spec.validation import read_resolved, resolved_hash
 from service.states import Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, StoredFile
 from service.storage.tables import Job
@@ -56,10 +56,11 @@ def find(
     if spec.reuse is Reuse.NEVER or not provenances:
         return None
     whole_only = whole_only or spec.reuse is Reuse.EXACT
-    target_hash = spec_hash(spec)
+    resolved = spec.model_dump(mode="json")
+    target_hash = resolved_hash(resolved)
     sources = [
         source
-        for job in _candidates(session, spec, owner)
+        for job in _candidates(session, prefix_hash(resolved), owner)
         if (job.spec_hash == target_hash or not whole_only)
         and any(_equal(job.provenance, provenance) for provenance in provenances)
         for source in _sources(session, spec, job, same_spec=job.spec_hash == target_hash, whole_only=whole_only)
@@ -73,9 +74,9 @@ def is_verified(job_id: str, fraction: float) -> bool:
     return int(hashlib.sha256(job_id.encode()).hexdigest()[:13], 16) < fraction * 16**13
 
 
-def _candidates(session: Session, spec: Spec, owner: str | None) -> Sequence[Job]:
+def _candidates(session: Session, hash_of_prefix: str, owner: str | None) -> Sequence[Job]:
     query = select(Job).where(
-        Job.prefix_hash == prefix_hash(spec),
+        Job.prefix_hash == hash_of_prefix,
         Job.finished_ms.is_not(None),
         Job.reusable,
         Job.epoch > 0,

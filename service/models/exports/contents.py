@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Final
 
 from service.errors import ServiceError
+from service.storage.tables import Epoch, Job
 
 
 class ExportFormat(StrEnum):
@@ -56,18 +57,6 @@ FORMATS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochFacts:
-    """A finished epoch."""
-
-    epoch: int
-    metrics: Mapping[str, float | None]
-    """``None`` for values that are not finite."""
-    resources: Mapping[str, float | None]
-    """``seconds``, ``cpu_seconds``, ``memory_bytes``; ``None`` if unknown."""
-    finished_ms: int
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A sample grid of the job."""
@@ -88,30 +77,30 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """The facts about a job that exports contain."""
+    """The facts about a job that exports contain.
 
-    id: str
-    name: str | None
+    Attributes:
+        checkpoint_epoch: 0 if the export has no weights.
+    """
+
+    job: Job
     title: str
-    kind: str
-    tags: Sequence[str]
-    spec: Mapping[str, Any]
-    """The resolved spec."""
-    spec_hash: str
+    epochs: Sequence[Epoch]
     checkpoint_epoch: int
-    """0 if the export has no weights."""
-    best_epoch: int | None
-    provenance: Mapping[str, Any]
-    result_digest: str | None
-    created_ms: int
     dataset_title: str
     dataset_source: str
-    dataset_sha256: str | None
     license: str | None
-    epochs: Sequence[EpochFacts]
-    test_epoch: int | None = None
-    """The epoch whose weights were scored on the test part; ``None``: they were not."""
-    test_scores: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def test_epoch(self) -> int | None:
+        """The epoch whose weights were scored on the test part; ``None``: they were not."""
+        return (self.job.test_scores or {}).get("test_epoch")
+
+    @property
+    def test_scores(self) -> Mapping[str, float | None]:
+        """The scores on the test part, if there are any."""
+        scores = self.job.test_scores or {}
+        return {name: value for name, value in scores.items() if name not in ("test_epoch", "test_count")}
 
     @property
     def metrics(self) -> Mapping[str, float | None]:

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from service.models.exports.contents import JobFacts, Pictures
 from service.models.exports.numpy_code import PREPROCESSING, numpy_code
-from service.models.exports.onnx.graph import metadata, to_onnx
+from service.models.exports.onnx_graph import metadata, to_onnx
 from service.models.exports.torch_module import example_row, latent_example, to_torch
 from service.models.exports.trained_network import TrainedModel
 from service.spec.metric_info import describe, number
@@ -47,7 +47,7 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
     """The files of the folder: path to content."""
     files = {
         "README.md": model_card(model, facts, samples=bool(pictures.samples)).encode(),
-        "spec.json": _json(facts.spec),
+        "spec.json": _json(facts.job.resolved),
         "provenance.json": _json(_provenance(facts)),
         WEIGHTS: safetensors.numpy.save(_weights(model), {"format": "np", **metadata(model, facts)}),
         "model.onnx": to_onnx(model, facts),
@@ -72,6 +72,9 @@ def _weights(model: TrainedModel) -> dict[str, Any]:
 
 def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
     """The text of README.md."""
+    requirements = "With NumPy and safetensors"
+    if model.photos is not None:
+        requirements = 'With NumPy, Pillow and safetensors, for example `predict(prepare("photo.jpg"))`'
     parts = [
         "\n".join(["---", *_front_matter(model, facts), "---"]),
         f"# {_escape_markdown(facts.title)}",
@@ -82,7 +85,7 @@ def model_card(model: TrainedModel, facts: JobFacts, *, samples: bool) -> str:
         "![Curves of the training](curves.png)",
         *(["![Samples of the last epoch](samples.png)"] if samples else []),
         "## Use",
-        f"{_requirements(model)}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
+        f"{requirements}, in the folder of this file:\n\n```python\n{numpy_code(model, WEIGHTS)}```",
         _other_uses(model),
         "## Provenance",
         _origin(facts),
@@ -112,12 +115,6 @@ def _task(model: TrainedModel) -> str:
     if model.is_table:
         return "tabular-classification"
     return "unconditional-image-generation" if model.generates else "image-classification"
-
-
-def _requirements(model: TrainedModel) -> str:
-    if model.photos is None:
-        return "With NumPy and safetensors"
-    return 'With NumPy, Pillow and safetensors, for example `predict(prepare("photo.jpg"))`'
 
 
 def _other_uses(model: TrainedModel) -> str:
@@ -164,14 +161,14 @@ def _origin(facts: JobFacts) -> str:
 
 def _provenance(facts: JobFacts) -> Mapping[str, Any]:
     return {
-        "job": facts.id,
-        "spec_hash": facts.spec_hash,
-        "dataset": str(facts.spec["dataset"]["name"]),
-        "dataset_sha256": facts.dataset_sha256,
+        "job": facts.job.id,
+        "spec_hash": facts.job.spec_hash,
+        "dataset": str(facts.job.resolved["dataset"]["name"]),
+        "dataset_sha256": facts.job.dataset_sha256,
         "dataset_source": facts.dataset_source,
-        "result_digest": facts.result_digest,
+        "result_digest": facts.job.result_digest,
         "epoch": facts.checkpoint_epoch,
-        "environment": facts.provenance,
+        "environment": facts.job.provenance or {},
     }
 
 
@@ -180,7 +177,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
     yield from _license(facts.license)
     yield "library_name: tapeline"
     yield f"pipeline_tag: {_task(model)}"
-    tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.kind), *facts.tags]
+    tags = ["tapeline", "numpy", "onnx", "pytorch", str(facts.job.kind), *facts.job.tags]
     yield f"tags: {_inline(list(dict.fromkeys(tags)))}"
     metrics = [*_quality_metrics(facts)]
     if metrics:
@@ -188,7 +185,7 @@ def _front_matter(model: TrainedModel, facts: JobFacts) -> Iterator[str]:
         yield "model-index:"
         yield f"- name: {_inline(facts.title)}"
         yield "  results:"
-        data = {"name": facts.dataset_title, "type": str(facts.spec["dataset"]["name"])}
+        data = {"name": facts.dataset_title, "type": str(facts.job.resolved["dataset"]["name"])}
         splits = {split for split, _, _, _ in metrics}
         for split in sorted(splits, key=_SPLITS.index):
             yield f"  - task: {_inline({'type': _task(model)})}"
@@ -245,7 +242,7 @@ def _json(value: Any) -> bytes:
 
 def _escape_markdown(text: str) -> str:
     """Escape a text for Markdown, so that names given by users cannot become markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _single_line(text))
+    return re.sub(r"([\\`*_{}\[\]<>|#&~$])", r"\\\1", _mask_invisible(" ".join(text.split())))
 
 
 def _code_span(text: str) -> str:
@@ -257,10 +254,6 @@ def _code_span(text: str) -> str:
     return f"{ticks}{space}{shown}{space}{ticks}"
 
 
-def _single_line(text: str) -> str:
-    """A text on one line, with replacement characters for invisible ones."""
-    return _mask_invisible(" ".join(text.split()))
-
-
 def _mask_invisible(text: str) -> str:
+    """A text with replacement characters for invisible ones."""
     return _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)

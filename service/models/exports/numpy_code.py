@@ -8,11 +8,11 @@ from typing import Final, assert_never
 from service.models.exports.trained_network import (
     GELU_CUBIC,
     GELU_SCALE,
-    Activated,
     TrainedLayer,
     TrainedModel,
     zeros_around,
 )
+from service.models.networks import Activated
 from service.spec import schema
 from service.spec.schema import Activation
 
@@ -73,14 +73,28 @@ def number(value, column):
         raise ValueError(f"column {column['name']!r}: {value!r} is not a {column['type']}") from None
 """
 """Parses a cell as a number; also part of the PyTorch modules."""
-_TABLE_IMPORTS: Final = (
-    "import json",
-    "import re",
-    "import warnings",
-    "from datetime import datetime, timedelta",
-    "from difflib import get_close_matches",
-    "from pathlib import Path",
-)
+_TABLE_IMPORTS: Final = """\
+import re
+import warnings
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+"""
+_WRAPPERS: Final = {
+    Activation.SIGMOID: ("1 / (1 + np.exp(-(", ")))"),
+    Activation.TANH: ("np.tanh(", ")"),
+    Activation.RELU: ("np.maximum(", ", 0)"),
+    Activation.SOFTPLUS: ("np.logaddexp(", ", 0)"),
+}
+"""Activations as code before and after an expression."""
+_ASSIGNMENTS: Final = {
+    Activation.LEAKY_RELU: ("np.maximum(x, x * {slope!r})",),
+    Activation.SOFTMAX: ("np.exp(x - x.max(-1, keepdims=True))", "x / x.sum(-1, keepdims=True)"),
+    Activation.GELU: (f"0.5 * x * (1 + np.tanh({GELU_SCALE!r} * (x + {GELU_CUBIC!r} * x**3)))",),
+    Activation.SILU: ("x / (1 + np.exp(-x))",),
+    Activation.ELU: ("np.where(x > 0, x, np.expm1(np.minimum(x, 0)))",),
+}
+"""Activations as values that are assigned to ``x``, one after the other."""
 _WIDTH: Final = 110
 PREPROCESSING: Final = "preprocessing.json"
 _BOUNDED: Final = (Activation.SIGMOID, Activation.SOFTMAX)
@@ -95,7 +109,7 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         weights: the name of the safetensors file.
     """
     kinds = {type(trained.layer) for trained in model.all_layers}
-    lines = [*_TABLE_IMPORTS, ""] if model.is_table else []
+    lines = ["import json", *_TABLE_IMPORTS.splitlines(), ""] if model.is_table else []
     lines += ["import numpy as np", *(["from PIL import Image, ImageOps"] if model.photos else [])]
     lines += ["from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (
@@ -173,10 +187,6 @@ class _Body:
             self.set("x")
         self._value += call
 
-    def add(self, name: str) -> None:
-        """Set ``x`` to ``name + x``."""
-        self.set(f"{name} + x")
-
     def save(self, name: str) -> None:
         """Set ``name`` to ``x``."""
         self._flush()
@@ -200,36 +210,27 @@ def _add_layer(body: _Body, trained: TrainedLayer) -> None:
     match layer:
         case schema.Dense():
             body.set(f'x @ w["{name}.weight"] + w["{name}.bias"]')
-            _activate(body, layer)
         case schema.Conv2D():
             top, left, bottom, right = zeros_around(layer, before, trained.after)
             body.set(f'conv(x, "{name}", {layer.stride}, ({top}, {bottom}), ({left}, {right}))')
-            _activate(body, layer)
         case schema.Conv2DTranspose():
             top, left, _, _ = zeros_around(layer, before, trained.after)
             rows, columns, _ = trained.after
             crop = f"({top}, {top + rows}), ({left}, {left + columns})"
             body.set(f'conv_transpose(x, "{name}", {layer.stride}, {crop})')
-            _activate(body, layer)
-        case schema.BatchNorm():
-            body.wrap("norm(", f', "{name}", {layer.epsilon!r})')
-            _activate(body, layer)
-        case schema.LayerNorm():
-            body.wrap("layer_norm(", f', "{name}", {layer.epsilon!r})')
-            _activate(body, layer)
+        case schema.BatchNorm() | schema.LayerNorm():
+            function = "norm" if isinstance(layer, schema.BatchNorm) else "layer_norm"
+            body.wrap(f"{function}(", f', "{name}", {layer.epsilon!r})')
         case schema.Residual():
             saved_name = f"before_{trained.path[0]}"
             body.save(saved_name)
             for inner in trained.inner:
                 _add_layer(body, inner)
-            body.add(saved_name)
-            _activate(body, layer)
-        case schema.MaxPool2D():
+            body.set(f"{saved_name} + x")
+        case schema.MaxPool2D() | schema.AvgPool2D():
             rows, columns, channels = trained.after
-            body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).max((2, 4))")
-        case schema.AvgPool2D():
-            rows, columns, channels = trained.after
-            body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).mean((2, 4))")
+            reduced = "max" if isinstance(layer, schema.MaxPool2D) else "mean"
+            body.chain(f".reshape(-1, {rows}, {layer.size}, {columns}, {layer.size}, {channels}).{reduced}((2, 4))")
         case schema.GlobalAvgPool2D():
             body.chain(".mean((1, 2))")
         case schema.Upsample2D():
@@ -243,30 +244,12 @@ def _add_layer(body: _Body, trained: TrainedLayer) -> None:
             pass
         case _:
             assert_never(layer)
+    if isinstance(layer, Activated):
+        _activate(body, layer)
 
 
 def _activate(body: _Body, layer: Activated) -> None:
-    match layer.activation:
-        case Activation.LINEAR:
-            pass
-        case Activation.SIGMOID:
-            body.wrap("1 / (1 + np.exp(-(", ")))")
-        case Activation.TANH:
-            body.wrap("np.tanh(", ")")
-        case Activation.RELU:
-            body.wrap("np.maximum(", ", 0)")
-        case Activation.LEAKY_RELU:
-            body.set(f"np.maximum(x, x * {layer.negative_slope!r})")
-        case Activation.SOFTMAX:
-            body.set("np.exp(x - x.max(-1, keepdims=True))")
-            body.set("x / x.sum(-1, keepdims=True)")
-        case Activation.GELU:
-            body.set(f"0.5 * x * (1 + np.tanh({GELU_SCALE!r} * (x + {GELU_CUBIC!r} * x**3)))")
-        case Activation.SILU:
-            body.set("x / (1 + np.exp(-x))")
-        case Activation.ELU:
-            body.set("np.where(x > 0, x, np.expm1(np.minimum(x, 0)))")
-        case Activation.SOFTPLUS:
-            body.wrap("np.logaddexp(", ", 0)")
-        case _:
-            assert_never(layer.activation)
+    if layer.activation in _WRAPPERS:
+        body.wrap(*_WRAPPERS[layer.activation])
+    for value in _ASSIGNMENTS.get(layer.activation, ()):
+        body.set(value.format(slope=layer.negative_slope))

@@ -21,8 +21,8 @@ from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import RecordWriter
 
 from service.models.exports.contents import JobFacts, Pictures
-from service.spec.flat_settings import flat_settings
 from service.spec.metric_info import describe
+from tapeline.inputs.values import flat_settings
 
 _FILE_VERSION: Final = "brain.Event:2"
 _RESOURCES: Final = "resources/"
@@ -37,17 +37,18 @@ def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
         for event in _events(facts, pictures):
             writer.write(event.SerializeToString(deterministic=True))
         writer.close()
-        return {f"events.out.tfevents.{facts.created_ms // 1000}.tapeline": path.read_bytes()}
+        return {f"events.out.tfevents.{facts.job.created_ms // 1000}.tapeline": path.read_bytes()}
 
 
 def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
-    started_at = facts.created_ms / 1000
+    started_at = facts.job.created_ms / 1000
     yield Event(wall_time=started_at, file_version=_FILE_VERSION)
     names = list(dict.fromkeys([*(name for row in facts.epochs for name in row.metrics), *facts.test_scores]))
-    for entry in summary.hparams(dict(flat_settings(facts.spec)), dict.fromkeys(names, 0.0)):
+    for entry in summary.hparams(dict(flat_settings(facts.job.resolved)), dict.fromkeys(names, 0.0)):
         yield Event(wall_time=started_at, step=0, summary=entry)
     for row in facts.epochs:
-        resources = {_RESOURCES + name: value for name, value in row.resources.items() if value is not None}
+        resources = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "memory_bytes": row.memory_bytes}
+        resources = {_RESOURCES + name: value for name, value in resources.items() if value is not None}
         values = [value for name, number in (dict(row.metrics) | resources).items() for value in _values(name, number)]
         yield Event(wall_time=row.finished_ms / 1000, step=row.epoch, summary=Summary(value=values))
     if facts.test_epoch is not None:
@@ -55,7 +56,9 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
         ended_at = facts.epochs[-1].finished_ms / 1000
         yield Event(wall_time=ended_at, step=facts.test_epoch, summary=Summary(value=values))
     for sample in pictures.samples:
-        image = Summary.Value(tag="samples", image=_image(sample.png))
+        width, height = struct.unpack(">II", sample.png[16:24])
+        content = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=sample.png)
+        image = Summary.Value(tag="samples", image=content)
         yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))
 
 
@@ -70,8 +73,3 @@ def _values(name: str, value: float | None) -> Iterator[Summary.Value]:
     yield Summary.Value(tag=name, simple_value=number, metadata=metadata)
     tensor = TensorProto(dtype=DT_DOUBLE, tensor_shape=TensorShapeProto(), double_val=[number])
     yield Summary.Value(tag=_EXACT + name, tensor=tensor)
-
-
-def _image(png: bytes) -> Summary.Image:
-    width, height = struct.unpack(">II", png[16:24])
-    return Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)

@@ -6,7 +6,7 @@ Images inside the module are (N, channels, rows, columns), as in torch; see ``on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
 import numpy as np
@@ -23,7 +23,6 @@ from service.models.exports.torch_templates import (
     TABLE,
 )
 from service.models.exports.trained_network import (
-    Activated,
     Array,
     Size,
     TrainedLayer,
@@ -31,17 +30,35 @@ from service.models.exports.trained_network import (
     trailing_rows,
     zeros_around,
 )
+from service.models.networks import Activated
 from service.spec import schema
 from service.spec.schema import Activation, Padding
 
 WEIGHTS: Final = "weights.safetensors"
 _SHOWN_COLUMNS: Final = 3
-_BATCH_NORM: Final = {
+_ACTIVATIONS: Final = {
+    Activation.LINEAR: "{x}",
+    Activation.SIGMOID: "torch.sigmoid({x})",
+    Activation.TANH: "torch.tanh({x})",
+    Activation.RELU: "F.relu({x})",
+    Activation.LEAKY_RELU: "F.leaky_relu({x}, {slope!r})",
+    Activation.SOFTMAX: "torch.softmax({x}, 1)",
+    Activation.GELU: 'F.gelu({x}, approximate="tanh")',
+    Activation.SILU: "F.silu({x})",
+    Activation.ELU: "F.elu({x})",
+    Activation.SOFTPLUS: "F.softplus({x})",
+}
+_NAMES: Final = {
+    "weight": "weight",
+    "bias": "bias",
     "scale": "weight",
     "shift": "bias",
     "running_mean": "running_mean",
     "running_variance": "running_var",
 }
+"""Torch's names of the tensors."""
+_AXES: Final = {schema.Dense: (1, 0), schema.Conv2D: (3, 2, 0, 1), schema.Conv2DTranspose: (2, 3, 0, 1)}
+"""The order of the axes of a weight in torch."""
 
 
 def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
@@ -56,21 +73,12 @@ def weights(model: TrainedModel) -> dict[str, Array]:
     """The weights with torch's names and memory layout."""
     arrays: dict[str, Array] = {}
     for trained in model.all_layers:
-        prefix, tensors = f"{_attribute_name(trained)}.", trained.tensors
-        match trained.layer:
-            case schema.Dense():
-                arrays |= {prefix + "weight": tensors["weight"].T, prefix + "bias": tensors["bias"]}
-            case schema.Conv2D():
-                arrays |= {prefix + "weight": tensors["weight"].transpose(3, 2, 0, 1), prefix + "bias": tensors["bias"]}
-            case schema.Conv2DTranspose():
-                arrays |= {prefix + "weight": tensors["weight"].transpose(2, 3, 0, 1), prefix + "bias": tensors["bias"]}
-            case schema.LayerNorm():
-                arrays |= {prefix + "weight": tensors["scale"], prefix + "bias": tensors["shift"]}
-            case schema.BatchNorm():
-                arrays |= {prefix + torch_name: tensors[name] for name, torch_name in _BATCH_NORM.items()}
-                arrays[prefix + "num_batches_tracked"] = np.zeros((), np.int64)
-            case _:
-                pass
+        tensors = {_NAMES[name]: tensor for name, tensor in trained.tensors.items()}
+        if (axes := _AXES.get(type(trained.layer))) is not None:
+            tensors["weight"] = tensors["weight"].transpose(axes)
+        if isinstance(trained.layer, schema.BatchNorm):
+            tensors["num_batches_tracked"] = np.zeros((), np.int64)
+        arrays |= {f"{_attribute_name(trained)}.{name}": tensor for name, tensor in tensors.items()}
     return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
@@ -87,10 +95,10 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
     if len(model.input_size) == 3:
         steps.insert(0, _to_torch("x"))
     return template.substitute(
-        name=repr(facts.name or facts.title),
-        job=repr(facts.id),
+        name=repr(facts.job.name or facts.title),
+        job=repr(facts.job.id),
         epoch=facts.checkpoint_epoch,
-        spec_hash=repr(facts.spec_hash),
+        spec_hash=repr(facts.job.spec_hash),
         classes=_literal_list(model.class_names),
         columns=_literal_list([dict(column) for column in model.columns]),
         unused=_literal_list(model.unused_columns),
@@ -109,31 +117,27 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         modules="\n        ".join(modules),
         steps="\n        ".join([*steps, *_flatten("x", model.layers[-1].after)]),
         reader=READER.strip(),
-        prepare=_photo_code(model),
+        prepare=f"\n\n{model.photos.code(imports=True)}" if model.photos is not None else "",
         photo=PHOTO_EXAMPLE if model.photos else "",
     )
 
 
-def _photo_code(model: TrainedModel) -> str:
-    return f"\n\n{model.photos.code(imports=True)}" if model.photos is not None else ""
-
-
 def example_row(model: TrainedModel) -> str:
     """An example row with the first columns, as a Python literal."""
-    shown = [(str(column["name"]), _example_value(column)) for column in model.columns[:_SHOWN_COLUMNS]]
-    row = repr(dict(shown))
+    row = repr(
+        {
+            str(column["name"]): next(iter(column["categories"]), None)
+            if "categories" in column
+            else float(f"{column['mean']:.4g}")
+            for column in model.columns[:_SHOWN_COLUMNS]
+        }
+    )
     return row if len(model.columns) <= _SHOWN_COLUMNS else row.removesuffix("}") + ", ...}"
 
 
 def _in_docstring(text: str) -> str:
     """The text, escaped for a docstring in triple quotes."""
     return text.replace("\\", r"\\").replace('"', r"\"")
-
-
-def _example_value(column: Mapping[str, Any]) -> Any:
-    if "categories" in column:
-        return column["categories"][0] if column["categories"] else None
-    return float(f"{column['mean']:.4g}")
 
 
 def latent_example(model: TrainedModel) -> str:
@@ -178,33 +182,29 @@ def _forward(trained: TrainedLayer, modules: list[str]) -> list[str]:
 
 def _layer(trained: TrainedLayer, layer: schema.InnerLayer) -> tuple[str | None, list[str]]:
     """The module of a layer, if it has one, and its lines of ``forward``."""
-    call = f"self.{_attribute_name(trained)}"
+    call, channels, is_image = f"self.{_attribute_name(trained)}", trained.before[-1], len(trained.before) == 3
     match layer:
         case schema.Dense():
-            module = f"nn.Linear({math.prod(trained.before)}, {layer.units})"
-            return module, [f"x = {_apply_activation(layer, f'{call}(x)')}"]
+            module, result = f"nn.Linear({math.prod(trained.before)}, {layer.units})", f"{call}(x)"
         case schema.Conv2D():
-            module = f"nn.Conv2d({trained.before[2]}, {layer.filters}, {layer.kernel}, stride={layer.stride})"
+            module = f"nn.Conv2d({channels}, {layer.filters}, {layer.kernel}, stride={layer.stride})"
             top, left, bottom, right = zeros_around(layer, trained.before, trained.after)
             padded = f"F.pad(x, ({left}, {right}, {top}, {bottom}))" if top or left or bottom or right else "x"
-            return module, [f"x = {_apply_activation(layer, f'{call}({padded})')}"]
+            result = f"{call}({padded})"
         case schema.Conv2DTranspose():
             sides = f"stride={layer.stride}, output_padding={trailing_rows(layer)}"
-            module = f"nn.ConvTranspose2d({trained.before[2]}, {layer.filters}, {layer.kernel}, {sides})"
+            module = f"nn.ConvTranspose2d({channels}, {layer.filters}, {layer.kernel}, {sides})"
             top, left, _, _ = zeros_around(layer, trained.before, trained.after)
             rows, columns, _ = trained.after
             crop = f"[:, :, {top}:{top + rows}, {left}:{left + columns}]" if layer.padding is Padding.SAME else ""
-            return module, [f"x = {_apply_activation(layer, f'{call}(x){crop}')}"]
+            result = f"{call}(x){crop}"
         case schema.LayerNorm():
-            size = trained.before[-1]
-            kind = f"nn.GroupNorm(1, {size}" if len(trained.before) == 3 else f"nn.LayerNorm({size}"
-            return f"{kind}, eps={layer.epsilon!r})", [f"x = {_apply_activation(layer, f'{call}(x)')}"]
+            kind = f"nn.GroupNorm(1, {channels}" if is_image else f"nn.LayerNorm({channels}"
+            module, result = f"{kind}, eps={layer.epsilon!r})", f"{call}(x)"
         case schema.BatchNorm():
-            is_image = len(trained.before) == 3
-            kind = "BatchNorm2d" if is_image else "BatchNorm1d"
-            momentum = round(1 - layer.momentum, 12)
-            module = f"nn.{kind}({trained.before[-1]}, eps={layer.epsilon!r}, momentum={momentum!r})"
-            return module, [f"x = {_apply_activation(layer, f'{call}(x)')}"]
+            kind, momentum = f"BatchNorm{2 if is_image else 1}d", round(1 - layer.momentum, 12)
+            module = f"nn.{kind}({channels}, eps={layer.epsilon!r}, momentum={momentum!r})"
+            result = f"{call}(x)"
         case schema.MaxPool2D():
             return None, [f"x = F.max_pool2d(x, {layer.size})"]
         case schema.AvgPool2D():
@@ -223,29 +223,8 @@ def _layer(trained: TrainedLayer, layer: schema.InnerLayer) -> tuple[str | None,
             return f"nn.Dropout({layer.rate!r})", [f"x = {call}(x)"]
         case _:
             assert_never(layer)
+    return module, [f"x = {_apply_activation(layer, result)}"]
 
 
 def _apply_activation(layer: Activated, x: str) -> str:
-    match layer.activation:
-        case Activation.LINEAR:
-            return x
-        case Activation.SIGMOID:
-            return f"torch.sigmoid({x})"
-        case Activation.TANH:
-            return f"torch.tanh({x})"
-        case Activation.RELU:
-            return f"F.relu({x})"
-        case Activation.LEAKY_RELU:
-            return f"F.leaky_relu({x}, {layer.negative_slope!r})"
-        case Activation.SOFTMAX:
-            return f"torch.softmax({x}, 1)"
-        case Activation.GELU:
-            return f'F.gelu({x}, approximate="tanh")'
-        case Activation.SILU:
-            return f"F.silu({x})"
-        case Activation.ELU:
-            return f"F.elu({x})"
-        case Activation.SOFTPLUS:
-            return f"F.softplus({x})"
-        case _:
-            assert_never(layer.activation)
+    return _ACTIVATIONS[layer.activation].format(x=x, slope=layer.negative_slope)

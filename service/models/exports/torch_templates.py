@@ -32,12 +32,57 @@ def read_safetensors(path):
     return tensors
 '''
 
+_IMPORTS: Final = """\
+import json
+import struct
+from pathlib import Path
+"""
+
 PHOTO_EXAMPLE: Final = """
 
 Of photos: model.predict(prepare("photo.jpg")), or model.predict(np.stack([prepare(path) for path in paths]))."""
 
-CLASSIFIER: Final = string.Template('''\
-"""An image classifier that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
+
+def _module(
+    introduction: str, *, constants: str, inputs: str, summary: str, first: str, method: str, imports: str = _IMPORTS
+) -> string.Template:
+    return string.Template(f'''\
+"""{introduction}
+"""
+
+{imports}
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAME = $name
+JOB, EPOCH = $job, $epoch
+SPEC_HASH = $spec_hash
+{constants}
+
+class Model(nn.Module):
+    """{summary}"""
+
+    def __init__(self):
+        super().__init__()
+        $modules
+        self.to(torch.$dtype)
+
+    def forward(self, {inputs}):
+        {first}
+        $steps
+        return x
+
+    @torch.no_grad()
+{method}
+
+
+$reader
+''')
+
+
+CLASSIFIER: Final = _module(
+    """An image classifier that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     import torch
     from model import CLASSES, load
@@ -45,95 +90,40 @@ CLASSIFIER: Final = string.Template('''\
     model = load()
     images = torch.zeros(1, $example, dtype=torch.uint8)  # levels 0 to 255, 0 is black
     probabilities = model.predict(images)  # (N, $count)
-    names = [CLASSES[number] for number in probabilities.argmax(1)]$photo
-"""
-
-import json
-import struct
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-NAME = $name
-JOB, EPOCH = $job, $epoch
-SPEC_HASH = $spec_hash
-CLASSES = [$classes]
-$prepare
-
-class Model(nn.Module):
-    """Maps images (N, $example), levels from 0 to 255, to outputs (N, classes)."""
-
-    def __init__(self):
-        super().__init__()
-        $modules
-        self.to(torch.$dtype)
-
-    def forward(self, images):
-        x = images.to(torch.$dtype) * $factor + $low
-        x = x.reshape(-1, $input)
-        $steps
-        return x
-
-    @torch.no_grad()
+    names = [CLASSES[number] for number in probabilities.argmax(1)]$photo""",
+    constants="CLASSES = [$classes]\n$prepare",
+    summary="Maps images (N, $example), levels from 0 to 255, to outputs (N, classes).",
+    inputs="images",
+    first="x = images.to(torch.$dtype) * $factor + $low\n        x = x.reshape(-1, $input)",
+    method='''\
     def predict(self, images):
         """Probabilities (N, classes) in [0, 1], of a tensor or a NumPy array."""
-        return self.eval()(torch.as_tensor(images)).clamp(0, 1)
+        return self.eval()(torch.as_tensor(images)).clamp(0, 1)''',
+)
 
-
-$reader
-''')
-
-GENERATOR: Final = string.Template('''\
-"""An image generator that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
+GENERATOR: Final = _module(
+    """An image generator that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     import torch
     from model import load
 
     model = load()
     levels = model.generate($latent)  # (16, $example), 0 is black, 255 is white
-    images = levels.round().to(torch.uint8)
-"""
-
-import json
-import struct
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-NAME = $name
-JOB, EPOCH = $job, $epoch
-SPEC_HASH = $spec_hash
-
-
-class Model(nn.Module):
-    """Maps latent points (N, $dim) to images (N, pixels) in the range [$low, $high], as in training."""
-
-    def __init__(self):
-        super().__init__()
-        $modules
-        self.to(torch.$dtype)
-
-    def forward(self, latent):
-        x = latent.to(torch.$dtype)
-        $steps
-        return x
-
-    @torch.no_grad()
+    images = levels.round().to(torch.uint8)""",
+    constants="",
+    summary="Maps latent points (N, $dim) to images (N, pixels) in the range [$low, $high], as in training.",
+    inputs="latent",
+    first="x = latent.to(torch.$dtype)",
+    method='''\
     def generate(self, latent):
         """Images (N, $example), levels from 0 to 255."""
         levels = (self.eval()(latent) - $low) * (255 / ($high - $low))
-        return levels.clamp(0, 255).reshape(-1, $example)
+        return levels.clamp(0, 255).reshape(-1, $example)''',
+)
 
-
-$reader
-''')
-
-CONDITIONAL_GENERATOR: Final = string.Template('''\
-"""A generator of images by class that was trained by Tapeline. This file and weights.safetensors are all that it needs
+CONDITIONAL_GENERATOR: Final = _module(
+    """A generator of images by class that was trained by Tapeline. This file and weights.safetensors are all that it \
+needs
 but torch.
 
     import torch
@@ -142,58 +132,30 @@ but torch.
     model = load()
     classes = torch.arange(16) % len(CLASSES)
     levels = model.generate($latent, classes)  # (16, $example), 0 is black, 255 is white
-    images = levels.round().to(torch.uint8)
-"""
-
-import json
-import struct
-from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-NAME = $name
-JOB, EPOCH = $job, $epoch
-SPEC_HASH = $spec_hash
-CLASSES = [$classes]
-
-
-class Model(nn.Module):
-    """Points (N, $dim) of the latent space and numbers (N,) of classes to images (N, pixels) in the range [$low, $high]
-    of the training."""
-
-    def __init__(self):
-        super().__init__()
-        $modules
-        self.to(torch.$dtype)
-
-    def forward(self, latent, classes):
-        x = torch.cat([latent, F.one_hot(classes, $class_count)], 1).to(torch.$dtype)
-        $steps
-        return x
-
-    @torch.no_grad()
+    images = levels.round().to(torch.uint8)""",
+    constants="CLASSES = [$classes]\n",
+    summary="""Points (N, $dim) of the latent space and numbers (N,) of classes to images (N, pixels) in the range \
+[$low, $high]
+    of the training.""",
+    inputs="latent, classes",
+    first="x = torch.cat([latent, F.one_hot(classes, $class_count)], 1).to(torch.$dtype)",
+    method='''\
     def generate(self, latent, classes):
         """Images (N, $example) of levels from 0 to 255."""
         levels = (self.eval()(latent, classes) - $low) * (255 / ($high - $low))
-        return levels.clamp(0, 255).reshape(-1, $example)
+        return levels.clamp(0, 255).reshape(-1, $example)''',
+)
 
-
-$reader
-''')
-
-TABLE: Final = string.Template('''\
-"""A classifier of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
+TABLE: Final = _module(
+    """A classifier of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     from model import CLASSES, load
 
     model = load()
     rows = [$example]  # missing values: None, or left out; dates: in ISO, or days since 1970-01-01
     probabilities = model.predict(rows)  # (N, $count)
-    names = [CLASSES[number] for number in probabilities.argmax(1)]
-"""
-
+    names = [CLASSES[number] for number in probabilities.argmax(1)]""",
+    imports="""\
 import json
 import re
 import struct
@@ -201,14 +163,8 @@ import warnings
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-NAME = $name
-JOB, EPOCH = $job, $epoch
-SPEC_HASH = $spec_hash
+""",
+    constants='''\
 CLASSES = [$classes]
 COLUMNS = [$columns]
 UNUSED_COLUMNS = [$unused]
@@ -241,26 +197,12 @@ def _features(row):
         if column["indicator"]:
             made.append(float(missing))
     return made
-
-
-class Model(nn.Module):
-    """Maps the features (N, $dim) of rows to outputs (N, classes)."""
-
-    def __init__(self):
-        super().__init__()
-        $modules
-        self.to(torch.$dtype)
-
-    def forward(self, features):
-        x = features.to(torch.$dtype)
-        $steps
-        return x
-
-    @torch.no_grad()
+''',
+    summary="Maps the features (N, $dim) of rows to outputs (N, classes).",
+    inputs="features",
+    first="x = features.to(torch.$dtype)",
+    method='''\
     def predict(self, rows):
         """Probabilities (N, classes) in [0, 1]."""
-        return self.eval()(features(rows)).clamp(0, 1)
-
-
-$reader
-''')
+        return self.eval()(features(rows)).clamp(0, 1)''',
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, assert_never
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,10 @@ from engine import Sequential
 from engine.nn.layer import Layer as NetworkLayer
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import (
-    BatchNorm,
-    ClassifierSpec,
     Conv2D,
     Conv2DTranspose,
-    Dense,
     GanSpec,
     Layer,
-    LayerNorm,
     Padding,
     Residual,
     Spec,
@@ -31,8 +28,6 @@ from service.spec.schema import (
 Array = NDArray[Any]
 Size = tuple[int, ...]
 """The shape of one example, as in the engine: (numbers,), or (rows, columns, channels)."""
-Activated = Dense | Conv2D | Conv2DTranspose | BatchNorm | LayerNorm | Residual
-"""A layer with an activation."""
 GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 """Of ``engine.ops.gelu``."""
 
@@ -68,51 +63,37 @@ class TrainedLayer:
             yield from layer.all()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrainedModel:
     """The network of a checkpoint: a classifier, or the generator of a GAN.
 
     Attributes:
-        input_size: size of one example of the input of the first layer.
+        network: with the weights of the checkpoint.
         image_shape: (rows, columns), or (rows, columns, 3) in colour; empty for a table.
         class_names: of a classifier, in the order of its outputs.
+        columns: for a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``).
         photos: how image files are prepared for a classifier that was trained on such files.
+        unused_columns: for a table, columns that rows may have, but that the network does not use.
     """
 
     spec: Spec
-    input_size: Size
-    layers: Sequence[TrainedLayer]
+    network: Sequential
     image_shape: Size
     class_names: Sequence[str]
     columns: Sequence[Mapping[str, Any]] = ()
-    """For a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``)."""
     photos: PhotoPreparation | None = None
     unused_columns: Sequence[str] = ()
-    """For a table, columns that rows may have, but that the network does not use."""
 
-    @classmethod
-    def of(
-        cls,
-        spec: Spec,
-        network: Sequential,
-        image_shape: Sequence[int],
-        class_names: Sequence[str],
-        columns: Sequence[Mapping[str, Any]] = (),
-        photos: PhotoPreparation | None = None,
-        unused_columns: Sequence[str] = (),
-    ) -> Self:
-        """Build from a network that has the weights of a checkpoint."""
-        trained = _pair_layers(layers_of(spec), network.layers, network.input_shape)
-        return cls(
-            spec=spec,
-            input_size=network.input_shape,
-            layers=trained,
-            image_shape=tuple(image_shape),
-            class_names=tuple(class_names),
-            columns=columns,
-            photos=photos,
-            unused_columns=tuple(unused_columns),
-        )
+    @functools.cached_property
+    def layers(self) -> Sequence[TrainedLayer]:
+        """The layers of the spec, with the sizes and weights of those of the network."""
+        layers = self.spec.generator.layers if isinstance(self.spec, GanSpec) else self.spec.layers
+        return _pair_layers(layers, self.network.layers, self.network.input_shape)
+
+    @property
+    def input_size(self) -> Size:
+        """Size of one example of the input of the first layer."""
+        return self.network.input_shape
 
     @property
     def generates(self) -> bool:
@@ -171,17 +152,6 @@ def _pair_layers(
         trained_layers.append(trained)
         size = after
     return trained_layers
-
-
-def layers_of(spec: Spec) -> Sequence[Layer]:
-    """The layers of the exported network."""
-    match spec:
-        case ClassifierSpec():
-            return spec.layers
-        case GanSpec():
-            return spec.generator.layers
-        case _:
-            assert_never(spec)
 
 
 def zeros_around(layer: Conv2D | Conv2DTranspose, before: Size, after: Size) -> tuple[int, int, int, int]:

@@ -1,11 +1,12 @@
-"""The estimated cost of a training, from its spec alone: parameters, bytes and floating-point operations."""
+"""The estimated cost of a training, from its spec and networks alone: parameters, bytes, operations and seconds."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
-from service.spec.estimation.layer_shapes import Network, Shape, networks
+from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import KEEP_LAST, Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
 from service.states import DatasetKind
 
@@ -21,6 +22,14 @@ _GRID_BYTES_PER_VALUE: Final = 1.5
 """Bytes of a sample grid, a PNG of enlarged images, for each value of its images."""
 _GRID_BYTES_PER_IMAGE: Final = 600
 """Bytes of a sample grid for each caption."""
+_SECONDS_PER_OPERATION: Final = 3.4e-12
+"""Seconds of a training per floating-point operation, on an Intel Xeon of family 6, model 207, with one BLAS thread."""
+_OPERATIONS_PER_OUTPUT: Final = 1600
+"""Operations that take as long as everything else for an output of a layer: its activation, and copies."""
+_OPERATIONS_PER_WEIGHT: Final = 500
+"""Operations that take as long as the update of a weight."""
+_OPERATIONS_PER_EPOCH: Final = 2.4e10
+"""Operations that take as long as the end of an epoch: files, a commit and diagnostics."""
 
 
 def total_steps(spec: Spec, train_count: int) -> int:
@@ -28,15 +37,14 @@ def total_steps(spec: Spec, train_count: int) -> int:
     return spec.epochs * math.ceil(train_count / spec.batch_size)
 
 
-def parameters(spec: Spec, shape: Shape) -> int:
+def parameters(networks: Sequence[Network]) -> int:
     """Number of weights and biases of all networks together."""
-    return sum(layer_shape.weights for network in _networks(spec, shape) for layer_shape in network.layer_shapes)
+    return sum(layer_shape.weights for network in networks for layer_shape in network.layer_shapes)
 
 
-def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
+def checkpoint_bytes(spec: Spec, networks: Sequence[Network]) -> int:
     """Size of one checkpoint: weights, optimizer state, averaged weights and running statistics."""
-    all_networks = _networks(spec, shape)
-    weights = parameters(spec, shape)
+    weights = parameters(networks)
     match spec:
         case ClassifierSpec():
             slots = weights * _slots(spec.optimizer)
@@ -46,17 +54,17 @@ def checkpoint_bytes(spec: Spec, shape: Shape) -> int:
             discriminator = spec.discriminator.optimizer or spec.optimizer
             slots = weights * max(_slots(generator), _slots(discriminator))
             average_decay = spec.generator.average_decay
-    statistics = sum(layer_shape.statistics for network in all_networks for layer_shape in network.layer_shapes)
+    statistics = sum(layer_shape.statistics for network in networks for layer_shape in network.layer_shapes)
     if average_decay is not None:  # of the classifier, or of the generator
-        slots += sum(layer_shape.weights + layer_shape.statistics for layer_shape in all_networks[0].layer_shapes)
+        slots += sum(layer_shape.weights + layer_shape.statistics for layer_shape in networks[0].layer_shapes)
     return _item_bytes(spec) * (weights + slots + statistics)
 
 
-def expected_bytes(spec: Spec, shape: Shape) -> int:
+def expected_bytes(spec: Spec, networks: Sequence[Network], shape: Shape) -> int:
     """The most that the files of a job are expected to take at a time, without exports: the checkpoints that it keeps
     while it runs, and its sample grids."""
     checkpoints = min(spec.epochs, (spec.checkpoint.keep_last or KEEP_LAST) + 1)  # the latest, and the best
-    size = checkpoints * (checkpoint_bytes(spec, shape) + _CHECKPOINT_HEADER_BYTES)
+    size = checkpoints * (checkpoint_bytes(spec, networks) + _CHECKPOINT_HEADER_BYTES)
     if shape.kind is DatasetKind.TABLE:  # rows are not drawn
         return size
     grid = spec.samples.count * (_GRID_BYTES_PER_VALUE * shape.pixels + _GRID_BYTES_PER_IMAGE)
@@ -72,31 +80,36 @@ def data_bytes(shape: Shape) -> int:
     return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 
-def activation_bytes(spec: Spec, shape: Shape) -> int:
+def activation_bytes(spec: Spec, networks: Sequence[Network]) -> int:
     """Bytes of the activations and their gradients for a training batch, or of an evaluation chunk if that is more."""
-    return sum(_activations(spec, network) for network in _networks(spec, shape))
+    return sum(_activations(spec, network) for network in networks)
 
 
-def peak_bytes(spec: Spec, shape: Shape) -> int:
+def peak_bytes(spec: Spec, networks: Sequence[Network], shape: Shape) -> int:
     """Estimated peak memory: memory-mapped dataset, weights, gradients, optimizer state, activations, and a checkpoint
     that is written while the training continues."""
     gradient_copies = 2 if spec.accumulate > 1 else 1
-    gradients = _item_bytes(spec) * gradient_copies * parameters(spec, shape)
-    return data_bytes(shape) + gradients + 2 * checkpoint_bytes(spec, shape) + activation_bytes(spec, shape)
+    gradients = _item_bytes(spec) * gradient_copies * parameters(networks)
+    return data_bytes(shape) + gradients + 2 * checkpoint_bytes(spec, networks) + activation_bytes(spec, networks)
 
 
-def operations(spec: Spec, shape: Shape) -> float:
+def operations(spec: Spec, networks: Sequence[Network], shape: Shape) -> float:
     """Floating-point operations of the whole run: two per product; a backward pass costs twice the forward pass."""
     per_image = sum(
-        6 * network.passes * layer_shape.products
-        for network in _networks(spec, shape)
-        for layer_shape in network.layer_shapes
+        6 * network.passes * layer_shape.products for network in networks for layer_shape in network.layer_shapes
     )
     return float(per_image * shape.train_count * spec.epochs)
 
 
-def _networks(spec: Spec, shape: Shape) -> list[Network]:
-    return networks(spec, shape)
+def seconds(spec: Spec, networks: Sequence[Network], *, steps: int, epochs: int) -> float:
+    """Approximate duration of a run on the reference machine; measured, within a factor of two, for all presets."""
+    per_image = sum(
+        network.passes * (6 * layer_shape.products + _OPERATIONS_PER_OUTPUT * layer_shape.outputs)
+        for network in networks
+        for layer_shape in network.layer_shapes
+    )
+    operations = steps * (spec.batch_size * per_image + _OPERATIONS_PER_WEIGHT * parameters(networks))
+    return (_item_bytes(spec) / 4 * operations + epochs * _OPERATIONS_PER_EPOCH) * _SECONDS_PER_OPERATION
 
 
 def _item_bytes(spec: Spec) -> int:
@@ -118,15 +131,6 @@ def _activations(spec: Spec, network: Network) -> int:
     # An evaluation holds a layer's input and output, and one or two copies in between.
     evaluation_numbers = max(evaluated, spec.samples.count) * (4 * largest + patch_numbers)
     return _item_bytes(spec) * max(training_numbers, evaluation_numbers, _PROBE_IMAGES * numbers)
-
-
-def optimizer_slots(spec: Spec) -> list[int]:
-    """Numbers that the optimizer of each network stores per weight."""
-    match spec:
-        case ClassifierSpec():
-            return [_slots(spec.optimizer)]
-        case GanSpec():
-            return [_slots(network.optimizer or spec.optimizer) for network in (spec.generator, spec.discriminator)]
 
 
 def _slots(optimizer: Optimizer) -> int:

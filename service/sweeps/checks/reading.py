@@ -126,6 +126,3 @@ def _faults_of_size(pointer: str, span: Range) -> Iterator[Fault]:
         if (high - low) / span.step >= _MAX_STEPPED_VALUES:
             detail = f"the range has more than {_MAX_STEPPED_VALUES:,} values; use a larger step, or none"
             yield Fault(pointer=location, detail=detail, code="too_large")
-
-
-__all__ = ["Reading", "follows", "read", "repeated", "same_end", "without"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,7 @@ from service.jobs.differences.results import EpochDifference
 from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
 from service.spec import splits
-from service.spec.metric_info import METRICS, describe
+from service.spec.metric_info import KEY_METRICS, METRICS, describe
 from service.spec.validation import NOT_HASHED
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -25,7 +26,6 @@ from service.wording import counted, listed
 
 _MAX_NAMED: Final = 3
 """Maximum number of metrics that a sentence names."""
-_LEADING_METRICS: Final = ("val_accuracy", "val_loss", "train_loss", "frechet_distance", "g_loss", "d_loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Differences:
 
 def _rank(name: str) -> tuple[int, str]:
     """The order of metrics in a sentence: the most informative first, those of single layers last."""
-    names = [*_LEADING_METRICS, *METRICS]
+    names = [*itertools.chain.from_iterable(KEY_METRICS.values()), *METRICS]
     return names.index(name) if name in names else len(names), name
 
 

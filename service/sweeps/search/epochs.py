@@ -42,6 +42,3 @@ def _known_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, cou
 def _integers(values: Sequence[Any]) -> list[int]:
     """The values that can be a number of epochs."""
     return [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
-
-
-__all__ = ["max_total_epochs", "of_first_trial"]

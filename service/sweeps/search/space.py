@@ -169,18 +169,3 @@ def grid_settings(space: Mapping[str, Range], trial: int) -> dict[str, Any]:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
-
-
-__all__ = [
-    "EPOCHS",
-    "bounds_of",
-    "draw",
-    "grid_settings",
-    "grid_size",
-    "look_up",
-    "pointers",
-    "random_settings",
-    "steps_of",
-    "values_of",
-    "with_settings",
-]

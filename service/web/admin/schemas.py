@@ -17,7 +17,7 @@ from service.jobs import worker_registry
 from service.jobs.queries.queue import Queue, Waiting
 from service.jobs.worker_registry import Impediment
 from service.runtime.settings import Quotas
-from service.spec import schema, validation
+from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo
 from service.spec.schema import Kind
@@ -208,7 +208,7 @@ class Limits(Answer):
             max_image_side=importer.MAX_SIDE,
             max_images=importer.MAX_PICTURES,
             max_label=importer.MAX_LABEL,
-            max_json_depth=validation.MAX_DEPTH,
+            max_json_depth=strict_json.MAX_DEPTH,
             max_layers=schema.MAX_LAYERS,
             max_units=schema.MAX_UNITS,
             max_filters=schema.MAX_FILTERS,

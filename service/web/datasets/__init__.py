@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from service.application.datasets import DatasetUploads
-from service.datasets.exploration.explorer import DatasetExplorer
+from service.datasets.exploration import DatasetExplorer
 from service.datasets.uploads import UploadFolder
 from service.web.core.core import Core, provide
 from service.web.datasets import pages, uploads, views

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from service.datasets.exploration.explorer import ExamplePage
+from service.datasets.exploration import ExamplePage
 from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.datasets.shapes import default_preset
 from service.pictures import grids

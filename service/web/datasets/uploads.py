@@ -29,15 +29,14 @@ from werkzeug.formparser import FormDataParser
 
 from service.datasets.formats.photos import MIN_SPREAD
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
-from service.datasets.importer import FIELDS as IMAGE_FIELDS
 from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.detection import ColumnType
-from service.datasets.tables.plan import TABLE
-from service.image_files.sizes import parse_size
+from service.datasets.upload_formats import FIELDS, FORMATS
 from service.spec.strict_json import parse_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
+from tapeline.images.files import parse_size
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
 MAX_RECEIVE_S: Final = 900.0
@@ -47,8 +46,6 @@ PIECE_S: Final = 10.0
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """Maximum size of a field that is not a file; also the parser's buffer, which must be at least 64 KiB."""
-FIELDS: Final = (*IMAGE_FIELDS, TABLE)
-"""The file fields of the form."""
 
 _File = Annotated[Path | None, WithJsonSchema({"type": "string", "format": "binary"})]
 
@@ -262,10 +259,8 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
     if faults:
         raise UploadRefused(faults)
     if not form.files:
-        detail = (
-            "is missing: send an archive of images, an NPZ file, a CSV file as table, or IDX files as images and labels"
-        )
-        raise UploadRefused({"archive": detail})
+        labels = ", ".join(entry.label for entry in FORMATS)
+        raise UploadRefused({"archive": f"is missing: send a file; these are read: {labels}"})
     return form
 
 

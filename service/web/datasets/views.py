@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from service.application.datasets import DatasetUploads, ReceivedFiles
 from service.datasets.errors import DatasetError
-from service.datasets.exploration.explorer import DatasetExplorer
+from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.repository import DatasetRepository
 from service.pictures import grids

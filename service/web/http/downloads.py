@@ -18,6 +18,7 @@ from flask import Response, request
 from pydantic import BaseModel
 from werkzeug.datastructures import Range
 
+from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
 from service.web.http.problems import Problem
@@ -74,8 +75,7 @@ def send_artifact(
     """The response with a stored file.
 
     Args:
-        find: looks up the file's row. It is called again if the file was just removed, since a running job removes its
-            older checkpoints; the same row twice means that the file is lost.
+        find: looks up the file's row; called again if the file was just removed.
         name: returns the file name for the client; if ``None``, the client shows the file instead of saving
             it.
         cache: ``FOREVER`` if the URL always refers to this file, otherwise ``ASK``.
@@ -83,15 +83,7 @@ def send_artifact(
     Raises:
         ArtifactDamaged: the row exists, but not the file.
     """
-    row = find()
-    while True:
-        try:
-            file = _open(folder, row)
-            break
-        except ArtifactDamaged:
-            previous, row = row, find()
-            if row.id == previous.id:
-                raise
+    row, file = use_current(find, lambda row: (row, _open(folder, row)))
     try:
         return _respond(row, file, name=name(row) if name is not None else None, cache=cache)
     except BaseException:

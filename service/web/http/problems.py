@@ -43,7 +43,7 @@ from service.errors import (
     UploadInUse,
 )
 from service.models.exports.contents import ExtraMissing
-from service.spec.validation import MAX_FAULTS
+from service.spec.faults import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.database import is_disk_full
 from service.web.http.problem_kinds import KINDS

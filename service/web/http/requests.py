@@ -11,7 +11,7 @@ from flask import request
 from pydantic import ValidationError
 
 from service.jobs import submissions
-from service.spec import validation
+from service.spec import strict_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem, invalid_parameter, invalid_parameters
 from service.web.http.queries import Query, StreamQuery
@@ -80,7 +80,7 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
     if len(body) > max_bytes:
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
     with slots.hold(slots.PARSING) if len(body) > LARGE_BODY_BYTES else nullcontext():
-        return validation.parse_json(body)
+        return strict_json.parse_json(body)
 
 
 def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
@@ -94,7 +94,7 @@ def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:
         return None
     if not _KEY.fullmatch(key):
         raise invalid_parameter("Idempotency-Key", "must have 1 to 255 printable ASCII characters")
-    content = "\n".join([request.method, request.path, validation.canonical(body)])
+    content = "\n".join([request.method, request.path, strict_json.canonical(body)])
     return submissions.IdempotencyKey(key=key, fingerprint=hashlib.sha256(content.encode()).hexdigest())
 
 

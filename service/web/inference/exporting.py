@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final, overload
 from service.application.models import ExportRequest
 from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
-from service.models.exports.contents import EpochFacts, JobFacts, Pictures, Sample
+from service.models.exports.contents import JobFacts, Pictures, Sample
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactStore
-from service.storage.tables import Artifact, Epoch
+from service.storage.tables import Artifact
 from service.web.core.core import core
 from service.web.inference.loading import dataset_of, inference
 
@@ -55,7 +55,7 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
         photos = PhotoPreparation(
             rows=rows, columns=width, in_colour=len(info.image_shape) > 2, converts_first=not info.detects_colours
         )
-    return TrainedModel.of(
+    return TrainedModel(
         model.spec, model.network, info.image_shape, info.class_names, columns, photos, info.unused_columns
     )
 
@@ -94,31 +94,12 @@ class _Samples(Sequence[Sample]):
 
 def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
     job = request.job
-    test_scores = dict(job.test_scores or {})
-    test_scores.pop("test_count", None)
     return JobFacts(
-        id=job.id,
-        name=job.name,
+        job=job,
         title=listing.title(job.id, job.name, job.kind),
-        kind=job.kind,
-        tags=job.tags,
-        spec=job.resolved,
-        spec_hash=job.spec_hash,
+        epochs=request.epochs,
         checkpoint_epoch=request.checkpoint.epoch if request.checkpoint is not None else 0,
-        best_epoch=job.best_epoch,
-        provenance=job.provenance or {},
-        result_digest=job.result_digest,
-        created_ms=job.created_ms,
         dataset_title=info.title if info is not None else str(job.resolved["dataset"]["name"]),
         dataset_source=info.source if info is not None else "",
-        dataset_sha256=job.dataset_sha256,
         license=request.license or (info.licence if info is not None else None),
-        epochs=[_epoch(row) for row in request.epochs],
-        test_epoch=test_scores.pop("test_epoch", None),
-        test_scores=test_scores,
     )
-
-
-def _epoch(row: Epoch) -> EpochFacts:
-    resources = {"seconds": row.seconds, "cpu_seconds": row.cpu_seconds, "memory_bytes": row.memory_bytes}
-    return EpochFacts(epoch=row.epoch, metrics=row.metrics, resources=resources, finished_ms=row.finished_ms)

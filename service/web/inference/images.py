@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.application.models import MAX_PHOTO_PIXELS, MAX_PIXELS, PredictRequest
-from service.datasets.image_sandbox import decode_in_sandbox
 from service.datasets.info import DatasetInfo
+from service.datasets.sandbox import decode_in_sandbox
 from service.errors import Fault
-from service.image_files.decoding import UnreadableImage
 from service.pictures import reading
-from service.spec.prediction_images import MAX_SIDE
 from service.web.http import problems, slots
 from service.web.http.problems import Problem
+from tapeline.errors import UnreadableImage
+from tapeline.images.files import MAX_SIDE
 
 _DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 

@@ -15,6 +15,7 @@ from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.spec.schema import Kind
 from service.states import DatasetKind
+from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
 from service.web.core.core import core, owner
@@ -103,8 +104,7 @@ def class_names(job: Job, count: int | None) -> list[str]:
 
 
 def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[LoadedModel, Artifact], T]) -> T:
-    """Call ``run`` with the network of a checkpoint, in a slot for computations. A running job removes its older
-    checkpoints, so a missing one is looked up again.
+    """Call ``run`` with the network of a checkpoint, in a slot for computations.
 
     Raises:
         Problem: the job has no checkpoint yet.
@@ -112,18 +112,15 @@ def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[Lo
         ArtifactDamaged: it cannot be read.
         Busy: too many requests wait for a slot.
     """
-    row = _checkpoint(job, checkpoint)
-    with slots.hold(slots.COMPUTING):
-        while True:
-            try:
-                model = inference().load(row, info.input_shape, info.classes)
-                if model.spec.kind != job.kind:
-                    raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
-                return run(model, row)
-            except ArtifactDamaged:
-                previous, row = row, _checkpoint(job, checkpoint)
-                if row.id == previous.id:
-                    raise
+
+    def load_and_run(row: Artifact) -> T:
+        with slots.hold(slots.COMPUTING):
+            model = inference().load(row, info.input_shape, info.classes)
+            if model.spec.kind != job.kind:
+                raise ArtifactDamaged(row.path, f"it holds a {model.spec.kind}")
+            return run(model, row)
+
+    return use_current(lambda: _checkpoint(job, checkpoint), load_and_run)
 
 
 def _checkpoint(job: Job, checkpoint: str) -> Artifact:

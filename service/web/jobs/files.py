@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from service.application.jobs import Jobs
 from service.jobs.queries import files, lookup
-from service.pictures.films import FilmFormat
+from service.pictures.animations import AnimationFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
@@ -165,7 +165,7 @@ def small_film(job_id: str) -> Response:
     return _film(job_id, "webp")
 
 
-def _film(job_id: str, fmt: FilmFormat) -> Response:
+def _film(job_id: str, fmt: AnimationFormat) -> Response:
     job = provided(Jobs).get(job_id, by=actor())
     return downloads.send_picture(plots.film(job, fmt), f"image/{fmt}")
 

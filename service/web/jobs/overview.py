@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.datasets.builtins import BUILT_IN
 from service.jobs import events, worker_registry
 from service.jobs.events import EventFilter, EventType
-from service.jobs.queries import files, folds, lineage, lookup
+from service.jobs.queries import files, folds, lookup
 from service.jobs.worker_registry import Impediment
 from service.models.exports.contents import FORMATS
 from service.runtime.settings import Settings
@@ -126,9 +126,9 @@ def _read(session: Session, job_id: str, choice: ModelName, *, owner: str | None
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         history=events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
         resumed=events.resumed(session, job_id),
-        parent=lineage.parent(session, job, owner=owner),
+        parent=lookup.parent(session, job, owner=owner),
         folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
-        children=lineage.children(session, job_id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
+        children=lookup.children(session, job_id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
     )
 
 

@@ -7,16 +7,16 @@ from decimal import Decimal
 from typing import Any, Final
 
 from service.datasets.errors import DatasetError
-from service.datasets.exploration.explorer import DatasetExplorer
+from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.tables.values import TIME, format_date
-from service.spec import prediction_images
 from service.storage.tables import Artifact, Job
 from service.web.core.core import provided
 from service.web.http.queries import ModelName
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.jobs.result_schemas import checkpoint_items
 from service.web.jobs.schemas import job_detail
+from tapeline.images import files as image_files
 
 
 def values(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
@@ -56,10 +56,10 @@ def _images(info: DatasetInfo | None) -> dict[str, Any]:
 
 
 _SENT: Final = {
-    "bytes": prediction_images.SENT_UNCHANGED_BYTES,
-    "pixels": prediction_images.SENT_UNCHANGED_PIXELS,
-    "png_side": prediction_images.MAX_SIDE,
-    "side": prediction_images.SENT_SIDE,
+    "bytes": image_files.SENT_UNCHANGED_BYTES,
+    "pixels": image_files.SENT_UNCHANGED_PIXELS,
+    "png_side": image_files.MAX_SIDE,
+    "side": image_files.SENT_SIDE,
 }
 """Limits up to which files are sent unchanged, and the side length to which others are scaled."""
 

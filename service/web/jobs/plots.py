@@ -11,7 +11,7 @@ from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
-from service.pictures import films, grids
+from service.pictures import animations, grids
 from service.spec.schema import Kind
 from service.states import Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
@@ -34,7 +34,7 @@ Plot = Literal["curves", "confusion"]
 _log = structlog.get_logger("tapeline.web")
 
 
-def film(job: Job, fmt: films.FilmFormat) -> Picture:
+def film(job: Job, fmt: animations.AnimationFormat) -> Picture:
     """The animation of all sample grids of a job."""
     with core().database.read() as session:
         rows = lookup.artifacts(session, job.id, ArtifactKind.SAMPLE)
@@ -44,7 +44,9 @@ def film(job: Job, fmt: films.FilmFormat) -> Picture:
     def draw() -> bytes:
         info = dataset_or_none(job)
         pngs, epochs = _LazyFiles(core().artifacts, rows), [row.epoch for row in rows]
-        return films.film(pngs, epochs=epochs, fmt=fmt, is_colour=info is not None and len(info.image_shape) > 2)
+        return animations.animate(
+            pngs, epochs=epochs, fmt=fmt, is_colour=info is not None and len(info.image_shape) > 2
+        )
 
     return _cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
 
@@ -158,16 +160,16 @@ def draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> P
 
     def draw(model: LoadedModel, row: Artifact) -> Picture:
         def render() -> bytes:
-            from service.pictures import evaluations  # loads Matplotlib, which takes most of a second
+            from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
             dataset = core().repository.load(info)
             if plot_name == "importance":
                 column_importances = inference().importances(row, model, dataset)
                 bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
-                return evaluations.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
+                return plots.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
             diagram = inference().calibration(row, model, dataset)
             points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
-            return evaluations.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
+            return plots.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)
 
         return _cached_picture(job.id, plot_name, row.epoch, fmt, render)
 

@@ -278,15 +278,13 @@ class DryRun(Answer):
         description="The most that the job's files are expected to take at a time, without exports; it counts against "
         "the quota of job files until the job has ended."
     )
-    estimated_seconds: float | None = Field(
-        description="Median estimate of the duration; null until a worker has measured its machine or a job of this "
-        "kind "
-        "has ended."
+    estimated_seconds: float = Field(description="Estimate of the duration, approximate before a similar job.")
+    estimated_seconds_low: float | None = Field(
+        description="90% of jobs are expected to take at least this long; null before a similar job has succeeded."
     )
-    estimated_seconds_low: float | None = Field(description="90% of jobs are expected to take at least this long.")
     estimated_seconds_high: float | None = Field(description="90% of jobs are expected to take at most this long.")
-    estimate_basis: str | None = Field(
-        description="Basis of the estimate: `calibration`, or for example `3 similar jobs`; null without an estimate."
+    estimate_basis: str = Field(
+        description="Basis of the estimate: `number of operations`, or for example `3 similar jobs`."
     )
     notes: list[str] = Field(
         description="Remarks before submitting: a dataset that has to be downloaded, or a preset that was adapted to "
@@ -302,10 +300,10 @@ class DryRun(Answer):
             forecast.cost,
             resolved=forecast.spec.model_dump(mode="json"),
             networks=[network_item(network) for network in forecast.networks],
-            estimated_seconds=estimate.seconds if estimate else None,
-            estimated_seconds_low=estimate.low_s if estimate else None,
-            estimated_seconds_high=estimate.high_s if estimate else None,
-            estimate_basis=estimate.basis if estimate else None,
+            estimated_seconds=estimate.seconds,
+            estimated_seconds_low=estimate.low_s,
+            estimated_seconds_high=estimate.high_s,
+            estimate_basis=estimate.basis,
             notes=forecast.notes,
         )
 

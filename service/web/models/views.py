@@ -12,7 +12,7 @@ from service.access.keys import Scope
 from service.application.models import GenerateRequest, PredictRequest
 from service.datasets.info import DatasetInfo
 from service.errors import SpecError
-from service.pictures import films, grids
+from service.pictures import animations, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
 from service.web.http import problems, slots
@@ -126,7 +126,7 @@ def _generate_answer(generated: Generated, request: GenerateRequest) -> Result:
             data = grids.sample_grid(generated.pictures, scale=request.scale)
             return Response(data, content_type="image/png", headers=headers)
         case "film":
-            data = films.walk_gif(generated.pictures, scale=request.scale)
+            data = animations.walk_gif(generated.pictures, scale=request.scale)
             return Response(data, content_type="image/gif", headers=headers)
         case "png":
             images: Any = [grids.image_base64(picture, scale=request.scale) for picture in generated.pictures]

@@ -20,12 +20,12 @@ _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
 
 def draw_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str, fmt: Format) -> Picture:
     """A plot of the best trials of a sweep. It is not cached: a sweep has no folder."""
-    from service.pictures import trial_plots  # loads Matplotlib, which takes most of a second
+    from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
     seeds = len(sweep.resolved["seeds"])
     low, high, band_note = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
     lines = [
-        trial_plots.BandedLine(
+        plots.BandedLine(
             label=f"trial {curve.trial}",
             epochs=curve.epochs,
             mean=curve.mean,
@@ -38,4 +38,4 @@ def draw_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str
     caption = f"mean of {seeds} seeds{band_note}" if seeds > 1 else "one seed"
     rungs = sweep.resolved["rungs"][:-1]
     with slots.hold(slots.DRAWING):
-        return picture(trial_plots.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
+        return picture(plots.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from service.spec.prediction_images import SENT_SIDE
+from tapeline.images.files import SENT_SIDE
 from tests import coloured_shapes
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Finish, Visit

@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from service.cli import main
-from service.client import Client
 from service.local import LocalStack
-from service.spec.prediction_images import SENT_UNCHANGED_BYTES
+from tapeline import Client
+from tapeline.images.files import SENT_UNCHANGED_BYTES
 from tests import coloured_shapes
 from tests.browser.conftest import Finish, Visit
 

@@ -251,6 +251,7 @@ def softmax_cross_entropy(draw: Any) -> Case:
     return loss, [distinct(draw, (rows, classes))]
 
 
+PUBLIC = sorted(name for name, value in vars(ops).items() if callable(value) and not name.startswith("_"))
 CASES: dict[str, st.SearchStrategy[Case]] = {
     **{
         name: unary(getattr(ops, name))

@@ -97,7 +97,7 @@ class Protocol(RuleBasedStateMachine):
     def submit(self) -> str:
         submission = Submission(spec=SPEC, resolved=resolve(SPEC), steps=30)
         answer, _ = submissions.submit(
-            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+            self.database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id}
         )
         self.jobs[answer["id"]] = Expected()
         return str(answer["id"])

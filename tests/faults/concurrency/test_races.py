@@ -128,7 +128,7 @@ def post_concurrently(process: InProcessHarness, count: int) -> set[str]:
         key = IdempotencyKey(key="one", fingerprint="other" if number % 5 == 4 else "same")
         submission = Submission(spec=QUICK_SPEC, resolved=spec, steps=51)
         answer, _ = submissions.submit(
-            process.database, submission, idempotency=key, represent=lambda job: {"id": job.id}
+            process.database, [submission], idempotency=key, represent=lambda jobs: {"id": jobs[0].id}
         )
         job_ids.add(answer["id"])
 
@@ -150,6 +150,9 @@ def test_without_stored_keys_concurrent_requests_create_several_jobs(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24 with a deliberate defect: idempotency keys are not stored."""
-    row_of = submissions._key_row
+    row_of, take_key = submissions._key_row, submissions.take_key
     monkeypatch.setattr(submissions, "_key_row", lambda key, job, answer: row_of(replace(key, key=job.id), job, answer))
+    monkeypatch.setattr(
+        submissions, "take_key", lambda c, key, job, answer: take_key(c, replace(key, key=job.id), job, answer)
+    )
     assert len(post_concurrently(process, 10)) > 1

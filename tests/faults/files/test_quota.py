@@ -9,19 +9,17 @@ import pytest
 from sqlalchemy import update
 
 from service.access import storage_quota
-from service.jobs import actions
-from service.jobs.commits import EpochRecord
+from service.jobs import actions, commits
 from service.jobs.leases import Claim
 from service.runtime.settings import Quotas
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Shape
+from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import read_resolved
 from service.states import Action, Status
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor
 from tests.faults.harness import FEW
 from tests.faults.reproducibility.results import result
-from workers.lease_session import LeaseSession
 from workers.training import limits, run
 
 KEEPS_ALL: dict[str, Any] = {"checkpoint": {"keep_last": 9}, "reuse": "never"}
@@ -109,17 +107,18 @@ def test_a_held_job_that_does_not_fit_fails_instead_of_waiting_for_its_sweep(pro
 def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, int]
 ) -> None:
-    commit_epoch, sizes = LeaseSession.commit_epoch, list[int]()
+    commit_epoch, sizes = commits.commit_epoch, list[int]()
 
-    def observed(lease: LeaseSession, record: EpochRecord, *, keep_last: int) -> list[str]:
-        orphans = commit_epoch(lease, record, keep_last=keep_last)
+    def observed(*arguments: Any, **options: Any) -> list[str]:
+        orphans = commit_epoch(*arguments, **options)
         sizes.append(stored(process))
         return orphans
 
-    monkeypatch.setattr(LeaseSession, "commit_epoch", observed)
+    monkeypatch.setattr(commits, "commit_epoch", observed)
     job_id = submit(process, checkpoint=checkpoint, epochs=6)
     assert train(process, 0) == "succeeded"
     spec = read_resolved(process.workers.job(job_id).resolved)
-    expected = costs.expected_bytes(spec, Shape(rows=28, columns=28, classes=10, train_count=FEW))
+    shape = Shape(rows=28, columns=28, classes=10, train_count=FEW)
+    expected = costs.expected_bytes(spec, networks(spec, shape), shape)
     assert len(sizes) == 6
     assert expected / 3 < max(sizes) <= expected

@@ -27,7 +27,7 @@ def train(database: Database, store: ArtifactFolder) -> str:
     """Store a job of ann with a checkpoint, and return its id."""
     document = {"kind": "classifier", "epochs": 1}
     submission = Submission(spec=document, resolved=resolve(document), steps=1, owner="ann")
-    submissions.submit(database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+    submissions.submit(database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id})
     held = leases.claim(database, "w", 60)
     assert held is not None
     file = store.write(held.job_id, ArtifactKind.CHECKPOINT, 1, held.lease, bytes(SIZE))

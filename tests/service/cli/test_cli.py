@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from service.cli import main
 from service.cli.commands import demo as demo_command
 from service.cli.progress import sparkline
-from service.client import Client
+from tapeline import Client
 from tests.service.cli.conftest import TINY, Run
 from tests.terminals import run_in_terminal, strip_ansi
 

@@ -16,10 +16,9 @@ from flask import Flask
 from PIL import Image
 from structlog.testing import capture_logs
 
-from service.client import Client
-from tests.service.cli.conftest import Run
+from tapeline import Client
+from tests.service.cli.conftest import Run, runner
 from tests.service.cli.test_photos import photos, upload
-from tests.service.conftest import runner
 from tests.service.web.conftest import app, make_app, serve
 
 __all__ = ["app", "make_app", "photos", "serve"]

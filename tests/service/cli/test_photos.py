@@ -13,7 +13,7 @@ from click.testing import Result
 from PIL import Image
 
 from service.cli import main
-from service.client import ApiError, Client, UnreadableImage
+from tapeline import ApiError, Client, UnreadableImage
 
 Run = Callable[..., Result]
 

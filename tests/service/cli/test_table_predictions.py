@@ -14,8 +14,8 @@ import pytest
 from click.testing import Result
 
 from service.cli import tables
-from service.client import Client
-from tests.service.client.stub.scenes import Recordings
+from tapeline import Client
+from tests.tapeline.stub.scenes import Recordings
 from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]

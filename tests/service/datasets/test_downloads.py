@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.datasets import download as downloads
+from service.datasets import download
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.cache import load
 from service.datasets.catalogue import catalogue, describe
@@ -166,10 +166,10 @@ def test_the_state_of_a_dataset_follows_its_downloads(root: Path, cache: Path, t
 
 def test_a_failed_download_is_forgotten_after_a_day(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root.mkdir()
-    downloads.record_failure(root / "mnist", "no route to host")
+    download.record_failure(root / "mnist", "no route to host")
     assert describe("mnist", root).state is DatasetState.UNAVAILABLE
-    later = time.time() + downloads.RETENTION_S
-    monkeypatch.setattr(downloads.time, "time", lambda: later)
+    later = time.time() + download.FAILURE_RETENTION_S
+    monkeypatch.setattr(download.time, "time", lambda: later)
     assert describe("mnist", root).state is DatasetState.DOWNLOAD
 
 

@@ -13,6 +13,7 @@ import pytest
 from service.datasets import sandbox
 from service.datasets.formats.idx import idx_header
 from service.datasets.importer import UploadRefused, import_dataset
+from service.datasets.sandbox import import_in_sandbox
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (60, 9, 7)).astype(np.uint8)
@@ -40,7 +41,6 @@ def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
         ),
         ({"images": idx(LABELS), "labels": idx(LABELS)}, "images", "has the shape (60,)"),
         ({"images": idx(IMAGES), "labels": idx(LABELS[:59])}, "labels", "59 labels for 60 images"),
-        ({"archive": npz(x=IMAGES, y=LABELS), "images": idx(IMAGES)}, "archive", "must be the only file"),
         ({"archive": npz(x=IMAGES)}, "archive", "has no labels"),
         ({"archive": npz(x=IMAGES, y=LABELS.astype(float))}, "archive", "labels must have an integer type"),
         ({"archive": npz(x=IMAGES.astype(float), y=LABELS)}, "archive", "floats must be from 0 to 1"),
@@ -74,13 +74,20 @@ def test_invalid_uploads_are_rejected_with_field_and_reason(
     assert reason in caught.value.faults.get(parameter, ""), caught.value
 
 
+def test_an_archive_must_be_the_only_file(tmp_path: Path) -> None:
+    for field, content in {"archive": npz(x=IMAGES, y=LABELS), "images": idx(IMAGES)}.items():
+        (tmp_path / field).write_bytes(content)
+    with pytest.raises(UploadRefused, match="archive: must be the only file"):
+        import_in_sandbox({field: tmp_path / field for field in ("archive", "images")}, tmp_path, fraction=None)
+
+
 def test_the_archive_checksum_detects_a_damaged_last_value(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, images=IMAGES, labels=LABELS)
     damaged = buffer.getvalue().replace(IMAGES.tobytes(), IMAGES.tobytes()[:-1] + bytes([IMAGES[-1, -1, -1] ^ 1]))
     (tmp_path / "archive").write_bytes(damaged)
     (tmp_path / "arrays").mkdir()
-    with pytest.raises(UploadRefused, match="archive: is damaged"):
+    with pytest.raises(UploadRefused, match=r"archive: is a damaged archive .*CRC"):
         import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
 
 

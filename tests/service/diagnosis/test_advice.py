@@ -80,7 +80,7 @@ def checks(sqlite_url: str, tmp_path: Path) -> Iterator[SpecChecks]:
 @pytest.mark.parametrize("name", JOBS)
 def test_every_suggestion_is_valid_for_its_job(name: str, checks: SpecChecks) -> None:
     document = JOBS[name]
-    spec, data = checks.check(document, None)
+    spec, data, _ = checks.check(document, None)
     for code in CODES[Kind(spec.kind)]:
         suggested = suggestions(code, spec, shape_of(data))
         assert suggested, code
@@ -90,7 +90,7 @@ def test_every_suggestion_is_valid_for_its_job(name: str, checks: SpecChecks) ->
                 continue
             applied = _with_settings(document, spec.model_dump(mode="json"), suggestion.settings)
             try:
-                changed_spec, _ = checks.check(applied, None)
+                changed_spec, *_ = checks.check(applied, None)
             except SpecError as error:
                 pytest.fail(f"{code}: {suggestion.text}: {error}")
             assert changed_spec != spec, f"{suggestion.text} changes nothing"
@@ -99,7 +99,7 @@ def test_every_suggestion_is_valid_for_its_job(name: str, checks: SpecChecks) ->
 def test_the_values_in_a_suggestions_text_equal_its_settings(checks: SpecChecks) -> None:
     """Users copy from the text, so its JSON values must be those of the settings."""
     for document in JOBS.values():
-        spec, data = checks.check(document, None)
+        spec, data, _ = checks.check(document, None)
         for code in CODES[Kind(spec.kind)]:
             for suggestion in suggestions(code, spec, shape_of(data)):
                 pointer, _, stated_text = suggestion.text.partition(": ")
@@ -126,7 +126,7 @@ def test_image_augmentations_are_refused_for_a_table(field: str, value: Any, che
 
 
 def _advice(checks: SpecChecks, document: Document) -> str:
-    spec, data = checks.check(document, None)
+    spec, data, _ = checks.check(document, None)
     return " ".join(suggestion.text for suggestion in suggestions(FindingCode.OVERFITTING, spec, shape_of(data)))
 
 

@@ -26,7 +26,9 @@ def submit(database: Database) -> Submit:
     def submit(owner: str | None = None, **spec: Any) -> str:
         document = {"kind": "classifier", "epochs": 4, **spec}
         submission = Submission(spec=document, resolved=resolve(document), steps=40, owner=owner)
-        answer, _ = submissions.submit(database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(
+            database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id}
+        )
         return str(answer["id"])
 
     return submit

@@ -11,12 +11,13 @@ from sqlalchemy import event, func, select
 
 from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
 from service.jobs import actions, commits, leases, names, submissions
-from service.jobs.estimation.estimates import plan
 from service.jobs.queries import listing, lookup
+from service.jobs.queries.estimates import plan
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
 from service.jobs.submissions import IdempotencyKey, Submission
-from service.spec.validation import Shape, resolve
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.validation import resolve
 from service.states import Action, Request, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
@@ -158,7 +159,9 @@ def test_a_repeated_idempotency_key_replays_the_first_answer(database: Database)
 
     def submit(key: str, fingerprint: str) -> tuple[dict[str, object], bool]:
         idempotency = IdempotencyKey(key=key, fingerprint=fingerprint)
-        return submissions.submit(database, submission, idempotency=idempotency, represent=lambda job: {"id": job.id})
+        return submissions.submit(
+            database, [submission], idempotency=idempotency, represent=lambda jobs: {"id": jobs[0].id}
+        )
 
     first, replayed = submit("k", "f")
     assert not replayed
@@ -227,7 +230,10 @@ def test_a_weight_average_adds_the_size_of_its_network_to_memory_and_checkpoints
         ),
     ):
         with database.read() as session:
-            without, with_average = (plan(session, resolve(document), DIGITS) for document in (spec, spec | average))
+            without, with_average = (
+                plan(session, resolved, networks(resolved, DIGITS), DIGITS)
+                for resolved in (resolve(spec), resolve(spec | average))
+            )
         assert with_average.checkpoint_bytes - without.checkpoint_bytes == 4 * numbers
         # Twice: in the training, and in the checkpoint that is being written.
         assert with_average.estimated_bytes - without.estimated_bytes == 2 * 4 * numbers

@@ -61,7 +61,7 @@ def test_a_fork_starts_without_its_parents_extremes(database: Database, submit: 
     for reproduces in (False, True):
         origin = Origin(parent=parent, reproduces=reproduces)
         new = Submission(spec=document, resolved=resolve(document), steps=40, origin=origin)
-        answer, _ = submissions.submit(database, new, idempotency=None, represent=lambda job: {"id": job.id})
+        answer, _ = submissions.submit(database, [new], idempotency=None, represent=lambda jobs: {"id": jobs[0].id})
         assert stored(database, str(answer["id"])) == {}
 
 

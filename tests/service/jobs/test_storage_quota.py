@@ -142,7 +142,7 @@ def store(database: Database, owner: str, *, expected_bytes: int) -> str:
     submission = Submission(
         spec=document, resolved=resolve(document), steps=40, owner=owner, expected_bytes=expected_bytes
     )
-    answer, _ = submissions.submit(database, submission, idempotency=None, represent=lambda job: {"id": job.id})
+    answer, _ = submissions.submit(database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id})
     return str(answer["id"])
 
 

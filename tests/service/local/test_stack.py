@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client
 from service.local import HomeInUse, LocalStack, PortTaken, StackError
 from service.runtime.settings import Settings
+from tapeline import Client
 from tests.waiting import wait_until
 
 UP = [sys.executable, "-c", "from service.cli import main; main()", "up"]
@@ -168,7 +168,7 @@ def test_the_stack_reports_a_slow_start_refuses_a_second_one_restarts_its_proces
 
         with Client(stack.url) as client:
             job = client.submit({"kind": "classifier", "epochs": 1})
-            assert client.wait(job["id"], timeout_s=120)["status"] == "succeeded"
+            assert client.job(job["id"]).wait(timeout_s=120)["status"] == "succeeded"
     assert processes_of(home) == set()
     assert not is_healthy(stack.url)
     assert not (home / "broker.sock").exists()

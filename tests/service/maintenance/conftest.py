@@ -42,7 +42,7 @@ class Installation:
         resolved = resolve(document)
         submission = Submission(spec=document, resolved=resolved, steps=costs.total_steps(resolved, 8500))
         answer, _ = submissions.submit(
-            self.database, submission, idempotency=None, represent=lambda job: {"id": job.id}
+            self.database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id}
         )
         claim = leases.claim(self.database, "simulated", 600.0)
         assert claim is not None

@@ -21,19 +21,19 @@ from service.models import networks
 from service.models.exports.contents import JobFacts, Pictures
 from service.models.exports.huggingface_folder import WEIGHTS, to_huggingface
 from service.models.exports.numpy_code import numpy_code
-from service.models.exports.onnx.graph import to_onnx
+from service.models.exports.onnx_graph import to_onnx
 from service.models.exports.torch_module import to_torch
 from service.models.exports.trained_network import TrainedModel
 from service.spec.schema import Activation, ClassifierSpec
 from service.spec.validation import resolve
+from service.storage.tables import Job
 
 CLASSES = 3
 TOLERANCE = 1e-5
 HIDDEN = [activation.value for activation in Activation if activation is not Activation.SOFTMAX]
+JOB = Job(id="job_1", name="n", kind="classifier", tags=[], resolved={"dataset": {"name": "x"}}, spec_hash="h")
 FACTS = JobFacts(
-    id="job_1", name="n", title="n", kind="classifier", tags=[], spec={"dataset": {"name": "x"}}, spec_hash="h",
-    checkpoint_epoch=1, best_epoch=1, provenance={}, result_digest=None, created_ms=0, dataset_title="x",
-    dataset_source="x", dataset_sha256=None, license=None, epochs=[],
+    job=JOB, title="n", checkpoint_epoch=1, dataset_title="x", dataset_source="x", license=None, epochs=[],
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def random_network(
     low, high = spec.dataset.scale
     inputs = images.reshape(5, -1).astype(network.dtype) * ((high - low) / 255) + low
     names = tuple("abc")
-    return TrainedModel.of(spec, network, shape, names), images, np.asarray(network(inputs))
+    return TrainedModel(spec, network, shape, names), images, np.asarray(network(inputs))
 
 
 def round_off(layers: list[dict[str, Any]], shape: tuple[int, ...]) -> float:

@@ -12,21 +12,23 @@ import yaml
 from markdown_it import MarkdownIt
 
 from service.models import networks
-from service.models.exports.contents import EpochFacts, JobFacts, Pictures
+from service.models.exports.contents import JobFacts, Pictures
 from service.models.exports.huggingface_folder import to_huggingface
 from service.models.exports.trained_network import TrainedModel
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import resolve
+from service.storage.tables import Epoch, Job
 
 NAMES = ("Äpfel", "猫", 'a "quoted" b', "it's", "a | b", "one\ntwo", "*bold*", "<b>x</b>", "&lt;i&gt;", "~~no~~", "$x$",
          "`code`", "# head", "[a](b)", "\\", "---", "a: b", "{x}")  # fmt: skip
 STRANGE = "a\u2028b\x85c\x7fd\x1be \U0001f40e"
-EPOCH = EpochFacts(epoch=1, metrics={"val_accuracy": 0.9, "val_loss": 1e-05}, resources={}, finished_ms=0)
+EPOCH = Epoch(epoch=1, metrics={"val_accuracy": 0.9, "val_loss": 1e-05}, seconds=1.0, finished_ms=0)
+JOB = Job(
+    id="job_1", name="n", kind="classifier", tags=[*NAMES, STRANGE], resolved={"dataset": {"name": "x"}}, spec_hash="h",
+)  # fmt: skip
 FACTS = JobFacts(
-    id="job_1", name="n", title=STRANGE, kind="classifier", tags=[*NAMES, STRANGE], spec={"dataset": {"name": "x"}},
-    spec_hash="h", checkpoint_epoch=1, best_epoch=1, provenance={}, result_digest=None, created_ms=0,
-    dataset_title=STRANGE, dataset_source="from `here` \n| x", dataset_sha256=None, license=f"my {STRANGE}",
-    epochs=[EPOCH],
+    job=JOB, title=STRANGE, checkpoint_epoch=1, dataset_title=STRANGE, dataset_source="from `here` \n| x",
+    license=f"my {STRANGE}", epochs=[EPOCH],
 )  # fmt: skip
 
 
@@ -34,7 +36,7 @@ def classifier(shape: tuple[int, int]) -> TrainedModel:
     spec = resolve({"kind": "classifier", "preset": "fast", "layers": [{"units": len(NAMES), "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
     network = networks.classifier(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
-    return TrainedModel.of(spec, network, shape, NAMES)
+    return TrainedModel(spec, network, shape, NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,8 @@ def test_all_json_files_of_the_folder_are_valid_with_any_names(model: TrainedMod
         raise ValueError(f"{constant} is not JSON")
 
     spec = {"dataset": {"name": "x"}, "name": STRANGE, "tags": list(NAMES)}
-    facts = replace(FACTS, spec=spec, dataset_source=STRANGE)
+    job = Job(id="job_1", kind="classifier", tags=[], resolved=spec, spec_hash="h")
+    facts = replace(FACTS, job=job, dataset_source=STRANGE)
     columns = [{"name": name, "type": "number", "mean": 1.0, "scale": 1.0, "indicator": False} for name in NAMES]
     table = replace(classifier((1, len(NAMES))), columns=columns, unused_columns=[STRANGE])
     for exported, names in ((model, set()), (table, {"preprocessing.json"})):
@@ -123,7 +126,7 @@ def test_all_json_files_of_the_folder_are_valid_with_any_names(model: TrainedMod
             if name.endswith(".json")
         }
         assert documents.keys() == {"spec.json", "provenance.json", *names}
-        assert documents["spec.json"] == facts.spec
+        assert documents["spec.json"] == spec
         assert documents["provenance.json"]["dataset_source"] == STRANGE
     preprocessing = documents["preprocessing.json"]
     assert [column["name"] for column in preprocessing["columns"]] == list(NAMES)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageDraw, features
 
-from service.pictures import evaluations, fonts, grids, plots
+from service.pictures import fonts, grids, plots
 
 CAT, DOG, BIRD = "猫", "犬", "鳥"
 DIGITS = np.random.default_rng(0).integers(0, 256, (3, 28, 28)).astype(np.uint8)
@@ -46,12 +46,16 @@ def write_font(path: Path, letters: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The only folder that is searched for system fonts."""
-    monkeypatch.setattr(fonts, "_FOLDERS", (tmp_path / "fonts",))
-    monkeypatch.setattr(fonts, "_font_of_letter", {})
-    fonts._installed_fonts.cache_clear()
+    """The folder of fonts."""
+    monkeypatch.setattr(fonts, "FOLDER", tmp_path / "fonts")
+    forget_fonts()
     yield tmp_path / "fonts"
-    fonts._installed_fonts.cache_clear()
+    forget_fonts()
+
+
+def forget_fonts() -> None:
+    fonts._fonts.cache_clear()
+    fonts.font_of.cache_clear()
 
 
 def pixels(content: bytes) -> bytes:
@@ -74,14 +78,14 @@ def confusion(*names: str) -> bytes:
 
 def importance(*names: str) -> bytes:
     bars = [(name, 0.1 * index, 0.0) for index, name in enumerate(names)]
-    return pixels(evaluations.importance(bars, accuracy=0.9, epoch=1))
+    return pixels(plots.importance(bars, accuracy=0.9, epoch=1))
 
 
 PICTURES = pytest.mark.parametrize("draw", [predicted, classified, confusion, importance])
 
 
 @PICTURES
-def test_names_are_drawn_in_a_system_font_that_has_their_letters(folder: Path, draw: Callable[..., bytes]) -> None:
+def test_names_are_drawn_in_a_font_that_has_their_letters(folder: Path, draw: Callable[..., bytes]) -> None:
     write_font(folder / "deep" / "Mine-Bold.ttf", CAT)
     write_font(folder / "Cjk Sans.ttf", CAT + DOG + BIRD)
     (folder / "broken.ttf").write_bytes(b"no font")
@@ -120,13 +124,8 @@ def test_right_to_left_names_are_not_drawn_backwards(
 ) -> None:
     if has_fribidi and not features.check("raqm"):
         pytest.skip("Pillow finds no FriBiDi here")
-    layout = ImageFont.Layout.RAQM if has_fribidi else ImageFont.Layout.BASIC
-    monkeypatch.setattr(
-        fonts, "_load_font", lambda path, size: ImageFont.truetype(str(path), size, layout_engine=layout)
-    )
-    fonts._can_be_laid_out.cache_clear()
+    monkeypatch.setattr(features, "check", lambda feature: has_fribidi)
     assert fonts.legible(["قطة", "كلب"]) == (["قطة", "كلب"] if has_fribidi else ["class 0", "class 1"])
-    fonts._can_be_laid_out.cache_clear()
 
 
 def test_a_text_in_several_fonts_is_as_wide_as_its_parts(folder: Path) -> None:
@@ -142,19 +141,17 @@ def test_a_text_in_several_fonts_is_as_wide_as_its_parts(folder: Path) -> None:
     assert box[2] <= 190
 
 
-def test_fonts_are_searched_once_and_system_fonts_only_for_missing_letters(
+def test_each_letter_is_tried_once_and_in_further_fonts_only_if_dejavu_lacks_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_font(folder / "Cjk Sans.ttf", CAT)
-    searched: list[str] = []
-    search = fonts._supported_letters
-    monkeypatch.setattr(
-        fonts, "_supported_letters", lambda path, letters: searched.append(path.name) or search(path, letters)
-    )
+    tried: list[tuple[str, str]] = []
+    draws = fonts._draws
+    monkeypatch.setattr(fonts, "_draws", lambda path, letter: tried.append((path.name, letter)) or draws(path, letter))
     predicted("cat", "dog", "bird")
-    assert searched == []
-    predicted("cat", "Äpfel", "Жук ορνί")
-    assert searched == ["DejaVuSans.ttf"]
+    assert tried == []
     for _ in range(3):
-        predicted("cat", CAT, DOG)
-    assert searched == ["DejaVuSans.ttf", "DejaVuSans.ttf", "Cjk Sans.ttf"]
+        predicted("cat", "Ä", CAT)
+    names = ["DejaVuSans.ttf", "Cjk Sans.ttf"]
+    further = [(name, letter) for letter in (CAT,) for name in names]
+    assert [item for item in tried if not item[1].isascii()] == [("DejaVuSans.ttf", "Ä"), *further]

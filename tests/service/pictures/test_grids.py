@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.datasets.cache import load
-from service.pictures import films, grids
+from service.pictures import animations, grids
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)
 CELL = 28 * 2 + 2
@@ -127,7 +127,7 @@ def test_a_grid_without_sample_classes_cannot_be_drawn_as_classified() -> None:
 
 def test_a_film_shows_every_grid_and_holds_the_last() -> None:
     pictures = make_grids(20)
-    frames, durations, loop = read_film(films.film(pictures, epochs=range(1, 21)))
+    frames, durations, loop = read_film(animations.animate(pictures, epochs=range(1, 21)))
     assert len(frames) == 20
     assert durations == [400] * 19 + [2000]
     assert loop == 0
@@ -140,10 +140,10 @@ def test_a_film_shows_every_grid_and_holds_the_last() -> None:
 def test_a_long_film_is_thinned_but_keeps_its_first_and_last_frame() -> None:
     pictures = make_grids(28)
     many = [pictures[0], *([pictures[1], pictures[2]] * 149), pictures[3]]
-    frames, durations, _ = read_film(films.film(many, epochs=range(300)))
-    assert len(frames) == films.MAX_FRAMES
+    frames, durations, _ = read_film(animations.animate(many, epochs=range(300)))
+    assert len(frames) == animations.MAX_FRAMES
     assert 7000 < sum(durations) < 11_000
-    ends, _, _ = read_film(films.film([pictures[0], pictures[3]], epochs=[0, 299]))
+    ends, _, _ = read_film(animations.animate([pictures[0], pictures[3]], epochs=[0, 299]))
     height = open_picture(pictures[0]).height
     np.testing.assert_array_equal(frames[0][:height], ends[0][:height])
     np.testing.assert_array_equal(frames[-1][:height], ends[-1][:height])
@@ -151,7 +151,7 @@ def test_a_long_film_is_thinned_but_keeps_its_first_and_last_frame() -> None:
 
 def test_a_webp_film_has_the_pixels_and_times_of_the_gif_in_fewer_bytes() -> None:
     pictures = make_grids(12)
-    gif, webp = (films.film(pictures, epochs=range(1, 13), fmt=fmt) for fmt in ("gif", "webp"))
+    gif, webp = (animations.animate(pictures, epochs=range(1, 13), fmt=fmt) for fmt in ("gif", "webp"))
     with Image.open(io.BytesIO(webp)) as film:
         assert film.format == "WEBP"
     expected, durations, _ = read_film(gif)
@@ -162,19 +162,19 @@ def test_a_webp_film_has_the_pixels_and_times_of_the_gif_in_fewer_bytes() -> Non
 
 
 def test_equal_grids_make_one_frame_each() -> None:
-    frames, _, _ = read_film(films.film(make_grids(1) * 5, epochs=range(5)))
+    frames, _, _ = read_film(animations.animate(make_grids(1) * 5, epochs=range(5)))
     assert len(frames) == 5
 
 
 def test_a_film_of_one_grid_has_one_frame() -> None:
-    content = films.film(make_grids(1), epochs=[1])
+    content = animations.animate(make_grids(1), epochs=[1])
     with Image.open(io.BytesIO(content)) as film:
         assert getattr(film, "n_frames", 1) == 1
 
 
 def test_a_film_accepts_files_and_grids_of_different_sizes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(grids.sample_grid(DIGITS[:4]))
-    frames, _, _ = read_film(films.film([tmp_path / "a.png", grids.sample_grid(DIGITS[:9])], epochs=[1, 2]))
+    frames, _, _ = read_film(animations.animate([tmp_path / "a.png", grids.sample_grid(DIGITS[:9])], epochs=[1, 2]))
     assert frames[0].shape == frames[1].shape
     assert frames[0].shape[1] == 3 * CELL + 2
 
@@ -182,7 +182,7 @@ def test_a_film_accepts_files_and_grids_of_different_sizes(tmp_path: Path) -> No
 def test_a_film_needs_an_epoch_for_each_grid() -> None:
     for pictures, epochs in (([], []), (make_grids(2), [1])):
         with pytest.raises(ValueError, match="grids with"):
-            films.film(pictures, epochs=epochs)
+            animations.animate(pictures, epochs=epochs)
 
 
 def test_a_preview_has_a_column_for_each_class(tmp_path: Path) -> None:

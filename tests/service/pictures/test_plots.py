@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from service.pictures import plots
-from service.pictures.panels import HEALTH_PANELS, MAIN_PANELS
 from service.spec.metric_info import PALETTE
 
 BLUE, VERMILLION, GREEN, PURPLE = PALETTE[:4]
@@ -52,7 +51,7 @@ def test_curves_show_both_lines_of_each_panel(kind: str, series: dict[str, list[
 def panel_titles(svg: str) -> list[list[str]]:
     """The titles of the panels, row by row."""
     rows: dict[str, dict[float, str]] = {}
-    known = {panel.title for panels in (*MAIN_PANELS.values(), *HEALTH_PANELS.values()) for panel in panels}
+    known = {title for panels in plots.PANELS.values() for title in panels}
     for panel in svg.split('<g id="axes_')[1:]:
         corner = re.search(r'<path d="M (\S+) (\S+)', panel)
         assert corner is not None

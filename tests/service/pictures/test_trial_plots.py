@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from service.pictures import trial_plots
-from service.pictures.trial_plots import BandedLine
+from service.pictures import plots
+from service.pictures.plots import BandedLine
 from service.spec.metric_info import PALETTE
 from tests.service.pictures.test_plots import count_ink, read_png
 
@@ -32,8 +32,8 @@ def count_band_pixels(content: bytes) -> int:
     return int((np.abs(rgb - tint).max(axis=2) < 6).sum())
 
 
-def draw(*lines: BandedLine, fmt: trial_plots.Format = "png", metric: str = "val_accuracy") -> bytes:
-    return trial_plots.banded(lines, metric=metric, title="a title", caption="mean of 3 seeds", fmt=fmt)
+def draw(*lines: BandedLine, fmt: plots.Format = "png", metric: str = "val_accuracy") -> bytes:
+    return plots.banded(lines, metric=metric, title="a title", caption="mean of 3 seeds", fmt=fmt)
 
 
 def test_a_wider_band_covers_more_pixels() -> None:

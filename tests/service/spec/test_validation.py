@@ -12,20 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import Fault, MalformedJson, SpecError
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Adam, ClassifierSpec, GanSpec, Kind, Sgd
-from service.spec.validation import (
-    Shape,
-    canonical,
-    check_fit,
-    match_output_to_dataset,
-    parse_json,
-    read_resolved,
-    resolve,
-    resolved_hash,
-    spec_hash,
-)
+from service.spec.strict_json import canonical, parse_json
+from service.spec.validation import read_resolved, resolve, resolved_hash, spec_hash
 from service.states import DatasetKind
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
@@ -119,7 +113,7 @@ def test_the_networks_of_a_gan_can_be_overridden_in_part() -> None:
     spec = resolve({"kind": "gan", "discriminator": {"skip_every": 3}})
     assert isinstance(spec, GanSpec)
     assert spec.discriminator.skip_every == 3
-    assert len(spec.discriminator.layers) == 5
+    assert len(spec.discriminator.layers) == 3
 
 
 def test_all_faults_are_reported_at_once_each_with_its_pointer() -> None:
@@ -231,7 +225,7 @@ def test_no_document_makes_validation_fail_unexpectedly(document: Any) -> None:
 
 
 def test_parameters_are_weights_and_biases() -> None:
-    assert costs.parameters(resolve({"kind": "classifier"}), DIGITS) == 784 * 392 + 392 + 392 * 10 + 10
+    assert costs.parameters(networks(resolve({"kind": "classifier"}), DIGITS)) == 784 * 392 + 392 + 392 * 10 + 10
 
 
 def test_the_spec_hash_ignores_the_labels_the_priority_and_the_reuse_of_a_job() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
-from sqlalchemy.orm import Session
 
 from service.storage import database as module
 from service.storage.database import Database
@@ -21,15 +20,15 @@ from tests.conftest import postgresql_only, sqlite_only
 from tests.waiting import wait_until
 
 
-def add(name: str, fails: bool = False) -> Callable[[Session], str]:
-    def insert(session: Session) -> str:
-        session.add(Worker(id=name, host="h", pid=1, slots=1, running=0, draining=False, started_ms=0, seen_ms=0))
-        session.flush()
+def add(name: str, fails: bool = False) -> Callable[[Connection], str]:
+    def add_row(connection: Connection) -> str:
+        values = {"id": name, "host": "h", "pid": 1, "slots": 1, "running": 0, "started_ms": 0, "seen_ms": 0}
+        connection.execute(insert(Worker).values(draining=False, **values))
         if fails:
             raise KeyError(name)
         return name
 
-    return insert
+    return add_row
 
 
 def names(database: Database) -> set[str]:
@@ -125,11 +124,10 @@ def test_a_failed_commit_is_reported_to_all_who_share_it(database: Database) -> 
 @sqlite_only
 def test_after_a_rollback_by_sqlite_only_stored_operations_report_success(database: Database) -> None:
 
-    def fill_the_database(session: Session) -> str:
-        connection = session.connection()
+    def fill_the_database(connection: Connection) -> str:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {connection.scalar(text('PRAGMA page_count'))}")
         try:
-            return add("x" * 100_000)(session)
+            return add("x" * 100_000)(connection)
         finally:
             connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
 

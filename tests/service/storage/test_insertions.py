@@ -1,3 +1,5 @@
+"""Insertions by one statement of PostgreSQL, and its connections."""
+
 from __future__ import annotations
 
 import json
@@ -19,6 +21,7 @@ from service.storage.times import at_time
 from tests.conftest import postgresql_only
 from tests.waiting import wait_until
 
+pytestmark = postgresql_only
 PLACEHOLDER = at_time(123_456_789_012_345)
 
 
@@ -35,7 +38,7 @@ def keys(database: Database) -> dict[str, Idempotency]:
 
 def test_all_rows_of_an_insertion_have_one_time_of_the_database_clock(database: Database) -> None:
     before = leases.clock(database)
-    now = Insertion([key_row("a"), key_row("b")]).execute(database)
+    now = database.run_alone(Insertion([key_row("a"), key_row("b")]).execute)
     assert now is not None
     assert before <= now <= leases.clock(database)
     rows = keys(database)
@@ -46,43 +49,40 @@ def test_all_rows_of_an_insertion_have_one_time_of_the_database_clock(database: 
 def test_the_database_formats_every_millisecond_as_python_does(database: Database) -> None:
     times = set[int | None]()
     while len(times) < 25:
-        times.add(Insertion([key_row(f"{time.monotonic_ns()}")]).execute(database))
+        times.add(database.run_alone(Insertion([key_row(f"{time.monotonic_ns()}")]).execute))
     for row in keys(database).values():
         assert row.answer["at"] == at_time(row.created_ms)
 
 
 def test_nothing_is_inserted_if_the_first_row_exists(database: Database) -> None:
-    assert Insertion([key_row("a")], once=True).execute(database) is not None
-    assert Insertion([key_row("a"), key_row("b")], once=True).execute(database) is None
+    assert database.run_alone(Insertion([key_row("a")], once=True).execute) is not None
+    assert database.run_alone(Insertion([key_row("a"), key_row("b")], once=True).execute) is None
     assert set(keys(database)) == {"a"}
 
 
 def test_a_failed_insertion_leaves_no_rows(database: Database) -> None:
     orphan = NewRow(JOB_TAGS, {"tag": "x", "job_id": "job_that_is_not_there"})
     with pytest.raises(DBAPIError):
-        Insertion([key_row("a"), orphan], once=True).execute(database)
+        database.run_alone(Insertion([key_row("a"), orphan], once=True).execute)
     assert keys(database) == {}
     with database.read() as session:
         assert session.scalars(select(JobTag)).all() == []
 
 
-@postgresql_only
 def test_postgresql_refuses_values_that_are_too_long_instead_of_truncating_them(database: Database) -> None:
     with pytest.raises(DBAPIError, match="too long"):
-        Insertion([key_row("a", job_id="j" * 41)]).execute(database)
+        database.run_alone(Insertion([key_row("a", job_id="j" * 41)]).execute)
 
 
-@postgresql_only
 def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) -> None:
-    Insertion([key_row("first")]).execute(database)
+    database.run_alone(Insertion([key_row("first")]).execute)
     statements: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    Insertion([key_row("a"), key_row("b")], once=True).execute(database)
+    database.run_alone(Insertion([key_row("a"), key_row("b")], once=True).execute)
     assert [statement.split()[0] for statement in statements] == ["WITH"]
 
 
 @pytest.mark.slow
-@postgresql_only
 def test_connections_closed_by_the_server_are_replaced(database: Database) -> None:
     count_others = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -108,7 +108,6 @@ def test_connections_closed_by_the_server_are_replaced(database: Database) -> No
             )
 
 
-@postgresql_only
 def test_a_long_idle_connection_is_pinged(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.read() as session:
         first = session.scalar(text("SELECT pg_backend_pid()"))

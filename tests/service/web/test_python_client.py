@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 from PIL import Image
 
-from service.client import Client, UnreadableImage
+from tapeline import Client, UnreadableImage
 from tests.service.web.datasets.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 from tests.service.web.inference.test_photos import photo, trained
 
@@ -92,14 +92,14 @@ def test_predict_accepts_photos_as_paths_bytes_and_arrays(python_client: Client,
 
 def test_rows_accept_numpy_values_and_missing_values(python_client: Client, job: str) -> None:
     plain = [{"age": 7, "city": "Oslo", "since": "2024-01-05", "noise": None}]
-    expected = python_client.predict(job, rows=plain)["probabilities"]
+    expected = python_client.job(job).predict(rows=plain)["probabilities"]
     for age in (np.int64(7), np.float32(7), np.float64(7), 7.0):
         for since in (dt.date(2024, 1, 5), dt.datetime(2024, 1, 5), np.datetime64("2024-01-05", "ns")):  # noqa: DTZ001
             for noise in (math.nan, np.float32("nan"), np.datetime64("NaT")):
                 row = {"age": age, "city": np.str_("Oslo"), "since": since, "noise": noise}
-                assert python_client.predict(job, rows=[row])["probabilities"] == expected
+                assert python_client.job(job).predict(rows=[row])["probabilities"] == expected
     with pytest.raises(TypeError, match=r"object .* is not a value of JSON"):
-        python_client.predict(job, rows=[{"age": object()}])
+        python_client.job(job).predict(rows=[{"age": object()}])
 
 
 def test_specs_accept_numpy_numbers(python_client: Client, people_dataset: Any) -> None:
@@ -126,15 +126,15 @@ def test_a_job_and_the_client_return_the_same_evaluations_and_export(
     trained_job = python_client.job(job)
     importance = trained_job.importance()
     assert [column["column"] for column in importance["columns"]] == ["age", "city", "since", "noise"]
-    assert python_client.importance(job, checkpoint="latest") == importance
+    assert trained_job.importance(checkpoint="latest") == importance
     calibration, confusion, mistakes = trained_job.calibration(), trained_job.confusion(), trained_job.mistakes(limit=1)
-    assert (len(calibration["bins"]), calibration) == (10, python_client.calibration(job))
+    assert (len(calibration["bins"]), calibration) == (10, trained_job.calibration())
     total = sum(map(sum, confusion["matrix"]))
     assert total == calibration["validation_count"] == mistakes["validation_count"]
-    assert (confusion["epoch"], confusion) == (trained_job.epoch, python_client.confusion(job, epoch=trained_job.epoch))
+    assert (confusion["epoch"], confusion) == (trained_job.epoch, trained_job.confusion(epoch=trained_job.epoch))
     correct = sum(row[number] for number, row in enumerate(confusion["matrix"]))
     assert total - correct == mistakes["count"]
     assert len(mistakes["data"]) == min(mistakes["count"], 1)
-    assert python_client.mistakes(job, limit=1) == mistakes
+    assert trained_job.mistakes(limit=1) == mistakes
     exported = trained_job.export("torch", tmp_path / "job.zip")
-    assert exported.read_bytes() == python_client.export(job, "torch", tmp_path / "client.zip").read_bytes()
+    assert exported.read_bytes() == trained_job.export("torch", tmp_path / "client.zip").read_bytes()

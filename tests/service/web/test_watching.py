@@ -10,7 +10,7 @@ from flask import Flask
 
 from service.cli import progress
 from service.cli.progress import FollowedJob, follow_jobs
-from service.client import Client, Event
+from tapeline import Client, Event
 
 
 @dataclass
@@ -25,7 +25,7 @@ class CancellingDisplay:
 
     def note(self, job: FollowedJob, text: str) -> None:
         self.notes.append(text)
-        self.client.cancel(job.id)
+        self.client.job(job.id).cancel()
 
     def outage(self, is_unavailable: bool) -> None:
         raise AssertionError

@@ -13,10 +13,13 @@ import engine
 from service.datasets.cache import Dataset, load
 from service.datasets.shapes import shape_of
 from service.models import networks
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import layer_shapes
+from service.spec.estimation.layer_shapes import Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Activation, ClassifierSpec, Kind, StopMetric
-from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
+from service.spec.validation import resolve
 from workers.training import build
 
 
@@ -214,7 +217,7 @@ def test_every_setting_of_an_optimizer_reaches_it() -> None:
         assert {name: getattr(built, name) for name in settings if name != "name"} == {
             name: value for name, value in settings.items() if name != "name"
         }
-        assert type(built).__name__.lower() == settings["name"]
+        assert type(built) is {"sgd": engine.SGD}.get(str(settings["name"]), engine.Adam)
 
 
 def test_the_seed_determines_the_initial_weights(digits: Dataset) -> None:
@@ -227,7 +230,12 @@ def test_the_seed_determines_the_initial_weights(digits: Dataset) -> None:
 
 
 def test_checkpoint_tensors_are_numbered_by_their_layers_position_in_the_spec(digits: Dataset) -> None:
-    trainer = build.trainer(resolve({"kind": "gan"}), digits)
+    layers = [
+        {"units": 4, "activation": "relu"},
+        {"type": "dropout", "rate": 0.3},
+        {"units": 1, "activation": "sigmoid"},
+    ]
+    trainer = build.trainer(resolve({"kind": "gan", "discriminator": {"layers": layers}}), digits)
     names = set(trainer.state_dict().tensors)
     assert {"generator.layers.0.weight", "discriminator.layers.0.weight", "discriminator.layers.2.weight"} <= names
     assert "discriminator.layers.1.weight" not in names  # dropout has no weights

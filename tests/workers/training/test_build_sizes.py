@@ -14,9 +14,12 @@ import engine
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, Examples
 from service.models import networks
+from service.spec.dataset_checks import check_fit
+from service.spec.estimation.layer_shapes import Shape
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import GanSpec, Kind, Spec
-from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve
+from service.spec.validation import resolve
 from workers.training import build
 
 CLASSES = 3

@@ -79,7 +79,7 @@ def derive_job(workers: WorkerHarness, parent_id: str, *, which: str | None = No
         steps=costs.total_steps(spec, 8500),
         origin=origin,
     )
-    submissions.submit(workers.database, submission, idempotency=None, represent=lambda job: {})
+    submissions.submit(workers.database, [submission], idempotency=None, represent=lambda jobs: {})
     return new_id
 
 

@@ -17,10 +17,11 @@ from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import ServiceError
 from service.jobs import commits
-from service.jobs.differences import tensors
+from service.jobs.differences import investigations, tensors
 from service.jobs.differences.results import first_difference
 from service.jobs.differences.tensors import TensorDifference
 from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import networks
 from service.spec.validation import read_resolved
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Epoch, Job
@@ -132,20 +133,19 @@ class _Side:
 
 def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
     """Train the two jobs of an investigation until they differ, and store the difference."""
-    stored = run.lease.investigated()
+    stored = run.lease.call(investigations.read_jobs)
     loaded: dict[str | None, Dataset] = {}
     sides = []
     for entry in stored:
         key = f"{entry[0].dataset_sha256} {entry[0].resolved['dataset']} {entry[0].resolved['seed']}"
         loaded[key] = loaded.get(key) or load(entry[0])
         sides.append((loaded[key], entry))
-    specs = [(read_resolved(entry[0].resolved), dataset) for dataset, entry in sides]
-    limits.limit_memory(sum(costs.peak_bytes(spec, shape_of(dataset.info)) for spec, dataset in specs))
+    specs = [(read_resolved(entry[0].resolved), shape_of(dataset.info)) for dataset, entry in sides]
+    limits.limit_memory(sum(costs.peak_bytes(spec, networks(spec, shape), shape) for spec, shape in specs))
     a, b = (_Side(run, dataset, entry) for dataset, entry in sides)
     difference = _search(run, a, b)
-    run.lease.conclude(
-        {} if difference is None else asdict(difference), _describe(difference, a.job, b.job), used=run.meter.total()
-    )
+    result, sentence = {} if difference is None else asdict(difference), _describe(difference, a.job, b.job)
+    run.lease.call(investigations.conclude, result, sentence, used=run.meter.total())
 
 
 def _search(run: TrainingRun, a: _Side, b: _Side) -> FirstDifference | None:

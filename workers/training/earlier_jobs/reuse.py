@@ -11,6 +11,7 @@ from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost, StorageQuotaExceeded
 from service.jobs import commits
+from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source, is_verified
 from service.runtime.failpoints import reach
@@ -18,6 +19,7 @@ from service.spec.schema import Reuse
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Epoch, Job
+from service.sweeps import decisions
 from workers.lease_session import OutcomeUnknown
 from workers.training import build
 from workers.training.diagnostics import TrainingDiagnostics
@@ -39,19 +41,25 @@ def take_over(
     """Take over reusable epochs. The job then ends, is held, or continues after them or from the start."""
     if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
         return Outcome.GOES_ON
-    source = run.lease.find_source(run.spec, provenance)
+    source = run.lease.call(reused_epochs.find, run.spec, provenance)
     if source is None:
         return Outcome.GOES_ON
     if is_verified(job.id, verified_share) and not _is_repeatable(run, source, dataset, preprocessing):
         return Outcome.GOES_ON
     try:
-        copied = run.lease.copy(source, run.artifacts)
+        copied = run.lease.call(reused_epochs.copy, source, run.artifacts)
     except (ArtifactDamaged, OSError) as error:
         log.warning("not reused", source=source.job.id, error=str(error))
         return Outcome.GOES_ON
     reach("reuse_stored")
     try:
-        outcome = run.lease.take_over(copied, used=run.meter.total())
+        outcome = run.lease.call(
+            reused_epochs.store,
+            copied,
+            used=run.meter.total(),
+            at_most=run.lease.max_owner_bytes,
+            then=decisions.after_result,
+        )
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
     except (LeaseLost, StorageQuotaExceeded):
@@ -64,7 +72,7 @@ def take_over(
 def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
     """Whether an epoch that is retrained from the checkpoint before it has the stored results; if not, the source is no
     longer reused."""
-    rows, checkpoints = run.lease.result_of(source)
+    rows, checkpoints = run.lease.call(reused_epochs.result_of, source)
     if source.epochs not in rows:  # deleted in the meantime
         return False
     start = max((row for row in checkpoints if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
@@ -77,9 +85,10 @@ def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preproces
     if differing:
         message = f"epoch {epoch} of {source.job.id}, trained again, differs in {', '.join(differing)}"
         log.error("not reused", source=source.job.id, error=message)
-        run.lease.disable(source, message)
+        run.lease.call(reused_epochs.disable, source, message)
         return False
-    run.lease.log("info", "verified", f"epoch {epoch} of {source.job.id}, trained again, has the same bits")
+    message = f"epoch {epoch} of {source.job.id}, trained again, has the same bits"
+    run.lease.call(commits.log, "info", "verified", message)
     return True
 
 

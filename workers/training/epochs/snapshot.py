@@ -20,12 +20,14 @@ from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost, StorageQuotaExceeded
+from service.jobs import commits
 from service.jobs.commits import EpochRecord
-from service.jobs.leases import Position
+from service.jobs.leases import Position, reaches_hold
 from service.pictures import grids
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
 from service.storage.artifacts import ArtifactKind
+from service.sweeps import decisions
 from workers.lease_session import OutcomeUnknown
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
@@ -66,7 +68,7 @@ def take_snapshot(
         hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
     """
     goes_on = not done.is_last and diagnostics.reason_to_stop is None
-    is_held = goes_on and hold_epoch is not None and done.epoch >= hold_epoch
+    is_held = goes_on and reaches_hold(done.epoch, hold_epoch)
     cpu_seconds = run.meter.epoch_seconds()
     checkpoint_bytes = draw = samples_digest = None
     if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
@@ -95,7 +97,7 @@ def take_snapshot(
     return EpochSnapshot(record=record, checkpoint=checkpoint_bytes, draw_samples=draw, is_held=is_held)
 
 
-def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
+def store_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
     """Write the epoch's files, then commit its row. If the lease is lost, or the files do not fit into the quota of the
     owner, they are removed."""
     epoch = snapshot.record.epoch
@@ -108,7 +110,13 @@ def commit_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
     record = replace(snapshot.record, files=files, used=run.meter.total())
     reach("files_stored", epoch)
     try:
-        orphans = run.lease.commit_epoch(record, keep_last=run.spec.checkpoint.keep_last or KEEP_LAST)
+        orphans = run.lease.call(
+            commits.commit_epoch,
+            record,
+            keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
+            at_most=run.lease.max_owner_bytes,
+            then=decisions.after_result,
+        )
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
     except (LeaseLost, StorageQuotaExceeded):

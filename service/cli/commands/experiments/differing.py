@@ -7,13 +7,12 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import click
-from rich.text import Text
 
-from service.cli.errors import Failure
+from service.cli.progress import check_success
 from service.cli.target import Target, complete_jobs, job_argument, service_options
 from service.cli.text import print_rows, to_json, visible
-from service.client import Client, Job
 from service.spec.metric_info import describe, number
+from tapeline import Client, Job
 
 _MAX_SHOWN_DIFFERENCES: Final = 10
 
@@ -58,7 +57,7 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
     if differences["checkpoint"] is not None and not differences["data_differ"]:
         checkpoint = differences["checkpoint"]
         rows.append((f"checkpoint of epoch {checkpoint['epoch']}", _element(checkpoint["first"])))
-    print_rows([(title, Text(visible(text))) for title, text in _limited(rows)])
+    print_rows(_limited(rows))
     if investigation is not None:
         click.echo(visible(investigation["sentence"]))
 
@@ -98,9 +97,7 @@ def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:
     if not target.as_json:
         click.echo(f"training both again ({job.id})", err=True)
     job.wait()
-    if job.status != "succeeded":
-        reason = f": {job.error['message']}" if job.error else ""
-        raise Failure(f"job {job.id} {job.status}{reason}", job.error)
+    check_success(f"job {job.id}", job.status, job.error)
     investigation: dict[str, Any] = job["investigation"]
     return investigation
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -12,15 +11,14 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.progress import print_outage, sparkline
+from service.cli.progress import check_success, print_event, print_outage, sparkline
 from service.cli.target import Target, check_whole, confirm_deletion, service_options, yes_option
-from service.cli.text import STYLES, print_rows, print_table, to_json, visible
-from service.client import Client
-from service.client.experiments import Sweep
+from service.cli.text import STYLES, print_rows, print_table, to_json
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
+from tapeline import Client
+from tapeline.sweeps import Sweep
 
 _MAX_SHOWN_TRIALS: Final = 20
 _VERBS: Final = ("pause", "resume", "cancel", "delete")
@@ -181,7 +179,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     ]  # fmt: skip
     if sweep["error"]:
         rows.append(("Error", f"{sweep['error']['code']}: {sweep['error']['message']}"))
-    print_rows([(title, Text(visible(text))) for title, text in rows])
+    print_rows(rows)
     click.echo()
     with_interval, with_error = len(sweep["seeds"]) > 1, any(row["error"] for row in trials)
     interval_title = ["95% CI OVER SEEDS"] if with_interval else []
@@ -240,7 +238,7 @@ def _watch(target: Target, sweep: Sweep) -> None:
     status, error = sweep.status, sweep["error"]
     for event in sweep.events(on_outage=None if target.as_json else print_outage):
         if target.as_json:
-            click.echo(json.dumps({"seq": event.seq, "type": event.type, "data": event.data}))
+            print_event(event)
         data: Mapping[str, Any] = event.data.get("data", {})
         if event.type == "result" and data["value"] is not None:
             if data["rung"] > best_rung:  # like the choice of the winner: more epochs beat fewer
@@ -255,9 +253,7 @@ def _watch(target: Target, sweep: Sweep) -> None:
             status, error = data["status"], data["error"]
     if not target.as_json:
         click.echo(f"{status}: {_epochs(sweep.refresh(), noun=' epochs')}, digest {sweep['sweep_digest'] or '-'}")
-    if status != SweepStatus.SUCCEEDED:
-        reason = f": {error['message']}" if error else ""
-        raise Failure(f"sweep {sweep.id} {status}{reason}", error)
+    check_success(f"sweep {sweep.id}", status, error)
 
 
 def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
@@ -308,4 +304,4 @@ def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
         ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),
         *(("Note", note) for note in plan["notes"]),
     ]
-    print_rows([(title, Text(visible(text))) for title, text in rows])
+    print_rows(rows)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from service.client import ApiError, Client
+from tapeline import ApiError, Client
 
 Run = Callable[..., Result]
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "epochs": 1, "batch_size": 10}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.client import Client
+from tapeline import Client
 from tests.service.cli.conftest import TINY, Run
-from tests.service.client.stub.scenes import Recordings
+from tests.tapeline.stub.scenes import Recordings
 from tests.terminals import run_in_terminal
 
 SPEC = TINY | {"schedule": "constant", "samples": {"count": 9}}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from service.client import Client, ExportFailed, Job
+from tapeline import Client, ExportFailed, Job
 
 DENSE = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
 
@@ -34,7 +34,7 @@ def test_every_format_can_be_exported(run: Callable[..., Result], client: Client
     assert (tmp_path / "mine.onnx").stat().st_size > 1000
     assert run("export", "exported", "--to", "pytorch", "-o", "mine-torch").stdout.startswith("mine-torch.zip ")
     assert (tmp_path / "mine-torch.zip").read_bytes().startswith(b"PK")
-    assert client.export("exported", "torch", tmp_path / "named.zip").exists()
+    assert client.job("exported").export("torch", tmp_path / "named.zip").exists()
 
 
 def test_options_that_do_not_apply_are_refused(run: Callable[..., Result], job: Job) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service.client import Client
+from tapeline import Client
 from tests.service.cli.conftest import TINY, Run
 from tests.terminals import run_in_terminal, strip_ansi
 
@@ -59,7 +59,7 @@ def test_a_job_can_be_given_by_its_name_or_part_of_its_id(run: Run) -> None:
 def test_a_name_shared_by_several_jobs_selects_the_newest_with_a_note(run: Run, client: Client) -> None:
     ids = [run("train", "-", spec=TINY | {"name": "owl"}).stdout.strip() for _ in range(3)]
     for job_id in ids:
-        client.wait(job_id, timeout_s=120)
+        client.job(job_id).wait(timeout_s=120)
     result = run("show", "owl")
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"Job\t{ids[2]}")
     assert result.stderr == f"3 jobs are named 'owl'; using the newest, {ids[2]}\n"
@@ -70,7 +70,7 @@ def test_a_name_shared_by_several_jobs_selects_the_newest_with_a_note(run: Run, 
 def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     server_url: str, run: Run, client: Client, trained: str, columns: int
 ) -> None:
-    client.change(trained, name="a name that is longer than any column has room for")
+    client.job(trained).change(name="a name that is longer than any column has room for")
     environ = {"COLUMNS": str(columns), "TERM": "xterm"}
     exit_code, output = run_in_terminal("--server", server_url, "jobs", "-q", "than any column", environ=environ)
     assert exit_code == 0
@@ -86,20 +86,20 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     if columns >= 80:
         assert re.search(r"val accuracy \d\d\.\d\d%", line)
         assert re.search(r"\d+ (s|min|h|d)  +\d:\d\d$", line), "age and time from start to end"
-    client.change(trained, name=None)
+    client.job(trained).change(name=None)
 
 
 def test_a_job_is_paused_resumed_cancelled_and_deleted(run: Run, client: Client) -> None:
     job_id = run("train", "-", spec=LONG).stdout.strip()
-    while client.get(job_id)["status"] != "running":
+    while client.job(job_id)["status"] != "running":
         pass
     assert run("resume", job_id).exit_code == 1
     assert "pause" in run("pause", job_id).stdout
-    while client.get(job_id)["status"] != "paused":
+    while client.job(job_id)["status"] != "paused":
         pass
     assert run("resume", job_id).stdout.startswith(f"{job_id}  queued")
     assert run("cancel", job_id).exit_code == 0
-    assert client.wait(job_id, timeout_s=120)["status"] == "cancelled"
+    assert client.job(job_id).wait(timeout_s=120)["status"] == "cancelled"
     assert run("watch", job_id).exit_code == 1
     assert json.loads(run("delete", job_id, "--json").stdout) == {"id": job_id, "deleted": True}
     assert run("watch", job_id).exit_code == 1
@@ -123,7 +123,7 @@ def test_a_job_that_would_fail_again_or_has_succeeded_is_not_retried(run: Run, c
 def test_a_job_is_forked_with_other_settings(run: Run, client: Client, trained: str) -> None:
     forked = run("fork", trained, "--checkpoint", "1", "--set", "optimizer.learning_rate=0.01", "--set", "name=slower")
     assert forked.exit_code == 0, forked.stderr
-    job = client.wait(forked.stdout.strip(), timeout_s=120)
+    job = client.job(forked.stdout.strip()).wait(timeout_s=120)
     assert (job["status"], job["parent_id"], job["start_epoch"], job["name"]) == ("succeeded", trained, 1, "slower")
     assert job["resolved"]["optimizer"]["learning_rate"] == 0.01
     refused = run("fork", trained)
@@ -178,7 +178,7 @@ def test_predict_classifies_images_with_the_selected_checkpoint(
     assert [row[0] for row in rows] == digits
     document = json.loads(run("predict", trained, *digits, "--checkpoint", "1", "--json").stdout)
     assert (document["pictures"], document["checkpoint"]) == (digits, 1)
-    latest = client.predict(trained, [Path(name) for name in digits], checkpoint="latest")
+    latest = client.job(trained).predict([Path(name) for name in digits], checkpoint="latest")
     assert latest["checkpoint"] == 2
     assert [row[1] for row in rows] == [str(label) for label in latest["classes"]]
 
@@ -232,7 +232,7 @@ def test_a_gan_generates_a_grid_a_film_and_repeatable_images(run: Run, client: C
             "discriminator": {"layers": [{"units": 1, "activation": "sigmoid"}]},
         }
     )
-    client.wait(gan["id"], timeout_s=120)
+    client.job(gan["id"]).wait(timeout_s=120)
     result = run("generate", gan["id"], "-o", "grid.png", "--count", "9", "--scale", "1")
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith("checkpoint of epoch 1\n")
@@ -242,9 +242,9 @@ def test_a_gan_generates_a_grid_a_film_and_repeatable_images(run: Run, client: C
     with Image.open(f"{gan['id']}.gif") as film:
         assert film.format == "GIF"
     document = json.loads(run("generate", gan["id"], "--count", "1", "--seed", "3", "--json").stdout)
-    repeated = client.generate(gan["id"], seeds=[3], with_latent=True)
+    repeated = client.job(gan["id"]).generate(seeds=[3], with_latent=True)
     assert document["images"] == repeated["images"]
-    assert client.generate(gan["id"], latent=repeated["latent"])["images"] == repeated["images"]
+    assert client.job(gan["id"]).generate(latent=repeated["latent"])["images"] == repeated["images"]
 
 
 def test_photos_in_other_formats_are_classified_like_the_png(run: Run, trained: str, digits: list[str]) -> None:

@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.cli import main
-from service.client import Client
+from tapeline import Client
 from tests.service.cli.conftest import TINY, Run
-from tests.service.client.stub.scenes import Recordings
+from tests.tapeline.stub.scenes import Recordings
 from tests.terminals import run_in_terminal, strip_ansi
 
 ADAM = {"name": "adam", "learning_rate": 0.005}
@@ -186,7 +186,7 @@ def test_download_before_the_first_epoch_names_the_remedy(run: Run, client: Clie
 
 HEAVY_MODULES = (
     *("numpy", "PIL", "matplotlib", "pydantic", "sqlalchemy", "flask", "celery", "httpx", "rich"),
-    *("service.client", "service.jobs", "service.storage", "service.local"),
+    *("tapeline.client", "service.jobs", "service.storage", "service.local"),
 )
 
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from service.cli import main
-from service.client import ApiError, Client
-from tests.service.client.stub.scenes import Recordings
+from tapeline import ApiError, Client
+from tests.tapeline.stub.scenes import Recordings
 from tests.terminals import run_in_terminal, strip_ansi
 
 Run = Callable[..., Result]

@@ -12,8 +12,8 @@ import pytest
 from click.testing import Result
 
 from service.cli.specs import settings_of, with_folds, with_settings
-from service.client import Client
 from service.spec import validation
+from tapeline import Client
 
 Run = Callable[..., Result]
 
@@ -38,7 +38,7 @@ def test_train_uploads_a_table_once_and_trains_on_that_version_again(run: Run, c
     assert first.stderr.startswith("one-command: 34 training and 6 validation rows of 1 column, 2 classes: a, b\n")
     second = run("train", "rows.csv", "--name", "one-command", "--set", "epochs=1", "--set", "seed=3")
     assert (second.exit_code, second.stderr) == (0, "one-command: the service has exactly this data already\n")
-    job = client.get(second.stdout.strip())
+    job = client.job(second.stdout.strip())
     assert (job.name, job.resolved["dataset"]["name"].partition("@")[0]) == ("one-command", "one-command")
     assert (job.epochs, job.resolved["seed"]) == (1, 3)
     first_version, text = client.dataset("one-command")["version"], rows.read_text()
@@ -46,7 +46,7 @@ def test_train_uploads_a_table_once_and_trains_on_that_version_again(run: Run, c
     assert run("upload", "rows.csv", "--name", "one-command").exit_code == 0
     rows.write_text(text)
     third = run("train", "rows.csv", "--name", "one-command", "--epochs", "1")
-    assert client.get(third.stdout.strip()).resolved["dataset"]["name"] == first_version, "not the newest version"
+    assert client.job(third.stdout.strip()).resolved["dataset"]["name"] == first_version, "not the newest version"
 
 
 def test_a_spec_is_made_from_a_dataset_of_the_service_and_options(run: Run) -> None:
@@ -146,7 +146,7 @@ def test_show_by_name_shows_the_newest_cross_validation_with_that_name(run: Run,
         for name in names
     ]
     for job_id in job_ids[1]:
-        client.wait(job_id, timeout_s=120)
+        client.job(job_id).wait(timeout_s=120)
     result = run("show", "crossed")
     assert result.exit_code == 0, result.output
     lines = [line.split("\t") for line in result.stdout.splitlines()]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from service.client import Client
 from service.local import LocalStack
-from tests.service.conftest import runner
+from tapeline import Client
+from tests.service.cli.conftest import runner
 
 
 @pytest.fixture

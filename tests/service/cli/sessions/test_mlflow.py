@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.client import Client, Job
+from tapeline import Client, Job
 
 DENSE = [{"units": 16, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
 

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.client import Client
 from service.local import LocalStack
+from tapeline import Client
 from tests.terminals import run_in_terminal, strip_ansi
 
 pytestmark = [
     pytest.mark.slow,  # an outage is reported after two seconds
-    pytest.mark.exhaustive,  # tests/service/client/stub/test_outages.py
+    pytest.mark.exhaustive,  # tests/tapeline/stub/test_outages.py
 ]
 
 LOST, RESTORED = "connection lost, reconnecting ...", "connection restored"
@@ -110,7 +110,7 @@ def test_an_outage_and_its_end_are_reported_once_if_it_lasts_seconds(
     job = client.submit(LONG)
     with (
         closing(Client(stack.url)) as second_client,
-        outage(proxy, lambda: second_client.cancel(job.id), seconds=seconds),
+        outage(proxy, lambda: second_client.job(job.id).cancel(), seconds=seconds),
     ):
         out, err = run_command(proxy, "watch", job.id)
     messages = [LOST, RESTORED] if seconds > 2 else []
@@ -124,7 +124,10 @@ def test_a_terminal_shows_an_outage_until_the_connection_is_restored(
 ) -> None:
     job = client.submit(LONG)
     environ = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
-    with closing(Client(stack.url)) as second_client, outage(proxy, lambda: second_client.cancel(job.id), seconds=4):
+    with (
+        closing(Client(stack.url)) as second_client,
+        outage(proxy, lambda: second_client.job(job.id).cancel(), seconds=4),
+    ):
         _, output = run_in_terminal("watch", job.id, "--server", proxy.url, environ=environ)
     before, restored, after = strip_ansi(output).partition(f"{RESTORED}\n")
     assert LOST in before

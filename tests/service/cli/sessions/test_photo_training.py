@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from service.client import Client
 from service.datasets import cache
 from service.local import LocalStack
+from tapeline import Client
 from tests.service.cli.conftest import Run
 from tests.service.cli.test_photos import upload
 

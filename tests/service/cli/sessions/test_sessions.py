@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from service.client import ApiError, Client
 from service.local import LocalStack
+from tapeline import ApiError, Client
 from tests.service.cli.conftest import TINY, Run
 from tests.terminals import run_in_terminal, strip_ansi
 from tests.waiting import wait_until
@@ -73,7 +73,7 @@ def test_jobs_are_listed_controlled_continued_downloaded_and_asked(run: Run, cli
     assert run("watch", job_id[-8:].lower()).exit_code == 0
     assert run("jobs", "-q", "session-job").stdout.splitlines()[1].startswith(f"{job_id}\tclassifier\tsucceeded\t2/2\t")
     forked = run("fork", "session-job", "--checkpoint", "1", "--set", "optimizer.learning_rate=0.01")
-    fork = client.wait(forked.stdout.strip(), timeout_s=120)
+    fork = client.job(forked.stdout.strip()).wait(timeout_s=120)
     assert (fork.status, fork.parent_id, fork["start_epoch"]) == ("succeeded", job_id, 1)
     assert run("reproduce", job_id, "--watch").stdout.endswith(f"bit-identical to {job_id}\n")
     assert run("download", job_id).exit_code == 0
@@ -104,10 +104,10 @@ def test_jobs_are_listed_controlled_continued_downloaded_and_asked(run: Run, cli
     _, message = process.communicate(timeout=30)
     assert (process.returncode, message) == (130, f"job {long_id} continues; stop it with: tapeline cancel {long_id}\n")
     assert run("pause", long_id).exit_code == 0
-    wait_until(lambda: client.get(long_id).status == "paused", "the job to pause")
+    wait_until(lambda: client.job(long_id).status == "paused", "the job to pause")
     assert run("resume", long_id).exit_code == 0
     assert run("cancel", long_id).exit_code == 0
-    assert client.wait(long_id, timeout_s=120).status == "cancelled"
+    assert client.job(long_id).wait(timeout_s=120).status == "cancelled"
     in_terminal = functools.partial(run_in_terminal, environ={"COLUMNS": "80"})
     refused = run("delete", long_id[-8:])
     assert (refused.exit_code, f"the job {long_id}" in refused.stderr) == (2, True)
@@ -118,13 +118,13 @@ def test_jobs_are_listed_controlled_continued_downloaded_and_asked(run: Run, cli
         )
     namesakes = [run("train", "-", spec=LONG | {"name": "twice"}).stdout.strip() for _ in range(2)]
     for job_id in namesakes:
-        client.get(job_id).cancel()
-        client.wait(job_id, timeout_s=120)
+        client.job(job_id).cancel()
+        client.job(job_id).wait(timeout_s=120)
     assert "2 jobs are named 'twice'" in run("delete", "twice").stderr
     assert json.loads(run("delete", namesakes[0], "--json").stdout) == {"id": namesakes[0], "deleted": True}
     assert in_terminal("--server", client.server, "delete", "twice", "--yes", typed=b"\n")[0] == 0
     with pytest.raises(ApiError):
-        client.get(long_id)
+        client.job(long_id)
 
 
 def test_results_are_shown_compared_and_completed(stack: LocalStack, run: Run, client: Client) -> None:

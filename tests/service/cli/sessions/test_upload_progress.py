@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.client import Client
 from service.local import LocalStack
+from tapeline import Client
 from tests.terminals import run_in_terminal, strip_ansi
 
 

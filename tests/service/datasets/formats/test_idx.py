@@ -28,7 +28,7 @@ def write_header(path: Path, *sizes: int, kind: int = 8, data: bytes = b"") -> P
 @given(small_arrays, st.sampled_from(["a", "a.gz"]))
 def test_written_data_is_read_back(tmp_path: Path, array: NDArray[np.uint8], name: str) -> None:
     write_idx(tmp_path / name, array)
-    read = read_idx(tmp_path / name)
+    read = read_idx(tmp_path / name).array
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, array)
 
@@ -63,7 +63,7 @@ def test_a_file_with_changed_bytes_is_read_or_reported_as_broken(
         content[position] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     with suppress(DatasetBroken):  # no other exception
-        assert read_idx(path).dtype == np.uint8
+        assert read_idx(path).array.dtype == np.uint8
 
 
 @same_folder

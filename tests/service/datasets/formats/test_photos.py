@@ -16,7 +16,7 @@ from service.datasets.cache import open_arrays
 from service.datasets.importer import UploadRefused, import_dataset
 from service.datasets.info import DatasetInfo, OnBad, PhotoOptions
 from service.datasets.sandbox import import_in_sandbox
-from service.image_files.sizes import parse_size
+from tapeline.images.files import parse_size
 
 
 def picture(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.client.inputs.values import as_rows
 from service.datasets.tables.detection import ColumnScan, ColumnType
 from service.datasets.tables.rows import named_row, read_rows
+from tapeline.inputs.values import as_rows
 from tests.service.datasets.tables.test_importing import read
 
 NOTATIONS = [(".", ","), (".", " "), (".", "'"), (".", "\u2019"), (",", "."), (",", " "), (",", "\u202f"), (",", "'")]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.datasets.exploration.columns import statistics
+from service.datasets.exploration import statistics
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.preprocessing import Preprocessing
 from service.datasets.tables.rows import named_row, read_rows

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks, picture_size
+from service.spec.estimation.layer_shapes import Shape, networks, picture_size
 from service.spec.schema import ClassifierSpec
-from service.spec.validation import Shape, check_fit, read_resolved, resolve
+from service.spec.validation import read_resolved, resolve
 
 DIGITS = Shape(rows=28, columns=28, classes=10, train_count=8500)
 OUTPUT = {"units": 10, "activation": "softmax"}
@@ -49,7 +50,7 @@ def test_layer_sizes_are_computed_from_the_pixels_to_the_classes() -> None:
         *((28, 28, 4), (28, 28, 4), (14, 14, 4), (5, 5, 4), (5, 5, 4), (100,), (10,)),
     ]
     assert [layer.weights for layer in network.layer_shapes] == [40, 8, 0, 404, 0, 0, 1010]
-    assert costs.parameters(spec, DIGITS) == 1462
+    assert costs.parameters(networks(spec, DIGITS)) == 1462
     assert sum(layer.products for layer in network.layer_shapes) == 784 * 9 * 4 + 25 * 100 * 4 + 1000
     assert read_resolved(spec.model_dump(mode="json")) == spec
 

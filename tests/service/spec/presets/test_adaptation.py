@@ -8,11 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from service.spec.dataset_checks import check_fit
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks
+from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import ClassifierSpec, GanSpec, Kind
-from service.spec.validation import Shape, check_fit, match_output_to_dataset, resolve, spec_hash
+from service.spec.validation import resolve, spec_hash
 
 ALL_PRESETS = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
 
@@ -56,13 +58,14 @@ def test_every_preset_adapts_to_every_image_size(
     shape = Shape(rows=rows, columns=columns, channels=channels, classes=classes, train_count=min(count, max_count))
     spec = adapted(*which, shape)
     check_fit(spec, shape)
-    network = networks(spec, shape)[0]
+    all_networks = networks(spec, shape)
+    network = all_networks[0]
     match spec:
         case GanSpec():
             assert network.layer_shapes[-1].outputs == rows * columns * channels
         case ClassifierSpec():
             assert network.layer_shapes[-1].size == (classes,)
-    assert costs.parameters(spec, shape) < 20_000_000
+    assert costs.parameters(all_networks) < 20_000_000
 
 
 def test_explicit_fields_are_not_adapted() -> None:
@@ -87,6 +90,23 @@ def test_small_datasets_get_smaller_batches_and_more_epochs(count: int, batch: i
     explicit = match_output_to_dataset(resolve(document), document, shape)
     assert (explicit.batch_size, explicit.epochs) == (90, 7)
     assert adapted("classifier", "conv", shape, epochs=1).batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("preset", "own", "r1"),
+    [
+        ("stable", {}, 0.5),
+        ("stable", {"r1": 2.0, "spectral_norm": True}, 2.0),
+        ("stable", {"spectral_norm": True}, 0.0),
+        ("stable", {"gradient_penalty": 10.0}, 0.0),
+        ("stable", {"layers": [{"type": "batch_norm"}, {"units": 1, "activation": "sigmoid"}]}, 0.0),
+    ],
+)
+def test_the_penalty_of_a_preset_gives_way_to_another_limit_of_slopes(
+    preset: str, own: dict[str, Any], r1: float
+) -> None:
+    spec = adapted("gan", preset, Shape(rows=8, columns=8, classes=4, train_count=30), discriminator=own)
+    assert spec.discriminator.r1 == r1
 
 
 def test_a_generator_ends_in_three_channels_for_colour_images() -> None:

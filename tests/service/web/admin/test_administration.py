@@ -18,7 +18,6 @@ from sqlalchemy import event
 
 from service.access import audit, keys
 from service.access.keys import Scope
-from service.client import ApiError, Client
 from service.jobs import worker_registry
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
@@ -26,6 +25,7 @@ from service.storage.machine_tables import Worker
 from service.web.core import keyring
 from service.web.core.core import EXTENSION, Core
 from service.web.core.keyring import LastUse
+from tapeline import ApiError, Client
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import Session
 
 from service.access import audit, audit_seals, keys
 from service.access.audit import Actor, AuditAction
@@ -114,8 +113,8 @@ def test_audit_entries_are_append_only(database: Database) -> None:
 
 
 def test_a_change_that_is_rolled_back_leaves_no_audit_entry(database: Database) -> None:
-    def fail(session: Session) -> None:
-        audit.record(session, Actor(owner="ann"), AuditAction.DELETE, "job_1")
+    def fail(connection: Connection) -> None:
+        audit.record(connection, Actor(owner="ann"), AuditAction.DELETE, "job_1")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 
 from service.jobs import worker_registry
 from service.maintenance import store_id
-from service.spec import validation
+from service.spec import strict_json
 from service.storage.machine_tables import Worker
 from service.web.core.core import EXTENSION
 
@@ -161,7 +161,7 @@ def test_a_silent_broker_is_reported_as_degraded(make_app: MakeApp, sqlite_url: 
 def test_limits_are_those_that_are_enforced(client: FlaskClient) -> None:
     limits = client.get("/limits").json
     assert limits["max_body_bytes"] == 1024 * 1024
-    assert limits["max_json_depth"] == validation.MAX_DEPTH
+    assert limits["max_json_depth"] == strict_json.MAX_DEPTH
     assert limits["priorities"] == [0, 9]
     assert limits["presets"]["classifier"][:2] == ["seed", "fast"]
     assert "adam" in limits["optimizers"]

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
-from service.spec import validation
+from service.spec import strict_json
 from service.web.http import problem_kinds, request_limits
 from tests.waiting import wait_until
 
@@ -42,7 +42,7 @@ def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_do_not_wait(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parsing twelve large bodies at once kept the interpreter from all other requests for half a second."""
-    parse, parsing, max_parsing, small_arrived = validation.parse_json, [0], [0], threading.Event()
+    parse, parsing, max_parsing, small_arrived = strict_json.parse_json, [0], [0], threading.Event()
     received: list[None] = []
     monkeypatch.setattr(request_limits, "end", lambda: received.append(None))  # called before a body is parsed
     large = json.dumps({"kind": "classifier", **{f"f{number}": 1 for number in range(9000)}}).encode()
@@ -57,7 +57,7 @@ def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_do_not_wait(
         parsing[0] -= 1
         return parse(body)
 
-    monkeypatch.setattr(validation, "parse_json", parse_slowly)
+    monkeypatch.setattr(strict_json, "parse_json", parse_slowly)
     with ThreadPoolExecutor(5) as threads:
         futures = [threads.submit(post, app.test_client(), large) for _ in range(4)]
         wait_until(lambda: len(received) == 4 and parsing[0], "the first to be parsed, and the others to arrive")
@@ -305,7 +305,7 @@ def test_locked_database_is_a_temporary_problem(client: FlaskClient, monkeypatch
     def raise_locked(*args: Any, **options: Any) -> None:
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr("service.application.jobs.submissions.submit_all", raise_locked)
+    monkeypatch.setattr("service.application.jobs.submissions.submit", raise_locked)
     check_problem(client.post("/jobs", json={"kind": "gan"}), 503, "database_unavailable")
 
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import insert, select
 
-from service.client import Client
 from service.pictures.grids import SampleClasses
 from service.storage.tables import Artifact
 from service.web.core.core import EXTENSION
 from service.web.jobs import plots
+from tapeline import Client
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]
@@ -233,8 +233,8 @@ def test_the_client_lists_every_file_of_a_job_with_thousands(app: Flask, address
             many = [{"id": f"art_{kind}{at}", "epoch": at, "name": f"{at}.{kind[0]}ng"} for at in range(10, 2010)]
             session.execute(insert(Artifact), [same | item for item in many])
     with Client(serve(app)) as client:
-        names = [name for name, _ in client.get(job_id).files()]
-        assert [item["epoch"] for item in client.get(job_id).checkpoints()] == [1, 2, 3, *range(10, 2010)]
+        names = [name for name, _ in client.job(job_id).files()]
+        assert [item["epoch"] for item in client.job(job_id).checkpoints()] == [1, 2, 3, *range(10, 2010)]
     assert len(set(names)) == len(names)
     assert {f"{at}.sng" for at in range(10, 2010)} <= set(names)
 
@@ -320,8 +320,10 @@ def test_a_film_is_rendered_once_per_epoch(
     client: FlaskClient, worker: Any, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renderings = []
-    real = plots.films.film
-    monkeypatch.setattr(plots.films, "film", lambda *args, **options: renderings.append(1) or real(*args, **options))
+    real = plots.animations.animate
+    monkeypatch.setattr(
+        plots.animations, "animate", lambda *args, **options: renderings.append(1) or real(*args, **options)
+    )
     with ThreadPoolExecutor(4) as pool:
         films = set(pool.map(lambda _: fetch(client, f"{address}/samples.gif")[2], range(4)))
     assert (len(films), len(renderings)) == (1, 1)

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, update
 
 from service.jobs import commits, leases
-from service.jobs.queries import lineage
+from service.jobs.queries import lookup
 from service.states import MachineFaultReason
 from service.storage.database import Database
 from service.storage.tables import Epoch, Event, Job
@@ -210,16 +210,16 @@ def test_children_are_listed_newest_first_and_only_those_of_the_owner(database: 
     with database.write() as session:
         session.execute(update(Job).where(Job.id == "job_7").values(owner="bob"))
     with database.read() as session:
-        rows, count = lineage.children(session, "job_1", owner="ann", limit=3)
+        rows, count = lookup.children(session, "job_1", owner="ann", limit=3)
         assert ([row.id for row in rows], count) == (["job_6", "job_5", "job_4"], 5)
-        rows, count = lineage.children(session, "job_1", limit=30)
+        rows, count = lookup.children(session, "job_1", limit=30)
         assert (len(rows), count) == (6, 6)
         child, foreign = session.get_one(Job, "job_2"), session.get_one(Job, "job_7")
-        parent = lineage.parent(session, child, owner="ann")
+        parent = lookup.parent(session, child, owner="ann")
         assert parent is not None
         assert parent.id == "job_1"
-        assert lineage.parent(session, foreign, owner="bob") is None
-        assert lineage.parent(session, parent, owner="ann") is None
+        assert lookup.parent(session, foreign, owner="bob") is None
+        assert lookup.parent(session, parent, owner="ann") is None
 
 
 def test_markup_in_a_note_is_escaped(client: FlaskClient, submit: Submit) -> None:

@@ -15,12 +15,12 @@ from flask.testing import FlaskClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import engine
-from service.client import Client
 from service.datasets.formats.idx import write_idx
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.storage.tables import Job
 from service.web.core.core import EXTENSION, Core
+from tapeline import Client
 from tests.service.web.conftest import MakeApp
 from tests.service.web.datasets.test_dataset_versions import train
 from tests.service.web.inference.test_exports import export, extract_folder, tensor_values

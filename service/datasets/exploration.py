@@ -1,0 +1,207 @@
+"""Exploration of datasets: classes, examples, rows, and statistics of columns.
+
+Counts and statistics are cached: they need a pass over the data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.cache import Dataset, Examples
+from service.datasets.info import DatasetInfo, PartName
+from service.datasets.repository import DatasetRepository
+from service.datasets.tables.rows import display_value, named_row
+
+_MAX_CACHED: Final = 64
+_MAX_ROWS: Final = 200_000
+"""Maximum number of rows for statistics; of longer tables, rows at even distances are used."""
+_BINS: Final = 20
+_MAX_CATEGORIES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """One example of a part."""
+
+    index: int
+    label: int
+    input: Any
+    """An image, or the values of a row by column name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplePage:
+    """A page of examples, and the start of the next page."""
+
+    examples: Sequence[ShownExample]
+    next_index: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStatistics:
+    """Statistics of one column; ``None`` for those that do not apply to its type, or if it has no values.
+
+    Attributes:
+        missing: number of rows without a value, of the rows used.
+        low, high: the smallest and the largest value.
+        histogram: number of rows in each of equal intervals from ``low`` to ``high``.
+        categories: the most frequent categories with their number of rows.
+        distinct: number of categories that occur.
+    """
+
+    name: str
+    type: str
+    missing: int
+    low: float | int | str | None = None
+    high: float | int | str | None = None
+    mean: float | str | None = None
+    standard_deviation: float | None = None
+    histogram: Sequence[int] | None = None
+    categories: Sequence[tuple[str, int]] | None = None
+    distinct: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatistics:
+    """Statistics of all columns, and the number of rows used."""
+
+    rows: int
+    columns: Sequence[ColumnStatistics]
+
+
+class DatasetExplorer:
+    """Reads examples, counts and statistics of datasets.
+
+    All methods raise DatasetError if the files cannot be read.
+    """
+
+    def __init__(self, repository: DatasetRepository) -> None:
+        self._repository = repository
+        self.class_counts = functools.lru_cache(_MAX_CACHED)(self._class_counts)
+        """Number of examples of each class, for each part of a dataset."""
+        self.column_statistics = functools.lru_cache(_MAX_CACHED)(self._column_statistics)
+        """Column statistics of a table, over the training and validation rows."""
+
+    def images(
+        self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int, mixed: bool = False
+    ) -> ExamplePage:
+        """Images of one class, or of all, in the order of the data or with the classes mixed."""
+        return self._page(info, part, label, start, limit, lambda image: image, mixed=mixed)
+
+    def rows(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
+        """Rows of a table, with values for display."""
+        return self._page(info, part, label, start, limit, lambda row: named_row(row, info.columns))
+
+    def _page(
+        self,
+        info: DatasetInfo,
+        part: PartName,
+        label: int | None,
+        start: int,
+        limit: int,
+        show: Any,
+        *,
+        mixed: bool = False,
+    ) -> ExamplePage:
+        examples = _parts(self._repository.load(info)).get(part)
+        if examples is None:
+            return ExamplePage((), None)
+        indices, following = _page_indices(examples.labels, label, start=start, limit=limit, mixed=mixed)
+        return ExamplePage(
+            [ShownExample(index, int(examples.labels[index]), show(examples.inputs[index])) for index in indices],
+            following,
+        )
+
+    def _class_counts(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
+        parts = _parts(self._repository.load(info))
+        return {name: np.bincount(part.labels, minlength=info.classes).tolist() for name, part in parts.items()}
+
+    def _column_statistics(self, info: DatasetInfo) -> TableStatistics:
+        dataset = self._repository.load(info)
+        return statistics([dataset.train.inputs, dataset.validation.inputs], info.columns)
+
+
+def _parts(dataset: Dataset) -> dict[PartName, Examples]:
+    parts = {PartName.TRAIN: dataset.train, PartName.VALIDATION: dataset.validation}
+    return parts | ({PartName.TEST: dataset.test} if dataset.test is not None else {})
+
+
+def _page_indices(
+    labels: NDArray[Any], label: int | None, *, start: int, limit: int, mixed: bool = False
+) -> tuple[list[int], int | None]:
+    """The first indices from ``start`` on with this label, and the start of the next page.
+
+    Args:
+        label: ``None`` for any label.
+        mixed: for any label, alternate between the classes; ``start`` is then a position in this order.
+    """
+    shown: list[int]
+    if label is None and mixed:
+        shown = _mixed_order(labels)[start : start + limit].tolist()
+        return shown, start + limit if start + limit < len(labels) else None
+    if label is None:
+        indices = np.arange(start, min(start + limit + 1, len(labels)))
+    else:
+        indices = start + np.flatnonzero(labels[start:] == label)[: limit + 1]
+    shown = indices[:limit].tolist()
+    return shown, int(indices[limit]) if len(indices) > limit else None
+
+
+def _mixed_order(labels: NDArray[Any]) -> NDArray[np.intp]:
+    """All indices: the first example of each class, then the second ones, and so on."""
+    by_class = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    nth = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return by_class[np.argsort(nth, kind="stable")]
+
+
+def statistics(parts: Sequence[NDArray[Any]], columns: Sequence[Mapping[str, Any]]) -> TableStatistics:
+    """Statistics over all parts. Reads one column at a time."""
+    step = max(1, -(-sum(map(len, parts)) // _MAX_ROWS))
+    sampled = [part[::step] for part in parts]
+    described = [
+        _describe_column(np.concatenate([part[:, index] for part in sampled]), column)
+        for index, column in enumerate(columns)
+    ]
+    return TableStatistics(sum(map(len, sampled)), described)
+
+
+def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnStatistics:
+    name, kind = str(column["name"]), str(column["type"])
+    present = values[~np.isnan(values)]
+    missing = len(values) - len(present)
+    if not len(present):
+        return ColumnStatistics(name=name, type=kind, missing=missing)
+    if "categories" in column:
+        texts = column["categories"]
+        counts = np.bincount(present.astype(np.int64), minlength=len(texts))[: len(texts)]
+        order = np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]
+        frequent = [(str(texts[index]), int(counts[index])) for index in order if counts[index]]
+        distinct = int(np.count_nonzero(counts))
+        return ColumnStatistics(name=name, type=kind, missing=missing, categories=frequent, distinct=distinct)
+    low, high = float(present.min()), float(present.max())
+    with np.errstate(over="ignore", invalid="ignore"):  # for values near the largest float
+        mean, deviation = float(present.mean()), float(present.std())
+        spread = high - low
+        bins = (
+            np.minimum((present - low) / spread * _BINS, _BINS - 1) if 0 < spread < np.inf else np.zeros(len(present))
+        )
+    is_date = kind == "date"
+    if is_date and np.array_equal(present, np.floor(present)):
+        mean = float(np.round(mean))  # of days without a time of day
+    return ColumnStatistics(
+        name=name,
+        type=kind,
+        missing=missing,
+        low=display_value(low, column),
+        high=display_value(high, column),
+        mean=None if not np.isfinite(mean) else str(display_value(mean, column)) if is_date else mean,
+        standard_deviation=None if is_date or not np.isfinite(deviation) else deviation,
+        histogram=np.bincount(bins.astype(np.int64), minlength=_BINS).tolist(),
+    )

@@ -1,1 +1,0 @@
-"""Cost estimates of jobs, from finished jobs and from calibrations of the machines."""

@@ -1,1 +1,0 @@
-"""ONNX: a trained network as a graph of standard operators."""

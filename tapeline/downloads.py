@@ -1,0 +1,107 @@
+"""Downloads: complete, verified, and with names that cannot leave the target folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import httpx
+
+from tapeline.connection import MIN_RETRY_DELAY_S, Connection
+from tapeline.errors import DownloadDamaged, ServerUnreachable
+
+_CHUNK_BYTES: Final = 1 << 18
+_MAX_DOWNLOAD_ATTEMPTS: Final = 4
+"""Attempts to download a file whose connection breaks within the body, for example when the web process restarts. In
+each attempt, ``Connection`` retries the request: in total 16 requests in about 3.5 seconds."""
+
+
+def download(connection: Connection, url: str, to: Path) -> Path:
+    """Download a file and verify its SHA-256; an incomplete file is never left behind.
+
+    Args:
+        url: a URL from a response, or a path of the API.
+        to: a file name, or a folder, in which the file gets the name that the service gives it.
+
+    Raises:
+        DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
+    """
+    delay_s = MIN_RETRY_DELAY_S
+    for attempt in range(1, _MAX_DOWNLOAD_ATTEMPTS + 1):
+        try:
+            with connection.response("GET", url) as response:
+                return _store(response, to)
+        except ServerUnreachable:
+            if attempt == _MAX_DOWNLOAD_ATTEMPTS:
+                raise
+        time.sleep(delay_s)
+        delay_s *= 2
+    raise AssertionError  # the last attempt returns or raises
+
+
+def safe_name(text: str) -> str:
+    """A name from the service, sanitized so that it cannot leave the folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "download"
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that is never visible half-written: it is written beside ``path``, synced and
+    renamed at the end of the block, and removed after an exception.
+
+    A symbolic link is kept, and its target is replaced. Devices and pipes (``/dev/null``) are written to
+    directly, since a rename would replace them with a file.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as device:
+            yield device
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _store(response: httpx.Response, to: Path) -> Path:
+    target = to / _file_name(response) if to.is_dir() else to
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with complete_file(target) as file:
+        for chunk in response.iter_bytes(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+        expected = _stated_sha256(response)
+        if expected is not None and expected != digest.digest():
+            raise DownloadDamaged(
+                f"{target.name}: its SHA-256 is {digest.hexdigest()}; the service stated {expected.hex()}"
+            )
+    return target
+
+
+def _stated_sha256(response: httpx.Response) -> bytes | None:
+    match = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
+    return base64.b64decode(match[1]) if match else None
+
+
+def _file_name(response: httpx.Response) -> str:
+    match = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
+    name = match[1] if match else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
+    return safe_name(name)

@@ -1,0 +1,77 @@
+"""Errors of the client; all are subclasses of ``ClientError``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class ClientError(Exception):
+    """Base class of all errors of the client."""
+
+
+class ServerUnreachable(ClientError, ConnectionError):
+    """The service does not respond."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        hint = "; start it with: tapeline up" if is_this_machine(urlsplit(server).hostname or "") else ""
+        super().__init__(f"no response from {server} ({reason}){hint}")
+        self.server, self.reason = server, reason
+
+
+class NotUploadable(ClientError):
+    """A dataset cannot be made from a file of this kind; the message names the kind and the remedy."""
+
+
+class ApiError(ClientError):
+    """The service refused the request; ``problem`` is the problem document (RFC 9457)."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], note: str = "") -> None:
+        self.status = status
+        self.problem = dict(problem)
+        self.code = str(problem.get("code", ""))
+        self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
+        self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
+        """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
+        # With faults, the detail repeats them.
+        headline = str(problem.get("title") or self.detail) if self.errors else self.detail
+        super().__init__("\n".join([headline + note, *(f"  {_format_fault(error)}" for error in self.errors)]))
+
+
+class AmbiguousJob(ClientError, LookupError):
+    """Several jobs match; ``candidates`` are their documents, newest first."""
+
+    def __init__(self, text: str, candidates: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> None:
+        headline = f"several jobs match {text!r}; use a full name, or more of the id:"
+        super().__init__("\n".join([headline, *(f"  {line}" for line in lines)]))
+        self.candidates = list(candidates)
+        self.problem = {
+            "code": "ambiguous_job",
+            "detail": headline.removesuffix(":"),
+            "candidates": [
+                {field: job.get(field) for field in ("id", "name", "status", "created_at")} for job in candidates
+            ],
+        }
+
+
+class UnreadableImage(ClientError, ValueError):
+    """A file or bytes are not an image that ``predict`` supports."""
+
+
+class DownloadDamaged(ClientError):
+    """The received bytes differ from those that the service sent."""
+
+
+class ExportFailed(ClientError):
+    """A model could not be exported to another program."""
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is the machine of the client, by its name or address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _format_fault(error: Mapping[str, Any]) -> str:
+    location = error.get("pointer") or error.get("parameter") or "#"
+    return f"{location}: {error.get('detail') or error.get('code')}"

@@ -1,0 +1,65 @@
+"""Values of Python, NumPy and pandas as JSON. Neither library is imported: attributes identify their
+objects."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+
+_MISSING: Final = frozenset({"NAType", "NaTType"})
+"""Types of pandas for missing values, for which a comparison returns false or another missing value."""
+
+
+def plain(value: Any) -> Any:
+    """Convert an object that ``json`` does not support: arrays and scalars of NumPy become numbers, and dates
+    become texts in ISO 8601.
+
+    Raises:
+        TypeError: JSON has no such value.
+    """
+    if type(value).__name__ in _MISSING:
+        return None
+    if isinstance(value, date):  # also a datetime, and a timestamp of pandas
+        return value.isoformat()
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        if value.dtype.kind != "M":
+            return value.tolist()
+        return _format_datetime64(value) if not value.shape else [plain(moment) for moment in value]
+    raise TypeError(f"{type(value).__name__} {str(value)[:80]!r} is not a value of JSON")
+
+
+def as_rows(rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """Rows with their cells as JSON; those that are not a number (NaN) or not a time (NaT) are missing."""
+    return [{str(name): _cell(value) for name, value in row.items()} for row in rows]
+
+
+def _cell(value: Any) -> Any:
+    if value is not None and not isinstance(value, str | int | float):
+        value = plain(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _format_datetime64(value: Any) -> str | None:
+    """The text of a ``datetime64`` of any unit; ``None`` if it is missing."""
+    text = str(value)
+    return None if text == "NaT" else text
+
+
+def flat_settings(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | bool | str]]:
+    """All settings that are not null, with dotted names (``optimizer.learning_rate``, ``layers.0.units``).
+
+    A list of plain values becomes JSON text.
+    """
+    for name, value in spec.items():
+        match value:
+            case dict():
+                yield from flat_settings(value, f"{prefix}{name}.")
+            case list() if value and isinstance(value[0], dict):
+                yield from flat_settings(dict(zip(map(str, range(len(value))), value, strict=True)), f"{prefix}{name}.")
+            case list():
+                yield prefix + name, json.dumps(value)
+            case bool() | int() | float() | str():
+                yield prefix + name, value

@@ -1,0 +1,346 @@
+"""A job: its document, and operations on it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self, Unpack, cast
+from urllib.parse import urlencode
+
+from tapeline import downloads
+from tapeline.connection import json_body, segment
+from tapeline.errors import ApiError
+from tapeline.inputs.images import GivenImage, encoded, in_requests
+from tapeline.inputs.values import as_rows
+from tapeline.method_types import ExportTarget, Generated, GenerateOptions, History, Picture, Prediction, Which
+from tapeline.resources import Resource, once
+
+
+class Job(Resource):
+    """A job as of the last request; ``refresh`` and ``wait`` update it.
+
+    It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
+    methods may raise ``ServerUnreachable`` and ``ApiError``.
+    """
+
+    _noun = "job"
+
+    # The document.
+
+    @property
+    def name(self) -> str | None:
+        """The name, if the job has one."""
+        return cast("str | None", self._read("name"))
+
+    @property
+    def kind(self) -> str:
+        """``classifier`` or ``gan``."""
+        return str(self._read("kind"))
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags."""
+        return list(self._read("tags"))
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return int(self._read("progress")["epoch"])
+
+    @property
+    def epochs(self) -> int:
+        """Total epochs."""
+        return int(self._read("progress")["epochs"])
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The metrics of the last completed epoch; ``history`` has those of all epochs."""
+        return dict(self._read("metrics"))
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the best checkpoint."""
+        return cast("int | None", self._read("best_epoch"))
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Accuracy on the test part of the data, scored once at the end; ``None``: not scored, or not finite."""
+        return cast("float | None", self._read("test_accuracy"))
+
+    @property
+    def test_loss(self) -> float | None:
+        """Loss on the test part of the data."""
+        return cast("float | None", self._read("test_loss"))
+
+    @property
+    def test_epoch(self) -> int | None:
+        """The epoch whose weights were scored on the test part: the best one."""
+        return cast("int | None", self._read("test_epoch"))
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Why the job failed: ``code``, ``message`` and possibly ``hint``."""
+        return cast("dict[str, Any] | None", self._read("error"))
+
+    @property
+    def health(self) -> list[dict[str, Any]]:
+        """Current findings: problems of the training."""
+        return list(self._read("health"))
+
+    @property
+    def parent_id(self) -> str | None:
+        """The job that this one is a fork or reproduction of."""
+        return cast("str | None", self._read("parent_id"))
+
+    @property
+    def reused_from(self) -> str | None:
+        """The job whose first epochs (``reused_epochs``) this one took over."""
+        return cast("str | None", self._read("reused_from"))
+
+    @property
+    def reproduction(self) -> dict[str, Any] | None:
+        """Of a reproduction: ``of``, ``match`` and ``first_difference``."""
+        return cast("dict[str, Any] | None", self._read("reproduction"))
+
+    @property
+    def result_digest(self) -> str | None:
+        """A digest of weights, metrics and samples; equal digests mean equal results, bit for bit."""
+        return cast("str | None", self._read("result_digest"))
+
+    @property
+    def created_at(self) -> datetime:
+        """Time of submission, in UTC."""
+        return datetime.fromisoformat(self._read("created_at"))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The spec as it was sent."""
+        return dict(self._read("spec"))
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The resolved spec."""
+        return dict(self._read("resolved"))
+
+    # Reading.
+
+    def history(self) -> History:
+        """The metrics of every completed epoch: ``epochs``, and ``series`` by the metric's name."""
+        return cast("History", self._connection.json("GET", f"{self._path}/metrics"))
+
+    def results(self) -> dict[str, Any]:
+        """Final and best metrics, checkpoints, samples, plots, and the first 1,000 files; ``files`` has all."""
+        return self._connection.json("GET", f"{self._path}/results")
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """The stored checkpoints, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
+        return list(self._connection.items(f"{self._path}/checkpoints", {}, page_size=None))
+
+    # Files.
+
+    def files(self) -> list[tuple[str, str]]:
+        """All files, including plots and the animation of samples: names and URLs."""
+        results = self.results()
+        items = list(results["artifacts"])
+        if results.get("next_cursor") is not None:
+            rest = {"cursor": results["next_cursor"]}
+            items += self._connection.items(f"{self._path}/artifacts", rest, page_size=None)
+        files = [(downloads.safe_name(item["name"]), str(item["url"])) for item in items]
+        files += [(downloads.safe_name(f"{name}.png"), str(url)) for name, url in results["plots"].items()]
+        if results["samples"]["film"]:
+            files.append(("samples.gif", str(results["samples"]["film"])))
+        return files
+
+    def download(self, to: Path | str | None = None) -> list[Path]:
+        """Download all files and verify their SHA-256.
+
+        Args:
+            to: the folder (default: one named after the job's id).
+        """
+        folder = Path(self.id if to is None else to)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [downloads.download(self._connection, url, folder / name) for name, url in self.files()]
+
+    def download_checkpoint(self, which: Which = "best", to: Path | str = ".") -> Path:
+        """Download one checkpoint, a safetensors file.
+
+        Args:
+            to: a folder or a file name.
+        """
+        return downloads.download(self._connection, f"{self._path}/checkpoints/{segment(str(which))}", Path(to))
+
+    # New jobs from this one.
+
+    def fork(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        checkpoint: str | int = "latest",
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Submit a new job that continues from a checkpoint of this one.
+
+        Args:
+            overrides: fields of the spec that change.
+            checkpoint: ``best``, ``latest`` or the number of an epoch.
+            idempotency_key: as in ``Client.submit``.
+        """
+        options = once({"checkpoint": checkpoint, "overrides": dict(overrides or {})}, idempotency_key)
+        return Job(self._connection, self._connection.json("POST", f"{self._path}/fork", **options))
+
+    def reproduce(self, *, idempotency_key: str | None = None) -> Job:
+        """Train a succeeded job again; ``reproduction`` of the new job says whether the results are bit-identical."""
+        options = once(None, idempotency_key)
+        return Job(self._connection, self._connection.json("POST", f"{self._path}/reproduce", **options))
+
+    # Changing it.
+
+    def retry(self) -> Self:
+        """Continue a failed job from its last checkpoint."""
+        return self._act("retry")
+
+    def change(self, /, **fields: Any) -> Self:
+        """Set ``name``, ``tags``, ``priority``, ``starred`` or ``note``; ``None`` clears."""
+        return self._set_document(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
+
+    # The trained network.
+
+    def predict(
+        self,
+        images: Iterable[GivenImage] | GivenImage | None = None,
+        *,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+        checkpoint: Which = "best",
+        fit: bool = False,
+        invert: bool = False,
+        explain: bool = False,
+    ) -> Prediction:
+        """Classify images, or rows of a table, with a trained classifier.
+
+        Args:
+            images: paths of files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being
+                black; also a single file, or arrays of NumPy.
+            rows: up to 1,000 mappings of columns to values, for a job trained on a table; of pandas,
+                ``frame.to_dict("records")``. Missing columns and NaN count as missing values.
+            fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
+                Without effect for a model of image files, for which images are always cropped as at the upload.
+            invert: the images are dark on a light background.
+            explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
+
+        Raises:
+            UnreadableImage: a file or bytes are not a supported image.
+            FileNotFoundError: a text is neither the path of a file nor an image in base64.
+        """
+        options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
+        if rows is not None:
+            body = json_body({"rows": as_rows(rows)} | options)
+            return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
+        responses: list[Any] = []
+        inputs: Iterable[Any] = (
+            [images] if isinstance(images, str | bytes | os.PathLike) else () if images is None else images
+        )
+        for batch in in_requests([encoded(image) for image in inputs]):
+            if responses:  # use the same checkpoint for all: "latest" may have changed
+                options["checkpoint"] = responses[0]["checkpoint"]
+            request = json_body({"images": batch} | options)
+            responses.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request))
+        if len(responses) == 1:
+            return cast("Prediction", responses[0])
+        joined = {
+            name: [item for response in responses for item in response[name]]
+            for name in ("probabilities", "classes", "seen", "saliency")
+            if responses[0].get(name) is not None
+        }
+        return cast("Prediction", responses[0] | joined)
+
+    def generate(
+        self,
+        *,
+        format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
+        with_latent: bool = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Generated:
+        """Generate images with a GAN, as rows of numbers in [0, 1], or as PNGs in base64.
+
+        Args:
+            with_latent: also return the latent points, as ``latent``.
+        """
+        body = {"format": format, "with_latent": with_latent, **options}
+        document = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
+        return cast("Generated", document)
+
+    def generate_picture(
+        self,
+        *,
+        format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
+        **options: Unpack[GenerateOptions],
+    ) -> Picture:
+        """Generate images with a GAN, as a grid (PNG) or an animation (GIF)."""
+        body = json_body({"format": format, **options})
+        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
+            return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
+
+    def calibration(self, *, checkpoint: Which = "best") -> dict[str, Any]:
+        """The confidence of a classifier's predictions against their accuracy on the validation data.
+
+        Returns:
+            ``bins``, each with ``confidence``, ``accuracy`` and ``count``, and the ``expected_error``.
+        """
+        return self._get_evaluation("calibration", checkpoint=checkpoint)
+
+    def importance(self, *, checkpoint: Which = "best") -> dict[str, Any]:
+        """The importance of each column of a table: the accuracy that is lost when its values are shuffled.
+
+        Returns:
+            ``columns``, each with ``column``, ``mean`` and ``deviation``.
+        """
+        return self._get_evaluation("importance", checkpoint=checkpoint)
+
+    def confusion(self, *, checkpoint: Which = "latest", epoch: int | None = None) -> dict[str, Any]:
+        """The confusion matrix on the validation data, with precision, recall and F1 of each class.
+
+        Args:
+            checkpoint: also an epoch whose checkpoint is no longer stored.
+            epoch: former name of ``checkpoint``, for the number of an epoch.
+        """
+        named = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
+        return self._get_evaluation("confusion", **(named if epoch is None else {"epoch": epoch}))
+
+    def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
+        """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.
+
+        Args:
+            limit: how many mistakes to return.
+        """
+        return self._get_evaluation("mistakes", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
+
+    def export(
+        self,
+        target: ExportTarget,
+        to: Path | str = ".",
+        *,
+        checkpoint: Which = "best",
+        license: str | None = None,  # noqa: A002 - the API's name for it
+    ) -> Path:
+        """Download the trained model in the format of another program.
+
+        Args:
+            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
+            to: a folder or a file name.
+            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
+        """
+        params = {"checkpoint": str(checkpoint)} | ({"license": license} if license is not None else {})
+        path = f"{self._path}/export/{segment(target)}?{urlencode(params)}"
+        return downloads.download(self._connection, path, Path(to))
+
+    def _get_evaluation(self, resource: str, **params: Which) -> dict[str, Any]:
+        return self._connection.json("GET", f"{self._path}/{resource}", params={n: str(v) for n, v in params.items()})
+
+    @property
+    def _path(self) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.id):
+            raise ApiError(404, {"code": "job_not_found", "detail": f"{self.id!r} is not the id of a job"})
+        return f"/jobs/{segment(self.id)}"

@@ -1,0 +1,86 @@
+"""A sweep: its document, and operations on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+from tapeline.resources import Resource
+
+_PAGE_SIZE: Final = 500
+
+
+class Sweep(Resource):
+    """A sweep as of the last request; ``refresh`` and ``wait`` update it. It is a mapping over the API's document."""
+
+    _noun = "sweep"
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best trial so far, as in ``trials``."""
+        if self._document["best_trial"] is None:
+            return None
+        return next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
+
+    def trials(self, *, sort: str = "trial") -> list[dict[str, Any]]:
+        """All trials as flat dictionaries, for example for a DataFrame.
+
+        Each has ``trial``, ``status``, ``epoch`` (of the value), ``last_epoch`` (that a job has completed),
+        ``rung_epoch`` (with halving, of the rung of the value: only values of one rung are comparable), the objective's
+        metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON pointer), the
+        metric and the job of each seed, and ``error``: why the trial failed.
+        """
+        metric, rows = self._document["objective"]["metric"], []
+        for item in self._pages("trials", sort=sort):
+            row = {name: item.get(name) for name in ("trial", "status", "epoch", "last_epoch", "rung_epoch")}
+            low, high = item["interval"] or (None, None)
+            row |= {metric: item["value"], f"{metric} (interval_low)": low, f"{metric} (interval_high)": high}
+            row |= item["settings"]
+            for job in item["jobs"]:
+                row[f"{metric} (seed {job['seed']})"] = job["value"]
+                row[f"job (seed {job['seed']})"] = job["job"]
+            row["error"] = item["error"]["message"] if item["error"] else None
+            rows.append(row)
+        return rows
+
+    def trial(self, number: int) -> dict[str, Any]:
+        """One trial, as the API represents it."""
+        params = {"sort": "trial", "limit": "1", "after": str(number)}
+        page = self._connection.json("GET", f"{self._path}/trials", params=params)
+        trial: dict[str, Any] = page["data"][0]
+        return trial
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All decisions so far, in order."""
+        return list(self._pages("decisions"))
+
+    def importance(self) -> Sequence[dict[str, Any]]:
+        """The importance of each setting, most important first."""
+        document = self._connection.json("GET", f"{self._path}/importance")
+        importances: Sequence[dict[str, Any]] = document["data"]
+        return importances
+
+    def plot(
+        self, *, metric: str | None = None, band: Literal["range", "interval", "none"] = "range", fmt: str = "png"
+    ) -> bytes:
+        """The curves of the best trials as a picture: means over the seeds, with a band.
+
+        Args:
+            metric: default: that of the objective.
+            band: from the lowest to the highest seed, or the 95% interval of the mean.
+            fmt: ``png`` or ``svg``.
+        """
+        path = f"{self._path}/plots/curves.{fmt}"
+        params = {"band": band} | ({"metric": metric} if metric else {})
+        with self._connection.response("GET", path, params=params) as response:
+            return response.read()
+
+    def _pages(self, resource: str, **params: str) -> Iterator[dict[str, Any]]:
+        after = 0
+        while True:
+            query = params | {"limit": str(_PAGE_SIZE), "after": str(after)}
+            page = self._connection.json("GET", f"{self._path}/{resource}", params=query)
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = page.get("next_after", after + len(page["data"]))
