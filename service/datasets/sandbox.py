@@ -1,4 +1,4 @@
-"""Reads untrusted files in separate processes with limited memory and time.
+"""Reads untrusted files in separate processes with limited memory and time; the formats of uploads and their limits.
 
 ``python -m service.datasets.sandbox`` is such a process: it imports an upload, or decodes images for a prediction. It
 reads a request as JSON from standard input. It writes lines of JSON to standard output: the fraction that is done, a
@@ -21,18 +21,25 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.importer import DEFAULT_PHOTOS, MAX_UNPACKED_BYTES, UploadRefused, import_dataset
+from service.datasets.importer import (
+    ARCHIVE,
+    DEFAULT_PHOTOS,
+    IDX_FIELDS,
+    MAX_UNPACKED_BYTES,
+    UploadRefused,
+    import_dataset,
+    is_image_archive,
+)
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
-from service.datasets.upload_formats import DEFAULT_TABLE, IMAGE_ARCHIVE, TABLE_FILE, check, format_of
 from service.runtime import process_limits
 from tapeline.errors import UnreadableImage
 from tapeline.images.decoding import open_image, pixels_of
@@ -52,6 +59,47 @@ _INHERITED_VARIABLES: Final = ("PATH", "PYTHONPATH", "LANG", "HOME", "SYSTEMROOT
 
 
 Decoded = NDArray[np.uint8] | UnreadableImage
+
+DEFAULT_TABLE: Final = TableOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadFormat:
+    """A format of uploads.
+
+    Attributes:
+        label: such files, for people.
+        fields: of the form, with its files.
+        options: the defaults of the options that only this format has.
+        memory_bytes: that the process may map in addition to what it has after importing NumPy.
+    """
+
+    label: str
+    fields: tuple[str, ...]
+    options: PhotoOptions | TableOptions | None = None
+    memory_bytes: int = 48 * 2**20
+    cpu_s: int = 60
+
+
+IMAGE_ARCHIVE: Final = UploadFormat(
+    label="archives of image files",
+    fields=(ARCHIVE,),
+    options=DEFAULT_PHOTOS,
+    memory_bytes=512 * 2**20,  # enough to decode, rotate and scale an image of 32 million pixels
+    cpu_s=300,
+)
+NPZ_ARCHIVE: Final = UploadFormat(label="NPZ files", fields=(ARCHIVE,))
+IDX_FILES: Final = UploadFormat(label="IDX files as images and labels", fields=IDX_FIELDS)
+TABLE_FILE: Final = UploadFormat(
+    label="tables",
+    fields=(TABLE,),
+    options=DEFAULT_TABLE,
+    memory_bytes=192 * 2**20,  # enough for the labels of 10 million rows, and blocks of 2,000 columns
+    cpu_s=300,
+)
+FORMATS: Final = (IMAGE_ARCHIVE, NPZ_ARCHIVE, IDX_FILES, TABLE_FILE)
+FIELDS: Final = tuple(dict.fromkeys(field for entry in FORMATS for field in entry.fields))
+"""The form fields that contain files."""
 
 
 def import_in_sandbox(
@@ -77,7 +125,7 @@ def import_in_sandbox(
         "table": asdict(table or DEFAULT_TABLE),
     }
     try:
-        response = _run(request, cpu_s=format_of(files).cpu_s, on_progress=on_progress)
+        response = _run(request, cpu_s=_format_of(files).cpu_s, on_progress=on_progress)
     except _SandboxFailed as error:
         raise UploadRefused({next(iter(files)): str(error)}) from error
     if "faults" in response:
@@ -122,6 +170,31 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
 
 class _SandboxFailed(Exception):
     """The process exceeded its limits."""
+
+
+def _format_of(files: Mapping[str, Path]) -> UploadFormat:
+    """The format of files by form field; the first bytes of an archive show its kind."""
+    entry = next((entry for entry in (TABLE_FILE, NPZ_ARCHIVE) if entry.fields[0] in files), IDX_FILES)
+    return IMAGE_ARCHIVE if entry is NPZ_ARCHIVE and is_image_archive(files[ARCHIVE]) else entry
+
+
+def _check(entry: UploadFormat, files: Mapping[str, Path], photos: PhotoOptions, table: TableOptions) -> None:
+    """Refuse files and options of other formats.
+
+    Raises:
+        UploadRefused
+    """
+    if not files.keys() <= set(entry.fields):
+        raise UploadRefused({entry.fields[0]: "must be the only file"})
+    faults: dict[str, str] = {}
+    for other, given in ((IMAGE_ARCHIVE, photos), (TABLE_FILE, table)):
+        changed = [
+            item.name for item in fields(given) if getattr(given, item.name) != getattr(other.options, item.name)
+        ]
+        if changed and entry is not other:
+            faults |= dict.fromkeys(changed, f"is for {other.label}")
+    if faults:
+        raise UploadRefused(faults)
 
 
 def _run(
@@ -232,13 +305,13 @@ def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _import(request: Mapping[str, Any]) -> dict[str, Any]:
     files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
-    upload_format, fraction, options = format_of(files), request["fraction"], request["photos"]
+    upload_format, fraction, options = _format_of(files), request["fraction"], request["photos"]
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
     size = tuple(options["size"]) if options["size"] else None
     photos = PhotoOptions(size=size, channels=Channels(options["channels"]), on_bad=OnBad(options["on_bad"]))
     table, reporter = TableOptions(**request["table"]), _Reporter()
     try:
-        check(upload_format, files, photos, table)
+        _check(upload_format, files, photos, table)
         if upload_format is TABLE_FILE:
             imported = import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=reporter)
         else:

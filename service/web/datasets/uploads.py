@@ -30,9 +30,8 @@ from werkzeug.formparser import FormDataParser
 from service.datasets.formats.photos import MIN_SPREAD
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
-from service.datasets.sandbox import import_in_sandbox
+from service.datasets.sandbox import FIELDS, FORMATS, import_in_sandbox
 from service.datasets.tables.detection import ColumnType
-from service.datasets.upload_formats import FIELDS, FORMATS
 from service.spec.strict_json import parse_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
