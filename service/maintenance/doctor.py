@@ -71,6 +71,10 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
     yield _run_check("broker", lambda: _check_broker(broker_url))
     yield _run_check("artifacts", lambda: _check_artifacts(settings.artifacts, database if has_schema else None))
     yield from _check_disks(settings)
+    defaults = Settings.from_env({"TAPELINE_HOME": str(settings.home)}, cores=settings.workers).to_env()
+    changed = [name for name, value in settings.to_env().items() if value != defaults[name]]  # some values are secrets
+    detail = f"TAPELINE_HOME is {settings.home}; not at their defaults: {', '.join(changed) or 'none'}"
+    yield Diagnosis(name="settings", ok=True, detail=detail)
 
 
 def _run_check(name: str, check: Callable[[], Diagnosis]) -> Diagnosis:

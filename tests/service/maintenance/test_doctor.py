@@ -55,11 +55,23 @@ def failed_checks(diagnoses: dict[str, Diagnosis]) -> set[str]:
 
 def test_a_healthy_service_passes_every_check(settings: Settings, database: Database, broker: Broker) -> None:
     worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
-    diagnoses = examine(settings, broker.url)
+    diagnoses = examine(replace(settings, keep_jobs_days=7.0), broker.url)
     assert failed_checks(diagnoses) == set()
     assert set(diagnoses) == {
-        *("database", "schema", "workers", "scheduler", "audit log", "clocks", "broker", "artifacts", "disk")
+        *(
+            "database",
+            "schema",
+            "workers",
+            "scheduler",
+            "audit log",
+            "clocks",
+            "broker",
+            "artifacts",
+            "disk",
+            "settings",
+        )
     }
+    assert diagnoses["settings"].detail.endswith("TAPELINE_KEEP_JOBS_DAYS")
     assert "1 of 2 slots" in diagnoses["workers"].detail
 
 
