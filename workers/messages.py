@@ -108,6 +108,10 @@ def decode(data: bytes) -> Command | Report:
     raise ValueError("not a message")
 
 
+class StopRequested(Exception):
+    """The supervisor ordered the child to hand the job back."""
+
+
 class ChildEndpoint:
     """The child's end of the pipes. If the supervisor's end closes, the process exits, to never train unsupervised."""
 
@@ -132,16 +136,18 @@ class ChildEndpoint:
         except BrokenPipeError:
             os._exit(3)  # the supervisor is gone
 
-    def preparing(self) -> None:
-        """Report that the child is alive, although it has not started to train."""
-        self.send(Preparing())
+    def check_stop(self) -> None:
+        """Raise ``StopRequested`` if the supervisor has ordered a stop."""
+        if self.stopping:
+            raise StopRequested
 
-    def progress(self, step: int, steps: int) -> None:
-        """Report a finished batch. Call it after each batch; it sends at most ten reports per second."""
+    def report_progress(self, report: Progress | Preparing) -> None:
+        """Report a finished batch, or that the child is alive although it does not train yet. Call it as often as
+        possible; it sends at most ten reports per second."""
         now = time.monotonic()
         if now - self._last_progress >= _PROGRESS_INTERVAL_S:
             self._last_progress = now
-            self.send(Progress(step, steps))
+            self.send(report)
 
     def _read(self, commands: Connection) -> None:
         try:

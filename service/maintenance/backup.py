@@ -74,7 +74,7 @@ def backup(database: Database, store: ArtifactStore, upload_folder: UploadFolder
             groups.append((table, buffer.write(data)))
         buffer.seek(0)
         writer = PartWriter(target)
-        _add(writer, "manifest.json", json.dumps({"format": FORMAT, "schema": rows_of.current_schema()}).encode())
+        _add(writer, "manifest.json", json.dumps({"format": FORMAT, "schema": migrations.head()}).encode())
         for table, size in groups:
             rows = [json.loads(line) for line in buffer.read(size).splitlines()]
             if table == rows_of.UPLOADS:
@@ -234,7 +234,7 @@ class _Attempt:
 
     def add_file(self, job_id: str, path: str, data: bytes) -> None:
         self._journal_key(job_id)
-        self._store.put(path, data)
+        self._store.put_all({path: data})
 
     def add_upload(self, upload_id: str, name: str, content: Iterator[bytes]) -> int:
         self._journal_key(upload_id)

@@ -146,21 +146,12 @@ class ArtifactStore(ABC):
     """
 
     @abstractmethod
-    def put(self, path: str, data: bytes) -> None:
-        """Store a file atomically and durably: after a power cut it is complete or absent.
-
-        Raises:
-            OSError: it could not be stored; nothing is left behind.
-        """
-
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Store several files, each as ``put`` does; subclasses may sync them all at once.
+        """Store files by path, each atomically and durably: after a power cut it is complete or absent.
 
         Raises:
             OSError: one could not be stored. No unfinished file is left behind, but finished ones may be.
         """
-        for path, data in contents.items():
-            self.put(path, data)
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
@@ -256,7 +247,7 @@ class ArtifactStore(ABC):
             OSError: it could not be stored.
         """
         path = f"{job_id}/{_DERIVED}/{stem}-{version}"
-        self.put(path, data)
+        self.put_all({path: data})
         prefix = f"{job_id}/{_DERIVED}/{stem}-"
         suffix = Path(version).suffix
         versions = [item.path for item in self.stored(job_id) if item.path.startswith(prefix)]
@@ -302,14 +293,6 @@ class ArtifactStore(ABC):
         if batch:
             yield from check(batch)
 
-    def sweep(
-        self, list_paths: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
-    ) -> list[Stored]:
-        """Remove the ``orphans``; returns them."""
-        orphans = list(self.orphans(list_paths, older_than_s=older_than_s))
-        self.remove(item.path for item in orphans)
-        return orphans
-
 
 class ArtifactFolder(ArtifactStore):
     """A store in a folder that web processes and workers share."""
@@ -317,13 +300,9 @@ class ArtifactFolder(ArtifactStore):
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write under a temporary name, fsync, rename, fsync the folder."""
-        self.put_all({path: data})
-
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Perform each step of ``put`` for all files before the next step: the first sync also writes much of
-        the data that the others wait for."""
+        """Write under temporary names, fsync, rename, fsync the folders: each step for all files before the next one,
+        because the first sync also writes much of the data that the others wait for."""
         targets = [self.root / path for path in contents]
         self._make_folders({target.parent for target in targets})
         with ExitStack() as unfinished:
