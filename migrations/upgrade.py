@@ -156,7 +156,7 @@ def find_revision(connection: Connection) -> str | None:
         if foreign := sorted(tables & set(Base.metadata.tables)):
             raise UnknownSchema("none", f"but has a table {foreign[0]}", "use an empty database")
         return None
-    bridged, known = revisions_of(_bridge()), known_revisions()
+    bridged, known = revisions_of(_bridge()), revisions_of(config())
     if revision not in known and revision not in bridged:
         if revision < bridged[-1]:
             remedy = f"upgrade it to {bridged[-1]} or later with an earlier version first, or use an empty database"
@@ -170,11 +170,6 @@ def find_revision(connection: Connection) -> str | None:
             remedy = "with the code that created it, take it back by a revision (alembic downgrade -1)"
             raise UnknownSchema(revision, problem, f"{remedy}, then upgrade it, or use an empty database")
     return revision
-
-
-def known_revisions() -> set[str]:
-    """The revisions of today's chain, whose schemas this version can make."""
-    return set(revisions_of(config()))
 
 
 def head() -> str | None:

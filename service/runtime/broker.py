@@ -6,14 +6,11 @@ Senders and workers must agree on the names and options, also across versions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 TRAIN_TASK: Final = "tapeline.train"
 """The Celery task. Its argument, a job id, makes the queue readable for operators; to a worker, the message is only a
@@ -73,10 +70,13 @@ SENDER_OPTIONS: Final = CELERY_OPTIONS | {
 """Celery settings of a process that only sends."""
 
 
-def send_hints(app: Celery, job_ids: Sequence[str]) -> int:
+def send_hints(app: Any, job_ids: Sequence[str]) -> int:
     """Send a hint for each job while the queue has room; returns how many were sent.
 
     A full queue already contains enough hints for every worker.
+
+    Args:
+        app: a Celery app. Processes that only probe the broker do not load Celery.
 
     Raises:
         Exception: an error of the transport, if the broker does not accept messages.

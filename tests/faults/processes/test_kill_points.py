@@ -15,8 +15,8 @@ from service.states import Request, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
-from workers.messages import Preparing, Progress
 from tests.faults.invariants import Reference
+from workers.messages import Preparing, Progress
 
 EACH_EPOCH = ("batch_done", "epoch_trained", "handed_over", "files_stored", "epoch_committing", "epoch_committed")
 EACH_FILE = ("file_written", "file_renamed")
