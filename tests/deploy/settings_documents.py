@@ -17,14 +17,21 @@ BY_THE_SERVICES = {
 }
 """Settings that the compose files do not pass on as they are, with the reason."""
 PASSED = [name for name in SETTINGS if name.removeprefix("TAPELINE_") not in BY_THE_SERVICES]
-COMPOSE = "".join(f"{{indent}}{name}: ${{{{{name}:-}}}}\n" for name in PASSED)
+LINES = {name: f"{name}: ${{{name}:-}}\n" for name in PASSED}
 LISTS = {
     "docs/configuration.md": (
         r"(?<=## Settings\n\n\| variable \| meaning \|\n\|---\|---\|\n)(\|.*\n)+",
         "".join(f"| `{name}` | {setting.meaning} |\n" for name, setting in SETTINGS.items()),
     ),
-    "docker-compose.yml": (r"(?<=written by `make settings`:\n)(    TAPELINE_.*\n)+", COMPOSE.format(indent=4 * " ")),
-    "deploy/worker.yml": (r"(?<=written by `make settings`:\n)(      TAPELINE_.*\n)+", COMPOSE.format(indent=6 * " ")),
+    "docker-compose.yml": (
+        r"(?<=written by `make settings`:\n)(    TAPELINE_.*\n)+",
+        "".join(4 * " " + line for line in LINES.values()),
+    ),
+    "deploy/worker.yml": (
+        r"(?<=written by `make settings`:\n)(      TAPELINE_.*\n)+",
+        # A worker checks no keys, so it has none.
+        "".join(6 * " " + line for name, line in LINES.items() if name != "TAPELINE_API_KEYS"),
+    ),
     ".env.example": (
         r"(?<=written by `make settings`:\n)(#TAPELINE_.*\n)+",
         "".join(f"#{name}={SETTINGS[name].default_text}\n" for name in PASSED),
