@@ -115,7 +115,7 @@ def upgrade(database: Database, *, grant_to: str | None = None) -> Move:
     """
     with exclusively(database) as connection:
         before = find_revision(connection)
-        if before in _revisions(_bridge())[1:]:
+        if before in revisions_of(_bridge())[1:]:
             command.upgrade(_bridge(connection), "head")
         command.upgrade(config(connection), "head")
         if grant_to is not None and not database.is_sqlite:
@@ -132,7 +132,7 @@ def downgrade(database: Database, revision: str) -> Move:
     """
     with exclusively(database) as connection:
         before = find_revision(connection)
-        older = _revisions(config())
+        older = revisions_of(config())
         older = older[older.index(before) :] if before in older else []
         if revision not in older:
             raise SettingsError(
@@ -156,7 +156,7 @@ def find_revision(connection: Connection) -> str | None:
         if foreign := sorted(tables & set(Base.metadata.tables)):
             raise UnknownSchema("none", f"but has a table {foreign[0]}", "use an empty database")
         return None
-    bridged, known = _revisions(_bridge()), known_revisions()
+    bridged, known = revisions_of(_bridge()), revisions_of(config())
     if revision not in known and revision not in bridged:
         if revision < bridged[-1]:
             remedy = f"upgrade it to {bridged[-1]} or later with an earlier version first, or use an empty database"
@@ -172,17 +172,12 @@ def find_revision(connection: Connection) -> str | None:
     return revision
 
 
-def known_revisions() -> set[str]:
-    """The revisions of today's chain, whose schemas this version can make."""
-    return set(_revisions(config()))
-
-
 def head() -> str | None:
     """The revision of this version's schema."""
     return ScriptDirectory.from_config(config()).get_current_head()
 
 
-def _revisions(alembic: Config) -> list[str]:
+def revisions_of(alembic: Config) -> list[str]:
     """All revisions of a chain, newest first."""
     return [script.revision for script in ScriptDirectory.from_config(alembic).walk_revisions()]
 

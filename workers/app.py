@@ -15,7 +15,7 @@ from celery.worker import strategy
 from celery.worker.control import Panel
 
 from service.errors import SettingsError
-from service.runtime import task_names, wake_ups
+from service.runtime import broker
 from service.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ def create_app(broker_url: str, run_waiting_jobs: Callable[[], None] | None = No
             database. The id in the message does not matter; it is for operators who read the queue.
     """
     app = Celery("tapeline", broker=broker_url)
-    app.conf.update(task_names.SENDER_OPTIONS if run_waiting_jobs is None else task_names.CELERY_OPTIONS)
+    app.conf.update(broker.SENDER_OPTIONS if run_waiting_jobs is None else broker.CELERY_OPTIONS)
     if run_waiting_jobs is not None:
         _allow_inspection_only()
 
-        @app.task(name=task_names.TRAIN_TASK, Strategy=f"{__name__}:{drop_malformed_messages.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
+        @app.task(name=broker.TRAIN_TASK, Strategy=f"{__name__}:{drop_malformed_messages.__name__}")  # type: ignore[untyped-decorator]  # celery has no types
         def train(job_id: str) -> None:
             run_waiting_jobs()
 
@@ -49,11 +49,6 @@ def __getattr__(name: str) -> Any:
     if broker_url is None:
         raise SettingsError("set TAPELINE_BROKER_URL to the broker of the workers")
     return globals().setdefault("celery", create_app(broker_url))
-
-
-def wake(app: Celery, job_id: str) -> None:
-    """Send a hint to one idle worker."""
-    wake_ups.send(app, [job_id])
 
 
 def drop_malformed_messages(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:

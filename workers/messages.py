@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, Final, get_args
+
+from pydantic import TypeAdapter
 
 from service.jobs.leases import Claim
 from service.states import MachineFaultReason, Request
@@ -86,65 +88,28 @@ Command = Train | Stop
 Report = ChildReady | Preparing | Progress | MachineFault | Done | GaveUp
 
 
+_TYPES: Final = {kind.__name__: TypeAdapter[Command | Report](kind) for kind in get_args(Command | Report)}
+
+
 def encode(message: Command | Report) -> bytes:
-    """Encode a message as JSON."""
-    return json.dumps(_document(message)).encode()
+    """Encode a message as JSON: its name and its fields."""
+    return json.dumps([type(message).__name__, asdict(message)]).encode()
 
 
-def _document(message: Command | Report) -> dict[str, Any]:
-    match message:
-        case Train(claim):
-            return asdict(claim)
-        case Stop(request):
-            return {"stop": request}
-        case ChildReady(provenance):
-            return {"ready": dict(provenance)}
-        case Preparing():
-            return {"preparing": True}
-        case Progress(step, steps):
-            return {"step": step, "steps": steps}
-        case MachineFault():
-            return {"fault": asdict(message)}
-        case Done(outcome, is_reusable):
-            return {"done": outcome, "reusable": is_reusable}
-        case GaveUp(reason):
-            return {"gave_up": reason}
-
-
-def decode_command(data: bytes) -> Command:
-    """Decode a command.
+def decode(data: bytes) -> Command | Report:
+    """Decode a message.
 
     Raises:
-        ValueError, TypeError: ``data`` is not a command.
+        ValueError: ``data`` is not a message.
     """
     match json.loads(data):
-        case {"stop": request}:
-            return Stop(Request(request) if request else None)
-        case dict() as claim:
-            return Train(Claim(**claim))
-    raise ValueError("not a command")
+        case [str(name), dict(fields)] if name in _TYPES:
+            return _TYPES[name].validate_python(fields)
+    raise ValueError("not a message")
 
 
-def decode_report(data: bytes) -> Report:
-    """Decode a report.
-
-    Raises:
-        ValueError: ``data`` is not a report.
-    """
-    match json.loads(data):
-        case {"ready": dict(provenance)}:
-            return ChildReady(provenance)
-        case {"preparing": True}:
-            return Preparing()
-        case {"step": int(step), "steps": int(steps)}:
-            return Progress(step, steps)
-        case {"fault": dict(fault)}:
-            return MachineFault(**fault | {"reason": MachineFaultReason(fault["reason"])})
-        case {"done": str(outcome), "reusable": bool(is_reusable)}:
-            return Done(outcome, is_reusable)
-        case {"gave_up": str(reason)}:
-            return GaveUp(reason)
-    raise ValueError("not a report")
+class StopRequested(Exception):
+    """The supervisor ordered the child to hand the job back."""
 
 
 class ChildEndpoint:
@@ -171,21 +136,23 @@ class ChildEndpoint:
         except BrokenPipeError:
             os._exit(3)  # the supervisor is gone
 
-    def preparing(self) -> None:
-        """Report that the child is alive, although it has not started to train."""
-        self.send(Preparing())
+    def check_stop(self) -> None:
+        """Raise ``StopRequested`` if the supervisor has ordered a stop."""
+        if self.stopping:
+            raise StopRequested
 
-    def progress(self, step: int, steps: int) -> None:
-        """Report a finished batch. Call it after each batch; it sends at most ten reports per second."""
+    def report_progress(self, report: Progress | Preparing) -> None:
+        """Report a finished batch, or that the child is alive although it does not train yet. Call it as often as
+        possible; it sends at most ten reports per second."""
         now = time.monotonic()
         if now - self._last_progress >= _PROGRESS_INTERVAL_S:
             self._last_progress = now
-            self.send(Progress(step, steps))
+            self.send(report)
 
     def _read(self, commands: Connection) -> None:
         try:
             while True:
-                match decode_command(commands.recv_bytes()):
+                match decode(commands.recv_bytes()):
                     case Stop(request):
                         self.request = request
                         self.stopping = True

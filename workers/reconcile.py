@@ -26,14 +26,14 @@ from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.maintenance import restore_lock, retention
 from service.maintenance.retention import Policy
-from service.runtime import logs
+from service.runtime import broker, logs
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactFolder, ArtifactStore
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
 from service.sweeps.proposer import Proposer
-from workers.app import create_app, wake
+from workers.app import create_app
 from workers.heartbeat import Heartbeat
 
 ROUND_INTERVAL_S: Final = 1.0
@@ -46,30 +46,14 @@ _MAX_WAKE_UPS: Final = 32
 log = structlog.get_logger()
 
 
-def requeue_lost_jobs(database: Database, policy: LeaseExpiryPolicy) -> None:
-    """Requeue the jobs of lost workers."""
-    for job_id in rescue(database, policy):
-        log.warning("requeued from a lost worker", job=job_id)
-
-
-def advance_sweeps(database: Database, sender: Celery | None) -> None:
-    """Make the pending decisions of sweeps, and send messages for the jobs that start."""
-    send_hints(sender, sweep_actions.requeue_stragglers(database) + decisions.advance_all(database))
-
-
-def propose_trials(proposer: Proposer, sender: Celery | None) -> None:
-    """Propose the trials whose settings depend on results, and send messages for the jobs that start."""
-    send_hints(sender, proposer.propose_all())
-
-
 def send_hints(sender: Celery | None, job_ids: Sequence[str]) -> None:
     """Tell workers of queued jobs. Without a message, they find the jobs within seconds."""
-    for job_id in job_ids[:_MAX_WAKE_UPS] if sender is not None else ():
-        try:
-            wake(sender, job_id)
-        except (OperationalError, redis.RedisError) as error:
-            log.warning("the broker accepts no messages; workers poll the database", error=str(error))
-            return
+    if sender is None or not job_ids:
+        return
+    try:
+        broker.send_hints(sender, job_ids[:_MAX_WAKE_UPS])
+    except (OperationalError, redis.RedisError) as error:
+        log.warning("the broker accepts no messages; workers poll the database", error=str(error))
 
 
 def resend_hints(database: Database, sender: Celery | None) -> None:
@@ -116,19 +100,13 @@ def delete_expired_data(
         log.info("removed", what="upload", name=name)
 
 
-def seal(database: Database) -> None:
-    """Seal new entries of the audit log."""
-    if count := audit_seals.seal(database):
-        log.debug("sealed", what="audit entries", count=count)
-
-
 class _BackgroundTasks:
     """Runs all tasks but one in threads: no matter how long they take, expired leases are handled in time."""
 
     def __init__(self) -> None:
         self._threads: dict[str, threading.Thread] = {}
 
-    def start(self, task_name: str, function: Callable[[], None]) -> None:
+    def start(self, task_name: str, function: Callable[[], object]) -> None:
         """Start a task, unless its last run has not ended."""
         thread = self._threads.get(task_name)
         if thread is None or not thread.is_alive():
@@ -141,7 +119,7 @@ class _BackgroundTasks:
                 self._threads[task_name] = thread
 
     @staticmethod
-    def _try(task_name: str, function: Callable[[], None]) -> None:
+    def _try(task_name: str, function: Callable[[], object]) -> None:
         try:
             function()
         except (SQLAlchemyError, OSError) as error:
@@ -174,15 +152,19 @@ def main() -> int:
         if stopping:
             break
         try:
-            requeue_lost_jobs(database, policy)
+            for job_id in rescue(database, policy):
+                log.warning("requeued from a lost worker", job=job_id)
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
-        background.start("advance sweeps", lambda: advance_sweeps(database, sender))
-        background.start("propose trials", lambda: propose_trials(proposer, sender))
+        background.start(
+            "advance sweeps",
+            lambda: send_hints(sender, sweep_actions.requeue_stragglers(database) + decisions.advance_all(database)),
+        )
+        background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
         if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("resend hints", lambda: resend_hints(database, sender))
         if round_number % round(SEAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
-            background.start("seal the audit log", lambda: seal(database))
+            background.start("seal the audit log", lambda: audit_seals.seal(database))
         if round_number % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start(
                 "delete expired data",

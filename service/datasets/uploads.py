@@ -21,8 +21,8 @@ from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import NoSpaceLeft, UploadExists, UploadInUse
 from service.states import Status
+from service.storage.artifacts import fsync_folder
 from service.storage.database import Database, locking, now_ms
-from service.storage.fsync import fsync_folder
 from service.storage.tables import Job, Upload
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")

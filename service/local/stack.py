@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import http.client
 import json
 import os
 import socket
@@ -13,12 +14,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from service.local.addresses import is_healthy, url_of
+import psutil
+
 from service.local.broker import Broker, BrokerError
-from service.local.errors import HomeInUse, PortTaken, StackError
 from service.local.log_writer import LogWriter
 from service.local.orphans import GRACE_S, OrphanReaper
 from service.local.process import StackProcess, describe_exit
@@ -34,6 +36,38 @@ _MIN_RESTART_DELAY_S: Final = 0.5
 _MAX_RESTART_DELAY_S: Final = 30.0
 _STABLE_RUN_S: Final = 60.0
 """A process that ran for this long restarts with the minimum delay."""
+
+
+class StackError(Exception):
+    """The stack cannot start; the message says what to do."""
+
+
+class PortTaken(StackError):
+    """Another program listens on the port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            f"port {port} on {host} is in use; use another one:\n  TAPELINE_PORT={_next_port(port)} {_start_command()}"
+        )
+        self.host, self.port = host, port
+
+
+class HomeInUse(StackError):
+    """Another stack runs on the same state folder."""
+
+    def __init__(self, home: Path, pid: int | None, url: str | None, *, is_demo: bool = False) -> None:
+        port = _next_port(int(url.rpartition(":")[2])) if url else 8001
+        location = f" at {url}" if url else ""
+        process = f" (process {pid})" if pid else ""
+        alternative = f"start a second one:\n  TAPELINE_HOME=/another/folder TAPELINE_PORT={port} {_start_command()}"
+        if is_demo:
+            message = (
+                f"a demo runs on {home}{location}{process}, and ends in a few minutes; wait for it, or {alternative}"
+            )
+        else:
+            message = f"Tapeline already runs on {home}{location}{process}; use it, stop it, or {alternative}"
+        super().__init__(message)
+        self.home, self.pid, self.url = home, pid, url
 
 
 class LocalStack:
@@ -165,7 +199,7 @@ class LocalStack:
                 owner = _read_owner(self._lock)
                 pid, url = owner.get("pid"), owner.get("url")
                 # After a kill, the stack's guard holds the lock until the remaining processes have exited.
-                if pid is None or _is_alive(pid) or time.monotonic() > deadline:
+                if pid is None or psutil.pid_exists(pid) or time.monotonic() > deadline:
                     raise HomeInUse(home, pid, url, is_demo=bool(owner.get("demo"))) from None
                 if not has_notified:
                     self._notify("waiting for processes of the previous run to exit ...")
@@ -352,6 +386,34 @@ class LocalStack:
             self._notify(f"the {child.name} process cannot start: {error.strerror}")
 
 
+def url_of(host: str, port: int) -> str:
+    """The URL, from this machine, of a web process that is bound to this address."""
+    client_host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{client_host}]:{port}" if ":" in client_host else f"http://{client_host}:{port}"
+
+
+def is_healthy(host: str, port: int, *, timeout_s: float) -> bool:
+    """Whether a Tapeline web process responds there."""
+    hostname = url_of(host, port).removeprefix("http://").rpartition(":")[0].strip("[]")
+    connection = http.client.HTTPConnection(hostname, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": f"localhost:{port}"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _next_port(port: int) -> int:
+    return port + 1 if port < 65535 else 8000
+
+
+def _start_command() -> str:
+    """The command that started this process."""
+    return "make up" if "MAKELEVEL" in os.environ else "tapeline up"
+
+
 def _indent(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.splitlines())
 
@@ -367,13 +429,3 @@ def _read_owner(lock: int) -> dict[str, Any]:
 def _write_owner(lock: int, owner: dict[str, Any]) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps(owner).encode(), 0)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

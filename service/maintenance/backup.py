@@ -10,7 +10,6 @@ job, is omitted together with its row.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -74,7 +73,7 @@ def backup(database: Database, store: ArtifactStore, upload_folder: UploadFolder
             groups.append((table, buffer.write(data)))
         buffer.seek(0)
         writer = PartWriter(target)
-        _add(writer, "manifest.json", json.dumps({"format": FORMAT, "schema": rows_of.current_schema()}).encode())
+        writer.add("manifest.json", json.dumps({"format": FORMAT, "schema": migrations.head()}).encode())
         for table, size in groups:
             rows = [json.loads(line) for line in buffer.read(size).splitlines()]
             if table == rows_of.UPLOADS:
@@ -82,7 +81,7 @@ def backup(database: Database, store: ArtifactStore, upload_folder: UploadFolder
             elif table == rows_of.ARTIFACTS:
                 rows = [row for row in rows if _add_file(writer, database, store, row, report)]
             if rows:
-                _add(writer, f"rows/{table}/{numbers[table]:06d}.jsonl", rows_of.encode(rows))
+                writer.add(f"rows/{table}/{numbers[table]:06d}.jsonl", rows_of.encode(rows))
                 numbers[table] += 1
                 report.rows[table] += len(rows)
         writer.finish()
@@ -129,10 +128,6 @@ def restore(database: Database, store: ArtifactStore, upload_folder: UploadFolde
     return report
 
 
-def _add(writer: PartWriter, name: str, data: bytes) -> int:
-    return writer.add(name, io.BytesIO(data))
-
-
 def _add_upload(
     writer: PartWriter, database: Database, upload_folder: UploadFolder, row: dict[str, Any], report: Report
 ) -> bool:
@@ -159,7 +154,7 @@ def _add_file(
         if _exists(database, Artifact, row["id"]):
             report.damaged.append(str(error))
         return False
-    report.add_file(_add(writer, f"files/{row['path']}", data))
+    report.add_file(writer.add(f"files/{row['path']}", data))
     return True
 
 
@@ -234,7 +229,7 @@ class _Attempt:
 
     def add_file(self, job_id: str, path: str, data: bytes) -> None:
         self._journal_key(job_id)
-        self._store.put(path, data)
+        self._store.put_all({path: data})
 
     def add_upload(self, upload_id: str, name: str, content: Iterator[bytes]) -> int:
         self._journal_key(upload_id)

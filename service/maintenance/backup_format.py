@@ -42,15 +42,16 @@ class PartWriter:
         self._target = target
         self._chain = _Chain()
 
-    def add(self, name: str, content: BufferedReader | BytesIO) -> int:
-        """Add a part; returns its size in bytes. The content is read twice, once for the checksum."""
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-        size = content.seek(0, os.SEEK_END)
+    def add(self, name: str, content: BufferedReader | bytes) -> int:
+        """Add a part; returns its size in bytes. A file is read twice, once for the checksum."""
+        file = BytesIO(content) if isinstance(content, bytes) else content
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.seek(0, os.SEEK_END)
         if size > _MAX_SIZE:
             raise BackupError(f"{name} is too large for a backup: {size} bytes")
-        content.seek(0)
+        file.seek(0)
         self._target.write(_encode_header(name, size, digest))
-        while data := content.read(_COPY_BYTES):
+        while data := file.read(_COPY_BYTES):
             self._target.write(data)
         self._target.write(bytes(-size % _BLOCK_BYTES))
         self._chain.add(name, digest)

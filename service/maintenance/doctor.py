@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -50,6 +51,14 @@ class Diagnosis:
     advice: str | None = None
 
 
+class _Fault(Exception):
+    """A check failed, with what it found and a remedy."""
+
+    def __init__(self, detail: str, advice: str) -> None:
+        super().__init__(detail)
+        self.advice = advice
+
+
 def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Diagnosis]:
     """Run the checks, except those that depend on a failed one.
 
@@ -70,27 +79,27 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
         yield _run_check("clocks", lambda: _check_clocks(database))
     yield _run_check("broker", lambda: _check_broker(broker_url))
     yield _run_check("artifacts", lambda: _check_artifacts(settings.artifacts, database if has_schema else None))
-    yield from _check_disks(settings)
+    for folder in _disks(settings):
+        yield _run_check("disk", partial(_check_disk, folder))
+    yield _run_check("settings", lambda: _list_changed(settings))
 
 
-def _run_check(name: str, check: Callable[[], Diagnosis]) -> Diagnosis:
+def _run_check(name: str, check: Callable[[], str]) -> Diagnosis:
     try:
-        return check()
+        return Diagnosis(name=name, ok=True, detail=check())
+    except _Fault as fault:
+        return Diagnosis(name=name, ok=False, detail=str(fault), advice=fault.advice)
     except Exception as error:  # noqa: BLE001 - any exception is the result of the check
         first_line = str(error).strip().partition("\n")[0]
         return Diagnosis(name=name, ok=False, detail=f"{type(error).__name__}: {first_line}", advice="see the detail")
 
 
-def _check_database(settings: Settings, database: Database) -> Diagnosis:
+def _check_database(settings: Settings, database: Database) -> str:
     url = make_url(settings.database_url)
     address = url.render_as_string(hide_password=True)
     if database.is_sqlite and url.database and not Path(url.database).exists():
-        return Diagnosis(
-            name="database",
-            ok=False,
-            detail=f"file {url.database} does not exist",
-            advice="start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL",
-        )
+        advice = "start the service once (tapeline up), or set TAPELINE_HOME or TAPELINE_DATABASE_URL"
+        raise _Fault(f"file {url.database} does not exist", advice)
     started_at = time.monotonic()
     try:
         with database.engine.connect() as connection:
@@ -99,170 +108,147 @@ def _check_database(settings: Settings, database: Database) -> Diagnosis:
             encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-        return Diagnosis(
-            name="database",
-            ok=False,
-            detail=f"{address} does not respond: {reason}",
-            advice=_TLS_ADVICE.format("sslmode and sslrootcert", "TAPELINE_DATABASE_URL")
+        advice = (
+            _TLS_ADVICE.format("sslmode and sslrootcert", "TAPELINE_DATABASE_URL")
             if "certificate" in reason
             else "start it, and check host, password and TAPELINE_DATABASE_URL "
-            "(compose: docker compose up -d postgres; docker compose logs postgres)",
+            "(compose: docker compose up -d postgres; docker compose logs postgres)"
         )
+        raise _Fault(f"{address} does not respond: {reason}", advice) from error
     response_ms = 1000 * (time.monotonic() - started_at)
-    return Diagnosis(name="database", ok=True, detail=f"{address} responds in {response_ms:.0f} ms{encrypted}")
+    return f"{address} responds in {response_ms:.0f} ms{encrypted}"
 
 
-def _check_schema(database: Database) -> Diagnosis:
+def _check_schema(database: Database) -> str:
     with database.engine.connect() as connection:
         try:
             revision = find_revision(connection)
         except UnknownSchema as error:
-            problem = f"the database is at revision {error.revision}, {error.problem}"
-            return Diagnosis(name="schema", ok=False, detail=problem, advice=error.remedy)
-    if revision == head():
-        return Diagnosis(name="schema", ok=True, detail=f"revision {revision} is current")
-    return Diagnosis(
-        name="schema",
-        ok=False,
-        detail=f"the database is at revision {revision or 'none'}; this version needs {head()}",
-        advice=_UPGRADE,
-    )
+            raise _Fault(f"the database is at revision {error.revision}, {error.problem}", error.remedy) from error
+    if revision != head():
+        raise _Fault(f"the database is at revision {revision or 'none'}; this version needs {head()}", _UPGRADE)
+    return f"revision {revision} is current"
 
 
-def _check_workers(settings: Settings, database: Database) -> Diagnosis:
+def _check_workers(settings: Settings, database: Database) -> str:
     with database.read() as session:
         alive = worker_registry.live_workers(session)
         impediment = worker_registry.impediment(session, settings)
         waiting = session.scalar(select(func.count()).where(Job.status == Status.QUEUED)) or 0
     if not alive:
         is_storage = impediment is not None and impediment.reason == "storage"
-        return Diagnosis(
-            name="workers",
-            ok=False,
-            detail=f"no worker was seen within the last minute{', and the disk is full' if is_storage else ''}; jobs "
+        raise _Fault(
+            f"no worker was seen within the last minute{', and the disk is full' if is_storage else ''}; jobs "
             f"waiting: {waiting}",
-            advice="free disk space: tapeline gc lists what can be deleted"
+            "free disk space: tapeline gc lists what can be deleted"
             if is_storage
             else "start one: tapeline up, or python -m workers (compose: docker compose up -d worker; "
             "docker compose logs worker)",
         )
-    slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
     if blocked := [row for row in alive if row.blocked is not None]:
-        return Diagnosis(
-            name="workers",
-            ok=False,
-            detail="; ".join(f"{row.host}: {(row.blocked or {})['message']}" for row in blocked),
-            advice=f"{len(blocked)} of {len(alive)} claim no jobs until this is mended: free disk space or memory "
+        raise _Fault(
+            "; ".join(f"{row.host}: {(row.blocked or {})['message']}" for row in blocked),
+            f"{len(blocked)} of {len(alive)} claim no jobs until this is mended: free disk space or memory "
             "there, or mount the shared folder; they check every 5 s",
         )
-    return Diagnosis(
-        name="workers", ok=True, detail=f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
-    )
+    slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
+    return f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
 
 
-def _check_scheduler(settings: Settings, database: Database) -> Diagnosis:
+def _check_scheduler(settings: Settings, database: Database) -> str:
     """The scheduler has no row in the database: leases that expired long ago show that it does not run."""
     overdue_before_ms = now_ms() - int(3 * settings.lease_s * 1000)
     with database.read() as session:
         query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < overdue_before_ms)
         expired_count = session.scalar(query) or 0
     if expired_count:
-        return Diagnosis(
-            name="scheduler",
-            ok=False,
-            detail=f"running jobs with an expired lease: {expired_count}",
-            advice="start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)",
-        )
-    return Diagnosis(name="scheduler", ok=True, detail="no running job has an expired lease")
+        advice = "start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)"
+        raise _Fault(f"running jobs with an expired lease: {expired_count}", advice)
+    return "no running job has an expired lease"
 
 
-def _check_audit_log(settings: Settings, database: Database) -> Diagnosis:
+def _check_audit_log(settings: Settings, database: Database) -> str:
     with database.read() as session:
         last, unsealed_for_s = audit_seals.newest(session), audit_seals.unsealed_for_s(session)
     if unsealed_for_s > _MAX_UNSEALED_S:
-        return Diagnosis(
-            name="audit log",
-            ok=False,
-            detail=f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
-            advice="start the scheduler, which seals them, or check its log: tapeline up, python -m workers.reconcile "
+        raise _Fault(
+            f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
+            "start the scheduler, which seals them, or check its log: tapeline up, python -m workers.reconcile "
             "(compose: docker compose logs scheduler)",
         )
     sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"
     days = settings.keep_audit_days
     retention = f"for {days:g} days" if days else "forever"
-    return Diagnosis(name="audit log", ok=True, detail=f"{sealed}; kept {retention} (TAPELINE_KEEP_AUDIT_DAYS)")
+    return f"{sealed}; kept {retention} (TAPELINE_KEEP_AUDIT_DAYS)"
 
 
-def _check_clocks(database: Database) -> Diagnosis:
+def _check_clocks(database: Database) -> str:
     before = time.time()
     database_time = leases.clock(database) / 1000
     offset = database_time - (before + time.time()) / 2
     if abs(offset) > _MAX_CLOCK_OFFSET_S:
-        return Diagnosis(
-            name="clocks",
-            ok=False,
-            detail=f"the database's clock is {abs(offset):.1f} s "
-            f"{'ahead of' if offset > 0 else 'behind'} this machine's",
-            advice="synchronize both with NTP: leases use the database's clock alone, but displayed times disagree",
+        raise _Fault(
+            f"the database's clock is {abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} this machine's",
+            "synchronize both with NTP: leases use the database's clock alone, but displayed times disagree",
         )
-    return Diagnosis(name="clocks", ok=True, detail=f"{1000 * abs(offset):.0f} ms apart")
+    return f"{1000 * abs(offset):.0f} ms apart"
 
 
-def _check_broker(broker_url: str | None) -> Diagnosis:
+def _check_broker(broker_url: str | None) -> str:
     if broker_url is None:
-        return Diagnosis(
-            name="broker",
-            ok=False,
-            detail="no broker is configured, and no embedded broker is running",
-            advice="start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers poll every 5 s",
-        )
+        advice = "start the service (tapeline up), or set TAPELINE_BROKER_URL; until then workers poll every 5 s"
+        raise _Fault("no broker is configured, and no embedded broker is running", advice)
     parts = urlsplit(broker_url)
     address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     try:
         broker.probe(broker_url, timeout_s=_TIMEOUT_S)
     except redis.RedisError as error:
-        return Diagnosis(
-            name="broker",
-            ok=False,
-            detail=f"{address} accepts no messages: {error}",
-            advice=_TLS_ADVICE.format("ssl_ca_certs", "TAPELINE_BROKER_URL")
+        advice = (
+            _TLS_ADVICE.format("ssl_ca_certs", "TAPELINE_BROKER_URL")
             if "CERTIFICATE_VERIFY_FAILED" in str(error)
             else "start it, and check TAPELINE_BROKER_URL (compose: docker compose up -d redis); "
-            "until then workers poll every 5 s",
+            "until then workers poll every 5 s"
         )
-    return Diagnosis(name="broker", ok=True, detail=f"{address} accepts messages")
+        raise _Fault(f"{address} accepts no messages: {error}", advice) from error
+    return f"{address} accepts messages"
 
 
-def _check_artifacts(folder: Path, database: Database | None) -> Diagnosis:
+def _check_artifacts(folder: Path, database: Database | None) -> str:
     """Whether the folder is writable, and that of the database, if there is one."""
-    advice = "mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder"
     try:
         ArtifactFolder(folder).check_writable()
         if database is not None:
             store_id.verify(database, folder)
-    except OSError as error:
-        detail = f"cannot write to {folder}: {error.strerror or error}"
-        return Diagnosis(name="artifacts", ok=False, detail=detail, advice=advice)
-    except WrongStore as error:
-        return Diagnosis(name="artifacts", ok=False, detail=str(error), advice=advice)
-    return Diagnosis(name="artifacts", ok=True, detail=f"{folder} is writable")
+    except (OSError, WrongStore) as error:
+        advice = "mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder"
+        reason = f"cannot write to {folder}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        raise _Fault(reason, advice) from error
+    return f"{folder} is writable"
 
 
-def _check_disks(settings: Settings) -> Iterator[Diagnosis]:
-    devices: set[int] = set()
+def _disks(settings: Settings) -> Iterable[Path]:
+    """A folder on each disk that the service uses."""
+    folders: dict[int, Path] = {}
     for folder in (settings.artifacts, settings.data, settings.home):
-        existing = folder
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        device = existing.stat().st_dev
-        if device in devices:
-            continue
-        devices.add(device)
-        usage = shutil.disk_usage(existing)
-        detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {existing}"
-        is_full = usage.free < max(_MIN_FREE_BYTES, _MIN_FREE_SHARE * usage.total) and usage.free < 20 * _MIN_FREE_BYTES
-        advice = (
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        folders.setdefault(existing.stat().st_dev, existing)
+    return folders.values()
+
+
+def _check_disk(folder: Path) -> str:
+    usage = shutil.disk_usage(folder)
+    detail = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {folder}"
+    if usage.free < max(_MIN_FREE_BYTES, _MIN_FREE_SHARE * usage.total) and usage.free < 20 * _MIN_FREE_BYTES:
+        raise _Fault(
+            detail,
             "list what can be deleted with tapeline gc; shorten the retention with TAPELINE_KEEP_CHECKPOINTS_DAYS and "
-            "TAPELINE_KEEP_JOBS_DAYS"
+            "TAPELINE_KEEP_JOBS_DAYS",
         )
-        yield Diagnosis(name="disk", ok=not is_full, detail=detail, advice=advice if is_full else None)
+    return detail
+
+
+def _list_changed(settings: Settings) -> str:
+    """The names of the settings that are not at their defaults; some values are secrets."""
+    defaults = Settings.from_env({"TAPELINE_HOME": str(settings.home)}, cores=settings.workers).to_env()
+    changed = [name for name, value in settings.to_env().items() if value != defaults[name]]
+    return f"TAPELINE_HOME is {settings.home}; not at their defaults: {', '.join(changed) or 'none'}"

@@ -119,11 +119,32 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
 
 
 def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
-    """Checkpoints that a policy would delete."""
+    """Checkpoints that a policy would delete: of jobs that ended before the retention period, except each job's best
+    and latest, and the first checkpoint of a fork; also the exports of these checkpoints."""
+    if not policy.checkpoints_days:
+        return []
     now_ms = leases.clock(database)
+    is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
+    latest = (
+        select(Artifact.job_id, func.max(Artifact.epoch).label("epoch"))
+        .where(is_checkpoint)
+        .group_by(Artifact.job_id)
+        .subquery()
+    )
+    query = (
+        select(Artifact)
+        .join(Job, Job.id == Artifact.job_id)
+        .join(latest, latest.c.job_id == Artifact.job_id)
+        .where(Artifact.kind.in_((ArtifactKind.CHECKPOINT, *EXPORTS)))
+        .where(_ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
+        .where(Artifact.epoch < latest.c.epoch)
+        .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
+        .order_by(Artifact.job_id, Artifact.epoch)
+    )
+    if policy.jobs_days:  # expired jobs are deleted with all checkpoints
+        query = query.where(Job.finished_ms >= now_ms - int(policy.jobs_days * _DAY_MS))
     with database.read() as session:
-        rows = _old_checkpoints(session, policy, now_ms)
-        return [Removable(row.path, row.size_bytes) for row in rows]
+        return [Removable(row.path, row.size_bytes) for row in session.scalars(query)]
 
 
 def carry_out(database: Database, store: ArtifactStore, policy: Policy, planned: RetentionPlan) -> RetentionPlan:
@@ -153,33 +174,6 @@ def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removab
         return []
     query = select(Job.id, Job.size_bytes).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
     return [Removable(job_id, size) for job_id, size in session.execute(query.order_by(Job.finished_ms))]
-
-
-def _old_checkpoints(session: Session, policy: Policy, now_ms: int) -> Sequence[Artifact]:
-    """Checkpoints of jobs that ended before the retention period, except each job's best and latest, and the
-    first checkpoint of a fork; also the exports of these checkpoints."""
-    if not policy.checkpoints_days:
-        return []
-    is_checkpoint = Artifact.kind == ArtifactKind.CHECKPOINT
-    latest = (
-        select(Artifact.job_id, func.max(Artifact.epoch).label("epoch"))
-        .where(is_checkpoint)
-        .group_by(Artifact.job_id)
-        .subquery()
-    )
-    query = (
-        select(Artifact)
-        .join(Job, Job.id == Artifact.job_id)
-        .join(latest, latest.c.job_id == Artifact.job_id)
-        .where(Artifact.kind.in_((ArtifactKind.CHECKPOINT, *EXPORTS)))
-        .where(_ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
-        .where(Artifact.epoch < latest.c.epoch)
-        .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
-        .order_by(Artifact.job_id, Artifact.epoch)
-    )
-    if policy.jobs_days:  # expired jobs are deleted with all checkpoints
-        query = query.where(Job.finished_ms >= now_ms - int(policy.jobs_days * _DAY_MS))
-    return session.scalars(query).all()
 
 
 class _NotExpired(Exception):

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -51,11 +50,6 @@ def read_groups(database: Database) -> Iterator[tuple[str, bytes]]:
                     yield table.name, encode(group)
 
 
-def current_schema() -> str | None:
-    """The schema revision of this version."""
-    return ScriptDirectory.from_config(migrations.config()).get_current_head()
-
-
 @cache
 def tables_of(schema: str) -> dict[str, Table]:
     """The tables in a backup of this schema.
@@ -63,7 +57,7 @@ def tables_of(schema: str) -> dict[str, Table]:
     Raises:
         BackupError: the schema is newer than the code, or older than its first one.
     """
-    revisions = _revisions()
+    revisions = migrations.revisions_of(migrations.config())
     if schema not in revisions:
         remedy = (
             "the version that made it, and upgrade that" if schema < revisions[-1] else "a newer version of Tapeline"
@@ -136,15 +130,12 @@ def _release_leases(connection: Connection) -> None:
         session.commit()
 
 
-def _revisions() -> list[str]:
-    """All schema revisions that this version supports, newest first."""
-    script = ScriptDirectory.from_config(migrations.config())
-    return [revision.revision for revision in script.walk_revisions()]
-
-
 def _prepare(connection: Connection, schema: str) -> None:
     """Migrate an empty database to the schema of the backup."""
-    revisions, current = _revisions(), MigrationContext.configure(connection).get_current_revision()
+    revisions, current = (
+        migrations.revisions_of(migrations.config()),
+        MigrationContext.configure(connection).get_current_revision(),
+    )
     if current is not None:
         check_empty(connection)
         if current not in revisions:

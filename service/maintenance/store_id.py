@@ -16,8 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
+from service.storage.artifacts import fsync_folder
 from service.storage.database import Database, now_ms
-from service.storage.fsync import fsync_folder
 from service.storage.ids import new_id
 from service.storage.machine_tables import Store
 from service.storage.tables import Artifact

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, get_type_hints
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from service.errors import SettingsError
@@ -27,95 +28,192 @@ class Auth(StrEnum):
 MIN_KEY_LENGTH: Final = 16
 """Of keys in ``TAPELINE_API_KEYS``, in characters: shorter ones can be guessed."""
 
-VARIABLES: Final = {
-    "TAPELINE_HOME": "state folder of the embedded stack (default: .tapeline in the home folder)",
-    "TAPELINE_HOST": "address that the web process binds to (default: 127.0.0.1)",
-    "TAPELINE_PORT": "port of the web process (default: 8000)",
-    "TAPELINE_WORKERS": "concurrent jobs per worker process (default: the processors that it may use)",
-    "TAPELINE_WORKER_NAME": "name of a worker in lists and metrics: 40 of A-Z a-z 0-9 . _ - (default: the host name)",
-    "TAPELINE_DATABASE_URL": "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
-    "TAPELINE_DATABASE_PASSWORD_FILE": "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)",
-    "TAPELINE_BROKER_URL": "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
-    "TAPELINE_BROKER_PASSWORD_FILE": "file with the password for TAPELINE_BROKER_URL (default: the URL's own)",
-    "TAPELINE_ARTIFACTS": "folder for checkpoints, samples and exports (default: artifacts in TAPELINE_HOME)",
-    "TAPELINE_DATA": "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
-    "TAPELINE_AUTH": "API keys: auto (default; required unless bound to loopback), keys (required), local (off)",
-    "TAPELINE_API_KEYS": "accepted keys besides those of `tapeline keys`, 16 characters or more, comma-separated",
-    "TAPELINE_ALLOWED_HOSTS": "accepted host names besides local ones, comma-separated",
-    "TAPELINE_OWNER_REQUESTS": "maximum requests per owner and minute (default: 100000; 0: no limit)",
-    "TAPELINE_OWNER_QUEUED": "maximum queued jobs per owner (default: 200000; 0: no limit)",
-    "TAPELINE_OWNER_RUNNING": "maximum running jobs per owner (default: 0, no limit)",
-    "TAPELINE_OWNER_UPLOADS": "maximum uploaded bytes per owner and day (default: 10737418240; 0: no limit)",
-    "TAPELINE_OWNER_DATASETS": "maximum bytes of all datasets of an owner (default: 53687091200; 0: no limit)",
-    "TAPELINE_OWNER_ARTIFACTS": "maximum bytes of the files of all jobs of an owner (default: 0, no limit)",
-    "TAPELINE_OWNER_STREAMS": "maximum open streams per owner and web process (default: 100; 0: no limit)",
-    "TAPELINE_PROXIES": "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: 0)",
-    "TAPELINE_LEASE_S": "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
-    "TAPELINE_CHILD_JOBS": "jobs that a training process may train in turn (default: 100; 1: a process for each job)",
-    "TAPELINE_CHILD_S": "age in seconds after which a training process gets no other job (default: 600)",
-    "TAPELINE_CHILD_MEMORY": (
-        "resident bytes after a job above which a training process gets no other job (default: 1073741824)"
-    ),
-    "TAPELINE_PORTABLE_BITS": "1: use only the common instruction set, for workers with different CPUs (default: 0)",
-    "TAPELINE_VERIFY_REUSED": "fraction of reused results that are checked by training an epoch again (default: 0.01)",
-    "TAPELINE_KEEP_JOBS_DAYS": "job retention: days from the end of a job to its deletion (default: 0, never)",
-    "TAPELINE_KEEP_CHECKPOINTS_DAYS": (
-        "checkpoint retention: days until only the best and the latest of an ended job are kept (default: 0, never)"
-    ),
-    "TAPELINE_KEEP_AUDIT_DAYS": "audit log retention: days until entries are removed, 1 or more (default: 0, never)",
-}
-"""Every setting, with its description in docs/configuration.md."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A declared setting: the field ``name`` of ``Settings`` or, with a ``group``, of its quotas or child limits."""
+
+    group: str
+    name: str
+    kind: Any
+    fixed_default: Any
+    meaning: str
+    """One line for docs/configuration.md; ``{default}`` stands for the default."""
+    suffix: str = ""
+    """Of the variable, if it is not the name of the field."""
+    low: float = 0.0
+    high: float = 2.0**53
+    valid: Callable[[Any], object] = lambda value: True
+    rule: str = ""
+    """What a variable must do whose value is not ``valid``."""
+    otherwise: Callable[[Mapping[str, Any]], Any] | None = None
+    """The default, from ``cores`` and the values that are declared before."""
+
+    def default(self, found: Mapping[str, Any]) -> Any:
+        """The value of a variable that is not set, given the values that are declared before."""
+        return self.otherwise(found) if self.otherwise else self.fixed_default
+
+    @property
+    def default_text(self) -> str:
+        """The default as a variable; empty if it depends on others."""
+        return "" if self.fixed_default is MISSING else _text(self.fixed_default)
+
+    def parse(self, text: str) -> Any:
+        """Convert a text that is not empty; a ValueError says what the variable must do."""
+        if self.kind in (bool, Auth):
+            choices = ["0", "1"] if self.kind is bool else list(Auth)
+            if text not in choices:
+                raise ValueError(f"be {' or '.join(choices)}, not {text!r}")
+            return text == "1" if self.kind is bool else Auth(text)
+        if self.kind in (int, float):
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not self.low <= value <= self.high:
+                raise ValueError(f"be a number from {self.low:g} to {self.high:g}, not {text!r}")
+            return self.kind(value)
+        if self.kind is Path:
+            return Path(text).expanduser().absolute()
+        if self.kind == tuple[str, ...]:
+            return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+        return text
+
+
+def _setting(meaning: str, default: Any = MISSING, **options: Any) -> Any:
+    return field(default=default, metadata={"meaning": meaning, **options})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quotas:
     """Limits per owner; 0: no limit. Without API keys there are no owners."""
 
-    requests: int = 100_000
-    queued: int = 200_000
-    running: int = 0
-    uploads: int = 10 * 1024**3
-    datasets: int = 50 * 1024**3
-    artifacts: int = 0
-    streams: int = 100
+    requests: int = _setting("maximum requests per owner and minute (default: {default}; 0: no limit)", 100_000)
+    queued: int = _setting("maximum queued jobs per owner (default: {default}; 0: no limit)", 200_000)
+    running: int = _setting("maximum running jobs per owner (default: {default}, no limit)", 0)
+    uploads: int = _setting("maximum uploaded bytes per owner and day (default: {default}; 0: no limit)", 10 * 1024**3)
+    datasets: int = _setting(
+        "maximum bytes of all datasets of an owner (default: {default}; 0: no limit)", 50 * 1024**3
+    )
+    artifacts: int = _setting("maximum bytes of the files of all jobs of an owner (default: {default}, no limit)", 0)
+    streams: int = _setting("maximum open streams per owner and web process (default: {default}; 0: no limit)", 100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildLimits:
     """Limits up to which a training process gets another job after one that ended well."""
 
-    jobs: int = 100
-    age_s: float = 600.0
-    memory_bytes: int = 1024**3
+    jobs: int = _setting(
+        "jobs that a training process may train in turn (default: {default}; 1: a process for each job)",
+        100,
+        low=1,
+    )
+    age_s: float = _setting(
+        "age in seconds after which a training process gets no other job (default: {default})",
+        600.0,
+        suffix="S",
+    )
+    memory_bytes: int = _setting(
+        "resident bytes after a job above which a training process gets no other job (default: {default})",
+        1024**3,
+        suffix="MEMORY",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The settings of a deployment. ``VARIABLES`` describes them."""
+    """The settings of a deployment, each declared here or in ``Quotas`` and ``ChildLimits``. `make settings` writes the
+    declarations into docs/configuration.md, the compose files and .env.example."""
 
-    home: Path
-    host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int
-    worker_name: str = ""
-    """Empty: the host name."""
-    database_url: str
-    broker_url: str | None
+    home: Path = _setting(
+        "state folder of the embedded stack (default: .tapeline in the home folder)",
+        otherwise=lambda found: Path.home() / ".tapeline",
+        valid=lambda path: "?" not in str(path),
+        rule="not contain a question mark: it has a special meaning in database URLs",
+    )
+    host: str = _setting("address that the web process binds to (default: {default})", "127.0.0.1")
+    port: int = _setting("port of the web process (default: {default})", 8000, high=65535)
+    workers: int = _setting(
+        "concurrent jobs per worker process (default: the processors that it may use)",
+        otherwise=lambda found: found["cores"],
+        low=1,
+        high=1024,
+    )
+    worker_name: str = _setting(
+        "name of a worker in lists and metrics: 40 of A-Z a-z 0-9 . _ - (default: the host name)",
+        "",
+        valid=re.compile(r"[A-Za-z0-9._-]{0,40}").fullmatch,
+        rule="have up to 40 letters, digits and ._-",
+    )
+    database_url: str = _setting(
+        "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
+        otherwise=lambda found: f"sqlite:///{found['home'] / 'tapeline.db'}",
+        valid=lambda url: url.startswith(("sqlite:///", "postgresql+psycopg://")),
+        rule="begin with sqlite:/// or postgresql+psycopg://",
+    )
+    database_password_file: str = _setting(
+        "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)", ""
+    )
+    """Empty once ``from_env`` has read it; so is that of the broker."""
+    broker_url: str | None = _setting(
+        "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
+        otherwise=lambda found: None,
+        valid=lambda url: url is None or url.startswith(("redis://", "rediss://", "redis+socket://")),
+        rule="begin with redis://, rediss:// or redis+socket://",
+    )
     """``None``: the embedded stack starts its own broker."""
-    artifacts: Path
-    data: Path
-    auth: Auth = Auth.AUTO
-    api_keys: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    quotas: Quotas = Quotas()
-    proxies: int = 0
-    lease_s: float
-    child_limits: ChildLimits = ChildLimits()
-    portable_bits: bool = False
-    verify_reused: float = 0.01
-    keep_jobs_days: float = 0.0
-    keep_checkpoints_days: float = 0.0
-    keep_audit_days: float = 0.0
+    broker_password_file: str = _setting("file with the password for TAPELINE_BROKER_URL (default: the URL's own)", "")
+    artifacts: Path = _setting(
+        "folder for checkpoints, samples and exports (default: artifacts in TAPELINE_HOME)",
+        otherwise=lambda found: found["home"] / "artifacts",
+    )
+    data: Path = _setting(
+        "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
+        otherwise=lambda found: found["home"] / "data",
+    )
+    auth: Auth = _setting(
+        "API keys: auto (default; required unless bound to loopback), keys (required), local (off)", Auth.AUTO
+    )
+    api_keys: tuple[str, ...] = _setting(
+        f"accepted keys besides those of `tapeline keys`, {MIN_KEY_LENGTH} characters or more, comma-separated",
+        (),
+        valid=lambda keys: all(len(key) >= MIN_KEY_LENGTH for key in keys),
+        rule=f"have at least {MIN_KEY_LENGTH} characters in each key",
+    )
+    allowed_hosts: tuple[str, ...] = _setting("accepted host names besides local ones, comma-separated", ())
+    quotas: Quotas = field(default=Quotas(), metadata={"prefix": "OWNER_"})
+    proxies: int = _setting(
+        "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: {default})", 0, high=10
+    )
+    lease_s: float = _setting(
+        "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
+        otherwise=lambda found: 15.0 if found["database_url"].startswith("sqlite") else 30.0,
+        low=3,
+        high=3600,
+    )
+    child_limits: ChildLimits = field(default=ChildLimits(), metadata={"prefix": "CHILD_"})
+    portable_bits: bool = _setting(
+        "1: use only the common instruction set, for workers with different CPUs (default: {default})", False
+    )
+    verify_reused: float = _setting(
+        "fraction of reused results that are checked by training an epoch again (default: {default})", 0.01, high=1
+    )
+    keep_jobs_days: float = _setting(
+        "job retention: days from the end of a job to its deletion (default: {default}, never)", 0.0, high=36500
+    )
+    keep_checkpoints_days: float = _setting(
+        "checkpoint retention: days until only the best and the latest of an ended job are kept "
+        "(default: {default}, never)",
+        0.0,
+        high=36500,
+    )
+    keep_audit_days: float = _setting(
+        "audit log retention: days until entries are removed, 1 or more (default: {default}, never)",
+        0.0,
+        high=36500,
+        valid=lambda days: days == 0 or days >= 1,
+        rule="be 0 or at least 1",
+    )
 
     @property
     def embedded_database(self) -> bool:
@@ -125,13 +223,7 @@ class Settings:
     @property
     def keys_required(self) -> bool:
         """Whether requests need an API key."""
-        match self.auth:
-            case Auth.KEYS:
-                return True
-            case Auth.LOCAL:
-                return False
-            case Auth.AUTO:
-                return not is_loopback(self.host)
+        return self.auth is Auth.KEYS or (self.auth is Auth.AUTO and not is_loopback(self.host))
 
     @property
     def datasets_cache(self) -> Path:
@@ -155,145 +247,83 @@ class Settings:
         Raises:
             SettingsError: a value is not valid; the message names every such variable.
         """
-        unknown = sorted(name for name in environ if name.startswith("TAPELINE_") and name not in VARIABLES)
+        unknown = sorted(name for name in environ if name.startswith("TAPELINE_") and name not in SETTINGS)
         faults = [f"{name} is not a setting of Tapeline" for name in unknown]
-
-        def parse_number(name: str, default: float, *, low: float, high: float) -> float:
-            text = environ.get(name, "").strip()
-            if not text:
-                return default
+        groups: dict[str, dict[str, Any]] = {"": {"cores": cores}, "quotas": {}, "child_limits": {}}
+        found = groups[""]
+        for variable, setting in SETTINGS.items():
+            value = default = setting.default(found)
             try:
-                value = float(text)
-            except ValueError:
-                value = float("nan")
-            if not low <= value <= high:
-                faults.append(f"{name} must be a number from {low:g} to {high:g}, not {text!r}")
-                return default
-            return value
-
-        def parse_list(name: str) -> tuple[str, ...]:
-            return tuple(entry.strip() for entry in environ.get(name, "").split(",") if entry.strip())
-
-        home = Path(environ.get("TAPELINE_HOME") or Path.home() / ".tapeline").expanduser().absolute()
-        if "?" in str(home):
-            faults.append("TAPELINE_HOME must not contain a question mark: it has a special meaning in database URLs")
-        database_url = environ.get("TAPELINE_DATABASE_URL") or f"sqlite:///{home / 'tapeline.db'}"
-        if not database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
-            faults.append("TAPELINE_DATABASE_URL must begin with sqlite:/// or postgresql+psycopg://")
-        if (path := database_url.removeprefix("sqlite:///")) != database_url:
+                if text := environ.get(variable, "").strip():
+                    value = setting.parse(text)
+            except ValueError as error:
+                faults.append(f"{variable} must {error}")
+            if not setting.valid(value):
+                faults.append(f"{variable} must {setting.rule}")
+                value = default
+            groups[setting.group][setting.name] = value
+        if (path := found["database_url"].removeprefix("sqlite:///")) != found["database_url"]:
             # Processes have different working folders: a path must mean the same file in all of them.
-            database_url = f"sqlite:///{Path(path).absolute()}"
-        broker_url = environ.get("TAPELINE_BROKER_URL") or None
-        if broker_url and not broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
-            faults.append("TAPELINE_BROKER_URL must begin with redis://, rediss:// or redis+socket://")
-        password = _read_password(environ, "TAPELINE_DATABASE_PASSWORD_FILE", faults)
-        if password and not database_url.startswith("sqlite"):
-            database_url = _with_password(database_url, password)
-        if broker_url and (password := _read_password(environ, "TAPELINE_BROKER_PASSWORD_FILE", faults)):
-            broker_url = _with_password(broker_url, password)
-        if broker_url and broker_url.startswith("rediss://"):
-            broker_url = _require_certificate(broker_url)
-        auth = environ.get("TAPELINE_AUTH") or "auto"
-        if auth not in list(Auth):
-            faults.append(f"TAPELINE_AUTH must be auto, keys or local, not {auth!r}")
-            auth = "auto"
-        api_keys = parse_list("TAPELINE_API_KEYS")
-        if any(len(key) < MIN_KEY_LENGTH for key in api_keys):
-            faults.append(f"each key in TAPELINE_API_KEYS must have at least {MIN_KEY_LENGTH} characters")
-        worker_name = environ.get("TAPELINE_WORKER_NAME", "").strip()
-        if not re.fullmatch(r"[A-Za-z0-9._-]{0,40}", worker_name):
-            faults.append(f"TAPELINE_WORKER_NAME must have up to 40 letters, digits and ._-, not {worker_name!r}")
-        portable_bits = environ.get("TAPELINE_PORTABLE_BITS") or "0"
-        if portable_bits not in ("0", "1"):
-            faults.append(f"TAPELINE_PORTABLE_BITS must be 0 or 1, not {portable_bits!r}")
-        keep_audit_days = parse_number("TAPELINE_KEEP_AUDIT_DAYS", 0, low=0, high=36500)
-        if 0 < keep_audit_days < 1:
-            faults.append("TAPELINE_KEEP_AUDIT_DAYS must be 0 or at least 1")
-        quotas = {
-            item.name: int(
-                parse_number(_quota_variable(item.name), float(getattr(Quotas(), item.name)), low=0, high=2**53)
-            )
-            for item in fields(Quotas)
-        }
-        embedded = database_url.startswith("sqlite")
-        settings = cls(
-            home=home,
-            host=environ.get("TAPELINE_HOST") or "127.0.0.1",
-            port=int(parse_number("TAPELINE_PORT", 8000, low=0, high=65535)),
-            workers=int(parse_number("TAPELINE_WORKERS", cores, low=1, high=1024)),
-            worker_name=worker_name,
-            database_url=database_url,
-            broker_url=broker_url,
-            artifacts=Path(environ.get("TAPELINE_ARTIFACTS") or home / "artifacts").expanduser().absolute(),
-            data=Path(environ.get("TAPELINE_DATA") or home / "data").expanduser().absolute(),
-            auth=Auth(auth),
-            api_keys=api_keys,
-            allowed_hosts=parse_list("TAPELINE_ALLOWED_HOSTS"),
-            quotas=Quotas(**quotas),
-            lease_s=parse_number("TAPELINE_LEASE_S", 15 if embedded else 30, low=3, high=3600),
-            child_limits=ChildLimits(
-                jobs=int(parse_number("TAPELINE_CHILD_JOBS", ChildLimits().jobs, low=1, high=10**9)),
-                age_s=parse_number("TAPELINE_CHILD_S", ChildLimits().age_s, low=0, high=10**9),
-                memory_bytes=int(parse_number("TAPELINE_CHILD_MEMORY", ChildLimits().memory_bytes, low=0, high=2**53)),
-            ),
-            portable_bits=portable_bits == "1",
-            verify_reused=parse_number("TAPELINE_VERIFY_REUSED", 0.01, low=0, high=1),
-            proxies=int(parse_number("TAPELINE_PROXIES", 0, low=0, high=10)),
-            keep_jobs_days=parse_number("TAPELINE_KEEP_JOBS_DAYS", 0, low=0, high=36500),
-            keep_checkpoints_days=parse_number("TAPELINE_KEEP_CHECKPOINTS_DAYS", 0, low=0, high=36500),
-            keep_audit_days=keep_audit_days,
-        )
+            found["database_url"] = f"sqlite:///{Path(path).absolute()}"
+        for name in ("database", "broker"):
+            url, variable = found[f"{name}_url"], f"TAPELINE_{name.upper()}_PASSWORD_FILE"
+            password_file = found.pop(f"{name}_password_file")
+            if password_file and url and (password := _read_password(Path(password_file), variable, faults)):
+                found[f"{name}_url"] = url if url.startswith("sqlite") else _with_password(url, password)
+        if (found["broker_url"] or "").startswith("rediss://"):
+            found["broker_url"] = _require_certificate(found["broker_url"])
         if faults:
             raise SettingsError("; ".join(faults))
-        return settings
+        del found["cores"]
+        return cls(**found, quotas=Quotas(**groups["quotas"]), child_limits=ChildLimits(**groups["child_limits"]))
+
+    def value(self, setting: Setting) -> Any:
+        """The value of one setting."""
+        return getattr(getattr(self, setting.group) if setting.group else self, setting.name)
 
     def to_env(self) -> dict[str, str]:
         """The variables from which ``from_env`` restores these settings, for child processes."""
-        environ = {
-            "TAPELINE_HOME": str(self.home),
-            "TAPELINE_HOST": self.host,
-            "TAPELINE_PORT": str(self.port),
-            "TAPELINE_WORKERS": str(self.workers),
-            "TAPELINE_WORKER_NAME": self.worker_name,
-            "TAPELINE_DATABASE_URL": self.database_url,
-            "TAPELINE_ARTIFACTS": str(self.artifacts),
-            "TAPELINE_DATA": str(self.data),
-            "TAPELINE_AUTH": str(self.auth),
-            "TAPELINE_API_KEYS": ",".join(self.api_keys),
-            "TAPELINE_ALLOWED_HOSTS": ",".join(self.allowed_hosts),
-            "TAPELINE_LEASE_S": str(self.lease_s),
-            "TAPELINE_CHILD_JOBS": str(self.child_limits.jobs),
-            "TAPELINE_CHILD_S": str(self.child_limits.age_s),
-            "TAPELINE_CHILD_MEMORY": str(self.child_limits.memory_bytes),
-            "TAPELINE_PORTABLE_BITS": "1" if self.portable_bits else "0",
-            "TAPELINE_VERIFY_REUSED": str(self.verify_reused),
-            "TAPELINE_PROXIES": str(self.proxies),
-            "TAPELINE_KEEP_JOBS_DAYS": str(self.keep_jobs_days),
-            "TAPELINE_KEEP_CHECKPOINTS_DAYS": str(self.keep_checkpoints_days),
-            "TAPELINE_KEEP_AUDIT_DAYS": str(self.keep_audit_days),
-        }
-        for item in fields(Quotas):
-            environ[_quota_variable(item.name)] = str(getattr(self.quotas, item.name))
-        if self.broker_url:
-            environ["TAPELINE_BROKER_URL"] = self.broker_url
-        return environ
+        return {variable: _text(self.value(setting)) for variable, setting in SETTINGS.items()}
 
 
-def _quota_variable(name: str) -> str:
-    return f"TAPELINE_OWNER_{name.upper()}"
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "1" if value else "0"
+        case float():
+            return str(value).removesuffix(".0")
+        case tuple():
+            return ",".join(value)
+        case _:
+            return str(value)
 
 
-def _read_password(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
-    """The content of the file that a variable names; empty if it is not set. Child processes get the complete URL."""
-    if not (path := environ.get(name)):
-        return ""
+def _declared(owner: Any, prefix: str = "", group: str = "") -> Iterator[tuple[str, Setting]]:
+    kinds = get_type_hints(owner)
+    for item in fields(owner):
+        name, kind, options = item.name, kinds[item.name], dict(item.metadata)
+        if "prefix" in options:
+            yield from _declared(kind, options["prefix"], name)
+        else:
+            options["meaning"] = options["meaning"].format(default=_text(item.default))
+            setting = Setting(group=group, name=name, kind=kind, fixed_default=item.default, **options)
+            yield f"TAPELINE_{prefix}{setting.suffix or name.upper()}", setting
+
+
+SETTINGS: Final = dict(_declared(Settings))
+"""Every setting by its variable, in the order of docs/configuration.md."""
+
+
+def _read_password(path: Path, variable: str, faults: list[str]) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"{name}: cannot read {path}: {getattr(error, 'strerror', None) or error}")
+        faults.append(f"{variable}: cannot read {path}: {getattr(error, 'strerror', None) or error}")
         return ""
     if not text:
-        faults.append(f"{name}: {path} is empty")
+        faults.append(f"{variable}: {path} is empty")
     return text
 
 

@@ -7,22 +7,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import psutil
+
 
 def new_folder(purpose: str) -> Path:
     """Create a folder ``tapeline-<purpose>-<process id>-...`` for this process, and remove those of dead processes."""
     for folder in Path(tempfile.gettempdir()).glob(f"tapeline-{purpose}-*-*"):
         pid = folder.name.removeprefix(f"tapeline-{purpose}-").partition("-")[0]
         # In a container, the first process has the same id after each restart.
-        if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+        if pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"tapeline-{purpose}-{os.getpid()}-"))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        pass
-    return True

@@ -20,8 +20,6 @@ from uuid import uuid4
 
 from service.errors import ServiceError
 from service.runtime.failpoints import reach
-from service.storage.confined_open import open_beneath
-from service.storage.fsync import fsync_folder
 
 
 class ArtifactKind(StrEnum):
@@ -146,21 +144,12 @@ class ArtifactStore(ABC):
     """
 
     @abstractmethod
-    def put(self, path: str, data: bytes) -> None:
-        """Store a file atomically and durably: after a power cut it is complete or absent.
-
-        Raises:
-            OSError: it could not be stored; nothing is left behind.
-        """
-
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Store several files, each as ``put`` does; subclasses may sync them all at once.
+        """Store files by path, each atomically and durably: after a power cut it is complete or absent.
 
         Raises:
             OSError: one could not be stored. No unfinished file is left behind, but finished ones may be.
         """
-        for path, data in contents.items():
-            self.put(path, data)
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
@@ -256,7 +245,7 @@ class ArtifactStore(ABC):
             OSError: it could not be stored.
         """
         path = f"{job_id}/{_DERIVED}/{stem}-{version}"
-        self.put(path, data)
+        self.put_all({path: data})
         prefix = f"{job_id}/{_DERIVED}/{stem}-"
         suffix = Path(version).suffix
         versions = [item.path for item in self.stored(job_id) if item.path.startswith(prefix)]
@@ -302,14 +291,6 @@ class ArtifactStore(ABC):
         if batch:
             yield from check(batch)
 
-    def sweep(
-        self, list_paths: Callable[[Sequence[str]], Mapping[str, Container[str]]], *, older_than_s: float
-    ) -> list[Stored]:
-        """Remove the ``orphans``; returns them."""
-        orphans = list(self.orphans(list_paths, older_than_s=older_than_s))
-        self.remove(item.path for item in orphans)
-        return orphans
-
 
 class ArtifactFolder(ArtifactStore):
     """A store in a folder that web processes and workers share."""
@@ -317,13 +298,9 @@ class ArtifactFolder(ArtifactStore):
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write under a temporary name, fsync, rename, fsync the folder."""
-        self.put_all({path: data})
-
     def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Perform each step of ``put`` for all files before the next step: the first sync also writes much of
-        the data that the others wait for."""
+        """Write under temporary names, fsync, rename, fsync the folders: each step for all files before the next one,
+        because the first sync also writes much of the data that the others wait for."""
         targets = [self.root / path for path in contents]
         self._make_folders({target.parent for target in targets})
         with ExitStack() as unfinished:
@@ -356,7 +333,7 @@ class ArtifactFolder(ArtifactStore):
     def open(self, path: str) -> BinaryIO:
         """Open a file beneath the root."""
         try:
-            return os.fdopen(open_beneath(self.root, path), "rb")
+            return os.fdopen(_open_beneath(self.root, path), "rb")
         except OSError as error:
             raise _unreadable(path, error) from error
 
@@ -398,3 +375,33 @@ class ArtifactFolder(ArtifactStore):
                         raise OSError(errno.EIO, "a file that was just written has another content", str(probe))
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _open_beneath(root: Path, path: str) -> int:
+    """Open a regular file, folder by folder, without following symbolic links: none can lead out of ``root``."""
+    *folders, name = path.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in (*folders, name)):
+        raise OSError(errno.ENOENT, "not a path that this store assigned")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            child = os.open(folder, flags | os.O_DIRECTORY, dir_fd=parent)
+            os.close(parent)
+            parent = child
+        file = os.open(name, flags | os.O_NONBLOCK, dir_fd=parent)  # opening a pipe would wait for a writer
+    finally:
+        os.close(parent)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EISDIR, "not a regular file")
+    return file
+
+
+def fsync_folder(folder: Path) -> None:
+    """Sync a folder's entries to disk: only then does a file's new name survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -42,15 +42,9 @@ class Base(DeclarativeBase):
     )
 
 
-_RUNNING = text("status = 'running'")
-_WITH_PARENT = text("parent_id IS NOT NULL")
-_IN_FOLD_GROUP = text("fold_group IS NOT NULL")
-_PINNED = text("upload_id IS NOT NULL")
-_OWNED = text("owner IS NOT NULL")
-_QUOTA_COLUMNS = ("owner", "status", "size_bytes", "expected_bytes")
-_IN_SWEEP = text("sweep_id IS NOT NULL")
-_NOT_REMOVED = text("removed_ms IS NULL")
-_ENDED = text("finished_ms IS NOT NULL")
+def _index(name: str, *columns: str, where: str) -> Index:
+    """A partial index."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Job(Base):
@@ -58,21 +52,21 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_leases", "lease_expires_ms", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        _index("ix_jobs_leases", "lease_expires_ms", where="status = 'running'"),
         Index("ix_jobs_created", "created_ms", "id"),
         Index("ix_jobs_owner", "owner", "created_ms", "id"),
         # A covering index for the sums of the quotas.
-        Index("ix_jobs_quota", *_QUOTA_COLUMNS, sqlite_where=_OWNED, postgresql_where=_OWNED),
+        _index("ix_jobs_quota", "owner", "status", "size_bytes", "expected_bytes", where="owner IS NOT NULL"),
         Index("ix_jobs_counts", "status", "kind"),  # a covering index for counts
         Index("ix_jobs_status", "status", "created_ms", "id"),
         Index("ix_jobs_priority", "priority", "id"),
         Index("ix_jobs_name", "name", "owner", "created_ms", "id"),
-        Index("ix_jobs_upload", "upload_id", sqlite_where=_PINNED, postgresql_where=_PINNED),
-        Index("ix_jobs_fold_group", "fold_group", sqlite_where=_IN_FOLD_GROUP, postgresql_where=_IN_FOLD_GROUP),
-        Index("ix_jobs_sweep", "sweep_id", "trial", sqlite_where=_IN_SWEEP, postgresql_where=_IN_SWEEP),
-        Index("ix_jobs_finished", "finished_ms", "id", sqlite_where=_ENDED, postgresql_where=_ENDED),
-        Index("ix_jobs_prefix", "prefix_hash", sqlite_where=_ENDED, postgresql_where=_ENDED),
-        Index("ix_jobs_parent", "parent_id", "created_ms", sqlite_where=_WITH_PARENT, postgresql_where=_WITH_PARENT),
+        _index("ix_jobs_upload", "upload_id", where="upload_id IS NOT NULL"),
+        _index("ix_jobs_fold_group", "fold_group", where="fold_group IS NOT NULL"),
+        _index("ix_jobs_sweep", "sweep_id", "trial", where="sweep_id IS NOT NULL"),
+        _index("ix_jobs_finished", "finished_ms", "id", where="finished_ms IS NOT NULL"),
+        _index("ix_jobs_prefix", "prefix_hash", where="finished_ms IS NOT NULL"),
+        _index("ix_jobs_parent", "parent_id", "created_ms", where="parent_id IS NOT NULL"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -350,7 +344,7 @@ class AuditSeal(Base):
     of ``removed_ms``."""
 
     __tablename__ = "audit_seals"
-    __table_args__ = (Index("ix_audit_seals_kept", "id", sqlite_where=_NOT_REMOVED, postgresql_where=_NOT_REMOVED),)
+    __table_args__ = (_index("ix_audit_seals_kept", "id", where="removed_ms IS NULL"),)
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     """From 1, without gaps."""

@@ -25,7 +25,7 @@ from service.storage.tables import Epoch
 from tests.faults.harness import FEW, QUICK_SPEC, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
-from workers.messages import ChildEndpoint, Report
+from workers.messages import ChildEndpoint, Preparing, Progress, Report
 from workers.training import limits, run
 
 
@@ -51,11 +51,8 @@ class NoSupervisor(ChildEndpoint):
     def send(self, report: Report) -> None:
         self.reports.append(report)
 
-    def preparing(self) -> None:
-        pass
-
-    def progress(self, step: int, steps: int) -> None:
-        if self.after_batches is not None:
+    def report_progress(self, report: Progress | Preparing) -> None:
+        if self.after_batches is not None and isinstance(report, Progress):
             self.after_batches -= 1
             if self.after_batches <= 0:
                 self.stop(self.request)

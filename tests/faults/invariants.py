@@ -103,6 +103,6 @@ def check(
         with database.read() as session:
             return lookup.paths(session, job_ids)
 
-    artifacts.sweep(paths, older_than_s=-1)
+    artifacts.remove([item.path for item in artifacts.orphans(paths, older_than_s=-1)])
     remaining_files = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}
     assert remaining_files - {store_id.FILE} == recorded_paths, "I9: a file that no row names outlived the cleanup"

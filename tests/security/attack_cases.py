@@ -20,7 +20,7 @@ import redis
 
 from benchmarks.service.service_under_test import ServiceUnderTest, wait_until
 from service.jobs import leases
-from service.runtime import task_names
+from service.runtime.broker import TRAIN_QUEUE
 from tests.security.probes import FORM_TYPE, form_of
 from tests.security.slow_inputs import gzipped_rows, jpeg, large_sweep, zip_of_jpegs
 
@@ -154,7 +154,7 @@ def broker_errors(attack: Attack) -> None:
         attack.run_clients(8, work)
         repair()
         time.sleep(2)
-        length: Any = broker.llen(task_names.TRAIN_QUEUE)  # typed for the asynchronous client, too
+        length: Any = broker.llen(TRAIN_QUEUE)  # typed for the asynchronous client, too
         longest_queue = max(longest_queue, int(length))
     broker.close()
     attack.note = f"{longest_queue} messages in the queue afterwards"

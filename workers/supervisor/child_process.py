@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from workers.messages import ChildEndpoint, ChildReady, Command, Report, decode_report, encode
+from workers.messages import ChildEndpoint, ChildReady, Command, Report, decode, encode
 from workers.supervisor import fork_server
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class ChildProcess:
         self.provenance: dict[str, Any] | None = None
         """The provenance of jobs in this child; known once it is ready."""
         self._ended = threading.Event()
-        self._reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[Command | Report | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(report_reader,), name=f"child-{self.pid}", daemon=True).start()
 
     @property
@@ -116,7 +116,7 @@ class ChildProcess:
         with self._commands_lock, contextlib.suppress(OSError):
             self._commands.send_bytes(encode(command))
 
-    def report(self, timeout_s: float) -> Report | Exited | None:
+    def report(self, timeout_s: float) -> Command | Report | Exited | None:
         """The next report; ``None`` if none arrives in time."""
         try:
             report = self._reports.get(timeout=timeout_s)
@@ -148,7 +148,7 @@ class ChildProcess:
         try:
             with report_reader:
                 while True:
-                    self._reports.put(decode_report(report_reader.recv_bytes()))
+                    self._reports.put(decode(report_reader.recv_bytes()))
         except EOFError:
             pass
         except Exception as error:  # noqa: BLE001 - after any error, the child is not supervised any more

@@ -132,7 +132,7 @@ class JobMonitor:
             if now - self._last_report_at > self._deadline_s:
                 return self._record_child_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
             if self._stop_sent_at is not None and now - self._stop_sent_at > STOP_GRACE_S:
-                return self._release_unresponsive()
+                return self._release_lease(f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed")
             if now >= self._next_poll:
                 try:
                     self._poll_database(now)
@@ -206,12 +206,6 @@ class JobMonitor:
                 return self._release_lease(message)
             return self._record_child_loss(f"{message}, like {self.early_deaths - 1} before it: see the worker's log")
         return self._record_child_loss(f"the training process ended with code {exit_code}")
-
-    def _release_unresponsive(self) -> str:
-        """Kill a child that does not stop in time. It is not a worker loss, since this worker ordered the stop."""
-        if not self._end_lease(leases.release_lease, None):
-            return "the child had ended the lease before it was killed"
-        return f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed"
 
     def _release_lease(self, reason: str) -> str:
         """Kill the child and hand the job back, which is not a worker loss: it is queued once the database responds."""

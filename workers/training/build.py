@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 
 import engine
 from engine.nn.initializers import Initializer
@@ -18,6 +17,7 @@ from service.datasets.cache import Dataset, Examples
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec import schema
+from service.spec.metric_info import METRICS, Goal
 from service.spec.schema import ClassifierSpec, GanSpec, Spec
 from service.spec.validation import read_resolved
 
@@ -84,11 +84,8 @@ def _classifier(
 
 
 def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
-    generator, discriminator, initializer = (
-        resolved.generator,
-        resolved.discriminator,
-        _initializer(resolved.initializer),
-    )
+    generator, discriminator = resolved.generator, resolved.discriminator
+    initializer = _initializer(resolved.initializer)
     return engine.GanTrainer(
         networks.generator(resolved, initializer, dataset.info.classes),
         networks.discriminator(resolved, dataset.info.image_shape, initializer, dataset.info.classes),
@@ -97,7 +94,7 @@ def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
         _schedule(generator.schedule or resolved.schedule),
         _schedule(discriminator.schedule or resolved.schedule),
         latent=networks.latent(resolved),
-        loss=_gan_loss(resolved.loss.name),
+        loss=engine.GanLoss(resolved.loss.name.value),
         skip_every=discriminator.skip_every,
         critic_steps=discriminator.critic_steps,
         label_smoothing=discriminator.label_smoothing,
@@ -150,50 +147,21 @@ def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
         case schema.LossName.BINARY_CROSS_ENTROPY:
             return engine.BinaryCrossEntropy(loss.reduction.value, loss.label_smoothing)
         case schema.LossName.SOFTMAX_CROSS_ENTROPY:
-            return engine.SoftmaxCrossEntropy(
-                loss.reduction.value, loss.label_smoothing, _class_weights(loss.class_weights, dataset)
+            are_balanced = loss.class_weights is schema.ClassWeights.BALANCED
+            weights = (
+                engine.balanced_class_weights(dataset.train.labels, dataset.info.classes) if are_balanced else None
             )
+            return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing, weights)
         case _:
             assert_never(loss.name)
-
-
-def _class_weights(class_weights: schema.ClassWeights | None, dataset: Dataset) -> NDArray[np.float64] | None:
-    match class_weights:
-        case None:
-            return None
-        case schema.ClassWeights.BALANCED:
-            return engine.balanced_class_weights(dataset.train.labels, dataset.info.classes)
-        case _:
-            assert_never(class_weights)
-
-
-def _gan_loss(name: schema.GanLossName) -> engine.GanLoss:
-    match name:
-        case schema.GanLossName.BINARY_CROSS_ENTROPY:
-            return engine.GanLoss.BINARY_CROSS_ENTROPY
-        case schema.GanLossName.LEAST_SQUARES:
-            return engine.GanLoss.LEAST_SQUARES
-        case schema.GanLossName.HINGE:
-            return engine.GanLoss.HINGE
-        case schema.GanLossName.WASSERSTEIN:
-            return engine.GanLoss.WASSERSTEIN
-        case _:
-            assert_never(name)
 
 
 def _early_stopping(settings: schema.EarlyStopping | None) -> engine.EarlyStopping | None:
     if settings is None:
         return None
-    match settings.metric:
-        case schema.StopMetric.VAL_LOSS | schema.StopMetric.TRAIN_LOSS:
-            higher_is_better = False
-        case schema.StopMetric.VAL_ACCURACY | schema.StopMetric.TRAIN_ACCURACY:
-            higher_is_better = True
-        case _:
-            assert_never(settings.metric)
     return engine.EarlyStopping(
         settings.metric.value,
-        higher_is_better=higher_is_better,
+        higher_is_better=METRICS[settings.metric.value].goal is Goal.MAXIMIZE,
         patience=settings.patience,
         min_delta=settings.min_delta,
     )

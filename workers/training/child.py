@@ -23,7 +23,7 @@ from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
-from workers.messages import ChildEndpoint, ChildReady, Done, GaveUp
+from workers.messages import ChildEndpoint, ChildReady, Done, GaveUp, Preparing
 from workers.retry import OUTAGE_ERRORS
 from workers.training import limits, run
 from workers.training.provenance import base_provenance, machine
@@ -48,7 +48,7 @@ def main(endpoint: ChildEndpoint) -> int:
     while True:
         claim = endpoint.next_command().claim
         reach("commanded")
-        endpoint.preparing()  # from now on, the death of this process counts against the job
+        endpoint.send(Preparing())  # from now on, the death of this process counts against the job
         structlog.contextvars.bind_contextvars(**claim.log_fields)
         report = _run_job(settings, database, claim, endpoint, lifetime)
         endpoint.send(report)

@@ -35,7 +35,7 @@ from service.storage.database import Database
 from service.storage.tables import Job
 from service.sweeps import decisions
 from workers.lease_session import LeaseSession
-from workers.messages import ChildEndpoint, MachineFault
+from workers.messages import ChildEndpoint, MachineFault, Preparing, Progress, StopRequested
 from workers.retry import OUTAGE_ERRORS
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
@@ -46,7 +46,7 @@ from workers.training.epochs.snapshot import store_epoch, take_snapshot, weights
 from workers.training.epochs.writer import EpochWriter
 from workers.training.final_scores import test_scores
 from workers.training.provenance import base_provenance, provenance
-from workers.training.training_run import StopRequested, TrainingRun, check_stop
+from workers.training.training_run import TrainingRun
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ def train(
         job = lease.call(leases.read_job)
         spec = read_resolved(job.resolved)
         run = TrainingRun(
-            lease=lease.interruptible(functools.partial(check_stop, endpoint)),
+            lease=lease.interruptible(endpoint.check_stop),
             artifacts=ArtifactFolder(settings.artifacts),
             endpoint=endpoint,
             spec=spec,
@@ -181,18 +181,18 @@ def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
 
     def progress(received: int, total: int | None) -> None:
         nonlocal logged_at
-        run.check_stop()
+        run.endpoint.check_stop()
         now = time.monotonic()
         if now - logged_at > 2:
             logged_at = now
-            run.endpoint.preparing()
+            run.endpoint.report_progress(Preparing())
             of_total = f" of {total / 1e6:.1f}" if total else ""
             message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of_total} MB"
             run.lease.call(commits.log, "info", "downloading", message)
 
     repository = DatasetRepository(settings, run.lease.database)
     dataset = repository.load(repository.of_job(job), progress=progress)
-    run.check_stop()
+    run.endpoint.check_stop()
     return dataset
 
 
@@ -218,8 +218,8 @@ def _train_loop(
                 case BatchDone():
                     steps = report.steps
                     writer.check()
-                    run.check_stop()
-                    run.endpoint.progress(report.step, report.steps)
+                    run.endpoint.check_stop()
+                    run.endpoint.report_progress(Progress(report.step, report.steps))
                     reach("batch_done", report.epoch)
                     if writer.is_busy:
                         reach("overlapping", report.epoch)

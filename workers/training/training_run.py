@@ -17,10 +17,6 @@ from workers.usage import OwnMeter
 log = structlog.get_logger()
 
 
-class StopRequested(Exception):
-    """The supervisor ordered the child to hand the job back."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
     """One job under one lease."""
@@ -43,13 +39,3 @@ class TrainingRun:
             self.artifacts.remove(paths)
         except OSError as error:
             log.warning("files not removed", error=str(error))
-
-    def check_stop(self) -> None:
-        """Raise ``StopRequested`` if the supervisor has ordered a stop."""
-        check_stop(self.endpoint)
-
-
-def check_stop(endpoint: ChildEndpoint) -> None:
-    """Raise ``StopRequested`` if the supervisor has ordered a stop."""
-    if endpoint.stopping:
-        raise StopRequested

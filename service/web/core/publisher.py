@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from celery import Celery
 
-from service.runtime import broker, task_names, wake_ups
+from service.runtime import broker
 
 _MAX_WAITING_HINTS: Final = 1000
 """Maximum number of hints that wait for a slow broker; more of them add nothing."""
@@ -64,7 +64,7 @@ class Publisher:
         with self._lock:
             if self._celery is None:
                 self._celery = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
-                self._celery.conf.update(task_names.SENDER_OPTIONS)
+                self._celery.conf.update(broker.SENDER_OPTIONS)
             return self._celery
 
     def _run(self) -> None:
@@ -72,7 +72,7 @@ class Publisher:
         while True:
             job_ids = self._waiting_hints()
             try:
-                sent_count = wake_ups.send(app, job_ids)
+                sent_count = broker.send_hints(app, job_ids)
             except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
                 if not self._is_failing:
                     _log.warning("the broker does not respond; workers find jobs by polling", error=str(error))
@@ -90,7 +90,7 @@ class Publisher:
         """The queued hints; waits for the first one."""
         job_ids = [self._hints.get()]
         with suppress(queue.Empty):
-            while len(job_ids) < task_names.MAX_QUEUED:
+            while len(job_ids) < broker.MAX_QUEUED:
                 job_ids.append(self._hints.get_nowait())
         return job_ids
 

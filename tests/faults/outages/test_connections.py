@@ -18,7 +18,7 @@ from sqlalchemy import make_url, text, update
 
 from service.jobs import leases, worker_registry
 from service.local.broker import Broker
-from service.runtime import task_names
+from service.runtime.broker import TRAIN_QUEUE, TRAIN_TASK, send_hints
 from service.states import Status
 from service.storage.machine_tables import Worker
 from service.storage.tables import Job
@@ -27,7 +27,7 @@ from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
 from tests.waiting import wait_until
-from workers.app import create_app, wake
+from workers.app import create_app
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -167,7 +167,7 @@ def send_command(broker: Broker, command: bytes) -> bytes:
 
 def has_consumer(broker: Broker) -> bool:
     """Whether Celery has bound its queue."""
-    return b":1" in send_command(broker, b"SCARD _kombu.binding." + task_names.TRAIN_QUEUE.encode())
+    return b":1" in send_command(broker, b"SCARD _kombu.binding." + TRAIN_QUEUE.encode())
 
 
 def test_a_broker_killed_ten_times_only_delays_jobs(
@@ -262,7 +262,7 @@ def test_without_database_polling_a_job_with_a_lost_message_waits(sqlite_harness
     job_id = sqlite_harness.submit()
     wait_until(lambda: has_consumer(broker), "Celery, whose start polls nothing, either")
     assert (sqlite_harness.job(job_id).status, sqlite_harness.job(job_id).lease) == (Status.QUEUED, 0)
-    wake(create_app(broker.url), job_id)
+    send_hints(create_app(broker.url), [job_id])
     sqlite_harness.until_end(job_id)
 
 
@@ -284,22 +284,20 @@ def send_invalid_messages(sqlite_harness: FaultHarness, broker: Broker, trace: P
         for number in range(300):
             producer.publish(
                 [[sqlite_harness.accepted[0]], {}, {}],
-                routing_key=task_names.TRAIN_QUEUE,
-                headers={"task": task_names.TRAIN_TASK, "id": str(number)},
+                routing_key=TRAIN_QUEUE,
+                headers={"task": TRAIN_TASK, "id": str(number)},
             )
         for body in ([["job_x"], {"a": 1}, {}], {"not": "a task"}, [[1, 2, 3], {}, {}], 5, "x", None, [], [1, 2, 3]):
-            producer.publish(
-                body, routing_key=task_names.TRAIN_QUEUE, headers={"task": task_names.TRAIN_TASK, "id": "1"}
-            )
+            producer.publish(body, routing_key=TRAIN_QUEUE, headers={"task": TRAIN_TASK, "id": "1"})
         producer.publish(
             pickle.dumps([[MaliciousPayload(trace)], {}, {}]),
-            routing_key=task_names.TRAIN_QUEUE,
+            routing_key=TRAIN_QUEUE,
             content_type="application/x-python-serialize",
             content_encoding="binary",
-            headers={"task": task_names.TRAIN_TASK, "id": "2"},
+            headers={"task": TRAIN_TASK, "id": "2"},
         )
     wait_until(
-        lambda: send_command(broker, b"LLEN " + task_names.TRAIN_QUEUE.encode()).startswith(b":0\r"),
+        lambda: send_command(broker, b"LLEN " + TRAIN_QUEUE.encode()).startswith(b":0\r"),
         "an empty queue",
         60,
     )
@@ -327,7 +325,7 @@ def test_if_pickles_are_accepted_the_malicious_message_is_executed(
 ) -> None:
     """F11 with a deliberate defect: pickles are accepted."""
     sqlite_harness.patch(
-        "from service.runtime import task_names\ntask_names.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n"
+        "from service.runtime import broker\nbroker.CELERY_OPTIONS['accept_content'] = ['json', 'pickle']\n"
     )
     sqlite_harness.submit()
     sqlite_harness.start(C_FORCE_ROOT="1", TAPELINE_WORKERS="4")  # otherwise, Celery refuses to unpickle as root
@@ -343,7 +341,7 @@ def test_the_loss_of_all_messages_only_delays_jobs(
     """F08."""
     sender = create_app(broker.url)
     for _ in range(8):
-        wake(sender, sqlite_harness.submit())
+        send_hints(sender, [sqlite_harness.submit()])
     assert send_command(broker, b"FLUSHALL").startswith(b"+OK")
     sqlite_harness.start(TAPELINE_WORKERS="2")
     sqlite_harness.until_all_end()

@@ -16,6 +16,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
+from workers.messages import Preparing, Progress
 
 EACH_EPOCH = ("batch_done", "epoch_trained", "handed_over", "files_stored", "epoch_committing", "epoch_committed")
 EACH_FILE = ("file_written", "file_renamed")
@@ -144,9 +145,9 @@ def test_a_lease_lost_during_a_commit_ends_the_training_and_leaves_no_file(
     class LeaseLosingEndpoint(NoSupervisor):
         batches = 0
 
-        def progress(self, step: int, steps: int) -> None:
+        def report_progress(self, report: Progress | Preparing) -> None:
             self.batches += 1
-            if step == 18:  # the first batch of the second epoch
+            if isinstance(report, Progress) and report.step == 18:  # the first batch of the second epoch
                 leases.record_child_loss(process.database, held, "silent")
                 process.mark_reached("lease_lost")
 

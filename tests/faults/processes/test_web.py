@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 HANGING_BROKER = """
 import threading
-from service.runtime import wake_ups
-wake_ups.send = lambda app, job_ids: threading.Event().wait()
+from service.runtime import broker
+broker.send_hints = lambda app, job_ids: threading.Event().wait()
 """
 
 

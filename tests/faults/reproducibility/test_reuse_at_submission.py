@@ -114,7 +114,8 @@ def clean_up(process: InProcessHarness) -> None:
         with process.database.read() as session:
             return lookup.paths(session, job_ids)
 
-    process.artifacts.sweep(paths, older_than_s=retention.STALE_FILE_S)
+    orphans = list(process.artifacts.orphans(paths, older_than_s=retention.STALE_FILE_S))
+    process.artifacts.remove(item.path for item in orphans)
 
 
 def make_old(process: InProcessHarness) -> None:

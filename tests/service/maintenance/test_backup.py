@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.exc import DatabaseError
 
 from migrations import upgrade
-from migrations.upgrade import is_current
+from migrations.upgrade import head, is_current
 from service.access import audit_seals
 from service.access.audit_chain import verify
 from service.datasets.uploads import UploadFolder
@@ -24,7 +24,6 @@ from service.jobs import commits, events, leases
 from service.jobs.queries import lookup
 from service.maintenance.backup import BackupError, backup, restore
 from service.maintenance.backup_format import PartWriter, read_parts
-from service.maintenance.rows import current_schema
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
@@ -93,7 +92,7 @@ def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
     """Return a function that adds a schema revision to those of the code: a column of jobs."""
     folder = tmp_path / "next"
     folder.mkdir()
-    (folder / "next.py").write_text(NEXT.replace("HEAD", str(current_schema())), encoding="utf-8")
+    (folder / "next.py").write_text(NEXT.replace("HEAD", str(head())), encoding="utf-8")
     original_config = upgrade.config
 
     def config_with_next(connection: Connection | None = None) -> Config:

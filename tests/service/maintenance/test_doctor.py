@@ -15,14 +15,13 @@ from alembic import command
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from migrations.upgrade import config, exclusively, upgrade
+from migrations.upgrade import config, exclusively, head, upgrade
 from service.access import audit_seals
 from service.cli import main
 from service.jobs import leases, worker_registry
 from service.local.broker import Broker
 from service.maintenance import doctor, store_id
 from service.maintenance.doctor import Diagnosis
-from service.maintenance.rows import current_schema
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
 from service.storage.machine_tables import Worker
@@ -55,11 +54,23 @@ def failed_checks(diagnoses: dict[str, Diagnosis]) -> set[str]:
 
 def test_a_healthy_service_passes_every_check(settings: Settings, database: Database, broker: Broker) -> None:
     worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
-    diagnoses = examine(settings, broker.url)
+    diagnoses = examine(replace(settings, keep_jobs_days=7.0), broker.url)
     assert failed_checks(diagnoses) == set()
     assert set(diagnoses) == {
-        *("database", "schema", "workers", "scheduler", "audit log", "clocks", "broker", "artifacts", "disk")
+        *(
+            "database",
+            "schema",
+            "workers",
+            "scheduler",
+            "audit log",
+            "clocks",
+            "broker",
+            "artifacts",
+            "disk",
+            "settings",
+        )
     }
+    assert diagnoses["settings"].detail.endswith("TAPELINE_KEEP_JOBS_DAYS")
     assert "1 of 2 slots" in diagnoses["workers"].detail
 
 
@@ -97,7 +108,7 @@ def test_a_schema_that_is_behind_or_ahead_is_reported(settings: Settings, databa
         connection.execute(set_revision, {"revision": "9999"})
     assert "newer version" in str(examine(settings)["schema"].advice)
     with database.engine.begin() as connection:  # the database may be shared with other tests
-        connection.execute(set_revision, {"revision": current_schema()})
+        connection.execute(set_revision, {"revision": head()})
 
 
 def test_running_jobs_with_expired_leases_fail_the_scheduler_check_and_are_counted(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import make_url
 
 from service.errors import SettingsError
-from service.runtime.settings import VARIABLES, Settings
+from service.runtime.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "configuration.md"
@@ -121,11 +121,6 @@ def test_a_service_beyond_loopback_requires_keys() -> None:
     assert not read(TAPELINE_HOST="0.0.0.0", TAPELINE_AUTH="local").keys_required
     assert not read(TAPELINE_HOST="::1").keys_required
     assert read(TAPELINE_AUTH="keys").keys_required
-
-
-def test_the_configuration_document_lists_each_setting() -> None:
-    text = DOCUMENT.read_text()
-    assert [name for name, meaning in VARIABLES.items() if f"| `{name}` | {meaning} |\n" not in text] == []
 
 
 def test_the_configuration_document_lists_each_variable_of_compose() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore, Stored
@@ -14,8 +14,8 @@ class MemoryStore(ArtifactStore):
     def __init__(self) -> None:
         self.files: dict[str, tuple[bytes, float]] = {}
 
-    def put(self, path: str, data: bytes) -> None:
-        self.files[path] = (data, time.time())
+    def put_all(self, contents: Mapping[str, bytes]) -> None:
+        self.files |= {path: (data, time.time()) for path, data in contents.items()}
 
     def open(self, path: str) -> BinaryIO:
         if path not in self.files:

