@@ -161,8 +161,9 @@ class Poller:
                     if not is_failing:
                         _log.warning("streams are stalled: the database does not respond", error=str(error))
                     is_failing = True
-                if self._next_poll[source]:
-                    self._next_poll[source] = time.monotonic() + self._interval_until_next(source)
+                with self._lock:
+                    if self._next_poll[source]:
+                        self._next_poll[source] = time.monotonic() + self._interval_until_next(source)
             self._wake_up.wait(max(0.0, min(self._next_poll[source] for source in topics) - time.monotonic()))
             self._wake_up.clear()
 
