@@ -223,7 +223,7 @@ class Settings:
     @property
     def keys_required(self) -> bool:
         """Whether requests need an API key."""
-        return self.auth is Auth.KEYS or (self.auth is Auth.AUTO and not is_loopback(self.host))
+        return self.auth == Auth.KEYS or (self.auth != Auth.LOCAL and not is_loopback(self.host))
 
     @property
     def datasets_cache(self) -> Path:

@@ -65,7 +65,7 @@ def test_only_classifiers_on_mnist_10k_state_results_without_a_stored_measuremen
     stated = {(kind, name, reached.dataset) for kind, name, reached in STATED}
     measured = {(row["kind"], row["preset"], row["dataset"]) for row in MEASURED["rows"]}
     assert stated - measured == {("classifier", name, "mnist-10k") for name in ("fast", "best", "conv", "seed")}
-    assert measured <= stated
+    assert {name for _, name, _ in measured - stated} == {"digits"}  # an example, no preset
 
 
 @pytest.mark.parametrize(("kind", "name", "reached"), [case for case in STATED if rows_of(*case)], ids=short_id)
