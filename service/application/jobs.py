@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, Self
 
 from service.access.audit import Actor
@@ -16,8 +15,7 @@ from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.errors import Fault, IdempotencyConflict, JobNotFound, ServiceError, SpecError, StorageQuotaExceeded
 from service.jobs import actions, names, submissions, worker_registry
-from service.jobs.queries import listing, lookup
-from service.jobs.queries.listing import JobFilter, Page
+from service.jobs.queries import lookup
 from service.jobs.request_bodies import ForkRequest, Investigation, JobPatch
 from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
@@ -84,39 +82,6 @@ class Jobs:
     represent: Callable[[Job], dict[str, Any]] = _only_id
     max_owner_bytes: int = 0
     verified_share: float = 0.0
-
-    def get(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """One job; raises ``JobNotFound`` also for another owner's."""
-        with self.database.read() as session:
-            return lookup.get(session, job_id, owner=owner_of(by))
-
-    def is_stopped_by_sweep(self, job: Job) -> bool:
-        """Whether a job is cancelled because its sweep stopped its trial."""
-        with self.database.read() as session:
-            return bool(lookup.stopped_by_sweep(session, [job]))
-
-    def find(
-        self, job_filter: JobFilter, *, by: Actor | None = None, limit: int = 20, cursor: str | None = None
-    ) -> Page:
-        """A page of jobs, newest first."""
-        with self.database.read() as session:
-            return listing.find(session, job_filter, owner=owner_of(by), limit=limit, cursor=cursor)
-
-    def checkpoint(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
-        """A checkpoint: ``best``, ``latest`` or the number of an epoch."""
-        with self.database.read() as session:
-            return lookup.checkpoint(session, lookup.get(session, job_id, owner=owner_of(by)), which)
-
-    def sample(self, job_id: str, which: str, *, by: Actor | None = None) -> Artifact:
-        """A sample grid: ``latest`` or the number of an epoch."""
-        with self.database.read() as session:
-            return lookup.sample(session, lookup.get(session, job_id, owner=owner_of(by)), which)
-
-    def artifact(self, job_id: str, artifact_id: str, *, by: Actor | None = None) -> Artifact:
-        """Any file of a job, by its id."""
-        with self.database.read() as session:
-            lookup.get(session, job_id, owner=owner_of(by))
-            return lookup.artifact(session, job_id, artifact_id)
 
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
         """Store a new job, or one job per fold if the spec has folds.
@@ -231,7 +196,11 @@ class Jobs:
             new = replace(new, expected_bytes=new.expected_bytes + checkpoint.size_bytes)  # the start is kept, too
             return self._submit_copy(new, parent, checkpoint, idempotency, by, reproduces=False)
 
-        return use_current(partial(self.checkpoint, job_id, request.checkpoint, by=by), submit)
+        def find() -> Artifact:
+            with self.database.read() as session:
+                return lookup.checkpoint(session, lookup.get(session, job_id, owner=owner), request.checkpoint)
+
+        return use_current(find, submit)
 
     def reproduce(
         self, job_id: str, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -43,15 +43,9 @@ class ImportFiles(Protocol):
         """Import the files."""
 
 
-class Admit(Protocol):
-    """Checks the quotas of an owner before jobs are stored."""
-
-    def __call__(self, owner: str | None, count: int, expected_bytes: int) -> None:
-        """Admit this many further jobs, whose files are expected to take this many bytes.
-
-        Raises:
-            AdmissionRefused: a quota is exhausted.
-        """
+Admit = Callable[[str | None, int, int], None]
+"""Checks the quotas of an owner before this many further jobs are stored, whose files are expected to take this many
+bytes; raises ``AdmissionRefused`` if one is exhausted."""
 
 
 class AdmissionRefused(Exception):

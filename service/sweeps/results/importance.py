@@ -31,7 +31,7 @@ class Importance:
     setting: str
     share: float | None
     """The correlation ratio (eta squared), in [0, 1]; ``None`` if there are too few results, or all are equal."""
-    best: Any
+    best: str | None
     """The value, or the range of values, with the best mean."""
 
 

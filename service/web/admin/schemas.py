@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from service.access import keys
 from service.access.audit import AuditAction
-from service.access.audit_chain import Seal
 from service.access.keys import Identity, Scope
-from service.access.usage import Usage
 from service.datasets import importer
 from service.jobs import worker_registry
 from service.jobs.queries.queue import Queue, Waiting
 from service.jobs.worker_registry import Impediment
-from service.runtime.settings import Quotas
 from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo
 from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
 from service.storage.machine_tables import Worker
-from service.storage.tables import ApiKey, AuditEntry, Job
+from service.storage.tables import ApiKey, Job
 from service.web.http.queries import (
     Query,
     Seq,
@@ -134,29 +131,22 @@ def _queued(item: Waiting) -> QueuedJob:
     )
 
 
+_Quota = Annotated[int | None, BeforeValidator(lambda quota: quota or None)]
+"""The settings have 0 where there is no limit."""
+
+
 class OwnerLimits(Answer):
     """The quotas of an owner; null: no limit."""
 
-    requests_per_minute: int | None
-    queued_jobs: int | None
-    running_jobs: int | None
-    upload_bytes_per_day: int | None
-    dataset_bytes: int | None = Field(description="Total stored size of the owner's datasets.")
-    artifact_bytes: int | None = Field(description="Total size of the files of all jobs of the owner.")
-    streams: int | None = Field(description="Simultaneously open streams per web process.")
-
-    @classmethod
-    def of(cls, quotas: Quotas) -> Self:
-        """The quotas of the settings, where 0 means that there is no limit."""
-        return cls(
-            requests_per_minute=quotas.requests or None,
-            queued_jobs=quotas.queued or None,
-            running_jobs=quotas.running or None,
-            upload_bytes_per_day=quotas.uploads or None,
-            dataset_bytes=quotas.datasets or None,
-            artifact_bytes=quotas.artifacts or None,
-            streams=quotas.streams or None,
-        )
+    requests_per_minute: _Quota = Field(validation_alias="requests")
+    queued_jobs: _Quota = Field(validation_alias="queued")
+    running_jobs: _Quota = Field(validation_alias="running")
+    upload_bytes_per_day: _Quota = Field(validation_alias="uploads")
+    dataset_bytes: _Quota = Field(validation_alias="datasets", description="Total stored size of the owner's datasets.")
+    artifact_bytes: _Quota = Field(
+        validation_alias="artifacts", description="Total size of the files of all jobs of the owner."
+    )
+    streams: _Quota = Field(description="Simultaneously open streams per web process.")
 
 
 class Limits(Answer):
@@ -260,14 +250,8 @@ class PresetItem(Answer):
     @classmethod
     def of(cls, kind: Kind, name: str, info: PresetInfo) -> Self:
         """A preset with its resolved spec."""
-        return cls(
-            kind=kind,
-            name=name,
-            is_default=name == DEFAULT_PRESET[kind],
-            summary=info.summary,
-            reaches=[ReachedItem.represent(reached) for reached in info.reaches],
-            spec=validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json"),
-        )
+        spec = validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json")
+        return cls.represent(info, kind=kind, name=name, is_default=name == DEFAULT_PRESET[kind], spec=spec)
 
 
 class PresetList(Answer):
@@ -426,16 +410,6 @@ class AuditList(Answer):
     data: list[AuditItem]
     next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
 
-    @classmethod
-    def of(cls, rows: Sequence[AuditEntry], *, limit: int) -> Self:
-        """A page.
-
-        Args:
-            rows: up to ``limit`` entries, and one more if there is a next page.
-        """
-        data = [AuditItem.represent(row) for row in rows[:limit]]
-        return cls(data=data, next_before=data[-1].id if len(rows) > limit else None)
-
 
 class SealItem(Answer):
     """A seal of the audit log: one link of its hash chain."""
@@ -458,12 +432,6 @@ class SealList(Answer):
     data: list[SealItem]
     next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
 
-    @classmethod
-    def of(cls, seals: Sequence[Seal], *, limit: int) -> Self:
-        """A page; the arguments are those of ``AuditList.of``."""
-        data = [SealItem.represent(seal) for seal in seals[:limit]]
-        return cls(data=data, next_before=data[-1].id if len(seals) > limit else None)
-
 
 def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:
     """A key for a list.
@@ -485,16 +453,3 @@ def session_item(caller: Identity | None) -> SessionItem:
     if caller is None:
         return SessionItem(owner=None, scope=Scope.ADMIN, key=None, expires_at=None)
     return SessionItem.represent(caller)
-
-
-def usage_item(
-    item: Usage, *, requests_left: int | None, upload_bytes_left: int | None, artifact_bytes_left: int | None
-) -> UsageItem:
-    """One owner's usage."""
-    return UsageItem.represent(
-        item,
-        cpu_seconds=round(item.cpu_seconds, 1),
-        requests_left=requests_left,
-        upload_bytes_left=upload_bytes_left,
-        artifact_bytes_left=artifact_bytes_left,
-    )

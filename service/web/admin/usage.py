@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from flask import Blueprint
 
 from service.access import audit, audit_seals, usage
+from service.access.audit_chain import Seal
 from service.access.keys import Scope
 from service.access.usage import Usage
-from service.web.admin.schemas import AuditList, AuditQuery, SealList, SealsQuery, UsageItem, UsageList, usage_item
+from service.storage.tables import AuditEntry
+from service.web.admin.schemas import AuditList, AuditQuery, SealList, SealsQuery, UsageItem, UsageList
 from service.web.core.core import core, owner
 from service.web.gate.access_checks import sees_all
 from service.web.http.endpoint import endpoint
@@ -34,15 +37,15 @@ def list_usage() -> UsageList:
 
 
 def _item(item: Usage) -> UsageItem:
-    quotas = core().quotas
-    if item.owner is None or not core().settings.keys_required:
-        return usage_item(item, requests_left=None, upload_bytes_left=None, artifact_bytes_left=None)
-    limit = quotas.limits.artifacts
-    return usage_item(
+    quotas, limit = core().quotas, core().quotas.limits.artifacts
+    limited = item.owner if core().settings.keys_required else None
+    artifact_bytes_left = max(0, limit - item.artifact_bytes - item.expected_bytes)
+    return UsageItem.represent(
         item,
-        requests_left=quotas.requests_left(item.owner),
-        upload_bytes_left=quotas.upload_bytes_left(item.owner),
-        artifact_bytes_left=max(0, limit - item.artifact_bytes - item.expected_bytes) if limit else None,
+        cpu_seconds=round(item.cpu_seconds, 1),
+        requests_left=quotas.requests_left(limited) if limited is not None else None,
+        upload_bytes_left=quotas.upload_bytes_left(limited) if limited is not None else None,
+        artifact_bytes_left=artifact_bytes_left if limited is not None and limit else None,
     )
 
 
@@ -55,7 +58,7 @@ def show_audit(query: AuditQuery) -> AuditList:
     """Show the audit log, newest first. Requires the scope `admin`."""
     with core().database.read() as session:
         rows = audit.read(session, **query.model_dump(exclude={"limit"}), limit=query.limit + 1)
-    return AuditList.of(rows, limit=query.limit)
+    return AuditList.model_validate(_page(rows, query.limit))
 
 
 @audit_blueprint.get("/audit/seals")
@@ -68,4 +71,9 @@ def show_seals(query: SealsQuery) -> SealList:
     """
     with core().database.read() as session:
         seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)
-    return SealList.of(seals, limit=query.limit)
+    return SealList.model_validate(_page(seals, query.limit))
+
+
+def _page(rows: Sequence[AuditEntry] | Sequence[Seal], limit: int) -> dict[str, Any]:
+    """Up to ``limit`` of the rows, which are one more if there is a next page."""
+    return {"data": rows[:limit], "next_before": rows[limit - 1].id if len(rows) > limit else None}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 from flask import Flask, current_app, g
+from sqlalchemy.orm import Session
 
 from service.datasets.repository import DatasetRepository
+from service.jobs.queries import lookup
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
+from service.storage.tables import Job
 from service.web.core.keyring import Keyring
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
@@ -48,6 +53,17 @@ def provide(app: Flask, *objects: object) -> None:
 def provided(kind: type[T], app: Flask | None = None) -> T:
     """The object of this class that a subject has added to an app, by default the current one."""
     return cast(T, (app or current_app).extensions[f"{EXTENSION}.{kind.__name__}"])
+
+
+@contextmanager
+def read_job(job_id: str) -> Iterator[tuple[Session, Job]]:
+    """A job that the current request may access, and the session that reads it.
+
+    Raises:
+        JobNotFound: the job does not exist, or belongs to another owner.
+    """
+    with core().database.read() as session:
+        yield session, lookup.get(session, job_id, owner=owner())
 
 
 def owner() -> str | None:

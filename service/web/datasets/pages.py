@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Blueprint, Response
 
-from service.application.jobs import Jobs
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo, PartName
+from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.states import DatasetKind
-from service.web.core.core import core, owner, provided
+from service.web.core.core import core, owner
 from service.web.datasets import views
 from service.web.datasets.schemas import DatasetDetail, TableColumns, dataset_item
-from service.web.gate.access_checks import actor
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, own_address
 from service.web.jobs.schemas import job_summary
@@ -26,16 +23,6 @@ blueprint: Final = Blueprint("dataset_pages", __name__)
 TAG: Final = "Pages"
 _MAX_SHOWN_JOBS: Final = 20
 _PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", PartName.TEST: "test"}
-
-
-@dataclass(frozen=True, slots=True)
-class ClassBar:
-    """One class in the chart: its name, and for each part the count, and the start and the length of its
-    bar."""
-
-    name: str
-    total: int
-    bars: Sequence[tuple[str, int, float, float]]
 
 
 @blueprint.get("/ui/datasets")
@@ -52,7 +39,8 @@ def show_list() -> Response:
 def show(name: str) -> Response:
     """Show the page of a dataset: classes, examples, origin, and the jobs that used it."""
     info = core().repository.look_up(name, owner())
-    used_by = provided(Jobs).find(JobFilter(dataset=name), by=actor(), limit=_MAX_SHOWN_JOBS)
+    with core().database.read() as session:
+        used_by = listing.find(session, JobFilter(dataset=name), owner=owner(), limit=_MAX_SHOWN_JOBS)
     jobs = [job_summary(job) for job in used_by.jobs]
     return as_page("datasets/dataset.html", **_content(info), jobs=jobs, address=own_address())
 
@@ -92,8 +80,9 @@ def _statistics(info: DatasetInfo) -> TableColumns | None:
         return None
 
 
-def _bars(dataset: DatasetDetail) -> list[ClassBar]:
-    """The chart of the classes: stacked bars in percent of the largest class."""
+def _bars(dataset: DatasetDetail) -> list[dict[str, Any]]:
+    """The chart of the classes: stacked bars in percent of the largest class; for each class and part the count, and
+    the start and the length of its bar."""
     counts = dataset.class_counts or {}
     totals = [sum(class_counts) for class_counts in zip(*counts.values(), strict=True)]
     max_total = max(totals, default=0) or 1
@@ -104,5 +93,5 @@ def _bars(dataset: DatasetDetail) -> list[ClassBar]:
             count = part_counts[label]
             bars.append((part.value, count, round(100 * start / max_total, 3), round(100 * count / max_total, 3)))
             start += count
-        class_bars.append(ClassBar(dataset.class_names[label], total, bars))
+        class_bars.append({"name": dataset.class_names[label], "total": total, "bars": bars})
     return class_bars

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
@@ -12,7 +12,6 @@ from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.datasets.shapes import default_preset
 from service.pictures import grids
 from service.states import DatasetKind
-from service.web.datasets.uploads import UploadState
 from service.web.http.queries import (
     Query,
     blank_is_none,
@@ -92,18 +91,6 @@ class DatasetDetail(DatasetItem):
     )
 
 
-class UploadItem(Answer):
-    """How far an upload is."""
-
-    id: str
-    state: UploadState = Field(
-        description="`receiving`, then `reading`: checked, converted and stored; before and afterwards `absent`."
-    )
-    received_bytes: int
-    total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
-    fraction: float | None = Field(description="The fraction of this state that is done, from 0 to 1; null: unknown.")
-
-
 class DatasetExample(Answer):
     """An image of a dataset."""
 
@@ -119,20 +106,6 @@ class ExampleList(Answer):
     data: list[DatasetExample]
     has_more: bool
     next_cursor: str | None
-
-    @classmethod
-    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
-        """A page of images."""
-        data = [
-            DatasetExample(
-                index=example.index,
-                label=example.label,
-                class_name=class_names[example.label],
-                image=grids.image_base64(example.input),
-            )
-            for example in page.examples
-        ]
-        return cls(data=data, **_cursor(page))
 
 
 class DatasetRow(Answer):
@@ -152,17 +125,6 @@ class RowList(Answer):
     data: list[DatasetRow]
     has_more: bool
     next_cursor: str | None
-
-    @classmethod
-    def of(cls, page: ExamplePage, class_names: Sequence[str]) -> Self:
-        """A page of rows."""
-        data = [
-            DatasetRow(
-                index=example.index, label=example.label, class_name=class_names[example.label], values=example.input
-            )
-            for example in page.examples
-        ]
-        return cls(data=data, **_cursor(page))
 
 
 class TableColumnItem(Answer):
@@ -207,9 +169,27 @@ def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[i
     return DatasetDetail.represent(info, class_counts=class_counts, **_derived(info))
 
 
-def _cursor(page: ExamplePage) -> dict[str, Any]:
+def example_list(page: ExamplePage, class_names: Sequence[str]) -> ExampleList:
+    """A page of images."""
+    return ExampleList.model_validate(_page(page, class_names, lambda image: {"image": grids.image_base64(image)}))
+
+
+def row_list(page: ExamplePage, class_names: Sequence[str]) -> RowList:
+    """A page of rows."""
+    return RowList.model_validate(_page(page, class_names, lambda row: {"values": row}))
+
+
+def _page(page: ExamplePage, class_names: Sequence[str], shown: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    data = [
+        {"index": item.index, "label": item.label, "class_name": class_names[item.label], **shown(item.input)}
+        for item in page.examples
+    ]
     next_index = page.next_index
-    return {"has_more": next_index is not None, "next_cursor": None if next_index is None else str(next_index)}
+    return {
+        "data": data,
+        "has_more": next_index is not None,
+        "next_cursor": None if next_index is None else str(next_index),
+    }
 
 
 def _derived(info: DatasetInfo) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
@@ -35,6 +34,7 @@ from service.datasets.tables.detection import ColumnType
 from service.spec.strict_json import parse_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
+from service.web.http.schemas import Answer
 from tapeline.images.files import parse_size
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
@@ -301,21 +301,16 @@ class UploadState(StrEnum):
     READING = "reading"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadProgress:
-    """The progress of an upload.
+class UploadItem(Answer):
+    """How far an upload is."""
 
-    Attributes:
-        fraction: of this state, 0 to 1; ``None`` if the size of the body is not known.
-    """
-
-    state: UploadState
+    id: str
+    state: UploadState = Field(
+        description="`receiving`, then `reading`: checked, converted and stored; before and afterwards `absent`."
+    )
     received_bytes: int
-    total_bytes: int | None
-    fraction: float | None
-
-
-_ABSENT: Final = UploadProgress(state=UploadState.ABSENT, received_bytes=0, total_bytes=None, fraction=None)
+    total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
+    fraction: float | None = Field(description="The fraction of this state that is done, from 0 to 1; null: unknown.")
 
 
 class ProgressBoard:
@@ -340,16 +335,15 @@ class ProgressBoard:
                     path.unlink(missing_ok=True)
                     path.parent.rmdir()  # unless there are others
 
-    def look_up(self, owner: str | None, upload_id: str) -> UploadProgress:
+    def look_up(self, owner: str | None, upload_id: str) -> UploadItem:
         """The progress of an upload of this owner."""
+        absent = UploadItem(id=upload_id, state=UploadState.ABSENT, received_bytes=0, total_bytes=None, fraction=None)
         try:
             with self._path(owner, upload_id).open() as file:
-                if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S:
-                    return _ABSENT
-                document = json.loads(file.read(_MAX_BYTES))
+                is_abandoned = time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
+                return absent if is_abandoned else UploadItem(id=upload_id, **json.loads(file.read(_MAX_BYTES)))
         except FileNotFoundError:
-            return _ABSENT
-        return UploadProgress(**document | {"state": UploadState(document["state"])})
+            return absent
 
     def _path(self, owner: str | None, upload_id: str) -> Path:
         """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
@@ -381,11 +375,14 @@ class ProgressRecorder:
         if self._path is None or (now < self._next_write_at and state is self._state):
             return
         self._next_write_at, self._state = now + _WRITE_INTERVAL_S, state
-        progress = UploadProgress(
-            state=state, received_bytes=self._received, total_bytes=self._total, fraction=fraction
-        )
+        progress = {
+            "state": state,
+            "received_bytes": self._received,
+            "total_bytes": self._total,
+            "fraction": fraction,
+        }
         temporary = self._path.with_suffix(".new")
         with suppress(OSError):  # nothing depends on it; the import itself reports a full disk
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(asdict(progress)))
+            temporary.write_text(json.dumps(progress))
             os.replace(temporary, self._path)

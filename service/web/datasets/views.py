@@ -25,13 +25,13 @@ from service.web.datasets.schemas import (
     ExamplesQuery,
     ImagesQuery,
     RowList,
-    TableColumnItem,
     TableColumns,
-    UploadItem,
     dataset_detail,
     dataset_item,
+    example_list,
+    row_list,
 )
-from service.web.datasets.uploads import ProgressBoard, ProgressRecorder, UploadForm
+from service.web.datasets.uploads import ProgressBoard, ProgressRecorder, UploadForm, UploadItem
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, requests, slots
 from service.web.http.downloads import Picture
@@ -106,7 +106,7 @@ def show_upload(upload_id: str) -> UploadItem:
     Its sender chooses the id and may ask before the first byte has arrived: an upload that has not begun, or has
     ended, is `absent`.
     """
-    return UploadItem.represent(provided(ProgressBoard).look_up(owner(), upload_id), id=upload_id)
+    return provided(ProgressBoard).look_up(owner(), upload_id)
 
 
 def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
@@ -204,7 +204,7 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
     page = provided(DatasetExplorer).images(
         info, query.part, query.label, start=int(query.cursor or 0), limit=limit, mixed=query.order == "mixed"
     )
-    return ExampleList.of(page, info.class_names)
+    return example_list(page, info.class_names)
 
 
 @content_blueprint.get("/datasets/<name>/rows")
@@ -215,7 +215,7 @@ def rows(name: str, query: ExamplesQuery) -> RowList:
     page = provided(DatasetExplorer).rows(
         info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit
     )
-    return RowList.of(page, info.class_names)
+    return row_list(page, info.class_names)
 
 
 @content_blueprint.get("/datasets/<name>/columns")
@@ -229,9 +229,7 @@ def table_columns(info: DatasetInfo) -> TableColumns:
     """The statistics of a table whose files are available."""
     with slots.hold(slots.COMPUTING):
         statistics = provided(DatasetExplorer).column_statistics(info)
-    return TableColumns(
-        rows=statistics.rows, columns=[TableColumnItem.represent(column) for column in statistics.columns]
-    )
+    return TableColumns.represent(statistics)
 
 
 def detail(info: DatasetInfo) -> DatasetDetail:

@@ -13,11 +13,12 @@ from service.storage.times import at_time
 class Answer(BaseModel):
     """Base of all response models."""
 
-    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, validate_by_name=True, validate_by_alias=True)
 
     @classmethod
     def represent(cls, row: object, /, **extra_fields: Any) -> Self:
-        """A model of an object's attributes: a field is read from the attribute with its name, or its alias.
+        """A model of an object's attributes: a field is read from the attribute with its name, or its alias, and so are
+        those of models inside it.
 
         Args:
             extra_fields: fields that are not attributes of ``row``.

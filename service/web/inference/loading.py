@@ -18,7 +18,7 @@ from service.states import DatasetKind
 from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
-from service.web.core.core import core, owner
+from service.web.core.core import core, read_job
 from service.web.http import slots
 from service.web.http.problems import Problem
 
@@ -52,19 +52,18 @@ def inference() -> Inference:
         return cast("Inference", current_app.extensions[_EXTENSION])
 
 
-def job_of(job_id: str, kind: Kind) -> Job:
-    """The job with this id, which must be of this kind.
+def job_of(job_id: str, kind: Kind | None = None) -> Job:
+    """The job with this id, which must be of this kind, if it is given.
 
     Raises:
         Problem: the job is of another kind.
     """
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
-    if job.kind != kind:
-        verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
-        path = "generate" if job.kind == Kind.GAN else "predict"
-        raise Problem("wrong_kind", f"the job is a {job.kind}; {verb} /jobs/{job_id}/{path}")
-    return job
+    with read_job(job_id) as (_, job):
+        if kind in (None, job.kind):
+            return job
+    verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
+    path = "generate" if job.kind == Kind.GAN else "predict"
+    raise Problem("wrong_kind", f"the job is a {job.kind}; {verb} /jobs/{job_id}/{path}")
 
 
 def dataset_of(job: Job) -> DatasetInfo:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final, cast
 
 from flask import Blueprint, Response
 
-from service.application.jobs import Jobs
 from service.jobs.queries import files, lookup
 from service.pictures.animations import AnimationFormat
 from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
-from service.web.core.core import core, owner, provided
-from service.web.gate.access_checks import actor
+from service.web.core.core import core, read_job
 from service.web.http import downloads
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.problems import Problem
@@ -43,8 +40,7 @@ TAG: Final = "Files"
 @endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.artifacts)
 def artifacts(job_id: str, query: FilesQuery) -> Result:
     """List the files of a job, each with its size and SHA-256."""
-    with core().database.read() as session:
-        lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, _):
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
     return artifact_list(page), next_link(page.next_cursor)
 
@@ -60,7 +56,11 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id."""
-    find = partial(provided(Jobs).artifact, job_id, artifact_id, by=actor())
+
+    def find() -> Artifact:
+        with read_job(job_id) as (session, _):
+            return lookup.artifact(session, job_id, artifact_id)
+
     return downloads.send_artifact(core().artifacts, find, name=_artifact_name, cache=downloads.FOREVER)
 
 
@@ -75,8 +75,7 @@ checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
 @endpoint(TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.checkpoints)
 def checkpoints(job_id: str, query: FilesQuery) -> Result:
     """List the stored checkpoints: the latest ones and the best."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
     return checkpoint_list(job, page, latest=latest), next_link(page.next_cursor)
@@ -86,7 +85,11 @@ def checkpoints(job_id: str, query: FilesQuery) -> Result:
 @endpoint(TAG, "application/octet-stream", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS)
 def checkpoint(job_id: str, which: str) -> Response:
     """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
-    find = partial(provided(Jobs).checkpoint, job_id, which, by=actor())
+
+    def find() -> Artifact:
+        with read_job(job_id) as (session, job):
+            return lookup.checkpoint(session, job, which)
+
     return downloads.send_artifact(core().artifacts, find, name=_checkpoint_name, cache=downloads.cache_of(which))
 
 
@@ -101,8 +104,7 @@ samples_blueprint: Final = Blueprint("samples", __name__)
 @endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.samples)
 def samples(job_id: str, query: FilesQuery) -> Result:
     """List the sample images, one per epoch."""
-    with core().database.read() as session:
-        lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, _):
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
     return sample_list(job_id, page, exists=exists), next_link(page.next_cursor)
@@ -125,9 +127,13 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
     shows images with their predictions.
     """
-    find = partial(provided(Jobs).sample, job_id, which, by=actor())
+
+    def find() -> Artifact:
+        with read_job(job_id) as (session, job):
+            return lookup.sample(session, job, which)
+
     if query.verdicts:
-        job = provided(Jobs).get(job_id, by=actor())
+        job = loading.job_of(job_id)
         if job.kind == Kind.GAN:
             return downloads.send_picture(plots.classified_samples(job, find()), "image/png")
     return downloads.send_artifact(core().artifacts, find, name=None, cache=downloads.cache_of(which))
@@ -166,7 +172,7 @@ def small_film(job_id: str) -> Response:
 
 
 def _film(job_id: str, fmt: AnimationFormat) -> Response:
-    job = provided(Jobs).get(job_id, by=actor())
+    job = loading.job_of(job_id)
     return downloads.send_picture(plots.film(job, fmt), f"image/{fmt}")
 
 
@@ -185,8 +191,7 @@ _PLOTS: Final = ("curves", "confusion", "calibration", "importance")
 )
 def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
     """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    job = loading.job_of(job_id)
     if which not in _PLOTS or form not in plots.MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
     if which in ("calibration", "importance"):

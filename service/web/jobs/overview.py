@@ -22,7 +22,7 @@ from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, Epoch, Event, Job
-from service.web.core.core import core, owner
+from service.web.core.core import core, owner, read_job
 from service.web.http.endpoint import endpoint
 from service.web.http.queries import ModelName
 from service.web.http.responses import as_page
@@ -93,8 +93,8 @@ class JobOverview:
 @endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
 def job(job_id: str, query: ModelQuery) -> Response:
     """Show the page of a job, updated live."""
-    with core().database.read() as session:
-        overview = _read(session, job_id, query.checkpoint, owner=owner())
+    with read_job(job_id) as (session, row):
+        overview = _read(session, row, query.checkpoint, owner=owner())
         impediment = _impediment(session, overview.job, core().settings)
     return as_page("jobs/job.html", impediment=impediment, export_formats=FORMATS, **_values(overview))
 
@@ -103,32 +103,26 @@ def job(job_id: str, query: ModelQuery) -> Response:
 @endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
 def play(job_id: str, query: ModelQuery) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
-    with core().database.read() as session:
-        row = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, row):
         files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     return as_page("jobs/play.html", **playground.values(row, files, query.checkpoint))
 
 
-def _read(session: Session, job_id: str, choice: ModelName, *, owner: str | None) -> JobOverview:
-    """The overview of a job, with the chosen model.
-
-    Raises:
-        JobNotFound: the job does not exist, or belongs to another owner.
-    """
-    job = lookup.get(session, job_id, owner=owner)
-    checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+def _read(session: Session, job: Job, choice: ModelName, *, owner: str | None) -> JobOverview:
+    """The overview of a job, with the chosen model."""
+    checkpoints = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
     return JobOverview(
         job=job,
         checkpoints=checkpoints,
-        samples=lookup.artifacts(session, job_id, ArtifactKind.SAMPLE),
-        file_count=files.totals(session, job_id).count(),
+        samples=lookup.artifacts(session, job.id, ArtifactKind.SAMPLE),
+        file_count=files.totals(session, job.id).count(),
         shown=_shown(session, job, [row.epoch for row in checkpoints], choice),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
-        history=events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
-        resumed=events.resumed(session, job_id),
+        history=events.select_from_log(session, job.id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
+        resumed=events.resumed(session, job.id),
         parent=lookup.parent(session, job, owner=owner),
         folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
-        children=lookup.children(session, job_id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
+        children=lookup.children(session, job.id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
     )
 
 

@@ -17,7 +17,7 @@ from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Event, Job
-from service.web.core.core import core, owner
+from service.web.core.core import core, owner, read_job
 from service.web.http.endpoint import endpoint
 from service.web.http.queries import (
     MAX_COMPARED,
@@ -221,8 +221,7 @@ _VIEWS: Final[dict[str, EventFilter]] = {
 def log(job_id: str, query: EventQuery) -> Response:
     """The log of a job, by default the newest events."""
     before = query.before or (None if query.after else events.MAX_SEQ)
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
     return _page(
         "jobs/log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
@@ -263,8 +262,7 @@ def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> di
 
 def metrics(job_id: str) -> Response:
     """The metrics of all epochs as a table, newest first."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
         total = lookup.count_epochs(session, job_id)
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
@@ -285,8 +283,7 @@ def checkpoints(job_id: str, query: FilesQuery) -> Response:
 def samples(job_id: str, query: FilesQuery) -> Response:
     """The sample grids of a job."""
     limit = min(query.limit, _SHOWN_SAMPLES)
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
         total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
     items, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
@@ -296,16 +293,14 @@ def samples(job_id: str, query: FilesQuery) -> Response:
 
 def results(job_id: str, query: FilesQuery) -> Response:
     """The results of a job so far."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         job_results = read_results(session, job, query)
     return _page("jobs/results.html", job, "Results", results=job_results)
 
 
 def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
     """A page of files, newest first."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
         totals = files.totals(session, job_id)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)

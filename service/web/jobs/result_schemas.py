@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -432,18 +433,16 @@ def _plots(job: Job) -> dict[str, str]:
 
 
 def _checkpoint_or_none(session: Session, job: Job, reference: str) -> Checkpoint | None:
-    try:
-        row, latest = lookup.checkpoint(session, job, reference), lookup.checkpoint(session, job, "latest")
-    except ArtifactNotFound:
-        return None
-    return checkpoint_item(job, row, latest=latest.epoch)
+    with suppress(ArtifactNotFound):
+        latest = lookup.checkpoint(session, job, "latest").epoch
+        return checkpoint_item(job, lookup.checkpoint(session, job, reference), latest=latest)
+    return None
 
 
 def _sample(session: Session, job: Job) -> Artifact | None:
-    try:
+    with suppress(ArtifactNotFound):
         return lookup.sample(session, job, "latest")
-    except ArtifactNotFound:
-        return None
+    return None
 
 
 class ClassScoreItem(Answer):
@@ -476,16 +475,14 @@ class ConfusionMatrix(Answer):
     def of(cls, epoch: int, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionMatrix:
         """The response for one epoch's matrix."""
         scores = class_scores(matrix)
-        return cls(
+        return cls.represent(
+            scores,
             epoch=epoch,
-            class_names=list(class_names),
-            matrix=[list(row) for row in matrix],
+            class_names=class_names,
+            matrix=matrix,
             per_class=[
                 ClassScoreItem.represent(item, class_name=name)
                 for name, item in zip(class_names, scores.classes, strict=True)
             ],
-            macro_precision=scores.macro_precision,
-            macro_f1=scores.macro_f1,
-            balanced_accuracy=scores.balanced_accuracy,
             unscored_classes=[name for name, item in zip(class_names, scores.classes, strict=True) if not item.support],
         )

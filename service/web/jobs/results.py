@@ -11,14 +11,12 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.application.jobs import Jobs
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.states import TERMINAL
 from service.storage.database import Database
-from service.web.core.core import core, owner, provided
-from service.web.gate.access_checks import actor
+from service.web.core.core import core, owner, provided, read_job
 from service.web.http import downloads, requests
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.queries import StreamQuery
@@ -36,7 +34,7 @@ from service.web.jobs.result_schemas import (
     metric_table,
     read_results,
 )
-from service.web.jobs.schemas import job_detail
+from service.web.jobs.schemas import read_detail
 from service.web.jobs.stream import JobSelection, follow_all, follow_job
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import refuse_if_full, stream_response
@@ -53,8 +51,8 @@ def results(job_id: str, query: FilesQuery) -> Results:
 
     `artifacts` is one page of its files, selected by `limit` and `cursor`.
     """
-    with core().database.read() as session:
-        return read_results(session, lookup.get(session, job_id, owner=owner()), query)
+    with read_job(job_id) as (session, job):
+        return read_results(session, job, query)
 
 
 @blueprint.get("/jobs/<job_id>/metrics")
@@ -72,8 +70,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
 )
 def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
-    with core().database.read() as session:
-        job = lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, job):
         health_events = events.of_type(session, job_id, EventType.HEALTH)
         table = metric_table(job, lookup.epochs(session, job_id), health_events)
     if query.format == "json":
@@ -113,8 +110,7 @@ def log(job_id: str, query: EventQuery) -> Result:
 
     `has_more` says whether there are further events: later ones, or earlier ones with `before`.
     """
-    with core().database.read() as session:
-        lookup.get(session, job_id, owner=owner())
+    with read_job(job_id) as (session, _):
         if query.format == "jsonl":
             return _as_lines(job_id, query)
         page = events.page(
@@ -163,10 +159,10 @@ def stream(job_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     refuse_if_full()
-    job = provided(Jobs).get(job_id, by=actor())
-    if job.status in TERMINAL and after is not None and after >= job.last_seq:
-        return Response(status=204)
-    snapshot = job_detail(job, stopped_by_sweep=provided(Jobs).is_stopped_by_sweep(job))
+    with read_job(job_id) as (session, job):
+        if job.status in TERMINAL and after is not None and after >= job.last_seq:
+            return Response(status=204)
+        snapshot = read_detail(session, job)
     return stream_response(partial(follow_job, provided(Poller), job, snapshot, after=after or 0))
 
 

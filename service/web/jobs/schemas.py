@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from service.application.specs import Forecast
 from service.jobs import actions
-from service.jobs.queries import folds, listing
+from service.jobs.queries import folds, listing, lookup
 from service.jobs.transitions import shown_error
 from service.spec.estimation.layer_shapes import Network
 from service.spec.metric_info import accuracy_interval
 from service.spec.schema import Kind
-from service.states import Action, FindingCode, Request, Severity, Status
+from service.states import TERMINAL, Action, FindingCode, Request, Severity, Status
 from service.statistics import wilson
 from service.storage.tables import Job
 from service.web.http.schemas import Answer, Document, Metrics, Seconds, Timestamp, finite
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """The fields of a job that change while it runs."""
+
+    last_seq: int
+    status: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    steps_per_second: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """The progress of a row that was just read."""
+        return cls(**{name: getattr(job, name) for name in cls.__dataclass_fields__})
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has ended, unless it is retried."""
+        return self.status in TERMINAL
+
+
+PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclass_fields__]
 
 
 class Progress(Answer):
@@ -34,25 +62,13 @@ class Progress(Answer):
     )
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: Job | JobProgress) -> Self:
         """The progress of a job."""
-        return cls.at(
-            status=job.status,
-            epoch=job.epoch,
-            epochs=job.epochs,
-            step=job.step,
-            steps=job.steps,
-            steps_per_second=job.steps_per_second,
-        )
-
-    @classmethod
-    def at(cls, *, status: str, epoch: int, epochs: int, step: int, steps: int, steps_per_second: float | None) -> Self:
-        """The progress from the values of the columns."""
         eta = None
-        if status == Status.RUNNING and steps_per_second:
-            eta = round(max(steps - step, 0) / steps_per_second, 1)
-        fraction = min(step / steps, 1.0) if steps else 0.0
-        return cls(epoch=epoch, epochs=epochs, step=step, steps=steps, fraction=round(fraction, 6), eta_seconds=eta)
+        if job.status == Status.RUNNING and job.steps_per_second:
+            eta = round(max(job.steps - job.step, 0) / job.steps_per_second, 1)
+        fraction = min(job.step / job.steps, 1.0) if job.steps else 0.0
+        return cls.represent(job, fraction=round(fraction, 6), eta_seconds=eta)
 
 
 class JobUrls(Answer):
@@ -318,6 +334,11 @@ def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
     return JobDetail.represent(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
 
 
+def read_detail(session: Session, job: Job) -> JobDetail:
+    """A job with its spec, and whether its sweep stopped it."""
+    return job_detail(job, stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])))
+
+
 def derived_fields(job: Job) -> dict[str, Any]:
     """The fields of ``JobSummary`` that are not columns."""
     return {
@@ -444,11 +465,10 @@ class FoldSet(Answer):
             folds=int(jobs[0].resolved["dataset"]["folds"]),
             finished=sum(job.status == Status.SUCCEEDED for job in jobs),
             jobs=[
-                FoldJob(
+                FoldJob.represent(
+                    job,
                     fold=job.resolved["dataset"]["fold"],
-                    id=job.id,
                     title=listing.title(job.id, job.name, job.kind),
-                    status=Status(job.status),
                     progress=Progress.of(job),
                     metrics=finite({column.name: column.value(job) for column in columns}),
                     urls=JobUrls.of(job.id),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from flask import Response
 from sqlalchemy import func, or_, select
@@ -25,12 +25,12 @@ from service.jobs.queries.listing import JobFilter
 from service.states import TERMINAL, ListedStatus, Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
-from service.web.core.core import core, provided
+from service.web.core.core import core, provided, read_job
 from service.web.core.core import owner as current_owner
 from service.web.gate.access_checks import key_required_problem, permission_check
 from service.web.http.responses import tagged_json
 from service.web.jobs.result_schemas import event_document
-from service.web.jobs.schemas import JobDetail, Progress, job_detail, job_summary
+from service.web.jobs.schemas import PROGRESS_COLUMNS, JobDetail, JobProgress, Progress, job_summary, read_detail
 from service.web.streaming.logs import Head, LogEvent, LogSource, follow
 from service.web.streaming.messages import PING, RETRY, PingTimer, chunks, message
 from service.web.streaming.poller import Poller, View
@@ -50,56 +50,13 @@ _SNAPSHOT_SIZE: Final = 500
 _UNFINISHED: Final = [ListedStatus(status) for status in Status if status not in TERMINAL]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobProgress:
-    """The fields of a job that change while it runs."""
-
-    last_seq: int
-    status: str
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    steps_per_second: float | None
-
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        """The progress of a row that was just read."""
-        return cls(**{name: getattr(job, name) for name in cls.__dataclass_fields__})
-
-    @classmethod
-    def from_row(cls, values: Sequence[Any]) -> Self:
-        """The progress from the values of ``PROGRESS_COLUMNS``."""
-        return cls(**dict(zip(cls.__dataclass_fields__, values, strict=True)))
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the job has ended, unless it is retried."""
-        return self.status in TERMINAL
-
-    @property
-    def progress(self) -> Progress:
-        """As represented in responses."""
-        return Progress.at(
-            status=self.status,
-            epoch=self.epoch,
-            epochs=self.epochs,
-            step=self.step,
-            steps=self.steps,
-            steps_per_second=self.steps_per_second,
-        )
-
-
-PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclass_fields__]
-
-
 class JobSource(LogSource):
     """Reads the logs of jobs."""
 
     def heads(self, session: Session, keys: Sequence[str]) -> Mapping[str, JobProgress]:
         """The progress of the jobs that exist."""
         rows = session.execute(select(Job.id, *PROGRESS_COLUMNS).where(Job.id.in_(keys)))
-        return {row[0]: JobProgress.from_row(row[1:]) for row in rows}
+        return {job_id: JobProgress(*values) for job_id, *values in rows}
 
     def events(self, session: Session, key: str, *, after: int, limit: int) -> list[LogEvent]:
         """The events of a job after a number."""
@@ -114,7 +71,7 @@ class JobSource(LogSource):
 
     def progress(self, key: str, head: JobProgress) -> str:
         """The encoded progress."""
-        return message("progress", {"job": key, **head.progress.model_dump()})
+        return message("progress", {"job": key, **Progress.of(head).model_dump()})
 
 
 JOBS: Final = JobSource()
@@ -176,14 +133,14 @@ class LogReader:
         running: dict[str, JobProgress] = {}
         is_watched = or_(Job.status == Status.RUNNING, Job.id.in_(list(self._progresses)))
         for job_id, owner, *values in session.execute(select(Job.id, Job.owner, *PROGRESS_COLUMNS).where(is_watched)):
-            progress = JobProgress.from_row(values)
+            progress = JobProgress(*values)
             previous = self._progresses.get(job_id)
             first = previous.last_seq if previous else ranges.get(job_id, (progress.last_seq - 1,))[0]
             ranges[job_id] = (first, progress.last_seq)
             if progress.status == Status.RUNNING:
                 running[job_id] = progress
                 if previous is not None and previous.step != progress.step:
-                    data = {"job": job_id, **progress.progress.model_dump()}
+                    data = {"job": job_id, **Progress.of(progress).model_dump()}
                     new_events.append(FeedEvent(job_id, owner, 0, message("progress", data)))
         for job_id, (first, last) in ranges.items():
             last_seen = seen[job_id][0] if job_id in seen else first
@@ -311,10 +268,8 @@ def wait_for_change(job_id: str, wait_s: float) -> Response:
             if not permission:
                 raise key_required_problem("the key was revoked, or has expired, while the response was delayed")
             # Read after the watch has begun, so that a change in between wakes this thread.
-            with core().database.read() as session:
-                job = lookup.get(session, job_id, owner=current_owner())
-                stopped = bool(lookup.stopped_by_sweep(session, [job]))
-                response = tagged_json(job_detail(job, stopped_by_sweep=stopped))
+            with read_job(job_id) as (session, job):
+                response = tagged_json(read_detail(session, job))
             remaining_s = deadline - time.monotonic()
             if response.status_code != 304 or remaining_s <= 0 or poller.closing:
                 return response

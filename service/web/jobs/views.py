@@ -16,7 +16,7 @@ from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.storage.database import Database
 from service.storage.tables import Job
 from service.sweeps import queries as sweeps
-from service.web.core.core import core, owner, provided
+from service.web.core.core import core, owner, provided, read_job
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, problems, requests
 from service.web.http.endpoint import Result, endpoint
@@ -36,7 +36,7 @@ from service.web.jobs.listing import (
     csv_lines,
     job_group,
 )
-from service.web.jobs.schemas import DryRun, FoldSet, JobDetail, SubmittedJob, job_detail, network_item
+from service.web.jobs.schemas import DryRun, FoldSet, JobDetail, SubmittedJob, network_item, read_detail
 from service.web.jobs.stream import wait_for_change
 from service.web.streaming.poller import Poller
 
@@ -69,7 +69,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     if query.dry_run:
         return _dry_run(document)
     idempotency = requests.idempotency_key(document)
-    return submitted_job(provided(Jobs).submit(document, by=actor(), idempotency=idempotency))
+    return submitted_response(provided(Jobs).submit(document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.get("/jobs/<job_id>")
@@ -86,7 +86,8 @@ def show(job_id: str) -> Response:
 
     Long polling: with `If-None-Match` and `Prefer: wait=30` the response is delayed until the job changes, or 30 s.
     """
-    response = tagged_json(_detail(provided(Jobs).get(job_id, by=actor())))
+    with read_job(job_id) as (session, job):
+        response = tagged_json(read_detail(session, job))
     wait_s = requests.preferred_wait_s()
     if response.status_code == 304 and wait_s and not provided(Poller).is_full:
         response = wait_for_change(job_id, wait_s)
@@ -186,7 +187,7 @@ def fork(job_id: str, document: Any) -> Response:
     deleted. Without a `name` in the overrides, the fork of `first` is named `first-2`, or the next free number.
     """
     idempotency = requests.idempotency_key(document)
-    return submitted_job(provided(Jobs).fork(job_id, document, by=actor(), idempotency=idempotency))
+    return submitted_response(provided(Jobs).fork(job_id, document, by=actor(), idempotency=idempotency))
 
 
 @blueprint.post("/jobs/<job_id>/reproduce")
@@ -204,16 +205,17 @@ def reproduce(job_id: str) -> Response:
     reproduction of `first` is named `first (reproduced)`.
     """
     idempotency = requests.idempotency_key(None)
-    return submitted_job(provided(Jobs).reproduce(job_id, by=actor(), idempotency=idempotency))
+    return submitted_response(provided(Jobs).reproduce(job_id, by=actor(), idempotency=idempotency))
 
 
 def _detail(job: Job) -> JobDetail:
-    return job_detail(job, stopped_by_sweep=provided(Jobs).is_stopped_by_sweep(job))
+    with core().database.read() as session:
+        return read_detail(session, job)
 
 
-def submitted_job(submitted: Submitted) -> Response:
+def submitted_response(submitted: Submitted, collection: str = "/jobs") -> Response:
     """The stored response, which a repeated request gets unchanged."""
-    headers = {"Location": f"/jobs/{submitted.answer['id']}"}
+    headers = {"Location": f"{collection}/{submitted.answer['id']}"}
     if submitted.replayed:
         headers["Idempotency-Replayed"] = "true"
     return as_json(submitted.answer, 201, headers=headers)

@@ -3,41 +3,140 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response
+from pydantic import Field
 
 from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
 from service.pictures import grids
-from service.spec.schema import Kind
+from service.spec.schema import MAX_EPOCHS, Kind
 from service.web.core.core import core
 from service.web.http import downloads, slots
 from service.web.http.downloads import picture
 from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
+from service.web.http.queries import Query, Text, WhichCheckpoint
+from service.web.http.schemas import Answer
 from service.web.inference import loading, validation_results
 from service.web.inference.loading import class_names, job_of, require_images
 from service.web.inference.validation_results import Misclassified
 from service.web.jobs.result_schemas import ConfusionMatrix
-from service.web.models.schemas import (
-    CalibrationAnswer,
-    CalibrationBin,
-    CellQuery,
-    CheckpointQuery,
-    ColumnImportance,
-    ConfusionCell,
-    ImportanceAnswer,
-    MatrixQuery,
-    Mistake,
-    MistakeList,
-    MistakesQuery,
-)
 from service.wording import counted
 
 blueprint: Final = Blueprint("confusion", __name__)
 
 TAG: Final = "Inference"
+
+
+class MatrixQuery(Query):
+    """Which epoch to show."""
+
+    checkpoint: WhichCheckpoint = Field(
+        "latest",
+        description="`best`, `latest`, or an epoch number. The matrix is stored with the metrics of an epoch, so it "
+        "remains when the checkpoint is removed; `latest` is the last finished epoch.",
+    )
+    epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = Field(
+        None,
+        json_schema_extra={"deprecated": True},
+        description="Former name of `checkpoint`, for an epoch number.",
+    )
+
+
+class CellQuery(Query):
+    """Which images to return, classified with which checkpoint."""
+
+    checkpoint: WhichCheckpoint = Field("latest", description="`best`, `latest`, or an epoch number.")
+    limit: int = Field(64, ge=1, le=256)
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the image again.")
+
+
+class CheckpointQuery(Query):
+    """Which checkpoint to evaluate."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest`, or an epoch number.")
+
+
+class MistakesQuery(CheckpointQuery):
+    """How many mistakes to return, and of which checkpoint."""
+
+    limit: int = Field(24, ge=1, le=256)
+
+
+class ConfusionCell(Answer):
+    """The validation images of one class that a checkpoint predicts as one class."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    count: int = Field(description="Number of images in the cell; at most `limit` are returned.")
+    indices: list[int] = Field(description="Indices in the validation split, from 0.")
+    confidences: list[float] = Field(description="Probability of the predicted class.")
+    images: list[str] = Field(description="PNGs in base64; empty for a table.")
+    rows: list[dict[str, Any]] | None = Field(
+        None, description="Rows of a table, as values by column; null for images."
+    )
+
+
+class Mistake(Answer):
+    """A validation image that a checkpoint classifies wrongly."""
+
+    index: int = Field(description="Index in the validation split, from 0.")
+    true_class: int
+    predicted_class: int
+    confidence: float = Field(description="Probability of the predicted class, in [0, 1].")
+    true_confidence: float = Field(description="Probability of the true class.")
+    image: str | None = Field(description="A PNG in base64; null for a row of a table.")
+    row: dict[str, Any] | None = Field(None, description="A row of a table, as values by column; null for an image.")
+
+
+class MistakeList(Answer):
+    """The mistakes of a checkpoint, most confident first."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    count: int = Field(description="Number of misclassified images; at most `limit` are in `data`.")
+    validation_count: int = Field(description="Images in the validation split.")
+    class_names: list[str]
+    data: list[Mistake]
+
+
+class CalibrationBin(Answer):
+    """Validation predictions within an interval of confidence."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None = Field(description="Mean probability of the predicted class; null: the bin is empty.")
+    accuracy: float | None = Field(description="Fraction of correct predictions; null: the bin is empty.")
+
+
+class CalibrationAnswer(Answer):
+    """Confidence against accuracy on the validation data."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    validation_count: int
+    expected_error: float = Field(
+        description="Expected calibration error: the mean distance of confidence and accuracy over all predictions. "
+        "Training with `loss.label_smoothing` lowers confidence, by about as much."
+    )
+    bins: list[CalibrationBin] = Field(description="Ten, from 0 to 1.")
+
+
+class ColumnImportance(Answer):
+    """The importance of a column."""
+
+    column: str
+    mean: float = Field(description="Loss of accuracy when the column is shuffled; negative: a gain.")
+    deviation: float = Field(description="Standard deviation over the repeats.")
+
+
+class ImportanceAnswer(Answer):
+    """The importance of each column of a table."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    accuracy: float = Field(description="Accuracy on the same rows without shuffling.")
+    rows: int = Field(description="Number of validation rows used.")
+    columns: list[ColumnImportance] = Field(description="In the order of the dataset.")
 
 
 @blueprint.get("/jobs/<job_id>/confusion")
@@ -131,8 +230,7 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     draws it.
     """
     result, epoch, count = validation_results.calibration(job_id, query.checkpoint)
-    bins = [CalibrationBin.represent(item) for item in result.bins]
-    return CalibrationAnswer.represent(result, checkpoint=epoch, validation_count=count, bins=bins)
+    return CalibrationAnswer.represent(result, checkpoint=epoch, validation_count=count)
 
 
 @evaluation_blueprint.get("/jobs/<job_id>/importance")
@@ -148,5 +246,4 @@ def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     it.
     """
     result, epoch = validation_results.importances(job_id, query.checkpoint)
-    columns = [ColumnImportance.represent(item) for item in result.columns]
-    return ImportanceAnswer.represent(result, checkpoint=epoch, columns=columns)
+    return ImportanceAnswer.represent(result, checkpoint=epoch)

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Annotated, Final
 
 from flask import Blueprint, Response
+from pydantic import Field, StringConstraints
 
 from service.access.audit import Actor
-from service.application.jobs import Jobs
 from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
-from service.jobs.queries import lookup
 from service.models.exports.contents import ExportFormat
 from service.storage.artifacts import SUFFIXES, ArtifactKind
 from service.storage.tables import Artifact
-from service.web.core.core import core, owner, provided
+from service.web.core.core import core, provided, read_job
 from service.web.gate.access_checks import actor
 from service.web.http import downloads
 from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
+from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.inference import exporting, loading
 from service.web.jobs.plots import draw_plot
-from service.web.models.schemas import ExportQuery
 
 blueprint: Final = Blueprint("exports", __name__)
 
 TAG: Final = "Files"
+
+
+class ExportQuery(Query):
+    """Which checkpoint to export, and under which license."""
+
+    checkpoint: WhichCheckpoint = Field(
+        "best", description="`best`, `latest`, or an epoch number. `tensorboard` always has all epochs."
+    )
+    license: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")] | None = Field(
+        None,
+        description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
+        "Default: that of the dataset.",
+    )
+    v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
 
 
 @blueprint.get("/jobs/<job_id>/export/<target>")
@@ -57,7 +70,7 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
     and kept with the job's files.
     """
-    provided(Jobs).get(job_id, by=actor())  # first: another owner's job is a 404 for any format
+    loading.job_of(job_id)  # first: another owner's job is a 404 for any format
     find = partial(_find, job_id, _format(target), query, actor())
     return downloads.send_artifact(core().artifacts, find, name=_download_name, cache=downloads.ASK)
 
@@ -71,8 +84,7 @@ def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | Non
     try:
         return provided(Exports).export(job_id, target, which=query.checkpoint, license=query.license, by=by)
     except ArtifactNotFound as error:
-        with core().database.read() as session:
-            job = lookup.get(session, job_id, owner=owner())
+        with read_job(job_id) as (session, job):
             loading.require_a_checkpoint(session, job, error)
         raise
 

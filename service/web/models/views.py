@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 from flask import Blueprint, Response
 from numpy.typing import NDArray
+from pydantic import Field
 
 from service.access.keys import Scope
 from service.application.models import GenerateRequest, PredictRequest
@@ -17,11 +18,11 @@ from service.spec import validation
 from service.spec.schema import Kind, StrictModel
 from service.web.http import problems, slots
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.schemas import Answer
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
 from service.web.inference.predictions import Predicted
-from service.web.models.schemas import GenerateAnswer, PredictAnswer, UnknownValue
 
 blueprint: Final = Blueprint("inference", __name__)
 
@@ -30,6 +31,53 @@ _MAX_LISTED_VALUES: Final = 1000
 """Maximum number of unknown values in a response."""
 
 B = TypeVar("B", bound=StrictModel)
+
+
+class UnknownValue(Answer):
+    """A value that is not a category of its column and was treated as missing."""
+
+    row: int = Field(description="Index of the row, from 0.")
+    column: str
+    value: str
+
+
+class PredictAnswer(Answer):
+    """The predictions of a classifier, in the order of the images or rows."""
+
+    probabilities: list[list[float]] = Field(
+        description="Probability of each class, in [0, 1]. With softmax they add up to 1; with sigmoid they are "
+        "independent."
+    )
+    classes: list[int] = Field(description="The most probable class of each image or row.")
+    class_names: list[str]
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    unknown_values: list[UnknownValue] | None = Field(
+        None, description="With `rows`: values that are no category of their column and were treated as missing."
+    )
+    absent_columns: dict[str, int] | None = Field(
+        None, description="With `rows`: columns that rows leave out, treated as missing, with the number of these rows."
+    )
+    seen: list[list[list[float | list[float]]]] | None = Field(
+        None,
+        description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]; in colour a pixel is a "
+        "list of red, green and blue.",
+    )
+    saliency: list[list[list[float | list[float]]]] | None = Field(
+        None,
+        description="With `explain`: the gradient of the predicted class's logit with respect to each number of `seen` "
+        "(0 black, 1 white). Positive values: brightness there increases the logit.",
+    )
+
+
+class GenerateAnswer(Answer):
+    """Generated images."""
+
+    images: list[str] | list[list[list[float | list[float]]]] = Field(
+        description="PNGs in base64, or rows of numbers in [0, 1], where 0 is black; in colour a pixel is a list of "
+        "red, green and blue."
+    )
+    latent: list[list[float]] | None = Field(None, description="With `with_latent`: the latent points of the images.")
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
 
 
 @blueprint.post("/jobs/<job_id>/predict")

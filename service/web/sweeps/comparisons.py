@@ -2,30 +2,257 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import math
+from typing import Annotated, Any, Final, Literal, Self
 
 from flask import Blueprint, Response
+from pydantic import BeforeValidator, Field, FiniteFloat
 
+from service import statistics
 from service.application.jobs import Jobs, NotComparable
 from service.jobs.request_bodies import Investigation
+from service.spec.splits import VERSION_DIGITS
 from service.sweeps.results import differences
 from service.sweeps.results.bisection import Limit, bisect
-from service.sweeps.results.comparison import compare_jobs
+from service.sweeps.results.comparison import Comparison, Group, compare_jobs
+from service.sweeps.results.differences import Differences
+from service.sweeps.results.differences import Pair as DifferingPair
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
 from service.web.http import requests, slots
 from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
+from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
+from service.web.http.schemas import Answer, finite
 from service.web.jobs.schemas import JobDetail
-from service.web.jobs.views import submitted_job
-from service.web.sweeps.comparison_schemas import (
-    BisectionAnswer,
-    BisectionQuery,
-    ComparisonAnswer,
-    ComparisonQuery,
-    DifferenceQuery,
-    DifferencesAnswer,
-)
+from service.web.jobs.views import submitted_response
+from service.wording import value_text
+
+
+class ComparisonQuery(Query):
+    """Which jobs to compare, and by which metric."""
+
+    a: Annotated[list[JobId], BeforeValidator(split)] = Field(
+        min_length=1,
+        max_length=MAX_COMPARED,
+        description="Ids of jobs, repeated or comma-separated; a trial (`swp_…:3`); or a sweep, for its best trial.",
+    )
+    b: Annotated[list[JobId], BeforeValidator(split)] = Field(
+        min_length=1, max_length=MAX_COMPARED, description="What to compare them with, likewise."
+    )
+    metric: Text | None = Field(None, description="Default: `val_accuracy` of classifiers, `frechet_distance` of GANs.")
+    of: Literal["last", "best"] = Field("last", description="The value of the last epoch, or the best of all epochs.")
+
+
+class ComparedJob(Answer):
+    """A job of a group."""
+
+    job: str
+    seed: int
+    value: float | None = Field(description="Null: the job has no finite value of the metric.")
+
+
+class ComparedGroup(Answer):
+    """One side of a comparison."""
+
+    label: str
+    jobs: list[ComparedJob]
+    n: int = Field(description="Jobs with a value.")
+    mean: float | None
+    min: float | None
+    max: float | None
+
+    @classmethod
+    def of(cls, group: Group) -> Self:
+        """A group with its mean."""
+        values = list(group.values.values())
+        return cls(
+            label=group.label,
+            jobs=[ComparedJob(job=item.job_id, seed=item.seed, value=item.value) for item in group.members],
+            n=len(values),
+            mean=statistics.mean(values) if values else None,
+            min=min(values, default=None),
+            max=max(values, default=None),
+        )
+
+
+class Pair(Answer):
+    """Two values with the same seed."""
+
+    seed: int
+    a: float
+    b: float
+    difference: float
+
+
+class ComparisonAnswer(Answer):
+    """The difference between two groups of jobs."""
+
+    metric: str
+    comparable: bool = Field(
+        True,
+        description="False: the jobs are the same, or were scored on different data, and `difference` is null.",
+    )
+    a: ComparedGroup
+    b: ComparedGroup
+    paired: bool = Field(
+        validation_alias="is_paired",
+        description="Whether the values are paired by seed; otherwise Welch's test is used.",
+    )
+    pairs: list[Pair]
+    n: int = Field(validation_alias="count", description="Pairs, or values on both sides.")
+    difference: float | None = Field(description="Mean of `b` minus mean of `a`.")
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        description="The confidence interval of the difference."
+    )
+    confidence: float = Field(description="The probability that such an interval covers the true difference.")
+    p: float | None = Field(description="Two-sided p-value of the t test.")
+    t: float | None = Field(description="Null also where the differences do not vary.")
+    degrees_of_freedom: float | None
+    why_no_interval: str | None
+    sentence: str = Field(description="The result in words.")
+    notes: list[str]
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> Self:
+        """The response for a comparison."""
+        test = comparison.test
+        return cls.represent(
+            comparison,
+            comparable=comparison.no_verdict is None,
+            a=ComparedGroup.of(comparison.a),
+            b=ComparedGroup.of(comparison.b),
+            pairs=_pairs(comparison),
+            interval=[test.low, test.high] if test else None,
+            confidence=statistics.CONFIDENCE,
+            p=test.p if test else None,
+            t=test.t if test and math.isfinite(test.t) else None,
+            degrees_of_freedom=test.degrees_of_freedom if test else None,
+        )
+
+
+def _pairs(comparison: Comparison) -> list[Pair]:
+    a, b = comparison.a.values, comparison.b.values
+    return [Pair(seed=seed, a=a[seed], b=b[seed], difference=b[seed] - a[seed]) for seed in comparison.seeds]
+
+
+class DifferenceQuery(Query):
+    """Which jobs to compare."""
+
+    a: JobId = Field(description="A job's id, a trial (`swp_…:3`), or a sweep, for its best trial.")
+    b: JobId = Field(description="What to compare it with, likewise.")
+
+
+class DifferingValue(Answer):
+    """Something in which the jobs differ."""
+
+    name: str = Field(description="A JSON pointer into the spec, or a name in `provenance`.")
+    label: str = Field(description="The name for people, such as `optimizer.learning_rate`.")
+    a: Any
+    b: Any
+    text_a: str = Field(description="`a` for people: layers as `dense 128 relu, dropout 0.2, dense 10`.")
+    text_b: str
+
+    @classmethod
+    def of(cls, pair: DifferingPair) -> Self:
+        """The response for a pair of values."""
+        label = pair.name.removeprefix("/").replace("/", ".")
+        return cls.represent(pair, label=label, text_a=value_text(pair.a), text_b=value_text(pair.b))
+
+    @classmethod
+    def of_data(cls, pair: DifferingPair) -> Self:
+        """The response for two versions of data, of whose SHA-256 people see as much as in the name of a version."""
+        a, b = (str(digest).removeprefix("sha256:")[:VERSION_DIGITS] for digest in (pair.a, pair.b))
+        return cls.represent(pair, label="data", text_a=a, text_b=b)
+
+
+class DifferingElement(Answer):
+    """The first element in which the tensors of two checkpoints differ."""
+
+    tensor: str
+    element: list[int] = Field(description="Its index; empty if the shapes differ or one has no such tensor.")
+    a: Annotated[float | None, BeforeValidator(finite)]
+    b: Annotated[float | None, BeforeValidator(finite)]
+    tensors: list[str] = Field(description="All tensors that differ.")
+
+
+class DifferingEpoch(Answer):
+    """The first epoch whose stored results differ."""
+
+    epoch: int
+    differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `test scores`.")
+
+
+class DifferingCheckpoint(Answer):
+    """The first kept checkpoints that differ."""
+
+    epoch: int
+    last_equal: int | None = Field(description="The last epoch before it whose kept checkpoints are equal.")
+    first: DifferingElement = Field(validation_alias="difference")
+
+
+class DifferencesAnswer(Answer):
+    """All that is stored in which two jobs differ."""
+
+    a: str
+    b: str
+    spec: list[DifferingValue]
+    provenance: list[DifferingValue]
+    dataset: DifferingValue | None = Field(description="SHA-256 of the data, if they differ.")
+    epoch: DifferingEpoch | None
+    checkpoint: DifferingCheckpoint | None
+    compared_epochs: int = Field(description="Epochs that both jobs have.")
+    same: bool = Field(description="Whether both have the same spec, data, environment and result.")
+    data_differ: bool = Field(description="Whether they were scored on different data: their scores are not compared.")
+    sentence: str = Field(description="The result in words.")
+
+    @classmethod
+    def of(cls, differences: Differences) -> Self:
+        """The response for a pair of jobs."""
+        return cls.represent(
+            differences,
+            a=differences.a.id,
+            b=differences.b.id,
+            spec=[DifferingValue.of(pair) for pair in differences.spec],
+            provenance=[DifferingValue.of(pair) for pair in differences.provenance],
+            dataset=DifferingValue.of_data(differences.dataset) if differences.dataset is not None else None,
+            same=differences.is_same,
+            data_differ=differences.data is not None,
+        )
+
+
+class BisectionQuery(Query):
+    """Which values are bad: exactly one of `below` and `above`."""
+
+    metric: Text = Field(description="For example `val_accuracy`.")
+    below: FiniteFloat | None = Field(None, description="Values below this are bad.")
+    above: FiniteFloat | None = Field(None, description="Values above this are bad.")
+
+
+class MeasuredEpoch(Answer):
+    """The value of a metric in an epoch."""
+
+    epoch: int
+    value: float | None = Field(description="Null: it was not finite.")
+
+
+_Measured = Annotated[MeasuredEpoch, BeforeValidator(lambda pair: {"epoch": pair[0], "value": pair[1]})]
+
+
+class BisectionAnswer(Answer):
+    """The epoch from which a metric is bad to the end."""
+
+    metric: str
+    epoch: int = Field(description="The epoch from which all values are bad.")
+    value: float | None = Field(description="Its value; null: it was not finite.")
+    before: _Measured | None = Field(
+        description="The epoch before it that measured the metric, which is good; null: it is the first."
+    )
+    probes: list[_Measured] = Field(description="Epochs that were looked at, in order.")
+    times: int = Field(description="How often the metric turned from good to bad; `epoch` is one of these.")
+    checkpoint: int | None = Field(description="The epoch of the last kept checkpoint before it, to fork from.")
+    sentence: str = Field(description="The result in words.")
+
 
 comparisons_blueprint: Final = Blueprint("comparisons", __name__)
 
@@ -88,7 +315,7 @@ def investigate(document: Any) -> Response:
             submitted = provided(Jobs).investigate(document, by=actor(), idempotency=idempotency)
     except NotComparable as error:
         raise Problem("not_comparable", str(error)) from error
-    return submitted_job(submitted)
+    return submitted_response(submitted)
 
 
 bisection_blueprint: Final = Blueprint("bisection", __name__)
@@ -104,4 +331,4 @@ def show_bisection(job_id: str, query: BisectionQuery) -> BisectionAnswer:
     """
     limit = Limit(below=query.below, above=query.above)
     with core().database.read() as session:
-        return BisectionAnswer.of(bisect(session, job_id, query.metric, limit, owner=owner()))
+        return BisectionAnswer.represent(bisect(session, job_id, query.metric, limit, owner=owner()))

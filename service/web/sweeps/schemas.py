@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -13,14 +12,12 @@ from service.jobs.queries import sorting
 from service.spec.metric_info import Goal
 from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
-from service.storage.sweep_tables import Sweep, SweepEvent
-from service.storage.times import at_time
+from service.storage.sweep_tables import Sweep
 from service.sweeps import actions
 from service.sweeps.decisions import plan_of
 from service.sweeps.queries import Epochs, TrialView
 from service.sweeps.results.comparison import BestTrial
 from service.sweeps.results.curves import Curve
-from service.sweeps.results.importance import Importance
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import Query, Seq, split
@@ -137,8 +134,8 @@ class SweepSummary(Answer):
     )
     error: SweepError | None
     last_seq: int
-    created_at: Timestamp
-    finished_at: Timestamp | None
+    created_at: Timestamp = Field(validation_alias="created_ms")
+    finished_at: Timestamp | None = Field(validation_alias="finished_ms")
     allowed_actions: list[SweepAction]
     urls: SweepUrls
 
@@ -194,7 +191,7 @@ class SweepEventItem(Answer):
 
     seq: int
     type: str
-    at: Timestamp
+    at: Timestamp = Field(validation_alias="created_ms")
     data: Document
 
 
@@ -246,16 +243,18 @@ class ImportanceList(Answer):
 
 def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepSummary:
     """A sweep for a list."""
-    return SweepSummary.model_validate(_fields(sweep, counts, epochs))
+    return SweepSummary.represent(sweep, **_derived(sweep, counts, epochs))
 
 
 def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs, best: BestTrial | None = None) -> SweepDetail:
     """A sweep with its spec."""
-    fields = _fields(sweep, counts, epochs) | {"spec": sweep.spec, "resolved": sweep.resolved}
-    if best is not None:
-        fields |= {"best_epoch": best.epoch, "best_sentence": best.sentence}
-        fields |= {"not_distinguishable": best.not_distinguishable}
-    return SweepDetail.model_validate(fields)
+    return SweepDetail.represent(
+        sweep,
+        **_derived(sweep, counts, epochs),
+        best_epoch=best.epoch if best is not None else None,
+        not_distinguishable=best.not_distinguishable if best is not None else None,
+        best_sentence=best.sentence if best is not None else None,
+    )
 
 
 def new_sweep(sweep: Sweep) -> SweepDetail:
@@ -264,10 +263,10 @@ def new_sweep(sweep: Sweep) -> SweepDetail:
     return sweep_detail(sweep, {TrialStatus.RUNNING: running, TrialStatus.FAILED: sweep.failed_trials}, Epochs())
 
 
-def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str, Any]:
+def _derived(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str, Any]:
+    """The fields of ``SweepSummary`` that are not columns."""
     address, resolved = f"/sweeps/{sweep.id}", sweep.resolved
-    copied = ("id", "name", "owner", "kind", "status", "epochs_started", "best_trial", "best_value", "sweep_digest")
-    return {name: getattr(sweep, name) for name in (*copied, "error", "last_seq")} | {
+    return {
         "epochs_trained": epochs.trained,
         "epochs_reused": epochs.reused,
         "epochs_at_most": plan_of(resolved, sweep.trials).epochs_at_most(),
@@ -276,8 +275,6 @@ def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str
         "seeds": resolved["seeds"],
         "budget_epochs": resolved["budget"]["epochs"] if resolved["budget"] else None,
         "trials": {status.value: counts.get(status, 0) for status in TrialStatus} | {"total": sweep.trials},
-        "created_at": sweep.created_ms,
-        "finished_at": sweep.finished_ms,
         "allowed_actions": actions.allowed(sweep),
         "urls": {
             "self": address,
@@ -289,16 +286,8 @@ def _fields(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str
 
 def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
     """The response for a checked sweep."""
-    return SweepDryRun(
-        resolved=checked.resolved,
-        trials=checked.trials,
-        jobs=checked.trials * len(checked.resolved["seeds"]),
-        epochs=checked.epochs,
-        epochs_without_halving=checked.epochs_without_halving,
-        expected_bytes=checked.expected_bytes,
-        first_settings=checked.first[:20],
-        notes=checked.notes,
-    )
+    jobs = checked.trials * len(checked.resolved["seeds"])
+    return SweepDryRun.represent(checked, jobs=jobs, first_settings=checked.first[:20])
 
 
 _CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")
@@ -311,19 +300,6 @@ def curve_lines(metric: str, curves: Sequence[Curve]) -> Iterator[str]:
         for index, epoch in enumerate(curve.epochs):
             cells = [curve.trial, epoch, *(getattr(curve, name)[index] for name in _CURVE_COLUMNS)]
             yield csv_line([csv_cell(cell) for cell in cells])
-
-
-def event_item(event: SweepEvent) -> SweepEventItem:
-    """An event of a sweep."""
-    return SweepEventItem(seq=event.seq, type=event.type, at=at_time(event.created_ms), data=event.data)
-
-
-def importance_item(importance: Importance) -> ImportanceItem:
-    """How much a setting matters."""
-    best = (
-        importance.best if importance.best is None or isinstance(importance.best, str) else json.dumps(importance.best)
-    )
-    return ImportanceItem(setting=importance.setting, share=importance.share, best=best)
 
 
 class TrialQuery(Query):
@@ -387,20 +363,12 @@ class TrialList(Answer):
 def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:
     """A trial with its jobs."""
     row = view.row
-    jobs = []
-    for seed, job_id in row.jobs.items():
-        job = view.jobs.get(seed)
-        jobs.append(
-            TrialJob(
-                seed=int(seed),
-                job=job_id,
-                status=Status(job.status) if job is not None else None,
-                requested=Request(job.requested) if job is not None and job.requested else None,
-                epoch=job.epoch if job is not None else None,
-                epochs=job.epochs if job is not None else None,
-                value=row.values.get(seed),
-            )
-        )
+    columns = ("status", "requested", "epoch", "epochs")
+    jobs = [
+        {name: getattr(view.jobs.get(seed), name, None) for name in columns}
+        | {"seed": int(seed), "job": job_id, "value": row.values.get(seed)}
+        for seed, job_id in row.jobs.items()
+    ]
     rungs = sweep.resolved["rungs"]
     return TrialItem.represent(
         row,

@@ -16,7 +16,7 @@ from service.web.streaming.logs import LogEvent, LogSource, follow
 from service.web.streaming.messages import message
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import StreamClient
-from service.web.sweeps.schemas import SweepDetail, event_item
+from service.web.sweeps.schemas import SweepDetail, SweepEventItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class SweepSource(LogSource):
     def events(self, session: Session, key: str, *, after: int, limit: int) -> list[LogEvent]:
         """The events of a sweep after a number."""
         rows = events.read(session, key, after=after, limit=limit)
-        return [LogEvent.of(event_item(row).model_dump(mode="json")) for row in rows]
+        return [LogEvent.of(SweepEventItem.represent(row).model_dump(mode="json")) for row in rows]
 
 
 SWEEPS: Final = SweepSource()

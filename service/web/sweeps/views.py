@@ -8,7 +8,6 @@ from typing import Any, Final, cast
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
-from service.application.jobs import Submitted
 from service.application.sweeps import Sweeps
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
@@ -26,15 +25,18 @@ from service.web.http.problems import Problem, invalid_parameter
 from service.web.http.queries import StreamQuery, SubmitQuery
 from service.web.http.responses import as_json, next_link
 from service.web.jobs.plots import MEDIA_TYPES, Format
+from service.web.jobs.views import submitted_response
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import refuse_if_full, stream_response
 from service.web.sweeps.plots import draw_curves
 from service.web.sweeps.schemas import (
     CurvePlotQuery,
     CurveQuery,
+    ImportanceItem,
     ImportanceList,
     SweepDetail,
     SweepDryRun,
+    SweepEventItem,
     SweepEventList,
     SweepEventQuery,
     SweepList,
@@ -45,8 +47,6 @@ from service.web.sweeps.schemas import (
     TrialQuery,
     curve_lines,
     dry_run_answer,
-    event_item,
-    importance_item,
     sweep_detail,
     sweep_summary,
     trial_item,
@@ -81,7 +81,8 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     if query.dry_run:
         return as_json(dry_run_answer(provided(Sweeps).check(document, by=actor())))
     idempotency = requests.idempotency_key(document)
-    return _created_response(provided(Sweeps).submit(document, by=actor(), idempotency=idempotency))
+    submitted = provided(Sweeps).submit(document, by=actor(), idempotency=idempotency)
+    return submitted_response(submitted, "/sweeps")
 
 
 @blueprint.get("/sweeps")
@@ -165,7 +166,8 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
         rows = events.read(session, sweep_id, after=query.after, limit=query.limit + 1, types=DECISIONS)
     shown = rows[: query.limit]
     last = shown[-1].seq if shown else query.after
-    return SweepEventList(data=[event_item(row) for row in shown], has_more=len(rows) > len(shown), next_after=last)
+    data = [SweepEventItem.represent(row) for row in shown]
+    return SweepEventList(data=data, has_more=len(rows) > len(shown), next_after=last)
 
 
 @blueprint.get("/sweeps/<sweep_id>/curves")
@@ -205,9 +207,8 @@ def importance(sweep_id: str) -> ImportanceList:
         sweep = queries.get(session, sweep_id, owner=owner())
         importances = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
-    return ImportanceList(
-        data=[importance_item(item) for item in importances], epoch=rungs[0] if len(rungs) > 1 else None
-    )
+    data = [ImportanceItem.represent(item) for item in importances]
+    return ImportanceList(data=data, epoch=rungs[0] if len(rungs) > 1 else None)
 
 
 @blueprint.get("/sweeps/<sweep_id>/stream")
@@ -293,13 +294,6 @@ def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after:
     return TrialList(
         data=[trial_item(view, sweep) for view in trial_views], total=total, has_more=after + len(trial_views) < total
     )
-
-
-def _created_response(submitted: Submitted) -> Response:
-    headers = {"Location": f"/sweeps/{submitted.answer['id']}"}
-    if submitted.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return as_json(submitted.answer, 201, headers=headers)
 
 
 def _accepted_response(sweep: Sweep) -> Result:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.sweeps.results import comparison, importance
 from service.sweeps.results.comparison import Comparison, Group, Member
-from service.web.sweeps.comparison_schemas import ComparisonAnswer
+from service.web.sweeps.comparisons import ComparisonAnswer
 
 METRIC = "val_loss"
 LARGEST = sys.float_info.max

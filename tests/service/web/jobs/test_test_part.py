@@ -151,7 +151,7 @@ def test_exports_and_the_client_include_the_test_score(
     )
     assert "test_accuracy" not in unscored.read_text(), "other weights were scored"
     with Client(serve(app)) as api:
-        read_job = api.get(job.id)
+        read_job = api.job(job.id)
         assert {"test_accuracy": read_job.test_accuracy, "test_loss": read_job.test_loss} == scores
         assert read_job.test_epoch == job.best_epoch
         assert next(api.jobs()).test_accuracy == scores["test_accuracy"]
