@@ -47,23 +47,15 @@ class Commands(click.Group):
         self._lazy_commands: dict[str, tuple[str, str]] = {}
 
     def add_lazily(self, name: str, module: str, summary: str) -> None:
-        """Add a lazily imported command.
-
-        Args:
-            module: contains the command in its ``COMMANDS``, or as an attribute with its name.
-            summary: its line in the list of commands.
-        """
+        """Add the command with this name of a module; ``summary`` is its line in the list of commands."""
         self._lazy_commands[name] = (module, summary)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
         if cmd_name not in self._lazy_commands:
             return None
-        module = import_module(self._lazy_commands[cmd_name][0])
-        for command in module.COMMANDS:
-            if isinstance(command, click.Command) and command.name == cmd_name:
-                return command
-        return None
+        attributes = vars(import_module(self._lazy_commands[cmd_name][0])).values()
+        return next((item for item in attributes if isinstance(item, click.Command) and item.name == cmd_name), None)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names."""

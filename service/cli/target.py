@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -41,6 +42,17 @@ class Target:
             return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _print_wait)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+    def prints(self, document: Any) -> bool:
+        """Print a document if ``--json`` is given; whether it was."""
+        if self.as_json:
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=dict))
+        return self.as_json
+
+    def echo(self, document: Any, text: str) -> None:
+        """Print a document with ``--json``, or else a text."""
+        if not self.prints(document):
+            click.echo(text)
 
     def find(self, client: Client, text: str) -> Job:
         """Find a job by its id, its name, or a unique part of either.
@@ -114,6 +126,11 @@ def service_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def with_target(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a command, whose first parameter is the ``Target``."""
+    return service_options(click.pass_obj(command))
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Delete without a question.")

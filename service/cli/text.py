@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -153,11 +152,6 @@ def print_table(
         shown = (cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells)
         table.add_row(*shown, style="bold green" if index == best else None)
     console.print(table)
-
-
-def to_json(document: Any) -> str:
-    """A document as indented JSON."""
-    return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
 
 
 def spec_text(spec: Mapping[str, Any]) -> str:

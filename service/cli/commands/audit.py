@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import click
 from rich.table import Column
@@ -102,9 +102,6 @@ def export(output: str) -> None:
     with open_database() as database, _open_output(output) as file:
         entries, seals = audit_file.write(audit_seals.items(database), file)
     click.echo(f"exported {counted(entries, 'entry')} and {counted(seals, 'seal')}", err=True)
-
-
-COMMANDS: Final = (audit,)
 
 
 @contextmanager

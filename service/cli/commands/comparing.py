@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.target import Target, checkpoint_option, complete_jobs, job_argument, service_options
+from service.cli.target import Target, checkpoint_option, complete_jobs, job_argument, with_target
 from service.cli.text import (
     differences,
     duration,
     print_table,
     short_ids,
     state,
-    to_json,
     visible,
 )
 from service.spec import splits
@@ -45,8 +44,7 @@ _MAX_SHOWN_CONFUSIONS: Final = 3
 @click.option(
     "--metric", "names", multiple=True, metavar="NAME", help="Only this metric, for example val_loss; repeatable."
 )
-@service_options
-@click.pass_obj
+@with_target
 def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, names: tuple[str, ...]) -> None:
     """Show a job's metrics, epoch by epoch. A terminal shows the most important ones; --csv and --json include all."""
     with target.job(job_text) as job:
@@ -57,8 +55,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
         hint = suggest_metric(unknown[0], list(series), "it has")
         raise click.UsageError(f"the job has no metric {unknown[0]!r}; {hint}")
     chosen = list(names) or list(series)
-    if target.as_json:
-        click.echo(to_json(history | {"series": {name: series[name] for name in chosen}}))
+    if target.prints(history | {"series": {name: series[name] for name in chosen}}):
         return
     if as_csv or output is not None:
         text = _format_csv(history, chosen)
@@ -94,8 +91,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
     "--metric", metavar="NAME", help="Compare two settings by this metric: each a job, or JOB,JOB,... with other seeds."
 )
 @click.option("--best", is_flag=True, help="With --metric: the best value of all epochs instead of the last.")
-@service_options
-@click.pass_obj
+@with_target
 def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: bool) -> None:
     """Show jobs side by side: the last metrics with the best values in bold, and the settings that differ.
 
@@ -116,13 +112,12 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
     metric_names = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
     available = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
     metric_names += [name for name in available if name not in metric_names]
-    if target.as_json:
-        document = {
-            "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
-            "settings": {path: list(values) for path, values in settings.items()},
-            "why_not_compared": why_not,
-        }
-        click.echo(to_json(document))
+    document = {
+        "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
+        "settings": settings,
+        "why_not_compared": why_not,
+    }
+    if target.prints(document):
         return
     rows: list[tuple[str, list[str], int | None]] = [
         ("id", short_ids([job.id for job in jobs]), None),
@@ -149,8 +144,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
 @job_argument
 @checkpoint_option("best")
 @click.option("--limit", type=click.IntRange(1, 256), default=20, show_default=True, help="Maximum number of mistakes.")
-@service_options
-@click.pass_obj
+@with_target
 def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> None:
     """Show what a classifier gets wrong on its validation data, most confident first.
 
@@ -158,8 +152,7 @@ def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> No
     """
     with target.job(job_text) as job:
         result = job.mistakes(checkpoint=checkpoint, limit=limit)
-    if target.as_json:
-        click.echo(to_json(result))
+    if target.prints(result):
         return
     names = result["class_names"]
     titles = ["ROW", "CLASS", "PREDICTED", "CONFIDENCE"]
@@ -186,14 +179,12 @@ def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> No
 @click.command()
 @job_argument
 @checkpoint_option("latest", "--epoch", "checkpoint")
-@service_options
-@click.pass_obj
+@with_target
 def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
     with target.job(job_text) as job:
         result = job.confusion(checkpoint=checkpoint)
-    if target.as_json:
-        click.echo(to_json(result))
+    if target.prints(result):
         return
     names, lines = result["class_names"], []
     for index, (row, item) in enumerate(zip(result["matrix"], result["per_class"], strict=True)):
@@ -217,14 +208,12 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
 @click.command()
 @job_argument
 @checkpoint_option("best")
-@service_options
-@click.pass_obj
+@with_target
 def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show which columns of a table a classifier uses: the accuracy that is lost when a column is shuffled."""
     with target.job(job_text) as job:
         result = job.importance(checkpoint=checkpoint)
-    if target.as_json:
-        click.echo(to_json(result))
+    if target.prints(result):
         return
     columns = sorted(result["columns"], key=lambda item: -item["mean"])
     lines = [[item["column"], f"{100 * item['mean']:.2f}", f"{100 * item['deviation']:.2f}"] for item in columns]
@@ -232,9 +221,6 @@ def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     click.echo(
         f"accuracy {result['accuracy']:.2%} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True
     )
-
-
-COMMANDS: Final = (metrics, compare, mistakes, confusion, importance)
 
 
 def _columns(*titles: str) -> list[Column]:
@@ -253,8 +239,7 @@ def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric
     comparison = client.compare(a, b, metric=metric, of="best" if best else "last")
     names = {job["job"]: short_ids([job["job"]])[0] for side in "ab" for job in comparison[side]["jobs"]}
     names |= {side.id: _short_name(side) for side in (*a, *b) if isinstance(side, Job)}
-    if target.as_json:
-        click.echo(to_json(comparison))
+    if target.prints(comparison):
         return
     click.echo(comparison["sentence"])
     for note in comparison["notes"]:

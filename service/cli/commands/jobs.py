@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from service.cli.errors import Failure
-from service.cli.target import Target, job_argument, service_options
+from service.cli.target import Target, job_argument, with_target
 from service.cli.text import (
     STOPPED,
     age,
@@ -28,7 +28,6 @@ from service.cli.text import (
     short_ids,
     state,
     state_style,
-    to_json,
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, size
@@ -60,8 +59,7 @@ _MIN_METRICS_WIDTH: Final = 22
     help="For example created_at, name, duration or val_accuracy; prefix - for descending order.",
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of jobs.")
-@service_options
-@click.pass_obj
+@with_target
 def list_jobs(
     target: Target,
     status: str | None,
@@ -83,9 +81,9 @@ def list_jobs(
         jobs = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort, **more_filters))
     jobs, has_more = jobs[:limit], len(jobs) > limit
     console = Console(highlight=False)
-    if target.as_json:
-        click.echo(to_json(jobs))
-    elif not console.is_terminal:
+    if target.prints(jobs):
+        return
+    if not console.is_terminal:
         for cells in ([_COLUMNS, *map(_line, jobs)]) if jobs else ():
             click.echo("\t".join(cells))
     elif jobs:
@@ -102,14 +100,12 @@ def list_jobs(
 
 @click.command("open")
 @job_argument
-@service_options
-@click.pass_obj
+@with_target
 def open_page(target: Target, job_text: str) -> None:
     """Open the page of a job in the browser, and print its URL."""
     with target.job(job_text) as job:
         page = job.page
-    if target.as_json:
-        click.echo(to_json({"id": job.id, "url": page}))
+    if target.prints({"id": job.id, "url": page}):
         return
     click.echo(page)
     if sys.stdout.isatty() and _has_desktop():
@@ -124,8 +120,7 @@ def open_page(target: Target, job_text: str) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Target folder (default: one named after the job's id; with --checkpoint the current folder).",
 )
-@service_options
-@click.pass_obj
+@with_target
 def download(target: Target, job_text: str, checkpoint: str | None, to: Path | None) -> None:
     """Download a job's files: checkpoints, curves, samples. SHA-256 checksums are verified."""
     with target.client() as client:
@@ -144,16 +139,13 @@ def download(target: Target, job_text: str, checkpoint: str | None, to: Path | N
                 click.echo(f"{path}  {size(path.stat().st_size)}")
     if not written and job.status in TERMINAL:
         raise Failure(f"job {job.id} {job.status} before its first epoch: it has no files")
-    if target.as_json:
-        click.echo(to_json(written))
-    elif not written:
+    if not target.prints(written) and not written:
         remedy = f"wait for its first epoch with: tapeline watch {job.id}"
         click.echo(f"job {job.id} has no files yet ({job.status}); {remedy}", err=True)
 
 
 @click.command("workers")
-@service_options
-@click.pass_obj
+@with_target
 def list_workers(target: Target) -> None:
     """List the workers of the last minute, with your running jobs.
 
@@ -162,8 +154,7 @@ def list_workers(target: Target) -> None:
     with target.client() as client:
         workers = client.workers()
         impediment = client.queue(limit=1).get("reason_text")
-    if target.as_json:
-        click.echo(to_json(workers))
+    if target.prints(workers):
         return
     if workers:
         columns = [Column(title, overflow="fold") for title in ("NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS")]
@@ -172,20 +163,10 @@ def list_workers(target: Target) -> None:
         click.echo(impediment)
 
 
-COMMANDS: Final = (list_jobs, open_page, download, list_workers)
-
-
 def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
     """A worker as a row of a table."""
-    state = (
-        "draining"
-        if worker["draining"]
-        else "blocked"
-        if worker["blocked"]
-        else "busy"
-        if worker["running"]
-        else "idle"
-    )
+    state = "busy" if worker["running"] else "idle"
+    state = next((name for name in ("draining", "blocked") if worker[name]), state)
     jobs = ", ".join(job["name"] or job["id"] for job in worker["jobs"])
     slots = f"{worker['running']}/{worker['slots']}"
     return worker["name"], worker["host"], str(worker["pid"]), slots, state, jobs

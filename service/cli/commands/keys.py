@@ -172,9 +172,6 @@ def adopt(owner: str, as_json: bool) -> None:
         click.echo("nothing to do: no job, dataset or sweep without an owner can be adopted now")
 
 
-COMMANDS: Final = (keys,)
-
-
 @contextmanager
 def open_database() -> Iterator[Database]:
     """The configured database, or that of the embedded stack, which is created if it does not exist."""

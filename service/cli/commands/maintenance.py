@@ -146,9 +146,6 @@ def restore(source: IO[bytes], as_json: bool) -> None:
     _print_summary("restored", report, as_json=as_json)
 
 
-COMMANDS: Final = (doctor, gc, backup, restore)
-
-
 @contextmanager
 def _open_service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
     settings = Settings.from_env(os.environ, cores=1)

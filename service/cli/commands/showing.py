@@ -12,7 +12,7 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import explain
-from service.cli.target import Target, job_argument, service_options
+from service.cli.target import Target, job_argument, with_target
 from service.cli.text import (
     STOPPED,
     STYLES,
@@ -24,7 +24,6 @@ from service.cli.text import (
     print_rows,
     spec_text,
     state,
-    to_json,
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, METRICS, describe, number, size
@@ -38,8 +37,7 @@ _FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
 
 @click.command()
 @job_argument
-@service_options
-@click.pass_obj
+@with_target
 def show(target: Target, job_text: str) -> None:
     """Show a job: state, error, metrics, settings that differ from the preset, lineage and files.
 
@@ -56,20 +54,14 @@ def show(target: Target, job_text: str) -> None:
             job, is_group = client.job(newest["id"]), True
         if is_group:
             folds = client.folds(job)
-            if target.as_json:
-                click.echo(to_json(folds))
-            else:
+            if not target.prints(folds):
                 print_rows(_fold_rows(folds, job))
             return
         results = job.results()
-        if target.as_json:
-            click.echo(to_json(job.document | {"results": results}))
+        if target.prints(job.document | {"results": results}):
             return
         rows = _rows(client, job, results)
     print_rows(rows)
-
-
-COMMANDS: Final = (show,)
 
 
 def _fold(client: Client, group: str) -> Job:

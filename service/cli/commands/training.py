@@ -15,8 +15,8 @@ from rich.text import Text
 from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
 from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
-from service.cli.target import Target, checkpoint_option, job_argument, service_options
-from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text, to_json
+from service.cli.target import Target, checkpoint_option, job_argument, with_target
+from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
 from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, upload_options
 from service.spec.metric_info import size
 from service.states import Status
@@ -48,8 +48,7 @@ _set: Final = click.option(
 )
 @click.option("--idempotency-key", metavar="KEY", help="A repeated submission with the same key creates no second job.")
 @upload_options
-@service_options
-@click.pass_obj
+@with_target
 def train(
     target: Target,
     /,
@@ -112,8 +111,7 @@ def train(
 
 @click.command()
 @job_argument
-@service_options
-@click.pass_obj
+@with_target
 def watch(target: Target, job_text: str) -> None:
     """Follow a job until it ends. The exit code is 0 if it succeeded."""
     with target.job(job_text) as job:
@@ -125,8 +123,7 @@ def watch(target: Target, job_text: str) -> None:
 @checkpoint_option("latest")
 @_set
 @click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
-@service_options
-@click.pass_obj
+@with_target
 def fork(target: Target, job_text: str, checkpoint: Which, values: tuple[str, ...], watch: bool) -> None:
     """Submit a job that continues from a checkpoint of another job, optionally with other settings.
 
@@ -143,8 +140,7 @@ def fork(target: Target, job_text: str, checkpoint: Which, values: tuple[str, ..
     is_flag=True,
     help="Follow the new job until it ends. The exit code is 0 if its results are bit-identical.",
 )
-@service_options
-@click.pass_obj
+@with_target
 def reproduce(target: Target, job_text: str, watch: bool) -> None:
     """Train a succeeded job again and compare the results bit for bit, epoch by epoch."""
     with target.job(job_text) as original:
@@ -158,9 +154,6 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
         raise Failure(f"epoch {result['first_difference']['epoch']} differs from {result['of']}: {differs}", result)
     if not target.as_json:
         click.echo(f"bit-identical to {result['of']}")
-
-
-COMMANDS: Final = (train, watch, fork, reproduce)
 
 
 def _with_uploaded(
@@ -188,7 +181,7 @@ def _with_uploaded(
 def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: bool) -> None:
     """Print the ids of the jobs of a cross-validation, or follow all jobs and print the means of their metrics."""
     if not watch or target.as_json:
-        click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
+        target.echo(jobs[0], "\n".join(job.id for job in jobs))
         return
     followed = [FollowedJob.of(job) for job in jobs]
     with display_of(followed, Console(highlight=False)) as display:
@@ -202,7 +195,7 @@ def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: b
 
 def _show_new(target: Target, job: Job, *, watch: bool) -> None:
     if not watch:
-        click.echo(to_json(job) if target.as_json else job.id)
+        target.echo(job, job.id)
         return
     if not target.as_json:
         # On separate lines in a terminal, where both do not fit.
@@ -233,8 +226,7 @@ def _watch(target: Target, job: Job) -> None:
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
     """Print the estimated cost of a spec, and the settings that differ from its preset."""
-    if target.as_json:
-        click.echo(to_json(cost))
+    if target.prints(cost):
         return
     spec = cost["resolved"]
     rows = [

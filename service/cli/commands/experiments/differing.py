@@ -9,8 +9,8 @@ from typing import Any, Final
 import click
 
 from service.cli.progress import check_success
-from service.cli.target import Target, complete_jobs, job_argument, service_options
-from service.cli.text import print_rows, to_json, visible
+from service.cli.target import Target, complete_jobs, job_argument, with_target
+from service.cli.text import print_rows, visible
 from service.spec.metric_info import describe, number
 from tapeline import Client, Job
 
@@ -25,8 +25,7 @@ _MAX_SHOWN_DIFFERENCES: Final = 10
     default=None,
     help="Retrain both side by side to find the first difference (default: only if specs and data are equal).",
 )
-@service_options
-@click.pass_obj
+@with_target
 def why(target: Target, a: str, b: str, replay: bool | None) -> None:
     """Say why two jobs have different results: spec, provenance, data, and the first epoch, batch and tensor.
 
@@ -47,8 +46,7 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
         investigation = None
         if results_differ and job_a.ended and job_b.ended and (replay if replay is not None else not is_explained):
             investigation = _replay(target, client, job_a, job_b)
-    if target.as_json:
-        click.echo(to_json(differences | {"replay": investigation}))
+    if target.prints(differences | {"replay": investigation}):
         return
     click.echo(visible(differences["sentence"]))
     rows = [(f"spec {item['label']}", text) for item in differences["spec"] for text in _values(item)]
@@ -67,8 +65,7 @@ def why(target: Target, a: str, b: str, replay: bool | None) -> None:
 @click.option("--metric", required=True, metavar="NAME", help="For example val_accuracy.")
 @click.option("--below", type=float, help="Values below this are bad.")
 @click.option("--above", type=float, help="Values above this are bad.")
-@service_options
-@click.pass_obj
+@with_target
 def bisect(target: Target, job_text: str, metric: str, below: float | None, above: float | None) -> None:
     """Find the epoch from which a metric is too low or too high."""
     if (below is None) == (above is None):
@@ -76,8 +73,7 @@ def bisect(target: Target, job_text: str, metric: str, below: float | None, abov
     with target.client() as client:
         job = target.find(client, job_text)
         bisection = client.bisect(job, metric, below=below, above=above)
-    if target.as_json:
-        click.echo(to_json(asdict(bisection)))
+    if target.prints(asdict(bisection)):
         return
     label = describe(metric).label
     for epoch, value in bisection.probes:
@@ -87,9 +83,6 @@ def bisect(target: Target, job_text: str, metric: str, below: float | None, abov
         click.echo(f"all values: tapeline metrics {job.id[-6:]}", err=True)
     if bisection.checkpoint is not None:
         click.echo(f"to continue from before it: tapeline fork {job.id[-6:]} --checkpoint {bisection.checkpoint}")
-
-
-COMMANDS: Final = (why, bisect)
 
 
 def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:

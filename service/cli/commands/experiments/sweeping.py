@@ -12,8 +12,8 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.progress import check_success, print_event, print_outage, sparkline
-from service.cli.target import Target, check_whole, confirm_deletion, service_options, yes_option
-from service.cli.text import STYLES, print_rows, print_table, to_json
+from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
+from service.cli.text import STYLES, print_rows, print_table
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
@@ -34,8 +34,7 @@ _BANDS: Final = ("range", "interval", "none")
 @click.option("--watch", is_flag=True, help="Follow the sweep until it ends: a line for each result.")
 @click.option("--dry-run", is_flag=True, help="Check the sweep; start nothing.")
 @click.option("--idempotency-key", metavar="KEY", help="A repeated request with the same key starts no second sweep.")
-@service_options
-@click.pass_obj
+@with_target
 def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
     """Start a sweep from SPEC, a JSON file (-: standard input), and print its id.
 
@@ -50,7 +49,7 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
         if watch:
             _watch(target, created)
         else:
-            click.echo(to_json(created.document) if target.as_json else created.id)
+            target.echo(created.document, created.id)
 
 
 @click.command()
@@ -74,8 +73,7 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 )
 @click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
 @yes_option
-@service_options
-@click.pass_obj
+@with_target
 def sweeps(
     target: Target,
     sweep_id: str | None,
@@ -125,9 +123,6 @@ def sweeps(
             _show(target, selected, sort=sort, limit=None if everything else _MAX_SHOWN_TRIALS)
 
 
-COMMANDS: Final = (sweep, sweeps)
-
-
 def _plot(sweep: Sweep, path: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
     path.write_bytes(sweep.plot(metric=metric, band=band, fmt=_file_format(path)))
     click.echo(str(path))
@@ -139,8 +134,7 @@ def _file_format(path: Path) -> str:
 
 def _list(target: Target, client: Client) -> None:
     sweeps = list(client.sweeps(limit=100))
-    if target.as_json:
-        click.echo(to_json([sweep.document for sweep in sweeps]))
+    if target.prints([sweep.document for sweep in sweeps]):
         return
     rows = []
     for sweep in sweeps:
@@ -159,8 +153,7 @@ def _list(target: Target, client: Client) -> None:
 
 def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None:
     trials = sweep.trials(sort=sort)
-    if target.as_json:
-        click.echo(to_json(sweep.document | {"trial_rows": trials}))
+    if target.prints(sweep.document | {"trial_rows": trials}):
         return
     metric, settings = sweep["objective"]["metric"], list(sweep["resolved"]["space"])
     is_paused = sweep.status == SweepStatus.PAUSED
@@ -290,8 +283,7 @@ def _epochs(sweep: Sweep, *, noun: str = "") -> str:
 
 
 def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
-    if target.as_json:
-        click.echo(to_json(plan))
+    if target.prints(plan):
         return
     resolved = plan["resolved"]
     limits = " and ".join(name for name in ("halving", "budget") if resolved.get(name))
