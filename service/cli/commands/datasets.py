@@ -13,7 +13,7 @@ from rich.text import Text
 
 from service.cli.target import Target, confirm_deletion, service_options, with_target, yes_option
 from service.cli.text import print_rows, print_table, visible
-from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, shape, upload_options
+from service.cli.uploading import parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
 from service.wording import counted, rounded
 
@@ -86,11 +86,10 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
     validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
     "t10k", "test" or "val" marks validation data.
     """
-    upload_settings = UploadOptions(**options)
     name, paths = parse_name_and_paths(name, paths)
-    uploaded = send(target, name, paths, upload_settings)
+    uploaded = send(target, name, paths, options)
     if not target.prints(uploaded.item):
-        print_upload(uploaded, upload_settings)
+        print_upload(uploaded, options)
         click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
 
 

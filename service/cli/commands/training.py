@@ -1,4 +1,4 @@
-"""The commands that submit jobs and follow them."""
+"""The commands that submit jobs and follow them; specs from settings such as ``optimizer.learning_rate=0.01``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from rich.text import Text
 
 from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
-from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
 from service.cli.target import Target, checkpoint_option, job_argument, with_target
 from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
-from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, upload_options
+from service.cli.uploading import UploadOptions, given, parse_name_and_paths, print_upload, send, upload_options
+from service.errors import MalformedJson
 from service.spec.metric_info import size
+from service.spec.strict_json import overlay, parse_json
 from service.states import Status
 from service.wording import counted
 from tapeline import Client, Job
+from tapeline.inputs.data_files import is_table
 from tapeline.method_types import Which
 
 _set: Final = click.option(
@@ -73,7 +75,6 @@ def train(
 
     A spec with dataset.folds, or --folds, submits a job for each fold and prints all of their ids.
     """
-    upload_settings = UploadOptions(**upload)
     options: dict[str, tuple[str, Any]] = {
         "--dataset": ("dataset.name", dataset),
         "--kind": ("kind", kind),
@@ -83,10 +84,10 @@ def train(
     }
     settings = settings_of(values, options)
     uploads_data = bool(paths) and not (len(paths) == 1 and is_spec(paths[0]))
-    if (given_options := upload_settings.given_options()) and not uploads_data:
+    if (given_options := given(upload)) and not uploads_data:
         raise click.UsageError(f"{given_options[0]} applies to data that is uploaded: give a folder or a file")
     if uploads_data:
-        settings = _with_uploaded(target, paths, upload_settings, settings, name=name, dry_run=dry_run)
+        settings = _with_uploaded(target, paths, upload, settings, name=name, dry_run=dry_run)
     elif not paths and "dataset" not in settings:
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
     if uploads_data or not paths:
@@ -159,7 +160,7 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
 def _with_uploaded(
     target: Target,
     paths: tuple[Path, ...],
-    upload_settings: UploadOptions,
+    upload: UploadOptions,
     settings: Mapping[str, Any],
     *,
     name: str | None,
@@ -173,8 +174,8 @@ def _with_uploaded(
     if dry_run:
         advice = f"upload the data first, then use: tapeline train --dataset {dataset} --dry-run"
         raise click.UsageError(f"--dry-run stores nothing, and cannot upload {paths[0]}; {advice}")
-    uploaded = send(target, dataset, paths, upload_settings)
-    print_upload(uploaded, upload_settings, err=True)
+    uploaded = send(target, dataset, paths, upload)
+    print_upload(uploaded, upload, err=True)
     return {**settings, "dataset": {**data, "name": uploaded.reference}}
 
 
@@ -251,3 +252,94 @@ def _estimate(cost: Mapping[str, Any]) -> str:
     if low is not None and high is not None and about(low) != about(high):
         text = f"{about(low)} to {about(high)}"
     return f"{text} (based on {cost['estimate_basis']})"
+
+
+STDIN = Path("-")
+
+
+def is_spec(path: Path) -> bool:
+    """Whether an argument is a spec, and not data: standard input, a pipe, or a file with a JSON object."""
+    if path == STDIN or not (path.is_dir() or path.is_file()):
+        return True
+    if is_table(path):
+        return False
+    if path.is_dir() or path.suffix.lower() == ".json":
+        return path.is_file()
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"{")
+
+
+def read(path: Path) -> bytes:
+    """The text of a spec.
+
+    Raises:
+        click.UsageError: the file does not exist.
+    """
+    if path == STDIN:
+        return sys.stdin.buffer.read()
+    if not path.exists():
+        dataset = f"; for a dataset of the service, use --dataset {path}" if not path.suffix else ""
+        raise click.UsageError(f"{path} does not exist{dataset}")
+    return path.read_bytes()
+
+
+def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | None = None) -> dict[str, Any]:
+    """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string.
+
+    Args:
+        values: the values of ``--set``.
+        options: other options, each with its field and value; the value is ``None`` if the option is not
+            given.
+
+    Raises:
+        click.UsageError: a value is not ``FIELD=VALUE``, or an option and ``--set`` are for the same field.
+    """
+    settings: dict[str, Any] = {}
+    for text in values:
+        field, equals, value = text.partition("=")
+        if not equals or not all(field.split(".")):
+            raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
+        *path, leaf = field.split(".")
+        node = settings
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise click.UsageError(f"--set {text!r}: {name} already has a value")
+        try:
+            node[leaf] = parse_json(value.encode())
+        except MalformedJson:
+            node[leaf] = value
+    for option, (field, value) in (options or {}).items():
+        if value is None:
+            continue
+        node = settings
+        *path, leaf = field.split(".")
+        for name in path:
+            node = node.setdefault(name, {}) if isinstance(node, dict) else node
+        if not isinstance(node, dict) or leaf in node:
+            raise click.UsageError(f"{option} and --set are both given for {field}: omit one")
+        node[leaf] = value
+    return settings
+
+
+def with_settings(document: bytes, settings: Mapping[str, Any]) -> bytes:
+    """The spec with other settings; an invalid document is returned unchanged, for the service to reject."""
+    if not settings:
+        return document
+    try:
+        spec = parse_json(document)
+    except MalformedJson:
+        return document
+    return json.dumps(overlay(spec, settings)).encode() if isinstance(spec, dict) else document
+
+
+def with_folds(document: bytes, folds: int | None) -> bytes:
+    """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
+    if folds is None:
+        return document
+    try:
+        spec = parse_json(document)
+    except MalformedJson:
+        return document
+    is_valid = isinstance(spec, dict) and isinstance(spec.get("dataset", ""), str | dict)
+    return with_settings(document, {"dataset": {"folds": folds}}) if is_valid else document

@@ -11,7 +11,7 @@ import pytest
 
 from service.cli import tables
 from service.cli.errors import Failure
-from service.cli.notations import find_notations
+from service.cli.tables import find_notations
 from service.datasets.tables.rows import read_rows
 
 POINTS = {"type": "number"}
