@@ -15,8 +15,7 @@ from typing import IO, Any, Final, Literal, cast
 from tapeline.connection import Connection, segment
 from tapeline.errors import ApiError, ClientError
 from tapeline.images.files import Size, parse_size
-from tapeline.inputs import packing
-from tapeline.inputs.data_files import field_of
+from tapeline.inputs.uploads import field_of, pack
 
 StrPath = str | os.PathLike[str]
 _UPLOAD_TIMEOUT_S: Final = 660.0
@@ -207,7 +206,7 @@ def _pack_folder(paths: Mapping[str, Path], stack: ExitStack, options: Mapping[s
     if (folder := paths.get("archive")) is not None and folder.is_dir():
         temporary = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
         result["archive"] = temporary / "images.tar"
-        packing.pack(folder, result["archive"], **options)
+        pack(folder, result["archive"], **options)
     return result
 
 

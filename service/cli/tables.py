@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 from rapidfuzz import fuzz, process
 
-from service.cli.errors import Failure
+from service.cli.target import Failure
 from service.cli.text import visible
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
@@ -92,15 +92,13 @@ def _predict(
         "checkpoint": None,
     }
     names = _column_names(table)
-    sent_names = set(names)
+    sent_names, decimal, file_notations = set(names), ".", FileNotations()
     if model is not None:
         sent_names, totals["unused_columns"] = _columns_to_send(table.path, names, model)
-    predictions: dict[str, list[Any]] = {"classes": [], "probabilities": []}
-    decimal = model.decimal if model is not None else "."
-    file_notations = FileNotations()
-    if model is not None:
+        decimal = model.decimal
         comma_is_decimal = table.delimiter != ","
         file_notations = find_notations(_rows(table), names, model.inputs, comma_is_decimal=comma_is_decimal)
+    predictions: dict[str, list[Any]] = {"classes": [], "probabilities": []}
     notations, totals["notes"] = file_notations.by_column, list(file_notations.notes)
     remaining_rows = _rows(table)
     while rows := list(islice(remaining_rows, _BATCH_SIZE)):
@@ -133,8 +131,8 @@ def _predict(
                 )
                 writer.writerow([*row, classes[class_index], *numbers])
         totals["rows"] += len(rows)
-        totals["unknown_values"] += len(response.get("unknown_values") or ())
         for item in response.get("unknown_values") or ():
+            totals["unknown_values"] += 1
             totals["unknown_categories"].setdefault(item["column"], {}).setdefault(item["value"], None)
         for name, count in (response.get("absent_columns") or {}).items():
             totals["absent_columns"][name] = totals["absent_columns"].get(name, 0) + count

@@ -1,4 +1,4 @@
-"""Options that all commands share: the service, its key, and the output format; lookup of jobs."""
+"""Options that all commands share: the service, its key, and the output format; lookup of jobs; failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from tapeline.method_types import Which
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """The command failed."""
+
+    def __init__(self, message: str, problem: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.as_json = False
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error to standard error, as JSON with ``--json``."""
+        if self.as_json:
+            click.echo(json.dumps({"error": self.problem or {"detail": self.message}}), err=True)
+        else:
+            click.echo(f"{click.style('tapeline:', fg='red')} {self.message}", err=True)
 
 
 @dataclass(slots=True)

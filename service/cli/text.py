@@ -16,7 +16,6 @@ from service.spec import metric_info
 from service.spec.metric_info import describe, number
 from service.wording import counted, value_text
 from tapeline import ApiError, Client
-from tapeline.lookup import age_s, age_text
 
 SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
@@ -70,11 +69,6 @@ def short_ids(ids: Sequence[str]) -> list[str]:
     while len({job_id[-length:] for job_id in ids}) < len(set(ids)):
         length += 1
     return [job_id[-length:] for job_id in ids]
-
-
-def age(job: Mapping[str, Any]) -> str:
-    """Time since a job was submitted, such as ``3 min``."""
-    return age_text(age_s(job))
 
 
 def duration_s(job: Mapping[str, Any]) -> float | None:

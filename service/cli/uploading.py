@@ -26,15 +26,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.target import Command, Target
+from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
 from service.datasets.info import DATASET_NAME, Channels, OnBad
 from service.wording import counted
 from tapeline import ApiError, UnreadableImage
 from tapeline.images.files import parse_size
-from tapeline.inputs import packing
-from tapeline.inputs.data_files import field_of, is_table
+from tapeline.inputs.uploads import field_of, is_table, pack
 
 _MAX_SHOWN_CLASSES: Final = 10
 _MAX_SHOWN_COLUMNS: Final = 12
@@ -329,7 +327,7 @@ def _pack_folder(folder: Path, target: Path, options: UploadOptions) -> tuple[Pa
     try:
         with _progress_bar(MofNCompleteColumn()) as bar:
             task = bar.add_task("packing", total=None)
-            left_out, unnamed = packing.pack(
+            left_out, unnamed = pack(
                 folder,
                 target,
                 size=size,

@@ -27,7 +27,7 @@ from service.access.audit import Actor, AuditAction
 from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
 from service.access.keys import Scope
-from service.cli.errors import Failure
+from service.cli.target import Failure
 from service.cli.text import print_table
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms

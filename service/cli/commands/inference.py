@@ -16,15 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.target import Target, checkpoint_option, job_argument, with_target
+from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import visible
 from service.spec.metric_info import size
 from service.spec.strict_json import pointer_name
 from service.wording import counted
 from tapeline import ApiError, Client, Job
 from tapeline.downloads import complete_file
-from tapeline.inputs.data_files import is_table
+from tapeline.inputs.uploads import is_table
 from tapeline.method_types import ExportTarget, GenerateOptions, Which
 
 if TYPE_CHECKING:

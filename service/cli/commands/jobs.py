@@ -15,11 +15,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.target import Target, confirm_deletion, job_argument, with_target, yes_option
+from service.cli.target import Failure, Target, confirm_deletion, job_argument, with_target, yes_option
 from service.cli.text import (
     STOPPED,
-    age,
     duration,
     duration_s,
     join_fitting,
@@ -32,6 +30,7 @@ from service.cli.text import (
 )
 from service.spec.metric_info import KEY_METRICS, size
 from service.states import TERMINAL, ListedStatus
+from tapeline.lookup import age
 
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
 _KINDS: Final = ("classifier", "gan")

@@ -13,7 +13,7 @@ from typing import IO, Final
 
 import click
 
-from service.cli.errors import Failure
+from service.cli.target import Failure
 from service.datasets.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies

@@ -12,9 +12,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
-from service.cli.target import Target, checkpoint_option, job_argument, with_target
+from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
 from service.cli.uploading import UploadOptions, given, parse_name_and_paths, print_upload, send, upload_options
 from service.errors import MalformedJson
@@ -23,7 +22,7 @@ from service.spec.strict_json import overlay, parse_json
 from service.states import Status
 from service.wording import counted
 from tapeline import Client, Job
-from tapeline.inputs.data_files import is_table
+from tapeline.inputs.uploads import is_table
 from tapeline.method_types import Which
 
 _set: Final = click.option(

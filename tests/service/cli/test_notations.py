@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service.cli import tables
-from service.cli.errors import Failure
 from service.cli.tables import find_notations
+from service.cli.target import Failure
 from service.datasets.tables.rows import read_rows
 
 POINTS = {"type": "number"}
