@@ -146,7 +146,7 @@ class DatasetOperations:
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
         """The progress of an upload that was started with this ``Upload-Id``; ``absent`` if it has ended."""
-        return self._progress(upload_id)
+        return self._connection.json("GET", f"/uploads/{segment(upload_id)}")
 
     @contextmanager
     def _watch_progress(
@@ -160,7 +160,7 @@ class DatasetOperations:
                 if not is_sent():
                     continue
                 try:
-                    progress = self._progress(upload_id, attempts=1)
+                    progress = self._connection.json("GET", f"/uploads/{segment(upload_id)}", attempts=1)
                 except ClientError:  # the upload itself reports it
                     continue
                 if progress["state"] == "reading" and not is_over.is_set():
@@ -173,9 +173,6 @@ class DatasetOperations:
         finally:
             is_over.set()
             watcher.join()
-
-    def _progress(self, upload_id: str, **options: Any) -> dict[str, Any]:
-        return self._connection.json("GET", f"/uploads/{segment(upload_id)}", **options)
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""

@@ -123,25 +123,11 @@ def service_options(command: Command) -> Command:
         if value and parameter.name is not None:
             setattr(target, parameter.name, value)
 
-    for option in (
-        click.option("--json", "as_json", is_flag=True, expose_value=False, callback=remember, help="Print JSON."),
-        click.option(
-            "--key",
-            metavar="KEY",
-            expose_value=False,
-            callback=remember,
-            help="API key (default: the first one in TAPELINE_API_KEYS).",
-        ),
-        click.option(
-            "--server",
-            metavar="URL",
-            expose_value=False,
-            callback=remember,
-            help="URL of the service (default: http://127.0.0.1 with port TAPELINE_PORT or 8000).",
-        ),
-    ):
-        command = option(command)
-    return command
+    option = partial(click.option, expose_value=False, callback=remember)
+    server_help = "URL of the service (default: http://127.0.0.1 with port TAPELINE_PORT or 8000)."
+    command = option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    command = option("--key", metavar="KEY", help="API key (default: the first one in TAPELINE_API_KEYS).")(command)
+    return option("--server", metavar="URL", help=server_help)(command)
 
 
 def with_target(command: Callable[..., Any]) -> Callable[..., Any]:

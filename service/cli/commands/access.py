@@ -129,19 +129,17 @@ def show(as_json: bool) -> None:
     with open_database() as database, database.read() as session:
         rows, now = api_keys.all_keys(session), session.scalar(select(now_ms())) or 0
         recorded = api_keys.last_recorded(session)
-    last_used_ms = {row.id: api_keys.last_used(row, recorded.get(row.id)) for row in rows}
+    used = [(row, time_text(api_keys.last_used(row, recorded.get(row.id)))) for row in rows]
     if as_json:
-        times = [{"last_used_at": time_text(last_used_ms[row.id])} for row in rows]
-        click.echo(json.dumps([_document(row, now) | time for row, time in zip(rows, times, strict=True)]))
+        click.echo(json.dumps([_document(row, now) | {"last_used_at": time} for row, time in used]))
         return
     columns = [
         Column(title, overflow="fold", no_wrap=title in ("ID", "SCOPE", "USED"))
         for title in ("ID", "NAME", "OWNER", "SCOPE", "USED", "STATE")
     ]
-    days = [(time_text(last_used_ms[row.id]) or "never")[:10] for row in rows]  # to fit 80 columns; --json has the time
-    print_table(
+    print_table(  # of the time, the day: it fits 80 columns; --json has all
         columns,
-        [(row.id, row.name, row.owner, row.scope, day, _state(row, now)) for row, day in zip(rows, days, strict=True)],
+        [(row.id, row.name, row.owner, row.scope, (time or "never")[:10], _state(row, now)) for row, time in used],
     )
 
 

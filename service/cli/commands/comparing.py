@@ -197,14 +197,8 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
         )
         scores = ["-" if item[score] is None else f"{item[score]:.1%}" for score in ("precision", "recall", "f1")]
         confusions = ", ".join(f"{name} {count:,}" for count, name in wrong[:_MAX_SHOWN_CONFUSIONS])
-        lines.append(
-            [
-                names[index],
-                f"{item['support']:,}",
-                *scores,
-                confusions + (", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)),
-            ]
-        )
+        confusions += ", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)
+        lines.append([names[index], f"{item['support']:,}", *scores, confusions])
     print_table(_columns("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
 
 

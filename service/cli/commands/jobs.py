@@ -33,7 +33,6 @@ from service.states import TERMINAL, ListedStatus
 from tapeline.lookup import age
 
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
-_KINDS: Final = ("classifier", "gan")
 _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
 _MIN_WIDTH_WITH_TIMES: Final = 76
@@ -48,10 +47,10 @@ _MIN_METRICS_WIDTH: Final = 22
 
 @click.command("jobs")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state; stopped: by their sweeps.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Only jobs of this kind.")
+@click.option("--kind", type=click.Choice(("classifier", "gan")), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")
-@click.option("-q", "text", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
+@click.option("-q", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
 @click.option(
     "--sort",
     metavar="ORDER",
@@ -59,16 +58,7 @@ _MIN_METRICS_WIDTH: Final = 22
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of jobs.")
 @with_target
-def list_jobs(
-    target: Target,
-    status: str | None,
-    kind: str | None,
-    tag: str | None,
-    fold_group: str | None,
-    text: str | None,
-    sort: str | None,
-    limit: int,
-) -> None:
+def list_jobs(target: Target, sort: str | None, limit: int, **options: str | None) -> None:
     """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
 
     TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
@@ -76,8 +66,8 @@ def list_jobs(
     the full id, the time of submission, and TOOK in seconds.
     """
     with target.client() as client:
-        more_filters = {"fold_group": fold_group} if fold_group else {}
-        jobs = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort, **more_filters))
+        filters = {name: value for name, value in options.items() if value}
+        jobs = list(client.jobs(limit=limit + 1, sort=sort, **filters))
     jobs, has_more = jobs[:limit], len(jobs) > limit
     console = Console(highlight=False)
     if target.prints(jobs):
@@ -90,11 +80,7 @@ def list_jobs(
         if has_more:
             console.print(f"[dim]First {limit} jobs; for more: --limit {max(100, 5 * limit)}[/]")
     else:
-        click.echo(
-            "no jobs match"
-            if status or kind or tag or text or fold_group
-            else "no jobs yet; submit one with: tapeline train --dataset mnist-10k"
-        )
+        click.echo("no jobs match" if filters else "no jobs yet; submit one with: tapeline train --dataset mnist-10k")
 
 
 @click.command("open")
@@ -184,31 +170,25 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     if width < _MIN_WIDTH_WITH_TIMES:
         del fixed["AGE"], fixed["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
-    fixed_width = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
+    widths = {title: max(cell_len(text) for text in (title, *column)) for title, column in fixed.items()}
+    fixed_width = sum(column_width + 2 for column_width in widths.values())
     available_width = width - fixed_width - 2  # for the name, the metrics, and the gap between them
     name_width = max(
         min(max(map(cell_len, names)), _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH, 4
     )
+    widths["NAME"] = name_width
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TOOK") if name in fixed)):
-        column = fixed.get(title)
         justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"
-        min_width = (
-            max(cell_len(text) for text in (title, *column)) if column else name_width if title == "NAME" else None
-        )
         max_width = name_width if title == "NAME" else None
         table.add_column(
-            title, no_wrap=True, overflow="ellipsis", min_width=min_width, max_width=max_width, justify=justify
+            title, no_wrap=True, overflow="ellipsis", min_width=widths.get(title), max_width=max_width, justify=justify
         )
     for index, job in enumerate(jobs):
+        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
+        metrics = Text(join_fitting(values, available_width - name_width))
         if job["error"]:
             metrics = Text(str(job["error"]["code"]).replace("_", " "), "red")
-        else:
-            metrics = Text(
-                join_fitting(
-                    key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ())), available_width - name_width
-                )
-            )
         star = "* " if job.get("starred") else ""
         table.add_row(
             Text(fixed["ID"][index], "dim" if width < _MIN_WIDTH_WITH_IDS else ""),

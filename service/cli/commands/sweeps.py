@@ -21,12 +21,10 @@ from tapeline import Client
 from tapeline.sweeps import Sweep
 
 _MAX_SHOWN_TRIALS: Final = 20
-_VERBS: Final = ("pause", "resume", "cancel", "delete")
 _MAX_COLUMN_WIDTH: Final = 24
 _EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
 _BY_VALUE: Final = ("best", "value", "-value")
 """Orders that begin with the highest rung."""
-_BANDS: Final = ("range", "interval", "none")
 
 
 @click.command()
@@ -66,12 +64,17 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 @click.option("--metric", metavar="NAME", help="Metric to plot (default: the objective's).")
 @click.option(
     "--band",
-    type=click.Choice(_BANDS),
+    type=click.Choice(("range", "interval", "none")),
     default="range",
     show_default=True,
     help="Band to draw around each mean.",
 )
-@click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
+@click.option(
+    "--do",
+    "verb",
+    type=click.Choice(("pause", "resume", "cancel", "delete")),
+    help="Pause, resume, cancel or delete the sweep.",
+)
 @yes_option
 @with_target
 def sweeps(
@@ -92,7 +95,8 @@ def sweeps(
     gap separates trials with values of different epochs, which are not comparable. With several seeds, 95% CI is the
     interval of their mean over the seeds. If the output is not a terminal, the columns are separated by tabs.
     """
-    if to is not None and _file_format(to) not in ("png", "svg"):
+    file_format = to.suffix.removeprefix(".").lower() if to is not None else ""
+    if to is not None and file_format not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
     if to is not None and verb == "delete":
         raise click.UsageError("a deleted sweep has no plot: leave out --plot, or --do delete")
@@ -118,18 +122,10 @@ def sweeps(
         if watch:
             _watch(target, selected)
         if to is not None:
-            _plot(selected, to, metric=metric, band=band)
+            to.write_bytes(selected.plot(metric=metric, band=band, fmt=file_format))
+            click.echo(str(to))
         elif not watch:
             _show(target, selected, sort=sort, limit=None if everything else _MAX_SHOWN_TRIALS)
-
-
-def _plot(sweep: Sweep, path: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
-    path.write_bytes(sweep.plot(metric=metric, band=band, fmt=_file_format(path)))
-    click.echo(str(path))
-
-
-def _file_format(path: Path) -> str:
-    return path.suffix.removeprefix(".").lower()
 
 
 def _list(target: Target, client: Client) -> None:
