@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -90,16 +90,18 @@ def _predict(
         "absent_columns": {},
         "unused_columns": [],
         "checkpoint": None,
+        "notes": [],
     }
     names = _column_names(table)
-    sent_names, decimal, file_notations = set(names), ".", FileNotations()
+    sent_names, decimal = set(names), "."
+    notations: Mapping[str, Numerals] = {}
     if model is not None:
         sent_names, totals["unused_columns"] = _columns_to_send(table.path, names, model)
         decimal = model.decimal
-        comma_is_decimal = table.delimiter != ","
-        file_notations = find_notations(_rows(table), names, model.inputs, comma_is_decimal=comma_is_decimal)
+        notations, totals["notes"] = find_notations(
+            _rows(table), names, model.inputs, comma_is_decimal=table.delimiter != ","
+        )
     predictions: dict[str, list[Any]] = {"classes": [], "probabilities": []}
-    notations, totals["notes"] = file_notations.by_column, list(file_notations.notes)
     remaining_rows = _rows(table)
     while rows := list(islice(remaining_rows, _BATCH_SIZE)):
         response = predict_rows(
@@ -238,27 +240,15 @@ _SHOWN: Final = 40
 """Maximum number of characters of a cell in a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileNotations:
-    """How the numbers of a file are read.
-
-    Attributes:
-        by_column: the notations of columns that are not read as in training.
-        notes: sentences about numbers that could be read in two ways, and are not read as in training.
-    """
-
-    by_column: Mapping[str, Numerals] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-
 def find_notations(
     rows: Iterable[Sequence[str]],
     names: Sequence[str],
     columns: Iterable[Mapping[str, Any]],
     *,
     comma_is_decimal: bool,
-) -> FileNotations:
-    """Find the notation of each column by all rows.
+) -> tuple[dict[str, Numerals], list[str]]:
+    """Find the notation of each column by all rows: of those that are not read as in training, with sentences about
+    numbers that could be read in two ways.
 
     If a column can be read with a decimal point and with a decimal comma, the other columns decide: if their
     decimal sign is one of the training data, the column is read as in training; otherwise, it is read with
@@ -360,7 +350,9 @@ class _Column:
         )
 
 
-def _resolve(columns: Sequence[_Column], stated: Collection[str], *, comma_is_decimal: bool) -> FileNotations:
+def _resolve(
+    columns: Sequence[_Column], stated: Collection[str], *, comma_is_decimal: bool
+) -> tuple[dict[str, Numerals], list[str]]:
     """Decide for all columns.
 
     Args:
@@ -386,7 +378,7 @@ def _resolve(columns: Sequence[_Column], stated: Collection[str], *, comma_is_de
                 reference = next(iter(unambiguous.values()))
                 note += f", since column {reference.name!r} has {reference.example[:_SHOWN]}"
             notes.append(note)
-    return FileNotations(notations, notes)
+    return notations, notes
 
 
 def _fits(cell: str, parse: Callable[[str], float]) -> bool:

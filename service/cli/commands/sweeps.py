@@ -246,13 +246,13 @@ def _watch(target: Target, sweep: Sweep) -> None:
 
 
 def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
+    settings = "  ".join(f"{name} {value_text(value)}" for name, value in (data.get("settings") or {}).items())
     match kind:
         case "status" if data["reason"] in ("paused", "resumed"):
             return str(data["reason"])
         case "propose" if data.get("error"):
             return f"trial {data['trial']:>3}  failed: {data['error']['message']}"
         case "propose":
-            settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
             return f"trial {data['trial']:>3}  starts  {settings}".rstrip()
         case "result":
             if data.get("error"):
@@ -266,7 +266,6 @@ def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -
         case "exhausted":
             return f"no more trials start: {_EXHAUSTED.get(data['by'], data['by'])}"
         case "winner":
-            settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
             return f"winner: trial {data['trial']} with {number(metric, data['value'])}  {settings}".rstrip()
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -323,22 +324,19 @@ def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | 
 
 def with_settings(document: bytes, settings: Mapping[str, Any]) -> bytes:
     """The spec with other settings; an invalid document is returned unchanged, for the service to reject."""
-    if not settings:
-        return document
-    try:
-        spec = parse_json(document)
-    except MalformedJson:
-        return document
-    return json.dumps(overlay(spec, settings)).encode() if isinstance(spec, dict) else document
+    spec = _object_of(document) if settings else None
+    return document if spec is None else json.dumps(overlay(spec, settings)).encode()
 
 
 def with_folds(document: bytes, folds: int | None) -> bytes:
     """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
-    if folds is None:
-        return document
-    try:
-        spec = parse_json(document)
-    except MalformedJson:
-        return document
-    is_valid = isinstance(spec, dict) and isinstance(spec.get("dataset", ""), str | dict)
+    spec = _object_of(document) if folds is not None else None
+    is_valid = spec is not None and isinstance(spec.get("dataset", ""), str | dict)
     return with_settings(document, {"dataset": {"folds": folds}}) if is_valid else document
+
+
+def _object_of(document: bytes) -> dict[str, Any] | None:
+    with suppress(MalformedJson):
+        spec = parse_json(document)
+        return spec if isinstance(spec, dict) else None
+    return None
