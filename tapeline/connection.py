@@ -28,12 +28,7 @@ OnWait = Callable[[str, float], None]
 
 
 class Connection:
-    """Sends requests, and retries those that are safe to repeat.
-
-    Args:
-        server: for example ``http://127.0.0.1:8000``.
-        key: an API key; by default the first of TAPELINE_API_KEYS of the environment.
-        on_wait: called before each wait for a quota, with the reason and the seconds; see ``OnWait``.
+    """Sends requests, and retries those that are safe to repeat. The arguments are those of ``Client``.
 
     Raises:
         ValueError: ``server`` is not an HTTP URL.

@@ -15,8 +15,7 @@ from typing import IO, Any, Final, Literal, cast
 from tapeline.connection import Connection, segment
 from tapeline.errors import ApiError, ClientError
 from tapeline.images.files import Size, parse_size
-from tapeline.inputs import packing
-from tapeline.inputs.data_files import field_of
+from tapeline.inputs.uploads import field_of, pack
 
 StrPath = str | os.PathLike[str]
 _UPLOAD_TIMEOUT_S: Final = 660.0
@@ -147,7 +146,7 @@ class DatasetOperations:
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
         """The progress of an upload that was started with this ``Upload-Id``; ``absent`` if it has ended."""
-        return self._progress(upload_id)
+        return self._connection.json("GET", f"/uploads/{segment(upload_id)}")
 
     @contextmanager
     def _watch_progress(
@@ -161,7 +160,7 @@ class DatasetOperations:
                 if not is_sent():
                     continue
                 try:
-                    progress = self._progress(upload_id, attempts=1)
+                    progress = self._connection.json("GET", f"/uploads/{segment(upload_id)}", attempts=1)
                 except ClientError:  # the upload itself reports it
                     continue
                 if progress["state"] == "reading" and not is_over.is_set():
@@ -174,9 +173,6 @@ class DatasetOperations:
         finally:
             is_over.set()
             watcher.join()
-
-    def _progress(self, upload_id: str, **options: Any) -> dict[str, Any]:
-        return self._connection.json("GET", f"/uploads/{segment(upload_id)}", **options)
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""
@@ -207,7 +203,7 @@ def _pack_folder(paths: Mapping[str, Path], stack: ExitStack, options: Mapping[s
     if (folder := paths.get("archive")) is not None and folder.is_dir():
         temporary = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
         result["archive"] = temporary / "images.tar"
-        packing.pack(folder, result["archive"], **options)
+        pack(folder, result["archive"], **options)
     return result
 
 

@@ -27,15 +27,7 @@ each attempt, ``Connection`` retries the request: in total 16 requests in about 
 
 
 def download(connection: Connection, url: str, to: Path) -> Path:
-    """Download a file and verify its SHA-256; an incomplete file is never left behind.
-
-    Args:
-        url: a URL from a response, or a path of the API.
-        to: a file name, or a folder, in which the file gets the name that the service gives it.
-
-    Raises:
-        DownloadDamaged: the received bytes do not match the SHA-256 that the service sent.
-    """
+    """As ``Client.download``."""
     delay_s = MIN_RETRY_DELAY_S
     for attempt in range(1, _MAX_DOWNLOAD_ATTEMPTS + 1):
         try:

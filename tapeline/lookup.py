@@ -71,17 +71,13 @@ def look_up(connection: Connection, text: str) -> Found:
     return Found(Job(connection, matches[0]).refresh())
 
 
-def age_text(seconds: float) -> str:
-    """A duration in its largest unit: ``3 min``."""
+def age(job: Mapping[str, Any]) -> str:
+    """Time since a job was submitted, in its largest unit: ``3 min``."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()
     for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= unit:
             return f"{int(seconds // unit)} {name}"
     return f"{max(int(seconds), 0)} s"
-
-
-def age_s(job: Mapping[str, Any]) -> float:
-    """Seconds since a job was submitted."""
-    return (datetime.now(UTC) - datetime.fromisoformat(job["created_at"])).total_seconds()
 
 
 def _list(connection: Connection, **filters: str) -> list[dict[str, Any]]:
@@ -97,4 +93,4 @@ def _not_found(text: str) -> ApiError:
 def _line(job: Mapping[str, Any]) -> str:
     name = job["name"] or "-"
     name = name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"
-    return f"{job['id']}  {name}  {job['status']}  {age_text(age_s(job))} old"
+    return f"{job['id']}  {name}  {job['status']}  {age(job)} old"

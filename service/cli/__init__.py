@@ -1,16 +1,131 @@
 """The ``tapeline`` command.
 
-The module of a command is imported when the command runs, not for ``--help`` or shell completion.
+The module of a command is imported when the command runs, not for ``--help`` or shell completion. Errors are shown as
+one line and a remedy, never as a traceback.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 import click
 
-from service.cli.errors import Commands
-from service.cli.target import service_options
+from service.cli.target import Failure, Target, service_options
+
+if TYPE_CHECKING:
+    from tapeline import ApiError
 
 _EPILOG = "JOB is an id, a name (if several jobs have it: the newest), or a unique part of either."
+COMMANDS: Final = {
+    "up": ("up", "Run the web page, API and workers on this machine until Ctrl-C."),
+    "demo": ("demo", "Train a classifier and a GAN on handwritten digits; write the results to demo/."),
+    "train": ("training", "Submit a job: train on a folder, a table, a dataset or a spec."),
+    "watch": ("training", "Follow a job until it ends."),
+    "fork": ("training", "Submit a job that continues from a checkpoint of another job."),
+    "reproduce": ("training", "Train a succeeded job again and compare the results bit for bit."),
+    "jobs": ("jobs", "List jobs, newest first."),
+    "open": ("jobs", "Open the page of a job in the browser."),
+    "download": ("jobs", "Download a job's files: checkpoints, curves, samples."),
+    "workers": ("jobs", "List the workers, with your running jobs."),
+    "show": ("showing", "Show a job: state, metrics, settings, lineage, files."),
+    "metrics": ("comparing", "Show a job's metrics, epoch by epoch."),
+    "compare": ("comparing", "Show jobs side by side: metrics, and settings that differ."),
+    "mistakes": ("comparing", "Show what a classifier gets wrong, most confident first."),
+    "confusion": ("comparing", "Show the scores of each class, and what it is confused with."),
+    "importance": ("comparing", "Show which columns of a table a classifier uses."),
+    "sweep": ("sweeps", "Start a sweep: many jobs as one experiment."),
+    "sweeps": ("sweeps", "List sweeps, or show, pause, resume, cancel or delete one."),
+    "why": ("comparing", "Say why two jobs have different results, down to the batch and tensor."),
+    "bisect": ("comparing", "Find the epoch from which a metric is too low or too high."),
+    "predict": ("inference", "Classify images with a trained classifier."),
+    "generate": ("inference", "Generate images with a trained GAN."),
+    "export": (
+        "inference",
+        "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
+    ),
+    "cancel": ("jobs", "Cancel a job. A running job stops after the current batch."),
+    "pause": ("jobs", "Pause a running job after the current batch; it can resume from its last checkpoint."),
+    "resume": ("jobs", "Continue a paused job from its last checkpoint."),
+    "retry": ("jobs", "Continue a failed job from its last checkpoint."),
+    "star": ("jobs", "Star a job."),
+    "note": ("jobs", "Set or show the note of a job."),
+    "delete": ("jobs", "Delete an ended job with all its files."),
+    "datasets": ("datasets", "List the available datasets, or show or delete one."),
+    "upload": ("datasets", "Upload a dataset."),
+    "keys": ("access", "Manage API keys."),
+    "audit": ("access", "Show the audit log."),
+    "doctor": ("maintenance", "Diagnose the service: problems, remedies and disk usage."),
+    "gc": ("maintenance", "Show or delete expired data."),
+    "backup": ("maintenance", "Back up all rows and files."),
+    "restore": ("maintenance", "Restore a backup into an empty service."),
+}
+"""The module of each command in ``service.cli.commands``, and its line in the list of commands."""
+
+
+class Commands(click.Group):
+    """A command group that imports each command lazily, and turns expected errors into one line and an exit code."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        attributes = vars(import_module(f"service.cli.commands.{COMMANDS[cmd_name][0]}")).values()
+        return next((item for item in attributes if isinstance(item, click.Command) and item.name == cmd_name), None)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names."""
+        return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve a command; for an unknown one, suggest the closest name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from rapidfuzz import process  # lazily: needed for mistakes only
+
+            suggestion = process.extractOne(args[0], list(COMMANDS), score_cutoff=60) if args else None
+            if suggestion is None or args[0].startswith("-"):
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {suggestion[0]!r}?", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands with their summaries, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Complete the names of commands and options."""
+        from click.shell_completion import CompletionItem  # lazily: needed for completion only
+
+        options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
+        names = [(name, summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*options, *(CompletionItem(name, help=summary) for name, summary in names)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            ctx.exit(130)  # as in shells
+        except BrokenPipeError:  # the reader, such as `head`, has enough
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            ctx.exit(1)
+        except Exception as error:
+            target = ctx.ensure_object(Target)
+            failure = _failure(error, target)
+            if failure is None:
+                raise
+        failure.as_json = target.as_json
+        raise failure
 
 
 @click.group(
@@ -22,63 +137,34 @@ def main() -> None:
     """Train neural networks as jobs."""
 
 
-for _module, _commands in {
-    "up": {"up": "Run the web page, API and workers on this machine until Ctrl-C."},
-    "demo": {"demo": "Train a classifier and a GAN on handwritten digits; write the results to demo/."},
-    "training": {
-        "train": "Submit a job: train on a folder, a table, a dataset or a spec.",
-        "watch": "Follow a job until it ends.",
-        "fork": "Submit a job that continues from a checkpoint of another job.",
-        "reproduce": "Train a succeeded job again and compare the results bit for bit.",
-    },
-    "jobs": {
-        "jobs": "List jobs, newest first.",
-        "open": "Open the page of a job in the browser.",
-        "download": "Download a job's files: checkpoints, curves, samples.",
-        "workers": "List the workers, with your running jobs.",
-    },
-    "showing": {"show": "Show a job: state, metrics, settings, lineage, files."},
-    "comparing": {
-        "metrics": "Show a job's metrics, epoch by epoch.",
-        "compare": "Show jobs side by side: metrics, and settings that differ.",
-        "mistakes": "Show what a classifier gets wrong, most confident first.",
-        "confusion": "Show the scores of each class, and what it is confused with.",
-        "importance": "Show which columns of a table a classifier uses.",
-    },
-    "experiments.sweeping": {
-        "sweep": "Start a sweep: many jobs as one experiment.",
-        "sweeps": "List sweeps, or show, pause, resume, cancel or delete one.",
-    },
-    "experiments.differing": {
-        "why": "Say why two jobs have different results, down to the batch and tensor.",
-        "bisect": "Find the epoch from which a metric is too low or too high.",
-    },
-    "inference": {
-        "predict": "Classify images with a trained classifier.",
-        "generate": "Generate images with a trained GAN.",
-        "export": "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
-    },
-    "actions": {
-        "cancel": "Cancel a job. A running job stops after the current batch.",
-        "pause": "Pause a running job after the current batch; it can resume from its last checkpoint.",
-        "resume": "Continue a paused job from its last checkpoint.",
-        "retry": "Continue a failed job from its last checkpoint.",
-        "star": "Star a job.",
-        "note": "Set or show the note of a job.",
-        "delete": "Delete an ended job with all its files.",
-    },
-    "datasets": {
-        "datasets": "List the available datasets, or show or delete one.",
-        "upload": "Upload a dataset.",
-    },
-    "keys": {"keys": "Manage API keys."},
-    "audit": {"audit": "Show the audit log."},
-    "maintenance": {
-        "doctor": "Diagnose the service: problems, remedies and disk usage.",
-        "gc": "Show or delete expired data.",
-        "backup": "Back up all rows and files.",
-        "restore": "Restore a backup into an empty service.",
-    },
-}.items():
-    for _name, _help in _commands.items():
-        main.add_lazily(_name, f"service.cli.commands.{_module}", _help)
+def _failure(error: Exception, target: Target) -> Failure | None:
+    """The message for an expected error; ``None`` for a bug."""
+    # Lazily: these modules are needed for errors only.
+    from service.errors import ServiceError
+    from service.local import StackError
+    from tapeline import ApiError, ClientError
+
+    if isinstance(error, ApiError):
+        return Failure(_reword(error, target), error.problem)
+    if isinstance(error, ClientError):
+        return Failure(str(error), getattr(error, "problem", None))
+    if isinstance(error, (StackError, ServiceError)):
+        return Failure(str(error))
+    if isinstance(error, OSError):
+        return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    return None
+
+
+def _reword(error: ApiError, target: Target) -> str:
+    """The message of an API error, with remedies in words of the command line."""
+    if error.code == "key_required":
+        has_key = target.key or os.environ.get("TAPELINE_API_KEYS")
+        return (
+            f"{error.detail if has_key else 'the service requires an API key'}: give one with --key KEY or "
+            "TAPELINE_API_KEYS=KEY; the operator creates keys with: tapeline keys create NAME"
+        )
+    if "TAPELINE_OWNER_QUEUED" in error.detail:
+        return f"{error}; cancel a job with: tapeline cancel JOB"
+    if "TAPELINE_OWNER_ARTIFACTS" in error.detail:
+        return f"{error}; delete a job with: tapeline delete JOB (the largest: tapeline jobs --sort -size_bytes)"
+    return str(error)

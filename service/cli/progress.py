@@ -14,11 +14,11 @@ from typing import Any, Final
 import click
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.errors import Failure
+from service.cli.target import Failure
 from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
 from service.spec.metric_info import describe, number
 from service.states import Status
@@ -220,21 +220,16 @@ class PlainDisplay:
             case "metrics":
                 values = "  ".join(f"{name} {value}" for name, value in job.values())
                 width = len(str(job.epochs))
-                self._print(job, f"epoch {event.data['epoch']:>{width}}/{job.epochs}  {values}")
+                self.note(job, f"epoch {event.data['epoch']:>{width}}/{job.epochs}  {values}")
             # Not for a snapshot: the log that follows has the same information, in order.
             case "status" | "end" if self._states.get(job.id) != job.state:
                 self._states[job.id] = job.state
-                self._print(job, job.state)
+                self.note(job, job.state)
+
+    outage = staticmethod(print_outage)
 
     def note(self, job: FollowedJob, text: str) -> None:
         """Print the message."""
-        self._print(job, text)
-
-    def outage(self, is_unavailable: bool) -> None:
-        """Print the outage, or its end."""
-        print_outage(is_unavailable)
-
-    def _print(self, job: FollowedJob, text: str) -> None:
         # click flushes
         click.echo(f"{job.label}  {text}" if self._labelled else text, err=self._to_stderr)
 
@@ -293,14 +288,6 @@ class _Bars(Progress):
             yield Text("connection lost, reconnecting ...", "yellow")
 
 
-class _NameColumn(ProgressColumn):
-    """The job's name, not interpreted as markup."""
-
-    def render(self, task: Task) -> Text:
-        """The column for one job."""
-        return Text(task.description)
-
-
 class _StateColumn(ProgressColumn):
     """The progress of a job, and as many of its metrics as fit."""
 
@@ -340,7 +327,7 @@ def display_of(jobs: Sequence[FollowedJob], console: Console) -> Iterator[Displa
     name_width = min(max(len(job.label) for job in jobs), _NAME_WIDTH)
     bar_width = min(24, max(6, console.width - 90))  # metrics before bars
     progress = _Bars(
-        _NameColumn(table_column=names),
+        TextColumn("{task.description}", markup=False, table_column=names),
         BarColumn(bar_width),
         _StateColumn(console.width - name_width - bar_width - 2),
         console=console,

@@ -1,14 +1,15 @@
-"""Options that all commands share: the service, its key, and the output format; lookup of jobs."""
+"""Options that all commands share: the service, its key, and the output format; lookup of jobs; failures."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
     from tapeline.method_types import Which
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """The command failed."""
+
+    def __init__(self, message: str, problem: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.as_json = False
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error to standard error, as JSON with ``--json``."""
+        if self.as_json:
+            click.echo(json.dumps({"error": self.problem or {"detail": self.message}}), err=True)
+        else:
+            click.echo(f"{click.style('tapeline:', fg='red')} {self.message}", err=True)
 
 
 @dataclass(slots=True)
@@ -41,6 +58,17 @@ class Target:
             return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _print_wait)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+    def prints(self, document: Any) -> bool:
+        """Print a document if ``--json`` is given; whether it was."""
+        if self.as_json:
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=dict))
+        return self.as_json
+
+    def echo(self, document: Any, text: str) -> None:
+        """Print a document with ``--json``, or else a text."""
+        if not self.prints(document):
+            click.echo(text)
 
     def find(self, client: Client, text: str) -> Job:
         """Find a job by its id, its name, or a unique part of either.
@@ -95,25 +123,16 @@ def service_options(command: Command) -> Command:
         if value and parameter.name is not None:
             setattr(target, parameter.name, value)
 
-    for option in (
-        click.option("--json", "as_json", is_flag=True, expose_value=False, callback=remember, help="Print JSON."),
-        click.option(
-            "--key",
-            metavar="KEY",
-            expose_value=False,
-            callback=remember,
-            help="API key (default: the first one in TAPELINE_API_KEYS).",
-        ),
-        click.option(
-            "--server",
-            metavar="URL",
-            expose_value=False,
-            callback=remember,
-            help="URL of the service (default: http://127.0.0.1 with port TAPELINE_PORT or 8000).",
-        ),
-    ):
-        command = option(command)
-    return command
+    option = partial(click.option, expose_value=False, callback=remember)
+    server_help = "URL of the service (default: http://127.0.0.1 with port TAPELINE_PORT or 8000)."
+    command = option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    command = option("--key", metavar="KEY", help="API key (default: the first one in TAPELINE_API_KEYS).")(command)
+    return option("--server", metavar="URL", help=server_help)(command)
+
+
+def with_target(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a command, whose first parameter is the ``Target``."""
+    return service_options(click.pass_obj(command))
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Delete without a question.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from service.spec import metric_info
 from service.spec.metric_info import describe, number
 from service.wording import counted, value_text
 from tapeline import ApiError, Client
-from tapeline.lookup import age_s, age_text
 
 SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""
@@ -71,11 +69,6 @@ def short_ids(ids: Sequence[str]) -> list[str]:
     while len({job_id[-length:] for job_id in ids}) < len(set(ids)):
         length += 1
     return [job_id[-length:] for job_id in ids]
-
-
-def age(job: Mapping[str, Any]) -> str:
-    """Time since a job was submitted, such as ``3 min``."""
-    return age_text(age_s(job))
 
 
 def duration_s(job: Mapping[str, Any]) -> float | None:
@@ -153,11 +146,6 @@ def print_table(
         shown = (cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells)
         table.add_row(*shown, style="bold green" if index == best else None)
     console.print(table)
-
-
-def to_json(document: Any) -> str:
-    """A document as indented JSON."""
-    return json.dumps(document, indent=2, ensure_ascii=False, default=dict)
 
 
 def spec_text(spec: Mapping[str, Any]) -> str:

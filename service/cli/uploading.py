@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -26,15 +26,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.target import Command, Target
+from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
 from service.datasets.info import DATASET_NAME, Channels, OnBad
 from service.wording import counted
 from tapeline import ApiError, UnreadableImage
 from tapeline.images.files import parse_size
-from tapeline.inputs import packing
-from tapeline.inputs.data_files import field_of, is_table
+from tapeline.inputs.uploads import field_of, is_table, pack
 
 _MAX_SHOWN_CLASSES: Final = 10
 _MAX_SHOWN_COLUMNS: Final = 12
@@ -43,32 +41,16 @@ _READING: Final = "reading"
 """The description of the bar once everything is sent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadOptions:
-    """The options that ``upload_options`` adds; their names are those of the parameters."""
+UploadOptions = Mapping[str, Any]
+"""The values of the options that ``upload_options`` adds: arguments of ``Client.upload``."""
+_IMAGE_OPTIONS: Final = {"size": "--size", "channels": "--channels", "on_bad": "--on-bad"}
+_TABLE_OPTIONS: Final = {"target": "--target", "split": "--split", "types": "--type"}
+_ALL_OPTIONS: Final = {**_IMAGE_OPTIONS, **_TABLE_OPTIONS, "validation_fraction": "--validation-fraction"}
 
-    size: str | None
-    channels: Literal["1", "3", "auto"] | None
-    on_bad: Literal["error", "skip"] | None
-    validation_fraction: float | None
-    target_column: str | None
-    split_column: str | None
-    types: tuple[str, ...]
 
-    def image_options(self) -> list[str]:
-        """The given options that apply to image files only."""
-        options = {"--size": self.size, "--channels": self.channels, "--on-bad": self.on_bad}
-        return [option for option, value in options.items() if value]
-
-    def table_options(self) -> list[str]:
-        """The given options that apply to tables only."""
-        options = {"--target": self.target_column, "--split": self.split_column, "--type": self.types}
-        return [option for option, value in options.items() if value]
-
-    def given_options(self) -> list[str]:
-        """All given options."""
-        split = ["--validation-fraction"] if self.validation_fraction is not None else []
-        return [*self.image_options(), *self.table_options(), *split]
+def given(options: UploadOptions, among: Mapping[str, str] = _ALL_OPTIONS) -> list[str]:
+    """The options that are given, as the user writes them."""
+    return [option for name, option in among.items() if options[name]]
 
 
 _OPTIONS: Final = (
@@ -88,10 +70,9 @@ _OPTIONS: Final = (
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         help="Fraction of each class to set aside for validation if there are no validation files (default: 0.15).",
     ),
-    click.option("--target", "target_column", help="Column of a table that holds the class (default: the last one)."),
+    click.option("--target", help="Column of a table that holds the class (default: the last one)."),
     click.option(
         "--split",
-        "split_column",
         help="Column that assigns each row of a table to a part: train, validation (val) or test.",
     ),
     click.option(
@@ -105,7 +86,7 @@ _OPTIONS: Final = (
 
 
 def upload_options(command: Command) -> Command:
-    """Add the options of an upload to a command, which receives them as the fields of ``UploadOptions``."""
+    """Add the options of an upload to a command, which receives them as ``UploadOptions``."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -193,13 +174,7 @@ def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOpti
             item = client.upload(
                 name,
                 paths_by_field,
-                validation_fraction=options.validation_fraction,
-                size=options.size,
-                channels=options.channels,
-                on_bad=options.on_bad,
-                target=options.target_column,
-                split=options.split_column,
-                types=_parse_types(options.types),
+                **{**options, "types": _parse_types(options["types"])},
                 on_progress=on_progress,
                 on_reading=on_reading,
             )
@@ -230,7 +205,7 @@ def print_upload(uploaded: Uploaded, options: UploadOptions, *, err: bool = Fals
     description = f"{shape(item)}{'' if item_is_table else ' pixels'}, {item['classes']} classes"
     lines = [f"{uploaded.name}: {counts} of {description}: {_list_classes(item['class_names'])}"]
     if item_is_table:
-        lines += _report_lines(item, _parse_types(options.types))
+        lines += _report_lines(item, _parse_types(options["types"]))
     else:
         lines += [f"note: {visible(note)}" for note in report.get("notes") or ()]
     if len(item["versions"]) > 1:
@@ -279,7 +254,7 @@ def _check_together(paths: Sequence[Path]) -> None:
 
 
 def _check_options(options: UploadOptions, path: Path, *, as_table: bool) -> None:
-    unsuitable = options.image_options() if as_table else options.table_options()
+    unsuitable = given(options, _IMAGE_OPTIONS if as_table else _TABLE_OPTIONS)
     if unsuitable:
         kinds = ("a table", "images") if as_table else ("not a table", "tables")
         raise Failure(f"{path} is {kinds[0]}; {unsuitable[0]} applies to {kinds[1]}")
@@ -346,18 +321,18 @@ def _print_left_out(count: int, files: Sequence[str]) -> None:
 def _pack_folder(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, int]:
     """Pack a folder; returns the archive, and the number of omitted files that it does not name."""
     try:
-        size = parse_size(options.size) if options.size is not None else None
+        size = parse_size(options["size"]) if options["size"] is not None else None
     except ValueError as error:
         raise Failure(f"--size: {error}") from error
     try:
         with _progress_bar(MofNCompleteColumn()) as bar:
             task = bar.add_task("packing", total=None)
-            left_out, unnamed = packing.pack(
+            left_out, unnamed = pack(
                 folder,
                 target,
                 size=size,
-                grey=options.channels == "1",
-                skips=options.on_bad == "skip",
+                grey=options["channels"] == "1",
+                skips=options["on_bad"] == "skip",
                 on_image=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except UnreadableImage as error:

@@ -1,10 +1,11 @@
-"""The commands that show metrics and what a classifier gets wrong, and jobs side by side."""
+"""The commands that show metrics, what a classifier gets wrong, and how jobs differ."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,14 +14,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.target import Target, checkpoint_option, complete_jobs, job_argument, service_options
+from service.cli.progress import check_success
+from service.cli.target import Target, checkpoint_option, complete_jobs, job_argument, with_target
 from service.cli.text import (
     differences,
     duration,
+    print_rows,
     print_table,
     short_ids,
     state,
-    to_json,
     visible,
 )
 from service.spec import splits
@@ -45,8 +47,7 @@ _MAX_SHOWN_CONFUSIONS: Final = 3
 @click.option(
     "--metric", "names", multiple=True, metavar="NAME", help="Only this metric, for example val_loss; repeatable."
 )
-@service_options
-@click.pass_obj
+@with_target
 def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, names: tuple[str, ...]) -> None:
     """Show a job's metrics, epoch by epoch. A terminal shows the most important ones; --csv and --json include all."""
     with target.job(job_text) as job:
@@ -57,8 +58,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
         hint = suggest_metric(unknown[0], list(series), "it has")
         raise click.UsageError(f"the job has no metric {unknown[0]!r}; {hint}")
     chosen = list(names) or list(series)
-    if target.as_json:
-        click.echo(to_json(history | {"series": {name: series[name] for name in chosen}}))
+    if target.prints(history | {"series": {name: series[name] for name in chosen}}):
         return
     if as_csv or output is not None:
         text = _format_csv(history, chosen)
@@ -94,8 +94,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
     "--metric", metavar="NAME", help="Compare two settings by this metric: each a job, or JOB,JOB,... with other seeds."
 )
 @click.option("--best", is_flag=True, help="With --metric: the best value of all epochs instead of the last.")
-@service_options
-@click.pass_obj
+@with_target
 def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: bool) -> None:
     """Show jobs side by side: the last metrics with the best values in bold, and the settings that differ.
 
@@ -116,13 +115,12 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
     metric_names = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
     available = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
     metric_names += [name for name in available if name not in metric_names]
-    if target.as_json:
-        document = {
-            "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
-            "settings": {path: list(values) for path, values in settings.items()},
-            "why_not_compared": why_not,
-        }
-        click.echo(to_json(document))
+    document = {
+        "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
+        "settings": settings,
+        "why_not_compared": why_not,
+    }
+    if target.prints(document):
         return
     rows: list[tuple[str, list[str], int | None]] = [
         ("id", short_ids([job.id for job in jobs]), None),
@@ -149,8 +147,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
 @job_argument
 @checkpoint_option("best")
 @click.option("--limit", type=click.IntRange(1, 256), default=20, show_default=True, help="Maximum number of mistakes.")
-@service_options
-@click.pass_obj
+@with_target
 def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> None:
     """Show what a classifier gets wrong on its validation data, most confident first.
 
@@ -158,8 +155,7 @@ def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> No
     """
     with target.job(job_text) as job:
         result = job.mistakes(checkpoint=checkpoint, limit=limit)
-    if target.as_json:
-        click.echo(to_json(result))
+    if target.prints(result):
         return
     names = result["class_names"]
     titles = ["ROW", "CLASS", "PREDICTED", "CONFIDENCE"]
@@ -186,14 +182,12 @@ def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> No
 @click.command()
 @job_argument
 @checkpoint_option("latest", "--epoch", "checkpoint")
-@service_options
-@click.pass_obj
+@with_target
 def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
     with target.job(job_text) as job:
         result = job.confusion(checkpoint=checkpoint)
-    if target.as_json:
-        click.echo(to_json(result))
+    if target.prints(result):
         return
     names, lines = result["class_names"], []
     for index, (row, item) in enumerate(zip(result["matrix"], result["per_class"], strict=True)):
@@ -203,28 +197,20 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
         )
         scores = ["-" if item[score] is None else f"{item[score]:.1%}" for score in ("precision", "recall", "f1")]
         confusions = ", ".join(f"{name} {count:,}" for count, name in wrong[:_MAX_SHOWN_CONFUSIONS])
-        lines.append(
-            [
-                names[index],
-                f"{item['support']:,}",
-                *scores,
-                confusions + (", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)),
-            ]
-        )
+        confusions += ", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)
+        lines.append([names[index], f"{item['support']:,}", *scores, confusions])
     print_table(_columns("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
 
 
 @click.command()
 @job_argument
 @checkpoint_option("best")
-@service_options
-@click.pass_obj
+@with_target
 def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show which columns of a table a classifier uses: the accuracy that is lost when a column is shuffled."""
     with target.job(job_text) as job:
         result = job.importance(checkpoint=checkpoint)
-    if target.as_json:
-        click.echo(to_json(result))
+    if target.prints(result):
         return
     columns = sorted(result["columns"], key=lambda item: -item["mean"])
     lines = [[item["column"], f"{100 * item['mean']:.2f}", f"{100 * item['deviation']:.2f}"] for item in columns]
@@ -232,9 +218,6 @@ def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     click.echo(
         f"accuracy {result['accuracy']:.2%} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True
     )
-
-
-COMMANDS: Final = (metrics, compare, mistakes, confusion, importance)
 
 
 def _columns(*titles: str) -> list[Column]:
@@ -253,8 +236,7 @@ def _compare_groups(target: Target, client: Client, sides: Sequence[str], metric
     comparison = client.compare(a, b, metric=metric, of="best" if best else "last")
     names = {job["job"]: short_ids([job["job"]])[0] for side in "ab" for job in comparison[side]["jobs"]}
     names |= {side.id: _short_name(side) for side in (*a, *b) if isinstance(side, Job)}
-    if target.as_json:
-        click.echo(to_json(comparison))
+    if target.prints(comparison):
         return
     click.echo(comparison["sentence"])
     for note in comparison["notes"]:
@@ -345,3 +327,105 @@ def _format_csv(history: Mapping[str, Any], names: Sequence[str]) -> str:
         cells = ("" if column[index] is None else repr(column[index]) for column in columns)
         writer.writerow([epoch, *cells, history["seconds"][index]])
     return file.getvalue()
+
+
+_MAX_SHOWN_DIFFERENCES: Final = 10
+
+
+@click.command()
+@click.argument("a", shell_complete=complete_jobs)
+@click.argument("b", shell_complete=complete_jobs)
+@click.option(
+    "--replay/--no-replay",
+    default=None,
+    help="Retrain both side by side to find the first difference (default: only if specs and data are equal).",
+)
+@with_target
+def why(target: Target, a: str, b: str, replay: bool | None) -> None:
+    """Say why two jobs have different results: spec, provenance, data, and the first epoch, batch and tensor.
+
+    SWEEP:2 is a trial of a sweep, and SWEEP its best one: of several seeds, the job with the first seed of both.
+    """
+    with target.client() as client:
+        side_a, side_b = (target.find_side(client, text) for text in (a, b))
+        differences = client.why(side_a, side_b)
+        job_a, job_b = (
+            side if isinstance(side, Job) else client.job(differences[key])
+            for side, key in ((side_a, "a"), (side_b, "b"))
+        )
+        for text, side, job in ((a, side_a, job_a), (b, side_b, job_b)):
+            if isinstance(side, str) and not target.as_json:
+                click.echo(f"{visible(text)}: the job {visible(job.name or job.id)}", err=True)
+        results_differ = differences["epoch"] is not None or differences["checkpoint"] is not None
+        is_explained = bool(differences["spec"] or differences["data_differ"])
+        investigation = None
+        if results_differ and job_a.ended and job_b.ended and (replay if replay is not None else not is_explained):
+            investigation = _replay(target, client, job_a, job_b)
+    if target.prints(differences | {"replay": investigation}):
+        return
+    click.echo(visible(differences["sentence"]))
+    rows = [(f"spec {item['label']}", text) for item in differences["spec"] for text in _values(item)]
+    others = [*differences["provenance"], *([differences["dataset"]] if differences["dataset"] else [])]
+    rows += [(item["label"], text) for item in others for text in _values(item)]
+    if differences["checkpoint"] is not None and not differences["data_differ"]:
+        checkpoint = differences["checkpoint"]
+        rows.append((f"checkpoint of epoch {checkpoint['epoch']}", _element(checkpoint["first"])))
+    print_rows(_limited(rows))
+    if investigation is not None:
+        click.echo(visible(investigation["sentence"]))
+
+
+@click.command()
+@job_argument
+@click.option("--metric", required=True, metavar="NAME", help="For example val_accuracy.")
+@click.option("--below", type=float, help="Values below this are bad.")
+@click.option("--above", type=float, help="Values above this are bad.")
+@with_target
+def bisect(target: Target, job_text: str, metric: str, below: float | None, above: float | None) -> None:
+    """Find the epoch from which a metric is too low or too high."""
+    if (below is None) == (above is None):
+        raise click.UsageError("name exactly one of --below and --above")
+    with target.client() as client:
+        job = target.find(client, job_text)
+        bisection = client.bisect(job, metric, below=below, above=above)
+    if target.prints(asdict(bisection)):
+        return
+    label = describe(metric).label
+    for epoch, value in bisection.probes:
+        click.echo(f"probe  epoch {epoch:>4}  {label} {'not finite' if value is None else number(metric, value)}")
+    click.echo(visible(bisection.sentence))
+    if bisection.times > 1:
+        click.echo(f"all values: tapeline metrics {job.id[-6:]}", err=True)
+    if bisection.checkpoint is not None:
+        click.echo(f"to continue from before it: tapeline fork {job.id[-6:]} --checkpoint {bisection.checkpoint}")
+
+
+def _replay(target: Target, client: Client, a: Job, b: Job) -> dict[str, Any]:
+    job = client.investigate(a, b)
+    if not target.as_json:
+        click.echo(f"training both again ({job.id})", err=True)
+    job.wait()
+    check_success(f"job {job.id}", job.status, job.error)
+    investigation: dict[str, Any] = job["investigation"]
+    return investigation
+
+
+def _values(item: Mapping[str, Any]) -> list[str]:
+    """Both values on one line; lists, such as layers, on a line each."""
+    texts = [item["text_a"], item["text_b"]]
+    return texts if any(", " in text for text in texts) else [" and ".join(texts)]
+
+
+def _element(item: Mapping[str, Any]) -> str:
+    if not item["element"]:
+        return f"{item['tensor']} has another shape"
+    return f"{item['tensor']}[{', '.join(map(str, item['element']))}] is {item['a']!r} and {item['b']!r}"
+
+
+def _limited(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    ellipsis = (
+        [("", f"and {len(rows) - _MAX_SHOWN_DIFFERENCES} more; --json shows all")]
+        if len(rows) > _MAX_SHOWN_DIFFERENCES
+        else []
+    )
+    return [*rows[:_MAX_SHOWN_DIFFERENCES], *ellipsis]

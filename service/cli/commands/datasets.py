@@ -11,9 +11,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.target import Target, confirm_deletion, service_options, yes_option
-from service.cli.text import print_rows, print_table, to_json, visible
-from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, shape, upload_options
+from service.cli.target import Target, confirm_deletion, service_options, with_target, yes_option
+from service.cli.text import print_rows, print_table, visible
+from service.cli.uploading import parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
 from service.wording import counted, rounded
 
@@ -33,8 +33,7 @@ def list_datasets(context: click.Context) -> None:
     target = context.ensure_object(Target)
     with target.client() as client:
         datasets = client.datasets()
-    if target.as_json:
-        click.echo(to_json(datasets))
+    if target.prints(datasets):
         return
     columns = [
         Column("NAME", overflow="fold"),
@@ -46,39 +45,34 @@ def list_datasets(context: click.Context) -> None:
 
 @list_datasets.command("show")
 @click.argument("name")
-@service_options
-@click.pass_obj
+@with_target
 def show_dataset(target: Target, name: str) -> None:
     """Show a dataset: origin, licence, versions, classes, and the columns of a table."""
     with target.client() as client:
         item = client.dataset(name)
         is_table = item["kind"] == "table" and item["available"]
         columns = client.dataset_columns(name)["columns"] if is_table else []
-    if target.as_json:
-        click.echo(to_json(item | ({"statistics": columns} if columns else {})))
-    else:
+    if not target.prints(item | ({"statistics": columns} if columns else {})):
         print_rows(_dataset_rows(item, columns))
 
 
 @list_datasets.command("delete")
 @click.argument("name")
 @yes_option
-@service_options
-@click.pass_obj
+@with_target
 def delete_dataset(target: Target, name: str, yes: bool) -> None:
     """Delete an uploaded dataset that no unfinished job uses."""
     with target.client() as client:
         confirm_deletion(f"the dataset {name}", yes=yes)
         client.delete_dataset(name)
-    click.echo(to_json({"name": name, "deleted": True}) if target.as_json else f"{name}  deleted")
+    target.echo({"name": name, "deleted": True}, f"{name}  deleted")
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[NAME] PATH...")
 @click.option("--name", help="Name of the dataset; the first argument otherwise.")
 @upload_options
-@service_options
-@click.pass_obj
+@with_target
 def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **options: Any) -> None:
     """Upload a dataset, or a new version of one.
 
@@ -92,17 +86,11 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
     validation. Image files are PNG, JPEG, WebP, BMP or GIF. File names tell IDX files apart: "label" marks labels;
     "t10k", "test" or "val" marks validation data.
     """
-    upload_settings = UploadOptions(**options)
     name, paths = parse_name_and_paths(name, paths)
-    uploaded = send(target, name, paths, upload_settings)
-    if target.as_json:
-        click.echo(to_json(uploaded.item))
-    else:
-        print_upload(uploaded, upload_settings)
+    uploaded = send(target, name, paths, options)
+    if not target.prints(uploaded.item):
+        print_upload(uploaded, options)
         click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
-
-
-COMMANDS: Final = (list_datasets, upload)
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:

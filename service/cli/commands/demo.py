@@ -17,7 +17,7 @@ from rich.console import Console
 
 from service.cli.commands.up import interrupt, message_printer
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs
-from service.cli.target import Target, service_options
+from service.cli.target import Target, with_target
 from service.cli.text import duration_s, key_metrics
 from service.local import HomeInUse, LocalStack, PortTaken
 from service.runtime import machine_limits
@@ -34,8 +34,7 @@ _CANCEL_TIMEOUT_S: Final = 5.0
 
 
 @click.command()
-@service_options
-@click.pass_obj
+@with_target
 def demo(target: Target) -> None:
     """Train a classifier and a GAN on handwritten digits; write the results to demo/.
 
@@ -103,9 +102,6 @@ def _service(target: Target, console: Console) -> Iterator[tuple[Client, str]]:
             yield client, "make up" if Path("Makefile").is_file() else "tapeline up"
     finally:
         stack.stop()
-
-
-COMMANDS: Final = (demo,)
 
 
 def _start(settings: Settings, console: Console) -> LocalStack:

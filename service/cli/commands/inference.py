@@ -16,15 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.target import Target, checkpoint_option, job_argument, service_options
-from service.cli.text import to_json, visible
+from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
+from service.cli.text import visible
 from service.spec.metric_info import size
 from service.spec.strict_json import pointer_name
 from service.wording import counted
 from tapeline import ApiError, Client, Job
 from tapeline.downloads import complete_file
-from tapeline.inputs.data_files import is_table
+from tapeline.inputs.uploads import is_table
 from tapeline.method_types import ExportTarget, GenerateOptions, Which
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ _PROGRAMS: Final = ("onnx", "torch", "pytorch", "tensorboard", "huggingface", "m
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV file for the predictions of a table  [default: stdout]",
 )
-@service_options
-@click.pass_obj
+@with_target
 def predict(
     target: Target,
     job_text: str,
@@ -90,8 +88,7 @@ def predict(
             prediction = job.predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
         except ApiError as error:
             raise _with_file_names(error, pictures) from error
-    if target.as_json:
-        click.echo(to_json({"pictures": [str(path) for path in pictures], **prediction}))
+    if target.prints({"pictures": [str(path) for path in pictures], **prediction}):
         return
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -132,9 +129,8 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
 
         prints_json = target.as_json and output is None
         totals = tables.predict(path, None if prints_json else open_output, predict_rows, _model_columns(client, job))
-    if target.as_json:
-        files = {"table": str(path)} | ({} if output is None else {"output": str(output)})
-        click.echo(to_json({**files, **totals}))
+    files = {"table": str(path)} | ({} if output is None else {"output": str(output)})
+    if target.prints({**files, **totals}):
         return
     for note in totals["notes"]:
         click.echo(visible(note), err=True)
@@ -218,8 +214,7 @@ def _with_line_numbers(error: ApiError, line_of: Callable[[int], int]) -> Except
 @click.option("--film", is_flag=True, help="Make a GIF: a walk through the latent space and back to its start.")
 @click.option("--scale", type=click.IntRange(1, 16), default=4, show_default=True, help="Scale factor of the output.")
 @checkpoint_option("best")
-@service_options
-@click.pass_obj
+@with_target
 def generate(
     target: Target,
     job_text: str,
@@ -248,7 +243,7 @@ def generate(
             name = str(job.name or job.id[-6:])
             raise Failure(f"{name} is a classifier; use: tapeline predict {shlex.quote(name)} FILE")
         if target.as_json:
-            click.echo(to_json(job.generate(**options)))
+            target.prints(job.generate(**options))
             return
         picture = job.generate_picture(format="film" if film else "grid", **options)
     path = output or Path(f"{job.id}.gif" if film else f"{job.id}.png")
@@ -264,8 +259,7 @@ def generate(
 @click.option("--uri", metavar="URI", help="MLflow's tracking server, such as http://HOST:5000 or sqlite:///FILE.")
 @click.option("--experiment", default="tapeline", show_default=True, help="MLflow's experiment.")
 @checkpoint_option("best")
-@service_options
-@click.pass_obj
+@with_target
 def export(
     target: Target,
     job_text: str,
@@ -295,19 +289,14 @@ def export(
         job = target.find(client, job_text)
         if uri is not None:
             run_id = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
-            click.echo(to_json({"run_id": run_id, "uri": uri}) if target.as_json else f"run {run_id} in {uri}")
+            target.echo({"run_id": run_id, "uri": uri}, f"run {run_id} in {uri}")
             return
         to = output or Path()
         if not to.suffix and not to.is_dir():
             to = to.with_name(f"{to.name}{'.onnx' if program == 'onnx' else '.zip'}")
         path = job.export(cast("ExportTarget", program), to, checkpoint=checkpoint, license=licence)
-    if target.as_json:
-        click.echo(to_json({"path": str(path), "size_bytes": path.stat().st_size}))
-    else:
-        click.echo(f"{path}  {size(path.stat().st_size)}")
-
-
-COMMANDS: Final = (predict, generate, export)
+    size_bytes = path.stat().st_size
+    target.echo({"path": str(path), "size_bytes": size_bytes}, f"{path}  {size(size_bytes)}")
 
 
 def _with_file_names(error: ApiError, pictures: Sequence[Path]) -> Exception:

@@ -1,4 +1,4 @@
-"""The commands that list jobs and workers, open the pages of jobs and download their files."""
+"""The commands that list jobs and workers, and those that open, download and change jobs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.errors import Failure
-from service.cli.target import Target, job_argument, service_options
+from service.cli.target import Failure, Target, confirm_deletion, job_argument, with_target, yes_option
 from service.cli.text import (
     STOPPED,
-    age,
     duration,
     duration_s,
     join_fitting,
@@ -28,14 +26,13 @@ from service.cli.text import (
     short_ids,
     state,
     state_style,
-    to_json,
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, size
 from service.states import TERMINAL, ListedStatus
+from tapeline.lookup import age
 
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
-_KINDS: Final = ("classifier", "gan")
 _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
 _MIN_WIDTH_WITH_TIMES: Final = 76
@@ -50,28 +47,18 @@ _MIN_METRICS_WIDTH: Final = 22
 
 @click.command("jobs")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state; stopped: by their sweeps.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Only jobs of this kind.")
+@click.option("--kind", type=click.Choice(("classifier", "gan")), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")
-@click.option("-q", "text", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
+@click.option("-q", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
 @click.option(
     "--sort",
     metavar="ORDER",
     help="For example created_at, name, duration or val_accuracy; prefix - for descending order.",
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of jobs.")
-@service_options
-@click.pass_obj
-def list_jobs(
-    target: Target,
-    status: str | None,
-    kind: str | None,
-    tag: str | None,
-    fold_group: str | None,
-    text: str | None,
-    sort: str | None,
-    limit: int,
-) -> None:
+@with_target
+def list_jobs(target: Target, sort: str | None, limit: int, **options: str | None) -> None:
     """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
 
     TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
@@ -79,13 +66,13 @@ def list_jobs(
     the full id, the time of submission, and TOOK in seconds.
     """
     with target.client() as client:
-        more_filters = {"fold_group": fold_group} if fold_group else {}
-        jobs = list(client.jobs(limit=limit + 1, status=status, kind=kind, tag=tag, q=text, sort=sort, **more_filters))
+        filters = {name: value for name, value in options.items() if value}
+        jobs = list(client.jobs(limit=limit + 1, sort=sort, **filters))
     jobs, has_more = jobs[:limit], len(jobs) > limit
     console = Console(highlight=False)
-    if target.as_json:
-        click.echo(to_json(jobs))
-    elif not console.is_terminal:
+    if target.prints(jobs):
+        return
+    if not console.is_terminal:
         for cells in ([_COLUMNS, *map(_line, jobs)]) if jobs else ():
             click.echo("\t".join(cells))
     elif jobs:
@@ -93,23 +80,17 @@ def list_jobs(
         if has_more:
             console.print(f"[dim]First {limit} jobs; for more: --limit {max(100, 5 * limit)}[/]")
     else:
-        click.echo(
-            "no jobs match"
-            if status or kind or tag or text or fold_group
-            else "no jobs yet; submit one with: tapeline train --dataset mnist-10k"
-        )
+        click.echo("no jobs match" if filters else "no jobs yet; submit one with: tapeline train --dataset mnist-10k")
 
 
 @click.command("open")
 @job_argument
-@service_options
-@click.pass_obj
+@with_target
 def open_page(target: Target, job_text: str) -> None:
     """Open the page of a job in the browser, and print its URL."""
     with target.job(job_text) as job:
         page = job.page
-    if target.as_json:
-        click.echo(to_json({"id": job.id, "url": page}))
+    if target.prints({"id": job.id, "url": page}):
         return
     click.echo(page)
     if sys.stdout.isatty() and _has_desktop():
@@ -124,8 +105,7 @@ def open_page(target: Target, job_text: str) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Target folder (default: one named after the job's id; with --checkpoint the current folder).",
 )
-@service_options
-@click.pass_obj
+@with_target
 def download(target: Target, job_text: str, checkpoint: str | None, to: Path | None) -> None:
     """Download a job's files: checkpoints, curves, samples. SHA-256 checksums are verified."""
     with target.client() as client:
@@ -144,16 +124,13 @@ def download(target: Target, job_text: str, checkpoint: str | None, to: Path | N
                 click.echo(f"{path}  {size(path.stat().st_size)}")
     if not written and job.status in TERMINAL:
         raise Failure(f"job {job.id} {job.status} before its first epoch: it has no files")
-    if target.as_json:
-        click.echo(to_json(written))
-    elif not written:
+    if not target.prints(written) and not written:
         remedy = f"wait for its first epoch with: tapeline watch {job.id}"
         click.echo(f"job {job.id} has no files yet ({job.status}); {remedy}", err=True)
 
 
 @click.command("workers")
-@service_options
-@click.pass_obj
+@with_target
 def list_workers(target: Target) -> None:
     """List the workers of the last minute, with your running jobs.
 
@@ -162,8 +139,7 @@ def list_workers(target: Target) -> None:
     with target.client() as client:
         workers = client.workers()
         impediment = client.queue(limit=1).get("reason_text")
-    if target.as_json:
-        click.echo(to_json(workers))
+    if target.prints(workers):
         return
     if workers:
         columns = [Column(title, overflow="fold") for title in ("NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS")]
@@ -172,20 +148,10 @@ def list_workers(target: Target) -> None:
         click.echo(impediment)
 
 
-COMMANDS: Final = (list_jobs, open_page, download, list_workers)
-
-
 def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
     """A worker as a row of a table."""
-    state = (
-        "draining"
-        if worker["draining"]
-        else "blocked"
-        if worker["blocked"]
-        else "busy"
-        if worker["running"]
-        else "idle"
-    )
+    state = "busy" if worker["running"] else "idle"
+    state = next((name for name in ("draining", "blocked") if worker[name]), state)
     jobs = ", ".join(job["name"] or job["id"] for job in worker["jobs"])
     slots = f"{worker['running']}/{worker['slots']}"
     return worker["name"], worker["host"], str(worker["pid"]), slots, state, jobs
@@ -204,31 +170,25 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     if width < _MIN_WIDTH_WITH_TIMES:
         del fixed["AGE"], fixed["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
-    fixed_width = sum(max(cell_len(text) for text in (title, *column)) + 2 for title, column in fixed.items())
+    widths = {title: max(cell_len(text) for text in (title, *column)) for title, column in fixed.items()}
+    fixed_width = sum(column_width + 2 for column_width in widths.values())
     available_width = width - fixed_width - 2  # for the name, the metrics, and the gap between them
     name_width = max(
         min(max(map(cell_len, names)), _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH, 4
     )
+    widths["NAME"] = name_width
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TOOK") if name in fixed)):
-        column = fixed.get(title)
         justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"
-        min_width = (
-            max(cell_len(text) for text in (title, *column)) if column else name_width if title == "NAME" else None
-        )
         max_width = name_width if title == "NAME" else None
         table.add_column(
-            title, no_wrap=True, overflow="ellipsis", min_width=min_width, max_width=max_width, justify=justify
+            title, no_wrap=True, overflow="ellipsis", min_width=widths.get(title), max_width=max_width, justify=justify
         )
     for index, job in enumerate(jobs):
+        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
+        metrics = Text(join_fitting(values, available_width - name_width))
         if job["error"]:
             metrics = Text(str(job["error"]["code"]).replace("_", " "), "red")
-        else:
-            metrics = Text(
-                join_fitting(
-                    key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ())), available_width - name_width
-                )
-            )
         star = "* " if job.get("starred") else ""
         table.add_row(
             Text(fixed["ID"][index], "dim" if width < _MIN_WIDTH_WITH_IDS else ""),
@@ -267,3 +227,64 @@ def _has_desktop() -> bool:
     return sys.platform == "darwin" or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME")
     )
+
+
+def _action(name: str, summary: str) -> click.Command:
+    @click.command(name, help=summary)
+    @job_argument
+    @with_target
+    def act(target: Target, job_text: str) -> None:
+        with target.job(job_text) as job:
+            getattr(job, name)()
+        outcome = f"{job.status}, {job['requested']} requested" if job["requested"] else job.status
+        target.echo(job, f"{job.id}  {outcome}")
+
+    return act
+
+
+@click.command()
+@job_argument
+@click.option("--remove", is_flag=True, help="Remove the star.")
+@with_target
+def star(target: Target, job_text: str, remove: bool) -> None:
+    """Star a job. Lists mark starred jobs."""
+    with target.job(job_text) as job:
+        job.change(starred=not remove)
+    target.echo(job, f"{job.id}  {'star removed' if remove else 'starred'}")
+
+
+@click.command()
+@job_argument
+@click.argument("text", required=False)
+@click.option("--remove", is_flag=True, help="Remove the note.")
+@with_target
+def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
+    """Set or show the note of a job: with TEXT, set it; without TEXT, print it."""
+    if text is not None and remove:
+        raise click.UsageError("give TEXT or --remove, not both")
+    with target.job(job_text) as job:
+        if text is None and not remove:
+            target.echo({"id": job.id, "note": job.get("note")}, job.get("note") or "")
+            return
+        job.change(note=text)
+    target.echo(job, f"{job.id}  {'note removed' if remove else 'note saved'}")
+
+
+@click.command()
+@job_argument
+@yes_option
+@with_target
+def delete(target: Target, job_text: str, yes: bool) -> None:
+    """Delete an ended job with all its files. JOB is its whole id or name."""
+    with target.client() as client:
+        job = target.find_to_delete(client, job_text)
+        named = f"{job.id} ({job.name})" if job.name else job.id
+        confirm_deletion(f"the job {named} with all its files", yes=yes)
+        job.delete()
+    target.echo({"id": job.id, "deleted": True}, f"{job.id}  deleted")
+
+
+cancel = _action("cancel", "Cancel a job. A running job stops after the current batch.")
+pause = _action("pause", "Pause a running job after the current batch; it can resume from its last checkpoint.")
+resume = _action("resume", "Continue a paused job from its last checkpoint.")
+retry = _action("retry", "Continue a failed job from its last checkpoint.")

@@ -13,7 +13,7 @@ from typing import IO, Final
 
 import click
 
-from service.cli.errors import Failure
+from service.cli.target import Failure
 from service.datasets.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
@@ -144,9 +144,6 @@ def restore(source: IO[bytes], as_json: bool) -> None:
         uploads = UploadFolder(settings.artifacts)
         report = copies.restore(database, ArtifactFolder(settings.artifacts), uploads, source)
     _print_summary("restored", report, as_json=as_json)
-
-
-COMMANDS: Final = (doctor, gc, backup, restore)
 
 
 @contextmanager

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 import click
 from rich.text import Text
 
-from service.cli.errors import Failure
 from service.cli.progress import explain
-from service.cli.target import Target, job_argument, service_options
+from service.cli.target import Failure, Target, job_argument, with_target
 from service.cli.text import (
     STOPPED,
     STYLES,
-    age,
     changed_settings,
     clock,
     elapsed_s,
@@ -24,12 +21,12 @@ from service.cli.text import (
     print_rows,
     spec_text,
     state,
-    to_json,
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, METRICS, describe, number, size
 from service.wording import counted, listed
 from tapeline import AmbiguousJob, ApiError, Client, Job
+from tapeline.lookup import age
 
 _FOLD_GROUP_ID: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
 _FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
@@ -38,8 +35,7 @@ _FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")
 
 @click.command()
 @job_argument
-@service_options
-@click.pass_obj
+@with_target
 def show(target: Target, job_text: str) -> None:
     """Show a job: state, error, metrics, settings that differ from the preset, lineage and files.
 
@@ -56,20 +52,14 @@ def show(target: Target, job_text: str) -> None:
             job, is_group = client.job(newest["id"]), True
         if is_group:
             folds = client.folds(job)
-            if target.as_json:
-                click.echo(to_json(folds))
-            else:
+            if not target.prints(folds):
                 print_rows(_fold_rows(folds, job))
             return
         results = job.results()
-        if target.as_json:
-            click.echo(to_json(job.document | {"results": results}))
+        if target.prints(job.document | {"results": results}):
             return
         rows = _rows(client, job, results)
     print_rows(rows)
-
-
-COMMANDS: Final = (show,)
 
 
 def _fold(client: Client, group: str) -> Job:
@@ -127,7 +117,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         ending = ". Try:" if finding["advice"] else "."
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{ending}", "yellow")))
         rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
-    rows.append(("Submitted", f"{age(job)} ago ({_local_time(job['created_at'])})"))
+    rows.append(("Submitted", f"{age(job)} ago ({job.created_at.astimezone():%Y-%m-%d %H:%M:%S})"))
     if job.status == "queued" and (impediment := client.queue(limit=1).get("reason_text")):
         rows.append(("Waiting", Text(impediment, "yellow")))
     if job["started_at"]:
@@ -262,7 +252,3 @@ def _files(job: Job, results: Mapping[str, Any]) -> list[str]:
         best = f"; best: {results['best']['epoch']}" if results["best"] else ""
         lines.append(f"checkpoints of epochs {shown}{best}")
     return lines
-
-
-def _local_time(text: str) -> str:
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")

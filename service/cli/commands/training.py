@@ -1,10 +1,11 @@
-"""The commands that submit jobs and follow them."""
+"""The commands that submit jobs and follow them; specs from settings such as ``optimizer.learning_rate=0.01``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,16 +13,17 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from service.cli.errors import Failure
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
-from service.cli.specs import is_spec, read, settings_of, with_folds, with_settings
-from service.cli.target import Target, checkpoint_option, job_argument, service_options
-from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text, to_json
-from service.cli.uploading import UploadOptions, parse_name_and_paths, print_upload, send, upload_options
+from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
+from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
+from service.cli.uploading import UploadOptions, given, parse_name_and_paths, print_upload, send, upload_options
+from service.errors import MalformedJson
 from service.spec.metric_info import size
+from service.spec.strict_json import overlay, parse_json
 from service.states import Status
 from service.wording import counted
 from tapeline import Client, Job
+from tapeline.inputs.uploads import is_table
 from tapeline.method_types import Which
 
 _set: Final = click.option(
@@ -48,8 +50,7 @@ _set: Final = click.option(
 )
 @click.option("--idempotency-key", metavar="KEY", help="A repeated submission with the same key creates no second job.")
 @upload_options
-@service_options
-@click.pass_obj
+@with_target
 def train(
     target: Target,
     /,
@@ -74,7 +75,6 @@ def train(
 
     A spec with dataset.folds, or --folds, submits a job for each fold and prints all of their ids.
     """
-    upload_settings = UploadOptions(**upload)
     options: dict[str, tuple[str, Any]] = {
         "--dataset": ("dataset.name", dataset),
         "--kind": ("kind", kind),
@@ -84,10 +84,10 @@ def train(
     }
     settings = settings_of(values, options)
     uploads_data = bool(paths) and not (len(paths) == 1 and is_spec(paths[0]))
-    if (given_options := upload_settings.given_options()) and not uploads_data:
+    if (given_options := given(upload)) and not uploads_data:
         raise click.UsageError(f"{given_options[0]} applies to data that is uploaded: give a folder or a file")
     if uploads_data:
-        settings = _with_uploaded(target, paths, upload_settings, settings, name=name, dry_run=dry_run)
+        settings = _with_uploaded(target, paths, upload, settings, name=name, dry_run=dry_run)
     elif not paths and "dataset" not in settings:
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
     if uploads_data or not paths:
@@ -112,8 +112,7 @@ def train(
 
 @click.command()
 @job_argument
-@service_options
-@click.pass_obj
+@with_target
 def watch(target: Target, job_text: str) -> None:
     """Follow a job until it ends. The exit code is 0 if it succeeded."""
     with target.job(job_text) as job:
@@ -125,8 +124,7 @@ def watch(target: Target, job_text: str) -> None:
 @checkpoint_option("latest")
 @_set
 @click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
-@service_options
-@click.pass_obj
+@with_target
 def fork(target: Target, job_text: str, checkpoint: Which, values: tuple[str, ...], watch: bool) -> None:
     """Submit a job that continues from a checkpoint of another job, optionally with other settings.
 
@@ -143,8 +141,7 @@ def fork(target: Target, job_text: str, checkpoint: Which, values: tuple[str, ..
     is_flag=True,
     help="Follow the new job until it ends. The exit code is 0 if its results are bit-identical.",
 )
-@service_options
-@click.pass_obj
+@with_target
 def reproduce(target: Target, job_text: str, watch: bool) -> None:
     """Train a succeeded job again and compare the results bit for bit, epoch by epoch."""
     with target.job(job_text) as original:
@@ -160,13 +157,10 @@ def reproduce(target: Target, job_text: str, watch: bool) -> None:
         click.echo(f"bit-identical to {result['of']}")
 
 
-COMMANDS: Final = (train, watch, fork, reproduce)
-
-
 def _with_uploaded(
     target: Target,
     paths: tuple[Path, ...],
-    upload_settings: UploadOptions,
+    upload: UploadOptions,
     settings: Mapping[str, Any],
     *,
     name: str | None,
@@ -180,15 +174,15 @@ def _with_uploaded(
     if dry_run:
         advice = f"upload the data first, then use: tapeline train --dataset {dataset} --dry-run"
         raise click.UsageError(f"--dry-run stores nothing, and cannot upload {paths[0]}; {advice}")
-    uploaded = send(target, dataset, paths, upload_settings)
-    print_upload(uploaded, upload_settings, err=True)
+    uploaded = send(target, dataset, paths, upload)
+    print_upload(uploaded, upload, err=True)
     return {**settings, "dataset": {**data, "name": uploaded.reference}}
 
 
 def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: bool) -> None:
     """Print the ids of the jobs of a cross-validation, or follow all jobs and print the means of their metrics."""
     if not watch or target.as_json:
-        click.echo(to_json(jobs[0]) if target.as_json else "\n".join(job.id for job in jobs))
+        target.echo(jobs[0], "\n".join(job.id for job in jobs))
         return
     followed = [FollowedJob.of(job) for job in jobs]
     with display_of(followed, Console(highlight=False)) as display:
@@ -202,7 +196,7 @@ def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: b
 
 def _show_new(target: Target, job: Job, *, watch: bool) -> None:
     if not watch:
-        click.echo(to_json(job) if target.as_json else job.id)
+        target.echo(job, job.id)
         return
     if not target.as_json:
         # On separate lines in a terminal, where both do not fit.
@@ -233,8 +227,7 @@ def _watch(target: Target, job: Job) -> None:
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
     """Print the estimated cost of a spec, and the settings that differ from its preset."""
-    if target.as_json:
-        click.echo(to_json(cost))
+    if target.prints(cost):
         return
     spec = cost["resolved"]
     rows = [
@@ -259,3 +252,91 @@ def _estimate(cost: Mapping[str, Any]) -> str:
     if low is not None and high is not None and about(low) != about(high):
         text = f"{about(low)} to {about(high)}"
     return f"{text} (based on {cost['estimate_basis']})"
+
+
+STDIN = Path("-")
+
+
+def is_spec(path: Path) -> bool:
+    """Whether an argument is a spec, and not data: standard input, a pipe, or a file with a JSON object."""
+    if path == STDIN or not (path.is_dir() or path.is_file()):
+        return True
+    if is_table(path):
+        return False
+    if path.is_dir() or path.suffix.lower() == ".json":
+        return path.is_file()
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"{")
+
+
+def read(path: Path) -> bytes:
+    """The text of a spec.
+
+    Raises:
+        click.UsageError: the file does not exist.
+    """
+    if path == STDIN:
+        return sys.stdin.buffer.read()
+    if not path.exists():
+        dataset = f"; for a dataset of the service, use --dataset {path}" if not path.suffix else ""
+        raise click.UsageError(f"{path} does not exist{dataset}")
+    return path.read_bytes()
+
+
+def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | None = None) -> dict[str, Any]:
+    """Parse ``a.b=1`` to ``{"a": {"b": 1}}``; a value that is not JSON is a string.
+
+    Args:
+        values: the values of ``--set``.
+        options: other options, each with its field and value; the value is ``None`` if the option is not
+            given.
+
+    Raises:
+        click.UsageError: a value is not ``FIELD=VALUE``, or an option and ``--set`` are for the same field.
+    """
+    settings: dict[str, Any] = {}
+    for text in values:
+        field, equals, value = text.partition("=")
+        if not equals or not all(field.split(".")):
+            raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
+        *path, leaf = field.split(".")
+        node = settings
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise click.UsageError(f"--set {text!r}: {name} already has a value")
+        try:
+            node[leaf] = parse_json(value.encode())
+        except MalformedJson:
+            node[leaf] = value
+    for option, (field, value) in (options or {}).items():
+        if value is None:
+            continue
+        node = settings
+        *path, leaf = field.split(".")
+        for name in path:
+            node = node.setdefault(name, {}) if isinstance(node, dict) else node
+        if not isinstance(node, dict) or leaf in node:
+            raise click.UsageError(f"{option} and --set are both given for {field}: omit one")
+        node[leaf] = value
+    return settings
+
+
+def with_settings(document: bytes, settings: Mapping[str, Any]) -> bytes:
+    """The spec with other settings; an invalid document is returned unchanged, for the service to reject."""
+    spec = _object_of(document) if settings else None
+    return document if spec is None else json.dumps(overlay(spec, settings)).encode()
+
+
+def with_folds(document: bytes, folds: int | None) -> bytes:
+    """The spec with ``dataset.folds``; an invalid document is returned unchanged, for the service to reject."""
+    spec = _object_of(document) if folds is not None else None
+    is_valid = spec is not None and isinstance(spec.get("dataset", ""), str | dict)
+    return with_settings(document, {"dataset": {"folds": folds}}) if is_valid else document
+
+
+def _object_of(document: bytes) -> dict[str, Any] | None:
+    with suppress(MalformedJson):
+        spec = parse_json(document)
+        return spec if isinstance(spec, dict) else None
+    return None

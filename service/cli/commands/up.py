@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Final
 
 import click
 from rich.console import Console
@@ -43,9 +42,6 @@ def up() -> None:
             console.print("stopping ... [dim](Ctrl-C again to stop immediately)[/]")
         stack.stop()
     console.print("stopped")
-
-
-COMMANDS: Final = (up,)
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service.cli import tables
-from service.cli.errors import Failure
-from service.cli.notations import find_notations
+from service.cli.tables import find_notations
+from service.cli.target import Failure
 from service.datasets.tables.rows import read_rows
 
 POINTS = {"type": "number"}
@@ -95,8 +95,8 @@ def test_memory_does_not_grow_with_the_file() -> None:
     for count in (2_000, 20_000):
         rows = ([f"{n / 7:.4f}", f"{n},25"] for n in range(count))
         tracemalloc.start()
-        notations = find_notations(rows, ["A", "B"], columns, comma_is_decimal=True)
+        notations, _ = find_notations(rows, ["A", "B"], columns, comma_is_decimal=True)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert set(notations.by_column) == {"B"}
+        assert set(notations) == {"B"}
     assert peaks[1] < 1.2 * peaks[0]

@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from service.cli import main
+from service.cli import COMMANDS, main
 from tapeline import Client
 from tests.service.cli.conftest import TINY, Run
 from tests.tapeline.stub.scenes import Recordings
@@ -203,7 +203,7 @@ def test_help_and_version_load_no_heavy_modules(arguments: list[str]) -> None:
 
 def test_the_command_list_shows_whole_summaries_that_begin_like_the_help_of_their_command() -> None:
     listed = " ".join(CliRunner().invoke(main, ["--help"]).stdout.partition("\nCommands:\n")[2].split())
-    for name, (_, summary) in main._lazy_commands.items():
+    for name, (_, summary) in COMMANDS.items():
         assert f" {name} {summary}" in f" {listed}"
         command = main.get_command(click.Context(main), name)
         assert command is not None, name

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from service.cli.specs import settings_of, with_folds, with_settings
+from service.cli.commands.training import settings_of, with_folds, with_settings
 from service.spec import validation
 from tapeline import Client
 

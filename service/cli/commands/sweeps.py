@@ -12,8 +12,8 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.progress import check_success, print_event, print_outage, sparkline
-from service.cli.target import Target, check_whole, confirm_deletion, service_options, yes_option
-from service.cli.text import STYLES, print_rows, print_table, to_json
+from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
+from service.cli.text import STYLES, print_rows, print_table
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
@@ -21,12 +21,10 @@ from tapeline import Client
 from tapeline.sweeps import Sweep
 
 _MAX_SHOWN_TRIALS: Final = 20
-_VERBS: Final = ("pause", "resume", "cancel", "delete")
 _MAX_COLUMN_WIDTH: Final = 24
 _EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
 _BY_VALUE: Final = ("best", "value", "-value")
 """Orders that begin with the highest rung."""
-_BANDS: Final = ("range", "interval", "none")
 
 
 @click.command()
@@ -34,8 +32,7 @@ _BANDS: Final = ("range", "interval", "none")
 @click.option("--watch", is_flag=True, help="Follow the sweep until it ends: a line for each result.")
 @click.option("--dry-run", is_flag=True, help="Check the sweep; start nothing.")
 @click.option("--idempotency-key", metavar="KEY", help="A repeated request with the same key starts no second sweep.")
-@service_options
-@click.pass_obj
+@with_target
 def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
     """Start a sweep from SPEC, a JSON file (-: standard input), and print its id.
 
@@ -50,7 +47,7 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
         if watch:
             _watch(target, created)
         else:
-            click.echo(to_json(created.document) if target.as_json else created.id)
+            target.echo(created.document, created.id)
 
 
 @click.command()
@@ -67,15 +64,19 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 @click.option("--metric", metavar="NAME", help="Metric to plot (default: the objective's).")
 @click.option(
     "--band",
-    type=click.Choice(_BANDS),
+    type=click.Choice(("range", "interval", "none")),
     default="range",
     show_default=True,
     help="Band to draw around each mean.",
 )
-@click.option("--do", "verb", type=click.Choice(_VERBS), help="Pause, resume, cancel or delete the sweep.")
+@click.option(
+    "--do",
+    "verb",
+    type=click.Choice(("pause", "resume", "cancel", "delete")),
+    help="Pause, resume, cancel or delete the sweep.",
+)
 @yes_option
-@service_options
-@click.pass_obj
+@with_target
 def sweeps(
     target: Target,
     sweep_id: str | None,
@@ -94,7 +95,8 @@ def sweeps(
     gap separates trials with values of different epochs, which are not comparable. With several seeds, 95% CI is the
     interval of their mean over the seeds. If the output is not a terminal, the columns are separated by tabs.
     """
-    if to is not None and _file_format(to) not in ("png", "svg"):
+    file_format = to.suffix.removeprefix(".").lower() if to is not None else ""
+    if to is not None and file_format not in ("png", "svg"):
         raise click.UsageError("the name of a plot ends with .png or .svg")
     if to is not None and verb == "delete":
         raise click.UsageError("a deleted sweep has no plot: leave out --plot, or --do delete")
@@ -120,27 +122,15 @@ def sweeps(
         if watch:
             _watch(target, selected)
         if to is not None:
-            _plot(selected, to, metric=metric, band=band)
+            to.write_bytes(selected.plot(metric=metric, band=band, fmt=file_format))
+            click.echo(str(to))
         elif not watch:
             _show(target, selected, sort=sort, limit=None if everything else _MAX_SHOWN_TRIALS)
 
 
-COMMANDS: Final = (sweep, sweeps)
-
-
-def _plot(sweep: Sweep, path: Path, *, metric: str | None, band: Literal["range", "interval", "none"]) -> None:
-    path.write_bytes(sweep.plot(metric=metric, band=band, fmt=_file_format(path)))
-    click.echo(str(path))
-
-
-def _file_format(path: Path) -> str:
-    return path.suffix.removeprefix(".").lower()
-
-
 def _list(target: Target, client: Client) -> None:
     sweeps = list(client.sweeps(limit=100))
-    if target.as_json:
-        click.echo(to_json([sweep.document for sweep in sweeps]))
+    if target.prints([sweep.document for sweep in sweeps]):
         return
     rows = []
     for sweep in sweeps:
@@ -159,8 +149,7 @@ def _list(target: Target, client: Client) -> None:
 
 def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None:
     trials = sweep.trials(sort=sort)
-    if target.as_json:
-        click.echo(to_json(sweep.document | {"trial_rows": trials}))
+    if target.prints(sweep.document | {"trial_rows": trials}):
         return
     metric, settings = sweep["objective"]["metric"], list(sweep["resolved"]["space"])
     is_paused = sweep.status == SweepStatus.PAUSED
@@ -257,13 +246,13 @@ def _watch(target: Target, sweep: Sweep) -> None:
 
 
 def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
+    settings = "  ".join(f"{name} {value_text(value)}" for name, value in (data.get("settings") or {}).items())
     match kind:
         case "status" if data["reason"] in ("paused", "resumed"):
             return str(data["reason"])
         case "propose" if data.get("error"):
             return f"trial {data['trial']:>3}  failed: {data['error']['message']}"
         case "propose":
-            settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
             return f"trial {data['trial']:>3}  starts  {settings}".rstrip()
         case "result":
             if data.get("error"):
@@ -277,7 +266,6 @@ def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -
         case "exhausted":
             return f"no more trials start: {_EXHAUSTED.get(data['by'], data['by'])}"
         case "winner":
-            settings = "  ".join(f"{name} {value_text(value)}" for name, value in data["settings"].items())
             return f"winner: trial {data['trial']} with {number(metric, data['value'])}  {settings}".rstrip()
     return None
 
@@ -290,8 +278,7 @@ def _epochs(sweep: Sweep, *, noun: str = "") -> str:
 
 
 def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
-    if target.as_json:
-        click.echo(to_json(plan))
+    if target.prints(plan):
         return
     resolved = plan["resolved"]
     limits = " and ".join(name for name in ("halving", "budget") if resolved.get(name))
