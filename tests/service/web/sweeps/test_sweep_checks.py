@@ -249,7 +249,11 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"base": HIDDEN, "objective": {"metric": "val_accuracy/layers.0"}}, METRIC, "does not report"),
         ({**SMALL_GAN, "objective": {"metric": "g_dead_units"}}, METRIC, "no such layer"),
         ({**SMALL_GAN, "objective": {"metric": "val_loss"}}, METRIC, "only classifiers do"),
-        ({**SMALL_GAN, "objective": {"metric": "d_penalty"}}, METRIC, "r1"),
+        (
+            {**SMALL_GAN, "objective": {"metric": "d_penalty"}, "base": GAN | {"discriminator": {"r1": 0}}},
+            METRIC,
+            "r1",
+        ),
         ({"base": HIDDEN, "objective": {"metric": "nonsense"}}, METRIC, "it reports train_loss, "),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
