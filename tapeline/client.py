@@ -33,12 +33,12 @@ def _of_job(method: Callable[Concatenate[Job, P], T]) -> Callable[Concatenate[Cl
     """A method of ``Job`` as one of the client that has the job, its id or its name as the first argument."""
 
     @wraps(method)
-    def call(client: Client, job: Job | str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(client: Client, job: Job | str, *args: P.args, **kwargs: P.kwargs) -> T:
         text = f"this method of the client goes with 0.3: use client.job(...).{method.__name__}(...)"
         warnings.warn(text, DeprecationWarning, stacklevel=2)
         return method(client.handle(job), *args, **kwargs)
 
-    return call
+    return call  # type: ignore[return-value] # the job may be named, too
 
 
 def checkpoints(job: Job) -> dict[str, Any]:

@@ -207,4 +207,4 @@ def test_former_methods_of_the_client_take_a_job_or_its_id_and_say_what_replaces
     with pytest.warns(DeprecationWarning, match=r"use client\.job\(\.\.\.\)\.results\("):
         assert client.results(job) == client.results(trained) == job.results()
     with pytest.warns(DeprecationWarning, match=r"\.history\("):
-        assert client.metrics(job) == job.history()
+        assert client.metrics(job) == client.metrics(job=trained) == job.history()

@@ -69,7 +69,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             app = getattr(self, "wsgi", None)  # it may not be loaded yet
             if app is not None:
                 provided(Poller, app).closing = True
-                provided(Poller).closing = provided(Poller).closing = True
             self.handle_exit(signal_number, frame)
 
         signal.signal(signal.SIGTERM, stop)

@@ -177,8 +177,12 @@ class Poller:
         started = time.monotonic()
         with self.database.read() as session:
             views = source.read(session, {key: topic.view for key, topic in topics.items()})
-        self._last_poll_s = time.monotonic() - started
-        # Only after all reads: a poll that fails halfway must change nothing.
+            self._last_poll_s = time.monotonic() - started
+            # Only after all reads, since a poll that fails halfway must change nothing, and before the session is
+            # closed, which may fail: a source may not return the same events again.
+            self._publish(source, topics, views)
+
+    def _publish(self, source: Source, topics: Mapping[str, _Topic], views: Mapping[str, View]) -> None:
         for key, topic in topics.items():
             previous, topic.view = topic.view, views[key]
             if topic.view is previous:
