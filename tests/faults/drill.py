@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -140,6 +140,18 @@ class Site:
         self._stack = None
         self.http.close()
 
+    @contextlib.contextmanager
+    def stopped_trainings(self) -> Iterator[None]:
+        """Training processes stand still: a job does not end meanwhile, however busy the machine is."""
+        assert self._stack is not None
+        processes = psutil.Process(self._stack.pid).children(recursive=True)
+        trainings = [process for process in processes if "multiprocessing.forkserver" in " ".join(process.cmdline())]
+        for process in trainings:
+            process.suspend()
+        yield
+        for process in trainings:
+            process.resume()
+
     def submit(self, **spec: Any) -> str:
         return str(self.http.post("/jobs", json=spec).raise_for_status().json()["id"])
 
@@ -195,10 +207,11 @@ def drill(folder: Path, server: str, *, jobs: int, later: int, epochs: int) -> O
         )
 
         started = time.monotonic()
-        report = old.run("backup", str(archive))
-        backup_s = time.monotonic() - started
-        for job_id in long_ids:
-            old.http.post(f"/jobs/{job_id}/pause").raise_for_status()  # to free their slots for the later jobs
+        with old.stopped_trainings():
+            report = old.run("backup", str(archive))
+            backup_s = time.monotonic() - started
+            for job_id in long_ids:
+                old.http.post(f"/jobs/{job_id}/pause").raise_for_status()  # to free their slots for the later jobs
         lost_ids = [old.submit(**SMALL, seed=jobs + number) for number in range(later)]
         old.until_end(*lost_ids)
         for job_id in long_ids:
