@@ -68,7 +68,6 @@ COMBINATION: Final[dict[str, Any]] = {
             {"type": "conv2d", "filters": 3, "kernel": 5, "activation": "tanh"},
         ],
         "average_decay": 0.999,
-        "optimizer": {"name": "adam", "learning_rate": 0.0005, "beta1": 0.5},
     },
     "discriminator": {
         "layers": [
@@ -78,9 +77,11 @@ COMBINATION: Final[dict[str, Any]] = {
             {"units": 256, "activation": "leaky_relu"},
             {"units": 1, "activation": "sigmoid"},
         ],
-        "label_smoothing": 0.0,
         "r1": 1.0,
     },
+    "optimizer": {"name": "adam", "learning_rate": 0.0005, "beta1": 0.5},
+    "schedule": {"name": "cosine"},
+    "batch_size": 64,
 }
 
 
