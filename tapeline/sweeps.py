@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from tapeline.resources import Resource
@@ -31,7 +31,7 @@ class Sweep(Resource):
         metric and the job of each seed, and ``error``: why the trial failed.
         """
         metric, rows = self._document["objective"]["metric"], []
-        for item in self._pages("trials", sort=sort):
+        for item in self._connection.items(f"{self._path}/trials", {"sort": sort}, page_size=_PAGE_SIZE):
             row = {name: item.get(name) for name in ("trial", "status", "epoch", "last_epoch", "rung_epoch")}
             low, high = item["interval"] or (None, None)
             row |= {metric: item["value"], f"{metric} (interval_low)": low, f"{metric} (interval_high)": high}
@@ -45,14 +45,21 @@ class Sweep(Resource):
 
     def trial(self, number: int) -> dict[str, Any]:
         """One trial, as the API represents it."""
-        params = {"sort": "trial", "limit": "1", "after": str(number)}
+        params = {"sort": "trial", "limit": "1", "cursor": str(number)}
         page = self._connection.json("GET", f"{self._path}/trials", params=params)
         trial: dict[str, Any] = page["data"][0]
         return trial
 
     def decisions(self) -> list[dict[str, Any]]:
         """All decisions so far, in order."""
-        return list(self._pages("decisions"))
+        decisions: list[dict[str, Any]] = []
+        query, has_more = {"limit": str(_PAGE_SIZE)}, True
+        while has_more:
+            after = {"after": str(decisions[-1]["seq"] if decisions else 0)}
+            page = self._connection.json("GET", f"{self._path}/decisions", params=query | after)
+            decisions += page["data"]
+            has_more = page["has_more"]
+        return decisions
 
     def importance(self) -> Sequence[dict[str, Any]]:
         """The importance of each setting, most important first."""
@@ -74,13 +81,3 @@ class Sweep(Resource):
         params = {"band": band} | ({"metric": metric} if metric else {})
         with self._connection.response("GET", path, params=params) as response:
             return response.read()
-
-    def _pages(self, resource: str, **params: str) -> Iterator[dict[str, Any]]:
-        after = 0
-        while True:
-            query = params | {"limit": str(_PAGE_SIZE), "after": str(after)}
-            page = self._connection.json("GET", f"{self._path}/{resource}", params=query)
-            yield from page["data"]
-            if not page["has_more"]:
-                return
-            after = page.get("next_after", after + len(page["data"]))

@@ -14,8 +14,6 @@ from service.storage import cursors
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 
-MAX_CURSOR: Final = 100
-"""Maximum length of a cursor, in characters."""
 _MAX_EPOCH: Final = 2**31 - 1
 
 

@@ -21,11 +21,7 @@ from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
 from service.storage.machine_tables import Worker
 from service.storage.tables import ApiKey, Job
-from service.web.http.queries import (
-    Query,
-    Seq,
-    Text,
-)
+from service.web.http.queries import NumberCursor, Query, Seq, Text, former_name
 from service.web.http.schemas import Answer, Timestamp
 from service.web.jobs.schemas import Progress
 
@@ -292,21 +288,25 @@ def _names(union: Any, field: str = "name") -> list[str]:
     return [get_args(member.model_fields[field].annotation)[0] for member in members]
 
 
-class AuditQuery(Query):
+class SealsQuery(Query):
+    """Which seals of the audit log to return."""
+
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: NumberCursor = None
+    before: Annotated[Seq | None, former_name("Former name of `cursor`.")] = None
+
+    @property
+    def last_id(self) -> int | None:
+        """The last row of the previous page."""
+        return int(self.cursor) if self.cursor else self.before
+
+
+class AuditQuery(SealsQuery):
     """Which part of the audit log to return."""
 
     owner: Text | None = Field(None, description="Only actions with this owner's keys.")
     action: AuditAction | None = None
     subject: Text | None = Field(None, description="Only actions on this job, key or dataset.")
-    before: Seq | None = Field(None, description="`next_before` of the previous page.")
-    limit: int = Field(100, ge=1, le=1000)
-
-
-class SealsQuery(Query):
-    """Which seals of the audit log to return."""
-
-    before: Seq | None = Field(None, description="`next_before` of the previous page.")
-    limit: int = Field(100, ge=1, le=1000)
 
 
 class QueueQuery(Query):
@@ -408,7 +408,8 @@ class AuditList(Answer):
     """The audit log, newest first."""
 
     data: list[AuditItem]
-    next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
+    next_cursor: str | None
+    next_before: Annotated[int | None, former_name("Former name of `next_cursor`.")]
 
 
 class SealItem(Answer):
@@ -430,7 +431,8 @@ class SealList(Answer):
     """The seals of the audit log, newest first: the first digest is the head of the chain."""
 
     data: list[SealItem]
-    next_before: int | None = Field(description="`before` of the next page; null: this is the last page.")
+    next_cursor: str | None
+    next_before: Annotated[int | None, former_name("Former name of `next_cursor`.")]
 
 
 def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:

@@ -57,7 +57,14 @@ audit_blueprint: Final = Blueprint("audit", __name__)
 def show_audit(query: AuditQuery) -> AuditList:
     """Show the audit log, newest first. Requires the scope `admin`."""
     with core().database.read() as session:
-        rows = audit.read(session, **query.model_dump(exclude={"limit"}), limit=query.limit + 1)
+        rows = audit.read(
+            session,
+            owner=query.owner,
+            action=query.action,
+            subject=query.subject,
+            before=query.last_id,
+            limit=query.limit + 1,
+        )
     return AuditList.model_validate(_page(rows, query.limit))
 
 
@@ -70,10 +77,15 @@ def show_seals(query: SealsQuery) -> SealList:
     chain (`tapeline audit verify --head`).
     """
     with core().database.read() as session:
-        seals = audit_seals.newest(session, before=query.before, limit=query.limit + 1)
+        seals = audit_seals.newest(session, before=query.last_id, limit=query.limit + 1)
     return SealList.model_validate(_page(seals, query.limit))
 
 
 def _page(rows: Sequence[AuditEntry] | Sequence[Seal], limit: int) -> dict[str, Any]:
     """Up to ``limit`` of the rows, which are one more if there is a next page."""
-    return {"data": rows[:limit], "next_before": rows[limit - 1].id if len(rows) > limit else None}
+    last_id = rows[limit - 1].id if len(rows) > limit else None
+    return {
+        "data": rows[:limit],
+        "next_cursor": None if last_id is None else str(last_id),
+        "next_before": last_id,
+    }

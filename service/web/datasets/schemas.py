@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 
 from service.datasets.exploration import ExamplePage
 from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.datasets.shapes import default_preset
 from service.pictures import grids
 from service.states import DatasetKind
-from service.web.http.queries import (
-    Query,
-    blank_is_none,
-)
+from service.web.http.queries import NumberCursor, Query, blank_is_none
 from service.web.http.schemas import Answer
 
 
@@ -27,9 +24,7 @@ class ExamplesQuery(Query):
         None, alias="class", description="Index of a class: only its examples."
     )
     limit: int = Field(24, ge=1, le=100)
-    cursor: Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")] | None = Field(
-        None, description="`next_cursor` of the previous page."
-    )
+    cursor: NumberCursor = None
 
 
 class ImagesQuery(ExamplesQuery):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.jobs.events import MAX_SEQ
+from service.jobs.queries.sorting import MAX_CURSOR
 
 MAX_COMPARED: Final = 200
 """Jobs on one page; their ids fit into a request line of 8 KiB."""
@@ -25,6 +26,11 @@ def blank_is_none(value: Any) -> Any:
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
+_NEXT_PAGE: Final = Field(description="`next_cursor` of the previous page.")
+Cursor = Annotated[Annotated[str, StringConstraints(max_length=MAX_CURSOR)] | None, _NEXT_PAGE]
+"""Where a page of a list begins."""
+NumberCursor = Annotated[Annotated[str, StringConstraints(pattern=r"^\d{1,18}$")] | None, _NEXT_PAGE]
+"""The same as a number: of rows to skip, or the id of the last row."""
 WhichCheckpoint = Annotated[str, StringConstraints(pattern=r"^(best|latest|[1-9]\d{0,8})$")]
 ModelName = Literal["best", "latest"]
 """Which of a job's models a page shows."""
@@ -50,6 +56,11 @@ class StreamQuery(Query):
     """Where to start."""
 
     after: Seq | None = Field(None, description="Replay the events after this `seq`, like `Last-Event-ID`.")
+
+
+def former_name(text: str) -> Any:
+    """The field of a parameter's or field's old name, accepted and returned until 0.3."""
+    return Field(json_schema_extra={"deprecated": True}, description=text)
 
 
 class PictureQuery(Query):

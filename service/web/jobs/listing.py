@@ -20,7 +20,7 @@ from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import JobId, Query, Text, blank_is_none, split
+from service.web.http.queries import Cursor, JobId, Query, Text, blank_is_none, split
 from service.web.http.schemas import Answer, Metrics, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
@@ -126,9 +126,7 @@ class PageQuery(FilterQuery):
         "`optimizer.learning_rate`. Jobs without a value are always last.",
     )
     limit: int = Field(20, ge=1, le=100)
-    cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
-        None, description="`next_cursor` of the previous page."
-    )
+    cursor: Cursor = None
     one_per_sweep: bool = Field(
         False, description="Of each sweep, list only its first job; `sweeps` of the answer describes the sweep."
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
 
 from service.diagnosis.class_scores import class_scores
@@ -22,6 +22,7 @@ from service.storage.tables import Artifact, Epoch, Event, Job
 from service.storage.times import at_time
 from service.web.http.queries import (
     MAX_COMPARED,
+    Cursor,
     JobId,
     ModelName,
     PictureQuery,
@@ -292,9 +293,7 @@ class FilesQuery(Query):
     """Which of a job's files to list."""
 
     limit: int = Field(1000, ge=1, le=1000)
-    cursor: Annotated[str, StringConstraints(max_length=files.MAX_CURSOR)] | None = Field(
-        None, description="`next_cursor` of the previous page."
-    )
+    cursor: Cursor = None
 
 
 class MetricsQuery(Query):

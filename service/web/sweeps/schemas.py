@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from service.application.sweeps import CheckedSweep
-from service.jobs.queries import sorting
 from service.spec.metric_info import Goal
 from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
@@ -20,7 +19,7 @@ from service.sweeps.results.comparison import BestTrial
 from service.sweeps.results.curves import Curve
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import Query, Seq, split
+from service.web.http.queries import Cursor, NumberCursor, Query, Seq, former_name, split
 from service.web.http.schemas import Answer, Document, Metrics, Timestamp
 
 
@@ -31,9 +30,7 @@ class SweepListQuery(Query):
         default=[], description="One or more, repeated or comma-separated."
     )
     limit: int = Field(20, ge=1, le=100)
-    cursor: Annotated[str, StringConstraints(max_length=sorting.MAX_CURSOR)] | None = Field(
-        None, description="`next_cursor` of the previous page."
-    )
+    cursor: Cursor = None
 
 
 class CurveQuery(Query):
@@ -312,8 +309,14 @@ class TrialQuery(Query):
         "the highest rung, since values of different rungs are not comparable.",
     )
     limit: int = Field(100, ge=1, le=MAX_TRIALS)
-    after: int = Field(0, ge=0, le=MAX_TRIALS, description="Skip this many trials.")
-    format: Literal["json", "csv"] = Field("json", description="`csv`: all trials; `limit` and `after` do not apply.")
+    cursor: NumberCursor = None
+    after: Annotated[int, Field(ge=0, le=MAX_TRIALS), former_name("Former name of `cursor`.")] = 0
+    format: Literal["json", "csv"] = Field("json", description="`csv`: all trials; `limit` and `cursor` do not apply.")
+
+    @property
+    def first(self) -> int:
+        """Number of trials to skip."""
+        return int(self.cursor or self.after)
 
 
 class TrialJob(Answer):
@@ -358,6 +361,7 @@ class TrialList(Answer):
     data: list[TrialItem]
     total: int
     has_more: bool
+    next_cursor: str | None
 
 
 def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:

@@ -150,7 +150,7 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
         if query.format == "csv":
             text = "".join(trial_lines(sweep, queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)))
             return downloads.send_text(text, name=f"{sweep_id}-trials.csv", media_type="text/csv")
-        return read_trials(session, sweep, sort=query.sort, limit=query.limit, after=query.after)
+        return read_trials(session, sweep, sort=query.sort, limit=query.limit, after=query.first)
 
 
 @blueprint.get("/sweeps/<sweep_id>/decisions")
@@ -291,8 +291,12 @@ def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after:
     """A page of a sweep's trials."""
     trial_views = queries.trials_of(session, sweep, sort=sort, limit=limit, after=after)
     total = sum(queries.counts(session, [sweep.id])[sweep.id].values())
+    end = after + len(trial_views)
     return TrialList(
-        data=[trial_item(view, sweep) for view in trial_views], total=total, has_more=after + len(trial_views) < total
+        data=[trial_item(view, sweep) for view in trial_views],
+        total=total,
+        has_more=end < total,
+        next_cursor=str(end) if end < total else None,
     )
 
 

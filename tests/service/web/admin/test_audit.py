@@ -51,7 +51,7 @@ def test_every_change_is_recorded_exactly_once(
     keys.revoke(core.database, "ann", by=Actor(address="terminal"))
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     page = app.test_client().get("/audit", headers=operator).json
-    assert page["next_before"] is None
+    assert page["next_cursor"] is None and page["next_before"] is None
     entries = [(item["action"], item["subject"]) for item in reversed(page["data"])]
     sessions = [subject for action, subject in entries if action in ("sign_in", "sign_out")]
     assert entries == [
@@ -95,7 +95,7 @@ def test_the_log_can_be_verified_against_the_head_of_its_seals(
     client = app.test_client()
     keys.create(core.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
-    assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_before": None}
+    assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_cursor": None, "next_before": None}
     audit_seals.seal(core.database, settled_s=0)
     client.post("/jobs", json={"kind": "classifier"}, headers=operator)
     audit_seals.seal(core.database, settled_s=0)

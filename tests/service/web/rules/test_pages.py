@@ -119,22 +119,19 @@ def _longest(stock: Stock, operation: Operation) -> tuple[Values, dict[str, Any]
 
 def _pages(stock: Stock, operation: Operation, values: Values, query: dict[str, Any]) -> Iterator[list[Any]]:
     """The rows of each page, to the end of the list."""
-    position, total = dict[str, Any](), 0
+    position = dict[str, Any]()
     while True:
         response = stock.admitted(operation).send(operation, values, query_string=query | position)
         assert response.status_code == 200, response.text
         page = response.json
         rows = page["data"] if "data" in page else page["artifacts"]
-        total += len(rows)
         yield rows
-        if "next_cursor" in page or "next_before" in page:
-            name = "cursor" if "next_cursor" in page else "before"
-            position = {name: page[f"next_{name}"]}
-            has_more = position[name] is not None
+        if "next_cursor" in page:
+            position = {"cursor": page["next_cursor"]}
+            has_more = page["next_cursor"] is not None
             assert page.get("has_more", has_more) is has_more
-        else:
-            position = {"after": page.get("next_after", total)}  # or an offset
-            has_more = page["has_more"]
+        else:  # of a log
+            position, has_more = {"after": page["next_after"]}, page["has_more"]
         if not has_more:
             return
 
