@@ -22,11 +22,11 @@ from service.states import MachineFaultReason, Status
 from service.storage.machine_tables import Worker
 from service.storage.tables import ApiKey, Job
 from service.web.http.queries import NumberCursor, Query, Seq, Text, former_name
-from service.web.http.schemas import Answer, Timestamp
+from service.web.http.schemas import ResponseModel, Timestamp
 from service.web.jobs.schemas import Progress
 
 
-class RunningJob(Answer):
+class RunningJob(ResponseModel):
     """A job on a worker."""
 
     id: str
@@ -37,14 +37,14 @@ class RunningJob(Answer):
     page: str
 
 
-class MachineFaultItem(Answer):
+class MachineFaultItem(ResponseModel):
     """A fault of a worker's machine."""
 
     reason: MachineFaultReason = Field(description="What it cannot do: store files, store a dataset, or free memory.")
     message: str | None = Field(description="Details, for the scope `admin`.")
 
 
-class WorkerItem(Answer):
+class WorkerItem(ResponseModel):
     """A worker process that was seen within the last minute."""
 
     id: str
@@ -64,13 +64,13 @@ class WorkerItem(Answer):
     jobs: list[RunningJob] = Field(description="Running jobs that are visible to the caller.")
 
 
-class WorkerList(Answer):
+class WorkerList(ResponseModel):
     """The workers that are alive."""
 
     data: list[WorkerItem]
 
 
-class QueuedJob(Answer):
+class QueuedJob(ResponseModel):
     """A job that waits for a worker."""
 
     id: str
@@ -84,7 +84,7 @@ class QueuedJob(Answer):
     page: str
 
 
-class QueueList(Answer):
+class QueueList(ResponseModel):
     """The queue in claim order: highest priority first, then the oldest."""
 
     data: list[QueuedJob]
@@ -105,8 +105,8 @@ def worker_item(row: Worker, jobs: Sequence[Job], *, with_messages: bool) -> Wor
     if fault is not None and not with_messages:
         fault = fault | {"message": None}
     name = worker_registry.name_of(row.id)
-    running = [RunningJob.represent(job, progress=Progress.of(job), page=f"/ui/jobs/{job.id}") for job in jobs]
-    return WorkerItem.represent(row, name=name, jobs=running, blocked=fault)
+    running = [RunningJob.from_row(job, progress=Progress.of(job), page=f"/ui/jobs/{job.id}") for job in jobs]
+    return WorkerItem.from_row(row, name=name, jobs=running, blocked=fault)
 
 
 def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str | None, int] | None) -> QueueList:
@@ -122,7 +122,7 @@ def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str 
 
 
 def _queued(item: Waiting) -> QueuedJob:
-    return QueuedJob.represent(
+    return QueuedJob.from_row(
         item.job, position=item.position, waited_seconds=round(item.waited_s, 1), page=f"/ui/jobs/{item.job.id}"
     )
 
@@ -131,7 +131,7 @@ _Quota = Annotated[int | None, BeforeValidator(lambda quota: quota or None)]
 """The settings have 0 where there is no limit."""
 
 
-class OwnerLimits(Answer):
+class OwnerLimits(ResponseModel):
     """The quotas of an owner; null: no limit."""
 
     requests_per_minute: _Quota = Field(validation_alias="requests")
@@ -145,7 +145,7 @@ class OwnerLimits(Answer):
     streams: _Quota = Field(description="Simultaneously open streams per web process.")
 
 
-class Limits(Answer):
+class Limits(ResponseModel):
     """Limits of specs and uploads, and the quotas of the caller's owner."""
 
     owner: OwnerLimits | None = Field(description="Null if keys are not required: there are no owners then.")
@@ -222,7 +222,7 @@ class Limits(Answer):
         )
 
 
-class ReachedItem(Answer):
+class ReachedItem(ResponseModel):
     """What a preset reaches at its last epoch."""
 
     dataset: str
@@ -231,7 +231,7 @@ class ReachedItem(Answer):
     seconds: float = Field(description="Training time on one core.")
 
 
-class PresetItem(Answer):
+class PresetItem(ResponseModel):
     """A named starting point for specs."""
 
     kind: Kind
@@ -247,30 +247,30 @@ class PresetItem(Answer):
     def of(cls, kind: Kind, name: str, info: PresetInfo) -> Self:
         """A preset with its resolved spec."""
         spec = validation.resolve({"kind": kind, "preset": name}).model_dump(mode="json")
-        return cls.represent(info, kind=kind, name=name, is_default=name == DEFAULT_PRESET[kind], spec=spec)
+        return cls.from_row(info, kind=kind, name=name, is_default=name == DEFAULT_PRESET[kind], spec=spec)
 
 
-class PresetList(Answer):
+class PresetList(ResponseModel):
     """All presets."""
 
     data: list[PresetItem]
 
 
-class Check(Answer):
+class Check(ResponseModel):
     """The state of one dependency."""
 
     status: str = Field(description="ok, degraded or down.")
     detail: str | None = None
 
 
-class Readiness(Answer):
+class Readiness(ResponseModel):
     """Readiness of the service."""
 
     status: str = Field(description="ready, degraded (jobs are accepted, but may wait) or down.")
     checks: dict[str, Check]
 
 
-class Liveness(Answer):
+class Liveness(ResponseModel):
     """Liveness of the process."""
 
     status: str
@@ -315,7 +315,7 @@ class QueueQuery(Query):
     limit: int = Field(100, ge=1, le=1000)
 
 
-class KeyItem(Answer):
+class KeyItem(ResponseModel):
     """An API key, without its secret."""
 
     id: str
@@ -347,7 +347,7 @@ class RotatedKey(NewKey):
     replaces: KeyItem = Field(description="The old key, with its new expiry.")
 
 
-class KeyList(Answer):
+class KeyList(ResponseModel):
     """All API keys, the oldest first, revoked ones included."""
 
     data: list[KeyItem]
@@ -355,7 +355,7 @@ class KeyList(Answer):
     required: bool = Field(description="Whether this service requires keys.")
 
 
-class SessionItem(Answer):
+class SessionItem(ResponseModel):
     """The caller's identity and permissions."""
 
     owner: str | None = Field(
@@ -366,7 +366,7 @@ class SessionItem(Answer):
     expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: no expiry.")
 
 
-class UsageItem(Answer):
+class UsageItem(ResponseModel):
     """What one owner uses. Deleted jobs and files are not included."""
 
     owner: str | None = Field(description="Null: jobs and files that were created without keys.")
@@ -384,13 +384,13 @@ class UsageItem(Answer):
     )
 
 
-class UsageList(Answer):
+class UsageList(ResponseModel):
     """Usage per owner, largest first: of all owners for the scope `admin`, otherwise of the caller."""
 
     data: list[UsageItem]
 
 
-class AuditItem(Answer):
+class AuditItem(ResponseModel):
     """An entry of the audit log."""
 
     id: int
@@ -404,7 +404,7 @@ class AuditItem(Answer):
     detail: dict[str, Any]
 
 
-class AuditList(Answer):
+class AuditList(ResponseModel):
     """The audit log, newest first."""
 
     data: list[AuditItem]
@@ -412,7 +412,7 @@ class AuditList(Answer):
     next_before: Annotated[int | None, former_name("Former name of `next_cursor`.")]
 
 
-class SealItem(Answer):
+class SealItem(ResponseModel):
     """A seal of the audit log: one link of its hash chain."""
 
     id: int
@@ -427,7 +427,7 @@ class SealItem(Answer):
     )
 
 
-class SealList(Answer):
+class SealList(ResponseModel):
     """The seals of the audit log, newest first: the first digest is the head of the chain."""
 
     data: list[SealItem]
@@ -442,7 +442,7 @@ def key_item(row: ApiKey, *, now: int, last_ms: int | None = None) -> KeyItem:
         now: the database's clock, in milliseconds.
         last_ms: when its last action was recorded.
     """
-    return KeyItem.represent(
+    return KeyItem.from_row(
         row,
         state=keys.state_of(row, now=now),
         last_recorded_at=last_ms,
@@ -454,4 +454,4 @@ def session_item(caller: Identity | None) -> SessionItem:
     """The identity behind a request; ``None`` where no keys are required."""
     if caller is None:
         return SessionItem(owner=None, scope=Scope.ADMIN, key=None, expires_at=None)
-    return SessionItem.represent(caller)
+    return SessionItem.from_row(caller)

@@ -90,7 +90,7 @@ def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
     datasets = [info.name for info in core().repository.catalogue(owner()) if info.problem is None]
     return Limits.of(
-        OwnerLimits.represent(core().settings.quotas) if core().settings.keys_required else None,
+        OwnerLimits.from_row(core().settings.quotas) if core().settings.keys_required else None,
         datasets,
         max_body_bytes=requests.MAX_BODY_BYTES,
         max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
@@ -130,7 +130,7 @@ def healthz() -> Liveness:
 
 
 @health_blueprint.get("/readyz")
-@endpoint(TAG, Readiness, scope=PUBLIC, query=None, also={503: Readiness})
+@endpoint(TAG, Readiness, scope=PUBLIC, query=None, other_responses={503: Readiness})
 def readyz() -> Response:
     """Report whether the service can work.
 

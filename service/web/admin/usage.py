@@ -40,7 +40,7 @@ def _item(item: Usage) -> UsageItem:
     quotas, limit = core().quotas, core().quotas.limits.artifacts
     limited = item.owner if core().settings.keys_required else None
     artifact_bytes_left = max(0, limit - item.artifact_bytes - item.expected_bytes)
-    return UsageItem.represent(
+    return UsageItem.from_row(
         item,
         cpu_seconds=round(item.cpu_seconds, 1),
         requests_left=quotas.requests_left(limited) if limited is not None else None,

@@ -13,7 +13,7 @@ from service.datasets.shapes import default_preset
 from service.pictures import grids
 from service.states import DatasetKind
 from service.web.http.queries import NumberCursor, Query, blank_is_none
-from service.web.http.schemas import Answer
+from service.web.http.schemas import ResponseModel
 
 
 class ExamplesQuery(Query):
@@ -36,7 +36,7 @@ class ImagesQuery(ExamplesQuery):
     )
 
 
-class DatasetItem(Answer):
+class DatasetItem(ResponseModel):
     """A dataset."""
 
     name: str
@@ -86,7 +86,7 @@ class DatasetDetail(DatasetItem):
     )
 
 
-class DatasetExample(Answer):
+class DatasetExample(ResponseModel):
     """An image of a dataset."""
 
     index: int = Field(description="Its place in the part, from 0.")
@@ -95,7 +95,7 @@ class DatasetExample(Answer):
     image: str = Field(description="PNG in base64.")
 
 
-class ExampleList(Answer):
+class ExampleList(ResponseModel):
     """Images of a dataset, in the order of the data."""
 
     data: list[DatasetExample]
@@ -103,7 +103,7 @@ class ExampleList(Answer):
     next_cursor: str | None
 
 
-class DatasetRow(Answer):
+class DatasetRow(ResponseModel):
     """A row of a table."""
 
     index: int = Field(description="Its place in the part, from 0.")
@@ -114,7 +114,7 @@ class DatasetRow(Answer):
     )
 
 
-class RowList(Answer):
+class RowList(ResponseModel):
     """Rows of a table, in the order of the data."""
 
     data: list[DatasetRow]
@@ -122,7 +122,7 @@ class RowList(Answer):
     next_cursor: str | None
 
 
-class TableColumnItem(Answer):
+class TableColumnItem(ResponseModel):
     """Statistics of a column; null if they do not apply to its type."""
 
     name: str
@@ -139,7 +139,7 @@ class TableColumnItem(Answer):
     distinct: int | None = Field(description="Number of categories that occur.")
 
 
-class TableColumns(Answer):
+class TableColumns(ResponseModel):
     """Statistics of a table's columns, over its training and validation rows."""
 
     rows: int = Field(
@@ -148,7 +148,7 @@ class TableColumns(Answer):
     columns: list[TableColumnItem]
 
 
-class DatasetList(Answer):
+class DatasetList(ResponseModel):
     """All datasets."""
 
     data: list[DatasetItem]
@@ -156,12 +156,12 @@ class DatasetList(Answer):
 
 def dataset_item(info: DatasetInfo) -> DatasetItem:
     """A dataset for a list."""
-    return DatasetItem.represent(info, **_derived(info))
+    return DatasetItem.from_row(info, **_derived(info))
 
 
 def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[int]] | None) -> DatasetDetail:
     """A dataset with its content in numbers."""
-    return DatasetDetail.represent(info, class_counts=class_counts, **_derived(info))
+    return DatasetDetail.from_row(info, class_counts=class_counts, **_derived(info))
 
 
 def example_list(page: ExamplePage, class_names: Sequence[str]) -> ExampleList:

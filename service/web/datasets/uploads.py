@@ -34,7 +34,7 @@ from service.datasets.tables.detection import ColumnType
 from service.spec.strict_json import parse_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
-from service.web.http.schemas import Answer
+from service.web.http.schemas import ResponseModel
 from tapeline.images.files import parse_size
 
 MAX_UPLOAD_BYTES: Final = 256 * 2**20
@@ -301,7 +301,7 @@ class UploadState(StrEnum):
     READING = "reading"
 
 
-class UploadItem(Answer):
+class UploadItem(ResponseModel):
     """How far an upload is."""
 
     id: str

@@ -229,7 +229,7 @@ def table_columns(info: DatasetInfo) -> TableColumns:
     """The statistics of a table whose files are available."""
     with slots.hold(slots.COMPUTING):
         statistics = provided(DatasetExplorer).column_statistics(info)
-    return TableColumns.represent(statistics)
+    return TableColumns.from_row(statistics)
 
 
 def detail(info: DatasetInfo) -> DatasetDetail:

@@ -22,7 +22,7 @@ from service.web.gate.access_checks import COOKIE
 from service.web.http import problem_kinds
 from service.web.http.endpoint import PUBLIC, Operation, operation_of
 from service.web.http.queries import NoQuery
-from service.web.http.schemas import Answer
+from service.web.http.schemas import ResponseModel
 
 UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are not part of the API."""
@@ -189,7 +189,7 @@ def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
 
 
 def _responses(method: str, operation: Operation) -> dict[str, Any]:
-    responses: dict[str, Any] = {str(operation.status): _response(operation.answers)}
+    responses: dict[str, Any] = {str(operation.status): _response(operation.response)}
     for media_type in operation.other_media:
         responses[str(operation.status)]["content"] |= _response(media_type)["content"]
     if method == "GET" and operation.has_page:
@@ -200,14 +200,14 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
         responses["414"] = {
             "description": "The request line is longer than 8,190 bytes; the web server says so itself."
         }
-    for status, answer in operation.also.items():
+    for status, other in operation.other_responses.items():
         key = str(status)
-        if isinstance(answer, str) and key in responses:
-            responses[key]["description"] += f" {answer}"
-        elif isinstance(answer, str):
-            responses[key] = {"description": answer}
+        if isinstance(other, str) and key in responses:
+            responses[key]["description"] += f" {other}"
+        elif isinstance(other, str):
+            responses[key] = {"description": other}
         else:
-            responses[key] = _response(answer)
+            responses[key] = _response(other)
     codes = [*operation.all_problems, *_COMMON_PROBLEMS, *(_WRITE_PROBLEMS if method != "GET" else ())]
     codes += [code for code in _KEY_PROBLEMS if operation.scope != PUBLIC]
     by_status: dict[int, list[str]] = {}
@@ -224,26 +224,28 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     return responses
 
 
-def _response(answer: Any) -> dict[str, Any]:
-    if answer is None:
+def _response(content: Any) -> dict[str, Any]:
+    if content is None:
         return {"description": "Done."}
-    if isinstance(answer, str):
+    if isinstance(content, str):
         schema: dict[str, Any] = (
-            {"type": "string"} if answer.startswith("text/") else {"type": "string", "format": "binary"}
+            {"type": "string"} if content.startswith("text/") else {"type": "string", "format": "binary"}
         )
-        if answer.endswith("json"):
+        if content.endswith("json"):
             schema = {"type": "object"}
-        return {"description": answer, "content": {answer: {"schema": schema}}}
-    text = (answer.__doc__ or answer.__name__).strip().splitlines()[0]
+        return {"description": content, "content": {content: {"schema": schema}}}
+    text = (content.__doc__ or content.__name__).strip().splitlines()[0]
     return {
         "description": text,
-        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=answer.__name__)}}},
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=content.__name__)}}},
     }
 
 
 def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
-    answers: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _answers(Answer)]
-    schemas: dict[str, Any] = models_json_schema(answers, ref_template=_REFERENCE)[1]["$defs"]
+    responses: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "serialization") for model in _response_models(ResponseModel)
+    ]
+    schemas: dict[str, Any] = models_json_schema(responses, ref_template=_REFERENCE)[1]["$defs"]
     sent = [body for item in operations for body in (item.body, item.document, item.form) if isinstance(body, type)]
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in dict.fromkeys(sent)]
     schemas |= models_json_schema(bodies, ref_template=_REFERENCE)[1]["$defs"]
@@ -272,11 +274,11 @@ def _portable(schema: Any) -> Any:
     }
 
 
-def _answers(base: type[Answer]) -> Iterator[type[Answer]]:
+def _response_models(base: type[ResponseModel]) -> Iterator[type[ResponseModel]]:
     """All response models."""
     for model in base.__subclasses__():
         yield model
-        yield from _answers(model)
+        yield from _response_models(model)
 
 
 def spec_schema() -> dict[str, Any]:

@@ -28,7 +28,10 @@ from service.web.http.schemas import finite
 _CHUNK_BYTES: Final = 256 * 1024
 
 HEADERS: Final = ("Range", "If-Range", "If-None-Match", "If-Match")
-ALSO: Final[dict[int, str | type[BaseModel]]] = {206: "The part that `Range` names.", 304: "The client has it."}
+OTHER_RESPONSES: Final[dict[int, str | type[BaseModel]]] = {
+    206: "The part that `Range` names.",
+    304: "The client has it.",
+}
 PROBLEMS: Final = (
     "job_not_found",
     "artifact_not_found",
@@ -45,7 +48,7 @@ AS_OCTETS: Final = (OCTETS,)
 DRAWN: Final[dict[str, Any]] = {
     "other_media": AS_OCTETS,
     "headers": ("If-None-Match",),
-    "also": {304: "The client has it."},
+    "other_responses": {304: "The client has it."},
 }
 """What all endpoints of drawn images have in common."""
 

@@ -36,7 +36,7 @@ class Operation:
     """
 
     tag: str
-    answers: Any
+    response: Any
     """A model for JSON, another media type, or ``None`` for no content."""
     _: KW_ONLY
     status: int = 200
@@ -61,7 +61,7 @@ class Operation:
     """Codes out of ``problem_kinds.KINDS``, besides those of a JSON body and those that are possible everywhere."""
     other_media: Sequence[str] = ()
     """Alternative media types of the response."""
-    also: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
+    other_responses: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other responses by status: a description, or a model."""
     page: str | Callable[..., Response] | None = None
     """What ``browsers`` shows at this URL: a view with the same parameters, or a URL to redirect to
@@ -83,14 +83,14 @@ class Operation:
     @property
     def has_page(self) -> bool:
         """Whether a browser gets HTML instead of JSON."""
-        return callable(self.page) or (self.page is None and isinstance(self.answers, type))
+        return callable(self.page) or (self.page is None and isinstance(self.response, type))
 
     def __call__(self, view: Callable[..., Result]) -> Callable[..., Response]:
         """Make a function the view of this endpoint."""
 
         @functools.wraps(view)
         def run(**path: Any) -> Response:
-            return _represent(view(**path, **query_for(view, self), **_read_body(self)), self.status)
+            return _respond(view(**path, **query_for(view, self), **_read_body(self)), self.status)
 
         setattr(run, _ATTRIBUTE, self)
         return run
@@ -133,7 +133,7 @@ def _read_body(operation: Operation) -> dict[str, Any]:
     return {"body": validation.read_body(operation.body, document)}
 
 
-def _represent(result: Result, status: int) -> Response:
+def _respond(result: Result, status: int) -> Response:
     match result:
         case None:
             return Response(status=204)

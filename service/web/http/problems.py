@@ -86,7 +86,7 @@ class Problem(Exception):
         self.code, self.detail, self.headers, self.members = code, detail, dict(headers or {}), members
 
 
-def answer(
+def respond(
     code: str, detail: str, *, headers: Mapping[str, str] | None = None, status: int | None = None, **members: Any
 ) -> Response:
     """The response for a problem.
@@ -126,7 +126,7 @@ def invalid_spec(error: SpecError, **members: Any) -> Response:
     faults = [fault_document(fault) for fault in error.faults]
     count = "1 field needs" if error.total == 1 else f"{error.total:,} fields need"
     detail = f"{count} attention: {error}"[:1000]
-    return answer("invalid_spec", detail, errors=faults, error_count=error.total, **members)
+    return respond("invalid_spec", detail, errors=faults, error_count=error.total, **members)
 
 
 def invalid_input(faults: Sequence[Fault], total: int | None = None) -> Problem:
@@ -154,7 +154,7 @@ def fault_document(fault: Fault) -> dict[str, Any]:
 
 
 def _as_it_says(code: str, error: Exception) -> Response:
-    return answer(code, str(error)[:500])
+    return respond(code, str(error)[:500])
 
 
 def register(app: Flask) -> None:
@@ -164,11 +164,11 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(Problem)
     def _(error: Problem) -> Response:
-        return answer(error.code, error.detail, headers=error.headers, **error.members)
+        return respond(error.code, error.detail, headers=error.headers, **error.members)
 
     @app.errorhandler(MalformedJson)
     def _(error: MalformedJson) -> Response:
-        return answer("malformed_json", str(error), line=error.line, column=error.column)
+        return respond("malformed_json", str(error), line=error.line, column=error.column)
 
     @app.errorhandler(SpecError)
     def _(error: SpecError) -> Response:
@@ -176,67 +176,67 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(KeyNotFound)
     def _(error: KeyNotFound) -> Response:
-        return answer("key_not_found", f"there is no key {error.id_or_name[:60]!r}")
+        return respond("key_not_found", f"there is no key {error.id_or_name[:60]!r}")
 
     @app.errorhandler(KeyNotRotatable)
     def _(error: KeyNotRotatable) -> Response:
         allowed = [] if error.state == "revoked" else ["revoke"]
-        return answer(
+        return respond(
             "key_not_rotatable", str(error), state=error.state, replaced_by=error.replaced_by, allowed_actions=allowed
         )
 
     @app.errorhandler(UploadRefused)
     def _(error: UploadRefused) -> Response:
         faults = [{"parameter": field, "detail": reason, "code": error.code} for field, reason in error.faults.items()]
-        return answer("invalid_upload", str(error)[:1000], errors=faults)
+        return respond("invalid_upload", str(error)[:1000], errors=faults)
 
     @app.errorhandler(UploadExists)
     def _(error: UploadExists) -> Response:
-        return answer("dataset_exists", str(error), version=error.version)
+        return respond("dataset_exists", str(error), version=error.version)
 
     @app.errorhandler(StorageFull)
     def _(error: StorageFull) -> Response:
         _log.error("an upload could not be stored", error=error.reason)
-        return answer("storage_full", str(error))
+        return respond("storage_full", str(error))
 
     @app.errorhandler(StorageQuotaExceeded)
     def _(error: StorageQuotaExceeded) -> Response:
         detail = f"{error}; delete jobs, or ask the operator for a higher limit"
         wait = {"Retry-After": str(STORAGE_WAIT_S)}
-        return answer("quota_exceeded", detail, headers=wait, retry_after_s=STORAGE_WAIT_S)
+        return respond("quota_exceeded", detail, headers=wait, retry_after_s=STORAGE_WAIT_S)
 
     @app.errorhandler(UploadInUse)
     def _(error: UploadInUse) -> Response:
-        return answer("dataset_in_use", str(error), jobs=list(error.jobs[:100]))
+        return respond("dataset_in_use", str(error), jobs=list(error.jobs[:100]))
 
     @app.errorhandler(Busy)
     def _(error: Busy) -> Response:
         headers = {"Retry-After": str(error.retry_after_s)}
-        return answer(error.code, str(error), headers=headers, retry_after_s=error.retry_after_s)
+        return respond(error.code, str(error), headers=headers, retry_after_s=error.retry_after_s)
 
     @app.errorhandler(IllegalTransition)
     def _(error: IllegalTransition) -> Response:
-        return answer("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
+        return respond("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
 
     @app.errorhandler(IllegalSweepAction)
     def _(error: IllegalSweepAction) -> Response:
-        return answer("illegal_transition", str(error), status_now=error.status, allowed_actions=list(error.allowed))
+        return respond("illegal_transition", str(error), status_now=error.status, allowed_actions=list(error.allowed))
 
     @app.errorhandler(UnusableParameter)
     def _(error: UnusableParameter) -> Response:
         problem = invalid_parameter(error.parameter, str(error))
-        return answer(problem.code, problem.detail, **problem.members)
+        return respond(problem.code, problem.detail, **problem.members)
 
     @app.errorhandler(ArtifactDamaged)
     def _(error: ArtifactDamaged) -> Response:
         _log.error("artifact damaged", path=error.path, reason=error.reason)
-        return answer("artifact_damaged", "the file is registered, but cannot be read")
+        return respond("artifact_damaged", "the file is registered, but cannot be read")
 
     @app.errorhandler(DatasetUnavailable)
     @app.errorhandler(DatasetBroken)
     def _(error: DatasetUnavailable | DatasetBroken) -> Response:
         _log.warning("dataset cannot be read", error=str(error))
-        return answer(
+        return respond(
             "dataset_unavailable", f"the dataset cannot be read: {error.reason}", headers={"Retry-After": "60"}
         )
 
@@ -247,12 +247,12 @@ def register(app: Flask) -> None:
     def _(error: Exception) -> Response:
         _log.error("database unavailable", error=str(getattr(error, "orig", error)))
         if is_disk_full(error):
-            return answer("storage_full", "the disk of the database is full; nothing was stored")
-        return answer("database_unavailable", "the database is not responding", headers={"Retry-After": "5"})
+            return respond("storage_full", "the disk of the database is full; nothing was stored")
+        return respond("database_unavailable", "the database is not responding", headers={"Retry-After": "5"})
 
     @app.errorhandler(ParseException)
     def _(error: ParseException) -> Response:
-        return answer("bad_request", "the chunked body is malformed", headers={"Connection": "close"})
+        return respond("bad_request", "the chunked body is malformed", headers={"Connection": "close"})
 
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Response:
@@ -267,9 +267,9 @@ def register(app: Flask) -> None:
             "body_too_large": f"the body is larger than {(request.max_content_length or 0) // 1024:,} KiB",
         }
         detail = details.get(code, HTTPStatus(status).phrase)
-        return answer(code, detail, headers=allow, status=status)
+        return respond(code, detail, headers=allow, status=status)
 
     @app.errorhandler(Exception)
     def _(error: Exception) -> Response:
         _log.exception("request failed", path=request.path, exc_info=error)
-        return answer("internal", "an unexpected error; the service's log has the details under this request_id")
+        return respond("internal", "an unexpected error; the service's log has the details under this request_id")

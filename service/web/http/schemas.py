@@ -10,13 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from service.storage.times import at_time
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """Base of all response models."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, validate_by_name=True, validate_by_alias=True)
 
     @classmethod
-    def represent(cls, row: object, /, **extra_fields: Any) -> Self:
+    def from_row(cls, row: object, /, **extra_fields: Any) -> Self:
         """A model of an object's attributes: a field is read from the attribute with its name, or its alias, and so are
         those of models inside it.
 

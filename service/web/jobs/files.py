@@ -51,7 +51,7 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
     "application/octet-stream",
     headers=downloads.HEADERS,
     other_media=("image/png",),
-    also=downloads.ALSO,
+    other_responses=downloads.OTHER_RESPONSES,
     problems=downloads.PROBLEMS,
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
@@ -82,7 +82,13 @@ def checkpoints(job_id: str, query: FilesQuery) -> Result:
 
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints/<which>")
-@endpoint(TAG, "application/octet-stream", headers=downloads.HEADERS, also=downloads.ALSO, problems=downloads.PROBLEMS)
+@endpoint(
+    TAG,
+    "application/octet-stream",
+    headers=downloads.HEADERS,
+    other_responses=downloads.OTHER_RESPONSES,
+    problems=downloads.PROBLEMS,
+)
 def checkpoint(job_id: str, which: str) -> Response:
     """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
 
@@ -117,7 +123,7 @@ def samples(job_id: str, query: FilesQuery) -> Result:
     other_media=downloads.AS_OCTETS,
     query=SampleQuery,
     headers=downloads.HEADERS,
-    also=downloads.ALSO,
+    other_responses=downloads.OTHER_RESPONSES,
     problems=(*downloads.PROBLEMS, "no_verdicts", "busy"),
 )
 def sample(job_id: str, which: str, query: SampleQuery) -> Response:

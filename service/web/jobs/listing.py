@@ -21,7 +21,7 @@ from service.storage.times import at_time
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import Cursor, JobId, Query, Text, blank_is_none, split
-from service.web.http.schemas import Answer, Metrics, Timestamp, finite
+from service.web.http.schemas import Metrics, ResponseModel, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
     STOPPED_BY_SWEEP,
@@ -163,7 +163,7 @@ class ListedJob(JobSummary):
     intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
 
 
-class ColumnItem(Answer):
+class ColumnItem(ResponseModel):
     """A column and its display."""
 
     name: str
@@ -177,13 +177,13 @@ class ColumnItem(Answer):
     values: int | None = Field(None, description="Number of distinct values of a setting among the jobs.")
 
 
-class ColumnList(Answer):
+class ColumnList(ResponseModel):
     """The available columns."""
 
     data: list[ColumnItem]
 
 
-class ListedSweep(Answer):
+class ListedSweep(ResponseModel):
     """A sweep that is one row in a list of jobs."""
 
     id: str
@@ -199,7 +199,7 @@ class ListedSweep(Answer):
     page: str = Field(description="Path of its page.")
 
 
-class JobList(Answer):
+class JobList(ResponseModel):
     """A page of jobs."""
 
     data: list[ListedJob]
@@ -239,7 +239,7 @@ class JobList(Answer):
         sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
         return cls(
             data=[
-                ListedJob.represent(
+                ListedJob.from_row(
                     job,
                     **derived_fields(job),
                     columns={column.name: finite(_displayed_value(column, column.value(job))) for column in selected},
@@ -258,7 +258,7 @@ class JobList(Answer):
         )
 
 
-class JobGroup(Answer):
+class JobGroup(ResponseModel):
     """Jobs with a common value."""
 
     value: str | None = Field(description="The common value; null: no tag, no name or no sweep.")
@@ -272,7 +272,7 @@ class JobGroup(Answer):
     )
 
 
-class JobGroupList(Answer):
+class JobGroupList(ResponseModel):
     """Groups of jobs; the group with the newest job is first."""
 
     by: GroupBy
@@ -284,7 +284,7 @@ class JobGroupList(Answer):
 def listed_sweep(row: queries.ListedSweep) -> ListedSweep:
     """A sweep for a list of jobs."""
     sweep = row.sweep
-    return ListedSweep.represent(
+    return ListedSweep.from_row(
         sweep,
         title=queries.title(sweep),
         jobs=row.jobs,
@@ -296,7 +296,7 @@ def listed_sweep(row: queries.ListedSweep) -> ListedSweep:
 
 def column_item(column: Column, values: int | None = None) -> ColumnItem:
     """A column for a list."""
-    return ColumnItem.represent(
+    return ColumnItem.from_row(
         column,
         goal=metric_info.describe(column.metric).goal if column.metric and column.better else None,
         sort=sorting.of_column(column.name),
@@ -312,7 +312,7 @@ def job_group(group: Group, by: GroupBy, titles: Mapping[str, str]) -> JobGroup:
         label, query = titles.get(group.value, group.value), {by.value: group.value}
         if by is GroupBy.SPEC:
             label = group.value.removeprefix("sha256:")[:10]
-    return JobGroup.represent(group, label=label, query=query)
+    return JobGroup.from_row(group, label=label, query=query)
 
 
 def csv_lines(columns: Sequence[Column], jobs: Iterable[Job]) -> Iterator[str]:

@@ -33,7 +33,7 @@ from service.web.http.queries import (
     blank_is_none,
     split,
 )
-from service.web.http.schemas import Answer, Metrics, Seconds, Timestamp, finite
+from service.web.http.schemas import Metrics, ResponseModel, Seconds, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
     STOPPED_BY_SWEEP,
@@ -45,7 +45,7 @@ from service.web.jobs.schemas import (
 )
 
 
-class EventList(Answer):
+class EventList(ResponseModel):
     """Part of a job's log."""
 
     data: list[dict[str, Any]] = Field(description="Each has `job`, `seq`, `type`, `at` and the fields of its type.")
@@ -53,7 +53,7 @@ class EventList(Answer):
     next_after: int = Field(description="`after` of the next request.")
 
 
-class FoundItem(Answer):
+class FoundItem(ResponseModel):
     """The period of a finding."""
 
     code: FindingCode
@@ -63,14 +63,14 @@ class FoundItem(Answer):
     until: int | None = Field(description="The epoch after which it was resolved; null if it is not.")
 
 
-class ResourceSeries(Answer):
+class ResourceSeries(ResponseModel):
     """Resources used by each finished epoch. Unlike metrics, they vary between runs."""
 
     cpu_seconds: list[Seconds | None] = Field(description="CPU time of the training process during the epoch.")
     memory_bytes: list[int | None] = Field(description="Its resident memory at the end of the epoch.")
 
 
-class MetricTable(Answer):
+class MetricTable(ResponseModel):
     """The metrics of all finished epochs, as columns."""
 
     job: str
@@ -137,7 +137,7 @@ def _findings(health_events: Sequence[Event]) -> list[FoundItem]:
     return [FoundItem(**item) for item in findings]
 
 
-class ArtifactItem(Answer):
+class ArtifactItem(ResponseModel):
     """A file of a job."""
 
     id: str
@@ -151,7 +151,7 @@ class ArtifactItem(Answer):
     url: str
 
 
-class ArtifactList(Answer):
+class ArtifactList(ResponseModel):
     """A page of a job's files."""
 
     data: list[ArtifactItem] = Field(description="By kind and epoch.")
@@ -166,7 +166,7 @@ class Checkpoint(ArtifactItem):
     latest: bool
 
 
-class CheckpointList(Answer):
+class CheckpointList(ResponseModel):
     """A page of a job's stored checkpoints."""
 
     data: list[Checkpoint] = Field(description="By epoch.")
@@ -174,14 +174,14 @@ class CheckpointList(Answer):
     next_cursor: str | None
 
 
-class Films(Answer):
+class Films(ResponseModel):
     """URLs of the animation of all samples; its pixels are identical in each format."""
 
     gif: str
     webp: str = Field(description="The smaller file.")
 
 
-class SampleList(Answer):
+class SampleList(ResponseModel):
     """A page of a job's sample grids."""
 
     data: list[ArtifactItem] = Field(description="By epoch.")
@@ -222,12 +222,12 @@ def _file_cursor(page: FilePage) -> dict[str, Any]:
 
 def artifact_item(row: Artifact) -> ArtifactItem:
     """A file for a list."""
-    return ArtifactItem.represent(row, url=f"/jobs/{row.job_id}/artifacts/{row.id}")
+    return ArtifactItem.from_row(row, url=f"/jobs/{row.job_id}/artifacts/{row.id}")
 
 
 def sample_item(row: Artifact) -> ArtifactItem:
     """A sample grid for a list."""
-    return ArtifactItem.represent(row, url=f"/jobs/{row.job_id}/samples/{row.epoch}.png")
+    return ArtifactItem.from_row(row, url=f"/jobs/{row.job_id}/samples/{row.epoch}.png")
 
 
 def checkpoint_items(job: Job, rows: Sequence[Artifact]) -> list[Checkpoint]:
@@ -241,7 +241,7 @@ def checkpoint_item(job: Job, row: Artifact, *, latest: int) -> Checkpoint:
     Args:
         latest: the epoch of the job's latest checkpoint.
     """
-    return Checkpoint.represent(
+    return Checkpoint.from_row(
         row,
         url=f"/jobs/{row.job_id}/checkpoints/{row.epoch}",
         best=row.epoch == (latest if job.best_epoch is None else job.best_epoch),
@@ -326,7 +326,7 @@ class SampleQuery(Query):
     )
 
 
-class BestEpoch(Answer):
+class BestEpoch(ResponseModel):
     """The epoch of the best checkpoint."""
 
     epoch: int
@@ -334,14 +334,14 @@ class BestEpoch(Answer):
     intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
 
 
-class ResultCheckpoints(Answer):
+class ResultCheckpoints(ResponseModel):
     """The best and the latest checkpoint."""
 
     best: Checkpoint | None
     latest: Checkpoint | None
 
 
-class ResultSamples(Answer):
+class ResultSamples(ResponseModel):
     """The latest sample grid, and the animation of all."""
 
     latest: ArtifactItem | None
@@ -349,7 +349,7 @@ class ResultSamples(Answer):
     films: Films | None
 
 
-class Results(Answer):
+class Results(ResponseModel):
     """The results of a job; before its end, the results so far with ``final`` false."""
 
     job: str
@@ -394,7 +394,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
     count = lookup.validation_counts(session, [job]).get(job.id)
     sample = _sample(session, job)
     films = film_urls(job.id, exists=sample is not None)
-    return Results.represent(
+    return Results.from_row(
         job,
         job=job.id,
         final=job.status in TERMINAL,
@@ -421,7 +421,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
 
 
 def _best(row: Epoch, validation_count: int | None) -> BestEpoch:
-    return BestEpoch.represent(row, intervals=accuracy_intervals(row.metrics, validation_count))
+    return BestEpoch.from_row(row, intervals=accuracy_intervals(row.metrics, validation_count))
 
 
 def _plots(job: Job) -> dict[str, str]:
@@ -444,7 +444,7 @@ def _sample(session: Session, job: Job) -> Artifact | None:
     return None
 
 
-class ClassScoreItem(Answer):
+class ClassScoreItem(ResponseModel):
     """Precision, recall and F1 of a class."""
 
     class_name: str
@@ -454,7 +454,7 @@ class ClassScoreItem(Answer):
     f1: float | None = Field(description="Null: the class is neither present nor predicted.")
 
 
-class ConfusionMatrix(Answer):
+class ConfusionMatrix(ResponseModel):
     """A confusion matrix with its scores."""
 
     epoch: int
@@ -474,13 +474,13 @@ class ConfusionMatrix(Answer):
     def of(cls, epoch: int, class_names: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionMatrix:
         """The response for one epoch's matrix."""
         scores = class_scores(matrix)
-        return cls.represent(
+        return cls.from_row(
             scores,
             epoch=epoch,
             class_names=class_names,
             matrix=matrix,
             per_class=[
-                ClassScoreItem.represent(item, class_name=name)
+                ClassScoreItem.from_row(item, class_name=name)
                 for name, item in zip(class_names, scores.classes, strict=True)
             ],
             unscored_classes=[name for name, item in zip(class_names, scores.classes, strict=True) if not item.support],

@@ -61,7 +61,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
     MetricTable,
     query=MetricsQuery,
     other_media=("text/csv",),
-    also={
+    other_responses={
         200: "With `format=csv`: one line per epoch: `epoch`, then the metrics, `seconds`, `cpu_seconds` and "
         "`memory_bytes`; empty where a value is not finite or not known."
     },
@@ -146,7 +146,7 @@ def _lines(database: Database, job_id: str, query: EventQuery) -> Iterator[str]:
     "text/event-stream",
     query=StreamQuery,
     headers=("Last-Event-ID",),
-    also={204: "The job has ended, and the client has all its events."},
+    other_responses={204: "The job has ended, and the client has all its events."},
     problems=("job_not_found", "too_many_streams", "quota_exceeded"),
 )
 def stream(job_id: str, query: StreamQuery) -> Response:

@@ -20,7 +20,7 @@ from service.spec.schema import Kind
 from service.states import TERMINAL, Action, FindingCode, Request, Severity, Status
 from service.statistics import wilson
 from service.storage.tables import Job
-from service.web.http.schemas import Answer, Document, Metrics, Seconds, Timestamp, finite
+from service.web.http.schemas import Document, Metrics, ResponseModel, Seconds, Timestamp, finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class JobProgress:
 PROGRESS_COLUMNS: Final = [getattr(Job, name) for name in JobProgress.__dataclass_fields__]
 
 
-class Progress(Answer):
+class Progress(ResponseModel):
     """Progress of a job."""
 
     epoch: int = Field(description="Finished epochs.")
@@ -68,10 +68,10 @@ class Progress(Answer):
         if job.status == Status.RUNNING and job.steps_per_second:
             eta = round(max(job.steps - job.step, 0) / job.steps_per_second, 1)
         fraction = min(job.step / job.steps, 1.0) if job.steps else 0.0
-        return cls.represent(job, fraction=round(fraction, 6), eta_seconds=eta)
+        return cls.from_row(job, fraction=round(fraction, 6), eta_seconds=eta)
 
 
-class JobUrls(Answer):
+class JobUrls(ResponseModel):
     """URLs of a job's resources, as paths on this service."""
 
     self: str
@@ -94,7 +94,7 @@ class JobUrls(Answer):
         )
 
 
-class JobError(Answer):
+class JobError(ResponseModel):
     """Why a job failed."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -103,14 +103,14 @@ class JobError(Answer):
     message: str
 
 
-class Difference(Answer):
+class Difference(ResponseModel):
     """The first difference between a reproduction and its original."""
 
     epoch: int
     differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `epochs`.")
 
 
-class Reproduction(Answer):
+class Reproduction(ResponseModel):
     """The result of training a job again."""
 
     of: str = Field(description="Id of the original job.")
@@ -119,7 +119,7 @@ class Reproduction(Answer):
     provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
 
 
-class Parting(Answer):
+class FirstDifference(ResponseModel):
     """Where two trainings first differ, or where a stored result differs from its replay."""
 
     epoch: int
@@ -136,18 +136,18 @@ class Parting(Answer):
     from_epoch: int = Field(description="The epoch from whose checkpoints both were retrained; 0: from the start.")
 
 
-class InvestigationItem(Answer):
+class InvestigationItem(ResponseModel):
     """Two jobs that are retrained side by side."""
 
     a: str
     b: str
-    found: Annotated[Parting | None, BeforeValidator(lambda value: finite(value) or None)] = Field(
+    found: Annotated[FirstDifference | None, BeforeValidator(lambda value: finite(value) or None)] = Field(
         description="Null until the job has succeeded, or if the jobs do not differ."
     )
     sentence: str | None = Field(description="The result in words.")
 
 
-class StoppedEarly(Answer):
+class StoppedEarly(ResponseModel):
     """Why a job succeeded before its last epoch."""
 
     metric: str = Field(description="The metric that stopped improving.")
@@ -156,7 +156,7 @@ class StoppedEarly(Answer):
     patience: int = Field(description="Number of epochs without improvement.")
 
 
-class FindingItem(Answer):
+class FindingItem(ResponseModel):
     """A problem with a training, with the values at its detection."""
 
     code: FindingCode
@@ -175,7 +175,7 @@ STOPPED_BY_SWEEP: Final = (
 )
 
 
-class AccuracyInterval(Answer):
+class AccuracyInterval(ResponseModel):
     """Wilson's 95% interval of an accuracy, which is a proportion of few or many examples."""
 
     value: float = Field(description="The accuracy.")
@@ -196,7 +196,7 @@ INTERVALS: Final = (
 )
 
 
-class JobSummary(Answer):
+class JobSummary(ResponseModel):
     """A job in a list."""
 
     id: str
@@ -265,7 +265,7 @@ class SubmittedJob(JobDetail):
     fold_jobs: list[str] = Field([], description="Ids of all jobs of a cross-validation, in the order of the folds.")
 
 
-class LayerItem(Answer):
+class LayerItem(ResponseModel):
     """A layer of a network."""
 
     type: str
@@ -273,7 +273,7 @@ class LayerItem(Answer):
     parameters: int = Field(description="Number of trainable weights and biases.")
 
 
-class NetworkItem(Answer):
+class NetworkItem(ResponseModel):
     """A network of a spec, layer by layer."""
 
     pointer: str = Field(description="JSON pointer to its layers: `#/layers`, `#/generator/layers`.")
@@ -281,7 +281,7 @@ class NetworkItem(Answer):
     layers: list[LayerItem] = Field(description="In order, up to the first layer whose input has a wrong shape.")
 
 
-class DryRun(Answer):
+class DryRun(ResponseModel):
     """The full spec and the estimated cost of a job."""
 
     resolved: dict[str, Any]
@@ -312,7 +312,7 @@ class DryRun(Answer):
     def of(cls, forecast: Forecast) -> Self:
         """The response for a checked spec."""
         estimate = forecast.cost.estimate
-        return cls.represent(
+        return cls.from_row(
             forecast.cost,
             resolved=forecast.spec.model_dump(mode="json"),
             networks=[network_item(network) for network in forecast.networks],
@@ -326,12 +326,12 @@ class DryRun(Answer):
 
 def job_summary(job: Job) -> JobSummary:
     """A job for a list."""
-    return JobSummary.represent(job, **derived_fields(job))
+    return JobSummary.from_row(job, **derived_fields(job))
 
 
 def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
     """A job with its spec."""
-    return JobDetail.represent(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
+    return JobDetail.from_row(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
 
 
 def read_detail(session: Session, job: Job) -> JobDetail:
@@ -383,7 +383,7 @@ def network_item(network: Network) -> NetworkItem:
     )
 
 
-class FaultItem(Answer):
+class FaultItem(ResponseModel):
     """An error in a request."""
 
     pointer: str | None = Field(None, description="JSON pointer into the body.")
@@ -393,7 +393,7 @@ class FaultItem(Answer):
     suggestion: str | None = None
 
 
-class ProblemDocument(Answer):
+class ProblemDocument(ResponseModel):
     """An error (RFC 9457)."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -417,7 +417,7 @@ class ProblemDocument(Answer):
     networks: list[NetworkItem] | None = Field(None, description="Included together with `resolved`.")
 
 
-class FoldJob(Answer):
+class FoldJob(ResponseModel):
     """The job that validates on one fold."""
 
     fold: int
@@ -432,7 +432,7 @@ class FoldJob(Answer):
     urls: JobUrls
 
 
-class FoldMean(Answer):
+class FoldMean(ResponseModel):
     """The mean of a metric over the folds that have succeeded."""
 
     label: str
@@ -446,7 +446,7 @@ class FoldMean(Answer):
     high: float | None
 
 
-class FoldSet(Answer):
+class FoldSet(ResponseModel):
     """The jobs of a cross-validation and their results."""
 
     fold_group: str
@@ -465,7 +465,7 @@ class FoldSet(Answer):
             folds=int(jobs[0].resolved["dataset"]["folds"]),
             finished=sum(job.status == Status.SUCCEEDED for job in jobs),
             jobs=[
-                FoldJob.represent(
+                FoldJob.from_row(
                     job,
                     fold=job.resolved["dataset"]["fold"],
                     title=listing.title(job.id, job.name, job.kind),
@@ -476,7 +476,7 @@ class FoldSet(Answer):
                 for job in jobs
             ],
             means={
-                name: FoldMean.represent(measured, label=column.label, percent=column.percent)
+                name: FoldMean.from_row(measured, label=column.label, percent=column.percent)
                 for name, (column, measured) in means.items()
                 if measured is not None
             },

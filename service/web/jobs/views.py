@@ -54,7 +54,7 @@ _NOT_FOUND: Final = ("job_not_found",)
     query=SubmitQuery,
     headers=("Idempotency-Key",),
     document="spec",
-    also={200: DryRun},
+    other_responses={200: DryRun},
     problems=("idempotency_conflict", "quota_exceeded"),
 )
 def submit(query: SubmitQuery, document: Any) -> Response:
@@ -77,7 +77,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     TAG,
     JobDetail,
     headers=("If-None-Match", "Prefer"),
-    also={304: "The job has not changed."},
+    other_responses={304: "The job has not changed."},
     problems=(*_NOT_FOUND, "quota_exceeded"),
     page="/ui/jobs/{job_id}",
 )
@@ -249,7 +249,7 @@ _BATCH_SIZE: Final = 500
     JobList,
     query=ListQuery,
     other_media=("text/csv",),
-    also={
+    other_responses={
         200: "With `format=csv`: `id`, `name` and the selected columns; `X-Total-Count` is the number of matching jobs."
     },
     problems=("invalid_cursor",),

@@ -18,7 +18,7 @@ from service.web.http.downloads import picture
 from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import Query, Text, WhichCheckpoint
-from service.web.http.schemas import Answer
+from service.web.http.schemas import ResponseModel
 from service.web.inference import loading, validation_results
 from service.web.inference.loading import class_names, job_of, require_images
 from service.web.inference.validation_results import Misclassified
@@ -65,7 +65,7 @@ class MistakesQuery(CheckpointQuery):
     limit: int = Field(24, ge=1, le=256)
 
 
-class ConfusionCell(Answer):
+class ConfusionCell(ResponseModel):
     """The validation images of one class that a checkpoint predicts as one class."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
@@ -78,7 +78,7 @@ class ConfusionCell(Answer):
     )
 
 
-class Mistake(Answer):
+class Mistake(ResponseModel):
     """A validation image that a checkpoint classifies wrongly."""
 
     index: int = Field(description="Index in the validation split, from 0.")
@@ -90,7 +90,7 @@ class Mistake(Answer):
     row: dict[str, Any] | None = Field(None, description="A row of a table, as values by column; null for an image.")
 
 
-class MistakeList(Answer):
+class MistakeList(ResponseModel):
     """The mistakes of a checkpoint, most confident first."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
@@ -100,7 +100,7 @@ class MistakeList(Answer):
     data: list[Mistake]
 
 
-class CalibrationBin(Answer):
+class CalibrationBin(ResponseModel):
     """Validation predictions within an interval of confidence."""
 
     low: float
@@ -110,7 +110,7 @@ class CalibrationBin(Answer):
     accuracy: float | None = Field(description="Fraction of correct predictions; null: the bin is empty.")
 
 
-class CalibrationAnswer(Answer):
+class CalibrationAnswer(ResponseModel):
     """Confidence against accuracy on the validation data."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
@@ -122,7 +122,7 @@ class CalibrationAnswer(Answer):
     bins: list[CalibrationBin] = Field(description="Ten, from 0 to 1.")
 
 
-class ColumnImportance(Answer):
+class ColumnImportance(ResponseModel):
     """The importance of a column."""
 
     column: str
@@ -130,7 +130,7 @@ class ColumnImportance(Answer):
     deviation: float = Field(description="Standard deviation over the repeats.")
 
 
-class ImportanceAnswer(Answer):
+class ImportanceAnswer(ResponseModel):
     """The importance of each column of a table."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
@@ -202,7 +202,7 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     The first request for a checkpoint evaluates the whole validation split.
     """
     result = validation_results.mistakes(job_id, checkpoint=query.checkpoint, limit=query.limit)
-    return MistakeList.represent(
+    return MistakeList.from_row(
         result,
         checkpoint=result.epoch,
         class_names=result.info.class_names,
@@ -211,7 +211,7 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
 
 
 def _mistake(misclassified: Misclassified, columns: Sequence[Mapping[str, Any]]) -> Mistake:
-    return Mistake.represent(
+    return Mistake.from_row(
         misclassified,
         image=None if columns else grids.image_base64(misclassified.input),
         row=named_row(misclassified.input, columns) if columns else None,
@@ -230,7 +230,7 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     draws it.
     """
     result, epoch, count = validation_results.calibration(job_id, query.checkpoint)
-    return CalibrationAnswer.represent(result, checkpoint=epoch, validation_count=count)
+    return CalibrationAnswer.from_row(result, checkpoint=epoch, validation_count=count)
 
 
 @evaluation_blueprint.get("/jobs/<job_id>/importance")
@@ -246,4 +246,4 @@ def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     it.
     """
     result, epoch = validation_results.importances(job_id, query.checkpoint)
-    return ImportanceAnswer.represent(result, checkpoint=epoch)
+    return ImportanceAnswer.from_row(result, checkpoint=epoch)

@@ -49,7 +49,7 @@ class ExportQuery(Query):
     other_media=downloads.AS_OCTETS,
     query=ExportQuery,
     headers=downloads.HEADERS,
-    also=downloads.ALSO,
+    other_responses=downloads.OTHER_RESPONSES,
     problems=(
         *downloads.PROBLEMS,
         "not_yet",

@@ -18,7 +18,7 @@ from service.spec import validation
 from service.spec.schema import Kind, StrictModel
 from service.web.http import problems, slots
 from service.web.http.endpoint import Result, endpoint
-from service.web.http.schemas import Answer
+from service.web.http.schemas import ResponseModel
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
@@ -33,7 +33,7 @@ _MAX_LISTED_VALUES: Final = 1000
 B = TypeVar("B", bound=StrictModel)
 
 
-class UnknownValue(Answer):
+class UnknownValue(ResponseModel):
     """A value that is not a category of its column and was treated as missing."""
 
     row: int = Field(description="Index of the row, from 0.")
@@ -41,7 +41,7 @@ class UnknownValue(Answer):
     value: str
 
 
-class PredictAnswer(Answer):
+class PredictAnswer(ResponseModel):
     """The predictions of a classifier, in the order of the images or rows."""
 
     probabilities: list[list[float]] = Field(
@@ -69,7 +69,7 @@ class PredictAnswer(Answer):
     )
 
 
-class GenerateAnswer(Answer):
+class GenerateAnswer(ResponseModel):
     """Generated images."""
 
     images: list[str] | list[list[list[float | list[float]]]] = Field(
@@ -119,7 +119,7 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
     problems=loading.PROBLEMS,
     scope=Scope.READ,
     other_media=("image/png", "image/gif"),
-    also={200: "A PNG with `format=grid`, a GIF with `format=film`."},
+    other_responses={200: "A PNG with `format=grid`, a GIF with `format=film`."},
 )
 def generate(job_id: str, document: Any) -> Result:
     """Generate images.

@@ -23,7 +23,7 @@ from service.web.http import requests, slots
 from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
-from service.web.http.schemas import Answer, finite
+from service.web.http.schemas import ResponseModel, finite
 from service.web.jobs.schemas import JobDetail
 from service.web.jobs.views import submitted_response
 from service.wording import value_text
@@ -44,7 +44,7 @@ class ComparisonQuery(Query):
     of: Literal["last", "best"] = Field("last", description="The value of the last epoch, or the best of all epochs.")
 
 
-class ComparedJob(Answer):
+class ComparedJob(ResponseModel):
     """A job of a group."""
 
     job: str
@@ -52,7 +52,7 @@ class ComparedJob(Answer):
     value: float | None = Field(description="Null: the job has no finite value of the metric.")
 
 
-class ComparedGroup(Answer):
+class ComparedGroup(ResponseModel):
     """One side of a comparison."""
 
     label: str
@@ -76,7 +76,7 @@ class ComparedGroup(Answer):
         )
 
 
-class Pair(Answer):
+class Pair(ResponseModel):
     """Two values with the same seed."""
 
     seed: int
@@ -85,7 +85,7 @@ class Pair(Answer):
     difference: float
 
 
-class ComparisonAnswer(Answer):
+class ComparisonAnswer(ResponseModel):
     """The difference between two groups of jobs."""
 
     metric: str
@@ -117,7 +117,7 @@ class ComparisonAnswer(Answer):
     def of(cls, comparison: Comparison) -> Self:
         """The response for a comparison."""
         test = comparison.test
-        return cls.represent(
+        return cls.from_row(
             comparison,
             comparable=comparison.no_verdict is None,
             a=ComparedGroup.of(comparison.a),
@@ -143,7 +143,7 @@ class DifferenceQuery(Query):
     b: JobId = Field(description="What to compare it with, likewise.")
 
 
-class DifferingValue(Answer):
+class DifferingValue(ResponseModel):
     """Something in which the jobs differ."""
 
     name: str = Field(description="A JSON pointer into the spec, or a name in `provenance`.")
@@ -157,16 +157,16 @@ class DifferingValue(Answer):
     def of(cls, pair: DifferingPair) -> Self:
         """The response for a pair of values."""
         label = pair.name.removeprefix("/").replace("/", ".")
-        return cls.represent(pair, label=label, text_a=value_text(pair.a), text_b=value_text(pair.b))
+        return cls.from_row(pair, label=label, text_a=value_text(pair.a), text_b=value_text(pair.b))
 
     @classmethod
     def of_data(cls, pair: DifferingPair) -> Self:
         """The response for two versions of data, of whose SHA-256 people see as much as in the name of a version."""
         a, b = (str(digest).removeprefix("sha256:")[:VERSION_DIGITS] for digest in (pair.a, pair.b))
-        return cls.represent(pair, label="data", text_a=a, text_b=b)
+        return cls.from_row(pair, label="data", text_a=a, text_b=b)
 
 
-class DifferingElement(Answer):
+class DifferingElement(ResponseModel):
     """The first element in which the tensors of two checkpoints differ."""
 
     tensor: str
@@ -176,14 +176,14 @@ class DifferingElement(Answer):
     tensors: list[str] = Field(description="All tensors that differ.")
 
 
-class DifferingEpoch(Answer):
+class DifferingEpoch(ResponseModel):
     """The first epoch whose stored results differ."""
 
     epoch: int
     differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `test scores`.")
 
 
-class DifferingCheckpoint(Answer):
+class DifferingCheckpoint(ResponseModel):
     """The first kept checkpoints that differ."""
 
     epoch: int
@@ -191,7 +191,7 @@ class DifferingCheckpoint(Answer):
     first: DifferingElement = Field(validation_alias="difference")
 
 
-class DifferencesAnswer(Answer):
+class DifferencesAnswer(ResponseModel):
     """All that is stored in which two jobs differ."""
 
     a: str
@@ -209,7 +209,7 @@ class DifferencesAnswer(Answer):
     @classmethod
     def of(cls, differences: Differences) -> Self:
         """The response for a pair of jobs."""
-        return cls.represent(
+        return cls.from_row(
             differences,
             a=differences.a.id,
             b=differences.b.id,
@@ -229,7 +229,7 @@ class BisectionQuery(Query):
     above: FiniteFloat | None = Field(None, description="Values above this are bad.")
 
 
-class MeasuredEpoch(Answer):
+class MeasuredEpoch(ResponseModel):
     """The value of a metric in an epoch."""
 
     epoch: int
@@ -239,7 +239,7 @@ class MeasuredEpoch(Answer):
 _Measured = Annotated[MeasuredEpoch, BeforeValidator(lambda pair: {"epoch": pair[0], "value": pair[1]})]
 
 
-class BisectionAnswer(Answer):
+class BisectionAnswer(ResponseModel):
     """The epoch from which a metric is bad to the end."""
 
     metric: str
@@ -331,4 +331,4 @@ def show_bisection(job_id: str, query: BisectionQuery) -> BisectionAnswer:
     """
     limit = Limit(below=query.below, above=query.above)
     with core().database.read() as session:
-        return BisectionAnswer.represent(bisect(session, job_id, query.metric, limit, owner=owner()))
+        return BisectionAnswer.from_row(bisect(session, job_id, query.metric, limit, owner=owner()))

@@ -20,7 +20,7 @@ from service.sweeps.results.curves import Curve
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import Cursor, NumberCursor, Query, Seq, former_name, split
-from service.web.http.schemas import Answer, Document, Metrics, Timestamp
+from service.web.http.schemas import Document, Metrics, ResponseModel, Timestamp
 
 
 class SweepListQuery(Query):
@@ -63,7 +63,7 @@ class SweepEventQuery(Query):
     limit: int = Field(500, ge=1, le=2000)
 
 
-class SweepObjective(Answer):
+class SweepObjective(ResponseModel):
     """What a sweep optimizes."""
 
     metric: str
@@ -71,7 +71,7 @@ class SweepObjective(Answer):
     over_seeds: OverSeeds
 
 
-class TrialCounts(Answer):
+class TrialCounts(ResponseModel):
     """Trials of a sweep by state."""
 
     total: int = Field(description="As many as there will be, unless the budget ends first.")
@@ -82,7 +82,7 @@ class TrialCounts(Answer):
     failed: int
 
 
-class SweepUrls(Answer):
+class SweepUrls(ResponseModel):
     """URLs of a sweep's resources, as paths on this service."""
 
     self: str
@@ -93,14 +93,14 @@ class SweepUrls(Answer):
     page: str
 
 
-class SweepError(Answer):
+class SweepError(ResponseModel):
     """Why a sweep failed."""
 
     code: str
     message: str
 
 
-class SweepSummary(Answer):
+class SweepSummary(ResponseModel):
     """A sweep in a list."""
 
     id: str
@@ -156,7 +156,7 @@ class SweepDetail(SweepSummary):
     )
 
 
-class SweepList(Answer):
+class SweepList(ResponseModel):
     """A page of sweeps."""
 
     data: list[SweepSummary]
@@ -164,7 +164,7 @@ class SweepList(Answer):
     next_cursor: str | None
 
 
-class SweepDryRun(Answer):
+class SweepDryRun(ResponseModel):
     """What a sweep would do."""
 
     resolved: Document
@@ -183,7 +183,7 @@ class SweepDryRun(Answer):
     notes: list[str]
 
 
-class SweepEventItem(Answer):
+class SweepEventItem(ResponseModel):
     """An event of a sweep."""
 
     seq: int
@@ -192,7 +192,7 @@ class SweepEventItem(Answer):
     data: Document
 
 
-class SweepEventList(Answer):
+class SweepEventList(ResponseModel):
     """Events of a sweep, in order."""
 
     data: list[SweepEventItem]
@@ -200,7 +200,7 @@ class SweepEventList(Answer):
     next_after: int
 
 
-class TrialCurve(Answer):
+class TrialCurve(ResponseModel):
     """A metric of a trial over its seeds, by epoch."""
 
     trial: int
@@ -216,14 +216,14 @@ class TrialCurve(Answer):
     n: list[int] = Field(description="Seeds with a value.")
 
 
-class TrialCurves(Answer):
+class TrialCurves(ResponseModel):
     """Curves of a sweep's best trials."""
 
     metric: str
     data: list[TrialCurve]
 
 
-class ImportanceItem(Answer):
+class ImportanceItem(ResponseModel):
     """How much a setting matters."""
 
     setting: str
@@ -231,7 +231,7 @@ class ImportanceItem(Answer):
     best: str | None = Field(description="The value, or the range of values, with the best mean.")
 
 
-class ImportanceList(Answer):
+class ImportanceList(ResponseModel):
     """The settings of a sweep, the most important first."""
 
     data: list[ImportanceItem]
@@ -240,12 +240,12 @@ class ImportanceList(Answer):
 
 def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepSummary:
     """A sweep for a list."""
-    return SweepSummary.represent(sweep, **_derived(sweep, counts, epochs))
+    return SweepSummary.from_row(sweep, **_derived(sweep, counts, epochs))
 
 
 def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs, best: BestTrial | None = None) -> SweepDetail:
     """A sweep with its spec."""
-    return SweepDetail.represent(
+    return SweepDetail.from_row(
         sweep,
         **_derived(sweep, counts, epochs),
         best_epoch=best.epoch if best is not None else None,
@@ -284,7 +284,7 @@ def _derived(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[st
 def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
     """The response for a checked sweep."""
     jobs = checked.trials * len(checked.resolved["seeds"])
-    return SweepDryRun.represent(checked, jobs=jobs, first_settings=checked.first[:20])
+    return SweepDryRun.from_row(checked, jobs=jobs, first_settings=checked.first[:20])
 
 
 _CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")
@@ -319,7 +319,7 @@ class TrialQuery(Query):
         return int(self.cursor or self.after)
 
 
-class TrialJob(Answer):
+class TrialJob(ResponseModel):
     """A job of a trial."""
 
     seed: int
@@ -331,7 +331,7 @@ class TrialJob(Answer):
     value: float | None = Field(description="Of the objective, when the sweep last took notice of the trial.")
 
 
-class TrialItem(Answer):
+class TrialItem(ResponseModel):
     """A trial: one setting, with every seed."""
 
     trial: int
@@ -355,7 +355,7 @@ class TrialItem(Answer):
     error: SweepError | None
 
 
-class TrialList(Answer):
+class TrialList(ResponseModel):
     """Trials of a sweep."""
 
     data: list[TrialItem]
@@ -374,7 +374,7 @@ def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:
         for seed, job_id in row.jobs.items()
     ]
     rungs = sweep.resolved["rungs"]
-    return TrialItem.represent(
+    return TrialItem.from_row(
         row,
         jobs=jobs,
         metrics=view.metrics,

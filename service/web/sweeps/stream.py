@@ -44,7 +44,7 @@ class SweepSource(LogSource):
     def events(self, session: Session, key: str, *, after: int, limit: int) -> list[LogEvent]:
         """The events of a sweep after a number."""
         rows = events.read(session, key, after=after, limit=limit)
-        return [LogEvent.of(SweepEventItem.represent(row).model_dump(mode="json")) for row in rows]
+        return [LogEvent.of(SweepEventItem.from_row(row).model_dump(mode="json")) for row in rows]
 
 
 SWEEPS: Final = SweepSource()

@@ -68,7 +68,7 @@ _NOT_FOUND: Final = ("sweep_not_found",)
     query=SubmitQuery,
     headers=("Idempotency-Key",),
     document=SweepSpec,
-    also={200: SweepDryRun},
+    other_responses={200: SweepDryRun},
     problems=("idempotency_conflict", "quota_exceeded"),
 )
 def submit(query: SubmitQuery, document: Any) -> Response:
@@ -134,7 +134,7 @@ def cancel(sweep_id: str) -> Result:
     TrialList,
     query=TrialQuery,
     other_media=("text/csv",),
-    also={200: "With `format=csv`: a line for each trial, with its settings and its values by seed."},
+    other_responses={200: "With `format=csv`: a line for each trial, with its settings and its values by seed."},
     problems=_NOT_FOUND,
 )
 def trials(sweep_id: str, query: TrialQuery) -> Result:
@@ -166,7 +166,7 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
         rows = events.read(session, sweep_id, after=query.after, limit=query.limit + 1, types=DECISIONS)
     shown = rows[: query.limit]
     last = shown[-1].seq if shown else query.after
-    data = [SweepEventItem.represent(row) for row in shown]
+    data = [SweepEventItem.from_row(row) for row in shown]
     return SweepEventList(data=data, has_more=len(rows) > len(shown), next_after=last)
 
 
@@ -176,7 +176,7 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     TrialCurves,
     query=CurveQuery,
     other_media=("text/csv",),
-    also={200: "With `format=csv`: a line for each trial and epoch, with the mean and its bands."},
+    other_responses={200: "With `format=csv`: a line for each trial and epoch, with the mean and its bands."},
     problems=_NOT_FOUND,
 )
 def curves(sweep_id: str, query: CurveQuery) -> Result:
@@ -192,7 +192,7 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     if query.format == "csv":
         text = "".join(curve_lines(metric, trial_curves))
         return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
-    return TrialCurves(metric=metric, data=[TrialCurve.represent(item) for item in trial_curves])
+    return TrialCurves(metric=metric, data=[TrialCurve.from_row(item) for item in trial_curves])
 
 
 @blueprint.get("/sweeps/<sweep_id>/importance")
@@ -207,7 +207,7 @@ def importance(sweep_id: str) -> ImportanceList:
         sweep = queries.get(session, sweep_id, owner=owner())
         importances = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
-    data = [ImportanceItem.represent(item) for item in importances]
+    data = [ImportanceItem.from_row(item) for item in importances]
     return ImportanceList(data=data, epoch=rungs[0] if len(rungs) > 1 else None)
 
 
@@ -217,7 +217,7 @@ def importance(sweep_id: str) -> ImportanceList:
     "text/event-stream",
     query=StreamQuery,
     headers=("Last-Event-ID",),
-    also={204: "The sweep has ended, and the client has all its events."},
+    other_responses={204: "The sweep has ended, and the client has all its events."},
     problems=(*_NOT_FOUND, "too_many_streams", "quota_exceeded"),
 )
 def stream(sweep_id: str, query: StreamQuery) -> Response:
