@@ -1,17 +1,26 @@
-"""Errors that several packages raise, with their facts as attributes; ``web/middleware/problems`` maps them to HTTP."""
+"""Errors that several packages raise, with their facts as attributes; ``web/http/problems`` maps them to HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from service.states import Action, Status
 
 
 class ServiceError(Exception):
-    """Base class of the errors of ``service``."""
+    """Base class of the errors of ``service``.
+
+    Attributes:
+        code: of the problem that a client gets, whose detail is the message; ``internal``: clients get no message.
+        members: further fields of that problem.
+    """
+
+    code: str = "internal"
+    members: Mapping[str, Any] = MappingProxyType({})
 
 
 class SettingsError(ServiceError, ValueError):
@@ -29,9 +38,12 @@ class UnknownSchema(SettingsError):
 class MalformedJson(ServiceError, ValueError):
     """The text is not valid JSON (RFC 8259), without NaN, Infinity and duplicate keys."""
 
+    code = "malformed_json"
+
     def __init__(self, detail: str, line: int, column: int) -> None:
         super().__init__(f"{detail} (line {line}, column {column})")
         self.detail, self.line, self.column = detail, line, column
+        self.members = {"line": line, "column": column}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +91,16 @@ class OwnerNotFound(ServiceError, LookupError):
 class KeyNotRotatable(ServiceError):
     """The key is not valid, or was already rotated."""
 
+    code = "key_not_rotatable"
+
     def __init__(self, key_id: str, state: str, replaced_by: str | None) -> None:
         if state != "valid":
             super().__init__(f"the key {key_id} is {state}: create a new key")
         else:
             super().__init__(f"the key {key_id} was already rotated: rotate its successor {replaced_by}")
         self.key_id, self.state, self.replaced_by = key_id, state, replaced_by
+        allowed = [] if state == "revoked" else ["revoke"]
+        self.members = {"state": state, "replaced_by": replaced_by, "allowed_actions": allowed}
 
 
 class AuditFileDamaged(ServiceError, ValueError):
@@ -97,6 +113,8 @@ class AuditFileDamaged(ServiceError, ValueError):
 
 class FoldsNotFound(ServiceError, LookupError):
     """There is no such cross-validation, or none of the caller's."""
+
+    code = "folds_not_found"
 
     def __init__(self, group: str) -> None:
         super().__init__(f"there is no cross-validation {group!r}")
@@ -123,6 +141,8 @@ def _refusal(status: str, action: str) -> str:
 class JobNotFound(ServiceError, LookupError):
     """No job has this id, or it belongs to another owner."""
 
+    code = "job_not_found"
+
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}")
         self.job_id = job_id
@@ -131,6 +151,8 @@ class JobNotFound(ServiceError, LookupError):
 class SweepNotFound(ServiceError, LookupError):
     """No sweep has this id, or it belongs to another owner."""
 
+    code = "sweep_not_found"
+
     def __init__(self, sweep_id: str) -> None:
         super().__init__(f"there is no sweep {sweep_id!r}")
         self.sweep_id = sweep_id
@@ -138,6 +160,8 @@ class SweepNotFound(ServiceError, LookupError):
 
 class TrialNotFound(ServiceError, LookupError):
     """The sweep has no trial of this number, or no best one yet."""
+
+    code = "trial_not_found"
 
     def __init__(self, sweep_id: str, trial: str, *, count: int) -> None:
         trials = "none yet" if not count else "only trial 0" if count == 1 else f"trials 0 to {count - 1}"
@@ -149,14 +173,19 @@ class TrialNotFound(ServiceError, LookupError):
 class IllegalSweepAction(ServiceError):
     """The sweep is not in a state from which this action is possible."""
 
+    code = "illegal_transition"
+
     def __init__(self, sweep_id: str, action: str, status: str, allowed: Sequence[str]) -> None:
         legal = ", ".join(allowed) or "none until its jobs have stopped"
         super().__init__(f"sweep {sweep_id} {_refusal(status, action)}; possible actions: {legal}")
         self.sweep_id, self.action, self.status, self.allowed = sweep_id, action, status, tuple(allowed)
+        self.members = {"status_now": status, "allowed_actions": list(allowed)}
 
 
 class ArtifactNotFound(ServiceError, LookupError):
     """The job has no such checkpoint, sample or artifact; it may have been removed."""
+
+    code = "artifact_not_found"
 
     def __init__(self, job_id: str, item: str) -> None:
         super().__init__(f"job {job_id} has no {item}")
@@ -166,14 +195,19 @@ class ArtifactNotFound(ServiceError, LookupError):
 class IllegalTransition(ServiceError):
     """The job's state does not permit the action."""
 
+    code = "illegal_transition"
+
     def __init__(self, job_id: str, action: Action, status: Status, allowed: Sequence[Action]) -> None:
         legal = ", ".join(allowed) or "none"
         super().__init__(f"job {job_id} {_refusal(status, action)}; possible actions: {legal}")
         self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
+        self.members = {"job_status": status, "allowed_actions": list(allowed)}
 
 
 class IdempotencyConflict(ServiceError):
     """The idempotency key was already used with another body."""
+
+    code = "idempotency_conflict"
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the idempotency key {key!r} was used with another body; use a new key")
@@ -195,18 +229,25 @@ class UnusableParameter(ServiceError, ValueError):
 class InvalidCursor(ServiceError, ValueError):
     """The pagination cursor was not issued by this service, or belongs to another list."""
 
+    code = "invalid_cursor"
+
 
 class UploadExists(ServiceError):
     """The owner already has the same data under this name, as ``version``."""
+
+    code = "dataset_exists"
 
     def __init__(self, name: str, sha256: str) -> None:
         super().__init__(f"there is already a dataset {name!r} with exactly this data")
         self.name = name
         self.version = f"{name}@{sha256.removeprefix('sha256:')[:12]}"
+        self.members = {"version": self.version}
 
 
 class DatasetNameTaken(ServiceError):
     """A built-in dataset or a folder of the operator has this name."""
+
+    code = "dataset_exists"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is already a dataset {name!r}; use another name")
@@ -216,6 +257,8 @@ class DatasetNameTaken(ServiceError):
 class DatasetFixed(ServiceError):
     """The dataset was not uploaded, so it cannot be deleted."""
 
+    code = "dataset_fixed"
+
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is not an uploaded dataset")
         self.name = name
@@ -224,6 +267,8 @@ class DatasetFixed(ServiceError):
 class StorageFull(ServiceError):
     """The files of an upload could not be written."""
 
+    code = "storage_full"
+
     def __init__(self, reason: str) -> None:
         super().__init__(f"the upload could not be stored ({reason})")
         self.reason = reason
@@ -231,6 +276,8 @@ class StorageFull(ServiceError):
 
 class NoSpaceLeft(ServiceError):
     """The owner's datasets would exceed their size limit."""
+
+    code = "dataset_space_exceeded"
 
     def __init__(self, owner: str, used: int, additional: int, limit: int) -> None:
         used_up = f"the datasets of {owner} take {used:,} of {limit:,} bytes"
@@ -252,22 +299,21 @@ class StorageQuotaExceeded(ServiceError):
 class UploadInUse(ServiceError):
     """Unfinished jobs use the dataset."""
 
+    code = "dataset_in_use"
+
     def __init__(self, name: str, jobs: Sequence[str]) -> None:
         shown = ", ".join(jobs[:10]) + (f" and {len(jobs) - 10} more" if len(jobs) > 10 else "")
         super().__init__(f"the dataset {name!r} is used by unfinished jobs: {shown}")
         self.name, self.jobs = name, tuple(jobs)
+        self.members = {"jobs": list(jobs[:100])}
 
 
 class Busy(ServiceError):
-    """All slots for work of one kind are taken, and so are the places to wait for one.
-
-    Attributes:
-        code: of the problem.
-    """
+    """All slots for work of one kind are taken, and so are the places to wait for one."""
 
     def __init__(self, code: str, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
-        self.code, self.retry_after_s = code, retry_after_s
+        self.code, self.members = code, {"retry_after_s": retry_after_s}
 
 
 class LeaseLost(ServiceError):

@@ -57,6 +57,8 @@ class Submitted:
 class NotComparable(ServiceError, ValueError):
     """The jobs have no difference that retraining could explain."""
 
+    code = "not_comparable"
+
 
 def _only_id(job: Job) -> dict[str, Any]:
     return {"id": job.id}

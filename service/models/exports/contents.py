@@ -112,6 +112,8 @@ class JobFacts:
 class ExtraMissing(ServiceError):
     """An optional library is not installed."""
 
+    code = "extra_missing"
+
     def __init__(self, library: str) -> None:
         self.library = library
         self.command = f"pip install {library}"

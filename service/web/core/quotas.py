@@ -51,7 +51,7 @@ class QuotaExceeded(Problem):
     """A quota is exhausted; the response says when to retry."""
 
     def __init__(self, code: str, detail: str, wait_s: int) -> None:
-        super().__init__(code, detail, headers={"Retry-After": str(wait_s)}, retry_after_s=wait_s)
+        super().__init__(code, detail, retry_after_s=wait_s)
 
 
 class NotAdmitted(QuotaExceeded, AdmissionRefused):

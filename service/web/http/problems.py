@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,34 +14,9 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable
+from service.datasets.errors import DatasetBroken, DatasetError, DatasetUnavailable
 from service.datasets.importer import UploadRefused
-from service.errors import (
-    ArtifactNotFound,
-    Busy,
-    DatasetFixed,
-    DatasetNameTaken,
-    Fault,
-    FoldsNotFound,
-    IdempotencyConflict,
-    IllegalSweepAction,
-    IllegalTransition,
-    InvalidCursor,
-    JobNotFound,
-    KeyNotFound,
-    KeyNotRotatable,
-    MalformedJson,
-    NoSpaceLeft,
-    SpecError,
-    StorageFull,
-    StorageQuotaExceeded,
-    SweepNotFound,
-    TrialNotFound,
-    UnusableParameter,
-    UploadExists,
-    UploadInUse,
-)
-from service.models.exports.contents import ExtraMissing
+from service.errors import Fault, KeyNotFound, ServiceError, SpecError, StorageQuotaExceeded, UnusableParameter
 from service.spec.faults import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.database import is_disk_full
@@ -60,25 +34,8 @@ _BY_STATUS: Final = {
     415: "unsupported_media_type",
 }
 
-_BY_ERROR: Final[dict[type[Exception], str]] = {
-    JobNotFound: "job_not_found",
-    SweepNotFound: "sweep_not_found",
-    TrialNotFound: "trial_not_found",
-    FoldsNotFound: "folds_not_found",
-    ArtifactNotFound: "artifact_not_found",
-    DatasetNotFound: "dataset_not_found",
-    DatasetNameTaken: "dataset_exists",
-    NoSpaceLeft: "dataset_space_exceeded",
-    DatasetFixed: "dataset_fixed",
-    DatasetChanged: "dataset_changed",
-    IdempotencyConflict: "idempotency_conflict",
-    InvalidCursor: "invalid_cursor",
-    ExtraMissing: "extra_missing",
-}
-"""The code of each error whose text is the detail."""
 
-
-class Problem(Exception):
+class Problem(ServiceError):
     """Ends a request with one of ``KINDS``."""
 
     def __init__(self, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
@@ -112,6 +69,8 @@ def respond(
     response = Response(
         json.dumps(document, ensure_ascii=False) + "\n", status or kind.status, content_type="application/problem+json"
     )
+    if "retry_after_s" in members:
+        response.headers["Retry-After"] = str(members["retry_after_s"])
     response.headers.update(headers or {})
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -153,22 +112,22 @@ def fault_document(fault: Fault) -> dict[str, Any]:
     return document | ({"suggestion": fault.suggestion} if fault.suggestion else {})
 
 
-def _as_it_says(code: str, error: Exception) -> Response:
-    return respond(code, str(error)[:500])
-
-
 def register(app: Flask) -> None:
     """Convert every exception that leaves a view to a problem."""
-    for kind, code in _BY_ERROR.items():
-        app.register_error_handler(kind, partial(_as_it_says, code))
+
+    @app.errorhandler(ServiceError)
+    @app.errorhandler(DatasetError)
+    def _(error: ServiceError | DatasetError) -> Response:
+        if error.code not in KINDS or error.code == "internal":
+            return unexpected(error)
+        if error.code == "storage_full":
+            _log.error("an upload could not be stored", error=str(error))
+        members = error.members if isinstance(error, ServiceError) else {}
+        return respond(error.code, str(error)[:500], **members)
 
     @app.errorhandler(Problem)
     def _(error: Problem) -> Response:
         return respond(error.code, error.detail, headers=error.headers, **error.members)
-
-    @app.errorhandler(MalformedJson)
-    def _(error: MalformedJson) -> Response:
-        return respond("malformed_json", str(error), line=error.line, column=error.column)
 
     @app.errorhandler(SpecError)
     def _(error: SpecError) -> Response:
@@ -178,49 +137,15 @@ def register(app: Flask) -> None:
     def _(error: KeyNotFound) -> Response:
         return respond("key_not_found", f"there is no key {error.id_or_name[:60]!r}")
 
-    @app.errorhandler(KeyNotRotatable)
-    def _(error: KeyNotRotatable) -> Response:
-        allowed = [] if error.state == "revoked" else ["revoke"]
-        return respond(
-            "key_not_rotatable", str(error), state=error.state, replaced_by=error.replaced_by, allowed_actions=allowed
-        )
-
     @app.errorhandler(UploadRefused)
     def _(error: UploadRefused) -> Response:
         faults = [{"parameter": field, "detail": reason, "code": error.code} for field, reason in error.faults.items()]
         return respond("invalid_upload", str(error)[:1000], errors=faults)
 
-    @app.errorhandler(UploadExists)
-    def _(error: UploadExists) -> Response:
-        return respond("dataset_exists", str(error), version=error.version)
-
-    @app.errorhandler(StorageFull)
-    def _(error: StorageFull) -> Response:
-        _log.error("an upload could not be stored", error=error.reason)
-        return respond("storage_full", str(error))
-
     @app.errorhandler(StorageQuotaExceeded)
     def _(error: StorageQuotaExceeded) -> Response:
         detail = f"{error}; delete jobs, or ask the operator for a higher limit"
-        wait = {"Retry-After": str(STORAGE_WAIT_S)}
-        return respond("quota_exceeded", detail, headers=wait, retry_after_s=STORAGE_WAIT_S)
-
-    @app.errorhandler(UploadInUse)
-    def _(error: UploadInUse) -> Response:
-        return respond("dataset_in_use", str(error), jobs=list(error.jobs[:100]))
-
-    @app.errorhandler(Busy)
-    def _(error: Busy) -> Response:
-        headers = {"Retry-After": str(error.retry_after_s)}
-        return respond(error.code, str(error), headers=headers, retry_after_s=error.retry_after_s)
-
-    @app.errorhandler(IllegalTransition)
-    def _(error: IllegalTransition) -> Response:
-        return respond("illegal_transition", str(error), job_status=error.status, allowed_actions=list(error.allowed))
-
-    @app.errorhandler(IllegalSweepAction)
-    def _(error: IllegalSweepAction) -> Response:
-        return respond("illegal_transition", str(error), status_now=error.status, allowed_actions=list(error.allowed))
+        return respond("quota_exceeded", detail, retry_after_s=STORAGE_WAIT_S)
 
     @app.errorhandler(UnusableParameter)
     def _(error: UnusableParameter) -> Response:
@@ -270,6 +195,6 @@ def register(app: Flask) -> None:
         return respond(code, detail, headers=allow, status=status)
 
     @app.errorhandler(Exception)
-    def _(error: Exception) -> Response:
+    def unexpected(error: Exception) -> Response:
         _log.exception("request failed", path=request.path, exc_info=error)
         return respond("internal", "an unexpected error; the service's log has the details under this request_id")

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, FiniteFloat
 
 from service import statistics
-from service.application.jobs import Jobs, NotComparable
+from service.application.jobs import Jobs
 from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
 from service.sweeps.results import differences
@@ -21,7 +21,6 @@ from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
 from service.web.http import requests, slots
 from service.web.http.endpoint import endpoint
-from service.web.http.problems import Problem
 from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
 from service.web.http.schemas import ResponseModel, finite
 from service.web.jobs.schemas import JobDetail
@@ -310,12 +309,8 @@ def investigate(document: Any) -> Response:
     stored result does not match its retraining. The new job's `investigation` has the result.
     """
     idempotency = requests.idempotency_key(document)
-    try:
-        with slots.hold(slots.COMPUTING):
-            submitted = provided(Jobs).investigate(document, by=actor(), idempotency=idempotency)
-    except NotComparable as error:
-        raise Problem("not_comparable", str(error)) from error
-    return submitted_response(submitted)
+    with slots.hold(slots.COMPUTING):
+        return submitted_response(provided(Jobs).investigate(document, by=actor(), idempotency=idempotency))
 
 
 bisection_blueprint: Final = Blueprint("bisection", __name__)
