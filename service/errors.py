@@ -285,6 +285,10 @@ class NoSpaceLeft(ServiceError):
         self.used, self.limit = used, limit
 
 
+class AdmissionRefused(ServiceError):
+    """A quota of the owner does not allow these jobs now."""
+
+
 class StorageQuotaExceeded(ServiceError):
     """The files of an owner's jobs would exceed their size limit."""
 

@@ -83,6 +83,11 @@ def was_recorded(by: Actor | None, action: AuditAction, subject: str) -> None:
         by.recorded.append({"action": action.value, "subject": subject})
 
 
+def owner_of(by: Actor | None) -> str | None:
+    """The owner whose objects an actor may see; ``None`` means all, if no keys are required."""
+    return by.owner if by is not None else None
+
+
 def request_of(by: Actor | None) -> dict[str, str]:
     """The request behind an action, for the events of a job."""
     return {"request_id": by.request_id} if by is not None and by.request_id else {}

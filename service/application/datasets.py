@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.access.audit import Actor
-from service.application.ports import DatasetCatalogue, ImportFiles, owner_of
+from service.access.audit import Actor, owner_of
+from service.application.specs import DatasetCatalogue
 from service.datasets import uploads
 from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
 from service.datasets.uploads import UploadFolder
@@ -36,14 +36,14 @@ class DatasetUploads:
     """Operations on uploaded datasets.
 
     Attributes:
-        import_files: imports untrusted files, in a sandbox.
+        import_files: reads the files of an upload, in a sandbox, and writes their arrays into a folder.
         at_most: maximum size in bytes of all datasets of an owner; 0 means no limit.
     """
 
     database: Database
     folder: UploadFolder
     datasets: DatasetCatalogue
-    import_files: ImportFiles
+    import_files: Callable[..., ImportedDataset]
     at_most: int = 0
 
     def add(

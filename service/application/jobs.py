@@ -6,14 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from service.access.audit import Actor
-from service.application.ports import AdmissionRefused, Admit, admit_all, owner_of
+from service.access.audit import Actor, owner_of
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.builtins import reference_classifier_sha256
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
-from service.errors import Fault, IdempotencyConflict, JobNotFound, ServiceError, SpecError, StorageQuotaExceeded
+from service.errors import (
+    AdmissionRefused,
+    Fault,
+    IdempotencyConflict,
+    JobNotFound,
+    ServiceError,
+    SpecError,
+    StorageQuotaExceeded,
+)
 from service.jobs import actions, names, submissions, worker_registry
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import ForkRequest, Investigation, JobPatch
@@ -35,6 +42,14 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.sweeps.results import differences
 from service.wording import counted
+
+Admit = Callable[[str | None, int, int], None]
+"""Checks the quotas of an owner before this many further jobs are stored, whose files are expected to take this many
+bytes; raises ``AdmissionRefused`` if one is exhausted."""
+
+
+def admit_all(owner: str | None, count: int, expected_bytes: int) -> None:
+    """Admit jobs without a quota."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.access import audit, storage_quota
-from service.access.audit import Actor, AuditAction
-from service.application.ports import owner_of
+from service.access.audit import Actor, AuditAction, owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageFull, StorageQuotaExceeded
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Which

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
-from service.application.ports import DatasetCatalogue
 from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
@@ -24,12 +23,29 @@ from service.spec.splits import Split
 from service.spec.table_checks import TABLE_PRESET, table_faults
 from service.states import DatasetKind
 from service.storage.database import Database
+from service.storage.tables import Job
 from service.wording import counted
 
 DIGIT_SIDE: Final = 28
 """Rows and columns of the images for which the presets are written."""
 _BUSY: Final = 1.5
 """On a busy machine, jobs take at least this many times their CPU time."""
+
+
+class DatasetCatalogue(Protocol):
+    """The datasets that are visible to an owner. ``DatasetRepository`` implements this, with NumPy."""
+
+    def catalogue(self, owner: str | None) -> list[DatasetInfo]:
+        """All datasets that the owner can use."""
+
+    def describe(self, name: str, owner: str | None) -> DatasetInfo:
+        """One dataset."""
+
+    def look_up(self, name: str, owner: str | None) -> DatasetInfo:
+        """One dataset, even if its files are damaged."""
+
+    def of_job(self, job: Job) -> DatasetInfo:
+        """The dataset version that a job is pinned to."""
 
 
 class NetworkMismatch(SpecError):

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from service.access.audit import Actor
-from service.application.jobs import Submitted
-from service.application.ports import AdmissionRefused, Admit, admit_all, owner_of
+from service.access.audit import Actor, owner_of
+from service.application.jobs import Admit, Submitted, admit_all
 from service.application.specs import SpecChecks
 from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
-from service.errors import Fault, SpecError
+from service.errors import AdmissionRefused, Fault, SpecError
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
 from service.runtime.slots import SlotPool

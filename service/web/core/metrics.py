@@ -13,12 +13,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from flask import Flask, Response, g, request
@@ -147,8 +146,9 @@ class Metrics:
         self._database, self._publisher, self._artifacts = database, publisher, artifacts
         self._owner_limit_bytes = owner_limit_bytes or math.inf
         self._late_ms = late_ms
-        self._watermark = _Watermark()
-        self._watermark_lock = threading.Lock()
+        self._watermark: int | None = None
+        """The time up to which events have been counted, by the database's clock in ms."""
+        self._lock = threading.Lock()
         self._sizes: tuple[float, list[Metric]] | None = None
 
     def page(self) -> bytes:
@@ -169,12 +169,12 @@ class Metrics:
         return generate_latest(registry)
 
     def _count_new_events(self) -> None:
-        with self._locked_watermark() as watermark, self._database.read() as session:
+        with self._lock, self._shared_watermark(), self._database.read() as session:
             until = leases.clock(self._database) - self._late_ms
-            after = max(watermark.value if watermark.value is not None else until, until - _LOOKBACK_MS)
+            after = max(until if self._watermark is None else self._watermark, until - _LOOKBACK_MS)
             for event in statistics.events_between(session, after, until):
                 _count(event)
-            watermark.value = max(after, until)
+            self._watermark = max(after, until)
 
     def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
@@ -184,25 +184,25 @@ class Metrics:
                 for counter in (_LOST, _FAILED):
                     counter.labels(kind, _worker_label(name)).inc(0)
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
-                self._sizes = (time.monotonic(), list(self._measure_sizes(session)))
+                self._sizes = (time.monotonic(), self._measure_sizes(session))
         return [*_families(snapshot), *self._sizes[1]]
 
-    def _measure_sizes(self, session: Session) -> Iterator[Metric]:
-        stored = GaugeMetricFamily(
-            "tapeline_artifact_bytes", "Bytes of stored files, up to a minute old.", labels=["kind"]
-        )
-        for kind, size in statistics.artifact_bytes(session):
-            stored.add_metric([kind], size)
-        yield stored
-        # Without names: every key may read the metrics.
-        yield GaugeMetricFamily(
-            "tapeline_largest_owner_artifact_bytes",
-            "Bytes of the files of the owner who stores most, up to a minute old.",
-            value=statistics.largest_owner_bytes(session),
-        )
-        yield GaugeMetricFamily(
-            "tapeline_owner_artifact_limit_bytes", "The quota of stored files per owner.", value=self._owner_limit_bytes
-        )
+    def _measure_sizes(self, session: Session) -> list[Metric]:
+        return [
+            _gauge(
+                "artifact_bytes",
+                "Bytes of stored files, up to a minute old.",
+                {(kind,): size for kind, size in statistics.artifact_bytes(session)},
+                labels=["kind"],
+            ),
+            # Without names: every key may read the metrics.
+            _gauge(
+                "largest_owner_artifact_bytes",
+                "Bytes of the files of the owner who stores most, up to a minute old.",
+                statistics.largest_owner_bytes(session),
+            ),
+            _gauge("owner_artifact_limit_bytes", "The quota of stored files per owner.", self._owner_limit_bytes),
+        ]
 
     def _broker(self) -> Iterator[Metric]:
         if self._publisher is None or not self._publisher.has_broker:
@@ -213,9 +213,7 @@ class Metrics:
         except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
             _log.warning("the broker does not respond", error=str(error))
             value = 0
-        yield GaugeMetricFamily(
-            "tapeline_broker_up", "Whether the broker accepted a write during this scrape.", value=value
-        )
+        yield _gauge("broker_up", "Whether the broker accepted a write during this scrape.", value)
 
     def _disk(self) -> Iterator[Metric]:
         if self._artifacts is None:
@@ -225,34 +223,24 @@ class Metrics:
         except OSError as error:
             _log.warning("the disk usage of the artifact folder cannot be read", error=str(error))
             return
-        for name, label, value in (("free", "Free", usage.free), ("size", "Size", usage.total)):
-            yield GaugeMetricFamily(
-                f"tapeline_disk_{name}_bytes", f"{label} bytes of the artifacts' disk.", value=value
-            )
+        yield _gauge("disk_free_bytes", "Free bytes of the artifacts' disk.", usage.free)
+        yield _gauge("disk_size_bytes", "Size bytes of the artifacts' disk.", usage.total)
 
     @contextmanager
-    def _locked_watermark(self) -> Iterator[_Watermark]:
-        """The watermark, locked for one scrape. gunicorn's processes share it through a file."""
+    def _shared_watermark(self) -> Iterator[None]:
+        """gunicorn's processes share the watermark through a file, which is locked for one scrape."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        with self._watermark_lock:
-            if folder is None:
-                yield self._watermark
-                return
-            with (Path(folder) / "counted").open("a+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(0)
-                text = file.read()
-                self._watermark.value = int(text) if text else None
-                yield self._watermark
-                file.truncate(0)
-                file.write(str(self._watermark.value))
-
-
-@dataclass(slots=True)
-class _Watermark:
-    """The time up to which events have been counted, by the database's clock in ms."""
-
-    value: int | None = None
+        if folder is None:
+            yield
+            return
+        with (Path(folder) / "counted").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            self._watermark = int(text) if text else None
+            yield
+            file.truncate(0)
+            file.write(str(self._watermark))
 
 
 class _FunctionCollector(Collector):
@@ -303,29 +291,32 @@ def _worker_label(name: str) -> str:
     return "other"
 
 
+def _gauge(name: str, meaning: str, values: float | Mapping[Any, float], labels: Sequence[str] = ()) -> Metric:
+    """A gauge with one value, or with one for each combination of labels."""
+    gauge = GaugeMetricFamily(f"tapeline_{name}", meaning, labels=labels)
+    for combination, value in values.items() if isinstance(values, Mapping) else [((), values)]:
+        gauge.add_metric(combination, value)
+    return gauge
+
+
 def _database_up(value: int) -> Metric:
-    return GaugeMetricFamily("tapeline_database_up", "Whether the database responded during this scrape.", value=value)
+    return _gauge("database_up", "Whether the database responded during this scrape.", value)
 
 
 def _families(snapshot: ServiceSnapshot) -> list[Metric]:
-    jobs = GaugeMetricFamily("tapeline_jobs", "Jobs by state and kind.", labels=["status", "kind"])
-    for status, kind, count in snapshot.jobs:
-        jobs.add_metric([status, kind], count)
-    wait = GaugeMetricFamily("tapeline_longest_wait_seconds", "Waiting time of the longest-waiting queued job.")
-    wait.add_metric([], snapshot.longest_wait_s)
-    expired = GaugeMetricFamily(
-        "tapeline_expired_lease_seconds", "Time since the oldest expired lease of a running job expired; 0 if none."
-    )
-    expired.add_metric([], snapshot.expired_lease_s)
-    ages = GaugeMetricFamily(
-        "tapeline_worker_heartbeat_age_seconds", "Time since the last heartbeat of a worker.", labels=["worker"]
-    )
-    slots = GaugeMetricFamily("tapeline_worker_slots", "Maximum concurrent jobs of a worker.", labels=["worker"])
-    busy = GaugeMetricFamily("tapeline_worker_running", "Running jobs of a worker.", labels=["worker"])
-    for name, rows in _by_name(snapshot.workers).items():
-        ages.add_metric([name], max(0, snapshot.clock_ms - min(row.seen_ms for row in rows)) / 1000)
-        slots.add_metric([name], sum(row.slots for row in rows))
-        busy.add_metric([name], sum(row.running for row in rows))
-    alive = GaugeMetricFamily("tapeline_workers", "Workers with a heartbeat within the last minute.")
-    alive.add_metric([], len(snapshot.workers))
-    return [_database_up(1), jobs, wait, expired, alive, ages, slots, busy]
+    jobs = {(status, kind): count for status, kind, count in snapshot.jobs}
+    workers = {(name,): rows for name, rows in _by_name(snapshot.workers).items()}
+    ages = {name: max(0, snapshot.clock_ms - min(row.seen_ms for row in rows)) / 1000 for name, rows in workers.items()}
+    slots = {name: sum(row.slots for row in rows) for name, rows in workers.items()}
+    busy = {name: sum(row.running for row in rows) for name, rows in workers.items()}
+    expired = "Time since the oldest expired lease of a running job expired; 0 if none."
+    return [
+        _database_up(1),
+        _gauge("jobs", "Jobs by state and kind.", jobs, ["status", "kind"]),
+        _gauge("longest_wait_seconds", "Waiting time of the longest-waiting queued job.", snapshot.longest_wait_s),
+        _gauge("expired_lease_seconds", expired, snapshot.expired_lease_s),
+        _gauge("workers", "Workers with a heartbeat within the last minute.", len(snapshot.workers)),
+        _gauge("worker_heartbeat_age_seconds", "Time since the last heartbeat of a worker.", ages, ["worker"]),
+        _gauge("worker_slots", "Maximum concurrent jobs of a worker.", slots, ["worker"]),
+        _gauge("worker_running", "Running jobs of a worker.", busy, ["worker"]),
+    ]

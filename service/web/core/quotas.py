@@ -22,7 +22,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from service.access import storage_quota
 from service.access.storage_quota import StoredBytes
-from service.application.ports import AdmissionRefused
+from service.errors import AdmissionRefused
 from service.jobs.queries import queue
 from service.runtime.settings import Settings
 from service.storage.database import Database

@@ -26,6 +26,7 @@ from pydantic import (
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
+from service.application.datasets import ReceivedFiles
 from service.datasets.formats.photos import MIN_SPREAD
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
 from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
@@ -124,24 +125,20 @@ class UploadForm(BaseModel):
         "value in a number or date column are rejected.",
     )
 
-    @property
-    def table_options(self) -> TableOptions | None:
-        """The options of a table."""
-        if self.target is None and self.split is None and not self.types:
-            return None
-        types = {name: kind.value for name, kind in (self.types or {}).items()}
-        return TableOptions(target=self.target, types=types, split=self.split)
-
-    @property
-    def photo_options(self) -> PhotoOptions:
-        """The options of an archive of image files."""
+    def received(self) -> ReceivedFiles:
+        """The files that were sent, by field, with the options of their formats."""
         size = None if self.size is None else parse_size(self.size)
-        return PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad)
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """The files that were sent, by field."""
-        return {field: path for field in FIELDS if (path := getattr(self, field)) is not None}
+        table = None
+        if self.target is not None or self.split is not None or self.types:
+            types = {name: kind.value for name, kind in (self.types or {}).items()}
+            table = TableOptions(target=self.target, types=types, split=self.split)
+        return ReceivedFiles(
+            name=self.name,
+            files={field: path for field in FIELDS if (path := getattr(self, field)) is not None},
+            fraction=self.validation_fraction,
+            photos=PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad),
+            table=table,
+        )
 
 
 def import_files(
@@ -160,7 +157,7 @@ def import_files(
 
 def receive(
     folder: Path, *, max_bytes: int, count: Callable[[int], None], on_received: Callable[[int], None]
-) -> UploadForm:
+) -> ReceivedFiles:
     """Receive the request's form; its files are written to ``folder`` under generated names.
 
     Args:
@@ -215,18 +212,18 @@ def receive(
 
 def _add_field(fields: dict[str, Any], faults: dict[str, str], name: str, value: str | Path) -> None:
     if name in fields:
-        faults[name[:80]] = "is there twice"
+        faults[name[:80]] = "duplicate field"
     elif name in FIELDS and not isinstance(value, Path):
-        faults[name] = "is no file: send it with a file name"
+        faults[name] = "expected a file upload"
     elif name not in FIELDS and isinstance(value, Path):
         faults[name[:80]] = f"is a file; those that may be sent are {', '.join(FIELDS)}"
     elif value != "" or name == "name":
         fields[name] = value
 
 
-def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
+def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFiles:
     try:
-        form = UploadForm.model_validate(fields)
+        received = UploadForm.model_validate(fields).received()
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0])
@@ -257,10 +254,10 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> UploadForm:
             faults.setdefault(name[:80], detail)
     if faults:
         raise UploadRefused(faults)
-    if not form.files:
+    if not received.files:
         labels = ", ".join(entry.label for entry in FORMATS)
         raise UploadRefused({"archive": f"is missing: send a file; these are read: {labels}"})
-    return form
+    return received
 
 
 class _RequestBody:

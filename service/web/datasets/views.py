@@ -111,18 +111,11 @@ def show_upload(upload_id: str) -> UploadItem:
 
 def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
     quotas, uploader = core().quotas, owner()
-    form = uploads.receive(
+    return uploads.receive(
         folder,
         max_bytes=uploads.MAX_UPLOAD_BYTES,
         count=lambda received: quotas.count_upload(uploader, received),
         on_received=recorder.received,
-    )
-    return ReceivedFiles(
-        name=form.name,
-        files=form.files,
-        fraction=form.validation_fraction,
-        photos=form.photo_options,
-        table=form.table_options,
     )
 
 

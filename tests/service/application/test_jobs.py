@@ -10,7 +10,7 @@ import pytest
 
 from service.access.audit import Actor
 from service.application.jobs import Jobs
-from service.application.ports import AdmissionRefused
+from service.errors import AdmissionRefused
 from service.application.specs import NetworkMismatch, SpecChecks
 from service.datasets.repository import DatasetRepository
 from service.errors import IdempotencyConflict, IllegalTransition, JobNotFound, SpecError

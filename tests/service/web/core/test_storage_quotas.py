@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.access import storage_quota
 from service.access.storage_quota import StoredBytes
-from service.application.ports import AdmissionRefused
+from service.errors import AdmissionRefused
 from service.web.core import quotas
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.core.quota_clients import SPEC, MakeApp, check_refusal, client_of, keyed

@@ -129,7 +129,7 @@ def test_the_split_keeps_images_with_their_labels_and_is_stratified(app: Flask) 
         ({"archive": npz(x=IMAGES, y=LABELS), "validation_fraction": "2"}, "validation_fraction", "between 0 and 1"),
         ({"archive": npz(x=IMAGES, y=LABELS), "validation_fraction": "nan"}, "validation_fraction", "between 0 and 1"),
         ({"archive": npz(x=IMAGES, y=LABELS), "colour": "red"}, "colour", "is unknown"),
-        ({"archive": "text"}, "archive", "is no file"),
+        ({"archive": "text"}, "archive", "expected a file upload"),
     ],
 )
 def test_invalid_datasets_are_rejected_with_the_field(
