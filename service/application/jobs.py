@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from service.access.audit import Actor, owner_of
-from service.application.specs import Forecast, SpecChecks
+from service.application.specs import SpecChecks
 from service.datasets.builtins import reference_classifier_sha256
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
@@ -23,7 +23,7 @@ from service.errors import (
 )
 from service.jobs import actions, names, submissions, worker_registry
 from service.jobs.queries import lookup
-from service.jobs.request_bodies import ForkRequest, Investigation, JobPatch
+from service.jobs.request_bodies import ForkRequest, Investigation
 from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import is_verified
@@ -34,7 +34,7 @@ from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind, Reuse, Spec
 from service.spec.splits import Split
-from service.states import Action, DatasetKind
+from service.states import Action, DatasetKind, Status
 from service.storage import ids
 from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -77,6 +77,14 @@ class NotComparable(ServiceError, ValueError):
 
 def _only_id(job: Job) -> dict[str, Any]:
     return {"id": job.id}
+
+
+_VERBS: Final = {
+    Action.CANCEL: actions.cancel,
+    Action.PAUSE: actions.pause,
+    Action.RESUME: actions.resume,
+    Action.RETRY: actions.retry,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,14 +181,6 @@ class Jobs:
         fold_jobs = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
         return self.represent(jobs[0]) | fold_jobs
 
-    def dry_run(self, document: Any, *, by: Actor | None = None) -> Forecast:
-        """Check a spec and estimate its cost without storing anything.
-
-        Raises:
-            SpecError: lists every fault.
-        """
-        return self.specs.forecast(document, owner_of(by))
-
     def fork(
         self, job_id: str, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None
     ) -> Submitted:
@@ -268,40 +268,17 @@ class Jobs:
         new = _repeat_submission(found.a, metadata, owner)
         return self._store([replace(new, investigates=(found.a, found.b), expected_bytes=0)], idempotency, by)
 
-    def cancel(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """Cancel a job; a running one stops after the current batch."""
-        return actions.cancel(self.database, job_id, owner=owner_of(by), by=by)
-
-    def pause(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """Pause a running job."""
-        return actions.pause(self.database, job_id, owner=owner_of(by), by=by)
-
-    def resume(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """Queue a paused job again."""
-        return self._wake_up_for(actions.resume(self.database, job_id, owner=owner_of(by), by=by))
-
-    def retry(self, job_id: str, *, by: Actor | None = None) -> Job:
-        """Queue a failed job again."""
-        return self._wake_up_for(actions.retry(self.database, job_id, owner=owner_of(by), by=by))
-
-    def change(
-        self, job_id: str, patch: JobPatch, *, by: Actor | None = None, check: Callable[[Job], None] = lambda job: None
-    ) -> Job:
-        """Change a job's name, tags, priority, star or note.
-
-        Args:
-            check: called with the unchanged job; raises if the client saw another version.
-        """
-        return actions.change(self.database, job_id, patch, owner=owner_of(by), by=by, check=check)
+    def act(self, job_id: str, action: Action, *, by: Actor | None = None) -> Job:
+        """Cancel, pause, resume or retry a job."""
+        job = _VERBS[action](self.database, job_id, owner=owner_of(by), by=by)
+        if job.status == Status.QUEUED:
+            self.wake_up(job_id)
+        return job
 
     def delete(self, job_id: str, *, by: Actor | None = None) -> None:
         """Delete an ended job with all its files."""
         actions.remove(self.database, job_id, owner=owner_of(by), by=by)
         self.artifacts.remove_job(job_id)
-
-    def _wake_up_for(self, job: Job) -> Job:
-        self.wake_up(job.id)
-        return job
 
     def _derive(
         self, parent: Job, metadata: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int

@@ -433,19 +433,11 @@ class Sweeps:
         with self.slots.slot(owner):
             return _check_document(document, owner, self.specs)
 
-    def pause(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
-        """Pause a sweep and its jobs."""
-        return actions.pause(self.database, sweep_id, owner=owner_of(by), by=by)
-
     def resume(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
         """Resume a paused sweep."""
         sweep, queued = actions.resume(self.database, sweep_id, owner=owner_of(by), by=by)
         self._wake(queued)
         return sweep
-
-    def cancel(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
-        """Cancel a sweep and its jobs."""
-        return actions.cancel(self.database, sweep_id, owner=owner_of(by), by=by)
 
     def delete(self, sweep_id: str, *, by: Actor | None = None) -> None:
         """Delete an ended sweep with all its jobs and files."""

@@ -9,10 +9,12 @@ from flask import Blueprint, Response, request
 
 from service.application.jobs import Jobs, Submitted
 from service.application.specs import NetworkMismatch
+from service.jobs import actions
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
 from service.jobs.queries.listing import GroupBy
 from service.jobs.request_bodies import ForkRequest, JobPatch
+from service.states import Action
 from service.storage.database import Database
 from service.storage.tables import Job
 from service.sweeps import queries as sweeps
@@ -110,8 +112,8 @@ def change(job_id: str, body: JobPatch) -> Response:
     A merge patch (RFC 7396): omitted fields are unchanged, null clears a field. `If-Match` prevents overwriting a
     concurrent change.
     """
-
-    return tagged_json(_detail(provided(Jobs).change(job_id, body, by=actor(), check=_check_if_match)))
+    job = actions.change(core().database, job_id, body, owner=owner(), by=actor(), check=_check_if_match)
+    return tagged_json(_detail(job))
 
 
 def _check_if_match(job: Job) -> None:
@@ -135,7 +137,7 @@ def cancel(job_id: str) -> Result:
 
     A running job stops after the current batch, within about a second. Its results so far are kept.
     """
-    return _accepted_response(provided(Jobs).cancel(job_id, by=actor()))
+    return _act(job_id, Action.CANCEL)
 
 
 @blueprint.post("/jobs/<job_id>/pause")
@@ -145,21 +147,21 @@ def pause(job_id: str) -> Result:
 
     It stops after the current batch. When it resumes, the current epoch is trained again.
     """
-    return _accepted_response(provided(Jobs).pause(job_id, by=actor()))
+    return _act(job_id, Action.PAUSE)
 
 
 @blueprint.post("/jobs/<job_id>/resume")
 @endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def resume(job_id: str) -> Result:
     """Continue a paused job from its last checkpoint."""
-    return _accepted_response(provided(Jobs).resume(job_id, by=actor()))
+    return _act(job_id, Action.RESUME)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 @endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def retry(job_id: str) -> Result:
     """Continue a failed job from its last checkpoint."""
-    return _accepted_response(provided(Jobs).retry(job_id, by=actor()))
+    return _act(job_id, Action.RETRY)
 
 
 @blueprint.post("/jobs/<job_id>/fork")
@@ -223,15 +225,15 @@ def submitted_response(submitted: Submitted, collection: str = "/jobs") -> Respo
 
 def _dry_run(document: Any) -> Response:
     try:
-        return as_json(DryRun.of(provided(Jobs).dry_run(document, by=actor())))
+        return as_json(DryRun.of(provided(Jobs).specs.forecast(document, owner())))
     except NetworkMismatch as error:
         # A form shows at which layer a network stops fitting.
         networks = [network_item(network).model_dump(mode="json") for network in error.networks]
         return problems.invalid_spec(error, resolved=error.spec.model_dump(mode="json"), networks=networks)
 
 
-def _accepted_response(job: Job) -> Result:
-    return _detail(job), {"Location": f"/jobs/{job.id}"}
+def _act(job_id: str, action: Action) -> Result:
+    return _detail(provided(Jobs).act(job_id, action, by=actor())), {"Location": f"/jobs/{job_id}"}
 
 
 _FIRST_IN_CSV: Final = ("id", "name")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.application.sweeps import Sweeps
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
-from service.sweeps import events, queries
+from service.sweeps import actions, events, queries
 from service.sweeps.events import DECISIONS
 from service.sweeps.results.comparison import best_trial
 from service.sweeps.results.curves import curves as curves_of
@@ -111,7 +111,7 @@ def delete(sweep_id: str) -> None:
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def pause(sweep_id: str) -> Result:
     """Pause a sweep: its jobs pause after the current batch, and nothing is decided."""
-    return _accepted_response(provided(Sweeps).pause(sweep_id, by=actor()))
+    return _accepted_response(actions.pause(core().database, sweep_id, owner=owner(), by=actor()))
 
 
 @blueprint.post("/sweeps/<sweep_id>/resume")
@@ -125,7 +125,7 @@ def resume(sweep_id: str) -> Result:
 @endpoint(TAG, SweepDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
 def cancel(sweep_id: str) -> Result:
     """Cancel a sweep with its unfinished jobs. Their results so far are kept."""
-    return _accepted_response(provided(Sweeps).cancel(sweep_id, by=actor()))
+    return _accepted_response(actions.cancel(core().database, sweep_id, owner=owner(), by=actor()))
 
 
 @blueprint.get("/sweeps/<sweep_id>/trials")

@@ -10,15 +10,14 @@ import pytest
 
 from service.access.audit import Actor
 from service.application.jobs import Jobs
-from service.errors import AdmissionRefused
 from service.application.specs import NetworkMismatch, SpecChecks
 from service.datasets.repository import DatasetRepository
-from service.errors import IdempotencyConflict, IllegalTransition, JobNotFound, SpecError
+from service.errors import AdmissionRefused, IdempotencyConflict, IllegalTransition, JobNotFound, SpecError
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.settings import Auth, Settings
-from service.states import Status
+from service.states import Action, Status
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 
@@ -74,10 +73,10 @@ def test_a_job_is_submitted_listed_cancelled_and_deleted_by_its_owner(applicatio
     assert application.job_ids("ana") == [job_id]
     assert application.job_ids("ben") == []
     with pytest.raises(JobNotFound):
-        jobs.cancel(job_id, by=BEN)
-    assert jobs.cancel(job_id, by=ANA).status == Status.CANCELLED
+        jobs.act(job_id, Action.CANCEL, by=BEN)
+    assert jobs.act(job_id, Action.CANCEL, by=ANA).status == Status.CANCELLED
     with pytest.raises(IllegalTransition):
-        jobs.pause(job_id, by=ANA)
+        jobs.act(job_id, Action.PAUSE, by=ANA)
     jobs.delete(job_id, by=ANA)
     assert application.job_ids("ana") == []
 
@@ -95,14 +94,14 @@ def test_an_idempotency_key_is_replayed_even_when_no_more_jobs_are_admitted(appl
 
 
 def test_a_dry_run_reports_the_cost_of_a_job_and_stores_nothing(application: Application) -> None:
-    forecast = application.jobs.dry_run(SPEC)
+    forecast = application.jobs.specs.forecast(SPEC, None)
     assert forecast.cost.parameters > 1000
     assert [network.where for network in forecast.networks] == ["layers"]
     with pytest.raises(SpecError):
-        application.jobs.dry_run({"kind": "classifier", "epochs": -1})
+        application.jobs.specs.forecast({"kind": "classifier", "epochs": -1}, None)
     with pytest.raises(NetworkMismatch) as caught:
-        application.jobs.dry_run(
-            {"kind": "classifier", "layers": [{"type": "dense", "units": 7, "activation": "softmax"}]}
+        application.jobs.specs.forecast(
+            {"kind": "classifier", "layers": [{"type": "dense", "units": 7, "activation": "softmax"}]}, None
         )
     assert caught.value.spec.layers[0].type == "dense"
     assert application.job_ids() == []
