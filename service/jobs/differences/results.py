@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ConfigDict
+
 from service.jobs import commits
 from service.storage.tables import Epoch, Job
 
 
 @dataclass(frozen=True, slots=True)
-class EpochDifference:
-    """The first epoch in which two jobs differ, and what differs in it."""
+class DifferingEpoch:
+    """The first epoch whose stored results differ."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     epoch: int
     differs: list[str]
-    """Metrics, ``samples``, ``weights``, or ``test scores``."""
+    """Names of metrics, `samples`, `weights` or `test scores`."""
 
 
-def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequence[Epoch]) -> EpochDifference | None:
+def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequence[Epoch]) -> DifferingEpoch | None:
     """Compare the epochs that both jobs have and, if both end with the same epoch, the rest of the result."""
     by_epoch = {row.epoch: row for row in epochs_b}
     for row in epochs_a:
@@ -29,8 +33,8 @@ def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequen
         if row.samples_digest and other.samples_digest and row.samples_digest != other.samples_digest:
             differs.append("samples")
         if differs:
-            return EpochDifference(row.epoch, differs)
+            return DifferingEpoch(row.epoch, differs)
     is_comparable = a.epoch == b.epoch and a.result_digest and b.result_digest
     if is_comparable and a.result_digest != b.result_digest:
-        return EpochDifference(a.epoch, [commits.final_difference(a, b)])
+        return DifferingEpoch(a.epoch, [commits.final_difference(a, b)])
     return None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic import ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -37,14 +38,21 @@ def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldMean:
-    """The mean of a metric over ``count`` folds; for a single one, the other fields are ``None``."""
+    """The mean of a metric over the folds that have succeeded."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    label: str
+    percent: bool
+    """Whether it is a fraction, to be shown as a percentage."""
     count: int
+    """Number of folds with a value."""
     mean: float
     standard_deviation: float | None
+    """Sample standard deviation over the folds; null for one fold."""
     low: float | None
+    """Lower end of the 95% interval (Student's t, within the metric's range); null for one fold."""
     high: float | None
-    """The ends of Student's 95% interval."""
 
 
 def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
@@ -55,7 +63,15 @@ def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
         return None
     low, high = interval(finite, limits=describe(str(column.metric)).limits)
     deviation = statistics.stdev(finite) if len(finite) > 1 else None
-    return FoldMean(count=len(finite), mean=mean(finite), standard_deviation=deviation, low=low, high=high)
+    return FoldMean(
+        label=column.label,
+        percent=column.percent,
+        count=len(finite),
+        mean=mean(finite),
+        standard_deviation=deviation,
+        low=low,
+        high=high,
+    )
 
 
 def columns() -> list[Column]:

@@ -120,6 +120,11 @@ class Network:
     faults: Sequence[Fault]
     passes: float = 1.0
 
+    @property
+    def pointer(self) -> str:
+        """JSON pointer to its layers."""
+        return f"#/{self.where}"
+
 
 _PENALTY_PASSES: Final = 2.0
 """Passes that a penalty on the slope adds: forward and backward, and backward through both. Measured: two."""

@@ -12,16 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic import ConfigDict
+
 from service.spec.schema import Kind
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """A result of a preset: the value of a metric at its last epoch."""
+class ReachedItem:
+    """What a preset reaches at its last epoch."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     dataset: str
     metric: str
     value: float
+    """Median of several seeds."""
     seconds: float
     """Training time on one core."""
 
@@ -31,7 +36,7 @@ class PresetInfo:
     """Summary and results of a preset."""
 
     summary: str
-    reaches: tuple[Reached, ...]
+    reaches: tuple[ReachedItem, ...]
 
 
 PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
@@ -39,53 +44,53 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
         "fast": PresetInfo(
             "One hidden layer, trained with momentum and a one-cycle schedule. Gives a first result in seconds.",
             (
-                Reached("mnist-10k", "val_accuracy", 0.961, 0.4),
-                Reached("mnist", "val_accuracy", 0.986, 3.5),
-                Reached("fashion-mnist", "val_accuracy", 0.851, 3.7),
+                ReachedItem("mnist-10k", "val_accuracy", 0.961, 0.4),
+                ReachedItem("mnist", "val_accuracy", 0.986, 3.5),
+                ReachedItem("fashion-mnist", "val_accuracy", 0.851, 3.7),
             ),
         ),
         "best": PresetInfo(
             "Two hidden layers with batch normalization and dropout. The highest accuracy with dense layers only.",
             (
-                Reached("mnist-10k", "val_accuracy", 0.984, 11.8),
-                Reached("mnist", "val_accuracy", 0.993, 109),
-                Reached("fashion-mnist", "val_accuracy", 0.908, 113),
+                ReachedItem("mnist-10k", "val_accuracy", 0.984, 11.8),
+                ReachedItem("mnist", "val_accuracy", 0.993, 109),
+                ReachedItem("fashion-mnist", "val_accuracy", 0.908, 113),
             ),
         ),
         "conv": PresetInfo(
             "A small convolutional network. The highest accuracy, with the fewest parameters. Photos use it unless a "
             "spec names another.",
             (
-                Reached("mnist-10k", "val_accuracy", 0.989, 22),
-                Reached("mnist", "val_accuracy", 0.994, 80),
-                Reached("fashion-mnist", "val_accuracy", 0.923, 76),
+                ReachedItem("mnist-10k", "val_accuracy", 0.989, 22),
+                ReachedItem("mnist", "val_accuracy", 0.994, 80),
+                ReachedItem("fashion-mnist", "val_accuracy", 0.923, 76),
             ),
         ),
         "table": PresetInfo(
             "Two small hidden layers; tables use it unless a spec names another. Batches and epochs follow the rows.",
             (
-                Reached("iris", "val_accuracy", 0.951, 0.11),
-                Reached("breast-cancer", "val_accuracy", 0.97, 0.29),
+                ReachedItem("iris", "val_accuracy", 0.951, 0.11),
+                ReachedItem("breast-cancer", "val_accuracy", 0.97, 0.29),
             ),
         ),
         "seed": PresetInfo(
             "The historical baseline, for comparison: sigmoid units, squared error and plain gradient descent.",
-            (Reached("mnist-10k", "val_accuracy", 0.961, 68),),
+            (ReachedItem("mnist-10k", "val_accuracy", 0.961, 68),),
         ),
     },
     Kind.GAN: {
         "stable": PresetInfo(
             "Dense networks, tuned to avoid mode collapse. The samples include all ten digits.",
-            (Reached("mnist-10k", "frechet_distance", 51, 55),),
+            (ReachedItem("mnist-10k", "frechet_distance", 51, 55),),
         ),
         "best": PresetInfo(
             "Convolutional networks. The sharpest and most varied samples, in almost three times the training time "
             "of stable.",
-            (Reached("mnist-10k", "frechet_distance", 22, 143),),
+            (ReachedItem("mnist-10k", "frechet_distance", 22, 143),),
         ),
         "seed": PresetInfo(
             "The historical baseline, for comparison: it collapses, and all samples soon show the same digit.",
-            (Reached("mnist-10k", "frechet_distance", 1200, 32),),
+            (ReachedItem("mnist-10k", "frechet_distance", 1200, 32),),
         ),
     },
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -15,21 +17,32 @@ from service.sweeps import queries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class TrialCurve:
     """A metric of a trial over its seeds, by epoch."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     trial: int
     epochs: list[int]
     mean: list[float | None]
     low: list[float | None]
+    """The lowest seed."""
     high: list[float | None]
-    interval_low: list[float | None]
+    """The highest seed."""
+    interval_low: Annotated[
+        list[float | None],
+        Field(
+            description="Lower end of Student's 95% interval of the mean, clipped to the range of the metric; null "
+            "with fewer than two seeds."
+        ),
+    ]
     interval_high: list[float | None]
-    """Student's 95% interval of the mean; ``None`` with fewer than two values."""
+    """Its upper end."""
     n: list[int]
+    """Seeds with a value."""
 
 
-def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[Curve]:
+def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[TrialCurve]:
     """The curves of the best trials, by trial."""
     best = sorted(queries.rows_of(session, sweep, sort="best", limit=limit), key=lambda row: row.trial)
     trial_of = {job_id: row.trial for row in best for job_id in row.jobs.values()}
@@ -44,11 +57,11 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[C
     return [_curve(trial, by_epoch, limits) for trial, by_epoch in values_by_trial.items() if by_epoch]
 
 
-def _curve(trial: int, by_epoch: dict[int, list[float]], limits: tuple[float, float]) -> Curve:
+def _curve(trial: int, by_epoch: dict[int, list[float]], limits: tuple[float, float]) -> TrialCurve:
     epochs = sorted(by_epoch)
     values = [by_epoch[epoch] for epoch in epochs]
     intervals = [statistics.interval(item, limits=limits) for item in values]
-    return Curve(
+    return TrialCurve(
         trial=trial,
         epochs=epochs,
         mean=[statistics.mean(item) if item else None for item in values],

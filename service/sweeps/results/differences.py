@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import UnusableParameter
 from service.jobs.differences import results, tensors
-from service.jobs.differences.results import EpochDifference
+from service.jobs.differences.results import DifferingEpoch
 from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
 from service.spec import splits
@@ -57,7 +57,7 @@ class Differences:
     """By JSON pointer."""
     provenance: Sequence[Pair]
     dataset: Pair | None
-    epoch: EpochDifference | None
+    epoch: DifferingEpoch | None
     checkpoint: CheckpointDifference | None
     compared_epochs: int
     is_same: bool = False

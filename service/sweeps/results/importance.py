@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cachetools import LRUCache, cached
+from pydantic import ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -25,18 +24,19 @@ _MAX_COMPUTED: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Importance:
-    """The fraction of the objective's variance that a setting explains."""
+class ImportanceItem:
+    """How much a setting matters."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     setting: str
     share: float | None
-    """The correlation ratio (eta squared), in [0, 1]; ``None`` if there are too few results, or all are equal."""
+    """Fraction of the objective's variance between groups of similar values."""
     best: str | None
     """The value, or the range of values, with the best mean."""
 
 
-@cached(LRUCache(_MAX_COMPUTED), key=lambda session, sweep: (sweep.id, sweep.last_seq), lock=threading.Lock())
-def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
+def importance(session: Session, sweep: Sweep) -> Sequence[ImportanceItem]:
     """The importance of each setting, highest first.
 
     It is computed from the values at the first rung, because all trials have a value at that epoch. It is computed
@@ -55,7 +55,7 @@ def importance(session: Session, sweep: Sweep) -> Sequence[Importance]:
         ratio = _correlation_ratio(list(groups.values()))
         best_of = max if maximize else min
         best = best_of(groups, key=lambda name: mean(groups[name])) if groups else None
-        importances.append(Importance(setting=pointer, share=ratio, best=best))
+        importances.append(ImportanceItem(setting=pointer, share=ratio, best=best))
     return sorted(importances, key=lambda item: (item.share is None, -(item.share or 0), item.setting))
 
 

@@ -16,7 +16,7 @@ from service.jobs.queries.queue import Queue, Waiting
 from service.jobs.worker_registry import Impediment
 from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.presets.info import PresetInfo
+from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
 from service.storage.machine_tables import Worker
@@ -220,15 +220,6 @@ class Limits(ResponseModel):
             initializers=_names(schema.Initializer),
             datasets=list(datasets),
         )
-
-
-class ReachedItem(ResponseModel):
-    """What a preset reaches at its last epoch."""
-
-    dataset: str
-    metric: str
-    value: float = Field(description="Median of several seeds.")
-    seconds: float = Field(description="Training time on one core.")
 
 
 class PresetItem(ResponseModel):

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AliasPath, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from service.application.specs import Forecast
 from service.jobs import actions
 from service.jobs.queries import folds, listing, lookup
+from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
-from service.spec.estimation.layer_shapes import Network
 from service.spec.metric_info import accuracy_interval
 from service.spec.schema import Kind
 from service.states import TERMINAL, Action, FindingCode, Request, Severity, Status
@@ -268,17 +268,21 @@ class SubmittedJob(JobDetail):
 class LayerItem(ResponseModel):
     """A layer of a network."""
 
-    type: str
-    output_shape: list[int] = Field(description="Without the batch: number of values, or rows, columns and channels.")
-    parameters: int = Field(description="Number of trainable weights and biases.")
+    type: str = Field(validation_alias=AliasPath("layer", "type"))
+    output_shape: list[int] = Field(
+        validation_alias="size", description="Without the batch: number of values, or rows, columns and channels."
+    )
+    parameters: int = Field(validation_alias="weights", description="Number of trainable weights and biases.")
 
 
 class NetworkItem(ResponseModel):
     """A network of a spec, layer by layer."""
 
     pointer: str = Field(description="JSON pointer to its layers: `#/layers`, `#/generator/layers`.")
-    input_shape: list[int]
-    layers: list[LayerItem] = Field(description="In order, up to the first layer whose input has a wrong shape.")
+    input_shape: list[int] = Field(validation_alias="input_size")
+    layers: list[LayerItem] = Field(
+        validation_alias="layer_shapes", description="In order, up to the first layer whose input has a wrong shape."
+    )
 
 
 class DryRun(ResponseModel):
@@ -315,7 +319,7 @@ class DryRun(ResponseModel):
         return cls.from_row(
             forecast.cost,
             resolved=forecast.spec.model_dump(mode="json"),
-            networks=[network_item(network) for network in forecast.networks],
+            networks=[NetworkItem.from_row(network) for network in forecast.networks],
             estimated_seconds=estimate.seconds,
             estimated_seconds_low=estimate.low_s,
             estimated_seconds_high=estimate.high_s,
@@ -371,18 +375,6 @@ def accuracy_intervals(
     }
 
 
-def network_item(network: Network) -> NetworkItem:
-    """A network's layers with their output shapes."""
-    return NetworkItem(
-        pointer=f"#/{network.where}",
-        input_shape=list(network.input_size),
-        layers=[
-            LayerItem(type=layer.layer.type, output_shape=list(layer.size), parameters=layer.weights)
-            for layer in network.layer_shapes
-        ],
-    )
-
-
 class FaultItem(ResponseModel):
     """An error in a request."""
 
@@ -432,20 +424,6 @@ class FoldJob(ResponseModel):
     urls: JobUrls
 
 
-class FoldMean(ResponseModel):
-    """The mean of a metric over the folds that have succeeded."""
-
-    label: str
-    percent: bool = Field(description="Whether it is a fraction, to be shown as a percentage.")
-    count: int = Field(description="Number of folds with a value.")
-    mean: float
-    standard_deviation: float | None = Field(description="Sample standard deviation over the folds; null for one fold.")
-    low: float | None = Field(
-        description="Lower end of the 95% interval (Student's t, within the metric's range); null for one fold."
-    )
-    high: float | None
-
-
 class FoldSet(ResponseModel):
     """The jobs of a cross-validation and their results."""
 
@@ -459,7 +437,7 @@ class FoldSet(ResponseModel):
     def of(cls, group: str, jobs: Sequence[Job]) -> Self:
         """The response for the jobs of a cross-validation."""
         columns = folds.columns()
-        means = {column.name: (column, folds.measured(column, jobs)) for column in columns}
+        means = {column.name: folds.measured(column, jobs) for column in columns}
         return cls(
             fold_group=group,
             folds=int(jobs[0].resolved["dataset"]["folds"]),
@@ -475,9 +453,5 @@ class FoldSet(ResponseModel):
                 )
                 for job in jobs
             ],
-            means={
-                name: FoldMean.from_row(measured, label=column.label, percent=column.percent)
-                for name, (column, measured) in means.items()
-                if measured is not None
-            },
+            means={name: measured for name, measured in means.items() if measured is not None},
         )

@@ -38,7 +38,7 @@ from service.web.jobs.listing import (
     csv_lines,
     job_group,
 )
-from service.web.jobs.schemas import DryRun, FoldSet, JobDetail, SubmittedJob, network_item, read_detail
+from service.web.jobs.schemas import DryRun, FoldSet, JobDetail, NetworkItem, SubmittedJob, read_detail
 from service.web.jobs.stream import wait_for_change
 from service.web.streaming.poller import Poller
 
@@ -228,7 +228,7 @@ def _dry_run(document: Any) -> Response:
         return as_json(DryRun.of(provided(Jobs).specs.forecast(document, owner())))
     except NetworkMismatch as error:
         # A form shows at which layer a network stops fitting.
-        networks = [network_item(network).model_dump(mode="json") for network in error.networks]
+        networks = [NetworkItem.from_row(network).model_dump(mode="json") for network in error.networks]
         return problems.invalid_spec(error, resolved=error.spec.model_dump(mode="json"), networks=networks)
 
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat
 
 from service import statistics
 from service.application.jobs import Jobs
+from service.jobs.differences.results import DifferingEpoch
 from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
 from service.sweeps.results import differences
@@ -173,13 +174,6 @@ class DifferingElement(ResponseModel):
     a: Annotated[float | None, BeforeValidator(finite)]
     b: Annotated[float | None, BeforeValidator(finite)]
     tensors: list[str] = Field(description="All tensors that differ.")
-
-
-class DifferingEpoch(ResponseModel):
-    """The first epoch whose stored results differ."""
-
-    epoch: int
-    differs: list[str] = Field(description="Names of metrics, `samples`, `weights` or `test scores`.")
 
 
 class DifferingCheckpoint(ResponseModel):

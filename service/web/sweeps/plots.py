@@ -7,7 +7,7 @@ from typing import Final
 
 from service.spec.metric_info import describe
 from service.storage.sweep_tables import Sweep
-from service.sweeps.results.curves import Curve
+from service.sweeps.results.curves import TrialCurve
 from service.web.http import slots
 from service.web.http.downloads import Picture, picture
 from service.web.jobs.plots import Format
@@ -18,7 +18,7 @@ _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 
 
-def draw_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: str, fmt: Format) -> Picture:
+def draw_curves(sweep: Sweep, metric: str, curves: Sequence[TrialCurve], *, band: str, fmt: Format) -> Picture:
     """A plot of the best trials of a sweep. It is not cached: a sweep has no folder."""
     from service.pictures import plots  # loads Matplotlib, which takes most of a second
 

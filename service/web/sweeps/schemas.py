@@ -16,7 +16,8 @@ from service.sweeps import actions
 from service.sweeps.decisions import plan_of
 from service.sweeps.queries import Epochs, TrialView
 from service.sweeps.results.comparison import BestTrial
-from service.sweeps.results.curves import Curve
+from service.sweeps.results.curves import TrialCurve
+from service.sweeps.results.importance import ImportanceItem
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import Cursor, NumberCursor, Query, Seq, former_name, split
@@ -200,35 +201,11 @@ class SweepEventList(ResponseModel):
     next_after: int
 
 
-class TrialCurve(ResponseModel):
-    """A metric of a trial over its seeds, by epoch."""
-
-    trial: int
-    epochs: list[int]
-    mean: list[float | None]
-    low: list[float | None] = Field(description="The lowest seed.")
-    high: list[float | None] = Field(description="The highest seed.")
-    interval_low: list[float | None] = Field(
-        description="Lower end of Student's 95% interval of the mean, clipped to the range of the metric; null with "
-        "fewer than two seeds."
-    )
-    interval_high: list[float | None] = Field(description="Its upper end.")
-    n: list[int] = Field(description="Seeds with a value.")
-
-
 class TrialCurves(ResponseModel):
     """Curves of a sweep's best trials."""
 
     metric: str
     data: list[TrialCurve]
-
-
-class ImportanceItem(ResponseModel):
-    """How much a setting matters."""
-
-    setting: str
-    share: float | None = Field(description="Fraction of the objective's variance between groups of similar values.")
-    best: str | None = Field(description="The value, or the range of values, with the best mean.")
 
 
 class ImportanceList(ResponseModel):
@@ -290,7 +267,7 @@ def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
 _CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")
 
 
-def curve_lines(metric: str, curves: Sequence[Curve]) -> Iterator[str]:
+def curve_lines(metric: str, curves: Sequence[TrialCurve]) -> Iterator[str]:
     """A line of names, then a line for each trial and epoch."""
     yield csv_line(["trial", "epoch", *(name if name == "n" else f"{metric} ({name})" for name in _CURVE_COLUMNS)])
     for curve in curves:

@@ -32,7 +32,6 @@ from service.web.sweeps.plots import draw_curves
 from service.web.sweeps.schemas import (
     CurvePlotQuery,
     CurveQuery,
-    ImportanceItem,
     ImportanceList,
     SweepDetail,
     SweepDryRun,
@@ -41,7 +40,6 @@ from service.web.sweeps.schemas import (
     SweepEventQuery,
     SweepList,
     SweepListQuery,
-    TrialCurve,
     TrialCurves,
     TrialList,
     TrialQuery,
@@ -192,7 +190,7 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     if query.format == "csv":
         text = "".join(curve_lines(metric, trial_curves))
         return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
-    return TrialCurves(metric=metric, data=[TrialCurve.from_row(item) for item in trial_curves])
+    return TrialCurves(metric=metric, data=trial_curves)
 
 
 @blueprint.get("/sweeps/<sweep_id>/importance")
@@ -207,8 +205,7 @@ def importance(sweep_id: str) -> ImportanceList:
         sweep = queries.get(session, sweep_id, owner=owner())
         importances = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
-    data = [ImportanceItem.from_row(item) for item in importances]
-    return ImportanceList(data=data, epoch=rungs[0] if len(rungs) > 1 else None)
+    return ImportanceList(data=list(importances), epoch=rungs[0] if len(rungs) > 1 else None)
 
 
 @blueprint.get("/sweeps/<sweep_id>/stream")

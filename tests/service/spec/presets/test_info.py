@@ -9,7 +9,7 @@ import pytest
 
 from service.spec import metric_info
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.presets.info import PRESET_INFO, Reached
+from service.spec.presets.info import PRESET_INFO, ReachedItem
 from service.spec.schema import Kind
 
 MEASURED = json.loads((Path(__file__).parents[4] / "benchmarks/results/presets.json").read_text(encoding="utf-8"))
@@ -25,14 +25,14 @@ STATED = [
 ]
 
 
-def rows_of(kind: str, name: str, reached: Reached) -> list[dict[str, Any]]:
+def rows_of(kind: str, name: str, reached: ReachedItem) -> list[dict[str, Any]]:
     """The stored measurements of a stated result."""
     key = {"kind": kind, "preset": name, "dataset": reached.dataset}
     return [row for row in MEASURED["rows"] if key.items() <= row.items()]
 
 
-def short_id(value: str | Reached) -> str:
-    return value.dataset if isinstance(value, Reached) else value
+def short_id(value: str | ReachedItem) -> str:
+    return value.dataset if isinstance(value, ReachedItem) else value
 
 
 def test_every_preset_has_a_summary_and_stated_results() -> None:
@@ -47,7 +47,7 @@ def test_every_preset_has_a_summary_and_stated_results() -> None:
 
 
 @pytest.mark.parametrize("reached", PRESET_INFO[Kind.CLASSIFIER]["table"].reaches, ids=lambda reached: reached.dataset)
-def test_the_stated_results_of_the_table_preset_match_the_measurements(reached: Reached) -> None:
+def test_the_stated_results_of_the_table_preset_match_the_measurements(reached: ReachedItem) -> None:
     (row,) = (row for row in TABULAR if row["dataset"] == reached.dataset)
     assert reached.metric == "val_accuracy"
     assert reached.value == pytest.approx(row["tapeline"]["mean"], abs=0.001)
@@ -55,7 +55,7 @@ def test_the_stated_results_of_the_table_preset_match_the_measurements(reached: 
 
 
 @pytest.mark.parametrize(("kind", "name", "reached"), STATED, ids=short_id)
-def test_a_stated_result_is_a_positive_value_of_a_known_metric(kind: str, name: str, reached: Reached) -> None:
+def test_a_stated_result_is_a_positive_value_of_a_known_metric(kind: str, name: str, reached: ReachedItem) -> None:
     assert reached.metric in metric_info.METRICS
     assert reached.value > 0
     assert reached.seconds > 0
@@ -69,7 +69,7 @@ def test_only_classifiers_on_mnist_10k_state_results_without_a_stored_measuremen
 
 
 @pytest.mark.parametrize(("kind", "name", "reached"), [case for case in STATED if rows_of(*case)], ids=short_id)
-def test_the_stated_results_of_presets_match_the_measurements(kind: str, name: str, reached: Reached) -> None:
+def test_the_stated_results_of_presets_match_the_measurements(kind: str, name: str, reached: ReachedItem) -> None:
     rows = rows_of(kind, name, reached)
     value = median(row[FIELD_NAMES.get(reached.metric, reached.metric)] for row in rows)
     assert reached.value == pytest.approx(value, rel=0.01 if value > 1 else 0.001)
