@@ -78,7 +78,10 @@ def adopt(
             update(Job).where(Job.owner.is_(None)).values(owner=owner).returning(Job.id),
             execution_options={"synchronize_session": False},
         ).all()
-        _transfer_idempotency_keys(session, owner)
+        # Requests can be repeated with a key. If the owner has used the idempotency key, that response is kept.
+        owned = select(Idempotency.key).where(Idempotency.owner == owner)
+        session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(owned)))
+        session.execute(update(Idempotency).where(Idempotency.owner == "").values(owner=owner))
         adopted = AdoptionCounts(jobs=len(jobs), datasets=datasets - count(session).datasets, sweeps=len(sweep_ids))
         if adopted:
             audit.record(session, by, AuditAction.ADOPT, owner, **asdict(adopted))
@@ -107,10 +110,3 @@ def _transfer_datasets(session: Session, owner: str) -> None:
             twin.created_ms = max(twin.created_ms, upload.created_ms)  # the newest upload is what the name means
             upload.deleted_ms = session.scalar(select(now_ms()))  # the scheduler removes it, with its files
     session.flush()
-
-
-def _transfer_idempotency_keys(session: Session, owner: str) -> None:
-    """Let requests be repeated with a key. If the owner has used the idempotency key, that answer is kept."""
-    owned = select(Idempotency.key).where(Idempotency.owner == owner)
-    session.execute(delete(Idempotency).where(Idempotency.owner == "", Idempotency.key.in_(owned)))
-    session.execute(update(Idempotency).where(Idempotency.owner == "").values(owner=owner))

@@ -3,6 +3,7 @@ whole sealed ranges are removed. ``audit_chain`` computes the digests."""
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -113,7 +114,9 @@ def items(database: Database) -> Iterator[Item]:
             in_range = _after(sealed_to) & (AUDIT.c.id <= seals[-1].last_id)
             # One entry more than expected is enough to detect added entries.
             entries = _entries(session, in_range, limit=expected + 1)
-        yield from _merged(seals, entries)
+        # Each seal after its entries.
+        streams: tuple[Sequence[Item], Sequence[Item]] = (entries, seals)
+        yield from heapq.merge(*streams, key=lambda item: item.last_id if isinstance(item, Seal) else item.id)
         sealed_to, number = seals[-1].last_id, seals[-1].id
     while True:
         with database.read() as session:
@@ -225,13 +228,3 @@ def _parsed(detail: Any) -> Any:
         return json.loads(detail)
     except (TypeError, ValueError):
         return detail
-
-
-def _merged(seals: Sequence[Seal], entries: Sequence[Entry]) -> Iterator[Item]:
-    """Each seal after its entries."""
-    index = 0
-    for seal in seals:
-        while index < len(entries) and entries[index].id <= seal.last_id:
-            yield entries[index]
-            index += 1
-        yield seal

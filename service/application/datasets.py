@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,12 +123,15 @@ class DatasetUploads:
         return received, imported
 
     def _store(self, upload_id: str, name: str, imported: ImportedDataset, by: Actor | None) -> str:
+        rows, columns, channels = (*imported.image_shape, 1)[:3] if imported.image_shape else (0, 0, 1)
         row = Upload(
             id=upload_id,
             owner=owner_of(by) or "",
             name=name,
             kind=imported.kind,
-            **_sides(imported.image_shape),
+            image_rows=rows,
+            image_columns=columns,
+            image_channels=channels,
             columns=None if imported.columns is None else [dict(column) for column in imported.columns],
             classes=imported.classes,
             class_names=list(imported.class_names) if imported.class_names is not None else None,
@@ -140,8 +143,3 @@ class DatasetUploads:
             size_bytes=imported.size_bytes,
         )
         return uploads.store(self.database, row, at_most=self.at_most, by=by)
-
-
-def _sides(image_shape: Sequence[int]) -> dict[str, int]:
-    rows, columns, channels = (*image_shape, 1)[:3] if image_shape else (0, 0, 1)
-    return {"image_rows": rows, "image_columns": columns, "image_channels": channels}

@@ -75,10 +75,6 @@ class NotComparable(ServiceError, ValueError):
     code = "not_comparable"
 
 
-def _only_id(job: Job) -> dict[str, Any]:
-    return {"id": job.id}
-
-
 _VERBS: Final = {
     Action.CANCEL: actions.cancel,
     Action.PAUSE: actions.pause,
@@ -104,7 +100,7 @@ class Jobs:
     specs: SpecChecks
     admit: Admit = admit_all
     wake_up: Callable[[str], None] = lambda job_id: None
-    represent: Callable[[Job], dict[str, Any]] = _only_id
+    represent: Callable[[Job], dict[str, Any]] = lambda job: {"id": job.id}
     max_owner_bytes: int = 0
     verified_share: float = 0.0
 

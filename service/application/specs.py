@@ -12,7 +12,7 @@ from service.datasets.info import DatasetInfo, DatasetState
 from service.datasets.shapes import default_preset, shape_of
 from service.errors import Fault, SpecError
 from service.jobs.queries import estimates
-from service.jobs.queries.estimates import Estimate, TrainingCost
+from service.jobs.queries.estimates import TrainingCost
 from service.spec import validation
 from service.spec.dataset_checks import check_fit
 from service.spec.estimation import layer_shapes
@@ -137,29 +137,26 @@ class SpecChecks:
             raise NetworkMismatch(error, spec, layer_shapes.networks(spec, shape)) from error
         with self.database.read() as session:
             cost = estimates.plan(session, spec, networks, shape, owner=owner)
-        notes = [
-            *_notes_on_folds(spec),
-            *_notes_on_time(cost.estimate),
-            *self._notes_on_data(spec, owner),
-            *_notes_on_preset(_with_default_preset(document, data), spec, shape),
-        ]
+        notes = []
+        if (folds := spec.dataset.folds) is not None and spec.dataset.fold is None:
+            notes.append(f"{folds} jobs are submitted, one for each fold. The cost is that of one of them.")
+        if (slowdown := cost.estimate.slowdown) >= _BUSY:
+            notes.append(f"The machine is busy: {cost.estimate.basis} took {slowdown:.1f} times the CPU time.")
+        notes += self._notes_on_data(spec, owner)
+        notes += _notes_on_preset(_with_default_preset(document, data), spec, shape)
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
 
     def _look_up_dataset(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
         """The dataset; its faults are appended to ``faults``."""
         try:
-            return self._describe_dataset(name, owner)
+            built_in = BUILT_IN.get(name)  # known without reading files
+            return built_in.info if built_in is not None else self.datasets.describe(name, owner)
         except DatasetNotFound as error:
             available = f"available: {', '.join(error.available)}"
             faults.append(_dataset_fault(error.code, f"unknown dataset; {available}", error.suggestion))
         except DatasetBroken as error:
             faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
         return None
-
-    def _describe_dataset(self, name: str, owner: str | None) -> DatasetInfo:
-        """The dataset, without reading the files of a built-in one."""
-        built_in = BUILT_IN.get(name)
-        return built_in.info if built_in is not None else self.datasets.describe(name, owner)
 
     def _notes_on_data(self, spec: Spec, owner: str | None) -> list[str]:
         """Hints about downloads that are necessary before training."""
@@ -196,20 +193,6 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> Sequence[Network]:
         return check_fit(spec, shape)
     except SpecError as error:
         raise validation.as_sent(error, document) from error
-
-
-def _notes_on_folds(spec: Spec) -> list[str]:
-    """A hint that several jobs will be submitted."""
-    if spec.dataset.folds is None or spec.dataset.fold is not None:
-        return []
-    return [f"{spec.dataset.folds} jobs are submitted, one for each fold. The cost is that of one of them."]
-
-
-def _notes_on_time(estimate: Estimate) -> list[str]:
-    """Why the estimated time is long on a busy machine."""
-    if estimate.slowdown < _BUSY:
-        return []
-    return [f"The machine is busy: {estimate.basis} took {estimate.slowdown:.1f} times the CPU time."]
 
 
 def _notes_on_rows(document: Mapping[str, Any], spec: Spec, shape: Shape) -> list[str]:

@@ -371,10 +371,6 @@ _MAX_WAKE_UPS: Final = 32
 """Maximum number of messages per request; further workers find the jobs by polling, within seconds."""
 
 
-def _only_id(sweep: Sweep) -> dict[str, Any]:
-    return {"id": sweep.id}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
     """Operations on sweeps. The attributes are those of ``Jobs``, and ``slots``, one of which a check occupies."""
@@ -385,7 +381,7 @@ class Sweeps:
     slots: SlotPool
     admit: Admit = admit_all
     wake_up: Callable[[str], None] = lambda job_id: None
-    represent: Callable[[Sweep], dict[str, Any]] = _only_id
+    represent: Callable[[Sweep], dict[str, Any]] = lambda sweep: {"id": sweep.id}
 
     def submit(self, document: Any, *, by: Actor | None = None, idempotency: IdempotencyKey | None = None) -> Submitted:
         """Store a new sweep and its first trials.

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from pydantic import ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -40,13 +41,15 @@ Which = Literal["last", "best"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class ComparedJob:
     """A job of a group."""
 
-    job_id: str
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    job: str
     seed: int
     value: float | None
-    """``None`` if the job has no finite value of the metric."""
+    """Null: the job has no finite value of the metric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +57,12 @@ class Group:
     """Jobs that differ only in their seeds."""
 
     label: str
-    members: Sequence[Member]
+    jobs: Sequence[ComparedJob]
 
     @property
     def values(self) -> dict[int, float]:
         """The values by seed."""
-        return {member.seed: member.value for member in self.members if member.value is not None}
+        return {job.seed: job.value for job in self.jobs if job.value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +174,7 @@ def best_trial(session: Session, sweep: Sweep) -> BestTrial | None:
 
 def _group_of(values: Mapping[str, float]) -> Group:
     return Group(
-        label="trial", members=[Member(job_id="", seed=int(seed), value=value) for seed, value in values.items()]
+        label="trial", jobs=[ComparedJob(job="", seed=int(seed), value=value) for seed, value in values.items()]
     )
 
 
@@ -197,15 +200,13 @@ def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -
         ValueError: two jobs have the same seed.
     """
     members = [
-        Member(job_id=job.id, seed=job.resolved["seed"], value=value_of(job, metric, which))
+        ComparedJob(job=job.id, seed=job.resolved["seed"], value=value_of(job, metric, which))
         for job in sorted(jobs, key=lambda job: (job.resolved["seed"], job.id))
     ]
     for a, b in itertools.pairwise(members):
         if a.seed == b.seed:
-            raise ValueError(
-                f"{a.job_id} and {b.job_id} both have seed {a.seed}: a group is one setting with several seeds"
-            )
-    return Group(label=label, members=members)
+            raise ValueError(f"{a.job} and {b.job} both have seed {a.seed}: a group is one setting with several seeds")
+    return Group(label=label, jobs=members)
 
 
 def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Sequence[str] = ()) -> Comparison:
@@ -266,7 +267,7 @@ def _values_at(values: Mapping[int, float], seeds: Sequence[int]) -> list[float]
 
 
 def _without_value(metric: str, *groups: Group) -> list[str]:
-    missing = [member.job_id for group in groups for member in group.members if member.value is None]
+    missing = [job.job for group in groups for job in group.jobs if job.value is None]
     return [f"no finite value of {metric}: {', '.join(missing)}"] if missing else []
 
 

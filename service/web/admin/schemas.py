@@ -12,7 +12,7 @@ from service.access.audit import AuditAction
 from service.access.keys import Identity, Scope
 from service.datasets import importer
 from service.jobs import worker_registry
-from service.jobs.queries.queue import Queue, Waiting
+from service.jobs.queries.queue import Queue
 from service.jobs.worker_registry import Impediment
 from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
@@ -114,16 +114,15 @@ def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str 
     return QueueList(
         reason=impediment.reason if impediment is not None else None,
         reason_text=impediment.text if impediment is not None else None,
-        data=[_queued(item) for item in queue.waiting],
+        data=[
+            QueuedJob.from_row(
+                item.job, position=item.position, waited_seconds=round(item.waited_s, 1), page=f"/ui/jobs/{item.job.id}"
+            )
+            for item in queue.waiting
+        ],
         total=queue.total,
         own=queue.own,
         owners={name or "": count for name, count in owners.items()} if owners is not None else None,
-    )
-
-
-def _queued(item: Waiting) -> QueuedJob:
-    return QueuedJob.from_row(
-        item.job, position=item.position, waited_seconds=round(item.waited_s, 1), page=f"/ui/jobs/{item.job.id}"
     )
 
 

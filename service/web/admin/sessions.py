@@ -43,7 +43,9 @@ def sign_in(body: SignIn) -> Response:
     core().quotas.sign_in(caller.key_id)
     signed_in, token = keys.sign_in(core().database, caller, by=named_actor(caller))
     response = as_json(session_item(signed_in), 201)
-    response.set_cookie(COOKIE, token, max_age=keys.SESSION_S, secure=_is_behind_tls(), **_COOKIE_SCOPE)
+    # If a proxy terminates TLS, only the Origin header shows it; the access checks have compared it with the host name.
+    is_behind_tls = request.is_secure or request.headers.get("Origin", "").startswith("https://")
+    response.set_cookie(COOKIE, token, max_age=keys.SESSION_S, secure=is_behind_tls, **_COOKIE_SCOPE)
     return response
 
 
@@ -89,8 +91,3 @@ def _identify(key: str) -> Identity:
         if problem.code == "key_required" and is_new:
             keys.record_failed_sign_in(core().database, by=named_actor(None))
         raise
-
-
-def _is_behind_tls() -> bool:
-    # If a proxy terminates TLS, only the Origin header shows it; the access checks have compared it with the host name.
-    return request.is_secure or request.headers.get("Origin", "").startswith("https://")

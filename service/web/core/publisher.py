@@ -34,7 +34,6 @@ class Publisher:
         self._hints: queue.Queue[str] = queue.Queue(_MAX_WAITING_HINTS)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._celery: Celery | None = None
         self._is_failing = False
 
     def wake(self, job_id: str) -> None:
@@ -60,15 +59,9 @@ class Publisher:
         """Whether a broker is configured."""
         return self._broker_url is not None
 
-    def _app(self) -> Celery:
-        with self._lock:
-            if self._celery is None:
-                self._celery = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
-                self._celery.conf.update(broker.SENDER_OPTIONS)
-            return self._celery
-
     def _run(self) -> None:
-        app = self._app()
+        app = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
+        app.conf.update(broker.SENDER_OPTIONS)
         while True:
             job_ids = self._waiting_hints()
             try:
@@ -77,7 +70,8 @@ class Publisher:
                 if not self._is_failing:
                     _log.warning("the broker does not respond; workers find jobs by polling", error=str(error))
                 self._is_failing = True
-                self._drop_hints()
+                with self._hints.mutex:  # workers find these jobs by polling before the broker is back
+                    self._hints.queue.clear()
                 time.sleep(_RETRY_DELAY_S)
             else:
                 if self._is_failing:
@@ -93,9 +87,3 @@ class Publisher:
             while len(job_ids) < broker.MAX_QUEUED:
                 job_ids.append(self._hints.get_nowait())
         return job_ids
-
-    def _drop_hints(self) -> None:
-        """Drop the queued hints: workers find these jobs by polling before the broker is back."""
-        with suppress(queue.Empty):
-            while True:
-                self._hints.get_nowait()

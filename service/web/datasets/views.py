@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 from typing import Final
 
 from flask import Blueprint, Response, request
 
-from service.application.datasets import DatasetUploads, ReceivedFiles
+from service.application.datasets import DatasetUploads
 from service.datasets.errors import DatasetError
 from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
@@ -31,7 +30,7 @@ from service.web.datasets.schemas import (
     example_list,
     row_list,
 )
-from service.web.datasets.uploads import ProgressBoard, ProgressRecorder, UploadForm, UploadItem
+from service.web.datasets.uploads import ProgressBoard, UploadForm, UploadItem
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, requests, slots
 from service.web.http.downloads import Picture
@@ -88,13 +87,17 @@ def upload() -> Result:
     The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when everything is
     stored. With an `Upload-Id`, `GET /uploads/{upload_id}` returns the progress.
     """
-    upload_id = requests.upload_id()
-    progress = provided(ProgressBoard).upload(owner(), upload_id, request.content_length)
+    quotas, uploader = core().quotas, owner()
+    progress = provided(ProgressBoard).upload(uploader, requests.upload_id(), request.content_length)
     with slots.hold(slots.UPLOADS), progress as recorder:
-        core().quotas.check_upload(owner(), request.content_length or 1)
-        info = provided(DatasetUploads).add(
-            lambda folder: _receive(folder, recorder), by=actor(), on_progress=recorder.read
+        quotas.check_upload(uploader, request.content_length or 1)
+        receive = functools.partial(
+            uploads.receive,
+            max_bytes=uploads.MAX_UPLOAD_BYTES,
+            count=functools.partial(quotas.count_upload, uploader),
+            on_received=recorder.received,
         )
+        info = provided(DatasetUploads).add(receive, by=actor(), on_progress=recorder.read)
     return detail(info), {"Location": f"/datasets/{info.name}"}
 
 
@@ -107,16 +110,6 @@ def show_upload(upload_id: str) -> UploadItem:
     ended, is `absent`.
     """
     return provided(ProgressBoard).look_up(owner(), upload_id)
-
-
-def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
-    quotas, uploader = core().quotas, owner()
-    return uploads.receive(
-        folder,
-        max_bytes=uploads.MAX_UPLOAD_BYTES,
-        count=lambda received: quotas.count_upload(uploader, received),
-        on_received=recorder.received,
-    )
 
 
 @blueprint.get("/datasets/<name>")

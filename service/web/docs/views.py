@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from flask import Blueprint, Response, current_app
@@ -52,15 +51,10 @@ def part(section: str) -> Response:
     values: dict[str, Any] = {"document": document, "sections": _sections(document), "here": section}
     if section == _SCHEMAS:
         return as_page("docs/schemas.html", **values)
-    values["section"] = _section(values["sections"], section)
+    values["section"] = next((item for item in values["sections"] if item["slug"] == section), None)
+    if values["section"] is None:
+        raise Problem("not_found", f"the documentation has no section {section[:60]!r}; /docs lists all sections")
     return as_page("docs/section.html", **values, keys_required=core().settings.keys_required)
-
-
-def _section(sections: Sequence[dict[str, Any]], slug: str) -> dict[str, Any]:
-    match = next((item for item in sections if item["slug"] == slug), None)
-    if match is None:
-        raise Problem("not_found", f"the documentation has no section {slug[:60]!r}; /docs lists all sections")
-    return match
 
 
 def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -31,12 +31,15 @@ def register(app: Flask) -> None:
             return None
         if callable(operation.page):
             return operation.page(**(request.view_args or {}), **query_for(operation.page, operation))
-        return _redirect(operation.page)
+        values = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
+        query = request.query_string.decode("ascii", "replace")
+        return see_other(operation.page.format(**values) + (f"?{query}" if query else ""))
 
     @app.after_request
     def translate(response: Response) -> Response:
         operation = _operation()
-        is_negotiated = response.mimetype == _JSON or (operation is not None and _has_page_and_json(operation))
+        has_page = operation is not None and (operation.page is not None or operation.has_page)
+        is_negotiated = response.mimetype == _JSON or has_page
         if response.mimetype == _PROBLEM or (request.method in SAFE and is_negotiated):
             response.vary.add("Accept")
         if response.mimetype == _PROBLEM and prefers_html():
@@ -50,20 +53,9 @@ def _operation() -> Operation | None:
     return operation_of(current_app.view_functions.get(request.endpoint or ""))
 
 
-def _has_page_and_json(operation: Operation) -> bool:
-    return operation.page is not None or operation.has_page
-
-
 def _wants_page() -> bool:
     # A format in the URL takes precedence over the browser's Accept header.
     return request.method in ("GET", "HEAD") and "format" not in request.args and prefers_html()
-
-
-def _redirect(page: str) -> Response:
-    values = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
-    query = request.query_string.decode("ascii", "replace")
-    address = page.format(**values) + (f"?{query}" if query else "")
-    return see_other(address)
 
 
 def _replace_content(response: Response, page: str) -> None:

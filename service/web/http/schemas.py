@@ -44,17 +44,9 @@ def finite(value: Any) -> Any:
             return value
 
 
-def _text_of_time(value: Any) -> Any:
-    return at_time(value) if isinstance(value, int) else value
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) else value
-
-
-Timestamp = Annotated[str, BeforeValidator(_text_of_time)]
+Timestamp = Annotated[str, BeforeValidator(lambda value: at_time(value) if isinstance(value, int) else value)]
 """RFC 3339 in UTC, from milliseconds since the epoch."""
-Seconds = Annotated[float, BeforeValidator(_rounded)]
+Seconds = Annotated[float, BeforeValidator(lambda value: round(value, 3) if isinstance(value, float) else value)]
 """A duration, to the millisecond."""
 Document = Annotated[dict[str, Any], BeforeValidator(finite)]
 """JSON; a number that is not finite is null."""

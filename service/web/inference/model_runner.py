@@ -212,7 +212,8 @@ class Inference:
         try:
             state = checkpoint.loads(content)
             spec = read_resolved(state.spec)
-            preprocessing = _preprocessing(state.state)
+            fitted = state.state.get("preprocessing")
+            preprocessing = Preprocessing.read(fitted) if fitted is not None else None
             image_shape = (1, preprocessing.width) if preprocessing is not None else image_shape
             match spec:
                 case ClassifierSpec():
@@ -228,10 +229,6 @@ class Inference:
         except EngineError as error:
             raise ArtifactDamaged(row.path, str(error)) from error
         return LoadedModel(spec, network, preprocessing)
-
-
-def _preprocessing(state: Mapping[str, Any]) -> Preprocessing | None:
-    return Preprocessing.read(state["preprocessing"]) if "preprocessing" in state else None
 
 
 def _empty(shape: tuple[int, ...], rng: np.random.Generator, dtype: Any) -> Array:

@@ -26,9 +26,11 @@ from service.web.jobs.result_schemas import (
     PlotQuery,
     SampleList,
     SampleQuery,
-    artifact_list,
-    checkpoint_list,
-    sample_list,
+    artifact_item,
+    checkpoint_item,
+    file_cursor,
+    film_urls,
+    sample_item,
 )
 
 artifacts_blueprint: Final = Blueprint("artifacts", __name__)
@@ -42,7 +44,8 @@ def artifacts(job_id: str, query: FilesQuery) -> Result:
     """List the files of a job, each with its size and SHA-256."""
     with read_job(job_id) as (session, _):
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
-    return artifact_list(page), next_link(page.next_cursor)
+    data = [artifact_item(row) for row in page.rows]
+    return ArtifactList(data=data, **file_cursor(page)), next_link(page.next_cursor)
 
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")
@@ -61,11 +64,9 @@ def artifact(job_id: str, artifact_id: str) -> Response:
         with read_job(job_id) as (session, _):
             return lookup.artifact(session, job_id, artifact_id)
 
-    return downloads.send_artifact(core().artifacts, find, name=_artifact_name, cache=downloads.FOREVER)
-
-
-def _artifact_name(row: Artifact) -> str:
-    return f"{row.job_id}-{row.name}"
+    return downloads.send_artifact(
+        core().artifacts, find, name=lambda row: f"{row.job_id}-{row.name}", cache=downloads.FOREVER
+    )
 
 
 checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
@@ -78,7 +79,8 @@ def checkpoints(job_id: str, query: FilesQuery) -> Result:
     with read_job(job_id) as (session, job):
         page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
-    return checkpoint_list(job, page, latest=latest), next_link(page.next_cursor)
+    data = [checkpoint_item(job, row, latest=latest) for row in page.rows]
+    return CheckpointList(data=data, **file_cursor(page)), next_link(page.next_cursor)
 
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints/<which>")
@@ -96,11 +98,12 @@ def checkpoint(job_id: str, which: str) -> Response:
         with read_job(job_id) as (session, job):
             return lookup.checkpoint(session, job, which)
 
-    return downloads.send_artifact(core().artifacts, find, name=_checkpoint_name, cache=downloads.cache_of(which))
-
-
-def _checkpoint_name(row: Artifact) -> str:
-    return f"{row.job_id}-epoch-{row.epoch:04d}.safetensors"
+    return downloads.send_artifact(
+        core().artifacts,
+        find,
+        name=lambda row: f"{row.job_id}-epoch-{row.epoch:04d}.safetensors",
+        cache=downloads.cache_of(which),
+    )
 
 
 samples_blueprint: Final = Blueprint("samples", __name__)
@@ -113,7 +116,9 @@ def samples(job_id: str, query: FilesQuery) -> Result:
     with read_job(job_id) as (session, _):
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
-    return sample_list(job_id, page, exists=exists), next_link(page.next_cursor)
+    films, data = film_urls(job_id, exists=exists), [sample_item(row) for row in page.rows]
+    listed = SampleList(data=data, film=films.gif if films else None, films=films, **file_cursor(page))
+    return listed, next_link(page.next_cursor)
 
 
 @samples_blueprint.get("/jobs/<job_id>/samples/<which>.png")

@@ -191,32 +191,8 @@ class SampleList(ResponseModel):
     films: Films | None
 
 
-def artifact_list(page: FilePage) -> ArtifactList:
-    """A page of a job's files."""
-    return ArtifactList(data=[artifact_item(row) for row in page.rows], **_file_cursor(page))
-
-
-def checkpoint_list(job: Job, page: FilePage, *, latest: int) -> CheckpointList:
-    """A page of a job's checkpoints.
-
-    Args:
-        latest: the epoch of the job's latest checkpoint.
-    """
-    return CheckpointList(data=[checkpoint_item(job, row, latest=latest) for row in page.rows], **_file_cursor(page))
-
-
-def sample_list(job_id: str, page: FilePage, *, exists: bool) -> SampleList:
-    """A page of a job's sample grids.
-
-    Args:
-        exists: whether the job has any.
-    """
-    films = film_urls(job_id, exists=exists)
-    data = [sample_item(row) for row in page.rows]
-    return SampleList(data=data, film=films.gif if films else None, films=films, **_file_cursor(page))
-
-
-def _file_cursor(page: FilePage) -> dict[str, Any]:
+def file_cursor(page: FilePage) -> dict[str, Any]:
+    """The fields that lead to the next page of files."""
     return {"has_more": page.next_cursor is not None, "next_cursor": page.next_cursor}
 
 
@@ -401,7 +377,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         error=shown_error(job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
         intervals=accuracy_intervals(job.metrics, count, job.test_scores),
-        best=_best(best, count) if best is not None else None,
+        best=BestEpoch.from_row(best, intervals=accuracy_intervals(best.metrics, count)) if best is not None else None,
         **test_fields(job),
         checkpoints=ResultCheckpoints(
             best=_checkpoint_or_none(session, job, "best"), latest=_checkpoint_or_none(session, job, "latest")
@@ -411,17 +387,12 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         ),
         plots=_plots(job),
         artifacts=[artifact_item(row) for row in page.rows],
-        has_more=page.next_cursor is not None,
-        next_cursor=page.next_cursor,
+        **file_cursor(page),
         artifact_count=totals.count(),
         sizes={kind: size for kind, size in totals.sizes.items() if size or kind not in EXPORTS},
         size_bytes=totals.size_bytes(),
         trained_seconds=lookup.trained_s(session, job),
     )
-
-
-def _best(row: Epoch, validation_count: int | None) -> BestEpoch:
-    return BestEpoch.from_row(row, intervals=accuracy_intervals(row.metrics, validation_count))
 
 
 def _plots(job: Job) -> dict[str, str]:

@@ -112,17 +112,12 @@ def log(job_id: str, query: EventQuery) -> Result:
     """
     with read_job(job_id) as (session, _):
         if query.format == "jsonl":
-            return _as_lines(job_id, query)
+            lines = _lines(core().database, job_id, query)  # read while they are sent
+            return downloads.send_text(lines, name=f"{job_id}-events.jsonl", media_type="application/x-ndjson")
         page = events.page(
             session, job_id, query.event_filter, after=query.after, before=query.before, limit=query.limit
         )
     return event_list(job_id, page, after=query.after)
-
-
-def _as_lines(job_id: str, query: EventQuery) -> Response:
-    """The selected events as a file, read while it is sent."""
-    lines = _lines(core().database, job_id, query)
-    return downloads.send_text(lines, name=f"{job_id}-events.jsonl", media_type="application/x-ndjson")
 
 
 def _lines(database: Database, job_id: str, query: EventQuery) -> Iterator[str]:

@@ -85,7 +85,9 @@ def stream_response(open_stream: Callable[[StreamClient], Iterator[str]]) -> Res
     Raises:
         QuotaExceeded: the owner has too many open streams.
     """
-    client = StreamClient(_connection(), Permission(permission_check()))
+    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    is_exposed = isinstance(connection, socket.socket)
+    client = StreamClient(connection if is_exposed else None, Permission(permission_check()))
     close = core().quotas.stream(owner())
     response = Response(_track_stream(open_stream(client)), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(close)
@@ -97,9 +99,3 @@ def stream_response(open_stream: Callable[[StreamClient], Iterator[str]]) -> Res
 def _track_stream(text: Iterator[str]) -> Iterator[str]:
     with STREAMS.track_inprogress():
         yield from text
-
-
-def _connection() -> socket.socket | None:
-    """The connection of the current request, if the server exposes it."""
-    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
-    return connection if isinstance(connection, socket.socket) else None

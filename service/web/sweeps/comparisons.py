@@ -15,7 +15,7 @@ from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
 from service.sweeps.results import differences
 from service.sweeps.results.bisection import Limit, bisect
-from service.sweeps.results.comparison import Comparison, Group, compare_jobs
+from service.sweeps.results.comparison import ComparedJob, Comparison, Group, compare_jobs
 from service.sweeps.results.differences import Differences
 from service.sweeps.results.differences import Pair as DifferingPair
 from service.web.core.core import core, owner, provided
@@ -44,14 +44,6 @@ class ComparisonQuery(Query):
     of: Literal["last", "best"] = Field("last", description="The value of the last epoch, or the best of all epochs.")
 
 
-class ComparedJob(ResponseModel):
-    """A job of a group."""
-
-    job: str
-    seed: int
-    value: float | None = Field(description="Null: the job has no finite value of the metric.")
-
-
 class ComparedGroup(ResponseModel):
     """One side of a comparison."""
 
@@ -68,7 +60,7 @@ class ComparedGroup(ResponseModel):
         values = list(group.values.values())
         return cls(
             label=group.label,
-            jobs=[ComparedJob(job=item.job_id, seed=item.seed, value=item.value) for item in group.members],
+            jobs=list(group.jobs),
             n=len(values),
             mean=statistics.mean(values) if values else None,
             min=min(values, default=None),
@@ -116,24 +108,19 @@ class ComparisonAnswer(ResponseModel):
     @classmethod
     def of(cls, comparison: Comparison) -> Self:
         """The response for a comparison."""
-        test = comparison.test
+        test, a, b = comparison.test, comparison.a.values, comparison.b.values
         return cls.from_row(
             comparison,
             comparable=comparison.no_verdict is None,
             a=ComparedGroup.of(comparison.a),
             b=ComparedGroup.of(comparison.b),
-            pairs=_pairs(comparison),
+            pairs=[Pair(seed=seed, a=a[seed], b=b[seed], difference=b[seed] - a[seed]) for seed in comparison.seeds],
             interval=[test.low, test.high] if test else None,
             confidence=statistics.CONFIDENCE,
             p=test.p if test else None,
             t=test.t if test and math.isfinite(test.t) else None,
             degrees_of_freedom=test.degrees_of_freedom if test else None,
         )
-
-
-def _pairs(comparison: Comparison) -> list[Pair]:
-    a, b = comparison.a.values, comparison.b.values
-    return [Pair(seed=seed, a=a[seed], b=b[seed], difference=b[seed] - a[seed]) for seed in comparison.seeds]
 
 
 class DifferenceQuery(Query):

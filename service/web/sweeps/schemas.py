@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from service.application.sweeps import CheckedSweep
 from service.spec.metric_info import Goal
 from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
@@ -256,12 +255,6 @@ def _derived(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[st
             **{resource: f"{address}/{resource}" for resource in ("trials", "decisions", "importance", "stream")},
         },
     }
-
-
-def dry_run_answer(checked: CheckedSweep) -> SweepDryRun:
-    """The response for a checked sweep."""
-    jobs = checked.trials * len(checked.resolved["seeds"])
-    return SweepDryRun.from_row(checked, jobs=jobs, first_settings=checked.first[:20])
 
 
 _CURVE_COLUMNS: Final = ("mean", "low", "high", "interval_low", "interval_high", "n")

@@ -44,7 +44,6 @@ from service.web.sweeps.schemas import (
     TrialList,
     TrialQuery,
     curve_lines,
-    dry_run_answer,
     sweep_detail,
     sweep_summary,
     trial_item,
@@ -77,7 +76,9 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     `sweep_digest`. With `dry_run=true` nothing is stored.
     """
     if query.dry_run:
-        return as_json(dry_run_answer(provided(Sweeps).check(document, by=actor())))
+        checked = provided(Sweeps).check(document, by=actor())
+        jobs = checked.trials * len(checked.resolved["seeds"])
+        return as_json(SweepDryRun.from_row(checked, jobs=jobs, first_settings=checked.first[:20]))
     idempotency = requests.idempotency_key(document)
     submitted = provided(Sweeps).submit(document, by=actor(), idempotency=idempotency)
     return submitted_response(submitted, "/sweeps")

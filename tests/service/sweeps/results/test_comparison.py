@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from service.sweeps.results import comparison, importance
-from service.sweeps.results.comparison import Comparison, Group, Member
+from service.sweeps.results.comparison import ComparedJob, Comparison, Group
 from service.web.sweeps.comparisons import ComparisonAnswer
 
 METRIC = "val_loss"
@@ -19,8 +19,8 @@ LARGEST = sys.float_info.max
 
 
 def group(label: str, values: Mapping[int, float]) -> Group:
-    members = [Member(job_id=f"job_{label}{seed}", seed=seed, value=value) for seed, value in values.items()]
-    return Group(label=label, members=members)
+    members = [ComparedJob(job=f"job_{label}{seed}", seed=seed, value=value) for seed, value in values.items()]
+    return Group(label=label, jobs=members)
 
 
 def compare(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
