@@ -42,7 +42,7 @@ class Seal:
 Item = Entry | Seal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Verification:
     """The result of verifying a log."""
 
@@ -115,9 +115,10 @@ def verify(items: Iterable[Item], *, head: str | None = None) -> Verification:
     try:
         for item in items:
             verifier.add(item)
-        return verifier.end()
+        verifier.end()
     except _Mismatch as mismatch:
-        return replace(verifier.result, fault=str(mismatch))
+        verifier.result.fault = str(mismatch)
+    return verifier.result
 
 
 class _Mismatch(Exception):
@@ -138,12 +139,12 @@ class _Verifier:
         else:
             self._check_entry(item)
 
-    def end(self) -> Verification:
+    def end(self) -> None:
         if self._last is not None and self._last.removed_ms is not None:
             raise _Mismatch(f"seal {self._last.id} is marked as removed, but retention keeps the newest range")
         if self._expected_head is not None:
             raise _Mismatch(f"no seal has the digest {self._expected_head}: the chain was rebuilt, or it ends earlier")
-        return replace(self.result, unsealed=self._range.count, unsealed_since_ms=self._since_ms)
+        self.result.unsealed, self.result.unsealed_since_ms = self._range.count, self._since_ms
 
     def _check_entry(self, entry: Entry) -> None:
         if self._range.count and entry.id <= self._range.last_id:
@@ -154,7 +155,7 @@ class _Verifier:
         if not self._range.count:
             self._since_ms = at_ms if isinstance(at_ms, int) else None
         if self.result.oldest_ms is None:
-            self.result = replace(self.result, oldest_ms=self._since_ms)
+            self.result.oldest_ms = self._since_ms
         self._range.add(entry)
 
     def _check_seal(self, seal: Seal) -> None:
@@ -168,7 +169,8 @@ class _Verifier:
         if seal.digest == self._expected_head:
             self._expected_head = None
         self._last, self._range, self._since_ms = seal, Range(seal.digest), None
-        self.result = replace(self.result, seals=self.result.seals + 1, head=seal.digest)
+        self.result.seals += 1
+        self.result.head = seal.digest
 
     def _check_removed(self, seal: Seal) -> None:
         if self._range.count:
@@ -177,11 +179,8 @@ class _Verifier:
             raise _Mismatch(f"{_describe(seal)} is marked as removed, but the older seal {self._last.id} is not")
         if seal.digest != link_digest(self._range.previous, seal):
             raise _Mismatch(f"{_describe(seal)}, whose entries were removed, was changed: the digest differs")
-        self.result = replace(
-            self.result,
-            removed_seals=self.result.removed_seals + 1,
-            removed_entries=self.result.removed_entries + seal.count,
-        )
+        self.result.removed_seals += 1
+        self.result.removed_entries += seal.count
 
     def _check_intact(self, seal: Seal) -> None:
         count = self._range.count
@@ -191,7 +190,7 @@ class _Verifier:
             raise _Mismatch(f"{_describe(seal)}: entries were added: there are {count} instead of {seal.count}")
         if self._range.seal(seal.id, seal.created_ms) != seal:
             raise _Mismatch(f"{_describe(seal)}: an entry or the seal was changed: the digest differs")
-        self.result = replace(self.result, entries=self.result.entries + count)
+        self.result.entries += count
 
 
 def _describe(seal: Seal) -> str:

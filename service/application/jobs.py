@@ -393,16 +393,13 @@ def _expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
         return [(document, spec)]
     jobs = []
     for fold in range(folds):
-        name = _fold_name(spec.name, fold, folds)
+        name = f"fold {fold + 1} of {folds}"
+        if spec.name:
+            name = f"{spec.name[: _MAX_NAME - len(name) - 3]} ({name})"
         sent = document | {"name": name, "dataset": document["dataset"] | {"fold": fold}}
         data = spec.dataset.model_copy(update={"fold": fold})
         jobs.append((sent, spec.model_copy(update={"name": name, "dataset": data})))
     return jobs
-
-
-def _fold_name(name: str | None, fold: int, folds: int) -> str:
-    label = f"fold {fold + 1} of {folds}"
-    return f"{name[: _MAX_NAME - len(label) - 3]} ({label})" if name else label
 
 
 def _whole_result(database: Database, artifacts: ArtifactStore, new: Submission, new_id: str) -> Copied | None:

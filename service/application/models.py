@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -195,36 +194,28 @@ class Exports:
             Busy: too many exports wait to be created.
         """
 
+        def find() -> ExportRequest:
+            with self.database.read() as session:
+                job = lookup.get(session, job_id, owner=owner_of(by))
+                weights = target is not ExportFormat.TENSORBOARD
+                checkpoint = lookup.checkpoint(session, job, which) if weights else None
+                epochs = lookup.epochs(session, job_id)
+                if not weights and not epochs:
+                    raise ArtifactNotFound(job_id, "finished epoch")
+                samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
+                return ExportRequest(
+                    job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
+                )
+
         def create(request: ExportRequest) -> Artifact:
             existing = self._find_existing(request)
             return existing if existing is not None else self._store(request, self.make(request), by)
 
-        find = partial(self._look_up, job_id, target, which, license, by)
         existing = self._find_existing(find())
         if existing is not None:
             return existing
         with self.slots.slot(owner_of(by)):
             return artifact_rows.use_current(find, create, key=lambda request: request.epoch)
-
-    def _look_up(
-        self,
-        job_id: str,
-        target: ExportFormat,
-        which: str,
-        license: str | None,  # noqa: A002
-        by: Actor | None,
-    ) -> ExportRequest:
-        with self.database.read() as session:
-            job = lookup.get(session, job_id, owner=owner_of(by))
-            weights = target is not ExportFormat.TENSORBOARD
-            checkpoint = lookup.checkpoint(session, job, which) if weights else None
-            epochs = lookup.epochs(session, job_id)
-            if not weights and not epochs:
-                raise ArtifactNotFound(job_id, "finished epoch")
-            samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
-            return ExportRequest(
-                job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
-            )
 
     def _find_existing(self, request: ExportRequest) -> Artifact | None:
         """The file, if the same was exported before."""

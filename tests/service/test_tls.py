@@ -181,7 +181,7 @@ def count_request(settings: Settings) -> None:
     with closing(Database(settings.database_url)) as database:
         meter: Any = Quotas(settings, database)._meter
         try:
-            meter._shared_limiter(meter._redis_url).storage.incr("tried", 60)
+            meter._limiter(meter._redis_url).storage.incr("tried", 60)
         except StorageError as error:
             raise error.storage_error from error
 

@@ -62,7 +62,8 @@ class Sample:
     """A sample grid of the job."""
 
     epoch: int
-    png: bytes
+    read: Callable[[], bytes]
+    """Reads the PNG: several would need much memory."""
     created_ms: int
 
 

@@ -21,6 +21,8 @@ from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
 from service.storage.machine_tables import Worker
 from service.storage.tables import ApiKey, Job
+from service.web.datasets import uploads
+from service.web.http import requests
 from service.web.http.queries import NumberCursor, Query, Seq, Text, former_name
 from service.web.http.schemas import ResponseModel, Timestamp
 from service.web.jobs.schemas import Progress
@@ -181,14 +183,12 @@ class Limits(ResponseModel):
     datasets: list[str]
 
     @classmethod
-    def of(
-        cls, owner: OwnerLimits | None, datasets: Sequence[str], *, max_body_bytes: int, max_upload_bytes: int
-    ) -> Self:
+    def of(cls, owner: OwnerLimits | None, datasets: Sequence[str]) -> Self:
         """The limits, each from the constant or field that enforces it."""
         return cls(
             owner=owner,
-            max_body_bytes=max_body_bytes,
-            max_upload_bytes=max_upload_bytes,
+            max_body_bytes=requests.MAX_BODY_BYTES,
+            max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
             max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
             max_image_side=importer.MAX_SIDE,
             max_images=importer.MAX_PICTURES,

@@ -32,10 +32,9 @@ from service.web.admin.schemas import (
     worker_item,
 )
 from service.web.core.core import core, owner
-from service.web.datasets import uploads
 from service.web.docs import openapi
 from service.web.gate.access_checks import sees_all
-from service.web.http import requests, slots
+from service.web.http import slots
 from service.web.http.endpoint import PUBLIC, endpoint
 from service.web.http.responses import as_json
 from service.wording import counted
@@ -89,12 +88,8 @@ limits_blueprint: Final = Blueprint("limits", __name__)
 def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
     datasets = [info.name for info in core().repository.catalogue(owner()) if info.problem is None]
-    return Limits.of(
-        OwnerLimits.from_row(core().settings.quotas) if core().settings.keys_required else None,
-        datasets,
-        max_body_bytes=requests.MAX_BODY_BYTES,
-        max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
-    )
+    settings = core().settings
+    return Limits.of(OwnerLimits.from_row(settings.quotas) if settings.keys_required else None, datasets)
 
 
 presets_blueprint: Final = Blueprint("presets", __name__)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import threading
 import time
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -26,12 +25,6 @@ _CACHE_SIZE: Final = 10_000
 WRITE_INTERVAL_S: Final = keys.LAST_USE_PRECISION_S
 
 _log = structlog.get_logger("tapeline.web")
-
-
-@dataclass(slots=True)
-class _CachedIdentity:
-    identity: Identity
-    expires_at: float
 
 
 class LastUse:
@@ -69,20 +62,18 @@ class LastUse:
             thread.join()
 
     def _run(self) -> None:
-        while used := self._take():
+        while True:
+            with self._lock:
+                used, self._used = self._used, set()
+                if not used:
+                    self._thread = None
+                    return
             try:
                 keys.record_use(self._database, used)
             except SQLAlchemyError as error:
                 _log.debug("could not record the use of a key", error=str(error))
             if self._closed.wait(WRITE_INTERVAL_S):
                 return
-
-    def _take(self) -> set[str]:
-        with self._lock:
-            used, self._used = self._used, set()
-            if not used:
-                self._thread = None
-            return used
 
 
 class Keyring:
@@ -93,7 +84,7 @@ class Keyring:
         self._last_use = LastUse(database)
         self._settings_keys = [(_digest(key), keys.of_settings(key)) for key in settings.api_keys]
         # Not a cache with expiry: an identity that is too old still shows that its key is no guess.
-        self._known: LRUCache[bytes, _CachedIdentity] = LRUCache(_CACHE_SIZE)
+        self._known: LRUCache[bytes, tuple[Identity, float]] = LRUCache(_CACHE_SIZE)
         self._refused: TTLCache[bytes, None] = TTLCache(_CACHE_SIZE, REFUSED_S)
         self._lock = threading.Lock()
 
@@ -139,9 +130,9 @@ class Keyring:
         """The cached identity of the same kind: a session token is not accepted as a key, nor a key as a token."""
         with self._lock:
             entry = self._known.get(digest)
-        if entry is None or time.monotonic() >= entry.expires_at:
+        if entry is None or time.monotonic() >= entry[1]:
             return None
-        return entry.identity if (entry.identity.session_id is not None) == is_session else None
+        return entry[0] if (entry[0].session_id is not None) == is_session else None
 
     def _look_up(self, digest: bytes, text: str, *, is_session: bool) -> Identity | None:
         started = time.monotonic()
@@ -156,7 +147,7 @@ class Keyring:
             if match is None:
                 self._known.pop(digest, None)
             else:
-                self._known[digest] = _CachedIdentity(match, started + FRESH_S)
+                self._known[digest] = (match, started + FRESH_S)
         return match
 
 

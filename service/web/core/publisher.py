@@ -63,7 +63,10 @@ class Publisher:
         app = Celery("tapeline-web", broker=self._broker_url, set_as_current=False)
         app.conf.update(broker.SENDER_OPTIONS)
         while True:
-            job_ids = self._waiting_hints()
+            job_ids = [self._hints.get()]
+            with suppress(queue.Empty):
+                while len(job_ids) < broker.MAX_QUEUED:
+                    job_ids.append(self._hints.get_nowait())
             try:
                 sent_count = broker.send_hints(app, job_ids)
             except Exception as error:  # noqa: BLE001 - each transport has its own exceptions
@@ -79,11 +82,3 @@ class Publisher:
                 self._is_failing = False
                 if sent_count < len(job_ids):
                     time.sleep(_FULL_QUEUE_DELAY_S)
-
-    def _waiting_hints(self) -> list[str]:
-        """The queued hints; waits for the first one."""
-        job_ids = [self._hints.get()]
-        with suppress(queue.Empty):
-            while len(job_ids) < broker.MAX_QUEUED:
-                job_ids.append(self._hints.get_nowait())
-        return job_ids

@@ -162,13 +162,11 @@ class Quotas:
 
     def _check(self, owner: str, counts: _Counts, count: int, expected_bytes: int) -> None:
         limits = self.limits
-        if limits.queued and counts.queued >= limits.queued:
-            detail = f"{owner} has {counts.queued} queued jobs, the limit of TAPELINE_OWNER_QUEUED; {_REMEDY}"
-            raise NotAdmitted("quota_exceeded", detail, 10)
         if limits.queued and counts.queued + count > limits.queued:
-            detail = f"{owner} has {counts.queued} queued jobs; {count} more would exceed the quota of {limits.queued}"
-            detail += f" (TAPELINE_OWNER_QUEUED); {_REMEDY}"
-            raise NotAdmitted("quota_exceeded", detail, 10)
+            more = f"; {count} more would exceed the quota of {limits.queued} (TAPELINE_OWNER_QUEUED)"
+            if counts.queued >= limits.queued:
+                more = ", the limit of TAPELINE_OWNER_QUEUED"
+            raise NotAdmitted("quota_exceeded", f"{owner} has {counts.queued} queued jobs{more}; {_REMEDY}", 10)
         if limits.artifacts and expected_bytes and counts.stored + counts.expected + expected_bytes > limits.artifacts:
             detail = f"the files of {owner}'s jobs take {counts.stored:,} of {limits.artifacts:,} bytes, "
             detail += f"those of unfinished jobs may take {counts.expected:,} more, and this needs {expected_bytes:,} "
@@ -221,8 +219,7 @@ class _Meter:
     def __init__(self, redis_url: str | None) -> None:
         self._redis_url = redis_url
         self._lock = threading.Lock()
-        self._local: FixedWindowRateLimiter | None = None
-        self._shared: FixedWindowRateLimiter | None = None
+        self._limiters: dict[str, FixedWindowRateLimiter] = {}
         self._retry_at = 0.0
 
     def spend(self, item: RateLimitItem, *names: str, cost: int = 1) -> int:
@@ -244,31 +241,29 @@ class _Meter:
     def _run(self, operation: Callable[[FixedWindowRateLimiter], int]) -> int:
         if self._redis_url is not None and time.monotonic() >= self._retry_at:
             try:
-                return operation(self._shared_limiter(self._redis_url))
+                return operation(self._limiter(self._redis_url))
             except StorageError as error:
                 self._retry_at = time.monotonic() + _REDIS_RETRY_S
                 _log.warning("Redis does not respond; this process counts separately", error=str(error))
-        return operation(self._local_limiter())
+        return operation(self._limiter(""))
 
-    def _local_limiter(self) -> FixedWindowRateLimiter:
+    def _limiter(self, url: str) -> FixedWindowRateLimiter:
+        """The limiter that counts in Redis at this URL, or in this process; created on first use."""
         with self._lock:
-            if self._local is None:
-                self._local = FixedWindowRateLimiter(MemoryStorage())
-            return self._local
+            if url not in self._limiters:
+                self._limiters[url] = FixedWindowRateLimiter(_redis_storage(url) if url else MemoryStorage())
+            return self._limiters[url]
 
-    def _shared_limiter(self, url: str) -> FixedWindowRateLimiter:
-        with self._lock:
-            if self._shared is None:
-                storage = RedisStorage(
-                    # Celery's URL of a Unix socket, in the syntax of the library.
-                    url.replace("redis+socket://", "redis+unix://", 1).replace("?virtual_host=", "?db=", 1),
-                    key_prefix="tapeline-limits",
-                    wrap_exceptions=True,
-                    socket_timeout=_REDIS_TIMEOUT_S,
-                    socket_connect_timeout=_REDIS_TIMEOUT_S,
-                )
-                self._shared = FixedWindowRateLimiter(storage)
-            return self._shared
+
+def _redis_storage(url: str) -> RedisStorage:
+    return RedisStorage(
+        # Celery's URL of a Unix socket, in the syntax of the library.
+        url.replace("redis+socket://", "redis+unix://", 1).replace("?virtual_host=", "?db=", 1),
+        key_prefix="tapeline-limits",
+        wrap_exceptions=True,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        socket_connect_timeout=_REDIS_TIMEOUT_S,
+    )
 
 
 def _seconds_until_reset(limiter: FixedWindowRateLimiter, item: RateLimitItem, names: tuple[str, ...]) -> int:

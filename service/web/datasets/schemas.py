@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -164,27 +164,15 @@ def dataset_detail(info: DatasetInfo, class_counts: Mapping[PartName, Sequence[i
     return DatasetDetail.from_row(info, class_counts=class_counts, **_derived(info))
 
 
-def example_list(page: ExamplePage, class_names: Sequence[str]) -> ExampleList:
-    """A page of images."""
-    return ExampleList.model_validate(_page(page, class_names, lambda image: {"image": grids.image_base64(image)}))
-
-
-def row_list(page: ExamplePage, class_names: Sequence[str]) -> RowList:
-    """A page of rows."""
-    return RowList.model_validate(_page(page, class_names, lambda row: {"values": row}))
-
-
-def _page(page: ExamplePage, class_names: Sequence[str], shown: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def examples_page(page: ExamplePage, info: DatasetInfo) -> dict[str, Any]:
+    """The fields of a page of images or rows."""
+    field, shown = ("values", lambda row: row) if info.kind is DatasetKind.TABLE else ("image", grids.image_base64)
     data = [
-        {"index": item.index, "label": item.label, "class_name": class_names[item.label], **shown(item.input)}
+        {"index": item.index, "label": item.label, "class_name": info.class_names[item.label], field: shown(item.input)}
         for item in page.examples
     ]
-    next_index = page.next_index
-    return {
-        "data": data,
-        "has_more": next_index is not None,
-        "next_cursor": None if next_index is None else str(next_index),
-    }
+    next_cursor = None if page.next_index is None else str(page.next_index)
+    return {"data": data, "has_more": next_cursor is not None, "next_cursor": next_cursor}
 
 
 def _derived(info: DatasetInfo) -> dict[str, Any]:

@@ -27,8 +27,7 @@ from service.web.datasets.schemas import (
     TableColumns,
     dataset_detail,
     dataset_item,
-    example_list,
-    row_list,
+    examples_page,
 )
 from service.web.datasets.uploads import ProgressBoard, UploadForm, UploadItem
 from service.web.gate.access_checks import actor
@@ -190,7 +189,7 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
     page = provided(DatasetExplorer).images(
         info, query.part, query.label, start=int(query.cursor or 0), limit=limit, mixed=query.order == "mixed"
     )
-    return example_list(page, info.class_names)
+    return ExampleList(**examples_page(page, info))
 
 
 @content_blueprint.get("/datasets/<name>/rows")
@@ -201,7 +200,7 @@ def rows(name: str, query: ExamplesQuery) -> RowList:
     page = provided(DatasetExplorer).rows(
         info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit
     )
-    return row_list(page, info.class_names)
+    return RowList(**examples_page(page, info))
 
 
 @content_blueprint.get("/datasets/<name>/columns")

@@ -22,6 +22,12 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_NOT_FOUND: Final[dict[str, type[Exception]]] = {
+    "sweep_id": SweepNotFound,
+    "group": FoldsNotFound,
+    "key_id": KeyNotFound,
+    "job_id": JobNotFound,
+}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
@@ -66,16 +72,11 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _check_ids() -> None:
     """Answer malformed ids with 404, without a query: a database may reject such text."""
-    view_args = request.view_args or {}
-    for name, error in (("sweep_id", SweepNotFound), ("group", FoldsNotFound), ("key_id", KeyNotFound)):
-        value = view_args.get(name)
-        if value is not None and not _ID.fullmatch(value):
-            raise error(value[:60])
-    job_id, artifact_id = view_args.get("job_id"), view_args.get("artifact_id")
-    if job_id is not None and not _ID.fullmatch(job_id):
-        raise JobNotFound(job_id[:60])
-    if artifact_id is not None and not _ID.fullmatch(artifact_id):
-        raise ArtifactNotFound(job_id or "", f"artifact {artifact_id[:60]!r}")
+    for name, value in (request.view_args or {}).items():
+        if name in _NOT_FOUND and not _ID.fullmatch(value):
+            raise _NOT_FOUND[name](value[:60])
+        if name == "artifact_id" and not _ID.fullmatch(value):
+            raise ArtifactNotFound(request.view_args["job_id"], f"artifact {value[:60]!r}")  # type: ignore[index]
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:

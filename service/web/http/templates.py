@@ -45,8 +45,8 @@ def register(app: Flask) -> None:
         "duration": metric_info.duration,
         "counted": counted,
         "size": metric_info.size,
-        "column_label": column_label,
-        "metric_label": metric_label,
+        "column_label": lambda name: columns.parse(name).label,
+        "metric_label": lambda name: metric_info.describe(name).label,
         "metric_value": metric_value,
         "percentage": percentage,
         "plain": plain,
@@ -66,16 +66,6 @@ def code(text: str) -> Markup:
         Markup("<code>{}</code>").format(segment) if index % 2 else escape(segment)
         for index, segment in enumerate(segments)
     )
-
-
-def metric_label(name: str) -> str:
-    """The display name of a metric."""
-    return metric_info.describe(name).label
-
-
-def column_label(name: str) -> str:
-    """The display name of a column of job lists."""
-    return columns.parse(name).label
 
 
 def metric_value(value: float | None, name: str) -> str:
