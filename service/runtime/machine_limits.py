@@ -1,9 +1,12 @@
-"""What this process may use of its machine: processors and memory, within the limits of its container."""
+"""What this process may use of its machine: processors and memory, within the limits of its container, and temporary
+folders."""
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -59,3 +62,13 @@ def _numbers(*paths: Path) -> tuple[float, float] | None:
         return float(first), float(second)
     except (OSError, ValueError):  # "max"
         return None
+
+
+def new_folder(purpose: str) -> Path:
+    """Create a folder ``tapeline-<purpose>-<process id>-...`` for this process, and remove those of dead processes."""
+    for folder in Path(tempfile.gettempdir()).glob(f"tapeline-{purpose}-*-*"):
+        pid = folder.name.removeprefix(f"tapeline-{purpose}-").partition("-")[0]
+        # In a container, the first process has the same id after each restart.
+        if pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"tapeline-{purpose}-{os.getpid()}-"))

@@ -16,7 +16,7 @@ from service.web.core.keyring import Keyring
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
-from service.web.gate import access_checks, browsers, headers, request_log
+from service.web.gate import access_checks, browsers, responses
 from service.web.http import problems, requests, templates
 from service.web.streaming.poller import Poller
 
@@ -44,10 +44,10 @@ def create_app(settings: Settings) -> Flask:
     )
     app.extensions[EXTENSION] = core
     provide(app, Poller(database))
-    request_log.register(app)  # first, so that refused requests have an id, too
+    responses.log_requests(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     access_checks.register(app, settings)
-    headers.register(app)
+    responses.add_headers(app)
     browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     templates.register(app)
     problems.register(app)

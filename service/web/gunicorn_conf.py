@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import SettingsError
-from service.runtime import machine_limits, process_limits, temporary
+from service.runtime import machine_limits, process_limits
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
@@ -54,7 +54,7 @@ control_socket_disable = True
 if workers > 1:
     # The folder in which the processes add up their metrics. It must be set before gunicorn imports the worker class,
     # and with it prometheus_client, which reads the variable only on import.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(temporary.new_folder("metrics"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(machine_limits.new_folder("metrics"))
 
 
 def on_starting(server: Any) -> None:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from multiprocessing import forkserver, process
 from typing import Any, Final
 
-from service.runtime import temporary
+from service.runtime import machine_limits
 
 IS_FORKING: Final = sys.platform == "linux"
 """Whether children are forked from a process that has loaded the engine. On macOS, whose BLAS does not survive a fork,
@@ -52,7 +52,7 @@ def keep_reachable() -> None:
     config = process.current_process()._config  # type: ignore[attr-defined]  # private
     if not os.path.isdir(config.get("tempdir") or ""):
         # The library's own folder would be left behind if this process is killed.
-        folder = temporary.new_folder("worker")
+        folder = machine_limits.new_folder("worker")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         config["tempdir"] = str(folder)
 

@@ -84,36 +84,15 @@ class Inference:
         # For products this small, more BLAS threads gain nothing, and would take cores from trainings.
         threadpool_limits(1, user_api="blas")
         self._artifacts = artifacts
-        self._models = _lru_cached(
-            self._load,
-            key=lambda row, image_shape, classes: row.id,
-            max_bytes=_MODEL_CACHE_BYTES,
-            size_bytes=lambda model: model.size_bytes,
-        )
-        self._validation_predictions = _lru_cached(
+        self.load = _lru_cached(self._load, max_bytes=_MODEL_CACHE_BYTES, size_bytes=lambda model: model.size_bytes)
+        self.validation = _lru_cached(
             self._evaluate,
-            key=lambda row, model, dataset: row.id,
             max_bytes=_PREDICTION_CACHE_BYTES,
             size_bytes=lambda predictions: predictions.probabilities.nbytes,
         )
-        self._importances = _lru_cached(
-            self._permutation_importance,
-            key=lambda row, model, dataset: row.id,
-            max_bytes=_MAX_CACHED_IMPORTANCES,
-            size_bytes=lambda _: 1,
+        self.importances = _lru_cached(
+            self._permutation_importance, max_bytes=_MAX_CACHED_IMPORTANCES, size_bytes=lambda _: 1
         )
-
-    def load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
-        """The network of a checkpoint.
-
-        Args:
-            image_shape: (rows, columns) of the dataset's images, in colour (rows, columns, 3).
-            classes: of the dataset; an input of conditional generators.
-
-        Raises:
-            ArtifactDamaged: the file is missing or corrupt, or does not fit such images.
-        """
-        return self._models(row, image_shape, classes)
 
     def predict(
         self, model: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
@@ -185,29 +164,33 @@ class Inference:
                 path.append((1 - fractions[:, None]) * start + fractions[:, None] * end)
         return np.concatenate(path)
 
-    def validation(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
-        """The predictions for the validation split, cached."""
-        return self._validation_predictions(row, model, dataset)
-
     def calibration(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Calibration:
         """The calibration of the validation predictions."""
         predictions = self.validation(row, model, dataset)
         return evaluating.calibration(predictions.probabilities, predictions.classes, dataset.validation.labels)
 
-    def importances(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
-        """The importance of each column of a table, cached."""
-        return self._importances(row, model, dataset)
-
     def _permutation_importance(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Importances:
+        """The importance of each column of a table."""
+
         def predict(rows: Array) -> Array:
             return self.predict(model, rows, dataset.info.columns).classes
 
         return evaluating.importances(predict, dataset, model.spec.seed)
 
     def _evaluate(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Predictions:
+        """The predictions for the validation split."""
         return self.predict(model, dataset.validation.inputs, dataset.info.columns or None)
 
     def _load(self, row: Artifact, image_shape: Sequence[int], classes: int) -> LoadedModel:
+        """The network of a checkpoint.
+
+        Args:
+            image_shape: (rows, columns) of the dataset's images, in colour (rows, columns, 3).
+            classes: of the dataset; an input of conditional generators.
+
+        Raises:
+            ArtifactDamaged: the file is missing or corrupt, or does not fit such images.
+        """
         content = self._artifacts.read(row.path, row.sha256)
         try:
             state = checkpoint.loads(content)
@@ -275,7 +258,11 @@ def _batch_slices(network: Sequential, count: int) -> Iterator[slice]:
 
 
 def _lru_cached(
-    make: Callable[P, T], *, key: Callable[P, str], max_bytes: int, size_bytes: Callable[[T], int]
+    make: Callable[P, T],
+    *,
+    max_bytes: int,
+    size_bytes: Callable[[T], int],
+    key: Callable[..., str] = lambda row, *args: row.id,
 ) -> Callable[P, T]:
     """An LRU cache around a function, bounded by the size of its results. Concurrent calls with one key compute once. A
     result larger than the cache replaces everything else."""

@@ -106,7 +106,7 @@ def test_an_owner_fills_half_of_the_queue_and_the_next_request_is_refused(occupy
     for _ in range(3):
         occupy(pool, "ann")
     error = refusal(pool, "ann")
-    assert (error.code, error.retry_after_s) == ("busy", 5)
+    assert (error.code, error.members) == ("busy", {"retry_after_s": 5})
     assert str(error) == (
         "imports: 1 in progress (1 of them yours), 2 waiting (2 of them yours); send fewer at a time, or try again in "
         "5 seconds"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from service.runtime import temporary
+from service.runtime import machine_limits
 
 MAKE_AND_DIE = """
 import os, signal
-from service.runtime import temporary
-print(temporary.new_folder("worker"), flush=True)
+from service.runtime import machine_limits
+print(machine_limits.new_folder("worker"), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -29,7 +29,7 @@ def test_folders_of_killed_processes_are_removed_at_the_next_start(
     of_live_process = tmp_path / f"tapeline-worker-{os.getppid()}-x"
     for folder in (of_live_process, tmp_path / "tapeline-worker-x-y", tmp_path / f"tapeline-metrics-{2**30}-x"):
         folder.mkdir()
-    created = temporary.new_folder("worker")
+    created = machine_limits.new_folder("worker")
     assert created.is_dir()
     assert not abandoned.exists()
     assert of_live_process.is_dir()

@@ -1,4 +1,4 @@
-"""The request log: one JSON line per request, with a request id that the response contains, too."""
+"""What every response gets: a request id, a line of JSON in the log, and security headers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,33 @@ _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CREATED_JOB: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+"""matplotlib's SVG files contain styles; opened as documents, they may run no script."""
+
+_PICTURE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'"
+"""A browser that opens an image directly wraps it in a page with styles."""
+
+_DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+"""For all other data: if a browser renders it as a page, it can load and run nothing."""
+
+_ALWAYS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
 _log = structlog.get_logger("tapeline.web")
 
 
-def register(app: Flask) -> None:
+def log_requests(app: Flask) -> None:
     """Assign an id to each request, and log it."""
 
     @app.before_request
@@ -49,6 +72,20 @@ def register(app: Flask) -> None:
     @app.teardown_request
     def forget(error: BaseException | None) -> None:
         structlog.contextvars.unbind_contextvars("request_id")
+
+
+def add_headers(app: Flask) -> None:
+    """Add the security headers to every response, problems included."""
+
+    @app.after_request
+    def add(response: Response) -> Response:
+        response.headers.update(_ALWAYS)
+        media_type = response.mimetype or ""
+        policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
+        policy = policies.get(media_type, _PICTURE_POLICY if media_type.startswith("image/") else _DATA_POLICY)
+        response.headers["Content-Security-Policy"] = policy
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
 
 
 def _job(response: Response) -> str | None:
