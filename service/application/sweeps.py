@@ -61,15 +61,6 @@ class CheckedSweep:
     notes: list[str]
 
 
-def _check_document(document: Any, owner: str | None, specs: SpecChecks) -> CheckedSweep:
-    """Check a sweep completely.
-
-    Raises:
-        SpecError: lists every fault.
-    """
-    return _Check(reading.read(document), owner, specs).result()
-
-
 class _Check:
     def __init__(self, document: Reading, owner: str | None, specs: SpecChecks) -> None:
         self.reading, self.sent, self.owner, self.specs = document, document.sent, owner, specs
@@ -427,7 +418,7 @@ class Sweeps:
         """
         owner = owner_of(by)
         with self.slots.slot(owner):
-            return _check_document(document, owner, self.specs)
+            return _Check(reading.read(document), owner, self.specs).result()
 
     def resume(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
         """Resume a paused sweep."""

@@ -3,7 +3,7 @@ and the importance of a table's columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,46 +24,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """The examples of one cell, by descending confidence; on the diagonal by ascending confidence."""
+class Selection:
+    """Some validation examples, with the predictions of a checkpoint."""
 
     info: DatasetInfo
     epoch: int
     """Of the checkpoint."""
     count: int
+    """Of all such examples, also of those beyond the limit."""
+    validation_count: int
     indices: NDArray[np.int64]
-    confidences: NDArray[Any]
+    labels: NDArray[Any]
+    classes: NDArray[Any]
+    """As which they are predicted."""
+    probabilities: NDArray[Any]
+    """Of each class (n, classes)."""
     inputs: NDArray[Any]
     """Images, or rows of a table."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Misclassified:
-    """A misclassified example."""
-
-    index: int
-    true_class: int
-    predicted_class: int
-    confidence: float
-    true_confidence: float
-    input: NDArray[Any]
-    """An image, or a row of a table."""
+    @property
+    def confidences(self) -> NDArray[Any]:
+        """The probability of each predicted class."""
+        return np.take_along_axis(self.probabilities, self.classes[:, None], axis=1)[:, 0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mistakes:
-    """The most confident mistakes of a checkpoint."""
-
-    info: DatasetInfo
-    epoch: int
-    """Of the checkpoint."""
-    count: int
-    validation_count: int
-    shown: Sequence[Misclassified]
-
-
-def cell(job_id: str, true: int, predicted: int, *, checkpoint: str, limit: int) -> Cell:
-    """The examples of class ``true`` that a checkpoint predicts as class ``predicted``.
+def cell(job_id: str, true: int, predicted: int, *, checkpoint: str, limit: int) -> Selection:
+    """The examples of class ``true`` that a checkpoint predicts as class ``predicted``, by descending confidence; on
+    the diagonal by ascending confidence.
 
     Raises:
         Problem: there is no such class, or no such checkpoint.
@@ -72,48 +59,45 @@ def cell(job_id: str, true: int, predicted: int, *, checkpoint: str, limit: int)
     if max(true, predicted) >= info.classes:
         raise Problem("not_found", f"there is no such class: the dataset has the classes 0 to {info.classes - 1}")
 
-    def select(model: LoadedModel, row: Artifact) -> Cell:
+    def is_selected(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+        selected: NDArray[Any] = (labels == true) & (classes == predicted)
+        return selected
+
+    return _select(job, info, checkpoint, is_selected, limit=limit, surest_first=true != predicted)
+
+
+def mistakes(job_id: str, *, checkpoint: str, limit: int) -> Selection:
+    """The examples that a checkpoint misclassifies, most confident first."""
+    return _select(*_readable(job_id), checkpoint, np.not_equal, limit=limit)
+
+
+def _select(
+    job: Job,
+    info: DatasetInfo,
+    checkpoint: str,
+    is_selected: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]],
+    *,
+    limit: int,
+    surest_first: bool = True,
+) -> Selection:
+    """The examples that are selected by their label and predicted class."""
+
+    def select(model: LoadedModel, row: Artifact) -> Selection:
         dataset = core().repository.load(info)
-        predictions = inference().validation(row, model, dataset)
-        cell_indices = np.flatnonzero((dataset.validation.labels == true) & (predictions.classes == predicted))
-        confidences = predictions.probabilities[cell_indices, predicted]
-        order = np.argsort(confidences if true == predicted else -confidences, kind="stable")[:limit]
-        indices = cell_indices[order]
-        return Cell(
+        predictions, validation = inference().validation(row, model, dataset), dataset.validation
+        selected = np.flatnonzero(is_selected(validation.labels, predictions.classes))
+        confidences = predictions.probabilities[selected, predictions.classes[selected]]
+        indices = selected[np.argsort(-confidences if surest_first else confidences, kind="stable")[:limit]]
+        return Selection(
             info=info,
             epoch=row.epoch,
-            count=len(cell_indices),
+            count=len(selected),
+            validation_count=len(validation),
             indices=indices,
-            confidences=confidences[order],
-            inputs=dataset.validation.inputs[indices],
-        )
-
-    return with_network(job, checkpoint, info, select)
-
-
-def mistakes(job_id: str, *, checkpoint: str, limit: int) -> Mistakes:
-    """The examples that a checkpoint misclassifies, most confident first."""
-    job, info = _readable(job_id)
-
-    def select(model: LoadedModel, row: Artifact) -> Mistakes:
-        dataset = core().repository.load(info)
-        predictions = inference().validation(row, model, dataset)
-        labels = dataset.validation.labels
-        mistake_indices = np.flatnonzero(predictions.classes != labels)
-        confidences = predictions.probabilities[mistake_indices, predictions.classes[mistake_indices]]
-        shown = [
-            Misclassified(
-                index=int(index),
-                true_class=int(labels[index]),
-                predicted_class=int(predictions.classes[index]),
-                confidence=float(predictions.probabilities[index, predictions.classes[index]]),
-                true_confidence=float(predictions.probabilities[index, labels[index]]),
-                input=dataset.validation.inputs[index],
-            )
-            for index in mistake_indices[np.argsort(-confidences, kind="stable")[:limit]]
-        ]
-        return Mistakes(
-            info=info, epoch=row.epoch, count=len(mistake_indices), validation_count=len(labels), shown=shown
+            labels=validation.labels[indices],
+            classes=predictions.classes[indices],
+            probabilities=predictions.probabilities[indices],
+            inputs=validation.inputs[indices],
         )
 
     return with_network(job, checkpoint, info, select)

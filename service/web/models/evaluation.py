@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response
@@ -21,7 +20,6 @@ from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.http.schemas import ResponseModel
 from service.web.inference import loading, validation_results
 from service.web.inference.loading import class_names, job_of, require_images
-from service.web.inference.validation_results import Misclassified
 from service.web.jobs.result_schemas import ConfusionMatrix
 from service.wording import counted
 
@@ -202,20 +200,27 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     The first request for a checkpoint evaluates the whole validation split.
     """
     result = validation_results.mistakes(job_id, checkpoint=query.checkpoint, limit=query.limit)
-    return MistakeList.from_row(
-        result,
-        checkpoint=result.epoch,
-        class_names=result.info.class_names,
-        data=[_mistake(mistake, result.info.columns) for mistake in result.shown],
-    )
-
-
-def _mistake(misclassified: Misclassified, columns: Sequence[Mapping[str, Any]]) -> Mistake:
-    return Mistake.from_row(
-        misclassified,
-        image=None if columns else grids.image_base64(misclassified.input),
-        row=named_row(misclassified.input, columns) if columns else None,
-    )
+    columns = result.info.columns
+    data = [
+        Mistake(
+            index=index,
+            true_class=label,
+            predicted_class=predicted,
+            confidence=probabilities[predicted],
+            true_confidence=probabilities[label],
+            image=None if columns else grids.image_base64(values),
+            row=named_row(values, columns) if columns else None,
+        )
+        for index, label, predicted, probabilities, values in zip(
+            result.indices.tolist(),
+            result.labels.tolist(),
+            result.classes.tolist(),
+            result.probabilities.tolist(),
+            result.inputs,
+            strict=True,
+        )
+    ]
+    return MistakeList.from_row(result, checkpoint=result.epoch, class_names=result.info.class_names, data=data)
 
 
 evaluation_blueprint: Final = Blueprint("evaluation", __name__)
