@@ -30,11 +30,6 @@ _DAY_S: Final = 24 * 60 * 60
 @endpoint(TAG, KeyList, scope=Scope.ADMIN, page="/ui/keys")
 def show_list() -> KeyList:
     """List all API keys, without their secrets."""
-    return list_keys()
-
-
-def list_keys() -> KeyList:
-    """All keys, the oldest first."""
     with core().database.read() as session:
         now = session.scalar(select(now_ms())) or 0
         last_recorded = keys.last_recorded(session)

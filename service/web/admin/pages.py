@@ -9,10 +9,10 @@ from flask import Blueprint, Response
 from service.access import adoption
 from service.access.keys import Scope
 from service.states import Status
-from service.web.admin.keys import list_keys
+from service.web.admin import service
+from service.web.admin.keys import show_list as show_keys
 from service.web.admin.schemas import QueueQuery
-from service.web.admin.service import list_workers, read_queue
-from service.web.admin.usage import list_usage
+from service.web.admin.usage import show as show_usage
 from service.web.core.core import core
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page
@@ -33,7 +33,7 @@ _SCOPES: Final = {
 @endpoint(TAG, "text/html", query=QueueQuery)
 def workers(query: QueueQuery) -> Response:
     """Show the workers and the queue."""
-    alive, queue = list_workers(), read_queue(query.limit)
+    alive, queue = service.workers.read(), service.waiting.read(query)
     return as_page(
         "admin/workers.html",
         workers=alive.data,
@@ -53,7 +53,7 @@ def keys() -> Response:
         ownerless = adoption.count(session)
     return as_page(
         "admin/keys.html",
-        keys=list_keys(),
+        keys=show_keys.read(),
         ownerless=str(ownerless),
         lifetimes=_LIFETIMES,
         scopes=_SCOPES,
@@ -68,7 +68,7 @@ def used() -> Response:
     settings = core().settings
     return as_page(
         "admin/usage.html",
-        usage=list_usage().data,
+        usage=show_usage.read().data,
         statuses=list(Status),
         quotas=settings.quotas if settings.keys_required else None,
         keys_required=settings.keys_required,

@@ -48,21 +48,6 @@ TAG: Final = "Service"
 @endpoint(TAG, WorkerList, page="/ui/workers")
 def workers() -> WorkerList:
     """List the workers of the last minute, with the caller's running jobs."""
-    return list_workers()
-
-
-@blueprint.get("/queue")
-@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/workers")
-def waiting(query: QueueQuery) -> QueueList:
-    """List the queued jobs in the order in which workers claim them.
-
-    Only the caller's jobs are listed; their positions count the jobs of all owners.
-    """
-    return read_queue(query.limit)
-
-
-def list_workers() -> WorkerList:
-    """The workers that are alive."""
     with core().database.read() as session:
         running = queue.running(session, owner=owner())
         alive = worker_registry.live_workers(session)
@@ -72,10 +57,15 @@ def list_workers() -> WorkerList:
         )
 
 
-def read_queue(limit: int) -> QueueList:
-    """The head of the queue."""
+@blueprint.get("/queue")
+@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/workers")
+def waiting(query: QueueQuery) -> QueueList:
+    """List the queued jobs in the order in which workers claim them.
+
+    Only the caller's jobs are listed; their positions count the jobs of all owners.
+    """
     with core().database.read() as session:
-        head = queue.read(session, owner=owner(), limit=limit)
+        head = queue.read(session, owner=owner(), limit=query.limit)
         impediment = worker_registry.impediment(session, core().settings)
         return queue_list(head, impediment, queue.waiting_by_owner(session) if sees_all() else None)
 

@@ -27,11 +27,6 @@ def show() -> UsageList:
 
     Keys with the scope `admin` see all owners, other keys only their own.
     """
-    return list_usage()
-
-
-def list_usage() -> UsageList:
-    """The usage that the caller may see."""
     with core().database.read() as session:
         return UsageList(data=[_item(item) for item in usage.read(session, owner=None if sees_all() else owner())])
 

@@ -156,7 +156,11 @@ def import_files(
 
 
 def receive(
-    folder: Path, *, max_bytes: int, count: Callable[[int], None], on_received: Callable[[int], None]
+    folder: Path,
+    *,
+    count: Callable[[int], None],
+    on_received: Callable[[int], None],
+    max_bytes: int = MAX_UPLOAD_BYTES,
 ) -> ReceivedFiles:
     """Receive the request's form; its files are written to ``folder`` under generated names.
 

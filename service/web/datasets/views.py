@@ -90,12 +90,8 @@ def upload() -> Result:
     progress = provided(ProgressBoard).upload(uploader, requests.upload_id(), request.content_length)
     with slots.hold(slots.UPLOADS), progress as recorder:
         quotas.check_upload(uploader, request.content_length or 1)
-        receive = functools.partial(
-            uploads.receive,
-            max_bytes=uploads.MAX_UPLOAD_BYTES,
-            count=functools.partial(quotas.count_upload, uploader),
-            on_received=recorder.received,
-        )
+        count = functools.partial(quotas.count_upload, uploader)
+        receive = functools.partial(uploads.receive, count=count, on_received=recorder.received)
         info = provided(DatasetUploads).add(receive, by=actor(), on_progress=recorder.read)
     return detail(info), {"Location": f"/datasets/{info.name}"}
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
 from flask import Response
 from pydantic import BaseModel
@@ -17,13 +17,15 @@ from service.spec.schema import StrictModel
 from service.web.http import requests
 from service.web.http.queries import NoQuery, Query
 from service.web.http.requests import LARGE_BODY_BYTES, MAX_BODY_BYTES
-from service.web.http.responses import as_json
+from service.web.http.responses import as_json, next_link
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PUBLIC: Final = "public"
 """In place of a scope: no key is required."""
 Result = Response | BaseModel | tuple[BaseModel, Mapping[str, str]] | None
 """What a view returns: a response, a model, a model and headers, or nothing (204)."""
-_ATTRIBUTE: Final = "tapeline_operation"
 _JSON_PROBLEMS: Final = ("malformed_json", "body_too_large", "unsupported_media_type")
 
 
@@ -85,25 +87,36 @@ class Operation:
         """Whether a browser gets HTML instead of JSON."""
         return callable(self.page) or (self.page is None and isinstance(self.response, type))
 
-    def __call__(self, view: Callable[..., Result]) -> Callable[..., Response]:
+    def __call__(self, function: Callable[P, T]) -> View[P, T]:
         """Make a function the view of this endpoint."""
-
-        @functools.wraps(view)
-        def run(**path: Any) -> Response:
-            return _respond(view(**path, **query_for(view, self), **_read_body(self)), self.status)
-
-        setattr(run, _ATTRIBUTE, self)
-        return run
+        return View(self, function)
 
 
 endpoint = Operation
 """The name as a decorator."""
 
 
+class View(Generic[P, T]):
+    """The view of an endpoint.
+
+    Attributes:
+        read: the function itself; pages show what it returns.
+    """
+
+    def __init__(self, operation: Operation, function: Callable[P, T]) -> None:
+        functools.update_wrapper(self, function)
+        self.operation, self.read = operation, function
+
+    def __call__(self, **path: Any) -> Response:
+        """Respond to the current request."""
+        function = cast("Callable[..., Result]", self.read)
+        result = function(**path, **query_for(function, self.operation), **_read_body(self.operation))
+        return _respond(result, self.operation.status)
+
+
 def operation_of(view: Callable[..., Any] | None) -> Operation | None:
     """The operation of a view, if it has one."""
-    operation = getattr(view, _ATTRIBUTE, None)
-    return operation if isinstance(operation, Operation) else None
+    return view.operation if isinstance(view, View) else None
 
 
 def query_for(view: Callable[..., Any], operation: Operation) -> dict[str, Query]:
@@ -138,7 +151,7 @@ def _respond(result: Result, status: int) -> Response:
         case None:
             return Response(status=204)
         case BaseModel():
-            return as_json(result, status)
+            return as_json(result, status, headers=next_link(getattr(result, "next_cursor", None)))
         case (model, headers):
             return as_json(model, status, headers=headers)
         case _:

@@ -13,10 +13,9 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, read_job
 from service.web.http import downloads
-from service.web.http.endpoint import Result, endpoint
+from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import PictureQuery
-from service.web.http.responses import next_link
 from service.web.inference import loading
 from service.web.jobs import pages, plots
 from service.web.jobs.result_schemas import (
@@ -40,12 +39,12 @@ TAG: Final = "Files"
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts")
 @endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.artifacts)
-def artifacts(job_id: str, query: FilesQuery) -> Result:
+def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     """List the files of a job, each with its size and SHA-256."""
     with read_job(job_id) as (session, _):
         page = files.page(session, job_id, limit=query.limit, cursor=query.cursor)
     data = [artifact_item(row) for row in page.rows]
-    return ArtifactList(data=data, **file_cursor(page)), next_link(page.next_cursor)
+    return ArtifactList(data=data, **file_cursor(page))
 
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts/<artifact_id>")
@@ -74,13 +73,13 @@ checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints")
 @endpoint(TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.checkpoints)
-def checkpoints(job_id: str, query: FilesQuery) -> Result:
+def checkpoints(job_id: str, query: FilesQuery) -> CheckpointList:
     """List the stored checkpoints: the latest ones and the best."""
     with read_job(job_id) as (session, job):
         page = files.page(session, job_id, ArtifactKind.CHECKPOINT, limit=query.limit, cursor=query.cursor)
         latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
     data = [checkpoint_item(job, row, latest=latest) for row in page.rows]
-    return CheckpointList(data=data, **file_cursor(page)), next_link(page.next_cursor)
+    return CheckpointList(data=data, **file_cursor(page))
 
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints/<which>")
@@ -111,14 +110,13 @@ samples_blueprint: Final = Blueprint("samples", __name__)
 
 @samples_blueprint.get("/jobs/<job_id>/samples")
 @endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.samples)
-def samples(job_id: str, query: FilesQuery) -> Result:
+def samples(job_id: str, query: FilesQuery) -> SampleList:
     """List the sample images, one per epoch."""
     with read_job(job_id) as (session, _):
         page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=query.limit, cursor=query.cursor)
         exists = files.latest_epoch(session, job_id, ArtifactKind.SAMPLE) > 0
     films, data = film_urls(job_id, exists=exists), [sample_item(row) for row in page.rows]
-    listed = SampleList(data=data, film=films.gif if films else None, films=films, **file_cursor(page))
-    return listed, next_link(page.next_cursor)
+    return SampleList(data=data, film=films.gif if films else None, films=films, **file_cursor(page))
 
 
 @samples_blueprint.get("/jobs/<job_id>/samples/<which>.png")

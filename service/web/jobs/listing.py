@@ -280,6 +280,20 @@ class JobGroupList(ResponseModel):
     has_more: bool = Field(description="Whether there are more groups than `limit`.")
     columns: list[ColumnItem]
 
+    @classmethod
+    def read(cls, session: Session, query: GroupQuery, *, owner: str | None) -> JobGroupList:
+        """The groups of jobs."""
+        selected = [columns.parse(name) for name in query.columns]
+        groups, has_more = listing.groups(session, query.job_filter, query.by, selected, owner=owner, limit=query.limit)
+        sweep_ids = {group.value for group in groups if group.value} if query.by is GroupBy.SWEEP else set()
+        titles = {row.sweep.id: queries.title(row.sweep) for row in queries.listed(session, sweep_ids, owner=owner)}
+        return cls(
+            by=query.by,
+            data=[job_group(group, query.by, titles) for group in groups],
+            has_more=has_more,
+            columns=[column_item(column) for column in selected],
+        )
+
 
 def listed_sweep(row: queries.ListedSweep) -> ListedSweep:
     """A sweep for a list of jobs."""

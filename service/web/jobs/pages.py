@@ -40,7 +40,7 @@ from service.web.jobs.result_schemas import (
     sample_item,
 )
 from service.web.jobs.schemas import accuracy_intervals, job_detail
-from service.web.jobs.views import group_jobs, list_jobs
+from service.web.jobs.views import list_jobs, show_groups
 
 
 class IndexQuery(PageQuery):
@@ -146,7 +146,7 @@ def _first_jobs(query: IndexQuery) -> dict[str, Any]:
     if query.group is not None:
         limit = 1
         filters = {name: getattr(query, name) for name in FilterQuery.model_fields}
-        groups = group_jobs(GroupQuery(by=query.group, columns=query.columns, limit=_MAX_GROUPS, **filters))
+        groups = show_groups.read(GroupQuery(by=query.group, columns=query.columns, limit=_MAX_GROUPS, **filters))
     changes = {"limit": limit, "counts": True, "one_per_sweep": query.collapses_sweeps}
     first = list_jobs(query.model_copy(update=changes))
     return {"first": first, "groups": groups, "next_address": next_address(first.next_cursor)}

@@ -12,19 +12,17 @@ from service.application.specs import NetworkMismatch
 from service.jobs import actions
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
-from service.jobs.queries.listing import GroupBy
 from service.jobs.request_bodies import ForkRequest, JobPatch
 from service.states import Action
 from service.storage.database import Database
 from service.storage.tables import Job
-from service.sweeps import queries as sweeps
 from service.web.core.core import core, owner, provided, read_job
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, problems, requests
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import SubmitQuery
-from service.web.http.responses import as_json, etag_of, next_link, tagged_json
+from service.web.http.responses import as_json, etag_of, tagged_json
 from service.web.jobs.listing import (
     MAX_CSV_ROWS,
     ColumnList,
@@ -36,7 +34,6 @@ from service.web.jobs.listing import (
     PageQuery,
     column_item,
     csv_lines,
-    job_group,
 )
 from service.web.jobs.schemas import DryRun, FoldSet, JobDetail, NetworkItem, SubmittedJob, read_detail
 from service.web.jobs.stream import wait_for_change
@@ -265,8 +262,7 @@ def show_list(query: ListQuery) -> Result:
     """
     if query.format == "csv":
         return _as_csv(query)
-    page = list_jobs(query)
-    return page, next_link(page.next_cursor)
+    return list_jobs(query)
 
 
 @blueprint.get("/jobs/columns")
@@ -290,7 +286,8 @@ def show_groups(query: GroupQuery) -> JobGroupList:
     Each group has its number of jobs and the best value of each metric in `columns`. Add `query` of a group to the
     parameters of `GET /jobs` to list its jobs. A job with several tags is in several groups.
     """
-    return group_jobs(query)
+    with core().database.read() as session:
+        return JobGroupList.read(session, query, owner=owner())
 
 
 def list_jobs(query: PageQuery) -> JobList:
@@ -301,23 +298,6 @@ def list_jobs(query: PageQuery) -> JobList:
     """
     with core().database.read() as session:
         return JobList.read(session, query, owner=owner())
-
-
-def group_jobs(query: GroupQuery) -> JobGroupList:
-    """Groups of jobs."""
-    selected = [columns.parse(name) for name in query.columns]
-    with core().database.read() as session:
-        groups, has_more = listing.groups(
-            session, query.job_filter, query.by, selected, owner=owner(), limit=query.limit
-        )
-        sweep_ids = {group.value for group in groups if group.value} if query.by is GroupBy.SWEEP else set()
-        titles = {row.sweep.id: sweeps.title(row.sweep) for row in sweeps.listed(session, sweep_ids, owner=owner())}
-    return JobGroupList(
-        by=query.by,
-        data=[job_group(group, query.by, titles) for group in groups],
-        has_more=has_more,
-        columns=[column_item(column) for column in selected],
-    )
 
 
 def _as_csv(query: ListQuery) -> Response:

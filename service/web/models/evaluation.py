@@ -20,6 +20,7 @@ from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.http.schemas import ResponseModel
 from service.web.inference import loading, validation_results
 from service.web.inference.loading import class_names, job_of, require_images
+from service.web.inference.validation_results import Selection
 from service.web.jobs.result_schemas import ConfusionMatrix
 from service.wording import counted
 
@@ -200,27 +201,22 @@ def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     The first request for a checkpoint evaluates the whole validation split.
     """
     result = validation_results.mistakes(job_id, checkpoint=query.checkpoint, limit=query.limit)
-    columns = result.info.columns
-    data = [
-        Mistake(
-            index=index,
-            true_class=label,
-            predicted_class=predicted,
-            confidence=probabilities[predicted],
-            true_confidence=probabilities[label],
-            image=None if columns else grids.image_base64(values),
-            row=named_row(values, columns) if columns else None,
-        )
-        for index, label, predicted, probabilities, values in zip(
-            result.indices.tolist(),
-            result.labels.tolist(),
-            result.classes.tolist(),
-            result.probabilities.tolist(),
-            result.inputs,
-            strict=True,
-        )
-    ]
+    data = [_mistake(result, position) for position in range(len(result.indices))]
     return MistakeList.from_row(result, checkpoint=result.epoch, class_names=result.info.class_names, data=data)
+
+
+def _mistake(result: Selection, position: int) -> Mistake:
+    label, predicted = result.labels[position], result.classes[position]
+    values, columns = result.inputs[position], result.info.columns
+    return Mistake(
+        index=int(result.indices[position]),
+        true_class=int(label),
+        predicted_class=int(predicted),
+        confidence=float(result.probabilities[position, predicted]),
+        true_confidence=float(result.probabilities[position, label]),
+        image=None if columns else grids.image_base64(values),
+        row=named_row(values, columns) if columns else None,
+    )
 
 
 evaluation_blueprint: Final = Blueprint("evaluation", __name__)

@@ -15,7 +15,8 @@ from service.web.docs import examples
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, next_address
 from service.web.sweeps.schemas import SweepListQuery
-from service.web.sweeps.views import detail_of, list_sweeps, read_trials
+from service.web.sweeps.views import detail_of, read_trials
+from service.web.sweeps.views import show_list as list_sweeps
 
 blueprint: Final = Blueprint("sweep_pages", __name__)
 
@@ -28,7 +29,7 @@ _FIRST_TRIALS: Final = 20
 @endpoint(TAG, "text/html", query=SweepListQuery, problems=("invalid_cursor",))
 def show_list(query: SweepListQuery) -> Response:
     """Show the sweeps, and the form for a new one."""
-    page = list_sweeps(query)
+    page = list_sweeps.read(query)
     # As text: JSON in a page has sorted keys, but a reader expects the name first.
     bodies = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
     views = [("All", "", not query.status)]

@@ -23,7 +23,7 @@ from service.web.http import downloads, requests
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.problems import Problem, invalid_parameter
 from service.web.http.queries import StreamQuery, SubmitQuery
-from service.web.http.responses import as_json, next_link
+from service.web.http.responses import as_json
 from service.web.jobs.plots import MEDIA_TYPES, Format
 from service.web.jobs.views import submitted_response
 from service.web.streaming.poller import Poller
@@ -86,10 +86,16 @@ def submit(query: SubmitQuery, document: Any) -> Response:
 
 @blueprint.get("/sweeps")
 @endpoint(TAG, SweepList, query=SweepListQuery, problems=("invalid_cursor",), page="/ui/sweeps")
-def show_list(query: SweepListQuery) -> Result:
+def show_list(query: SweepListQuery) -> SweepList:
     """List sweeps, newest first."""
-    page = list_sweeps(query)
-    return page, next_link(page.next_cursor)
+    with core().database.read() as session:
+        rows, next_cursor = queries.find(
+            session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
+        )
+        ids = [row.id for row in rows]
+        counts, epochs = queries.counts(session, ids), queries.epochs(session, ids)
+    data = [sweep_summary(row, counts[row.id], epochs[row.id]) for row in rows]
+    return SweepList(data=data, has_more=next_cursor is not None, next_cursor=next_cursor)
 
 
 @blueprint.get("/sweeps/<sweep_id>")
@@ -255,18 +261,6 @@ def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Respons
         raise Problem("not_yet", f"no trial has a value of {metric} yet")
     drawn = draw_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
     return downloads.send_picture(drawn, MEDIA_TYPES[form])
-
-
-def list_sweeps(query: SweepListQuery) -> SweepList:
-    """A page of sweeps."""
-    with core().database.read() as session:
-        rows, next_cursor = queries.find(
-            session, owner=owner(), status=query.status, limit=query.limit, cursor=query.cursor
-        )
-        ids = [row.id for row in rows]
-        counts, epochs = queries.counts(session, ids), queries.epochs(session, ids)
-    data = [sweep_summary(row, counts[row.id], epochs[row.id]) for row in rows]
-    return SweepList(data=data, has_more=next_cursor is not None, next_cursor=next_cursor)
 
 
 def read_sweep(sweep_id: str) -> SweepDetail:
