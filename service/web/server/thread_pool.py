@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, Final, TypeVar
 
 IDLE_THREAD_S: Final = 60.0
@@ -15,22 +16,18 @@ IDLE_THREAD_S: Final = 60.0
 T = TypeVar("T")
 
 
-class _Work:
-    def __init__(self, future: Future[Any], call: Callable[[], Any]) -> None:
-        self._future, self._call = future, call
+_Work = tuple[Future[Any], Callable[[], Any]]
 
-    def run(self) -> None:
-        if not self._future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self._call()
-        except BaseException as error:  # noqa: BLE001 - passed to the caller
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(result)
 
-    def cancel(self) -> None:
-        self._future.cancel()
+def _run(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - passed to the caller
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 class ThreadPool(Executor):
@@ -59,7 +56,7 @@ class ThreadPool(Executor):
             RuntimeError: no thread can be started, or the pool is shut down.
         """
         future: Future[T] = Future()
-        work = _Work(future, lambda: fn(*args, **kwargs))
+        work = (future, partial(fn, *args, **kwargs))
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("the pool is shut down")
@@ -82,7 +79,7 @@ class ThreadPool(Executor):
         with self._lock:
             self._is_shut = True
             while cancel_futures and self._backlog:
-                self._backlog.popleft().cancel()
+                self._backlog.popleft()[0].cancel()
             while self._idle:
                 self._idle.pop().put(None)
             threads = list(self._threads)
@@ -94,7 +91,7 @@ class ThreadPool(Executor):
         inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         try:
             while work is not None:
-                work.run()
+                _run(*work)
                 work = None  # release its references before waiting
                 work = self._next(inbox)
         finally:

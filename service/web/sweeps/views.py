@@ -102,7 +102,8 @@ def show_list(query: SweepListQuery) -> SweepList:
 @endpoint(TAG, SweepDetail, problems=_NOT_FOUND, page="/ui/sweeps/{sweep_id}")
 def show(sweep_id: str) -> SweepDetail:
     """Show a sweep."""
-    return read_sweep(sweep_id)
+    with core().database.read() as session:
+        return detail_of(session, queries.get(session, sweep_id, owner=owner()))
 
 
 @blueprint.delete("/sweeps/<sweep_id>")
@@ -232,7 +233,7 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
     """
     after = requests.last_event_id(query)
     refuse_if_full()
-    sweep = read_sweep(sweep_id)
+    sweep = show.read(sweep_id)
     if sweep.status in SWEEP_ENDED and after is not None and after >= sweep.last_seq:
         return Response(status=204)
     return stream_response(partial(follow_sweep, provided(Poller), sweep, after=after or 0))
@@ -261,16 +262,6 @@ def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Respons
         raise Problem("not_yet", f"no trial has a value of {metric} yet")
     drawn = draw_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
     return downloads.send_picture(drawn, MEDIA_TYPES[form])
-
-
-def read_sweep(sweep_id: str) -> SweepDetail:
-    """One sweep.
-
-    Raises:
-        SweepNotFound: it does not exist, or belongs to another owner.
-    """
-    with core().database.read() as session:
-        return detail_of(session, queries.get(session, sweep_id, owner=owner()))
 
 
 def detail_of(session: Session, sweep: Sweep) -> SweepDetail:
