@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
@@ -44,27 +45,25 @@ class ExamplePage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnStatistics:
-    """Statistics of one column; ``None`` for those that do not apply to its type, or if it has no values.
+class TableColumnItem:
+    """Statistics of a column; null if they do not apply to its type."""
 
-    Attributes:
-        missing: number of rows without a value, of the rows used.
-        low, high: the smallest and the largest value.
-        histogram: number of rows in each of equal intervals from ``low`` to ``high``.
-        categories: the most frequent categories with their number of rows.
-        distinct: number of categories that occur.
-    """
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     type: str
     missing: int
-    low: float | int | str | None = None
-    high: float | int | str | None = None
-    mean: float | str | None = None
-    standard_deviation: float | None = None
-    histogram: Sequence[int] | None = None
-    categories: Sequence[tuple[str, int]] | None = None
-    distinct: int | None = None
+    """Rows without a value."""
+    low: float | int | str | None
+    high: float | int | str | None
+    mean: float | str | None
+    standard_deviation: float | None
+    histogram: list[int] | None
+    """Rows in each of 20 equal intervals from `low` to `high`."""
+    categories: list[list[str | int]] | None
+    """The most frequent categories with their number of rows."""
+    distinct: int | None
+    """Number of categories that occur."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class TableStatistics:
     """Statistics of all columns, and the number of rows used."""
 
     rows: int
-    columns: Sequence[ColumnStatistics]
+    columns: Sequence[TableColumnItem]
 
 
 class DatasetExplorer:
@@ -172,19 +171,30 @@ def statistics(parts: Sequence[NDArray[Any]], columns: Sequence[Mapping[str, Any
     return TableStatistics(sum(map(len, sampled)), described)
 
 
-def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> ColumnStatistics:
+def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> TableColumnItem:
     name, kind = str(column["name"]), str(column["type"])
     present = values[~np.isnan(values)]
-    missing = len(values) - len(present)
+    empty = TableColumnItem(
+        name=name,
+        type=kind,
+        missing=len(values) - len(present),
+        low=None,
+        high=None,
+        mean=None,
+        standard_deviation=None,
+        histogram=None,
+        categories=None,
+        distinct=None,
+    )
     if not len(present):
-        return ColumnStatistics(name=name, type=kind, missing=missing)
+        return empty
     if "categories" in column:
         texts = column["categories"]
         counts = np.bincount(present.astype(np.int64), minlength=len(texts))[: len(texts)]
         order = np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]
-        frequent = [(str(texts[index]), int(counts[index])) for index in order if counts[index]]
+        frequent: list[list[str | int]] = [[str(texts[index]), int(counts[index])] for index in order if counts[index]]
         distinct = int(np.count_nonzero(counts))
-        return ColumnStatistics(name=name, type=kind, missing=missing, categories=frequent, distinct=distinct)
+        return replace(empty, categories=frequent, distinct=distinct)
     low, high = float(present.min()), float(present.max())
     with np.errstate(over="ignore", invalid="ignore"):  # for values near the largest float
         mean, deviation = float(present.mean()), float(present.std())
@@ -195,10 +205,8 @@ def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> 
     is_date = kind == "date"
     if is_date and np.array_equal(present, np.floor(present)):
         mean = float(np.round(mean))  # of days without a time of day
-    return ColumnStatistics(
-        name=name,
-        type=kind,
-        missing=missing,
+    return replace(
+        empty,
         low=display_value(low, column),
         high=display_value(high, column),
         mean=None if not np.isfinite(mean) else str(display_value(mean, column)) if is_date else mean,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from service.datasets.exploration import ExamplePage
+from service.datasets.exploration import ExamplePage, TableColumnItem
 from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.datasets.shapes import default_preset
 from service.pictures import grids
@@ -120,23 +120,6 @@ class RowList(ResponseModel):
     data: list[DatasetRow]
     has_more: bool
     next_cursor: str | None
-
-
-class TableColumnItem(ResponseModel):
-    """Statistics of a column; null if they do not apply to its type."""
-
-    name: str
-    type: str
-    missing: int = Field(description="Rows without a value.")
-    low: float | int | str | None
-    high: float | int | str | None
-    mean: float | str | None
-    standard_deviation: float | None
-    histogram: list[int] | None = Field(description="Rows in each of 20 equal intervals from `low` to `high`.")
-    categories: list[list[str | int]] | None = Field(
-        description="The most frequent categories with their number of rows."
-    )
-    distinct: int | None = Field(description="Number of categories that occur.")
 
 
 class TableColumns(ResponseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from service.jobs.events import MAX_SEQ
 from service.jobs.queries.sorting import MAX_CURSOR
@@ -25,6 +25,8 @@ def blank_is_none(value: Any) -> Any:
 
 Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 JobId = Annotated[str, StringConstraints(max_length=40, pattern=r"^[^\x00-\x1f\x7f]*$")]
+OptionalText = Annotated[Text | None, BeforeValidator(blank_is_none)]
+OptionalId = Annotated[JobId | None, BeforeValidator(blank_is_none)]
 Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 _NEXT_PAGE: Final = Field(description="`next_cursor` of the previous page.")
 Cursor = Annotated[Annotated[str, StringConstraints(max_length=MAX_CURSOR)] | None, _NEXT_PAGE]

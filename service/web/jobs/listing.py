@@ -20,7 +20,7 @@ from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import Cursor, JobId, Query, Text, blank_is_none, split
+from service.web.http.queries import Cursor, OptionalId, OptionalText, Query, Text, split
 from service.web.http.schemas import Metrics, ResponseModel, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
@@ -79,27 +79,19 @@ class FilterQuery(Query):
     tag: Annotated[list[Text], BeforeValidator(split)] = Field(
         default=[], max_length=20, description="Jobs with all of these tags, repeated or comma-separated."
     )
-    q: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
-        None, description="Substring of name, id, tag or note."
-    )
-    name: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(None, description="Exact name.")
-    preset: Annotated[Text | None, BeforeValidator(blank_is_none)] = None
-    dataset: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
+    q: OptionalText = Field(None, description="Substring of name, id, tag or note.")
+    name: OptionalText = Field(None, description="Exact name.")
+    preset: OptionalText = None
+    dataset: OptionalText = Field(
         None,
         description="Name of a dataset: selects all of its versions. `name@digits`: the version with this SHA-256.",
     )
-    spec: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
-        None, description="A `spec_hash`: jobs with an equivalent spec."
-    )
-    parent: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
-        None, description="Id of a job: selects its forks and reproductions."
-    )
-    fold_group: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
+    spec: OptionalText = Field(None, description="A `spec_hash`: jobs with an equivalent spec.")
+    parent: OptionalId = Field(None, description="Id of a job: selects its forks and reproductions.")
+    fold_group: OptionalId = Field(
         None, description="Selects the jobs of one cross-validation: `fold_group` of any of them."
     )
-    sweep: Annotated[JobId | None, BeforeValidator(blank_is_none)] = Field(
-        None, description="Id of a sweep: selects the jobs of its trials."
-    )
+    sweep: OptionalId = Field(None, description="Id of a sweep: selects the jobs of its trials.")
     starred: bool | None = None
     without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."

@@ -83,7 +83,7 @@ def _most_frequent(info: DatasetInfo) -> dict[str, str]:
         statistics = provided(DatasetExplorer).column_statistics(info)
     except DatasetError:
         return {}
-    return {column.name: column.categories[0][0] for column in statistics.columns if column.categories}
+    return {column.name: str(column.categories[0][0]) for column in statistics.columns if column.categories}
 
 
 def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], frequent: str | None) -> dict[str, Any]:

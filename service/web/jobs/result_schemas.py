@@ -25,10 +25,10 @@ from service.web.http.queries import (
     Cursor,
     JobId,
     ModelName,
+    OptionalText,
     PictureQuery,
     Query,
     Seq,
-    Text,
     WhichCheckpoint,
     blank_is_none,
     split,
@@ -244,9 +244,7 @@ class EventQuery(Query):
     level: Annotated[Level | None, BeforeValidator(blank_is_none)] = Field(
         None, description="Minimum level. Metrics and files are `info`; a failed job is an `error`."
     )
-    q: Annotated[Text | None, BeforeValidator(blank_is_none)] = Field(
-        None, description="Substring of an event's content."
-    )
+    q: OptionalText = Field(None, description="Substring of an event's content.")
     format: Literal["json", "jsonl"] = Field(
         "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
     )
