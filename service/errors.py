@@ -215,15 +215,13 @@ class IdempotencyConflict(ServiceError):
 
 
 class UnusableParameter(ServiceError, ValueError):
-    """A parameter is valid by itself, but not for the jobs that the request names.
+    """A parameter is valid by itself, but not for the jobs that the request names."""
 
-    Attributes:
-        parameter: the name of the parameter to change.
-    """
+    code = "invalid_parameter"
 
     def __init__(self, parameter: str, reason: str) -> None:
-        super().__init__(reason)
-        self.parameter = parameter
+        super().__init__(f"{parameter}: {reason}")
+        self.members = {"errors": [{"parameter": parameter, "detail": reason, "code": "invalid_value"}]}
 
 
 class InvalidCursor(ServiceError, ValueError):

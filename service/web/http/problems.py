@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from service.datasets.errors import DatasetBroken, DatasetError, DatasetUnavailable
 from service.datasets.importer import UploadRefused
-from service.errors import Fault, KeyNotFound, ServiceError, SpecError, StorageQuotaExceeded, UnusableParameter
+from service.errors import Fault, KeyNotFound, ServiceError, SpecError, StorageQuotaExceeded
 from service.spec.faults import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.database import is_disk_full
@@ -123,11 +123,8 @@ def register(app: Flask) -> None:
         if error.code == "storage_full":
             _log.error("an upload could not be stored", error=str(error))
         members = error.members if isinstance(error, ServiceError) else {}
-        return respond(error.code, str(error)[:500], **members)
-
-    @app.errorhandler(Problem)
-    def _(error: Problem) -> Response:
-        return respond(error.code, error.detail, headers=error.headers, **error.members)
+        headers = error.headers if isinstance(error, Problem) else {}
+        return respond(error.code, str(error)[:1000], headers=headers, **members)
 
     @app.errorhandler(SpecError)
     def _(error: SpecError) -> Response:
@@ -146,11 +143,6 @@ def register(app: Flask) -> None:
     def _(error: StorageQuotaExceeded) -> Response:
         detail = f"{error}; delete jobs, or ask the operator for a higher limit"
         return respond("quota_exceeded", detail, retry_after_s=STORAGE_WAIT_S)
-
-    @app.errorhandler(UnusableParameter)
-    def _(error: UnusableParameter) -> Response:
-        problem = invalid_parameter(error.parameter, str(error))
-        return respond(problem.code, problem.detail, **problem.members)
 
     @app.errorhandler(ArtifactDamaged)
     def _(error: ArtifactDamaged) -> Response:

@@ -30,18 +30,8 @@ SWEEP_CHECKS: Final = SlotPool("checks of sweeps", 2, per_owner=1)
 SCRAPES: Final = SlotPool("scrapes of the metrics", 1, waiting=8)
 """They count events one after the other."""
 
-POOLS: Final = (
-    UPLOADS,
-    IMPORTS,
-    PARSING,
-    PNG_DECODING,
-    FILE_DECODING,
-    COMPUTING,
-    DRAWING,
-    EXPORTS,
-    SWEEP_CHECKS,
-    SCRAPES,
-)
+POOLS: Final = tuple(pool for pool in list(globals().values()) if isinstance(pool, SlotPool))
+"""All of the above."""
 MAX_REQUESTS: Final = sum(pool.size + pool.waiting for pool in POOLS)
 """Maximum number of requests that occupy a slot or wait for one; each occupies a thread."""
 
