@@ -51,7 +51,8 @@ def test_every_change_is_recorded_exactly_once(
     keys.revoke(core.database, "ann", by=Actor(address="terminal"))
     operator = {"Authorization": "Bearer chosen-by-the-operator"}
     page = app.test_client().get("/audit", headers=operator).json
-    assert page["next_cursor"] is None and page["next_before"] is None
+    assert page["next_cursor"] is None
+    assert page["next_before"] is None
     entries = [(item["action"], item["subject"]) for item in reversed(page["data"])]
     sessions = [subject for action, subject in entries if action in ("sign_in", "sign_out")]
     assert entries == [

@@ -74,6 +74,29 @@ def test_every_row_is_on_one_page(stock: Stock, add_rows: Callable[[], None], su
     assert unreached(_lists(stock), reached, DRAWN) == set()
 
 
+def test_the_former_name_of_a_cursor_leads_to_the_same_rows(
+    stock: Stock, add_rows: Callable[[], None], subtests: pytest.Subtests
+) -> None:
+    reached = 0
+    for operation in _lists(stock):
+        for name, parameter in operation.parameters("query").items():
+            if name in POSITIONS and parameter["schema"].get("deprecated"):
+                reached += 1
+                with subtests.test(str(operation)):
+                    values, query = _longest(stock, operation)
+                    caller = stock.admitted(operation)
+                    first = caller.send(operation, values, query_string=query | {"limit": 2}).json
+                    pages = [
+                        caller.send(
+                            operation, values, query_string=query | {"limit": 2, key: first["next_cursor"]}
+                        ).json
+                        for key in ("cursor", name)
+                    ]
+                    assert pages[0] == pages[1] != first
+                    assert first.get("next_before", int(first["next_cursor"])) == int(first["next_cursor"])
+    assert reached == 3
+
+
 def test_a_log_can_be_read_backwards(stock: Stock, add_rows: Callable[[], None]) -> None:
     (operation,) = [item for item in _lists(stock) if {"after", "before"} <= item.parameters("query").keys()]
     values, ann = {"job_id": stock.ids["growing"]}, stock.callers["ann"]
