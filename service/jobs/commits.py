@@ -55,8 +55,8 @@ class EpochRecord:
     goes_on: bool = True
     """Whether another epoch would follow."""
 
-    def is_held_by(self, hold_epoch: int | None) -> bool:
-        """Whether a job with this hold epoch is held after this record's epoch."""
+    def is_paused_by_sweep(self, hold_epoch: int | None) -> bool:
+        """Whether the sweep pauses a job with this hold epoch after this record's epoch."""
         return self.goes_on and leases.reaches_hold(self.epoch, hold_epoch)
 
 
@@ -73,7 +73,7 @@ def commit_epoch(
 ) -> list[str]:
     """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
 
-    If the job is held after this epoch, the commit also ends the lease.
+    If its sweep pauses the job after this epoch, the commit also ends the lease.
 
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
@@ -117,8 +117,8 @@ def commit_epoch(
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
-        if record.is_held_by(job.hold_epoch):
-            leases.hold(session, job)
+        if record.is_paused_by_sweep(job.hold_epoch):
+            leases.pause_for_sweep(session, job)
             then(session, job)
         reach("epoch_committing", record.epoch)
         return orphans

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from migrations import upgrade as migrations
 from service.jobs import leases
 from service.maintenance.backup_format import BackupError
-from service.states import Request, Status
+from service.states import Reason, Request, Status
 from service.storage import artifact_rows
 from service.storage.database import Database
 from service.storage.machine_tables import Store, Worker
@@ -126,7 +126,7 @@ def _release_leases(connection: Connection) -> None:
     """Queue the jobs that ran during the backup: no worker of this database has their leases."""
     with Session(connection) as session:
         for job in session.scalars(select(Job).where(Job.status == Status.RUNNING)):
-            leases.release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
+            leases.release(session, job, Request(job.requested) if job.requested else None, reason=Reason.RELEASED)
         session.commit()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     text,
@@ -45,6 +47,16 @@ class Base(DeclarativeBase):
 def _index(name: str, *columns: str, where: str) -> Index:
     """A partial index."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class _Provenance(TypeDecorator[dict[str, Any]]):
+    """A provenance, read with today's names: until 0.2, ``reference_classifier`` was ``judge``."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> dict[str, Any] | None:
+        return value and {"reference_classifier" if name == "judge" else name: value[name] for name in value}
 
 
 class Job(Base):
@@ -126,7 +138,7 @@ class Job(Base):
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     best_epoch: Mapped[int | None] = mapped_column(Integer)
     health: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(_Provenance)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """Why the job ended before its last epoch; ``steps`` is then the number of completed steps."""

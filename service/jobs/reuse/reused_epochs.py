@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     """The state of the job after the takeover."""
 
     GOES_ON = "goes on"
-    HELD = "held"
+    PAUSED_BY_SWEEP = "paused_by_sweep"
     SUCCEEDED = "succeeded"
 
 
@@ -94,8 +94,8 @@ def store(
             transitions.finish(session, job, Status.SUCCEEDED, reason="reused")
             outcome = Outcome.SUCCEEDED
         elif leases.reaches_hold(job.epoch, job.hold_epoch):
-            leases.hold(session, job)
-            outcome = Outcome.HELD
+            leases.pause_for_sweep(session, job)
+            outcome = Outcome.PAUSED_BY_SWEEP
         if outcome is not Outcome.GOES_ON:
             session.flush()
             then(session, job)

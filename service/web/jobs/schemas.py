@@ -11,13 +11,13 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from service.application.specs import Forecast
-from service.jobs import actions
+from service.jobs import actions, events
 from service.jobs.queries import folds, listing, lookup
 from service.jobs.transitions import shown_error
 from service.spec.estimation.layer_shapes import Network
 from service.spec.metric_info import accuracy_interval
 from service.spec.schema import Kind
-from service.states import TERMINAL, Action, FindingCode, Request, Severity, Status
+from service.states import TERMINAL, Action, FindingCode, Reason, Request, Severity, Status
 from service.statistics import wilson
 from service.storage.tables import Job
 from service.web.http.schemas import Answer, Document, Metrics, Seconds, Timestamp, finite
@@ -119,7 +119,7 @@ class Reproduction(Answer):
     provenance_differs: list[str] = Field([], description="Names in `provenance` under which the two jobs differ.")
 
 
-class Parting(Answer):
+class FirstDifference(Answer):
     """Where two trainings first differ, or where a stored result differs from its replay."""
 
     epoch: int
@@ -141,7 +141,7 @@ class InvestigationItem(Answer):
 
     a: str
     b: str
-    found: Annotated[Parting | None, BeforeValidator(lambda value: finite(value) or None)] = Field(
+    found: Annotated[FirstDifference | None, BeforeValidator(lambda value: finite(value) or None)] = Field(
         description="Null until the job has succeeded, or if the jobs do not differ."
     )
     sentence: str | None = Field(description="The result in words.")
@@ -257,6 +257,9 @@ class JobDetail(JobSummary):
     resolved: Document = Field(description="Full spec (defaults included).")
     provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
+    reason: Reason | None = Field(
+        None, description="Why the job is queued or paused again, if not at its user's request, as in its last event."
+    )
 
 
 class SubmittedJob(JobDetail):
@@ -329,14 +332,15 @@ def job_summary(job: Job) -> JobSummary:
     return JobSummary.represent(job, **derived_fields(job))
 
 
-def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
+def job_detail(job: Job, *, stopped_by_sweep: bool = False, reason: Reason | None = None) -> JobDetail:
     """A job with its spec."""
-    return JobDetail.represent(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
+    return JobDetail.represent(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep, reason=reason)
 
 
 def read_detail(session: Session, job: Job) -> JobDetail:
-    """A job with its spec, and whether its sweep stopped it."""
-    return job_detail(job, stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])))
+    """A job with its spec, and why it waits or was stopped."""
+    stopped = bool(lookup.stopped_by_sweep(session, [job]))
+    return job_detail(job, stopped_by_sweep=stopped, reason=events.reason_to_wait(session, job))
 
 
 def derived_fields(job: Job) -> dict[str, Any]:

@@ -323,7 +323,7 @@ def test_a_child_that_is_asked_to_stop_while_it_retries_stops(
         raise outage_error()
 
     monkeypatch.setattr(commits, "commit_epoch", fail)
-    assert process.train(endpoint=endpoint) == "handed back"
+    assert process.train(endpoint=endpoint) == "released"
     monkeypatch.setattr(commits, "commit_epoch", commit)
     assert process.train() == "succeeded"
 
