@@ -93,7 +93,7 @@ def parse(name: str) -> Column:
     column = column or _setting(name)
     if column is None:
         match = process.extractOne(name, [*FACTS, *_metric_names(), *setting_names()], score_cutoff=_MIN_SIMILARITY)
-        reason = "no column has this name: it is no fact of a job, no setting and no metric"
+        reason = "unknown column"
         raise UnknownColumn(name, reason, match[0] if match else None)
     return column
 

@@ -270,6 +270,6 @@ def _describe(difference: FirstDifference | None, a: Job, b: Job) -> str:
             values = (difference.a, difference.b) if side == "a" else (difference.b, difference.a)
             detail = f"{element} is {values[0]!r}, and its training gives {values[1]!r}"
         return (
-            f"Up to {location} both trainings are equal, but what {side} has stored is not what it computes: {detail}."
+            f"Up to {location} both trainings are equal, but {side}'s stored result differs from its replay: {detail}."
         )
     return f"The jobs first differ in {location}: {detail}."
