@@ -7,7 +7,7 @@ from typing import Final
 
 from service.errors import Fault, SpecError
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Network, Shape, Size, networks, shown
+from service.spec.estimation.layer_shapes import Network, Shape, networks
 from service.spec.findings import CODES
 from service.spec.schema import (
     MAX_MEMORY_BYTES,
@@ -27,7 +27,9 @@ from service.spec.schema import (
     Optimizer,
     Residual,
     Sgd,
+    Size,
     Spec,
+    shown,
 )
 
 

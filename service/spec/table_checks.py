@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from service.errors import Fault
-from service.spec.schema import ClassifierSpec, Conv2D, GanSpec, MaxPool2D, Reshape, Spec, Upsample2D
+from service.spec.schema import ClassifierSpec, GanSpec, Reshape, Spec
 
 TABLE_PRESET: Final = "table"
 """The default preset for tables."""
@@ -28,7 +28,7 @@ def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
         detail = f"a GAN generates images, and {name} is a table; train a classifier, or name a dataset of images"
         return [Fault(pointer="#/kind", detail=detail, code="unsuitable", suggestion="classifier")]
     faults = []
-    indices = [n for n, layer in enumerate(spec.layers) if isinstance(layer, Conv2D | MaxPool2D | Upsample2D | Reshape)]
+    indices = [n for n, layer in enumerate(spec.layers) if layer.for_images or isinstance(layer, Reshape)]
     if indices and "layers" not in document:
         detail = f"preset {spec.preset} is for images, and {name} is a table; use preset {TABLE_PRESET}"
         faults.append(Fault(pointer="#/preset", detail=detail, code="unsuitable", suggestion=TABLE_PRESET))
