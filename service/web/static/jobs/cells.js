@@ -15,12 +15,12 @@ export function headingOf(column) {
   return isName ? column.label : capital(column.label);
 }
 
-const summary = () => keyMetrics().filter((name) => name !== "val_loss"); // both losses would displace a second kind of metric
-const summaryOf = (metrics) => summary().filter((name) => name in metrics).slice(0, 2);
+const summaryNames = () => keyMetrics().filter((name) => name !== "val_loss"); // both losses would displace a second kind of metric
+const summaryOf = (metrics) => summaryNames().filter((name) => name in metrics).slice(0, 2);
 
 // The columns of a CSV file with the table's content: no bars, and one column for each metric.
 export function csvColumns(columns, jobs) {
-  const metrics = summary().filter((name) => jobs.some((job) => summaryOf(job.metrics).includes(name)));
+  const metrics = summaryNames().filter((name) => jobs.some((job) => summaryOf(job.metrics).includes(name)));
   const replacements = { progress: ["epoch", "epochs"], metrics };
   return [...new Set(columns.flatMap((name) => replacements[name] ?? [name]))];
 }
