@@ -154,16 +154,14 @@ def drop_checkpoint(database: Database, claim: Claim, damaged: Artifact, reason:
         session.delete(row)
         job.size_bytes -= row.size_bytes
         message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
-        data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
-        events.append(session, claim.job_id, [(EventType.LOG, data)])
+        events.log(session, claim.job_id, "warning", "checkpoint_damaged", message, epoch=damaged.epoch)
 
 
 def log(database: Database, claim: Claim, level: str, code: str, message: str) -> None:
     """Append a line to the job's log."""
     with database.write() as session:
         leases.guard(session, claim)
-        data = {"level": level, "code": code, "message": message}
-        events.append(session, claim.job_id, [(EventType.LOG, data)])
+        events.log(session, claim.job_id, level, code, message)
 
 
 def digest(
@@ -206,13 +204,11 @@ def succeed(
         job.result_digest = result_digest
         if test_scores is not None:
             job.test_scores = _storable(test_scores)
-            data = {"level": "info", "code": "tested", "message": _describe_test(test_scores)}
-            events.append(session, job.id, [(EventType.LOG, data | job.test_scores)])
+            events.log(session, job.id, "info", "tested", _describe_test(test_scores), **job.test_scores)
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
             job.steps = job.steps // job.epochs * job.epoch
-            data = {"level": "info", "code": "stopped_early", "message": _explain_early_stop(job, stopped_early)}
-            events.append(session, job.id, [(EventType.LOG, data)])
+            events.log(session, job.id, "info", "stopped_early", _explain_early_stop(job, stopped_early))
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
             difference = None
@@ -311,15 +307,14 @@ def _conclude(
     original = reproduction["of"]
     if difference is None:
         job.reproduction = {**reproduction, "match": True}
-        data = {"level": "info", "code": "reproduced", "message": f"bit-identical to {original}"}
+        session.flush()
+        events.log(session, job.id, "info", "reproduced", f"bit-identical to {original}")
     else:
         job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
         job.reusable = False
-        names = ", ".join(difference["differs"])
-        message = f"epoch {difference['epoch']} differs from {original} in {names}"
-        data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
-    session.flush()
-    events.append(session, job.id, [(EventType.LOG, data)])
+        session.flush()
+        message = f"epoch {difference['epoch']} differs from {original} in {', '.join(difference['differs'])}"
+        events.log(session, job.id, "error", "not_reproduced", message, **difference)
 
 
 def final_difference(a: Job, b: Job) -> str:

@@ -67,6 +67,11 @@ def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapp
     return last
 
 
+def log(session: Session, job_id: str, level: str, code: str, message: str, **more: Any) -> None:
+    """Append a line of the log."""
+    append(session, job_id, [(EventType.LOG, {"level": level, "code": code, "message": message, **more})])
+
+
 def read(session: Session, job_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
     """Events with a number above ``after``, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)

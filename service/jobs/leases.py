@@ -131,8 +131,7 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
         if differing := differences(job.provenance, provenance):
             names = ", ".join(differing)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
-            data = {"level": "warning", "code": "mixed_provenance", "message": message}
-            events.append(session, job.id, [(EventType.LOG, data)])
+            events.log(session, job.id, "warning", "mixed_provenance", message)
             job.reusable = False
         _compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)
@@ -159,9 +158,8 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
     if differing and differing != job.reproduction.get("provenance_differs"):
         job.reproduction = {**job.reproduction, "provenance_differs": differing}
         message = f"provenance differs from {job.reproduction['of']} in {', '.join(differing)}: the bits may differ"
-        data = {"level": "warning", "code": "other_provenance", "message": message}
         session.flush()
-        events.append(session, job.id, [(EventType.LOG, data)])
+        events.log(session, job.id, "warning", "other_provenance", message)
 
 
 def renew(database: Database, claim: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
@@ -193,9 +191,7 @@ def release_lease(database: Database, claim: Claim, request: Request | None, *, 
     """
     with database.write() as session:
         job = guard(session, claim, **usage_values(used))
-        # If a user makes a request just when the worker stops, the request takes precedence.
-        effective = Request(job.requested) if job.requested else request
-        release(session, job, effective, reason=Reason.RELEASED)
+        release(session, job, reason=Reason.RELEASED, otherwise=request)
         session.flush()
         reach("releasing")
 
@@ -224,10 +220,9 @@ def release_for_fault(
             then(session, job)
             return True
         message = f"{error['message']}; the job waits for another machine, or until this one is well"
-        data = {"level": "warning", "code": "machine_fault", "message": message}
         session.flush()
-        events.append(session, job.id, [(EventType.LOG, data)])
-        release(session, job, Request(job.requested) if job.requested else None, reason=reason.of_job)
+        events.log(session, job.id, "warning", "machine_fault", message)
+        release(session, job, reason=reason.of_job)
         return False
 
 
@@ -263,13 +258,13 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
     with database.write() as session:
         unacknowledged = session.scalars(locking(query)).all()
         for job in unacknowledged:
-            release(session, job, Request(job.requested) if job.requested else None, reason=Reason.RELEASED)
+            release(session, job, reason=Reason.RELEASED)
         return [job.id for job in unacknowledged]
 
 
 def pause_for_sweep(session: Session, job: Job) -> None:
     """End the lease of a job that has reached the epoch after which its sweep pauses it."""
-    release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason=Reason.PAUSED_BY_SWEEP)
+    release(session, job, reason=Reason.PAUSED_BY_SWEEP, otherwise=Request.PAUSE)
 
 
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
@@ -281,7 +276,7 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
         transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return
     job.attempt += 1
-    release(session, job, Request(job.requested) if job.requested else None, reason=Reason.LOST, message=message)
+    release(session, job, reason=Reason.LOST, message=message)
 
 
 def is_paused_by_sweep(job: Job) -> bool:
@@ -294,13 +289,17 @@ def reaches_hold(epoch: int, hold_epoch: int | None) -> bool:
     return hold_epoch is not None and epoch >= hold_epoch
 
 
-def release(session: Session, job: Job, request: Request | None, *, reason: str, **extra: Any) -> None:
-    """Set the next state of an unfinished job when its lease ends: queued, or the requested state."""
+def release(session: Session, job: Job, *, reason: str, otherwise: Request | None = None, **extra: Any) -> None:
+    """Set the next state of an unfinished job when its lease ends: queued, or the state that was requested.
+
+    Args:
+        otherwise: what to do if no user requested anything; a request that is made at this moment takes precedence.
+    """
     worker = transitions.holder(job)
     last_step = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
     job.step = last_step or job.steps // job.epochs * job.start_epoch
     job.steps_per_second = None
-    match request:
+    match Request(job.requested) if job.requested else otherwise:
         case Request.CANCEL:
             transitions.finish(session, job, Status.CANCELLED, reason="cancelled")
             return

@@ -22,8 +22,7 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
-from service.storage.machine_tables import Worker
-from service.storage.tables import AuditEntry, Job, Upload
+from service.storage.tables import AuditEntry, Job, Upload, Worker
 from tests import brokers
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_migrated_harness

@@ -19,7 +19,7 @@ from service.jobs.leases import Claim
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 from workers.heartbeat import Heartbeat
 from workers.messages import Train
 from workers.supervisor import job_monitor

@@ -22,9 +22,8 @@ from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
-from workers.lease_session import LeaseSession
+from workers.lease_session import OUTAGE_ERRORS, LeaseSession
 from workers.messages import ChildEndpoint, ChildReady, Done, LeaseNotEnded, Preparing
-from workers.retry import OUTAGE_ERRORS
 from workers.training import limits, run
 from workers.training.provenance import base_provenance, machine
 from workers.usage import OwnMeter

@@ -34,9 +34,8 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactU
 from service.storage.database import Database
 from service.storage.tables import Job
 from service.sweeps import decisions
-from workers.lease_session import LeaseSession
+from workers.lease_session import OUTAGE_ERRORS, LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Preparing, Progress, StopRequested
-from workers.retry import OUTAGE_ERRORS
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics

@@ -49,7 +49,11 @@ class Padding(StrEnum):
     VALID = "valid"
 
 
-NegativeSlope = Annotated[float, Field(ge=0, le=1), applies_when(activation={"enum": [Activation.LEAKY_RELU.value]})]
+NegativeSlope = Annotated[
+    float,
+    Field(ge=0, le=1, description="Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."),
+    applies_when(activation={"enum": [Activation.LEAKY_RELU.value]}),
+]
 
 
 Size: TypeAlias = tuple[int, ...]
@@ -120,7 +124,6 @@ class Dense(LayerModel):
     """The function applied to each output. Use relu in hidden layers, softmax at the end of a classifier, sigmoid at
     the end of a discriminator, and tanh at the end of a generator."""
     negative_slope: NegativeSlope = 0.2
-    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
     def misfit(self, size: Size) -> Misfit | None:
         """Rows of numbers fit."""
@@ -160,7 +163,6 @@ class Conv2D(LayerModel):
     activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
     """The function applied to each output. Use relu or leaky_relu, or linear before batch_norm."""
     negative_slope: NegativeSlope = 0.2
-    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
     def misfit(self, size: Size) -> Misfit | None:
         """The kernel is at most as large as the image."""
@@ -200,7 +202,6 @@ class Conv2DTranspose(LayerModel):
     activation: Annotated[Activation, Field(examples=[Activation.RELU.value])]
     """The function applied to each output. Use relu, or linear before batch_norm; tanh at the end of a generator."""
     negative_slope: NegativeSlope = 0.2
-    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
     def misfit(self, size: Size) -> Misfit | None:
         """With padding, the kernel is at most as large as the output."""
@@ -293,7 +294,6 @@ class BatchNorm(LayerModel):
     epsilon: Epsilon = 1e-5
     """Added to the variance to avoid division by zero. There is rarely a reason to change it."""
     negative_slope: NegativeSlope = 0.2
-    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
     def infer(self, size: Size) -> LayerShape:
         """Scale, shift, mean and variance of each channel."""
@@ -311,7 +311,6 @@ class LayerNorm(LayerModel):
     epsilon: Epsilon = 1e-5
     """Added to the variance to avoid division by zero. There is rarely a reason to change it."""
     negative_slope: NegativeSlope = 0.2
-    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
     def infer(self, size: Size) -> LayerShape:
         """Scale and shift of each channel."""
@@ -388,7 +387,6 @@ class Residual(LayerModel):
     activation: Activation = Activation.LINEAR
     """The function applied to the sum, usually relu."""
     negative_slope: NegativeSlope = 0.2
-    """Slope of leaky_relu for negative inputs. Usually 0.01 to 0.2; 0 is plain relu."""
 
 
 Layer = Annotated[_PlainLayer | Annotated[Residual, Tag("residual")], pydantic.Discriminator(_tag)]

@@ -20,8 +20,7 @@ from service.jobs import leases, worker_registry
 from service.local.broker import Broker
 from service.runtime.broker import TRAIN_QUEUE, TRAIN_TASK, send_hints
 from service.states import Status
-from service.storage.machine_tables import Worker
-from service.storage.tables import Job
+from service.storage.tables import Job, Worker
 from tests import brokers
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference

@@ -19,7 +19,7 @@ from service.states import Status
 from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
-from workers import retry
+from workers import lease_session
 from workers.messages import Done, Preparing, Progress, Report
 from workers.supervisor import job_monitor
 from workers.supervisor.child_process import Exited
@@ -43,7 +43,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(retry, "RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr(lease_session, "RETRY_INTERVAL_S", 0.01)
     monkeypatch.setattr(job_monitor, "time", clock := Clock())
     return clock
 

@@ -16,8 +16,7 @@ from service.jobs.rescue import rescue
 from service.jobs.reuse import sources
 from service.states import Request, Status
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
-from service.storage.tables import Job
+from service.storage.tables import Job, Worker
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 

@@ -24,8 +24,7 @@ from service.maintenance import doctor, store_id
 from service.maintenance.doctor import Diagnosis
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
-from service.storage.machine_tables import Worker
-from service.storage.tables import AuditEntry
+from service.storage.tables import AuditEntry, Worker
 from tests import brokers
 
 
