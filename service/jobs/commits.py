@@ -282,7 +282,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     if _comparable(stored.metrics) == _comparable(metrics) and stored.samples_digest == record.samples_digest:
         return []
     job.reusable = False
-    names = _differing(stored.metrics, metrics) or ["samples"]
+    names = _differences(stored.metrics, metrics) or ["samples"]
     message = f"epoch {record.epoch}, trained again, differs in {', '.join(names)}"
     data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
@@ -293,7 +293,7 @@ def _compare_epoch(session: Session, job: Job, record: EpochRecord, metrics: Map
     if job.reproduction is None or job.reproduction["match"] is not None:
         return
     expected = session.get(ExpectedEpoch, (job.id, record.epoch))
-    differs = ["epochs"] if expected is None else _differing(expected.metrics, metrics)
+    differs = ["epochs"] if expected is None else _differences(expected.metrics, metrics)
     if expected is not None and expected.samples_digest != record.samples_digest:
         differs = [*differs, "samples"]
     if differs:
@@ -324,12 +324,12 @@ def final_difference(a: Job, b: Job) -> str:
     return "weights" if scores_a == scores_b else "test scores"
 
 
-def differing(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+def differences(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
     """The names of the metrics in which an epoch differs from the stored ones."""
-    return _differing(stored, _storable(metrics))
+    return _differences(stored, _storable(metrics))
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *now} - NOT_DIGESTED if before.get(name) != now.get(name))
 
 

@@ -128,8 +128,8 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
         job = guard(session, claim)
-        if differing := differences(job.provenance, provenance):
-            names = ", ".join(differing)
+        if changed := differences(job.provenance, provenance):
+            names = ", ".join(changed)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
             events.log(session, job.id, "warning", "mixed_provenance", message)
             job.reusable = False
@@ -154,10 +154,10 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
     """Log a warning if the provenance of a reproduction differs from that of the original."""
     if job.reproduction is None:
         return
-    differing = differences(job.reproduction.get("provenance"), provenance)
-    if differing and differing != job.reproduction.get("provenance_differs"):
-        job.reproduction = {**job.reproduction, "provenance_differs": differing}
-        message = f"provenance differs from {job.reproduction['of']} in {', '.join(differing)}: the bits may differ"
+    changed = differences(job.reproduction.get("provenance"), provenance)
+    if changed and changed != job.reproduction.get("provenance_differs"):
+        job.reproduction = {**job.reproduction, "provenance_differs": changed}
+        message = f"provenance differs from {job.reproduction['of']} in {', '.join(changed)}: the bits may differ"
         session.flush()
         events.log(session, job.id, "warning", "other_provenance", message)
 

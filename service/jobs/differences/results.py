@@ -35,7 +35,7 @@ def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequen
         other = by_epoch.get(row.epoch)
         if other is None:
             continue
-        differs = commits.differing(row.metrics, other.metrics)
+        differs = commits.differences(row.metrics, other.metrics)
         if row.samples_digest and other.samples_digest and row.samples_digest != other.samples_digest:
             differs.append("samples")
         if differs:

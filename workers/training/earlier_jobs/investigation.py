@@ -127,7 +127,7 @@ class _Side:
             else None
         )
         row = self.rows.get(done.epoch)
-        metrics = commits.differing(row.metrics, {**done.metrics, **done.scores}) if row is not None else []
+        metrics = commits.differences(row.metrics, {**done.metrics, **done.scores}) if row is not None else []
         return tensor, metrics
 
 
