@@ -69,8 +69,22 @@ class ErrorCode(StrEnum):
     NOT_COMPARABLE = "not_comparable"
 
 
+class Reason(StrEnum):
+    """Why a job is queued or paused again, other than by its user."""
+
+    RELEASED = "released"
+    """Its worker stopped or was drained."""
+    LOST = "lost"
+    """Its worker was lost."""
+    PAUSED_BY_SWEEP = "paused_by_sweep"
+    STORAGE = "storage"
+    """Its machine cannot store or read files."""
+    MEMORY = "memory"
+    """Other processes use the memory that it needs."""
+
+
 class MachineFaultReason(StrEnum):
-    """Why a worker claims no jobs, and has handed one back: its machine cannot do what the job needs."""
+    """Why a worker claims no jobs, and has released one: its machine cannot do what the job needs."""
 
     STORE = "store"
     """It cannot store or read files of jobs, or has another folder than the database knows."""
@@ -80,9 +94,9 @@ class MachineFaultReason(StrEnum):
     """Other processes use the memory that the job needs."""
 
     @property
-    def of_job(self) -> str:
+    def of_job(self) -> Reason:
         """Why the job is queued again, in its events."""
-        return "memory" if self is MachineFaultReason.MEMORY else "storage"
+        return Reason.MEMORY if self is MachineFaultReason.MEMORY else Reason.STORAGE
 
 
 class SweepStatus(StrEnum):

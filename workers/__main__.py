@@ -30,7 +30,7 @@ CELERY_GRACE_S: Final = 2.0
 
 
 def main() -> int:
-    """Run until SIGTERM: then hand the running jobs back and stop. After SIGUSR1, finish them and claim no others."""
+    """Run until SIGTERM: then release the running jobs and stop. After SIGUSR1, finish them and claim no others."""
     logs.configure("worker")
     try:
         settings = Settings.from_env(os.environ, cores=machine_limits.processors())
@@ -44,7 +44,7 @@ def main() -> int:
     database = Database(settings.database_url, application="tapeline-worker", idle_connections=2, connections=4)
     supervisor = Supervisor(settings, database)
 
-    # Celery's warm shutdown waits for running tasks; these end when the children have handed their jobs back.
+    # Celery's warm shutdown waits for running tasks; these end when the children have released their jobs.
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # celery has no types
     def drain(**_: object) -> None:
         supervisor.drain()

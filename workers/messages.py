@@ -29,7 +29,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Command: hand the job back after the current batch."""
+    """Command: release the job after the current batch."""
 
     request: Request | None
     """What a user requested; ``None``: the worker stops."""
@@ -58,7 +58,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class MachineFault:
-    """Report: the job cannot be trained on this machine, and is handed back."""
+    """Report: the job cannot be trained on this machine, and is released."""
 
     reason: MachineFaultReason
     message: str
@@ -78,14 +78,14 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class GaveUp:
+class LeaseNotEnded:
     """Last report: the child could not end the lease, which is still held."""
 
     reason: str
 
 
 Command = Train | Stop
-Report = ChildReady | Preparing | Progress | MachineFault | Done | GaveUp
+Report = ChildReady | Preparing | Progress | MachineFault | Done | LeaseNotEnded
 
 
 _TYPES: Final = {kind.__name__: TypeAdapter[Command | Report](kind) for kind in get_args(Command | Report)}
@@ -109,7 +109,7 @@ def decode(data: bytes) -> Command | Report:
 
 
 class StopRequested(Exception):
-    """The supervisor ordered the child to hand the job back."""
+    """The supervisor ordered the child to release the job."""
 
 
 class ChildEndpoint:

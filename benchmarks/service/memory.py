@@ -27,7 +27,7 @@ def _measure(launcher: ServiceLauncher, kind: str) -> list[Figures]:
     with launcher.open(kind) as service:
         web = psutil.Process(service.serve().pid)
         worker = psutil.Process(service.work(2).pid)
-        scheduler = psutil.Process(service.start("-m", "workers.reconcile").pid)
+        scheduler = psutil.Process(service.start("-m", "workers.scheduler").pid)
         # Unpacks the dataset, and lets the children train once.
         service.wait_until_ended(service.submit(**TRAINED | {"epochs": 1}))
         time.sleep(5)

@@ -411,7 +411,7 @@ def _whole_result(database: Database, artifacts: ArtifactStore, new: Submission,
     classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
     with database.read() as session:
         provenances = [
-            provenance | {"dataset": new.dataset_sha256} | ({"judge": classifier} if classifier else {})
+            provenance | {"dataset": new.dataset_sha256} | ({"reference_classifier": classifier} if classifier else {})
             for provenance in worker_registry.provenances(session)
         ]
         source = sources.find(session, spec, provenances, owner=new.owner, whole_only=True)

@@ -14,13 +14,12 @@ from service.errors import Fault, SpecError
 from service.jobs.queries import estimates
 from service.jobs.queries.estimates import TrainingCost
 from service.spec import validation
-from service.spec.dataset_checks import check_fit
+from service.spec.dataset_checks import TABLE_PRESET, check_fit, table_faults
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import Kind, Spec
 from service.spec.splits import Split
-from service.spec.table_checks import TABLE_PRESET, table_faults
 from service.states import DatasetKind
 from service.storage.database import Database
 from service.storage.tables import Job

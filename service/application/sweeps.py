@@ -31,8 +31,7 @@ from service.sweeps.checks import objectives, reading
 from service.sweeps.checks import settings as setting_checks
 from service.sweeps.checks.reading import Reading
 from service.sweeps.schema import MAX_JOBS, MAX_PARALLEL, MAX_TPE_VALUES, MAX_TRIALS, SearchName, SweepSpec
-from service.sweeps.search import epochs as epochs_of_trials
-from service.sweeps.search import space
+from service.sweeps.search import proposals, space
 from service.sweeps.search.proposals import STARTUP
 from service.sweeps.trial_scheduler import SweepPlan
 from service.wording import counted
@@ -115,7 +114,7 @@ class _Check:
             "rungs": rungs,
         }
         first, trial_bytes = self._check_trials(prepared, shape, count, seeds[0])
-        epochs_per_seed = epochs_of_trials.max_total_epochs(
+        epochs_per_seed = proposals.max_total_epochs(
             self.sent.space, self._search_name, self._search_seed, count, base=base.epochs
         )
         full_epochs = epochs_per_seed * len(seeds)
@@ -296,7 +295,7 @@ class _Check:
             self._add("#/parallel", detail, "too_large")
         cost = rungs[0] * len(seeds)
         if space.EPOCHS in self.sent.space:
-            cost = len(seeds) * epochs_of_trials.of_first_trial(
+            cost = len(seeds) * proposals.of_first_trial(
                 self.sent.space, self._search_name, self._search_seed, base=base_epochs
             )
         if self.sent.budget is not None and self.sent.budget.epochs < cost:

@@ -39,7 +39,7 @@ COMMANDS: Final = {
     "importance": ("comparing", "Show which columns of a table a classifier uses."),
     "sweep": ("sweeps", "Start a sweep: many jobs as one experiment."),
     "sweeps": ("sweeps", "List sweeps, or show, pause, resume, cancel or delete one."),
-    "why": ("comparing", "Say why two jobs have different results, down to the batch and tensor."),
+    "why": ("comparing", "Compare two jobs, down to the first different batch and tensor."),
     "bisect": ("comparing", "Find the epoch from which a metric is too low or too high."),
     "predict": ("inference", "Classify images with a trained classifier."),
     "generate": ("inference", "Generate images with a trained GAN."),

@@ -3,10 +3,10 @@
 from typing import Final
 
 from service.datasets.info import DatasetInfo
+from service.spec.dataset_checks import PHOTO_PRESET, TABLE_PRESET
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.spec.schema import Kind
-from service.spec.table_checks import PHOTO_PRESET, TABLE_PRESET
 from service.states import DatasetKind
 
 _GREY_AXES: Final = 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.errors import SpecError
-from service.spec.dataset_checks import check_fit
+from service.spec.dataset_checks import check_fit, table_faults
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.schema import (
     Activation,
@@ -27,7 +27,6 @@ from service.spec.schema import (
     Spec,
     Uniform,
 )
-from service.spec.table_checks import table_faults
 from service.spec.validation import overlaid
 from service.states import DatasetKind, FindingCode
 

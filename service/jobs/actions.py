@@ -72,11 +72,11 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
 
 
 def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: str) -> bool:
-    """Set the epoch after which a job is held next, and queue it if it is paused; returns whether it was queued."""
+    """Set the epoch after which its sweep pauses a job next, and queue it if it is paused; returns whether it was."""
     if job.status in TERMINAL:
         return False  # a user has cancelled it
     job.hold_epoch = hold_epoch
-    if job.status != Status.PAUSED or leases.is_held(job):
+    if job.status != Status.PAUSED or leases.is_paused_by_sweep(job):
         return False  # its reused epochs may already reach the hold
     _requeue(session, job, reason=reason)
     return True

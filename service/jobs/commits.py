@@ -55,8 +55,8 @@ class EpochRecord:
     goes_on: bool = True
     """Whether another epoch would follow."""
 
-    def is_held_by(self, hold_epoch: int | None) -> bool:
-        """Whether a job with this hold epoch is held after this record's epoch."""
+    def is_paused_by_sweep(self, hold_epoch: int | None) -> bool:
+        """Whether the sweep pauses a job with this hold epoch after this record's epoch."""
         return self.goes_on and leases.reaches_hold(self.epoch, hold_epoch)
 
 
@@ -73,7 +73,7 @@ def commit_epoch(
 ) -> list[str]:
     """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
 
-    If the job is held after this epoch, the commit also ends the lease.
+    If its sweep pauses the job after this epoch, the commit also ends the lease.
 
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
@@ -117,8 +117,8 @@ def commit_epoch(
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
-        if record.is_held_by(job.hold_epoch):
-            leases.hold(session, job)
+        if record.is_paused_by_sweep(job.hold_epoch):
+            leases.pause_for_sweep(session, job)
             then(session, job)
         reach("epoch_committing", record.epoch)
         return orphans
@@ -154,16 +154,14 @@ def drop_checkpoint(database: Database, claim: Claim, damaged: Artifact, reason:
         session.delete(row)
         job.size_bytes -= row.size_bytes
         message = f"the checkpoint of epoch {damaged.epoch} is damaged and was dropped: {reason}"
-        data = {"level": "warning", "code": "checkpoint_damaged", "message": message, "epoch": damaged.epoch}
-        events.append(session, claim.job_id, [(EventType.LOG, data)])
+        events.log(session, claim.job_id, "warning", "checkpoint_damaged", message, epoch=damaged.epoch)
 
 
 def log(database: Database, claim: Claim, level: str, code: str, message: str) -> None:
     """Append a line to the job's log."""
     with database.write() as session:
         leases.guard(session, claim)
-        data = {"level": level, "code": code, "message": message}
-        events.append(session, claim.job_id, [(EventType.LOG, data)])
+        events.log(session, claim.job_id, level, code, message)
 
 
 def digest(
@@ -206,13 +204,11 @@ def succeed(
         job.result_digest = result_digest
         if test_scores is not None:
             job.test_scores = _storable(test_scores)
-            data = {"level": "info", "code": "tested", "message": _describe_test(test_scores)}
-            events.append(session, job.id, [(EventType.LOG, data | job.test_scores)])
+            events.log(session, job.id, "info", "tested", _describe_test(test_scores), **job.test_scores)
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
             job.steps = job.steps // job.epochs * job.epoch
-            data = {"level": "info", "code": "stopped_early", "message": _explain_early_stop(job, stopped_early)}
-            events.append(session, job.id, [(EventType.LOG, data)])
+            events.log(session, job.id, "info", "stopped_early", _explain_early_stop(job, stopped_early))
         job.step = job.steps
         if job.reproduction is not None and job.reproduction["match"] is None:
             difference = None
@@ -286,7 +282,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
     if _comparable(stored.metrics) == _comparable(metrics) and stored.samples_digest == record.samples_digest:
         return []
     job.reusable = False
-    names = _differing(stored.metrics, metrics) or ["samples"]
+    names = _differences(stored.metrics, metrics) or ["samples"]
     message = f"epoch {record.epoch}, trained again, differs in {', '.join(names)}"
     data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
     return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
@@ -297,7 +293,7 @@ def _compare_epoch(session: Session, job: Job, record: EpochRecord, metrics: Map
     if job.reproduction is None or job.reproduction["match"] is not None:
         return
     expected = session.get(ExpectedEpoch, (job.id, record.epoch))
-    differs = ["epochs"] if expected is None else _differing(expected.metrics, metrics)
+    differs = ["epochs"] if expected is None else _differences(expected.metrics, metrics)
     if expected is not None and expected.samples_digest != record.samples_digest:
         differs = [*differs, "samples"]
     if differs:
@@ -311,15 +307,14 @@ def _conclude(
     original = reproduction["of"]
     if difference is None:
         job.reproduction = {**reproduction, "match": True}
-        data = {"level": "info", "code": "reproduced", "message": f"bit-identical to {original}"}
+        session.flush()
+        events.log(session, job.id, "info", "reproduced", f"bit-identical to {original}")
     else:
         job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
         job.reusable = False
-        names = ", ".join(difference["differs"])
-        message = f"epoch {difference['epoch']} differs from {original} in {names}"
-        data = {"level": "error", "code": "not_reproduced", "message": message, **difference}
-    session.flush()
-    events.append(session, job.id, [(EventType.LOG, data)])
+        session.flush()
+        message = f"epoch {difference['epoch']} differs from {original} in {', '.join(difference['differs'])}"
+        events.log(session, job.id, "error", "not_reproduced", message, **difference)
 
 
 def final_difference(a: Job, b: Job) -> str:
@@ -329,12 +324,12 @@ def final_difference(a: Job, b: Job) -> str:
     return "weights" if scores_a == scores_b else "test scores"
 
 
-def differing(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
+def differences(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
     """The names of the metrics in which an epoch differs from the stored ones."""
-    return _differing(stored, _storable(metrics))
+    return _differences(stored, _storable(metrics))
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *now} - NOT_DIGESTED if before.get(name) != now.get(name))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.states import ErrorCode, Status
+from service.states import ErrorCode, Reason, Status
 from service.storage.database import now_ms
 from service.storage.tables import Event, Job
 
@@ -40,8 +40,10 @@ MAX_SEQ: Final = 2**62
 """Above every event's number."""
 DETERMINISM_VIOLATION: Final = "determinism_violation"
 """Code of the log entry of an epoch that was trained again and was not bit-identical."""
-WORKER_LOST: Final = "worker lost"
-"""Prefix of a status event's reason after a worker loss, when the job is queued again."""
+_WORKER_LOST: Final = (Reason.LOST.value, ErrorCode.WORKER_LOST.value)
+"""The reasons of a worker loss: the job is queued again, or has failed."""
+_OLD_WORKER_LOST: Final = "worker lost"
+"""What the reason of a worker loss began with until 0.2; stored events are not rewritten."""
 
 
 def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> int:
@@ -63,6 +65,11 @@ def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapp
     for seq, (kind, data) in enumerate(events, first):
         session.add(Event(job_id=job_id, seq=seq, type=kind, data=dict(data), created_ms=now_ms()))
     return last
+
+
+def log(session: Session, job_id: str, level: str, code: str, message: str, **more: Any) -> None:
+    """Append a line of the log."""
+    append(session, job_id, [(EventType.LOG, {"level": level, "code": code, "message": message, **more})])
 
 
 def read(session: Session, job_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
@@ -141,7 +148,17 @@ def level_of(event: Event) -> Level:
 
 def is_worker_lost(reason: str) -> bool:
     """Whether the reason of a status event is a worker loss, including the one that failed the job."""
-    return reason.startswith(WORKER_LOST) or reason == ErrorCode.WORKER_LOST
+    return reason.startswith(_OLD_WORKER_LOST) or reason in _WORKER_LOST
+
+
+def reason_to_wait(session: Session, job: Job) -> Reason | None:
+    """Why a job is queued or paused again; ``None`` if its user queued or paused it, or if it does not wait."""
+    if job.status not in (Status.QUEUED, Status.PAUSED):
+        return None
+    reason = Event.data["reason"].as_string()
+    query = select(reason).where(Event.job_id == job.id, Event.type == EventType.STATUS, reason != "changed")
+    last = session.scalar(query.order_by(Event.seq.desc()).limit(1))
+    return Reason(last) if last in list(Reason) else None
 
 
 def _is_at_least(level: Level) -> ColumnElement[bool]:
@@ -157,7 +174,7 @@ def _is_at_least(level: Level) -> ColumnElement[bool]:
     errors = or_(failed, logged, and_(new_finding, member("severity") == Level.ERROR))
     if level is Level.ERROR:
         return errors
-    lost = or_(member("reason").startswith(WORKER_LOST), member("reason") == ErrorCode.WORKER_LOST)
+    lost = or_(member("reason").startswith(_OLD_WORKER_LOST), member("reason").in_(_WORKER_LOST))
     warned = and_(Event.type == EventType.LOG, member("level") == Level.WARNING)
     return or_(errors, new_finding, warned, and_(Event.type == EventType.STATUS, lost))
 

@@ -19,13 +19,14 @@ from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime.failpoints import reach
-from service.states import ErrorCode, MachineFaultReason, Request, Status
+from service.states import ErrorCode, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.tables import Epoch, Event, Job
 
 MAX_DEATHS: Final = 3
 """A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
-MAX_HAND_BACKS: Final = 5
+MAX_MACHINE_FAULTS: Final = 5
+"""A job fails after this many machine faults without a new epoch between them: the machines seem to be well."""
 _CLAIM_LOCK_ID: Final = 7_267_002
 """An arbitrary id for claims among PostgreSQL's advisory locks."""
 
@@ -127,11 +128,10 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
         job = guard(session, claim)
-        if differing := differences(job.provenance, provenance):
-            names = ", ".join(differing)
+        if changed := differences(job.provenance, provenance):
+            names = ", ".join(changed)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
-            data = {"level": "warning", "code": "mixed_provenance", "message": message}
-            events.append(session, job.id, [(EventType.LOG, data)])
+            events.log(session, job.id, "warning", "mixed_provenance", message)
             job.reusable = False
         _compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)
@@ -154,13 +154,12 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
     """Log a warning if the provenance of a reproduction differs from that of the original."""
     if job.reproduction is None:
         return
-    differing = differences(job.reproduction.get("provenance"), provenance)
-    if differing and differing != job.reproduction.get("provenance_differs"):
-        job.reproduction = {**job.reproduction, "provenance_differs": differing}
-        message = f"provenance differs from {job.reproduction['of']} in {', '.join(differing)}: the bits may differ"
-        data = {"level": "warning", "code": "other_provenance", "message": message}
+    changed = differences(job.reproduction.get("provenance"), provenance)
+    if changed and changed != job.reproduction.get("provenance_differs"):
+        job.reproduction = {**job.reproduction, "provenance_differs": changed}
+        message = f"provenance differs from {job.reproduction['of']} in {', '.join(changed)}: the bits may differ"
         session.flush()
-        events.append(session, job.id, [(EventType.LOG, data)])
+        events.log(session, job.id, "warning", "other_provenance", message)
 
 
 def renew(database: Database, claim: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
@@ -192,14 +191,12 @@ def release_lease(database: Database, claim: Claim, request: Request | None, *, 
     """
     with database.write() as session:
         job = guard(session, claim, **usage_values(used))
-        # If a user makes a request just when the worker stops, the request takes precedence.
-        effective = Request(job.requested) if job.requested else request
-        release(session, job, effective, reason="handed back")
+        release(session, job, reason=Reason.RELEASED, otherwise=request)
         session.flush()
-        reach("handing_back")
+        reach("releasing")
 
 
-def hand_back(
+def release_for_fault(
     database: Database,
     claim: Claim,
     reason: MachineFaultReason,
@@ -210,38 +207,37 @@ def hand_back(
 ) -> bool:
     """End the lease because of a fault of this machine: the job is queued, and no attempt is counted.
 
-    After ``MAX_HAND_BACKS`` times without a new epoch it fails with ``error``, since the machines seem to be well.
+    After ``MAX_MACHINE_FAULTS`` times without a new epoch it fails with ``error``.
 
     Returns:
         Whether the job has failed.
     """
     with database.write() as session:
         job = guard(session, claim, **usage_values(used))
-        if job.requested is None and _count_hand_backs(session, job) + 1 >= MAX_HAND_BACKS:
+        if job.requested is None and _count_machine_faults(session, job) + 1 >= MAX_MACHINE_FAULTS:
             job.error = dict(error)
             transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
             then(session, job)
             return True
         message = f"{error['message']}; the job waits for another machine, or until this one is well"
-        data = {"level": "warning", "code": "machine_fault", "message": message}
         session.flush()
-        events.append(session, job.id, [(EventType.LOG, data)])
-        release(session, job, Request(job.requested) if job.requested else None, reason=reason.of_job)
+        events.log(session, job.id, "warning", "machine_fault", message)
+        release(session, job, reason=reason.of_job)
         return False
 
 
-def _count_hand_backs(session: Session, job: Job) -> int:
-    """The hand-backs since the last epoch or retry."""
+def _count_machine_faults(session: Session, job: Job) -> int:
+    """The machine faults since the last epoch or retry."""
     reason = Event.data["reason"].as_string()
     progress = or_(Event.type == EventType.METRICS, and_(Event.type == EventType.STATUS, reason == "retried"))
     last = select(func.coalesce(func.max(Event.seq), 0)).where(Event.job_id == job.id, progress).scalar_subquery()
-    hand_backs = select(func.count()).where(
+    faults = select(func.count()).where(
         Event.job_id == job.id,
         Event.seq > last,
         Event.type == EventType.STATUS,
         reason.in_([fault.of_job for fault in MachineFaultReason]),
     )
-    return session.scalar(hand_backs) or 0
+    return session.scalar(faults) or 0
 
 
 def record_child_loss(database: Database, claim: Claim, message: str, *, used: Usage | None = None) -> None:
@@ -262,13 +258,13 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
     with database.write() as session:
         unacknowledged = session.scalars(locking(query)).all()
         for job in unacknowledged:
-            release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
+            release(session, job, reason=Reason.RELEASED)
         return [job.id for job in unacknowledged]
 
 
-def hold(session: Session, job: Job) -> None:
-    """End the lease of a job that has reached the epoch after which it is held: it waits as if it were paused."""
-    release(session, job, Request(job.requested) if job.requested else Request.PAUSE, reason="held")
+def pause_for_sweep(session: Session, job: Job) -> None:
+    """End the lease of a job that has reached the epoch after which its sweep pauses it."""
+    release(session, job, reason=Reason.PAUSED_BY_SWEEP, otherwise=Request.PAUSE)
 
 
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
@@ -280,36 +276,40 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
         transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
         return
     job.attempt += 1
-    release(session, job, Request(job.requested) if job.requested else None, reason=f"{events.WORKER_LOST}: {message}")
+    release(session, job, reason=Reason.LOST, message=message)
 
 
-def is_held(job: Job) -> bool:
+def is_paused_by_sweep(job: Job) -> bool:
     """Whether a paused job waits for its sweep, not for a user."""
     return job.status == Status.PAUSED and reaches_hold(job.epoch, job.hold_epoch)
 
 
 def reaches_hold(epoch: int, hold_epoch: int | None) -> bool:
-    """Whether a job is held after this epoch, unless it ends with it."""
+    """Whether its sweep pauses a job after this epoch, unless the job ends with it."""
     return hold_epoch is not None and epoch >= hold_epoch
 
 
-def release(session: Session, job: Job, request: Request | None, *, reason: str) -> None:
-    """Set the next state of an unfinished job when its lease ends: queued, or the requested state."""
+def release(session: Session, job: Job, *, reason: str, otherwise: Request | None = None, **extra: Any) -> None:
+    """Set the next state of an unfinished job when its lease ends: queued, or the state that was requested.
+
+    Args:
+        otherwise: what to do if no user requested anything; a request that is made at this moment takes precedence.
+    """
     worker = transitions.holder(job)
     last_step = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
     job.step = last_step or job.steps // job.epochs * job.start_epoch
     job.steps_per_second = None
-    match request:
+    match Request(job.requested) if job.requested else otherwise:
         case Request.CANCEL:
             transitions.finish(session, job, Status.CANCELLED, reason="cancelled")
             return
         case Request.PAUSE:
-            job.status, reason = Status.PAUSED, "held" if reason == "held" else "paused"
+            job.status, reason = Status.PAUSED, reason if reason == Reason.PAUSED_BY_SWEEP else "paused"
         case None:
             job.status = Status.QUEUED
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None
-    transitions.record_status(session, job, reason=reason, **worker)
+    transitions.record_status(session, job, reason=reason, **worker, **extra)
 
 
 def clock(database: Database) -> int:

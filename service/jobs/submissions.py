@@ -20,15 +20,14 @@ from service.jobs import transitions
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime.failpoints import reach
-from service.spec.prefixes import prefix_hash
 from service.spec.schema import Spec
-from service.spec.validation import resolved_hash
+from service.spec.validation import prefix_hash, resolved_hash
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
-from service.storage.insertions import Insertion, NewRow, TimeTemplate
+from service.storage.insertions import NewRow, TimeTemplate, insert_rows
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job, Upload
 from service.storage.times import at_time
@@ -182,7 +181,7 @@ def _insert_alone(
     rows += [NewRow(JOBS, _columns(job), times=("created_ms", "queued_ms")), _first_event_row(job)]
     rows += [NewRow(JOB_TAGS, {"tag": tag, "job_id": job.id}) for tag in set(job.tags)]
     rows += audit.new_rows(by, AuditAction.SUBMIT, job.id)
-    now = database.run_alone(Insertion(rows, once=idempotency is not None).execute)
+    now = database.run_alone(lambda connection: insert_rows(connection, rows, once=idempotency is not None))
     if now is not None:
         audit.was_recorded(by, AuditAction.SUBMIT, job.id)
         return dict(json.loads(answer.at(now))), False

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from service.runtime.settings import Settings
 from service.states import MachineFaultReason
 from service.storage.database import Database, now_ms
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 
 WORKER_GONE_MS: Final = 60_000
 _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
@@ -77,16 +77,8 @@ def name_of(worker_id: str) -> str:
 
 def record_heartbeat(database: Database, worker: Worker) -> None:
     """Record a heartbeat of a worker process."""
-    values = {
-        "host": worker.host,
-        "pid": worker.pid,
-        "slots": worker.slots,
-        "running": worker.running,
-        "draining": worker.draining,
-        "provenance": worker.provenance,
-        "blocked": worker.blocked,
-        "seen_ms": now_ms(),
-    }
+    names = ("host", "pid", "slots", "running", "draining", "provenance", "blocked")
+    values = {name: getattr(worker, name) for name in names} | {"seen_ms": now_ms()}
     insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
     with database.write() as session:
         session.execute(insert.on_conflict_do_update(index_elements=[Worker.id], set_=values))

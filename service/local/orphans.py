@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import IO, Final, cast
 
 GRACE_S: Final = 12.0
-"""Grace period for the exit of a process: workers hand their jobs back, the web process ends its streams."""
+"""Grace period for the exit of a process: workers release their jobs, the web process ends its streams."""
 
 
 class OrphanReaper:

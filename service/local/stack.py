@@ -287,7 +287,7 @@ class LocalStack:
         return [
             web,
             self._create_process("worker", "-m", "workers"),
-            self._create_process("scheduler", "-m", "workers.reconcile"),
+            self._create_process("scheduler", "-m", "workers.scheduler"),
         ]
 
     def _create_process(self, name: str, *arguments: str, pass_fds: list[int] | None = None) -> StackProcess:

@@ -162,7 +162,7 @@ def _check_scheduler(settings: Settings, database: Database) -> str:
         query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < overdue_before_ms)
         expired_count = session.scalar(query) or 0
     if expired_count:
-        advice = "start it: tapeline up, or python -m workers.reconcile (compose: docker compose up -d scheduler)"
+        advice = "start it: tapeline up, or python -m workers.scheduler (compose: docker compose up -d scheduler)"
         raise _Fault(f"running jobs with an expired lease: {expired_count}", advice)
     return "no running job has an expired lease"
 
@@ -173,7 +173,7 @@ def _check_audit_log(settings: Settings, database: Database) -> str:
     if unsealed_for_s > _MAX_UNSEALED_S:
         raise _Fault(
             f"entries have not been sealed for {unsealed_for_s / 60:.0f} minutes",
-            "start the scheduler, which seals them, or check its log: tapeline up, python -m workers.reconcile "
+            "start the scheduler, which seals them, or check its log: tapeline up, python -m workers.scheduler "
             "(compose: docker compose logs scheduler)",
         )
     sealed = f"sealed up to entry {last[0].last_id}" if last else "nothing is sealed yet"

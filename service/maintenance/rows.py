@@ -19,11 +19,10 @@ from sqlalchemy.orm import Session
 from migrations import upgrade as migrations
 from service.jobs import leases
 from service.maintenance.backup_format import BackupError
-from service.states import Request, Status
+from service.states import Reason, Status
 from service.storage import artifact_rows
 from service.storage.database import Database
-from service.storage.machine_tables import Store, Worker
-from service.storage.tables import Artifact, Base, Job, Upload
+from service.storage.tables import Artifact, Base, Job, Store, Upload, Worker
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
@@ -126,7 +125,7 @@ def _release_leases(connection: Connection) -> None:
     """Queue the jobs that ran during the backup: no worker of this database has their leases."""
     with Session(connection) as session:
         for job in session.scalars(select(Job).where(Job.status == Status.RUNNING)):
-            leases.release(session, job, Request(job.requested) if job.requested else None, reason="handed back")
+            leases.release(session, job, reason=Reason.RELEASED)
         session.commit()
 
 

@@ -19,8 +19,7 @@ from service.errors import ServiceError
 from service.storage.artifacts import fsync_folder
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
-from service.storage.machine_tables import Store
-from service.storage.tables import Artifact
+from service.storage.tables import Artifact, Store
 
 FILE: Final = "store-id"
 _SAMPLE: Final = 20

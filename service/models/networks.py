@@ -1,13 +1,9 @@
-"""Builds engine networks from the layers of a spec, for training and for inference.
-
-The type checker keeps the layers of the spec and the engine consistent: ``assert_never`` fails if the spec gains one
-that is not handled here.
-"""
+"""Builds engine networks from the layers of a spec, for training and for inference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +11,8 @@ import engine
 from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
 from service.spec import schema
-from service.spec.estimation.layer_shapes import Size, discriminator_input_size, generator_input, picture_size
-from service.spec.schema import ClassifierSpec, GanSpec, Spec
+from service.spec.estimation.layer_shapes import discriminator_input_size, generator_input, picture_size
+from service.spec.schema import ClassifierSpec, GanSpec, Size, Spec
 
 Activated = (
     schema.Dense | schema.Conv2D | schema.Conv2DTranspose | schema.BatchNorm | schema.LayerNorm | schema.Residual
@@ -104,22 +100,9 @@ def _build_layer(layer: schema.Layer, size: Size, weight_arguments: dict[str, An
             return engine.LayerNorm(channels, **_activation(layer), epsilon=layer.epsilon, dtype=dtype)
         case schema.Residual():
             return engine.Residual(_build_layers(layer.layers, size, weight_arguments), **_activation(layer))
-        case schema.MaxPool2D():
-            return engine.MaxPool2D(layer.size)
-        case schema.AvgPool2D():
-            return engine.AvgPool2D(layer.size)
-        case schema.GlobalAvgPool2D():
-            return engine.GlobalAvgPool2D()
-        case schema.Upsample2D():
-            return engine.Upsample2D(layer.size)
-        case schema.Flatten():
-            return engine.Flatten()
-        case schema.Reshape():
-            return engine.Reshape(layer.shape)
-        case schema.Dropout():
-            return engine.Dropout(layer.rate)
-        case _:
-            assert_never(layer)
+        case _:  # without weights: the engine has the same names
+            built: Layer = getattr(engine, type(layer).__name__)(**layer.model_dump(exclude={"type"}))
+            return built
 
 
 def _activation(layer: Activated) -> dict[str, Any]:

@@ -24,28 +24,20 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from service.pictures import fonts
-from service.spec.metric_info import PALETTE, MetricInfo, describe, number
+from service.spec.metric_info import CHARTS, PALETTE, MetricInfo, Place, describe, number
 
 Format = Literal["png", "svg"]
 Values = NDArray[np.float64]
 
 PANELS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
-    "classifier": {
-        "Loss": ("train_loss", "val_loss"),
-        "Accuracy": ("train_accuracy", "val_accuracy"),
-        "Gradient norm": ("grad_norm/", "grad_norm"),
-        "Dead and saturated units": ("saturation", "dead_units"),
-    },
-    "gan": {
-        "Loss": ("d_loss", "g_loss"),
-        "Discriminator outputs": ("d_real", "d_fake"),
-        "Fréchet distance": ("frechet_distance",),
-        "Sample coverage and diversity": ("sample_diversity", "class_entropy", "mode_coverage"),
-        "Gradient norm": ("d_grad_norm", "g_grad_norm"),
-        "Dead and saturated units": ("d_saturation", "d_dead_units", "g_saturation", "g_dead_units"),
-    },
+    kind: {
+        chart.title[0].upper() + chart.title[1:]: names
+        for chart in CHARTS
+        if chart.place is not Place.FOLDED and (names := [name for name in chart.names if describe(name).kind == kind])
+    }
+    for kind in ("classifier", "gan")
 }
-"""The metrics of each panel, by kind of job; a slash at the end stands for the first layer."""
+"""The metrics of each panel, by kind of job."""
 _MAIN_PANELS: Final = 2
 """The first panels of a kind are always shown; the others, if they have values."""
 
@@ -300,10 +292,9 @@ def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epo
 
 def _lines(names: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> dict[str, Values]:
     """The values of the metrics of a panel that have any."""
-    found = [
-        next((key for key in series if key == name or (name[-1] == "/" and key.startswith(name))), "") for name in names
-    ]
-    lines = {name: _numbers(series[name], describe(name)) for name in found if name}
+    first_layer = next((name for name in series if name.startswith("grad_norm/")), "")
+    names = [first_layer, *names] if "grad_norm" in names else names
+    lines = {name: _numbers(series[name], describe(name)) for name in names if name in series}
     return {name: values for name, values in lines.items() if np.isfinite(values).any()}
 
 

@@ -88,7 +88,7 @@ class Fields:
 
     @functools.cached_property
     def _all_fields(self) -> list[SpecField]:
-        return list(_spec_fields(self._root, self._document))
+        return list(spec_fields(self._root, self._document))
 
     def suggest(self, path: Sequence[int | str], models: Sequence[Model]) -> Suggestion | None:
         """A suggestion for an unknown field; ``None`` if nothing is similar.
@@ -124,7 +124,7 @@ class Fields:
         if holder:
             return Suggestion(None, f"{name!r} is a value of {holder!r}")
         for model in self._others:
-            if any(field.path[-1] == name for field in _spec_fields(model, {})):
+            if any(field.path[-1] == name for field in spec_fields(model, {})):
                 return Suggestion(None, f"only a {get_args(model.model_fields['kind'].annotation)[0]} has it")
         return None
 
@@ -204,7 +204,7 @@ def tags_of(model: Model) -> tuple[str, ...]:
     return ()
 
 
-def _spec_fields(root: Model, document: Any) -> Iterator[SpecField]:
+def spec_fields(root: Model, document: Any) -> Iterator[SpecField]:
     """All fields of a document's model, those near the root first."""
     queue: deque[tuple[tuple[str, ...], list[Model], list[Any]]] = deque([((), [root], [document])])
     while queue:

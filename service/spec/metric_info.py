@@ -1,6 +1,6 @@
-"""How metrics are presented: label, unit, whether higher or lower is better, and colour.
+"""The table of metrics: label, description, kind of job, direction, unit, colour, chart, tile and summary.
 
-The page, the terminal and the plots share these definitions, so that a metric looks the same everywhere.
+Page, command line, plots, exports and sweeps read this table, so that a metric looks the same everywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from service.wording import SCIENTIFIC_FROM, rounded
 
@@ -47,6 +47,8 @@ class MetricInfo:
     can_be_negative: bool = False
     can_exceed_one: bool = False
     """Of a fraction that is relative to something."""
+    kind: Literal["classifier", "gan"] | None = None
+    """The kind of job that reports it; ``None``: both."""
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -62,11 +64,29 @@ class MetricInfo:
         return "max" if self.goal is Goal.MAXIMIZE else "min"
 
 
+class Place(StrEnum):
+    """Where a chart is."""
+
+    MAIN = "main"
+    """Open on a job's page, and in the plot of its curves."""
+    HEALTH = "health"
+    """Folded on the page, and in the plot."""
+    FOLDED = "folded"
+
+
+class Chart(NamedTuple):
+    """A chart of several metrics."""
+
+    title: str
+    names: Sequence[str]
+    place: Place = Place.FOLDED
+
+
 PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc4", "#6d5bb8", "#6b6b6b")
 """``--series-1`` to ``--series-8`` of the page's light theme: the palette of Okabe and Ito (2008), which remains
 distinguishable with any kind of colour blindness, darkened for a white background."""
 
-METRICS: Final[dict[str, MetricInfo]] = {
+_OF_CLASSIFIERS: Final = {
     "train_loss": MetricInfo(
         "train loss",
         "Mean loss over the training batches as it is minimized, with label smoothing, class weights, augmentation and "
@@ -135,6 +155,19 @@ METRICS: Final[dict[str, MetricInfo]] = {
         goal=Goal.MAXIMIZE,
         series=3,
     ),
+    "grad_norm": MetricInfo("gradient norm", "Mean norm of the gradient of all weights.", series=1),
+    "dead_units": MetricInfo(
+        "dead units",
+        "Fraction of hidden units that are zero for every probe example.",
+        percent=True,
+        goal=Goal.MINIMIZE,
+        series=3,
+    ),
+    "saturation": MetricInfo(
+        "saturation", "Fraction of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
+    ),
+}
+_OF_GANS: Final = {
     "d_loss": MetricInfo(
         "discriminator loss",
         "Loss of the discriminator on real and generated images.",
@@ -204,41 +237,61 @@ METRICS: Final[dict[str, MetricInfo]] = {
         series=5,
         can_exceed_one=True,
     ),
-    "learning_rate": MetricInfo("learning rate", "Step size of the optimizer in the last batch.", series=7),
-    "d_learning_rate": MetricInfo(
-        "discriminator learning rate", "Step size of the discriminator's optimizer.", series=1
-    ),
-    "g_learning_rate": MetricInfo("generator learning rate", "Step size of the generator's optimizer.", series=2),
-    "grad_norm": MetricInfo("gradient norm", "Mean norm of the gradient of all weights.", series=1),
     "d_grad_norm": MetricInfo("discriminator gradient norm", "Mean norm of the discriminator's gradient.", series=1),
     "g_grad_norm": MetricInfo("generator gradient norm", "Mean norm of the generator's gradient.", series=2),
-    "dead_units": MetricInfo(
-        "dead units",
-        "Fraction of hidden units that are zero for every probe example.",
-        percent=True,
-        goal=Goal.MINIMIZE,
-        series=3,
-    ),
     "d_dead_units": MetricInfo(
         "discriminator dead units", "Dead units of the discriminator.", percent=True, goal=Goal.MINIMIZE, series=1
     ),
     "g_dead_units": MetricInfo(
         "generator dead units", "Dead units of the generator.", percent=True, goal=Goal.MINIMIZE, series=4
     ),
-    "saturation": MetricInfo(
-        "saturation", "Fraction of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
-    ),
     "d_saturation": MetricInfo(
         "discriminator saturation", "Saturated outputs in the discriminator.", percent=True, series=6
     ),
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
 }
+METRICS: Final[dict[str, MetricInfo]] = {
+    **{name: replace(info, kind="classifier") for name, info in _OF_CLASSIFIERS.items()},
+    **{name: replace(info, kind="gan") for name, info in _OF_GANS.items()},
+    "learning_rate": MetricInfo("learning rate", "Step size of the optimizer in the last batch.", series=7),
+}
+
+CHARTS: Final = (
+    Chart("loss", ("train_loss", "val_loss"), Place.MAIN),
+    Chart("accuracy", ("train_accuracy", "val_accuracy"), Place.MAIN),
+    Chart("GAN losses", ("d_loss", "g_loss"), Place.MAIN),
+    Chart("discriminator outputs", ("d_real", "d_fake"), Place.MAIN),
+    Chart("Fréchet distance", ("frechet_distance",), Place.MAIN),
+    Chart(
+        "quality of the samples",
+        ("sample_diversity", "confidence", "class_entropy", "min_class_share", "mode_coverage"),
+        Place.MAIN,
+    ),
+    Chart("balanced accuracy, F1, ROC AUC", ("val_balanced_accuracy", "val_macro_f1", "val_roc_auc")),
+    Chart("log loss", ("val_log_loss",)),
+    Chart("learning rate", ("learning_rate",)),
+    Chart("gradient norm", ("grad_norm", "d_grad_norm", "g_grad_norm"), Place.HEALTH),
+    Chart(
+        "dead units and saturation",
+        ("saturation", "dead_units", "d_saturation", "d_dead_units", "g_saturation", "g_dead_units"),
+        Place.HEALTH,
+    ),
+    Chart("CPU time of an epoch", ("cpu_seconds",)),
+    Chart("memory", ("memory_bytes",)),
+)
+"""The charts in their order, each with its lines in theirs. Any other metric has a chart of its own, after these."""
+
+TILES: Final = (
+    "val_accuracy", "val_loss", "train_accuracy", "train_loss", "val_roc_auc", "frechet_distance", "mode_coverage",
+    "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
+)  # fmt: skip
+"""The metrics of the tiles of a job's page."""
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
     "gan": ("frechet_distance", "g_loss", "d_loss"),
 }
-"""The metrics of each kind of job for summaries, most important first."""
+"""The metrics of each kind of job for summaries, most important first; the first is the default objective."""
 
 NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc", "test_count"})
 """Metrics that are left out of result digests and reproductions, because they follow from weights and data."""
@@ -310,5 +363,11 @@ def _rounded(value: float) -> int:
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """All metrics and resources as JSON documents, for the page."""
-    return {name: asdict(info) for name, info in (METRICS | RESOURCES).items()}
+    """All metrics and resources as JSON documents, for the page, with the chart and the place in a summary of each."""
+    charts = {name: (rank, chart) for rank, chart in enumerate(CHARTS) for name in chart.names}
+    keys = {name: rank for names in KEY_METRICS.values() for rank, name in enumerate(names)}
+    return {
+        name: asdict(info) | {"chart": chart.title, "place": chart.place, "rank": rank, "key": keys.get(name)}
+        for name, info in (METRICS | RESOURCES).items()
+        for rank, chart in [charts.get(name) or (len(CHARTS), Chart(info.label, ()))]
+    }

@@ -68,7 +68,7 @@ def why_not_compared(jobs: Sequence[Mapping[str, Any]]) -> str | None:
     """A sentence on why these jobs get no verdict and none of them is the best; ``None`` if they can be compared."""
     if len(jobs) > 1 and all(are_same(jobs[0], job) for job in jobs[1:]):
         return SAME_JOBS
-    return differing_data(jobs)
+    return data_difference(jobs)
 
 
 def are_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -81,7 +81,7 @@ def _identity(job: Mapping[str, Any]) -> list[Any]:
     return [metrics, *(job.get(name) for name in ("spec_hash", "dataset_sha256", "provenance", "result_digest"))]
 
 
-def differing_data(jobs: Sequence[Mapping[str, Any]]) -> str | None:
+def data_difference(jobs: Sequence[Mapping[str, Any]]) -> str | None:
     """Sentences on the different data of the jobs; ``None`` if all were scored on the same examples."""
     data = list(dict.fromkeys(_data_of(jobs)))
     if len(data) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from service.errors import MalformedJson
@@ -99,6 +99,24 @@ def _depth(document: Any) -> int:
             children.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
         level = children
     return depth - 1
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All values of a document except objects and lists of these, with their paths."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        items = enumerate(value)
+    else:
+        yield path, value
+    for name, item in items:
+        yield from leaves(item, (*path, str(name)))
+
+
+def pointers(document: Any) -> list[str]:
+    """The JSON pointers to the ``leaves`` of a document."""
+    return ["".join("/" + pointer_step(name) for name in path) for path, _ in leaves(document)]
 
 
 def pointer_step(name: object) -> str:

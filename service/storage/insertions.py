@@ -45,26 +45,20 @@ _STATEMENTS: Final[dict[tuple[tuple[_Shape, ...], bool], str]] = {}
 """Each is built once: there is one for each combination of columns and number of tags that occurs."""
 
 
-class Insertion:
-    """Rows to insert in one transaction.
+def insert_rows(connection: Connection, rows: Sequence[NewRow], *, once: bool = False) -> int | None:
+    """Insert rows in one transaction; returns their time.
 
     Args:
         rows: in the order of their foreign keys.
-        once: if the first row exists already, nothing is inserted. The insertion waits for a concurrent one
-            of the same row.
+        once: if the first row exists already, nothing is inserted, and ``None`` is returned. The insertion waits for a
+            concurrent one of the same row.
     """
-
-    def __init__(self, rows: Sequence[NewRow], *, once: bool = False) -> None:
-        self._rows, self._once = rows, once
-
-    def execute(self, connection: Connection) -> int | None:
-        """Insert; returns the rows' time, or ``None`` if the first row existed already."""
-        key = (tuple(_shape(row) for row in self._rows), self._once)
-        statement = _STATEMENTS.get(key)
-        if statement is None:
-            statement = _STATEMENTS[key] = _combined_statement(self._rows, connection.dialect, once=self._once)
-        result = connection.exec_driver_sql(statement, tuple(_parameters(self._rows))).scalar()
-        return None if result is None else int(result)
+    key = (tuple(_shape(row) for row in rows), once)
+    statement = _STATEMENTS.get(key)
+    if statement is None:
+        statement = _STATEMENTS[key] = _combined_statement(rows, connection.dialect, once=once)
+    result = connection.exec_driver_sql(statement, tuple(_parameters(rows))).scalar()
+    return None if result is None else int(result)
 
 
 def _shape(row: NewRow) -> _Shape:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
     text,
@@ -45,6 +47,16 @@ class Base(DeclarativeBase):
 def _index(name: str, *columns: str, where: str) -> Index:
     """A partial index."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+class _Provenance(TypeDecorator[dict[str, Any]]):
+    """A provenance, read with today's names: until 0.2, ``reference_classifier`` was ``judge``."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: dict[str, Any] | None, dialect: Dialect) -> dict[str, Any] | None:
+        return value and {"reference_classifier" if name == "judge" else name: value[name] for name in value}
 
 
 class Job(Base):
@@ -126,7 +138,7 @@ class Job(Base):
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     best_epoch: Mapped[int | None] = mapped_column(Integer)
     health: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(_Provenance)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     stopped_early: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """Why the job ended before its last epoch; ``steps`` is then the number of completed steps."""
@@ -364,3 +376,45 @@ JOBS, JOB_TAGS, EPOCHS, ARTIFACTS, EVENTS, IDEMPOTENCY, AUDIT = (
     Base.metadata.tables[name] for name in ("jobs", "job_tags", "epochs", "artifacts", "events", "idempotency", "audit")
 )
 """The Core tables, for inserts where the overhead of ORM sessions is too high."""
+
+
+class Worker(Base):
+    """A worker process and its last heartbeat."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int] = mapped_column(Integer)
+    slots: Mapped[int] = mapped_column(Integer)
+    running: Mapped[int] = mapped_column(Integer)
+    draining: Mapped[bool] = mapped_column(Boolean)
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The provenance of its jobs; NULL until its first child is ready."""
+    started_ms: Mapped[int] = mapped_column(BigInteger)
+    seen_ms: Mapped[int] = mapped_column(BigInteger)
+    blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Why it claims no jobs, as ``reason`` and ``message``; NULL if its machine is well."""
+
+
+class Store(Base):
+    """The artifact folder, by the id in its file ``store-id``."""
+
+    __tablename__ = "stores"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """Always 1."""
+    id: Mapped[str] = mapped_column(String(40))
+    host: Mapped[str] = mapped_column(String(255))
+    """The machine that registered it."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Calibration(Base):
+    """Unused: the speed of a machine, as workers of earlier releases measured it."""
+
+    __tablename__ = "calibrations"
+
+    host: Mapped[str] = mapped_column(String(255), primary_key=True)
+    factors: Mapped[dict[str, float]] = mapped_column(JSON)
+    measured_ms: Mapped[int] = mapped_column(BigInteger)

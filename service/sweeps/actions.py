@@ -15,7 +15,7 @@ from service.errors import IllegalSweepAction, SweepNotFound
 from service.jobs import actions as job_actions
 from service.jobs import submissions
 from service.jobs.submissions import IdempotencyKey
-from service.states import SWEEP_ACTIONS, TERMINAL, Request, Status, SweepAction, SweepStatus
+from service.states import SWEEP_ACTIONS, TERMINAL, Reason, Request, Status, SweepAction, SweepStatus
 from service.storage.database import Database, locking, now_ms, visible
 from service.storage.ids import new_id
 from service.storage.sweep_tables import Sweep
@@ -94,7 +94,7 @@ def pause(database: Database, sweep_id: str, *, owner: str | None, by: Actor | N
         sweep.status = SweepStatus.PAUSED
         query = select(Job).where(Job.sweep_id == sweep_id, Job.status.in_((Status.QUEUED, Status.RUNNING)))
         for job in session.scalars(locking(query.order_by(Job.id))):
-            job_actions.halt(session, job, Request.PAUSE, reason="the sweep was paused")
+            job_actions.halt(session, job, Request.PAUSE, reason=Reason.PAUSED_BY_SWEEP)
         events.record_status(session, sweep, reason="paused")
         return sweep
 
@@ -132,7 +132,7 @@ def _requeue(session: Session, condition: Any) -> list[str]:
 
 
 def _paused(condition: Any) -> Any:
-    """The query for the jobs that meet a condition and are paused, but not held at a rung."""
+    """The query for the jobs that meet a condition and are paused, but not at a rung."""
     is_below_hold = or_(Job.hold_epoch.is_(None), Job.epoch < Job.hold_epoch)
     return select(Job).where(and_(condition, Job.status == Status.PAUSED, is_below_hold))
 

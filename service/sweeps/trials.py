@@ -132,7 +132,7 @@ def _by_seed(row: SweepTrial, jobs: Sequence[Job]) -> dict[str, Job | None]:
 
 def is_settled(job: Job | None) -> bool:
     """Whether a job has ended, or waits for its sweep."""
-    return job is None or job.status in TERMINAL or leases.is_held(job)
+    return job is None or job.status in TERMINAL or leases.is_paused_by_sweep(job)
 
 
 def outcome(

@@ -32,7 +32,7 @@ FORBIDDEN = {
         "service.pictures",
     },
     "workers.__main__": {"numpy", "flask", "matplotlib", "engine", "service.datasets", "service.pictures"},
-    "workers.reconcile": {"numpy", "flask", "matplotlib", "engine"},
+    "workers.scheduler": {"numpy", "flask", "matplotlib", "engine"},
     "workers.training.child": {"flask", "celery", "matplotlib"},
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
     "service.application.jobs": CORE,

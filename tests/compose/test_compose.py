@@ -166,7 +166,7 @@ def test_a_stopped_worker_hands_its_job_back_before_it_is_killed(service: Servic
     docker("stop", stopped)
     assert docker("inspect", "--format={{.State.ExitCode}}", stopped).strip() == "0"
     job = service.wait_until_success(job_id)
-    assert "handed back" in [event.get("reason") for event in service.log(job_id)]
+    assert "released" in [event.get("reason") for event in service.log(job_id)]
     assert (job["result_digest"], job["attempt"]) == (undisturbed_digest, 1)
     docker("start", stopped)
 

@@ -213,7 +213,7 @@ class FaultHarness(WorkerHarness):
     def worker_losses(self) -> int:
         """The number of recorded worker losses."""
         reasons = [event.data["reason"] for job in self.accepted for event in self.log(job) if event.type == "status"]
-        return sum(reason.startswith("worker lost") for reason in reasons)
+        return sum(reason == "lost" for reason in reasons)
 
 
 def _succeeds(query: Callable[[], object]) -> bool:

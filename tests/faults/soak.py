@@ -56,7 +56,7 @@ class Soak:
         """Kill until the time is over or ``max_kills`` have counted, then let every job end."""
         self.harness.lease_s = LEASE_S
         self.harness.patch(LIFT_LOSS_LIMIT)
-        self.harness.start("workers.reconcile")
+        self.harness.start("workers.scheduler")
         self.workers = [self.harness.start() for _ in range(self.worker_count)]
         started = last_report = time.monotonic()
         while not self.stopping and time.monotonic() - started < seconds and self.total < max_kills:

@@ -126,7 +126,7 @@ class OldService:
         self.until(f"/jobs/{job_id}", lambda job: job["status"] == status)
 
     def kill(self) -> None:
-        """Kill all processes at once, so that the lease of the running job is not handed back."""
+        """Kill all processes at once, so that the lease of the running job is not released."""
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in self.processes():
                 with suppress(ProcessLookupError):

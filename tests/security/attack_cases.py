@@ -251,7 +251,7 @@ def many_proposals(attack: Attack) -> None:
     sweep = large_sweep() | {"search": {"name": "tpe", "trials": 100}, "parallel": 100}
     for _ in range(19):
         attack.send("POST", "/sweeps", json.dumps(sweep).encode(), reuse=None)
-    attack.service.start("-m", "workers.reconcile")
+    attack.service.start("-m", "workers.scheduler")
     began = time.monotonic()
 
     def job() -> dict[str, Any]:

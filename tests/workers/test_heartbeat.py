@@ -31,7 +31,7 @@ def wait_until_healthy(home: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_frozen_worker_or_scheduler_is_unhealthy_until_it_resumes(sqlite_workers: WorkerHarness) -> None:
-    processes = {"worker": sqlite_workers.start(), "scheduler": sqlite_workers.start("workers.reconcile")}
+    processes = {"worker": sqlite_workers.start(), "scheduler": sqlite_workers.start("workers.scheduler")}
     for name, process in processes.items():
         wait_until_healthy(sqlite_workers.home, name)
         process.send_signal(signal.SIGSTOP)

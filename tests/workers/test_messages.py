@@ -11,7 +11,7 @@ from workers.messages import (
     ChildReady,
     Command,
     Done,
-    GaveUp,
+    LeaseNotEnded,
     MachineFault,
     Preparing,
     Progress,
@@ -34,7 +34,7 @@ MESSAGES: list[tuple[Command | Report, Any]] = [
     (MachineFault(MachineFaultReason.STORE, "full", "/a", 7), ["MachineFault", FAULT]),
     (Done("failed"), ["Done", {"outcome": "failed", "is_reusable": False}]),
     (Done("succeeded", is_reusable=True), ["Done", {"outcome": "succeeded", "is_reusable": True}]),
-    (GaveUp("no answer"), ["GaveUp", {"reason": "no answer"}]),
+    (LeaseNotEnded("no answer"), ["LeaseNotEnded", {"reason": "no answer"}]),
 ]
 
 

@@ -22,8 +22,7 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database, now_ms
-from service.storage.machine_tables import Worker
-from service.storage.tables import AuditEntry, Job, Upload
+from service.storage.tables import AuditEntry, Job, Upload, Worker
 from tests import brokers
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_migrated_harness
@@ -165,7 +164,7 @@ def test_the_child_of_a_killed_worker_exits_and_another_worker_continues(
     worker.wait()
     wait_until(lambda: not any(map(is_alive, children)), "the end of all children")
     assert sqlite_workers.job(job_id).status == Status.RUNNING, "a child trained to the end"
-    sqlite_workers.start("workers.reconcile")
+    sqlite_workers.start("workers.scheduler")
     sqlite_workers.until(job_id, lambda job: job.status == Status.QUEUED)
     sqlite_workers.start()
     job = sqlite_workers.until_end(job_id)
@@ -177,7 +176,7 @@ def test_the_child_of_a_killed_worker_exits_and_another_worker_continues(
 def test_the_scheduler_seals_the_audit_log(sqlite_workers: WorkerHarness) -> None:
     with sqlite_workers.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms() - 60_000, action="submit", detail={}))
-    sqlite_workers.start("workers.reconcile")
+    sqlite_workers.start("workers.scheduler")
     wait_until(lambda: not verify(audit_seals.items(sqlite_workers.database)).unsealed, "the seal", 60)
     verification = verify(audit_seals.items(sqlite_workers.database))
     assert (verification.fault, verification.entries, verification.unsealed) == (None, 1, 0)
@@ -191,7 +190,7 @@ def test_a_stopped_worker_hands_its_job_back_at_once(sqlite_workers: WorkerHarne
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     log = (sqlite_workers.home / "workers.log").read_text()
-    assert '"outcome": "handed back"' in log, "the child did not stop by itself"
+    assert '"outcome": "released"' in log, "the child did not stop by itself"
     job = sqlite_workers.job(job_id)
     assert (job.status, job.attempt) == (Status.QUEUED, 1)
     sqlite_workers.start()

@@ -16,7 +16,7 @@ from service.jobs import leases
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
 from workers.lease_session import LeaseSession
-from workers.messages import Done, GaveUp, MachineFault, Preparing, Progress, Stop
+from workers.messages import Done, LeaseNotEnded, MachineFault, Preparing, Progress, Stop
 from workers.supervisor.child_process import ChildProcess, Exited
 from workers.usage import ChildMeter
 
@@ -43,7 +43,7 @@ FENCE: Final = 0.7
 log = structlog.get_logger()
 
 
-class AbandonedOnExit(Exception):
+class StoppedDuringOutage(Exception):
     """The worker stops without waiting for the database; the lease will expire."""
 
 
@@ -55,7 +55,7 @@ class JobMonitor:
     Args:
         requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
         early_deaths: number of consecutive children before this one that died before they received their command.
-        on_fault: called with a fault of this machine, before the child hands the job back.
+        on_fault: called with a fault of this machine, before the child releases the job.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class JobMonitor:
     ) -> None:
         self._child, self._draining, self.early_deaths = child, draining, early_deaths
         self._on_fault = on_fault
-        self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._give_up_on_exit)
+        self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._stop_retrying_on_exit)
         self._meter = ChildMeter(claim, child.pid)
         now = time.monotonic()
         self._renewed_at = requested_at
@@ -88,7 +88,7 @@ class JobMonitor:
         self._next_renewal = now + self._renewal_interval_s
         self._next_poll = now + REPORT_POLL_INTERVAL_S
         self._stop_sent_at: float | None = None
-        self._give_up_at: float | None = None
+        self._retries_end_at: float | None = None
         self._last_report_at = now
         self._deadline_s = START_DEADLINE_S
         self._position: Position | None = None
@@ -99,7 +99,7 @@ class JobMonitor:
 
         Raises:
             LeaseLost: another worker has the job.
-            AbandonedOnExit: the worker stops, and the database does not respond.
+            StoppedDuringOutage: the worker stops, and the database does not respond.
         """
         threading.Thread(target=self._fence, name=f"fence-{self._lease.claim.job_id}", daemon=True).start()
         try:
@@ -115,10 +115,10 @@ class JobMonitor:
                 case Done(outcome, is_reusable):
                     self.has_begun, self.is_child_reusable = True, is_reusable
                     return outcome
-                case GaveUp(reason):
+                case LeaseNotEnded(reason):
                     return self._release_lease(reason)
                 case Exited(exit_code):
-                    return self._settle_exit(exit_code)
+                    return self._end_after_exit(exit_code)
                 case MachineFault():
                     self._on_fault(report)
                 case Preparing():
@@ -196,7 +196,7 @@ class JobMonitor:
                     break
         raise error
 
-    def _settle_exit(self, exit_code: int | None) -> str:
+    def _end_after_exit(self, exit_code: int | None) -> str:
         if self._is_fenced:
             return self._release_lease("could not renew in time")
         if not self.has_begun:
@@ -208,9 +208,9 @@ class JobMonitor:
         return self._record_child_loss(f"the training process ended with code {exit_code}")
 
     def _release_lease(self, reason: str) -> str:
-        """Kill the child and hand the job back, which is not a worker loss: it is queued once the database responds."""
-        is_handed_back = self._end_lease(leases.release_lease, None)
-        return f"{reason}; {'handed back' if is_handed_back else 'the lease had ended'}"
+        """Kill the child and release the job, which is not a worker loss: it is queued once the database responds."""
+        is_released = self._end_lease(leases.release_lease, None)
+        return f"{reason}; {'released' if is_released else 'the lease had ended'}"
 
     def _record_child_loss(self, message: str) -> str:
         if not self._end_lease(leases.record_child_loss, message):
@@ -221,7 +221,7 @@ class JobMonitor:
         """Kill the child and make the last write of its lease, retried without limit; false if the lease had ended.
 
         Raises:
-            AbandonedOnExit: the database does not respond, and this worker stops.
+            StoppedDuringOutage: the database does not respond, and this worker stops.
         """
         used = self._meter.sample()
         self._child.close()
@@ -231,8 +231,8 @@ class JobMonitor:
             return False
         return True
 
-    def _give_up_on_exit(self) -> None:
+    def _stop_retrying_on_exit(self) -> None:
         if self._draining.is_set():
-            self._give_up_at = self._give_up_at or time.monotonic() + DRAIN_RETRY_S
-            if time.monotonic() > self._give_up_at:
-                raise AbandonedOnExit
+            self._retries_end_at = self._retries_end_at or time.monotonic() + DRAIN_RETRY_S
+            if time.monotonic() > self._retries_end_at:
+                raise StoppedDuringOutage

@@ -19,13 +19,13 @@ from service.jobs.leases import Claim
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 from workers.heartbeat import Heartbeat
 from workers.messages import Train
 from workers.supervisor import job_monitor
 from workers.supervisor.child_pool import ChildPool
 from workers.supervisor.child_process import ChildProcess, prepare
-from workers.supervisor.job_monitor import AbandonedOnExit, JobMonitor
+from workers.supervisor.job_monitor import JobMonitor, StoppedDuringOutage
 from workers.supervisor.machine import MachineState
 
 DATABASE_POLL_INTERVAL_S: Final = 5.0
@@ -151,16 +151,16 @@ class Supervisor:
                 self._children.return_child(child)
         if claim is None:
             return False
-        is_settled = False
+        has_ended = False
         try:
             self._children.restock_in_background()
             has_begun = self._train(claim, child, requested_at=requested_at)
-            is_settled = True
+            has_ended = True
         finally:
             with self._claim_lock:
                 self._held_claims.discard(claim)
                 # If the monitor failed, this worker may still hold the claim.
-                self._may_hold_unknown_claims = self._may_hold_unknown_claims or not is_settled
+                self._may_hold_unknown_claims = self._may_hold_unknown_claims or not has_ended
         return has_begun  # if children die before they get their command, leave the job to another worker
 
     def _claim(self) -> Claim | None:
@@ -208,7 +208,7 @@ class Supervisor:
             return monitor.has_begun
         except LeaseLost:
             log.warning("the lease is lost; the child was killed")
-        except AbandonedOnExit:
+        except StoppedDuringOutage:
             log.warning("the database did not respond before exit; the job is requeued when its lease expires")
         finally:
             if monitor is not None and monitor.is_child_reusable:

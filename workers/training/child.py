@@ -22,14 +22,13 @@ from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
-from workers.lease_session import LeaseSession
-from workers.messages import ChildEndpoint, ChildReady, Done, GaveUp, Preparing
-from workers.retry import OUTAGE_ERRORS
+from workers.lease_session import OUTAGE_ERRORS, LeaseSession
+from workers.messages import ChildEndpoint, ChildReady, Done, LeaseNotEnded, Preparing
 from workers.training import limits, run
 from workers.training.provenance import base_provenance, machine
 from workers.usage import OwnMeter
 
-REUSABLE_OUTCOMES: Final = frozenset({run.SUCCEEDED, run.HELD})
+REUSABLE_OUTCOMES: Final = frozenset({run.SUCCEEDED, run.PAUSED_BY_SWEEP})
 """Outcomes after which a child may train another job. After all others it exits."""
 
 log = structlog.get_logger()
@@ -60,7 +59,7 @@ def main(endpoint: ChildEndpoint) -> int:
 
 def _run_job(
     settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint, lifetime: Lifetime
-) -> Done | GaveUp:
+) -> Done | LeaseNotEnded:
     """Train a job, and clean up after it; returns the report of its end."""
     meter = OwnMeter(claim, is_first=lifetime.jobs == 0)
     try:
@@ -69,8 +68,8 @@ def _run_job(
         log.warning("the lease is lost", error=str(error))
         return Done("lease lost")
     except OUTAGE_ERRORS as error:
-        log.warning("gave up: the database does not respond", error=str(error))
-        return GaveUp("the database did not respond to the child")
+        log.warning("the database does not respond; the worker releases the job", error=str(error))
+        return LeaseNotEnded("the database did not respond to the child")
     if outcome not in REUSABLE_OUTCOMES:
         return Done(outcome)
     is_reusable = lifetime.clear_up()

@@ -25,7 +25,11 @@ def provenance(dataset: Dataset, *, evaluated: bool) -> dict[str, Any]:
         evaluated: whether the metrics include scores of the dataset's reference classifier, if it has one.
     """
     reference = reference_classifier_sha256(dataset.info.name) if evaluated else None
-    return {**base_provenance(), "dataset": dataset.sha256, **({"judge": reference} if reference else {})}
+    return {
+        **base_provenance(),
+        "dataset": dataset.sha256,
+        **({"reference_classifier": reference} if reference else {}),
+    }
 
 
 def base_provenance() -> dict[str, Any]:

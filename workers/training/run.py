@@ -34,9 +34,8 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactU
 from service.storage.database import Database
 from service.storage.tables import Job
 from service.sweeps import decisions
-from workers.lease_session import LeaseSession
+from workers.lease_session import OUTAGE_ERRORS, LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Preparing, Progress, StopRequested
-from workers.retry import OUTAGE_ERRORS
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
@@ -54,7 +53,7 @@ log = structlog.get_logger()
 _PROBE_BYTES: Final = 2**20
 """Minimum size of the file that a machine must be able to store before it claims jobs again."""
 SUCCEEDED: Final = "succeeded"
-HELD: Final = "held"
+PAUSED_BY_SWEEP: Final = Outcome.PAUSED_BY_SWEEP.value
 
 
 class _InitialCheckpointLost(Exception):
@@ -78,8 +77,8 @@ def train(
         meter: measures this process from the command on; by default, from now on.
 
     Returns:
-        How the lease ended: ``SUCCEEDED``, ``HELD``, or another text for the log (an investigation trains two jobs
-        under one memory limit, so its child is not used again).
+        How the lease ended: ``SUCCEEDED``, ``PAUSED_BY_SWEEP``, or another text for the log (an investigation trains
+        two jobs under one memory limit, so its child is not used again).
     """
     meter = meter or OwnMeter(claim)
     lease = LeaseSession(database, claim, timeout_s=claim.lease_s, max_owner_bytes=settings.quotas.artifacts)
@@ -89,12 +88,12 @@ def train(
         lease.call(commits.fail, error, used=meter.total(), then=decisions.after_result)
         return "failed"
 
-    def hand_back(fault: MachineFault, failure: dict[str, Any]) -> str:
+    def release(fault: MachineFault, failure: dict[str, Any]) -> str:
         endpoint.send(fault)  # first: this machine must not claim the job again
         has_failed = lease.call(
-            leases.hand_back, fault.reason, failure, used=meter.total(), then=decisions.after_result
+            leases.release_for_fault, fault.reason, failure, used=meter.total(), then=decisions.after_result
         )
-        return "failed" if has_failed else f"handed back: {fault.message}"
+        return "failed" if has_failed else f"released: {fault.message}"
 
     estimated_bytes = checkpoint_bytes = 0
     try:
@@ -122,8 +121,8 @@ def train(
         return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopRequested:
         lease.call(leases.release_lease, endpoint.request, used=meter.total())
-        reach("handed_back")
-        return "handed back"
+        reach("released")
+        return "released"
     except (LeaseLost, *OUTAGE_ERRORS):
         raise  # not the training's fault: the next lease continues from the last checkpoint
     except DivergedError as error:
@@ -134,7 +133,7 @@ def train(
         failure = {"code": error.code, "message": str(error)}
         if isinstance(error, DatasetUnavailable) and error.full_folder is not None:
             fault = MachineFault(MachineFaultReason.DATASET, str(error), str(error.full_folder), _PROBE_BYTES)
-            return hand_back(fault, failure)
+            return release(fault, failure)
         return fail(failure)
     except (NothingToReplay, JobNotFound) as error:
         return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
@@ -151,12 +150,12 @@ def train(
         if (needed_bytes := limits.missing_memory_bytes(estimated_bytes)) is None:
             return fail(failure)
         message = f"the job needs {needed_bytes / 1e6:,.0f} MB of memory, which other processes use"
-        return hand_back(MachineFault(MachineFaultReason.MEMORY, message, size_bytes=needed_bytes), failure)
+        return release(MachineFault(MachineFaultReason.MEMORY, message, size_bytes=needed_bytes), failure)
     except (OSError, ArtifactUnreadable) as error:
         hint = "free disk space or repair the artifact folder, then retry: the last checkpoint is kept"
         failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": hint}
         size_bytes, folder = max(_PROBE_BYTES, checkpoint_bytes), str(settings.artifacts)
-        return hand_back(MachineFault(MachineFaultReason.STORE, str(error), folder, size_bytes), failure)
+        return release(MachineFault(MachineFaultReason.STORE, str(error), folder, size_bytes), failure)
     except Exception as error:  # noqa: BLE001 - a bug must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
@@ -241,8 +240,8 @@ def _train_loop(
                     )
                     writer.start(functools.partial(store_epoch, run, epoch))
                     reach("handed_over", report.epoch)
-                    if epoch.is_held:
-                        return HELD
+                    if epoch.is_paused_by_sweep:
+                        return PAUSED_BY_SWEEP
                     del epoch  # the writer's snapshot is the only one
                     _stop_on_finding(diagnostics)
                     started_at = time.monotonic()

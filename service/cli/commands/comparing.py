@@ -342,7 +342,7 @@ _MAX_SHOWN_DIFFERENCES: Final = 10
 )
 @with_target
 def why(target: Target, a: str, b: str, replay: bool | None) -> None:
-    """Say why two jobs have different results: spec, provenance, data, and the first epoch, batch and tensor.
+    """Compare two jobs: differences in spec, provenance and data, and the first different epoch, batch and tensor.
 
     SWEEP:2 is a trial of a sweep, and SWEEP its best one: of several seeds, the job with the first seed of both.
     """

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -87,11 +87,8 @@ def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, a
     than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
     with _open_service() as (settings, database, store):
-        policy = Policy(
-            jobs_days=settings.keep_jobs_days if jobs_days is None else jobs_days,
-            checkpoints_days=settings.keep_checkpoints_days if checkpoints_days is None else checkpoints_days,
-            audit_days=settings.keep_audit_days,
-        )
+        chosen = {"jobs_days": jobs_days, "checkpoints_days": checkpoints_days}
+        policy = replace(Policy.of(settings), **{name: days for name, days in chosen.items() if days is not None})
         plan = retention.plan(database, store, policy)
         if not dry_run:
             if restore_lock.is_running(settings.artifacts):

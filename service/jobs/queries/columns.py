@@ -23,7 +23,7 @@ from service.jobs.queries.setting_schemas import is_index, schemas_at, setting_n
 from service.jobs.transitions import shown_error, shown_error_code
 from service.spec import metric_info
 from service.spec.metric_info import METRICS
-from service.spec.strict_json import pointer_name
+from service.spec.strict_json import leaves, pointer_name
 from service.storage.tables import Job
 
 MAX_COLUMNS: Final = 50
@@ -93,8 +93,7 @@ def parse(name: str) -> Column:
     column = column or _setting(name)
     if column is None:
         match = process.extractOne(name, [*FACTS, *_metric_names(), *setting_names()], score_cutoff=_MIN_SIMILARITY)
-        reason = "no column has this name: it is no fact of a job, no setting and no metric"
-        raise UnknownColumn(name, reason, match[0] if match else None)
+        raise UnknownColumn(name, "unknown column", match[0] if match else None)
     return column
 
 
@@ -117,11 +116,11 @@ def occurring(specs: Sequence[Mapping[str, Any]], metrics: set[str]) -> list[tup
             columns += [(parse(prefix + name), None) for prefix in extremes] + [(last, None)]
     values: dict[str, list[Json]] = {}
     for spec in specs:
-        for path, value in _leaves(spec):
-            if path.partition(".")[0] not in _NOT_SETTINGS:
-                values.setdefault(path, []).append(value)
-    for path, path_values in values.items():
-        column = _setting(path)
+        for path, value in leaves(spec):
+            if path[0] not in _NOT_SETTINGS:
+                values.setdefault(".".join(path), []).append(value)
+    for name, path_values in values.items():
+        column = _setting(name)
         if column is not None:
             distinct_count = len({repr(value) for value in path_values}) + (len(path_values) < len(specs))
             columns.append((column, distinct_count))
@@ -131,18 +130,6 @@ def occurring(specs: Sequence[Mapping[str, Any]], metrics: set[str]) -> list[tup
 def _metric_rank(order: Sequence[str], name: str) -> int:
     base = name.partition("/")[0]
     return order.index(base) if base in order else len(order)
-
-
-def _leaves(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
-    """All values of a document except objects and lists of objects, with dotted paths."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}" if path else name)
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}.{index}")
-    else:
-        yield path, value
 
 
 # Metrics

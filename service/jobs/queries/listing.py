@@ -228,28 +228,29 @@ _GROUP_KEYS: Final[dict[GroupBy, ColumnElement[Any]]] = {
 }
 
 
+_EQUAL: Final[dict[str, ColumnElement[Any]]] = {
+    "kind": Job.kind.expression,
+    "name": Job.name.expression,
+    "preset": _GROUP_KEYS[GroupBy.PRESET],
+    "spec": Job.spec_hash.expression,
+    "parent": Job.parent_id.expression,
+    "fold_group": Job.fold_group.expression,
+    "sweep": Job.sweep_id.expression,
+}
+"""The columns that have the value of a filter's field."""
+
+
 def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = True) -> Iterator[ColumnElement[bool]]:
     yield visible(Job.owner, owner)
     if by_status and job_filter.status is not None:
         yield from _in_states(set(job_filter.status))
-    if job_filter.kind is not None:
-        yield Job.kind == job_filter.kind
     for tag in job_filter.tags:
         yield Job.id.in_(_tagged().where(JobTag.tag == tag))
-    if job_filter.name is not None:
-        yield Job.name == job_filter.name
-    if job_filter.preset is not None:
-        yield _GROUP_KEYS[GroupBy.PRESET] == job_filter.preset
     if job_filter.dataset is not None:
         yield from _trained_on(job_filter.dataset)
-    if job_filter.spec is not None:
-        yield Job.spec_hash == job_filter.spec
-    if job_filter.parent is not None:
-        yield Job.parent_id == job_filter.parent
-    if job_filter.fold_group is not None:
-        yield Job.fold_group == job_filter.fold_group
-    if job_filter.sweep is not None:
-        yield Job.sweep_id == job_filter.sweep
+    for name, column in _EQUAL.items():
+        if (value := getattr(job_filter, name)) is not None:
+            yield column == value
     if job_filter.starred is not None:
         yield Job.starred.is_(job_filter.starred)
     if job_filter.text:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from service.spec.fields import spec_fields
 from service.spec.schema import ClassifierSpec, GanSpec
 
 
@@ -66,22 +67,5 @@ def types_of(schema: dict[str, Any]) -> set[str]:
 @functools.lru_cache(maxsize=1)
 def setting_names() -> tuple[str, ...]:
     """The names of all settings; for lists, only those of the first item."""
-    names: dict[str, None] = {}
-    for spec in _spec_schemas():
-        for path in _paths(spec, spec):
-            names[path] = None
-    return tuple(names)
-
-
-def _paths(schema: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterator[str]:
-    if path:
-        yield path
-    for variant in _variants(schema, root):
-        for name, field in variant.get("properties", {}).items():
-            yield from _paths(field, root, f"{path}.{name}" if path else name)
-        if isinstance(variant.get("items"), dict) and variant["items"].get("type") not in (
-            "integer",
-            "number",
-            "string",
-        ):
-            yield from _paths(variant["items"], root, f"{path}.0")
+    fields = [field for spec in (ClassifierSpec, GanSpec) for field in spec_fields(spec, {})]
+    return tuple(dict.fromkeys(field.dotted.replace("[]", ".0") for field in fields))

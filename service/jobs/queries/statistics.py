@@ -13,8 +13,7 @@ from service.jobs import worker_registry
 from service.jobs.events import DETERMINISM_VIOLATION, EventType
 from service.states import Status
 from service.storage.database import now_ms
-from service.storage.machine_tables import Worker
-from service.storage.tables import Artifact, Event, Job
+from service.storage.tables import Artifact, Event, Job, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,8 @@ def events_between(session: Session, after_ms: int, until_ms: int) -> Sequence[E
     """The events of an interval, found by the index on time; keep it short."""
     query = (
         select(
-            Event.type, Event.data, Event.created_ms, Job.kind, Job.created_ms, Job.started_ms, Job.peak_memory_bytes
+            *(Event.type, Event.data, Job.kind, Event.created_ms.label("at_ms")),
+            *(Job.created_ms, Job.started_ms, Job.peak_memory_bytes),
         )
         .join(Job, Job.id == Event.job_id)
         .where(Event.created_ms > after_ms, Event.created_ms <= until_ms)
@@ -78,18 +78,7 @@ def events_between(session: Session, after_ms: int, until_ms: int) -> Sequence[E
         )
         .order_by(Event.created_ms)
     )
-    return [
-        EventRecord(
-            type=type_,
-            data=data,
-            kind=kind,
-            at_ms=at_ms,
-            created_ms=created_ms,
-            started_ms=started_ms,
-            peak_memory_bytes=peak,
-        )
-        for type_, data, at_ms, kind, created_ms, started_ms, peak in session.execute(query)
-    ]
+    return [EventRecord(**row) for row in session.execute(query).mappings()]
 
 
 def artifact_bytes(session: Session) -> Sequence[tuple[str, int]]:

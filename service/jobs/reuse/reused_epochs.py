@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from service.access import storage_quota
 from service.jobs import events, leases, transitions
-from service.jobs.events import EventType
 from service.jobs.leases import Claim, Usage
 from service.jobs.queries import lookup
 from service.jobs.reuse import copies, sources
@@ -30,7 +29,7 @@ class Outcome(StrEnum):
     """The state of the job after the takeover."""
 
     GOES_ON = "goes on"
-    HELD = "held"
+    PAUSED_BY_SWEEP = "paused_by_sweep"
     SUCCEEDED = "succeeded"
 
 
@@ -94,8 +93,8 @@ def store(
             transitions.finish(session, job, Status.SUCCEEDED, reason="reused")
             outcome = Outcome.SUCCEEDED
         elif leases.reaches_hold(job.epoch, job.hold_epoch):
-            leases.hold(session, job)
-            outcome = Outcome.HELD
+            leases.pause_for_sweep(session, job)
+            outcome = Outcome.PAUSED_BY_SWEEP
         if outcome is not Outcome.GOES_ON:
             session.flush()
             then(session, job)
@@ -105,13 +104,13 @@ def store(
 
 def disable(database: Database, claim: Claim, source: Source, message: str) -> None:
     """Record that a job's epochs could not be repeated: they are not reused any more."""
-    line = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "job": source.job.id}
+    line = ("error", events.DETERMINISM_VIOLATION, message)
     with database.write() as session:
         leases.guard(session, claim)
-        events.append(session, claim.job_id, [(EventType.LOG, line)])
+        events.log(session, claim.job_id, *line, job=source.job.id)
         for job_id in _related(session, source.job.id):
             session.execute(update(Job).where(Job.id == job_id).values(reusable=False))
-            events.append(session, job_id, [(EventType.LOG, line)])
+            events.log(session, job_id, *line, job=source.job.id)
 
 
 def _related(session: Session, job_id: str) -> list[str]:

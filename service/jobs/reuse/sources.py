@@ -13,9 +13,14 @@ from sqlalchemy.orm import Session
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
-from service.spec.prefixes import is_independent_of_length, is_independent_of_position, prefix_hash
 from service.spec.schema import Reuse, Spec
-from service.spec.validation import read_resolved, resolved_hash
+from service.spec.validation import (
+    is_independent_of_length,
+    is_independent_of_position,
+    prefix_hash,
+    read_resolved,
+    resolved_hash,
+)
 from service.states import Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, StoredFile
 from service.storage.tables import Job

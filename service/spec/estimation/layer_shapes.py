@@ -1,41 +1,28 @@
-"""Shape inference: the output size and cost of each layer of a network, and the layers that do not fit.
-
-A *size* is the shape of one example, without the batch axis: (numbers,) or (rows, columns, channels).
-"""
+"""Shape inference: the output size and cost of each layer of a network, and the layers that do not fit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias, assert_never
+from typing import Final, assert_never
 
 from service.errors import Fault
 from service.spec.schema import (
     MAX_OUTPUTS,
-    MAX_SCALE,
-    AvgPool2D,
-    BatchNorm,
     ClassifierSpec,
-    Conv2D,
-    Conv2DTranspose,
-    Dense,
     Dropout,
-    Flatten,
     GanSpec,
-    GlobalAvgPool2D,
     Layer,
-    LayerNorm,
-    MaxPool2D,
-    Padding,
-    Reshape,
+    LayerShape,
+    Misfit,
     Residual,
+    Size,
     Spec,
-    Upsample2D,
+    shown,
 )
 from service.states import DatasetKind
 
-Size: TypeAlias = tuple[int, ...]
 _COLOUR: Final = 3
 """Number of channels of a colour image."""
 
@@ -72,33 +59,6 @@ class Shape:
     def described(self) -> str:
         """The image size as text, such as ``32 x 32 in colour``."""
         return f"{self.rows} x {self.columns}{' in colour' if self.channels == _COLOUR else ''}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerShape:
-    """Size and cost of one layer in its network, for one example.
-
-    Attributes:
-        size: of the output.
-        weights: number of trainable parameters.
-        statistics: number of non-trainable values in a checkpoint (running statistics).
-        products: multiplications of the forward pass.
-        patches: values that a convolution copies (im2col) for one row of its output.
-        inside: values that inner layers of a residual layer output.
-    """
-
-    layer: Layer
-    size: Size
-    weights: int = 0
-    statistics: int = 0
-    products: int = 0
-    patches: int = 0
-    inside: int = 0
-
-    @property
-    def outputs(self) -> int:
-        """Number of output values, including those of inner layers."""
-        return math.prod(self.size) + self.inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,17 +137,8 @@ def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
     first = next((layer for layer in layers if not isinstance(layer, Dropout)), None)
     if isinstance(first, Residual):
         return picture_size(first.layers, picture)
-    is_for_images = isinstance(first, _FOR_IMAGES)
+    is_for_images = first is not None and first.for_images
     return (rows, columns, channels) if is_for_images else (rows * columns * channels,)
-
-
-_FOR_IMAGES: Final = (Conv2D, Conv2DTranspose, MaxPool2D, AvgPool2D, GlobalAvgPool2D, Upsample2D)
-"""Layers that accept only images."""
-
-
-def shown(size: Size) -> str:
-    """A size as text."""
-    return f"{size[0]:,} numbers" if len(size) == 1 else "images of " + " x ".join(f"{side:,}" for side in size)
 
 
 def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
@@ -198,11 +149,11 @@ def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
     for number, layer in enumerate(layers):
         pointer = f"#/{where}/{number}"
         faults += _shape_errors(layer, size, pointer)
-        if isinstance(layer, _FOR_IMAGES) and len(size) != 3:
+        if layer.for_images and len(size) != 3:
             break
         if isinstance(layer, Residual) and faults:
             break
-        shape = _infer_shape(layer, size)
+        shape = _residual_shape(layer, size) if isinstance(layer, Residual) else layer.infer(size)
         if math.prod(shape.size) > MAX_OUTPUTS:
             detail = (
                 f"outputs {shown(shape.size)}, more than {MAX_OUTPUTS:,} numbers; use smaller images or a smaller layer"
@@ -218,49 +169,15 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
     """The faults of a layer for inputs of this size."""
     if isinstance(layer, Residual):
         return _residual_errors(layer, size, pointer)
-    field, detail, suggestion = "", "", None
-    match layer:
-        case Dense():
-            if len(size) != 1:
-                detail = (
-                    f'takes rows of numbers, but its input is {shown(size)}; insert {{"type": "flatten"}} before it'
-                )
-                suggestion = "flatten"
-        case Conv2D() | Conv2DTranspose() | MaxPool2D() | AvgPool2D() | GlobalAvgPool2D() | Upsample2D() if (
-            len(size) != 3
-        ):
-            detail = (
-                f"takes images, but its input is {shown(size)}; insert a reshape layer before it, or remove flatten"
-            )
-            suggestion = "reshape"
-        case Conv2D():
-            shorter_side = min(size[:2])
-            if layer.kernel > shorter_side:
-                detail = f"must be at most {shorter_side} for {shown(size)}; it is {layer.kernel}"
-                field, suggestion = "/kernel", str(shorter_side)
-        case Conv2DTranspose():
-            shorter_side = min(size[:2])
-            if layer.padding is Padding.SAME and layer.kernel > shorter_side * layer.stride:
-                detail = f"must be at most {shorter_side * layer.stride} for {shown(size)}; it is {layer.kernel}"
-                field, suggestion = "/kernel", str(shorter_side * layer.stride)
-        case MaxPool2D() | AvgPool2D():
-            if size[0] % layer.size or size[1] % layer.size:
-                sizes = [str(n) for n in range(2, MAX_SCALE + 1) if not (size[0] % n or size[1] % n)]
-                hint = f"; use {' or '.join(sizes)}" if sizes else "; change the size of the image before it"
-                detail = f"must divide the rows and columns of {shown(size)}{hint}"
-                field, suggestion = "/size", sizes[0] if sizes else None
-        case Reshape():
-            outputs, inputs = math.prod(layer.shape), math.prod(size)
-            if outputs != inputs:
-                field, detail = (
-                    "/shape",
-                    f"must have {inputs:,} numbers, as many as its input ({shown(size)}); it has {outputs:,}",
-                )
-        case Dropout() | Upsample2D() | GlobalAvgPool2D() | BatchNorm() | LayerNorm() | Flatten():
-            pass
-        case _:
-            assert_never(layer)
-    return [Fault(pointer=pointer + field, detail=detail, code="wrong_shape", suggestion=suggestion)] if detail else []
+    if layer.for_images and len(size) != 3:
+        detail = f"takes images, but its input is {shown(size)}; insert a reshape layer before it, or remove flatten"
+        misfit: Misfit | None = ("", detail, "reshape")
+    else:
+        misfit = layer.misfit(size)
+    if misfit is None:
+        return []
+    field, detail, suggestion = misfit
+    return [Fault(pointer=pointer + field, detail=detail, code="wrong_shape", suggestion=suggestion)]
 
 
 def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
@@ -271,76 +188,14 @@ def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
     return [Fault(pointer=f"{pointer}/layers", detail=detail, code="wrong_shape")]
 
 
-def _infer_shape(layer: Layer, size: Size) -> LayerShape:
-    numbers, channels = math.prod(size), size[-1]
-    match layer:
-        case Dense():
-            products = numbers * layer.units
-            return LayerShape(layer=layer, size=(layer.units,), weights=products + layer.units, products=products)
-        case Conv2D():
-            rows, columns = (_positions(side, layer) for side in size[:2])
-            patch = layer.kernel**2 * channels
-            return LayerShape(
-                layer=layer,
-                size=(rows, columns, layer.filters),
-                weights=(patch + 1) * layer.filters,
-                products=rows * columns * patch * layer.filters,
-                patches=columns * patch,
-            )
-        case Conv2DTranspose():
-            rows, columns = (_enlarged(side, layer) for side in size[:2])
-            patch = layer.kernel**2 * layer.filters
-            return LayerShape(
-                layer=layer,
-                size=(rows, columns, layer.filters),
-                weights=patch * channels + layer.filters,
-                products=size[0] * size[1] * patch * channels,
-                patches=size[1] * patch,
-            )
-        case Residual():
-            inner = _walk("", layer.layers, size).layer_shapes
-            return LayerShape(
-                layer=layer,
-                size=size,
-                weights=sum(shape.weights for shape in inner),
-                statistics=sum(shape.statistics for shape in inner),
-                products=sum(shape.products for shape in inner),
-                patches=max((shape.patches for shape in inner), default=0),
-                inside=sum(shape.outputs for shape in inner),
-            )
-        case GlobalAvgPool2D():
-            return LayerShape(layer=layer, size=(channels,))
-        case LayerNorm():
-            return LayerShape(layer=layer, size=size, weights=2 * channels, inside=3 * numbers)
-        case MaxPool2D() | AvgPool2D():
-            return LayerShape(
-                layer=layer, size=(max(size[0] // layer.size, 1), max(size[1] // layer.size, 1), channels)
-            )
-        case Upsample2D():
-            return LayerShape(layer=layer, size=(size[0] * layer.size, size[1] * layer.size, channels))
-        case BatchNorm():
-            return LayerShape(layer=layer, size=size, weights=2 * channels, statistics=2 * channels)
-        case Flatten():
-            return LayerShape(layer=layer, size=(numbers,))
-        case Reshape():
-            return LayerShape(layer=layer, size=tuple(layer.shape))
-        case Dropout():
-            return LayerShape(layer=layer, size=size)
-        case _:
-            assert_never(layer)
-
-
-def _enlarged(side: int, layer: Conv2DTranspose) -> int:
-    """Output pixels of a transposed convolution along one side."""
-    return side * layer.stride if layer.padding is Padding.SAME else (side - 1) * layer.stride + layer.kernel
-
-
-def _positions(side: int, layer: Conv2D) -> int:
-    """Number of kernel positions along one side."""
-    match layer.padding:
-        case Padding.SAME:
-            return -(-side // layer.stride)
-        case Padding.VALID:
-            return max(side - layer.kernel, 0) // layer.stride + 1
-        case _:
-            assert_never(layer.padding)
+def _residual_shape(layer: Residual, size: Size) -> LayerShape:
+    inner = _walk("", layer.layers, size).layer_shapes
+    return LayerShape(
+        layer=layer,
+        size=size,
+        weights=sum(shape.weights for shape in inner),
+        statistics=sum(shape.statistics for shape in inner),
+        products=sum(shape.products for shape in inner),
+        patches=max((shape.patches for shape in inner), default=0),
+        inside=sum(shape.outputs for shape in inner),
+    )

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
-from service.spec.dataset_checks import discriminator_end
+from service.spec.dataset_checks import PHOTO_PRESET, TABLE_PRESET, discriminator_end
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import (
@@ -31,7 +31,6 @@ from service.spec.schema import (
     StrictModel,
     Upsample2D,
 )
-from service.spec.table_checks import PHOTO_PRESET, TABLE_PRESET
 from service.states import DatasetKind
 
 MAX_LAYER_WEIGHTS: Final = 2**23

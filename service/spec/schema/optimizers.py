@@ -9,8 +9,14 @@ from pydantic import Field
 from service.spec.schema.base import MAX_EPOCHS, Epsilon, Fraction, Rate, StrictModel, applies_when
 
 Decay = Annotated[float, Field(ge=0, le=10)]
-ClipNorm = Annotated[float, Field(gt=0, le=1e9)] | None
-_CLIPPING: Final = Field(title="Gradient clipping (norm)")
+ClipNorm = Annotated[
+    Annotated[float, Field(gt=0, le=1e9)] | None,
+    Field(
+        title="Gradient clipping (norm)",
+        description="Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or "
+        "none. Use it against sudden jumps of the loss.",
+    ),
+]
 _DECAYS: Final = applies_when(weight_decay={"exclusiveMinimum": 0})
 
 
@@ -31,9 +37,7 @@ class Sgd(StrictModel):
     against overfitting."""
     decay_biases: Annotated[bool, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
-    clip_norm: Annotated[ClipNorm, _CLIPPING] = None
-    """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
-    against sudden jumps of the loss."""
+    clip_norm: ClipNorm = None
 
 
 class Adam(StrictModel):
@@ -49,9 +53,7 @@ class Adam(StrictModel):
     """Decay rate of the mean of the squared gradients. Usually 0.99 to 0.999."""
     epsilon: Epsilon = 1e-8
     """Added to the denominator to avoid division by zero. There is rarely a reason to change it."""
-    clip_norm: Annotated[ClipNorm, _CLIPPING] = None
-    """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
-    against sudden jumps of the loss."""
+    clip_norm: ClipNorm = None
 
 
 class AdamW(StrictModel):
@@ -72,9 +74,7 @@ class AdamW(StrictModel):
     against overfitting."""
     decay_biases: Annotated[bool, _DECAYS] = True
     """Apply weight decay also to biases and to the scale and shift of batch_norm."""
-    clip_norm: Annotated[ClipNorm, _CLIPPING] = None
-    """Scale gradients down when their norm over the whole network exceeds this. Usually 1 to 10, or none. Use it
-    against sudden jumps of the loss."""
+    clip_norm: ClipNorm = None
 
 
 Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]

@@ -8,22 +8,16 @@ from typing import Final
 from service.datasets.builtins import BUILT_IN
 from service.datasets.info import DatasetInfo
 from service.spec.fields import closest
-from service.spec.metric_info import METRICS
+from service.spec.metric_info import KEY_METRICS, METRICS
 from service.spec.schema import Activation, GanSpec, Kind, Spec
 from service.wording import listed
 
-OBJECTIVES: Final = {Kind.CLASSIFIER: "val_accuracy", Kind.GAN: "frechet_distance"}
+OBJECTIVES: Final = {kind: KEY_METRICS[kind][0] for kind in Kind}
 """The default metric to optimize."""
 _KIND_NAMES: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
-_SAMPLE_METRICS: Final = {"frechet_distance", "mode_coverage", "min_class_share", "class_entropy", "confidence"}
-"""Metrics for which a reference classifier judges samples."""
-_GAN_ONLY: Final = _SAMPLE_METRICS | {"sample_diversity"} | {name for name in METRICS if name.startswith(("d_", "g_"))}
-_CLASSIFIER_ONLY: Final = {"grad_norm", "dead_units", "saturation"} | {
-    name for name in METRICS if name.startswith(("train_", "val_"))
-}
+_SAMPLE_METRICS: Final = {name for name, info in METRICS.items() if info.sparse}
+"""Metrics that need a reference classifier."""
 _TEST_METRICS: Final = {name for name in METRICS if name.startswith("test_")}
-_UNREPORTED: Final = {"d_learning_rate", "g_learning_rate"}
-"""A GAN reports the learning rate of its generator, as ``learning_rate``."""
 _ROC_AUC_CLASSES: Final = 2
 _BY_ACTIVATION: Final = {
     Activation.RELU: "dead_units",
@@ -31,7 +25,6 @@ _BY_ACTIVATION: Final = {
     Activation.TANH: "saturation",
     Activation.SIGMOID: "saturation",
 }
-_WEIGHTED_LAYERS: Final = {"dense", "conv2d", "conv2d_transpose", "batch_norm", "layer_norm", "residual"}
 _NETWORKS: Final = {"layers", "generator", "discriminator"}
 _PENALTIES: Final = {"gradient_penalty", "r1"}
 
@@ -67,7 +60,7 @@ def _explain_refusal(
     if metric in _TEST_METRICS:
         validation_metric = metric.replace("test_", "val_")
         return "it is measured once, after the training, and selecting by it would bias it", validation_metric
-    if metric in (_CLASSIFIER_ONLY if kind is Kind.GAN else _GAN_ONLY):
+    if metric in METRICS and METRICS[metric].kind not in (None, kind):
         return f"only {'classifiers' if kind is Kind.GAN else 'GANs'} do", None
     if metric in _SAMPLE_METRICS:
         return f"{data.name} has no reference classifier", None
@@ -94,7 +87,7 @@ def _changes_layers(steps: Sequence[str]) -> bool:
 def reported(spec: Spec, dataset: str, classes: int) -> Iterator[str]:
     """The metrics that a job on this dataset reports after epochs, those of layers included."""
     builtin = BUILT_IN.get(dataset)
-    absent = _TEST_METRICS | _UNREPORTED | (_CLASSIFIER_ONLY if isinstance(spec, GanSpec) else _GAN_ONLY)
+    absent = _TEST_METRICS | {name for name, info in METRICS.items() if info.kind not in (None, spec.kind)}
     if builtin is None or builtin.reference_classifier is None:
         absent |= _SAMPLE_METRICS
     if classes != _ROC_AUC_CLASSES:
@@ -122,7 +115,7 @@ def _layer_metrics(spec: Spec) -> Iterator[tuple[str, str, str]]:
     )
     for prefix, path, layers in networks:
         for number, layer in enumerate(layers):
-            if layer.type in _WEIGHTED_LAYERS:
+            if layer.has_weights:
                 yield prefix, "grad_norm", f"{path}layers.{number}"
             metric = _BY_ACTIVATION.get(getattr(layer, "activation", None) or Activation.LINEAR)
             if metric is not None and number < len(layers) - 1:

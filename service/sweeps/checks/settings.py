@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from service.errors import Fault, SpecError
-from service.spec import validation
+from service.spec import strict_json, validation
 from service.spec.faults import MAX_FAULTS
 from service.spec.fields import closest
 from service.spec.strict_json import pointer_step
@@ -61,7 +61,7 @@ def _refusal(
     try:
         space.look_up(resolved, pointer)
     except (LookupError, ValueError):
-        pointers = list(space.pointers(resolved))
+        pointers = strict_json.pointers(resolved)
         variant = _explain_variant(pointer, span, prepared)
         suggestion = None if variant else closest(pointer, pointers) or reading.same_end(pointer, pointers)
         explanation = variant or "; set it in `base` first if it is null or left out"

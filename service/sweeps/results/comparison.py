@@ -420,7 +420,7 @@ def _why_not(a: Sequence[Job], b: Sequence[Job]) -> str | None:
     if len(pairs) == max(map(len, by_seed)) and all(splits.are_same(*pair) for pair in pairs):
         return splits.SAME_JOBS
     compared = pairs if len(pairs) > 1 else [list(facts.values())]
-    return next((why for jobs in compared if (why := splits.differing_data(jobs))), None)
+    return next((why for jobs in compared if (why := splits.data_difference(jobs))), None)
 
 
 def _note_unequal_settings(name: str, jobs: Sequence[Job]) -> Iterator[str]:

@@ -157,7 +157,7 @@ def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner:
         checkpoint=_compare_checkpoints(artifacts, *checkpoints),
         compared_epochs=len({row.epoch for row in epochs_a} & {row.epoch for row in epochs_b}),
         is_same=epoch is None and splits.are_same(*facts),
-        data=splits.differing_data(facts),
+        data=splits.data_difference(facts),
     )
 
 

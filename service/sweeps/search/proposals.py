@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.sweeps.schema import Range, SearchName
 from service.sweeps.search import space, tpe
+from service.sweeps.search.space import EPOCHS
 
 Suggestions = Mapping[int, dict[str, Any]]
 """Settings of trials that were computed before the transaction."""
@@ -51,3 +52,36 @@ def suggest(session: Session, sweep: Sweep) -> Suggestions:
     history = [tpe.Past(row.settings, row.value, row.trial in finished) for row in rows]
     goal = sweep.resolved["objective"]["goal"]
     return {trial: tpe.suggest(ranges_of(sweep.resolved), history, goal=goal, seed=sweep.resolved["search"]["seed"])}
+
+
+def of_first_trial(spans: Mapping[str, Range], search: SearchName, seed: int, *, base: int) -> int:
+    """The epochs of the first trial; ``base`` are those of the shared spec."""
+    return next(iter(_known_epochs(spans, search, seed, 1)), base)
+
+
+def max_total_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, count: int, *, base: int) -> int:
+    """Maximum number of epochs of ``count`` trials with one seed; ``base`` are the epochs of the shared spec."""
+    if EPOCHS not in spans:
+        return count * base
+    if search is SearchName.GRID:  # each value is in equally many combinations
+        values = _integers(space.values_of(spans[EPOCHS]) or ())
+        return sum(values) * count // max(1, len(values))
+    known_epochs = _known_epochs(spans, search, seed, count)
+    longest = max(_integers(list(space.bounds_of(spans[EPOCHS]).values())), default=base)
+    return sum(known_epochs) + (count - len(known_epochs)) * longest
+
+
+def _known_epochs(spans: Mapping[str, Range], search: SearchName, seed: int, count: int) -> list[int]:
+    """The epochs of the first ``count`` trials, without those of trials whose settings depend on results."""
+    if EPOCHS not in spans:
+        return []
+    if search is SearchName.GRID:
+        return _integers((space.values_of(spans[EPOCHS]) or ())[:1])
+    known_count = min(count, STARTUP) if search is SearchName.TPE else count
+    span = {EPOCHS: spans[EPOCHS]}
+    return _integers([space.random_settings(span, seed, trial)[EPOCHS] for trial in range(known_count)])
+
+
+def _integers(values: Sequence[Any]) -> list[int]:
+    """The values that can be a number of epochs."""
+    return [value for value in values if isinstance(value, int) and not isinstance(value, bool)]

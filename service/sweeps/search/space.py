@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Final, overload
 
-from service.spec.strict_json import pointer_name, pointer_step
+from service.spec.strict_json import pointer_name
 from service.sweeps.schema import Range
 
 EPOCHS: Final = "/epochs"
@@ -69,19 +69,6 @@ def with_settings(document: Mapping[str, Any], settings: Mapping[str, Any]) -> d
         else:
             node[last] = value
     return copied
-
-
-def pointers(document: Any, prefix: str = "") -> Iterator[str]:
-    """The pointers to all values of a document, except objects and lists of objects."""
-    items: Iterator[tuple[str, Any]] = iter(())
-    if isinstance(document, dict):
-        items = iter(document.items())
-    elif isinstance(document, list) and any(isinstance(item, dict | list) for item in document):
-        items = ((str(index), item) for index, item in enumerate(document))
-    elif prefix:
-        yield prefix
-    for name, value in items:
-        yield from pointers(value, f"{prefix}/{pointer_step(name)}")
 
 
 class _SteppedFloats(Sequence[float]):

@@ -19,8 +19,7 @@ from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
-from service.storage.machine_tables import Worker
-from service.storage.tables import ApiKey, Job
+from service.storage.tables import ApiKey, Job, Worker
 from service.web.datasets import uploads
 from service.web.http import requests
 from service.web.http.queries import NumberCursor, Query, Seq, Text, former_name

@@ -35,7 +35,7 @@ from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
 from service.spec.schema import Kind
 from service.states import Status
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 from service.web.core.publisher import Publisher
 
 _LATE_MS: Final = 10_000

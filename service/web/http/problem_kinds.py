@@ -105,9 +105,8 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "no_verdicts": ProblemKind(
         404,
         "These samples have no predicted classes.",
-        "Omit `verdicts`. Predicted classes need a dataset with a reference classifier (`mnist`, `mnist-10k`), and "
-        "samples "
-        "created by a version that has one.",
+        "Omit `predicted_labels`. Predicted classes need a dataset with a reference classifier (`mnist`, "
+        "`mnist-10k`), and samples created by a version that has one.",
     ),
     "method_not_allowed": ProblemKind(405, "The method is not allowed here.", "`Allow` lists the allowed methods."),
     "too_slow": ProblemKind(408, "The upload took too long.", "Use a faster connection, or send a smaller body."),

@@ -132,16 +132,16 @@ def samples(job_id: str, query: FilesQuery) -> SampleList:
 def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     """Show a sample grid: `latest`, or an epoch number.
 
-    A GAN's grid is generated from the same latent points in every epoch. With `verdicts=true`, each sample has the
-    class predicted by the reference classifier, with the number of samples per class below. A classifier's grid always
-    shows images with their predictions.
+    A GAN's grid is generated from the same latent points in every epoch. With `predicted_labels=true`, each sample has
+    the class predicted by the reference classifier, with the number of samples per class below. A classifier's grid
+    always shows images with their predictions.
     """
 
     def find() -> Artifact:
         with read_job(job_id) as (session, job):
             return lookup.sample(session, job, which)
 
-    if query.verdicts:
+    if query.predicted_labels or query.verdicts:
         job = loading.job_of(job_id)
         if job.kind == Kind.GAN:
             return downloads.send_picture(plots.classified_samples(job, find()), "image/png")

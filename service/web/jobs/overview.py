@@ -18,7 +18,7 @@ from service.jobs.worker_registry import Impediment
 from service.models.exports.contents import FORMATS
 from service.runtime.settings import Settings
 from service.spec.schema import Kind
-from service.states import TERMINAL, Status
+from service.states import TERMINAL, Reason, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, Epoch, Event, Job
@@ -43,9 +43,12 @@ _REASONS: Final = {
     "claimed": "started by a worker",
     "done": "training finished",
     "changed": "edited",
-    "handed back": "released by its worker",
-    "storage": "its machine cannot store or read files",
-    "memory": "its machine has no memory left",
+    "handed back": "released by its worker",  # until 0.2
+    Reason.RELEASED: "released by its worker",
+    Reason.LOST: "its worker was lost",
+    Reason.PAUSED_BY_SWEEP: "paused by its sweep",
+    Reason.STORAGE: "its machine cannot store or read files",
+    Reason.MEMORY: "its machine has no memory left",
 }
 """Display texts of machine-readable event reasons."""
 _SHOWN_EVENTS: Final = EventFilter(types=(EventType.STATUS, EventType.LOG, EventType.HEALTH))

@@ -13,6 +13,7 @@ from service.jobs.events import EventFilter, EventType, Level, LogPage
 from service.jobs.queries import files, listing, lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec import splits
+from service.spec.metric_info import KEY_METRICS, describe
 from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
@@ -80,6 +81,8 @@ blueprint: Final = Blueprint("pages", __name__)
 TAG: Final = "Pages"
 _INITIAL_JOBS: Final = 30
 """Jobs in the HTML of the list; its script loads more."""
+_OBJECTIVES: Final = [name for names in KEY_METRICS.values() for name in names if describe(name).goal]
+"""Metrics that decide which job is better."""
 _SORT_LABELS: Final[dict[str, str]] = {
     "-created_at": "Newest first",
     "created_at": "Oldest first",
@@ -97,12 +100,11 @@ _SORT_LABELS: Final[dict[str, str]] = {
     "duration": "Shortest training",
     "-epoch": "Most epochs",
     "epoch": "Fewest epochs",
-    "-val_accuracy": "Highest val accuracy",
-    "val_accuracy": "Lowest val accuracy",
-    "val_loss": "Lowest val loss",
-    "-val_loss": "Highest val loss",
-    "frechet_distance": "Lowest Fréchet distance",
-    "-frechet_distance": "Highest Fréchet distance",
+    **{
+        f"{sign}{name}": f"{word} {describe(name).label}"
+        for name in _OBJECTIVES
+        for sign, word in (("-", "Highest"), ("", "Lowest"))
+    },
 }
 _COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
 """Default columns of the job list, besides the name."""
@@ -163,7 +165,7 @@ def start() -> Response:
 @endpoint(TAG, "text/html", query=NewQuery)
 def new() -> Response:
     """Show the form for a new job."""
-    return as_page("jobs/new.html", keys_required=core().settings.keys_required)
+    return as_page("jobs/new.html", keys_required=core().settings.keys_required, objectives=_OBJECTIVES)
 
 
 @blueprint.get("/ui/compare")

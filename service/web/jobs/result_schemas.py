@@ -295,8 +295,11 @@ class ModelQuery(Query):
 class SampleQuery(Query):
     """How to render a sample grid."""
 
-    verdicts: bool = Field(
+    predicted_labels: bool = Field(
         False, description="Label each sample of a GAN with the class predicted by the reference classifier."
+    )
+    verdicts: bool = Field(
+        False, description="The former name of `predicted_labels`.", json_schema_extra={"deprecated": True}
     )
 
 

@@ -11,13 +11,13 @@ from pydantic import AliasPath, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from service.application.specs import Forecast
-from service.jobs import actions
+from service.jobs import actions, events
 from service.jobs.queries import folds, listing, lookup
 from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
 from service.spec.metric_info import accuracy_interval
 from service.spec.schema import Kind
-from service.states import TERMINAL, Action, FindingCode, Request, Severity, Status
+from service.states import TERMINAL, Action, FindingCode, Reason, Request, Severity, Status
 from service.statistics import wilson
 from service.storage.tables import Job
 from service.web.http.schemas import Document, Metrics, ResponseModel, Seconds, Timestamp, finite
@@ -257,6 +257,9 @@ class JobDetail(JobSummary):
     resolved: Document = Field(description="Full spec (defaults included).")
     provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
+    reason: Reason | None = Field(
+        None, description="Why the job is queued or paused again, if not at its user's request, as in its last event."
+    )
 
 
 class SubmittedJob(JobDetail):
@@ -333,14 +336,15 @@ def job_summary(job: Job) -> JobSummary:
     return JobSummary.from_row(job, **derived_fields(job))
 
 
-def job_detail(job: Job, *, stopped_by_sweep: bool = False) -> JobDetail:
+def job_detail(job: Job, *, stopped_by_sweep: bool = False, reason: Reason | None = None) -> JobDetail:
     """A job with its spec."""
-    return JobDetail.from_row(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep)
+    return JobDetail.from_row(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep, reason=reason)
 
 
 def read_detail(session: Session, job: Job) -> JobDetail:
-    """A job with its spec, and whether its sweep stopped it."""
-    return job_detail(job, stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])))
+    """A job with its spec, and why it waits or was stopped."""
+    stopped = bool(lookup.stopped_by_sweep(session, [job]))
+    return job_detail(job, stopped_by_sweep=stopped, reason=events.reason_to_wait(session, job))
 
 
 def derived_fields(job: Job) -> dict[str, Any]:

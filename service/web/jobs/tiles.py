@@ -11,16 +11,12 @@ from sqlalchemy.orm import Session
 from service.jobs import extremes
 from service.jobs.queries import lookup
 from service.spec import metric_info
+from service.spec.metric_info import TILES
 from service.storage.tables import Epoch, Job
 from service.web.http.schemas import finite
 from service.web.jobs.schemas import AccuracyInterval, accuracy_intervals
 from service.wording import listed
 
-METRICS: Final = (
-    "val_accuracy", "val_loss", "train_accuracy", "train_loss", "val_roc_auc", "frechet_distance", "mode_coverage",
-    "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
-)  # fmt: skip
-"""The most informative metrics."""
 TESTS: Final = ("test_accuracy", "test_loss")
 """The scores on the test part, available when the job has ended."""
 _TRAINED: Final = (
@@ -81,7 +77,7 @@ def read(session: Session, job: Job, shown: Epoch | None) -> Tiles:
 
 def _earlier_values(session: Session, job: Job, shown: Epoch) -> dict[str, tuple[float, int]]:
     """Of each metric that the epoch does not have, the last finite value before it and its epoch."""
-    names = [name for name in METRICS if name in job.extremes and name not in shown.metrics]
+    names = [name for name in TILES if name in job.extremes and name not in shown.metrics]
     values = {name: lookup.last_value(session, job.id, name, until=shown.epoch) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -91,7 +87,7 @@ def _metric_tiles(
 ) -> list[Tile]:
     values = {name: (value, shown.epoch) for name, value in finite(shown.metrics).items()} | dict(earlier)
     tiles = []
-    for name in [name for name in METRICS if name in values]:
+    for name in [name for name in TILES if name in values]:
         (value, epoch), best = values[name], extremes.best(job, name)
         note, is_best = _note(name, epoch, best, is_earlier=epoch != shown.epoch), best is not None and best[1] == epoch
         tiles.append(_tile(job, name, value, note, is_best=is_best))

@@ -19,7 +19,7 @@ def test_a_bad_epoch_is_found_and_forked_from(
     visit = open_site(width=width, color_scheme=scheme)
     visit.error_log.expected = ["400"]  # no value is below 0
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
-    page.get_by_role("button", name="Find a bad epoch").click()
+    page.get_by_role("button", name="Find where epochs differ").click()
     page.get_by_label("Metric", exact=True).select_option("val_accuracy")
     expect(page.get_by_label("Bad values are")).to_have_value("below")
     page.get_by_label("Limit in percent").fill("0")

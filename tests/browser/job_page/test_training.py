@@ -91,7 +91,7 @@ def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> 
     expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     page.get_by_label("Predicted classes").check()
-    expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png?verdicts=true")
+    expect(image).to_have_attribute("src", f"/jobs/{job['id']}/samples/3.png?predicted_labels=true")
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 

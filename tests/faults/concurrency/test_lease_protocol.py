@@ -303,7 +303,7 @@ ZOMBIE_WRITES: dict[str, Callable[[Protocol, Worker], None]] = {
     "renews": Protocol.renew,
     "commits an epoch": Protocol.commit_epoch,
     "fails": Protocol.fail,
-    "hands back": lambda machine, worker: machine.release_lease(worker, None),
+    "releases": lambda machine, worker: machine.release_lease(worker, None),
     "dies": Protocol.die,
 }
 

@@ -74,7 +74,7 @@ def race(process: InProcessHarness, seed: int, rounds: int) -> None:
             assert leases.requested(process.database, held) == Request.CANCEL
             leases.release_lease(process.database, held, None)
             job = process.workers.job(job_id)
-        if job.status not in TERMINAL:  # handed back after the cancellation: another one must take effect
+        if job.status not in TERMINAL:  # released after the cancellation: another one must take effect
             actions.cancel(process.database, job_id)
             job = process.workers.job(job_id)
         assert job.status in TERMINAL

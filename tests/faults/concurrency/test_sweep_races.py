@@ -69,7 +69,7 @@ def commit(database: Database, held: Claim, job: Job, epoch: int) -> bool:
         goes_on=epoch < job.epochs,
     )
     commits.commit_epoch(database, held, record, keep_last=3, then=decisions.after_result)
-    return record.is_held_by(job.hold_epoch)
+    return record.is_paused_by_sweep(job.hold_epoch)
 
 
 def run_to_the_end(database: Database) -> None:

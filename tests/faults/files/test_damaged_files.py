@@ -47,7 +47,7 @@ def train_on_a_full_disk(process: InProcessHarness) -> list[Report]:
     return endpoint.reports
 
 
-def test_a_job_on_a_full_disk_is_handed_back_and_continues_once_there_is_space(
+def test_a_job_on_a_full_disk_is_released_and_continues_once_there_is_space(
     process: InProcessHarness, reference: Reference
 ) -> None:
     job_id = process.submit()
@@ -68,7 +68,7 @@ def test_a_job_that_no_machine_can_store_fails_and_can_be_retried(
     process: InProcessHarness, reference: Reference
 ) -> None:
     job_id = process.submit()
-    for _ in range(leases.MAX_HAND_BACKS - 1):
+    for _ in range(leases.MAX_MACHINE_FAULTS - 1):
         train_on_a_full_disk(process)
         assert process.workers.job(job_id).status == Status.QUEUED
     train_on_a_full_disk(process)
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_synced_or_renamed_never_becomes_a_checkpoint(
     job_id = process.submit()
     endpoint, calls = NoSupervisor(), 0
     endpoint.after_batches = 1
-    assert process.train(endpoint=endpoint) == "handed back"  # the dataset's own files are written by now
+    assert process.train(endpoint=endpoint) == "released"  # the dataset's own files are written by now
 
     def fail(*arguments: Any) -> Any:
         nonlocal calls
@@ -171,7 +171,7 @@ def test_temporarily_unreadable_checkpoints_are_kept(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", open_stale)
-        assert process.train().startswith("handed back")
+        assert process.train().startswith("released")
     assert process.workers.job(job_id).status == Status.QUEUED
     assert len(checkpoints_newest_first(process, job_id)) == count
     assert process.train() == "succeeded"

@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_queue_and_fails_no_job(
     fault = blocked(harness)
     assert fault is not None
     assert (fault["reason"], "No space left" in fault["message"]) == ("store", True)
-    wait_until(lambda: all(harness.job(job_id).status == Status.QUEUED for job_id in jobs), "the hand-back")
+    wait_until(lambda: all(harness.job(job_id).status == Status.QUEUED for job_id in jobs), "the release")
     claims = sum(harness.job(job_id).lease for job_id in jobs)
     seen = worker_heartbeat(harness)
     wait_until(lambda: worker_heartbeat(harness) > seen + 2000 * CHECK_INTERVAL_S, "further checks")
@@ -131,7 +131,7 @@ def test_a_full_disk_of_the_database_is_an_outage(
     harness.submit()
     harness.submit()
     harness.arm("epoch_trained.2", "stop")
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     worker = harness.start()
     child = harness.until_reached("epoch_trained.2")
     os.kill(worker.pid, signal.SIGSTOP)

@@ -20,8 +20,7 @@ from service.jobs import leases, worker_registry
 from service.local.broker import Broker
 from service.runtime.broker import TRAIN_QUEUE, TRAIN_TASK, send_hints
 from service.states import Status
-from service.storage.machine_tables import Worker
-from service.storage.tables import Job
+from service.storage.tables import Job, Worker
 from tests import brokers
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
@@ -107,7 +106,7 @@ def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     for _ in range(2):
         harness.submit()
     harness.arm("epoch_trained.2", "stop")
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     workers = [harness.start() for _ in range(2)]
     child = harness.until_reached("epoch_trained.2")
     setattr(proxy, "refusing" if how == "refused" else "silent", True)
@@ -130,7 +129,7 @@ def test_jobs_survive_a_sqlite_file_locked_longer_than_the_lease(
     """F16."""
     job_id = sqlite_harness.submit()
     sqlite_harness.arm("epoch_trained.2", "stop")
-    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start("workers.scheduler")
     sqlite_harness.start()
     child = sqlite_harness.until_reached("epoch_trained.2")
     path = make_url(sqlite_harness.database.url).database
@@ -390,7 +389,7 @@ def test_a_silent_broker_does_not_block_the_rescue_of_a_dead_workers_job(
         worker_registry.record_heartbeat(sqlite_harness.database, idle_worker)
         with sqlite_harness.database.write() as session:
             session.execute(update(Job).where(Job.id != claimed_id).values(queued_ms=Job.queued_ms - 60_000))
-        sqlite_harness.start("workers.reconcile", TAPELINE_BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        sqlite_harness.start("workers.scheduler", TAPELINE_BROKER_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         sqlite_harness.until(claimed_id, lambda job: job.status == Status.QUEUED, 2 * sqlite_harness.lease_s + 10)
         worker_registry.deregister(sqlite_harness.database, idle_worker.id)
         sqlite_harness.start()

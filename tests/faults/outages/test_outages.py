@@ -22,14 +22,14 @@ from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error
 from tests.faults.invariants import Reference
 from tests.waiting import wait_until
-from workers import retry
-from workers.retry import retry_on_outage
+from workers import lease_session
+from workers.lease_session import retry_on_outage
 from workers.supervisor import supervisor
 
 
 @pytest.fixture(autouse=True)
 def retry_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr(lease_session, "RETRY_INTERVAL_S", 0.01)
 
 
 def test_a_query_without_a_response_is_retried() -> None:
@@ -323,7 +323,7 @@ def test_a_child_that_is_asked_to_stop_while_it_retries_stops(
         raise outage_error()
 
     monkeypatch.setattr(commits, "commit_epoch", fail)
-    assert process.train(endpoint=endpoint) == "handed back"
+    assert process.train(endpoint=endpoint) == "released"
     monkeypatch.setattr(commits, "commit_epoch", commit)
     assert process.train() == "succeeded"
 

@@ -71,11 +71,11 @@ def test_jobs_and_sweeps_run_behind_pgbouncer(pooled_url: str, tmp_path: Path, r
         for _ in range(4):
             harness.submit()
         harness.start(TAPELINE_WORKERS="3")
-        harness.start("workers.reconcile")
+        harness.start("workers.scheduler")
         harness.until_all_end()
         harness.check(reference)
         sweep_id = submit(harness, RANDOM)
         harness.start(TAPELINE_WORKERS="3")
         harness.start()
-        harness.start("workers.reconcile")
+        harness.start("workers.scheduler")
         assert until_end(harness, sweep_id).decisions

@@ -35,7 +35,7 @@ def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHa
     worker.kill()
     worker.wait()
     wait_until(lambda: all_exited([child, fork_server, *spare]), "the end of all processes")
-    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start("workers.scheduler")
     sqlite_harness.start()
     sqlite_harness.until_all_end()
 
@@ -73,7 +73,7 @@ def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -
         harness.arm(place, "stop")
         job_id = harness.submit()
         child = harness.until_reached(place)
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     harness.start()
     harness.until_end(job_id)
     events_before = [(event.seq, event.type) for event in harness.log(job_id)]
@@ -140,7 +140,7 @@ def test_a_child_that_hangs_is_ended_although_its_worker_renews_the_lease(
     sqlite_harness.patch("from workers.supervisor import job_monitor\njob_monitor.BATCH_DEADLINE_S = 2.0\n")
     sqlite_harness.submit()
     sqlite_harness.arm("batch_done.2", "hang")
-    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start("workers.scheduler")
     sqlite_harness.start()
     child = sqlite_harness.until_reached("batch_done.2")
     sqlite_harness.until_all_end()

@@ -19,7 +19,7 @@ from service.states import Status
 from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
-from workers import retry
+from workers import lease_session
 from workers.messages import Done, Preparing, Progress, Report
 from workers.supervisor import job_monitor
 from workers.supervisor.child_process import Exited
@@ -43,7 +43,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(retry, "RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr(lease_session, "RETRY_INTERVAL_S", 0.01)
     monkeypatch.setattr(job_monitor, "time", clock := Clock())
     return clock
 
@@ -101,7 +101,7 @@ def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later
 
     for name in ("renew", "requested", "release_lease"):
         monkeypatch.setattr(leases, name, fail_until_the_lease_is_over(getattr(leases, name)))
-    assert monitor(process.database, held, child, threading.Event()) == "could not renew in time; handed back"
+    assert monitor(process.database, held, child, threading.Event()) == "could not renew in time; released"
     assert child.closed_at is not None
     assert child.closed_at < began + held.lease_s
     job = process.workers.job(job_id)
@@ -127,7 +127,7 @@ def test_a_query_that_hangs_does_not_keep_the_child_beyond_its_lease(
         raise outage_error()
 
     monkeypatch.setattr(leases, "renew", hang)
-    assert monitor(process.database, held, child, threading.Event()) == "could not renew in time; handed back"
+    assert monitor(process.database, held, child, threading.Event()) == "could not renew in time; released"
     assert len(hung) == 1
     assert child.closed_at is not None
     assert child.closed_at < began + held.lease_s
@@ -143,7 +143,7 @@ def test_a_lease_runs_from_the_request_not_the_response(
     held = process.claim(lease_s=600)
     fake: Any = FakeChild(clock)
     late_monitor = job_monitor.JobMonitor(process.database, held, fake, threading.Event(), requested_at=clock.now - 500)
-    assert late_monitor.run() == "could not renew in time; handed back"
+    assert late_monitor.run() == "could not renew in time; released"
 
 
 def test_a_stopping_worker_does_not_wait_for_the_database(
@@ -166,7 +166,7 @@ def test_a_stopping_worker_does_not_wait_for_the_database(
     for name in ("renew", "requested"):
         monkeypatch.setattr(leases, name, fail)
     monkeypatch.setattr(leases, "release_lease", fail_to_release)
-    with pytest.raises(job_monitor.AbandonedOnExit):
+    with pytest.raises(job_monitor.StoppedDuringOutage):
         monitor(process.database, held, FakeChild(clock), draining)
     assert len(attempts_at) > 1
     assert attempts_at[-1] - attempts_at[0] <= job_monitor.DRAIN_RETRY_S + 0.5

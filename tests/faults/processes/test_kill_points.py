@@ -70,7 +70,7 @@ def test_a_child_that_dies_while_deleting_checkpoints_keeps_the_best_and_the_lat
         assert job.size_bytes == sum(row.size_bytes for row in lookup.artifacts(session, job_id))
 
 
-@pytest.mark.parametrize("place", ["handing_back", "handed_back"])
+@pytest.mark.parametrize("place", ["releasing", "released"])
 def test_a_child_that_dies_while_it_hands_its_job_back_does_not_lose_it(
     process: InProcessHarness, reference: Reference, place: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_child_that_dies_while_it_hands_its_job_back_does_not_lose_it(
     endpoint.after_batches = 20
     with pytest.raises(failpoints.SimulatedKill):
         process.train(held, endpoint)
-    if place == "handing_back":  # its transaction was rolled back
+    if place == "releasing":  # its transaction was rolled back
         leases.record_child_loss(process.database, held, "died")
     assert process.train() == "succeeded"
     process.check(reference)
@@ -89,13 +89,13 @@ def test_a_child_that_dies_while_it_hands_its_job_back_does_not_lose_it(
 @pytest.mark.parametrize(
     "batches", [1, pytest.param(17, marks=pytest.mark.faults), 18, pytest.param(50, marks=pytest.mark.faults)]
 )
-def test_a_job_handed_back_after_any_batch_ends_with_the_same_result(
+def test_a_job_released_after_any_batch_ends_with_the_same_result(
     process: InProcessHarness, reference: Reference, batches: int
 ) -> None:
     process.submit()
     endpoint = NoSupervisor()
     endpoint.after_batches = batches
-    assert process.train(endpoint=endpoint) == "handed back"
+    assert process.train(endpoint=endpoint) == "released"
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -115,7 +115,7 @@ def test_an_epoch_is_trained_while_the_previous_one_is_committed(
 
 
 @pytest.mark.parametrize("batches", [18, 33])
-def test_a_job_is_handed_back_after_the_pending_commit(
+def test_a_job_is_released_after_the_pending_commit(
     process: InProcessHarness, reference: Reference, batches: int
 ) -> None:
     job_id = process.submit()
@@ -128,7 +128,7 @@ def test_a_job_is_handed_back_after_the_pending_commit(
 
     endpoint = StoppingEndpoint()
     endpoint.after_batches = batches
-    assert process.train(endpoint=endpoint) == "handed back"
+    assert process.train(endpoint=endpoint) == "released"
     assert process.workers.job(job_id).epoch == 1
     assert process.train() == "succeeded"
     process.check(reference)
@@ -174,7 +174,7 @@ def test_an_error_in_a_commit_takes_precedence_over_one_in_the_next_epoch(proces
 
 def test_every_failpoint_is_listed_with_its_test() -> None:
     tested = {name.partition(".")[0] for schedule in SCHEDULES.values() for name in schedule}
-    tested |= {"handing_back", "handed_back"}  # above
+    tested |= {"releasing", "released"}  # above
     tested |= {"claimed", "submitted", "overlapping"}  # test_processes
     tested |= {"deciding", "decided"}  # test_sweeps
     tested |= {"reuse_stored", "reusing", "reused"}  # test_reuse
@@ -243,7 +243,7 @@ def test_without_the_lease_guard_a_late_worker_violates_an_invariant(
         leases.record_child_loss(process.database, stale, "silent")
         endpoint = NoSupervisor()
         endpoint.after_batches = 20
-        process.train(endpoint=endpoint)  # another worker continues, and hands the job back
+        process.train(endpoint=endpoint)  # another worker continues, and releases the job
         fresh = process.claim()
         with contextlib.suppress(LeaseLost):  # a late write of the zombie
             leases.release_lease(process.database, stale, Request.PAUSE)

@@ -78,7 +78,7 @@ def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
     children = [pid, *children_of(worker.pid)]
     kill_groups([worker])
     wait_until(lambda: all_exited(children), "the end of all children")
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     harness.start()
     harness.until_all_end()
     assert harness.job(harness.accepted[0]).lease == (2 if place == "claimed" else 1)
@@ -97,7 +97,7 @@ def test_children_exit_when_only_their_worker_is_killed(harness: FaultHarness, r
     wait_until(lambda: all_exited(children), "the end of all children")
     last = harness.job(harness.accepted[0]).epoch
     assert last < 10_000, "it trained to the end"
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     harness.start()
     harness.until(harness.accepted[0], lambda job: job.epoch > last)
     actions.cancel(harness.database, harness.accepted[0])
@@ -134,16 +134,16 @@ def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, 
     harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
     for worker in workers:
         kill_groups([worker])
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     for _ in range(2):
         harness.start()
     harness.until_all_end()
     harness.check(reference)
 
 
-@pytest.mark.parametrize("place", ["handing_back", "handed_back"])
+@pytest.mark.parametrize("place", ["releasing", "released"])
 def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
-    """F06: after SIGTERM, the child dies while it hands its job back."""
+    """F06: after SIGTERM, the child dies while it releases its job."""
     job_id = harness.submit(epochs=3)
     harness.add_failpoint("sent", "workers.supervisor.child_process:ChildProcess.send", after=True)
     harness.arm("epoch_trained.1", "stop")
@@ -227,7 +227,7 @@ def test_copies_of_a_running_service_continue_to_the_same_results(
     for copy in copies:
         with closing(open_harness(copy / "home", f"sqlite:///{copy / 'tapeline.db'}")) as copied:
             copied.accepted = list(sqlite_harness.accepted)
-            copied.start("workers.reconcile")
+            copied.start("workers.scheduler")
             copied.start()
             copied.until_all_end()
             copied.check(reference)
@@ -263,7 +263,7 @@ def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
     clock_patch = f"import time\nreal = time.time\ntime.time = lambda: real() + {3600 * hours}\n"
     unshifted = harness.start()
     harness.patch(clock_patch)
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     harness.start()
     harness.until_reached("batch_done.2")
     harness.until_all_end()
@@ -279,7 +279,7 @@ def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarne
     for _ in range(24):
         harness.submit(**tiny)
     for _ in range(2):
-        harness.start("workers.reconcile")
+        harness.start("workers.scheduler")
     for _ in range(3):
         harness.start(TAPELINE_WORKERS="2")
     harness.until_all_end(200)
@@ -297,7 +297,7 @@ def test_a_job_resumed_on_another_cpu_type_logs_mixed_provenance(sqlite_harness:
     interrupted = sqlite_harness.job(job_id)
     assert interrupted.provenance is not None
     other_cpu = "Nehalem" if "Nehalem" not in str(interrupted.provenance["blas"]) else "Sandybridge"
-    sqlite_harness.start("workers.reconcile")
+    sqlite_harness.start("workers.scheduler")
     sqlite_harness.start(OPENBLAS_CORETYPE=other_cpu)
     sqlite_harness.until_end(job_id)
     if sqlite_harness.job(job_id).provenance == interrupted.provenance:

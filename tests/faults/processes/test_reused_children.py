@@ -85,7 +85,7 @@ def test_a_worker_killed_with_a_child_between_two_jobs_is_replaced(
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     wait_until(lambda: all_exited(pids), "the end of all children")
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     harness.start()
     harness.until_all_end()
     harness.check(reference)

@@ -42,9 +42,9 @@ def test_a_task_that_does_not_end_delays_no_rescue(harness: FaultHarness, tmp_pa
         "        time.sleep(0.05)\n"
         "    return original(*arguments, **options)\n"
         f"module.{name} = slow\n",
-        program="workers.reconcile",
+        program="workers.scheduler",
     )
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     wait_until(begun.exists, "the slow task")
     job_id = harness.submit()
     harness.arm("epoch_committed.1", "hang")

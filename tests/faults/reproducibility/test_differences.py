@@ -111,7 +111,7 @@ def test_a_bit_flipped_in_the_checkpoint_of_epoch_7_of_20_is_located(
         "epoch": 7, "batch": BATCHES, "batches": BATCHES, "tensor": "layers.0.weight", "element": element,
         "a": before, "b": after, "metrics": [], "not_repeated": b.id, "from_epoch": 6,
     }  # fmt: skip
-    assert "epoch 7, batch 17 of 17 both trainings are equal, but what b has stored" in investigation["sentence"]
+    assert "epoch 7, batch 17 of 17 both trainings are equal, but b's stored result" in investigation["sentence"]
     swapped = replay(process, b, a)["found"]
     assert (swapped["not_repeated"], swapped["a"], swapped["b"]) == (b.id, after, before)
 

@@ -23,8 +23,7 @@ from service.jobs.submissions import IdempotencyKey
 from service.maintenance import retention
 from service.runtime import failpoints
 from service.states import Status
-from service.storage.machine_tables import Worker
-from service.storage.tables import AuditEntry, Job
+from service.storage.tables import AuditEntry, Job, Worker
 from tests.faults.conftest import InProcessHarness
 from tests.faults.reproducibility.results import result
 from workers.training import provenance

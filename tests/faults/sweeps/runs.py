@@ -109,7 +109,7 @@ def run_undisturbed(home: Path, document: dict[str, Any]) -> SweepResult:
     with closing(open_harness(home / "home", f"sqlite:///{home / 'tapeline.db'}")) as harness:
         sweep_id = submit(harness, document)
         harness.start()
-        harness.start("workers.reconcile")
+        harness.start("workers.scheduler")
         return until_end(harness, sweep_id, 300)
 
 
@@ -127,7 +127,7 @@ class Killer:
     def start(self) -> None:
         self.harness.patch(LIFT_LOSS_LIMIT)
         self.workers = [self.harness.start() for _ in range(self.worker_count)]
-        self.scheduler = self.harness.start("workers.reconcile")
+        self.scheduler = self.harness.start("workers.scheduler")
 
     @property
     def total(self) -> int:
@@ -150,7 +150,7 @@ class Killer:
         if target == "scheduler":
             self.scheduler.kill()
             self.scheduler.wait()
-            self.scheduler = self.harness.start("workers.reconcile")
+            self.scheduler = self.harness.start("workers.scheduler")
             self.kills[target] += 1
             return
         busy: list[subprocess.Popen[bytes]] = []

@@ -65,7 +65,7 @@ def test_two_workers_make_the_same_decisions_as_one(harness: FaultHarness, undis
     sweep_id = submit(harness, RANDOM)
     harness.start(TAPELINE_WORKERS="2")
     harness.start()
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     assert until_end(harness, sweep_id) == undisturbed
 
 
@@ -74,7 +74,7 @@ def test_a_sweep_that_reuses_all_epochs_makes_the_same_decisions(
     harness: FaultHarness, undisturbed: SweepResult
 ) -> None:
     harness.start(TAPELINE_VERIFY_REUSED="0")
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     first, second, third = (
         until_end(harness, submit(harness, RANDOM | overrides))
         for overrides in ({}, {}, {"reuse": "never", "name": "trained again"})
@@ -94,7 +94,7 @@ def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, sear
     sweep_id = submit(harness, SEARCHES[name])
     for _ in range(4):
         harness.start()
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     assert until_end(harness, sweep_id, 180) == undisturbed
 
 
@@ -116,7 +116,7 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
     sweep_id = submit(harness, RANDOM)
     harness.arm(place)
     harness.start()
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     assert until_end(harness, sweep_id) == undisturbed
     assert not (harness.points / place).exists(), "no process reached it"
 
@@ -146,9 +146,9 @@ def test_a_scheduler_killed_around_a_decision_does_not_change_it(
     harness.patch("from service.sweeps import decisions\ndecisions.after_result = lambda session, job: None")
     harness.start()
     harness.arm(place)
-    first_scheduler = harness.start("workers.reconcile")
+    first_scheduler = harness.start("workers.scheduler")
     first_scheduler.wait(60)
-    harness.start("workers.reconcile")
+    harness.start("workers.scheduler")
     assert until_end(harness, sweep_id) == undisturbed
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from service.errors import LeaseLost
 from service.jobs import actions, commits, leases, worker_registry
 from service.jobs.leases import Claim, Position
 from service.jobs.rescue import rescue
+from service.jobs.reuse import sources
 from service.states import Request, Status
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
-from service.storage.tables import Job
+from service.storage.tables import Job, Worker
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 
@@ -177,7 +178,8 @@ def test_a_silent_workers_job_is_requeued_after_lease_expiry(database: Database,
     assert rescue(database) == [silent_id]
     assert read_job(database, silent_id).status == Status.QUEUED
     assert read_job(database, alive_id).status == Status.RUNNING
-    assert "silent" in reasons(database, silent_id)[-1]
+    lost = log(database, silent_id)[-1][1]
+    assert (lost["reason"], lost["message"]) == ("lost", "worker silent timed out")
 
 
 def test_a_cancel_request_is_honoured_if_the_worker_dies_first(database: Database, submit: Submit) -> None:
@@ -209,6 +211,27 @@ def test_a_change_of_provenance_is_logged(database: Database, submit: Submit) ->
     kind, data = log(database, job_id)[-1]
     assert (kind, data["code"]) == ("log", "mixed_provenance")
     assert "numpy" in data["message"]
+
+
+def test_a_provenance_stored_under_the_former_name_of_the_reference_classifier_is_equal(
+    database: Database, submit: Submit
+) -> None:
+    job_id = submit()
+    held = claim(database)
+    now = {"code": "sha256:now", "dataset": "sha256:data", "reference_classifier": "sha256:a"}
+    leases.begin(database, held, now)
+    stored = json.dumps({"judge" if name == "reference_classifier" else name: value for name, value in now.items()})
+    with database.write() as session:
+        session.execute(text("UPDATE jobs SET provenance = :stored"), {"stored": stored})
+    job = read_job(database, job_id)
+    assert (job.provenance, sources._equal(job.provenance, now)) == (now, True)
+    assert sources._equal(job.provenance, now | {"reference_classifier": "sha256:b"}) is False
+    leases.release_lease(database, held, None)
+    held = claim(database)
+    leases.begin(database, held, now)
+    assert [kind for kind, _ in log(database, job_id)].count("log") == 0
+    leases.begin(database, held, now | {"reference_classifier": "sha256:b"})
+    assert "(reference_classifier)" in log(database, job_id)[-1][1]["message"]
 
 
 @pytest.mark.parametrize("recorded", [{"code": "sha256:before"}, {}], ids=["other code", "before code was recorded"])

@@ -24,8 +24,7 @@ from service.maintenance import doctor, store_id
 from service.maintenance.doctor import Diagnosis
 from service.runtime.settings import Settings
 from service.storage.database import Database, now_ms
-from service.storage.machine_tables import Worker
-from service.storage.tables import AuditEntry
+from service.storage.tables import AuditEntry, Worker
 from tests import brokers
 
 
@@ -133,7 +132,7 @@ def test_running_jobs_with_expired_leases_fail_the_scheduler_check_and_are_count
     diagnoses = examine(settings)
     assert "scheduler" in failed_checks(diagnoses)
     assert diagnoses["scheduler"].detail == "running jobs with an expired lease: 2"
-    assert "workers.reconcile" in str(diagnoses["scheduler"].advice)
+    assert "workers.scheduler" in str(diagnoses["scheduler"].advice)
 
 
 def test_a_difference_between_clocks_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
 from tests.service.maintenance.conftest import DAY_MS, Installation
-from workers.reconcile import delete_expired_data
+from workers.scheduler import delete_expired_data
 
 
 def names(plan: RetentionPlan) -> tuple[set[str], set[str], set[str]]:

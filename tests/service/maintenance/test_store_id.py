@@ -14,7 +14,7 @@ from service.maintenance.store_id import WrongStore, verify
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
-from service.storage.machine_tables import Store
+from service.storage.tables import Store
 from tests.workers.conftest import WorkerHarness
 
 

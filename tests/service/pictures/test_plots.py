@@ -67,15 +67,15 @@ def panel_titles(svg: str) -> list[list[str]]:
             "classifier",
             CLASSIFIER_HEALTH,
             (720, 568.8),
-            [["Loss", "Accuracy"], ["Gradient norm", "Dead and saturated units"]],
+            [["Loss", "Accuracy"], ["Gradient norm", "Dead units and saturation"]],
         ),
         (
             "gan",
             GAN_HEALTH,
             (1080, 568.8),
             [
-                ["Loss", "Discriminator outputs", "Fréchet distance"],
-                ["Sample coverage and diversity", "Gradient norm"],
+                ["GAN losses", "Discriminator outputs", "Fréchet distance"],
+                ["Quality of the samples", "Gradient norm"],
             ],
         ),
     ],

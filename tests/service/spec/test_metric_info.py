@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 import service.web
 from service.spec import metric_info
 from service.spec.metric_info import METRICS, describe, number
-from service.web.jobs import tiles
 
 
 def test_a_layers_metric_is_described_like_its_base_metric() -> None:
@@ -42,7 +42,7 @@ def test_a_value_is_formatted_in_its_unit(name: str, value: float | None, text: 
 
 
 def test_every_metric_of_the_page_tiles_is_described() -> None:
-    assert set(tiles.METRICS) <= METRICS.keys()
+    assert {*metric_info.TILES, *chain(*metric_info.KEY_METRICS.values())} <= METRICS.keys()
 
 
 def test_the_palette_has_a_colour_for_each_metric() -> None:
@@ -57,15 +57,7 @@ def test_the_palette_is_that_of_the_pages_light_theme() -> None:
 
 
 def test_metrics_that_share_a_chart_differ_in_colour() -> None:
-    for names in (
-        ("train_loss", "val_loss"),
-        ("train_accuracy", "val_accuracy"),
-        ("d_loss", "g_loss"),
-        ("d_real", "d_fake"),
-        ("mode_coverage", "class_entropy", "min_class_share", "confidence", "sample_diversity"),
-        ("d_learning_rate", "g_learning_rate"),
-        ("d_grad_norm", "g_grad_norm"),
-        ("dead_units", "saturation"),
-        ("d_dead_units", "g_dead_units", "d_saturation", "g_saturation"),
-    ):
-        assert len({describe(name).series for name in names}) == len(names), names
+    for title, names, _ in metric_info.CHARTS:
+        for kind in ("classifier", "gan"):
+            own = [name for name in names if describe(name).kind == kind]
+            assert len({describe(name).series for name in own}) == len(own), title

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from service.storage import database as module
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 from tests.conftest import postgresql_only, sqlite_only
 from tests.waiting import wait_until
 

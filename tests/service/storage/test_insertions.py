@@ -14,9 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from service.jobs import leases
 from service.storage import database as module
 from service.storage.database import Database
-from service.storage.insertions import Insertion, NewRow, TimeTemplate
-from service.storage.machine_tables import Worker
-from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag
+from service.storage.insertions import NewRow, TimeTemplate, insert_rows
+from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
 from service.storage.times import at_time
 from tests.conftest import postgresql_only
 from tests.waiting import wait_until
@@ -38,7 +37,7 @@ def keys(database: Database) -> dict[str, Idempotency]:
 
 def test_all_rows_of_an_insertion_have_one_time_of_the_database_clock(database: Database) -> None:
     before = leases.clock(database)
-    now = database.run_alone(Insertion([key_row("a"), key_row("b")]).execute)
+    now = database.run_alone(lambda connection: insert_rows(connection, [key_row("a"), key_row("b")]))
     assert now is not None
     assert before <= now <= leases.clock(database)
     rows = keys(database)
@@ -49,21 +48,23 @@ def test_all_rows_of_an_insertion_have_one_time_of_the_database_clock(database: 
 def test_the_database_formats_every_millisecond_as_python_does(database: Database) -> None:
     times = set[int | None]()
     while len(times) < 25:
-        times.add(database.run_alone(Insertion([key_row(f"{time.monotonic_ns()}")]).execute))
+        times.add(database.run_alone(lambda connection: insert_rows(connection, [key_row(f"{time.monotonic_ns()}")])))
     for row in keys(database).values():
         assert row.answer["at"] == at_time(row.created_ms)
 
 
 def test_nothing_is_inserted_if_the_first_row_exists(database: Database) -> None:
-    assert database.run_alone(Insertion([key_row("a")], once=True).execute) is not None
-    assert database.run_alone(Insertion([key_row("a"), key_row("b")], once=True).execute) is None
+    assert database.run_alone(lambda connection: insert_rows(connection, [key_row("a")], once=True)) is not None
+    assert (
+        database.run_alone(lambda connection: insert_rows(connection, [key_row("a"), key_row("b")], once=True)) is None
+    )
     assert set(keys(database)) == {"a"}
 
 
 def test_a_failed_insertion_leaves_no_rows(database: Database) -> None:
     orphan = NewRow(JOB_TAGS, {"tag": "x", "job_id": "job_that_is_not_there"})
     with pytest.raises(DBAPIError):
-        database.run_alone(Insertion([key_row("a"), orphan], once=True).execute)
+        database.run_alone(lambda connection: insert_rows(connection, [key_row("a"), orphan], once=True))
     assert keys(database) == {}
     with database.read() as session:
         assert session.scalars(select(JobTag)).all() == []
@@ -71,14 +72,14 @@ def test_a_failed_insertion_leaves_no_rows(database: Database) -> None:
 
 def test_postgresql_refuses_values_that_are_too_long_instead_of_truncating_them(database: Database) -> None:
     with pytest.raises(DBAPIError, match="too long"):
-        database.run_alone(Insertion([key_row("a", job_id="j" * 41)]).execute)
+        database.run_alone(lambda connection: insert_rows(connection, [key_row("a", job_id="j" * 41)]))
 
 
 def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) -> None:
-    database.run_alone(Insertion([key_row("first")]).execute)
+    database.run_alone(lambda connection: insert_rows(connection, [key_row("first")]))
     statements: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    database.run_alone(Insertion([key_row("a"), key_row("b")], once=True).execute)
+    database.run_alone(lambda connection: insert_rows(connection, [key_row("a"), key_row("b")], once=True))
     assert [statement.split()[0] for statement in statements] == ["WITH"]
 
 

@@ -49,7 +49,7 @@ def test_mode_collapse_is_found_early_in_the_seed_gan_and_not_in_stable(sqlite_w
     closest = min(epochs[1:], key=lambda row: row.metrics["frechet_distance"])
     assert ended[1].best_epoch == closest.epoch
     assert ended[1].provenance is not None
-    assert ended[1].provenance["judge"].startswith("sha256:")
+    assert ended[1].provenance["reference_classifier"].startswith("sha256:")
     grid = ArtifactFolder(sqlite_workers.settings.artifacts).read(sample.path, sample.sha256)
     assert len(grids._from_grid(grid)[1].labels) == 9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import ServiceError
 from service.jobs import commits
-from service.jobs.differences import investigations, tensors
+from service.jobs.differences import results, tensors
 from service.jobs.differences.results import first_difference
 from service.jobs.differences.tensors import TensorDifference
 from service.spec.estimation import costs
@@ -31,6 +31,7 @@ from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
 Tensors = Mapping[str, Array]
+_FORMATS: Final = {"float16": "<e", "float32": "<f", "float64": "<d", "int64": "<q"}
 
 
 class NothingToReplay(ServiceError):
@@ -126,13 +127,13 @@ class _Side:
             else None
         )
         row = self.rows.get(done.epoch)
-        metrics = commits.differing(row.metrics, {**done.metrics, **done.scores}) if row is not None else []
+        metrics = commits.differences(row.metrics, {**done.metrics, **done.scores}) if row is not None else []
         return tensor, metrics
 
 
 def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
     """Train the two jobs of an investigation until they differ, and store the difference."""
-    stored = run.lease.call(investigations.read_jobs)
+    stored = run.lease.call(results.read_jobs)
     loaded: dict[str | None, Dataset] = {}
     sides = []
     for entry in stored:
@@ -144,7 +145,7 @@ def investigate(run: TrainingRun, load: Callable[[Job], Dataset]) -> None:
     a, b = (_Side(run, dataset, entry) for dataset, entry in sides)
     difference = _search(run, a, b)
     result, sentence = {} if difference is None else asdict(difference), _describe(difference, a.job, b.job)
-    run.lease.call(investigations.conclude, result, sentence, used=run.meter.total())
+    run.lease.call(results.conclude, result, sentence, used=run.meter.total())
 
 
 def _search(run: TrainingRun, a: _Side, b: _Side) -> FirstDifference | None:
@@ -228,23 +229,11 @@ def _element(difference: TensorDifference | None) -> dict[str, Any]:
 
 def _first_tensor_difference(a: Tensors, b: Tensors) -> TensorDifference | None:
     """The first element that differs."""
-    differing = [name for name in sorted({*a, *b}, key=tensors.order) if not _are_equal(a.get(name), b.get(name))]
-    if not differing:
-        return None
-    first, second = a.get(differing[0]), b.get(differing[0])
-    if first is None or second is None or first.shape != second.shape or first.dtype != second.dtype:
-        return TensorDifference(tensor=differing[0], element=[], a=None, b=None, tensors=differing)
-    item_bytes = first.dtype.itemsize
-    bits = [np.ascontiguousarray(array).view(np.uint8).reshape(-1, item_bytes) for array in (first, second)]
-    index = int(np.flatnonzero((bits[0] != bits[1]).any(axis=1))[0])
-    values = [float(array.reshape(-1)[index]) for array in (first, second)]
-    return TensorDifference(
-        tensor=differing[0], element=tensors.index_of(index, first.shape), a=values[0], b=values[1], tensors=differing
+    first, second = (
+        {name: tensors.Tensor(_FORMATS[array.dtype.name], array.shape, array.tobytes()) for name, array in side.items()}
+        for side in (a, b)
     )
-
-
-def _are_equal(a: Array | None, b: Array | None) -> bool:
-    return a is not None and b is not None and a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    return tensors.first_difference(first, second)
 
 
 def _describe(difference: FirstDifference | None, a: Job, b: Job) -> str:
@@ -270,6 +259,6 @@ def _describe(difference: FirstDifference | None, a: Job, b: Job) -> str:
             values = (difference.a, difference.b) if side == "a" else (difference.b, difference.a)
             detail = f"{element} is {values[0]!r}, and its training gives {values[1]!r}"
         return (
-            f"Up to {location} both trainings are equal, but what {side} has stored is not what it computes: {detail}."
+            f"Up to {location} both trainings are equal, but {side}'s stored result differs from its replay: {detail}."
         )
     return f"The jobs first differ in {location}: {detail}."

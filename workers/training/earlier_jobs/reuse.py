@@ -75,13 +75,13 @@ def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preproces
         return False
     start = max((row for row in checkpoints if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
     try:
-        differing = _find_differences(run, source, dataset, preprocessing, start, rows, checkpoints)
+        differences = _find_differences(run, source, dataset, preprocessing, start, rows, checkpoints)
     except (ArtifactDamaged, CheckpointError, EngineError) as error:
         log.warning("not reused", source=source.job.id, error=str(error))
         return False
     epoch = (start.epoch if start is not None else 0) + 1
-    if differing:
-        message = f"epoch {epoch} of {source.job.id}, trained again, differs in {', '.join(differing)}"
+    if differences:
+        message = f"epoch {epoch} of {source.job.id}, trained again, differs in {', '.join(differences)}"
         log.error("not reused", source=source.job.id, error=message)
         run.lease.call(reused_epochs.disable, source, message)
         return False
@@ -117,13 +117,13 @@ def _find_differences(
         raise EngineError("no epoch is left")
     done = diagnostics.evaluate(trainer, report)
     stored = rows[done.epoch]
-    differing = commits.differing(stored.metrics, {**done.metrics, **done.scores})
+    differences = commits.differences(stored.metrics, {**done.metrics, **done.scores})
     if stored.samples_digest is not None:
         class_names = dataset.info.class_names
         _, digest = samples_of(trainer, diagnostics, spec.samples.count, class_names)
-        differing += ["samples"] if digest != stored.samples_digest else []
+        differences += ["samples"] if digest != stored.samples_digest else []
     stored_checkpoint = next((row for row in checkpoints if row.epoch == done.epoch), None)
     if stored_checkpoint is not None:
         stored_state = checkpoint.loads(run.artifacts.read(stored_checkpoint.path, stored_checkpoint.sha256))
-        differing += ["weights"] if weights_digest(stored_state) != weights_digest(trainer.state_dict()) else []
-    return differing
+        differences += ["weights"] if weights_digest(stored_state) != weights_digest(trainer.state_dict()) else []
+    return differences

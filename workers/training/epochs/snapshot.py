@@ -45,7 +45,7 @@ class EpochSnapshot:
     """The record without files and without the resource usage of the whole job."""
     checkpoint: bytes | None
     draw_samples: Draw | None
-    is_held: bool
+    is_paused_by_sweep: bool
     """Whether its commit holds the job, which ends the lease."""
 
 
@@ -65,13 +65,13 @@ def take_snapshot(
 
     Args:
         preprocessing: of a table; every checkpoint contains it.
-        hold_epoch: the job is held after this epoch, and then has a checkpoint of it.
+        hold_epoch: its sweep pauses the job after this epoch, which then has a checkpoint of it.
     """
     goes_on = not done.is_last and diagnostics.reason_to_stop is None
-    is_held = goes_on and reaches_hold(done.epoch, hold_epoch)
+    is_paused_by_sweep = goes_on and reaches_hold(done.epoch, hold_epoch)
     cpu_seconds = run.meter.epoch_seconds()
     checkpoint_bytes = draw = samples_digest = None
-    if done.is_last or done.is_best or is_held or done.epoch % run.spec.checkpoint.every_epochs == 0:
+    if done.is_last or done.is_best or is_paused_by_sweep or done.epoch % run.spec.checkpoint.every_epochs == 0:
         state = trainer.state_dict()
         state.spec = run.spec.model_dump(mode="json")
         if preprocessing is not None:
@@ -94,7 +94,9 @@ def take_snapshot(
         memory_bytes=run.meter.memory_bytes(),
         goes_on=goes_on,
     )
-    return EpochSnapshot(record=record, checkpoint=checkpoint_bytes, draw_samples=draw, is_held=is_held)
+    return EpochSnapshot(
+        record=record, checkpoint=checkpoint_bytes, draw_samples=draw, is_paused_by_sweep=is_paused_by_sweep
+    )
 
 
 def store_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:

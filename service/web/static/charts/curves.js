@@ -5,35 +5,18 @@ import { formatOf } from "../common/format.js";
 import { Metrics } from "./metrics.js";
 import { seriesIndexes } from "./palette.js";
 
-// In display order; a metric that matches no group gets its own chart. Groups marked true are always open, the others
-// on demand.
-const GROUPS = [
-  ["loss", /^(train|val)_loss$/, true],
-  ["accuracy", /^(train|val)_accuracy$/, true],
-  ["GAN losses", /^[gd]_loss$/, true],
-  ["discriminator outputs", /^d_(real|fake)$/, true],
-  ["Fréchet distance", /^frechet_distance$/, true],
-  ["quality of the samples", /^(mode_coverage|class_entropy|min_class_share|confidence|sample_diversity)$/, true],
-  ["balanced accuracy, F1, ROC AUC", /^val_(balanced_accuracy|macro_f1|roc_auc)$/, false],
-  ["log loss", /^val_log_loss$/, false],
-  ["learning rate", /learning_rate$/, false],
-  ["gradient norm", /^([gd]_)?grad_norm$/, false],
-  ["gradient norm by layer", /^grad_norm\//, false],
-  ["dead units and saturation", /^([gd]_)?(dead_units|saturation)$/, false],
-  ["dead units and saturation by layer", /^(dead_units|saturation)\//, false],
-  ["CPU time of an epoch", /^cpu_seconds$/, false],
-  ["memory", /^memory_bytes$/, false],
-];
+// The chart of a metric: its title, and whether it is always open. The metrics of single layers have one of their own.
+export function groupOf(name) {
+  const { chart, place, rank } = describe(name);
+  const isOfLayer = name.includes("/");
+  const title = isOfLayer ? `${chart} by layer` : chart;
+  ranks.set(title, rank + (isOfLayer ? 0.5 : 0));
+  return { title, isOpen: place === "main" && !isOfLayer };
+}
 
-export const groupOf = (name) => GROUPS.find(([, pattern]) => pattern.test(name)) ?? [describe(name).label, null, false];
-
-const rank = (title) => {
-  const index = GROUPS.findIndex(([name]) => name === title);
-  return index < 0 ? GROUPS.length : index;
-};
-
-const inOrder = (a, b) => rank(a) - rank(b) || a.localeCompare(b, "en");
-export const byGroup = (a, b) => rank(groupOf(a)[0]) - rank(groupOf(b)[0]) || a.localeCompare(b, "en");
+const ranks = new Map(); // of the titles of charts
+const inOrder = (a, b) => ranks.get(a) - ranks.get(b) || a.localeCompare(b, "en");
+export const byGroup = (a, b) => inOrder(groupOf(a).title, groupOf(b).title) || a.localeCompare(b, "en");
 
 // Inserts a chart at the position it has after a reload, however late its metrics arrived.
 function insert(charts, key, parent, order) {
@@ -134,12 +117,12 @@ export class Curves {
     if (table.best_epoch && xAt(table.best_epoch) !== undefined) marks.push({ x: xAt(table.best_epoch), text: "best" });
     const bands = table.findings.map((finding) => ({ from: xAt(finding.since), to: xAt(finding.until) ?? x.at(-1), color: finding.severity === "error" ? "bad-soft" : "wait-soft" }));
     const common = { axis, smoothing, marks, bands, range: commonXRange([x], axis) };
-    const groups = Map.groupBy(names, (name) => groupOf(name)[0]);
+    const groups = Map.groupBy(names, (name) => groupOf(name).title);
     for (const title of [...groups.keys()].sort(inOrder)) {
       const members = groups.get(title);
       if (!this.charts.has(title)) {
         this.charts.set(title, new Chart(title, title));
-        insert(this.charts, title, $(groupOf(members[0])[2] ? ".main" : ".others", this.root), inOrder);
+        insert(this.charts, title, $(groupOf(members[0]).isOpen ? ".main" : ".others", this.root), inOrder);
       }
       const indexes = seriesIndexes(members);
       const series = members.map((name, index) => ({ name, label: describe(name).label, x, y: columns[name], index: indexes[index], sparse: describe(name).sparse }));

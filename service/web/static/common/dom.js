@@ -39,11 +39,18 @@ export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s
 // layer, like grad_norm/layers.0, takes the description of its base. The server's counterpart:
 // service/spec/metric_info.py.
 let metricInfo = null;
+const metricTable = () => (metricInfo ??= JSON.parse($("#metric-info").textContent));
 export function describe(name) {
-  metricInfo ??= JSON.parse($("#metric-info").textContent);
   const [base, layer] = name.split("/");
-  const info = metricInfo[base] ?? { label: words(base), description: "", percent: false, goal: null, series: 8, unit: null };
+  const alone = { label: words(base), description: "", percent: false, goal: null, series: 8, unit: null, chart: words(base), rank: Infinity };
+  const info = metricTable()[base] ?? alone;
   return layer ? { ...info, label: `${info.label} · ${layer}` } : info;
+}
+
+// The metrics for summaries, of both kinds of jobs, or of one; the first is the default objective.
+export function keyMetrics(kind = null) {
+  const names = Object.keys(metricTable()).filter((name) => metricTable()[name].key !== null && [null, metricTable()[name].kind].includes(kind));
+  return names.sort((a, b) => describe(a).kind.localeCompare(describe(b).kind) || describe(a).key - describe(b).key);
 }
 
 export function metric(name, value) {

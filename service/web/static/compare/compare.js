@@ -1,5 +1,5 @@
 // Compares jobs: curves on one chart, settings against metrics, the settings, samples of the same epoch.
-import { $, $$, describe, h, throttle } from "../common/dom.js";
+import { $, $$, describe, h, keyMetrics, throttle } from "../common/dom.js";
 import { call, callAll, listen, pool } from "../common/api.js";
 import { Chart } from "../charts/chart.js";
 import { Settings, drawSettings, replaceIfChanged } from "./settings.js";
@@ -15,7 +15,7 @@ import { explain } from "./why.js";
 
 const MAX_COLOURED_JOBS = 10; // the number of lines that colours can distinguish; with more jobs, one at a time is highlighted
 const MAX_CONCURRENT_REQUESTS = 4; // for metrics
-const OBJECTIVES = ["val_accuracy", "val_loss", "frechet_distance"]; // metrics that decide which job is the best
+const OBJECTIVES = keyMetrics().filter((name) => describe(name).goal && !name.startsWith("train_")); // they decide which job is the best
 
 const jobs = JSON.parse($("#jobs").textContent);
 const many = jobs.length > MAX_COLOURED_JOBS;
@@ -139,7 +139,7 @@ function drawCurves() {
     if (!measured.length) continue;
     if (!charts.has(metric)) {
       charts.set(metric, new Chart(metric, describe(metric).label, { onlight: light }));
-      insertMetric(charts, metric, $(groupOf(metric)[2] ? "#curves .main" : "#curves .others"));
+      insertMetric(charts, metric, $(groupOf(metric).isOpen ? "#curves .main" : "#curves .others"));
     }
     const { sparse } = describe(metric);
     const series = measured.map((job) => ({ name: job.id, label: job.label, x: job.x, y: job.metrics.table.series[metric], index: job.index, sparse }));

@@ -1,10 +1,9 @@
 // The card with the parts of a sweep around its space: search, halving, objective and limits. A field's name is its
 // path in the sweep; an empty field stands for the service's default, which its placeholder shows.
-import { $$, capital, counted, describe, h, sentence } from "../common/dom.js";
+import { $$, capital, counted, describe, h, keyMetrics, sentence } from "../common/dom.js";
 import { valueAt, isObject } from "./schema/document.js";
 import { DRAWN_TRIALS, SEED } from "./sweep-fields.js";
 
-const METRICS = { classifier: "val_accuracy", gan: "frechet_distance" }; // defaults of the service
 const DEFAULTS = { "search/name": "grid", "halving/mode": "synchronous", "objective/over_seeds": "mean", reuse: "prefix" };
 const HINTS = {
   "halving/mode": { synchronous: "Decides when all trials have reached a rung.", asynchronous: "Promotes a trial as soon as it is among the best so far." },
@@ -32,7 +31,7 @@ export class SweepCard {
   }
 
   get metric() {
-    return METRICS[this.value(["kind"])] ?? METRICS.classifier;
+    return keyMetrics(this.value(["kind"]))[0] ?? keyMetrics()[0];
   }
 
   // Sets the part of the sweep that a field edits; "" removes it.

@@ -22,7 +22,7 @@ curves.resumed = job.resumed;
 if (job.epoch) curves.load().catch(() => {});
 
 const predicted = $("#predicted");
-const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${predicted?.checked ? "?verdicts=true" : ""}`);
+const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${predicted?.checked ? "?predicted_labels=true" : ""}`);
 for (const image of $$("#samples img")) {
   image.addEventListener("load", () => image.classList.toggle("scaled-down", image.naturalWidth > image.clientWidth));
 }

@@ -1,7 +1,6 @@
 // Formats the value of a column by the column's type.
-import { ago, bytes, capital, describe, duration, h, metric, when } from "../common/dom.js";
+import { ago, bytes, capital, describe, duration, h, keyMetrics, metric, when } from "../common/dom.js";
 
-const SUMMARY = ["val_accuracy", "train_loss", "frechet_distance", "g_loss", "d_loss"];
 const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 8, text: 6.5, number: 5, metric: 6, seconds: 5.5, bytes: 6, time: 7.5, flag: 5, job: 5.5, json: 11 };
 
 // Width in rem: that of the widest value or of the longest part of the heading.
@@ -16,11 +15,12 @@ export function headingOf(column) {
   return isName ? column.label : capital(column.label);
 }
 
-const summaryOf = (metrics) => SUMMARY.filter((name) => name in metrics).slice(0, 2);
+const summaryNames = () => keyMetrics().filter((name) => name !== "val_loss"); // both losses would displace a second kind of metric
+const summaryOf = (metrics) => summaryNames().filter((name) => name in metrics).slice(0, 2);
 
 // The columns of a CSV file with the table's content: no bars, and one column for each metric.
 export function csvColumns(columns, jobs) {
-  const metrics = SUMMARY.filter((name) => jobs.some((job) => summaryOf(job.metrics).includes(name)));
+  const metrics = summaryNames().filter((name) => jobs.some((job) => summaryOf(job.metrics).includes(name)));
   const replacements = { progress: ["epoch", "epochs"], metrics };
   return [...new Set(columns.flatMap((name) => replacements[name] ?? [name]))];
 }

@@ -21,7 +21,7 @@ from service.access.keys import Scope
 from service.jobs import worker_registry
 from service.runtime.settings import Auth, Quotas
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 from service.web.core import keyring
 from service.web.core.core import EXTENSION, Core
 from service.web.core.keyring import LastUse

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from service.jobs import worker_registry
 from service.maintenance import store_id
 from service.spec import strict_json
-from service.storage.machine_tables import Worker
+from service.storage.tables import Worker
 from service.web.core.core import EXTENSION
 
 MakeApp = Callable[..., Flask]

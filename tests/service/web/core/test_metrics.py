@@ -16,8 +16,7 @@ from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventType
 from service.jobs.leases import Usage
 from service.storage.database import Database
-from service.storage.machine_tables import Worker
-from service.storage.tables import Job
+from service.storage.tables import Job, Worker
 from service.web.core.core import EXTENSION
 from service.web.core.metrics import Metrics
 from tests.service.web.conftest import SimulatedWorker

@@ -22,7 +22,7 @@ from service.storage.tables import Upload
 from service.web.core.core import EXTENSION, Core, provided
 from tests.faults.conftest import NoSupervisor
 from tests.service.web.conftest import MakeApp
-from workers.reconcile import delete_expired_data
+from workers.scheduler import delete_expired_data
 from workers.training import limits, run
 
 SMALL: dict[str, Any] = {

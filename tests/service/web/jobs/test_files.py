@@ -348,19 +348,23 @@ def test_samples_are_labelled_with_their_predicted_classes_on_request(
     worker.commit_epoch(2)
     address = f"/jobs/{job_id}/samples"
     _, _, plain = fetch(client, f"{address}/1.png")
-    status, headers, labelled = fetch(client, f"{address}/1.png?verdicts=true")
+    status, headers, labelled = fetch(client, f"{address}/1.png?predicted_labels=true")
     assert (status, headers["Content-Type"]) == (200, "image/png")
     with Image.open(BytesIO(plain)) as plain_image, Image.open(BytesIO(labelled)) as labelled_image:
         assert labelled_image.height > plain_image.height
-    assert fetch(client, f"{address}/1.png?verdicts=true", If_None_Match=headers["ETag"])[0] == 304
-    assert fetch(client, f"{address}/1.png?verdicts=false")[2] == plain
-    answer = client.get(f"{address}/latest.png?verdicts=true")
+    assert fetch(client, f"{address}/1.png?predicted_labels=true", If_None_Match=headers["ETag"])[0] == 304
+    assert fetch(client, f"{address}/1.png?verdicts=true")[2] == labelled  # the former name, until 0.3
+    assert fetch(client, f"{address}/1.png?predicted_labels=false")[2] == plain
+    answer = client.get(f"{address}/latest.png?predicted_labels=true")
     assert (answer.status_code, answer.json["code"]) == (404, "no_verdicts")
     assert "epoch 2" in answer.json["detail"]
-    assert client.get(f"{address}/3.png?verdicts=true").json["code"] == "artifact_not_found"
-    assert client.get(f"{address}/1.png?verdicts=perhaps").json["code"] == "invalid_parameter"
+    assert client.get(f"{address}/3.png?predicted_labels=true").json["code"] == "artifact_not_found"
+    assert client.get(f"{address}/1.png?predicted_labels=perhaps").json["code"] == "invalid_parameter"
     assert "Predicted classes" in client.get(f"/ui/jobs/{job_id}").text
 
 
-def test_verdicts_change_nothing_in_a_classifiers_samples(client: FlaskClient, address: str) -> None:
-    assert fetch(client, f"{address}/samples/1.png?verdicts=true")[2] == fetch(client, f"{address}/samples/1.png")[2]
+def test_predicted_labels_change_nothing_in_a_classifiers_samples(client: FlaskClient, address: str) -> None:
+    assert (
+        fetch(client, f"{address}/samples/1.png?predicted_labels=true")[2]
+        == fetch(client, f"{address}/samples/1.png")[2]
+    )

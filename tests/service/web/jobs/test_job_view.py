@@ -269,12 +269,15 @@ def test_the_pages_of_a_long_job_load_only_the_rows_that_they_show(
     assert "3 epochs, the newest first; the last 2 are shown" in table
 
 
-def test_a_job_that_was_handed_back_says_why_it_waits(
+def test_a_job_that_was_released_says_why_it_waits(
     client: FlaskClient, worker: SimulatedWorker, submit: Submit
 ) -> None:
     job_id = submit(client)
     error = {"code": "storage", "message": "[Errno 28] No space left on device"}
-    leases.hand_back(worker.database, worker.claim(), MachineFaultReason.STORE, error, then=lambda session, job: None)
+    leases.release_for_fault(
+        worker.database, worker.claim(), MachineFaultReason.STORE, error, then=lambda session, job: None
+    )
     page = client.get(f"/ui/jobs/{job_id}", headers={"Accept": "text/html"}).text
     assert "its machine cannot store or read files" in page
+    assert client.get(f"/jobs/{job_id}").json["reason"] == "storage"
     assert "No space left on device; the job waits for another machine, or until this one is well" in page

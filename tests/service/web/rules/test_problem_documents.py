@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[4]
 TOO_LARGE = b'{"' + b"x" * 2**20 + b'":1}'
 PADDING = 2**16 * " "
 """What makes a body large enough to need a slot."""
-QUERIES = {"verdicts": "true", "checkpoint": "2"}
+QUERIES = {"predicted_labels": "true", "checkpoint": "2"}
 """URL parameters with which an operation does not merely send a file."""
 
 

@@ -1,0 +1,179 @@
+"""The scheduler, ``python -m workers.scheduler``: handles expired leases, lost messages, retention and audit seals."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.access import audit_seals, keys
+from service.datasets import uploads
+from service.datasets.uploads import UploadFolder
+from service.errors import SettingsError
+from service.jobs import submissions, worker_registry
+from service.jobs.queries import queue
+from service.jobs.rescue import LeaseExpiryPolicy, rescue
+from service.maintenance import restore_lock, retention
+from service.maintenance.retention import Policy
+from service.runtime import broker, logs
+from service.runtime.settings import Settings
+from service.storage.artifacts import ArtifactFolder, ArtifactStore
+from service.storage.database import Database
+from service.sweeps import actions as sweep_actions
+from service.sweeps import decisions
+from service.sweeps.proposer import Proposer
+from workers.app import create_app
+from workers.heartbeat import Heartbeat
+
+ROUND_INTERVAL_S: Final = 1.0
+STALE_QUEUED_S: Final = 10.0
+"""After this waiting time, the hint for a job may be lost, and is sent again."""
+SEAL_INTERVAL_S: Final = 10.0
+CLEANUP_INTERVAL_S: Final = 600.0
+_MAX_WAKE_UPS: Final = 32
+
+log = structlog.get_logger()
+
+
+def send_hints(sender: Celery | None, job_ids: Sequence[str]) -> None:
+    """Tell workers of queued jobs. Without a message, they find the jobs within seconds."""
+    if sender is None or not job_ids:
+        return
+    try:
+        broker.send_hints(sender, job_ids[:_MAX_WAKE_UPS])
+    except (OperationalError, redis.RedisError) as error:
+        log.warning("the broker accepts no messages; workers poll the database", error=str(error))
+
+
+def resend_hints(database: Database, sender: Celery | None) -> None:
+    """Send hints again for jobs that have waited long."""
+    with database.read() as session:
+        # At most one hint per free slot, so that they do not pile up.
+        workers = worker_registry.live_workers(session)
+        claiming = [worker for worker in workers if not worker.draining and worker.blocked is None]
+        free_slots = sum(max(0, worker.slots - worker.running) for worker in claiming)
+        job_ids = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=min(free_slots, _MAX_WAKE_UPS))
+    send_hints(sender, job_ids)
+
+
+def delete_expired_data(
+    database: Database, artifacts: ArtifactStore, upload_folder: UploadFolder, policy: Policy
+) -> None:
+    """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
+    if restore_lock.is_running(upload_folder.artifacts):
+        return
+    submissions.purge_expired(database)
+    worker_registry.purge_expired(database)
+    keys.purge_expired(database)
+    removed = retention.apply(database, artifacts, policy)
+    for kind, items in (
+        ("job", removed.jobs),
+        ("checkpoint", removed.checkpoints),
+        ("cached picture", removed.pictures),
+        ("orphaned file", removed.files),
+    ):
+        for item in items:
+            log.info("removed", what=kind, name=item.name, size_bytes=item.size_bytes)
+    if removed.audit_entries:
+        log.info("removed", what="audit entries", count=removed.audit_entries)
+
+    for upload_id in uploads.purge(database):
+        upload_folder.discard(upload_id)
+        log.info("removed", what="deleted dataset", name=upload_id)
+
+    def read_upload_ids() -> set[str]:
+        with database.read() as session:
+            return uploads.ids(session)
+
+    for name in upload_folder.sweep(read_upload_ids, older_than_s=retention.STALE_FILE_S):
+        log.info("removed", what="upload", name=name)
+
+
+class _BackgroundTasks:
+    """Runs all tasks but one in threads: no matter how long they take, expired leases are handled in time."""
+
+    def __init__(self) -> None:
+        self._threads: dict[str, threading.Thread] = {}
+
+    def start(self, task_name: str, function: Callable[[], object]) -> None:
+        """Start a task, unless its last run has not ended."""
+        thread = self._threads.get(task_name)
+        if thread is None or not thread.is_alive():
+            thread = threading.Thread(target=self._try, args=(task_name, function), name=task_name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no thread available: the loop must continue to handle expired leases
+                log.warning(f"could not {task_name}", error=str(error))
+            else:
+                self._threads[task_name] = thread
+
+    @staticmethod
+    def _try(task_name: str, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning(f"could not {task_name}", error=str(error))
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    logs.configure("scheduler")
+    try:
+        settings = Settings.from_env(os.environ, cores=1)
+    except SettingsError as error:
+        sys.stderr.write(f"tapeline scheduler: {error}\n")
+        return 2
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True  # Python swallows an exit that is raised while it finalizes an object
+        sys.exit(0)
+
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, stop)
+    database = Database(settings.database_url, application="tapeline-scheduler")
+    sender = create_app(settings.broker_url) if settings.broker_url else None
+    artifacts, upload_folder = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
+    policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")
+    proposer, background = Proposer(database), _BackgroundTasks()
+    for round_number in itertools.count():
+        if stopping:
+            break
+        try:
+            for job_id in rescue(database, policy):
+                log.warning("requeued from a lost worker", job=job_id)
+        except SQLAlchemyError as error:
+            log.warning("the database does not respond", error=str(error))
+        background.start(
+            "advance sweeps",
+            lambda: send_hints(sender, sweep_actions.requeue_stragglers(database) + decisions.advance_all(database)),
+        )
+        background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
+        if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
+            background.start("resend hints", lambda: resend_hints(database, sender))
+        if round_number % round(SEAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("seal the audit log", lambda: audit_seals.seal(database))
+        if round_number % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start(
+                "delete expired data",
+                lambda: delete_expired_data(database, artifacts, upload_folder, Policy.of(settings)),
+            )
+        heartbeat.beat()
+        time.sleep(ROUND_INTERVAL_S)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
