@@ -64,10 +64,7 @@ class Conv2D(_Convolutional):
         stride: distance between filter positions, in pixels.
         padding: ``same`` or ``valid``; see :func:`engine.ops.images.geometry.window`.
         activation: an Activation or its name; None for none.
-        initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
-        rng: generator for the initializer.
-        negative_slope: of leaky_relu, in [0, 1].
-        spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
+        initializer, rng, negative_slope, spectral_norm: as in :class:`engine.nn.linear.Dense`.
 
     Raises:
         SettingError: a size that is not positive, an unknown padding or activation, a slope out of range.

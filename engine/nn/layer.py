@@ -59,21 +59,17 @@ class Activated:
         self.activate = activation_function(self.activation, negative_slope)
 
 
-class Bufferless:
-    """Base of layers without buffers."""
-
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """Empty: there are no buffers."""
-        return {}
-
-
-class Parameterless(Bufferless):
+class Parameterless:
     """Base of layers without parameters and buffers."""
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """Empty: there are no parameters."""
+        return {}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """Empty: there are no buffers."""
         return {}
 
 

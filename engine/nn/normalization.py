@@ -12,13 +12,13 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
 from engine.nn.activations import Activation
-from engine.nn.layer import Activated, Bufferless, Shape, check_sizes, shape_error
+from engine.nn.layer import Activated, Shape, check_sizes, shape_error
 from engine.ops.normalization import update_running_average
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
 
-class _Normalization(Activated, Bufferless):
+class _Normalization(Activated):
     """Base of both: a scale and a shift of each feature, then an activation."""
 
     def __init__(
@@ -44,6 +44,11 @@ class _Normalization(Activated, Bufferless):
     def parameters(self) -> dict[str, Tensor]:
         """``scale`` and ``shift`` (features,)."""
         return {"scale": self.scale, "shift": self.shift}
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """Running statistics, if there are any."""
+        return {}
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the input."""
@@ -114,14 +119,7 @@ class LayerNorm(_Normalization):
     last axis. For vectors, this is PyTorch's ``LayerNorm``; for images, its ``GroupNorm`` with one group. Training and
     inference are the same, and an output does not depend on the rest of the batch.
 
-    Args:
-        features: size of the last axis.
-        activation: an Activation or its name; None for none.
-        epsilon: added to the variance, positive.
-        negative_slope: of leaky_relu, in [0, 1].
-
-    Raises:
-        SettingError: a number out of its range, or an unknown activation.
+    The arguments are those of :class:`BatchNorm`, without ``momentum``.
     """
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:

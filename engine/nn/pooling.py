@@ -32,13 +32,7 @@ class _WindowPool(Parameterless):
 
 
 class MaxPool2D(_WindowPool):
-    """The maximum of each window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
-
-    The gradient goes to the first maximum of a window.
-
-    Raises:
-        SettingError: a size that is not positive.
-    """
+    """The maximum of each window of ``size`` x ``size`` pixels; the gradient goes to the first maximum of a window."""
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels)."""
@@ -46,11 +40,7 @@ class MaxPool2D(_WindowPool):
 
 
 class AvgPool2D(_WindowPool):
-    """The mean of each window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
-
-    Raises:
-        SettingError: a size that is not positive.
-    """
+    """The mean of each window of ``size`` x ``size`` pixels."""
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels)."""
