@@ -423,9 +423,5 @@ def _element(item: Mapping[str, Any]) -> str:
 
 
 def _limited(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    ellipsis = (
-        [("", f"and {len(rows) - _MAX_SHOWN_DIFFERENCES} more; --json shows all")]
-        if len(rows) > _MAX_SHOWN_DIFFERENCES
-        else []
-    )
-    return [*rows[:_MAX_SHOWN_DIFFERENCES], *ellipsis]
+    more = len(rows) - _MAX_SHOWN_DIFFERENCES
+    return [*rows[:_MAX_SHOWN_DIFFERENCES], *([("", f"and {more} more; --json shows all")] if more > 0 else [])]

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.target import Failure, Target, confirm_deletion, job_argument, with_target, yes_option
+from service.cli import COMMANDS
+from service.cli.target import Failure, Target, check_whole, confirm_deletion, job_argument, with_target, yes_option
 from service.cli.text import (
     STOPPED,
     duration,
@@ -229,8 +230,8 @@ def _has_desktop() -> bool:
     )
 
 
-def _action(name: str, summary: str) -> click.Command:
-    @click.command(name, help=summary)
+def _action(name: str) -> click.Command:
+    @click.command(name, help=COMMANDS[name][1])
     @job_argument
     @with_target
     def act(target: Target, job_text: str) -> None:
@@ -277,14 +278,20 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
 def delete(target: Target, job_text: str, yes: bool) -> None:
     """Delete an ended job with all its files. JOB is its whole id or name."""
     with target.client() as client:
-        job = target.find_to_delete(client, job_text)
+        match = client.look_up(job_text)
+        job = match.job
+        check_whole("job", job_text, job.id, job.name)
+        if match.namesakes > 1:
+            raise click.UsageError(
+                f"{match.namesakes} jobs are named {job_text!r}: give the id, of the newest {job.id}"
+            )
         named = f"{job.id} ({job.name})" if job.name else job.id
         confirm_deletion(f"the job {named} with all its files", yes=yes)
         job.delete()
     target.echo({"id": job.id, "deleted": True}, f"{job.id}  deleted")
 
 
-cancel = _action("cancel", "Cancel a job. A running job stops after the current batch.")
-pause = _action("pause", "Pause a running job after the current batch; it can resume from its last checkpoint.")
-resume = _action("resume", "Continue a paused job from its last checkpoint.")
-retry = _action("retry", "Continue a failed job from its last checkpoint.")
+cancel = _action("cancel")
+pause = _action("pause")
+resume = _action("resume")
+retry = _action("retry")
