@@ -6,12 +6,14 @@ each output element; 0 means padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp
+from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import snapshot, untracked_tree
 from engine.errors import GradientError
@@ -20,29 +22,20 @@ from engine.ops.shape import concatenate, ravel, reshape
 Move = Callable[[Array], Array]
 
 
-def _move(x: Array, move: Move) -> Array:
-    return move(x)
-
-
-def _move_back(y: Array, x: Array, move: Move) -> Vjp:
-    shape, size = x.shape, x.size
-
-    def vjp(g: Array) -> Array:
-        origins = move(np.arange(1, size + 1).reshape(shape))
-        gradient = np.zeros(size + 1, g.dtype)
-        np.add.at(gradient, origins, g)  # unlike =, adds up the gradients of a repeated element
-        return gradient[1:].reshape(shape)
-
-    return vjp
-
-
 def _move_home(g: Array, shape: tuple[int, ...], move: Move) -> Array:
-    return _move_back(g, np.empty(shape, np.bool_), move)(g)
+    size = math.prod(shape)
+    origins = move(np.arange(1, size + 1).reshape(shape))
+    gradient = np.zeros(size + 1, g.dtype)
+    np.add.at(gradient, origins, g)  # unlike =, adds up the gradients of a repeated element
+    return gradient[1:].reshape(shape)
 
 
 _moved_home = Primitive("move_home", _move_home, lambda y, g, shape, move: lambda h: move(h))
 _moved = Primitive(
-    "move", _move, _move_back, graph=[lambda y, x, move: lambda g: _moved_home(g, shape=x.shape, move=move)]
+    "move",
+    lambda x, move: move(x),
+    lambda y, x, move: partial(_move_home, shape=x.shape, move=move),
+    graph=[lambda y, x, move: lambda g: _moved_home(g, shape=x.shape, move=move)],
 )
 
 
