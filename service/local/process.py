@@ -31,7 +31,6 @@ class StackProcess:
         log: Path,
         output: int | None = None,
         pass_fds: Sequence[int] = (),
-        stdin: bytes = b"",
     ) -> None:
         self.name = name
         self.log = log
@@ -40,7 +39,6 @@ class StackProcess:
         self._folder = folder
         self._pass_fds = pass_fds
         self._output = output
-        self._stdin = stdin
         self._process: subprocess.Popen[bytes] | None = None
         self._group_ended = False
         self._begin = ""
@@ -62,7 +60,7 @@ class StackProcess:
                 self._command,
                 env=self._environ,
                 cwd=self._folder,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=self._pass_fds,
@@ -70,9 +68,6 @@ class StackProcess:
             )
         self._group_ended = False
         self.started_at = time.monotonic()
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError), self._process.stdin as stdin:
-                stdin.write(self._stdin)
 
     def exit_code(self) -> int | None:
         """``None`` before the start and while it runs; negative for a signal."""
