@@ -18,7 +18,7 @@ from service.datasets.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import restore_lock, retention
+from service.maintenance import retention
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.runtime.settings import Settings
@@ -90,7 +90,7 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
         policy = replace(Policy.of(settings), **{name: value for name, value in days.items() if value is not None})
         plan = retention.plan(database, store, policy)
         if not dry_run:
-            if restore_lock.is_running(settings.artifacts):
+            if retention.is_restoring(settings.artifacts):
                 raise Failure("a restore is running, and its files have no rows yet: run gc when it has ended")
             plan = retention.carry_out(database, store, policy, plan)
     if as_json:
