@@ -74,11 +74,9 @@ class EarlyStopping:
         value, self._epoch = metrics[self.metric], epoch
         if math.isnan(value):
             return  # neither an improvement nor a first value
-        if self._best is None or self._gain(value, self._best) > self.min_delta:
+        sign = 1 if self.higher_is_better else -1
+        if self._best is None or sign * (value - self._best) > self.min_delta:
             self._best, self._best_epoch = value, epoch
-
-    def _gain(self, value: float, best: float) -> float:
-        return value - best if self.higher_is_better else best - value
 
     @property
     def stopped(self) -> StoppedEarly | None:

@@ -16,7 +16,6 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import snapshot, untracked_tree
-from engine.errors import GradientError
 from engine.ops.shape import concatenate, ravel, reshape
 
 Move = Callable[[Array], Array]
@@ -59,19 +58,6 @@ def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
         return type(outputs)(_moved(x, move=move) for move in moves)
 
     return on_tape
-
-
-_PADS = ("edge", "reflect", "symmetric", "wrap")
-
-
-def pad(x: Any, pad_width: Any, mode: str = "constant") -> Any:
-    """As ``np.pad``, with zeros or with a mode that repeats elements."""
-    if mode not in ("constant", *_PADS):
-        modes = ", ".join(_PADS)
-        raise GradientError(
-            f"np.pad has a gradient for constants and the modes {modes}, not {mode!r}", operation="np.pad"
-        )
-    return moving(np.pad)(x, pad_width, mode)
 
 
 def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Any:
