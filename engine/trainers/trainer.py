@@ -176,7 +176,7 @@ class Trainer(ABC):
             changing=chain(*(network.buffers for network in networks)),
             enabled=self.replay,
         )
-        arrays = self._named_arrays()
+        arrays = self.named_arrays()
         while not self._over:
             self._underway = True
             self._accumulation.clear()
@@ -249,7 +249,7 @@ class Trainer(ABC):
         if not math.isfinite(value):
             raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
 
-    def _named_arrays(self) -> dict[str, Array]:
+    def named_arrays(self) -> dict[str, Array]:
         """All parameters and running statistics of the networks, by their names in a state."""
         return {each.prefix + name: a for each in self.trained for name, a in each.network.named_arrays().items()}
 
@@ -261,7 +261,7 @@ class Trainer(ABC):
             EngineError: a weight or buffer has other memory than ``before`` the run, which the optimizer, the averages
                 and the replay still use.
         """
-        for name, array in self._named_arrays().items():
+        for name, array in self.named_arrays().items():
             if name not in before or memory.address(array) != memory.address(before[name]):
                 raise EngineError(
                     f"{name} was replaced by another array during the run; write into it (array[...] = x)"
@@ -300,7 +300,7 @@ class Trainer(ABC):
         """
         self._check_parts(state)
         stopping = [self._early_stopping] if self._early_stopping else []
-        arrays = [*self._named_arrays().values(), *self._average.arrays]
+        arrays = [*self.named_arrays().values(), *self._average.arrays]
         with _unchanged_on_error(arrays, self, *stopping, *(each.optimizer for each in self.trained)):
             self._load_position(state.state)
             vars(self).update(self._checked_results(state.state))
