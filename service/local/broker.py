@@ -33,7 +33,7 @@ class BrokerError(Exception):
 class Broker:
     """A Valkey server with its files in the state folder."""
 
-    def __init__(self, home: Path, *, log: Path, output: int | None = None, environ: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, *, log: Path, output: int, environ: Mapping[str, str]) -> None:
         self.folder = home / "broker"
         self.socket = _socket_path(home)
         self.child = StackProcess(
