@@ -19,7 +19,7 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.target import Failure
-from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
+from service.cli.text import STOPPED, STYLES, clock, key_metrics, status_text, visible
 from service.spec.metric_info import describe, number
 from service.states import Status
 from tapeline import Client, ClientError, Event
@@ -91,7 +91,7 @@ class FollowedJob:
         """Status, and a pending request."""
         if self.stopped_by_sweep and self.status == Status.CANCELLED:
             return STOPPED
-        return f"{self.status}, {self.requested} requested" if self.requested else self.status
+        return status_text(self.status, self.requested)
 
     def values(self) -> list[tuple[str, str]]:
         """Labels and values of the displayed metrics, as text."""

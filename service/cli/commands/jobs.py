@@ -27,6 +27,7 @@ from service.cli.text import (
     short_ids,
     state,
     state_style,
+    status_text,
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, size
@@ -208,13 +209,10 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
         f"{label} {value}" for label, value in key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
     )
     seconds = duration_s(job)
-    suffix = f", {job['requested']} requested" if job["requested"] else ""
-    if job["stopped_by_sweep"]:
-        suffix = f", {STOPPED}"
     return (
         job["id"],
         job["kind"],
-        f"{job['status']}{suffix}",
+        f"{job['status']}, {STOPPED}" if job["stopped_by_sweep"] else status_text(job["status"], job["requested"]),
         f"{job['progress']['epoch']}/{job['progress']['epochs']}",
         visible(job["name"] or ""),
         str(job["error"]["code"]) if job["error"] else values,
@@ -237,8 +235,7 @@ def _action(name: str) -> click.Command:
     def act(target: Target, job_text: str) -> None:
         with target.job(job_text) as job:
             getattr(job, name)()
-        outcome = f"{job.status}, {job['requested']} requested" if job["requested"] else job.status
-        target.echo(job, f"{job.id}  {outcome}")
+        target.echo(job, f"{job.id}  {status_text(job.status, job['requested'])}")
 
     return act
 
