@@ -10,12 +10,12 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import CheckpointError, SettingError
-from engine.optim.optimizer import Descent, blocks, check_fraction, zip_arrays
+from engine.optim.optimizer import Optimizer, blocks, check_fraction, zip_arrays
 
 __all__ = ["Adam", "AdamW"]
 
 
-class Adam(Descent):
+class Adam(Optimizer):
     """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980), optionally with decoupled weight decay (AdamW, Algorithm
     2 of Loshchilov & Hutter 2019, arXiv:1711.05101).
 
@@ -55,9 +55,7 @@ class Adam(Descent):
         self.beta2 = beta2
         self.epsilon = epsilon
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. Overwrites the gradients."""
-        self._prepare(parameters, gradients)
+    def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         first, second = self._sums_of(parameters)
         # The efficient order from the last paragraph of section 2, which turns both bias corrections into scalars. The
         # moments are stored as sums, which turns the factors 1 - beta into scalars too: ten passes instead of twelve.
@@ -79,7 +77,6 @@ class Adam(Descent):
                 if decay_factor != 1:
                     np.multiply(p, decay_factor, out=p)
                 np.subtract(p, g, out=p)
-        self._flush_underflow(first, gradients)
 
     def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:
         first, second = sums

@@ -1,4 +1,4 @@
-"""The interface of optimizers, and their common parts: settings, clipping before each step, and state.
+"""The base of optimizers: settings, clipping before each step, and state.
 
 Optimizers update parameters in place from gradients, with a learning rate that is given for each step. Their state is
 created at the first step and is part of a checkpoint, so that a resumed optimizer gives the same bits.
@@ -7,8 +7,9 @@ created at the first step and is part of a checkpoint, so that a resumed optimiz
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,27 +28,12 @@ UNDERFLOW_INTERVAL_STEPS = 32
 """Number of steps between two searches for such elements."""
 
 
-class Optimizer(Protocol):
-    """The interface of an optimizer.
+class Optimizer(ABC):
+    """Base of all optimizers: common settings, the checks and clipping before each step, and the state.
 
     Attributes:
         learning_rate: the base rate, which is multiplied by the factor of the schedule.
     """
-
-    learning_rate: float
-
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. The gradients are used as scratch memory and are overwritten."""
-
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of the state by name; empty before the first step."""
-
-    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Load the ``state`` of an optimizer of the same kind for parameters with the same shapes."""
-
-
-class Descent:
-    """Base of all optimizers: common settings, the checks and clipping before each step, and the state."""
 
     sums: ClassVar[tuple[str, ...]]
     """The kinds of sums of gradients that belong to each parameter, by their names in a state."""
@@ -69,8 +55,8 @@ class Descent:
         self._sums: list[list[Array]] = []
 
     def state_dict(self) -> dict[str, Array]:
-        """``steps``, and the sums, such as ``velocity.0``, ``velocity.1``, ... in the order of the parameters; empty
-        before the first step, and without sums."""
+        """Copies of ``steps`` and the sums, such as ``velocity.0``, ``velocity.1``, ... in the order of the parameters;
+        empty before the first step, and without sums."""
         if not any(self._sums):
             return {}
         state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
@@ -79,7 +65,7 @@ class Descent:
         return state
 
     def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Continue from ``state``."""
+        """Load the ``state`` of an optimizer of the same kind for parameters with the same shapes."""
         sums = [_load_sums(state, kind, parameters) for kind in self.sums]
         steps = state.get("steps", np.array(0, np.int64))
         if steps.shape != () or steps.dtype != np.int64 or steps < 0:
@@ -89,10 +75,11 @@ class Descent:
         self._check_sums(int(steps), sums)
         self._steps, self._sums = int(steps), sums if any(sums) else []
 
-    def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:
+    def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:  # noqa: B027 - SGD has nothing to check
         """Raise CheckpointError unless the sums in a state are possible after this number of steps."""
 
-    def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        """Take one step. The gradients are used as scratch memory and are overwritten."""
         refuse_in_trace("an optimizer's step")
         for parameter in parameters:
             refuse_write(parameter, "an optimizer's step")
@@ -110,6 +97,13 @@ class Descent:
         if self.clip_norm is not None:
             clip_by_global_norm(gradients, self.clip_norm)
         self._steps += 1
+        self._update(parameters, gradients, learning_rate)
+        if self._sums and self._steps % UNDERFLOW_INTERVAL_STEPS == 0:
+            _flush_underflow(self._sums[0], gradients)
+
+    @abstractmethod
+    def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        """Update the parameters, and the sums."""
 
     def _sums_of(self, parameters: Sequence[Tensor]) -> list[list[Array]]:
         """The sums of each kind, zero before the first step."""
@@ -117,17 +111,16 @@ class Descent:
             self._sums = [[memory.zeros(p.shape, p.dtype) for p in parameters] for _ in self.sums]
         return self._sums
 
-    def _flush_underflow(self, sums: Sequence[Array], scratch: Sequence[Array]) -> None:
-        """Every ``UNDERFLOW_INTERVAL_STEPS``, set elements of ``sums`` to 0 that are too small to have an effect."""
-        if self._steps % UNDERFLOW_INTERVAL_STEPS:
-            return
-        for total, buffer in zip_arrays(sums, scratch):
-            for block, magnitude in blocks(total, buffer):
-                np.abs(block, out=magnitude)
-                np.copyto(block, 0, where=magnitude < UNDERFLOW)
-
     def _decay_of(self, parameter: Array) -> float:
         return self.weight_decay if self.decay_biases or parameter.ndim > 1 else 0.0
+
+
+def _flush_underflow(sums: Sequence[Array], scratch: Sequence[Array]) -> None:
+    """Set elements of ``sums`` to 0 that are too small to have an effect."""
+    for total, buffer in zip_arrays(sums, scratch):
+        for block, magnitude in blocks(total, buffer):
+            np.abs(block, out=magnitude)
+            np.copyto(block, 0, where=magnitude < UNDERFLOW)
 
 
 def zip_arrays(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:

@@ -9,12 +9,12 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError
-from engine.optim.optimizer import Descent, blocks, check_fraction, zip_arrays
+from engine.optim.optimizer import Optimizer, blocks, check_fraction, zip_arrays
 
 __all__ = ["SGD"]
 
 
-class SGD(Descent):
+class SGD(Optimizer):
     """Stochastic gradient descent with momentum: heavy ball (Polyak 1964) or Nesterov (Sutskever et al. 2013).
 
     ``g`` is the gradient, ``v`` starts at zero, and a step is, as in PyTorch::
@@ -55,9 +55,7 @@ class SGD(Descent):
         self.momentum = momentum
         self.nesterov = nesterov
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. Overwrites the gradients."""
-        self._prepare(parameters, gradients)
+    def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         if not self.momentum:
             for p, g in zip_arrays(parameters, gradients):
                 if decay := self._decay_of(p):
@@ -69,7 +67,6 @@ class SGD(Descent):
         (velocities,) = self._sums_of(parameters)
         for p, g, v in zip_arrays(parameters, gradients, velocities):
             self._step_with_momentum(p, g, v, learning_rate)
-        self._flush_underflow(velocities, gradients)
 
     def _step_with_momentum(self, parameter: Array, gradient: Array, velocity: Array, learning_rate: float) -> None:
         decay = self._decay_of(parameter)
