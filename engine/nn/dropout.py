@@ -10,13 +10,13 @@ from engine import ops
 from engine.autograd.graph import Array
 from engine.errors import SettingError
 from engine.memory import is_batch_innermost
-from engine.nn.layer import Parameterless, Shape
+from engine.nn.layer import Layer, Shape
 from engine.ops.images.geometry import from_planes
 
 __all__ = ["Dropout"]
 
 
-class Dropout(Parameterless):
+class Dropout(Layer):
     """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).
 
     Srivastava et al. 2014, in the inverted form, which does nothing at inference. The rate is rounded to a multiple of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
@@ -32,7 +32,7 @@ class WeightSettings(TypedDict):
     spectral_norm: NotRequired[bool]
 
 
-class Weighted(Activated, ABC):
+class Weighted(Activated):
     """Base of layers with a weight (..., inputs, units), a bias (units,) and an activation."""
 
     def __init__(

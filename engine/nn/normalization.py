@@ -45,11 +45,6 @@ class _Normalization(Activated):
         """``scale`` and ``shift`` (features,)."""
         return {"scale": self.scale, "shift": self.shift}
 
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """Running statistics, if there are any."""
-        return {}
-
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the input."""
         if shape[-1:] != (self.features,):

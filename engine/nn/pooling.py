@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from engine import ops
-from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, reshape_hint, shape_error
+from engine.nn.layer import IMAGES, Layer, Shape, check_sizes, reshape_hint, shape_error
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Upsample2D"]
 
 
-class _WindowPool(Parameterless):
+class _WindowPool(Layer):
     """One value per window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
 
     Raises:
@@ -47,7 +47,7 @@ class AvgPool2D(_WindowPool):
         return ops.multiply(ops.sum_pool2d(x, size=self.size), 1 / self.size**2)
 
 
-class GlobalAvgPool2D(Parameterless):
+class GlobalAvgPool2D(Layer):
     """The mean of each channel over the whole image: images to vectors (Lin et al. 2014, "Network in network")."""
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -61,7 +61,7 @@ class GlobalAvgPool2D(Parameterless):
         return ops.mean(x, axis=(1, 2))
 
 
-class Upsample2D(Parameterless):
+class Upsample2D(Layer):
     """Repeats each pixel ``size`` x ``size`` times. Generators enlarge images with it, followed by Conv2D.
 
     Raises:
