@@ -6,9 +6,9 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Unpack
 
 from engine import ops
-from engine.errors import SettingError
+from engine.errors import SettingError, check_positive
 from engine.nn.activations import Activation
-from engine.nn.layer import IMAGES, Shape, check_sizes, reshape_hint, shape_error
+from engine.nn.layer import IMAGES, Shape, reshape_hint, shape_error
 from engine.nn.linear import Weighted, WeightSettings
 from engine.ops.images.geometry import Padding, transposed_size, window
 
@@ -31,7 +31,7 @@ class _Convolutional(Weighted):
         **settings: Unpack[WeightSettings],
     ) -> None:
         name = type(self).__name__
-        check_sizes(name, channels=channels, filters=filters, kernel=kernel, stride=stride)
+        check_positive(f"{name}: ", channels=channels, filters=filters, kernel=kernel, stride=stride)
         if padding not in ("same", "valid"):
             raise SettingError(f"{name}: padding {padding!r} is neither same nor valid", setting="padding")
         self.channels = channels

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import SettingError, ShapeError
+from engine.errors import ShapeError
 from engine.nn.activations import Activation, activation_function, by_name
 
 IMAGES = "images (height, width, channels)"
@@ -67,13 +67,6 @@ class Activated(Layer):
 def shape_error(layer: str, takes: str, shape: Shape, hint: str = "") -> ShapeError:
     """The error of a layer that does not accept an input of ``shape``."""
     return ShapeError(f"{layer} takes {takes}, not {shape}{hint}", operation=layer, shapes=(shape,))
-
-
-def check_sizes(layer: str, **sizes: int) -> None:
-    """Raise SettingError unless every size of the ``layer`` is positive."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise SettingError(f"{layer}: {name} {size} must be positive", setting=name)
 
 
 def reshape_hint(shape: Shape) -> str:

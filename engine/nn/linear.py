@@ -12,9 +12,10 @@ from engine import memory, ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, untracked
 from engine.autograd.tracing import computing
+from engine.errors import check_positive
 from engine.nn.activations import Activation
 from engine.nn.initializers import Initializer, glorot_uniform
-from engine.nn.layer import Activated, Shape, check_sizes, shape_error
+from engine.nn.layer import Activated, Shape, shape_error
 
 __all__ = ["Dense"]
 
@@ -100,7 +101,7 @@ class Dense(Weighted):
         activation: Activation | str | None = None,
         **settings: Unpack[WeightSettings],
     ) -> None:
-        check_sizes("Dense", inputs=inputs, units=units)
+        check_positive("Dense: ", inputs=inputs, units=units)
         self.inputs = inputs
         self.units = units
         super().__init__((inputs, units), activation, **settings)

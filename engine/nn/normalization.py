@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike
 from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import SettingError
+from engine.errors import check_fraction, check_positive
 from engine.nn.activations import Activation
-from engine.nn.layer import Activated, Shape, check_sizes, shape_error
+from engine.nn.layer import Activated, Shape, shape_error
 from engine.ops.normalization import update_running_average
 
 __all__ = ["BatchNorm", "LayerNorm"]
@@ -30,10 +30,7 @@ class _Normalization(Activated):
         dtype: DTypeLike = np.float32,
         negative_slope: float = 0.2,
     ) -> None:
-        name = type(self).__name__
-        check_sizes(name, features=features)
-        if not epsilon > 0:
-            raise SettingError(f"{name}: epsilon {epsilon} must be positive", setting="epsilon")
+        check_positive(f"{type(self).__name__}: ", features=features, epsilon=epsilon)
         super().__init__(activation, negative_slope)
         self.features = features
         self.epsilon = epsilon
@@ -82,8 +79,7 @@ class BatchNorm(_Normalization):
         negative_slope: float = 0.2,
     ) -> None:
         super().__init__(features, activation, epsilon=epsilon, dtype=dtype, negative_slope=negative_slope)
-        if not 0 <= momentum < 1:
-            raise SettingError(f"BatchNorm: momentum {momentum} is not in [0, 1)", setting="momentum")
+        check_fraction("BatchNorm: ", momentum=momentum)
         self.momentum = momentum
         self.running_mean: Array = np.zeros(features, dtype)
         self.running_variance: Array = np.ones(features, dtype)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from engine import ops
-from engine.nn.layer import IMAGES, Layer, Shape, check_sizes, reshape_hint, shape_error
+from engine.errors import check_positive
+from engine.nn.layer import IMAGES, Layer, Shape, reshape_hint, shape_error
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Upsample2D"]
 
@@ -20,7 +21,7 @@ class _WindowPool(Layer):
     """
 
     def __init__(self, size: int = 2) -> None:
-        check_sizes(type(self).__name__, size=size)
+        check_positive(f"{type(self).__name__}: ", size=size)
         self.size = size
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -69,7 +70,7 @@ class Upsample2D(Layer):
     """
 
     def __init__(self, size: int = 2) -> None:
-        check_sizes("Upsample2D", size=size)
+        check_positive("Upsample2D: ", size=size)
         self.size = size
 
     def output_shape(self, shape: Shape) -> Shape:

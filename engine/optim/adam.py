@@ -9,8 +9,8 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import CheckpointError, SettingError
-from engine.optim.optimizer import Optimizer, blocks, check_fraction, zip_arrays
+from engine.errors import CheckpointError, check_fraction, check_positive
+from engine.optim.optimizer import Optimizer, blocks, zip_arrays
 
 __all__ = ["Adam", "AdamW"]
 
@@ -47,10 +47,8 @@ class Adam(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
-        check_fraction("beta1", beta1)
-        check_fraction("beta2", beta2)
-        if not epsilon > 0:
-            raise SettingError(f"epsilon {epsilon} must be positive", setting="epsilon")
+        check_fraction(beta1=beta1, beta2=beta2)
+        check_positive(epsilon=epsilon)
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon

@@ -140,12 +140,6 @@ def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
         yield tuple(row[start : start + CACHE_BLOCK_ELEMENTS] for row in rows)
 
 
-def check_fraction(name: str, value: float) -> None:
-    """Raise SettingError unless ``value`` is in [0, 1)."""
-    if not 0 <= value < 1:
-        raise SettingError(f"{name} {value} is not in [0, 1)", setting=name)
-
-
 def global_norm(gradients: Sequence[Array]) -> float:
     """The Euclidean norm of all gradients together, as if they were one vector."""
     squares = 0.0

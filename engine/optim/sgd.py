@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import SettingError
-from engine.optim.optimizer import Optimizer, blocks, check_fraction, zip_arrays
+from engine.errors import SettingError, check_fraction
+from engine.optim.optimizer import Optimizer, blocks, zip_arrays
 
 __all__ = ["SGD"]
 
@@ -49,7 +49,7 @@ class SGD(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
-        check_fraction("momentum", momentum)
+        check_fraction(momentum=momentum)
         if nesterov and not momentum:
             raise SettingError("nesterov needs a momentum above 0", setting="nesterov")
         self.momentum = momentum

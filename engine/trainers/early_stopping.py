@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from engine.errors import CheckpointError, SettingError
+from engine.errors import CheckpointError, SettingError, check_positive
 
 __all__ = ["EarlyStopping", "StoppedEarly"]
 
@@ -55,8 +55,7 @@ class EarlyStopping:
     _epoch: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise SettingError(f"early stopping: patience {self.patience} must be positive", setting="patience")
+        check_positive("early stopping: ", patience=self.patience)
         if not 0 <= self.min_delta < math.inf:
             problem = f"min_delta {self.min_delta} must be finite and not negative"
             raise SettingError(f"early stopping: {problem}", setting="min_delta")

@@ -18,7 +18,7 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.checkpoint import State
 from engine.data import Examples, batch_count, batches, generator_for
-from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
+from engine.errors import CheckpointError, DivergedError, EngineError, SettingError, check_positive
 from engine.evaluation.diagnostics import GradientNorms
 from engine.nn.containers import Sequential
 from engine.nn.losses import Reduction, mean_gradient_scale
@@ -143,8 +143,7 @@ class Trainer(ABC):
         self._early_stopping = early_stopping
         self._accumulation = Accumulation(accumulate, reduction)
         self._average = AveragedWeights(self.trained[0].network, average_decay)
-        if epochs < 1:
-            raise SettingError(f"epochs {epochs} must be positive", setting="epochs")
+        check_positive(epochs=epochs)
         for each in self.trained:
             if each.network.dtype != self.dtype:  # every step would convert the inputs
                 raise SettingError(

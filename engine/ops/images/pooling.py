@@ -12,7 +12,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import untracked
-from engine.errors import SettingError, ShapeError
+from engine.errors import ShapeError, check_positive
 from engine.ops.images import geometry
 from engine.ops.images.geometry import from_planes, to_planes
 
@@ -20,8 +20,7 @@ __all__ = ["max_pool2d", "sum_pool2d", "upsample2d"]
 
 
 def _check_pool(x: Array, size: int, name: str) -> None:
-    if size < 1:
-        raise SettingError(f"{name}: size {size} must be positive", setting="size")
+    check_positive(f"{name}: ", size=size)
     if x.ndim != 4 or x.shape[1] % size or x.shape[2] % size:
         raise ShapeError.of(name, f"windows of {size} x {size} do not divide images {x.shape}", x)
 
@@ -96,8 +95,7 @@ max_pool2d = Primitive(
 
 
 def _upsample2d(x: Array, size: int = 2) -> Array:
-    if size < 1:
-        raise SettingError(f"upsample2d: size {size} must be positive", setting="size")
+    check_positive("upsample2d: ", size=size)
     if x.ndim != 4:
         raise ShapeError.of("upsample2d", f"{x.shape} is not (batch, height, width, channels)", x)
     planes = to_planes(x)
