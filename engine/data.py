@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from engine.augmentation import Changes
 from engine.autograd.graph import Array
-from engine.errors import DataError, SettingError, ShapeError
+from engine.errors import DataError, SettingError, ShapeError, check_positive
 
 __all__ = ["ImageData", "TableData", "batches", "generator_for"]
 
@@ -61,8 +61,7 @@ def batch_count(n: int, batch_size: int) -> int:
     Raises:
         SettingError: a batch size below 1.
     """
-    if batch_size < 1:
-        raise SettingError(f"batch_size {batch_size} must be positive", setting="batch_size")
+    check_positive(batch_size=batch_size)
     return -(-n // batch_size)
 
 

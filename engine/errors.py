@@ -104,3 +104,17 @@ class DivergedError(EngineError, ArithmeticError):
     def __reduce__(self) -> tuple[object, ...]:
         # Errors are pickled between processes, which does not support keyword-only arguments by default.
         return partial(type(self), epoch=self.epoch, step=self.step, loss=self.loss, value=self.value), ()
+
+
+def check_positive(where: str = "", /, **settings: float) -> None:
+    """Raise SettingError, whose message begins with ``where``, unless all settings are positive."""
+    for name, value in settings.items():
+        if not value > 0:
+            raise SettingError(f"{where}{name} {value} must be positive", setting=name)
+
+
+def check_fraction(where: str = "", /, **settings: float) -> None:
+    """Raise SettingError, whose message begins with ``where``, unless all settings are in [0, 1)."""
+    for name, value in settings.items():
+        if not 0 <= value < 1:
+            raise SettingError(f"{where}{name} {value} is not in [0, 1)", setting=name)

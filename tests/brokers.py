@@ -21,10 +21,11 @@ def start(broker: Broker) -> None:
 def serve(folder: Path) -> Iterator[Broker]:
     """A broker with its files in ``folder``, until the end of the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    broker = Broker(folder, log=folder / "broker.log", environ=os.environ)
-    try:
-        start(broker)
-        yield broker
-    finally:
-        broker.child.terminate()
-        broker.child.end(5)
+    with (folder / "broker.log").open("ab") as log:
+        broker = Broker(folder, log=folder / "broker.log", output=log.fileno(), environ=os.environ)
+        try:
+            start(broker)
+            yield broker
+        finally:
+            broker.child.terminate()
+            broker.child.end(5)

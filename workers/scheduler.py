@@ -24,7 +24,7 @@ from service.errors import SettingsError
 from service.jobs import submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
-from service.maintenance import restore_lock, retention
+from service.maintenance import retention
 from service.maintenance.retention import Policy
 from service.runtime import broker, logs
 from service.runtime.settings import Settings
@@ -71,7 +71,7 @@ def delete_expired_data(
     database: Database, artifacts: ArtifactStore, upload_folder: UploadFolder, policy: Policy
 ) -> None:
     """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
-    if restore_lock.is_running(upload_folder.artifacts):
+    if retention.is_restoring(upload_folder.artifacts):
         return
     submissions.purge_expired(database)
     worker_registry.purge_expired(database)

@@ -41,7 +41,8 @@ class ServiceUnderTest:
         self.home = home
         self.points = home / "points"
         self.points.mkdir(parents=True)
-        self.broker = Broker(home, log=home / "broker.log", environ=os.environ)
+        log = os.open(home / "broker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.broker = Broker(home, log=home / "broker.log", output=log, environ=os.environ)
         self.port = _free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
         own_settings = {

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Unpack
 
 from engine import ops
-from engine.errors import SettingError
+from engine.errors import SettingError, check_positive
 from engine.nn.activations import Activation
-from engine.nn.layer import IMAGES, Shape, check_sizes, reshape_hint, shape_error
+from engine.nn.layer import IMAGES, Shape, reshape_hint, shape_error
 from engine.nn.linear import Weighted, WeightSettings
 from engine.ops.images.geometry import Padding, transposed_size, window
 
@@ -31,7 +31,7 @@ class _Convolutional(Weighted):
         **settings: Unpack[WeightSettings],
     ) -> None:
         name = type(self).__name__
-        check_sizes(name, channels=channels, filters=filters, kernel=kernel, stride=stride)
+        check_positive(f"{name}: ", channels=channels, filters=filters, kernel=kernel, stride=stride)
         if padding not in ("same", "valid"):
             raise SettingError(f"{name}: padding {padding!r} is neither same nor valid", setting="padding")
         self.channels = channels
@@ -64,10 +64,7 @@ class Conv2D(_Convolutional):
         stride: distance between filter positions, in pixels.
         padding: ``same`` or ``valid``; see :func:`engine.ops.images.geometry.window`.
         activation: an Activation or its name; None for none.
-        initializer: draws weight (kernel, kernel, channels, filters), then bias (filters,).
-        rng: generator for the initializer.
-        negative_slope: of leaky_relu, in [0, 1].
-        spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
+        initializer, rng, negative_slope, spectral_norm: as in :class:`engine.nn.linear.Dense`.
 
     Raises:
         SettingError: a size that is not positive, an unknown padding or activation, a slope out of range.

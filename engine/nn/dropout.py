@@ -8,15 +8,15 @@ import numpy as np
 
 from engine import ops
 from engine.autograd.graph import Array
-from engine.errors import SettingError
+from engine.errors import SettingError, check_fraction
 from engine.memory import is_batch_innermost
-from engine.nn.layer import Parameterless, Shape
+from engine.nn.layer import Layer, Shape
 from engine.ops.images.geometry import from_planes
 
 __all__ = ["Dropout"]
 
 
-class Dropout(Parameterless):
+class Dropout(Layer):
     """Zeroes each element with probability ``rate`` while training, and scales the others by 1 / (1 - rate).
 
     Srivastava et al. 2014, in the inverted form, which does nothing at inference. The rate is rounded to a multiple of
@@ -27,8 +27,7 @@ class Dropout(Parameterless):
     """
 
     def __init__(self, rate: float) -> None:
-        if not 0 <= rate < 1:
-            raise SettingError(f"Dropout: rate {rate} is not in [0, 1)", setting="rate")
+        check_fraction("Dropout: ", rate=rate)
         self.rate = rate
         self._threshold = min(round(rate * 2**16), 2**16 - 1)
 

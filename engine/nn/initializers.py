@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from engine.autograd.graph import Array
-from engine.errors import SettingError
+from engine.errors import check_positive
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator, DTypeLike], Array]
 
@@ -25,8 +25,7 @@ def uniform(scale: float) -> Initializer:
     Raises:
         SettingError: ``scale`` is not positive.
     """
-    if not scale > 0:
-        raise SettingError(f"uniform: scale {scale} must be positive", setting="scale")
+    check_positive("uniform: ", scale=scale)
 
     def draw(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> Array:
         return rng.uniform(-scale, scale, shape).astype(dtype)

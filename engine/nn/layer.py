@@ -1,4 +1,4 @@
-"""The interface of layers, and helpers that layers share.
+"""The base of layers, and helpers that layers share.
 
 A layer is called with a batch, arrays or tensors of shape (batch, features) or (batch, height, width, channels), and
 returns a tensor. A ``Shape`` is that of one example, without the batch axis.
@@ -6,13 +6,14 @@ returns a tensor. A ``Shape`` is that of one example, without the batch axis.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import SettingError, ShapeError
+from engine.errors import ShapeError
 from engine.nn.activations import Activation, activation_function, by_name
 
 IMAGES = "images (height, width, channels)"
@@ -22,17 +23,20 @@ Shape: TypeAlias = tuple[int, ...]
 """The shape of one example, without the batch axis: (features,) or (height, width, channels)."""
 
 
-class Layer(Protocol):
-    """The interface of a layer in Sequential."""
+class Layer(ABC):
+    """The base of layers; it has no parameters and buffers."""
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Trainable tensors by name; empty for layers without parameters."""
+        """Trainable tensors by name."""
+        return {}
 
     @property
     def buffers(self) -> dict[str, Array]:
         """Arrays that training updates in place without gradients, such as running statistics, by name."""
+        return {}
 
+    @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of ``shape``.
 
@@ -40,11 +44,12 @@ class Layer(Protocol):
             ShapeError: the layer does not accept such an input; the message says what it accepts.
         """
 
+    @abstractmethod
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to a batch."""
 
 
-class Activated:
+class Activated(Layer):
     """Base of layers that end with an activation.
 
     Attributes:
@@ -59,34 +64,9 @@ class Activated:
         self.activate = activation_function(self.activation, negative_slope)
 
 
-class Bufferless:
-    """Base of layers without buffers."""
-
-    @property
-    def buffers(self) -> dict[str, Array]:
-        """Empty: there are no buffers."""
-        return {}
-
-
-class Parameterless(Bufferless):
-    """Base of layers without parameters and buffers."""
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Empty: there are no parameters."""
-        return {}
-
-
 def shape_error(layer: str, takes: str, shape: Shape, hint: str = "") -> ShapeError:
     """The error of a layer that does not accept an input of ``shape``."""
     return ShapeError(f"{layer} takes {takes}, not {shape}{hint}", operation=layer, shapes=(shape,))
-
-
-def check_sizes(layer: str, **sizes: int) -> None:
-    """Raise SettingError unless every size of the ``layer`` is positive."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise SettingError(f"{layer}: {name} {size} must be positive", setting=name)
 
 
 def reshape_hint(shape: Shape) -> str:

@@ -1,8 +1,8 @@
-"""Layers with a weight and a bias: the base that Dense shares with the convolutions, and Dense."""
+"""Layers with a weight and a bias: the base of Dense and the convolutions, Dense, and spectral normalization."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
@@ -10,13 +10,17 @@ from numpy.typing import DTypeLike
 
 from engine import memory, ops
 from engine.autograd.graph import Array
-from engine.autograd.tensor import Tensor
+from engine.autograd.tensor import Tensor, untracked
+from engine.autograd.tracing import computing
+from engine.errors import check_positive
 from engine.nn.activations import Activation
 from engine.nn.initializers import Initializer, glorot_uniform
-from engine.nn.layer import Activated, Shape, check_sizes, shape_error
-from engine.nn.spectral import SpectralNorm
+from engine.nn.layer import Activated, Shape, shape_error
 
 __all__ = ["Dense"]
+
+_MIN_LENGTH = 1e-12
+"""Lower bound of lengths, to avoid division by zero."""
 
 
 class WeightSettings(TypedDict):
@@ -29,7 +33,7 @@ class WeightSettings(TypedDict):
     spectral_norm: NotRequired[bool]
 
 
-class Weighted(Activated, ABC):
+class Weighted(Activated):
     """Base of layers with a weight (..., inputs, units), a bias (units,) and an activation."""
 
     def __init__(
@@ -84,7 +88,7 @@ class Dense(Weighted):
         initializer: draws weight (inputs, units), then bias (units,).
         rng: generator for the initializer.
         negative_slope: of leaky_relu, in [0, 1].
-        spectral_norm: divide the weight by its largest singular value (:mod:`engine.nn.spectral`).
+        spectral_norm: divide the weight by its largest singular value (:class:`SpectralNorm`).
 
     Raises:
         SettingError: a size that is not positive, an unknown activation, a slope out of range.
@@ -97,7 +101,7 @@ class Dense(Weighted):
         activation: Activation | str | None = None,
         **settings: Unpack[WeightSettings],
     ) -> None:
-        check_sizes("Dense", inputs=inputs, units=units)
+        check_positive("Dense: ", inputs=inputs, units=units)
         self.inputs = inputs
         self.units = units
         super().__init__((inputs, units), activation, **settings)
@@ -111,3 +115,36 @@ class Dense(Weighted):
 
     def _apply(self, x: Any, weight: Any) -> Any:
         return ops.affine(x, weight, self.bias)
+
+
+class SpectralNorm:
+    """Divides weights (..., units), seen as a matrix (inputs, units), by their largest singular value (Miyato et al.
+    2018, "Spectral normalization for GANs"), so that a layer never increases the distance between two inputs.
+
+    The value is estimated by power iteration (Algorithm 1), with one step in each pass with ``training=True`` that
+    starts from the vector of the previous pass. The vector is a buffer; inference does not change it.
+
+    Args:
+        units: size of the last axis of the weights.
+        rng: generator for the initial vector.
+    """
+
+    def __init__(self, units: int, *, rng: np.random.Generator, dtype: DTypeLike) -> None:
+        vector = rng.standard_normal(units)
+        self.vector: Array = (vector / np.linalg.norm(vector)).astype(dtype)
+
+    def __call__(self, weight: Any, *, training: bool) -> Any:
+        """The normalized weights. Gradients flow through the singular value, but not through its vectors."""
+        matrix = np.reshape(untracked(weight), (-1, len(self.vector)))
+        vector = self.vector.view(computing.array_class)  # a traced view, so that a replay repeats the update
+        left = _unit(np.matmul(matrix, vector))
+        right = np.multiply(vector, 1)
+        if training:
+            right = _unit(np.matmul(left, matrix))
+            np.multiply(right, 1, out=vector)
+        direction = np.reshape(np.multiply(np.reshape(left, (-1, 1)), right), weight.shape)
+        return ops.divide(weight, ops.sum(ops.multiply(weight, direction)))
+
+
+def _unit(vector: Array) -> Array:
+    return np.divide(vector, np.maximum(np.sqrt(np.vecdot(vector, vector)), _MIN_LENGTH))

@@ -19,7 +19,7 @@ from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, snapshot
 from engine.data import check_labels, one_hot
-from engine.errors import DataError, SettingError, ShapeError
+from engine.errors import DataError, SettingError, ShapeError, check_fraction
 from engine.nn.activations import Activation
 
 __all__ = ["BinaryCrossEntropy", "SoftmaxCrossEntropy", "SquaredError", "balanced_class_weights"]
@@ -42,8 +42,7 @@ class Loss(ABC):
     def __init__(self, reduction: Reduction = "mean", label_smoothing: float = 0.0) -> None:
         if reduction not in ("mean", "sum"):
             raise SettingError(f"reduction {reduction!r} is neither mean nor sum", setting="reduction")
-        if not 0 <= label_smoothing < 1:
-            raise SettingError(f"label_smoothing {label_smoothing} is not in [0, 1)", setting="label_smoothing")
+        check_fraction(label_smoothing=label_smoothing)
         self.reduction: Reduction = reduction
         self.label_smoothing = label_smoothing
 

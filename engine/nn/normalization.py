@@ -10,15 +10,15 @@ from numpy.typing import DTypeLike
 from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import SettingError
+from engine.errors import check_fraction, check_positive
 from engine.nn.activations import Activation
-from engine.nn.layer import Activated, Bufferless, Shape, check_sizes, shape_error
+from engine.nn.layer import Activated, Shape, shape_error
 from engine.ops.normalization import update_running_average
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
 
-class _Normalization(Activated, Bufferless):
+class _Normalization(Activated):
     """Base of both: a scale and a shift of each feature, then an activation."""
 
     def __init__(
@@ -30,10 +30,7 @@ class _Normalization(Activated, Bufferless):
         dtype: DTypeLike = np.float32,
         negative_slope: float = 0.2,
     ) -> None:
-        name = type(self).__name__
-        check_sizes(name, features=features)
-        if not epsilon > 0:
-            raise SettingError(f"{name}: epsilon {epsilon} must be positive", setting="epsilon")
+        check_positive(f"{type(self).__name__}: ", features=features, epsilon=epsilon)
         super().__init__(activation, negative_slope)
         self.features = features
         self.epsilon = epsilon
@@ -82,8 +79,7 @@ class BatchNorm(_Normalization):
         negative_slope: float = 0.2,
     ) -> None:
         super().__init__(features, activation, epsilon=epsilon, dtype=dtype, negative_slope=negative_slope)
-        if not 0 <= momentum < 1:
-            raise SettingError(f"BatchNorm: momentum {momentum} is not in [0, 1)", setting="momentum")
+        check_fraction("BatchNorm: ", momentum=momentum)
         self.momentum = momentum
         self.running_mean: Array = np.zeros(features, dtype)
         self.running_variance: Array = np.ones(features, dtype)
@@ -114,14 +110,7 @@ class LayerNorm(_Normalization):
     last axis. For vectors, this is PyTorch's ``LayerNorm``; for images, its ``GroupNorm`` with one group. Training and
     inference are the same, and an output does not depend on the rest of the batch.
 
-    Args:
-        features: size of the last axis.
-        activation: an Activation or its name; None for none.
-        epsilon: added to the variance, positive.
-        negative_slope: of leaky_relu, in [0, 1].
-
-    Raises:
-        SettingError: a number out of its range, or an unknown activation.
+    The arguments are those of :class:`BatchNorm`, without ``momentum``.
     """
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from engine import ops
-from engine.nn.layer import IMAGES, Parameterless, Shape, check_sizes, reshape_hint, shape_error
+from engine.errors import check_positive
+from engine.nn.layer import IMAGES, Layer, Shape, reshape_hint, shape_error
 
 __all__ = ["AvgPool2D", "GlobalAvgPool2D", "MaxPool2D", "Upsample2D"]
 
 
-class _WindowPool(Parameterless):
+class _WindowPool(Layer):
     """One value per window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
 
     Raises:
@@ -20,7 +21,7 @@ class _WindowPool(Parameterless):
     """
 
     def __init__(self, size: int = 2) -> None:
-        check_sizes(type(self).__name__, size=size)
+        check_positive(f"{type(self).__name__}: ", size=size)
         self.size = size
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -32,13 +33,7 @@ class _WindowPool(Parameterless):
 
 
 class MaxPool2D(_WindowPool):
-    """The maximum of each window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
-
-    The gradient goes to the first maximum of a window.
-
-    Raises:
-        SettingError: a size that is not positive.
-    """
+    """The maximum of each window of ``size`` x ``size`` pixels; the gradient goes to the first maximum of a window."""
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels)."""
@@ -46,18 +41,14 @@ class MaxPool2D(_WindowPool):
 
 
 class AvgPool2D(_WindowPool):
-    """The mean of each window of ``size`` x ``size`` pixels. Windows do not overlap, and must divide the image.
-
-    Raises:
-        SettingError: a size that is not positive.
-    """
+    """The mean of each window of ``size`` x ``size`` pixels."""
 
     def __call__(self, x: Any, *, training: bool = False, rng: np.random.Generator | None = None) -> Any:
         """Apply to ``x`` (batch, height, width, channels)."""
         return ops.multiply(ops.sum_pool2d(x, size=self.size), 1 / self.size**2)
 
 
-class GlobalAvgPool2D(Parameterless):
+class GlobalAvgPool2D(Layer):
     """The mean of each channel over the whole image: images to vectors (Lin et al. 2014, "Network in network")."""
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -71,7 +62,7 @@ class GlobalAvgPool2D(Parameterless):
         return ops.mean(x, axis=(1, 2))
 
 
-class Upsample2D(Parameterless):
+class Upsample2D(Layer):
     """Repeats each pixel ``size`` x ``size`` times. Generators enlarge images with it, followed by Conv2D.
 
     Raises:
@@ -79,7 +70,7 @@ class Upsample2D(Parameterless):
     """
 
     def __init__(self, size: int = 2) -> None:
-        check_sizes("Upsample2D", size=size)
+        check_positive("Upsample2D: ", size=size)
         self.size = size
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -10,12 +10,12 @@ import numpy as np
 
 from engine import ops
 from engine.errors import SettingError
-from engine.nn.layer import Parameterless, Shape, shape_error
+from engine.nn.layer import Layer, Shape, shape_error
 
 __all__ = ["Flatten", "Reshape"]
 
 
-class Flatten(Parameterless):
+class Flatten(Layer):
     """Images to vectors, which Dense requires: (batch, height, width, channels) to (batch, features)."""
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -27,7 +27,7 @@ class Flatten(Parameterless):
         return as_inputs(x, (math.prod(x.shape[1:]),))
 
 
-class Reshape(Parameterless):
+class Reshape(Layer):
     """Examples to another shape of the same size, usually vectors to images.
 
     Raises:

@@ -29,36 +29,32 @@ def _sigmoid(x: Any) -> Array:
     return y
 
 
-def _sigmoid_back(y: Array, x: Array) -> Vjp:
-    def vjp(g: Array) -> Array:
-        slope: Array = np.subtract(1, y)
-        slope *= y
-        slope *= g
-        return slope
-
-    return vjp
+def _sigmoid_vjp(g: Array, y: Array) -> Array:
+    slope: Array = np.subtract(1, y)
+    slope *= y
+    slope *= g
+    return slope
 
 
 sigmoid = Primitive(
     "sigmoid",
     _sigmoid,
-    _sigmoid_back,
+    lambda y, x: lambda g: _sigmoid_vjp(g, y),
     graph=[lambda y, x: lambda g: g * (y * (1 - y))],
     doc="``1 / (1 + exp(-x))``, without overflow.",
 )
 
 
-def _tanh_back(y: Array, x: Array) -> Vjp:
-    def vjp(g: Array) -> Array:
-        slope = np.asanyarray(np.multiply(y, y))
-        np.subtract(1, slope, out=slope)
-        slope *= g
-        return slope
-
-    return vjp
+def _tanh_vjp(g: Array, y: Array) -> Array:
+    slope = np.asanyarray(np.multiply(y, y))
+    np.subtract(1, slope, out=slope)
+    slope *= g
+    return slope
 
 
-tanh = Primitive("tanh", np.tanh, _tanh_back, graph=[lambda y, x: lambda g: g * (1 - y * y)])
+tanh = Primitive(
+    "tanh", np.tanh, lambda y, x: lambda g: _tanh_vjp(g, y), graph=[lambda y, x: lambda g: g * (1 - y * y)]
+)
 
 
 relu = Primitive(
@@ -73,28 +69,25 @@ def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
     return np.maximum(x, y, out=y if isinstance(y, np.ndarray) else None)
 
 
-def _leaky_relu_back(y: Array, x: Array, negative_slope: float = 0.2) -> Vjp:
+def _leaky_relu_vjp(g: Array, y: Array, negative_slope: float) -> Array:
     # The output has the sign of the input. With slope 0, negative inputs give 0, which is not positive either.
-    def vjp(g: Array) -> Array:
-        slope: Array = (y > 0).astype(g.dtype)
-        slope *= 1 - negative_slope
-        slope += negative_slope
-        slope *= g
-        return slope
-
-    return vjp
+    slope: Array = (y > 0).astype(g.dtype)
+    slope *= 1 - negative_slope
+    slope += negative_slope
+    slope *= g
+    return slope
 
 
 def _leaky_relu_graph(y: Any, x: Any, negative_slope: float = 0.2) -> Vjp:
     # The slope is constant almost everywhere.
-    slope = _leaky_relu_back(untracked(y), x, negative_slope)(np.ones_like(untracked(y)))
+    slope = _leaky_relu_vjp(np.ones_like(untracked(y)), untracked(y), negative_slope)
     return lambda g: g * slope
 
 
 leaky_relu = Primitive(
     "leaky_relu",
     _leaky_relu,
-    _leaky_relu_back,
+    lambda y, x, negative_slope=0.2: lambda g: _leaky_relu_vjp(g, y, negative_slope),
     graph=[_leaky_relu_graph],
     doc="``x`` where positive, else ``negative_slope * x``; the slope must lie in [0, 1].",
 )
@@ -107,12 +100,11 @@ def _softmax(x: Any, axis: int = -1) -> Array:
     return y
 
 
-def _softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
-    return lambda g: y * (g - np.sum(g * y, axis=axis, keepdims=True))
-
-
 softmax = Primitive(
-    "softmax", _softmax, _softmax_back, doc="Exponentials over ``axis``, scaled to sum to 1; shifted by the maximum."
+    "softmax",
+    _softmax,
+    lambda y, x, axis=-1: lambda g: y * (g - np.sum(g * y, axis=axis, keepdims=True)),
+    doc="Exponentials over ``axis``, scaled to sum to 1; shifted by the maximum.",
 )
 
 
@@ -122,12 +114,11 @@ def _log_softmax(x: Any, axis: int = -1) -> Array:
     return y
 
 
-def _log_softmax_back(y: Array, x: Array, axis: int = -1) -> Vjp:
-    return lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True)
-
-
 log_softmax = Primitive(
-    "log_softmax", _log_softmax, _log_softmax_back, doc="``log(softmax(x))``, exact where the softmax underflows."
+    "log_softmax",
+    _log_softmax,
+    lambda y, x, axis=-1: lambda g: g - np.exp(y) * np.sum(g, axis=axis, keepdims=True),
+    doc="``log(softmax(x))``, exact where the softmax underflows.",
 )
 
 
@@ -145,22 +136,15 @@ softplus = Primitive(
 )
 
 
-def _silu(x: Any) -> Any:
-    return np.multiply(x, _sigmoid(x))
-
-
-def _silu_back(y: Any, x: Any) -> Vjp:
-    def vjp(g: Any) -> Any:
-        squashed = sigmoid(x)
-        return g * (squashed * (1 + x * (1 - squashed)))
-
-    return vjp
+def _silu_vjp(g: Any, x: Any) -> Any:
+    squashed = sigmoid(x)
+    return g * (squashed * (1 + x * (1 - squashed)))
 
 
 silu = Primitive(
     "silu",
-    _silu,
-    _silu_back,
+    lambda x: np.multiply(x, _sigmoid(x)),
+    lambda y, x: lambda g: _silu_vjp(g, x),
     doc="``x sigmoid(x)`` (Hendrycks & Gimpel 2016, section 2; Ramachandran et al. 2017 call it swish).",
 )
 
@@ -171,19 +155,16 @@ def _gelu(x: Any) -> Any:
     return np.multiply(x, 0.5 * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * (x * x * x)))))
 
 
-def _gelu_back(y: Any, x: Any) -> Vjp:
-    def vjp(g: Any) -> Any:
-        squared = x * x
-        bend = np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * (squared * x)))
-        slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * squared)
-        return g * (0.5 * (1 + bend + x * (1 - bend * bend) * slope))
-
-    return vjp
+def _gelu_vjp(g: Any, x: Any) -> Any:
+    squared = x * x
+    bend = np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * (squared * x)))
+    slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * squared)
+    return g * (0.5 * (1 + bend + x * (1 - bend * bend) * slope))
 
 
 gelu = Primitive(
     "gelu",
     _gelu,
-    _gelu_back,
+    lambda y, x: lambda g: _gelu_vjp(g, x),
     doc="``x`` times the normal CDF of ``x``, by the tanh approximation (Hendrycks & Gimpel 2016, equation 2).",
 )

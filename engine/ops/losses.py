@@ -40,20 +40,17 @@ def _sigmoid_cross_entropy(x: Array, target: Any) -> Any:
     return np.sum(loss)
 
 
-def _sigmoid_cross_entropy_back(y: Any, x: Array, target: Any) -> Vjp:
-    def vjp(g: Array) -> Array:
-        gradient: Array = sigmoid.forward(x)
-        gradient -= target
-        gradient *= g
-        return gradient
-
-    return vjp
+def _sigmoid_cross_entropy_vjp(g: Array, x: Array, target: Any) -> Array:
+    gradient: Array = sigmoid.forward(x)
+    gradient -= target
+    gradient *= g
+    return gradient
 
 
 sigmoid_cross_entropy = Primitive(
     "sigmoid_cross_entropy",
     _sigmoid_cross_entropy,
-    _sigmoid_cross_entropy_back,
+    lambda y, x, target: lambda g: _sigmoid_cross_entropy_vjp(g, x, target),
     lambda y, x, target: lambda g: sum_to_shape(np.multiply(x, -g), np.shape(target)),
     graph=[lambda y, x, target: lambda g: (sigmoid(x) - target) * g],
     doc="""Sum over all entries of ``-t log s(x) - (1 - t) log(1 - s(x))``, s the sigmoid, x the logits.
@@ -93,18 +90,15 @@ def _row_weights(x: Array, labels: Any, class_weights: Array) -> Array:
     return np.asarray(class_weights.astype(x.dtype)[labels][:, None])
 
 
-def _softmax_cross_entropy_back(
-    y: Any, x: Array, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
-) -> Vjp:
-    def vjp(g: Array) -> Array:
-        gradient: Array = softmax.forward(x)
-        gradient -= _smooth_targets(x, labels, label_smoothing)
-        if class_weights is not None:
-            gradient *= _row_weights(x, labels, class_weights)
-        gradient *= g
-        return gradient
-
-    return vjp
+def _softmax_cross_entropy_vjp(
+    g: Array, x: Array, labels: Any, label_smoothing: float = 0.0, class_weights: Array | None = None
+) -> Array:
+    gradient: Array = softmax.forward(x)
+    gradient -= _smooth_targets(x, labels, label_smoothing)
+    if class_weights is not None:
+        gradient *= _row_weights(x, labels, class_weights)
+    gradient *= g
+    return gradient
 
 
 def _softmax_cross_entropy_graph(
@@ -121,7 +115,7 @@ def _softmax_cross_entropy_graph(
 softmax_cross_entropy = Primitive(
     "softmax_cross_entropy",
     _softmax_cross_entropy,
-    _softmax_cross_entropy_back,
+    lambda y, x, labels, **options: lambda g: _softmax_cross_entropy_vjp(g, x, labels, **options),
     graph=[_softmax_cross_entropy_graph],
     doc="""Sum over rows of ``-log softmax(x)[label]``; x (batch, classes) logits, labels (batch,) in [0, classes).
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp
+from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive, sum_to_shape
 from engine.autograd.tensor import untracked
 from engine.autograd.tracing import computing
@@ -56,31 +56,18 @@ def _normalize(x: Array, scale: Array, shift: Array, centred: Array, inverse: Ar
     return _from_rows(rows, x.shape)
 
 
-def _normalize_back_input(
-    y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float
-) -> Vjp:
-    shape, count = x.shape, centred.size // len(inverse)
-
-    def vjp(g: Array) -> Array:
-        # Page 4 of the paper, with the gradients of mean and variance substituted:
-        # factor * (g - mean of g - centred * inverse^2 * mean of (g * centred)).
-        rows = _as_rows(g)
-        factor = np.multiply(inverse, _column(scale))
-        pull = np.multiply(_column(_products(rows, centred)), np.multiply(inverse, inverse))
-        pull *= -1 / count
-        gradient = np.multiply(centred, pull)
-        gradient += rows
-        gradient -= np.multiply(_sums(rows), 1 / count)
-        gradient *= factor
-        return _from_rows(gradient, shape)
-
-    return vjp
-
-
-def _normalize_back_scale(
-    y: Array, x: Array, scale: Array, shift: Array, centred: Array, inverse: Array, epsilon: float
-) -> Vjp:
-    return lambda g: np.multiply(_products(_as_rows(g), centred), np.reshape(inverse, -1))
+def _normalize_vjp(g: Array, scale: Array, centred: Array, inverse: Array) -> Array:
+    # Page 4 of the paper, with the gradients of mean and variance substituted:
+    # factor * (g - mean of g - centred * inverse^2 * mean of (g * centred)).
+    rows, count = _as_rows(g), centred.size // len(inverse)
+    factor = np.multiply(inverse, _column(scale))
+    pull = np.multiply(_column(_products(rows, centred)), np.multiply(inverse, inverse))
+    pull *= -1 / count
+    gradient = np.multiply(centred, pull)
+    gradient += rows
+    gradient -= np.multiply(_sums(rows), 1 / count)
+    gradient *= factor
+    return _from_rows(gradient, g.shape)
 
 
 def _standardize(x: Any, epsilon: float) -> tuple[Any, Any]:
@@ -91,27 +78,25 @@ def _standardize(x: Any, epsilon: float) -> tuple[Any, Any]:
     return centred * inverse, inverse
 
 
-def _graph_input(y: Any, x: Any, scale: Any, shift: Any, centred: Array, inverse: Array, epsilon: float) -> Vjp:
-    def vjp(g: Any) -> Any:
-        standard, factor = _standardize(x, epsilon)
-        axes = tuple(range(x.ndim - 1))
-        mean, pull = (np.mean(values, axis=axes, keepdims=True) for values in (g, g * standard))
-        return scale * factor * (g - mean - standard * pull)
-
-    return vjp
-
-
-def _graph_scale(y: Any, x: Any, scale: Any, shift: Any, centred: Array, inverse: Array, epsilon: float) -> Vjp:
-    return lambda g: sum_to_shape(g * _standardize(x, epsilon)[0], scale.shape)
+def _recordable_vjp(g: Any, x: Any, scale: Any, epsilon: float) -> Any:
+    standard, factor = _standardize(x, epsilon)
+    axes = tuple(range(x.ndim - 1))
+    mean, pull = (np.mean(values, axis=axes, keepdims=True) for values in (g, g * standard))
+    return scale * factor * (g - mean - standard * pull)
 
 
 _normalized = Primitive(
     "batch_norm",
     _normalize,
-    _normalize_back_input,
-    _normalize_back_scale,
+    lambda y, x, scale, shift, centred, inverse, epsilon: lambda g: _normalize_vjp(g, scale, centred, inverse),
+    lambda y, x, scale, shift, centred, inverse, epsilon: (
+        lambda g: np.multiply(_products(_as_rows(g), centred), np.reshape(inverse, -1))
+    ),
     lambda y, x, scale, shift, centred, inverse, epsilon: lambda g: np.reshape(_sums(_as_rows(g)), -1),
-    graph=[_graph_input, _graph_scale],
+    graph=[
+        lambda y, x, scale, shift, epsilon, **_: lambda g: _recordable_vjp(g, x, scale, epsilon),
+        lambda y, x, scale, shift, epsilon, **_: lambda g: sum_to_shape(g * _standardize(x, epsilon)[0], scale.shape),
+    ],
 )
 
 

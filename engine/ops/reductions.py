@@ -55,20 +55,20 @@ def _var_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: 
 var = Primitive("var", np.var, _var_back, doc="Variance over ``axis``; divides by the count minus ``ddof``.")
 
 
-def _std_back(y: Array, x: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Vjp:
-    kept_shape, divisor = _kept_shape(x.shape, axis), _variance_divisor(x.shape, axis, ddof)
-
-    def vjp(g: Array) -> Array:
-        deviation = y.reshape(kept_shape)
-        flat = np.equal(deviation, 0)  # all elements are equal: slope 0, as for abs
-        scaled = np.where(flat, 0, g.reshape(kept_shape) / np.where(flat, 1, deviation))
-        slopes: Array = scaled * (1 / divisor) * _centred(x, axis)
-        return slopes
-
-    return vjp
+def _std_vjp(g: Array, y: Array, x: Array, axis: Axis, ddof: float) -> Any:
+    kept_shape = _kept_shape(x.shape, axis)
+    deviation = y.reshape(kept_shape)
+    flat = np.equal(deviation, 0)  # all elements are equal: slope 0, as for abs
+    scaled = np.where(flat, 0, g.reshape(kept_shape) / np.where(flat, 1, deviation))
+    return scaled * (1 / _variance_divisor(x.shape, axis, ddof)) * _centred(x, axis)
 
 
-std = Primitive("std", np.std, _std_back, doc="Standard deviation over ``axis``: the root of :data:`var`.")
+std = Primitive(
+    "std",
+    np.std,
+    lambda y, x, axis=None, ddof=0, keepdims=False: lambda g: _std_vjp(g, y, x, axis, ddof),
+    doc="Standard deviation over ``axis``: the root of :data:`var`.",
+)
 
 
 def _variance_divisor(shape: tuple[int, ...], axis: Axis, ddof: float) -> float:
@@ -82,38 +82,32 @@ def _centred(x: Array, axis: Axis) -> Array:
     return centred
 
 
-def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Vjp:
+def _extremum_vjp(g: Array, y: Array, x: Array, axis: Axis, initial: Any) -> Any:
     kept_shape = _kept_shape(x.shape, axis)
+    extremum = y.reshape(kept_shape)
+    winners: Array = np.equal(x, extremum)
+    # Equal extremes share the gradient; any other choice would depend on their order.
+    count = np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
+    if initial is not None:
+        count = count + np.equal(extremum, np.asarray(initial, y.dtype))
+    return winners * (g.reshape(kept_shape) / count)
 
-    def vjp(g: Array) -> Array:
-        extremum = y.reshape(kept_shape)
-        winners: Array = np.equal(x, extremum)
-        # Equal extremes share the gradient; any other choice would depend on their order.
-        count = np.sum(winners, axis=axis, keepdims=True, dtype=g.dtype)
-        if initial is not None:
-            count = count + np.equal(extremum, np.asarray(initial, y.dtype))
-        shares: Array = winners * (g.reshape(kept_shape) / count)
-        return shares
 
-    return vjp
+def _extremum_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> Vjp:
+    return lambda g: _extremum_vjp(g, y, x, axis, initial)
 
 
 max = Primitive("max", np.max, _extremum_back, doc="Largest element over ``axis``.")  # noqa: A001 - NumPy's name
 min = Primitive("min", np.min, _extremum_back, doc="Smallest element over ``axis``.")  # noqa: A001 - NumPy's name
 
 
-def _prod_back(y: Any, x: Any, axis: Axis = None, keepdims: bool = False, others: Any = None) -> Vjp:
-    kept_shape = _kept_shape(x.shape, axis)
+def _prod_vjp(g: Any, x: Any, axis: Axis, others: Any) -> Any:
     axes = _axes(axis, x.ndim)
     order = (*(i for i in range(x.ndim) if i not in axes), *axes)
-
-    def vjp(g: Any) -> Any:
-        moved = np.transpose(x, order)
-        rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)))
-        slopes = np.transpose((others or _products_of_others)(rows).reshape(moved.shape), np.argsort(order))
-        return np.multiply(g.reshape(kept_shape), slopes)
-
-    return vjp
+    moved = np.transpose(x, order)
+    rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], _count(x.shape, axis)))
+    slopes = np.transpose(others(rows).reshape(moved.shape), np.argsort(order))
+    return np.multiply(g.reshape(_kept_shape(x.shape, axis)), slopes)
 
 
 def _products_of_others(rows: Array) -> Array:
@@ -130,11 +124,13 @@ def _recordable_products_of_others(rows: Any) -> Any:
     return np.prod(np.where(itself, np.ones((), rows.dtype), np.expand_dims(rows, -2)), axis=-1)
 
 
-def _prod_graph(y: Any, x: Any, axis: Axis = None, keepdims: bool = False) -> Vjp:
-    return _prod_back(y, x, axis, keepdims, _recordable_products_of_others)
-
-
-prod = Primitive("prod", np.prod, _prod_back, graph=[_prod_graph], doc="Product over ``axis``.")
+prod = Primitive(
+    "prod",
+    np.prod,
+    lambda y, x, axis=None, keepdims=False: lambda g: _prod_vjp(g, x, axis, _products_of_others),
+    graph=[lambda y, x, axis=None, keepdims=False: lambda g: _prod_vjp(g, x, axis, _recordable_products_of_others)],
+    doc="Product over ``axis``.",
+)
 
 
 def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
@@ -145,18 +141,15 @@ def _cumsum_back(y: Array, x: Array, axis: int | None = None) -> Vjp:
 cumsum = Primitive("cumsum", np.cumsum, _cumsum_back, doc="Cumulative sums along ``axis``.")
 
 
-def _norm(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    return np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims))
-
-
-def _norm_back(y: Array, x: Array, axis: Axis = None, keepdims: bool = False) -> Vjp:
+def _norm_vjp(g: Array, y: Array, x: Array, axis: Axis) -> Array:
     kept_shape = _kept_shape(x.shape, axis)
-
-    def vjp(g: Array) -> Array:
-        length = y.reshape(kept_shape)
-        return np.multiply(x, g.reshape(kept_shape) / np.where(np.equal(length, 0), 1, length))
-
-    return vjp
+    length = y.reshape(kept_shape)
+    return np.multiply(x, g.reshape(kept_shape) / np.where(np.equal(length, 0), 1, length))
 
 
-norm = Primitive("norm", _norm, _norm_back, doc="Root of the sum of squares over ``axis``; slope 0 at 0.")
+norm = Primitive(
+    "norm",
+    lambda x, *, axis=None, keepdims=False: np.sqrt(np.sum(np.square(x), axis=axis, keepdims=keepdims)),
+    lambda y, x, axis=None, keepdims=False: lambda g: _norm_vjp(g, y, x, axis),
+    doc="Root of the sum of squares over ``axis``; slope 0 at 0.",
+)

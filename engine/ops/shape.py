@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,16 +53,12 @@ transpose = Primitive(
 )
 
 
-def _broadcast_back(y: Array, x: Array, shape: Any) -> Vjp:
-    original = x.shape
-    return lambda g: sum_to_shape(g, original)
-
-
-broadcast_to = Primitive("broadcast_to", np.broadcast_to, _broadcast_back, doc="``x`` repeated to ``shape``, a view.")
-
-
-def _take(x: Array, index: Any) -> Array:
-    return x[index]  # type: ignore[no-any-return]  # NumPy types an index by Any as Any
+broadcast_to = Primitive(
+    "broadcast_to",
+    np.broadcast_to,
+    lambda y, x, shape: partial(sum_to_shape, shape=x.shape),
+    doc="``x`` repeated to ``shape``, a view.",
+)
 
 
 def _repeats(index: Any) -> bool:
@@ -80,31 +77,22 @@ def _as_index(item: Any) -> Any:
     return array if array.size else array.astype(np.intp if array.dtype != np.bool_ else np.bool_)
 
 
-def _take_back(y: Array, x: Array, index: Any) -> Vjp:
-    shape = x.shape
-
-    def scatter(g: Array) -> Array:
-        g = np.asanyarray(g)  # NumPy returns a scalar for an array without axes
-        gradient = np.empty_like(g, order="C", shape=shape)
-        gradient[...] = 0
-        if _repeats(index):
-            np.add.at(gradient, index, g)  # unlike =, adds up the gradients of a repeated element
-        else:
-            gradient[index] = g
-        return gradient
-
-    return scatter
-
-
 def _scatter(g: Array, shape: tuple[int, ...], index: Any) -> Array:
-    return _take_back(g, np.empty(shape, np.bool_), index)(g)
+    g = np.asanyarray(g)  # NumPy returns a scalar for an array without axes
+    gradient = np.empty_like(g, order="C", shape=shape)
+    gradient[...] = 0
+    if _repeats(index):
+        np.add.at(gradient, index, g)  # unlike =, adds up the gradients of a repeated element
+    else:
+        gradient[index] = g
+    return gradient
 
 
 _scattered = Primitive("scatter", _scatter, lambda y, g, shape, index: lambda h: h[index])
 _getitem = Primitive(
     "getitem",
-    _take,
-    _take_back,
+    lambda x, index: x[index],
+    lambda y, x, index: partial(_scatter, shape=x.shape, index=index),
     graph=[lambda y, x, index: lambda g: _scattered(g, shape=x.shape, index=index)],
 )
 
@@ -114,10 +102,6 @@ def getitem(x: Any, index: Any) -> Any:
     return _getitem(x, index=tuple(map(_as_index, index)) if isinstance(index, tuple) else _as_index(index))
 
 
-def _concatenate(*arrays: Array, axis: int = 0) -> Array:
-    return np.concatenate(arrays, axis)
-
-
 def _concatenate_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
     start = sum(array.shape[axis] for array in arrays[:position])
     stop = start + arrays[position].shape[axis]
@@ -125,7 +109,9 @@ def _concatenate_back(position: int, y: Array, *arrays: Array, axis: int = 0) ->
     return lambda g: g[index]
 
 
-_concatenate_all = VariadicPrimitive("concatenate", _concatenate, _concatenate_back)
+_concatenate_all = VariadicPrimitive(
+    "concatenate", lambda *arrays, axis=0: np.concatenate(arrays, axis), _concatenate_back
+)
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
@@ -135,16 +121,12 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     return _concatenate_all(*arrays, axis=axis)
 
 
-def _stack(*arrays: Array, axis: int = 0) -> Array:
-    return np.stack(arrays, axis)
-
-
 def _stack_back(position: int, y: Array, *arrays: Array, axis: int = 0) -> Vjp:
     index = (slice(None),) * (axis % y.ndim) + (position,)
     return lambda g: g[index]
 
 
-_stack_all = VariadicPrimitive("stack", _stack, _stack_back)
+_stack_all = VariadicPrimitive("stack", lambda *arrays, axis=0: np.stack(arrays, axis), _stack_back)
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
@@ -161,12 +143,12 @@ def _flatten(x: Array) -> Array:
     return columns.reshape(math.prod(x.shape[1:]), len(x)).T  # -1 would be ambiguous for an empty batch
 
 
-def _flatten_back(y: Array, x: Array) -> Vjp:
-    shape = x.shape
-    return lambda g: np.reshape(g, shape)
-
-
-flatten = Primitive("flatten", _flatten, _flatten_back, doc="Anything with a batch axis as vectors (batch, features).")
+flatten = Primitive(
+    "flatten",
+    _flatten,
+    lambda y, x: partial(np.reshape, shape=x.shape),
+    doc="Anything with a batch axis as vectors (batch, features).",
+)
 
 
 # Composed of the functions above, without rules of their own.

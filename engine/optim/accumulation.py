@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from engine.autograd.graph import Array
-from engine.errors import SettingError
+from engine.errors import check_positive
 from engine.nn.losses import Reduction
 
 
@@ -23,8 +23,7 @@ class Accumulation:
     """
 
     def __init__(self, batches: int, reduction: Reduction) -> None:
-        if batches < 1:
-            raise SettingError(f"accumulate {batches} must be positive", setting="accumulate")
+        check_positive(accumulate=batches)
         self.batches = batches
         self.reduction = reduction
         self._sums: dict[Hashable, tuple[list[Array], int]] = {}

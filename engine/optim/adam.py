@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
-from engine import memory
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import CheckpointError, SettingError
-from engine.optim.optimizer import (
-    Descent,
-    blocks,
-    check_entry_count,
-    check_fraction,
-    load_moments,
-    load_step_count,
-    zip_arrays,
-)
+from engine.errors import CheckpointError, check_fraction, check_positive
+from engine.optim.optimizer import Optimizer, blocks, zip_arrays
 
 __all__ = ["Adam", "AdamW"]
 
 
-class Adam(Descent):
+class Adam(Optimizer):
     """Adam, Algorithm 1 of Kingma & Ba 2015 (arXiv:1412.6980), optionally with decoupled weight decay (AdamW, Algorithm
     2 of Loshchilov & Hutter 2019, arXiv:1711.05101).
 
@@ -41,6 +32,9 @@ class Adam(Descent):
             decay.
     """
 
+    sums = ("first_sum", "second_sum")
+    """The moments divided by ``1 - beta1`` and ``1 - beta2``."""
+
     def __init__(
         self,
         learning_rate: float = 0.001,
@@ -53,28 +47,20 @@ class Adam(Descent):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
-        check_fraction("beta1", beta1)
-        check_fraction("beta2", beta2)
-        if not epsilon > 0:
-            raise SettingError(f"epsilon {epsilon} must be positive", setting="epsilon")
+        check_fraction(beta1=beta1, beta2=beta2)
+        check_positive(epsilon=epsilon)
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon
-        self._first: list[Array] = []
-        self._second: list[Array] = []
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. Overwrites the gradients."""
-        self._prepare(parameters, gradients)
-        if not self._first:
-            self._first = [memory.zeros(p.shape, p.dtype) for p in parameters]
-            self._second = [memory.zeros(p.shape, p.dtype) for p in parameters]
+    def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        first, second = self._sums_of(parameters)
         # The efficient order from the last paragraph of section 2, which turns both bias corrections into scalars. The
         # moments are stored as sums, which turns the factors 1 - beta into scalars too: ten passes instead of twelve.
         root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
         rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
-        for parameter, *arrays in zip_arrays(parameters, gradients, self._first, self._second):
+        for parameter, *arrays in zip_arrays(parameters, gradients, first, second):
             decay_factor = 1 - learning_rate * self._decay_of(parameter)
             for p, g, m, v in blocks(parameter, *arrays):
                 np.multiply(m, self.beta1, out=m)
@@ -89,32 +75,15 @@ class Adam(Descent):
                 if decay_factor != 1:
                     np.multiply(p, decay_factor, out=p)
                 np.subtract(p, g, out=p)
-        self._flush_underflow(self._first, gradients)
 
-    def state_dict(self) -> dict[str, Array]:
-        """``steps``, and ``first_sum.0``, ``second_sum.0``, ... in the order of the parameters.
-
-        The sums are the moments divided by ``1 - beta1`` and ``1 - beta2``.
-        """
-        if not self._first:
-            return {}
-        state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
-        state |= {f"first_sum.{i}": m.copy() for i, m in enumerate(self._first)}
-        state |= {f"second_sum.{i}": v.copy() for i, v in enumerate(self._second)}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Continue from ``state``."""
-        first, second = load_moments(state, "first_sum", parameters), load_moments(state, "second_sum", parameters)
+    def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:
+        first, second = sums
         for number, moment in enumerate(second):
             if moment.size and np.min(moment) < 0:
                 name = f"second_sum.{number}"
                 raise CheckpointError(f"{name} is a sum of squares, but negative in the checkpoint", tensor=name)
-        steps = load_step_count(state)
-        check_entry_count(state, len(first) + len(second) + ("steps" in state))
         if (steps > 0) != bool(first) or bool(first) != bool(second):
             raise CheckpointError("the optimizer's step count and moments are inconsistent", tensor="steps")
-        self._steps, self._first, self._second = steps, first, second
 
 
 AdamW = partial(Adam, weight_decay=0.01)

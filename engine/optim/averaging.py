@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from engine.autograd.graph import Array
-from engine.errors import SettingError
+from engine.errors import check_fraction
 from engine.nn.containers import Sequential
 from engine.optim.optimizer import blocks
 
@@ -36,8 +36,7 @@ class AveragedWeights:
     """
 
     def __init__(self, network: Sequential, decay: float | None) -> None:
-        if decay is not None and not 0 <= decay < 1:
-            raise SettingError(f"average_decay {decay} is not in [0, 1)", setting="average_decay")
+        check_fraction(average_decay=decay or 0)
         self.network = network
         self.decay = decay
         arrays = [] if decay is None else [*network.parameters, *network.buffers]

@@ -1,4 +1,4 @@
-"""The interface of optimizers, and their common parts: settings, clipping before each step, and state.
+"""The base of optimizers: settings, clipping before each step, and state.
 
 Optimizers update parameters in place from gradients, with a learning rate that is given for each step. Their state is
 created at the first step and is part of a checkpoint, so that a resumed optimizer gives the same bits.
@@ -7,8 +7,9 @@ created at the first step and is part of a checkpoint, so that a resumed optimiz
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor, refuse_write
 from engine.autograd.tracing import refuse_in_trace
 from engine.errors import CheckpointError, SettingError, ShapeError
-from engine.optim.clipping import clip_by_global_norm
 
 CACHE_BLOCK_ELEMENTS = 2**16
 """Elements updated at a time: the operands of one block stay in a core's second-level cache."""
@@ -28,27 +28,15 @@ UNDERFLOW_INTERVAL_STEPS = 32
 """Number of steps between two searches for such elements."""
 
 
-class Optimizer(Protocol):
-    """The interface of an optimizer.
+class Optimizer(ABC):
+    """Base of all optimizers: common settings, the checks and clipping before each step, and the state.
 
     Attributes:
         learning_rate: the base rate, which is multiplied by the factor of the schedule.
     """
 
-    learning_rate: float
-
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. The gradients are used as scratch memory and are overwritten."""
-
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of the state by name; empty before the first step."""
-
-    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Load the ``state`` of an optimizer of the same kind for parameters with the same shapes."""
-
-
-class Descent:
-    """Base of all optimizers: common settings, and the checks and clipping before each step."""
+    sums: ClassVar[tuple[str, ...]]
+    """The kinds of sums of gradients that belong to each parameter, by their names in a state."""
 
     def __init__(
         self, learning_rate: float, *, weight_decay: float, decay_biases: bool, clip_norm: float | None
@@ -64,8 +52,34 @@ class Descent:
         self.decay_biases = decay_biases
         self.clip_norm = clip_norm
         self._steps = 0
+        self._sums: list[list[Array]] = []
 
-    def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of ``steps`` and the sums, such as ``velocity.0``, ``velocity.1``, ... in the order of the parameters;
+        empty before the first step, and without sums."""
+        if not any(self._sums):
+            return {}
+        state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
+        for kind, arrays in zip(self.sums, self._sums, strict=True):
+            state |= {f"{kind}.{i}": array.copy() for i, array in enumerate(arrays)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
+        """Load the ``state`` of an optimizer of the same kind for parameters with the same shapes."""
+        sums = [_load_sums(state, kind, parameters) for kind in self.sums]
+        steps = state.get("steps", np.array(0, np.int64))
+        if steps.shape != () or steps.dtype != np.int64 or steps < 0:
+            raise CheckpointError("the optimizer's step count is not a non-negative integer", tensor="steps")
+        if len(state) != sum(map(len, sums)) + ("steps" in state):
+            raise CheckpointError(f"the state belongs to another kind of optimizer: it has {', '.join(sorted(state))}")
+        self._check_sums(int(steps), sums)
+        self._steps, self._sums = int(steps), sums if any(sums) else []
+
+    def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:  # noqa: B027 - SGD has nothing to check
+        """Raise CheckpointError unless the sums in a state are possible after this number of steps."""
+
+    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        """Take one step. The gradients are used as scratch memory and are overwritten."""
         refuse_in_trace("an optimizer's step")
         for parameter in parameters:
             refuse_write(parameter, "an optimizer's step")
@@ -83,18 +97,30 @@ class Descent:
         if self.clip_norm is not None:
             clip_by_global_norm(gradients, self.clip_norm)
         self._steps += 1
+        self._update(parameters, gradients, learning_rate)
+        if self._sums and self._steps % UNDERFLOW_INTERVAL_STEPS == 0:
+            _flush_underflow(self._sums[0], gradients)
 
-    def _flush_underflow(self, sums: Sequence[Array], scratch: Sequence[Array]) -> None:
-        """Every ``UNDERFLOW_INTERVAL_STEPS``, set elements of ``sums`` to 0 that are too small to have an effect."""
-        if self._steps % UNDERFLOW_INTERVAL_STEPS:
-            return
-        for total, buffer in zip_arrays(sums, scratch):
-            for block, magnitude in blocks(total, buffer):
-                np.abs(block, out=magnitude)
-                np.copyto(block, 0, where=magnitude < UNDERFLOW)
+    @abstractmethod
+    def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
+        """Update the parameters, and the sums."""
+
+    def _sums_of(self, parameters: Sequence[Tensor]) -> list[list[Array]]:
+        """The sums of each kind, zero before the first step."""
+        if not self._sums:
+            self._sums = [[memory.zeros(p.shape, p.dtype) for p in parameters] for _ in self.sums]
+        return self._sums
 
     def _decay_of(self, parameter: Array) -> float:
         return self.weight_decay if self.decay_biases or parameter.ndim > 1 else 0.0
+
+
+def _flush_underflow(sums: Sequence[Array], scratch: Sequence[Array]) -> None:
+    """Set elements of ``sums`` to 0 that are too small to have an effect."""
+    for total, buffer in zip_arrays(sums, scratch):
+        for block, magnitude in blocks(total, buffer):
+            np.abs(block, out=magnitude)
+            np.copyto(block, 0, where=magnitude < UNDERFLOW)
 
 
 def zip_arrays(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
@@ -114,18 +140,45 @@ def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
         yield tuple(row[start : start + CACHE_BLOCK_ELEMENTS] for row in rows)
 
 
-def check_fraction(name: str, value: float) -> None:
-    """Raise SettingError unless ``value`` is in [0, 1)."""
-    if not 0 <= value < 1:
-        raise SettingError(f"{name} {value} is not in [0, 1)", setting=name)
+def global_norm(gradients: Sequence[Array]) -> float:
+    """The Euclidean norm of all gradients together, as if they were one vector."""
+    squares = 0.0
+    for gradient in gradients:
+        # A dot product reads memory once and writes none. For a sum, the memory order does not matter.
+        row = np.asarray(gradient).ravel(order="K")
+        with np.errstate(over="ignore"):
+            square = float(np.dot(row, row))
+        if math.isinf(square):  # float32 ends at 3e38, so the square of a finite number may overflow
+            wide = row.astype(np.float64)
+            square = float(np.dot(wide, wide))
+        squares += square
+    return math.sqrt(squares)
 
 
-def load_moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Tensor]) -> list[Array]:
+def clip_by_global_norm(gradients: Sequence[Array], bound: float) -> float:
+    """Scale all gradients by one factor, in place, so that their global norm is at most ``bound``.
+
+    Algorithm 1 of Pascanu et al. 2013 (arXiv:1211.5063); the factor is ``bound / (norm + 1e-6)``, as in PyTorch.
+
+    Returns:
+        The norm before clipping.
+    """
+    refuse_in_trace("clip_by_global_norm")
+    norm = global_norm(gradients)
+    factor = bound / (norm + 1e-6)
+    if factor < 1:
+        for gradient in gradients:
+            array = np.asarray(gradient)
+            np.multiply(array, factor, out=array)
+    return norm
+
+
+def _load_sums(state: Mapping[str, Array], kind: str, parameters: Sequence[Tensor]) -> list[Array]:
     """Copies of the arrays ``kind.0``, ``kind.1``, ...: one per parameter, or none."""
     names = [f"{kind}.{i}" for i in range(len(parameters))]
     if not any(name in state for name in names):
         return []
-    moments: list[Array] = []
+    sums: list[Array] = []
     for name, parameter in zip(names, parameters, strict=True):
         if name not in state:
             raise CheckpointError(f"{name} is missing from the optimizer's state", tensor=name)
@@ -138,19 +191,5 @@ def load_moments(state: Mapping[str, Array], kind: str, parameters: Sequence[Ten
             )
         if not np.isfinite(array).all():
             raise CheckpointError(f"{name} has values in the checkpoint that are not finite", tensor=name)
-        moments.append(memory.copy(array))
-    return moments
-
-
-def load_step_count(state: Mapping[str, Array]) -> int:
-    """The number of completed steps; 0 if the state does not contain it."""
-    steps = state.get("steps", np.array(0, np.int64))
-    if steps.shape != () or steps.dtype != np.int64 or steps < 0:
-        raise CheckpointError("the optimizer's step count is not a non-negative integer", tensor="steps")
-    return int(steps)
-
-
-def check_entry_count(state: Mapping[str, Array], expected: int) -> None:
-    """Raise CheckpointError unless ``state`` has exactly the ``expected`` number of entries."""
-    if len(state) != expected:
-        raise CheckpointError(f"the state belongs to another kind of optimizer: it has {', '.join(sorted(state))}")
+        sums.append(memory.copy(array))
+    return sums

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from engine.errors import SettingError
+from engine.errors import SettingError, check_fraction, check_positive
 
 Schedule: TypeAlias = Callable[[int, int, int], float]
 
@@ -25,8 +25,7 @@ def step(at_epochs: Sequence[int], factor: float) -> Schedule:
     Raises:
         SettingError: ``factor`` is not positive.
     """
-    if not factor > 0:
-        raise SettingError(f"step schedule: factor {factor} must be positive", setting="factor")
+    check_positive("step schedule: ", factor=factor)
     milestones = tuple(at_epochs)
 
     def schedule(step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -65,8 +64,7 @@ def cosine(warmup: float = 0.0, start: float = 1 / 25, end: float = 0.0) -> Sche
     Raises:
         SettingError: ``warmup`` is not in [0, 1), ``start`` not in (0, 1], or ``end`` not in [0, 1].
     """
-    if not 0 <= warmup < 1:
-        raise SettingError(f"cosine schedule: warmup {warmup} is not in [0, 1)", setting="warmup")
+    check_fraction("cosine schedule: ", warmup=warmup)
     if not 0 < start <= 1:
         raise SettingError(f"cosine schedule: start {start} is not in (0, 1]", setting="start")
     if not 0 <= end <= 1:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from engine import memory
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
-from engine.errors import SettingError
-from engine.optim.optimizer import (
-    Descent,
-    blocks,
-    check_entry_count,
-    check_fraction,
-    load_moments,
-    load_step_count,
-    zip_arrays,
-)
+from engine.errors import SettingError, check_fraction
+from engine.optim.optimizer import Optimizer, blocks, zip_arrays
 
 __all__ = ["SGD"]
 
 
-class SGD(Descent):
+class SGD(Optimizer):
     """Stochastic gradient descent with momentum: heavy ball (Polyak 1964) or Nesterov (Sutskever et al. 2013).
 
     ``g`` is the gradient, ``v`` starts at zero, and a step is, as in PyTorch::
@@ -45,6 +36,8 @@ class SGD(Descent):
             Nesterov without momentum.
     """
 
+    sums = ("velocity",)
+
     def __init__(
         self,
         learning_rate: float,
@@ -56,16 +49,13 @@ class SGD(Descent):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clip_norm=clip_norm)
-        check_fraction("momentum", momentum)
+        check_fraction(momentum=momentum)
         if nesterov and not momentum:
             raise SettingError("nesterov needs a momentum above 0", setting="nesterov")
         self.momentum = momentum
         self.nesterov = nesterov
-        self._velocities: list[Array] = []
 
-    def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. Overwrites the gradients."""
-        self._prepare(parameters, gradients)
+    def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         if not self.momentum:
             for p, g in zip_arrays(parameters, gradients):
                 if decay := self._decay_of(p):
@@ -74,11 +64,9 @@ class SGD(Descent):
                 np.multiply(g, learning_rate, out=g)
                 np.subtract(p, g, out=p)
             return
-        if not self._velocities:
-            self._velocities = [memory.zeros(p.shape, p.dtype) for p in parameters]
-        for p, g, v in zip_arrays(parameters, gradients, self._velocities):
+        (velocities,) = self._sums_of(parameters)
+        for p, g, v in zip_arrays(parameters, gradients, velocities):
             self._step_with_momentum(p, g, v, learning_rate)
-        self._flush_underflow(self._velocities, gradients)
 
     def _step_with_momentum(self, parameter: Array, gradient: Array, velocity: Array, learning_rate: float) -> None:
         decay = self._decay_of(parameter)
@@ -94,16 +82,3 @@ class SGD(Descent):
             else:
                 np.multiply(v, learning_rate, out=g)
             np.subtract(p, g, out=p)
-
-    def state_dict(self) -> dict[str, Array]:
-        """With momentum: ``steps``, and ``velocity.0``, ``velocity.1``, ... in the order of the parameters."""
-        if not self._velocities:
-            return {}
-        state: dict[str, Array] = {"steps": np.array(self._steps, np.int64)}
-        return state | {f"velocity.{i}": v.copy() for i, v in enumerate(self._velocities)}
-
-    def load_state_dict(self, state: Mapping[str, Array], parameters: Sequence[Tensor]) -> None:
-        """Load ``state``. A state without a step count is accepted."""
-        velocities, steps = load_moments(state, "velocity", parameters), load_step_count(state)
-        check_entry_count(state, len(velocities) + ("steps" in state))
-        self._steps, self._velocities = steps, velocities

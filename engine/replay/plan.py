@@ -66,8 +66,10 @@ class Plan:
             start = self._offsets[location.buffer] + location.offset
             return np.ndarray(location.shape, location.dtype, memory, start, location.strides)
 
-        calls = [_map_call(call, Location, array_at) for call in self.calls]
-        self._bound = [partial(call.function, *call.args, **call.options) for call in calls]
+        self._bound = []
+        for call in self.calls:
+            args, options = tree_map((call.args, call.options), Location, array_at)
+            self._bound.append(partial(call.function, *args, **options))
         return [tree_map(result, Location, array_at) for result in self._results]
 
     def release(self) -> list[Array]:
@@ -130,8 +132,3 @@ def _lay_out(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
         total = max(total, offset + size)
         assigned.append(number)
     return offsets, total
-
-
-def _map_call(call: Call, kind: type, function: Callable[[Any], Any]) -> Call:
-    args, options, out = tree_map((call.args, call.options, call.out), kind, function)
-    return replace(call, args=args, options=options, out=out)

@@ -99,18 +99,13 @@ class ClassifierTrainer(Trainer):
         self.model = model
         self.loss = loss
         self._score = loss.plain()
-        self.optimizer = optimizer
-        self.schedule = schedule
+        self.trained = [Trained("", model, optimizer, schedule)]
         self.validation = validation
         self.best_accuracy: float | None = None
         self.best_loss: float | None = None
         self.best_epoch: int | None = None
         super().__init__(train, loss.reduction, **settings)
         self._train_targets = loss.targets(self._train_labels, model.units, self.dtype)
-
-    @property
-    def _trained(self) -> list[Trained]:
-        return [Trained("", self.model, self.optimizer, self.schedule)]
 
     def _train_batch(self, replay: Replay, batch: Array, buffer: Array, step: int, epoch: Epoch) -> None:
         changes = self.augmentation.draw(epoch.inputs, len(batch), self.train.sides)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from engine.errors import CheckpointError, SettingError
+from engine.errors import CheckpointError, SettingError, check_positive
 
 __all__ = ["EarlyStopping", "StoppedEarly"]
 
@@ -55,8 +55,7 @@ class EarlyStopping:
     _epoch: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise SettingError(f"early stopping: patience {self.patience} must be positive", setting="patience")
+        check_positive("early stopping: ", patience=self.patience)
         if not 0 <= self.min_delta < math.inf:
             problem = f"min_delta {self.min_delta} must be finite and not negative"
             raise SettingError(f"early stopping: {problem}", setting="min_delta")
@@ -74,11 +73,9 @@ class EarlyStopping:
         value, self._epoch = metrics[self.metric], epoch
         if math.isnan(value):
             return  # neither an improvement nor a first value
-        if self._best is None or self._gain(value, self._best) > self.min_delta:
+        sign = 1 if self.higher_is_better else -1
+        if self._best is None or sign * (value - self._best) > self.min_delta:
             self._best, self._best_epoch = value, epoch
-
-    def _gain(self, value: float, best: float) -> float:
-        return value - best if self.higher_is_better else best - value
 
     @property
     def stopped(self) -> StoppedEarly | None:

@@ -124,21 +124,14 @@ class GanTrainer(Trainer):
         self._steps = GanSteps(generator, discriminator, self._losses, self._inputs, penalties)
         self.generator = generator
         self.discriminator = discriminator
-        self.g_optimizer = g_optimizer
-        self.d_optimizer = d_optimizer
-        self.g_schedule = g_schedule
-        self.d_schedule = d_schedule
+        self.trained = [
+            Trained("generator.", generator, g_optimizer, g_schedule),
+            Trained("discriminator.", discriminator, d_optimizer, d_schedule),
+        ]
         self.latent = latent
         self.skip_every = skip_every
         self.critic_steps = critic_steps
         super().__init__(train, reduction, **settings)
-
-    @property
-    def _trained(self) -> list[Trained]:
-        return [
-            Trained("generator.", self.generator, self.g_optimizer, self.g_schedule),
-            Trained("discriminator.", self.discriminator, self.d_optimizer, self.d_schedule),
-        ]
 
     def _whole_batch(self, indices: Array) -> Array:
         return self._inputs.whole_packs(indices)

@@ -13,7 +13,7 @@ from engine import ops
 from engine.autograd.graph import Array
 from engine.autograd.tracing import computing
 from engine.data import one_hot
-from engine.errors import DataError, SettingError, ShapeError
+from engine.errors import DataError, SettingError, ShapeError, check_positive
 
 __all__ = ["Latent"]
 
@@ -31,8 +31,7 @@ class Latent:
     distribution: Literal["uniform", "normal"] = "uniform"
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise SettingError(f"latent: dim {self.dim} must be positive", setting="dim")
+        check_positive("latent: ", dim=self.dim)
         if self.distribution not in ("uniform", "normal"):
             raise SettingError(
                 f"latent: distribution {self.distribution!r} is neither uniform nor normal", setting="distribution"
@@ -86,8 +85,7 @@ class DiscriminatorInputs:
     """
 
     def __init__(self, shape: Sequence[int], features: int, pack: int = 1, classes: int = 0) -> None:
-        if pack < 1:
-            raise SettingError(f"pack {pack} must be positive", setting="pack")
+        check_positive(pack=pack)
         self.pack = pack
         self.classes = classes
         if len(shape) == 3:

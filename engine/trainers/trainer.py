@@ -18,7 +18,7 @@ from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.checkpoint import State
 from engine.data import Examples, batch_count, batches, generator_for
-from engine.errors import CheckpointError, DivergedError, EngineError, SettingError
+from engine.errors import CheckpointError, DivergedError, EngineError, SettingError, check_positive
 from engine.evaluation.diagnostics import GradientNorms
 from engine.nn.containers import Sequential
 from engine.nn.losses import Reduction, mean_gradient_scale
@@ -110,6 +110,8 @@ class Trainer(ABC):
     """The purpose of the generator ``Epoch.inputs``."""
     critic_steps = 1
     """Number of updates for each update of the first network."""
+    trained: list[Trained]
+    """The networks, which a subclass sets first. The weights of the first one are averaged."""
 
     def __init__(
         self,
@@ -140,20 +142,14 @@ class Trainer(ABC):
         self._underway = False  # whether an epoch was started and not finished, so that the weights belong to no epoch
         self._early_stopping = early_stopping
         self._accumulation = Accumulation(accumulate, reduction)
-        self._average = AveragedWeights(self._trained[0].network, average_decay)
-        if epochs < 1:
-            raise SettingError(f"epochs {epochs} must be positive", setting="epochs")
-        for each in self._trained:
+        self._average = AveragedWeights(self.trained[0].network, average_decay)
+        check_positive(epochs=epochs)
+        for each in self.trained:
             if each.network.dtype != self.dtype:  # every step would convert the inputs
                 raise SettingError(
                     f"dtype {self.dtype} for a model whose weights are {each.network.dtype}", setting="dtype"
                 )
         memory.keep_freed()
-
-    @property
-    @abstractmethod
-    def _trained(self) -> list[Trained]:
-        """The networks. The weights of the first one are averaged."""
 
     @property
     def stopped_early(self) -> StoppedEarly | None:
@@ -170,7 +166,7 @@ class Trainer(ABC):
             EngineError: an earlier loop was left in the middle of an epoch, and no state was loaded since.
         """
         self._require_whole_epoch("run")
-        networks = [each.network for each in self._trained]
+        networks = [each.network for each in self.trained]
         parameters = [network.parameters for network in networks]
         largest = self._whole_batch(np.arange(min(self.batch_size, len(self.train))))
         inputs = memory.empty((len(largest), self.train.features), self.dtype)
@@ -179,7 +175,7 @@ class Trainer(ABC):
             changing=chain(*(network.buffers for network in networks)),
             enabled=self.replay,
         )
-        arrays = self._named_arrays()
+        arrays = self.named_arrays()
         while not self._over:
             self._underway = True
             self._accumulation.clear()
@@ -194,9 +190,9 @@ class Trainer(ABC):
             for step, indices in enumerate(order, self._first_step):
                 batch = self._whole_batch(indices)
                 buffer = inputs if len(batch) == len(inputs) else inputs[: len(batch)]
-                trained, position = self._trained, (step, self._steps_per_epoch, self._steps_of_run)
-                epoch.optimizers = [each.optimizer for each in trained]
-                epoch.rates = [each.optimizer.learning_rate * each.schedule(*position) for each in trained]
+                position = step, self._steps_per_epoch, self._steps_of_run
+                epoch.optimizers = [each.optimizer for each in self.trained]
+                epoch.rates = [each.optimizer.learning_rate * each.schedule(*position) for each in self.trained]
                 self._train_batch(replay, batch, buffer, step, epoch)
                 yield BatchDone(self.epoch + 1, step + 1, self._steps_of_run)
             self._check_weights(arrays)
@@ -252,9 +248,9 @@ class Trainer(ABC):
         if not math.isfinite(value):
             raise DivergedError(epoch=self.epoch + 1, step=step, loss=loss, value=value)
 
-    def _named_arrays(self) -> dict[str, Array]:
+    def named_arrays(self) -> dict[str, Array]:
         """All parameters and running statistics of the networks, by their names in a state."""
-        return {each.prefix + name: a for each in self._trained for name, a in each.network.named_arrays().items()}
+        return {each.prefix + name: a for each in self.trained for name, a in each.network.named_arrays().items()}
 
     def _check_weights(self, before: Mapping[str, Array]) -> None:
         """Check the weights after the last update of an epoch, because no loss follows it.
@@ -264,7 +260,7 @@ class Trainer(ABC):
             EngineError: a weight or buffer has other memory than ``before`` the run, which the optimizer, the averages
                 and the replay still use.
         """
-        for name, array in self._named_arrays().items():
+        for name, array in self.named_arrays().items():
             if name not in before or memory.address(array) != memory.address(before[name]):
                 raise EngineError(
                     f"{name} was replaced by another array during the run; write into it (array[...] = x)"
@@ -283,11 +279,11 @@ class Trainer(ABC):
             EngineError: in the middle of an epoch.
         """
         self._require_whole_epoch("state_dict")
-        weights = [self._average.state_dict(), *(each.network.state_dict() for each in self._trained[1:])]
+        weights = [self._average.state_dict(), *(each.network.state_dict() for each in self.trained[1:])]
         tensors: dict[str, Array] = {}
-        for each, arrays in zip(self._trained, weights, strict=True):
+        for each, arrays in zip(self.trained, weights, strict=True):
             tensors |= {each.prefix + name: array for name, array in arrays.items()}
-        for each in self._trained:
+        for each in self.trained:
             tensors |= {f"optimizer.{each.prefix}{name}": a for name, a in each.optimizer.state_dict().items()}
         state: dict[str, Any] = {"trainer": self.kind, "epoch": self.epoch} | self._results()
         if self._early_stopping:
@@ -303,14 +299,14 @@ class Trainer(ABC):
         """
         self._check_parts(state)
         stopping = [self._early_stopping] if self._early_stopping else []
-        arrays = [*self._named_arrays().values(), *self._average.arrays]
-        with _unchanged_on_error(arrays, self, *stopping, *(each.optimizer for each in self._trained)):
+        arrays = [*self.named_arrays().values(), *self._average.arrays]
+        with _unchanged_on_error(arrays, self, *stopping, *(each.optimizer for each in self.trained)):
             self._load_position(state.state)
             vars(self).update(self._checked_results(state.state))
-            self._average.load_state_dict(state.tensors, self._trained[0].prefix)
-            for each in self._trained[1:]:
+            self._average.load_state_dict(state.tensors, self.trained[0].prefix)
+            for each in self.trained[1:]:
                 each.network.load_state_dict(state.tensors, each.prefix)
-            for each in self._trained:
+            for each in self.trained:
                 prefix, tensors = f"optimizer.{each.prefix}", state.tensors.items()
                 own = {name.removeprefix(prefix): array for name, array in tensors if name.startswith(prefix)}
                 each.optimizer.load_state_dict(own, each.network.parameters)
@@ -341,13 +337,13 @@ class Trainer(ABC):
     @property
     def _parts(self) -> list[str]:
         """The parts of a state besides the weights, by the prefixes of their names."""
-        optimizers = [f"optimizer.{each.prefix}" for each in self._trained]
+        optimizers = [f"optimizer.{each.prefix}" for each in self.trained]
         return optimizers if self._average.decay is None else [*optimizers, self._training_weights]
 
     @property
     def _training_weights(self) -> str:
         """The prefix of the first network's weights in a state that also has their averages."""
-        return self._trained[0].prefix + "training.layers."
+        return self.trained[0].prefix + "training.layers."
 
     def _check_parts(self, state: State) -> None:
         """Raise unless a state has exactly the parts that it lists.
@@ -365,7 +361,7 @@ class Trainer(ABC):
                 raise CheckpointError(f"the state has a part {part!r}, which this trainer does not use")
             if not any(name.startswith(part) for name in state.tensors):
                 raise CheckpointError(f"the state's part {part!r} is missing from the checkpoint")
-        weights = [f"{each.prefix}layers." for each in self._trained]
+        weights = [f"{each.prefix}layers." for each in self.trained]
         for name in state.tensors:
             if not name.startswith((*weights, *self._parts, self._training_weights)):
                 raise CheckpointError(f"{name} is in the checkpoint, but this trainer does not use it", tensor=name)

@@ -67,14 +67,8 @@ COMMANDS: Final = {
 
 
 class Commands(click.Group):
-    """A command group that imports each command lazily, and turns expected errors into one line and an exit code."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        attributes = vars(import_module(f"service.cli.commands.{COMMANDS[cmd_name][0]}")).values()
-        return next((item for item in attributes if isinstance(item, click.Command) and item.name == cmd_name), None)
+    """A command group whose commands stand for those that are imported when they run; it turns expected errors into one
+    line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names."""
@@ -83,29 +77,13 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command; for an unknown one, suggest the closest name."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            from rapidfuzz import process  # lazily: needed for mistakes only
-
-            suggestion = process.extractOne(args[0], list(COMMANDS), score_cutoff=60) if args else None
-            if suggestion is None or args[0].startswith("-"):
-                raise
-            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {suggestion[0]!r}?", ctx) from error
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands with their summaries, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """Complete the names of commands and options."""
-        from click.shell_completion import CompletionItem  # lazily: needed for completion only
-
-        options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
-        names = [(name, summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)]
-        return [*options, *(CompletionItem(name, help=summary) for name, summary in names)]
+        """Import and return a command."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        if name is None or stand_in is None:
+            return name, None, rest
+        attributes = vars(import_module(f"service.cli.commands.{COMMANDS[name][0]}")).values()
+        command = next(item for item in attributes if isinstance(item, click.Command) and item.name == name)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -129,7 +107,10 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG
+    cls=Commands,
+    commands=[click.Command(name, short_help=summary) for name, (_, summary) in COMMANDS.items()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
 )
 @service_options
 @click.version_option(package_name="tapeline", message="%(version)s")

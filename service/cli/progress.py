@@ -14,12 +14,12 @@ from typing import Any, Final
 import click
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
 from service.cli.target import Failure
-from service.cli.text import STOPPED, STYLES, clock, key_metrics, visible
+from service.cli.text import STOPPED, STYLES, clock, key_metrics, status_text, visible
 from service.spec.metric_info import describe, number
 from service.states import Status
 from tapeline import Client, ClientError, Event
@@ -43,7 +43,7 @@ class FollowedJob:
     id: str
     kind: str
     label: str
-    epochs: int
+    epochs: int = 0
     epoch: int = 0
     fraction: float = 0.0
     eta_s: float | None = None
@@ -57,45 +57,41 @@ class FollowedJob:
     stopped_by_sweep: bool = False
 
     @classmethod
-    def of(cls, job: Mapping[str, Any], label: str | None = None) -> FollowedJob:
+    def of(cls, job: Mapping[str, Any]) -> FollowedJob:
         """Read the state from a job document of the API."""
-        followed = cls(
-            id=job["id"],
-            kind=job["kind"],
-            label=visible(label or job.get("name") or job["kind"]),
-            epochs=job["progress"]["epochs"],
-        )
-        followed.apply_snapshot(job)
+        followed = cls(id=job["id"], kind=job["kind"], label=visible(job.get("name") or job["kind"]))
+        followed.apply("snapshot", job)
         return followed
 
-    def apply_snapshot(self, job: Mapping[str, Any]) -> None:
-        """Reset the state to a snapshot."""
-        self.apply_progress(job["progress"])
-        self.status, self.requested = job["status"], job["requested"]
-        self.metrics = dict(job["metrics"])
-        self.error = job["error"]
-        self.sweep_id, self.stopped_by_sweep = job.get("sweep_id"), bool(job.get("stopped_by_sweep"))
-
-    def apply_progress(self, progress: Mapping[str, Any]) -> None:
-        """Update the progress."""
-        self.epoch, self.epochs = progress["epoch"], progress["epochs"]
-        self.fraction = progress["fraction"]
-        self.eta_s = progress.get("eta_seconds")
-
-    def apply_metrics(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Add the metrics of an epoch."""
-        self.metrics = dict(values)
-        self.epoch = max(self.epoch, epoch)
-        for name in _LIVE_METRICS.get(self.kind, ()):
-            if values.get(name) is not None:
-                self.history.setdefault(name, []).append(values[name])
+    def apply(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Update the state by the data of an event."""
+        match kind:
+            case "snapshot":
+                self.apply("progress", data["progress"])
+                self.status, self.requested, self.error = data["status"], data["requested"], data["error"]
+                self.metrics = dict(data["metrics"])
+                self.sweep_id, self.stopped_by_sweep = data.get("sweep_id"), bool(data.get("stopped_by_sweep"))
+            case "progress":
+                self.epoch, self.epochs, self.fraction = data["epoch"], data["epochs"], data["fraction"]
+                self.eta_s = data.get("eta_seconds")
+            case "metrics":
+                self.metrics = dict(data["values"])
+                self.epoch = max(self.epoch, data["epoch"])
+                for name in _LIVE_METRICS.get(self.kind, ()):
+                    if self.metrics.get(name) is not None:
+                        self.history.setdefault(name, []).append(self.metrics[name])
+            case "status":
+                self.status, self.requested = data["status"], data.get("requested")
+            case "end":
+                self.status, self.error = data["status"], data.get("error")
+                self.fraction = 1.0 if self.status == Status.SUCCEEDED else self.fraction
 
     @property
     def state(self) -> str:
         """Status, and a pending request."""
         if self.stopped_by_sweep and self.status == Status.CANCELLED:
             return STOPPED
-        return f"{self.status}, {self.requested} requested" if self.requested else self.status
+        return status_text(self.status, self.requested)
 
     def values(self) -> list[tuple[str, str]]:
         """Labels and values of the displayed metrics, as text."""
@@ -165,23 +161,13 @@ def follow_jobs(client: Callable[[], Client], jobs: Sequence[FollowedJob], displ
                     display.outage(item)
                 broken_streams += 1 if item else -1
             case Event():
-                _apply(job, item, display)
+                _show(job, item, display)
 
 
-def _apply(job: FollowedJob, event: Event, display: Display) -> None:
+def _show(job: FollowedJob, event: Event, display: Display) -> None:
     data = event.data
+    job.apply(event.type, data)
     match event.type:
-        case "snapshot":
-            job.apply_snapshot(data)
-        case "progress":
-            job.apply_progress(data)
-        case "metrics":
-            job.apply_metrics(data["epoch"], data["values"])
-        case "status":
-            job.status, job.requested = data["status"], data.get("requested")
-        case "end":
-            job.status, job.error = data["status"], data.get("error")
-            job.fraction = 1.0 if job.status == "succeeded" else job.fraction
         case "health":
             name = data["code"].replace("_", " ")
             text = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} resolved"
@@ -234,41 +220,41 @@ class PlainDisplay:
         click.echo(f"{job.label}  {text}" if self._labelled else text, err=self._to_stderr)
 
 
-class BarDisplay:
-    """A progress bar for each job, with messages above the bars."""
+class BarDisplay(Progress):
+    """A progress bar for each job, with messages above the bars; below them, sparklines of the metrics if there is a
+    single job, and whether the service is unavailable."""
 
-    def __init__(self, console: Console, progress: _Bars) -> None:
-        self._console, self._progress = console, progress
-        self._tasks: dict[str, TaskID] = {}
+    _is_unavailable = False
 
-    def add(self, job: FollowedJob) -> None:
-        """Add a job's bar."""
-        self._tasks[job.id] = self._progress.add_task(job.label, total=1.0, job=job)
+    def __init__(self, jobs: Sequence[FollowedJob], console: Console) -> None:
+        names = Column(no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
+        name_width = min(max(len(job.label) for job in jobs), _NAME_WIDTH)
+        bar_width = min(24, max(6, console.width - 90))  # metrics before bars
+        super().__init__(
+            TextColumn("{task.description}", markup=False, table_column=names),
+            BarColumn(bar_width),
+            _StateColumn(console.width - name_width - bar_width - 2),
+            console=console,
+            refresh_per_second=5,
+        )
+        self._bars = {job.id: self.add_task(job.label, total=1.0, job=job) for job in jobs}
 
     def changed(self, job: FollowedJob, event: Event) -> None:
         """Update the bar."""
-        task = self._tasks[job.id]
-        self._progress.update(task, completed=job.fraction)
+        self.update(self._bars[job.id], completed=job.fraction)
         if event.type == "end":
-            self._progress.stop_task(task)
+            self.stop_task(self._bars[job.id])
 
     def note(self, job: FollowedJob, text: str) -> None:
         """Print the message above the bars."""
-        self._console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
+        self.console.print(f"[yellow]{escape(job.label)}: {escape(text)}[/]")
 
     def outage(self, is_unavailable: bool) -> None:
         """Show an outage below the bars while it lasts; the message about its end stays above them."""
-        self._progress.is_unavailable = is_unavailable
-        self._progress.refresh()
+        self._is_unavailable = is_unavailable
+        self.refresh()
         if not is_unavailable:
-            self._console.print("connection restored")
-
-
-class _Bars(Progress):
-    """Progress bars, sparklines of the metrics if there is a single job, and whether the service is
-    unavailable."""
-
-    is_unavailable = False
+            self.console.print("connection restored")
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The bars and sparklines."""
@@ -284,7 +270,7 @@ class _Bars(Progress):
                 yield Text.assemble(
                     (f"{label:>{label_width}}  ", "dim"), (f"{first} ", "dim"), (line, "cyan"), f" {last}"
                 )
-        if self.is_unavailable:
+        if self._is_unavailable:
             yield Text("connection lost, reconnecting ...", "yellow")
 
 
@@ -323,20 +309,7 @@ def display_of(jobs: Sequence[FollowedJob], console: Console) -> Iterator[Displa
     if not console.is_terminal or console.is_dumb_terminal:
         yield PlainDisplay(labelled=len(jobs) > 1, to_stderr=console.stderr)
         return
-    names = Column(no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
-    name_width = min(max(len(job.label) for job in jobs), _NAME_WIDTH)
-    bar_width = min(24, max(6, console.width - 90))  # metrics before bars
-    progress = _Bars(
-        TextColumn("{task.description}", markup=False, table_column=names),
-        BarColumn(bar_width),
-        _StateColumn(console.width - name_width - bar_width - 2),
-        console=console,
-        refresh_per_second=5,
-    )
-    with progress:
-        display = BarDisplay(console, progress)
-        for job in jobs:
-            display.add(job)
+    with BarDisplay(jobs, console) as display:
         yield display
 
 

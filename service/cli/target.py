@@ -92,20 +92,6 @@ class Target:
         with self.client() as client:
             yield self.find(client, text)
 
-    def find_to_delete(self, client: Client, text: str) -> Job:
-        """Find a job by its whole id, or by its whole name if no other job has it.
-
-        Raises:
-            AmbiguousJob, ApiError: several jobs match, or none.
-            click.UsageError: the text is only a part of an id or name, or several jobs have the name.
-        """
-        match = client.look_up(text)
-        job = match.job
-        check_whole("job", text, job.id, job.name)
-        if match.namesakes > 1:
-            raise click.UsageError(f"{match.namesakes} jobs are named {text!r}: give the id, of the newest {job.id}")
-        return job
-
     def find_side(self, client: Client, text: str) -> Job | str:
         """Like ``find``, or the id of a sweep or a trial, as ``Client.find_side``."""
         return client.find_side(text, find_job=partial(self.find, client))

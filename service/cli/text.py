@@ -56,6 +56,11 @@ def state(job: Mapping[str, Any]) -> str:
     return _REQUESTED.get(job["requested"] or "", str(job["status"]))
 
 
+def status_text(status: str, requested: str | None) -> str:
+    """A status, and a pending request."""
+    return f"{status}, {requested} requested" if requested else status
+
+
 def state_style(job: Mapping[str, Any]) -> str:
     """The style of ``state``."""
     if job["requested"]:

@@ -33,17 +33,16 @@ class BrokerError(Exception):
 class Broker:
     """A Valkey server with its files in the state folder."""
 
-    def __init__(self, home: Path, *, log: Path, output: int | None = None, environ: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, *, log: Path, output: int, environ: Mapping[str, str]) -> None:
         self.folder = home / "broker"
         self.socket = _socket_path(home)
         self.child = StackProcess(
             "broker",
-            [str(_binary()), "-"],
+            [str(_binary()), *self._arguments()],
             environ=environ,
             folder=home,
             log=log,
             output=output,
-            stdin=self._configuration().encode(),
         )
 
     @property
@@ -89,24 +88,20 @@ class Broker:
             connection.sendall(command + b"\r\n")
             return connection.recv(256)
 
-    def _configuration(self) -> str:
-        # By default, Valkey persists nothing.
-        return "\n".join(
-            [
-                "port 0",
-                f"unixsocket {_quote_path(self.socket)}",
-                "unixsocketperm 700",
-                f"dir {_quote_path(self.folder)}",
-                "appendonly yes",
-                "appendfsync everysec",
-                'save ""',
-                "maxmemory-policy noeviction",
-                "databases 1",
-                "daemonize no",
-                "always-show-logo no",
-                "",
-            ]
-        )
+    def _arguments(self) -> list[str]:
+        options = {
+            "port": 0,
+            "unixsocket": self.socket,
+            "unixsocketperm": 700,
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "databases": 1,
+            "always-show-logo": "no",
+        }
+        return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
 def _binary() -> Path:
@@ -148,8 +143,3 @@ def _socket_path(home: Path) -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         folder = Path(tempfile.mkdtemp(prefix="tapeline-"))
     return folder / "broker.sock"
-
-
-def _quote_path(path: Path) -> str:
-    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

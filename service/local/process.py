@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from service.local.log_writer import mark, read_between
@@ -18,7 +18,7 @@ class StackProcess:
 
     Args:
         log: the file with its output.
-        output: descriptor of a log writer that writes this file; without one, the process writes it.
+        output: descriptor to which it prints: of this file, or of the log writer that writes it.
     """
 
     def __init__(
@@ -29,9 +29,8 @@ class StackProcess:
         environ: Mapping[str, str],
         folder: Path,
         log: Path,
-        output: int | None = None,
+        output: int,
         pass_fds: Sequence[int] = (),
-        stdin: bytes = b"",
     ) -> None:
         self.name = name
         self.log = log
@@ -40,7 +39,6 @@ class StackProcess:
         self._folder = folder
         self._pass_fds = pass_fds
         self._output = output
-        self._stdin = stdin
         self._process: subprocess.Popen[bytes] | None = None
         self._group_ended = False
         self._begin = ""
@@ -56,23 +54,19 @@ class StackProcess:
 
     def start(self) -> None:
         """Run the command; its output is appended to the log."""
-        with self._open_output() as output:
-            self._begin = mark(output, f"{self.name} starts")
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environ,
-                cwd=self._folder,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=self._pass_fds,
-                process_group=0,
-            )
+        self._begin = mark(self._output, f"{self.name} starts")
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environ,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            pass_fds=self._pass_fds,
+            process_group=0,
+        )
         self._group_ended = False
         self.started_at = time.monotonic()
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError), self._process.stdin as stdin:
-                stdin.write(self._stdin)
 
     def exit_code(self) -> int | None:
         """``None`` before the start and while it runs; negative for a signal."""
@@ -109,18 +103,9 @@ class StackProcess:
 
     def tail(self, lines: int = 12) -> str:
         """The last lines in the log of this run."""
-        with self._open_output() as output:
-            code = self.exit_code()
-            end = mark(output, f"{self.name} runs" if code is None else f"{self.name} ended ({describe_exit(code)})")
+        code = self.exit_code()
+        end = mark(self._output, f"{self.name} runs" if code is None else f"{self.name} ended ({describe_exit(code)})")
         return "\n".join(read_between(self.log, self._begin, end)[-lines:])
-
-    @contextmanager
-    def _open_output(self) -> Iterator[int]:
-        if self._output is not None:
-            yield self._output
-            return
-        with self.log.open("ab") as log:
-            yield log.fileno()
 
 
 def describe_exit(code: int) -> str:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
 from service.datasets.uploads import UploadFolder
-from service.maintenance import restore_lock
+from service.maintenance import retention
 from service.maintenance import rows as rows_of
 from service.maintenance.backup_format import BackupError, PartWriter, read_parts
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -284,11 +284,11 @@ class _Attempt:
 def _start_attempt(store: ArtifactStore, upload_folder: UploadFolder) -> Iterator[_Attempt]:
     """Lock a folder for one attempt to restore; afterwards, remove the empty folders that were created for
     it."""
-    work = restore_lock.folder(upload_folder.artifacts)
+    work = retention.restore_folder(upload_folder.artifacts)
     created = [folder for folder in (upload_folder.artifacts / "datasets", work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
-        with restore_lock.lock(work):
+        with retention.lock_restore(work):
             try:
                 yield _Attempt(store, upload_folder, work)
             finally:

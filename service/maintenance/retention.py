@@ -1,12 +1,17 @@
 """Retention: deletes expired jobs, checkpoints and audit entries, cached images and orphaned files.
 
-``plan`` changes nothing; ``carry_out`` checks each job again before deletion, because it may have been retried.
+``plan`` changes nothing; ``carry_out`` checks each job again before deletion, because it may have been retried. While a
+restore holds its lock, neither may run: its files have no rows until the end, and would be taken for orphans.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, func, select
@@ -224,3 +229,34 @@ def _still_orphaned(database: Database, planned: Sequence[Removable]) -> Iterato
 
 def _is_expired(job: Job, cutoff_ms: int) -> bool:
     return Status(job.status) in TERMINAL and job.finished_ms is not None and job.finished_ms < cutoff_ms
+
+
+def restore_folder(artifacts: Path) -> Path:
+    """The folder for journal and lock of a restore into ``artifacts``."""
+    return artifacts / ".restoring"
+
+
+@contextmanager
+def lock_restore(folder: Path) -> Iterator[None]:
+    """Hold the lock of a restore on its ``restore_folder``; the system releases it when the process ends.
+
+    Raises:
+        BlockingIOError: another restore holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_restoring(artifacts: Path) -> bool:
+    """Whether a restore is running; one that was killed is not."""
+    try:
+        with lock_restore(restore_folder(artifacts)):
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True

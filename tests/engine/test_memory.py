@@ -23,7 +23,9 @@ def test_weights_and_optimizer_state_start_at_a_cache_line() -> None:
         weight = Dense(size, size, rng=generator_for(0, "init")).weight
         adam = Adam()
         adam.apply([weight], [np.ones((size, size), np.float32)], 0.1)
-        assert [memory.address(array) % memory.LINE for array in (weight, adam._first[0], adam._second[0])] == [0] * 3
+        assert [memory.address(array) % memory.LINE for array in (weight, adam._sums[0][0], adam._sums[1][0])] == [
+            0
+        ] * 3
         resumed = Adam()
         resumed.load_state_dict(adam.state_dict(), [Tensor(weight)])
-        assert memory.address(resumed._first[0]) % memory.LINE == 0
+        assert memory.address(resumed._sums[0][0]) % memory.LINE == 0

@@ -21,7 +21,7 @@ from engine import (
 )
 from engine.autograd.tape import GradientTape
 from engine.autograd.tensor import Tensor
-from engine.nn.spectral import SpectralNorm
+from engine.nn.linear import SpectralNorm
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.reference

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 
 from engine.autograd.graph import Array
-from engine.errors import SettingError, ShapeError
+from engine.errors import SettingError, ShapeError, check_positive
 
 Padding: TypeAlias = Literal["same", "valid"]
 """``same``: zeros around the image, so that stride 1 keeps its size; ``valid``: none."""
@@ -83,9 +83,7 @@ def window(size: int, kernel: int, stride: int, padding: Padding) -> Window:
         SettingError: kernel or stride below 1, or an unknown padding.
         ShapeError: a kernel that is larger than the image.
     """
-    for name, value in (("kernel", kernel), ("stride", stride)):
-        if value < 1:
-            raise SettingError(f"conv2d: {name} {value} must be positive", setting=name)
+    check_positive("conv2d: ", kernel=kernel, stride=stride)
     if padding not in ("same", "valid"):
         raise SettingError(f"conv2d: padding {padding!r} is neither same nor valid", setting="padding")
     if kernel > size:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp
+from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import untracked
-from engine.errors import SettingError, ShapeError
+from engine.errors import ShapeError, check_positive
 from engine.ops.images import geometry
 from engine.ops.images.geometry import from_planes, to_planes
 
@@ -20,8 +20,7 @@ __all__ = ["max_pool2d", "sum_pool2d", "upsample2d"]
 
 
 def _check_pool(x: Array, size: int, name: str) -> None:
-    if size < 1:
-        raise SettingError(f"{name}: size {size} must be positive", setting="size")
+    check_positive(f"{name}: ", size=size)
     if x.ndim != 4 or x.shape[1] % size or x.shape[2] % size:
         raise ShapeError.of(name, f"windows of {size} x {size} do not divide images {x.shape}", x)
 
@@ -51,37 +50,30 @@ def _window_pixels(size: int) -> list[tuple[slice, slice, slice]]:
     return [(slice(i, None, size), slice(None), slice(j, None, size)) for i in range(size) for j in range(size)]
 
 
-def _max_pool2d_back(y: Array, x: Array, size: int = 2) -> Vjp:
-    window_pixels = _window_pixels(size)
-
-    def vjp(g: Array) -> Array:
-        gradient = np.empty_like(g, order="C", shape=to_planes(x).shape)
-        step = max(1, geometry.CACHE_BLOCK_BYTES // max(gradient[:size].nbytes, 1))
-        for start in range(0, g.shape[1], step):
-            pooled, block = slice(start, start + step), slice(start * size, (start + step) * size)
-            planes, largest, outputs = to_planes(x)[block], to_planes(y)[pooled], to_planes(g)[pooled]
-            unclaimed: Any = None  # mask of windows whose maximum was not found yet
-            for pixel in window_pixels[:-1]:
-                is_maximum = np.equal(planes[pixel], largest)
-                is_first = is_maximum if unclaimed is None else np.logical_and(is_maximum, unclaimed)
-                np.multiply(outputs, is_first, out=gradient[block][pixel])
-                unclaimed = np.logical_not(is_maximum) if unclaimed is None else np.greater(unclaimed, is_maximum)
-            if unclaimed is None:
-                gradient[block] = outputs
-            else:
-                np.multiply(outputs, unclaimed, out=gradient[block][window_pixels[-1]])
-        return from_planes(gradient)
-
-    return vjp
-
-
 def _unpool(g: Array, x: Array, y: Array, size: int) -> Array:
-    return _max_pool2d_back(y, x, size)(g)
+    """The gradient of the pixels x of windows with the maximum y."""
+    window_pixels = _window_pixels(size)
+    gradient = np.empty_like(g, order="C", shape=to_planes(x).shape)
+    step = max(1, geometry.CACHE_BLOCK_BYTES // max(gradient[:size].nbytes, 1))
+    for start in range(0, g.shape[1], step):
+        pooled, block = slice(start, start + step), slice(start * size, (start + step) * size)
+        planes, largest, outputs = to_planes(x)[block], to_planes(y)[pooled], to_planes(g)[pooled]
+        unclaimed: Any = None  # mask of windows whose maximum was not found yet
+        for pixel in window_pixels[:-1]:
+            is_maximum = np.equal(planes[pixel], largest)
+            is_first = is_maximum if unclaimed is None else np.logical_and(is_maximum, unclaimed)
+            np.multiply(outputs, is_first, out=gradient[block][pixel])
+            unclaimed = np.logical_not(is_maximum) if unclaimed is None else np.greater(unclaimed, is_maximum)
+        if unclaimed is None:
+            gradient[block] = outputs
+        else:
+            np.multiply(outputs, unclaimed, out=gradient[block][window_pixels[-1]])
+    return from_planes(gradient)
 
 
 def _pick(h: Array, x: Array, y: Array, size: int) -> Array:
     """The element of each window of h at the position of the maximum y of x: the adjoint of :func:`_unpool`."""
-    chosen = np.multiply(h, _max_pool2d_back(y, x, size)(np.ones_like(y)))
+    chosen = np.multiply(h, _unpool(np.ones_like(y), x, y, size))
     picked: Array = _sum_pool2d(chosen, size)
     return picked
 
@@ -92,7 +84,7 @@ _picked: Primitive = Primitive("pick_of_windows", _pick, lambda out, h, **option
 max_pool2d = Primitive(
     "max_pool2d",
     _max_pool2d,
-    _max_pool2d_back,
+    lambda y, x, size=2: lambda g: _unpool(g, x, y, size),
     graph=[lambda y, x, size=2: lambda g: _unpooled(g, x=untracked(x), y=untracked(y), size=size)],
     doc="""The maximum of each window of size x size pixels: (batch, height / size, width / size, channels).
 
@@ -103,8 +95,7 @@ max_pool2d = Primitive(
 
 
 def _upsample2d(x: Array, size: int = 2) -> Array:
-    if size < 1:
-        raise SettingError(f"upsample2d: size {size} must be positive", setting="size")
+    check_positive("upsample2d: ", size=size)
     if x.ndim != 4:
         raise ShapeError.of("upsample2d", f"{x.shape} is not (batch, height, width, channels)", x)
     planes = to_planes(x)

@@ -271,11 +271,20 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
     return shape.expand_dims(norms, tuple(axis % x.ndim for axis in axes)) if keepdims else norms
 
 
+_PADS = ("edge", "reflect", "symmetric", "wrap")
+
+
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
     """As ``np.pad``, with constants or with a mode that repeats elements."""
+    if mode not in ("constant", *_PADS):
+        modes = ", ".join(_PADS)
+        raise GradientError(
+            f"np.pad has a gradient for constants and the modes {modes}, not {mode!r}", operation="np.pad"
+        )
+    padded = data_movement.moving(np.pad)(x, pad_width, mode)
     if mode != "constant" or not np.any(np.not_equal(untracked(constant_values), 0)):
-        return data_movement.pad(x, pad_width, mode)
+        return padded
     if is_tracked((constant_values,)):
         raise GradientError("np.pad has no gradient for constant_values", operation="np.pad")
     frame: Array = np.pad(np.zeros(x.shape, x.dtype), pad_width, constant_values=constant_values)
-    return elementwise.add(data_movement.pad(x, pad_width), frame)
+    return elementwise.add(padded, frame)

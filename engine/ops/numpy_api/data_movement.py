@@ -6,43 +6,35 @@ each output element; 0 means padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from engine.autograd.graph import Array, Vjp
+from engine.autograd.graph import Array
 from engine.autograd.primitive import Primitive
 from engine.autograd.tensor import snapshot, untracked_tree
-from engine.errors import GradientError
 from engine.ops.shape import concatenate, ravel, reshape
 
 Move = Callable[[Array], Array]
 
 
-def _move(x: Array, move: Move) -> Array:
-    return move(x)
-
-
-def _move_back(y: Array, x: Array, move: Move) -> Vjp:
-    shape, size = x.shape, x.size
-
-    def vjp(g: Array) -> Array:
-        origins = move(np.arange(1, size + 1).reshape(shape))
-        gradient = np.zeros(size + 1, g.dtype)
-        np.add.at(gradient, origins, g)  # unlike =, adds up the gradients of a repeated element
-        return gradient[1:].reshape(shape)
-
-    return vjp
-
-
 def _move_home(g: Array, shape: tuple[int, ...], move: Move) -> Array:
-    return _move_back(g, np.empty(shape, np.bool_), move)(g)
+    size = math.prod(shape)
+    origins = move(np.arange(1, size + 1).reshape(shape))
+    gradient = np.zeros(size + 1, g.dtype)
+    np.add.at(gradient, origins, g)  # unlike =, adds up the gradients of a repeated element
+    return gradient[1:].reshape(shape)
 
 
 _moved_home = Primitive("move_home", _move_home, lambda y, g, shape, move: lambda h: move(h))
 _moved = Primitive(
-    "move", _move, _move_back, graph=[lambda y, x, move: lambda g: _moved_home(g, shape=x.shape, move=move)]
+    "move",
+    lambda x, move: move(x),
+    lambda y, x, move: partial(_move_home, shape=x.shape, move=move),
+    graph=[lambda y, x, move: lambda g: _moved_home(g, shape=x.shape, move=move)],
 )
 
 
@@ -66,19 +58,6 @@ def splitting(function: Callable[..., Any]) -> Callable[..., Any]:
         return type(outputs)(_moved(x, move=move) for move in moves)
 
     return on_tape
-
-
-_PADS = ("edge", "reflect", "symmetric", "wrap")
-
-
-def pad(x: Any, pad_width: Any, mode: str = "constant") -> Any:
-    """As ``np.pad``, with zeros or with a mode that repeats elements."""
-    if mode not in ("constant", *_PADS):
-        modes = ", ".join(_PADS)
-        raise GradientError(
-            f"np.pad has a gradient for constants and the modes {modes}, not {mode!r}", operation="np.pad"
-        )
-    return moving(np.pad)(x, pad_width, mode)
 
 
 def take(x: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Any:

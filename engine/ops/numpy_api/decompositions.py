@@ -36,25 +36,18 @@ def _onto_half(g: Any, half: str = "L") -> Any:
     return lower if half.upper() == "L" else _matrix_transpose(lower)
 
 
-def _inv_back(y: Any, x: Any) -> Vjp:
-    return lambda g: -np.matmul(np.matmul(_matrix_transpose(y), g), _matrix_transpose(y))
-
-
-inv = Primitive("inv", lambda x: np.linalg.inv(x), _inv_back, doc="Inverse matrices.")
-
-
-def _det_back(y: Any, x: Any) -> Vjp:
-    return lambda g: (g * y)[..., None, None] * _matrix_transpose(np.linalg.inv(x))
-
-
+inv = Primitive(
+    "inv",
+    lambda x: np.linalg.inv(x),
+    lambda y, x: lambda g: -np.matmul(np.matmul(_matrix_transpose(y), g), _matrix_transpose(y)),
+    doc="Inverse matrices.",
+)
 det = Primitive(
     "det",
     lambda x: np.linalg.det(x),
-    _det_back,
+    lambda y, x: lambda g: (g * y)[..., None, None] * _matrix_transpose(np.linalg.inv(x)),
     doc="Determinants; the gradient at a singular matrix raises NumPy's LinAlgError.",
 )
-
-
 _log_determinants = Primitive(
     "log_determinants",
     lambda x: np.linalg.slogdet(x)[1],
@@ -74,37 +67,28 @@ def _solve_transposed(a: Any, b: Any, g: Any) -> Any:
     return np.linalg.solve(_matrix_transpose(a), g[..., None])[..., 0]
 
 
-def _solve_back_matrix(y: Any, a: Any, b: Any) -> Vjp:
-    def vjp(g: Any) -> Any:
-        pull = _solve_transposed(a, b, g)
-        product = pull[..., None] * y[..., None, :] if b.ndim == 1 else np.matmul(pull, _matrix_transpose(y))
-        return sum_to_shape(-product, a.shape)
-
-    return vjp
-
-
-def _solve_back_right(y: Any, a: Any, b: Any) -> Vjp:
-    return lambda g: sum_to_shape(_solve_transposed(a, b, g), b.shape)
+def _solve_vjp(g: Any, y: Any, a: Any, b: Any) -> Any:
+    """The gradient of the matrices a."""
+    pull = _solve_transposed(a, b, g)
+    product = pull[..., None] * y[..., None, :] if b.ndim == 1 else np.matmul(pull, _matrix_transpose(y))
+    return sum_to_shape(-product, a.shape)
 
 
 solve = Primitive(
     "solve",
     lambda a, b: np.linalg.solve(a, b),
-    _solve_back_matrix,
-    _solve_back_right,
+    lambda y, a, b: lambda g: _solve_vjp(g, y, a, b),
+    lambda y, a, b: lambda g: sum_to_shape(_solve_transposed(a, b, g), b.shape),
     doc="x with ``a @ x = b``; b is one vector, or matrices (..., rows, columns).",
 )
 
 
-def _cholesky_back(y: Any, x: Any) -> Vjp:
-    def vjp(g: Any) -> Any:
-        inner, inverse = _lower(np.matmul(_matrix_transpose(y), g)), np.linalg.inv(y)
-        return _onto_half(np.matmul(np.matmul(_matrix_transpose(inverse), inner), inverse))
-
-    return vjp
+def _cholesky_vjp(g: Any, y: Any) -> Any:
+    inner, inverse = _lower(np.matmul(_matrix_transpose(y), g)), np.linalg.inv(y)
+    return _onto_half(np.matmul(np.matmul(_matrix_transpose(inverse), inner), inverse))
 
 
-_cholesky = Primitive("cholesky", lambda x: np.linalg.cholesky(x), _cholesky_back)
+_cholesky = Primitive("cholesky", lambda x: np.linalg.cholesky(x), lambda y, x: lambda g: _cholesky_vjp(g, y))
 
 
 def cholesky(x: Any, /, *, upper: bool = False) -> Any:

@@ -101,15 +101,18 @@ def _cast_method(x: Any, dtype: Any, copy: bool = True) -> Any:
     return elementwise.cast(x, dtype=dtype)
 
 
-_ELEMENTWISE: dict[np.ufunc, Any] = {
-    getattr(np, name): getattr(elementwise, name)
-    for name in (
-        *("absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos"),
-        *("cosh", "deg2rad", "divide", "exp", "exp2", "expm1", "fmax", "fmin", "fmod", "hypot", "log", "log10"),
-        *("log1p", "log2", "logaddexp", "logaddexp2", "maximum", "minimum", "multiply", "negative", "power"),
-        *("rad2deg", "remainder", "sin", "sinh", "sqrt", "square", "subtract", "tan"),
-    )
-}
+def _same_names(space: Any, module: Any, *names: str) -> dict[Any, Any]:
+    return {getattr(space, name): getattr(module, name) for name in names}
+
+
+_ELEMENTWISE: dict[np.ufunc, Any] = _same_names(
+    np,
+    elementwise,
+    *("absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "cbrt", "cos"),
+    *("cosh", "deg2rad", "divide", "exp", "exp2", "expm1", "fmax", "fmin", "fmod", "hypot", "log", "log10"),
+    *("log1p", "log2", "logaddexp", "logaddexp2", "maximum", "minimum", "multiply", "negative", "power"),
+    *("rad2deg", "remainder", "sin", "sinh", "sqrt", "square", "subtract", "tan"),
+)
 _COMPOSED: dict[np.ufunc, Any] = {
     np.degrees: elementwise.rad2deg,
     np.fabs: elementwise.absolute,
@@ -140,10 +143,6 @@ _SPLIT: dict[Any, Any] = {
     function: data_movement.splitting(function)
     for function in (np.array_split, np.dsplit, np.hsplit, np.split, np.unstack, np.vsplit)
 }
-
-
-def _same_names(space: Any, module: Any, *names: str) -> dict[Any, Any]:
-    return {getattr(space, name): getattr(module, name) for name in names}
 
 
 _FUNCTIONS: dict[Any, Any] = {
@@ -188,30 +187,17 @@ _FUNCTIONS: dict[Any, Any] = {
     np.where: _where,
 }
 _METHODS: dict[str, Any] = {
+    name: (_MOVED | _FUNCTIONS)[getattr(np, name)]
+    for name in (
+        *("astype", "clip", "copy", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel", "repeat"),
+        *("squeeze", "std", "sum", "swapaxes", "take", "trace", "var"),
+    )
+} | {
     "__getitem__": shape.getitem,
-    "astype": _cast_method,
-    "clip": _clip,
     "compress": lambda x, condition, axis=None: _compress(condition, x, axis),
-    "copy": _positive,
-    "cumsum": _cumsum,
-    "diagonal": _MOVED[np.diagonal],
-    "dot": _dot,
     "flatten": lambda x: shape.ravel(_positive(x)),  # always a copy, unlike np.ravel
-    "max": composed.max_,
-    "mean": composed.mean,
-    "min": composed.min_,
-    "prod": composed.prod,
-    "ravel": shape.ravel,
-    "repeat": _MOVED[np.repeat],
     "reshape": lambda x, *sizes: shape.reshape(x, shape=sizes[0] if len(sizes) == 1 else sizes),
-    "squeeze": shape.squeeze,
-    "std": composed.std,
-    "sum": composed.sum_,
-    "swapaxes": shape.swapaxes,
-    "take": data_movement.take,
-    "trace": _trace,
     "transpose": _transpose_method,
-    "var": composed.var,
 }
 # Comparisons, tests, positions and shapes are constant almost everywhere.
 _NO_GRADIENT: set[Any] = {

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from service.storage.tables import ApiKey, AuditEntry
 from service.wording import counted
 from tapeline.downloads import complete_file
 
+_SHOWN_ONCE: Final = "The key is shown only once: store it now, in a safe place."
 _UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
 
@@ -70,16 +71,9 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
         )
         with database.read() as session:
             unowned = adoption.count(session)
-    if as_json:
-        click.echo(json.dumps(_document(row, row.created_ms) | {"key": key}))
-        return
-    click.echo(key)
-    click.echo(
-        f"\nThe key is shown only once: store it now, in a safe place. Name {row.name}, owner {row.owner}, "
-        f"scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}.",
-        err=True,
-    )
-    if unowned:
+    facts = f"Name {row.name}, owner {row.owner}, scope {row.scope}, expires {time_text(row.expires_ms) or 'never'}."
+    _print(_document(row, row.created_ms) | {"key": key}, key, as_json=as_json, note=f"{_SHOWN_ONCE} {facts}")
+    if unowned and not as_json:
         click.echo(
             f"\nStill without an owner: {unowned}. They are hidden while keys are required. "
             f"`tapeline keys adopt {owner}` gives them to {owner}.",
@@ -110,16 +104,10 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
         with database.read() as session:
             key_id = api_keys.current_id(session, which)
         row, old, key = api_keys.rotate(database, key_id, overlap_s=overlap_s, by=_operator())
-    if as_json:
-        replaces = _document(old, row.created_ms)
-        click.echo(json.dumps(_document(row, row.created_ms) | {"key": key, "replaces": replaces}))
-        return
-    click.echo(key)
-    click.echo(
-        f"\nThe key is shown only once: store it now, in a safe place. It replaces {old.id}, which expires "
-        f"{time_text(old.expires_ms)}; the new key, {row.id}, expires {time_text(row.expires_ms) or 'never'}.",
-        err=True,
-    )
+    new, replaces = _document(row, row.created_ms), _document(old, row.created_ms)
+    facts = f"It replaces {old.id}, which expires {replaces['expires_at']}; the new key, {row.id}, expires "
+    note = f"{_SHOWN_ONCE} {facts}{new['expires_at'] or 'never'}."
+    _print(new | {"key": key, "replaces": replaces}, key, as_json=as_json, note=note)
 
 
 @keys.command("list")
@@ -150,10 +138,8 @@ def revoke(which: str, as_json: bool) -> None:
     """Revoke a key. It takes effect within two seconds and ends browser sessions of the key."""
     with open_database() as database:
         row = api_keys.revoke(database, which, by=_operator())
-    if as_json:
-        click.echo(json.dumps(_document(row, row.revoked_ms or row.created_ms)))
-    else:
-        click.echo(f"revoked {row.id} ({row.name}, owner {row.owner})")
+    revoked = _document(row, row.revoked_ms or row.created_ms)
+    _print(revoked, f"revoked {row.id} ({row.name}, owner {row.owner})", as_json=as_json)
 
 
 @keys.command()
@@ -169,12 +155,16 @@ def adopt(owner: str, as_json: bool) -> None:
     settings_owners = [api_keys.of_settings(key).owner for key in settings.api_keys]
     with open_database() as database:
         adopted = adoption.adopt(database, owner, also_known=settings_owners, by=_operator())
-    if as_json:
-        click.echo(json.dumps({"owner": owner} | asdict(adopted)))
-    elif adopted:
-        click.echo(f"{owner} now owns {adopted} that had no owner")
-    else:
-        click.echo("nothing to do: no job, dataset or sweep without an owner can be adopted now")
+    nothing = "nothing to do: no job, dataset or sweep without an owner can be adopted now"
+    text = f"{owner} now owns {adopted} that had no owner" if adopted else nothing
+    _print({"owner": owner} | asdict(adopted), text, as_json=as_json)
+
+
+def _print(document: Mapping[str, Any], text: str, *, as_json: bool, note: str = "") -> None:
+    """Print a document, or a text and a note on standard error."""
+    click.echo(json.dumps(document) if as_json else text)
+    if note and not as_json:
+        click.echo(f"\n{note}", err=True)
 
 
 @contextmanager

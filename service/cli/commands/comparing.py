@@ -36,6 +36,7 @@ _METADATA_FIELDS: Final = ("name", "tags", "priority", "reuse")
 """Fields of a spec that do not affect training."""
 _MAX_COLUMN_WIDTH: Final = 24
 _MAX_SHOWN_CONFUSIONS: Final = 3
+_MAX_SHOWN_DIFFERENCES: Final = 10
 
 
 @click.command()
@@ -112,9 +113,8 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
             _compare_groups(target, client, job_texts, metric, best=best)
             return
     settings, why_not = _settings(jobs), splits.why_not_compared(jobs)
-    metric_names = [name for name in KEY_METRICS[jobs[0].kind] if any(name in job.metrics for job in jobs)]
-    available = {name: None for job in jobs for name in KEY_METRICS[job.kind] if name in job.metrics}
-    metric_names += [name for name in available if name not in metric_names]
+    named = (name for job in jobs for name in KEY_METRICS[job.kind])
+    metric_names = [name for name in dict.fromkeys(named) if any(name in job.metrics for job in jobs)]
     document = {
         "jobs": [{"id": job.id, "name": job.name, "status": job.status, "metrics": job.metrics} for job in jobs],
         "settings": settings,
@@ -329,9 +329,6 @@ def _format_csv(history: Mapping[str, Any], names: Sequence[str]) -> str:
     return file.getvalue()
 
 
-_MAX_SHOWN_DIFFERENCES: Final = 10
-
-
 @click.command()
 @click.argument("a", shell_complete=complete_jobs)
 @click.argument("b", shell_complete=complete_jobs)
@@ -423,9 +420,5 @@ def _element(item: Mapping[str, Any]) -> str:
 
 
 def _limited(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    ellipsis = (
-        [("", f"and {len(rows) - _MAX_SHOWN_DIFFERENCES} more; --json shows all")]
-        if len(rows) > _MAX_SHOWN_DIFFERENCES
-        else []
-    )
-    return [*rows[:_MAX_SHOWN_DIFFERENCES], *ellipsis]
+    more = len(rows) - _MAX_SHOWN_DIFFERENCES
+    return [*rows[:_MAX_SHOWN_DIFFERENCES], *([("", f"and {more} more; --json shows all")] if more > 0 else [])]

@@ -95,13 +95,10 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
 
 def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:
     """A dataset as columns."""
-    download = (
-        f"needs a download ({metric_info.size(item['download_bytes'])})"
-        if item.get("download_bytes")
-        else "needs a download"
-    )
-    note = item["problem"] or ("uploaded" if item["uploaded"] else "" if item["available"] else download)
-    if item.get("state") == "unavailable" and not item["problem"]:
+    size = f" ({metric_info.size(item['download_bytes'])})" if item["download_bytes"] else ""
+    download = "" if item["available"] else f"needs a download{size}"
+    note = item["problem"] or ("uploaded" if item["uploaded"] else download)
+    if item["state"] == "unavailable" and not item["problem"]:
         note = item["state_reason"] or "not available"
     return (
         item["name"],

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.cli.target import Failure, Target, confirm_deletion, job_argument, with_target, yes_option
+from service.cli import COMMANDS
+from service.cli.target import Failure, Target, check_whole, confirm_deletion, job_argument, with_target, yes_option
 from service.cli.text import (
     STOPPED,
     duration,
@@ -26,6 +27,7 @@ from service.cli.text import (
     short_ids,
     state,
     state_style,
+    status_text,
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, size
@@ -207,13 +209,10 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
         f"{label} {value}" for label, value in key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
     )
     seconds = duration_s(job)
-    suffix = f", {job['requested']} requested" if job["requested"] else ""
-    if job["stopped_by_sweep"]:
-        suffix = f", {STOPPED}"
     return (
         job["id"],
         job["kind"],
-        f"{job['status']}{suffix}",
+        f"{job['status']}, {STOPPED}" if job["stopped_by_sweep"] else status_text(job["status"], job["requested"]),
         f"{job['progress']['epoch']}/{job['progress']['epochs']}",
         visible(job["name"] or ""),
         str(job["error"]["code"]) if job["error"] else values,
@@ -229,15 +228,14 @@ def _has_desktop() -> bool:
     )
 
 
-def _action(name: str, summary: str) -> click.Command:
-    @click.command(name, help=summary)
+def _action(name: str) -> click.Command:
+    @click.command(name, help=COMMANDS[name][1])
     @job_argument
     @with_target
     def act(target: Target, job_text: str) -> None:
         with target.job(job_text) as job:
             getattr(job, name)()
-        outcome = f"{job.status}, {job['requested']} requested" if job["requested"] else job.status
-        target.echo(job, f"{job.id}  {outcome}")
+        target.echo(job, f"{job.id}  {status_text(job.status, job['requested'])}")
 
     return act
 
@@ -277,14 +275,20 @@ def note(target: Target, job_text: str, text: str | None, remove: bool) -> None:
 def delete(target: Target, job_text: str, yes: bool) -> None:
     """Delete an ended job with all its files. JOB is its whole id or name."""
     with target.client() as client:
-        job = target.find_to_delete(client, job_text)
+        match = client.look_up(job_text)
+        job = match.job
+        check_whole("job", job_text, job.id, job.name)
+        if match.namesakes > 1:
+            raise click.UsageError(
+                f"{match.namesakes} jobs are named {job_text!r}: give the id, of the newest {job.id}"
+            )
         named = f"{job.id} ({job.name})" if job.name else job.id
         confirm_deletion(f"the job {named} with all its files", yes=yes)
         job.delete()
     target.echo({"id": job.id, "deleted": True}, f"{job.id}  deleted")
 
 
-cancel = _action("cancel", "Cancel a job. A running job stops after the current batch.")
-pause = _action("pause", "Pause a running job after the current batch; it can resume from its last checkpoint.")
-resume = _action("resume", "Continue a paused job from its last checkpoint.")
-retry = _action("retry", "Continue a failed job from its last checkpoint.")
+cancel = _action("cancel")
+pause = _action("pause")
+resume = _action("resume")
+retry = _action("retry")

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Final
@@ -18,7 +18,7 @@ from service.datasets.uploads import UploadFolder
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import restore_lock, retention
+from service.maintenance import retention
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.runtime.settings import Settings
@@ -80,18 +80,17 @@ def doctor(context: click.Context, as_json: bool) -> None:
     "Default: TAPELINE_KEEP_CHECKPOINTS_DAYS.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with every item.")
-def gc(dry_run: bool, jobs_days: float | None, checkpoints_days: float | None, as_json: bool) -> None:
+def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
     """Show or delete expired data.
 
     This covers jobs, checkpoints and audit entries past their retention period, cached animations and plots older
     than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
     with _open_service() as (settings, database, store):
-        chosen = {"jobs_days": jobs_days, "checkpoints_days": checkpoints_days}
-        policy = replace(Policy.of(settings), **{name: days for name, days in chosen.items() if days is not None})
+        policy = replace(Policy.of(settings), **{name: value for name, value in days.items() if value is not None})
         plan = retention.plan(database, store, policy)
         if not dry_run:
-            if restore_lock.is_running(settings.artifacts):
+            if retention.is_restoring(settings.artifacts):
                 raise Failure("a restore is running, and its files have no rows yet: run gc when it has ended")
             plan = retention.carry_out(database, store, policy, plan)
     if as_json:
@@ -115,11 +114,8 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
         return
     with _open_service() as (settings, database, store):
         uploads = UploadFolder(settings.artifacts)
-        if target == "-":
-            report = copies.backup(database, store, uploads, sys.stdout.buffer)
-        else:
-            with complete_file(Path(target)) as file:
-                report = copies.backup(database, store, uploads, file)
+        with nullcontext(sys.stdout.buffer) if target == "-" else complete_file(Path(target)) as file:
+            report = copies.backup(database, store, uploads, file)
     _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
         damaged_files = "\n  ".join(report.damaged)

@@ -20,7 +20,7 @@ from service.cli.uploading import UploadOptions, given, parse_name_and_paths, pr
 from service.errors import MalformedJson
 from service.spec.metric_info import size
 from service.spec.strict_json import overlay, parse_json
-from service.states import Status
+from service.states import TERMINAL
 from service.wording import counted
 from tapeline import Client, Job
 from tapeline.inputs.uploads import is_table
@@ -206,23 +206,20 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
 
 
 def _watch(target: Target, job: Job) -> None:
-    if target.as_json:
-        status, error = job.status, job.error
-        for event in job.events():
-            print_event(event)
-            if event.type in ("snapshot", "end"):
-                status, error = event.data["status"], event.data.get("error")
-    else:
-        followed = FollowedJob.of(job)
-        try:
+    followed = FollowedJob.of(job)
+    try:
+        if target.as_json:
+            for event in job.events():
+                print_event(event)
+                followed.apply(event.type, event.data)
+        else:
             with display_of([followed], Console(highlight=False)) as display:
                 follow_jobs(target.client, [followed], display)
-        except KeyboardInterrupt:
-            if followed.status not in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
-                click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
-            raise
-        status, error = followed.status, dict(followed.error) if followed.error else None
-    check_success(f"job {job.id}", status, error)
+    except KeyboardInterrupt:
+        if not target.as_json and followed.status not in TERMINAL:
+            click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
+        raise
+    check_success(f"job {job.id}", followed.status, followed.error)
 
 
 def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
@@ -310,15 +307,12 @@ def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | 
         except MalformedJson:
             node[leaf] = value
     for option, (field, value) in (options or {}).items():
-        if value is None:
-            continue
-        node = settings
-        *path, leaf = field.split(".")
-        for name in path:
-            node = node.setdefault(name, {}) if isinstance(node, dict) else node
-        if not isinstance(node, dict) or leaf in node:
-            raise click.UsageError(f"{option} and --set are both given for {field}: omit one")
-        node[leaf] = value
+        if value is not None:
+            name, _, leaf = field.rpartition(".")
+            node = settings.setdefault(name, {}) if name else settings
+            if not isinstance(node, dict) or leaf in node:
+                raise click.UsageError(f"{option} and --set are both given for {field}: omit one")
+            node[leaf] = value
     return settings
 
 

@@ -195,7 +195,7 @@ def test_a_gradient_norm_that_overflows_causes_no_warning() -> None:
 def test_the_same_images_are_probed_after_every_epoch() -> None:
     """Without an update between them, two epochs measure the same values."""
     trainer = make_gan(epochs=2, batch_size=10)
-    trainer.g_optimizer, trainer.d_optimizer = SGD(1e-30), SGD(1e-30)
+    trainer.trained[0].optimizer, trainer.trained[1].optimizer = SGD(1e-30), SGD(1e-30)
     reports = [r for r in trainer.run() if not isinstance(r, BatchDone)]
     for name in ("sample_diversity", "g_saturation", "d_dead_units"):
         assert reports[0].metrics[name] == reports[1].metrics[name]

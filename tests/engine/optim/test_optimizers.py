@@ -8,8 +8,7 @@ from hypothesis.extra import numpy as st_arrays
 
 from engine import SGD, Adam, AdamW, CheckpointError, SettingError, ShapeError, Tensor
 from engine.optim import optimizer as optimizer_module
-from engine.optim.clipping import clip_by_global_norm, global_norm
-from engine.optim.optimizer import Optimizer
+from engine.optim.optimizer import Optimizer, clip_by_global_norm, global_norm
 
 OPTIMIZERS = [
     lambda: SGD(0.1),

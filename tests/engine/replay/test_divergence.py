@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine import SGD, EngineError, GradientTape, Tensor, generator_for, ops
-from engine.optim.clipping import clip_by_global_norm
+from engine.optim.optimizer import clip_by_global_norm
 from engine.replay import Replay
 
 Step = Callable[..., list[np.ndarray]]

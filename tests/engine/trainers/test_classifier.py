@@ -223,7 +223,7 @@ def test_samples_are_the_first_validation_images() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_that_epoch() -> None:
     trainer = make_trainer()
-    trainer.optimizer = SGD(1e38)
+    trainer.trained[0].optimizer = SGD(1e38)
     with pytest.raises(DivergedError) as caught:
         finish(trainer.run())
     assert (caught.value.epoch, caught.value.loss) == (1, "train_loss")

@@ -129,7 +129,7 @@ def test_both_losses_of_an_undecided_discriminator_are_log_two() -> None:
     trainer = make_trainer("sgd", label_smoothing=0.0)
     for tensor in trainer.discriminator.parameters:
         tensor[...] = 0
-    trainer.d_optimizer, trainer.g_optimizer = SGD(1e-9), SGD(1e-9)
+    trainer.trained[1].optimizer, trainer.trained[0].optimizer = SGD(1e-9), SGD(1e-9)
     metrics = next(iter(finish(trainer.run()))).metrics
     assert metrics["g_loss"] == pytest.approx(np.log(2))
     assert metrics["d_loss"] == pytest.approx(np.log(2))
@@ -243,7 +243,7 @@ def test_latent_noise_has_the_requested_distribution() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_that_epoch() -> None:
     trainer = make_trainer()
-    trainer.d_optimizer = SGD(1e38)
+    trainer.trained[1].optimizer = SGD(1e38)
     with pytest.raises(DivergedError) as caught:
         finish(trainer.run())
     assert caught.value.loss == "g_loss"

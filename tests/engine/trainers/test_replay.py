@@ -31,7 +31,7 @@ from engine import (
     generator_for,
     schedules,
 )
-from engine.nn.layer import Parameterless
+from engine.nn.layer import Layer
 from engine.replay import Replay
 
 OPTIMIZERS = {
@@ -170,7 +170,7 @@ def test_all_plans_share_the_memory_of_the_largest(replays: list[Replay]) -> Non
     assert max(sizes) == max(plan.size_bytes for plan in replays[0].plans)
 
 
-class UserLayer(Parameterless):
+class UserLayer(Layer):
     """A layer of a user, made of one function."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:

@@ -31,7 +31,7 @@ def test_a_documented_command_has_its_options(line: str) -> None:
     options = {option for parameter in main.params for option in parameter.opts}
     for word in words:
         if isinstance(command, click.Group) and not word.startswith("-"):
-            command = command.get_command(context, word)
+            command = command.resolve_command(context, [word])[1]
             assert command is not None, word
             options |= {option for parameter in command.params for option in parameter.opts}
     used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}

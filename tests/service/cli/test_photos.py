@@ -84,7 +84,7 @@ def choices(command: click.Command, path: str) -> list[tuple[str, click.Choice[A
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            subcommand = command.get_command(context, name)
+            subcommand = command.resolve_command(context, [name])[1]
             assert subcommand is not None
             options += choices(subcommand, f"{path} {name}")
     return options

@@ -68,16 +68,16 @@ def test_if_the_path_is_too_long_the_socket_is_in_a_private_temporary_folder(
     with brokers.serve(home) as broker:
         assert broker.socket.parent.parent == short_folder
         assert stat.S_IMODE(broker.socket.parent.stat().st_mode) == 0o700
-        assert Broker(home, log=home / "log", environ={}).socket == broker.socket
+        assert Broker(home, log=home / "log", output=1, environ={}).socket == broker.socket
         assert send_and_receive(broker.url) == "job_1"
 
 
 @pytest.mark.usefixtures("short_folder")
 def test_a_temporary_folder_that_others_can_open_is_not_used(tmp_path: Path) -> None:
     home = tmp_path / ("deep" * 20) / ("deeper" * 5)
-    expected = Broker(home, log=home / "log", environ={}).socket.parent
+    expected = Broker(home, log=home / "log", output=1, environ={}).socket.parent
     expected.chmod(0o777)
-    chosen = Broker(home, log=home / "log", environ={}).socket.parent
+    chosen = Broker(home, log=home / "log", output=1, environ={}).socket.parent
     assert chosen != expected
     assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
     assert chosen.stat().st_uid == os.getuid()

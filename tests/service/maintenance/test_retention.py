@@ -12,7 +12,7 @@ from service.access import audit_seals, keys
 from service.application.models import Exports
 from service.errors import JobNotFound
 from service.jobs.queries import lookup
-from service.maintenance import restore_lock, retention
+from service.maintenance import retention
 from service.maintenance.retention import Policy, RetentionPlan
 from service.models.exports.contents import ExportFormat
 from service.runtime.slots import SlotPool
@@ -164,9 +164,9 @@ def test_a_file_that_got_its_row_after_planning_is_kept(installation: Installati
 def test_nothing_is_deleted_while_a_restore_runs(installation: Installation, age: Callable[..., None]) -> None:
     restored = installation.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
     age(restored.path)
-    work = restore_lock.folder(installation.uploads.artifacts)
+    work = retention.restore_folder(installation.uploads.artifacts)
     work.mkdir()
-    with restore_lock.lock(work):
+    with retention.lock_restore(work):
         delete_expired_data(installation.database, installation.store, installation.uploads, Policy())
         assert restored.path in installation.paths()
     delete_expired_data(

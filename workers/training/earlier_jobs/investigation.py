@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-import numpy as np
-
-from engine import BatchDone, ClassifierTrainer, EpochDone, GanTrainer, checkpoint
+from engine import BatchDone, EpochDone, checkpoint
 from engine.autograd.graph import Array
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
@@ -106,16 +104,7 @@ class _Side:
     @property
     def weights(self) -> Tensors:
         """The current weights, also in the middle of an epoch."""
-        match self.trainer:
-            case ClassifierTrainer():
-                networks = {"": self.trainer.model}
-            case GanTrainer():
-                networks = {"generator.": self.trainer.generator, "discriminator.": self.trainer.discriminator}
-        return {
-            prefix + name: np.asarray(array)
-            for prefix, network in networks.items()
-            for name, array in (network.named_parameters() | network.named_buffers()).items()
-        }
+        return self.trainer.named_arrays()
 
     def differences_from_stored(self, done: EpochDone) -> tuple[TensorDifference | None, list[str]]:
         """Differences of a retrained epoch from the stored one: a tensor (``b`` is the stored value), and metrics."""

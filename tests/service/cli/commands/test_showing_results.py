@@ -205,7 +205,7 @@ def test_the_command_list_shows_whole_summaries_that_begin_like_the_help_of_thei
     listed = " ".join(CliRunner().invoke(main, ["--help"]).stdout.partition("\nCommands:\n")[2].split())
     for name, (_, summary) in COMMANDS.items():
         assert f" {name} {summary}" in f" {listed}"
-        command = main.get_command(click.Context(main), name)
+        command = main.resolve_command(click.Context(main), [name])[1]
         assert command is not None, name
         assert command.get_short_help_str(200).split()[0] == summary.split()[0], name
         options = {option for parameter in command.params for option in parameter.opts}
