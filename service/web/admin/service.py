@@ -32,7 +32,6 @@ from service.web.admin.schemas import (
     worker_item,
 )
 from service.web.core.core import core, owner
-from service.web.datasets import uploads
 from service.web.docs import openapi
 from service.web.gate.access_checks import sees_all
 from service.web.http import requests, slots
@@ -93,7 +92,7 @@ def limits() -> Limits:
         OwnerLimits.represent(core().settings.quotas) if core().settings.keys_required else None,
         datasets,
         max_body_bytes=requests.MAX_BODY_BYTES,
-        max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
+        max_upload_bytes=requests.MAX_UPLOAD_BYTES,
     )
 
 

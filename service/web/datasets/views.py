@@ -113,7 +113,7 @@ def _receive(folder: Path, recorder: ProgressRecorder) -> ReceivedFiles:
     quotas, uploader = core().quotas, owner()
     form = uploads.receive(
         folder,
-        max_bytes=uploads.MAX_UPLOAD_BYTES,
+        max_bytes=requests.MAX_UPLOAD_BYTES,
         count=lambda received: quotas.count_upload(uploader, received),
         on_received=recorder.received,
     )

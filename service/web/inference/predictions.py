@@ -3,25 +3,38 @@ table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from io import TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.application.models import MAX_NUMBERS, PredictRequest
 from service.datasets.info import DatasetInfo
+from service.datasets.sandbox import prepare_in_sandbox
+from service.datasets.tables import prediction_files
+from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.datasets.tables.rows import read_rows
-from service.errors import Fault
+from service.errors import Fault, StorageFull
 from service.spec.strict_json import pointer_step
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Job
-from service.web.http import problems
+from service.web.http import problems, slots
 from service.web.inference.images import Levels, levels_of, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel, Predictions
+
+_BLOCK_ROWS: Final = 50_000
+"""Rows of a file that are predicted at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +68,97 @@ def predict(job: Job, request: PredictRequest, info: DatasetInfo) -> Predicted:
     return with_network(job, request.checkpoint, info, partial(_predict_images, levels=levels, explain=request.explain))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedFile:
+    """The predictions for the rows of a file: as arrays, or written to a file with the rows."""
+
+    prepared: PreparedFile
+    epoch: int
+    """Of the checkpoint that was used."""
+    result: Predicted | IO[bytes]
+    """As arrays, or the file with the rows."""
+
+
+def predict_file(
+    job: Job, receive: Callable[[Path], None], checkpoint: str, info: DatasetInfo, *, as_csv: bool
+) -> PredictedFile:
+    """Classify the rows of a CSV file.
+
+    Args:
+        receive: writes the file to a path.
+
+    Raises:
+        Problem: the file cannot be read, or does not fit the job's data.
+    """
+    if info.kind is not DatasetKind.TABLE:
+        detail = "the job is trained on images: send images as JSON"
+        raise problems.invalid_input([Fault(pointer="#", detail=detail, code="unsuitable")])
+    columns = with_network(job, checkpoint, info, _columns)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tapeline-rows-") as name:
+            folder = Path(name)
+            receive(folder / prediction_files.ROWS)
+            with slots.hold(slots.IMPORTS):
+                facts = {
+                    "unused": [*info.unused_columns, (info.report or {}).get("split", "")],
+                    "class_names": info.class_names,
+                }
+                prepared = prepare_in_sandbox(folder, columns=columns, **facts)
+            rows = prepared.summary.rows
+            if not as_csv and rows * info.classes > MAX_NUMBERS:
+                raise too_much("#", f"{rows:,} rows have {rows * info.classes:,} probabilities in JSON", MAX_NUMBERS)
+            inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=(rows, len(columns)))
+            run = partial(
+                _predict_file,
+                prepared=prepared,
+                inputs=inputs,
+                copy_path=folder / prediction_files.COPY if as_csv else None,
+            )
+            return with_network(job, checkpoint, info, partial(run, info=info))
+    except RowsRefused as error:
+        raise problems.invalid_input(error.faults) from error
+    except OSError as error:
+        raise StorageFull(str(error.strerror or error)) from error
+
+
+def _predict_file(
+    model: LoadedModel,
+    row: Artifact,
+    *,
+    prepared: PreparedFile,
+    inputs: NDArray[np.float64],
+    copy_path: Path | None,
+    info: DatasetInfo,
+) -> PredictedFile:
+    if copy_path is None:
+        result = Predicted(
+            predictions=inference().predict(model, inputs),
+            epoch=row.epoch,
+            unknown_values=prepared.listed,
+            absent_columns=prepared.summary.absent_columns,
+        )
+        return PredictedFile(prepared=prepared, epoch=row.epoch, result=result)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it
+    text = TextIOWrapper(file, encoding=prepared.encoding, newline="")
+    with copy_path.open(encoding="utf-8", newline="\n") as copy:
+        text.write(prediction_files.unpacked(next(copy)))
+        for start in range(0, len(inputs), _BLOCK_ROWS):
+            predictions = inference().predict(model, inputs[start : start + _BLOCK_ROWS])
+            rows = islice(copy, len(predictions.classes))
+            prediction_files.write_rows(
+                text, prepared, rows, info.class_names, predictions.classes, predictions.probabilities
+            )
+    text.detach()
+    return PredictedFile(prepared=prepared, epoch=row.epoch, result=file)
+
+
+def _columns(model: LoadedModel, row: Artifact) -> Sequence[Mapping[str, Any]]:
+    """The columns of a table's model."""
+    if model.preprocessing is None:
+        raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
+    return model.preprocessing.columns
+
+
 def _check_kind(request: PredictRequest, info: DatasetInfo) -> None:
     """Reject images for a table, and rows for a dataset of images."""
     is_table = info.kind is DatasetKind.TABLE
@@ -81,9 +185,7 @@ def _check_kind(request: PredictRequest, info: DatasetInfo) -> None:
 def _predict_rows(
     model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
 ) -> Predicted:
-    if model.preprocessing is None:
-        raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
-    result = read_rows(rows, model.preprocessing.columns, ignored=info.unused_columns)
+    result = read_rows(rows, _columns(model, row), ignored=info.unused_columns)
     if result.faults:
         raise problems.invalid_input(
             [
