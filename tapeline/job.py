@@ -19,7 +19,7 @@ from tapeline.connection import UPLOAD_TIMEOUT_S, FileContent, json_body, segmen
 from tapeline.errors import ApiError
 from tapeline.inputs.images import GivenImage, encoded, in_requests
 from tapeline.inputs.values import as_rows
-from tapeline.method_types import ExportTarget, Generated, GenerateOptions, History, Picture, Prediction, Which
+from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Which
 from tapeline.resources import Resource, once
 
 
@@ -362,7 +362,7 @@ class Job(Resource):
 
     def export(
         self,
-        target: ExportTarget,
+        target: str,
         to: Path | str = ".",
         *,
         checkpoint: Which = "best",
@@ -371,7 +371,7 @@ class Job(Resource):
         """Download the trained model in the format of another program.
 
         Args:
-            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
+            target: such as ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
             to: a folder or a file name.
             license: of the model, for the model card of ``huggingface``; default: that of the dataset.
         """

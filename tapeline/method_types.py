@@ -77,10 +77,6 @@ class History(TypedDict):
     findings: list[dict[str, Any]]
 
 
-ExportTarget = Literal["onnx", "torch", "pytorch", "tensorboard", "huggingface"]
-"""The formats that the service exports."""
-
-
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A generated picture."""

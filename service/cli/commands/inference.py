@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import click
 from rich.cells import cell_len
@@ -17,17 +17,17 @@ from rich.text import Text
 from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import visible
 from service.spec.metric_info import size
+from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.wording import counted
 from tapeline import ApiError
 from tapeline.inputs.uploads import is_table
-from tapeline.method_types import ExportTarget, GenerateOptions, Which
+from tapeline.method_types import GenerateOptions, Which
 
 _MAX_SHOWN_CLASSES: Final = 5
 _BAR_WIDTH: Final = 12
 _NAME_WIDTH: Final = 32
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
-_PROGRAMS: Final = ("onnx", "torch", "pytorch", "tensorboard", "huggingface", "mlflow")
 
 
 @click.command()
@@ -179,7 +179,9 @@ def generate(
 
 @click.command()
 @job_argument
-@click.option("--to", "program", required=True, type=click.Choice(_PROGRAMS), help="The program to export to.")
+@click.option(
+    "--to", "program", required=True, type=click.Choice([*EXPORT_NAMES, "mlflow"]), help="The program to export to."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder  [default: current folder]")
 @click.option("--license", "licence", metavar="ID", help="License for the model card of huggingface, such as mit.")
 @click.option("--uri", metavar="URI", help="MLflow's tracking server, such as http://HOST:5000 or sqlite:///FILE.")
@@ -202,12 +204,14 @@ def export(
     the package mlflow-skinny on this machine. onnx and huggingface need onnx on the server, tensorboard needs
     tensorboardX; torch needs neither. pytorch is another name for torch.
     """
-    unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
-    unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable
+    export_format = EXPORTS[EXPORT_NAMES[program]] if program != "mlflow" else None
+    unsuitable: dict[str, object] = {"--uri": uri} if export_format is not None else {"--output": output}
+    if export_format is not None and not export_format.has_card:
+        unsuitable["--license"] = licence
     for option, value in unsuitable.items():
         if value is not None:
             raise click.UsageError(f"{option} does not apply to --to {program}")
-    if program == "mlflow" and uri is None:
+    if export_format is None and uri is None:
         raise click.UsageError(
             "--to mlflow needs --uri, for example --uri http://127.0.0.1:5000 or sqlite:///mlflow.db"
         )
@@ -218,9 +222,9 @@ def export(
             target.echo({"run_id": run_id, "uri": uri}, f"run {run_id} in {uri}")
             return
         to = output or Path()
-        if not to.suffix and not to.is_dir():
-            to = to.with_name(f"{to.name}{'.onnx' if program == 'onnx' else '.zip'}")
-        path = job.export(cast("ExportTarget", program), to, checkpoint=checkpoint, license=licence)
+        if export_format is not None and not to.suffix and not to.is_dir():
+            to = to.with_name(f"{to.name}.{export_format.suffix}")
+        path = job.export(program, to, checkpoint=checkpoint, license=licence)
     size_bytes = path.stat().st_size
     target.echo({"path": str(path), "size_bytes": size_bytes}, f"{path}  {size(size_bytes)}")
 

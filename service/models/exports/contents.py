@@ -1,69 +1,20 @@
-"""The contents of an export as plain data. This module imports neither NumPy nor the library of a format."""
+"""The contents of an export as plain data, without NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from importlib.util import find_spec
-from typing import Final
 
-from service.errors import ServiceError
 from service.storage.tables import Epoch, Job
-
-
-class ExportFormat(StrEnum):
-    """The formats that the service can create. ``FORMATS`` describes them."""
-
-    ONNX = "onnx"
-    TORCH = "torch"
-    HUGGINGFACE = "huggingface"
-    TENSORBOARD = "tensorboard"
-
-    @classmethod
-    def _missing_(cls, value: object) -> ExportFormat | None:
-        return cls.TORCH if value == "pytorch" else None
-
-
-@dataclass(frozen=True, slots=True)
-class FormatDescription:
-    """A format for people.
-
-    Attributes:
-        library: the optional library that creates it; ``None`` if it needs none.
-    """
-
-    label: str
-    contents: str
-    library: str | None = None
-
-    @property
-    def missing(self) -> ExtraMissing | None:
-        """Why this process cannot create the format; ``None`` if it can."""
-        return None if self.library is None or find_spec(self.library) is not None else ExtraMissing(self.library)
-
-
-FORMATS: Final = {
-    ExportFormat.ONNX: FormatDescription(
-        "ONNX", "One file for onnxruntime and other runtimes, preprocessing included.", "onnx"
-    ),
-    ExportFormat.TORCH: FormatDescription("PyTorch", "A module that needs only torch, and its weights."),
-    ExportFormat.HUGGINGFACE: FormatDescription(
-        "Hugging Face", "Model card, weights, ONNX and PyTorch in one folder.", "onnx"
-    ),
-    ExportFormat.TENSORBOARD: FormatDescription(
-        "TensorBoard", "All metrics, samples and settings as event files.", "tensorboardX"
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample grid of the job."""
+    """A sample grid of the job, which is read on demand."""
 
     epoch: int
-    png: bytes
     created_ms: int
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +58,3 @@ class JobFacts:
         """The metrics of the exported epoch, with the test scores if its weights were scored."""
         exported = next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
         return {**exported, **self.test_scores} if self.checkpoint_epoch == self.test_epoch else exported
-
-
-class ExtraMissing(ServiceError):
-    """An optional library is not installed."""
-
-    def __init__(self, library: str) -> None:
-        self.library = library
-        self.command = f"pip install {library}"
-        remedy = f"{self.command} (with make up: .venv/bin/{self.command})"
-        super().__init__(f"{library} is not installed where the service runs; install it there with: {remedy}")

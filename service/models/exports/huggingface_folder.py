@@ -58,7 +58,7 @@ def to_huggingface(model: TrainedModel, facts: JobFacts, pictures: Pictures) -> 
             {"columns": [dict(column) for column in model.columns], "unused_columns": list(model.unused_columns)}
         )
     if pictures.samples:
-        files["samples.png"] = pictures.samples[-1].png
+        files["samples.png"] = pictures.samples[-1].read()
     return files | {f"torch/{path}": data for path, data in to_torch(model, facts).items()}
 
 

@@ -29,7 +29,7 @@ _RESOURCES: Final = "resources/"
 _EXACT: Final = "float64/"
 
 
-def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
+def to_tensorboard(model: None, facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
     """The event file: name to content."""
     with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
         path = Path(folder) / "events"
@@ -56,8 +56,9 @@ def _events(facts: JobFacts, pictures: Pictures) -> Iterator[Event]:
         ended_at = facts.epochs[-1].finished_ms / 1000
         yield Event(wall_time=ended_at, step=facts.test_epoch, summary=Summary(value=values))
     for sample in pictures.samples:
-        width, height = struct.unpack(">II", sample.png[16:24])
-        content = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=sample.png)
+        png = sample.read()
+        width, height = struct.unpack(">II", png[16:24])
+        content = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
         image = Summary.Value(tag="samples", image=content)
         yield Event(wall_time=sample.created_ms / 1000, step=sample.epoch, summary=Summary(value=[image]))
 

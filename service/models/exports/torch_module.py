@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.contents import JobFacts
+from service.models.exports.contents import JobFacts, Pictures
 from service.models.exports.numpy_code import NUMBER
 from service.models.exports.torch_templates import (
     CLASSIFIER,
@@ -61,7 +61,7 @@ _AXES: Final = {schema.Dense: (1, 0), schema.Conv2D: (3, 2, 0, 1), schema.Conv2D
 """The order of the axes of a weight in torch."""
 
 
-def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
+def to_torch(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = None) -> dict[str, bytes]:
     """The files ``model.py`` and ``weights.safetensors``: name to content."""
     return {
         "model.py": module_code(model, facts).encode(),

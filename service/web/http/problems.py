@@ -42,9 +42,8 @@ from service.errors import (
     UploadExists,
     UploadInUse,
 )
-from service.models.exports.contents import ExtraMissing
 from service.spec.faults import MAX_FAULTS
-from service.storage.artifacts import ArtifactDamaged
+from service.storage.artifacts import ArtifactDamaged, ExtraMissing
 from service.storage.database import is_disk_full
 from service.web.http.problem_kinds import KINDS
 

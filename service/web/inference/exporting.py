@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, overload
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from service.application.models import ExportRequest
 from service.datasets.info import DatasetInfo
@@ -11,7 +12,6 @@ from service.jobs.queries import listing
 from service.models.exports.contents import JobFacts, Pictures, Sample
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import Kind
-from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact
 from service.web.core.core import core
 from service.web.inference.loading import dataset_of, inference
@@ -64,32 +64,12 @@ def _pictures(request: ExportRequest, curves: Callable[[], bytes]) -> Pictures:
     rows = request.samples
     if len(rows) > _MAX_SAMPLES:
         rows = [rows[(index + 1) * len(rows) // _MAX_SAMPLES - 1] for index in range(_MAX_SAMPLES)]
-    return Pictures(
-        samples=_Samples(core().artifacts, rows),
-        curves=curves,
-    )
+    samples = [Sample(row.epoch, row.created_ms, partial(_read_sample, row)) for row in rows]
+    return Pictures(samples=samples, curves=curves)
 
 
-class _Samples(Sequence[Sample]):
-    """Sample grids that are read one by one."""
-
-    def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
-        self._artifacts, self._rows = artifacts, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return _Samples(self._artifacts, self._rows[index])
-        row = self._rows[index]
-        return Sample(row.epoch, self._artifacts.read(row.path, row.sha256), row.created_ms)
+def _read_sample(row: Artifact) -> bytes:
+    return core().artifacts.read(row.path, row.sha256)
 
 
 def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
