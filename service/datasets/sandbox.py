@@ -28,6 +28,7 @@ from typing import IO, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.errors import DatasetBroken
 from service.datasets.importer import (
     ARCHIVE,
     DEFAULT_PHOTOS,
@@ -189,7 +190,7 @@ def prepare_in_sandbox(
         raise RowsRefused([Fault(**fault) for fault in response["faults"]])
     if "storage" in response:
         raise OSError(*response["storage"])
-    return PreparedFile.read(response)
+    return PreparedFile(**response)
 
 
 class _SandboxFailed(Exception):
@@ -335,9 +336,11 @@ def _prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     apply_limits(TABLE_FILE.cpu_s, TABLE_FILE.memory_bytes)
     facts = {name: request[name] for name in ("columns", "unused", "class_names")}
     try:
-        return prediction_files.prepare(Path(request["rows"]), **facts).document()
+        return asdict(prediction_files.prepare(Path(request["rows"]), **facts))
     except RowsRefused as error:
         return {"faults": [asdict(fault) for fault in error.faults]}
+    except DatasetBroken as error:
+        return {"faults": [asdict(Fault(pointer="#", detail=error.reason, code="invalid_value"))]}
 
 
 def _import(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import csv
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.errors import DatasetBroken, DatasetError, closest, quoted
+from service.datasets.errors import DatasetError, closest, quoted
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
 from service.datasets.importer import MAX_UNPACKED_BYTES
 from service.datasets.tables.importing import MAX_ROWS
@@ -41,6 +41,7 @@ _MAX_LISTED: Final = 1000
 """Maximum number of unknown values that are listed, and of the unknown categories of a column."""
 _MAX_TRACKED: Final = 10_000
 """Maximum number of different unknown categories of a column that are counted."""
+_REPEATED: Final = " (and further lines)"
 _UTF8_WITH_BOM: Final = "utf-8-sig"
 _CHARSETS: Final = {"cp1252": "windows-1252", "latin-1": "iso-8859-1", _UTF8_WITH_BOM: "utf-8"}
 _LINE_BREAK: Final = "\0"
@@ -58,52 +59,24 @@ class RowsRefused(DatasetError, ValueError):
 
 
 @dataclass(kw_only=True)
-class Summary:
-    """What was found in a file.
-
-    Attributes:
-        unknown_values: number of values that are no category of their column, and count as missing.
-        unknown_categories: the different ones, by column.
-        absent_columns: columns that the file lacks, which count as missing, with the number of rows.
-        unused_columns: columns that neither the model nor its dataset has.
-        notes: sentences about all of these, and about numbers that could be read in two ways.
-    """
-
-    rows: int = 0
-    unknown_values: int = 0
-    unknown_categories: dict[str, list[str]] = field(default_factory=dict)
-    absent_columns: dict[str, int] = field(default_factory=dict)
-    unused_columns: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(kw_only=True)
 class PreparedFile:
     """A file that was read.
 
     Attributes:
+        summary: what was found in it, as the API returns it.
         listed: the first unknown values: row, column, value.
     """
 
     delimiter: str
     decimal: str
     encoding: str
-    summary: Summary
+    summary: dict[str, Any]
     listed: list[tuple[int, str, str]]
 
     @property
     def media_type(self) -> str:
         """The media type of the file with predictions."""
         return f"text/csv; charset={_CHARSETS.get(self.encoding, self.encoding)}"
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document that ``read`` reads."""
-        return asdict(self)
-
-    @classmethod
-    def read(cls, document: Mapping[str, Any]) -> PreparedFile:
-        """Read the document."""
-        return cls(**{**document, "summary": Summary(**document["summary"])})
 
 
 def prepare(
@@ -119,47 +92,30 @@ def prepare(
         unused: names of columns of the dataset that the model does not use, such as the target.
 
     Raises:
-        RowsRefused: the file cannot be read, or does not fit the model. A row is named by its line.
+        DatasetBroken: the file cannot be read.
+        RowsRefused: it does not fit the model. A row is named by its line.
     """
-    try:
-        table = open_delimited(folder / ROWS, max_bytes=MAX_UNPACKED_BYTES, max_rows=MAX_ROWS).check()
-        return _prepare(table, folder, columns, unused, class_names)
-    except DatasetBroken as error:
-        raise _refused(error.reason) from error
-
-
-def _prepare(
-    table: DelimitedFile,
-    folder: Path,
-    columns: Sequence[Mapping[str, Any]],
-    unused: Collection[str],
-    class_names: Sequence[str],
-) -> PreparedFile:
+    table = open_delimited(folder / ROWS, max_bytes=MAX_UNPACKED_BYTES, max_rows=MAX_ROWS).check()
     names = list(table.header)
     if len(set(names)) < len(names):
         raise _refused(f"two columns have the same name, {next(name for name in names if names.count(name) > 1)!r}")
-    summary = Summary(unused_columns=_check_columns(names, columns, unused))
+    unused_columns = _check_columns(names, columns, unused)
     notations, notes = find_notations(
         (row for _, row in _rows(table)), names, columns, comma_is_decimal=table.delimiter != ","
     )
-    prepared = PreparedFile(
-        delimiter=table.delimiter,
-        decimal="," if any(column.get("decimal") == "," for column in columns) else ".",
-        encoding=_output_encoding(table.encoding, class_names),
-        summary=summary,
-        listed=[],
-    )
+    decimal = "," if any(column.get("decimal") == "," for column in columns) else "."
     own_names = {column["name"] for column in columns}
     faults: dict[str | None, Fault] = {}
-    repeated: set[str | None] = set()
+    listed: list[tuple[int, str, str]] = []
+    count = unknown_values = 0
     unknown: dict[str, dict[str, None]] = {}
     remaining = _rows(table)
     with (folder / INPUTS).open("wb") as inputs, (folder / COPY).open("w", encoding="utf-8", newline="") as copy:
         copy.write(_line([*names, *_new_names(names, class_names)], table.delimiter))
         while batch := list(islice(remaining, _BATCH_SIZE)):
-            if not summary.rows:
-                prepared.decimal = _output_decimal(table.delimiter, [row for _, row in batch], prepared.decimal)
-            values = [
+            if not count:
+                decimal = _output_decimal(table.delimiter, [row for _, row in batch], decimal)
+            rows = [
                 {
                     name: _parse(cell, notations.get(name))
                     for name, cell in zip(names, row, strict=True)
@@ -167,36 +123,41 @@ def _prepare(
                 }
                 for _, row in batch
             ]
-            result = read_rows(values, columns, ignored=())
+            result = read_rows(rows, columns, ignored=())
             for index, column, detail, _ in result.faults:
-                if column in faults:
-                    repeated.add(column)
-                    continue
-                pointer = f"#/rows/{summary.rows + index}/{pointer_step(column or '')}"
+                pointer = f"#/rows/{count + index}/{pointer_step(column or '')}"
                 detail = f"line {batch[index][0]:,}: {column!r} {detail}"
-                faults[column] = Fault(pointer=pointer, detail=detail, code="wrong_type")
+                first = faults.setdefault(column, Fault(pointer=pointer, detail=detail, code="wrong_type"))
+                if first.pointer != pointer and not first.detail.endswith(_REPEATED):
+                    faults[column] = replace(first, detail=first.detail + _REPEATED)
             inputs.write(result.inputs.tobytes())
             copy.writelines(_line(row, table.delimiter) for _, row in batch)
             for index, column, value in result.unknown:
-                if len(prepared.listed) < _MAX_LISTED:
-                    prepared.listed.append((summary.rows + index, column, value))
+                if len(listed) < _MAX_LISTED:
+                    listed.append((count + index, column, value))
                 if len(known := unknown.setdefault(column, {})) < _MAX_TRACKED:
                     known[value] = None
-            summary.unknown_values += len(result.unknown)
-            summary.rows += len(batch)
+            unknown_values += len(result.unknown)
+            count += len(batch)
     if faults:
-        raise RowsRefused(
-            [
-                replace(fault, detail=f"{fault.detail} (and further lines)") if column in repeated else fault
-                for column, fault in faults.items()
-            ]
-        )
-    if not summary.rows:
+        raise RowsRefused(list(faults.values()))
+    if not count:
         raise _refused("has a header, but no rows")
-    summary.absent_columns = {name: summary.rows for column in columns if (name := column["name"]) not in names}
-    summary.notes = [*notes, *_notes(summary, unknown)]
-    summary.unknown_categories = {name: list(values)[:_MAX_LISTED] for name, values in unknown.items()}
-    return prepared
+    absent = [str(column["name"]) for column in columns if column["name"] not in names]
+    return PreparedFile(
+        delimiter=table.delimiter,
+        decimal=decimal,
+        encoding=_output_encoding(table.encoding, class_names),
+        listed=listed,
+        summary={
+            "rows": count,
+            "unknown_values": unknown_values,
+            "unknown_categories": {name: list(values)[:_MAX_LISTED] for name, values in unknown.items()},
+            "absent_columns": dict.fromkeys(absent, count),
+            "unused_columns": unused_columns,
+            "notes": [*notes, *_notes(count, unused_columns, absent, unknown, unknown_values)],
+        },
+    )
 
 
 def write_rows(
@@ -261,18 +222,20 @@ def _check_columns(names: Sequence[str], columns: Sequence[Mapping[str, Any]], u
     return unknown
 
 
-def _notes(summary: Summary, unknown: Mapping[str, Collection[str]]) -> Iterator[str]:
+def _notes(
+    rows: int, unused: Sequence[str], absent: Sequence[str], unknown: Mapping[str, Collection[str]], cells: int
+) -> Iterator[str]:
     """Sentences about columns and categories."""
-    if unused := summary.unused_columns:
+    if unused:
         shown = ", ".join(map(repr, unused[:_MAX_NAMED]))
         yield f"not used by the model, only copied: {shown}{', ...' if len(unused) > _MAX_NAMED else ''}"
-    for name, count in summary.absent_columns.items():
-        yield f"column {name!r} is missing in {counted(count, 'row')}, treated as a missing value"
+    for name in absent:
+        yield f"column {name!r} is missing in {counted(rows, 'row')}, treated as a missing value"
     if unknown:
         count = sum(map(len, unknown.values()))
         shown = "; ".join(f"{name}: {', '.join(list(values)[:_MAX_NAMED])}" for name, values in unknown.items())
         noun = "unknown category" if count == 1 else "unknown categories"
-        location = f" in {counted(summary.unknown_values, 'row')}" if count == 1 < summary.unknown_values else ""
+        location = f" in {counted(cells, 'row')}" if count == 1 < cells else ""
         bound = "at least " if max(map(len, unknown.values())) == _MAX_TRACKED else ""
         yield f"{bound}{count:,} {noun} ({shown}){location}, treated as missing"
 

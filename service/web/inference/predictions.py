@@ -104,7 +104,7 @@ def predict_file(
                     "class_names": info.class_names,
                 }
                 prepared = prepare_in_sandbox(folder, columns=columns, **facts)
-            rows = prepared.summary.rows
+            rows = prepared.summary["rows"]
             if not as_csv and rows * info.classes > MAX_NUMBERS:
                 raise too_much("#", f"{rows:,} rows have {rows * info.classes:,} probabilities in JSON", MAX_NUMBERS)
             inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=(rows, len(columns)))
@@ -135,7 +135,7 @@ def _predict_file(
             predictions=inference().predict(model, inputs),
             epoch=row.epoch,
             unknown_values=prepared.listed,
-            absent_columns=prepared.summary.absent_columns,
+            absent_columns=prepared.summary["absent_columns"],
         )
         return PredictedFile(prepared=prepared, epoch=row.epoch, result=result)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import asdict
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
@@ -165,7 +164,7 @@ def _predict_file(job: Job, checkpoint: str) -> Result:
     with slots.hold(slots.UPLOADS):
         predicted = predictions.predict_file(job, requests.receive_file, checkpoint, info, as_csv=as_csv)
     prepared = predicted.prepared
-    summary = PredictionSummary(checkpoint=predicted.epoch, **asdict(prepared.summary))
+    summary = PredictionSummary(checkpoint=predicted.epoch, **prepared.summary)
     if isinstance(predicted.result, Predicted):
         return _predict_answer(predicted.result, info).model_copy(update={"summary": summary})
     headers = {"Tapeline-Summary": _summary_header(summary)}

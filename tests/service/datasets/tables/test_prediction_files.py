@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.datasets.tables import prediction_files
-from service.datasets.tables.prediction_files import PreparedFile, RowsRefused, find_notations, prepare, unpacked
+from service.datasets.tables.prediction_files import RowsRefused, find_notations, prepare, unpacked
 
 POINTS = {"type": "number"}
 COMMAS = {"type": "number", "decimal": ","}
@@ -25,7 +25,9 @@ def read(path: Path, text: str, columns: Columns) -> tuple[list[list[float]], Se
     path.write_text(text)
     inputs = [{"name": name, **column} for name, column in columns.items()]
     prepared = prepare(path.parent, columns=inputs, unused=(), class_names=["a", "b"])
-    return np.fromfile(path.parent / prediction_files.INPUTS).reshape(-1, len(inputs)).tolist(), prepared.summary.notes
+    return np.fromfile(path.parent / prediction_files.INPUTS).reshape(-1, len(inputs)).tolist(), prepared.summary[
+        "notes"
+    ]
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_class_names_outside_the_input_encoding_switch_the_output_to_utf8_with_a
 ) -> None:
     path.write_bytes('Maß;x\n1,5;"2\n3"\n'.encode(encoding))
     columns = [{"name": "Maß", **POINTS}]
-    prepared = PreparedFile.read(prepare(path.parent, columns=columns, unused=["x"], class_names=names).document())
+    prepared = prepare(path.parent, columns=columns, unused=["x"], class_names=names)
     output = path.with_name("out.csv")
     with (
         output.open("w", encoding=prepared.encoding, newline="") as file,
