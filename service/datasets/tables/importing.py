@@ -33,7 +33,7 @@ from service.datasets.info import (
     unscored_note,
 )
 from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
-from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.leaks import find_leaks, leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
@@ -219,16 +219,15 @@ class _Import:
         for index, scan in self.plan.scans.items():
             if scan.requested_type not in (ColumnType.NUMBER, ColumnType.DATE):
                 continue
-            while texts:
-                try:
-                    scan.probe([row[index] for row in texts])
-                    break
-                except BadCell as error:
-                    line, row_index = lines.pop(error.row)
-                    texts.pop(error.row)
-                    self.accepted[row_index] = 0
-                    self.rejected.add(line, f"column {scan.name!r}: {error.text!r} is not a {error.requested_type}")
-                    self._check_rejected(final=False)
+            unfit = scan.find_unfit([row[index] for row in texts])
+            for row in unfit:
+                line, row_index = lines[row]
+                self.accepted[row_index] = 0
+                cell = texts[row][index].strip()[:40]
+                self.rejected.add(line, f"column {scan.name!r}: {cell!r} is not a {scan.requested_type}")
+                self._check_rejected(final=False)
+            for row in reversed(unfit):
+                del texts[row], lines[row]
         if not texts:
             return
         columns = list(zip(*texts, strict=True))
