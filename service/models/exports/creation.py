@@ -1,4 +1,4 @@
-"""Creates exports. The library of a format is imported when the format is first requested."""
+"""What an export contains, and its creation. The library of a format is imported when the format is first requested."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import io
 import pkgutil
 import re
 import zipfile
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from service.models.exports.contents import JobFacts, Pictures
-from service.models.exports.trained_network import TrainedModel
 from service.storage.artifacts import EXPORTS, ArtifactKind
+from service.storage.tables import Epoch, Job
+
+if TYPE_CHECKING:
+    from service.models.exports.trained_network import TrainedModel
 
 _STORED: Final = (".safetensors", ".onnx", ".png")
 """File types that are stored without compression, which would take time and save little."""
@@ -24,6 +27,58 @@ _MAKERS: Final = {
     ArtifactKind.TENSORBOARD: "service.models.exports.tensorboard_log:to_tensorboard",
 }
 """Functions of model (without weights: ``None``), facts and pictures; they return a file, or the files of a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample grid of the job, which is read on demand."""
+
+    epoch: int
+    created_ms: int
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Pictures of a job, drawn or read on demand."""
+
+    samples: Sequence[Sample]
+    curves: Callable[[], bytes]
+    """A PNG."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """The facts about a job that exports contain.
+
+    Attributes:
+        checkpoint_epoch: 0 if the export has no weights.
+    """
+
+    job: Job
+    title: str
+    epochs: Sequence[Epoch]
+    checkpoint_epoch: int
+    dataset_title: str
+    dataset_source: str
+    license: str | None
+
+    @property
+    def test_epoch(self) -> int | None:
+        """The epoch whose weights were scored on the test part; ``None``: they were not."""
+        return (self.job.test_scores or {}).get("test_epoch")
+
+    @property
+    def test_scores(self) -> Mapping[str, float | None]:
+        """The scores on the test part, if there are any."""
+        scores = self.job.test_scores or {}
+        return {name: value for name, value in scores.items() if name not in ("test_epoch", "test_count")}
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """The metrics of the exported epoch, with the test scores if its weights were scored."""
+        exported = next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
+        return {**exported, **self.test_scores} if self.checkpoint_epoch == self.test_epoch else exported
 
 
 def make(kind: ArtifactKind, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from service.models.exports import photos
-from service.models.exports.contents import JobFacts, Pictures
+from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.trained_network import (
     GELU_CUBIC,
     GELU_SCALE,

@@ -12,8 +12,8 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.contents import JobFacts, Pictures
-from service.models.exports.numpy_code import NUMBER
+from service.models.exports.creation import JobFacts, Pictures
+from service.models.exports.numpy_code import TABLE_CODE
 from service.models.exports.torch_templates import (
     CLASSIFIER,
     CONDITIONAL_GENERATOR,
@@ -102,7 +102,7 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         classes=_literal_list(model.class_names),
         columns=_literal_list([dict(column) for column in model.columns]),
         unused=_literal_list(model.unused_columns),
-        number=NUMBER,
+        table_code=TABLE_CODE,
         dtype=model.spec.dtype.value,
         shape=repr(model.image_shape),
         example=_in_docstring(example_row(model)) if model.is_table else ", ".join(map(str, model.image_shape)),
