@@ -286,6 +286,10 @@ def _rows(table: DelimitedFile) -> Iterator[tuple[int, list[str]]]:
 
 _SHOWN: Final = 40
 """Maximum number of characters of a cell in a message."""
+_SAME_DIGITS: Final = str.maketrans("234567890", "111111111")
+_BEFORE_DIGITS: Final = f"+-{CURRENCIES} "
+_MAX_SHAPES: Final = 1000
+"""Maximum number of ways to write a number that are remembered of a column, but for their digits."""
 
 
 def find_notations(
@@ -324,8 +328,7 @@ def find_notations(
 
 
 class _Column:
-    """The notations that fit the cells of a column so far; the size of the object does not depend on their
-    number."""
+    """The notations that fit the cells of a column so far; its size is limited."""
 
     def __init__(self, column: Mapping[str, Any], index: int) -> None:
         self.name, self.index = str(column["name"]), index
@@ -336,7 +339,7 @@ class _Column:
         percent = bool(column.get("percent"))
         self.notations = self._candidates = [notation for notation in NOTATIONS if notation.percent == percent]
         self._decimals = {notation.decimal for notation in self.notations}
-        self._is_plain = False
+        self._shapes: set[tuple[str, bool]] = set()
         self._currency = str(column.get("currency", ""))
         self._trained_notation = Numerals.of(column)
         self._uses_comma = column.get("decimal") == ","
@@ -348,8 +351,11 @@ class _Column:
             RowsRefused: see ``find_notations``.
         """
         for cell in cells:
-            if self._is_plain and cell.isascii() and cell.isdecimal():
-                continue  # whole numbers are written alike
+            shape = cell.translate(_SAME_DIGITS), cell.lstrip(_BEFORE_DIGITS).startswith("0")
+            if shape in self._shapes and "e" not in shape[0].lower():
+                continue  # written alike, it has no further effect
+            if len(self._shapes) < _MAX_SHAPES:
+                self._shapes.add(shape)
             notations = [notation for notation in self.notations if _fits(cell, notation.number)]
             notations = notations or [notation for notation in self._candidates if _fits(cell, notation.number)]
             if not notations:
@@ -369,7 +375,6 @@ class _Column:
                 self.signs |= signs
             self.notations = [notation for notation in self.notations if notation in notations]
             self._decimals &= decimals
-            self._is_plain = not any(notation.percent or notation.currency for notation in self.notations)
 
     @property
     def needs_decision(self) -> bool:
