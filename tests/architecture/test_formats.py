@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from service.cli import uploading
 from service.cli.commands import inference
 from service.datasets.sandbox import FIELDS, FORMATS
 from service.storage.artifacts import EXPORTS
 from service.web.datasets.uploads import UploadForm
 from service.web.models import exports
+from tapeline import Client
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,3 +34,10 @@ def test_the_form_of_an_upload_has_the_files_and_options_of_every_format() -> No
         for name in (*entry.fields, *options):
             assert name in UploadForm.model_fields
             assert f'name="{name}"' in page
+
+
+def test_the_command_and_the_client_have_the_options_of_the_form() -> None:
+    options = set(UploadForm.model_fields) - {*FIELDS, "name"}
+    arguments = inspect.signature(Client.upload).parameters
+    assert options == set(uploading._ALL_OPTIONS)
+    assert options == set(arguments) - {"self", "name", "files", "on_progress", "on_reading"}
