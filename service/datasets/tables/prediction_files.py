@@ -8,7 +8,6 @@ is 1.234 or 1234.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,8 +43,9 @@ _MAX_TRACKED: Final = 10_000
 _REPEATED: Final = " (and further lines)"
 _UTF8_WITH_BOM: Final = "utf-8-sig"
 _CHARSETS: Final = {"cp1252": "windows-1252", "latin-1": "iso-8859-1", _UTF8_WITH_BOM: "utf-8"}
-_LINE_BREAK: Final = "\0"
-"""Stands for a line break within a cell in the copy of the rows; files with this character are refused."""
+
+Batch = tuple[NDArray[np.int64], NDArray[Any]]
+"""Classes (n,) and probabilities (n, classes) of the next rows."""
 
 
 class RowsRefused(DatasetError, ValueError):
@@ -82,7 +82,7 @@ class PreparedFile:
 def prepare(
     folder: Path, *, columns: Sequence[Mapping[str, Any]], unused: Collection[str], class_names: Sequence[str]
 ) -> PreparedFile:
-    """Read the file ``ROWS`` of a folder, and write into it the inputs and a copy of the rows with one row a line.
+    """Read the file ``ROWS`` of a folder, and write into it the inputs and a copy of the rows.
 
     Columns that the model does not have are copied only. Numbers are read in the notation of the whole file, which may
     differ from that of the training data.
@@ -111,7 +111,8 @@ def prepare(
     unknown: dict[str, dict[str, None]] = {}
     remaining = _rows(table)
     with (folder / INPUTS).open("wb") as inputs, (folder / COPY).open("w", encoding="utf-8", newline="") as copy:
-        copy.write(_line([*names, *_new_names(names, class_names)], table.delimiter))
+        writer = csv.writer(copy, delimiter=table.delimiter)
+        writer.writerow([*names, *_new_names(names, class_names)])
         while batch := list(islice(remaining, _BATCH_SIZE)):
             if not count:
                 decimal = _output_decimal(table.delimiter, [row for _, row in batch], decimal)
@@ -131,7 +132,7 @@ def prepare(
                 if first.pointer != pointer and not first.detail.endswith(_REPEATED):
                     faults[column] = replace(first, detail=first.detail + _REPEATED)
             inputs.write(result.inputs.tobytes())
-            copy.writelines(_line(row, table.delimiter) for _, row in batch)
+            writer.writerows(row for _, row in batch)
             for index, column, value in result.unknown:
                 if len(listed) < _MAX_LISTED:
                     listed.append((count + index, column, value))
@@ -161,30 +162,17 @@ def prepare(
 
 
 def write_rows(
-    file: TextIO,
-    prepared: PreparedFile,
-    copied_rows: Iterable[str],
-    class_names: Sequence[str],
-    classes: NDArray[np.int64],
-    probabilities: NDArray[Any],
+    file: TextIO, prepared: PreparedFile, copy: TextIO, class_names: Sequence[str], batches: Iterable[Batch]
 ) -> None:
-    """Write rows of the copy with their predictions."""
-    for row, class_index, shares in zip(copied_rows, classes.tolist(), probabilities.tolist(), strict=True):
-        numbers = (f"{share:.6g}".replace(".", prepared.decimal) for share in (shares[class_index], *shares))
-        added = _line([class_names[class_index], *numbers], prepared.delimiter)
-        file.write(f"{unpacked(row)[:-1]}{prepared.delimiter}{unpacked(added)}")
-
-
-def unpacked(row: str) -> str:
-    """A row of the copy as it was."""
-    return row.replace(_LINE_BREAK, "\n")
-
-
-def _line(row: Sequence[str], delimiter: str) -> str:
-    """A row on one line."""
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerow(row)
-    return text.getvalue()[:-1].replace("\n", _LINE_BREAK) + "\n"
+    """Write the rows of a copy with their predictions, under the header."""
+    rows = csv.reader(copy, delimiter=prepared.delimiter)
+    writer = csv.writer(file, delimiter=prepared.delimiter, lineterminator="\n")
+    writer.writerow(next(rows))
+    for classes, probabilities in batches:
+        # The rows come last: zip takes none for a batch that has ended.
+        for class_index, shares, row in zip(classes.tolist(), probabilities.tolist(), rows, strict=False):
+            numbers = (f"{share:.6g}".replace(".", prepared.decimal) for share in (shares[class_index], *shares))
+            writer.writerow([*row, class_names[class_index], *numbers])
 
 
 def _refused(detail: str, **facts: str) -> RowsRefused:

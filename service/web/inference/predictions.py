@@ -4,11 +4,10 @@ table."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -26,7 +25,7 @@ from service.spec.strict_json import pointer_step
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Job
-from service.web.http import problems, slots
+from service.web.http import problems, requests, slots
 from service.web.inference.images import Levels, levels_of, too_much
 from service.web.inference.loading import inference, with_network
 
@@ -79,13 +78,8 @@ class PredictedFile:
     """As arrays, or the file with the rows."""
 
 
-def predict_file(
-    job: Job, receive: Callable[[Path], None], checkpoint: str, info: DatasetInfo, *, as_csv: bool
-) -> PredictedFile:
-    """Classify the rows of a CSV file.
-
-    Args:
-        receive: writes the file to a path.
+def predict_file(job: Job, checkpoint: str, info: DatasetInfo, *, as_csv: bool) -> PredictedFile:
+    """Classify the rows of the CSV file that is the body of the request.
 
     Raises:
         Problem: the file cannot be read, or does not fit the job's data.
@@ -95,61 +89,60 @@ def predict_file(
         raise problems.invalid_input([Fault(pointer="#", detail=detail, code="unsuitable")])
     columns = with_network(job, checkpoint, info, _columns)
     try:
-        with tempfile.TemporaryDirectory(prefix="tapeline-rows-") as name:
-            folder = Path(name)
-            receive(folder / prediction_files.ROWS)
-            with slots.hold(slots.IMPORTS):
-                facts = {
-                    "unused": [*info.unused_columns, (info.report or {}).get("split", "")],
-                    "class_names": info.class_names,
-                }
-                prepared = prepare_in_sandbox(folder, columns=columns, **facts)
-            rows = prepared.summary["rows"]
-            if not as_csv and rows * info.classes > MAX_NUMBERS:
-                raise too_much("#", f"{rows:,} rows have {rows * info.classes:,} probabilities in JSON", MAX_NUMBERS)
-            inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=(rows, len(columns)))
-            run = partial(
-                _predict_file,
-                prepared=prepared,
-                inputs=inputs,
-                copy_path=folder / prediction_files.COPY if as_csv else None,
-            )
-            return with_network(job, checkpoint, info, partial(run, info=info))
+        with tempfile.TemporaryDirectory(prefix="tapeline-rows-") as folder:
+            return _predict_in(Path(folder), job, checkpoint, info, columns, as_csv=as_csv)
     except RowsRefused as error:
         raise problems.invalid_input(error.faults) from error
     except OSError as error:
         raise StorageFull(str(error.strerror or error)) from error
 
 
-def _predict_file(
-    model: LoadedModel,
-    row: Artifact,
-    *,
-    prepared: PreparedFile,
-    inputs: NDArray[np.float64],
-    copy_path: Path | None,
+def _predict_in(
+    folder: Path,
+    job: Job,
+    checkpoint: str,
     info: DatasetInfo,
+    columns: Sequence[Mapping[str, Any]],
+    *,
+    as_csv: bool,
 ) -> PredictedFile:
-    if copy_path is None:
-        result = Predicted(
-            predictions=inference().predict(model, inputs),
-            epoch=row.epoch,
-            unknown_values=prepared.listed,
-            absent_columns=prepared.summary["absent_columns"],
-        )
+    requests.receive_file(folder / prediction_files.ROWS)
+    with slots.hold(slots.IMPORTS):
+        unused = [*info.unused_columns, (info.report or {}).get("split", "")]
+        prepared = prepare_in_sandbox(folder, columns=columns, unused=unused, class_names=info.class_names)
+    rows = prepared.summary["rows"]
+    if not as_csv and rows * info.classes > MAX_NUMBERS:
+        raise too_much("#", f"{rows:,} rows have {rows * info.classes:,} probabilities in JSON", MAX_NUMBERS)
+    inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=(rows, len(columns)))
+
+    def run(model: LoadedModel, row: Artifact) -> PredictedFile:
+        if as_csv:
+            result: Predicted | IO[bytes] = _write(model, inputs, folder, prepared, info)
+        else:
+            result = Predicted(
+                predictions=inference().predict(model, inputs),
+                epoch=row.epoch,
+                unknown_values=prepared.listed,
+                absent_columns=prepared.summary["absent_columns"],
+            )
         return PredictedFile(prepared=prepared, epoch=row.epoch, result=result)
+
+    return with_network(job, checkpoint, info, run)
+
+
+def _write(
+    model: LoadedModel, inputs: NDArray[np.float64], folder: Path, prepared: PreparedFile, info: DatasetInfo
+) -> IO[bytes]:
+    """A temporary file with the rows and their predictions."""
+    blocks = (inputs[start : start + _BLOCK_ROWS] for start in range(0, len(inputs), _BLOCK_ROWS))
+    predictions = (inference().predict(model, block) for block in blocks)
+    batches = ((batch.classes, batch.probabilities) for batch in predictions)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it
     text = TextIOWrapper(file, encoding=prepared.encoding, newline="")
-    with copy_path.open(encoding="utf-8", newline="\n") as copy:
-        text.write(prediction_files.unpacked(next(copy)))
-        for start in range(0, len(inputs), _BLOCK_ROWS):
-            predictions = inference().predict(model, inputs[start : start + _BLOCK_ROWS])
-            rows = islice(copy, len(predictions.classes))
-            prediction_files.write_rows(
-                text, prepared, rows, info.class_names, predictions.classes, predictions.probabilities
-            )
+    with (folder / prediction_files.COPY).open(encoding="utf-8", newline="") as copy:
+        prediction_files.write_rows(text, prepared, copy, info.class_names, batches)
     text.detach()
-    return PredictedFile(prepared=prepared, epoch=row.epoch, result=file)
+    return file
 
 
 def _columns(model: LoadedModel, row: Artifact) -> Sequence[Mapping[str, Any]]:

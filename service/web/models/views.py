@@ -20,7 +20,7 @@ from service.pictures import animations, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
 from service.storage.tables import Job
-from service.web.http import downloads, problems, requests, slots
+from service.web.http import downloads, problems, slots
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.queries import Query, WhichCheckpoint
 from service.web.http.schemas import Answer
@@ -162,7 +162,7 @@ def _predict_file(job: Job, checkpoint: str) -> Result:
     info = dataset_of(job)
     as_csv = request.accept_mimetypes.best_match(["application/json", CSV]) == CSV
     with slots.hold(slots.UPLOADS):
-        predicted = predictions.predict_file(job, requests.receive_file, checkpoint, info, as_csv=as_csv)
+        predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv)
     prepared = predicted.prepared
     summary = PredictionSummary(checkpoint=predicted.epoch, **prepared.summary)
     if isinstance(predicted.result, Predicted):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.datasets.tables import prediction_files
-from service.datasets.tables.prediction_files import RowsRefused, find_notations, prepare, unpacked
+from service.datasets.tables.prediction_files import RowsRefused, find_notations, prepare
 
 POINTS = {"type": "number"}
 COMMAS = {"type": "number", "decimal": ","}
@@ -113,15 +113,14 @@ def test_memory_does_not_grow_with_the_file() -> None:
 def test_class_names_outside_the_input_encoding_switch_the_output_to_utf8_with_a_bom(
     path: Path, encoding: str, names: list[str], expected: str
 ) -> None:
-    path.write_bytes('Maß;x\n1,5;"2\n3"\n'.encode(encoding))
+    path.write_bytes('Maß;x\n1,5;"2\n3"\n2,5;z\n'.encode(encoding))
     columns = [{"name": "Maß", **POINTS}]
     prepared = prepare(path.parent, columns=columns, unused=["x"], class_names=names)
     output = path.with_name("out.csv")
     with (
         output.open("w", encoding=prepared.encoding, newline="") as file,
-        path.with_name(prediction_files.COPY).open(encoding="utf-8", newline="\n") as copy,
+        path.with_name(prediction_files.COPY).open(encoding="utf-8", newline="") as copy,
     ):
-        file.write(unpacked(next(copy)))
-        prediction_files.write_rows(file, prepared, copy, names, np.array([0]), np.array([[1.0]]))
+        prediction_files.write_rows(file, prepared, copy, names, [(np.array([0]), np.array([[1.0]]))] * 2)
     header = f"Maß;x;prediction;probability;probability of {names[0]}"
-    assert output.read_bytes() == f'{header}\n1,5;"2\n3";{names[0]};1;1\n'.encode(expected)
+    assert output.read_bytes() == f'{header}\n1,5;"2\n3";{names[0]};1;1\n2,5;z;{names[0]};1;1\n'.encode(expected)
