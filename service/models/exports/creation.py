@@ -31,11 +31,12 @@ _MAKERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample grid of the job, which is read on demand."""
+    """A sample grid of the job."""
 
     epoch: int
-    created_ms: int
     read: Callable[[], bytes]
+    """Reads the PNG: several would need much memory."""
+    created_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,12 +63,9 @@ def _pictures(request: ExportRequest, curves: Callable[[], bytes]) -> Pictures:
     rows = request.samples
     if len(rows) > _MAX_SAMPLES:
         rows = [rows[(index + 1) * len(rows) // _MAX_SAMPLES - 1] for index in range(_MAX_SAMPLES)]
-    samples = [Sample(row.epoch, row.created_ms, partial(_read_sample, row)) for row in rows]
+    artifacts = core().artifacts
+    samples = [Sample(row.epoch, partial(artifacts.read, row.path, row.sha256), row.created_ms) for row in rows]
     return Pictures(samples=samples, curves=curves)
-
-
-def _read_sample(row: Artifact) -> bytes:
-    return core().artifacts.read(row.path, row.sha256)
 
 
 def _facts(request: ExportRequest, info: DatasetInfo | None) -> JobFacts:
