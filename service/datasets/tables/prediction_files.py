@@ -11,6 +11,7 @@ import csv
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -329,8 +330,9 @@ class _Column:
         self._decimals = {notation.decimal for notation in self.notations}
         self._shapes: set[tuple[str, bool]] = set()
         self._currency = str(column.get("currency", ""))
-        self._trained_notation = Numerals.of(column)
-        self._uses_comma = column.get("decimal") == ","
+        self._trained = Numerals.of(column)
+        comma = column.get("decimal") == ","
+        self._parse = self._trained.number if self._trained else partial(number, decimal_comma=comma)
 
     def add(self, cells: Iterable[str]) -> None:
         """Narrow the notations. Cells that fit none are left for the service to refuse.
@@ -350,13 +352,13 @@ class _Column:
                 self.signs.update(set(CURRENCIES).intersection(cell))
                 continue
             decimals = {notation.decimal for notation in notations}
-            if not self._decimals & decimals and self._trained_notation is not None:
+            if not self._decimals & decimals and self._trained is not None:
                 raise _refused(
                     f"column {self.name!r} has decimal points and decimal commas, such as "
                     f"{self.example[:_SHOWN]} and {cell[:_SHOWN]}: write all in the same way"
                 )
             if self.fits_training:
-                self.fits_training = _fits(cell, self._read)
+                self.fits_training = _fits(cell, self._parse)
             if signs := SIGNS.intersection(cell):
                 is_clearer = len(decimals) < 2 <= len(self._decimals)
                 self.example = cell if is_clearer or not self.example else self.example
@@ -379,16 +381,7 @@ class _Column:
     @property
     def trained_decimal(self) -> str:
         """The decimal sign with which the cells are read as in training."""
-        if self._trained_notation is not None:
-            return self._trained_notation.decimal
-        return "," if "," in self.signs else "."
-
-    def _read(self, cell: str) -> float:
-        return (
-            self._trained_notation.number(cell)
-            if self._trained_notation
-            else number(cell, decimal_comma=self._uses_comma)
-        )
+        return self._trained.decimal if self._trained is not None else "," if "," in self.signs else "."
 
 
 def _resolve(
@@ -423,7 +416,8 @@ def _resolve(
 
 
 def _fits(cell: str, parse: Callable[[str], float]) -> bool:
-    with suppress(ValueError):
+    try:
         parse(cell)
-        return True
-    return False
+    except ValueError:
+        return False
+    return True
