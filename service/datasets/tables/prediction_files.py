@@ -8,6 +8,7 @@ is 1.234 or 1234.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,8 +38,11 @@ _MIN_SIMILARITY: Final = 75
 """Minimum similarity, out of 100, at which an unknown column counts as misspelt."""
 _MAX_NAMED: Final = 10
 """Maximum number of columns, and of unknown categories of a column, that a note names."""
+_MAX_COLUMNS: Final = 10_000
 _MAX_LISTED: Final = 1000
-"""Maximum number of unknown values that are listed, and of the unknown categories of a column."""
+"""Maximum number of unknown values that are listed."""
+_MAX_CATEGORIES: Final = 100
+"""Maximum number of unknown categories of a column that are listed."""
 _MAX_TRACKED: Final = 10_000
 """Maximum number of different unknown categories of a column that are counted."""
 _REPEATED: Final = " (and further lines)"
@@ -97,9 +101,12 @@ def prepare(
         RowsRefused: it does not fit the model. A row is named by its line.
     """
     table = open_delimited(folder / ROWS, max_bytes=MAX_UNPACKED_BYTES, max_rows=MAX_ROWS).check()
-    names = list(table.header)
-    if len(set(names)) < len(names):
-        raise _refused(f"two columns have the same name, {next(name for name in names if names.count(name) > 1)!r}")
+    names = table.header
+    if len(names) > _MAX_COLUMNS:
+        raise _refused(f"has {len(names):,} columns; at most {_MAX_COLUMNS:,} are read")
+    (name, count), *_ = Counter(names).most_common(1)
+    if count > 1:
+        raise _refused(f"two columns have the same name, {name!r}")
     unused_columns = _check_columns(names, columns, unused)
     notations, notes = find_notations(
         (row for _, row in _rows(table)), names, columns, comma_is_decimal=table.delimiter != ","
@@ -154,7 +161,7 @@ def prepare(
         summary={
             "rows": count,
             "unknown_values": unknown_values,
-            "unknown_categories": {name: list(values)[:_MAX_LISTED] for name, values in unknown.items()},
+            "unknown_categories": {name: list(values)[:_MAX_CATEGORIES] for name, values in unknown.items()},
             "absent_columns": dict.fromkeys(absent, count),
             "unused_columns": unused_columns,
             "notes": [*notes, *_notes(count, unused_columns, absent, unknown, unknown_values)],

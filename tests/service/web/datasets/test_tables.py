@@ -297,6 +297,8 @@ def test_a_csv_file_of_rows_is_predicted_as_json_or_as_the_same_file(client: Fla
         (b"", "#", "is empty"),
         (b"age,city\n", "#", "has a header, but no rows"),
         (b"age,city\n1,2,3\n", "#", "line 2 has 3 fields instead of 2"),
+        (b"age,city,age\n1,2,3\n", "#", "two columns have the same name, 'age'"),
+        (b"," * 10_000 + b"\n1\n", "#", "has 10,001 columns; at most 10,000 are read"),
         (b"agee\n1\n", "#/columns/agee", "column 'agee' is unknown; did you mean 'age'? Rename it, or remove it"),
         (
             b"age,since\n1,\nx,\n2,never\ny,\n",
