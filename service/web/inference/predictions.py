@@ -3,16 +3,16 @@ table."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.application.models import MAX_NUMBERS, PredictRequest
 from service.datasets.info import DatasetInfo
@@ -69,13 +69,13 @@ def predict(job: Job, request: PredictRequest, info: DatasetInfo) -> Predicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedFile:
-    """The predictions for the rows of a file: as arrays, or written to a file with the rows."""
+    """The predictions for the rows of a file."""
 
     prepared: PreparedFile
     epoch: int
     """Of the checkpoint that was used."""
-    result: Predicted | IO[bytes]
-    """As arrays, or the file with the rows."""
+    output: IO[bytes]
+    """The file with the predictions; or the beginning of a JSON object, which has the probabilities and classes."""
 
 
 def predict_file(job: Job, checkpoint: str, info: DatasetInfo, *, as_csv: bool) -> PredictedFile:
@@ -110,39 +110,34 @@ def _predict_in(
     with slots.hold(slots.IMPORTS):
         unused = [*info.unused_columns, (info.report or {}).get("split", "")]
         prepared = prepare_in_sandbox(folder, columns=columns, unused=unused, class_names=info.class_names)
-    rows = prepared.summary["rows"]
-    if not as_csv and rows * info.classes > MAX_NUMBERS:
-        raise too_much("#", f"{rows:,} rows have {rows * info.classes:,} probabilities in JSON", MAX_NUMBERS)
-    inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=(rows, len(columns)))
+    shape = prepared.summary["rows"], len(columns)
+    inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=shape)
 
     def run(model: LoadedModel, row: Artifact) -> PredictedFile:
+        blocks = (inputs[start : start + _BLOCK_ROWS] for start in range(0, len(inputs), _BLOCK_ROWS))
+        predictions = (inference().predict(model, block) for block in blocks)
+        batches = ((batch.classes, batch.probabilities) for batch in predictions)
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it
+        text = TextIOWrapper(output, encoding=prepared.encoding if as_csv else "utf-8", newline="")
         if as_csv:
-            result: Predicted | IO[bytes] = _write(model, inputs, folder, prepared, info)
+            with (folder / prediction_files.COPY).open(encoding="utf-8", newline="") as copy:
+                prediction_files.write_rows(text, prepared, copy, info.class_names, batches)
         else:
-            result = Predicted(
-                predictions=inference().predict(model, inputs),
-                epoch=row.epoch,
-                unknown_values=prepared.listed,
-                absent_columns=prepared.summary["absent_columns"],
-            )
-        return PredictedFile(prepared=prepared, epoch=row.epoch, result=result)
+            _write_json(text, batches)
+        text.detach()
+        return PredictedFile(prepared=prepared, epoch=row.epoch, output=output)
 
     return with_network(job, checkpoint, info, run)
 
 
-def _write(
-    model: LoadedModel, inputs: NDArray[np.float64], folder: Path, prepared: PreparedFile, info: DatasetInfo
-) -> IO[bytes]:
-    """A temporary file with the rows and their predictions."""
-    blocks = (inputs[start : start + _BLOCK_ROWS] for start in range(0, len(inputs), _BLOCK_ROWS))
-    predictions = (inference().predict(model, block) for block in blocks)
-    batches = ((batch.classes, batch.probabilities) for batch in predictions)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it
-    text = TextIOWrapper(file, encoding=prepared.encoding, newline="")
-    with (folder / prediction_files.COPY).open(encoding="utf-8", newline="") as copy:
-        prediction_files.write_rows(text, prepared, copy, info.class_names, batches)
-    text.detach()
-    return file
+def _write_json(file: TextIO, batches: Iterable[prediction_files.Batch]) -> None:
+    """Write probabilities and classes block by block: as one object, those of a large file would fill the memory."""
+    all_classes: list[int] = []
+    for classes, probabilities in batches:
+        file.write(", " if all_classes else '{"probabilities": [')
+        file.write(json.dumps(probabilities.tolist())[1:-1])
+        all_classes += classes.tolist()
+    file.write(f'], "classes": {json.dumps(all_classes)}, ')
 
 
 def _columns(model: LoadedModel, row: Artifact) -> Sequence[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
@@ -27,7 +28,7 @@ from service.web.http.schemas import Answer
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
-from service.web.inference.predictions import Predicted
+from service.web.inference.predictions import Predicted, PredictedFile
 
 blueprint: Final = Blueprint("inference", __name__)
 
@@ -163,12 +164,31 @@ def _predict_file(job: Job, checkpoint: str) -> Result:
     as_csv = request.accept_mimetypes.best_match(["application/json", CSV]) == CSV
     with slots.hold(slots.UPLOADS):
         predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv)
-    prepared = predicted.prepared
-    summary = PredictionSummary(checkpoint=predicted.epoch, **prepared.summary)
-    if isinstance(predicted.result, Predicted):
-        return _predict_answer(predicted.result, info).model_copy(update={"summary": summary})
-    headers = {"Tapeline-Summary": _summary_header(summary)}
-    return downloads.send_file(predicted.result, prepared.media_type, headers)
+    summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
+    if as_csv:
+        headers = {"Tapeline-Summary": _summary_header(summary)}
+        return downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
+    predicted.output.write(_end_of_json(predicted, summary, info.class_names).encode())
+    return downloads.send_file(predicted.output, "application/json", {})
+
+
+def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, class_names: Sequence[str]) -> str:
+    """The fields of a ``PredictAnswer`` after its probabilities and classes."""
+    answer = PredictAnswer(
+        probabilities=[],
+        classes=[],
+        class_names=list(class_names),
+        checkpoint=predicted.epoch,
+        unknown_values=_unknown_values(predicted.prepared.listed),
+        absent_columns=summary.absent_columns,
+        summary=summary,
+    )
+    return answer.model_dump_json(exclude={"probabilities", "classes"}).removeprefix("{")
+
+
+def _unknown_values(values: Sequence[tuple[int, str, str]]) -> list[UnknownValue]:
+    shown = values[:_MAX_LISTED_VALUES]
+    return [UnknownValue(row=index, column=column, value=value) for index, column, value in shown]
 
 
 def _summary_header(summary: PredictionSummary) -> str:
@@ -238,11 +258,7 @@ def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
         classes=predicted.predictions.classes.tolist(),
         class_names=list(info.class_names),
         checkpoint=predicted.epoch,
-        unknown_values=None
-        if unknown is None
-        else [
-            UnknownValue(row=index, column=column, value=value) for index, column, value in unknown[:_MAX_LISTED_VALUES]
-        ],
+        unknown_values=None if unknown is None else _unknown_values(unknown),
         absent_columns=predicted.absent_columns,
         seen=None if predicted.seen is None else _rounded(predicted.seen / 255, 3),
         saliency=None if predicted.saliency is None else _rounded(predicted.saliency, 5),

@@ -274,7 +274,10 @@ def test_a_csv_file_of_rows_is_predicted_as_json_or_as_the_same_file(client: Fla
     rows = [{"city": "Oslo", "age": 6.5}, {"city": "Ulm", "age": None}]
     expected = client.post(f"/jobs/{job}/predict", json={"rows": rows}).json
     for data in (file, gzip.compress(file)):
-        answer = client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv").json
+        with client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv") as response:
+            answer = response.json
+        assert answer.keys() == expected.keys()
+        assert answer["classes"] == expected["classes"]
         assert answer["probabilities"] == expected["probabilities"]
         assert answer["unknown_values"] == [{"row": 1, "column": "city", "value": "Ulm"}]
         assert answer["absent_columns"] == {"since": 2, "noise": 2}
