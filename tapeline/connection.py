@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,6 +21,9 @@ MIN_RETRY_DELAY_S: Final = 0.1
 MAX_ATTEMPTS: Final = 4
 RETRYABLE_STATUSES: Final = frozenset({502, 503, 504})
 TOO_MANY_REQUESTS: Final = 429
+UPLOAD_TIMEOUT_S: Final = 660.0
+"""The service may read a file for ten minutes after it has received it."""
+_CHUNK_BYTES: Final = 1 << 18
 _PAGE_SIZE: Final = 100
 _MAX_RETRY_AFTER_S: Final = 30.0
 """There is no retry if ``Retry-After`` is longer."""
@@ -146,6 +151,18 @@ def segment(text: str) -> str:
     if text in ("", ".", ".."):
         raise ApiError(404, {"code": "not_found", "detail": f"{text!r} is not an id or name"})
     return quote(text, safe="@")
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """The content of a request that is a file; it is read again if the request is repeated."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
 
 def json_body(document: Mapping[str, Any] | bytes, **headers: str) -> dict[str, Any]:

@@ -12,14 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final, Literal, cast
 
-from tapeline.connection import Connection, segment
+from tapeline.connection import UPLOAD_TIMEOUT_S, Connection, segment
 from tapeline.errors import ApiError, ClientError
 from tapeline.images.files import Size, parse_size
 from tapeline.inputs.uploads import field_of, pack
 
 StrPath = str | os.PathLike[str]
-_UPLOAD_TIMEOUT_S: Final = 660.0
-"""The service may process an archive of images for ten minutes after it has received it."""
 _WATCH_INTERVAL_S: Final = 0.25  # as often as the service records the progress
 
 
@@ -127,7 +125,7 @@ class DatasetOperations:
             unsent_bytes = sum(path.stat().st_size for path in paths.values())
             for field, path in paths.items():
                 files_by_field[field] = cast("IO[bytes]", _CountingFile(stack.enter_context(path.open("rb")), count))
-            options: dict[str, Any] = {"data": fields, "files": files_by_field, "timeout": _UPLOAD_TIMEOUT_S}
+            options: dict[str, Any] = {"data": fields, "files": files_by_field, "timeout": UPLOAD_TIMEOUT_S}
             if on_reading is None:
                 return self._send_upload(options)
             upload_id = str(uuid.uuid4())

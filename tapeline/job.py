@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, cast
+from typing import IO, Any, Literal, Self, Unpack, cast
 from urllib.parse import urlencode
 
+import httpx
+
 from tapeline import downloads
-from tapeline.connection import json_body, segment
+from tapeline.connection import UPLOAD_TIMEOUT_S, FileContent, json_body, segment
 from tapeline.errors import ApiError
 from tapeline.inputs.images import GivenImage, encoded, in_requests
 from tapeline.inputs.values import as_rows
-from tapeline.method_types import ExportTarget, Generated, GenerateOptions, History, Picture, Prediction, Which
+from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Which
 from tapeline.resources import Resource, once
 
 
@@ -212,7 +216,7 @@ class Job(Resource):
         self,
         images: Iterable[GivenImage] | GivenImage | None = None,
         *,
-        rows: Sequence[Mapping[str, Any]] | None = None,
+        rows: Sequence[Mapping[str, Any]] | Path | str | None = None,
         checkpoint: Which = "best",
         fit: bool = False,
         invert: bool = False,
@@ -224,7 +228,8 @@ class Job(Resource):
             images: paths of files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being
                 black; also a single file, or arrays of NumPy.
             rows: up to 1,000 mappings of columns to values, for a job trained on a table; of pandas,
-                ``frame.to_dict("records")``. Missing columns and NaN count as missing values.
+                ``frame.to_dict("records")``. Missing columns and NaN count as missing values. Or the path of a CSV or
+                TSV file; then ``summary`` of the response tells what was found in it.
             fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
                 Without effect for a model of image files, for which images are always cropped as at the upload.
             invert: the images are dark on a light background.
@@ -234,6 +239,10 @@ class Job(Resource):
             UnreadableImage: a file or bytes are not a supported image.
             FileNotFoundError: a text is neither the path of a file nor an image in base64.
         """
+        if isinstance(rows, str | os.PathLike):
+            with self._predict_file(Path(rows), checkpoint, "application/json") as response:
+                response.read()
+                return cast("Prediction", response.json())
         options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
         if rows is not None:
             body = json_body({"rows": as_rows(rows)} | options)
@@ -255,6 +264,40 @@ class Job(Resource):
             if responses[0].get(name) is not None
         }
         return cast("Prediction", responses[0] | joined)
+
+    def predict_table(
+        self, file: Path | str, to: Path | str | IO[str], *, checkpoint: Which = "best"
+    ) -> dict[str, Any]:
+        """Write a CSV or TSV file with the predicted class and the probabilities added to each row.
+
+        Args:
+            file: its first line has the names of the columns; others than those of the model are copied only.
+            to: the path of the new file, in the format of ``file``, or an open text file.
+
+        Returns:
+            What was found in the file: ``rows``, ``checkpoint``, ``notes`` and others.
+        """
+        with self._predict_file(Path(file), checkpoint, "text/csv") as response:
+            if isinstance(to, str | os.PathLike):
+                with downloads.complete_file(Path(to)) as output:
+                    for chunk in response.iter_bytes():
+                        output.write(chunk)
+            else:
+                for index, text in enumerate(response.iter_text()):
+                    to.write(text if index else text.removeprefix("\ufeff"))
+            return cast("dict[str, Any]", json.loads(response.headers["Tapeline-Summary"]))
+
+    def _predict_file(self, file: Path, checkpoint: Which, accept: str) -> AbstractContextManager[httpx.Response]:
+        headers = {"Content-Type": "text/csv", "Content-Length": str(file.stat().st_size), "Accept": accept}
+        return self._connection.response(
+            "POST",
+            f"{self._path}/predict",
+            repeatable=True,
+            params={"checkpoint": str(checkpoint)},
+            content=FileContent(file),
+            headers=headers,
+            timeout=UPLOAD_TIMEOUT_S,
+        )
 
     def generate(
         self,
@@ -319,7 +362,7 @@ class Job(Resource):
 
     def export(
         self,
-        target: ExportTarget,
+        target: str,
         to: Path | str = ".",
         *,
         checkpoint: Which = "best",
@@ -328,7 +371,7 @@ class Job(Resource):
         """Download the trained model in the format of another program.
 
         Args:
-            target: ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
+            target: such as ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
             to: a folder or a file name.
             license: of the model, for the model card of ``huggingface``; default: that of the dataset.
         """

@@ -48,6 +48,8 @@ class Prediction(TypedDict):
     """With ``rows``: values that are not a category of their column, and were treated as missing."""
     absent_columns: dict[str, int] | None
     """With ``rows``: missing columns, each with the number of rows that lack it."""
+    summary: dict[str, Any] | None
+    """With a file of rows: what was found in it."""
     seen: list[list[list[Any]]] | None
     """With ``explain``: the images after preprocessing, as rows of numbers or, in colour, of triples."""
     saliency: list[list[list[Any]]] | None
@@ -73,10 +75,6 @@ class History(TypedDict):
     seconds: list[float]
     best_epoch: int | None
     findings: list[dict[str, Any]]
-
-
-ExportTarget = Literal["onnx", "torch", "pytorch", "tensorboard", "huggingface"]
-"""The formats that the service exports."""
 
 
 @dataclass(frozen=True, slots=True)

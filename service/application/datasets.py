@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from service.access.audit import Actor, owner_of
@@ -123,23 +123,8 @@ class DatasetUploads:
         return received, imported
 
     def _store(self, upload_id: str, name: str, imported: ImportedDataset, by: Actor | None) -> str:
-        rows, columns, channels = (*imported.image_shape, 1)[:3] if imported.image_shape else (0, 0, 1)
-        row = Upload(
-            id=upload_id,
-            owner=owner_of(by) or "",
-            name=name,
-            kind=imported.kind,
-            image_rows=rows,
-            image_columns=columns,
-            image_channels=channels,
-            columns=None if imported.columns is None else [dict(column) for column in imported.columns],
-            classes=imported.classes,
-            class_names=list(imported.class_names) if imported.class_names is not None else None,
-            train_count=imported.train_count,
-            validation_count=imported.validation_count,
-            test_count=imported.test_count,
-            report=None if imported.report is None else dict(imported.report),
-            sha256=imported.sha256,
-            size_bytes=imported.size_bytes,
-        )
+        facts = asdict(imported)
+        rows, columns, channels = (*(facts.pop("image_shape") or (0, 0)), 1)[:3]
+        sides = {"image_rows": rows, "image_columns": columns, "image_channels": channels}
+        row = Upload(id=upload_id, owner=owner_of(by) or "", name=name, **sides, **facts)
         return uploads.store(self.database, row, at_most=self.at_most, by=by)

@@ -17,12 +17,11 @@ from service.access.audit import Actor, AuditAction, owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageFull, StorageQuotaExceeded
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Which
-from service.models.exports.contents import ExportFormat
 from service.runtime.slots import SlotPool
 from service.spec.schema import StrictModel
 from service.spec.strict_json import canonical
 from service.storage import artifact_rows
-from service.storage.artifacts import SUFFIXES, ArtifactKind, ArtifactStore
+from service.storage.artifacts import EXPORTS, SUFFIXES, ArtifactKind, ArtifactStore
 from service.storage.database import Database, locking
 from service.storage.tables import Artifact, Epoch, Job
 from tapeline.images.files import SENT_UNCHANGED_PIXELS
@@ -111,7 +110,7 @@ class GenerateRequest(StrictModel):
         return self
 
 
-_LAYOUT: Final = 2
+_LAYOUT: Final = 3
 """Version of the exported files. Increase it when their content changes, so that they are created again."""
 
 
@@ -126,7 +125,7 @@ class ExportRequest:
     """
 
     job: Job
-    format: ExportFormat
+    format: ArtifactKind
     checkpoint: Artifact | None
     epochs: Sequence[Epoch]
     samples: Sequence[Artifact]
@@ -140,9 +139,8 @@ class ExportRequest:
     @property
     def name(self) -> str:
         """The name of the file. Exports with different content have different names."""
-        kind = ArtifactKind(self.format.value)
         digest = hashlib.sha256(canonical(self._content).encode()).hexdigest()
-        return f"{kind}-{self.epoch:04d}-{digest[:8]}.{SUFFIXES[kind]}"
+        return f"{self.format}-{self.epoch:04d}-{digest[:8]}.{SUFFIXES[self.format]}"
 
     @property
     def _content(self) -> dict[str, Any]:
@@ -150,9 +148,9 @@ class ExportRequest:
         facts: dict[str, Any] = {"layout": _LAYOUT, "name": self.job.name}
         if self.checkpoint is not None:
             facts["checkpoint"] = self.checkpoint.sha256
-        if self.format in (ExportFormat.TENSORBOARD, ExportFormat.HUGGINGFACE):
+        if EXPORTS[self.format].has_history:
             facts |= {"tags": self.job.tags, "epochs": len(self.epochs), "status": self.job.status}
-        if self.format is ExportFormat.HUGGINGFACE:
+        if EXPORTS[self.format].has_card:
             facts |= {"license": self.license, "best": self.job.best_epoch}
         return facts
 
@@ -176,7 +174,7 @@ class Exports:
     def export(
         self,
         job_id: str,
-        target: ExportFormat,
+        target: ArtifactKind,
         *,
         which: str = "best",
         license: str | None = None,  # noqa: A002 - what model cards call it
@@ -197,7 +195,7 @@ class Exports:
         def find() -> ExportRequest:
             with self.database.read() as session:
                 job = lookup.get(session, job_id, owner=owner_of(by))
-                weights = target is not ExportFormat.TENSORBOARD
+                weights = EXPORTS[target].has_weights
                 checkpoint = lookup.checkpoint(session, job, which) if weights else None
                 epochs = lookup.epochs(session, job_id)
                 if not weights and not epochs:
@@ -224,7 +222,7 @@ class Exports:
         return row if row is not None and row.name == request.name else None
 
     def _store(self, request: ExportRequest, data: bytes, by: Actor | None) -> Artifact:
-        job_id, kind = request.job.id, ArtifactKind(request.format.value)
+        job_id, kind = request.job.id, request.format
         try:
             written = self.artifacts.write(job_id, kind, request.epoch, 0, data)
         except OSError as error:

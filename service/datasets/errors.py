@@ -84,9 +84,11 @@ class DatasetBroken(DatasetError, ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def closest(name: str, candidates: Sequence[str]) -> str | None:
+def closest(name: str, candidates: Sequence[str], *, similarity: int = _SIMILAR) -> str | None:
     """The most similar known name, ignoring case, if any is similar enough."""
-    match = process.extractOne(name.lower(), candidates, scorer=fuzz.ratio, score_cutoff=_SIMILAR, processor=str.lower)
+    match = process.extractOne(
+        name.lower(), candidates, scorer=fuzz.ratio, score_cutoff=similarity, processor=str.lower
+    )
     return match[0] if match else None
 
 

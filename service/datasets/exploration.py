@@ -18,6 +18,7 @@ from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import display_value, named_row
+from service.states import DatasetKind
 
 _MAX_CACHED: Final = 64
 _MAX_ROWS: Final = 200_000
@@ -87,35 +88,23 @@ class DatasetExplorer:
         self.column_statistics = functools.lru_cache(_MAX_CACHED)(self._column_statistics)
         """Column statistics of a table, over the training and validation rows."""
 
-    def images(
+    def page(
         self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int, mixed: bool = False
     ) -> ExamplePage:
-        """Images of one class, or of all, in the order of the data or with the classes mixed."""
-        return self._page(info, part, label, start, limit, lambda image: image, mixed=mixed)
+        """Images, or rows of a table with values for display, of one class or of all.
 
-    def rows(self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int) -> ExamplePage:
-        """Rows of a table, with values for display."""
-        return self._page(info, part, label, start, limit, lambda row: named_row(row, info.columns))
-
-    def _page(
-        self,
-        info: DatasetInfo,
-        part: PartName,
-        label: int | None,
-        start: int,
-        limit: int,
-        show: Any,
-        *,
-        mixed: bool = False,
-    ) -> ExamplePage:
+        Args:
+            mixed: with the classes mixed, instead of the order of the data.
+        """
         examples = _parts(self._repository.load(info)).get(part)
         if examples is None:
             return ExamplePage((), None)
         indices, following = _page_indices(examples.labels, label, start=start, limit=limit, mixed=mixed)
-        return ExamplePage(
-            [ShownExample(index, int(examples.labels[index]), show(examples.inputs[index])) for index in indices],
-            following,
-        )
+        shown = [examples.inputs[index] for index in indices]
+        if info.kind is DatasetKind.TABLE:
+            shown = [named_row(row, info.columns) for row in shown]
+        labels = examples.labels[indices].tolist()
+        return ExamplePage([ShownExample(*item) for item in zip(indices, labels, shown, strict=True)], following)
 
     def _class_counts(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
         parts = _parts(self._repository.load(info))
@@ -132,7 +121,7 @@ def _parts(dataset: Dataset) -> dict[PartName, Examples]:
 
 
 def _page_indices(
-    labels: NDArray[Any], label: int | None, *, start: int, limit: int, mixed: bool = False
+    labels: NDArray[Any], label: int | None, *, start: int, limit: int, mixed: bool
 ) -> tuple[list[int], int | None]:
     """The first indices from ``start`` on with this label, and the start of the next page.
 

@@ -1,9 +1,9 @@
 """Reads untrusted files in separate processes with limited memory and time; the formats of uploads and their limits.
 
-``python -m service.datasets.sandbox`` is such a process: it imports an upload, or decodes images for a prediction. It
-reads a request as JSON from standard input. It writes lines of JSON to standard output: the fraction that is done, a
-few times a second, and the response as the last one. It has no access to the database, to keys or to addresses of other
-services.
+``python -m service.datasets.sandbox`` is such a process: it imports an upload, or reads images or a table for a
+prediction. It reads a request as JSON from standard input. It writes lines of JSON to standard output: the fraction
+that is done, a few times a second, and the response as the last one. It has no access to the database, to keys or to
+addresses of other services.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import IO, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.errors import DatasetBroken
 from service.datasets.importer import (
     ARCHIVE,
     DEFAULT_PHOTOS,
@@ -38,8 +39,11 @@ from service.datasets.importer import (
     is_image_archive,
 )
 from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
+from service.datasets.tables import prediction_files
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
+from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
+from service.errors import Fault
 from service.runtime import process_limits
 from tapeline.errors import UnreadableImage
 from tapeline.images.decoding import open_image, pixels_of
@@ -168,6 +172,27 @@ def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool,
     return decoded
 
 
+def prepare_in_sandbox(
+    folder: Path, *, columns: Sequence[Mapping[str, Any]], unused: Sequence[str], class_names: Sequence[str]
+) -> PreparedFile:
+    """``prediction_files.prepare`` in the sandbox, with the limits of a table's import.
+
+    Raises:
+        RowsRefused: the file does not fit the model, or exceeded the limits on memory or time.
+        OSError: the results could not be written.
+    """
+    facts = {"columns": columns, "unused": unused, "class_names": class_names}
+    try:
+        response = _run({"rows": str(folder), **facts}, cpu_s=TABLE_FILE.cpu_s)
+    except _SandboxFailed as error:
+        raise RowsRefused([Fault(pointer="#", detail=str(error), code="out_of_range")]) from error
+    if "faults" in response:
+        raise RowsRefused([Fault(**fault) for fault in response["faults"]])
+    if "storage" in response:
+        raise OSError(*response["storage"])
+    return PreparedFile(**response)
+
+
 class _SandboxFailed(Exception):
     """The process exceeded its limits."""
 
@@ -277,7 +302,11 @@ def _read_response(stdout: IO[bytes], on_progress: OnProgress) -> dict[str, Any]
 def main() -> None:
     """Read one request from standard input, and write the response to standard output."""
     request = json.load(sys.stdin)
-    json.dump(_decode(request) if "images" in request else _import(request), sys.stdout)
+    run = next((run for name, run in (("images", _decode), ("rows", _prepare)) if name in request), _import)
+    try:
+        json.dump(run(request), sys.stdout)
+    except OSError as error:
+        json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
 
 
 def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,6 +332,17 @@ def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": responses}
 
 
+def _prepare(request: Mapping[str, Any]) -> dict[str, Any]:
+    apply_limits(TABLE_FILE.cpu_s, TABLE_FILE.memory_bytes)
+    facts = {name: request[name] for name in ("columns", "unused", "class_names")}
+    try:
+        return asdict(prediction_files.prepare(Path(request["rows"]), **facts))
+    except RowsRefused as error:
+        return {"faults": [asdict(fault) for fault in error.faults]}
+    except DatasetBroken as error:
+        return {"faults": [asdict(Fault(pointer="#", detail=error.reason, code="invalid_value"))]}
+
+
 def _import(request: Mapping[str, Any]) -> dict[str, Any]:
     files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
     upload_format, fraction, options = _format_of(files), request["fraction"], request["photos"]
@@ -318,8 +358,6 @@ def _import(request: Mapping[str, Any]) -> dict[str, Any]:
             imported = import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=reporter)
     except UploadRefused as error:
         return {"faults": error.faults}
-    except OSError as error:
-        return {"storage": [error.errno, error.strerror]}
     return {"imported": asdict(imported)}
 
 

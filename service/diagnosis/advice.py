@@ -90,25 +90,19 @@ def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:
 def _vanishing(spec: Spec) -> Iterable[Suggestion]:
     layers_path, layers = next(iter(_layers(spec).items()))
     optimizer_path, optimizer = next(iter(_optimizers(spec).items()))
-    is_empty = True
+    found = []
     if _is_tiny(spec):
-        is_empty = False
-        yield _set("initializer", {"name": "glorot"}, "such small weights suppress the signal")
+        found.append(_set("initializer", {"name": "glorot"}, "such small weights suppress the signal"))
     if any(_activation(layer) is Activation.SIGMOID for layer in layers[:-1]):
-        is_empty = False
         text = 'activation: "relu" instead of "sigmoid" in the hidden layers, with initializer {"name": "he"}'
-        yield Suggestion(
-            text, _nested(layers_path, _replace_activations(layers, "relu")) | {"initializer": {"name": "he"}}
-        )
+        settings = _nested(layers_path, _replace_activations(layers, "relu")) | {"initializer": {"name": "he"}}
+        found.append(Suggestion(text, settings))
     if optimizer.name == "sgd":
-        is_empty = False
-        yield _set(optimizer_path, _ADAM, "its steps do not depend on the gradient's size")
+        found.append(_set(optimizer_path, _ADAM, "its steps do not depend on the gradient's size"))
     if len(layers) > _DEEP_LAYERS:
-        is_empty = False
-        yield Suggestion(f"fewer layers than {len(layers)}", None)
-    if is_empty:
-        yield from _initializers(spec, "tanh")
-        yield _suggest_rate(optimizer_path, optimizer, 3 * optimizer.learning_rate)
+        found.append(Suggestion(f"fewer layers than {len(layers)}", None))
+    rate = _suggest_rate(optimizer_path, optimizer, 3 * optimizer.learning_rate)
+    return found or [*_initializers(spec, "tanh"), rate]
 
 
 def _overfitting(spec: ClassifierSpec) -> Iterable[Suggestion]:

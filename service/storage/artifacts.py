@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
@@ -33,23 +34,82 @@ class ArtifactKind(StrEnum):
     HUGGINGFACE = "huggingface"
 
 
-EXPORTS: Final = (ArtifactKind.ONNX, ArtifactKind.TORCH, ArtifactKind.TENSORBOARD, ArtifactKind.HUGGINGFACE)
-"""Artifacts that are created on request from other files; at most one of each kind per epoch."""
-MEDIA_TYPES = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFormat:
+    """A format in which a trained model is exported.
+
+    Attributes:
+        contents: a sentence.
+        library: the optional library that creates it; ``None`` if it needs none.
+        has_weights: of one checkpoint; otherwise, it has all epochs.
+        has_history: whether it contains tags, status and epochs of the job.
+        has_card: whether it contains a model card, which names a license.
+    """
+
+    label: str
+    contents: str
+    library: str | None = None
+    suffix: str = "zip"
+    media_type: str = "application/zip"
+    has_weights: bool = True
+    has_history: bool = False
+    has_card: bool = False
+
+    @property
+    def missing(self) -> ExtraMissing | None:
+        """Why this process cannot create the format; ``None`` if it can."""
+        return None if self.library is None or find_spec(self.library) is not None else ExtraMissing(self.library)
+
+
+class ExtraMissing(ServiceError):
+    """An optional library is not installed."""
+
+    code = "extra_missing"
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+        self.command = f"pip install {library}"
+        remedy = f"{self.command} (with make up: .venv/bin/{self.command})"
+        super().__init__(f"{library} is not installed where the service runs; install it there with: {remedy}")
+
+
+EXPORTS: Final = {
+    ArtifactKind.ONNX: ExportFormat(
+        label="ONNX",
+        contents="One file for onnxruntime and other runtimes, preprocessing included.",
+        library="onnx",
+        suffix="onnx",
+        media_type="application/octet-stream",
+    ),
+    ArtifactKind.TORCH: ExportFormat(label="PyTorch", contents="A module that needs only torch, and its weights."),
+    ArtifactKind.HUGGINGFACE: ExportFormat(
+        label="Hugging Face",
+        contents="Model card, weights, ONNX and PyTorch in one folder.",
+        library="onnx",
+        has_history=True,
+        has_card=True,
+    ),
+    ArtifactKind.TENSORBOARD: ExportFormat(
+        label="TensorBoard",
+        contents="All metrics, samples and settings as event files.",
+        library="tensorboardX",
+        has_weights=False,
+        has_history=True,
+    ),
+}
+"""The formats. Their files are artifacts that are created on request; at most one of each per epoch."""
+EXPORT_NAMES: Final[Mapping[str, ArtifactKind]] = {kind.value: kind for kind in EXPORTS} | {
+    "pytorch": ArtifactKind.TORCH
+}
+MEDIA_TYPES: Final = {
     ArtifactKind.CHECKPOINT: "application/octet-stream",
     ArtifactKind.SAMPLE: "image/png",
-    ArtifactKind.ONNX: "application/octet-stream",
-    ArtifactKind.TORCH: "application/zip",
-    ArtifactKind.TENSORBOARD: "application/zip",
-    ArtifactKind.HUGGINGFACE: "application/zip",
+    **{kind: entry.media_type for kind, entry in EXPORTS.items()},
 }
-SUFFIXES = {
+SUFFIXES: Final = {
     ArtifactKind.CHECKPOINT: "safetensors",
     ArtifactKind.SAMPLE: "png",
-    ArtifactKind.ONNX: "onnx",
-    ArtifactKind.TORCH: "zip",
-    ArtifactKind.TENSORBOARD: "zip",
-    ArtifactKind.HUGGINGFACE: "zip",
+    **{kind: entry.suffix for kind, entry in EXPORTS.items()},
 }
 _DERIVED: Final = "derived"
 """The folder for cached images, which can be rendered again and have no rows."""

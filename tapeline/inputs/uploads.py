@@ -31,7 +31,7 @@ _UNPACK: Final = "unpack it, and upload what is in it"
 _IMAGE: Final = "a single image: upload a folder that has a folder of images for each class"
 _ARRAY: Final = "NPZ with the arrays images and labels"
 
-_BY_SUFFIX: Final = {
+REFUSED_SUFFIXES: Final = {
     (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"): _SHEET,
     (".parquet", ".pq"): f"a Parquet file: {_CONVERT}",
     (".feather", ".arrow"): f"an Arrow file: {_CONVERT}",
@@ -79,7 +79,7 @@ def field_of(path: Path) -> str:
     name, head = path.name.lower(), _first_bytes(path)
     if head.startswith(_ZIP) and not name.endswith((".zip", ".npz")) and _is_spreadsheet(path):
         raise NotUploadable(f"{path} is {_SHEET}")
-    for suffixes, problem in _BY_SUFFIX.items():
+    for suffixes, problem in REFUSED_SUFFIXES.items():
         if name.endswith(suffixes):
             raise NotUploadable(f"{path} is {problem}")
     for signature, problem in _BY_SIGNATURE.items():

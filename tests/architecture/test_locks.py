@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.models.exports.contents import FORMATS
+from service.storage.artifacts import EXPORTS
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
@@ -33,7 +33,7 @@ def test_every_requirement_in_a_lock_has_a_hash(name: str) -> None:
 
 def test_an_installation_by_make_creates_every_export() -> None:
     pinned = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text())
-    assert {item.library.lower() for item in FORMATS.values() if item.library is not None} <= set(pinned)
+    assert {item.library.lower() for item in EXPORTS.values() if item.library is not None} <= set(pinned)
 
 
 def test_the_locks_pin_the_same_versions() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from io import TextIOWrapper
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import Any, Final
 
 import click
 from rich.cells import cell_len
@@ -19,24 +17,17 @@ from rich.text import Text
 from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import visible
 from service.spec.metric_info import size
-from service.spec.strict_json import pointer_name
+from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.wording import counted
-from tapeline import ApiError, Client, Job
-from tapeline.downloads import complete_file
+from tapeline import ApiError
 from tapeline.inputs.uploads import is_table
-from tapeline.method_types import ExportTarget, GenerateOptions, Which
-
-if TYPE_CHECKING:
-    from service.cli import tables
+from tapeline.method_types import GenerateOptions, Which
 
 _MAX_SHOWN_CLASSES: Final = 5
-_MAX_NAMED_CATEGORIES: Final = 10
-"""Maximum number of unknown categories that are named for each column."""
 _BAR_WIDTH: Final = 12
 _NAME_WIDTH: Final = 32
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
-_PROGRAMS: Final = ("onnx", "torch", "pytorch", "tensorboard", "huggingface", "mlflow")
 
 
 @click.command()
@@ -103,102 +94,37 @@ def predict(
 
 
 def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None) -> None:
-    from service.cli import tables  # imported lazily, since it loads NumPy
-
     if not path.exists():
         raise Failure(f"{path} does not exist")
-    with target.client() as client, ExitStack() as stack:
-        job = target.find(client, job_text)
-        predicted_rows = 0
-
-        def predict_rows(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-            nonlocal predicted_rows
-            try:
-                prediction = job.predict(rows=rows, checkpoint=checkpoint)
-            except ApiError as error:
-                raise _with_line_numbers(error, lambda row: tables.line_of(path, predicted_rows + row)) from error
-            predicted_rows += len(rows)
-            return prediction
-
-        def open_output(encoding: str) -> TextIO:
-            if output is None:
-                return sys.stdout
-            text = TextIOWrapper(stack.enter_context(complete_file(output)), encoding=encoding, newline="")
-            stack.callback(text.detach)  # writes buffered text before the file is renamed
-            return text
-
-        prints_json = target.as_json and output is None
-        totals = tables.predict(path, None if prints_json else open_output, predict_rows, _model_columns(client, job))
-    files = {"table": str(path)} | ({} if output is None else {"output": str(output)})
-    if target.prints({**files, **totals}):
+    with target.job(job_text) as job:
+        try:
+            if target.as_json and output is None:
+                prediction: dict[str, Any] = {**job.predict(rows=path, checkpoint=checkpoint)}
+                results = {name: prediction[name] for name in ("class_names", "classes", "probabilities")}
+                target.prints({"table": str(path), **prediction["summary"], **results})
+                return
+            summary = job.predict_table(path, sys.stdout if output is None else output, checkpoint=checkpoint)
+        except ApiError as error:
+            raise _with_path(error, path) from error
+    if target.prints({"table": str(path), "output": str(output), **summary}):
         return
-    for note in totals["notes"]:
+    for note in summary["notes"]:
         click.echo(visible(note), err=True)
-    if unused := totals["unused_columns"]:
-        unused_names = visible(", ".join(map(repr, unused[:_MAX_NAMED_CATEGORIES]))) + (
-            ", ..." if len(unused) > _MAX_NAMED_CATEGORIES else ""
-        )
-        click.echo(f"not used by the model, only copied: {unused_names}", err=True)
-    for name, count in totals["absent_columns"].items():
-        click.echo(
-            f"column {visible(repr(name))} is missing in {counted(count, 'row')}, treated as a missing value", err=True
-        )
-    if totals["unknown_values"]:
-        click.echo(_describe_unknown(totals["unknown_categories"], totals["unknown_values"]), err=True)
     if output is not None:
-        click.echo(f"{output}  {counted(totals['rows'], 'row')}  checkpoint of epoch {totals['checkpoint']}")
+        click.echo(f"{output}  {counted(summary['rows'], 'row')}  checkpoint of epoch {summary['checkpoint']}")
 
 
-def _model_columns(client: Client, job: Job) -> tables.ModelColumns | None:
-    """The columns of a job's model; ``None`` if it has none yet, or is trained on images."""
-    from service.cli import tables
-
-    preprocessing = (job.get("provenance") or {}).get("preprocessing")
-    if not preprocessing:
-        return None
-    try:
-        report = client.dataset(job.resolved["dataset"]["name"])["report"] or {}
-    except ApiError as error:
-        if error.status != 404:  # the dataset is deleted
-            raise
-        report = {}
-    other_columns = [
-        report.get("target"),
-        report.get("split"),
-        *(column["name"] for column in report.get("ignored", ())),
+def _with_path(error: ApiError, path: Path) -> Exception:
+    """The error with the file's path, where it does not name a line."""
+    if error.code != "invalid_input" or not error.errors:
+        return error
+    if error.errors[0]["code"] == "unsuitable":
+        return Failure("the job is trained on images: give image files instead of a table", error.problem)
+    lines = [
+        visible(fault["detail"]) if fault["pointer"].startswith("#/rows/") else f"{path}: {visible(fault['detail'])}"
+        for fault in error.errors
     ]
-    return tables.ModelColumns(inputs=preprocessing["columns"], unused=set(map(str, other_columns)))
-
-
-def _describe_unknown(categories: Mapping[str, Sequence[str]], cells: int) -> str:
-    """A sentence about the categories that the training data does not contain."""
-    count = sum(map(len, categories.values()))
-    names = "; ".join(
-        f"{visible(name)}: {visible(', '.join(values[:_MAX_NAMED_CATEGORIES]))}" for name, values in categories.items()
-    )
-    noun = "unknown category" if count == 1 else "unknown categories"
-    location = f" in {counted(cells, 'row')}" if count == 1 and cells > 1 else ""
-    return f"{count:,} {noun} ({names}){location}, treated as missing"
-
-
-def _with_line_numbers(error: ApiError, line_of: Callable[[int], int]) -> Exception:
-    """The error with lines of the file instead of indices of rows; for each column, the first line."""
-    lines: dict[str, str] = {}
-    repeated_columns: set[str] = set()
-    for fault in error.errors or ():
-        tokens = str(fault.get("pointer", "")).split("/")
-        if tokens == ["#", "rows"] and fault.get("code") == "unsuitable":
-            return Failure("the job is trained on images: give image files instead of a table", error.problem)
-        if tokens[:2] != ["#", "rows"] or len(tokens) < 3:
-            return error
-        column = pointer_name(tokens[3]) if len(tokens) > 3 else ""
-        if column in lines:
-            repeated_columns.add(column)
-            continue
-        name = f"{visible(repr(column))} " if column else ""
-        lines[column] = f"line {line_of(int(tokens[2])):,}: {name}{fault['detail']}"
-    shown = [line + (" (and further lines)" if column in repeated_columns else "") for column, line in lines.items()]
-    return Failure("\n".join(shown[:20]), error.problem) if shown else error
+    return Failure("\n".join(lines), error.problem)
 
 
 @click.command()
@@ -253,7 +179,9 @@ def generate(
 
 @click.command()
 @job_argument
-@click.option("--to", "program", required=True, type=click.Choice(_PROGRAMS), help="The program to export to.")
+@click.option(
+    "--to", "program", required=True, type=click.Choice([*EXPORT_NAMES, "mlflow"]), help="The program to export to."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder  [default: current folder]")
 @click.option("--license", "licence", metavar="ID", help="License for the model card of huggingface, such as mit.")
 @click.option("--uri", metavar="URI", help="MLflow's tracking server, such as http://HOST:5000 or sqlite:///FILE.")
@@ -276,12 +204,14 @@ def export(
     the package mlflow-skinny on this machine. onnx and huggingface need onnx on the server, tensorboard needs
     tensorboardX; torch needs neither. pytorch is another name for torch.
     """
-    unsuitable = {"--uri": uri, "--license": licence} if program != "mlflow" else {"--output": output}
-    unsuitable = {"--uri": uri} if program == "huggingface" else unsuitable
+    export_format = EXPORTS[EXPORT_NAMES[program]] if program != "mlflow" else None
+    unsuitable: dict[str, object] = {"--uri": uri} if export_format is not None else {"--output": output}
+    if export_format is not None and not export_format.has_card:
+        unsuitable["--license"] = licence
     for option, value in unsuitable.items():
         if value is not None:
             raise click.UsageError(f"{option} does not apply to --to {program}")
-    if program == "mlflow" and uri is None:
+    if export_format is None and uri is None:
         raise click.UsageError(
             "--to mlflow needs --uri, for example --uri http://127.0.0.1:5000 or sqlite:///mlflow.db"
         )
@@ -292,9 +222,9 @@ def export(
             target.echo({"run_id": run_id, "uri": uri}, f"run {run_id} in {uri}")
             return
         to = output or Path()
-        if not to.suffix and not to.is_dir():
-            to = to.with_name(f"{to.name}{'.onnx' if program == 'onnx' else '.zip'}")
-        path = job.export(cast("ExportTarget", program), to, checkpoint=checkpoint, license=licence)
+        if export_format is not None and not to.suffix and not to.is_dir():
+            to = to.with_name(f"{to.name}.{export_format.suffix}")
+        path = job.export(program, to, checkpoint=checkpoint, license=licence)
     size_bytes = path.stat().st_size
     target.echo({"path": str(path), "size_bytes": size_bytes}, f"{path}  {size(size_bytes)}")
 

@@ -247,7 +247,7 @@ def _detect_delimiter(text: str) -> str:
     """The delimiter by which most rows are as wide as the header; among equals, the one with the widest
     header.
 
-    Delimiters inside quotation marks do not count. The page does the same in ``delimited.js``.
+    Delimiters inside quotation marks do not count.
     """
     unquoted = _QUOTED.sub(r"\1x", text[:_SAMPLED_CHARACTERS])
     lines = _LINE_END.split(unquoted)

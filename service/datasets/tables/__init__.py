@@ -9,6 +9,7 @@
     tables/classes.py        the classes, from the values of the target
     tables/importing.py      the import, inside the sandbox: rows to arrays and a description of the columns
     tables/rows.py           rows with values by column name, for predictions
+    tables/prediction_files.py  a CSV file of rows for predictions, which are added to it
     tables/preprocessing.py  raw columns to the inputs of a network: fitted on the training part, plain data
 
 Storage: the arrays of ``cache`` under their usual names, with inputs as float64 (rows, columns). Numbers are stored

@@ -51,14 +51,6 @@ Form = str | Numerals
 """A format of numbers or dates: ``number`` for plain numbers, a notation, or a name of ``DATES``."""
 
 
-class BadCell(ValueError):
-    """A cell does not have the type that the user set for its column; ``row`` is its index in the block."""
-
-    def __init__(self, row: int, text: str, requested_type: str) -> None:
-        super().__init__(row, text, requested_type)
-        self.row, self.text, self.requested_type = row, text, requested_type
-
-
 class ColumnScan:
     """Scans all values of a column, block by block.
 
@@ -94,14 +86,17 @@ class ColumnScan:
         self._integers: set[float] | None = set()
         """The values so far, all of which are different integers; ``None`` otherwise."""
 
-    def probe(self, texts: Sequence[str]) -> None:
-        """Check values against the requested type before they are added.
-
-        Raises:
-            BadCell: the first value that does not have the type.
-        """
-        if not any(self._matches(texts, form) for form in self._forms):
-            raise self._bad_cell(texts)
+    def find_unfit(self, texts: Sequence[str]) -> list[int]:
+        """The indices of the values that do not have the requested type, among those that are about to be added."""
+        if any(self._matches(texts, form) for form in self._forms):
+            return []
+        forms, unfit = self._forms, []
+        for index, text in enumerate(texts):
+            if matching_forms := [form for form in forms if self._matches([text], form)]:
+                forms = matching_forms
+            else:
+                unfit.append(index)
+        return unfit
 
     def add(self, texts: Sequence[str]) -> None:
         """Scan a block of values."""
@@ -302,16 +297,6 @@ class ColumnScan:
             self._integers = None
         else:
             self._integers |= different
-
-    def _bad_cell(self, texts: Sequence[str]) -> BadCell:
-        """The first cell that does not have the requested type."""
-        forms = self._forms
-        for row, text in enumerate(texts):
-            matching_forms = [form for form in forms if self._matches([text], form)]
-            if not matching_forms:
-                return BadCell(row, text.strip()[:40], str(self.requested_type))
-            forms = matching_forms
-        raise AssertionError("all cells pass")
 
     def _matches(self, texts: Sequence[str], form: Form) -> bool:
         try:

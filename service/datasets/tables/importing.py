@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from service.datasets.info import (
     unscored_note,
 )
 from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
-from service.datasets.tables.detection import BadCell, ColumnType
+from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.leaks import find_leaks, leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
@@ -177,31 +178,29 @@ class _Import:
 
     def _scan_rows(self) -> None:
         """Scan all rows: accept or reject them, detect column types, and record targets."""
-        target, texts, lines = self.plan.target, [], []
-        for line, fields in _with_progress(self.file, self.on_progress, _CHECKED_SHARE, _SCANNED_SHARE).rows():
-            if len(self.accepted) >= MAX_ROWS:
-                raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
-            problem = self._find_problem(fields)
-            if problem is None and isinstance(fields, list):
-                self.accepted.append(1)
-                texts.append(fields)
-                lines.append((line, len(self.accepted) - 1))
-                if len(texts) == _BLOCK_ROWS:
-                    self._scan_block(texts, lines)
-                    texts, lines = [], []
-            elif problem is not None:
-                self.accepted.append(0)
-                reason, is_malformed = problem
-                self.rejected.add(line, reason, is_malformed=is_malformed)
-                self._check_rejected(final=False)
-        if texts:
-            self._scan_block(texts, lines)
+        rows = self._well_formed_rows()
+        while block := list(islice(rows, _BLOCK_ROWS)):
+            self._scan_block([fields for _, _, fields in block], [(line, index) for line, index, _ in block])
         if not self.accepted:
             raise DatasetBroken(self.file.path, "has a header, but no rows")
         self._check_rejected(final=True)
         if not self.labels:
-            detail = f"column {self.plan.header[target]!r} has no value in any row; choose another target"
+            detail = f"column {self.plan.header[self.plan.target]!r} has no value in any row; choose another target"
             raise UploadRefused({"target": detail})
+
+    def _well_formed_rows(self) -> Iterator[tuple[int, int, list[str]]]:
+        """The rows with a target: line, index in ``accepted``, and fields; the others are rejected."""
+        for line, fields in _with_progress(self.file, self.on_progress, _CHECKED_SHARE, _SCANNED_SHARE).rows():
+            if len(self.accepted) >= MAX_ROWS:
+                raise DatasetBroken(self.file.path, f"has more than {MAX_ROWS:,} rows")
+            problem = self._find_problem(fields)
+            self.accepted.append(problem is None)
+            if problem is None and isinstance(fields, list):
+                yield line, len(self.accepted) - 1, fields
+            elif problem is not None:
+                reason, is_malformed = problem
+                self.rejected.add(line, reason, is_malformed=is_malformed)
+                self._check_rejected(final=False)
 
     def _find_problem(self, fields: list[str] | str) -> tuple[str, bool] | None:
         if isinstance(fields, str):
@@ -219,16 +218,15 @@ class _Import:
         for index, scan in self.plan.scans.items():
             if scan.requested_type not in (ColumnType.NUMBER, ColumnType.DATE):
                 continue
-            while texts:
-                try:
-                    scan.probe([row[index] for row in texts])
-                    break
-                except BadCell as error:
-                    line, row_index = lines.pop(error.row)
-                    texts.pop(error.row)
-                    self.accepted[row_index] = 0
-                    self.rejected.add(line, f"column {scan.name!r}: {error.text!r} is not a {error.requested_type}")
-                    self._check_rejected(final=False)
+            unfit = scan.find_unfit([row[index] for row in texts])
+            for row in unfit:
+                line, row_index = lines[row]
+                self.accepted[row_index] = 0
+                cell = texts[row][index].strip()[:40]
+                self.rejected.add(line, f"column {scan.name!r}: {cell!r} is not a {scan.requested_type}")
+                self._check_rejected(final=False)
+            for row in reversed(unfit):
+                del texts[row], lines[row]
         if not texts:
             return
         columns = list(zip(*texts, strict=True))
@@ -319,16 +317,11 @@ class _Import:
         return {output.name: output.digest for output in outputs}
 
     def _blocks(self) -> Iterator[list[list[str]]]:
-        texts: list[list[str]] = []
         rows = _with_progress(self.file, self.on_progress, _SCANNED_SHARE, 1).rows()
-        for is_kept, (_, fields) in zip(self.accepted, rows, strict=True):
-            if is_kept and isinstance(fields, list):
-                texts.append(fields)
-                if len(texts) == _BLOCK_ROWS:
-                    yield texts
-                    texts = []
-        if texts:
-            yield texts
+        pairs = zip(self.accepted, rows, strict=True)
+        accepted = (fields for is_kept, (_, fields) in pairs if is_kept and isinstance(fields, list))
+        while block := list(islice(accepted, _BLOCK_ROWS)):
+            yield block
 
 
 def _with_progress(file: DelimitedFile, on_progress: OnProgress, start: float, stop: float) -> DelimitedFile:

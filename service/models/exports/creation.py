@@ -1,58 +1,100 @@
-"""Creates exports. The library of a format is imported when the format is first requested."""
+"""What an export contains, and its creation. The library of a format is imported when the format is first requested."""
 
 from __future__ import annotations
 
 import io
+import pkgutil
 import re
 import zipfile
-from collections.abc import Mapping
-from typing import Final, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from service.models.exports.contents import FORMATS, ExportFormat, JobFacts, Pictures
-from service.models.exports.torch_module import to_torch
-from service.models.exports.trained_network import TrainedModel
+from service.storage.artifacts import EXPORTS, ArtifactKind
+from service.storage.tables import Epoch, Job
+
+if TYPE_CHECKING:
+    from service.models.exports.trained_network import TrainedModel
 
 _STORED: Final = (".safetensors", ".onnx", ".png")
 """File types that are stored without compression, which would take time and save little."""
 
 
-def make(target: ExportFormat, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:
-    """The bytes of an export.
+_MAKERS: Final = {
+    ArtifactKind.ONNX: "service.models.exports.onnx_graph:to_onnx",
+    ArtifactKind.TORCH: "service.models.exports.torch_module:to_torch",
+    ArtifactKind.HUGGINGFACE: "service.models.exports.huggingface_folder:to_huggingface",
+    ArtifactKind.TENSORBOARD: "service.models.exports.tensorboard_log:to_tensorboard",
+}
+"""Functions of model (without weights: ``None``), facts and pictures; they return a file, or the files of a folder."""
 
-    Args:
-        model: ``None`` for a format without weights.
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sample grid of the job."""
+
+    epoch: int
+    read: Callable[[], bytes]
+    """Reads the PNG: several would need much memory."""
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Pictures of a job, drawn or read on demand."""
+
+    samples: Sequence[Sample]
+    curves: Callable[[], bytes]
+    """A PNG."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """The facts about a job that exports contain.
+
+    Attributes:
+        checkpoint_epoch: 0 if the export has no weights.
+    """
+
+    job: Job
+    title: str
+    epochs: Sequence[Epoch]
+    checkpoint_epoch: int
+    dataset_title: str
+    dataset_source: str
+    license: str | None
+
+    @property
+    def test_epoch(self) -> int | None:
+        """The epoch whose weights were scored on the test part; ``None``: they were not."""
+        return (self.job.test_scores or {}).get("test_epoch")
+
+    @property
+    def test_scores(self) -> Mapping[str, float | None]:
+        """The scores on the test part, if there are any."""
+        scores = self.job.test_scores or {}
+        return {name: value for name, value in scores.items() if name not in ("test_epoch", "test_count")}
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """The metrics of the exported epoch, with the test scores if its weights were scored."""
+        exported = next((row.metrics for row in self.epochs if row.epoch == self.checkpoint_epoch), {})
+        return {**exported, **self.test_scores} if self.checkpoint_epoch == self.test_epoch else exported
+
+
+def make(kind: ArtifactKind, facts: JobFacts, pictures: Pictures, model: TrainedModel | None) -> bytes:
+    """The bytes of an export.
 
     Raises:
         ExtraMissing: the format's library is not installed.
     """
-    if (missing := FORMATS[target].missing) is not None:
+    if (missing := EXPORTS[kind].missing) is not None:
         raise missing
-    match target:
-        case ExportFormat.ONNX:
-            from service.models.exports.onnx_graph import to_onnx  # importing its library takes 0.3 s
-
-            return to_onnx(_require_model(model), facts)
-        case ExportFormat.TORCH:
-            return pack(to_torch(_require_model(model), facts), folder(facts, target))
-        case ExportFormat.TENSORBOARD:
-            from service.models.exports.tensorboard_log import to_tensorboard
-
-            return pack(to_tensorboard(facts, pictures), folder(facts, target))
-        case ExportFormat.HUGGINGFACE:
-            from service.models.exports.huggingface_folder import to_huggingface
-
-            return pack(to_huggingface(_require_model(model), facts, pictures), folder(facts, target))
-        case _:
-            assert_never(target)
+    made = pkgutil.resolve_name(_MAKERS[kind])(model, facts, pictures)
+    return made if isinstance(made, bytes) else pack(made, folder(facts, kind))
 
 
-def _require_model(model: TrainedModel | None) -> TrainedModel:
-    if model is None:
-        raise ValueError("this format needs the weights of a checkpoint")
-    return model
-
-
-def folder(facts: JobFacts, target: ExportFormat) -> str:
+def folder(facts: JobFacts, target: str) -> str:
     """The name of the folder in a zip: the format, after the characters of the job's name that file systems accept."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.job.name or "").strip("-.")[:60]
     return f"{name or facts.job.id}-{target}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.contents import JobFacts, Pictures
+from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.numpy_code import PREPROCESSING, numpy_code
 from service.models.exports.onnx_graph import metadata, to_onnx
 from service.models.exports.torch_module import example_row, latent_example, to_torch

@@ -42,25 +42,7 @@ def layer_norm(x, n, epsilon):
     x = x - x.mean(axes, keepdims=True)
     return x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * w[f"{n}.scale"] + w[f"{n}.shift"]
 """
-_FEATURES: Final = """\
-def features(rows):  # dicts by column name; missing: None, or left out; dates: in ISO, or days since 1970-01-01
-    names, made = [c["name"] for c in columns], []
-    for name in {str(name) for row in rows for name in row}.difference(names, unused):
-        raise ValueError(f"{name!r} is not a column; did you mean {get_close_matches(name, names, 1, 0)[0]!r}?")
-    for c in columns:
-        values = [row.get(c["name"]) for row in rows]
-        if "categories" in c:
-            made += [[value == category for value in values] for category in c["categories"]]
-            missing = [value not in c["categories"] for value in values]
-            if unknown := {str(value) for value in values}.difference(c["categories"], MISSING):
-                warnings.warn(f"column {c['name']!r}: unknown categories count as missing: {unknown}")
-        else:
-            values = np.array([number(value, c) for value in values], np.float64)
-            made, missing = [*made, np.nan_to_num((values - c["mean"]) / c["scale"])], np.isnan(values)
-        made += [missing] if c["indicator"] else []
-    return np.array(made, np.float64).T
-"""
-NUMBER: Final = """\
+TABLE_CODE: Final = """\
 MISSING = ["", "None", "nan", "NaT"]
 
 
@@ -71,8 +53,28 @@ def number(value, column):
         return float("nan" if str(value) in MISSING else value)
     except (TypeError, ValueError):
         raise ValueError(f"column {column['name']!r}: {value!r} is not a {column['type']}") from None
+
+
+def _features(row):
+    names, made = [column["name"] for column in COLUMNS], []
+    for name in {str(name) for name in row}.difference(names, UNUSED_COLUMNS):
+        raise ValueError(f"{name!r} is not a column; did you mean {get_close_matches(name, names, 1, 0)[0]!r}?")
+    for column in COLUMNS:
+        value = row.get(column["name"])
+        if "categories" in column:
+            missing = value not in column["categories"]
+            if missing and str(value) not in MISSING:
+                warnings.warn(f"column {column['name']!r}: the category {value!r} is unknown, and counts as missing")
+            made += [float(value == category) for category in column["categories"]]
+        else:
+            value = number(value, column)
+            missing = value != value
+            made.append(0.0 if missing else (value - column["mean"]) / column["scale"])
+        if column["indicator"]:
+            made.append(float(missing))
+    return made
 """
-"""Parses a cell as a number; also part of the PyTorch modules."""
+"""Converts a row, a dict by column name, to inputs of the network; also part of the PyTorch modules."""
 _TABLE_IMPORTS: Final = """\
 import re
 import warnings
@@ -115,9 +117,8 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
     lines += (
         [
             f'table = json.loads(Path("{PREPROCESSING}").read_text("utf-8"))',
-            'columns, unused = table["columns"], table["unused_columns"]',
-            *NUMBER.splitlines(),
-            *_block(_FEATURES),
+            'COLUMNS, UNUSED_COLUMNS = table["columns"], table["unused_columns"]',
+            *TABLE_CODE.splitlines(),
         ]
         if model.is_table
         else []
@@ -133,7 +134,7 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
     dtype = f"np.{model.spec.dtype.value}"
     if model.is_table:
         lines += ["", "", "def predict(rows):  # to probabilities"]
-        body.set(f"features(rows).astype({dtype})")
+        body.set(f"np.array([_features(row) for row in rows], {dtype}).reshape(-1, {sides})")
     elif model.classes:
         inputs = f"(N, {model.latent_dim}) and (N,) numbers of classes"
         lines += ["", "", f"def generate(latent, classes):  # {inputs}, to (N, {shape}), levels 0 to 255"]

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from service.models.exports import photos
-from service.models.exports.contents import JobFacts
+from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.trained_network import (
     GELU_CUBIC,
     GELU_SCALE,
@@ -90,7 +90,7 @@ class Graph:
         return self.add("Transpose", x, perm=order)
 
 
-def to_onnx(model: TrainedModel, facts: JobFacts) -> bytes:
+def to_onnx(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = None) -> bytes:
     """The bytes of an ONNX model; equal models produce equal bytes."""
     graph = Graph()
     opsets = [helper.make_opsetid("", _OPSET)]

@@ -20,7 +20,7 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import RecordWriter
 
-from service.models.exports.contents import JobFacts, Pictures
+from service.models.exports.creation import JobFacts, Pictures
 from service.spec.metric_info import describe
 from tapeline.inputs.values import flat_settings
 
@@ -29,7 +29,7 @@ _RESOURCES: Final = "resources/"
 _EXACT: Final = "float64/"
 
 
-def to_tensorboard(facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
+def to_tensorboard(model: None, facts: JobFacts, pictures: Pictures) -> dict[str, bytes]:
     """The event file: name to content."""
     with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
         path = Path(folder) / "events"

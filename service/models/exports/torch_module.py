@@ -12,8 +12,8 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
-from service.models.exports.contents import JobFacts
-from service.models.exports.numpy_code import NUMBER
+from service.models.exports.creation import JobFacts, Pictures
+from service.models.exports.numpy_code import TABLE_CODE
 from service.models.exports.torch_templates import (
     CLASSIFIER,
     CONDITIONAL_GENERATOR,
@@ -61,7 +61,7 @@ _AXES: Final = {schema.Dense: (1, 0), schema.Conv2D: (3, 2, 0, 1), schema.Conv2D
 """The order of the axes of a weight in torch."""
 
 
-def to_torch(model: TrainedModel, facts: JobFacts) -> dict[str, bytes]:
+def to_torch(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = None) -> dict[str, bytes]:
     """The files ``model.py`` and ``weights.safetensors``: name to content."""
     return {
         "model.py": module_code(model, facts).encode(),
@@ -102,7 +102,7 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         classes=_literal_list(model.class_names),
         columns=_literal_list([dict(column) for column in model.columns]),
         unused=_literal_list(model.unused_columns),
-        number=NUMBER,
+        table_code=TABLE_CODE,
         dtype=model.spec.dtype.value,
         shape=repr(model.image_shape),
         example=_in_docstring(example_row(model)) if model.is_table else ", ".join(map(str, model.image_shape)),

@@ -101,50 +101,37 @@ CLASSIFIER: Final = _module(
         return self.eval()(torch.as_tensor(images)).clamp(0, 1)''',
 )
 
-GENERATOR: Final = _module(
-    """An image generator that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
+
+def _generator(*, takes_classes: bool) -> string.Template:
+    arguments = "latent, classes" if takes_classes else "latent"
+    example = "    classes = torch.arange(16) % len(CLASSES)\n" if takes_classes else ""
+    imported = "CLASSES, load" if takes_classes else "load"
+    call = "$latent, classes" if takes_classes else "$latent"
+    inputs = "(N, $dim) and numbers of classes (N,)" if takes_classes else "(N, $dim)"
+    latent = "torch.cat([latent, F.one_hot(classes, $class_count)], 1)" if takes_classes else "latent"
+    return _module(
+        f"""An image generator that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
     import torch
-    from model import load
+    from model import {imported}
 
     model = load()
-    levels = model.generate($latent)  # (16, $example), 0 is black, 255 is white
+{example}    levels = model.generate({call})  # (16, $example), 0 is black, 255 is white
     images = levels.round().to(torch.uint8)""",
-    constants="",
-    summary="Maps latent points (N, $dim) to images (N, pixels) in the range [$low, $high], as in training.",
-    inputs="latent",
-    first="x = latent.to(torch.$dtype)",
-    method='''\
-    def generate(self, latent):
+        constants="CLASSES = [$classes]\n" if takes_classes else "",
+        summary=f"Maps latent points {inputs} to images (N, pixels) in the range [$low, $high], as in training.",
+        inputs=arguments,
+        first=f"x = {latent}.to(torch.$dtype)",
+        method=f'''\
+    def generate(self, {arguments}):
         """Images (N, $example), levels from 0 to 255."""
-        levels = (self.eval()(latent) - $low) * (255 / ($high - $low))
+        levels = (self.eval()({arguments}) - $low) * (255 / ($high - $low))
         return levels.clamp(0, 255).reshape(-1, $example)''',
-)
+    )
 
-CONDITIONAL_GENERATOR: Final = _module(
-    """A generator of images by class that was trained by Tapeline. This file and weights.safetensors are all that it \
-needs
-but torch.
 
-    import torch
-    from model import CLASSES, load
-
-    model = load()
-    classes = torch.arange(16) % len(CLASSES)
-    levels = model.generate($latent, classes)  # (16, $example), 0 is black, 255 is white
-    images = levels.round().to(torch.uint8)""",
-    constants="CLASSES = [$classes]\n",
-    summary="""Points (N, $dim) of the latent space and numbers (N,) of classes to images (N, pixels) in the range \
-[$low, $high]
-    of the training.""",
-    inputs="latent, classes",
-    first="x = torch.cat([latent, F.one_hot(classes, $class_count)], 1).to(torch.$dtype)",
-    method='''\
-    def generate(self, latent, classes):
-        """Images (N, $example) of levels from 0 to 255."""
-        levels = (self.eval()(latent, classes) - $low) * (255 / ($high - $low))
-        return levels.clamp(0, 255).reshape(-1, $example)''',
-)
+GENERATOR: Final = _generator(takes_classes=False)
+CONDITIONAL_GENERATOR: Final = _generator(takes_classes=True)
 
 TABLE: Final = _module(
     """A classifier of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
@@ -168,7 +155,7 @@ from pathlib import Path
 CLASSES = [$classes]
 COLUMNS = [$columns]
 UNUSED_COLUMNS = [$unused]
-$number
+$table_code
 
 def features(rows):
     """Rows (dicts by column name) as inputs (N, $dim) of the model: standardized numbers, one-hot categories.
@@ -177,26 +164,6 @@ def features(rows):
     missing, with a warning.
     """
     return torch.tensor([_features(row) for row in rows], dtype=torch.float64).reshape(-1, $dim)
-
-
-def _features(row):
-    names, made = [column["name"] for column in COLUMNS], []
-    for name in {str(name) for name in row}.difference(names, UNUSED_COLUMNS):
-        raise ValueError(f"{name!r} is not a column; did you mean {get_close_matches(name, names, 1, 0)[0]!r}?")
-    for column in COLUMNS:
-        value = row.get(column["name"])
-        if "categories" in column:
-            missing = value not in column["categories"]
-            if missing and str(value) not in MISSING:
-                warnings.warn(f"column {column['name']!r}: the category {value!r} is unknown, and counts as missing")
-            made += [float(value == category) for category in column["categories"]]
-        else:
-            value = number(value, column)
-            missing = value != value
-            made.append(0.0 if missing else (value - column["mean"]) / column["scale"])
-        if column["indicator"]:
-            made.append(float(missing))
-    return made
 ''',
     summary="Maps the features (N, $dim) of rows to outputs (N, classes).",
     inputs="features",

@@ -20,7 +20,6 @@ from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
 from service.storage.tables import ApiKey, Job, Worker
-from service.web.datasets import uploads
 from service.web.http import requests
 from service.web.http.queries import NumberCursor, Query, Seq, Text, former_name
 from service.web.http.schemas import ResponseModel, Timestamp
@@ -187,7 +186,7 @@ class Limits(ResponseModel):
         return cls(
             owner=owner,
             max_body_bytes=requests.MAX_BODY_BYTES,
-            max_upload_bytes=uploads.MAX_UPLOAD_BYTES,
+            max_upload_bytes=requests.MAX_UPLOAD_BYTES,
             max_unpacked_bytes=importer.MAX_UNPACKED_BYTES,
             max_image_side=importer.MAX_SIDE,
             max_images=importer.MAX_PICTURES,

@@ -17,11 +17,13 @@ from service.web.datasets.schemas import DatasetDetail, TableColumns, dataset_it
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, own_address
 from service.web.jobs.schemas import job_summary
+from tapeline.inputs.uploads import ARCHIVES, REFUSED_SUFFIXES, TABLES
 
 blueprint: Final = Blueprint("dataset_pages", __name__)
 
 TAG: Final = "Pages"
 _MAX_SHOWN_JOBS: Final = 20
+_FILE_KINDS: Final = {"tables": TABLES, "archives": ARCHIVES, "refused": list(REFUSED_SUFFIXES.items())}
 _PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", PartName.TEST: "test"}
 
 
@@ -29,9 +31,8 @@ _PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", 
 @endpoint(TAG, "text/html")
 def show_list() -> Response:
     """Show the datasets page: all datasets, and a form to upload one."""
-    return as_page(
-        "datasets/index.html", datasets=[dataset_item(info) for info in core().repository.catalogue(owner())]
-    )
+    items = [dataset_item(info) for info in core().repository.catalogue(owner())]
+    return as_page("datasets/index.html", datasets=items, file_kinds=_FILE_KINDS)
 
 
 @blueprint.get("/ui/datasets/<name>")

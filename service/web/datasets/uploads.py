@@ -35,14 +35,10 @@ from service.datasets.tables.detection import ColumnType
 from service.spec.strict_json import parse_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
+from service.web.http.requests import MAX_UPLOAD_BYTES, UploadedBody
 from service.web.http.schemas import ResponseModel
 from tapeline.images.files import parse_size
 
-MAX_UPLOAD_BYTES: Final = 256 * 2**20
-MAX_RECEIVE_S: Final = 900.0
-"""Maximum time for receiving the whole body."""
-PIECE_S: Final = 10.0
-"""Maximum time for 64 KiB: a client that sends less than 6.5 KiB/s loses its slot."""
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
 """Maximum size of a field that is not a file; also the parser's buffer, which must be at least 64 KiB."""
@@ -176,8 +172,7 @@ def receive(
     if request.mimetype != "multipart/form-data":
         shown = repr(request.mimetype[:100]) if request.mimetype else "missing"
         raise Problem("unsupported_media_type", f"the content type must be multipart/form-data; it is {shown}")
-    request.max_content_length = max_bytes
-    request_body = _RequestBody(on_received)
+    request_body = UploadedBody(max_bytes, on_received)
     opened_files: list[IO[bytes]] = []
 
     def new_file(
@@ -262,28 +257,6 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFile
         labels = ", ".join(entry.label for entry in FORMATS)
         raise UploadRefused({"archive": f"is missing: send a file; these are read: {labels}"})
     return received
-
-
-class _RequestBody:
-    """The request's body, with a byte count and a minimum rate."""
-
-    def __init__(self, on_received: Callable[[int], None]) -> None:
-        self._deadline = time.monotonic() + MAX_RECEIVE_S
-        self._on_received = on_received
-        self.received = 0
-
-    def read(self, size: int) -> bytes:
-        """The next bytes; the parser requests 64 KiB at a time."""
-        started = time.monotonic()
-        request_limits.admit(PIECE_S)
-        data = request.stream.read(size)
-        self.received += len(data)
-        self._on_received(len(data))
-        if len(data) < size and time.monotonic() - started >= PIECE_S:  # the read timed out
-            raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
-        if time.monotonic() > self._deadline:
-            raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")
-        return data
 
 
 _WRITE_INTERVAL_S: Final = 0.25

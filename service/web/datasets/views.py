@@ -182,7 +182,7 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
     """
     info = _find(name, DatasetKind.IMAGES)
     limit = max(1, min(query.limit, _MAX_NUMBERS // math.prod(info.image_shape)))
-    page = provided(DatasetExplorer).images(
+    page = provided(DatasetExplorer).page(
         info, query.part, query.label, start=int(query.cursor or 0), limit=limit, mixed=query.order == "mixed"
     )
     return ExampleList(**examples_page(page, info))
@@ -193,7 +193,7 @@ def examples(name: str, query: ImagesQuery) -> ExampleList:
 def rows(name: str, query: ExamplesQuery) -> RowList:
     """Show rows of a table, in the order of the data."""
     info = _find(name, DatasetKind.TABLE)
-    page = provided(DatasetExplorer).rows(
+    page = provided(DatasetExplorer).page(
         info, query.part, query.label, start=int(query.cursor or 0), limit=query.limit
     )
     return RowList(**examples_page(page, info))

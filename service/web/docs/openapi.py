@@ -17,6 +17,7 @@ from werkzeug.routing import Rule
 from service.access.keys import Scope
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
+from service.storage.artifacts import EXPORTS
 from service.web.docs import examples
 from service.web.gate.access_checks import COOKIE
 from service.web.http import problem_kinds
@@ -51,7 +52,7 @@ _HEADERS: Final = {
 _PATHS: Final = {
     "job_id": "A job's id.",
     "which": "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.",
-    "target": "`onnx`, `torch`, `tensorboard` or `huggingface`.",
+    "target": f"One of {', '.join(f'`{kind}`' for kind in EXPORTS)}.",
     "section": "A section of the documentation: a tag in lower case, or `schemas`.",
     "form": "`png` or `svg`.",
     "true": "Index of the true class.",
@@ -151,6 +152,8 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         result["requestBody"] = _body("SpecAsSent", "application/json")
     elif (model := operation.body or operation.document) is not None:
         result["requestBody"] = _body(model.__name__, "application/json")
+    if operation.file_media is not None:
+        result["requestBody"]["content"] |= _response(operation.file_media)["content"]
     return result
 
 

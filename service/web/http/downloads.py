@@ -9,9 +9,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final
 from urllib.parse import quote
 
 from flask import Response, request
@@ -114,6 +114,15 @@ def send_text(text: str | Iterator[str], *, name: str, media_type: str) -> Respo
     return response
 
 
+def send_file(file: IO[bytes], media_type: str, headers: Mapping[str, str]) -> Response:
+    """The response with a temporary file, which is closed at its end."""
+    size = file.seek(0, os.SEEK_END)
+    response = Response(_read(file, 0, size), headers=headers, content_type=media_type)
+    response.content_length = size
+    response.call_on_close(file.close)
+    return response
+
+
 def attachment(name: str) -> str:
     """``Content-Disposition`` for a file to save, with an ASCII name and, if that differs, the full name (RFC 6266)."""
     name = re.sub(r"[\x00-\x1f\x7f/\\\\]", "_", name).lstrip(".") or "download"
@@ -185,7 +194,7 @@ def _requested_range(size: int, etag: str) -> Range | None:
     return Range("bytes", [(max(start, -size), stop)])  # the last n bytes of a shorter file are all of it
 
 
-def _read(file: BinaryIO, start: int, remaining: int) -> Iterator[bytes]:
+def _read(file: IO[bytes], start: int, remaining: int) -> Iterator[bytes]:
     file.seek(start)
     while remaining > 0 and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
         remaining -= len(chunk)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel
 
 from service.access.keys import Scope
@@ -54,6 +54,8 @@ class Operation:
     """The model of a multipart form that the view receives itself."""
     body_media: str | None = None
     """Another accepted media type of a JSON body."""
+    file_media: str | None = None
+    """The media type of a file that may be sent instead of a JSON body; the view receives it, and no ``document``."""
     max_body_bytes: int = MAX_BODY_BYTES
     invalid_body: Literal["invalid_spec", "invalid_input"] = "invalid_spec"
     """The code of the problem if a JSON body has faults: other than for a spec, the view raises it."""
@@ -137,9 +139,11 @@ def _takes_query(view: Callable[..., Any]) -> bool:
 
 
 def _read_body(operation: Operation) -> dict[str, Any]:
-    """The JSON body as a keyword argument, if the endpoint accepts one."""
+    """The JSON body as a keyword argument, if the endpoint accepts one; ``None`` for a file in its place."""
     if not operation.takes_json:
         return {}
+    if operation.file_media is not None and request.mimetype == operation.file_media:
+        return {"document": None}
     document = requests.read_json(also=operation.body_media, max_bytes=operation.max_body_bytes)
     if operation.body is None:
         return {"document": document}

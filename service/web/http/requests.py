@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from flask import request
 from pydantic import ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.jobs import submissions
 from service.spec import strict_json
@@ -19,6 +23,12 @@ from service.web.http.queries import Query, StreamQuery
 MAX_BODY_BYTES: Final = 1024 * 1024
 LARGE_BODY_BYTES: Final = 64 * 1024
 """Bodies above this size need a slot to be parsed; specs are far smaller."""
+MAX_UPLOAD_BYTES: Final = 256 * 2**20
+MAX_RECEIVE_S: Final = 900.0
+"""Maximum time for receiving the whole body of an upload."""
+PIECE_S: Final = 10.0
+"""Maximum time for 64 KiB: a client that sends less than 6.5 KiB/s loses its slot."""
+_PIECE_BYTES: Final = 64 * 1024
 MAX_WAIT_S: Final = 60
 
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
@@ -81,6 +91,48 @@ def read_json(*, also: str | None = None, max_bytes: int = MAX_BODY_BYTES) -> An
         raise Problem("body_too_large", f"the body is larger than {max_bytes // 1024:,} KiB")
     with slots.hold(slots.PARSING) if len(body) > LARGE_BODY_BYTES else nullcontext():
         return strict_json.parse_json(body)
+
+
+class UploadedBody:
+    """The body of an upload, with a byte count, a maximum size and a minimum rate."""
+
+    def __init__(self, max_bytes: int, on_received: Callable[[int], None] = lambda size: None) -> None:
+        request.max_content_length = max_bytes
+        self._deadline = time.monotonic() + MAX_RECEIVE_S
+        self._on_received = on_received
+        self.received = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; 64 KiB should be requested at a time."""
+        started = time.monotonic()
+        request_limits.admit(PIECE_S)
+        data = request.stream.read(size)
+        self.received += len(data)
+        self._on_received(len(data))
+        if len(data) < size and time.monotonic() - started >= PIECE_S:  # the read timed out
+            raise Problem("too_slow", f"64 KiB did not arrive within {PIECE_S:.0f} seconds")
+        if time.monotonic() > self._deadline:
+            raise Problem("too_slow", f"the body did not arrive within {MAX_RECEIVE_S:.0f} seconds")
+        return data
+
+
+def receive_file(path: Path) -> None:
+    """Write the body, which is a file, to a new file.
+
+    Raises:
+        Problem: it is too large or too slow.
+        OSError: the file cannot be written.
+    """
+    body = UploadedBody(MAX_UPLOAD_BYTES)
+    try:
+        with path.open("xb") as file:
+            while piece := body.read(_PIECE_BYTES):
+                file.write(piece)
+    except RequestEntityTooLarge as error:
+        detail = f"a file has at most {MAX_UPLOAD_BYTES:,} bytes; send a larger one gzipped"
+        raise Problem("body_too_large", detail) from error
+    finally:
+        request_limits.end()
 
 
 def idempotency_key(body: Any) -> submissions.IdempotencyKey | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from service.application.models import ExportRequest
 from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
-from service.models.exports.contents import JobFacts, Pictures, Sample
+from service.models.exports import creation
+from service.models.exports.creation import JobFacts, Pictures, Sample
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import Kind
 from service.storage.tables import Artifact
@@ -34,8 +35,6 @@ def make(request: ExportRequest, curves: Callable[[], bytes]) -> bytes:
         ArtifactDamaged: the checkpoint cannot be read.
         ExtraMissing: the format's library is not installed.
     """
-    from service.models.exports import creation  # loads the engine
-
     if request.checkpoint is None:
         return creation.make(request.format, _facts(request, None), _pictures(request, curves), None)
     info = dataset_of(request.job)

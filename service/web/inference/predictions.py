@@ -3,25 +3,37 @@ table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO
+
+import numpy as np
 
 from service.application.models import MAX_NUMBERS, PredictRequest
 from service.datasets.info import DatasetInfo
+from service.datasets.sandbox import prepare_in_sandbox
+from service.datasets.tables import prediction_files
+from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.datasets.tables.rows import read_rows
-from service.errors import Fault
+from service.errors import Fault, StorageFull
 from service.spec.strict_json import pointer_step
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Job
-from service.web.http import problems
+from service.web.http import problems, requests, slots
 from service.web.inference.images import Levels, levels_of, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel, Predictions
+
+_BLOCK_ROWS: Final = 50_000
+"""Rows of a file that are predicted at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +67,86 @@ def predict(job: Job, request: PredictRequest, info: DatasetInfo) -> Predicted:
     return with_network(job, request.checkpoint, info, partial(_predict_images, levels=levels, explain=request.explain))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedFile:
+    """The predictions for the rows of a file."""
+
+    prepared: PreparedFile
+    epoch: int
+    """Of the checkpoint that was used."""
+    output: IO[bytes]
+    """The file with the predictions; or the beginning of a JSON object, which has the probabilities and classes."""
+
+
+def predict_file(job: Job, checkpoint: str, info: DatasetInfo, *, as_csv: bool) -> PredictedFile:
+    """Classify the rows of the CSV file that is the body of the request.
+
+    Raises:
+        Problem: the file cannot be read, or does not fit the job's data.
+    """
+    if info.kind is not DatasetKind.TABLE:
+        detail = "the job is trained on images: send images as JSON"
+        raise problems.invalid_input([Fault(pointer="#", detail=detail, code="unsuitable")])
+    columns = with_network(job, checkpoint, info, _columns)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tapeline-rows-") as folder:
+            return _predict_in(Path(folder), job, checkpoint, info, columns, as_csv=as_csv)
+    except RowsRefused as error:
+        raise problems.invalid_input(error.faults) from error
+    except OSError as error:
+        raise StorageFull(str(error.strerror or error)) from error
+
+
+def _predict_in(
+    folder: Path,
+    job: Job,
+    checkpoint: str,
+    info: DatasetInfo,
+    columns: Sequence[Mapping[str, Any]],
+    *,
+    as_csv: bool,
+) -> PredictedFile:
+    requests.receive_file(folder / prediction_files.ROWS)
+    with slots.hold(slots.IMPORTS):
+        unused = [*info.unused_columns, (info.report or {}).get("split", "")]
+        prepared = prepare_in_sandbox(folder, columns=columns, unused=unused, class_names=info.class_names)
+    shape = prepared.summary["rows"], len(columns)
+    inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=shape)
+
+    def run(model: LoadedModel, row: Artifact) -> PredictedFile:
+        blocks = (inputs[start : start + _BLOCK_ROWS] for start in range(0, len(inputs), _BLOCK_ROWS))
+        predictions = (inference().predict(model, block) for block in blocks)
+        batches = ((batch.classes, batch.probabilities) for batch in predictions)
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it
+        text = TextIOWrapper(output, encoding=prepared.encoding if as_csv else "utf-8", newline="")
+        if as_csv:
+            with (folder / prediction_files.COPY).open(encoding="utf-8", newline="") as copy:
+                prediction_files.write_rows(text, prepared, copy, info.class_names, batches)
+        else:
+            _write_json(text, batches)
+        text.detach()
+        return PredictedFile(prepared=prepared, epoch=row.epoch, output=output)
+
+    return with_network(job, checkpoint, info, run)
+
+
+def _write_json(file: TextIO, batches: Iterable[prediction_files.Batch]) -> None:
+    """Write probabilities and classes block by block: as one object, those of a large file would fill the memory."""
+    all_classes: list[int] = []
+    for classes, probabilities in batches:
+        file.write(", " if all_classes else '{"probabilities": [')
+        file.write(json.dumps(probabilities.tolist())[1:-1])
+        all_classes += classes.tolist()
+    file.write(f'], "classes": {json.dumps(all_classes)}, ')
+
+
+def _columns(model: LoadedModel, row: Artifact) -> Sequence[Mapping[str, Any]]:
+    """The columns of a table's model."""
+    if model.preprocessing is None:
+        raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
+    return model.preprocessing.columns
+
+
 def _check_kind(request: PredictRequest, info: DatasetInfo) -> None:
     """Reject images for a table, and rows for a dataset of images."""
     is_table = info.kind is DatasetKind.TABLE
@@ -81,9 +173,7 @@ def _check_kind(request: PredictRequest, info: DatasetInfo) -> None:
 def _predict_rows(
     model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
 ) -> Predicted:
-    if model.preprocessing is None:
-        raise ArtifactDamaged(row.path, "it holds no preprocessing of a table")
-    result = read_rows(rows, model.preprocessing.columns, ignored=info.unused_columns)
+    result = read_rows(rows, _columns(model, row), ignored=info.unused_columns)
     if result.faults:
         raise problems.invalid_input(
             [

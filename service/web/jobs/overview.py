@@ -15,11 +15,10 @@ from service.jobs import events, worker_registry
 from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import files, folds, lookup
 from service.jobs.worker_registry import Impediment
-from service.models.exports.contents import FORMATS
 from service.runtime.settings import Settings
 from service.spec.schema import Kind
 from service.states import TERMINAL, Reason, Status
-from service.storage.artifacts import ArtifactKind
+from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.core.core import core, owner, read_job
@@ -99,7 +98,7 @@ def job(job_id: str, query: ModelQuery) -> Response:
     with read_job(job_id) as (session, row):
         overview = _read(session, row, query.checkpoint, owner=owner())
         impediment = _impediment(session, overview.job, core().settings)
-    return as_page("jobs/job.html", impediment=impediment, export_formats=FORMATS, **_values(overview))
+    return as_page("jobs/job.html", impediment=impediment, export_formats=EXPORTS, **_values(overview))
 
 
 @blueprint.get("/ui/play/<job_id>")

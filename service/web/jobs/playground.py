@@ -65,7 +65,7 @@ _SENT: Final = {
 
 
 def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
-    """The columns of a row with a typical value of each, and the notation of its numbers if it is stated.
+    """The columns of a row with a typical value of each.
 
     ``None``: the job is trained on images.
     """
@@ -99,8 +99,7 @@ def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], frequen
     else:
         usual = _numeral(column["mean"], 4, column)
         limit_texts = [_numeral(limit, 8, column) for limit in limits]
-    notation = {name: column[name] for name in ("decimal", "group") if name in column}
-    return field | notation | {"usual": usual, "range": " to ".join(limit_texts)}
+    return field | {"usual": usual, "range": " to ".join(limit_texts)}
 
 
 def _numeral(value: float, digits: int, column: Mapping[str, Any]) -> str:

@@ -11,8 +11,7 @@ from pydantic import Field, StringConstraints
 from service.access.audit import Actor
 from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
-from service.models.exports.contents import ExportFormat
-from service.storage.artifacts import SUFFIXES, ArtifactKind
+from service.storage.artifacts import EXPORT_NAMES, EXPORTS, SUFFIXES, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, provided, read_job
 from service.web.gate.access_checks import actor
@@ -80,7 +79,7 @@ def make(request: ExportRequest) -> bytes:
     return exporting.make(request, lambda: draw_plot(request.job, "curves", "png").data)
 
 
-def _find(job_id: str, target: ExportFormat, query: ExportQuery, by: Actor | None) -> Artifact:
+def _find(job_id: str, target: ArtifactKind, query: ExportQuery, by: Actor | None) -> Artifact:
     try:
         return provided(Exports).export(job_id, target, which=query.checkpoint, license=query.license, by=by)
     except ArtifactNotFound as error:
@@ -95,9 +94,8 @@ def _download_name(row: Artifact) -> str:
     return f"{row.job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
 
 
-def _format(target: str) -> ExportFormat:
-    try:
-        return ExportFormat(target)
-    except ValueError as error:
-        available = ", ".join(ExportFormat)
-        raise Problem("not_found", f"there is no export format {target[:40]!r}; available: {available}") from error
+def _format(target: str) -> ArtifactKind:
+    if target not in EXPORT_NAMES:
+        available = ", ".join(EXPORTS)
+        raise Problem("not_found", f"there is no export format {target[:40]!r}; available: {available}")
+    return EXPORT_NAMES[target]

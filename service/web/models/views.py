@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -16,19 +20,24 @@ from service.errors import SpecError
 from service.pictures import animations, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
-from service.web.http import problems, slots
+from service.storage.tables import Job
+from service.web.http import downloads, problems, slots
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.queries import Query, WhichCheckpoint
 from service.web.http.schemas import ResponseModel
 from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
-from service.web.inference.predictions import Predicted
+from service.web.inference.predictions import Predicted, PredictedFile
 
 blueprint: Final = Blueprint("inference", __name__)
 
 TAG: Final = "Inference"
+CSV: Final = "text/csv"
 _MAX_LISTED_VALUES: Final = 1000
 """Maximum number of unknown values in a response."""
+_MAX_HEADER_BYTES: Final = 3000
+"""Of ``Tapeline-Summary``: nginx accepts 4 KiB for all headers of a response."""
 
 B = TypeVar("B", bound=StrictModel)
 
@@ -39,6 +48,32 @@ class UnknownValue(ResponseModel):
     row: int = Field(description="Index of the row, from 0.")
     column: str
     value: str
+
+
+class PredictionSummary(ResponseModel):
+    """What was found in a file of rows."""
+
+    rows: int
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    unknown_values: int = Field(
+        description="Number of values that are no category of their column and were treated as missing."
+    )
+    unknown_categories: dict[str, list[str]] = Field(description="These values by column, each once.")
+    absent_columns: dict[str, int] = Field(
+        description="Columns that the file lacks, treated as missing, with the number of rows."
+    )
+    unused_columns: list[str] = Field(description="Columns that are copied only: neither model nor dataset has them.")
+    notes: list[str] = Field(
+        description="Sentences about the fields above, and about numbers that could be read in two ways."
+    )
+
+
+class PredictQuery(Query):
+    """Which checkpoint predicts a file; a JSON body has it as a field."""
+
+    checkpoint: WhichCheckpoint | None = Field(
+        None, description="With a file: `best` (the default), `latest`, or an epoch number."
+    )
 
 
 class PredictAnswer(ResponseModel):
@@ -57,6 +92,7 @@ class PredictAnswer(ResponseModel):
     absent_columns: dict[str, int] | None = Field(
         None, description="With `rows`: columns that rows leave out, treated as missing, with the number of these rows."
     )
+    summary: PredictionSummary | None = Field(None, description="With a file of rows: what was found in it.")
     seen: list[list[list[float | list[float]]]] | None = Field(
         None,
         description="With `explain`: the preprocessed images, as rows of numbers in [0, 1]; in colour a pixel is a "
@@ -84,12 +120,15 @@ class GenerateAnswer(ResponseModel):
 @endpoint(
     TAG,
     PredictAnswer,
+    query=PredictQuery,
     document=PredictRequest,
+    file_media=CSV,
     invalid_body="invalid_input",
-    problems=loading.PROBLEMS,
+    problems=(*loading.PROBLEMS, "too_slow", "too_many_uploads"),
     scope=Scope.READ,
+    other_media=(CSV,),
 )
-def predict(job_id: str, document: Any) -> PredictAnswer:
+def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
     """Classify images, or rows of a table.
 
     `images` are PNG, JPEG, WebP, BMP or GIF files in base64, or numbers in [0, 1], where 0 is black. They are converted
@@ -103,11 +142,74 @@ def predict(job_id: str, document: Any) -> PredictAnswer:
     `rows` are for jobs that are trained on a table: `{"rows": [{"age": 41, "city": "Oslo"}]}`. A column that is left
     out has no value, and `absent_columns` names it; an unknown column is an error. A category that the data do not have
     counts as missing, and `unknown_values` names it.
+
+    Instead of JSON, the body may be a CSV or TSV file of such rows (`text/csv`, plain or gzipped, up to 256 MiB), with
+    the names of the columns in its first line. It is read in the sandbox, as an upload is; numbers are read in the
+    notation of the file. With `Accept: text/csv`, the response is the file with the prediction and the probabilities
+    added, in the same delimiter, encoding and decimal sign; its header `Tapeline-Summary` is the `summary` as JSON,
+    whose lists are shortened to fit.
     """
     job = job_of(job_id, Kind.CLASSIFIER)
+    if document is None:
+        return _predict_file(job, query.checkpoint or "best")
+    if query.checkpoint is not None:
+        raise problems.invalid_parameter("checkpoint", "is for files; in JSON, it is a field of the body")
     body = _validate(PredictRequest, document)
     info = dataset_of(job)
     return _predict_answer(predictions.predict(job, body, info), info)
+
+
+def _predict_file(job: Job, checkpoint: str) -> Result:
+    info = dataset_of(job)
+    as_csv = request.accept_mimetypes.best_match(["application/json", CSV]) == CSV
+    with slots.hold(slots.UPLOADS):
+        predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv)
+    summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
+    if as_csv:
+        headers = {"Tapeline-Summary": _summary_header(summary)}
+        return downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
+    predicted.output.write(_end_of_json(predicted, summary, info.class_names).encode())
+    return downloads.send_file(predicted.output, "application/json", {})
+
+
+def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, class_names: Sequence[str]) -> str:
+    """The fields of a ``PredictAnswer`` after its probabilities and classes."""
+    answer = PredictAnswer(
+        probabilities=[],
+        classes=[],
+        class_names=list(class_names),
+        checkpoint=predicted.epoch,
+        unknown_values=_unknown_values(predicted.prepared.listed),
+        absent_columns=summary.absent_columns,
+        summary=summary,
+    )
+    return answer.model_dump_json(exclude={"probabilities", "classes"}).removeprefix("{")
+
+
+def _unknown_values(values: Sequence[tuple[int, str, str]]) -> list[UnknownValue]:
+    shown = values[:_MAX_LISTED_VALUES]
+    return [UnknownValue(row=index, column=column, value=value) for index, column, value in shown]
+
+
+def _summary_header(summary: PredictionSummary) -> str:
+    """A summary as JSON in ASCII, short enough for the buffers of proxies."""
+    fields = summary.model_dump(mode="json")
+    for limit in (20, 10, 3, 0):
+        text = json.dumps({name: _shortened(value, limit) for name, value in fields.items()})
+        if len(text) <= _MAX_HEADER_BYTES:
+            break
+    return text
+
+
+def _shortened(value: Any, limit: int) -> Any:
+    match value:
+        case str():
+            return textwrap.shorten(value, 500)
+        case list():
+            return [_shortened(item, limit) for item in value[:limit]]
+        case dict():
+            return {name: _shortened(item, limit) for name, item in islice(value.items(), limit)}
+    return value
 
 
 @blueprint.post("/jobs/<job_id>/generate")
@@ -156,11 +258,7 @@ def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
         classes=predicted.predictions.classes.tolist(),
         class_names=list(info.class_names),
         checkpoint=predicted.epoch,
-        unknown_values=None
-        if unknown is None
-        else [
-            UnknownValue(row=index, column=column, value=value) for index, column, value in unknown[:_MAX_LISTED_VALUES]
-        ],
+        unknown_values=None if unknown is None else _unknown_values(unknown),
         absent_columns=predicted.absent_columns,
         seen=None if predicted.seen is None else _rounded(predicted.seen / 255, 3),
         saliency=None if predicted.saliency is None else _rounded(predicted.saliency, 5),

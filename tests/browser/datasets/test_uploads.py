@@ -211,9 +211,9 @@ def test_a_dropped_file_that_is_not_a_dataset_is_named_with_a_remedy(
 ) -> None:
     """Nothing of it stays in the form: the next file sets the dataset's name."""
     messages = {
-        "mine.xlsx": "mine.xlsx is a spreadsheet. Save the sheet as CSV.",
-        "mine.parquet": "mine.parquet is a Parquet file. Convert the table to CSV.",
-        "photo.jpg": "photo.jpg is a single image. Choose a folder that has a folder of images for each class.",
+        "mine.xlsx": "mine.xlsx is a spreadsheet: save the sheet as CSV, and upload that file.",
+        "mine.parquet": "mine.parquet is a Parquet file: convert the table to CSV, and upload that file.",
+        "photo.jpg": "photo.jpg is a single image: upload a folder that has a folder of images for each class.",
         "train-images-idx3-ubyte.gz": "Choose the format “IDX files”",
         "README": "README is not a file that can be uploaded",
     }
@@ -234,7 +234,7 @@ def test_a_dropped_file_that_is_not_a_dataset_is_named_with_a_remedy(
         expect(name).to_have_value(path.stem)
     assert page.locator("[name=table]").evaluate("({ files }) => files[0].name") == "two.csv"
     page.locator("[name=table]").set_input_files(tmp_path / "mine.xlsx")
-    expect(error).to_contain_text("Save the sheet as CSV.")
+    expect(error).to_contain_text("save the sheet as CSV")
     assert page.locator("[name=table]").evaluate("({ files }) => files.length") == 0
     name.fill("kept")
     page.select_option("#format", "archive")

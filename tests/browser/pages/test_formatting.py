@@ -1,4 +1,4 @@
-"""The server and the page's scripts format values in the same way, and find the same delimiters."""
+"""The server and the page's scripts format values in the same way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from service.spec import metric_info
 from service.web.http import templates
 from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
-from tests.service.datasets.tables.test_headers import DELIMITER_CASES
 
 FORMAT_VALUES = """async ([name, values]) => {
   const dom = await import(document.querySelector('link[href$="/dom.js"]').href);
@@ -28,20 +27,3 @@ def test_page_and_service_format_sizes_durations_and_percentages_alike(
     ]
     ratios = [0, 0.1234, 0.5, 0.987654, 1]
     assert page.evaluate(FORMAT_VALUES, ["percent", ratios]) == [templates.percentage(ratio) for ratio in ratios]
-
-
-def test_page_and_service_find_the_same_delimiters(
-    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
-) -> None:
-    page = open_window(serve_bare().url).open("/")
-    delimiters = page.evaluate(
-        """async (texts) => {
-          const dom = document.querySelector('link[href$="/dom.js"]').href;
-          const { delimiterOf } = await import(dom.replace("common/dom.js", "play/delimited.js"));
-          return texts.map(delimiterOf);
-        }""",
-        [text for text, _ in DELIMITER_CASES.values()],
-    )
-    assert dict(zip(DELIMITER_CASES, delimiters, strict=True)) == {
-        name: delimiter for name, (_, delimiter) in DELIMITER_CASES.items()
-    }

@@ -14,7 +14,6 @@ from service.jobs import commits, leases, submissions
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.submissions import Submission
-from service.models.exports.contents import ExportFormat
 from service.runtime.slots import SlotPool
 from service.spec.validation import resolve
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
@@ -50,11 +49,11 @@ def test_an_export_that_does_not_fit_is_refused_and_leaves_no_file(database: Dat
         slots=SlotPool("exports", 1),
         at_most=2 * SIZE,
     )
-    row = exports.export(job_id, ExportFormat.ONNX, by=by)
-    assert exports.export(job_id, ExportFormat.ONNX, by=by).id == row.id
+    row = exports.export(job_id, ArtifactKind.ONNX, by=by)
+    assert exports.export(job_id, ArtifactKind.ONNX, by=by).id == row.id
     recorded = len(by.recorded)
     with pytest.raises(StorageQuotaExceeded, match="ann's jobs take 2,000 of 2,000 bytes"):
-        exports.export(job_id, ExportFormat.TORCH, by=by)
+        exports.export(job_id, ArtifactKind.TORCH, by=by)
     assert len(by.recorded) == recorded
     assert {item.path for item in store.stored()} == {
         row.path,

@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from click.testing import Result
-
-from service.cli import tables
 
 Run = Callable[..., Result]
 HEADER = "Größe;Preis;Quote;Stadt;Status"
@@ -51,26 +48,3 @@ def test_predictions_have_the_format_of_the_input(run: Run, trained: str) -> Non
         assert row["prediction"] in ("aktiv", "gekündigt")
     refused = run("generate", trained)
     assert refused.stderr == "tapeline: kunden is a classifier; use: tapeline predict kunden FILE\n"
-
-
-@pytest.mark.parametrize(
-    ("encoding", "names", "expected"),
-    [
-        ("cp1252", ["gekündigt"], "cp1252"),
-        ("cp1252", ["Łódź"], "utf-8-sig"),
-        ("utf-8", ["Łódź"], "utf-8"),
-        ("utf-16", ["Łódź"], "utf-16"),
-    ],
-)
-def test_class_names_outside_the_input_encoding_switch_the_output_to_utf8_with_a_bom(
-    tmp_path: Path, encoding: str, names: list[str], expected: str
-) -> None:
-    path, out = tmp_path / "rows.csv", tmp_path / "out.csv"
-    path.write_bytes("Maß;x\n1,5;2\n".encode(encoding))
-    response = {"class_names": names, "classes": [0], "probabilities": [[1.0]], "checkpoint": 1}
-    with ExitStack() as stack:
-        tables.predict(
-            path, lambda name: stack.enter_context(out.open("w", encoding=name, newline="")), lambda _: response
-        )
-    header = f"Maß;x;prediction;probability;probability of {names[0]}"
-    assert out.read_bytes() == f"{header}\n1,5;2;{names[0]};1;1\n".encode(expected)

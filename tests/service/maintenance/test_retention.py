@@ -14,7 +14,6 @@ from service.errors import JobNotFound
 from service.jobs.queries import lookup
 from service.maintenance import retention
 from service.maintenance.retention import Policy, RetentionPlan
-from service.models.exports.contents import ExportFormat
 from service.runtime.slots import SlotPool
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
@@ -68,8 +67,8 @@ def test_exports_are_deleted_with_the_checkpoints_that_they_were_made_from(insta
         make=lambda order: b"%d" % order.epoch * 100,
         slots=SlotPool("exports", 1),
     )
-    exported = {which: exports.export(job_id, ExportFormat.ONNX, which=which) for which in ("1", "best", "latest")}
-    assert exports.export(job_id, ExportFormat.ONNX, which="1").id == exported["1"].id  # created only once
+    exported = {which: exports.export(job_id, ArtifactKind.ONNX, which=which) for which in ("1", "best", "latest")}
+    assert exports.export(job_id, ArtifactKind.ONNX, which="1").id == exported["1"].id  # created only once
     assert size_in_row(installation, job_id) == sum(item.size_bytes for item in installation.store.stored(job_id))
     retention.apply(installation.database, installation.store, Policy(checkpoints_days=7))
     paths = {path for path in installation.paths() if "/onnx/" in path}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import engine
 from service.models import networks
-from service.models.exports.contents import JobFacts, Pictures
+from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.huggingface_folder import WEIGHTS, to_huggingface
 from service.models.exports.numpy_code import numpy_code
 from service.models.exports.onnx_graph import to_onnx

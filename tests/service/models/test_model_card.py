@@ -12,7 +12,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from service.models import networks
-from service.models.exports.contents import JobFacts, Pictures
+from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.huggingface_folder import to_huggingface
 from service.models.exports.trained_network import TrainedModel
 from service.spec.schema import ClassifierSpec

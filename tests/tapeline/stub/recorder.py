@@ -19,7 +19,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from tests.tapeline.stub.recordings import SERVER, UPLOAD_PATH, describe_request, load
 from tests.tapeline.stub.server import LoopbackServer
 
-_HEADERS: Final = ("Content-Type", "Content-Disposition", "Location", "Retry-After", "Tapeline-Checkpoint")
+_HEADERS: Final = (
+    "Content-Type",
+    "Content-Disposition",
+    "Location",
+    "Retry-After",
+    "Tapeline-Checkpoint",
+    "Tapeline-Summary",
+)
 """The headers that a client may use; ``Repr-Digest`` is computed anew."""
 _MAX_FILE_BYTES: Final = 3000
 """Of a larger file only the beginning is recorded."""
@@ -220,7 +227,7 @@ class _Replacements:
             response["json"] = self._document(json.loads(self._text(item.body.decode())))
         elif media.startswith("text/event-stream"):
             response["text"] = self._stream(self._text(item.body.decode()))
-        elif media.startswith("text/"):
+        elif media.startswith("text/") and media.endswith("charset=utf-8"):
             response["text"] = self._text(item.body.decode())
         elif item.body:
             data = bytes(item.body[:_MAX_FILE_BYTES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -266,6 +267,71 @@ def test_rows_that_do_not_fit_the_columns_are_rejected(client: FlaskClient, job:
     answer = client.post(f"/jobs/{job}/predict", json=body)
     assert answer.status_code == 422, answer.text
     assert pointer in [error["pointer"] for error in answer.json["errors"]]
+
+
+def test_a_csv_file_of_rows_is_predicted_as_json_or_as_the_same_file(client: FlaskClient, job: str) -> None:
+    file = b"city;age;note;label\nOslo;6,5;x;low\nUlm;;y;high\n"
+    rows = [{"city": "Oslo", "age": 6.5}, {"city": "Ulm", "age": None}]
+    expected = client.post(f"/jobs/{job}/predict", json={"rows": rows}).json
+    for data in (file, gzip.compress(file)):
+        with client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv") as response:
+            answer = response.json
+        assert answer.keys() == expected.keys()
+        assert answer["classes"] == expected["classes"]
+        assert answer["probabilities"] == expected["probabilities"]
+        assert answer["unknown_values"] == [{"row": 1, "column": "city", "value": "Ulm"}]
+        assert answer["absent_columns"] == {"since": 2, "noise": 2}
+        assert (answer["summary"]["rows"], answer["summary"]["unused_columns"]) == (2, ["note"])
+    written = client.post(
+        f"/jobs/{job}/predict?checkpoint=1", data=file, content_type="text/csv", headers={"Accept": "text/csv"}
+    )
+    assert written.content_type == "text/csv; charset=utf-8"
+    assert json.loads(written.headers["Tapeline-Summary"]) == answer["summary"]
+    header, first, second = written.text.splitlines()
+    written.close()
+    assert header == "city;age;note;label;prediction;probability;probability of high;probability of low"
+    assert first.startswith("Oslo;6,5;x;low;low;")
+    assert second.startswith("Ulm;;y;high;")
+
+
+@pytest.mark.parametrize(
+    ("data", "pointer", "detail"),
+    [
+        (b"", "#", "is empty"),
+        (b"age,city\n", "#", "has a header, but no rows"),
+        (b"age,city\n1,2,3\n", "#", "line 2 has 3 fields instead of 2"),
+        (b"age,city,age\n1,2,3\n", "#", "two columns have the same name, 'age'"),
+        (b"," * 10_000 + b"\n1\n", "#", "has 10,001 columns; at most 10,000 are read"),
+        (b"agee\n1\n", "#/columns/agee", "column 'agee' is unknown; did you mean 'age'? Rename it, or remove it"),
+        (
+            b"age,since\n1,\nx,\n2,never\ny,\n",
+            "#/rows/1/age",
+            "line 3: 'age' must be a number, not 'x' (and further lines)",
+        ),
+    ],
+)
+def test_a_csv_file_that_does_not_fit_is_rejected_with_line_and_column(
+    client: FlaskClient, job: str, data: bytes, pointer: str, detail: str
+) -> None:
+    refused = client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv")
+    assert (refused.status_code, refused.json["code"]) == (422, "invalid_input")
+    assert (refused.json["errors"][0]["pointer"], refused.json["errors"][0]["detail"]) == (pointer, detail)
+
+
+def test_the_header_of_a_predicted_file_stays_short(client: FlaskClient, job: str) -> None:
+    names = [f"spalte-{'ü' * 30}-{number}" for number in range(200)]
+    data = f"age,{','.join(names)}\n1{',2' * 200}\n".encode()
+    written = client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv", headers={"Accept": "text/csv"})
+    summary = json.loads(written.headers["Tapeline-Summary"])
+    assert len(written.headers["Tapeline-Summary"]) <= 3000
+    written.close()
+    assert summary["rows"] == 1
+    assert set(summary["unused_columns"]) < set(names)
+
+
+def test_the_checkpoint_of_json_rows_is_a_field_of_the_body(client: FlaskClient, job: str) -> None:
+    refused = client.post(f"/jobs/{job}/predict?checkpoint=1", json={"rows": [{"age": 1}]})
+    assert (refused.status_code, refused.json["code"]) == (400, "invalid_parameter")
 
 
 def test_importance_is_deterministic_and_highest_for_the_decisive_column(client: FlaskClient, job: str) -> None:

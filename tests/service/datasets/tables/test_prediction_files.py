@@ -1,4 +1,4 @@
-"""Numbers that can be read in two ways, and how they are sent for prediction."""
+"""Files of rows for prediction: numbers that can be read in two ways, and the format of the output."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from service.cli import tables
-from service.cli.tables import find_notations
-from service.cli.target import Failure
-from service.datasets.tables.rows import read_rows
+from service.datasets.tables import prediction_files
+from service.datasets.tables.prediction_files import RowsRefused, find_notations, prepare
 
 POINTS = {"type": "number"}
 COMMAS = {"type": "number", "decimal": ","}
@@ -22,25 +21,18 @@ Columns = Mapping[str, Mapping[str, Any]]
 
 
 def read(path: Path, text: str, columns: Columns) -> tuple[list[list[float]], Sequence[str]]:
-    """The numbers that the service reads from the sent rows, and the notes."""
+    """The numbers that are read from a file, and the notes."""
     path.write_text(text)
     inputs = [{"name": name, **column} for name, column in columns.items()]
-    numbers: list[list[float]] = []
-
-    def ask(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        parsed = read_rows(rows, inputs, ignored=())
-        assert not parsed.faults
-        numbers.extend(parsed.inputs.tolist())
-        probabilities = [[1.0]] * len(rows)
-        return {"class_names": ["a"], "classes": [0] * len(rows), "probabilities": probabilities, "checkpoint": 1}
-
-    totals = tables.predict(path, None, ask, tables.ModelColumns(inputs=inputs))
-    return numbers, totals["notes"]
+    prepared = prepare(path.parent, columns=inputs, unused=(), class_names=["a", "b"])
+    return np.fromfile(path.parent / prediction_files.INPUTS).reshape(-1, len(inputs)).tolist(), prepared.summary[
+        "notes"
+    ]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "rows.csv"
+    return tmp_path / prediction_files.ROWS
 
 
 @pytest.mark.parametrize("rows_before", [0, 499, 500, 1200])
@@ -77,9 +69,16 @@ def test_a_file_in_the_training_notation_is_read_as_in_training(
     assert read(path, text, columns) == ([expected], [])
 
 
+@pytest.mark.parametrize(("other", "expected"), [("2", 1234), ("2.5", 1.234), ("2,5", 1234)])
+def test_the_training_notation_applies_unless_the_file_contradicts_it(path: Path, other: str, expected: float) -> None:
+    """If nothing in the file contradicts it, 1.234 is the same number as in training."""
+    numbers, _ = read(path, f"x;y\n1.234;{other}\n", {"x": GERMAN, "y": POINTS})
+    assert numbers[0][0] == expected
+
+
 def test_a_column_with_both_decimal_signs_is_an_error(path: Path) -> None:
     """In the notation of the training data, some of its cells would silently become other numbers."""
-    with pytest.raises(Failure, match=r"column 'A' has decimal points and decimal commas, such as 1\.5 and 2,5"):
+    with pytest.raises(RowsRefused, match=r"column 'A' has decimal points and decimal commas, such as 1\.5 and 2,5"):
         read(path, "A;B\n1.234;7\n" + "1.5;7\n" * 600 + "2,5;7\n", {"A": GERMAN, "B": POINTS})
 
 
@@ -100,3 +99,28 @@ def test_memory_does_not_grow_with_the_file() -> None:
         tracemalloc.stop()
         assert set(notations) == {"B"}
     assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "expected"),
+    [
+        ("cp1252", ["gekündigt"], "cp1252"),
+        ("cp1252", ["Łódź"], "utf-8-sig"),
+        ("utf-8", ["Łódź"], "utf-8"),
+        ("utf-16", ["Łódź"], "utf-16"),
+    ],
+)
+def test_class_names_outside_the_input_encoding_switch_the_output_to_utf8_with_a_bom(
+    path: Path, encoding: str, names: list[str], expected: str
+) -> None:
+    path.write_bytes('Maß;x\n1,5;"2\n3"\n2,5;z\n'.encode(encoding))
+    columns = [{"name": "Maß", **POINTS}]
+    prepared = prepare(path.parent, columns=columns, unused=["x"], class_names=names)
+    output = path.with_name("out.csv")
+    with (
+        output.open("w", encoding=prepared.encoding, newline="") as file,
+        path.with_name(prediction_files.COPY).open(encoding="utf-8", newline="") as copy,
+    ):
+        prediction_files.write_rows(file, prepared, copy, names, [(np.array([0]), np.array([[1.0]]))] * 2)
+    header = f"Maß;x;prediction;probability;probability of {names[0]}"
+    assert output.read_bytes() == f'{header}\n1,5;"2\n3";{names[0]};1;1\n2,5;z;{names[0]};1;1\n'.encode(expected)

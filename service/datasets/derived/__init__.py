@@ -1,1 +1,0 @@
-"""Built-in datasets that are generated from others, identically on every machine."""
