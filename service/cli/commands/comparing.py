@@ -322,10 +322,8 @@ def _format_csv(history: Mapping[str, Any], names: Sequence[str]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["epoch", *names, "seconds"])
-    columns = [history["series"][name] for name in names]
-    for index, epoch in enumerate(history["epochs"]):
-        cells = ("" if column[index] is None else repr(column[index]) for column in columns)
-        writer.writerow([epoch, *cells, history["seconds"][index]])
+    series = (["" if value is None else repr(value) for value in history["series"][name]] for name in names)
+    writer.writerows(zip(history["epochs"], *series, history["seconds"], strict=True))
     return file.getvalue()
 
 

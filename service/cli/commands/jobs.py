@@ -161,45 +161,39 @@ def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     """Jobs as a table that shows at least one metric at 80 columns."""
-    ids = [str(job["id"]) for job in jobs]
-    fixed = {
-        "ID": ids if width >= _MIN_WIDTH_WITH_IDS else short_ids(ids),
-        "STATUS": [state(job) for job in jobs],
-        "EPOCH": [f"{job['progress']['epoch']}/{job['progress']['epochs']}" for job in jobs],
-        "AGE": [age(job) for job in jobs],
-        "TOOK": [duration(job) for job in jobs],
+    ids, id_style = [str(job["id"]) for job in jobs], ""
+    if width < _MIN_WIDTH_WITH_IDS:
+        ids, id_style = short_ids(ids), "dim"
+    columns: dict[str, list[Text]] = {
+        "ID": [Text(text, id_style) for text in ids],
+        "NAME": [],
+        "STATUS": [Text(state(job), state_style(job)) for job in jobs],
+        "EPOCH": [Text(f"{job['progress']['epoch']}/{job['progress']['epochs']}") for job in jobs],
+        "METRICS": [],
+        "AGE": [Text(age(job)) for job in jobs],
+        "TOOK": [Text(duration(job)) for job in jobs],
     }
     if width < _MIN_WIDTH_WITH_TIMES:
-        del fixed["AGE"], fixed["TOOK"]
+        del columns["AGE"], columns["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
-    widths = {title: max(cell_len(text) for text in (title, *column)) for title, column in fixed.items()}
-    fixed_width = sum(column_width + 2 for column_width in widths.values())
-    available_width = width - fixed_width - 2  # for the name, the metrics, and the gap between them
-    name_width = max(
-        min(max(map(cell_len, names)), _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH, 4
-    )
-    widths["NAME"] = name_width
+    widths = {title: max(len(title), *(text.cell_len for text in cells)) for title, cells in columns.items() if cells}
+    available_width = width - sum(column_width + 2 for column_width in widths.values()) - 2  # for names and metrics
+    longest_name = max(map(cell_len, names))
+    widths["NAME"] = max(min(longest_name, _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH)
+    for job, name in zip(jobs, names, strict=True):
+        columns["NAME"].append(Text(("* " if job["starred"] else "") + name, "" if job["name"] else "dim"))
+        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
+        metrics = Text(join_fitting(values, available_width - widths["NAME"]))
+        columns["METRICS"].append(Text(job["error"]["code"].replace("_", " "), "red") if job["error"] else metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ID", "NAME", "STATUS", "EPOCH", "METRICS", *(name for name in ("AGE", "TOOK") if name in fixed)):
+    for title in columns:
         justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"
-        max_width = name_width if title == "NAME" else None
+        max_width = widths["NAME"] if title == "NAME" else None
         table.add_column(
             title, no_wrap=True, overflow="ellipsis", min_width=widths.get(title), max_width=max_width, justify=justify
         )
-    for index, job in enumerate(jobs):
-        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
-        metrics = Text(join_fitting(values, available_width - name_width))
-        if job["error"]:
-            metrics = Text(str(job["error"]["code"]).replace("_", " "), "red")
-        star = "* " if job.get("starred") else ""
-        table.add_row(
-            Text(fixed["ID"][index], "dim" if width < _MIN_WIDTH_WITH_IDS else ""),
-            Text(star + names[index], "" if job["name"] else "dim"),
-            Text(fixed["STATUS"][index], state_style(job)),
-            fixed["EPOCH"][index],
-            metrics,
-            *(fixed[title][index] for title in ("AGE", "TOOK") if title in fixed),
-        )
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     return table
 
 
