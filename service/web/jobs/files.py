@@ -18,7 +18,7 @@ from service.web.http.problems import Problem
 from service.web.http.queries import PictureQuery
 from service.web.http.responses import next_link
 from service.web.inference import loading
-from service.web.jobs import pages, plots
+from service.web.jobs import plots
 from service.web.jobs.result_schemas import (
     ArtifactList,
     CheckpointList,
@@ -37,7 +37,9 @@ TAG: Final = "Files"
 
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts")
-@endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.artifacts)
+@endpoint(
+    TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#files"
+)
 def artifacts(job_id: str, query: FilesQuery) -> Result:
     """List the files of a job, each with its size and SHA-256."""
     with read_job(job_id) as (session, _):
@@ -72,7 +74,9 @@ checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
 
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints")
-@endpoint(TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.checkpoints)
+@endpoint(
+    TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#files"
+)
 def checkpoints(job_id: str, query: FilesQuery) -> Result:
     """List the stored checkpoints: the latest ones and the best."""
     with read_job(job_id) as (session, job):
@@ -101,7 +105,9 @@ samples_blueprint: Final = Blueprint("samples", __name__)
 
 
 @samples_blueprint.get("/jobs/<job_id>/samples")
-@endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.samples)
+@endpoint(
+    TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#samples"
+)
 def samples(job_id: str, query: FilesQuery) -> Result:
     """List the sample images, one per epoch."""
     with read_job(job_id) as (session, _):

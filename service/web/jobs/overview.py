@@ -28,7 +28,7 @@ from service.web.http.queries import ModelName
 from service.web.http.responses import as_page
 from service.web.inference.loading import class_names, dataset_or_none, is_table
 from service.web.jobs import playground, tiles
-from service.web.jobs.result_schemas import ConfusionMatrix, ModelQuery, checkpoint_items, event_document
+from service.web.jobs.result_schemas import ConfusionMatrix, ModelQuery, artifact_item, checkpoint_items, event_document
 from service.web.jobs.schemas import FoldSet, JobDetail, job_detail
 from service.web.jobs.tiles import Tiles
 
@@ -37,6 +37,8 @@ blueprint: Final = Blueprint("job_view", __name__)
 TAG: Final = "Pages"
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
+_MAX_SHOWN_FILES: Final = 100
+"""Files that the page lists besides the checkpoints; the API has all."""
 _MAX_SHOWN_CHILDREN: Final = 12
 """Forks and reproductions that the page names."""
 _REASONS: Final = {
@@ -76,6 +78,8 @@ class JobOverview:
     job: Job
     checkpoints: Sequence[Artifact]
     samples: Sequence[Artifact]
+    other_files: Sequence[Artifact]
+    """The newest files that are no checkpoints."""
     file_count: int
     shown: ShownModel
     stopped_by_sweep: bool
@@ -115,6 +119,7 @@ def _read(session: Session, job: Job, choice: ModelName, *, owner: str | None) -
         job=job,
         checkpoints=checkpoints,
         samples=lookup.artifacts(session, job.id, ArtifactKind.SAMPLE),
+        other_files=files.beside_checkpoints(session, job.id, limit=_MAX_SHOWN_FILES),
         file_count=files.totals(session, job.id).count(),
         shown=_shown(session, job, [row.epoch for row in checkpoints], choice),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
@@ -159,6 +164,7 @@ def _values(overview: JobOverview) -> dict[str, Any]:
         "facts": _facts(overview, detail),
         **_measurements(overview),
         "checkpoints": checkpoint_items(job, overview.checkpoints)[::-1],
+        "other_files": [artifact_item(row) for row in overview.other_files],
         "artifact_count": overview.file_count,
         "shown": overview.shown,
         "confusion": _confusion_table(job, overview.shown.row),
