@@ -213,6 +213,8 @@ def _facts(overview: JobOverview, detail: JobDetail) -> dict[str, Any]:
         "over": job.status in TERMINAL,
         "epoch": job.epoch,
         "last_seq": job.last_seq,
+        "tiles": tiles.METRICS,
+        "reused_epochs": job.reused_epochs,
         "samples": [sample.epoch for sample in overview.samples],
         "resumed": overview.resumed,
         "has_reference_classifier": _has_reference_classifier(job),

@@ -56,6 +56,7 @@ class Resource:
     name: str
     label: str
     description: str
+    amount: float
     value: str
 
 
@@ -135,9 +136,10 @@ def _resource_tiles(job: Job, trained_s: float) -> list[Resource]:
     """Time trained, processor time and memory, as far as they were measured."""
     tiles = []
     if trained_s:
-        tiles.append(Resource("duration", "time trained", _TRAINED, metric_info.duration(trained_s)))
+        tiles.append(Resource("duration", "time trained", _TRAINED, trained_s, metric_info.duration(trained_s)))
     if job.cpu_seconds is not None:
-        tiles.append(Resource("cpu", "CPU time", _CPU, metric_info.duration(job.cpu_seconds)))
+        tiles.append(Resource("cpu", "CPU time", _CPU, job.cpu_seconds, metric_info.duration(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
-        tiles.append(Resource("memory", "peak memory", _MEMORY, metric_info.size(job.peak_memory_bytes)))
+        memory = metric_info.size(job.peak_memory_bytes)
+        tiles.append(Resource("memory", "peak memory", _MEMORY, job.peak_memory_bytes, memory))
     return tiles

@@ -84,8 +84,10 @@ export function commonXRange(xs, axis) {
 }
 
 export class Curves {
-  constructor(root, address) {
+  // ondraw(table): called when the charts show new values.
+  constructor(root, address, ondraw) {
     this.root = root;
+    this.ondraw = ondraw;
     this.charts = new Map();
     this.resumed = [];
     this.settings = new Settings($("#chart-settings"), () => this.draw());
@@ -147,5 +149,6 @@ export class Curves {
     }
     $("#curves").hidden = names.length === 0;
     $("#more-curves").hidden = !$(".others", this.root).children.length;
+    this.ondraw(table);
   }
 }

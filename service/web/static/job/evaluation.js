@@ -12,7 +12,7 @@ export function wireEvaluation(job) {
 function wire(root, address, show) {
   if (!root) return [];
   const state = $("[data-state]", root);
-  return lazy(root, {
+  return lazy([root], {
     request: () => evaluate(address),
     show: (response) => {
       $("[data-of]", root).textContent = response.label;

@@ -14,7 +14,7 @@ export function wireMistakes(job) {
   let limit = INITIAL_COUNT;
   let result = null;
 
-  const mistakes = lazy(root, {
+  const mistakes = lazy([root], {
     request: () => evaluate(`${job.urls.self}/mistakes`, { limit }),
     show: (response) => {
       result = response;
