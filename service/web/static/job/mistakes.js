@@ -1,8 +1,8 @@
 // The most confident mistakes of the shown model on the validation data.
 import { $, h, percent } from "../common/dom.js";
 import { lazy } from "../common/lazy.js";
+import { rowsTable } from "./confusion.js";
 import { evaluate } from "./model.js";
-import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
 const INITIAL_COUNT = 24;

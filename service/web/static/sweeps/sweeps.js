@@ -1,8 +1,7 @@
 // The list of sweeps, and the form for a new one: JSON, and a builder that adds settings to its space.
-import { $, announce, capital, counted, h, keepFocus } from "../common/dom.js";
+import { $, announce, capital, counted, h } from "../common/dom.js";
 import { call } from "../common/api.js";
-import { latest } from "../common/latest.js";
-import { released } from "../common/press.js";
+import { refresh } from "../common/live.js";
 
 const REFRESH_MS = 5000;
 
@@ -98,27 +97,7 @@ async function suggestPointers() {
   $("#pointers").replaceChildren(...[...pointers].sort().map((value) => h("option", { value })));
 }
 
-// Replaces the list with its current state. Unchanged rows are reused, and the focus is restored.
-const rows = new Map(); // id -> { html, row }
-const refresh = latest(async () => {
-  let html;
-  do {
-    const response = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-    if (!response?.ok) return;
-    html = await response.text();
-  } while (await released());
-  const received = new DOMParser().parseFromString(html, "text/html").querySelector("#sweeps");
-  const [current, updated] = [$("#sweeps tbody"), received?.querySelector("tbody")];
-  if (!current || !updated) return void (received && $("#sweeps").replaceChildren(...received.childNodes));
-  const newRows = [...updated.children].map((row) => {
-    const html = row.outerHTML; // before its times are converted to the user's time zone
-    if (rows.get(row.dataset.sweep)?.html !== html) rows.set(row.dataset.sweep, { html, row });
-    return rows.get(row.dataset.sweep).row;
-  });
-  if (newRows.length === current.children.length && newRows.every((row, index) => row === current.children[index])) return;
-  keepFocus("[data-sweep]", (row) => row.dataset.sweep, () => current.replaceChildren(...newRows));
-});
-setInterval(() => document.visibilityState === "visible" && refresh(), REFRESH_MS);
+setInterval(() => document.hidden || refresh().catch(() => {}), REFRESH_MS); // the service may be down
 
 $("#open-form").addEventListener("click", () => {
   const form = $("#new-sweep");
