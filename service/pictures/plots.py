@@ -103,7 +103,7 @@ class Mark:
         return _ERROR if self.is_error else _WARNING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class BandedLine:
     """The line of a trial. ``mean``, ``low`` and ``high`` are as long as ``epochs``; ``None`` is a gap."""
 

@@ -1,4 +1,4 @@
-"""The pages of one job: overview and Play."""
+"""The page of one job: its rows, and what the template and its scripts make of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flask import Blueprint, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -23,18 +22,13 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Epoch, Event, Job
 from service.web.core.core import core, owner, read_job
-from service.web.http.endpoint import endpoint
 from service.web.http.queries import ModelName
-from service.web.http.responses import as_page
 from service.web.inference.loading import class_names, dataset_or_none, is_table
-from service.web.jobs import playground, tiles
-from service.web.jobs.result_schemas import ConfusionMatrix, ModelQuery, artifact_item, checkpoint_items, event_document
+from service.web.jobs import tiles
+from service.web.jobs.result_schemas import ConfusionMatrix, artifact_item, checkpoint_items, event_document
 from service.web.jobs.schemas import FoldSet, JobUrls, job_detail
 from service.web.jobs.tiles import Tiles
 
-blueprint: Final = Blueprint("job_view", __name__)
-
-TAG: Final = "Pages"
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
 _MAX_SHOWN_FILES: Final = 100
@@ -71,16 +65,14 @@ class ShownModel:
         return f"{self.checkpoint}: epoch {self.epoch}"
 
 
-@blueprint.get("/ui/jobs/<job_id>")
-@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
-def job(job_id: str, query: ModelQuery) -> Response:
-    """Show the page of a job, updated live."""
+def values(job_id: str, choice: ModelName) -> dict[str, Any]:
+    """The values of the template."""
     with read_job(job_id) as (session, row):
         checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
         other_files = files.beside_checkpoints(session, job_id, limit=_MAX_SHOWN_FILES)
         samples = lookup.artifact_epochs(session, [job_id], ArtifactKind.SAMPLE).get(job_id, [])
         file_count = files.totals(session, job_id).count()
-        shown = _shown(session, row, [checkpoint.epoch for checkpoint in checkpoints], query.checkpoint)
+        shown = _shown(session, row, [checkpoint.epoch for checkpoint in checkpoints], choice)
         stopped_by_sweep = bool(lookup.stopped_by_sweep(session, [row]))
         history = events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS)
         resumed = events.resumed(session, job_id)
@@ -88,39 +80,29 @@ def job(job_id: str, query: ModelQuery) -> Response:
         fold_jobs = folds.jobs(session, row.fold_group, owner=owner()) if row.fold_group is not None else []
         children, children_count = lookup.children(session, job_id, owner=owner(), limit=_MAX_SHOWN_CHILDREN)
         impediment = _impediment(session, row, core().settings)
-    return as_page(
-        "jobs/job.html",
-        job=job_detail(row, stopped_by_sweep=stopped_by_sweep),
-        starred=row.starred,
-        note=row.note,
-        facts=_facts(row, samples, resumed),
-        impediment=impediment,
-        took=(row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
-        shown=shown,
-        confusion=_confusion_table(row, shown.row),
-        checkpoints=checkpoint_items(row, checkpoints)[::-1],
-        other_files=[artifact_item(file) for file in other_files],
-        artifact_count=file_count,
-        history=[event_document(event, job_id=job_id) for event in reversed(history)],
-        reasons=_REASONS,
-        resumed=resumed,
-        stopped_by_sweep=stopped_by_sweep,
-        why_stopped=_stop_reason(history),
-        parent=parent,
-        folds=FoldSet.of(str(row.fold_group), fold_jobs) if fold_jobs else None,
-        children=children,
-        children_count=children_count,
-        export_formats=FORMATS,
-    )
-
-
-@blueprint.get("/ui/play/<job_id>")
-@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
-def play(job_id: str, query: ModelQuery) -> Response:
-    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
-    with read_job(job_id) as (session, row):
-        files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    return as_page("jobs/play.html", **playground.values(row, files, query.checkpoint))
+    return {
+        "job": job_detail(row, stopped_by_sweep=stopped_by_sweep),
+        "starred": row.starred,
+        "note": row.note,
+        "facts": _facts(row, samples, resumed),
+        "impediment": impediment,
+        "took": (row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
+        "shown": shown,
+        "confusion": _confusion_table(row, shown.row),
+        "checkpoints": checkpoint_items(row, checkpoints)[::-1],
+        "other_files": [artifact_item(file) for file in other_files],
+        "artifact_count": file_count,
+        "history": [event_document(event, job_id=job_id) for event in reversed(history)],
+        "reasons": _REASONS,
+        "resumed": resumed,
+        "stopped_by_sweep": stopped_by_sweep,
+        "why_stopped": _stop_reason(history),
+        "parent": parent,
+        "folds": FoldSet.of(str(row.fold_group), fold_jobs) if fold_jobs else None,
+        "children": children,
+        "children_count": children_count,
+        "export_formats": FORMATS,
+    }
 
 
 def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:

@@ -1,4 +1,4 @@
-"""Pages about jobs: list, form, comparison, and the log of a job."""
+"""Pages about jobs: list, form, comparison, and those of one job."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from service.web.http.queries import (
     split,
 )
 from service.web.http.responses import as_page, next_address, own_address, see_other
+from service.web.jobs import overview, playground
 from service.web.jobs.listing import FilterQuery, GroupQuery, PageQuery
-from service.web.jobs.result_schemas import LogQuery, event_document
+from service.web.jobs.result_schemas import LogQuery, ModelQuery, event_document
 from service.web.jobs.schemas import accuracy_intervals, job_detail
 from service.web.jobs.views import group_jobs, list_jobs
 
@@ -205,6 +206,25 @@ _VIEWS: Final[dict[str, EventFilter]] = {
     "Errors": EventFilter(level=Level.ERROR),
 }
 """The filters of the log's page."""
+
+
+job_blueprint: Final = Blueprint("job_view", __name__)
+
+
+@job_blueprint.get("/ui/jobs/<job_id>")
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def job(job_id: str, query: ModelQuery) -> Response:
+    """Show the page of a job, updated live."""
+    return as_page("jobs/job.html", **overview.values(job_id, query.checkpoint))
+
+
+@job_blueprint.get("/ui/play/<job_id>")
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def play(job_id: str, query: ModelQuery) -> Response:
+    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
+    with read_job(job_id) as (session, row):
+        checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    return as_page("jobs/play.html", **playground.values(row, checkpoints, query.checkpoint))
 
 
 @blueprint.get("/ui/jobs/<job_id>/log")

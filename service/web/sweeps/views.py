@@ -274,13 +274,7 @@ def _draw_curves(sweep: Sweep, metric: str, curves: Sequence[Curve], *, band: st
     seeds = len(sweep.resolved["seeds"])
     low, high, band_note = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
     lines = [
-        plots.BandedLine(
-            label=f"trial {curve.trial}",
-            epochs=curve.epochs,
-            mean=curve.mean,
-            low=getattr(curve, low),
-            high=getattr(curve, high),
-        )
+        plots.BandedLine(f"trial {curve.trial}", curve.epochs, curve.mean, getattr(curve, low), getattr(curve, high))
         for curve in curves
     ]
     title = f"{sweep.name or f'sweep {sweep.id[-6:].lower()}'}: {describe(metric).label}"
