@@ -88,7 +88,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # further 
 _settings_lock = threading.Lock()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Mark:
     """A finding to show along the epochs: its label, its first epoch, and its last one (``None``: to the end)."""
 

@@ -200,8 +200,5 @@ def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
     job = loading.job_of(job_id)
     if which not in _PLOTS or form not in plots.MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
-    if which in ("calibration", "importance"):
-        drawn = plots.draw_evaluation(job, which, cast(plots.Format, form), query.checkpoint or "best")
-    else:
-        drawn = plots.draw_plot(job, cast(plots.Plot, which), cast(plots.Format, form), query.checkpoint or "latest")
+    drawn = plots.draw(job, which, cast(plots.Format, form), query.checkpoint)
     return downloads.send_picture(drawn, plots.MEDIA_TYPES[form])

@@ -27,7 +27,6 @@ from service.web.inference.loading import class_names, dataset_or_none, is_table
 from service.web.jobs import tiles
 from service.web.jobs.result_schemas import ConfusionMatrix, artifact_item, checkpoint_items, event_document
 from service.web.jobs.schemas import FoldSet, JobUrls, job_detail
-from service.web.jobs.tiles import Tiles
 
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
@@ -57,7 +56,6 @@ class ShownModel:
     """The epochs of both models; empty if there is only one."""
     row: Epoch | None
     """Its epoch; ``None`` if no epoch is finished."""
-    tiles: Tiles
 
     @property
     def label(self) -> str:
@@ -73,6 +71,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         samples = lookup.artifact_epochs(session, [job_id], ArtifactKind.SAMPLE).get(job_id, [])
         file_count = files.totals(session, job_id).count()
         shown = _shown(session, row, [checkpoint.epoch for checkpoint in checkpoints], choice)
+        metric_tiles, trained_s = tiles.read(session, row, shown.row), lookup.trained_s(session, row)
         stopped_by_sweep = bool(lookup.stopped_by_sweep(session, [row]))
         history = events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS)
         resumed = events.resumed(session, job_id)
@@ -88,6 +87,9 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "impediment": impediment,
         "took": (row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
         "shown": shown,
+        "tiles": metric_tiles,
+        "resources": tiles.resources(row, trained_s),
+        "trained": trained_s,
         "confusion": _confusion_table(row, shown.row),
         "checkpoints": checkpoint_items(row, checkpoints)[::-1],
         "other_files": [artifact_item(file) for file in other_files],
@@ -124,8 +126,7 @@ def _shown(session: Session, job: Job, stored: Sequence[int], choice: ModelName)
         choices = {"best": job.best_epoch, "latest": latest}
     name = choice if choices else "latest"
     epoch = choices.get(name, latest)
-    row = session.get(Epoch, (job.id, epoch))
-    return ShownModel(name, epoch, choices, row, tiles.read(session, job, row))
+    return ShownModel(name, epoch, choices, session.get(Epoch, (job.id, epoch)))
 
 
 def _facts(job: Job, samples: Sequence[int], resumed: Sequence[int]) -> dict[str, Any]:

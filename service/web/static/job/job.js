@@ -56,7 +56,7 @@ $("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
 
 const evaluations = [...wireMistakes(job), ...wireEvaluation(job)];
 let evaluated = shownModel();
-const partsOf = (what) => lazy($$(`[data-live=${what}]`), { request: () => update(false), isStale: false });
+const partsOf = (what) => lazy($$(`[data-live=${what}]`), { request: async () => refreshPage(), isStale: false });
 const parts = { model: partsOf("model"), epoch: partsOf("epoch") };
 
 // Fetches the parts of the page, and the evaluations of another model: now, or at a limited rate.
