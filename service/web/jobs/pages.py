@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field
 
 from service.jobs import events, worker_registry
-from service.jobs.events import EventFilter, EventType, Level, LogPage
+from service.jobs.events import LogPage
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec import splits
@@ -197,17 +197,6 @@ def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
     return {name: interval.model_dump() for name, interval in accuracy_intervals(best, validation_count).items()}
 
 
-_VIEWS: Final[dict[str, EventFilter]] = {
-    "All": EventFilter(),
-    "Status": EventFilter(types=(EventType.STATUS, EventType.END)),
-    "Metrics": EventFilter(types=(EventType.METRICS,)),
-    "Files": EventFilter(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
-    "Warnings and errors": EventFilter(level=Level.WARNING),
-    "Errors": EventFilter(level=Level.ERROR),
-}
-"""The filters of the log's page."""
-
-
 job_blueprint: Final = Blueprint("job_view", __name__)
 
 
@@ -225,6 +214,17 @@ def play(job_id: str, query: ModelQuery) -> Response:
     with read_job(job_id) as (session, row):
         checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
     return as_page("jobs/play.html", **playground.values(row, checkpoints, query.checkpoint))
+
+
+_LOG_VIEWS: Final[dict[str, dict[str, str]]] = {
+    "All": {},
+    "Status": {"type": "end,status"},
+    "Metrics": {"type": "metrics"},
+    "Files": {"type": "checkpoint,sample"},
+    "Warnings and errors": {"level": "warning"},
+    "Errors": {"level": "error"},
+}
+"""The filters of the log's page, as parameters of its URL."""
 
 
 @blueprint.get("/ui/jobs/<job_id>/log")
@@ -245,15 +245,11 @@ def log(job_id: str, query: LogQuery) -> Response:
 
 def _log_filters(query: LogQuery) -> dict[str, Any]:
     """The selected filters, and those to choose from."""
-    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
-    return {
-        "views": [
-            (name, _parameters(view, query.q), _is_same_filter(view, query.event_filter))
-            for name, view in _VIEWS.items()
-        ],
-        "selected": {name: value for name, value in selected.items() if value},
-        "q": query.q or "",
-    }
+    parameters = {"type": ",".join(sorted(query.type)), "level": query.level or "", "q": query.q or ""}
+    selected = {name: str(value) for name, value in parameters.items() if value}
+    text = {name: value for name, value in selected.items() if name == "q"}
+    views = [(name, view | text, view | text == selected) for name, view in _LOG_VIEWS.items()]
+    return {"views": views, "selected": selected}
 
 
 def _log_part(job: Job, query: LogQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
@@ -277,12 +273,3 @@ def _log_part(job: Job, query: LogQuery, page: LogPage, *, is_end: bool) -> dict
 
 def _line(row: Event, job_id: str) -> dict[str, Any]:
     return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
-
-
-def _parameters(view: EventFilter, q: str | None) -> dict[str, str]:
-    values = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
-    return {name: value for name, value in values.items() if value}
-
-
-def _is_same_filter(view: EventFilter, selected: EventFilter) -> bool:
-    return set(view.types) == set(selected.types) and view.level == selected.level
