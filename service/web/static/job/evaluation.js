@@ -1,6 +1,6 @@
 // Calibration and column importance of the shown model.
 import { $, h, percent, svg } from "../common/dom.js";
-import { lazy } from "../common/lazy.js";
+import { lazy } from "./lazy.js";
 import { evaluate } from "./model.js";
 
 const SIZE = 220;

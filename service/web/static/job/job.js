@@ -13,7 +13,7 @@ import { wireBisection } from "./bisect.js";
 import { wireConfusion } from "./confusion.js";
 import { wireEvaluation } from "./evaluation.js";
 import { isStored, moveModel, shownModel, showTiles, wireModel } from "./model.js";
-import { lazy } from "../common/lazy.js";
+import { lazy } from "./lazy.js";
 import { refresh } from "../common/live.js";
 
 const job = JSON.parse($("#job").textContent);

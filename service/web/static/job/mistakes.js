@@ -1,6 +1,6 @@
 // The most confident mistakes of the shown model on the validation data.
 import { $, h, percent } from "../common/dom.js";
-import { lazy } from "../common/lazy.js";
+import { lazy } from "./lazy.js";
 import { rowsTable } from "./confusion.js";
 import { evaluate } from "./model.js";
 import { view } from "./viewer.js";

@@ -1,6 +1,6 @@
 // Requests expensive results when they come into view, and again, at a limited rate, when they are stale.
-import { latest } from "./latest.js";
-import { released } from "./press.js";
+import { latest } from "../common/latest.js";
+import { released } from "../common/press.js";
 
 const MIN_INTERVAL_MS = 2000;
 const INTERVAL_FACTOR = 5; // repeated requests occupy at most a fifth of the time
