@@ -80,7 +80,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # further 
 _settings_lock = threading.Lock()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Mark:
     """A finding to show along the epochs: its label, its first epoch, and its last one (``None``: to the end)."""
 
@@ -95,7 +95,7 @@ class Mark:
         return _ERROR if self.is_error else _WARNING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class BandedLine:
     """The line of a trial. ``mean``, ``low`` and ``high`` are as long as ``epochs``; ``None`` is a gap."""
 

@@ -42,15 +42,9 @@ class FileTotals:
 
 
 def page(
-    session: Session,
-    job_id: str,
-    kind: ArtifactKind | None = None,
-    *,
-    limit: int,
-    cursor: str | None = None,
-    newest_first: bool = False,
+    session: Session, job_id: str, kind: ArtifactKind | None = None, *, limit: int, cursor: str | None = None
 ) -> FilePage:
-    """A page of a job's files, sorted by kind and epoch; cursors work in both directions.
+    """A page of a job's files, sorted by kind and epoch.
 
     Raises:
         InvalidCursor: this service did not issue the cursor.
@@ -61,12 +55,16 @@ def page(
     if cursor is not None:
         key, position = tuple_(Artifact.kind, Artifact.epoch), _read_cursor(cursor)
         boundary = tuple_(literal(position[0], Artifact.kind.type), literal(position[1], Artifact.epoch.type))
-        query = query.where(key < boundary if newest_first else key > boundary)
-    descending = (Artifact.kind.desc(), Artifact.epoch.desc())
-    query = query.order_by(*(descending if newest_first else (Artifact.kind, Artifact.epoch)))
-    fetched = session.scalars(query.limit(limit + 1)).all()
+        query = query.where(key > boundary)
+    fetched = session.scalars(query.order_by(Artifact.kind, Artifact.epoch).limit(limit + 1)).all()
     rows = fetched[:limit]
     return FilePage(rows, cursors.write([rows[-1].kind, rows[-1].epoch]) if len(fetched) > limit else None)
+
+
+def beside_checkpoints(session: Session, job_id: str, *, limit: int) -> Sequence[Artifact]:
+    """The files of a job that are no checkpoints, newest first."""
+    query = select(Artifact).where(Artifact.job_id == job_id, Artifact.kind != ArtifactKind.CHECKPOINT)
+    return session.scalars(query.order_by(Artifact.kind.desc(), Artifact.epoch.desc()).limit(limit)).all()
 
 
 def latest_epoch(session: Session, job_id: str, kind: ArtifactKind) -> int:

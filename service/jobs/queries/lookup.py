@@ -75,12 +75,9 @@ def stopped_by_sweep(session: Session, jobs: Sequence[Job]) -> set[str]:
     return set(session.scalars(select(Job.id).where(Job.id.in_(candidates), is_stopped_by_sweep())))
 
 
-def epochs(session: Session, job_id: str, *, last: int | None = None) -> Sequence[Epoch]:
-    """The finished epochs of a job in order: all, or the last ``last``."""
-    query = select(Epoch).where(Epoch.job_id == job_id)
-    if last is None:
-        return session.scalars(query.order_by(Epoch.epoch)).all()
-    return session.scalars(query.order_by(Epoch.epoch.desc()).limit(last)).all()[::-1]
+def epochs(session: Session, job_id: str) -> Sequence[Epoch]:
+    """The finished epochs of a job in order."""
+    return session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.epoch)).all()
 
 
 def matrix(session: Session, job: Job, which: str) -> tuple[int, list[list[int]]] | None:
@@ -120,11 +117,6 @@ def trained_s(session: Session, job: Job) -> float:
     """Seconds that a job spent training its finished epochs, without waiting, pauses, and reused epochs."""
     query = select(func.sum(Epoch.seconds)).where(Epoch.job_id == job.id, Epoch.epoch > job.reused_epochs)
     return session.scalar(query) or 0.0
-
-
-def count_epochs(session: Session, job_id: str) -> int:
-    """The number of a job's finished epochs, without those of the job it was forked from."""
-    return session.scalar(select(func.count()).select_from(Epoch).where(Epoch.job_id == job_id)) or 0
 
 
 def artifacts(session: Session, job_id: str, kind: ArtifactKind | None = None) -> Sequence[Artifact]:

@@ -195,9 +195,7 @@ def _responses(method: str, operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {str(operation.status): _response(operation.response)}
     for media_type in operation.other_media:
         responses[str(operation.status)]["content"] |= _response(media_type)["content"]
-    if method == "GET" and operation.has_page:
-        responses[str(operation.status)]["content"] |= _response("text/html")["content"]
-    elif method == "GET" and isinstance(operation.page, str):
+    if operation.page is not None:
         responses["303"] = {"description": f"With `Accept: text/html`: see the page `{operation.page}`."}
     if operation.query not in (None, NoQuery):
         responses["414"] = {

@@ -1,6 +1,6 @@
-"""Content negotiation: at the same URL, programs get JSON and browsers get a page.
+"""Redirects browsers from the API's addresses to pages, and shows them problems as pages.
 
-An endpoint names its page in ``endpoint(page=...)``. Other JSON responses and all problems are rendered as plain pages.
+Pages live under ``/ui/``; an endpoint names its page in ``endpoint(page=...)``.
 """
 
 from __future__ import annotations
@@ -11,57 +11,45 @@ from urllib.parse import quote
 
 from flask import Flask, Response, current_app, render_template, request
 
-from service.web.gate.access_checks import SAFE
 from service.web.http import problem_kinds
-from service.web.http.endpoint import Operation, operation_of, query_for
+from service.web.http.endpoint import Operation, operation_of
+from service.web.http.queries import NoQuery
+from service.web.http.requests import read_query
 from service.web.http.responses import prefers_html, see_other
 
-_JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
-_HTML: Final = "text/html"
 
 
 def register(app: Flask) -> None:
     """Answer browsers with pages. Register this after the access checks."""
 
     @app.before_request
-    def show_page() -> Response | None:
+    def redirect_browser() -> Response | None:
         operation = _operation()
-        if operation is None or operation.page is None or not _wants_page():
+        # A format in the URL takes precedence over the browser's Accept header.
+        if operation is None or operation.page is None or "format" in request.args or not prefers_html():
             return None
-        if callable(operation.page):
-            return operation.page(**(request.view_args or {}), **query_for(operation.page, operation))
+        if request.method == "OPTIONS":
+            return None
+        read_query(operation.query or NoQuery)
         values = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
-        query = request.query_string.decode("ascii", "replace")
-        return see_other(operation.page.format(**values) + (f"?{query}" if query else ""))
+        address, query = operation.page.format(**values), request.query_string.decode("ascii", "replace")
+        # A part of a page, such as #files, takes no parameters.
+        return see_other(address + (f"?{query}" if query and "#" not in address else ""))
 
     @app.after_request
-    def translate(response: Response) -> Response:
-        operation = _operation()
-        has_page = operation is not None and (operation.page is not None or operation.has_page)
-        is_negotiated = response.mimetype == _JSON or has_page
-        if response.mimetype == _PROBLEM or (request.method in SAFE and is_negotiated):
+    def show_problem(response: Response) -> Response:
+        is_problem, operation = response.mimetype == _PROBLEM, _operation()
+        if is_problem or (operation is not None and operation.page is not None):
             response.vary.add("Accept")
-        if response.mimetype == _PROBLEM and prefers_html():
-            _replace_content(response, _problem_page(json.loads(response.get_data())))
-        elif _wants_page() and operation is not None and response.mimetype == _JSON and operation.has_page:
-            _replace_content(response, _plain_page(operation, json.loads(response.get_data())))
+        if is_problem and prefers_html():
+            response.set_data(_problem_page(json.loads(response.get_data())))
+            response.content_type = "text/html; charset=utf-8"
         return response
 
 
 def _operation() -> Operation | None:
     return operation_of(current_app.view_functions.get(request.endpoint or ""))
-
-
-def _wants_page() -> bool:
-    # A format in the URL takes precedence over the browser's Accept header.
-    return request.method in ("GET", "HEAD") and "format" not in request.args and prefers_html()
-
-
-def _replace_content(response: Response, page: str) -> None:
-    response.set_data(page)
-    response.content_type = f"{_HTML}; charset=utf-8"
-    del response.headers["ETag"]
 
 
 def _problem_page(document: dict[str, Any]) -> str:
@@ -79,13 +67,4 @@ def _problem_page(document: dict[str, Any]) -> str:
         more={name: value for name, value in document.items() if name not in shown and value not in (None, [])},
         passes=document["status"] in (429, 503) and request.method in ("GET", "HEAD"),
         again="/" + request.path.lstrip("/"),
-    )
-
-
-def _plain_page(operation: Operation, document: Any) -> str:
-    view = current_app.view_functions[request.endpoint or ""]
-    summary = (view.__doc__ or "").strip().partition("\n")[0]
-    args = request.view_args or {}
-    return render_template(
-        "docs/document.html", document=document, summary=summary, tag=operation.tag, job_id=args.get("job_id")
     )

@@ -67,9 +67,8 @@ class Operation:
     """Alternative media types of the response."""
     other_responses: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other responses by status: a description, or a model."""
-    page: str | Callable[..., Response] | None = None
-    """What ``browsers`` shows at this URL: a view with the same parameters, or a URL to redirect to
-    (``/ui/jobs/{job_id}``). ``None``: the JSON as a plain page."""
+    page: str | None = None
+    """The page to which ``browsers`` redirects a browser (``/ui/jobs/{job_id}``); ``None``: it gets the JSON."""
 
     @property
     def takes_json(self) -> bool:
@@ -83,11 +82,6 @@ class Operation:
             return self.problems
         busy = ("busy",) if self.max_body_bytes > LARGE_BODY_BYTES else ()
         return (*_JSON_PROBLEMS, *busy, self.invalid_body, *self.problems)
-
-    @property
-    def has_page(self) -> bool:
-        """Whether a browser gets HTML instead of JSON."""
-        return callable(self.page) or (self.page is None and isinstance(self.response, type))
 
     def __call__(self, function: Callable[P, T]) -> View[P, T]:
         """Make a function the view of this endpoint."""

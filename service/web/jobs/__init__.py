@@ -7,7 +7,7 @@ from flask import Flask
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.web.core.core import Core, provide
-from service.web.jobs import files, overview, pages, results, views
+from service.web.jobs import files, pages, results, views
 from service.web.jobs.schemas import job_detail
 
 
@@ -33,6 +33,6 @@ def register(app: Flask, core: Core) -> None:
         files.artifacts_blueprint,
         files.plots_blueprint,
         pages.blueprint,
-        overview.blueprint,
+        pages.job_blueprint,
     ):
         app.register_blueprint(blueprint)

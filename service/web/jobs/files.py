@@ -17,7 +17,7 @@ from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import PictureQuery
 from service.web.inference import loading
-from service.web.jobs import pages, plots
+from service.web.jobs import plots
 from service.web.jobs.result_schemas import (
     ArtifactList,
     CheckpointList,
@@ -38,7 +38,9 @@ TAG: Final = "Files"
 
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts")
-@endpoint(TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.artifacts)
+@endpoint(
+    TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#files"
+)
 def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     """List the files of a job, each with its size and SHA-256."""
     with read_job(job_id) as (session, _):
@@ -72,7 +74,9 @@ checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
 
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints")
-@endpoint(TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.checkpoints)
+@endpoint(
+    TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#files"
+)
 def checkpoints(job_id: str, query: FilesQuery) -> CheckpointList:
     """List the stored checkpoints: the latest ones and the best."""
     with read_job(job_id) as (session, job):
@@ -109,7 +113,9 @@ samples_blueprint: Final = Blueprint("samples", __name__)
 
 
 @samples_blueprint.get("/jobs/<job_id>/samples")
-@endpoint(TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.samples)
+@endpoint(
+    TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#samples"
+)
 def samples(job_id: str, query: FilesQuery) -> SampleList:
     """List the sample images, one per epoch."""
     with read_job(job_id) as (session, _):
@@ -203,8 +209,5 @@ def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
     job = loading.job_of(job_id)
     if which not in _PLOTS or form not in plots.MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")
-    if which in ("calibration", "importance"):
-        drawn = plots.draw_evaluation(job, which, cast(plots.Format, form), query.checkpoint or "best")
-    else:
-        drawn = plots.draw_plot(job, cast(plots.Plot, which), cast(plots.Format, form), query.checkpoint or "latest")
+    drawn = plots.draw(job, which, cast(plots.Format, form), query.checkpoint)
     return downloads.send_picture(drawn, plots.MEDIA_TYPES[form])

@@ -1,4 +1,4 @@
-"""The pages of one job: overview and Play."""
+"""The page of one job: its rows, and what the template and its scripts make of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flask import Blueprint, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,26 +15,23 @@ from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import files, folds, lookup
 from service.jobs.worker_registry import Impediment
 from service.runtime.settings import Settings
+from service.spec.metric_info import TILES
 from service.spec.schema import Kind
 from service.states import TERMINAL, Reason, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.database import now_ms
-from service.storage.tables import Artifact, Epoch, Event, Job
+from service.storage.tables import Epoch, Event, Job
 from service.web.core.core import core, owner, read_job
-from service.web.http.endpoint import endpoint
 from service.web.http.queries import ModelName
-from service.web.http.responses import as_page
 from service.web.inference.loading import class_names, dataset_or_none, is_table
-from service.web.jobs import playground, tiles
-from service.web.jobs.result_schemas import ConfusionMatrix, ModelQuery, checkpoint_items, event_document
-from service.web.jobs.schemas import FoldSet, JobDetail, job_detail
-from service.web.jobs.tiles import Tiles
+from service.web.jobs import tiles
+from service.web.jobs.result_schemas import ConfusionMatrix, artifact_item, checkpoint_items, event_document
+from service.web.jobs.schemas import FoldSet, JobUrls, job_detail
 
-blueprint: Final = Blueprint("job_view", __name__)
-
-TAG: Final = "Pages"
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
+_MAX_SHOWN_FILES: Final = 100
+"""Files that the page lists besides the checkpoints; the API has all."""
 _MAX_SHOWN_CHILDREN: Final = 12
 """Forks and reproductions that the page names."""
 _REASONS: Final = {
@@ -63,7 +59,6 @@ class ShownModel:
     """The epochs of both models; empty if there is only one."""
     row: Epoch | None
     """Its epoch; ``None`` if no epoch is finished."""
-    tiles: Tiles
 
     @property
     def label(self) -> str:
@@ -71,61 +66,48 @@ class ShownModel:
         return f"{self.checkpoint}: epoch {self.epoch}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOverview:
-    """The rows that the page shows."""
-
-    job: Job
-    checkpoints: Sequence[Artifact]
-    samples: Sequence[Artifact]
-    file_count: int
-    shown: ShownModel
-    stopped_by_sweep: bool
-    history: Sequence[Event]
-    resumed: Sequence[int]
-    """The epochs after which the job resumed."""
-    parent: Job | None
-    folds: Sequence[Job]
-    """All jobs of its cross-validation."""
-    children: tuple[Sequence[Job], int]
-    """The first forks and reproductions, and the number of all."""
-
-
-@blueprint.get("/ui/jobs/<job_id>")
-@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
-def job(job_id: str, query: ModelQuery) -> Response:
-    """Show the page of a job, updated live."""
+def values(job_id: str, choice: ModelName) -> dict[str, Any]:
+    """The values of the template."""
     with read_job(job_id) as (session, row):
-        overview = _read(session, row, query.checkpoint, owner=owner())
-        impediment = _impediment(session, overview.job, core().settings)
-    return as_page("jobs/job.html", impediment=impediment, export_formats=EXPORTS, **_values(overview))
-
-
-@blueprint.get("/ui/play/<job_id>")
-@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
-def play(job_id: str, query: ModelQuery) -> Response:
-    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
-    with read_job(job_id) as (session, row):
-        files = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
-    return as_page("jobs/play.html", **playground.values(row, files, query.checkpoint))
-
-
-def _read(session: Session, job: Job, choice: ModelName, *, owner: str | None) -> JobOverview:
-    """The overview of a job, with the chosen model."""
-    checkpoints = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
-    return JobOverview(
-        job=job,
-        checkpoints=checkpoints,
-        samples=lookup.artifacts(session, job.id, ArtifactKind.SAMPLE),
-        file_count=files.totals(session, job.id).count(),
-        shown=_shown(session, job, [row.epoch for row in checkpoints], choice),
-        stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
-        history=events.select_from_log(session, job.id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS),
-        resumed=events.resumed(session, job.id),
-        parent=lookup.parent(session, job, owner=owner),
-        folds=folds.jobs(session, job.fold_group, owner=owner) if job.fold_group is not None else [],
-        children=lookup.children(session, job.id, owner=owner, limit=_MAX_SHOWN_CHILDREN),
-    )
+        checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        other_files = files.beside_checkpoints(session, job_id, limit=_MAX_SHOWN_FILES)
+        samples = lookup.artifact_epochs(session, [job_id], ArtifactKind.SAMPLE).get(job_id, [])
+        file_count = files.totals(session, job_id).count()
+        shown = _shown(session, row, [checkpoint.epoch for checkpoint in checkpoints], choice)
+        metric_tiles, trained_s = tiles.read(session, row, shown.row), lookup.trained_s(session, row)
+        stopped_by_sweep = bool(lookup.stopped_by_sweep(session, [row]))
+        history = events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS)
+        resumed = events.resumed(session, job_id)
+        parent = lookup.parent(session, row, owner=owner())
+        fold_jobs = folds.jobs(session, row.fold_group, owner=owner()) if row.fold_group is not None else []
+        children, children_count = lookup.children(session, job_id, owner=owner(), limit=_MAX_SHOWN_CHILDREN)
+        impediment = _impediment(session, row, core().settings)
+    return {
+        "job": job_detail(row, stopped_by_sweep=stopped_by_sweep),
+        "starred": row.starred,
+        "note": row.note,
+        "facts": _facts(row, samples, resumed),
+        "impediment": impediment,
+        "took": (row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
+        "shown": shown,
+        "tiles": metric_tiles,
+        "resources": tiles.resources(row, trained_s),
+        "trained": trained_s,
+        "confusion": _confusion_table(row, shown.row),
+        "checkpoints": checkpoint_items(row, checkpoints)[::-1],
+        "other_files": [artifact_item(file) for file in other_files],
+        "artifact_count": file_count,
+        "history": [event_document(event, job_id=job_id) for event in reversed(history)],
+        "reasons": _REASONS,
+        "resumed": resumed,
+        "stopped_by_sweep": stopped_by_sweep,
+        "why_stopped": _stop_reason(history),
+        "parent": parent,
+        "folds": FoldSet.of(str(row.fold_group), fold_jobs) if fold_jobs else None,
+        "children": children,
+        "children_count": children_count,
+        "export_formats": EXPORTS,
+    }
 
 
 def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:
@@ -147,80 +129,38 @@ def _shown(session: Session, job: Job, stored: Sequence[int], choice: ModelName)
         choices = {"best": job.best_epoch, "latest": latest}
     name = choice if choices else "latest"
     epoch = choices.get(name, latest)
-    row = session.get(Epoch, (job.id, epoch))
-    return ShownModel(name, epoch, choices, row, tiles.read(session, job, row))
+    return ShownModel(name, epoch, choices, session.get(Epoch, (job.id, epoch)))
 
 
-def _values(overview: JobOverview) -> dict[str, Any]:
-    """The values of the template."""
-    job, detail = overview.job, job_detail(overview.job, stopped_by_sweep=overview.stopped_by_sweep)
-    return {
-        "job": detail,
-        "starred": job.starred,
-        "note": job.note,
-        "facts": _facts(overview, detail),
-        **_measurements(overview),
-        "checkpoints": checkpoint_items(job, overview.checkpoints)[::-1],
-        "artifact_count": overview.file_count,
-        "shown": overview.shown,
-        "confusion": _confusion_table(job, overview.shown.row),
-        **_history(overview),
-        **_relatives(overview),
-    }
+def _facts(job: Job, samples: Sequence[int], resumed: Sequence[int]) -> dict[str, Any]:
+    """The facts about the job for the scripts of the page.
 
-
-def _measurements(overview: JobOverview) -> dict[str, Any]:
-    job = overview.job
-    return {
-        "took": (job.finished_ms - job.started_ms) / 1000 if job.started_ms and job.finished_ms else None,
-        "trained": overview.shown.tiles.trained_s,
-        "tiles": overview.shown.tiles.metrics,
-        "resources": overview.shown.tiles.resources,
-    }
-
-
-def _history(overview: JobOverview) -> dict[str, Any]:
-    return {
-        "history": [event_document(event, job_id=overview.job.id) for event in reversed(overview.history)],
-        "reasons": _REASONS,
-        "resumed": overview.resumed,
-        "stopped_by_sweep": overview.stopped_by_sweep,
-        "why_stopped": _stop_reason(overview),
-    }
-
-
-def _relatives(overview: JobOverview) -> dict[str, Any]:
-    children, count = overview.children
-    return {
-        "parent": overview.parent,
-        "folds": FoldSet.of(str(overview.job.fold_group), overview.folds) if overview.folds else None,
-        "children": children,
-        "children_count": count,
-    }
-
-
-def _facts(overview: JobOverview, detail: JobDetail) -> dict[str, Any]:
-    """The facts about the job for the scripts of the page."""
-    job, info = overview.job, dataset_or_none(overview.job)
+    Args:
+        samples: the epochs of its samples.
+        resumed: the epochs after which it resumed.
+    """
+    info = dataset_or_none(job)
     return {
         "id": job.id,
         "kind": job.kind,
-        "urls": detail.urls.model_dump(),
+        "urls": JobUrls.of(job.id).model_dump(),
         "over": job.status in TERMINAL,
         "epoch": job.epoch,
         "last_seq": job.last_seq,
-        "samples": [sample.epoch for sample in overview.samples],
-        "resumed": overview.resumed,
+        "tiles": TILES,
+        "reused_epochs": job.reused_epochs,
+        "samples": samples,
+        "resumed": resumed,
         "has_reference_classifier": _has_reference_classifier(job),
         "is_table": is_table(job, info),
         "has_photos": info is not None and info.has_photos,
     }
 
 
-def _stop_reason(overview: JobOverview) -> str | None:
+def _stop_reason(history: Sequence[Event]) -> str | None:
     """The sweep's reason; ``None`` for a job that was running: its worker learns only that the job is
     cancelled."""
-    cancellations = (event.data for event in overview.history if event.data.get("status") == Status.CANCELLED)
+    cancellations = (event.data for event in history if event.data.get("status") == Status.CANCELLED)
     reason = next(cancellations, {}).get("reason")
     return None if reason == "cancelled" else reason
 

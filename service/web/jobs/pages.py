@@ -1,4 +1,4 @@
-"""Pages about jobs: list, form, comparison, and the parts of a job, which ``browsers`` shows at the API's addresses."""
+"""Pages about jobs: list, form, comparison, and those of one job."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field
 
-from service.jobs import events, extremes, worker_registry
-from service.jobs.events import EventFilter, EventType, Level, LogPage
-from service.jobs.queries import files, listing, lookup
+from service.jobs import events, worker_registry
+from service.jobs.events import LogPage
+from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, describe
 from service.spec.schema import Kind
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
-from service.storage.tables import Artifact, Event, Job
+from service.storage.tables import Event, Job
 from service.web.core.core import core, owner, read_job
 from service.web.http.endpoint import endpoint
 from service.web.http.queries import (
@@ -29,17 +29,9 @@ from service.web.http.queries import (
     split,
 )
 from service.web.http.responses import as_page, next_address, own_address, see_other
+from service.web.jobs import overview, playground
 from service.web.jobs.listing import FilterQuery, GroupQuery, PageQuery
-from service.web.jobs.result_schemas import (
-    EventQuery,
-    FilesQuery,
-    artifact_item,
-    checkpoint_item,
-    event_document,
-    film_urls,
-    read_results,
-    sample_item,
-)
+from service.web.jobs.result_schemas import LogQuery, ModelQuery, event_document
 from service.web.jobs.schemas import accuracy_intervals, job_detail
 from service.web.jobs.views import list_jobs, show_groups
 
@@ -207,43 +199,62 @@ def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
     return {name: interval.model_dump() for name, interval in accuracy_intervals(best, validation_count).items()}
 
 
-_SHOWN_EPOCHS: Final = 1000
-_SHOWN_SAMPLES: Final = 240
-_VIEWS: Final[dict[str, EventFilter]] = {
-    "All": EventFilter(),
-    "Status": EventFilter(types=(EventType.STATUS, EventType.END)),
-    "Metrics": EventFilter(types=(EventType.METRICS,)),
-    "Files": EventFilter(types=(EventType.SAMPLE, EventType.CHECKPOINT)),
-    "Warnings and errors": EventFilter(level=Level.WARNING),
-    "Errors": EventFilter(level=Level.ERROR),
+job_blueprint: Final = Blueprint("job_view", __name__)
+
+
+@job_blueprint.get("/ui/jobs/<job_id>")
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def job(job_id: str, query: ModelQuery) -> Response:
+    """Show the page of a job, updated live."""
+    return as_page("jobs/job.html", **overview.values(job_id, query.checkpoint))
+
+
+@job_blueprint.get("/ui/play/<job_id>")
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+def play(job_id: str, query: ModelQuery) -> Response:
+    """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
+    with read_job(job_id) as (session, row):
+        checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+    return as_page("jobs/play.html", **playground.values(row, checkpoints, query.checkpoint))
+
+
+_LOG_VIEWS: Final[dict[str, dict[str, str]]] = {
+    "All": {},
+    "Status": {"type": "end,status"},
+    "Metrics": {"type": "metrics"},
+    "Files": {"type": "checkpoint,sample"},
+    "Warnings and errors": {"level": "warning"},
+    "Errors": {"level": "error"},
 }
-"""The filters of the log's page."""
+"""The filters of the log's page, as parameters of its URL."""
 
 
-def log(job_id: str, query: EventQuery) -> Response:
-    """The log of a job, by default the newest events."""
+@blueprint.get("/ui/jobs/<job_id>/log")
+@endpoint(TAG, "text/html", query=LogQuery, problems=("job_not_found",))
+def log(job_id: str, query: LogQuery) -> Response:
+    """Show the log of a job, by default the newest events."""
     before = query.before or (None if query.after else events.MAX_SEQ)
     with read_job(job_id) as (session, job):
         page = events.page(session, job_id, query.event_filter, after=query.after, before=before, limit=query.limit)
-    return _page(
-        "jobs/log.html", job, "Log", **_log_filters(query), **_log_part(job, query, page, is_end=before is not None)
+    return as_page(
+        "jobs/log.html",
+        job=job_detail(job),
+        title=listing.title(job.id, job.name, job.kind),
+        **_log_filters(query),
+        **_log_part(job, query, page, is_end=before is not None),
     )
 
 
-def _log_filters(query: EventQuery) -> dict[str, Any]:
+def _log_filters(query: LogQuery) -> dict[str, Any]:
     """The selected filters, and those to choose from."""
-    selected = {"type": [kind.value for kind in query.type], "level": query.level, "q": query.q}
-    return {
-        "views": [
-            (name, _parameters(view, query.q), _is_same_filter(view, query.event_filter))
-            for name, view in _VIEWS.items()
-        ],
-        "selected": {name: value for name, value in selected.items() if value},
-        "q": query.q or "",
-    }
+    parameters = {"type": ",".join(sorted(query.type)), "level": query.level or "", "q": query.q or ""}
+    selected = {name: str(value) for name, value in parameters.items() if value}
+    text = {name: value for name, value in selected.items() if name == "q"}
+    views = [(name, view | text, view | text == selected) for name, view in _LOG_VIEWS.items()]
+    return {"views": views, "selected": selected}
 
 
-def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
+def _log_part(job: Job, query: LogQuery, page: LogPage, *, is_end: bool) -> dict[str, Any]:
     """The selected events, and where earlier or later ones are.
 
     Args:
@@ -262,97 +273,5 @@ def _log_part(job: Job, query: EventQuery, page: LogPage, *, is_end: bool) -> di
     }
 
 
-def metrics(job_id: str) -> Response:
-    """The metrics of all epochs as a table, newest first."""
-    with read_job(job_id) as (session, job):
-        rows = lookup.epochs(session, job_id, last=_SHOWN_EPOCHS)
-        total = lookup.count_epochs(session, job_id)
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    best = {name: _best_epoch(job, name) for name in names}
-    return _page("jobs/metrics.html", job, "Metrics", rows=rows[::-1], total=total, names=names, best=best)
-
-
-def artifacts(job_id: str, query: FilesQuery) -> Response:
-    """The files of a job."""
-    return _files(job_id, "Files", None, query)
-
-
-def checkpoints(job_id: str, query: FilesQuery) -> Response:
-    """The checkpoints of a job."""
-    return _files(job_id, "Checkpoints", ArtifactKind.CHECKPOINT, query)
-
-
-def samples(job_id: str, query: FilesQuery) -> Response:
-    """The sample grids of a job."""
-    limit = min(query.limit, _SHOWN_SAMPLES)
-    with read_job(job_id) as (session, job):
-        page = files.page(session, job_id, ArtifactKind.SAMPLE, limit=limit, cursor=query.cursor, newest_first=True)
-        total = files.totals(session, job_id).count(ArtifactKind.SAMPLE)
-    items, films = [sample_item(row) for row in page.rows], film_urls(job_id, exists=total > 0)
-    older = next_address(page.next_cursor)
-    return _page("jobs/samples.html", job, "Samples", samples=items, total=total, films=films, older=older)
-
-
-def results(job_id: str, query: FilesQuery) -> Response:
-    """The results of a job so far."""
-    with read_job(job_id) as (session, job):
-        job_results = read_results(session, job, query)
-    return _page("jobs/results.html", job, "Results", results=job_results)
-
-
-def _files(job_id: str, section: str, kind: ArtifactKind | None, query: FilesQuery) -> Response:
-    """A page of files, newest first."""
-    with read_job(job_id) as (session, job):
-        page = files.page(session, job_id, kind, limit=query.limit, cursor=query.cursor, newest_first=True)
-        totals = files.totals(session, job_id)
-        latest = files.latest_epoch(session, job_id, ArtifactKind.CHECKPOINT)
-    return _page(
-        "jobs/files.html",
-        job,
-        section,
-        files=[artifact_item(row) for row in page.rows],
-        marks={row.id: _marks(job, row, latest) for row in page.rows if row.kind == ArtifactKind.CHECKPOINT},
-        total=totals.count(kind),
-        size_bytes=totals.size_bytes(kind),
-        older=next_address(page.next_cursor),
-    )
-
-
-def _marks(job: Job, row: Artifact, latest: int) -> list[str]:
-    """The labels of a checkpoint: ``best``, ``latest``."""
-    item = checkpoint_item(job, row, latest=latest)
-    return [word for word, applies in (("best", item.best), ("latest", item.latest)) if applies]
-
-
-def _page(template: str, job: Job, section: str, **values: Any) -> Response:
-    title = listing.title(job.id, job.name, job.kind)
-    sections = {
-        "Overview": f"/ui/jobs/{job.id}",
-        "Metrics": f"/jobs/{job.id}/metrics",
-        "Log": f"/jobs/{job.id}/events",
-        "Checkpoints": f"/jobs/{job.id}/checkpoints",
-        "Samples": f"/jobs/{job.id}/samples",
-        "Files": f"/jobs/{job.id}/artifacts",
-        "Results": f"/jobs/{job.id}/results",
-    }
-    detail = job_detail(job)
-    return as_page(template, job=detail, title=title, section=section, sections=sections, **values)
-
-
 def _line(row: Event, job_id: str) -> dict[str, Any]:
     return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
-
-
-def _parameters(view: EventFilter, q: str | None) -> dict[str, str]:
-    values = {"type": ",".join(view.types), "level": view.level.value if view.level is not None else "", "q": q or ""}
-    return {name: value for name, value in values.items() if value}
-
-
-def _is_same_filter(view: EventFilter, selected: EventFilter) -> bool:
-    return set(view.types) == set(selected.types) and view.level == selected.level
-
-
-def _best_epoch(job: Job, name: str) -> int | None:
-    """The epoch in which a metric was best; ``None`` if neither direction is better."""
-    best = extremes.best(job, name)
-    return best[1] if best is not None else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "svg"]
 MEDIA_TYPES: Final[Mapping[str, str]] = {"png": "image/png", "svg": "image/svg+xml"}
-Plot = Literal["curves", "confusion"]
+_NO_EPOCH: Final = "the job has not finished its first epoch"
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -66,48 +66,61 @@ def classified_samples(job: Job, sample: Artifact) -> Picture:
     return picture(data)
 
 
-def draw_plot(job: Job, plot_name: Plot, fmt: Format, which: str = "latest") -> Picture:
-    """A plot of a job's curves, or of the confusion matrix named by ``which``."""
+def draw(job: Job, name: str, fmt: Format, checkpoint: str | None) -> Picture:
+    """A plot of a job, by default the confusion matrix of its latest epoch, or an evaluation of its best checkpoint."""
+    match name:
+        case "curves":
+            return draw_curves(job, fmt)
+        case "confusion":
+            return _draw_confusion(job, fmt, checkpoint or "latest")
+        case _:
+            return _draw_evaluation(job, name, fmt, checkpoint or "best")
+
+
+def draw_curves(job: Job, fmt: Format) -> Picture:
+    """The curves of a job, with its findings."""
     with core().database.read() as session:
-        rows, found = lookup.epochs(session, job.id), lookup.matrix(session, job, which)
-        health_events = events.of_type(session, job.id, EventType.HEALTH)
-    if plot_name == "confusion" and job.kind != Kind.CLASSIFIER:
-        raise Problem("not_found", f"a {job.kind} has no confusion matrix")
+        rows, health_events = lookup.epochs(session, job.id), events.of_type(session, job.id, EventType.HEALTH)
     if not rows:
-        raise Problem("not_yet", "the job has not finished its first epoch")
-    title = listing.title(job.id, job.name, job.kind)
-    if plot_name == "curves":
-        table = metric_table(job, rows, health_events)
+        raise Problem("not_yet", _NO_EPOCH)
+    table = metric_table(job, rows, health_events)
 
-        def draw() -> bytes:
-            from service.pictures import plots  # loads Matplotlib, which takes most of a second
+    def draw() -> bytes:
+        from service.pictures import plots  # loads Matplotlib, which takes most of a second
 
-            marks = [
-                plots.Mark(
-                    label=item.code.replace("_", " "),
-                    since=item.since,
-                    until=item.until,
-                    is_error=item.severity is Severity.ERROR,
-                )
-                for item in table.findings
-            ]
-            return plots.curves(
-                job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
-            )
+        marks = [
+            plots.Mark(item.code.replace("_", " "), item.since, item.until, is_error=item.severity is Severity.ERROR)
+            for item in table.findings
+        ]
+        title = listing.title(job.id, job.name, job.kind)
+        return plots.curves(
+            job.kind, table.epochs, table.series, title=title, fmt=fmt, best_epoch=job.best_epoch, marks=marks
+        )
 
-        return _cached_picture(job.id, plot_name, rows[-1].epoch, fmt, draw)
+    return _cached_picture(job.id, "curves", rows[-1].epoch, fmt, draw)
+
+
+def _draw_confusion(job: Job, fmt: Format, which: str) -> Picture:
+    """The confusion matrix of an epoch: ``best``, ``latest`` or its number."""
+    if job.kind != Kind.CLASSIFIER:
+        raise Problem("not_found", f"a {job.kind} has no confusion matrix")
+    if not job.epoch:
+        raise Problem("not_yet", _NO_EPOCH)
+    with core().database.read() as session:
+        found = lookup.matrix(session, job, which)
     if found is None:
         raise Problem("not_yet", "this epoch has no confusion matrix: it is computed at the end of an epoch")
     epoch, matrix = found
     info = dataset_or_none(job)
 
-    def draw_confusion() -> bytes:
-        from service.pictures import plots  # loads Matplotlib, which takes most of a second
+    def draw() -> bytes:
+        from service.pictures import plots
 
         class_names = info.class_names if info is not None and len(info.class_names) == len(matrix) else None
-        return plots.confusion(matrix, class_names=class_names, title=f"{title}, epoch {epoch}", fmt=fmt)
+        title = f"{listing.title(job.id, job.name, job.kind)}, epoch {epoch}"
+        return plots.confusion(matrix, class_names=class_names, title=title, fmt=fmt)
 
-    return _cached_picture(job.id, plot_name, epoch, fmt, draw_confusion)
+    return _cached_picture(job.id, "confusion", epoch, fmt, draw)
 
 
 def _cached_picture(job_id: str, name: str, epoch: int, suffix: str, draw: Callable[[], bytes]) -> Picture:
@@ -147,7 +160,7 @@ class _LazyFiles(Sequence[bytes]):
         return self._artifacts.read(row.path, row.sha256)
 
 
-def draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
+def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
     """``calibration`` or ``importance`` of a checkpoint, drawn.
 
     Raises:

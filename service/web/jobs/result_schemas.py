@@ -230,8 +230,8 @@ def film_urls(job_id: str, *, exists: bool) -> Films | None:
     return Films(gif=f"/jobs/{job_id}/samples.gif", webp=f"/jobs/{job_id}/samples.webp") if exists else None
 
 
-class EventQuery(Query):
-    """Which part of a job's log to return, and the format."""
+class LogQuery(Query):
+    """Which part of a job's log to return."""
 
     after: Seq = Field(0, description="Only events with a higher `seq`.")
     before: Annotated[Seq | None, BeforeValidator(blank_is_none)] = Field(
@@ -245,14 +245,19 @@ class EventQuery(Query):
         None, description="Minimum level. Metrics and files are `info`; a failed job is an `error`."
     )
     q: OptionalText = Field(None, description="Substring of an event's content.")
-    format: Literal["json", "jsonl"] = Field(
-        "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
-    )
 
     @property
     def event_filter(self) -> EventFilter:
         """The filter for the database."""
         return EventFilter(types=self.type, level=self.level, text=self.q)
+
+
+class EventQuery(LogQuery):
+    """Which part of a job's log to return, and the format."""
+
+    format: Literal["json", "jsonl"] = Field(
+        "json", description="`jsonl`: all selected events, one JSON document per line; `limit` does not apply."
+    )
 
 
 class FeedQuery(Query):

@@ -20,7 +20,6 @@ from service.web.core.core import core, owner, provided, read_job
 from service.web.http import downloads, requests
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.queries import StreamQuery
-from service.web.jobs import pages
 from service.web.jobs.result_schemas import (
     EventList,
     EventQuery,
@@ -45,7 +44,7 @@ TAG: Final = "Results"
 
 
 @blueprint.get("/jobs/<job_id>/results")
-@endpoint(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page=pages.results)
+@endpoint(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#tiles")
 def results(job_id: str, query: FilesQuery) -> Results:
     """Show the results of a job so far; `final` says whether the job has ended.
 
@@ -66,7 +65,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
         "`memory_bytes`; empty where a value is not finite or not known."
     },
     problems=("job_not_found",),
-    page=pages.metrics,
+    page="/ui/jobs/{job_id}#curves",
 )
 def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
@@ -103,7 +102,7 @@ _BATCH_SIZE: Final = 1000
     query=EventQuery,
     other_media=("application/x-ndjson",),
     problems=("job_not_found",),
-    page=pages.log,
+    page="/ui/jobs/{job_id}/log",
 )
 def log(job_id: str, query: EventQuery) -> Result:
     """List the events of a job's append-only log.

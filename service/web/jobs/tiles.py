@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -52,27 +52,17 @@ class Resource:
     name: str
     label: str
     description: str
+    amount: float
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """All tiles of a job."""
-
-    metrics: Sequence[Tile]
-    resources: Sequence[Resource]
-    trained_s: float
-
-
-def read(session: Session, job: Job, shown: Epoch | None) -> Tiles:
-    """The tiles of a job, in a fixed order, with the metrics of an epoch."""
-    trained_s = lookup.trained_s(session, job)
+def read(session: Session, job: Job, shown: Epoch | None) -> list[Tile]:
+    """The metrics of an epoch, in a fixed order."""
     if shown is None:
-        return Tiles([], _resource_tiles(job, trained_s), trained_s)
+        return []
     count = lookup.validation_counts(session, [job]).get(job.id)
     intervals = accuracy_intervals(shown.metrics, count, job.test_scores)
-    tiles = _metric_tiles(job, shown, _earlier_values(session, job, shown), intervals)
-    return Tiles(tiles, _resource_tiles(job, trained_s), trained_s)
+    return _metric_tiles(job, shown, _earlier_values(session, job, shown), intervals)
 
 
 def _earlier_values(session: Session, job: Job, shown: Epoch) -> dict[str, tuple[float, int]]:
@@ -127,13 +117,14 @@ def _training_loss(spec: Mapping[str, Any]) -> str:
     return f" In this job: {listed(parts)}." if any(parts) else ""
 
 
-def _resource_tiles(job: Job, trained_s: float) -> list[Resource]:
+def resources(job: Job, trained_s: float) -> list[Resource]:
     """Time trained, processor time and memory, as far as they were measured."""
     tiles = []
     if trained_s:
-        tiles.append(Resource("duration", "time trained", _TRAINED, metric_info.duration(trained_s)))
+        tiles.append(Resource("duration", "time trained", _TRAINED, trained_s, metric_info.duration(trained_s)))
     if job.cpu_seconds is not None:
-        tiles.append(Resource("cpu", "CPU time", _CPU, metric_info.duration(job.cpu_seconds)))
+        tiles.append(Resource("cpu", "CPU time", _CPU, job.cpu_seconds, metric_info.duration(job.cpu_seconds)))
     if job.peak_memory_bytes is not None:
-        tiles.append(Resource("memory", "peak memory", _MEMORY, metric_info.size(job.peak_memory_bytes)))
+        memory = metric_info.size(job.peak_memory_bytes)
+        tiles.append(Resource("memory", "peak memory", _MEMORY, job.peak_memory_bytes, memory))
     return tiles

@@ -20,7 +20,7 @@ from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.inference import exporting, loading
-from service.web.jobs.plots import draw_plot
+from service.web.jobs.plots import draw_curves
 
 blueprint: Final = Blueprint("exports", __name__)
 
@@ -76,7 +76,7 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
 
 def make(request: ExportRequest) -> bytes:
     """The bytes of an export."""
-    return exporting.make(request, lambda: draw_plot(request.job, "curves", "png").data)
+    return exporting.make(request, lambda: draw_curves(request.job, "png").data)
 
 
 def _find(job_id: str, target: ArtifactKind, query: ExportQuery, by: Actor | None) -> Artifact:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from flask import Blueprint, Response
@@ -11,7 +10,6 @@ from service.spec.presets.definitions import PRESETS
 from service.states import SweepStatus
 from service.sweeps import queries
 from service.web.core.core import core, owner
-from service.web.docs import examples
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, next_address
 from service.web.sweeps.schemas import SweepListQuery
@@ -28,15 +26,11 @@ _FIRST_TRIALS: Final = 20
 @blueprint.get("/ui/sweeps")
 @endpoint(TAG, "text/html", query=SweepListQuery, problems=("invalid_cursor",))
 def show_list(query: SweepListQuery) -> Response:
-    """Show the sweeps, and the form for a new one."""
+    """Show the sweeps."""
     page = list_sweeps.read(query)
-    # As text: JSON in a page has sorted keys, but a reader expects the name first.
-    bodies = [(name, json.dumps(body, indent=2)) for name, body in examples.BODIES["SweepSpec"].items()]
     views = [("All", "", not query.status)]
     views += [(status.value.capitalize(), status.value, query.status == [status]) for status in SweepStatus]
-    return as_page(
-        "sweeps/index.html", sweeps=page, views=views, next_address=next_address(page.next_cursor), examples=bodies
-    )
+    return as_page("sweeps/index.html", sweeps=page, views=views, next_address=next_address(page.next_cursor))
 
 
 @blueprint.get("/ui/sweeps/<sweep_id>")

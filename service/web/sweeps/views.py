@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -9,6 +10,7 @@ from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
 from service.application.sweeps import Sweeps
+from service.spec.metric_info import describe
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import actions, events, queries
@@ -19,7 +21,8 @@ from service.sweeps.results.importance import importance as importance_of
 from service.sweeps.schema import MAX_TRIALS, SweepSpec
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor
-from service.web.http import downloads, requests
+from service.web.http import downloads, requests, slots
+from service.web.http.downloads import Picture, picture
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.problems import Problem, invalid_parameter
 from service.web.http.queries import StreamQuery, SubmitQuery
@@ -28,7 +31,6 @@ from service.web.jobs.plots import MEDIA_TYPES, Format
 from service.web.jobs.views import submitted_response
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import refuse_if_full, stream_response
-from service.web.sweeps.plots import draw_curves
 from service.web.sweeps.schemas import (
     CurvePlotQuery,
     CurveQuery,
@@ -241,6 +243,11 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
 
 plots_blueprint: Final = Blueprint("sweep_plots", __name__)
 
+_BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "range": ("low", "high", "; band: lowest to highest seed"),
+    "interval": ("interval_low", "interval_high", "; band: 95% interval of the mean"),
+}
+
 
 @plots_blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
 @endpoint(
@@ -260,8 +267,25 @@ def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Respons
         trial_curves = curves_of(session, sweep, metric, limit=query.limit)
     if not trial_curves:
         raise Problem("not_yet", f"no trial has a value of {metric} yet")
-    drawn = draw_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
+    drawn = _draw_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
     return downloads.send_picture(drawn, MEDIA_TYPES[form])
+
+
+def _draw_curves(sweep: Sweep, metric: str, curves: Sequence[TrialCurve], *, band: str, fmt: Format) -> Picture:
+    """A plot of the best trials. It is not cached: a sweep has no folder."""
+    from service.pictures import plots  # loads Matplotlib, which takes most of a second
+
+    seeds = len(sweep.resolved["seeds"])
+    low, high, band_note = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
+    lines = [
+        plots.BandedLine(f"trial {curve.trial}", curve.epochs, curve.mean, getattr(curve, low), getattr(curve, high))
+        for curve in curves
+    ]
+    title = f"{sweep.name or f'sweep {sweep.id[-6:].lower()}'}: {describe(metric).label}"
+    caption = f"mean of {seeds} seeds{band_note}" if seeds > 1 else "one seed"
+    rungs = sweep.resolved["rungs"][:-1]
+    with slots.hold(slots.DRAWING):
+        return picture(plots.banded(lines, metric=metric, title=title, caption=caption, rungs=rungs, fmt=fmt))
 
 
 def detail_of(session: Session, sweep: Sweep) -> SweepDetail:

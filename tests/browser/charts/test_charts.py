@@ -362,8 +362,9 @@ def test_resources_are_a_row_below_the_metrics(service: Service, open_window: Ca
 
 def test_each_file_is_one_line_on_a_phone(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.train(3)
-    page = open_window(service.url, width=390).open(f"/jobs/{job_id}/artifacts")
-    rows = page.locator("table.files tbody tr")
+    page = open_window(service.url, width=390).open(f"/ui/jobs/{job_id}")
+    page.get_by_text("3 other files").click()
+    rows = page.locator("#files tbody tr")
     expect(rows).to_have_count(6)
     assert max(rows.evaluate_all("all => all.map((row) => row.getBoundingClientRect().height)")) < 70
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -40,7 +40,7 @@ def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: 
     worker.commit_epoch(1, metrics=metrics(1), confusion=MATRIX)
     page.goto(f"{service.url}/ui/jobs/{job_id}")
     for number, selector in enumerate(
-        ("[data-action=pause]", "a.download", "[data-actual='1'][data-predicted='2']", "#facts a[href$='/metrics']"), 2
+        ("[data-action=pause]", "a.download", "[data-actual='1'][data-predicted='2']", "#facts a[href^='/ui/new']"), 2
     ):
         page.locator(selector).first.focus()
         before = focused_html(page)
@@ -156,9 +156,9 @@ def test_the_star_is_what_the_response_says(service: Service, page: Page) -> Non
 def test_a_log_has_each_line_once_despite_late_responses(service: Service, page_with_clock: Page) -> None:
     page, job_id = page_with_clock, service.submit()
     worker = service.claim()
-    page.goto(f"{service.url}/jobs/{job_id}/events")
+    page.goto(f"{service.url}/ui/jobs/{job_id}/log")
     service.wait_for_stream(page)
-    log_requests = hold(page, rf"GET /jobs/{job_id}/events\?after=")
+    log_requests = hold(page, rf"GET /ui/jobs/{job_id}/log\?after=")
     worker.commit_epoch(1, metrics=metrics(1))
     log_requests.wait(1)
     worker.commit_epoch(2, metrics=metrics(2))

@@ -31,15 +31,10 @@ PATHS = (
     "/docs/schemas",
     "/ui/datasets",
     "/ui/datasets/mnist-10k",
-    "/jobs/{reader}/events",
-    "/jobs/{reader}/metrics",
-    "/jobs/{reader}/artifacts",
-    "/jobs/{reader}/samples",
-    "/jobs/{reader}/results",
+    "/ui/jobs/{reader}/log",
     "/ui/workers",
     "/ui/usage",
     "/ui/keys",
-    "/limits",
     "/nope",
 )
 

@@ -46,7 +46,7 @@ def test_a_lost_connection_is_shown_until_it_is_restored(
     job = f"/ui/jobs/{worker.current_claim.job_id}"
     path = {
         "job": job,
-        "log": f"/jobs/{worker.current_claim.job_id}/events",
+        "log": f"{job}/log",
         "jobs": "/",
         "sweep": f"/ui/sweeps/{sweep['id']}",
         "workers": "/ui/workers",

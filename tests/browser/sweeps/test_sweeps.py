@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from benchmarks.service.rows import end_sweep
 from service.cli import main
 from service.sweeps import decisions
+from service.web.docs.examples import BODIES
 from tests.browser.accessibility import serious_violations
 from tests.browser.apps.simulated_worker import Service, WebProcess
 from tests.browser.conftest import Visit
@@ -44,16 +45,19 @@ def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     visit = open_window(serve_bare().url, width=width, color_scheme=scheme)
     visit.error_log.expected = ["422", "404"]  # requests sent just before the sweep was deleted
     page = visit.open("/ui/sweeps")
-    expect(page.locator("#document")).to_have_value(re.compile('"name": "rates"'))
-    page.get_by_role("button", name="Check").click()
-    expect(page.locator("#plan")).to_contain_text("9 trials, 18 jobs")
-    page.locator("#pointer").fill("/optimiser/momentum")
-    page.locator("#range-values").fill("0.5, 0.9")
-    page.get_by_role("button", name="Add").click()
-    page.get_by_role("button", name="Check").click()
+    expect(page.locator("#sweeps")).to_contain_text("No sweeps yet")
+    assert serious_violations(page) == []
+    page.get_by_role("link", name="New sweep").click()
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    document = BODIES["SweepSpec"]["rates"]
+    page.locator("#json").fill(json.dumps(document))
+    expect(page.locator("#verdict")).to_have_text("Ready to start: 9 trials, 18 jobs")
+    misspelt = document | {"space": document["space"] | {"/optimiser/momentum": {"choice": [0.5, 0.9]}}}
+    page.locator("#json").fill(json.dumps(misspelt))
     expect(page.locator("#faults")).to_contain_text("does not exist in the spec")
     assert serious_violations(page) == []
-    page.get_by_role("button", name="Remove /optimiser/momentum").click()
+    page.locator("#json").fill(json.dumps(document))
+    expect(page.locator("#verdict")).to_have_text("Ready to start: 9 trials, 18 jobs")
     page.get_by_role("button", name="Start sweep").click()
     expect(page.locator("h1")).to_have_text("rates")
     expect(page.locator("#trials tbody tr")).to_have_count(8)

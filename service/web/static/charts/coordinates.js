@@ -1,16 +1,11 @@
 // A parallel coordinates plot: an axis for each setting and one for the result, a line for each trial.
+import { svg } from "../common/dom.js";
+
 const [AXIS_SPACING, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // AXIS_SPACING: minimum distance between axes
 const END_SHARE = 0.05; // fraction of an axis below its lowest and above its highest value
 export const LOG_FROM = 30; // ratio of the highest to the lowest value from which an axis is logarithmic
 const CHARACTER_WIDTH = 6.6; // maximum width of a character
 const MAX_LABEL_LENGTH = 16; // maximum length of a value at an axis; its title has the full text
-
-function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children.flat(2));
-  return element;
-}
 
 const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : typeof value === "string" ? value : JSON.stringify(value));
 

@@ -67,8 +67,10 @@ export function commonXRange(xs, axis) {
 }
 
 export class Curves {
-  constructor(root, address) {
+  // ondraw(table): called when the charts show new values.
+  constructor(root, address, ondraw) {
     this.root = root;
+    this.ondraw = ondraw;
     this.charts = new Map();
     this.resumed = [];
     this.settings = new Settings($("#chart-settings"), () => this.draw());
@@ -130,5 +132,6 @@ export class Curves {
     }
     $("#curves").hidden = names.length === 0;
     $("#more-curves").hidden = !$(".others", this.root).children.length;
+    this.ondraw(table);
   }
 }

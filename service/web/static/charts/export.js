@@ -1,17 +1,12 @@
 // Exports a chart as a file: an image with title and legend, or the numbers as CSV.
 /* global uPlot */
+import { save } from "../common/dialogs.js";
 import { capital, h } from "../common/dom.js";
 import { align } from "./align.js";
 import { seriesColor, seriesDash, token } from "./palette.js";
 import { columns, options } from "./plot.js";
 
 const [WIDTH, HEIGHT, SCALE, MARGIN] = [2400, 1400, 2.6, 40];
-
-function save(blob, name) {
-  const address = URL.createObjectURL(blob);
-  h("a", { href: address, download: name.replaceAll(/[^\w.-]+/g, "-") }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
-}
 
 export async function savePng(title, content, display) {
   const canvas = h("canvas", { width: WIDTH, height: HEIGHT });

@@ -1,5 +1,5 @@
 // Colours and dashes of lines, from the tokens of app.css.
-import { describe } from "../common/dom.js";
+import { describe, svg } from "../common/dom.js";
 
 const tokenValues = new Map(); // a cache: reading computed styles is slow, and charts need them often
 addEventListener("themechange", () => tokenValues.clear());
@@ -26,10 +26,7 @@ export function seriesIndexes(names) {
 
 // A short line in the style of a series, for a legend.
 export function lineSample(index) {
-  const [image, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
-  for (const [name, value] of Object.entries({ width: 20, height: 8, "aria-hidden": true })) image.setAttribute(name, value);
-  for (const [name, value] of Object.entries({ x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).join(" ") || "none" })) line.setAttribute(name, value);
+  const line = svg("line", { x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).join(" ") || "none" });
   line.style.stroke = `var(--series-${(index % 8) + 1})`;
-  image.append(line);
-  return image;
+  return svg("svg", { width: 20, height: 8, "aria-hidden": true }, line);
 }

@@ -1,18 +1,11 @@
 // A plot of any setting against any metric, with one dot per job. Dots are links, so that they can be focused.
-import { h, metric } from "../common/dom.js";
+import { h, metric, svg } from "../common/dom.js";
 import { LOG_FROM } from "./coordinates.js";
 import { formatOf } from "../common/format.js";
 
 const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 64, 20, 14, 46];
 const DOT_SPACING = 13; // width of a dot and a gap, in pixels
 const MAX_GROUP_WIDTH = 80; // maximum width of a group of dots at the same position, in pixels
-
-function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(name, value);
-  element.append(...children.flat());
-  return element;
-}
 
 const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : value === null ? "none" : String(value));
 

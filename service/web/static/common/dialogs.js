@@ -1,5 +1,5 @@
-// Confirmation dialogs, copying to the clipboard, and error messages.
-import { announce, capital } from "./dom.js";
+// Confirmation dialogs, copying to the clipboard, saving as a file, and error messages.
+import { announce, capital, h } from "./dom.js";
 
 // Resolves to true if the dialog was closed by its confirm button; Escape means no.
 export function confirmed(dialog) {
@@ -18,6 +18,13 @@ export async function copy(text, element) {
     else getSelection().selectAllChildren(element);
     announce("The browser does not allow this page to copy. The text is selected: copy it with the keyboard.", "error");
   }
+}
+
+// Downloads a file that the page has made.
+export function save(blob, name) {
+  const address = URL.createObjectURL(blob);
+  h("a", { href: address, download: name.replaceAll(/[^\w.-]+/g, "-") }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
 // The faults of a problem response, each with its field, or else the error message.

@@ -17,6 +17,14 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+// The same for SVG: svg("line", { x1, x2 }, child, ...)
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.flat(2));
+  return element;
+}
+
 // Calls `change`, which may replace elements, and restores the focus: to the control at the same position in the part,
 // such as a row, with the same key. Without one, the focus is lost.
 export function keepFocus(partSelector, keyOf, change) {

@@ -1,5 +1,5 @@
-// Replaces each [data-live] part of the page with its current HTML from the server, so that there is only one set of
-// templates. Unchanged parts, opened details, scroll positions and the keyboard focus are kept.
+// Fetches the parts of a page whose content no event has: [data-live]. Their elements, opened details, scroll positions
+// and the keyboard focus are kept.
 import { $$ } from "./dom.js";
 import { read } from "./api.js";
 import { latest } from "./latest.js";
@@ -27,19 +27,20 @@ function replace(current, updated) {
   if (current.isEqualNode(updated)) return;
   const focused = current.contains(document.activeElement) ? document.activeElement : null;
   const scrollPositions = $$(SCROLLABLE, current).map((part) => [part.scrollLeft, part.scrollTop]);
-  const toFocus = focused && counterpart(focused, current, updated);
-  current.replaceWith(updated);
-  $$(SCROLLABLE, updated).forEach((part, index) => part.scrollTo(...(scrollPositions[index] ?? [0, 0])));
-  toFocus?.focus({ preventScroll: true });
+  const toFocus = focused && focused !== current && counterpart(focused, current, updated);
+  current.replaceChildren(...updated.childNodes);
+  for (const name of current.getAttributeNames()) if (!updated.hasAttribute(name)) current.removeAttribute(name);
+  for (const name of updated.getAttributeNames()) current.setAttribute(name, updated.getAttribute(name));
+  $$(SCROLLABLE, current).forEach((part, index) => part.scrollTo(...(scrollPositions[index] ?? [0, 0])));
+  if (toFocus) toFocus.focus({ preventScroll: true });
 }
 
 // The element of the updated part that corresponds to one of the current part: the n-th of those with the same signature.
 // If there is none, the part itself if it can have the focus, or else its first focusable element, so that the focus stays
 // in this part of the page.
 function counterpart(element, current, updated) {
-  if (element === current) return updated;
   const similar = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));
-  const substitute = updated.matches("[tabindex]") ? updated : $$(FOCUSABLE, updated)[0];
+  const substitute = updated.matches("[tabindex]") ? current : $$(FOCUSABLE, updated)[0];
   return similar(updated)[similar(current).indexOf(element)] ?? substitute;
 }
 

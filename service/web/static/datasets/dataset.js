@@ -1,16 +1,18 @@
 // The examples of a dataset: images, or rows of a table, page by page.
 import { $, counted, h } from "../common/dom.js";
 import { call } from "../common/api.js";
+import { requestSequence } from "../common/latest.js";
 
 const facts = JSON.parse($("#dataset").textContent);
 const isTable = facts.kind === "table";
 const [holder, state, more, part, label] = ["#shown", "#shown-state", "#more", "#part", "#class"].map((id) => $(id));
 let cursor = null;
-let requestNumber = 0;
+const nextBeginning = requestSequence();
+let isCurrent = null; // whether the part and the class are still selected
 let body = null; // of the table
 
 function begin() {
-  requestNumber += 1;
+  isCurrent = nextBeginning();
   cursor = null;
   holder.replaceChildren();
   if (isTable) {
@@ -21,7 +23,7 @@ function begin() {
 }
 
 async function load() {
-  const ownNumber = requestNumber;
+  const isSelected = isCurrent;
   more.disabled = true;
   state.textContent = "Loading…";
   const query = new URLSearchParams({ part: part.value, limit: isTable ? "25" : "48" });
@@ -32,12 +34,12 @@ async function load() {
   try {
     page = await call(`${isTable ? facts.urls.rows : facts.urls.examples}?${query}`);
   } catch (error) {
-    if (ownNumber === requestNumber) state.textContent = error.message;
+    if (isSelected()) state.textContent = error.message;
     return;
   } finally {
-    if (ownNumber === requestNumber) more.disabled = false;
+    if (isSelected()) more.disabled = false;
   }
-  if (ownNumber !== requestNumber) return; // another part or class was selected in the meantime
+  if (!isSelected()) return; // another part or class was selected in the meantime
   for (const item of page.data) (isTable ? body : holder).append(isTable ? row(item) : image(item));
   cursor = page.next_cursor;
   more.hidden = !page.has_more;

@@ -4,7 +4,6 @@ import { call, onRestored } from "../common/api.js";
 import { showFault, showPlan } from "./cost.js";
 import { aboutDataset, datasetControl } from "./dataset.js";
 import { Editor } from "./editor.js";
-import { distinctName } from "./names.js";
 import { PresetCards } from "./presets.js";
 import { SchemaForm } from "./schema/schema-form.js";
 import { drawSections, filterFields, markSections } from "./schema/sections.js";
@@ -189,24 +188,29 @@ onRestored(() => {
 });
 $("#find").addEventListener("input", () => filterFields($("#sections"), $("#find").value, $("#found")));
 
+// The next of first, first-2, first-3, ... that is not used in a list.
+async function distinctName(name, list) {
+  const stem = name.replace(/-\d+$/, "");
+  const { data } = await call(list(stem));
+  const used = new Set(data.map((item) => item.name));
+  let number = 2;
+  while (used.has(`${stem}-${number}`)) number += 1;
+  return `${stem}-${number}`;
+}
+
+// Starts with the spec of another job or sweep.
+async function copySpec(address, list, failure) {
+  try {
+    const { spec } = await call(address);
+    take(spec.name ? { ...spec, name: await distinctName(spec.name, list) } : spec);
+  } catch (error) {
+    announce(`${failure} ${error.message}`, "error");
+    take({ kind: "classifier" });
+  }
+}
+
 const query = new URLSearchParams(location.search);
-const jobId = query.get("like");
-const sweepId = query.get("sweep");
-if (sweepId) {
-  try {
-    const { spec } = await call(`/sweeps/${encodeURIComponent(sweepId)}`);
-    take(spec.name ? { ...spec, name: await distinctName(spec.name, "/sweeps?limit=100") } : spec);
-  } catch (error) {
-    announce(`The other sweep could not be loaded. ${error.message}`, "error");
-    take({ kind: "classifier" });
-  }
-} else if (jobId) {
-  try {
-    const { spec } = await call(`/jobs/${encodeURIComponent(jobId)}`);
-    take(spec.name ? { ...spec, name: await distinctName(spec.name) } : spec);
-  } catch (error) {
-    announce(`The spec of the other job could not be loaded. ${error.message}`, "error");
-    take({ kind: "classifier" });
-  }
-} else if (query.get("dataset")) take({ kind: "classifier", dataset: { name: query.get("dataset") } });
-else take({ kind: "classifier" });
+const [jobId, sweepId, dataset] = ["like", "sweep", "dataset"].map((name) => query.get(name));
+if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
+else if (jobId) await copySpec(`/jobs/${encodeURIComponent(jobId)}`, (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`, "The spec of the other job could not be loaded.");
+else take({ kind: "classifier", ...(dataset && { dataset: { name: dataset } }) });

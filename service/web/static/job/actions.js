@@ -164,13 +164,12 @@ function wireEdit(job, onedit) {
 
 function wireStar(job, onedit) {
   let busy = false;
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest("#star");
-    if (!button || busy) return;
+  $("#star").addEventListener("click", async ({ currentTarget: button }) => {
+    if (busy) return;
     busy = true;
     try {
       const updated = await call(job.urls.self, { method: "PATCH", body: { starred: button.getAttribute("aria-pressed") !== "true" } });
-      $("#star").setAttribute("aria-pressed", String(updated.starred)); // the button may have been replaced in the meantime
+      button.setAttribute("aria-pressed", String(updated.starred));
       onedit();
     } catch (error) {
       announce(error.message, "error");

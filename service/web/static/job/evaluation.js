@@ -1,6 +1,6 @@
 // Calibration and column importance of the shown model.
-import { $, h, percent } from "../common/dom.js";
-import { lazy } from "../common/lazy.js";
+import { $, h, percent, svg } from "../common/dom.js";
+import { lazy } from "./lazy.js";
 import { evaluate } from "./model.js";
 
 const SIZE = 220;
@@ -12,7 +12,7 @@ export function wireEvaluation(job) {
 function wire(root, address, show) {
   if (!root) return [];
   const state = $("[data-state]", root);
-  return lazy(root, {
+  return lazy([root], {
     request: () => evaluate(address),
     show: (response) => {
       $("[data-of]", root).textContent = response.label;
@@ -32,13 +32,6 @@ function showImportance(root, { columns, accuracy, rows }) {
   }));
   return `Accuracy on ${rows.toLocaleString("en")} rows: ${percent(accuracy)}`;
 }
-
-const svg = (name, attributes, ...children) => {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-};
 
 function showCalibration(root, { bins, expected_error: error, validation_count: all }) {
   const [left, bottom, side] = [50, 34, SIZE];

@@ -1,4 +1,5 @@
-// The page of one job. Texts and tables are rendered by the server; curves, samples and progress update live.
+// The page of one job. Curves, tiles, samples and progress follow its events. Texts and tables are rendered by the server,
+// and fetched again when the state of the job changes, or when another model is stored and they are in view.
 import { $, $$, duration, throttle } from "../common/dom.js";
 import { listen, onRestored } from "../common/api.js";
 import { Curves } from "../charts/curves.js";
@@ -11,13 +12,14 @@ import { copy } from "../common/dialogs.js";
 import { wireBisection } from "./bisect.js";
 import { wireConfusion } from "./confusion.js";
 import { wireEvaluation } from "./evaluation.js";
-import { isStored, shownModel, wireModel } from "./model.js";
+import { isStored, moveModel, shownModel, showTiles, wireModel } from "./model.js";
+import { lazy } from "./lazy.js";
 import { refresh } from "../common/live.js";
 
 const job = JSON.parse($("#job").textContent);
 const refreshPage = throttle(1200, () => job.isGone || update(stream === null).catch(() => {})); // the service may be down; the stream then reconnects by itself
 
-const curves = new Curves($("#curves"), job.urls.metrics);
+const curves = new Curves($("#curves"), job.urls.metrics, (table) => showTiles(table, job));
 curves.resumed = job.resumed;
 if (job.epoch) curves.load().catch(() => {});
 
@@ -54,20 +56,33 @@ $("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
 
 const evaluations = [...wireMistakes(job), ...wireEvaluation(job)];
 let evaluated = shownModel();
+const partsOf = (what) => lazy($$(`[data-live=${what}]`), { request: async () => refreshPage(), isStale: false });
+const parts = { model: partsOf("model"), epoch: partsOf("epoch") };
 
-// Refreshes the page, and the evaluations if it shows another model: now, or at a limited rate.
+// Fetches the parts of the page, and the evaluations of another model: now, or at a limited rate.
 async function update(isNow = true) {
   await refresh();
-  if (isStored() && evaluated !== shownModel()) {
-    evaluated = shownModel();
-    for (const evaluation of evaluations) evaluation.invalidate();
-  }
+  const pageSeq = Number($("#model").dataset.seq); // events may have come since
+  if (pageSeq < lastChange) refreshPage();
+  stored = stored.filter(({ seq }) => seq > pageSeq);
+  stored.forEach(moveModel);
+  if (curves.table) showTiles(curves.table, job);
+  evaluateAgain();
   if (isNow) for (const evaluation of evaluations) evaluation.loadIfNeeded();
+}
+
+function evaluateAgain() {
+  if (!isStored() || evaluated === shownModel()) return;
+  evaluated = shownModel();
+  for (const section of $$("#mistakes, #calibration, #importance")) section.hidden = false;
+  for (const evaluation of evaluations) evaluation.invalidate();
 }
 
 let stream = null;
 let progressed = false;
 let lastSeq = job.last_seq;
+let lastChange = 0; // the last event that the server renders
+let stored = []; // events of checkpoints that the page may not have
 
 function listenToJob() {
   stream?.close();
@@ -76,14 +91,17 @@ function listenToJob() {
   };
   const change = (event) => {
     recordSeq(event);
+    lastChange = Math.max(lastChange, event.seq);
     refreshPage();
   };
   stream = listen(() => `${job.urls.stream}?after=${lastSeq}`, {
     snapshot: () => {},
     progress: showProgress,
     metrics: (event) => {
-      change(event);
+      recordSeq(event);
       curves.add(event);
+      if (job.tiles.some((name) => name in event.values && !$(`[data-metric=${name}]`))) refreshPage(); // a new tile
+      parts.epoch.invalidate();
     },
     sample: (event) => {
       recordSeq(event);
@@ -91,8 +109,13 @@ function listenToJob() {
       samples.add(event.epoch);
     },
     checkpoint: (event) => {
-      change(event);
+      recordSeq(event);
       if (event.best) curves.best(event.epoch);
+      stored.push(event);
+      if (!isStored() || (event.best && $("#model").hidden && job.kind !== "gan")) return refreshPage(); // the first one, or the first best one
+      moveModel(event);
+      if (evaluated !== shownModel()) parts.model.invalidate();
+      return evaluateAgain();
     },
     status: (event) => {
       if (event.status !== "running") $("#eta").textContent = ""; // the last estimate is obsolete
@@ -129,14 +152,14 @@ wireActions(job, refreshPage, () => {
 wireConfusion(job);
 wireModel(update);
 document.addEventListener("click", ({ target }) => {
-  // Event delegation, because the section is replaced whenever the job changes.
+  // Event delegation, because the content of the section is replaced.
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
 });
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 if (!job.over) listenToJob();
 onRestored(refreshPage);
-// A job that makes no progress has no events: the page says why.
+// A queued job, or one whose worker is lost, has no events: the page says why.
 setInterval(() => {
-  if (stream && !progressed && !document.hidden) refreshPage();
+  if (stream && !progressed && !document.hidden && $("#status .queued, #status .running")) refreshPage();
   progressed = false;
 }, 10_000);

@@ -1,8 +1,8 @@
 // The most confident mistakes of the shown model on the validation data.
 import { $, h, percent } from "../common/dom.js";
-import { lazy } from "../common/lazy.js";
+import { lazy } from "./lazy.js";
+import { rowsTable } from "./confusion.js";
 import { evaluate } from "./model.js";
-import { rowsTable } from "./rows-table.js";
 import { view } from "./viewer.js";
 
 const INITIAL_COUNT = 24;
@@ -14,7 +14,7 @@ export function wireMistakes(job) {
   let limit = INITIAL_COUNT;
   let result = null;
 
-  const mistakes = lazy(root, {
+  const mistakes = lazy([root], {
     request: () => evaluate(`${job.urls.self}/mistakes`, { limit }),
     show: (response) => {
       result = response;

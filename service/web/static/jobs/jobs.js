@@ -1,6 +1,6 @@
 // The list of jobs: a stream updates it, and further pages are loaded on scrolling.
 import { $, $$, announce, capital, counted, debounce, h, throttle } from "../common/dom.js";
-import { call, listen, pool } from "../common/api.js";
+import { call, listen, onRestored, pool } from "../common/api.js";
 import { UrlState } from "./url-state.js";
 import { afterEpoch, bestOf, csvColumns } from "./cells.js";
 import { offerColumns } from "./column-chooser.js";
@@ -12,7 +12,6 @@ import { afterPress } from "../common/press.js";
 import { offerViews } from "./saved-views.js";
 import { MAX_COMPARED, SelectedJobs } from "./selection.js";
 import { JobTable } from "./table.js";
-import "./first-job.js";
 
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "stopped", "cancelled"];
 const MAX_GROUPS = 500;
@@ -387,3 +386,19 @@ setInterval(async () => {
   $("#impediment").hidden = !queue.reason;
   $("#impediment").textContent = queue.reason_text;
 }, 15_000);
+
+// The buttons that start a first job; the page shows them while there are no jobs.
+onRestored(() => $$("[data-start]").forEach((button) => (button.disabled = false)));
+for (const button of $$("[data-start]")) {
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    const kind = button.dataset.start;
+    try {
+      const job = await call("/jobs", { method: "POST", body: { kind, name: `first ${kind}` } });
+      location.assign(job.urls.page);
+    } catch (error) {
+      announce(error.message, "error");
+      button.disabled = false;
+    }
+  });
+}

@@ -1,9 +1,10 @@
 // The jobs selected in the list, and the actions on them.
-import { $, announce } from "../common/dom.js";
-import { confirmedDeletion, onEach } from "./bulk-actions.js";
-import { call } from "../common/api.js";
+import { $, announce, counted } from "../common/dom.js";
+import { call, pool } from "../common/api.js";
+import { confirmed } from "../common/dialogs.js";
 
 export const MAX_COMPARED = 200; // maximum number of jobs in a comparison
+const MAX_CONCURRENT_REQUESTS = 6;
 
 export class SelectedJobs {
   ids = new Set();
@@ -74,4 +75,19 @@ export class SelectedJobs {
     this.#on.draw();
     if (action === "cancel" || action === "delete") this.#on.refresh();
   }
+}
+
+// Applies an action to each job, announces the first refusal, and returns the number of successes.
+async function onEach(jobs, act) {
+  const refused = [];
+  await pool(jobs, MAX_CONCURRENT_REQUESTS, (job) => act(job).catch((error) => refused.push(error)));
+  if (refused.length) announce(`${refused.length} refused: ${refused[0].message}`, "error");
+  return jobs.length - refused.length;
+}
+
+// Asks for confirmation before jobs are deleted; keptCount: how many of the selected jobs cannot be deleted.
+function confirmedDeletion(jobs, keptCount) {
+  $("#confirm-title").textContent = `Delete ${counted(jobs.length, "job")}?`;
+  $("#confirm-text").textContent = `This also deletes their checkpoints, samples and metrics, and cannot be undone.${keptCount ? ` ${keptCount} that have not ended are kept.` : ""}`;
+  return confirmed($("#confirm"));
 }

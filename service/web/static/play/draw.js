@@ -3,8 +3,7 @@
 // sees.
 import { $, announce } from "../common/dom.js";
 import { call } from "../common/api.js";
-import { barsOf } from "./bars.js";
-import { wireCheckpoints } from "./checkpoints.js";
+import { barsOf, wireCheckpoints } from "./parts.js";
 import { latest, requestSequence } from "../common/latest.js";
 
 const SIDE = 56; // side of the submitted image in pixels; the service fits the drawing into the frame of the dataset's images

@@ -1,7 +1,8 @@
 // A GAN's latent space: a point and some directions, a walk between two points, and a grid of points.
 import { $, $$, announce, debounce, h } from "../common/dom.js";
 import { call, request } from "../common/api.js";
-import { wireCheckpoints } from "./checkpoints.js";
+import { save } from "../common/dialogs.js";
+import { wireCheckpoints } from "./parts.js";
 import { latest } from "../common/latest.js";
 
 const DIRECTIONS = 6;
@@ -130,9 +131,7 @@ if ($("#picture")) {
   const downloadFilm = announcingErrors(async () => {
     const body = { checkpoint: epoch(), ...chosenClass(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
     const response = await request(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    const url = URL.createObjectURL(await response.blob());
-    h("a", { href: url, download: "walk.gif" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+    save(await response.blob(), "walk.gif");
   });
 
   classSelect?.addEventListener("change", () => {

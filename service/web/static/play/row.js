@@ -1,8 +1,7 @@
 // A form for one row of a table, with live predictions.
 import { $, $$, debounce } from "../common/dom.js";
 import { call } from "../common/api.js";
-import { barsOf } from "./bars.js";
-import { wireCheckpoints } from "./checkpoints.js";
+import { barsOf, wireCheckpoints } from "./parts.js";
 import { latest } from "../common/latest.js";
 import { wireFile } from "./row-file.js";
 

@@ -1,24 +1,18 @@
-import { capital } from "../common/dom.js";
+import { $ } from "../common/dom.js";
+import { call } from "../common/api.js";
+import { showFaults } from "../common/dialogs.js";
 
-const form = document.querySelector("#sign-in");
-const message = document.querySelector("#message");
-
-form.addEventListener("submit", async (event) => {
+$("#sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
-  message.hidden = true;
+  const { key } = event.target.elements;
+  $("#message").hidden = true;
   try {
-    const response = await fetch("/session", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ key: form.elements.key.value }),
-    });
-    if (!response.ok) throw new Error((await response.json()).detail);
+    await call("/session", { method: "POST", body: { key: key.value } });
     // If shown in place of a requested page, reload to get that page.
     if (location.pathname === "/ui/sign-in") location.assign("/");
     else location.reload();
   } catch (error) {
-    message.textContent = capital(error.message);
-    message.hidden = false;
-    form.elements.key.select();
+    showFaults($("#message"), error);
+    key.select();
   }
 });

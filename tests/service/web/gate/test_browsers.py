@@ -1,4 +1,4 @@
-"""Browsers get pages and programs get JSON from the same URLs."""
+"""Browsers are redirected from the API to pages; programs get JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.web.docs.openapi import UNDOCUMENTED
 from service.web.http.endpoint import operation_of
 
 Submit = Callable[..., str]
@@ -30,7 +29,7 @@ def job_id(client: FlaskClient, worker: Any, submit: Submit) -> str:
     return submitted
 
 
-PATHS = (
+PATHS_WITH_PAGE = (
     "/jobs",
     "/jobs/{id}",
     "/jobs/{id}/events",
@@ -39,13 +38,15 @@ PATHS = (
     "/jobs/{id}/artifacts",
     "/jobs/{id}/checkpoints",
     "/jobs/{id}/samples",
-    "/jobs/{id}/confusion",
     "/datasets",
     "/datasets/mnist-10k",
     "/workers",
     "/queue",
     "/usage",
     "/keys",
+)
+PATHS_OF_JSON = (
+    "/jobs/{id}/confusion",
     "/limits",
     "/presets",
     "/session",
@@ -55,12 +56,16 @@ PATHS = (
 )
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_browser_gets_a_page_where_a_program_gets_json(client: FlaskClient, job_id: str, path: str) -> None:
+@pytest.mark.parametrize("path", PATHS_WITH_PAGE)
+def test_a_browser_is_redirected_where_a_program_gets_json(client: FlaskClient, job_id: str, path: str) -> None:
     path = path.format(id=job_id)
-    page = client.get(path, headers=BROWSER, follow_redirects=True)
+    redirect = client.get(path, headers=BROWSER)
+    assert (redirect.status_code, "Accept" in redirect.vary) == (303, True)
+    address, _, part = redirect.headers["Location"].partition("#")
+    page = client.get(address, headers=BROWSER)
     assert (page.status_code, page.content_type) == (200, "text/html; charset=utf-8")
     assert "<h1" in page.text
+    assert f'id="{part}"' in page.text or not part
     assert "default-src 'none'; script-src 'self'" in page.headers["Content-Security-Policy"]
     for accept in PROGRAMS:
         answer = client.get(path, headers={"Accept": accept})
@@ -68,21 +73,11 @@ def test_a_browser_gets_a_page_where_a_program_gets_json(client: FlaskClient, jo
         assert "Accept" in answer.vary
 
 
-def test_every_json_response_has_a_page(app: Flask, client: FlaskClient, job_id: str) -> None:
-    values = {"job_id": job_id, "name": "mnist-10k", "true": 0, "predicted": 0, "which": "latest", "form": "png"}
-    adapter = app.url_map.bind("localhost")
-    checked = 0
-    for rule in app.url_map.iter_rules():
-        if rule.endpoint in UNDOCUMENTED or "GET" not in (rule.methods or ()) or not rule.arguments <= set(values):
-            continue
-        path = adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments})
-        with client.get(path) as answer:
-            if answer.mimetype not in ("application/json", "application/problem+json") or path == "/openapi.json":
-                continue
-        page = client.get(path, headers=BROWSER, follow_redirects=True)
-        assert page.mimetype == "text/html", path
-        checked += 1
-    assert checked > 15
+@pytest.mark.parametrize("path", PATHS_OF_JSON)
+def test_a_browser_gets_json_where_there_is_no_page(client: FlaskClient, job_id: str, path: str) -> None:
+    for accept in (CHROME, *PROGRAMS):
+        answer = client.get(path.format(id=job_id), headers={"Accept": accept})
+        assert (answer.status_code, answer.mimetype) == (200, "application/json"), accept
 
 
 def test_the_page_behind_a_redirect_accepts_the_parameters_of_its_operation(app: Flask) -> None:
@@ -90,7 +85,7 @@ def test_the_page_behind_a_redirect_accepts_the_parameters_of_its_operation(app:
     checked = []
     for rule in app.url_map.iter_rules():
         operation = operation_of(app.view_functions[rule.endpoint])
-        if operation is None or not isinstance(operation.page, str):
+        if operation is None or operation.page is None or "#" in operation.page:
             continue
         endpoint, _ = adapter.match(operation.page.format(job_id="job_x", sweep_id="swp_x", name="mine"))
         page = operation_of(app.view_functions[endpoint])
@@ -113,6 +108,8 @@ def test_a_browser_is_redirected_from_a_job_and_its_list_to_their_pages(client: 
     for path, location in (
         (f"/jobs/{job_id}", f"/ui/jobs/{job_id}"),
         ("/jobs?status=failed&q=x", "/?status=failed&q=x"),
+        (f"/jobs/{job_id}/events?level=error", f"/ui/jobs/{job_id}/log?level=error"),
+        (f"/jobs/{job_id}/samples?limit=1", f"/ui/jobs/{job_id}#samples"),
         ("/ui", "/"),
     ):
         answer = client.get(path, headers=BROWSER)
@@ -190,11 +187,8 @@ def test_a_temporary_problem_offers_to_try_again(make_app: Callable[..., Flask])
     assert "secret" not in page.text
 
 
-def test_html_responses_are_documented(client: FlaskClient) -> None:
+def test_redirects_of_browsers_are_documented(client: FlaskClient) -> None:
     paths = client.get("/openapi.json").json["paths"]
-    assert set(paths["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]) >= {
-        "application/json",
-        "text/html",
-    }
+    assert "text/html" not in paths["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
     assert "/ui/jobs/{job_id}" in paths["/jobs/{job_id}"]["get"]["responses"]["303"]["description"]
-    assert "text/html" not in paths["/jobs"]["post"]["responses"]["201"]["content"]
+    assert "303" not in paths["/jobs"]["post"]["responses"]

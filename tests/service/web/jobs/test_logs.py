@@ -92,21 +92,21 @@ def test_a_log_can_be_downloaded_as_json_lines(
 @pytest.mark.sqlite_by_default
 def test_the_page_shows_the_end_of_a_log_and_links_to_older_events(client: FlaskClient, job_id: str) -> None:
     total = len(client.get(f"/jobs/{job_id}/events").json["data"])
-    page = client.get(f"/jobs/{job_id}/events?limit=4", headers=BROWSER).text
+    page = client.get(f"/ui/jobs/{job_id}/log?limit=4").text
     shown = [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)]
     assert shown == list(range(total - 3, total + 1))
     older = re.search(r'href="(\?[^"]*before=[^"]*)"', page)
     assert older is not None
     address = older[1].replace("&amp;", "&")
-    page = client.get(f"/jobs/{job_id}/events{address}&limit=4", headers=BROWSER).text
+    page = client.get(f"/ui/jobs/{job_id}/log{address}&limit=4").text
     assert [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)] == list(range(total - 7, total - 3))
 
 
 @pytest.mark.sqlite_by_default
 def test_the_page_marks_levels_and_escapes_messages(client: FlaskClient, job_id: str) -> None:
-    page = client.get(f"/jobs/{job_id}/events?level=warning", headers=BROWSER).text
+    page = client.get(f"/ui/jobs/{job_id}/log?level=warning").text
     assert len(re.findall(r'<li class="error"', page)) == 3
     assert len(re.findall(r'<li class="warning"', page)) == 1
     assert "Zürich, 100% &lt;b&gt;" in page
     assert re.search(r'<a class="button slim" href="\?level=warning" aria-current="true">Warnings and errors</a>', page)
-    assert 'href="?level=warning&amp;format=jsonl"' in page
+    assert f'href="/jobs/{job_id}/events?level=warning&amp;format=jsonl"' in page

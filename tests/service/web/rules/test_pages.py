@@ -20,6 +20,7 @@ POSITIONS = {"cursor", "after", "before"}
 DRAWN = {
     "GET /": "the page of GET /jobs",
     "GET /ui/sweeps": "the page of GET /sweeps",
+    "GET /ui/jobs/{job_id}/log": "the page of GET /jobs/{job_id}/events",
 }
 """Pages of a list that is tried itself."""
 NAMES = ("id", "seq", "trial", "index")
@@ -98,7 +99,7 @@ def test_the_former_name_of_a_cursor_leads_to_the_same_rows(
 
 
 def test_a_log_can_be_read_backwards(stock: Stock, add_rows: Callable[[], None]) -> None:
-    (operation,) = [item for item in _lists(stock) if {"after", "before"} <= item.parameters("query").keys()]
+    (operation,) = [item for item in _lists(stock) if item.path == "/jobs/{job_id}/events"]
     values, ann = {"job_id": stock.ids["growing"]}, stock.callers["ann"]
     forwards = [row["seq"] for page in _pages(stock, operation, values, {"limit": 5}) for row in page]
     backwards, query = list[int](), {"limit": "3", "before": str(forwards[-1] + 1)}

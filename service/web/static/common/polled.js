@@ -1,4 +1,4 @@
-// Refreshes the workers and the queue.
+// Refreshes the live parts of a page.
 import { onRestored } from "../common/api.js";
 import { refresh } from "../common/live.js";
 

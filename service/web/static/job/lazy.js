@@ -1,19 +1,20 @@
 // Requests expensive results when they come into view, and again, at a limited rate, when they are stale.
-import { latest } from "./latest.js";
-import { released } from "./press.js";
+import { latest } from "../common/latest.js";
+import { released } from "../common/press.js";
 
 const MIN_INTERVAL_MS = 2000;
 const INTERVAL_FACTOR = 5; // repeated requests occupy at most a fifth of the time
 
 // request(): resolves to the response. show(response), fail(error): draw the result. A failed request is repeated the next
-// time the element comes into view.
-export function lazy(root, { request, show, fail }) {
-  let inView = false;
-  let isStale = true;
+// time one of the elements comes into view.
+export function lazy(roots, { request, show = () => {}, fail = () => {}, isStale = true }) {
+  const inView = new Set();
   let interval_ms = MIN_INTERVAL_MS;
   let lastRequest = 0;
   let due = null;
   const load = latest(async () => {
+    clearTimeout(due);
+    due = null;
     isStale = false; // set before the request: the result can become stale while it is computed
     lastRequest = performance.now();
     let response;
@@ -28,23 +29,20 @@ export function lazy(root, { request, show, fail }) {
     show(response);
   });
   const loadIfNeeded = () => {
-    if (isStale && inView && !document.hidden) load();
+    if (isStale && inView.size && !document.hidden) load();
   };
-  new IntersectionObserver((entries) => {
-    inView = entries.at(-1).isIntersecting;
+  const observer = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
     loadIfNeeded();
-  }, { rootMargin: "200px" }).observe(root);
+  }, { rootMargin: "200px" });
+  for (const root of roots) observer.observe(root);
   document.addEventListener("visibilitychange", loadIfNeeded);
   return {
     load,
     loadIfNeeded,
     invalidate() {
-      root.hidden = false;
       isStale = true;
-      due ??= setTimeout(() => {
-        due = null;
-        loadIfNeeded();
-      }, Math.max(0, lastRequest + interval_ms - performance.now()));
+      due ??= setTimeout(loadIfNeeded, Math.max(0, lastRequest + interval_ms - performance.now()));
     },
   };
 }
