@@ -96,6 +96,31 @@ def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page_wit
     expect(page.locator("#tiles-title")).to_contain_text("epoch 2")
 
 
+def test_an_epoch_without_a_better_model_reaches_the_page_as_its_events_alone(
+    service: Service, page_with_clock: Page
+) -> None:
+    page, job_id = page_with_clock, service.submit()
+    worker = service.claim()
+    worker.commit_epoch(1, metrics={"train_loss": 0.5, "val_accuracy": 0.9})
+    page.set_viewport_size({"width": 1440, "height": 360})  # what depends on each epoch is below
+    page.goto(f"{service.url}/ui/jobs/{job_id}")
+    service.wait_for_stream(page)
+    page.clock.pause_at(page.evaluate("Date.now()") + 60_000)  # timers run when the test says so
+    with page.expect_response(f"{service.url}/ui/jobs/{job_id}"):  # a job without progress is looked at
+        page.clock.fast_forward(REFRESH_INTERVAL_MS)
+    refreshes = hold(page, f"GET /ui/jobs/{job_id}")
+    worker.commit_epoch(2, metrics={"train_loss": 0.25, "val_accuracy": 0.8}, best=False)
+    until(page, RECEIVED, 2)
+    page.clock.fast_forward(REFRESH_INTERVAL_MS)
+    tile = page.locator("[data-metric=train_loss]")
+    expect(tile.locator(".best")).to_have_text("best 0.25 in epoch 2")
+    expect(tile.locator(".value")).to_have_text("0.5")
+    expect(page.locator("#model a")).to_have_text(["best: epoch 1", "latest: epoch 2"])
+    expect(page.locator("#epoch")).to_have_text("Epoch 2 of 100")
+    wait_for_sent_requests(page)
+    assert refreshes.requests == []
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 def test_a_score_of_every_fifth_epoch_keeps_its_tile_and_names_its_epoch(
     service: Service, page: Page, width: int
