@@ -16,6 +16,7 @@ from service.storage.sweep_tables import Sweep
 from service.sweeps import actions, events, queries
 from service.sweeps.events import DECISIONS
 from service.sweeps.results.comparison import best_trial
+from service.sweeps.results.curves import TrialCurve
 from service.sweeps.results.curves import curves as curves_of
 from service.sweeps.results.importance import importance as importance_of
 from service.sweeps.schema import MAX_TRIALS, SweepSpec
