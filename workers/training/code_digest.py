@@ -18,7 +18,6 @@ DECIDES_BITS: Final = (
     "engine",
     "service/datasets/builtins.py",
     "service/datasets/cache.py",
-    "service/datasets/derived",
     "service/datasets/formats/idx.py",
     "service/datasets/formats/streams.py",
     "service/datasets/info.py",
