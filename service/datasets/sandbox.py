@@ -9,6 +9,7 @@ addresses of other services.
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import math
@@ -193,6 +194,25 @@ def prepare_in_sandbox(
     return PreparedFile(**response)
 
 
+def write_in_sandbox(folder: Path, prepared: PreparedFile, class_names: Sequence[str], *, as_csv: bool) -> None:
+    """``prediction_files.write`` in the sandbox: the web process has other requests to answer.
+
+    Raises:
+        RowsRefused: the result exceeded the limits on time or size.
+        OSError: it could not be written.
+    """
+    request = {"result": str(folder), "prepared": asdict(prepared), "class_names": class_names, "as_csv": as_csv}
+    try:
+        response = _run(request, cpu_s=TABLE_FILE.cpu_s)
+    except _SandboxFailed as error:
+        raise RowsRefused([Fault(pointer="#", detail=str(error), code="out_of_range")]) from error
+    if "storage" in response:
+        if response["storage"][0] == errno.EFBIG:
+            detail = f"the result is larger than {MAX_UNPACKED_BYTES:,} bytes: send the file in parts"
+            raise RowsRefused([Fault(pointer="#", detail=detail, code="out_of_range")])
+        raise OSError(*response["storage"])
+
+
 class _SandboxFailed(Exception):
     """The process exceeded its limits."""
 
@@ -302,7 +322,9 @@ def _read_response(stdout: IO[bytes], on_progress: OnProgress) -> dict[str, Any]
 def main() -> None:
     """Read one request from standard input, and write the response to standard output."""
     request = json.load(sys.stdin)
-    run = next((run for name, run in (("images", _decode), ("rows", _prepare)) if name in request), _import)
+    run = next(
+        (run for name, run in (("images", _decode), ("rows", _prepare), ("result", _write)) if name in request), _import
+    )
     try:
         json.dump(run(request), sys.stdout)
     except OSError as error:
@@ -341,6 +363,13 @@ def _prepare(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"faults": [asdict(fault) for fault in error.faults]}
     except DatasetBroken as error:
         return {"faults": [asdict(Fault(pointer="#", detail=error.reason, code="invalid_value"))]}
+
+
+def _write(request: Mapping[str, Any]) -> dict[str, Any]:
+    apply_limits(TABLE_FILE.cpu_s, TABLE_FILE.memory_bytes)
+    facts = {name: request[name] for name in ("class_names", "as_csv")}
+    prediction_files.write(Path(request["result"]), PreparedFile(**request["prepared"]), **facts)
+    return {"written": True}
 
 
 def _import(request: Mapping[str, Any]) -> dict[str, Any]:

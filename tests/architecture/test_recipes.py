@@ -44,7 +44,7 @@ job_id = Jobs(database=database, artifacts=ArtifactFolder(settings.artifacts), s
 print(run.train(settings, database, leases.claim(database, "w", 30), NoSupervisor()))
 with database.read() as session:
     job = lookup.get(session, job_id)
-    shown = tiles.read(session, job, lookup.epochs(session, job_id)[-1]).metrics[0]
+    shown = tiles.read(session, job, lookup.epochs(session, job_id)[-1])[0]
     print("first tile:", shown.label, shown.value, metric_info.describe(shown.name).kind)
     print("scaled:", job.resolved["layers"][0])
 """

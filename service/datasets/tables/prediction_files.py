@@ -1,13 +1,14 @@
 """The rows of a CSV file for prediction, and the same file with the predictions added.
 
-``prepare`` runs in the sandbox: it reads the file and writes the inputs of the network and a copy of the rows, which
-``write_rows`` completes. The file may write the numbers of each column in another way than the training data: ``1.234``
-is 1.234 or 1234.
+Both functions run in the sandbox. ``prepare`` reads the file, and writes the inputs of the network and a copy of the
+rows; ``write`` completes the copy with the results. The file may write the numbers of each column in another way than
+the training data: ``1.234`` is 1.234 or 1234.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +33,12 @@ from service.spec.strict_json import pointer_step
 from service.wording import counted
 
 ROWS, INPUTS, COPY = "rows", "inputs", "copy"
-"""Files of a folder: as received, float64 (rows, columns), and the rows for ``write_rows``."""
+"""Files of a folder: as received, float64 (rows, columns), and the rows for ``write``."""
+CLASSES, PROBABILITIES, OUTPUT = "classes", "probabilities", "output"
+"""Files of a folder: int64 (rows,), float64 (rows, classes), and the result."""
+MAX_NUMBERS: Final = 2**25
+"""Maximum number of inputs, rows times columns of the model: a small file may stand for many."""
+_BLOCK_ROWS: Final = 50_000
 _BATCH_SIZE: Final = 500
 _MIN_SIMILARITY: Final = 75
 """Minimum similarity, out of 100, at which an unknown column counts as misspelt."""
@@ -139,6 +145,9 @@ def prepare(
                 first = faults.setdefault(column, Fault(pointer=pointer, detail=detail, code="wrong_type"))
                 if first.pointer != pointer and not first.detail.endswith(_REPEATED):
                     faults[column] = replace(first, detail=first.detail + _REPEATED)
+            if (count + len(batch)) * len(columns) > MAX_NUMBERS:
+                detail = f"has more than {MAX_NUMBERS // len(columns):,} rows for the {counted(len(columns), 'column')}"
+                raise _refused(f"{detail} of the model: send it in parts", code="out_of_range")
             inputs.write(result.inputs.tobytes())
             writer.writerows(row for _, row in batch)
             for index, column, value in result.unknown:
@@ -169,10 +178,36 @@ def prepare(
     )
 
 
-def write_rows(
+def write(folder: Path, prepared: PreparedFile, class_names: Sequence[str], *, as_csv: bool) -> None:
+    """Write the file ``OUTPUT`` of a folder: the rows with their predictions, or the beginning of a JSON object with
+    the probabilities and classes."""
+    classes = np.fromfile(folder / CLASSES, np.int64)
+    shape = len(classes), len(class_names)
+    probabilities = np.memmap(folder / PROBABILITIES, np.float64, "r", shape=shape)
+    starts = range(0, len(classes), _BLOCK_ROWS)
+    batches = ((classes[start : start + _BLOCK_ROWS], probabilities[start : start + _BLOCK_ROWS]) for start in starts)
+    encoding = prepared.encoding if as_csv else "utf-8"
+    with (folder / OUTPUT).open("w", encoding=encoding, newline="") as file:
+        if as_csv:
+            with (folder / COPY).open(encoding="utf-8", newline="") as copy:
+                _write_rows(file, prepared, copy, class_names, batches)
+        else:
+            _write_json(file, batches)
+
+
+def _write_json(file: TextIO, batches: Iterable[Batch]) -> None:
+    """Block by block: as one object, those of a large file would fill the memory."""
+    all_classes: list[int] = []
+    for classes, probabilities in batches:
+        file.write(", " if all_classes else '{"probabilities": [')
+        file.write(json.dumps(probabilities.tolist())[1:-1])
+        all_classes += classes.tolist()
+    file.write(f'], "classes": {json.dumps(all_classes)}, ')
+
+
+def _write_rows(
     file: TextIO, prepared: PreparedFile, copy: TextIO, class_names: Sequence[str], batches: Iterable[Batch]
 ) -> None:
-    """Write the rows of a copy with their predictions, under the header."""
     rows = csv.reader(copy, delimiter=prepared.delimiter)
     writer = csv.writer(file, delimiter=prepared.delimiter, lineterminator="\n")
     writer.writerow(next(rows))

@@ -31,11 +31,12 @@ def register(app: Flask) -> None:
             return None
         if request.method == "OPTIONS":
             return None
-        read_query(operation.query or NoQuery)
         values = {name: quote(str(value), safe="") for name, value in (request.view_args or {}).items()}
         address, query = operation.page.format(**values), request.query_string.decode("ascii", "replace")
-        # A part of a page, such as #files, takes no parameters.
-        return see_other(address + (f"?{query}" if query and "#" not in address else ""))
+        if "#" in address:  # a part of a page takes no parameters: those of the JSON are checked, and dropped
+            read_query(operation.query or NoQuery)
+            return see_other(address)
+        return see_other(address + (f"?{query}" if query else ""))
 
     @app.after_request
     def show_problem(response: Response) -> Response:

@@ -161,7 +161,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "unsupported_media_type": ProblemKind(
         415,
         "The content type is not supported.",
-        "Send `Content-Type: application/json`, or `multipart/form-data` for an upload.",
+        "Send `Content-Type: application/json`; `multipart/form-data` for an upload, `text/csv` for a file of rows.",
     ),
     "range_not_satisfiable": ProblemKind(
         416, "The range is outside the file.", "`Content-Range` gives the size of the file."

@@ -116,14 +116,17 @@ class UploadedBody:
         return data
 
 
-def receive_file(path: Path) -> None:
+def receive_file(path: Path, on_received: Callable[[int], None]) -> None:
     """Write the body, which is a file, to a new file.
+
+    Args:
+        on_received: called with the number of bytes of each piece.
 
     Raises:
         Problem: it is too large or too slow.
         OSError: the file cannot be written.
     """
-    body = UploadedBody(MAX_UPLOAD_BYTES)
+    body = UploadedBody(MAX_UPLOAD_BYTES, on_received)
     try:
         with path.open("xb") as file:
             while piece := body.read(_PIECE_BYTES):

@@ -3,28 +3,29 @@ table."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import errno
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TextIO
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from service.application.models import MAX_NUMBERS, PredictRequest
 from service.datasets.info import DatasetInfo
-from service.datasets.sandbox import prepare_in_sandbox
+from service.datasets.sandbox import prepare_in_sandbox, write_in_sandbox
 from service.datasets.tables import prediction_files
 from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.datasets.tables.rows import read_rows
+from service.datasets.uploads import UploadFolder
 from service.errors import Fault, StorageFull
 from service.spec.strict_json import pointer_step
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged
+from service.storage.ids import new_id
 from service.storage.tables import Artifact, Job
+from service.web.core.core import core
 from service.web.http import problems, requests, slots
 from service.web.inference.images import Levels, levels_of, too_much
 from service.web.inference.loading import inference, with_network
@@ -32,6 +33,7 @@ from service.web.inference.loading import inference, with_network
 if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel, Predictions
 
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _BLOCK_ROWS: Final = 50_000
 """Rows of a file that are predicted at a time."""
 
@@ -78,23 +80,36 @@ class PredictedFile:
     """The file with the predictions; or the beginning of a JSON object, which has the probabilities and classes."""
 
 
-def predict_file(job: Job, checkpoint: str, info: DatasetInfo, *, as_csv: bool) -> PredictedFile:
+def predict_file(
+    job: Job, checkpoint: str, info: DatasetInfo, *, as_csv: bool, on_received: Callable[[int], None]
+) -> PredictedFile:
     """Classify the rows of the CSV file that is the body of the request.
+
+    Args:
+        on_received: called with the number of bytes of each piece.
 
     Raises:
         Problem: the file cannot be read, or does not fit the job's data.
+        StorageFull: there is no room for it.
     """
     if info.kind is not DatasetKind.TABLE:
         detail = "the job is trained on images: send images as JSON"
         raise problems.invalid_input([Fault(pointer="#", detail=detail, code="unsuitable")])
     columns = with_network(job, checkpoint, info, _columns)
+    # Beside the uploads: the temporary folder may be small, or in memory.
+    uploads, folder_id = UploadFolder(core().settings.artifacts), new_id("rows")
     try:
-        with tempfile.TemporaryDirectory(prefix="tapeline-rows-") as folder:
-            return _predict_in(Path(folder), job, checkpoint, info, columns, as_csv=as_csv)
+        folder = uploads.begin(folder_id)
+        requests.receive_file(folder / prediction_files.ROWS, on_received)
+        return _predict_in(folder, job, checkpoint, info, columns, as_csv=as_csv)
     except RowsRefused as error:
         raise problems.invalid_input(error.faults) from error
     except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
         raise StorageFull(str(error.strerror or error)) from error
+    finally:
+        uploads.discard(folder_id)  # the response has the output open
 
 
 def _predict_in(
@@ -106,38 +121,27 @@ def _predict_in(
     *,
     as_csv: bool,
 ) -> PredictedFile:
-    requests.receive_file(folder / prediction_files.ROWS)
     with slots.hold(slots.IMPORTS):
         unused = [*info.unused_columns, (info.report or {}).get("split", "")]
         prepared = prepare_in_sandbox(folder, columns=columns, unused=unused, class_names=info.class_names)
     shape = prepared.summary["rows"], len(columns)
     inputs = np.memmap(folder / prediction_files.INPUTS, np.float64, "r", shape=shape)
 
-    def run(model: LoadedModel, row: Artifact) -> PredictedFile:
-        blocks = (inputs[start : start + _BLOCK_ROWS] for start in range(0, len(inputs), _BLOCK_ROWS))
-        predictions = (inference().predict(model, block) for block in blocks)
-        batches = ((batch.classes, batch.probabilities) for batch in predictions)
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - the response closes it
-        text = TextIOWrapper(output, encoding=prepared.encoding if as_csv else "utf-8", newline="")
-        if as_csv:
-            with (folder / prediction_files.COPY).open(encoding="utf-8", newline="") as copy:
-                prediction_files.write_rows(text, prepared, copy, info.class_names, batches)
-        else:
-            _write_json(text, batches)
-        text.detach()
-        return PredictedFile(prepared=prepared, epoch=row.epoch, output=output)
+    def run(model: LoadedModel, row: Artifact) -> int:
+        with (
+            (folder / prediction_files.CLASSES).open("wb") as classes,
+            (folder / prediction_files.PROBABILITIES).open("wb") as probabilities,
+        ):
+            for start in range(0, len(inputs), _BLOCK_ROWS):
+                block = inference().predict(model, inputs[start : start + _BLOCK_ROWS])
+                classes.write(block.classes.astype(np.int64).tobytes())
+                probabilities.write(block.probabilities.astype(np.float64).tobytes())
+        return row.epoch
 
-    return with_network(job, checkpoint, info, run)
-
-
-def _write_json(file: TextIO, batches: Iterable[prediction_files.Batch]) -> None:
-    """Write probabilities and classes block by block: as one object, those of a large file would fill the memory."""
-    all_classes: list[int] = []
-    for classes, probabilities in batches:
-        file.write(", " if all_classes else '{"probabilities": [')
-        file.write(json.dumps(probabilities.tolist())[1:-1])
-        all_classes += classes.tolist()
-    file.write(f'], "classes": {json.dumps(all_classes)}, ')
+    epoch = with_network(job, checkpoint, info, run)
+    with slots.hold(slots.IMPORTS):
+        write_in_sandbox(folder, prepared, info.class_names, as_csv=as_csv)
+    return PredictedFile(prepared=prepared, epoch=epoch, output=(folder / prediction_files.OUTPUT).open("r+b"))
 
 
 def _columns(model: LoadedModel, row: Artifact) -> Sequence[Mapping[str, Any]]:

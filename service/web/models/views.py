@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
@@ -21,6 +24,7 @@ from service.pictures import animations, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
 from service.storage.tables import Job
+from service.web.core.core import core, owner
 from service.web.http import downloads, problems, slots
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.queries import Query, WhichCheckpoint
@@ -162,14 +166,22 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
 def _predict_file(job: Job, checkpoint: str) -> Result:
     info = dataset_of(job)
     as_csv = request.accept_mimetypes.best_match(["application/json", CSV]) == CSV
-    with slots.hold(slots.UPLOADS):
-        predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv)
-    summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
-    if as_csv:
-        headers = {"Tapeline-Summary": _summary_header(summary)}
-        return downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
-    predicted.output.write(_end_of_json(predicted, summary, info.class_names).encode())
-    return downloads.send_file(predicted.output, "application/json", {})
+    quotas, sender = core().quotas, owner()
+    with ExitStack() as stack:
+        stack.enter_context(slots.hold(slots.UPLOADS))
+        quotas.check_upload(sender, request.content_length or 1)
+        count = partial(quotas.count_upload, sender)
+        predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv, on_received=count)
+        summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
+        if as_csv:
+            headers = {"Tapeline-Summary": _summary_header(summary)}
+            response = downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
+        else:
+            predicted.output.seek(0, os.SEEK_END)
+            predicted.output.write(_end_of_json(predicted, summary, info.class_names).encode())
+            response = downloads.send_file(predicted.output, "application/json", {})
+        response.call_on_close(stack.pop_all().close)  # its file is on the disk until then
+    return response
 
 
 def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, class_names: Sequence[str]) -> str:
@@ -194,21 +206,24 @@ def _unknown_values(values: Sequence[tuple[int, str, str]]) -> list[UnknownValue
 def _summary_header(summary: PredictionSummary) -> str:
     """A summary as JSON in ASCII, short enough for the buffers of proxies."""
     fields = summary.model_dump(mode="json")
-    for limit in (20, 10, 3, 0):
-        text = json.dumps({name: _shortened(value, limit) for name, value in fields.items()})
+    notes = fields.pop("notes")
+    for limit, length in ((20, 500), (10, 300), (3, 200), (0, 120), (0, 60)):
+        # People read the notes, which say what the other fields list: they are shortened last.
+        shown = {name: _shortened(value, limit, length) for name, value in fields.items()}
+        text = json.dumps(shown | {"notes": _shortened(notes, max(limit, 5), length)})
         if len(text) <= _MAX_HEADER_BYTES:
             break
     return text
 
 
-def _shortened(value: Any, limit: int) -> Any:
+def _shortened(value: Any, limit: int, length: int) -> Any:
     match value:
         case str():
-            return textwrap.shorten(value, 500)
+            return textwrap.shorten(value, length, placeholder=" ...")
         case list():
-            return [_shortened(item, limit) for item in value[:limit]]
+            return [_shortened(item, limit, length) for item in value[:limit]]
         case dict():
-            return {name: _shortened(item, limit) for name, item in islice(value.items(), limit)}
+            return {name: _shortened(item, limit, length) for name, item in islice(value.items(), limit)}
     return value
 
 

@@ -116,11 +116,24 @@ def test_class_names_outside_the_input_encoding_switch_the_output_to_utf8_with_a
     path.write_bytes('Maß;x\n1,5;"2\n3"\n2,5;z\n'.encode(encoding))
     columns = [{"name": "Maß", **POINTS}]
     prepared = prepare(path.parent, columns=columns, unused=["x"], class_names=names)
-    output = path.with_name("out.csv")
-    with (
-        output.open("w", encoding=prepared.encoding, newline="") as file,
-        path.with_name(prediction_files.COPY).open(encoding="utf-8", newline="") as copy,
-    ):
-        prediction_files.write_rows(file, prepared, copy, names, [(np.array([0]), np.array([[1.0]]))] * 2)
+    np.zeros(2, np.int64).tofile(path.with_name(prediction_files.CLASSES))
+    np.ones(2).tofile(path.with_name(prediction_files.PROBABILITIES))
+    prediction_files.write(path.parent, prepared, names, as_csv=True)
+    output = path.with_name(prediction_files.OUTPUT)
     header = f"Maß;x;prediction;probability;probability of {names[0]}"
     assert output.read_bytes() == f'{header}\n1,5;"2\n3";{names[0]};1;1\n2,5;z;{names[0]};1;1\n'.encode(expected)
+
+
+def test_a_small_file_that_stands_for_many_inputs_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The columns that it lacks count, too: they are inputs of the network."""
+    monkeypatch.setattr(prediction_files, "MAX_NUMBERS", 2000)
+    columns = [{"name": name, **POINTS} for name in "abcd"]
+    for rows, is_read in ((500, True), (501, False)):
+        path.write_text("a\n" + "1\n" * rows)
+        try:
+            prepare(path.parent, columns=columns, unused=[], class_names=["x"])
+        except RowsRefused as error:
+            assert not is_read
+            assert str(error) == "has more than 500 rows for the 4 columns of the model: send it in parts"
+        else:
+            assert is_read

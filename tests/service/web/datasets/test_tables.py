@@ -329,6 +329,24 @@ def test_the_header_of_a_predicted_file_stays_short(client: FlaskClient, job: st
     assert set(summary["unused_columns"]) < set(names)
 
 
+def test_the_header_of_a_predicted_file_has_the_notes_whatever_else_is_in_it(client: FlaskClient, job: str) -> None:
+    cities = "".join(f"Новый город {index},1\n" for index in range(40))
+    data = f"city,age,неизвестно\n{cities}".replace(",1\n", ",1,x\n").encode()
+    written = client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv", headers={"Accept": "text/csv"})
+    notes = json.loads(written.headers["Tapeline-Summary"])["notes"]
+    written.close()
+    assert len(notes) == 4
+    assert notes[0].startswith("not used by the model")
+    assert notes[-1].startswith("40 unknown categories")
+
+
+def test_a_predicted_file_leaves_nothing_behind(client: FlaskClient, job: str) -> None:
+    for data in (b"age,city\n1,Oslo\n", b"age,city\n1,2,3\n"):
+        client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv").close()
+    artifacts = client.application.extensions[EXTENSION].settings.artifacts
+    assert [path for path in artifacts.rglob("*") if path.name.startswith("rows_") or path.name == "inputs"] == []
+
+
 def test_the_checkpoint_of_json_rows_is_a_field_of_the_body(client: FlaskClient, job: str) -> None:
     refused = client.post(f"/jobs/{job}/predict?checkpoint=1", json={"rows": [{"age": 1}]})
     assert (refused.status_code, refused.json["code"]) == (400, "invalid_parameter")

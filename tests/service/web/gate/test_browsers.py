@@ -108,6 +108,7 @@ def test_a_browser_is_redirected_from_a_job_and_its_list_to_their_pages(client: 
     for path, location in (
         (f"/jobs/{job_id}", f"/ui/jobs/{job_id}"),
         ("/jobs?status=failed&q=x", "/?status=failed&q=x"),
+        ("/jobs?group=kind", "/?group=kind"),
         (f"/jobs/{job_id}/events?level=error", f"/ui/jobs/{job_id}/log?level=error"),
         (f"/jobs/{job_id}/samples?limit=1", f"/ui/jobs/{job_id}#samples"),
         ("/ui", "/"),
