@@ -164,24 +164,26 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
 
 
 def _predict_file(job: Job, checkpoint: str) -> Result:
-    info = dataset_of(job)
+    info, quotas, sender = dataset_of(job), core().quotas, owner()
     as_csv = request.accept_mimetypes.best_match(["application/json", CSV]) == CSV
-    quotas, sender = core().quotas, owner()
     with ExitStack() as stack:
         stack.enter_context(slots.hold(slots.UPLOADS))
         quotas.check_upload(sender, request.content_length or 1)
         count = partial(quotas.count_upload, sender)
         predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv, on_received=count)
-        summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
-        if as_csv:
-            headers = {"Tapeline-Summary": _summary_header(summary)}
-            response = downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
-        else:
-            predicted.output.seek(0, os.SEEK_END)
-            predicted.output.write(_end_of_json(predicted, summary, info.class_names).encode())
-            response = downloads.send_file(predicted.output, "application/json", {})
+        response = _file_response(predicted, info.class_names, as_csv=as_csv)
         response.call_on_close(stack.pop_all().close)  # its file is on the disk until then
     return response
+
+
+def _file_response(predicted: PredictedFile, class_names: Sequence[str], *, as_csv: bool) -> Response:
+    summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
+    if as_csv:
+        headers = {"Tapeline-Summary": _summary_header(summary)}
+        return downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
+    predicted.output.seek(0, os.SEEK_END)
+    predicted.output.write(_end_of_json(predicted, summary, class_names).encode())
+    return downloads.send_file(predicted.output, "application/json", {})
 
 
 def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, class_names: Sequence[str]) -> str:
