@@ -8,7 +8,8 @@ import pytest
 
 from tests.faults.drill import drill
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+# tests/service/maintenance restores damaged and whole backups; here, running workers are killed, too.
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.timeout(600)]
 
 
 def test_backed_up_jobs_survive_a_total_loss(postgres_server: str, tmp_path: Path) -> None:
