@@ -152,8 +152,8 @@ def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict
         result["requestBody"] = _body("SpecAsSent", "application/json")
     elif (model := operation.body or operation.document) is not None:
         result["requestBody"] = _body(model.__name__, "application/json")
-    if operation.file_media is not None:
-        result["requestBody"]["content"] |= _response(operation.file_media)["content"]
+    for media_type in operation.file_media[:1]:
+        result["requestBody"]["content"] |= _response(media_type)["content"]
     return result
 
 

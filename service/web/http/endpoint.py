@@ -54,8 +54,9 @@ class Operation:
     """The model of a multipart form that the view receives itself."""
     body_media: str | None = None
     """Another accepted media type of a JSON body."""
-    file_media: str | None = None
-    """The media type of a file that may be sent instead of a JSON body; the view receives it, and no ``document``."""
+    file_media: Sequence[str] = ()
+    """Media types of a file in place of the JSON body; the view gets ``None``, and receives it. The first one, which
+    generators of clients know, is documented."""
     max_body_bytes: int = MAX_BODY_BYTES
     invalid_body: Literal["invalid_spec", "invalid_input"] = "invalid_spec"
     """The code of the problem if a JSON body has faults: other than for a spec, the view raises it."""
@@ -136,7 +137,7 @@ def _read_body(operation: Operation) -> dict[str, Any]:
     """The JSON body as a keyword argument, if the endpoint accepts one; ``None`` for a file in its place."""
     if not operation.takes_json:
         return {}
-    if operation.file_media is not None and request.mimetype == operation.file_media:
+    if request.mimetype in operation.file_media:
         return {"document": None}
     document = requests.read_json(also=operation.body_media, max_bytes=operation.max_body_bytes)
     if operation.body is None:

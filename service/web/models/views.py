@@ -126,7 +126,7 @@ class GenerateAnswer(ResponseModel):
     PredictAnswer,
     query=PredictQuery,
     document=PredictRequest,
-    file_media=CSV,
+    file_media=(downloads.OCTETS, CSV, "text/tab-separated-values"),
     invalid_body="invalid_input",
     problems=(*loading.PROBLEMS, "too_slow", "too_many_uploads"),
     scope=Scope.READ,
@@ -147,11 +147,11 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
     out has no value, and `absent_columns` names it; an unknown column is an error. A category that the data do not have
     counts as missing, and `unknown_values` names it.
 
-    Instead of JSON, the body may be a CSV or TSV file of such rows (`text/csv`, plain or gzipped, up to 256 MiB), with
-    the names of the columns in its first line. It is read in the sandbox, as an upload is; numbers are read in the
-    notation of the file. With `Accept: text/csv`, the response is the file with the prediction and the probabilities
-    added, in the same delimiter, encoding and decimal sign; its header `Tapeline-Summary` is the `summary` as JSON,
-    whose lists are shortened to fit.
+    Instead of JSON, the body may be a CSV or TSV file of such rows (`text/csv` or `application/octet-stream`, plain or
+    gzipped, up to 256 MiB), with the names of the columns in its first line. It is read in the sandbox, as an upload
+    is; numbers are read in the notation of the file. With `Accept: text/csv`, the response is the file with the
+    prediction and the probabilities added, in the same delimiter, encoding and decimal sign; its header
+    `Tapeline-Summary` is the `summary` as JSON, whose lists are shortened to fit.
     """
     job = job_of(job_id, Kind.CLASSIFIER)
     if document is None:
