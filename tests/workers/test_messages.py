@@ -22,10 +22,17 @@ from workers.messages import (
     encode,
 )
 
-CLAIM = {"job_id": "job_1", "lease": 2, "lease_s": 15.0, "attempt": 3, "cpu_seconds": 0.5, "request_id": "req_1"}
+CLAIM: dict[str, Any] = {
+    "job_id": "job_1",
+    "lease": 2,
+    "lease_s": 15.0,
+    "attempt": 3,
+    "cpu_seconds": 0.5,
+    "request_id": "req_1",
+}
 FAULT = {"reason": "store", "message": "full", "folder": "/a", "size_bytes": 7}
 MESSAGES: list[tuple[Command | Report, Any]] = [
-    (Train(Claim(**CLAIM)), ["Train", {"claim": CLAIM}]),  # type: ignore[arg-type]
+    (Train(Claim(**CLAIM)), ["Train", {"claim": CLAIM}]),
     (Stop(None), ["Stop", {"request": None}]),
     (Stop(Request.PAUSE), ["Stop", {"request": "pause"}]),
     (ChildReady({"numpy": "2.3.0"}), ["ChildReady", {"provenance": {"numpy": "2.3.0"}}]),

@@ -38,7 +38,8 @@ CLASSES, PROBABILITIES, OUTPUT = "classes", "probabilities", "output"
 """Files of a folder: int64 (rows,), float64 (rows, classes), and the result."""
 MAX_NUMBERS: Final = 2**25
 """Maximum number of inputs, rows times columns of the model: a small file may stand for many."""
-_BLOCK_ROWS: Final = 50_000
+BLOCK_ROWS: Final = 50_000
+"""Rows that are predicted and written at a time."""
 _BATCH_SIZE: Final = 500
 _MIN_SIMILARITY: Final = 75
 """Minimum similarity, out of 100, at which an unknown column counts as misspelt."""
@@ -184,8 +185,8 @@ def write(folder: Path, prepared: PreparedFile, class_names: Sequence[str], *, a
     classes = np.fromfile(folder / CLASSES, np.int64)
     shape = len(classes), len(class_names)
     probabilities = np.memmap(folder / PROBABILITIES, np.float64, "r", shape=shape)
-    starts = range(0, len(classes), _BLOCK_ROWS)
-    batches = ((classes[start : start + _BLOCK_ROWS], probabilities[start : start + _BLOCK_ROWS]) for start in starts)
+    starts = range(0, len(classes), BLOCK_ROWS)
+    batches = ((classes[start : start + BLOCK_ROWS], probabilities[start : start + BLOCK_ROWS]) for start in starts)
     encoding = prepared.encoding if as_csv else "utf-8"
     with (folder / OUTPUT).open("w", encoding=encoding, newline="") as file:
         if as_csv:

@@ -72,11 +72,12 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _check_ids() -> None:
     """Answer malformed ids with 404, without a query: a database may reject such text."""
-    for name, value in (request.view_args or {}).items():
+    view_args = request.view_args or {}
+    for name, value in view_args.items():
         if name in _NOT_FOUND and not _ID.fullmatch(value):
             raise _NOT_FOUND[name](value[:60])
         if name == "artifact_id" and not _ID.fullmatch(value):
-            raise ArtifactNotFound(request.view_args["job_id"], f"artifact {value[:60]!r}")  # type: ignore[index]
+            raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:

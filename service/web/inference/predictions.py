@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from service.web.inference.model_runner import LoadedModel, Predictions
 
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
-_BLOCK_ROWS: Final = 50_000
-"""Rows of a file that are predicted at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +130,8 @@ def _predict_in(
             (folder / prediction_files.CLASSES).open("wb") as classes,
             (folder / prediction_files.PROBABILITIES).open("wb") as probabilities,
         ):
-            for start in range(0, len(inputs), _BLOCK_ROWS):
-                block = inference().predict(model, inputs[start : start + _BLOCK_ROWS])
+            for start in range(0, len(inputs), prediction_files.BLOCK_ROWS):
+                block = inference().predict(model, inputs[start : start + prediction_files.BLOCK_ROWS])
                 classes.write(block.classes.astype(np.int64).tobytes())
                 probabilities.write(block.probabilities.astype(np.float64).tobytes())
         return row.epoch
