@@ -38,9 +38,12 @@ NEVER_AGAIN = (
     "tests/workers/test_golden_bits.py",
 )
 """Tests of the engine, of security, and of what is the same under failure."""
-NO_CHANCE = re.compile(r"digest|sha256|determinism_violation|undisturbed|/invariants\.py|crashed while running")
-"""A failure whose traceback contains one of these: other bits, a lost or repeated job, or a crash of the process. Each
-may be rare, but none is chance."""
+NO_CHANCE = re.compile(
+    r"^(?:E|>) .*(?:digest|sha256|determinism_violation|undisturbed)|/invariants\.py:\d|crashed while running",
+    re.MULTILINE,
+)
+"""A failure that is about one of these: other bits, a lost or repeated job, or a crash of the process. Each may be
+rare, but none is chance. What fails is in the lines marked by E and >; arguments are printed with every failure."""
 MOST_FAILURES = 5
 """More failures than this are no chance either."""
 MAY_BE_SKIPPED = "compose"

@@ -219,7 +219,7 @@ def test_a_broker_that_answers_with_errors_only_delays_jobs(
     sqlite_harness.until_all_end()
     log = sqlite_harness.home / "workers.log"
     wait_until(
-        lambda: worker.poll() is not None or log.read_text().count("Frequent restarts detected") >= celery_failures,
+        lambda: worker.poll() is not None or log.read_text().count("Connection to broker lost") >= celery_failures,
         "Celery to fail repeatedly",
     )
     assert worker.poll() is None
