@@ -97,7 +97,7 @@ def test_a_commit_without_confirmation_counts_once(
     harness.check(reference)
 
 
-@pytest.mark.parametrize("how", ["refused", "silent"])
+@pytest.mark.parametrize("how", [pytest.param("refused", marks=pytest.mark.exhaustive), "silent"])
 def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, how: str
 ) -> None:
@@ -169,7 +169,7 @@ def has_consumer(broker: Broker) -> bool:
     return b":1" in send_command(broker, b"SCARD _kombu.binding." + TRAIN_QUEUE.encode())
 
 
-def test_a_broker_killed_ten_times_only_delays_jobs(
+def test_a_broker_killed_four_times_only_delays_jobs(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
     """F07: two children are busy, one more job waits, and the broker dies and restarts at random moments."""
@@ -177,7 +177,7 @@ def test_a_broker_killed_ten_times_only_delays_jobs(
     worker = sqlite_harness.start(TAPELINE_WORKERS="2")
     sqlite_harness.submit()
     sqlite_harness.until_all_end()
-    for _ in range(10):
+    for _ in range(4):
         while sum(sqlite_harness.job(job_id).finished_ms is None for job_id in sqlite_harness.accepted) < 3:
             sqlite_harness.submit()
         time.sleep(rng.uniform(0, 0.5))  # kills at times that nobody chose

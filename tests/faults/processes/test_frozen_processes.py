@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
-@pytest.mark.parametrize("frozen", [pytest.param("child", marks=pytest.mark.exhaustive), "both", "adopted"])
+@pytest.mark.parametrize(
+    "frozen", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("child", "adopted")), "both"]
+)
 def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHarness, frozen: str) -> None:
     """F02: they cannot read the closed pipe, by which running processes notice the worker's death."""
     sqlite_harness.submit()
@@ -91,7 +93,7 @@ def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -
 @pytest.mark.parametrize(
     "place",
     [
-        "claimed",
+        pytest.param("claimed", marks=pytest.mark.exhaustive),
         pytest.param("began", marks=pytest.mark.exhaustive),
         "files_stored.2",
         pytest.param("epoch_committed.3", marks=pytest.mark.exhaustive),

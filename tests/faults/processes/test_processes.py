@@ -85,6 +85,7 @@ def test_a_worker_killed_after_a_claim_or_an_end_is_replaced(
     harness.check(reference)
 
 
+@pytest.mark.exhaustive
 def test_children_exit_when_only_their_worker_is_killed(harness: FaultHarness, reference: Reference) -> None:
     """F02: they notice only by the closed pipe."""
     harness.submit(epochs=10_000)
@@ -141,7 +142,7 @@ def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, 
     harness.check(reference)
 
 
-@pytest.mark.parametrize("place", ["releasing", "released"])
+@pytest.mark.parametrize("place", ["releasing", pytest.param("released", marks=pytest.mark.exhaustive)])
 def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
     """F06: after SIGTERM, the child dies while it releases its job."""
     job_id = harness.submit(epochs=3)
@@ -201,6 +202,7 @@ def test_a_job_whose_monitor_fails_is_released_without_a_worker_loss(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.exhaustive
 def test_copies_of_a_running_service_continue_to_the_same_results(
     sqlite_harness: FaultHarness, reference: Reference, tmp_path: Path
 ) -> None:
@@ -251,7 +253,7 @@ def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: Fault
     harness.check(reference)
 
 
-@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.exhaustive), -1])
 def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
     harness: FaultHarness, reference: Reference, hours: int
 ) -> None:

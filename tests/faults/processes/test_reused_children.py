@@ -67,7 +67,7 @@ def test_a_child_that_dies_in_its_second_job_costs_that_job_one_attempt(
         "succeeded",
         pytest.param("cleaned", marks=pytest.mark.exhaustive),
         pytest.param("reported", marks=pytest.mark.exhaustive),
-        "commanded",
+        pytest.param("commanded", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_worker_killed_with_a_child_between_two_jobs_is_replaced(

@@ -108,7 +108,13 @@ def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    "place", ["deciding", "epoch_committing", "epoch_committed", "succeeding", "succeeded", "began"]
+    "place",
+    [
+        "deciding",
+        "epoch_committed",
+        "succeeded",
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("epoch_committing", "succeeding", "began")),
+    ],
 )
 def test_a_process_killed_around_a_decision_does_not_change_it(
     harness: FaultHarness, undisturbed: SweepResult, place: str
@@ -137,7 +143,7 @@ def test_children_killed_inside_every_decision_change_none(harness: FaultHarness
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("place", ["deciding", "decided"])
+@pytest.mark.parametrize("place", ["deciding", pytest.param("decided", marks=pytest.mark.exhaustive)])
 def test_a_scheduler_killed_around_a_decision_does_not_change_it(
     harness: FaultHarness, undisturbed: SweepResult, place: str
 ) -> None:
@@ -153,6 +159,7 @@ def test_a_scheduler_killed_around_a_decision_does_not_change_it(
 
 
 @pytest.mark.faults
+@pytest.mark.exhaustive
 def test_repeated_kills_of_workers_children_and_schedulers_change_no_decision(
     harness: FaultHarness, search: tuple[str, SweepResult]
 ) -> None:
