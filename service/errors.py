@@ -69,23 +69,54 @@ class SpecError(ServiceError, ValueError):
 class KeyNotFound(ServiceError, LookupError):
     """No valid key has this id or name, or several have the name."""
 
-    def __init__(self, id_or_name: str, several: Sequence[str] = ()) -> None:
+    def __init__(self, id_or_name: str, several: Sequence[str] = (), *, similar: str = "") -> None:
         if several:
             super().__init__(
                 f"{len(several)} valid keys are named {id_or_name!r}: use an id, one of {', '.join(several)}"
             )
         else:
-            super().__init__(f"no valid key has the id or name {id_or_name!r}; `tapeline keys list` shows all")
+            super().__init__(f"no valid key has the id or name {id_or_name!r}; `tapeline keys list` shows all{similar}")
         self.id_or_name = id_or_name
 
 
 class OwnerNotFound(ServiceError, LookupError):
-    """No valid key has this owner."""
+    """There is no such owner, or several have the name."""
 
-    def __init__(self, owner: str, owners: Sequence[str]) -> None:
-        others = f"owners with a valid key: {', '.join(owners)}" if owners else "there are no valid keys"
-        super().__init__(f"no valid key belongs to {owner!r}; {others}")
-        self.owner = owner
+    code = "owner_not_found"
+
+    def __init__(self, owner: str, similar: Sequence[str] = (), *, several: Sequence[str] = ()) -> None:
+        self.owner, self.several = owner, several
+        self.similar = f"; similar owners: {', '.join(similar)}" if similar else ""
+        if several:
+            super().__init__(f"{len(several)} owners are named {owner[:64]!r}: use an id, one of {', '.join(several)}")
+        else:
+            remedy = self.similar or "; `tapeline owners` lists all, `tapeline keys create` makes a key of one"
+            super().__init__(f"there is no owner {owner[:64]!r}{remedy}")
+
+
+class CapExceeded(ServiceError, ValueError):
+    """More jobs of an owner run than a new cap allows."""
+
+    code = "cap_exceeded"
+
+    def __init__(self, running: int, cap: int) -> None:
+        super().__init__(f"{running} jobs run now: pause {running - cap} of them first, or choose a higher cap")
+        self.members = {"running": running}
+
+
+class ShareNotFound(ServiceError, LookupError):
+    """No valid share link has this token or id."""
+
+    code = "share_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("the link was revoked, has expired, or shows something that was deleted: ask for a new one")
+
+
+class LinkNotUsable(ServiceError):
+    """A sign-in link cannot be used."""
+
+    code = "link_not_usable"
 
 
 class KeyNotRotatable(ServiceError):
@@ -202,6 +233,19 @@ class IllegalTransition(ServiceError):
         super().__init__(f"job {job_id} {_refusal(status, action)}; possible actions: {legal}")
         self.job_id, self.action, self.status, self.allowed = job_id, action, status, tuple(allowed)
         self.members = {"job_status": status, "allowed_actions": list(allowed)}
+
+
+class BudgetSpent(ServiceError):
+    """The job has used the CPU time of its budget."""
+
+    code = "budget_spent"
+
+    def __init__(self, job_id: str, used_s: float, budget_s: float) -> None:
+        super().__init__(
+            f"job {job_id} has used {used_s:.0f} CPU seconds, its budget is {budget_s:g}: "
+            'raise it first with PATCH {"budget": {"seconds": ...}}'
+        )
+        self.members = {"used_seconds": round(used_s, 1), "budget_seconds": budget_s}
 
 
 class IdempotencyConflict(ServiceError):

@@ -45,10 +45,14 @@ class Action(StrEnum):
 
 
 class Request(StrEnum):
-    """A user's request to a running job; the worker carries it out after the current batch."""
+    """A request to a running job; the worker carries it out after the current batch."""
 
     CANCEL = "cancel"
     PAUSE = "pause"
+    PREEMPT = "preempt"
+    """Of the scheduler: make room for an urgent job, and be queued."""
+    BUDGET = "budget"
+    """Of the training itself: its budget is spent. It is never stored."""
 
 
 CANCELLED: Final = "cancelled"
@@ -76,7 +80,11 @@ class Reason(StrEnum):
     """Its worker stopped or was drained."""
     LOST = "lost"
     """Its worker was lost."""
+    PREEMPTED = "preempted"
+    """An urgent job took its slot."""
     PAUSED_BY_SWEEP = "paused_by_sweep"
+    BUDGET = "budget"
+    """It has used the CPU time of its budget."""
     STORAGE = "storage"
     """Its machine cannot store or read files."""
     MEMORY = "memory"
@@ -193,7 +201,7 @@ def allowed_actions(
             allowed = set()
         case Request.PAUSE:
             allowed = {Action.CANCEL}
-        case None:
+        case _:
             pass
     if error_code in _NOT_RETRYABLE:
         allowed.discard(Action.RETRY)

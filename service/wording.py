@@ -17,6 +17,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def ordinal(number: int) -> str:
+    """``1st``, ``12th``, ``1,023rd``."""
+    suffix = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{suffix}"
+
+
 def listed(items: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``; empty parts are left out."""
     *others, last = [item for item in items if item] or [""]

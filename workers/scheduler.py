@@ -17,17 +17,17 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.access import audit_seals, keys
+from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
 from service.datasets.uploads import UploadFolder
 from service.errors import SettingsError
-from service.jobs import submissions, worker_registry
+from service.jobs import owner_queue, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.maintenance import retention
 from service.maintenance.retention import Policy
 from service.runtime import broker, logs
-from service.runtime.settings import Settings
+from service.runtime.settings import Quotas, Settings
 from service.storage.artifacts import ArtifactFolder, ArtifactStore
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
@@ -39,6 +39,8 @@ from workers.heartbeat import Heartbeat
 ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
 """After this waiting time, the hint for a job may be lost, and is sent again."""
+ACCRUAL_INTERVAL_S: Final = 3.0
+QUOTA_INTERVAL_S: Final = 20.0
 SEAL_INTERVAL_S: Final = 10.0
 CLEANUP_INTERVAL_S: Final = 600.0
 _MAX_WAKE_UPS: Final = 32
@@ -60,11 +62,16 @@ def resend_hints(database: Database, sender: Celery | None) -> None:
     """Send hints again for jobs that have waited long."""
     with database.read() as session:
         # At most one hint per free slot, so that they do not pile up.
-        workers = worker_registry.live_workers(session)
-        claiming = [worker for worker in workers if not worker.draining and worker.blocked is None]
+        claiming = worker_registry.claiming_workers(session)
         free_slots = sum(max(0, worker.slots - worker.running) for worker in claiming)
         job_ids = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=min(free_slots, _MAX_WAKE_UPS))
     send_hints(sender, job_ids)
+
+
+def apply_quotas(database: Database, quotas: Quotas) -> None:
+    """Apply the settings for owners that decide whose jobs start."""
+    owners.set_default_cap(database, quotas.running)
+    usage.apply_cpu_quotas(database, quotas.cpu_seconds)
 
 
 def delete_expired_data(
@@ -76,6 +83,7 @@ def delete_expired_data(
     submissions.purge_expired(database)
     worker_registry.purge_expired(database)
     keys.purge_expired(database)
+    sign_in_links.purge_expired(database)
     removed = retention.apply(database, artifacts, policy)
     for kind, items in (
         ("job", removed.jobs),
@@ -160,6 +168,11 @@ def main() -> int:
             "advance sweeps",
             lambda: send_hints(sender, sweep_actions.requeue_stragglers(database) + decisions.advance_all(database)),
         )
+        background.start("make room for urgent jobs", lambda: owner_queue.preempt(database))
+        if round_number % round(ACCRUAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("charge owners", lambda: owner_queue.accrue(database))
+        if round_number % round(QUOTA_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("apply the quotas", lambda: apply_quotas(database, settings.quotas))
         background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
         if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("resend hints", lambda: resend_hints(database, sender))
@@ -170,6 +183,7 @@ def main() -> int:
                 "delete expired data",
                 lambda: delete_expired_data(database, artifacts, upload_folder, Policy.of(settings)),
             )
+            background.start("record the stored bytes", lambda: usage.record_bytes(database))
         heartbeat.beat()
         time.sleep(ROUND_INTERVAL_S)
     return 0

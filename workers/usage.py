@@ -69,7 +69,11 @@ class OwnMeter:
         self._peak = max(self._peak, self.memory_bytes())
         if self._has_own_peak:
             self._peak = max(self._peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT)
-        return Usage(cpu_seconds=self._earlier_cpu_s + _own_cpu_seconds() - self._start_s, peak_memory_bytes=self._peak)
+        return Usage(cpu_seconds=self.cpu_seconds(), peak_memory_bytes=self._peak)
+
+    def cpu_seconds(self) -> float:
+        """The job's CPU time so far."""
+        return self._earlier_cpu_s + _own_cpu_seconds() - self._start_s
 
     def begin_epoch(self) -> None:
         """Start to measure the CPU time of an epoch. Only this thread counts: another one may still commit the last

@@ -6,14 +6,13 @@ Both are sums over the index ``ix_jobs_quota``, so no counter has to be kept equ
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, and_, case, func, select
 from sqlalchemy.orm import Session
 
+from service.access import owners
 from service.errors import StorageQuotaExceeded
 from service.states import TERMINAL
 from service.storage.tables import Job
@@ -44,34 +43,25 @@ def read(session: Session, owner: str) -> StoredBytes:
     return StoredBytes(stored=int(stored or 0), expected=int(expected or 0))
 
 
-@contextmanager
-def limit_growth(session: Session, owner: str | None, at_most: int) -> Iterator[None]:
-    """Check, at the end of a block that changes the files of an owner's jobs, that they fit into the quota.
+def check_growth(session: Session, owner: str | None, added: int, at_most: int) -> None:
+    """Check that the files that a transaction adds to an owner's jobs fit into the quota.
 
-    Enter it before a job's row is locked. In PostgreSQL, two transactions would otherwise each miss what the other
-    adds: the files of one owner grow in one transaction at a time. Files may always shrink, or be replaced by ones of
-    the same size.
+    Call it after all other writes to jobs. In PostgreSQL, two transactions would otherwise each miss what the other
+    adds, so those of one owner that grow within a quota wait here for each other, and no row of a job may be locked
+    afterwards. Without an owner, growth or quota there is nothing to wait for, and the sums are not read.
 
     Args:
-        at_most: limit in bytes; 0, or no owner: no limit.
+        added: bytes by which the files have grown. Files may always shrink, or be replaced by ones of the same size.
+        at_most: limit in bytes of an owner who has none of their own; 0: no limit.
 
     Raises:
-        StorageQuotaExceeded: the files have grown, and exceed the limit; roll back.
+        StorageQuotaExceeded: they do not fit; roll back.
     """
-    if owner is None or not at_most:
-        yield
+    if owner is None or added <= 0 or not (at_most := owners.limit_of(session, owner, "artifact_bytes", at_most)):
         return
     if session.connection().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCK_ID, zlib.crc32(owner.encode()) - 2**31)))
-    before = read(session, owner).stored
-    yield
     session.flush()
-    after = read(session, owner).stored
-    if after > max(before, at_most):
-        raise StorageQuotaExceeded(owner, before, after - before, at_most)
-
-
-def limit_growth_of_job(session: Session, job_id: str, at_most: int) -> AbstractContextManager[None]:
-    """``limit_growth`` for the owner of a job, which may have been deleted."""
-    owner = session.scalar(select(Job.owner).where(Job.id == job_id)) if at_most else None
-    return limit_growth(session, owner, at_most)
+    stored = read(session, owner).stored
+    if stored > at_most:
+        raise StorageQuotaExceeded(owner, stored - added, added, at_most)

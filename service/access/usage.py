@@ -1,17 +1,26 @@
-"""Usage per owner: jobs, CPU time, stored bytes. Deleted jobs and datasets are not counted."""
+"""Usage per owner: jobs, CPU time, stored bytes now, of jobs and datasets that exist; and per day, of all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.orm import Session
 
 from service.access import storage_quota
 from service.states import Status
+from service.storage.database import Database, now_ms
+from service.storage.owner_tables import Owner, OwnerQueue, OwnerUsage
 from service.storage.sweep_tables import is_stopped_by_sweep
 from service.storage.tables import ApiKey, Job, Upload
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+QUOTA_DAYS: Final = 30
+QUOTA: Final = "quota"
+"""Why the jobs of an owner wait."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,6 +38,65 @@ class Usage:
     dataset_bytes: int = 0
     keys: int = 0
     """Number of keys that are not revoked."""
+
+
+def history(session: Session, owners: Collection[str], *, days: int = 30) -> Sequence[OwnerUsage]:
+    """What owners have used on each of the last days, the oldest first; ``""``: without keys."""
+    query = select(OwnerUsage).where(OwnerUsage.day > now_ms() / DAY_MS - days, OwnerUsage.owner.in_(owners))
+    return session.scalars(query.order_by(OwnerUsage.day, OwnerUsage.owner)).all()
+
+
+def largest(session: Session, *, at_most: int) -> Sequence[Row[Any]]:
+    """The owners with most slot-seconds in the last 30 days: what they use now, and what they have used."""
+    recent = select(
+        OwnerUsage.owner,
+        func.sum(OwnerUsage.cpu_seconds).label("cpu_seconds"),
+        func.sum(OwnerUsage.slot_seconds).label("slot_seconds"),
+        func.coalesce(func.max(OwnerUsage.bytes), 0).label("bytes"),
+    ).where(OwnerUsage.day > now_ms() / DAY_MS - QUOTA_DAYS)
+    used = recent.group_by(OwnerUsage.owner).subquery()
+    columns = [func.coalesce(used.c[name], 0).label(name) for name in ("cpu_seconds", "slot_seconds", "bytes")]
+    query = select(OwnerQueue.owner, OwnerQueue.running, OwnerQueue.queued, OwnerQueue.load, *columns)
+    query = query.outerjoin(used, used.c.owner == OwnerQueue.owner)
+    return session.execute(query.order_by(columns[1].desc(), OwnerQueue.owner).limit(at_most)).all()
+
+
+def record_bytes(database: Database) -> None:
+    """Record what the files of each owner take today."""
+    with database.read() as session:
+        usages = read(session)
+        day = (session.scalar(select(now_ms())) or 0) // DAY_MS
+    for item in usages:
+        values = {"bytes": item.artifact_bytes + item.dataset_bytes}
+        row = database.insert(OwnerUsage).values(owner=item.owner or "", day=day, **values)
+        with database.write() as session:  # one at a time: the end of a job waits for its owner's row
+            session.execute(row.on_conflict_do_update(index_elements=[OwnerUsage.owner, OwnerUsage.day], set_=values))
+
+
+def apply_cpu_quotas(database: Database, default: int) -> None:
+    """Let the jobs of owners wait who have used the CPU time of their last 30 days.
+
+    Args:
+        default: CPU seconds of an owner who has no limit of their own; 0: no limit.
+    """
+    since = now_ms() / DAY_MS - QUOTA_DAYS
+    used = select(OwnerUsage.owner, func.sum(OwnerUsage.cpu_seconds)).where(OwnerUsage.day > since)
+    now = func.coalesce(Job.cpu_seconds, 0.0) - func.coalesce(Job.claimed_cpu_seconds, 0.0)
+    running = select(Job.owner, func.sum(now)).where(Job.status == Status.RUNNING, Job.owner.is_not(None))
+    with database.read() as session:
+        spent: defaultdict[str | None, float] = defaultdict(float)
+        for query in (used.group_by(OwnerUsage.owner), running.group_by(Job.owner)):
+            for owner, seconds in session.execute(query):
+                spent[owner] += seconds
+        limits = dict(session.execute(select(Owner.id, Owner.cpu_seconds)).all())
+        before = dict(session.execute(select(OwnerQueue.owner, OwnerQueue.blocked)).all())
+    for owner, blocked in before.items():
+        limit = limits.get(owner)
+        limit = limit if limit is not None else default if owner else 0
+        should_block = QUOTA if limit and spent[owner] >= limit else None
+        if should_block != blocked:
+            with database.write() as session:
+                session.execute(update(OwnerQueue).where(OwnerQueue.owner == owner).values(blocked=should_block))
 
 
 def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
@@ -59,4 +127,4 @@ def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:
         usage_of(name or None).dataset_bytes = int(size)
     for name, count in session.execute(keys):
         usage_of(name).keys = count
-    return sorted(usages.values(), key=lambda item: -(item.artifact_bytes + item.dataset_bytes))
+    return sorted(usages.values(), key=lambda item: (-(item.artifact_bytes + item.dataset_bytes), item.owner or ""))

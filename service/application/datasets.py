@@ -78,6 +78,18 @@ class DatasetUploads:
         # After any other error, it is unknown whether the row was stored; the scheduler removes files without a row.
         return self.datasets.describe(received.name, owner)
 
+    def publish(self, name: str, *, shared: bool, by: Actor | None = None) -> None:
+        """Let all owners use an uploaded dataset, or only its owner.
+
+        Raises:
+            DatasetFixed, DatasetNotFound
+        """
+        owner = owner_of(by)
+        is_valid = DATASET_NAME.fullmatch(name) is not None
+        if not is_valid or not uploads.publish(self.database, name, shared=shared, owner=owner, by=by):
+            self.datasets.look_up(name, owner)
+            raise DatasetFixed(name)
+
     def delete(self, name: str, *, by: Actor | None = None) -> None:
         """Delete an uploaded dataset that no unfinished job uses.
 

@@ -198,7 +198,9 @@ class Jobs:
             parent = lookup.get(session, job_id, owner=owner)
             actions.require(parent, Action.FORK)
             name = names.of_fork(session, parent, owner=owner) if "name" not in request.overrides else None
-        metadata = {"name": name, "tags": parent.tags, "priority": parent.priority}
+        priority = min(parent.priority, self.specs.max_priority(owner))
+        budget = {"seconds": parent.budget_seconds} if parent.budget_seconds is not None else None
+        metadata = {"name": name, "tags": parent.tags, "priority": priority, "budget": budget}
 
         def submit(checkpoint: Artifact) -> Submitted:
             spec, data, networks = self._derive(
@@ -232,7 +234,8 @@ class Jobs:
             actions.require(original, Action.REPRODUCE)
             start = lookup.checkpoint(session, original, str(original.start_epoch)) if original.start_epoch else None
             name = names.of_reproduction(session, original, owner=owner)
-        metadata = {"name": name, "tags": original.tags, "priority": original.priority, "reuse": Reuse.NEVER}
+        priority = min(original.priority, self.specs.max_priority(owner))
+        metadata = {"name": name, "tags": original.tags, "priority": priority, "reuse": Reuse.NEVER}
         new = _repeat_submission(original, metadata, owner)
         return self._submit_copy(new, original, start, idempotency, by, reproduces=True)
 
@@ -260,7 +263,8 @@ class Jobs:
             raise NotComparable("their results are equal in every epoch that both have completed")
         self.admit(owner, 1, 0)  # it stores no files
         title = " and ".join(job.name or job.id[-6:].lower() for job in (found.a, found.b))[:180]
-        metadata = {"name": f"why {title} differ", "tags": [], "reuse": Reuse.NEVER}
+        priority = min(found.a.priority, self.specs.max_priority(owner))
+        metadata = {"name": f"why {title} differ", "tags": [], "priority": priority, "reuse": Reuse.NEVER}
         new = _repeat_submission(found.a, metadata, owner)
         return self._store([replace(new, investigates=(found.a, found.b), expected_bytes=0)], idempotency, by)
 
@@ -282,7 +286,7 @@ class Jobs:
         """The spec of a fork, its dataset (the parent's, or another one of the same shape), and its networks.
 
         Args:
-            metadata: the fork's name, tags and priority, unless the overrides set them.
+            metadata: the fork's name, tags, priority and budget, unless the overrides set them.
 
         Raises:
             SpecError: with pointers into the request.
@@ -354,10 +358,11 @@ def _submission(
 
 
 def _repeat_submission(job: Job, metadata: dict[str, Any], owner: str | None) -> Submission:
-    """A submission with a job's spec and data; ``metadata`` replaces fields that do not affect the result."""
+    """A submission with a job's spec and data; ``metadata`` replaces fields that do not affect the result. It has no
+    budget, since it repeats the whole training."""
     return Submission(
-        spec=job.spec,
-        resolved=validation.read_resolved(job.resolved | metadata),
+        spec={name: value for name, value in job.spec.items() if name != "budget"},
+        resolved=validation.read_resolved(job.resolved | metadata | {"budget": None}),
         steps=job.steps,
         owner=owner,
         upload_id=job.upload_id,

@@ -230,12 +230,12 @@ class Exports:
         file = replace(written, name=request.name)
         try:
             with self.database.write() as session:
-                with storage_quota.limit_growth_of_job(session, job_id, self.at_most):
-                    job = session.scalar(locking(select(Job).where(Job.id == job_id)))
-                    if job is not None:
-                        previous = _find_export(session, request)
-                        row = artifact_rows.replace(session, job_id, file)
+                job = session.scalar(locking(select(Job).where(Job.id == job_id)))
                 if job is not None:
+                    previous = _find_export(session, request)
+                    row = artifact_rows.replace(session, job_id, file)
+                    added = file.size_bytes - (previous.size_bytes if previous is not None else 0)
+                    storage_quota.check_growth(session, job.owner, added, self.at_most)
                     detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
                     audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
         except StorageQuotaExceeded:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
+from service.access.owners import HIGHEST_PRIORITY
 from service.datasets.builtins import BUILT_IN
 from service.datasets.errors import DatasetBroken, DatasetNotFound
 from service.datasets.info import DatasetInfo, DatasetState
@@ -47,6 +48,14 @@ class DatasetCatalogue(Protocol):
         """The dataset version that a job is pinned to."""
 
 
+def priority_faults(priority: int, highest: int) -> list[Fault]:
+    """The fault of a priority above the owner's highest."""
+    if priority <= highest:
+        return []
+    detail = f"your highest priority is {highest}; an admin can raise it: `tapeline owners set OWNER --max-priority 9`"
+    return [Fault(pointer="#/priority", detail=detail, code="priority_too_high", suggestion=f"use {highest} or less")]
+
+
 class NetworkMismatch(SpecError):
     """The fields of a spec are valid, but its layers do not fit together or do not fit the dataset.
 
@@ -73,10 +82,11 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecChecks:
-    """Checks specs against the datasets of their owners."""
+    """Checks specs against the datasets and settings of their owners."""
 
     database: Database
     datasets: DatasetCatalogue
+    max_priority: Callable[[str | None], int] = lambda owner: HIGHEST_PRIORITY
 
     def check(
         self, document: Any, owner: str | None, data: DatasetInfo | None = None
@@ -114,6 +124,11 @@ class SpecChecks:
         if data is None and not data_faults and spec is not None:
             data = self._look_up_dataset(spec.dataset.name, owner, data_faults)
         faults += data_faults
+        if spec is not None:
+            highest = self.max_priority(owner)
+            if spec.priority > highest and "priority" not in document:
+                spec = spec.model_copy(update={"priority": highest})
+            faults += priority_faults(spec.priority, highest)
         if spec is not None and data is not None and data.kind is DatasetKind.TABLE:
             faults += table_faults(spec, document)
         if faults or spec is None or data is None:

@@ -110,7 +110,7 @@ class _Check:
             "parallel": self.sent.parallel,
             "max_failed": self.sent.max_failed,
             "reuse": self.sent.reuse.value,
-            "budget": self.sent.budget.model_dump(mode="json") if self.sent.budget else None,
+            "budget": self.sent.budget.model_dump(mode="json", exclude_none=True) if self.sent.budget else None,
             "rungs": rungs,
         }
         first, trial_bytes = self._check_trials(prepared, shape, count, seeds[0])
@@ -119,7 +119,7 @@ class _Check:
         )
         full_epochs = epochs_per_seed * len(seeds)
         epochs = self._max_epochs(decisions.plan_of(resolved, count)) if len(rungs) > 1 else full_epochs
-        if self.sent.budget is not None:
+        if self.sent.budget is not None and self.sent.budget.epochs is not None:
             epochs = min(epochs, self.sent.budget.epochs)
         return CheckedSweep(
             spec=self.sent,
@@ -173,6 +173,9 @@ class _Check:
         if spec.dataset.folds is not None and spec.dataset.fold is None:
             detail = "every trial is one job per seed: set one `fold`, or leave `folds` out"
             return spec, data, (Fault(pointer="#/dataset/folds", detail=detail, code="unsuitable"),)
+        if spec.budget is not None:
+            detail = "a sweep has its own budget, for all jobs together: move it beside `base`"
+            return spec, data, (Fault(pointer="#/budget", detail=detail, code="unsuitable"),)
         return spec, data, ()
 
     def _prepare_base(self, base: Spec, resolved_base: dict[str, Any]) -> dict[str, Any]:
@@ -298,7 +301,8 @@ class _Check:
             cost = len(seeds) * proposals.of_first_trial(
                 self.sent.space, self._search_name, self._search_seed, base=base_epochs
             )
-        if self.sent.budget is not None and self.sent.budget.epochs < cost:
+        budget = self.sent.budget.epochs if self.sent.budget is not None else None
+        if budget is not None and budget < cost:
             which_trial = "the first" if space.EPOCHS in self.sent.space else "one"
             detail = f"is too small for {which_trial} trial, which takes {counted(cost, 'epoch')}"
             detail += f" with {len(seeds)} seeds" if len(seeds) > 1 else ""

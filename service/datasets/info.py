@@ -119,6 +119,8 @@ class DatasetInfo:
     available: bool  # whether it can be used without a download
     problem: str | None = None  # the error of its files, if any
     upload_id: str | None = None  # of an uploaded dataset
+    owner: str = ""  # of an uploaded dataset
+    shared: bool = False  # whether all owners can use it
     report: Mapping[str, Any] | None = field(
         default=None, hash=False
     )  # decisions and omissions of the import of an upload

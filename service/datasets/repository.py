@@ -31,13 +31,15 @@ class DatasetRepository:
         self._files = UploadFolder(settings.artifacts)
 
     def catalogue(self, owner: str | None) -> list[DatasetInfo]:
-        """All datasets that ``owner`` can use: the built-in ones, the folders, then the uploads."""
+        """All datasets that ``owner`` can use: the uploads, the built-in ones, then the folders; last, those that have
+        to be downloaded."""
         with self._database.read() as session:
             rows = uploads.listed(session, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
         upload_infos = [_info(versions[0], versions) for versions in by_name]
         uploaded_names = {info.name for info in upload_infos}
-        return [*(info for info in catalogue(self._settings.data) if info.name not in uploaded_names), *upload_infos]
+        others = (info for info in catalogue(self._settings.data) if info.name not in uploaded_names)
+        return sorted([*upload_infos, *others], key=lambda info: not info.available)
 
     def describe(self, name: str, owner: str | None) -> DatasetInfo:
         """One dataset; an upload takes precedence over a folder with the same name.
@@ -141,6 +143,8 @@ def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
         sha256=row.sha256,
         available=True,
         upload_id=row.id,
+        owner=row.owner,
+        shared=row.shared,
         report=row.report,
         versions=tuple(version_name(version.name, version.sha256) for version in versions),
     )

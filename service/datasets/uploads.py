@@ -13,11 +13,11 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.access import audit
+from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
 from service.errors import NoSpaceLeft, UploadExists, UploadInUse
 from service.states import Status
@@ -42,17 +42,33 @@ def parts(name: str) -> tuple[str, str]:
 
 
 def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
-    """All versions of one name, newest first."""
-    return session.scalars(_versions(name, "", owner)).all()
+    """All versions of one name, newest first: the owner's, otherwise those that an admin has published."""
+    published = select(Upload).where(Upload.shared, Upload.name == name, Upload.deleted_ms.is_(None))
+    own = session.scalars(_versions(name, "", owner)).all()
+    return own or session.scalars(published.order_by(Upload.created_ms.desc(), Upload.id.desc())).all()
 
 
 def listed(session: Session, *, owner: str | None) -> Sequence[Upload]:
-    """All versions of an owner's datasets: by name, newest first."""
-    return session.scalars(
+    """All versions of the datasets that an owner can use, as ``versions`` has them: by name, newest first."""
+    is_own = Upload.owner == (owner or "")
+    rows = session.scalars(
         select(Upload)
-        .where(Upload.owner == (owner or ""), Upload.deleted_ms.is_(None))
+        .where(or_(is_own, Upload.shared), Upload.deleted_ms.is_(None))
         .order_by(Upload.name, Upload.created_ms.desc(), Upload.id.desc())
     ).all()
+    own = {row.name for row in rows if row.owner == (owner or "")}
+    return [row for row in rows if row.owner == (owner or "") or row.name not in own]
+
+
+def publish(database: Database, name: str, *, shared: bool, owner: str | None, by: Actor | None = None) -> bool:
+    """Let all owners use an owner's dataset, in all its versions, or only the owner; false if there is none."""
+    with database.write() as session:
+        rows = session.scalars(locking(_versions(name, "", owner))).all()
+        for row in rows:
+            row.shared = shared
+        if rows:
+            audit.record(session, by, AuditAction.PUBLISH, name, shared=shared)
+    return bool(rows)
 
 
 def _versions(name: str, digits: str, owner: str | None) -> Select[Upload]:
@@ -81,12 +97,12 @@ def check_space(session: Session, owner: str | None, additional: int = 0, *, at_
     """Check that an owner has room for more bytes.
 
     Args:
-        at_most: limit in bytes; 0, or no owner: no limit.
+        at_most: limit in bytes of an owner who has none of their own; 0, or no owner: no limit.
 
     Raises:
         NoSpaceLeft: the limit would be exceeded.
     """
-    if owner and at_most:
+    if owner and (at_most := owners.limit_of(session, owner, "dataset_bytes", at_most)):
         used = used_bytes(session, owner=owner)
         if used + additional > at_most or used == at_most:
             raise NoSpaceLeft(owner, used, additional, at_most)
@@ -125,6 +141,8 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
                 )
                 return existing.id
             check_space(session, upload.owner, upload.size_bytes, at_most=at_most)
+            # A new version of a published dataset is published, too: its name means the newest.
+            upload.shared = bool(session.scalar(_versions(upload.name, "", upload.owner).where(Upload.shared).limit(1)))
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
             audit.record(

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.access import audit
+from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
-from service.errors import IllegalTransition, JobNotFound
+from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, SpecError
 from service.jobs import leases
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
@@ -53,6 +53,7 @@ def resume(database: Database, job_id: str, *, owner: str | None = None, by: Act
     """Put a paused job back into the queue; it continues from its last checkpoint."""
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RESUME, owner)
+        _require_budget(job)
         audit.record(session, by, AuditAction.RESUME, job_id)
         _requeue(session, job, reason="resumed", by=by)
         return job
@@ -62,6 +63,7 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
     """Put a failed job back into the queue; it continues from its last checkpoint."""
     with database.write() as session:
         job = _claim_for(session, job_id, Action.RETRY, owner)
+        _require_budget(job)
         audit.record(session, by, AuditAction.RETRY, job_id)
         job.attempt += 1
         job.deaths = 0
@@ -69,6 +71,12 @@ def retry(database: Database, job_id: str, *, owner: str | None = None, by: Acto
         job.finished_ms = None
         _requeue(session, job, reason="retried", by=by)
         return job
+
+
+def _require_budget(job: Job) -> None:
+    """Raise ``BudgetSpent`` if the job would take a slot only to pause again."""
+    if leases.is_budget_spent(job):
+        raise BudgetSpent(job.id, job.cpu_seconds or 0.0, job.budget_seconds or 0.0)
 
 
 def release_hold(session: Session, job: Job, *, hold_epoch: int | None, reason: str) -> bool:
@@ -99,6 +107,7 @@ def halt(session: Session, job: Job, request: Request, *, reason: str) -> None:
 def _requeue(session: Session, job: Job, *, reason: str, by: Actor | None = None) -> None:
     job.status = Status.QUEUED
     job.requested = None
+    job.priority = owners.allowed_priority(session, job.owner, job.priority)
     job.queued_ms = session.scalar(select(now_ms())) or 0
     job.request_id = by.request_id if by is not None else None
     record_status(session, job, reason=reason, **audit.request_of(by))
@@ -117,16 +126,26 @@ def change(
 
     Args:
         check: called with the unchanged job; raises if the client has another version of the job.
+
+    Raises:
+        SpecError: a budget for a trial.
     """
     with database.write() as session:
         job = _lock(session, job_id, owner)
         check(job)
+        if patch.budget is not None and job.sweep_id is not None:
+            # The sweep would queue a paused trial again and again, since it waits for its result.
+            detail = f"the job is a trial of {job.sweep_id}: a sweep has its own `budget`, for all jobs together"
+            raise SpecError([Fault(pointer="#/budget", detail=detail, code="unsuitable")])
         changed_fields = patch.model_fields_set
         before = _changeable(job)
         if "name" in changed_fields:
             job.name = patch.name or None
         if "priority" in changed_fields:
-            job.priority = DEFAULT_PRIORITY if patch.priority is None else patch.priority
+            priority = DEFAULT_PRIORITY if patch.priority is None else patch.priority
+            job.priority = owners.allowed_priority(session, job.owner, priority)
+        if "budget" in changed_fields:
+            job.budget_seconds = patch.budget.seconds if patch.budget is not None else None
         if "tags" in changed_fields:
             job.tags = patch.tags or []
             session.execute(delete(JobTag).where(JobTag.job_id == job_id))
@@ -138,13 +157,20 @@ def change(
         if _changeable(job) != before:
             audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(changed_fields))
             # Without the note: events are never deleted, but a deleted note must not remain anywhere.
-            changed = {"name": job.name, "tags": job.tags, "priority": job.priority, "starred": job.starred}
+            budget = {"seconds": job.budget_seconds} if job.budget_seconds is not None else None
+            changed: dict[str, Any] = {
+                "name": job.name,
+                "tags": job.tags,
+                "priority": job.priority,
+                "starred": job.starred,
+            }
+            changed["budget"] = budget
             record_status(session, job, reason="changed", **changed, **audit.request_of(by))
         return job
 
 
 def _changeable(job: Job) -> tuple[Any, ...]:
-    return job.name, job.tags, job.priority, job.starred, job.note
+    return job.name, job.tags, job.priority, job.budget_seconds, job.starred, job.note
 
 
 def remove(

@@ -79,7 +79,7 @@ def commit_epoch(
     difference is logged as an error.
 
     Args:
-        at_most: maximum bytes of the files of all jobs of the owner; 0: no limit.
+        at_most: maximum bytes of the files of all jobs of an owner who has no limit of their own; 0: no limit.
 
     Returns:
         Paths of files without rows, for the caller to remove.
@@ -87,9 +87,9 @@ def commit_epoch(
     Raises:
         StorageQuotaExceeded: the files of this epoch exceed the limit; the epoch is not committed.
     """
-    limit = at_most if record.files else 0
-    with database.write() as session, storage_quota.limit_growth_of_job(session, claim.job_id, limit):
+    with database.write() as session:
         job = leases.guard(session, claim, **leases.usage_values(record.used))
+        size_before = job.size_bytes
         if record.is_best:
             job.best_epoch = record.epoch
         new_events = _record_metrics(session, job, record)
@@ -120,6 +120,7 @@ def commit_epoch(
         if record.is_paused_by_sweep(job.hold_epoch):
             leases.pause_for_sweep(session, job)
             then(session, job)
+        storage_quota.check_growth(session, job.owner, job.size_bytes - size_before, at_most)
         reach("epoch_committing", record.epoch)
         return orphans
 

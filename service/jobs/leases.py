@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import and_, case, func, or_, select, tuple_, update
+from sqlalchemy.orm import Session
 
 from service.errors import LeaseLost
-from service.jobs import events, transitions
+from service.jobs import events, owner_queue, transitions
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
@@ -27,8 +27,6 @@ MAX_DEATHS: Final = 3
 """A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
 MAX_MACHINE_FAULTS: Final = 5
 """A job fails after this many machine faults without a new epoch between them: the machines seem to be well."""
-_CLAIM_LOCK_ID: Final = 7_267_002
-"""An arbitrary id for claims among PostgreSQL's advisory locks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +67,23 @@ class Position:
     steps_per_second: float | None = None
 
 
-def claim(database: Database, worker: str, lease_s: float, *, max_running: int = 0) -> Claim | None:
-    """Claim the first job of the queue, by priority, then age. ``None`` if no job can be claimed.
-
-    Args:
-        max_running: skip owners who have this many running jobs; 0: no limit.
-    """
-    queued = select(Job.id).where(Job.status == Status.QUEUED, *_owner_has_room(max_running))
-    next_job = locking(queued.order_by(*CLAIM_ORDER).limit(1), skip_locked=True).scalar_subquery()
+def claim(database: Database, worker: str, lease_s: float) -> Claim | None:
+    """Claim a job: of the owner whose turn it is, the first by priority, then age; or ``None``."""
     with database.write() as session:
-        if max_running and not database.is_sqlite:
-            # One claim at a time: two concurrent claims would count the same jobs and both find room.
-            session.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK_ID)))
+        if (owner := owner_queue.next_owner(session)) is None:
+            return None
+        lane = select(Job.id).where(owner_queue.is_queued(), owner_queue.belongs_to(owner))
+        first = locking(lane.order_by(*CLAIM_ORDER).limit(1), skip_locked=True).scalar_subquery()
         job = session.scalar(
             update(Job)
-            .where(Job.id == next_job, Job.status == Status.QUEUED)
+            .where(Job.id == first, Job.status == Status.QUEUED)
             .values(
                 status=Status.RUNNING,
                 lease=Job.lease + 1,
                 lease_owner=worker,
                 lease_expires_ms=_expiry(lease_s),
+                claimed_ms=now_ms(),
+                claimed_cpu_seconds=func.coalesce(Job.cpu_seconds, 0.0),
                 started_ms=func.coalesce(Job.started_ms, now_ms()),
             )
             .returning(Job)
@@ -105,16 +100,6 @@ def claim(database: Database, worker: str, lease_s: float, *, max_running: int =
             cpu_seconds=job.cpu_seconds or 0.0,
             request_id=job.request_id,
         )
-
-
-def _owner_has_room(max_running: int) -> list[ColumnElement[bool]]:
-    """The condition that a job's owner is below the limit; a job without an owner has no limit."""
-    if not max_running:
-        return []
-    running = aliased(Job)
-    running_owners = select(running.owner).where(running.status == Status.RUNNING, running.owner.is_not(None))
-    owners_at_limit = running_owners.group_by(running.owner).having(func.count() >= max_running)
-    return [or_(Job.owner.is_(None), Job.owner.not_in(owners_at_limit))]
 
 
 def read_job(database: Database, claim: Claim) -> Job:
@@ -170,8 +155,13 @@ def renew(database: Database, claim: Claim, position: Position | None, used: Usa
         step = case((Job.step > position.step, Job.step), else_=position.step)
         values = {"step": step, "steps": position.steps, "steps_per_second": position.steps_per_second}
     with database.write() as session:
-        requested = guard(session, claim, **values, **usage_values(used)).requested
-        return Request(requested) if requested else None
+        job = guard(session, claim, **values, **usage_values(used))
+        return Request(job.requested) if job.requested else Request.BUDGET if is_budget_spent(job) else None
+
+
+def is_budget_spent(job: Job) -> bool:
+    """Whether a job has used the CPU time that its user allows."""
+    return job.budget_seconds is not None and (job.cpu_seconds or 0.0) >= job.budget_seconds
 
 
 def requested(database: Database, claim: Claim) -> Request | None:
@@ -196,6 +186,13 @@ def release_lease(database: Database, claim: Claim, request: Request | None, *, 
         reach("releasing")
 
 
+def budget_left(database: Database, claim: Claim, used: Usage) -> float | None:
+    """The CPU seconds that a job may still use; ``None``: no limit. A user may have changed the budget."""
+    with database.read() as session:
+        budget = lookup.get(session, claim.job_id).budget_seconds
+    return None if budget is None else budget - used.cpu_seconds
+
+
 def release_for_fault(
     database: Database,
     claim: Claim,
@@ -214,6 +211,7 @@ def release_for_fault(
     """
     with database.write() as session:
         job = guard(session, claim, **usage_values(used))
+        _forget_preemption(session, job)
         if job.requested is None and _count_machine_faults(session, job) + 1 >= MAX_MACHINE_FAULTS:
             job.error = dict(error)
             transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
@@ -254,7 +252,8 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
     query = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker)
     # Not locked: a child that holds the lock of its own job may wait for that of another, to end a sweep.
     acknowledged_leases = [(claim.job_id, claim.lease) for claim in acknowledged]
-    query = query.where(tuple_(Job.id, Job.lease).not_in(acknowledged_leases)).order_by(Job.id)
+    query = query.where(tuple_(Job.id, Job.lease).not_in(acknowledged_leases))
+    query = query.order_by(func.coalesce(Job.owner, ""), Job.id)  # the order in which a commit locks owners
     with database.write() as session:
         unacknowledged = session.scalars(locking(query)).all()
         for job in unacknowledged:
@@ -269,6 +268,7 @@ def pause_for_sweep(session: Session, job: Job) -> None:
 
 def record_worker_loss(session: Session, job: Job, message: str) -> None:
     """Count a lost worker of a job whose row is locked; the job is queued again, or fails."""
+    _forget_preemption(session, job)
     job.deaths += 1
     if job.requested is None and job.deaths >= MAX_DEATHS:
         text = f"{message}; {job.deaths} workers were lost without a new epoch between them"
@@ -277,6 +277,13 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
         return
     job.attempt += 1
     release(session, job, reason=Reason.LOST, message=message)
+
+
+def _forget_preemption(session: Session, job: Job) -> None:
+    """A lease that ends because something is broken makes room, too, and is counted and charged as such."""
+    if job.requested == Request.PREEMPT:
+        job.requested = None
+        session.flush()  # a trigger gives back the time of a preempted lease
 
 
 def is_paused_by_sweep(job: Job) -> bool:
@@ -294,18 +301,24 @@ def release(session: Session, job: Job, *, reason: str, otherwise: Request | Non
 
     Args:
         otherwise: what to do if no user requested anything; a request that is made at this moment takes precedence.
+            What it says takes precedence over preemption, which asks only for the slot.
     """
     worker = transitions.holder(job)
     last_step = session.scalar(select(func.max(Epoch.step)).where(Epoch.job_id == job.id))
     job.step = last_step or job.steps // job.epochs * job.start_epoch
     job.steps_per_second = None
-    match Request(job.requested) if job.requested else otherwise:
+    requested = Request(job.requested) if job.requested else None
+    match otherwise or requested if requested is Request.PREEMPT else requested or otherwise:
         case Request.CANCEL:
             transitions.finish(session, job, Status.CANCELLED, reason="cancelled")
             return
         case Request.PAUSE:
             job.status, reason = Status.PAUSED, reason if reason == Reason.PAUSED_BY_SWEEP else "paused"
-        case None:
+        case Request.BUDGET if is_budget_spent(job):
+            job.status, reason = Status.PAUSED, Reason.BUDGET
+        case Request.PREEMPT:
+            job.status, reason = Status.QUEUED, Reason.PREEMPTED
+        case _:  # no request, or a budget that was raised meanwhile
             job.status = Status.QUEUED
     job.requested = None
     job.lease_owner = job.lease_expires_ms = None

@@ -8,7 +8,8 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
-from service.spec.schema import Label, PlainText, StrictModel
+from service.access.shares import MAX_PATH
+from service.spec.schema import JobBudget, Label, PlainText, StrictModel
 
 DEFAULT_PRIORITY: Final = 5
 
@@ -66,6 +67,50 @@ class KeyRequest(StrictModel):
     """Days until the key expires; null: never."""
 
 
+class ShareRequest(StrictModel):
+    """A share link to create."""
+
+    path: Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
+    """What it shows: `/jobs/ID`, `/sweeps/ID`, `/comparisons?a=ID&b=ID` or `/compare?jobs=ID,ID`."""
+    expires_at: Annotated[str, Field(max_length=40)] | None = None
+    """When it stops working, with a time zone (RFC 3339), at most ten years ahead; null: never."""
+
+
+class DatasetPatch(StrictModel):
+    """A change of a dataset."""
+
+    shared: bool
+    """Whether all owners can use it."""
+
+
+_Limit = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class OwnerPatch(StrictModel):
+    """Changes of an owner's settings, as a merge patch (RFC 7396): null sets the default again."""
+
+    display_name: PlainText | None = None
+    """A name for people, in any script."""
+    weight: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    """The share of the slots, relative to other owners."""
+    running_jobs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """The most jobs that run at a time."""
+    max_priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    """The highest priority of its jobs; from 6 on they start before those of all owners."""
+    queued_jobs: _Limit | None = None
+    """The most queued jobs; 0: no limit, as in the following."""
+    requests_per_minute: _Limit | None = None
+    streams: _Limit | None = None
+    """Open streams per web process."""
+    upload_bytes_per_day: _Limit | None = None
+    dataset_bytes: _Limit | None = None
+    """Bytes of all datasets."""
+    artifact_bytes: _Limit | None = None
+    """Bytes of the files of all jobs."""
+    cpu_seconds: _Limit | None = None
+    """CPU seconds of all jobs in 30 days; further jobs wait."""
+
+
 class KeyRotation(StrictModel):
     """How to rotate a key."""
 
@@ -79,7 +124,10 @@ class JobPatch(StrictModel):
     name: PlainText | None = None
     tags: Annotated[list[Label], Field(max_length=20)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
-    """0 to 9; higher priorities are claimed first. A change affects the job the next time it is queued."""
+    """0 to 5: the order of the owner's jobs; 6 to 9: before those of all owners. A change affects the job the next time
+    it is queued."""
+    budget: JobBudget | None = None
+    """What the job may use before it pauses; null: no limit. For a job that runs, a change counts at once."""
     starred: bool | None = None
     """Whether the job is marked with a star."""
     note: Note | None = None

@@ -77,7 +77,7 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
         now = session.scalar(select(now_ms())) or 0
         if policy and not policy.allows_rescue(now):
             return []
-        for job in jobs:
+        for job in sorted(jobs, key=lambda job: (job.owner or "", job.id)):  # the order in which a commit locks owners
             if policy and _expiry_ms(job) > now + PROBE_LEAD_MS:
                 job.lease_expires_ms = now + policy.lease_ms
                 continue

@@ -108,7 +108,7 @@ def submit(
         represent: creates the response; a repeated request with the same key gets the same response. It may contain
             the job's time only in the format of ``times.at_time``: the time is known only after the response is built.
         by: the actor, for the audit log.
-        at_most: maximum bytes of the files that the jobs begin with, see ``limit_growth``; 0: no limit.
+        at_most: maximum bytes of the files that the jobs begin with, see ``check_growth``; 0: no limit.
 
     Returns:
         The response, and whether it was stored by an earlier request.
@@ -136,18 +136,17 @@ def submit(
             earlier = take_key(connection, idempotency, jobs[0], answer)
             if earlier is not None:
                 return earlier, True
-        limit = at_most if any(job.size_bytes for job in jobs) else 0
         # For few submissions: the bookkeeping of a session takes longer than the row.
         with Session(connection, join_transaction_mode="create_savepoint") as session:
-            with storage_quota.limit_growth(session, jobs[0].owner, limit):
-                for job, submission in zip(jobs, submissions, strict=True):
-                    # Data of a deleted dataset are kept for jobs that repeat a training on them.
-                    repeats = submission.origin is not None or submission.investigates is not None
-                    _insert(connection, job, deleted_data=repeats)
-                    if submission.copied is not None:
-                        _store_copied(connection, job, submission.copied)
-                    if submission.origin is not None:
-                        _take_over(session, job, submission.origin)
+            for job, submission in zip(jobs, submissions, strict=True):
+                # Data of a deleted dataset are kept for jobs that repeat a training on them.
+                repeats = submission.origin is not None or submission.investigates is not None
+                _insert(connection, job, deleted_data=repeats)
+                if submission.copied is not None:
+                    _store_copied(connection, job, submission.copied)
+                if submission.origin is not None:
+                    _take_over(session, job, submission.origin)
+            storage_quota.check_growth(session, jobs[0].owner, sum(job.size_bytes for job in jobs), at_most)
             session.commit()
         for job, submission in zip(jobs, submissions, strict=True):
             _record_new(connection, by, job, submission.origin)
@@ -252,6 +251,7 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         name=spec.name or None,
         tags=list(spec.tags),
         priority=spec.priority,
+        budget_seconds=spec.budget.seconds if spec.budget is not None else None,
         spec=dict(submission.spec),
         resolved=resolved,
         spec_hash=resolved_hash(resolved),

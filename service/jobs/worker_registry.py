@@ -96,6 +96,11 @@ def live_workers(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).where(is_live).order_by(Worker.started_ms)).all()
 
 
+def claiming_workers(session: Session) -> Sequence[Worker]:
+    """The live workers that claim jobs."""
+    return [worker for worker in live_workers(session) if not worker.draining and worker.blocked is None]
+
+
 def impediment(session: Session, settings: Settings) -> Impediment | None:
     """Why no worker claims jobs; ``None`` if one does."""
     alive = live_workers(session)

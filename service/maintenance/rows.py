@@ -12,22 +12,25 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url, select, text
+from sqlalchemy import JSON, Connection, MetaData, Table, func, insert, make_url, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from migrations import upgrade as migrations
+from service.access import owners
 from service.jobs import leases
 from service.maintenance.backup_format import BackupError
 from service.states import Reason, Status
 from service.storage import artifact_rows
 from service.storage.database import Database
+from service.storage.owner_tables import Owner, OwnerDefaults, OwnerQueue
 from service.storage.tables import Artifact, Base, Job, Store, Upload, Worker
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
-_TRANSIENT: Final = frozenset({Worker.__tablename__, Store.__tablename__})
-"""Tables that describe running processes and their folder, which a copy does not have."""
+_TRANSIENT: Final = frozenset(table.__tablename__ for table in (Worker, Store, OwnerQueue, OwnerDefaults))
+"""Tables that describe running processes, their settings and their folder, which a copy does not have, or that
+triggers of ``jobs`` fill."""
 _GROUP_ROWS: Final = 500
 
 
@@ -116,17 +119,23 @@ def load(database: Database, schema: str, parts: Iterable[tuple[str, str, list[d
                 reason = str(getattr(error, "orig", None) or error).splitlines()[0]
                 raise BackupError(f"{part}: the database rejects these rows: {reason}") from error
         _advance_sequences(connection, tables.values())
+        if not database.is_sqlite:  # a table with pending triggers cannot be altered
+            connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
         command.upgrade(migrations.config(connection), "head")
         connection.execute(artifact_rows.job_sizes_update())  # without the artifacts that the backup omitted
-        _release_leases(connection)
+        with Session(connection) as session:
+            _release_leases(session)
+            for owner in session.scalars(select(Owner.id)):
+                owners.copy_to_queue(database, session, owner)
+            session.commit()
 
 
-def _release_leases(connection: Connection) -> None:
+def _release_leases(session: Session) -> None:
     """Queue the jobs that ran during the backup: no worker of this database has their leases."""
-    with Session(connection) as session:
-        for job in session.scalars(select(Job).where(Job.status == Status.RUNNING)):
-            leases.release(session, job, reason=Reason.RELEASED)
-        session.commit()
+    running = Job.status == Status.RUNNING
+    session.execute(update(Job).where(running).values(claimed_ms=None))  # the time since then is not charged
+    for job in session.scalars(select(Job).where(running)):
+        leases.release(session, job, reason=Reason.RELEASED)
 
 
 def _prepare(connection: Connection, schema: str) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 
-_KEY: Final = re.compile(r"\b(tp[ls]_[0-9a-f]{12})_[0-9a-zA-Z]+")
+_KEY: Final = re.compile(r"\b((?:tp[los]|tsh)_[0-9a-f]{12})_[0-9a-zA-Z]+")
+"""Of keys, sessions, sign-in links and share links."""
 _PASSWORD: Final = re.compile(r"(://[^:/?#\s@\"]*:)[^@/\s\"]+@")
 _COMMON_PROCESSORS: Final[Sequence[Processor]] = (
     structlog.contextvars.merge_contextvars,
@@ -39,7 +40,7 @@ def redactor(secrets: Collection[str] = ()) -> Callable[[object, str, Any], str]
 
     def redact(logger: object, method: str, event: Any) -> str:
         line = str(event)
-        if "tp" in line:
+        if "tp" in line or "tsh_" in line:
             line = _KEY.sub(r"\1_...", line)
         if "://" in line:
             line = _PASSWORD.sub(r"\1...@", line)

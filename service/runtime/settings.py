@@ -96,6 +96,9 @@ class Quotas:
         "maximum bytes of all datasets of an owner (default: {default}; 0: no limit)", 50 * 1024**3
     )
     artifacts: int = _setting("maximum bytes of the files of all jobs of an owner (default: {default}, no limit)", 0)
+    cpu_seconds: int = _setting(
+        "maximum CPU seconds of an owner's jobs in 30 days; further jobs wait (default: {default}, no limit)", 0
+    )
     streams: int = _setting("maximum open streams per owner and web process (default: {default}; 0: no limit)", 100)
 
 

@@ -22,7 +22,7 @@ _MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
     Kind.GAN: GanSpec,
 }
 _FIELDS: Final = frozenset(name for model in _MODELS.values() for name in model.model_fields)
-NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse"})
+NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse", "budget"})
 """Fields that do not affect the result."""
 _WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
 """Fields of a layer on which its weights do not depend; a fork may change them."""

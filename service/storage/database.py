@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.storage import sweep_tables  # noqa: F401 - adds its tables to Base.metadata
+from service.storage import owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30
@@ -57,18 +57,24 @@ def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> s
     return NOW_POSTGRESQL
 
 
-def locking(query: _Query, *, skip_locked: bool = False, share: bool = False) -> _Query:
+def locking(query: _Query, *, skip_locked: bool = False, share: bool = False, of: type[Base] | None = None) -> _Query:
     """``SELECT … FOR UPDATE`` (or ``FOR SHARE``), which also refreshes objects that the session has loaded already.
 
     Otherwise they would keep the state from before the lock, and another transaction may have changed the row since.
+
+    Args:
+        of: lock the rows of this table only, not those of joined ones.
     """
-    locked = query.with_for_update(skip_locked=skip_locked, read=share)
+    locked = query.with_for_update(skip_locked=skip_locked, read=share, of=of)
     return locked.execution_options(populate_existing=True)
 
 
 def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElement[bool]:
-    """The condition that a row's ``column`` names this owner; ``None``: any."""
-    return true() if owner is None else column == owner
+    """The condition that a row's ``column`` names this owner; ``None``: any; ``""``: everybody without a key, whose
+    rows name none."""
+    if owner is None:
+        return true()
+    return column == owner if owner else column.is_(None)
 
 
 class Database:

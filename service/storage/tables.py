@@ -44,7 +44,7 @@ class Base(DeclarativeBase):
     )
 
 
-def _index(name: str, *columns: str, where: str) -> Index:
+def _index(name: str, *columns: Any, where: str) -> Index:
     """A partial index."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
@@ -128,6 +128,10 @@ class Job(Base):
     """The lease number: incremented by each claim, never reset. Every write of a worker checks it."""
     lease_owner: Mapped[str | None] = mapped_column(String(80))
     lease_expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+    claimed_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """When the lease began; its time is charged to the owner at its end."""
+    claimed_cpu_seconds: Mapped[float | None] = mapped_column(Float)
+    """``cpu_seconds`` when the lease began."""
 
     epoch: Mapped[int] = mapped_column(Integer, default=0)
     """Finished epochs."""
@@ -155,6 +159,8 @@ class Job(Base):
     starred: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     note: Mapped[str | None] = mapped_column(Text)
     """Free text of a user."""
+    budget_seconds: Mapped[float | None] = mapped_column(Float)
+    """The CPU time after which it pauses; a user may raise it."""
     cpu_seconds: Mapped[float | None] = mapped_column(Float)
     """CPU time of the job's training processes in all attempts."""
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
@@ -176,6 +182,10 @@ class Job(Base):
 
 # Not a partial index: with bound parameters, the planner cannot see the state.
 Index("ix_jobs_waiting", Job.status, Job.priority.desc(), Job.queued_ms, Job.id)
+
+
+# The queue of an owner, in the order of claims.
+_index("ix_jobs_lane", Job.owner, Job.priority.desc(), Job.queued_ms, Job.id, where="status = 'queued'")
 
 
 class JobTag(Base):
@@ -295,6 +305,8 @@ class Upload(Base):
     """Of the unpacked arrays, as for every dataset."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_ms: Mapped[int] = mapped_column(BigInteger)
+    shared: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether an admin has published it to all owners."""
     deleted_ms: Mapped[int | None] = mapped_column(BigInteger)
     """Time of deletion; the data are kept until all jobs trained on them are deleted."""
 

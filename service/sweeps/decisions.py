@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -48,7 +49,6 @@ transaction proposes others.
 def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
     """The plan of a resolved sweep with ``count`` trials."""
     halving = resolved["halving"]
-    budget = resolved["budget"]
     return SweepPlan(
         trials=count,
         seeds=len(resolved["seeds"]),
@@ -58,7 +58,7 @@ def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
         parallel=resolved["parallel"],
         maximize=resolved["objective"]["goal"] == Goal.MAXIMIZE,
         max_failed=resolved["max_failed"],
-        budget=budget["epochs"] if budget else None,
+        budget=(resolved["budget"] or {}).get("epochs"),
         own_epochs=EPOCHS in resolved["space"],
     )
 
@@ -162,6 +162,10 @@ def advance(session: Session, sweep: Sweep, suggestions: Suggestions | None = No
     """
     plan = plan_of(sweep.resolved, sweep.trials)
     state = State.of(sweep.state, plan)
+    seconds = (sweep.resolved["budget"] or {}).get("seconds")
+    used = select(func.sum(Job.cpu_seconds)).where(Job.sweep_id == sweep.id)
+    if seconds is not None and (session.scalar(used) or 0.0) >= seconds:
+        plan = replace(plan, budget=state.spent)
     backend = _DatabaseBackend(session, sweep, plan, suggestions or {}, wait=wait)
     TrialScheduler(plan, state, backend).advance()
     sweep.state = state.document()

@@ -125,11 +125,20 @@ class Halving(StrictModel):
 
 
 class Budget(StrictModel):
-    """Limits of what the sweep may use."""
+    """Limits of what the sweep may use: of epochs, CPU time, or both."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Number of epochs of all jobs together. No job is started that would exceed it: the first trial or promotion that
     would is the end of the budget."""
+    seconds: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    """CPU seconds of all jobs together. Once they are used, running trials end, and no other starts or is promoted: the
+    decisions then depend on the speed of the workers."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if self.epochs is None and self.seconds is None:
+            raise PydanticCustomError("budget_limit", "must have `epochs`, `seconds` or both")
+        return self
 
 
 class SweepSpec(StrictModel):

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from service.access import owners
 from service.jobs import leases, submissions
 from service.jobs.submissions import Submission, TrialPlacement
 from service.spec import validation
@@ -80,12 +81,13 @@ def submit(
     epochs = specs[0][1].epochs
     if max_epochs is not None and epochs > max_epochs:
         return ids, epochs
+    priority = owners.allowed_priority(session, sweep.owner, specs[0][1].priority)
     for seed, (spec, resolved, expected_bytes) in zip(seeds, specs, strict=True):
         job = submissions.add(
             session,
             Submission(
                 spec=spec,
-                resolved=resolved,
+                resolved=resolved.model_copy(update={"priority": priority}),
                 steps=costs.total_steps(resolved, shape.train_count),
                 owner=sweep.owner,
                 upload_id=sweep.data["upload_id"],

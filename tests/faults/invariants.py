@@ -1,4 +1,4 @@
-"""The invariants I1 to I11 that must hold after every fault, in one function."""
+"""The invariants I1 to I12 that must hold after every fault, in one function."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from service.jobs import events
+from service.jobs import events, owner_queue
 from service.jobs.queries import lookup
 from service.maintenance import store_id
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactFolder, ArtifactKind
 from service.storage.database import Database
+from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Job
 
 
@@ -40,6 +41,23 @@ class Reference:
             )
 
 
+def owner_counts(database: Database) -> tuple[dict[str, tuple[int, int, int]], dict[str, tuple[int, int, int]]]:
+    """Running, queued and urgent of each owner: as kept, and as counted."""
+    columns = (func.coalesce(Job.owner, ""), Job.status, func.count(), func.max(Job.priority))
+    counting = select(*columns).where(Job.status.in_((Status.QUEUED, Status.RUNNING))).group_by(Job.owner, Job.status)
+    counted: dict[str, tuple[int, int, int]] = {}
+    with database.read() as session:
+        rows = session.scalars(select(OwnerQueue)).all()
+        for owner, status, count, priority in session.execute(counting):
+            running, queued, urgent = counted.get(owner, (0, 0, 0))
+            if status == Status.QUEUED:
+                queued, urgent = count, priority if priority >= owner_queue.FIRST_URGENT else 0
+            else:
+                running = count
+            counted[owner] = (running, queued, urgent)
+    return {row.owner: (row.running, row.queued, row.urgent) for row in rows if row.running or row.queued}, counted
+
+
 def check(
     database: Database, artifacts: ArtifactFolder, accepted: Collection[str], reference: Reference | None = None
 ) -> None:
@@ -50,6 +68,8 @@ def check(
         accepted: ids of all jobs whose submission was confirmed.
         reference: the results that each job must have; ``None`` if a job may have ended without success.
     """
+    kept, counted = owner_counts(database)
+    assert kept == counted, "I12: the counts of an owner are not those of its jobs"
     with database.read() as session:
         jobs = session.scalars(select(Job)).all()
         assert sorted(job.id for job in jobs) == sorted(accepted), (

@@ -167,12 +167,7 @@ class Supervisor:
         with self._claim_lock:
             self._release_unknown_claims()
             self._may_hold_unknown_claims = True
-            claim = leases.claim(
-                self._database,
-                self._id,
-                self._settings.lease_s,
-                max_running=self._settings.quotas.running,
-            )
+            claim = leases.claim(self._database, self._id, self._settings.lease_s)
             self._may_hold_unknown_claims = False
             if claim is not None:
                 reach("claimed")

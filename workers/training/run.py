@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 import time
 import traceback
@@ -29,7 +30,7 @@ from service.spec.estimation.layer_shapes import networks
 from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import read_resolved
-from service.states import DatasetKind, ErrorCode, MachineFaultReason
+from service.states import DatasetKind, ErrorCode, MachineFaultReason, Request
 from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job
@@ -210,6 +211,7 @@ def _train_loop(
     reach("restored")
     diagnostics = _restore_diagnostics(run, trainer, dataset)
     steps, started_at = 0, time.monotonic()
+    budget_seconds = math.inf if job.budget_seconds is None else job.budget_seconds
     run.meter.begin_epoch()
     with EpochWriter() as writer:
         for report in trainer.run():
@@ -218,6 +220,8 @@ def _train_loop(
                     steps = report.steps
                     writer.check()
                     run.endpoint.check_stop()
+                    if run.meter.cpu_seconds() >= budget_seconds:
+                        budget_seconds = _check_budget(run)
                     run.endpoint.report_progress(Progress(report.step, report.steps))
                     reach("batch_done", report.epoch)
                     if writer.is_busy:
@@ -262,6 +266,19 @@ def _train_loop(
     reach("succeeded")
     run.discard(orphans)
     return SUCCEEDED
+
+
+def _check_budget(run: TrainingRun) -> float:
+    """The CPU seconds at which the budget is spent, which a user may have raised since the lease began.
+
+    Raises:
+        StopRequested: it is spent.
+    """
+    left = run.lease.call(leases.budget_left, run.meter.total())
+    if left is not None and left <= 0:
+        run.endpoint.request = Request.BUDGET
+        raise StopRequested
+    return math.inf if left is None else run.meter.cpu_seconds() + left
 
 
 def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:

@@ -1,31 +1,50 @@
-"""The queue: waiting jobs in the order in which workers claim them."""
+"""The queue: waiting jobs in the order in which workers will claim them, and why they wait."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, literal_column, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from service.jobs import worker_registry
+from service.jobs.owner_queue import FIRST_URGENT, belongs_to, is_queued
+from service.spec.metric_info import duration
 from service.states import Status
 from service.storage.database import now_ms, visible
+from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Job
+from service.wording import counted, listed, ordinal
 
 CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
-"""The order in which queued jobs are claimed, as in the index ``ix_jobs_waiting``."""
-_IS_WAITING: Final = literal_column("status") == literal_column("'queued'")
-"""Literals as in the index ``ix_jobs_quota``: SQLite ignores parameter values when it chooses one."""
+"""The order in which the queued jobs of an owner are claimed, as in the index ``ix_jobs_lane``."""
+MAX_POSITION: Final = 1000
+"""Claims are simulated up to here."""
+_STARTING_S: Final = 10.0
+"""A job that has waited for less, while a slot is free, is about to start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A queued job; ``position`` counts from 1 across all owners."""
+    """A queued job, with its place as simulated claims estimate it."""
 
     job: Job
-    position: int
+    position: int | None
+    """From 1, across all owners; ``None`` beyond ``MAX_POSITION``, or if the owner's jobs are not claimed."""
+    ahead_own: int
+    ahead_others: int | None
     waited_s: float
+    start_ms: int | None
+    """When it is expected to start; ``None``: unknown."""
+
+    @property
+    def start_in_s(self) -> float | None:
+        """Seconds until it is expected to start; ``None``: unknown."""
+        return (self.start_ms - self.job.queued_ms) / 1000 - self.waited_s if self.start_ms is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,42 +56,209 @@ class Queue:
     """Queued jobs of all owners."""
     own: int
     """How many of these the reader can see."""
+    reason: str | None
+    """Why the reader's first job has not started: ``share``, ``cap``, ``quota``, ``starting``; ``None``: none waits."""
+    reason_text: str | None
+
+    def sentence(self, *, is_own: bool = True) -> str:
+        """Where its first job stands, when it is expected to start, and why it waits.
+
+        Args:
+            is_own: whether the reader owns it.
+        """
+        first, text = (
+            self.waiting[0],
+            f"{self.reason_text[:1].upper()}{self.reason_text[1:]}." if self.reason_text else "",
+        )
+        parts = [text] if is_own else []
+        if first.position is None:
+            return " ".join(parts) or "It waits in the queue."
+        own, others = first.ahead_own, first.ahead_others or 0
+        names = ("yours", "others") if is_own else ("its owner", "others")
+        counts = [(count, name) for count, name in zip((own, others), names, strict=True) if count]
+        noun = "" if len(counts) > 1 else "jobs " if own + others > 1 else "job "
+        before = listed(f"{count:,} {noun}of {name}" for count, name in counts)
+        place = f"About {ordinal(first.position)} in the queue: {before} before it" if before else "Next in the queue"
+        start_s = first.start_in_s
+        if start_s is not None:
+            place += f"; expected to start {f'in about {duration(start_s)}' if start_s >= 1 else 'now'}"
+        return " ".join([f"{place}.", *parts])
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A simulated claim."""
+
+    owner: str
+    start_s: float | None
+    """Seconds from now; ``None`` without workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Forecast:
+    """The next claims, as they are expected now."""
+
+    rows: Sequence[OwnerQueue]
+    slots: int
+    claims: Sequence[_Claim]
+    places: Mapping[str, Sequence[int]]
+    """Of each owner's jobs, from 1."""
+    now: int
+
+    def waiting(self, job: Job, index: int) -> Waiting:
+        """A queued job, before which are ``index`` of the same owner."""
+        places = self.places.get(job.owner or "", ())
+        position = places[index] if index < len(places) else None
+        start_s = self.claims[position - 1].start_s if position is not None else None
+        return Waiting(
+            job=job,
+            position=position,
+            ahead_own=index,
+            ahead_others=position - 1 - index if position is not None else None,
+            waited_s=max(0, self.now - job.queued_ms) / 1000,
+            start_ms=self.now + int(start_s * 1000) if start_s is not None else None,
+        )
+
+    def queue(self, waiting: Sequence[Waiting], owner: str | None) -> Queue:
+        """The jobs of an owner (``None``: of all), and why the first has not started."""
+        own = sum(row.queued for row in self.rows if owner in (None, row.owner))
+        reason, text = _reason(self.rows, waiting[0], self.slots) if waiting else (None, None)
+        total = sum(row.queued for row in self.rows)
+        return Queue(waiting=waiting, total=total, own=own, reason=reason, reason_text=text)
 
 
 def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Queue:
     """The first queued jobs of an owner (``None``: of all), with their positions in the whole queue."""
-    # Claims skip owners at their limit of running jobs, which positions ignore.
-    queued = Job.status == Status.QUEUED
-    total = session.scalar(select(func.count()).select_from(Job).where(queued)) or 0
-    # Select only ids first, which an index has in this order; otherwise the database would sort whole rows.
-    if owner is None:
-        ids = session.scalars(select(Job.id).where(queued).order_by(*CLAIM_ORDER).limit(limit)).all()
-        positions = dict(zip(ids, range(1, len(ids) + 1), strict=True))
-        own = total
-    else:
-        position = func.row_number().over(order_by=CLAIM_ORDER).label("position")
-        ranked = select(Job.id, Job.owner, position).where(queued).subquery()
-        query = select(ranked.c.id, ranked.c.position).where(ranked.c.owner == owner)
-        positions = {row.id: row.position for row in session.execute(query.order_by(ranked.c.position).limit(limit))}
-        own = session.scalar(select(func.count()).select_from(Job).where(queued, Job.owner == owner)) or 0
-    rows = session.execute(select(Job, now_ms() - Job.queued_ms).where(Job.id.in_(positions))).all()
-    waiting = [Waiting(job=job, position=positions[job.id], waited_s=max(0, wait_ms) / 1000) for job, wait_ms in rows]
-    return Queue(waiting=sorted(waiting, key=lambda item: item.position), total=total, own=own)
+    forecast = _forecast(session)
+    first = Counter(claim.owner for claim in forecast.claims[:limit])
+    waiting: list[Waiting] = []
+    for name, count in {owner: limit}.items() if owner is not None else first.items():
+        query = select(Job).where(is_queued(), belongs_to(name)).order_by(*CLAIM_ORDER).limit(count)
+        waiting += [forecast.waiting(job, index) for index, job in enumerate(session.scalars(query))]
+    waiting.sort(key=lambda item: (item.position is None, item.position or 0, item.ahead_own))
+    return forecast.queue(waiting, owner)
 
 
-def waiting_by_owner(session: Session) -> dict[str | None, int]:
-    """The number of queued jobs of each owner, in descending order."""
-    # From indexes alone, owner by owner: a GROUP BY would read every queued job.
-    owners = select(func.min(Job.owner).label("name")).where(Job.owner.is_not(None)).cte("owners", recursive=True)
-    next_owner = select(func.min(Job.owner)).where(Job.owner > owners.c.name).scalar_subquery()
-    owners = owners.union_all(select(next_owner).where(owners.c.name.is_not(None)))
-    waiting = select(func.count()).select_from(Job).where(Job.owner == owners.c.name, _IS_WAITING).scalar_subquery()
-    rows = session.execute(select(owners.c.name, waiting).where(owners.c.name.is_not(None)))
-    counts: dict[str | None, int] = {owner: int(count) for owner, count in rows if count}
-    total = session.scalar(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED)) or 0
-    if total > sum(counts.values()):
-        counts[None] = total - sum(counts.values())
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+def read_one(session: Session, job: Job) -> Queue:
+    """The queue with one of its jobs, and why it has not started."""
+    owner = job.owner or ""
+    is_older = or_(Job.queued_ms < job.queued_ms, and_(Job.queued_ms == job.queued_ms, Job.id < job.id))
+    is_before = or_(Job.priority > job.priority, and_(Job.priority == job.priority, is_older))
+    query = select(func.count()).where(is_queued(), belongs_to(owner), is_before)
+    forecast = _forecast(session)
+    return forecast.queue([forecast.waiting(job, session.scalar(query) or 0)], owner)
+
+
+def _forecast(session: Session) -> _Forecast:
+    rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
+    workers = {worker.id: worker.slots for worker in worker_registry.claiming_workers(session)}
+    slots = sum(workers.values())
+    claims = _simulate(rows, _urgent_jobs(session), _running(session, workers, rows), slots)
+    places: dict[str, list[int]] = {}
+    for place, claim in enumerate(claims, start=1):
+        places.setdefault(claim.owner, []).append(place)
+    return _Forecast(rows, slots, claims, places, session.scalar(select(now_ms())) or 0)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _End:
+    """The expected end of a running job."""
+
+    after_s: float
+    owner: str
+    frees_slot: bool
+    """Whether its worker then claims another one."""
+
+
+def _simulate(
+    rows: Sequence[OwnerQueue], urgent: Mapping[str, Sequence[int]], ends: Sequence[_End], slots: int
+) -> list[_Claim]:
+    """The next claims, if each job takes as long as its owner's usually do."""
+    waiting = {row.owner: row for row in rows if row.queued > 0 and row.blocked is None}
+    left = {name: row.queued for name, row in waiting.items()}
+    running = {row.owner: row.running for row in rows}
+    priorities = {name: list(urgent.get(name, ())) for name in waiting}
+    due, load = {name: row.due for name, row in waiting.items()}, {name: row.load for name, row in waiting.items()}
+
+    def is_full(name: str) -> bool:
+        cap = waiting[name].cap
+        return slots > 0 and cap is not None and running[name] >= cap
+
+    def turn(name: str) -> tuple[int, float, float, str]:
+        return -max(priorities[name], default=0), due[name], load[name], name
+
+    turns = [turn(name) for name in waiting if not is_full(name)]
+    heapq.heapify(turns)
+    pending = sorted(ends)
+    free, now_s = slots - sum(end.frees_slot for end in pending), 0.0
+    claims: list[_Claim] = []
+    while len(claims) < MAX_POSITION:
+        if not turns or free <= 0 < slots:
+            if not pending:
+                break
+            end = heapq.heappop(pending)
+            now_s, free = max(now_s, end.after_s), free + end.frees_slot
+            was_full = end.owner in waiting and is_full(end.owner)
+            running[end.owner] -= 1
+            if was_full and left[end.owner] and not is_full(end.owner):
+                heapq.heappush(turns, turn(end.owner))
+            continue
+        name = heapq.heappop(turns)[-1]
+        row = waiting[name]
+        claims.append(_Claim(name, now_s if slots else None))
+        if slots:
+            heapq.heappush(pending, _End(now_s + row.mean_seconds, name, frees_slot=True))
+        free, left[name], running[name] = free - 1, left[name] - 1, running[name] + 1
+        due[name] += row.mean_seconds / row.weight
+        load[name] += 1 / row.weight
+        del priorities[name][:1]
+        if left[name] and not is_full(name):
+            heapq.heappush(turns, turn(name))
+    return claims
+
+
+def _urgent_jobs(session: Session) -> dict[str, list[int]]:
+    """The priorities of each owner's urgent jobs, the highest first."""
+    query = select(Job.owner, Job.priority).where(is_queued(), Job.priority >= FIRST_URGENT)
+    found: dict[str, list[int]] = {}
+    for owner, priority in session.execute(query.order_by(Job.priority.desc()).limit(MAX_POSITION)):
+        found.setdefault(owner or "", []).append(priority)
+    return found
+
+
+def _running(session: Session, workers: Mapping[str, int], rows: Sequence[OwnerQueue]) -> list[_End]:
+    """When the running jobs are expected to end."""
+    means = {row.owner: row.mean_seconds for row in rows}
+    columns = (Job.owner, Job.step, Job.steps, Job.steps_per_second, Job.lease_owner)
+    return [
+        _End((steps - step) / rate if rate else means.get(owner or "", 0.0), owner or "", worker in workers)
+        for owner, step, steps, rate, worker in session.execute(select(*columns).where(Job.status == Status.RUNNING))
+    ]
+
+
+def _reason(rows: Sequence[OwnerQueue], first: Waiting, slots: int) -> tuple[str, str]:
+    """Why a job waits although workers claim jobs."""
+    name = first.job.owner or ""
+    row = next(row for row in rows if row.owner == name)
+    running = sum(other.running for other in rows)
+    if row.blocked is not None:
+        return row.blocked, "the CPU time of the last 30 days is used up: jobs wait until some of it is older"
+    if row.cap is not None and row.running >= row.cap:
+        return "cap", f"{counted(row.running, 'job')} of yours run, the most at a time"
+    if running < slots and first.waited_s < _STARTING_S:
+        return "starting", "a worker is about to start it"
+    if len(rows) == 1:
+        return "share", f"you run {row.running} of {counted(slots, 'slot')}"
+    if len({other.weight for other in rows}) == 1:
+        return "share", f"{len(rows):,} owners share {counted(slots, 'slot')} equally; you run {row.running}"
+    share = f"{slots * row.weight / sum(other.weight for other in rows):.1f}".removesuffix(".0")
+    return "share", f"your share is {share} of {counted(slots, 'slot')}; you run {row.running}"
+
+
+def waiting_by_owner(session: Session) -> dict[str, int]:
+    """The number of queued jobs of each owner, in descending order; ``''``: of everybody without a key."""
+    query = select(OwnerQueue.owner, OwnerQueue.queued).where(OwnerQueue.queued > 0)
+    return dict(session.execute(query.order_by(OwnerQueue.queued.desc())).all())
 
 
 def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job]]:
@@ -86,13 +272,12 @@ def running(session: Session, *, owner: str | None = None) -> dict[str, list[Job
 
 
 def stale_queued(session: Session, *, waited_s: float, limit: int) -> Sequence[str]:
-    """Ids of the first jobs of the queue that have waited for at least ``waited_s`` seconds."""
+    """Ids of queued jobs that have waited for at least ``waited_s`` seconds."""
     is_stale = Job.queued_ms < now_ms() - int(waited_s * 1000)
     query = select(Job.id).where(Job.status == Status.QUEUED, is_stale).order_by(*CLAIM_ORDER).limit(limit)
     return session.scalars(query).all()
 
 
-def count_waiting(session: Session, owner: str, *, at_most: int) -> int:
-    """The number of an owner's queued jobs; counting stops at ``at_most``."""
-    counted = select(Job.id).where(Job.owner == owner, _IS_WAITING).limit(at_most).subquery()
-    return session.scalar(select(func.count()).select_from(counted)) or 0
+def count_waiting(session: Session, owner: str) -> int:
+    """The number of an owner's queued jobs."""
+    return session.scalar(select(OwnerQueue.queued).where(OwnerQueue.owner == owner)) or 0

@@ -76,10 +76,11 @@ def store(
     Raises:
         StorageQuotaExceeded: the files exceed the limit; nothing is stored.
     """
-    with database.write() as session, storage_quota.limit_growth_of_job(session, claim.job_id, at_most):
+    with database.write() as session:
         job = leases.guard(session, claim, **leases.usage_values(used))
         if job.reused_from is not None:  # done before, in a transaction whose response was lost
             return Outcome.GOES_ON
+        size_before = job.size_bytes
         for name, value in copied.values.items():
             if name not in ("status", "provenance"):
                 setattr(job, name, value)
@@ -98,6 +99,7 @@ def store(
         if outcome is not Outcome.GOES_ON:
             session.flush()
             then(session, job)
+        storage_quota.check_growth(session, job.owner, job.size_bytes - size_before, at_most)
         reach("reusing")
         return outcome
 

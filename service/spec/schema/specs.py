@@ -248,6 +248,14 @@ class GanHealth(Health):
     """Number of samples to score. More give a more precise Fréchet distance and take longer."""
 
 
+class JobBudget(StrictModel):
+    """What a job may use."""
+
+    seconds: Annotated[float, Field(gt=0, le=1e9, title="CPU seconds", examples=[3600])]
+    """CPU time of all attempts together. When it is used up, the job pauses after the current batch; raise the budget
+    and resume it."""
+
+
 class BaseSpec(StrictModel):
     """Fields of all specs."""
 
@@ -260,7 +268,10 @@ class BaseSpec(StrictModel):
     tags: Annotated[list[Label], Field(max_length=20)] = []
     """Labels to filter and group jobs by."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
-    """Queued jobs with a higher priority start first. 0 to 9."""
+    """Up to 5, the order of your own jobs: higher ones start first. Urgent jobs, 6 to 9, start before those of all
+    owners and take the slot of a less urgent one, if the owner's settings allow it."""
+    budget: JobBudget | None = None
+    """What the job may use before it pauses. None: no limit."""
     reuse: Annotated[Reuse, Field(title="Reuse results")] = Reuse.NEVER
     """exact: take over the whole result of an equal job. prefix: also go on from the checkpoint of a job that differs
     only in `epochs`, if the schedule is constant or step. Code, NumPy, processor and data must be the same as well, so

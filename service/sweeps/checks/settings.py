@@ -24,6 +24,7 @@ _NOT_SEARCHABLE: Final = {
     "/name": "it does not affect training",
     "/tags": "it does not affect training",
     "/priority": "it does not affect training",
+    "/budget": "it does not affect training",
 }
 _MAX_CHECKED_VALUES: Final = 300
 """Maximum number of values of a setting that are checked."""

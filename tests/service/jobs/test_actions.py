@@ -9,12 +9,21 @@ from typing import Any
 import pytest
 from sqlalchemy import event, func, select
 
-from service.errors import ArtifactNotFound, IdempotencyConflict, IllegalTransition, InvalidCursor, JobNotFound
+from service.errors import (
+    ArtifactNotFound,
+    BudgetSpent,
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidCursor,
+    JobNotFound,
+)
 from service.jobs import actions, commits, leases, names, submissions
+from service.jobs.leases import Usage
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.estimates import plan
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
+from service.jobs.request_bodies import JobPatch
 from service.jobs.submissions import IdempotencyKey, Submission
 from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import resolve
@@ -259,3 +268,14 @@ def test_lookups_by_name_use_an_index(database: Database, submit: Submit, owner:
                 str(session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + sql, v).all()) for sql, v in by_name
             ]
             assert ["ix_jobs_name" in plan for plan in plans] == [True, True]
+
+
+def test_a_failed_job_without_budget_left_is_not_retried(database: Database, submit: Submit) -> None:
+    job_id = submit(budget={"seconds": 60})
+    held = claim(database)
+    used = Usage(cpu_seconds=61, peak_memory_bytes=0)
+    commits.fail(database, held, {"code": "internal", "message": "m"}, used=used)
+    with pytest.raises(BudgetSpent, match="has used 61 CPU seconds, its budget is 60"):
+        actions.retry(database, job_id)
+    actions.change(database, job_id, JobPatch(budget={"seconds": 120}))
+    assert actions.retry(database, job_id).status == Status.QUEUED

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, event, func, select, text, update
 
 from service.access import storage_quota
 from service.access.storage_quota import StoredBytes
@@ -22,7 +22,7 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from tests.conftest import postgresql_only, sqlite_only
 from tests.service.jobs.conftest import Submit, claim, log, read_job, record
-from tests.service.jobs.test_plans import query_plans
+from tests.service.jobs.queries.test_plans import query_plans
 from tests.waiting import wait_until
 
 Write = Callable[..., StoredFile]
@@ -92,6 +92,22 @@ def test_files_of_jobs_without_an_owner_are_not_limited(database: Database, subm
     assert read_job(database, job_id).size_bytes == KIBIBYTE
 
 
+def test_an_epoch_begins_with_the_guard_and_reads_no_sums_without_a_quota(
+    database: Database, submit: Submit, write: Write
+) -> None:
+    job_id = submit(owner="ann")
+    held = claim(database)
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda c, cur, statement, *_: statements.append(statement))
+    for epoch, at_most in ((1, 0), (2, 2 * KIBIBYTE)):
+        statements.clear()
+        file = write(job_id, epoch)
+        commits.commit_epoch(database, held, record(epoch, files=(file,)), keep_last=3, at_most=at_most)
+        first = next(sql for sql in statements if not sql.startswith(("BEGIN", "SET")))
+        assert first.startswith("UPDATE jobs SET")
+        assert sum("sum(" in sql for sql in statements) == (at_most > 0)
+
+
 def test_the_lease_of_a_deleted_job_is_lost(database: Database, submit: Submit) -> None:
     job_id = submit(owner="ann")
     held = claim(database)
@@ -123,11 +139,11 @@ def test_two_epochs_that_fit_only_alone_are_not_both_committed(
             errors.append(error)
 
     thread = threading.Thread(target=commit)
-    with database.write() as session, storage_quota.limit_growth_of_job(session, first, KIBIBYTE):
+    with database.write() as session:
         job = session.get_one(Job, first)
         session.add(artifact_rows.create(first, write(first, 1), lease=1))
         job.size_bytes += KIBIBYTE
-        session.flush()
+        storage_quota.check_growth(session, "ann", KIBIBYTE, KIBIBYTE)
         thread.start()
         if not database.is_sqlite:  # which has one writer at a time
             wait_until(lambda: not thread.is_alive() or is_waiting_for_an_owner(database), "the second commit")
@@ -151,7 +167,7 @@ def test_unfinished_jobs_count_with_what_they_may_still_store(database: Database
     running = store(database, "ann", expected_bytes=5000)
     store(database, "bob", expected_bytes=7)
     assert read(database, "ann") == StoredBytes(stored=0, expected=10_000)
-    held = next(item for item in (claim(database), claim(database)) if item.job_id == running)
+    held = next(item for item in (claim(database) for _ in range(3)) if item.job_id == running)
     commits.commit_epoch(database, held, record(1, files=(write(running, 1, size=2000),)), keep_last=3)
     assert read(database, "ann") == StoredBytes(stored=2000, expected=8000)
     commits.commit_epoch(database, held, record(2, files=(write(running, 2, size=4000),)), keep_last=3)

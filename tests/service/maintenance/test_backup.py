@@ -12,12 +12,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 from alembic.config import Config
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, delete, select, text, update
 from sqlalchemy.exc import DatabaseError
 
 from migrations import upgrade
 from migrations.upgrade import head, is_current
-from service.access import audit_seals
+from service.access import audit_seals, owners
 from service.access.audit_chain import verify
 from service.datasets.uploads import UploadFolder
 from service.jobs import commits, events, leases
@@ -27,6 +27,7 @@ from service.maintenance.backup_format import PartWriter, read_parts
 from service.states import TERMINAL
 from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
+from service.storage.owner_tables import OwnerQueue, OwnerUsage
 from service.storage.tables import AuditEntry, Base, Job, Upload
 from tests.service.maintenance.conftest import DAY_MS, Installation
 
@@ -60,7 +61,7 @@ def rows(database: Database) -> dict[str, list[dict[str, Any]]]:
                 key=repr,
             )
             for table in Base.metadata.sorted_tables
-            if table.name != "workers"
+            if table.name not in ("workers", "owner_queue")  # triggers of the jobs fill the latter
         }
 
 
@@ -145,6 +146,26 @@ def test_everything_is_restored_and_a_running_job_continues_with_its_log(
     assert [seq for seq, _, _ in continued] == list(range(1, len(continued) + 1))
     new = [(kind, data["status"]) for _, kind, data in continued[len(logged) :]]
     assert new == [("status", "queued"), ("status", "running"), ("status", "succeeded"), ("end", "succeeded")]
+
+
+@pytest.mark.sqlite_by_default
+def test_the_queue_of_owners_is_counted_again_with_weights_and_caps(
+    installation: Installation, empty: Installation
+) -> None:
+    held = installation.train(ended_days_ago=None)
+    installation.train()
+    with installation.database.write() as session:
+        session.execute(update(Job).where(Job.id == held).values(owner="ann", claimed_ms=Job.claimed_ms - 7 * DAY_MS))
+    owners.change(installation.database, "ann", {"weight": 2.0, "running_jobs": 3, "display_name": "Änn"})
+    report = restore(empty.database, empty.store, empty.uploads, make_backup(installation))
+    assert "owner_queue" not in report.rows
+    with empty.database.read() as session:
+        rows = {row.owner: row for row in session.scalars(select(OwnerQueue))}
+        usage = session.scalars(select(OwnerUsage.slot_seconds)).all()
+    ann = rows["ann"]
+    assert (ann.running, ann.queued, ann.weight, ann.cap) == (0, 1, 2.0, 3)
+    assert all(row.queued == row.running == 0 for name, row in rows.items() if name != "ann")
+    assert max(usage) < 3600 > ann.mean_seconds, "nobody pays for the time between backup and restore"
 
 
 def test_a_backup_of_an_older_schema_is_upgraded(

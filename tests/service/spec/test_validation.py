@@ -228,9 +228,9 @@ def test_parameters_are_weights_and_biases() -> None:
     assert costs.parameters(networks(resolve({"kind": "classifier"}), DIGITS)) == 784 * 392 + 392 + 392 * 10 + 10
 
 
-def test_the_spec_hash_ignores_the_labels_the_priority_and_the_reuse_of_a_job() -> None:
+def test_the_spec_hash_ignores_what_changes_no_bit_of_a_job() -> None:
     plain = spec_hash(resolve({"kind": "classifier"}))
-    labels = {"name": "n", "tags": ["t"], "priority": 9, "reuse": "exact"}
+    labels = {"name": "n", "tags": ["t"], "priority": 9, "reuse": "exact", "budget": {"seconds": 60}}
     assert spec_hash(resolve({"kind": "classifier", **labels})) == plain
     assert spec_hash(resolve({"kind": "classifier", "seed": 1})) != plain
 
@@ -249,7 +249,7 @@ def with_one_change(value: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_spec_hash_depends_on_every_setting_that_is_not_exempt(kind: Kind) -> None:
-    exempt = {"name", "tags", "priority", "preset", "reuse"}
+    exempt = {"name", "tags", "priority", "preset", "reuse", "budget"}
     spec = resolve({"kind": kind})
     document = spec.model_dump(mode="json")
     assert exempt < document.keys()

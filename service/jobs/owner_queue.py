@@ -1,0 +1,112 @@
+"""Whose turn it is: the owner with the smallest share of the slots, by the counts that triggers keep.
+
+Start-time fair queueing over owners. ``vtime`` is the slot-seconds that an owner has used, divided by its weight;
+``due`` adds what its running jobs are expected to take. The owner with the least is served next, so the values of all
+that wait stay together, and slot-seconds are shared by the weights: however long the jobs are, and also if there are
+fewer slots than owners. See P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import ColumnElement, TextClause, case, func, literal_column, select, text, update
+from sqlalchemy.orm import Session
+
+from service.jobs import transitions, worker_registry
+from service.states import Request, Status
+from service.storage.database import Database, locking, now_ms
+from service.storage.owner_tables import OwnerQueue
+from service.storage.tables import Epoch, Job
+
+FIRST_URGENT: Final = 6
+"""Jobs of this priority or more start before those of all owners; lower ones order an owner's own jobs."""
+_MIN_WAIT_MS: Final = 500
+"""How long an urgent job waits for a worker with a free slot before another job must make room."""
+
+
+def next_owner(session: Session) -> str | None:
+    """Lock and return the owner whose job is claimed next; ``''``: everybody without a key, ``None``: no job waits."""
+    order = (OwnerQueue.urgent.desc(), OwnerQueue.due, OwnerQueue.load, OwnerQueue.owner)
+    query = select(OwnerQueue.owner).where(is_ready()).order_by(*order).limit(1)
+    owner = session.scalar(locking(query, skip_locked=True))
+    # An owner whose row is locked gets or ends a job at this moment: the next one is served. If there is none, wait.
+    return owner if owner is not None else session.scalar(locking(query))
+
+
+def preempt(database: Database) -> str | None:
+    """Ask a running job to make room for an urgent one that finds no free slot; returns the id of the former.
+
+    Its worker releases it after the current batch, and it keeps its place in the queue. It is one that is less urgent:
+    of the lowest priority, then of the owner with the highest load, then with the least work since its last epoch.
+    """
+    with database.read() as session:
+        highest = session.scalar(select(func.max(OwnerQueue.urgent)).where(is_ready()))
+        slots = {worker.id: worker.slots for worker in worker_registry.claiming_workers(session)}
+        if not highest or _count_startable(session) <= _count_free(session, slots):
+            return None
+    urgency = case((Job.priority >= FIRST_URGENT, Job.priority), else_=0)
+    last_epoch = select(func.max(Epoch.finished_ms)).where(Epoch.job_id == Job.id).scalar_subquery()
+    saved = case((last_epoch > Job.claimed_ms, last_epoch), else_=Job.claimed_ms)
+    with database.write() as session:
+        victims = (
+            select(Job)
+            .join(OwnerQueue, OwnerQueue.owner == func.coalesce(Job.owner, ""))
+            .where(Job.status == Status.RUNNING, Job.lease_owner.in_(slots))
+            .where(Job.requested.is_(None), urgency < highest)
+            .order_by(Job.priority, OwnerQueue.load.desc(), saved.desc(), Job.id)
+            .limit(1)
+        )
+        job = session.scalar(locking(victims, of=Job, skip_locked=True))
+        if job is None:
+            return None
+        job.requested = Request.PREEMPT
+        transitions.record_status(session, job, reason="preempt requested")
+        return job.id
+
+
+def _count_startable(session: Session) -> int:
+    """The urgent jobs that have room under the caps of their owners, and did not start at once."""
+    owner, old_enough = func.coalesce(Job.owner, "").label("owner"), Job.queued_ms <= now_ms() - _MIN_WAIT_MS
+    urgent = select(owner, func.count().label("jobs")).where(is_queued(), Job.priority >= FIRST_URGENT, old_enough)
+    found = urgent.group_by(owner).subquery()
+    rows = select(found.c.jobs, OwnerQueue.cap - OwnerQueue.running).where(is_ready())
+    rows = rows.join(OwnerQueue, OwnerQueue.owner == found.c.owner)
+    return sum(jobs if room is None else min(jobs, room) for jobs, room in session.execute(rows))
+
+
+def _count_free(session: Session, slots: Mapping[str, int]) -> int:
+    """How many of these workers' slots are free, or are being freed."""
+    kept = func.count(case((Job.requested.is_distinct_from(Request.PREEMPT), 1)))
+    query = select(Job.lease_owner, kept).where(Job.status == Status.RUNNING).group_by(Job.lease_owner)
+    taken = dict(session.execute(query).all())
+    return sum(max(0, count - taken.get(worker, 0)) for worker, count in slots.items())
+
+
+def accrue(database: Database) -> None:
+    """Charge the owners of running jobs up to now. A change of an owner's jobs does so for that owner."""
+    seconds = OwnerQueue.running * (now_ms() - OwnerQueue.accrued_ms) / 1000.0
+    running = locking(select(OwnerQueue.owner).where(OwnerQueue.running > 0), skip_locked=True)
+    with database.write() as session:
+        session.execute(
+            update(OwnerQueue)
+            .where(OwnerQueue.owner.in_(running))
+            .values(vtime=OwnerQueue.vtime + seconds / OwnerQueue.weight, accrued_ms=now_ms()),
+            execution_options={"synchronize_session": False},
+        )
+
+
+def is_ready() -> TextClause:
+    """That an owner has a queued job and room for it."""
+    return text("owner_queue.ready")  # the text of the index ``ix_owner_queue_next``
+
+
+def is_queued() -> ColumnElement[bool]:
+    """A literal, as in the index ``ix_jobs_lane``: SQLite ignores the values of parameters when it chooses one."""
+    return literal_column("jobs.status") == literal_column("'queued'")
+
+
+def belongs_to(owner: str) -> ColumnElement[bool]:
+    """That a job has this owner."""
+    return Job.owner == owner if owner else Job.owner.is_(None)

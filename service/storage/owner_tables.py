@@ -1,0 +1,130 @@
+"""The tables of owners: what each may use, what each uses, and who is served next."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Computed, Float, Index, Integer, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.storage.tables import Base
+
+
+class Owner(Base):
+    """The settings of an owner, with the names of the API. NULL: the default of the service's settings."""
+
+    __tablename__ = "owners"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """As in ``jobs.owner``; empty for everybody without a key."""
+    display_name: Mapped[str | None] = mapped_column(String(200))
+    weight: Mapped[float] = mapped_column(Float, default=1.0, server_default=text("1"))
+    """The share of the slots, relative to other owners."""
+    running_jobs: Mapped[int | None] = mapped_column("cap", Integer)
+    """The most jobs that run at a time."""
+    max_priority: Mapped[int | None] = mapped_column(Integer)
+    queued_jobs: Mapped[int | None] = mapped_column("queued", Integer)
+    requests_per_minute: Mapped[int | None] = mapped_column("requests", Integer)
+    streams: Mapped[int | None] = mapped_column(Integer)
+    upload_bytes_per_day: Mapped[int | None] = mapped_column("uploads", BigInteger)
+    dataset_bytes: Mapped[int | None] = mapped_column("datasets", BigInteger)
+    artifact_bytes: Mapped[int | None] = mapped_column("artifacts", BigInteger)
+    cpu_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class OwnerQueue(Base):
+    """Who is served next: one row for each owner that has had jobs. Triggers of ``jobs`` keep the counts, so that no
+    path of the code can forget them."""
+
+    __tablename__ = "owner_queue"
+    __table_args__ = (Index("ix_owner_queue_vtime", "vtime"),)
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Empty for jobs without an owner."""
+    weight: Mapped[float] = mapped_column(Float, default=1.0, server_default=text("1"))
+    cap: Mapped[int | None] = mapped_column(Integer)
+    """The owner's own, or the default; NULL: no limit."""
+    blocked: Mapped[str | None] = mapped_column(String(20))
+    """Why none of its jobs is claimed: ``quota``."""
+    running: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    queued: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    urgent: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    """The highest priority from 6 on among its queued jobs, or 0."""
+    vtime: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
+    """Slot-seconds used up to ``accrued_ms``, each divided by the weight at that time."""
+    accrued_ms: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    mean_seconds: Mapped[float] = mapped_column(Float, default=30.0, server_default=text("30"))
+    """How long its leases take: an average in which the last five have two thirds of the weight."""
+    due: Mapped[float] = mapped_column(Float, Computed("vtime + running * mean_seconds / weight", persisted=True))
+    """``vtime`` once the running jobs have ended, as expected. The owner with the least is served next."""
+    load: Mapped[float] = mapped_column(Float, Computed("running / weight", persisted=True))
+    ready: Mapped[bool] = mapped_column(
+        Boolean, Computed("queued > 0 AND blocked IS NULL AND (cap IS NULL OR running < cap)", persisted=True)
+    )
+    """Whether it has a queued job and room for it."""
+
+
+Index(
+    "ix_owner_queue_next",
+    OwnerQueue.urgent.desc(),
+    OwnerQueue.due,
+    OwnerQueue.load,
+    OwnerQueue.owner,
+    sqlite_where=text("ready"),
+    postgresql_where=text("ready"),
+)
+
+
+class OwnerDefaults(Base):
+    """One row: the settings that a new row of ``owner_queue`` begins with."""
+
+    __tablename__ = "owner_defaults"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    cap: Mapped[int | None] = mapped_column(Integer)
+
+
+class OwnerUsage(Base):
+    """What an owner has used on one day, in UTC. Deleted jobs stay counted."""
+
+    __tablename__ = "owner_usage"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """Since 1970-01-01."""
+    jobs: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    """That ended."""
+    cpu_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
+    slot_seconds: Mapped[float] = mapped_column(Float, default=0.0, server_default=text("0"))
+    """Time for which slots were held: what shares are measured in."""
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Of job files and datasets, at the last look of the day."""
+
+
+class Share(Base):
+    """A link with which anybody may read one job, sweep or comparison."""
+
+    __tablename__ = "shares"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    """The public part of the token."""
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the complete token."""
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    path: Mapped[str] = mapped_column(String(2000))
+    """``/jobs/ID``, ``/sweeps/ID`` or ``/comparisons?...``."""
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class SignInLink(Base):
+    """A link that signs a browser in once, in place of typing a key."""
+
+    __tablename__ = "sign_in_links"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(String(40), index=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_ms: Mapped[int] = mapped_column(BigInteger)
+    used_ms: Mapped[int | None] = mapped_column(BigInteger)

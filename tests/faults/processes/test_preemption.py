@@ -1,0 +1,57 @@
+"""An urgent job on full workers, and a budget that is spent while a job trains."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.jobs import actions
+from service.jobs.request_bodies import JobPatch
+from service.states import Status
+from tests.faults.harness import FaultHarness
+from tests.faults.invariants import Reference
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+def reasons(harness: FaultHarness, job_id: str) -> list[str]:
+    return [event.data["reason"] for event in harness.log(job_id) if event.type == "status"]
+
+
+def check_results(harness: FaultHarness, reference: Reference) -> None:
+    """Not the files, which have the spec in them, with priority and budget."""
+    assert {harness.job(job_id).result_digest for job_id in harness.accepted} == {reference.result_digest}
+    harness.check(None)
+
+
+def test_an_urgent_job_takes_a_slot_and_its_victim_ends_with_the_same_bits(
+    harness: FaultHarness, reference: Reference
+) -> None:
+    """The victim is stopped in its second epoch, until the urgent job waits: it cannot end before."""
+    victim = harness.submit(priority=3)
+    harness.arm("batch_done.2", "wait urgent")
+    harness.start(TAPELINE_WORKERS="1")
+    harness.until_reached("batch_done.2")
+    urgent = harness.submit(priority=9)
+    harness.start("workers.scheduler")
+    harness.until(victim, lambda job: job.requested == "preempt")
+    harness.arm("urgent", "note")
+    harness.until(urgent, lambda job: job.status != Status.QUEUED)
+    harness.until_all_end()
+    assert reasons(harness, victim) == ["submitted", "claimed", "preempt requested", "preempted", "claimed", "done"]
+    assert harness.job(victim).lease == 2
+    assert harness.worker_losses() == 0
+    check_results(harness, reference)
+
+
+def test_a_spent_budget_pauses_a_job_which_continues_with_a_larger_one(
+    harness: FaultHarness, reference: Reference
+) -> None:
+    job_id = harness.submit(budget={"seconds": 0.001})
+    harness.start()
+    harness.until(job_id, lambda job: job.status == Status.PAUSED)
+    job = harness.job(job_id)
+    assert (job.epoch, reasons(harness, job_id)[-1]) == (0, "budget"), "it stops after its first batch"
+    actions.change(harness.database, job_id, JobPatch(budget={"seconds": 1000}))
+    actions.resume(harness.database, job_id)
+    harness.until_all_end()
+    check_results(harness, reference)

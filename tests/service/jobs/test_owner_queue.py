@@ -1,0 +1,360 @@
+"""Fair shares: whose job is claimed next, and the counts that decide it."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import random
+from collections import defaultdict
+
+import pytest
+from sqlalchemy import func, select, update
+
+from service.access import owners, usage
+from service.errors import BudgetSpent, IllegalTransition, JobNotFound, LeaseLost
+from service.jobs import actions, commits, leases, owner_queue, worker_registry
+from service.jobs.leases import Claim, Usage
+from service.jobs.queries import queue
+from service.jobs.request_bodies import JobPatch
+from service.jobs.rescue import rescue
+from service.states import Reason, Request, Status
+from service.storage.database import Database
+from service.storage.owner_tables import OwnerQueue, OwnerUsage
+from service.storage.tables import Job, Worker
+from tests.faults.invariants import owner_counts
+from tests.service.jobs.conftest import Submit, claim, read_job
+from tests.service.jobs.test_leases import reasons
+
+OWNERS = (None, "ann", "bob", "özlem")
+
+
+def owner_of(database: Database, held: Claim) -> str | None:
+    with database.read() as session:
+        owner: str | None = session.scalar(select(Job.owner).where(Job.id == held.job_id))
+    return owner
+
+
+def test_one_job_of_another_owner_starts_before_a_thousand(database: Database, submit: Submit) -> None:
+    for _ in range(20):
+        submit(owner="ann")
+    claim(database)
+    submit(owner="bob")
+    assert owner_of(database, claim(database)) == "bob"
+    assert owner_of(database, claim(database)) == "ann"
+
+
+def test_a_priority_up_to_five_orders_only_the_jobs_of_its_owner(database: Database, submit: Submit) -> None:
+    submit(owner="ann", priority=5)
+    claim(database)
+    submit(owner="ann", priority=5)
+    submit(owner="bob", priority=0)
+    assert owner_of(database, claim(database)) == "bob"
+
+
+def test_an_urgent_job_starts_before_those_of_all_owners(database: Database, submit: Submit) -> None:
+    submit(owner="ann")
+    claim(database)
+    submit(owner="bob")
+    urgent = submit(owner="ann", priority=6)
+    assert claim(database).job_id == urgent
+
+
+def test_after_random_operations_the_queue_of_each_owner_equals_the_counts(database: Database, submit: Submit) -> None:
+    """All paths that change a state, an owner or a priority, in random order: 1,000 operations."""
+    choice = random.Random(41)
+    held: list[Claim] = []
+    jobs: list[str] = []
+
+    def attempt(operation: int) -> None:
+        job = choice.choice(jobs) if jobs else ""
+        match operation:
+            case 0 | 1 | 2:
+                jobs.append(submit(owner=choice.choice(OWNERS), priority=choice.randrange(10)))
+            case 3 | 4:
+                if (taken := leases.claim(database, "w", choice.choice((0.001, 60)))) is not None:
+                    held.append(taken)
+            case 5 if held:
+                commits.succeed(database, held.pop(choice.randrange(len(held))), "sha256:x")
+            case 6 if held:
+                commits.fail(database, held.pop(choice.randrange(len(held))), {"code": "internal", "message": "m"})
+            case 7 if held:
+                request = choice.choice((None, Request.PAUSE, Request.CANCEL))
+                leases.release_lease(database, held.pop(choice.randrange(len(held))), request)
+            case 8 if held:
+                leases.record_child_loss(database, held.pop(choice.randrange(len(held))), "died")
+            case 9:
+                actions.cancel(database, job)
+            case 10:
+                choice.choice((actions.resume, actions.retry))(database, job)
+            case 11:
+                actions.change(database, job, JobPatch(priority=choice.randrange(10)))
+            case 12:
+                actions.remove(database, job)
+            case 13:
+                rescue(database)
+
+    for _ in range(1000):
+        with contextlib.suppress(IllegalTransition, JobNotFound, LeaseLost, IndexError):
+            attempt(choice.randrange(14))
+        kept, counted = owner_counts(database)
+        assert kept == counted
+    with database.write() as session:
+        session.execute(update(Job).where(Job.owner.is_(None)).values(owner="ann"))
+    kept, counted = owner_counts(database)
+    assert kept == counted
+    with database.read() as session:
+        assert session.scalar(select(func.sum(OwnerUsage.jobs))) > 50
+
+
+def advance_clock(database: Database, seconds: float) -> None:
+    """Make everything that was longer ago."""
+    passed = int(seconds * 1000)
+    with database.write() as session:
+        session.execute(update(OwnerQueue).values(accrued_ms=OwnerQueue.accrued_ms - passed))
+        session.execute(update(Job).where(Job.status == Status.RUNNING).values(claimed_ms=Job.claimed_ms - passed))
+
+
+def simulate(
+    database: Database, submit: Submit, shares: dict[str, tuple[float, float, int]], *, slots: int, seconds: float
+) -> dict[str, float]:
+    """The slot-seconds of each owner, by the real claim and release and a simulated clock.
+
+    Args:
+        shares: weight, seconds of a job and number of queued jobs of each; another job is queued when one starts.
+    """
+    for name, (weight, _, count) in shares.items():
+        for _ in range(count):
+            submit(owner=name)
+        with database.write() as session:
+            session.execute(update(OwnerQueue).where(OwnerQueue.owner == name).values(weight=weight))
+    clock, running = 0.0, list[tuple[float, int, str, Claim]]()
+    used: dict[str, float] = defaultdict(float)
+    number = 0
+    while clock < seconds:
+        while len(running) < slots:
+            held = claim(database, lease_s=10_000)
+            owner = owner_of(database, held) or ""
+            number += 1
+            heapq.heappush(running, (clock + shares[owner][1], number, owner, held))
+            submit(owner=owner)
+        end, _, owner, held = heapq.heappop(running)
+        advance_clock(database, end - clock)
+        clock = end
+        used[owner] += shares[owner][1]
+        owner_queue.accrue(database)
+        commits.succeed(database, held, "sha256:x")
+    for end, _, owner, _ in running:
+        used[owner] += max(0.0, clock - (end - shares[owner][1]))
+    return dict(used)
+
+
+@pytest.mark.sqlite_by_default
+def test_ten_owners_with_unlike_jobs_have_equal_slot_seconds(database: Database, submit: Submit) -> None:
+    durations = (1, 2, 3, 5, 8, 13, 20, 30, 45, 60)
+    queued = (1, 40, 3, 30, 2, 20, 5, 1, 20, 10)
+    shares = {f"o{index}": (1.0, float(durations[index]), queued[index]) for index in range(10)}
+    used = list(simulate(database, submit, shares, slots=4, seconds=600).values())
+    assert sum(used) ** 2 / (len(used) * sum(value**2 for value in used)) >= 0.98  # Jain's index
+
+
+@pytest.mark.sqlite_by_default
+@pytest.mark.parametrize("slots", [1, 4, pytest.param(16, marks=pytest.mark.exhaustive)])
+def test_slot_seconds_follow_the_weights(database: Database, submit: Submit, slots: int) -> None:
+    shares = {"one": (1.0, 7.0, 5), "two": (2.0, 3.0, 5), "four": (4.0, 11.0, 5)}
+    used = simulate(database, submit, shares, slots=slots, seconds=1500 / slots + 400)
+    for name, (weight, _, _) in shares.items():
+        assert used[name] / sum(used.values()) * 7 == pytest.approx(weight, rel=0.02)
+
+
+def test_idleness_earns_nothing(database: Database, submit: Submit) -> None:
+    """Ann has used four minutes alone; when Bob comes, both get every second slot."""
+    for _ in range(20):
+        submit(owner="ann")
+    for _ in range(8):
+        held = claim(database, lease_s=10_000)
+        advance_clock(database, 30)
+        commits.succeed(database, held, "sha256:x")
+    for _ in range(20):
+        submit(owner="bob")
+    order = [owner_of(database, claim(database)) for _ in range(10)]
+    assert 4 <= order.count("ann") <= 6
+
+
+def test_a_cap_limits_the_running_jobs_of_an_owner(database: Database, submit: Submit) -> None:
+    for owner in ("ann", "ann", "ann", "bob"):
+        submit(owner=owner)
+    owners.change(database, "ann", {"running_jobs": 1})
+    assert sorted(str(owner_of(database, claim(database))) for _ in range(2)) == ["ann", "bob"]
+    assert leases.claim(database, "w", 15) is None
+    owners.change(database, "ann", {"running_jobs": None})
+    owners.set_default_cap(database, 1)
+    assert leases.claim(database, "w", 15) is None
+    owners.set_default_cap(database, 2)
+    assert leases.claim(database, "w", 15) is not None
+    for _ in range(3):
+        submit(owner="carl")
+    assert [leases.claim(database, "w", 15) is not None for _ in range(3)] == [True, True, False], "a new owner's, too"
+
+
+def vtimes(database: Database) -> dict[str, float]:
+    with database.read() as session:
+        return dict(session.execute(select(OwnerQueue.owner, OwnerQueue.vtime)).all())
+
+
+def set_vtime(database: Database, owner: str, vtime: float) -> None:
+    with database.write() as session:
+        session.execute(update(OwnerQueue).where(OwnerQueue.owner == owner).values(vtime=vtime))
+
+
+def test_neither_a_cap_nor_a_quota_earns_credit(database: Database, submit: Submit) -> None:
+    """Whoever could not start jobs for a while starts where those are that could."""
+    for owner in ("ann", "ann", "bob", "carl", "carl"):
+        submit(owner=owner)
+    owners.change(database, "ann", {"running_jobs": 1})
+    taken = [claim(database) for _ in range(3)]
+    (anns,) = (held for held in taken if owner_of(database, held) == "ann")
+    set_vtime(database, "carl", 80_000)
+    submit(owner="dora")
+    assert vtimes(database)["dora"] == pytest.approx(80_000), "not where Ann is, who cannot start a job"
+    commits.succeed(database, anns, "sha256:x")
+    assert vtimes(database)["ann"] == pytest.approx(80_000)
+    with database.write() as session:
+        session.execute(update(OwnerQueue).where(OwnerQueue.owner == "bob").values(blocked="quota"))
+    submit(owner="bob")
+    assert vtimes(database)["bob"] < 1000
+    usage.apply_cpu_quotas(database, default=0)
+    assert vtimes(database)["bob"] == pytest.approx(80_000, abs=1)
+
+
+def test_a_changed_priority_leaves_the_turn_of_its_owner(database: Database, submit: Submit) -> None:
+    job, _ = submit(owner="ann"), submit(owner="bob")
+    set_vtime(database, "bob", 1_000_000)
+    actions.change(database, job, JobPatch(priority=4))
+    assert vtimes(database)["ann"] == 0
+    held = claim(database)
+    assert held.job_id == job
+    advance_clock(database, 10)
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == job).values(priority=5))
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(OwnerUsage)) == 0, "its lease has not ended"
+
+
+def start_worker(database: Database, slots: int, worker: str = "w") -> None:
+    worker_registry.record_heartbeat(
+        database, Worker(id=worker, host="box", pid=1, slots=slots, running=0, draining=False)
+    )
+
+
+def wait_half_a_second(database: Database) -> None:
+    with database.write() as session:
+        session.execute(update(Job).values(queued_ms=Job.queued_ms - 1000))
+
+
+def test_an_urgent_job_takes_the_slot_of_the_least_urgent_one(database: Database, submit: Submit) -> None:
+    start_worker(database, 3)
+    low, high, urgent = (submit(owner="ann", priority=priority) for priority in (1, 4, 8))
+    taken = {held.job_id: held for held in (claim(database), claim(database), claim(database))}
+    assert owner_queue.preempt(database) is None
+    waiting = submit(owner="bob", priority=7)
+    wait_half_a_second(database)
+    assert owner_queue.preempt(database) == low
+    assert owner_queue.preempt(database) is None, "one job makes room for one"
+    assert leases.renew(database, taken[low], None) is Request.PREEMPT
+    advance_clock(database, 100)
+    leases.release_lease(database, taken[low], Request.PREEMPT)
+    with database.read() as session:
+        job, row = session.get_one(Job, low), session.get_one(OwnerQueue, "ann")
+    assert (job.status, job.requested, job.attempt) == (Status.QUEUED, None, 1)
+    assert row.vtime == pytest.approx(200, abs=30), "the two other jobs have used 100 seconds each"
+    assert reasons(database, low)[-2:] == ["preempt requested", "preempted"]
+    assert owner_queue.preempt(database) is None, "a slot is free"
+    assert claim(database).job_id == waiting
+    submit(owner="bob", priority=8)
+    wait_half_a_second(database)
+    assert owner_queue.preempt(database) == high, "urgent jobs are preempted by more urgent ones only"
+    submit(owner="bob", priority=8)
+    assert owner_queue.preempt(database) is None
+    assert urgent in taken
+
+
+def test_no_job_makes_room_for_one_that_its_owners_cap_holds_back(database: Database, submit: Submit) -> None:
+    start_worker(database, 2)
+    start_worker(database, 1, "leaving")
+    owners.set_default_cap(database, 1)
+    for owner in ("bob", "carl", "dora"):
+        submit(owner=owner)
+    claim(database, "leaving"), claim(database), claim(database)
+    for _ in range(4):
+        submit(owner="ann", priority=9)
+    wait_half_a_second(database)
+    with database.write() as session:
+        session.execute(update(Worker).where(Worker.id == "leaving").values(draining=True))
+    victim = owner_queue.preempt(database)
+    assert victim is not None
+    assert read_job(database, victim).lease_owner == "w", "only the slot of a worker that claims jobs is of use"
+    assert owner_queue.preempt(database) is None, "Ann may run one job"
+
+
+def test_what_ends_a_lease_comes_before_preemption(database: Database, submit: Submit) -> None:
+    start_worker(database, 4)
+    jobs = [submit(owner=owner, budget={"seconds": 5}) for owner in ("bob", "carl", "dora", "emil")]
+    held = {taken.job_id: taken for taken in (claim(database) for _ in jobs)}
+    for _ in jobs:
+        submit(owner="ann", priority=9)
+    wait_half_a_second(database)
+    assert {owner_queue.preempt(database) for _ in jobs} == set(jobs)
+    at_rung, spent, lost, user = jobs
+    with database.write() as session:
+        leases.pause_for_sweep(session, leases.guard(session, held[at_rung]))
+    leases.release_lease(database, held[spent], Request.BUDGET, used=Usage(cpu_seconds=6, peak_memory_bytes=0))
+    advance_clock(database, 50)
+    leases.record_child_loss(database, held[lost], "died")
+    actions.pause(database, user)
+    leases.release_lease(database, held[user], Request.PREEMPT)
+    states = [(read_job(database, job).status, reasons(database, job)[-1]) for job in jobs]
+    assert states == [
+        (Status.PAUSED, Reason.PAUSED_BY_SWEEP),
+        (Status.PAUSED, Reason.BUDGET),
+        (Status.QUEUED, Reason.LOST),
+        (Status.PAUSED, "paused"),
+    ]
+    assert vtimes(database)["dora"] >= 50, "the time of a lost worker is charged"
+    assert read_job(database, lost).deaths == 1
+
+
+def test_a_spent_budget_pauses_a_job_until_it_is_raised(database: Database, submit: Submit) -> None:
+    job = submit(owner="ann", budget={"seconds": 60})
+    held = claim(database)
+    assert leases.budget_left(database, held, Usage(cpu_seconds=59, peak_memory_bytes=0)) == 1
+    assert leases.renew(database, held, None, Usage(cpu_seconds=61, peak_memory_bytes=0)) is Request.BUDGET
+    leases.release_lease(database, held, Request.BUDGET)
+    assert (read_job(database, job).status, reasons(database, job)[-1]) == (Status.PAUSED, "budget")
+    with pytest.raises(BudgetSpent):
+        actions.resume(database, job)
+    actions.change(database, job, JobPatch(budget={"seconds": 120}))
+    actions.resume(database, job)
+    held = claim(database)
+    assert leases.renew(database, held, None, Usage(cpu_seconds=130, peak_memory_bytes=0)) is Request.BUDGET
+    actions.change(database, job, JobPatch(budget={"seconds": 180}))
+    leases.release_lease(database, held, Request.BUDGET)
+    assert read_job(database, job).status == Status.QUEUED, "the budget was raised while the job was being paused"
+
+
+def test_jobs_wait_while_the_cpu_time_of_thirty_days_is_used_up(database: Database, submit: Submit) -> None:
+    for owner in ("ann", "ann", "bob"):
+        submit(owner=owner)
+    held = claim(database)
+    commits.succeed(database, held, "sha256:x", used=Usage(cpu_seconds=100, peak_memory_bytes=0))
+    owners.change(database, "ann", {"cpu_seconds": 90})
+    usage.apply_cpu_quotas(database, default=0)
+    with database.read() as session:
+        (day,) = usage.history(session, ["ann"])
+        assert (day.jobs, day.cpu_seconds) == (1, 100)
+        waiting = queue.read(session, owner="ann")
+        assert (waiting.reason, waiting.waiting[0].position) == ("quota", None)
+    assert owner_of(database, claim(database)) == "bob"
+    assert leases.claim(database, "w", 15) is None
+    owners.change(database, "ann", {"cpu_seconds": 0})
+    usage.apply_cpu_quotas(database, default=0)
+    assert owner_of(database, claim(database)) == "ann"
