@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, defer
 
-from service.access import audit, keys
+from service.access import audit, keys, owners
 from service.access.audit import Actor, AuditAction
 from service.errors import OwnerNotFound
 from service.states import TERMINAL
@@ -64,7 +64,7 @@ def adopt(
     with database.write() as session:
         known_owners = keys.owners(session) | set(also_known)
         if owner not in known_owners:
-            raise OwnerNotFound(owner, sorted(known_owners))
+            raise OwnerNotFound(owner, owners.similar(session, owner, known_owners))
         # Sweeps and datasets first: a transaction that creates jobs of a sweep, or jobs that need a dataset,
         # locks it until its commit, so that the later statements see those jobs.
         sweeps = session.scalars(locking(select(Sweep.id).where(Sweep.owner.is_(None)).order_by(Sweep.id)))

@@ -21,9 +21,11 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
-from service.errors import KeyNotFound, KeyNotRotatable, SettingsError
+from service.access.owners import find as find_owner
+from service.errors import KeyNotFound, KeyNotRotatable, OwnerNotFound, SettingsError
 from service.runtime.settings import Settings, is_loopback
 from service.storage.database import Database, locking, now_ms
+from service.storage.owner_tables import Owner
 from service.storage.tables import ApiKey, AuditEntry, BrowserSession
 
 SESSION_S: Final = 12 * 60 * 60
@@ -38,6 +40,7 @@ OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 _KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
 _SESSION: Final = re.compile(r"tps_([0-9a-f]{12})_[0-9a-f]{64}")
+SHARE: Final = re.compile(r"tsh_([0-9a-f]{12})_[0-9a-f]{64}")
 
 
 class Scope(StrEnum):
@@ -67,11 +70,15 @@ class Identity:
     expires_ms: int | None = None
     session_id: str | None = None
     """Set if the request was authenticated by a browser's session cookie."""
+    display_name: str | None = None
+    """The owner's name for people, of a session."""
+    by_link: bool = False
+    """Whether the session is from a link: the browser has no key to sign in with again."""
 
 
 def of_settings(key: str) -> Identity:
     """The identity of a key from ``TAPELINE_API_KEYS``: its own owner, with scope ``admin``."""
-    name = "key_" + _digest(key)[:12]
+    name = "key_" + digest(key)[:12]
     return Identity(key_id=name, key_name="TAPELINE_API_KEYS", owner=name, scope=Scope.ADMIN)
 
 
@@ -92,16 +99,37 @@ def create(
     Returns:
         The row, and the key itself, which is not stored.
     """
+    with database.write() as session:
+        return add(session, name=name, owner=owner, scope=scope, lifetime_s=lifetime_s, by=by)
+
+
+def add(
+    session: Session, *, name: str, owner: str, scope: Scope, lifetime_s: float | None, by: Actor | None
+) -> tuple[ApiKey, str]:
+    """``create`` in a transaction of the caller."""
     if not OWNER.fullmatch(owner):
         raise ValueError(
             f"an owner must be up to 64 ASCII letters, digits and ._@-, beginning with a letter or digit; not {owner!r}"
         )
-    with database.write() as session:
-        now = session.scalar(select(now_ms())) or 0
-        expires_ms = None if lifetime_s is None else now + int(lifetime_s * 1000)
-        row, key = _add(session, name=name, owner=owner, scope=scope, created_ms=now, expires_ms=expires_ms)
-        audit.record(session, by, AuditAction.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
+    now = session.scalar(select(now_ms())) or 0
+    expires_ms = None if lifetime_s is None else now + int(lifetime_s * 1000)
+    row, key = _add(session, name=name, owner=owner, scope=scope, created_ms=now, expires_ms=expires_ms)
+    audit.record(session, by, AuditAction.CREATE_KEY, row.id, name=name, key_owner=owner, scope=scope.value)
     return row, key
+
+
+def add_again(session: Session, owner: str, *, by: Actor | None) -> ApiKey:
+    """A key with the name, scope and lifetime of an owner's newest one, which may be revoked or expired.
+
+    Raises:
+        KeyNotFound: the owner has never had a key.
+    """
+    query = select(ApiKey).where(ApiKey.owner == owner).order_by(ApiKey.created_ms.desc(), ApiKey.id).limit(1)
+    old = session.scalar(query)
+    if old is None:
+        raise KeyNotFound(owner)
+    lifetime_s = None if old.expires_ms is None else (old.expires_ms - old.created_ms) / 1000
+    return add(session, name=old.name, owner=owner, scope=Scope(old.scope), lifetime_s=lifetime_s, by=by)[0]
 
 
 def rotate(
@@ -140,8 +168,8 @@ def rotate(
 
 
 def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
-    number, key = _generate("tpl")
-    row = ApiKey(id=f"key_{number}", digest=_digest(key), **values)
+    number, key = generate("tpl")
+    row = ApiKey(id=f"key_{number}", digest=digest(key), **values)
     session.add(row)
     session.flush()
     session.refresh(row)
@@ -156,6 +184,12 @@ def all_keys(session: Session) -> Sequence[ApiKey]:
 def owners(session: Session) -> set[str]:
     """The owners of the valid keys in the database."""
     return set(session.scalars(select(ApiKey.owner).where(*_is_valid()).distinct()))
+
+
+def valid_ids(session: Session, owner: str) -> Sequence[str]:
+    """The ids of an owner's valid keys, newest first."""
+    query = select(ApiKey.id).where(ApiKey.owner == owner, *_is_valid())
+    return session.scalars(query.order_by(ApiKey.replaced_by.is_not(None), ApiKey.created_ms.desc(), ApiKey.id)).all()
 
 
 def find(session: Session, key_id: str) -> ApiKey:
@@ -228,17 +262,24 @@ def revoke(database: Database, id_or_name: str, *, by: Actor | None = None) -> A
     """Revoke a key and end its browser sessions. Web processes cache keys for some seconds.
 
     Args:
-        id_or_name: its id, or a name that no other unrevoked key has.
+        id_or_name: its id, a name that no other valid key has, or, if it is no key's name, an owner of one key.
 
     Raises:
         KeyNotFound: no key matches, or several do.
     """
     with database.write() as session:
-        query = select(ApiKey).where(
-            or_(ApiKey.id == id_or_name, ApiKey.name == id_or_name), ApiKey.revoked_ms.is_(None)
-        )
-        rows = session.scalars(locking(query)).all()
+        unrevoked = select(ApiKey).where(ApiKey.revoked_ms.is_(None))
+        is_named = or_(ApiKey.id == id_or_name, ApiKey.name == id_or_name)
+        rows = session.scalars(locking(unrevoked.where(is_named))).all()
         rows = [row for row in rows if row.id == id_or_name] or rows  # a name may look like another key's id
+        if not rows and session.scalar(select(ApiKey.id).where(is_named).limit(1)) is None:
+            try:
+                of_owner = ApiKey.owner == find_owner(session, id_or_name)
+            except OwnerNotFound as error:
+                raise KeyNotFound(id_or_name, similar=error.similar) from error
+            rows = session.scalars(locking(unrevoked.where(of_owner))).all()
+        now = session.scalar(select(now_ms())) or 0
+        rows = [row for row in rows if len(rows) == 1 or state_of(row, now=now) == "valid"] or rows
         if len(rows) != 1:
             raise KeyNotFound(id_or_name, [row.id for row in rows])
         return _revoke(session, rows[0], by)
@@ -271,31 +312,44 @@ def identify(session: Session, text: str) -> Identity | None:
     match = _KEY.fullmatch(text)
     if match is None:
         return None
-    row = _valid_key(session, f"key_{match[1]}")
+    row = session.scalar(select(ApiKey).where(ApiKey.id == f"key_{match[1]}", *_is_valid()))
     # The row is found by the id, which is no secret; the digest is compared in constant time.
-    if row is None or not hmac.compare_digest(row.digest, _digest(text)):
+    if row is None or not hmac.compare_digest(row.digest, digest(text)):
         return None
     return _identity(row)
 
 
-def sign_in(database: Database, identity: Identity, *, by: Actor | None = None) -> tuple[Identity, str]:
+def sign_in(
+    database: Database, identity: Identity, *, lifetime_s: float = SESSION_S, by: Actor | None = None
+) -> tuple[Identity, str]:
     """Create a browser session; returns the token for the cookie."""
-    number, token = _generate("tps")
     with database.write() as session:
-        now = session.scalar(select(now_ms())) or 0
-        expires_ms = min(now + SESSION_S * 1000, identity.expires_ms or 2**62)
-        row = BrowserSession(
-            id=f"ses_{number}", digest=_digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires_ms
-        )
-        session.add(row)
-        session.flush()
-        # Delete the oldest sessions: a program that signs in for each request must not fill the table.
-        session_ids = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
-        newest = session_ids.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
-        of_key = BrowserSession.key_id == identity.key_id
-        session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
-        audit.record(session, by, AuditAction.SIGN_IN, row.id)
-    return _in_session(identity, row), token
+        return add_session(session, identity, lifetime_s=lifetime_s, by=by)
+
+
+def add_session(session: Session, identity: Identity, *, lifetime_s: float, by: Actor | None) -> tuple[Identity, str]:
+    """Like ``sign_in``, in a transaction of the caller."""
+    number, token = generate("tps")
+    now = session.scalar(select(now_ms())) or 0
+    expires_ms = min(now + int(lifetime_s * 1000), identity.expires_ms or 2**62)
+    row = BrowserSession(
+        id=f"ses_{number}", digest=digest(token), key_id=identity.key_id, created_ms=now, expires_ms=expires_ms
+    )
+    session.add(row)
+    session.flush()
+    # Delete the oldest sessions: a program that signs in for each request must not fill the table.
+    session_ids = select(BrowserSession.id).where(BrowserSession.key_id == identity.key_id)
+    newest = session_ids.order_by(BrowserSession.created_ms.desc(), BrowserSession.id.desc()).limit(MAX_SESSIONS)
+    of_key = BrowserSession.key_id == identity.key_id
+    session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
+    audit.record(session, by, AuditAction.SIGN_IN, row.id)
+    return _in_session(session, identity, row), token
+
+
+def display_name(session: Session, owner: str) -> str:
+    """The name of an owner for people."""
+    row = session.get(Owner, owner)
+    return (row.display_name if row is not None else None) or owner
 
 
 def identify_browser(session: Session, token: str, of_settings: Sequence[Identity]) -> Identity | None:
@@ -309,13 +363,13 @@ def identify_browser(session: Session, token: str, of_settings: Sequence[Identit
         return None
     unexpired = BrowserSession.expires_ms > now_ms()
     row = session.scalar(select(BrowserSession).where(BrowserSession.id == f"ses_{match[1]}", unexpired))
-    if row is None or not hmac.compare_digest(row.digest, _digest(token)):
+    if row is None or not hmac.compare_digest(row.digest, digest(token)):
         return None
     for identity in of_settings:
         if identity.key_id == row.key_id:
-            return _in_session(identity, row)
-    key = _valid_key(session, row.key_id)
-    return _in_session(_identity(key), row) if key is not None else None
+            return _in_session(session, identity, row)
+    found = valid_key(session, row.key_id)
+    return _in_session(session, found, row) if found is not None else None
 
 
 def sign_out(database: Database, session_id: str, *, by: Actor | None = None) -> None:
@@ -355,21 +409,30 @@ def require_any_key(settings: Settings, database: Database) -> None:
     )
 
 
-def _generate(prefix: str) -> tuple[str, str]:
+def generate(prefix: str) -> tuple[str, str]:
+    """A random key or token, and the number in it, by which its row is found."""
     number = secrets.token_hex(6)
     return number, f"{prefix}_{number}_{secrets.token_hex(32)}"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What is stored of a key or token."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_equal(stored: str, text: str) -> bool:
+    """Whether a key or token is the one with this digest."""
+    return hmac.compare_digest(stored, digest(text))
 
 
 def _is_valid() -> tuple[ColumnElement[bool], ...]:
     return ApiKey.revoked_ms.is_(None), or_(ApiKey.expires_ms.is_(None), ApiKey.expires_ms > now_ms())
 
 
-def _valid_key(session: Session, key_id: str) -> ApiKey | None:
-    return session.scalar(select(ApiKey).where(ApiKey.id == key_id, *_is_valid()))
+def valid_key(session: Session, key_id: str) -> Identity | None:
+    """The identity of a key that is neither revoked nor expired."""
+    row = session.scalar(select(ApiKey).where(ApiKey.id == key_id, *_is_valid()))
+    return _identity(row) if row is not None else None
 
 
 def _identity(row: ApiKey) -> Identity:
@@ -378,5 +441,7 @@ def _identity(row: ApiKey) -> Identity:
     )
 
 
-def _in_session(identity: Identity, row: BrowserSession) -> Identity:
-    return replace(identity, session_id=row.id, expires_ms=row.expires_ms)
+def _in_session(session: Session, identity: Identity, row: BrowserSession) -> Identity:
+    by_link = row.expires_ms - row.created_ms > SESSION_S * 1000
+    name = display_name(session, identity.owner)
+    return replace(identity, session_id=row.id, expires_ms=row.expires_ms, display_name=name, by_link=by_link)

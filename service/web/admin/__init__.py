@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from service.web.admin import keys, pages, service, sessions, usage
+from service.web.admin import keys, owners, pages, service, sessions, shares, usage
 from service.web.core.core import Core
 
 
@@ -16,6 +16,8 @@ def register(app: Flask, core: Core) -> None:
         service.limits_blueprint,
         service.health_blueprint,
         keys.blueprint,
+        owners.blueprint,
+        shares.blueprint,
         sessions.blueprint,
         usage.blueprint,
         usage.audit_blueprint,

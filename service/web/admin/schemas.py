@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from service.access import keys
 from service.access.audit import AuditAction
 from service.access.keys import Identity, Scope
 from service.datasets import importer
 from service.jobs import worker_registry
-from service.jobs.queries.queue import Queue
+from service.jobs.queries.queue import Queue, Waiting
 from service.jobs.worker_registry import Impediment
 from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
@@ -20,8 +20,9 @@ from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
 from service.states import MachineFaultReason, Status
 from service.storage.tables import ApiKey, Job, Worker
+from service.web.admin.owner_schemas import OwnerLimits
 from service.web.http import requests
-from service.web.http.queries import NumberCursor, Query, Seq, Text, former_name
+from service.web.http.queries import OTHER_OWNER, NumberCursor, OptionalText, Query, Seq, Text, former_name
 from service.web.http.schemas import ResponseModel, Timestamp
 from service.web.jobs.schemas import Progress
 
@@ -70,6 +71,13 @@ class WorkerList(ResponseModel):
     data: list[WorkerItem]
 
 
+class Ahead(ResponseModel):
+    """The jobs that are expected to start before a queued one."""
+
+    own: int = Field(description="Of the same owner.")
+    others: int | None = Field(description="Of other owners; null beyond the first 1,000.")
+
+
 class QueuedJob(ResponseModel):
     """A job that waits for a worker."""
 
@@ -78,20 +86,25 @@ class QueuedJob(ResponseModel):
     kind: str
     owner: str | None
     priority: int
-    position: int = Field(description="Place among the queued jobs of all owners, from 1.")
+    position: int | None = Field(
+        description="Estimated place among the queued jobs of all owners, from 1; null beyond the first 1,000."
+    )
+    ahead: Ahead
     queued_at: Timestamp = Field(validation_alias="queued_ms")
     waited_seconds: float
+    estimated_start_at: Timestamp | None = Field(description="Null if it cannot be estimated.")
     page: str
 
 
 class QueueList(ResponseModel):
-    """The queue in claim order: highest priority first, then the oldest."""
+    """The queue in the expected order of claims."""
 
     data: list[QueuedJob]
     total: int = Field(description="Queued jobs of all owners.")
     own: int = Field(description="Queued jobs visible to the caller; at most `limit` are listed.")
     reason: str | None = Field(
-        description="Why no job starts: `no_worker`, `storage`, `dataset` or `memory`; null if workers claim jobs."
+        description="Why no job starts: `no_worker`, `storage`, `dataset` or `memory`; or why the first of `data` has "
+        "not started: `share` (others' turn), `cap` (the most running jobs of the owner), `quota` or `starting`."
     )
     reason_text: str | None = Field(description="The reason as a sentence, with the remedy.")
     owners: dict[str, int] | None = Field(
@@ -109,39 +122,27 @@ def worker_item(row: Worker, jobs: Sequence[Job], *, with_messages: bool) -> Wor
     return WorkerItem.from_row(row, name=name, jobs=running, blocked=fault)
 
 
-def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str | None, int] | None) -> QueueList:
+def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str, int] | None) -> QueueList:
     """The queue; ``owners`` is for the scope ``admin``."""
     return QueueList(
-        reason=impediment.reason if impediment is not None else None,
-        reason_text=impediment.text if impediment is not None else None,
-        data=[
-            QueuedJob.from_row(
-                item.job, position=item.position, waited_seconds=round(item.waited_s, 1), page=f"/ui/jobs/{item.job.id}"
-            )
-            for item in queue.waiting
-        ],
+        reason=impediment.reason if impediment is not None else queue.reason,
+        reason_text=impediment.text if impediment is not None else queue.reason_text,
+        data=[_queued(item) for item in queue.waiting],
         total=queue.total,
         own=queue.own,
-        owners={name or "": count for name, count in owners.items()} if owners is not None else None,
+        owners=dict(owners) if owners is not None else None,
     )
 
 
-_Quota = Annotated[int | None, BeforeValidator(lambda quota: quota or None)]
-"""The settings have 0 where there is no limit."""
-
-
-class OwnerLimits(ResponseModel):
-    """The quotas of an owner; null: no limit."""
-
-    requests_per_minute: _Quota = Field(validation_alias="requests")
-    queued_jobs: _Quota = Field(validation_alias="queued")
-    running_jobs: _Quota = Field(validation_alias="running")
-    upload_bytes_per_day: _Quota = Field(validation_alias="uploads")
-    dataset_bytes: _Quota = Field(validation_alias="datasets", description="Total stored size of the owner's datasets.")
-    artifact_bytes: _Quota = Field(
-        validation_alias="artifacts", description="Total size of the files of all jobs of the owner."
+def _queued(item: Waiting) -> QueuedJob:
+    return QueuedJob.from_row(
+        item.job,
+        position=item.position,
+        ahead=Ahead(own=item.ahead_own, others=item.ahead_others),
+        waited_seconds=round(item.waited_s, 1),
+        estimated_start_at=item.start_ms,
+        page=f"/ui/jobs/{item.job.id}",
     )
-    streams: _Quota = Field(description="Simultaneously open streams per web process.")
 
 
 class Limits(ResponseModel):
@@ -298,8 +299,9 @@ class AuditQuery(SealsQuery):
 
 
 class QueueQuery(Query):
-    """How much of the queue to return."""
+    """Whose queued jobs to return, and how many."""
 
+    owner: OptionalText = Field(None, description=OTHER_OWNER)
     limit: int = Field(100, ge=1, le=1000)
 
 
@@ -354,6 +356,16 @@ class SessionItem(ResponseModel):
     expires_at: Timestamp | None = Field(validation_alias="expires_ms", description="Null: no expiry.")
 
 
+class UsageDay(ResponseModel):
+    """What an owner used on one day, also for jobs that have been deleted since."""
+
+    date: str = Field(description="In UTC.")
+    jobs: int = Field(description="Jobs that ended.")
+    cpu_seconds: float
+    slot_seconds: float = Field(description="Time for which slots were held; leases count on the day of their end.")
+    bytes: int | None = Field(description="Stored by job files and datasets, at the last look of the day.")
+
+
 class UsageItem(ResponseModel):
     """What one owner uses. Deleted jobs and files are not included."""
 
@@ -370,12 +382,15 @@ class UsageItem(ResponseModel):
     artifact_bytes_left: int | None = Field(
         description="Bytes that the files of new jobs may be expected to take; null: no limit."
     )
+    days: list[UsageDay] = Field(description="The last 30 days on which something was used, the oldest first.")
 
 
 class UsageList(ResponseModel):
     """Usage per owner, largest first: of all owners for the scope `admin`, otherwise of the caller."""
 
     data: list[UsageItem]
+    has_more: bool
+    next_cursor: str | None
 
 
 class AuditItem(ResponseModel):

@@ -14,14 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.jobs import worker_registry
 from service.jobs.queries import queue
+from service.jobs.queries.queue import Queue
+from service.jobs.worker_registry import Impediment
 from service.maintenance import store_id
 from service.spec.presets.info import PRESET_INFO
 from service.storage.tables import Job
+from service.web.admin.owner_schemas import OwnerLimits
 from service.web.admin.schemas import (
     Check,
     Limits,
     Liveness,
-    OwnerLimits,
     PresetItem,
     PresetList,
     QueueList,
@@ -58,16 +60,24 @@ def workers() -> WorkerList:
 
 
 @blueprint.get("/queue")
-@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/workers")
+@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/queue")
 def waiting(query: QueueQuery) -> QueueList:
-    """List the queued jobs in the order in which workers claim them.
+    """List the queued jobs in the order in which workers are expected to claim them, and why they wait.
 
-    Only the caller's jobs are listed; their positions count the jobs of all owners.
+    Without `owner`, only the caller's jobs are listed; their positions count the jobs of all owners. Owners share the
+    slots by their weights; priorities up to 5 order the jobs of one owner, higher ones go before those of all.
     """
+    head, impediment = read_queue(query.limit)
     with core().database.read() as session:
-        head = queue.read(session, owner=owner(), limit=query.limit)
-        impediment = worker_registry.impediment(session, core().settings)
         return queue_list(head, impediment, queue.waiting_by_owner(session) if sees_all() else None)
+
+
+def read_queue(limit: int) -> tuple[Queue, Impediment | None]:
+    """The caller's queued jobs, and why no job of anybody starts."""
+    settings = core().settings
+    with core().database.read() as session:
+        head = queue.read(session, owner=owner(), limit=limit)
+        return head, worker_registry.impediment(session, settings)
 
 
 limits_blueprint: Final = Blueprint("limits", __name__)
@@ -78,8 +88,8 @@ limits_blueprint: Final = Blueprint("limits", __name__)
 def limits() -> Limits:
     """Show the limits of specs and uploads, the names that are valid in specs, and the owner's quotas."""
     datasets = [info.name for info in core().repository.catalogue(owner()) if info.problem is None]
-    settings = core().settings
-    return Limits.of(OwnerLimits.from_row(settings.quotas) if settings.keys_required else None, datasets)
+    caller = owner()
+    return Limits.of(OwnerLimits.of(core().quotas.of(caller)) if caller is not None else None, datasets)
 
 
 presets_blueprint: Final = Blueprint("presets", __name__)
@@ -140,10 +150,11 @@ def metrics() -> Response:
     """Export metrics for Prometheus, in its text format.
 
     Jobs by status and kind, queue waits, run times, epoch times, workers and heartbeats, open streams, responses by
-    route, stored bytes. If the database does not respond, `tapeline_database_up` is 0 and part of them is missing.
+    route, stored bytes; for the scope `admin`, what the twenty largest owners use. If the database does not respond,
+    `tapeline_database_up` is 0 and part of them is missing.
     """
     with slots.hold(slots.SCRAPES):
-        return Response(core().metrics.page(), content_type=CONTENT_TYPE_LATEST)
+        return Response(core().metrics.page(with_owners=sees_all()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _check(failure_status: str, probe: Callable[[], None]) -> Check:

@@ -43,10 +43,15 @@ def sign_in(body: SignIn) -> Response:
     core().quotas.sign_in(caller.key_id)
     signed_in, token = keys.sign_in(core().database, caller, by=named_actor(caller))
     response = as_json(session_item(signed_in), 201)
+    set_session(response, token, max_age=keys.SESSION_S)
+    return response
+
+
+def set_session(response: Response, token: str, *, max_age: int) -> None:
+    """Set the cookie of a browser's session."""
     # If a proxy terminates TLS, only the Origin header shows it; the access checks have compared it with the host name.
     is_behind_tls = request.is_secure or request.headers.get("Origin", "").startswith("https://")
-    response.set_cookie(COOKIE, token, max_age=keys.SESSION_S, secure=is_behind_tls, **_COOKIE_SCOPE)
-    return response
+    response.set_cookie(COOKIE, token, max_age=max_age, secure=is_behind_tls, **_COOKIE_SCOPE)
 
 
 @blueprint.get("/session")

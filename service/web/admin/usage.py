@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from flask import Blueprint
+from sqlalchemy.orm import Session
 
 from service.access import audit, audit_seals, usage
 from service.access.audit_chain import Seal
 from service.access.keys import Scope
 from service.access.usage import Usage
 from service.storage.tables import AuditEntry
-from service.web.admin.schemas import AuditList, AuditQuery, SealList, SealsQuery, UsageItem, UsageList
+from service.web.admin.owner_schemas import OwnersQuery
+from service.web.admin.schemas import AuditList, AuditQuery, SealList, SealsQuery, UsageDay, UsageItem, UsageList
 from service.web.core.core import core, owner
 from service.web.gate.access_checks import sees_all
 from service.web.http.endpoint import endpoint
@@ -21,23 +24,37 @@ blueprint: Final = Blueprint("usage", __name__)
 
 
 @blueprint.get("/usage")
-@endpoint("Administration", UsageList, page="/ui/usage")
-def show() -> UsageList:
+@endpoint("Administration", UsageList, query=OwnersQuery, page="/ui/usage")
+def show(query: OwnersQuery) -> UsageList:
     """Show jobs, CPU time, stored bytes and remaining quotas per owner.
 
     Keys with the scope `admin` see all owners, other keys only their own.
     """
+    name = None if sees_all() else owner()
     with core().database.read() as session:
-        return UsageList(data=[_item(item) for item in usage.read(session, owner=None if sees_all() else owner())])
+        items, next_cursor = query.page_of(usage.read(session, owner=name))
+        core().quotas.read_ahead(session, [item.owner for item in items if item.owner])
+        days = _days(session, [item.owner or "" for item in items])
+    data = [_item(item, days[item.owner or ""]) for item in items]
+    return UsageList(data=data, has_more=next_cursor is not None, next_cursor=next_cursor)
 
 
-def _item(item: Usage) -> UsageItem:
-    quotas, limit = core().quotas, core().quotas.limits.artifacts
-    limited = item.owner if core().settings.keys_required else None
+def _days(session: Session, owners: Sequence[str]) -> Mapping[str, list[UsageDay]]:
+    days: dict[str, list[UsageDay]] = {owner: [] for owner in owners}
+    for row in usage.history(session, owners):
+        date = datetime.fromtimestamp(row.day * usage.DAY_MS / 1000, UTC).date().isoformat()
+        days[row.owner].append(UsageDay.from_row(row, date=date))
+    return days
+
+
+def _item(item: Usage, days: list[UsageDay]) -> UsageItem:
+    quotas, limited = core().quotas, item.owner if core().settings.keys_required else None
+    limit = quotas.of(limited).quotas.artifacts if limited is not None else 0
     artifact_bytes_left = max(0, limit - item.artifact_bytes - item.expected_bytes)
     return UsageItem.from_row(
         item,
         cpu_seconds=round(item.cpu_seconds, 1),
+        days=days,
         requests_left=quotas.requests_left(limited) if limited is not None else None,
         upload_bytes_left=quotas.upload_bytes_left(limited) if limited is not None else None,
         artifact_bytes_left=artifact_bytes_left if limited is not None and limit else None,

@@ -88,6 +88,11 @@ class Keyring:
         self._refused: TTLCache[bytes, None] = TTLCache(_CACHE_SIZE, REFUSED_S)
         self._lock = threading.Lock()
 
+    @property
+    def configured_owners(self) -> frozenset[str]:
+        """The owners of the keys in the settings."""
+        return frozenset(identity.owner for _, identity in self._settings_keys)
+
     def close(self) -> None:
         """Record no more uses of keys."""
         self._last_use.close()
@@ -100,14 +105,18 @@ class Keyring:
                 match = identity
         match = match or self._cached(digest, is_session=False) or self._look_up(digest, text, is_session=False)
         if match is None:
-            with self._lock:
-                self._refused[digest] = None
+            self.refuse(text)
         return match
 
     def was_refused(self, text: str) -> bool:
         """Whether this key was found invalid within the last ``REFUSED_S``."""
         with self._lock:
             return _digest(text) in self._refused
+
+    def refuse(self, text: str) -> None:
+        """Note that a key, or the token of a link, is not valid."""
+        with self._lock:
+            self._refused[_digest(text)] = None
 
     def by_cookie(self, text: str) -> Identity | None:
         """The identity of a session cookie, or ``None`` if the session has ended."""

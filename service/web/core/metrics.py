@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.access import usage
 from service.jobs import leases, worker_registry
 from service.jobs.events import EventType, is_worker_lost
 from service.jobs.queries import statistics
@@ -48,6 +49,8 @@ _SIZES_MAX_AGE_S: Final = 60.0
 _BROKER_TIMEOUT_S: Final = 1.0
 _MAX_WORKERS: Final = 100
 """Names of workers with series of their own; if machines come and go under new names, later ones share ``other``."""
+_MAX_OWNERS: Final = 20
+"""Owners with series of their own, those that used most."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no additional *_created series
@@ -151,8 +154,12 @@ class Metrics:
         self._lock = threading.Lock()
         self._sizes: tuple[float, list[Metric]] | None = None
 
-    def page(self) -> bytes:
-        """All metrics in Prometheus's text format; without the database, only the counters of the processes."""
+    def page(self, *, with_owners: bool = False) -> bytes:
+        """All metrics in Prometheus's text format; without the database, only the counters of the processes.
+
+        Args:
+            with_owners: add what the largest owners use, by name.
+        """
         registry = CollectorRegistry()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -160,7 +167,7 @@ class Metrics:
             registry.register(_FunctionCollector(_REGISTRY.collect))
         try:
             self._count_new_events()
-            gauges = self._gauges()
+            gauges = self._gauges() + (self._owners() if with_owners else [])
         except SQLAlchemyError as error:
             _log.warning("metrics from the database are missing: it does not respond", error=str(error))
             gauges = [_database_up(0)]
@@ -186,6 +193,26 @@ class Metrics:
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
                 self._sizes = (time.monotonic(), self._measure_sizes(session))
         return [*_families(snapshot), *self._sizes[1]]
+
+    def _owners(self) -> list[Metric]:
+        with self._database.read() as session:
+            largest = usage.largest(session, at_most=_MAX_OWNERS)
+        names = [row.owner for row in largest]
+        return [
+            _gauge(f"owner_{name}", meaning, dict(zip(zip(names), values, strict=True)), labels=["owner"])
+            for name, meaning, values in (
+                ("running_jobs", "Running jobs of the largest owners.", [row.running for row in largest]),
+                ("queued_jobs", "Queued jobs of the largest owners.", [row.queued for row in largest]),
+                ("load", "Running jobs divided by the owner's weight.", [row.load for row in largest]),
+                ("cpu_seconds", "CPU seconds of the last 30 days.", [row.cpu_seconds for row in largest]),
+                (
+                    "slot_seconds",
+                    "Slot-seconds of the last 30 days.",
+                    [row.slot_seconds for row in largest],
+                ),
+                ("bytes", "Bytes of job files and datasets, some hours old.", [row.bytes for row in largest]),
+            )
+        ]
 
     def _measure_sizes(self, session: Session) -> list[Metric]:
         return [

@@ -10,17 +10,21 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from cachetools import TTLCache
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerMinute
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from service.access import storage_quota
+from service.access import owners, storage_quota
+from service.access.owners import OwnerLimits
 from service.access.storage_quota import StoredBytes
 from service.errors import AdmissionRefused
 from service.jobs.queries import queue
@@ -39,6 +43,8 @@ _REDIS_RETRY_S: Final = 10.0
 _COUNT_TTL_S: Final = 1.0
 """How long the counts of an owner's jobs and bytes are cached: counting for each submission would take longer than
 storing a job."""
+
+_CACHE_SIZE: Final = 10_000
 
 _log = structlog.get_logger("tapeline.web.quotas")
 _REMEDY: Final = "wait until jobs start, cancel some, or ask the operator for a higher limit"
@@ -72,16 +78,51 @@ class Quotas:
     """Quota checks of a web process. Connections and threads are created on first use."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self.limits = settings.quotas
+        self._defaults = settings.quotas
         self._database = database
+        self._limits: TTLCache[str, OwnerLimits] = TTLCache(_CACHE_SIZE, _COUNT_TTL_S)
         self._meter = _Meter(None if settings.embedded_database else settings.broker_url)
-        self._requests = RateLimitItemPerMinute(self.limits.requests) if self.limits.requests else None
-        self._uploads = RateLimitItemPerDay(self.limits.uploads) if self.limits.uploads else None
         self._guesses = RateLimitItemPerMinute(GUESSES)
         self._sign_ins = RateLimitItemPerMinute(SIGN_INS)
+        self._limits_lock = threading.Lock()
         self._lock = threading.Lock()
         self._streams: Counter[str] = Counter()
         self._counts: dict[str, _Counts] = {}
+
+    def of(self, owner: str) -> OwnerLimits:
+        """The limits of an owner. A change takes effect after a second."""
+        with self._limits_lock:
+            cached = self._limits.get(owner)
+        if cached is not None:
+            return cached
+        try:
+            with self._database.read() as session:
+                limits = owners.limits(session, owner, self._defaults)
+        except SQLAlchemyError as error:  # the request itself meets the outage, or needs no database
+            _log.warning("the limits of an owner could not be read", error=str(error))
+            return OwnerLimits(quotas=self._defaults)
+        with self._limits_lock:
+            self._limits[owner] = limits
+        return limits
+
+    def read_ahead(self, session: Session, names: Collection[str]) -> None:
+        """Read the limits of several owners with one query."""
+        settings = owners.settings_of(session, names)
+        with self._limits_lock:
+            for name in names:
+                self._limits[name] = owners.limits_of(settings.get(name), name, self._defaults)
+
+    def max_priority(self, owner: str | None) -> int:
+        """The highest priority of an owner's jobs; ``None``: of everybody without a key."""
+        return self.of(owner or owners.EVERYBODY).max_priority
+
+    def _requests(self, owner: str) -> RateLimitItem | None:
+        limit = self.of(owner).quotas.requests
+        return RateLimitItemPerMinute(limit) if limit else None
+
+    def _uploads(self, owner: str) -> RateLimitItem | None:
+        limit = self.of(owner).quotas.uploads
+        return RateLimitItemPerDay(limit) if limit else None
 
     def request(self, owner: str) -> None:
         """Count a request.
@@ -89,17 +130,20 @@ class Quotas:
         Raises:
             QuotaExceeded: the owner sent too many within a minute.
         """
-        if self._requests is not None and (wait_s := self._meter.spend(self._requests, "request", owner)):
-            detail = f"{owner} has exceeded {self.limits.requests} requests per minute"
+        limit = self._requests(owner)
+        if limit is not None and (wait_s := self._meter.spend(limit, "request", owner)):
+            detail = f"{owner} has exceeded {limit.amount} requests per minute"
             raise QuotaExceeded("rate_limited", detail, wait_s)
 
     def requests_left(self, owner: str) -> int | None:
         """Remaining requests of an owner in this minute; ``None``: no limit."""
-        return self._meter.remaining(self._requests, "request", owner) if self._requests is not None else None
+        limit = self._requests(owner)
+        return self._meter.remaining(limit, "request", owner) if limit is not None else None
 
     def upload_bytes_left(self, owner: str) -> int | None:
         """Remaining upload bytes of an owner today; ``None``: no limit."""
-        return self._meter.remaining(self._uploads, "upload", owner) if self._uploads is not None else None
+        limit = self._uploads(owner)
+        return self._meter.remaining(limit, "upload", owner) if limit is not None else None
 
     def check_upload(self, owner: str | None, size_bytes: int) -> None:
         """Check an upload of this size against the daily quota; ``count_upload`` counts the bytes.
@@ -107,16 +151,16 @@ class Quotas:
         Raises:
             QuotaExceeded: the upload would exceed it.
         """
-        if owner is None or self._uploads is None:
+        if owner is None or (limit := self._uploads(owner)) is None:
             return
-        if wait_s := self._meter.seconds_until_available(self._uploads, "upload", owner, cost=size_bytes):
-            detail = f"this upload exceeds the daily limit of {owner}: {self.limits.uploads} bytes"
+        if wait_s := self._meter.seconds_until_available(limit, "upload", owner, cost=size_bytes):
+            detail = f"this upload exceeds the daily limit of {owner}: {limit.amount} bytes"
             raise QuotaExceeded("quota_exceeded", detail, wait_s)
 
     def count_upload(self, owner: str | None, size_bytes: int) -> None:
         """Count received bytes, whether the upload succeeded or not."""
-        if owner is not None and self._uploads is not None and size_bytes:
-            self._meter.spend(self._uploads, "upload", owner, cost=size_bytes)
+        if owner is not None and size_bytes and (limit := self._uploads(owner)) is not None:
+            self._meter.spend(limit, "upload", owner, cost=size_bytes)
 
     def check_wrong_keys(self, address: str) -> None:
         """Check that this address has not sent too many wrong keys.
@@ -152,7 +196,7 @@ class Quotas:
         Raises:
             NotAdmitted: a quota is exhausted.
         """
-        if owner is None or not (self.limits.queued or self.limits.artifacts):
+        if owner is None or not (self.of(owner).quotas.queued or self.of(owner).quotas.artifacts):
             return
         counts = self._count(owner)
         with self._lock:
@@ -161,7 +205,7 @@ class Quotas:
             counts.expected += expected_bytes
 
     def _check(self, owner: str, counts: _Counts, count: int, expected_bytes: int) -> None:
-        limits = self.limits
+        limits = self.of(owner).quotas
         if limits.queued and counts.queued + count > limits.queued:
             more = f"; {count} more would exceed the quota of {limits.queued} (TAPELINE_OWNER_QUEUED)"
             if counts.queued >= limits.queued:
@@ -178,22 +222,25 @@ class Quotas:
             cached = self._counts.get(owner)
         if cached is not None and time.monotonic() - cached.counted_at <= _COUNT_TTL_S:
             return cached
-        limits, started = self.limits, time.monotonic()
+        limits, started = self.of(owner).quotas, time.monotonic()
         with self._database.read() as session:
-            queued = queue.count_waiting(session, owner, at_most=limits.queued) if limits.queued else 0
+            queued = queue.count_waiting(session, owner) if limits.queued else 0
             files = storage_quota.read(session, owner) if limits.artifacts else StoredBytes(stored=0, expected=0)
         with self._lock:
             if self._counts.get(owner) is cached:  # otherwise, another thread has counted, and may have admitted jobs
                 self._counts[owner] = _Counts(queued, files.stored, files.expected, started)
             return self._counts[owner]
 
-    def stream(self, owner: str | None) -> Callable[[], None]:
+    def stream(self, owner: str | None, *, at_most: int | None = None) -> Callable[[], None]:
         """Count an open stream; call the returned function when it is closed.
+
+        Args:
+            at_most: in place of the owner's quota.
 
         Raises:
             QuotaExceeded: the owner has too many open streams.
         """
-        limit = self.limits.streams
+        limit = at_most or (self.of(owner).quotas.streams if owner is not None else 0)
         if owner is None or not limit:
             return lambda: None
         with self._lock:

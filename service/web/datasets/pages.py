@@ -55,6 +55,7 @@ def _content(info: DatasetInfo) -> dict[str, Any]:
         "bars": _bars(detail),
         "columns": _statistics(info),
         "facts": _facts(info, detail),
+        "is_own": info.owner == (owner() or ""),
     }
 
 

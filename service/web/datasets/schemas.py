@@ -74,6 +74,7 @@ class DatasetItem(ResponseModel):
     uploaded: bool = Field(
         description="Whether it was uploaded with `POST /datasets`; only uploaded datasets can be deleted."
     )
+    shared: bool = Field(description="Whether an admin has published it to all owners.")
     default_preset: str = Field(description="Preset of a classifier whose spec names none.")
     urls: dict[str, str]
 

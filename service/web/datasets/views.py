@@ -8,11 +8,13 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
+from service.access.keys import Scope
 from service.application.datasets import DatasetUploads
 from service.datasets.errors import DatasetError
 from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.repository import DatasetRepository
+from service.jobs.request_bodies import DatasetPatch
 from service.pictures import grids
 from service.states import DatasetKind
 from service.web.core.core import core, owner, provided
@@ -111,6 +113,24 @@ def show_upload(upload_id: str) -> UploadItem:
 @endpoint(TAG, DatasetDetail, problems=("dataset_not_found",), page="/ui/datasets/{name}")
 def show(name: str) -> DatasetDetail:
     """Show a dataset, with the number of examples of each class."""
+    return detail(core().repository.look_up(name, owner()))
+
+
+@blueprint.patch("/datasets/<name>")
+@endpoint(
+    TAG,
+    DatasetDetail,
+    scope=Scope.ADMIN,
+    body=DatasetPatch,
+    body_media="application/merge-patch+json",
+    problems=("dataset_not_found", "dataset_fixed"),
+)
+def publish(name: str, body: DatasetPatch) -> DatasetDetail:
+    """Publish an uploaded dataset of the caller to all owners, or withdraw it. Requires the scope `admin`.
+
+    All owners can then train on it and look at it; jobs that they have started keep it after it is withdrawn.
+    """
+    provided(DatasetUploads).publish(name, shared=body.shared, by=actor())
     return detail(core().repository.look_up(name, owner()))
 
 

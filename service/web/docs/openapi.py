@@ -61,6 +61,9 @@ _PATHS: Final = {
     "group": "`fold_group` of a job.",
     "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
+    "owner_id": "An owner's id; `-` stands for everybody without a key.",
+    "share_id": "A share link's id, such as `shr_0123456789ab`; not its token.",
+    "token": "The token of a link, which is a secret.",
     "name": "A dataset's name.",
     "upload_id": "The `Upload-Id` of an upload.",
     "index": "The image's index, from 0.",
@@ -73,7 +76,8 @@ _TAGS: Final = {
     "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
-    "Administration": "Keys, usage and the audit log.",
+    "Sharing": "Links with which anybody may read a job, a sweep or a comparison.",
+    "Administration": "Owners, keys, usage and the audit log.",
     "Pages": "The web pages.",
 }
 

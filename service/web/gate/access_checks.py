@@ -3,23 +3,69 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
+from cachetools import TTLCache
 from flask import Flask, current_app, g, request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from service.access.audit import Actor
-from service.access.keys import Identity, Scope
-from service.errors import ArtifactNotFound, FoldsNotFound, JobNotFound, KeyNotFound, SweepNotFound
+from service.access import audit, keys, shares
+from service.access.audit import Actor, AuditAction
+from service.access.keys import SHARE, Identity, Scope
+from service.access.owners import EVERYBODY, find
+from service.access.shares import Shared
+from service.errors import (
+    ArtifactNotFound,
+    FoldsNotFound,
+    JobNotFound,
+    KeyNotFound,
+    LinkNotUsable,
+    ShareNotFound,
+    SweepNotFound,
+)
 from service.runtime.settings import Settings, is_loopback
+from service.spec.schema import Kind
+from service.storage.sweep_tables import Sweep
+from service.storage.tables import Job
 from service.web.core.core import core
 from service.web.http.endpoint import PUBLIC, operation_of
 from service.web.http.problems import Problem
+from service.web.http.requests import read_query
+
+T = TypeVar("T")
 
 COOKIE: Final = "tapeline_session"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
+SHARED_STREAMS: Final = 20
+"""Simultaneously open streams of a share link, in each web process."""
+SHARES: Final = "tapeline_shares"
+"""The cookie with the share links that a browser has opened."""
+MAX_OPENED: Final = 8
+"""Links that a browser remembers; the oldest is forgotten."""
+_SAMPLES: Final = frozenset({"samples.sample", "samples.film", "samples.small_film", "artifacts.artifact"})
+_LISTS: Final = frozenset(
+    {
+        "jobs.show_list",
+        "jobs.show_groups",
+        "jobs.show_columns",
+        "pages.index",
+        "sweeps.show_list",
+        "shares.show_list",
+        "workers.waiting",
+        "service_pages.waiting",
+    }
+)
+_READS: Final[TTLCache[tuple[str, str | None], None]] = TTLCache(10_000, ttl=3600)
+"""Reads of what belongs to others that have been recorded."""
+_READS_LOCK: Final = threading.Lock()
+_COMPARISONS: Final = frozenset({"comparisons.show", "differences.show", "events.stream_all", "pages.compare"})
+"""Operations that read the jobs and sweeps that their parameters name."""
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _NOT_FOUND: Final[dict[str, type[Exception]]] = {
@@ -38,12 +84,17 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.context_processor
     def signed_in() -> dict[str, object]:
-        caller = identity()
+        caller, sharing = identity(), is_shared()
+        viewer = g.get("browser", None if sharing else caller)
+        is_of_others = caller is not None and g.get("owner") != caller.owner
         return {
-            "signed_in": caller if caller is not None and caller.session_id is not None else None,
-            "signed_out": settings.keys_required and caller is None,
-            "is_admin": sees_all(),
-            "only_reads": caller is not None and not caller.scope.covers(Scope.SUBMIT),
+            "signed_in": viewer if viewer is not None and viewer.session_id is not None else None,
+            "signed_out": settings.keys_required and viewer is None,
+            "is_admin": sees_all() if viewer is None else viewer.scope.covers(Scope.ADMIN),
+            "only_reads": caller is not None and (is_of_others or not caller.scope.covers(Scope.SUBMIT)),
+            "shared_by": _display_name() if sharing else None,
+            "belongs_to": _display_name() if is_of_others and request.endpoint not in _LISTS else None,
+            "can_share": caller is not None,
         }
 
     @app.before_request
@@ -56,18 +107,32 @@ def register(app: Flask, settings: Settings) -> None:
             _check_origin(host)
         required_scope = _required_scope()
         if not settings.keys_required or required_scope == PUBLIC:
+            asked = _asked_owner()
+            g.owner = named_owner(asked) if asked not in (None, "*") else None
             return
         cookie = request.cookies.get(COOKIE) if bearer is None else None
+        if (caller := _shared_identity(bearer)) is not None:
+            g.identity, g.owner, g.counted_for = caller, caller.owner, caller.key_id
+            core().quotas.request(caller.key_id)
+            return
         g.identity = _identify(bearer, cookie)
-        g.owner = g.identity.owner
+        g.owner = g.counted_for = g.identity.owner
         core().quotas.request(g.owner)
         if g.identity.session_id is not None and request.method not in SAFE:
             _require_origin()
+        if request.method in SAFE:
+            g.owner = _owner_to_read(g.identity)
         if not g.identity.scope.covers(required_scope):
             detail = f"this needs a key with the scope {required_scope}; this key has the scope {g.identity.scope}"
             raise Problem("scope_missing", detail, needed=required_scope, scope=g.identity.scope)
 
     app.before_request(_check_ids)
+
+
+def _display_name() -> str:
+    """The name of the owner of what the request reads."""
+    with core().database.read() as session:
+        return keys.display_name(session, g.owner or EVERYBODY) or "everybody without a key"
 
 
 def _check_ids() -> None:
@@ -76,6 +141,8 @@ def _check_ids() -> None:
     for name, value in view_args.items():
         if name in _NOT_FOUND and not _ID.fullmatch(value):
             raise _NOT_FOUND[name](value[:60])
+        if name == "share_id" and not _ID.fullmatch(value):
+            raise ShareNotFound
         if name == "artifact_id" and not _ID.fullmatch(value):
             raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
 
@@ -97,6 +164,50 @@ def identity() -> Identity | None:
     return value if isinstance(value, Identity) else None
 
 
+def browser() -> Identity | None:
+    """Who is signed in to the browser, also where a link permits the request, or nothing has to."""
+    cookie = request.cookies.get(COOKIE) if core().settings.keys_required else None
+    return core().keyring.by_cookie(cookie) if cookie is not None else None
+
+
+def share_link() -> Shared | None:
+    """The share link that permits the current request, if one does."""
+    return cast("Shared | None", g.get("share"))
+
+
+def find_share(session: Session, token: str) -> Shared:
+    """The link of a token.
+
+    Raises:
+        ShareNotFound: it is not valid.
+    """
+    return shares.find(session, token, configured=core().keyring.configured_owners)
+
+
+def named_link(token: str, find: Callable[[Session, str], T]) -> T:
+    """The link that a request names by its token. Tokens that are not valid count as wrong keys.
+
+    Raises:
+        ShareNotFound, LinkNotUsable: see ``find``.
+        QuotaExceeded: this address has sent too many wrong keys.
+    """
+    keyring, address = core().keyring, request.remote_addr or ""
+    core().quotas.check_wrong_keys(address)
+    try:
+        with core().database.read() as session:
+            return find(session, token)
+    except (ShareNotFound, LinkNotUsable):
+        if not keyring.was_refused(token):  # repeating one must not lock out other clients of this address
+            keyring.refuse(token)
+            core().quotas.count_wrong_key(address)
+        raise
+
+
+def is_shared() -> bool:
+    """Whether a share link permits the current request."""
+    return share_link() is not None
+
+
 def sees_all() -> bool:
     """Whether the current request may read statistics of all owners: with scope ``admin``, or without API keys."""
     caller = identity()
@@ -116,9 +227,20 @@ def named_actor(caller: Identity | None) -> Actor:
         key_id=caller.key_id if caller is not None else None,
         address=request.remote_addr,
         request_id=g.get("request_id"),
+        recorded=g.actor.recorded if "actor" in g else [],
     )
-    g.recorded = new_actor.recorded
+    g.actor = new_actor
     return new_actor
+
+
+def count_stream() -> Callable[[], None]:
+    """Count a stream of the current request; call the returned function when it is closed. Those of a share link count
+    for the link: strangers must not use up the streams of its owner.
+
+    Raises:
+        QuotaExceeded: too many are open.
+    """
+    return core().quotas.stream(g.get("counted_for"), at_most=SHARED_STREAMS if is_shared() else None)
 
 
 def permission_check(scope: Scope = Scope.READ) -> Callable[[], bool]:
@@ -126,10 +248,15 @@ def permission_check(scope: Scope = Scope.READ) -> Callable[[], bool]:
     revoked while the stream is open. The check works outside the request context."""
     keyring, requires_key = core().keyring, identity() is not None
     bearer, cookie = _bearer(), request.cookies.get(COOKIE)
+    link, database = share_link(), core().database
 
     def is_valid() -> bool:
         if not requires_key:
             return True
+        if link is not None:
+            with database.read() as session, suppress(ShareNotFound):
+                return shares.find(session, link.token, configured=keyring.configured_owners) is not None
+            return False
         caller = keyring.by_key(bearer) if bearer is not None else keyring.by_cookie(cookie or "")
         return caller is not None and caller.scope.covers(scope)
 
@@ -186,6 +313,118 @@ def _identify(bearer: str | None, cookie: str | None) -> Identity:
     if caller is None:
         raise key_required_problem("the session has ended: sign in again")
     return caller
+
+
+def _shared_identity(bearer: str | None) -> Identity | None:
+    """The identity of a share link that covers this request; ``None``: there is none, or the caller has a key of the
+    same owner, which permits more.
+
+    Raises:
+        ShareNotFound: the request has no key, but a link that does not cover it.
+    """
+    if bearer is not None:
+        if SHARE.fullmatch(bearer) is None:
+            return None
+        g.share = named_link(bearer, find_share)
+        with core().database.read() as session:
+            if not _is_shown(session, g.share):
+                raise ShareNotFound
+        return cast(Shared, g.share).identity
+    tokens = shares_of_cookie(request.cookies.get(SHARES))
+    if not tokens:
+        return None
+    with core().database.read() as session:
+        for token in tokens:
+            with suppress(ShareNotFound):
+                shared = find_share(session, token)
+                if not _is_shown(session, shared):
+                    continue
+                signed_in = browser()
+                if signed_in is not None and signed_in.owner == shared.identity.owner:
+                    return None
+                g.share, g.browser = shared, signed_in
+                return shared.identity
+    return None
+
+
+def _owner_to_read(caller: Identity) -> str | None:
+    """The owner as whom an admin reads: that of the job or sweep, or the one of the parameter ``owner``; ``None``: all.
+
+    Reading what belongs to others is recorded in the audit log, the same by the same key once an hour.
+    """
+    asked = _asked_owner()
+    if not caller.scope.covers(Scope.ADMIN):
+        if asked and asked != caller.owner:
+            raise Problem("scope_missing", "this needs a key with the scope admin", needed=Scope.ADMIN)
+        return caller.owner
+    _check_ids()
+    view_args = request.view_args or {}
+    job_id, sweep_id = view_args.get("job_id"), view_args.get("sweep_id")
+    subject: str | None = None
+    if job_id is not None or sweep_id is not None:
+        query = select(Job.owner).where(Job.id == job_id) if job_id else select(Sweep.owner).where(Sweep.id == sweep_id)
+        with core().database.read() as session:
+            found = session.execute(query).first()
+        owner, subject = (found.owner or EVERYBODY, job_id or sweep_id) if found is not None else (caller.owner, None)
+    elif asked:
+        owner = None if asked == "*" else named_owner(asked)
+        subject = owner or asked
+    else:
+        return caller.owner
+    if owner != caller.owner and not _was_recorded(caller.key_id, subject):
+        operation = operation_of(current_app.view_functions.get(request.endpoint or ""))
+        if operation is not None and operation.query is not None:
+            read_query(operation.query)  # what is not valid reads nothing
+        with core().database.write() as session:
+            audit.record(session, named_actor(caller), AuditAction.READ_OTHERS, subject)
+        with _READS_LOCK:
+            _READS[caller.key_id, subject] = None
+    return owner
+
+
+def _was_recorded(key_id: str, subject: str | None) -> bool:
+    with _READS_LOCK:
+        return (key_id, subject) in _READS
+
+
+def _asked_owner() -> str | None:
+    """The parameter ``owner``, where one is asked for."""
+    return (request.args.get("owner") if request.endpoint in _LISTS else None) or None
+
+
+def named_owner(text: str) -> str:
+    """The owner whom a request names by id or display name.
+
+    Raises:
+        OwnerNotFound: there is none, or several have the name.
+    """
+    with core().database.read() as session:
+        return find(session, text)
+
+
+def shares_of_cookie(text: str | None) -> list[str]:
+    """The tokens of the links that a browser has opened last."""
+    return [token for token in (text or "").split(".")[-MAX_OPENED:] if SHARE.fullmatch(token)]
+
+
+def _is_shown(session: Session, shared: Shared) -> bool:
+    """Whether a share link shows what this request reads."""
+    operation = operation_of(current_app.view_functions.get(request.endpoint or ""))
+    if request.method not in SAFE or operation is None or operation.is_private:
+        return False
+    view_args = request.view_args or {}
+    if not all(_ID.fullmatch(view_args[name]) for name in ("job_id", "sweep_id") if name in view_args):
+        return False
+    if (job_id := view_args.get("job_id")) is not None:
+        kind = shares.kind_of(session, shared, job_id)
+        # The sample grids of a classifier show examples of its dataset, and are among its files.
+        return kind is not None and (kind == Kind.GAN or request.endpoint not in _SAMPLES)
+    if (sweep_id := view_args.get("sweep_id")) is not None:
+        return sweep_id in shared.ids
+    named = (value for name in ("jobs", "a", "b") for value in request.args.getlist(name))
+    asked = {part.partition(":")[0] for value in named for part in value.split(",")} - {""}
+    is_comparison = request.endpoint in _COMPARISONS and bool(asked) and all(map(_ID.fullmatch, asked))
+    return is_comparison and all(name in shared.ids or shares.kind_of(session, shared, name) for name in asked)
 
 
 def _check_origin(host: str) -> None:

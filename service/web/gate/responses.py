@@ -10,8 +10,12 @@ import structlog
 from flask import Flask, Response, g, request
 from ulid import ULID
 
+from service.web.gate.access_checks import identity, is_shared
+
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CREATED_JOB: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
+_SECRET: Final = re.compile(r"\b(t[a-z]{2}_[0-9a-f]{12}_)[0-9a-f]+")
+"""In the addresses of links, which must not reach the log."""
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _POLICY: Final = (
@@ -58,15 +62,15 @@ def log_requests(app: Flask) -> None:
                 _log.info(
                     "request",
                     method=request.method,
-                    path=request.path,
+                    path=_SECRET.sub(r"\1...", request.path),
                     status=response.status_code,
                     ms=round(1000 * (time.perf_counter() - g.began), 1),
-                    owner=g.get("owner"),
+                    owner=caller.owner if (caller := identity()) is not None and not is_shared() else None,
                     job=_job(response),
                 )
-            for action in g.get("recorded", ()):  # committed by now, unless the response is an error
+            for action in g.actor.recorded if "actor" in g else ():  # committed by now, unless there is an error
                 if response.status_code < 400 or action["subject"] is None:
-                    _log.info("audit", owner=g.get("owner"), address=request.remote_addr, **action)
+                    _log.info("audit", owner=g.actor.owner, address=request.remote_addr, **action)
         return response
 
     @app.teardown_request

@@ -68,6 +68,8 @@ class Operation:
     """Alternative media types of the response."""
     other_responses: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other responses by status: a description, or a model."""
+    is_private: bool = False
+    """Whether it shows examples of a dataset, or the object as a whole: a share link does not permit it."""
     page: str | None = None
     """The page to which ``browsers`` redirects a browser (``/ui/jobs/{job_id}``); ``None``: it gets the JSON."""
 

@@ -72,6 +72,15 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "It may have been deleted, or belong to another owner.",
         ("All sweeps", "/ui/sweeps"),
     ),
+    "owner_not_found": ProblemKind(
+        404, "There is no such owner.", "`GET /owners` lists all owners.", way_on=("All owners", "/ui/owners")
+    ),
+    "share_not_found": ProblemKind(
+        404, "There is no such share link.", "Ask whoever sent it for a new one; `GET /shares` lists your own."
+    ),
+    "link_not_usable": ProblemKind(
+        410, "The sign-in link cannot be used.", "Ask whoever gave it to you for a new one; each works once."
+    ),
     "trial_not_found": ProblemKind(
         404,
         "There is no such trial.",
@@ -129,6 +138,15 @@ KINDS: Final[dict[str, ProblemKind]] = {
         409, "Unfinished jobs use this dataset.", "Cancel the jobs listed in `jobs`, or wait until they have ended."
     ),
     "dataset_fixed": ProblemKind(409, "This dataset cannot be deleted.", "Only uploaded datasets can be deleted."),
+    "cap_exceeded": ProblemKind(
+        409, "More jobs of the owner run than the new cap.", "Pause some of them first, or choose a higher cap."
+    ),
+    "budget_spent": ProblemKind(
+        409,
+        "The job has used its budget.",
+        'Raise it with `PATCH /jobs/{job_id} {"budget": {"seconds": ...}}`, then resume or retry the job.',
+        "Raise the budget, then resume or retry the job.",
+    ),
     "illegal_transition": ProblemKind(
         409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
     ),

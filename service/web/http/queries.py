@@ -44,6 +44,13 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+OTHER_OWNER: Final = (
+    "For the scope `admin`: what belongs to this owner (an id or a unique display name), with `-`, to everybody "
+    "without a key, or, with `*`, to all. "
+    "Such reads are in the audit log."
+)
+
+
 class NoQuery(Query):
     """No parameters."""
 

@@ -37,9 +37,9 @@ MAX_REQUESTS: Final = sum(pool.size + pool.waiting for pool in POOLS)
 
 
 def hold(pool: SlotPool) -> AbstractContextManager[None]:
-    """Occupy a slot for the owner of the current request, once one is free.
+    """Occupy a slot for whom the current request counts, once one is free.
 
     Raises:
         Busy: too many requests are waiting for one.
     """
-    return pool.slot(cast("str | None", g.get("owner")))
+    return pool.slot(cast("str | None", g.get("counted_for")))

@@ -8,7 +8,7 @@ from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.web.core.core import Core, provide
 from service.web.jobs import files, pages, results, views
-from service.web.jobs.schemas import job_detail
+from service.web.jobs.schemas import new_job
 
 
 def register(app: Flask, core: Core) -> None:
@@ -18,10 +18,10 @@ def register(app: Flask, core: Core) -> None:
         verified_share=core.settings.verify_reused,
         database=core.database,
         artifacts=core.artifacts,
-        specs=SpecChecks(database=core.database, datasets=core.repository),
+        specs=SpecChecks(database=core.database, datasets=core.repository, max_priority=core.quotas.max_priority),
         admit=lambda owner, count, expected_bytes: core.quotas.new_jobs(owner, count, expected_bytes),
         wake_up=core.publisher.wake,
-        represent=lambda job: job_detail(job).model_dump(mode="json"),
+        represent=lambda job: new_job(job).model_dump(mode="json"),
     )
     provide(app, jobs)
     for blueprint in (

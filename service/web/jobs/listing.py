@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 from sqlalchemy.orm import Session
 
+from service.access.owners import display_names
 from service.jobs.queries import columns, listing, lookup, sorting
 from service.jobs.queries.columns import Column, Type, UnknownColumn
 from service.jobs.queries.listing import Group, GroupBy, JobFilter, Lacking
@@ -20,7 +21,7 @@ from service.storage.tables import Job
 from service.storage.times import at_time
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import Cursor, OptionalId, OptionalText, Query, Text, split
+from service.web.http.queries import OTHER_OWNER, Cursor, OptionalId, OptionalText, Query, Text, split
 from service.web.http.schemas import Metrics, ResponseModel, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
@@ -93,6 +94,7 @@ class FilterQuery(Query):
     )
     sweep: OptionalId = Field(None, description="Id of a sweep: selects the jobs of its trials.")
     starred: bool | None = None
+    owner: OptionalText = Field(None, description=OTHER_OWNER)
     without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
     )
@@ -209,6 +211,7 @@ class JobList(ResponseModel):
     )
     columns: list[ColumnItem] = Field([], description="The requested columns, in order.")
     parents: dict[str, str] = Field({}, description="Titles of the jobs' parents by id, without deleted ones.")
+    owners: dict[str, str] = Field({}, description="Display names of other owners by id, of those who have one.")
     sweeps: dict[str, ListedSweep] = Field({}, description="With `one_per_sweep=true`: the jobs' sweeps by id.")
 
     @classmethod
@@ -229,6 +232,7 @@ class JobList(ResponseModel):
         counts = listing.counts(session, query.job_filter, owner=owner) if query.counts else None
         scored = lookup.validation_counts(session, page.jobs)
         sweep_ids = {job.sweep_id for job in page.jobs if job.sweep_id} if query.one_per_sweep else set()
+        owners = {job.owner for job in page.jobs if job.owner} if query.owner is not None else set()
         return cls(
             data=[
                 ListedJob.from_row(
@@ -246,6 +250,7 @@ class JobList(ResponseModel):
             stopped_by_sweep=None if counts is None else counts.get(ListedStatus.STOPPED, 0),
             columns=[column_item(column) for column in selected],
             parents=listing.titles(session, page.jobs, owner=owner),
+            owners=display_names(session, owners),
             sweeps={row.sweep.id: listed_sweep(row) for row in queries.listed(session, sweep_ids, owner=owner)},
         )
 

@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.datasets.builtins import BUILT_IN
-from service.jobs import events, worker_registry
+from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventFilter, EventType
-from service.jobs.queries import files, folds, lookup
+from service.jobs.queries import files, folds, lookup, queue
 from service.jobs.worker_registry import Impediment
 from service.runtime.settings import Settings
 from service.spec.metric_info import TILES
@@ -22,6 +22,7 @@ from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.database import now_ms
 from service.storage.tables import Epoch, Event, Job
 from service.web.core.core import core, owner, read_job
+from service.web.gate.access_checks import identity, is_shared, share_link
 from service.web.http.queries import ModelName
 from service.web.inference.loading import class_names, dataset_or_none, is_table
 from service.web.jobs import tiles
@@ -41,7 +42,9 @@ _REASONS: Final = {
     "handed back": "released by its worker",  # until 0.2
     Reason.RELEASED: "released by its worker",
     Reason.LOST: "its worker was lost",
+    Reason.PREEMPTED: "made room for an urgent job",
     Reason.PAUSED_BY_SWEEP: "paused by its sweep",
+    Reason.BUDGET: "paused: its budget of CPU time is spent",
     Reason.STORAGE: "its machine cannot store or read files",
     Reason.MEMORY: "its machine has no memory left",
 }
@@ -78,14 +81,20 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         stopped_by_sweep = bool(lookup.stopped_by_sweep(session, [row]))
         history = events.select_from_log(session, job_id, _SHOWN_EVENTS, before=events.MAX_SEQ, limit=_MAX_SHOWN_EVENTS)
         resumed = events.resumed(session, job_id)
-        parent = lookup.parent(session, row, owner=owner())
-        fold_jobs = folds.jobs(session, row.fold_group, owner=owner()) if row.fold_group is not None else []
+        # A share link shows this job alone.
+        is_alone = is_shared()
+        parent = lookup.parent(session, row, owner=owner()) if not is_alone else None
+        has_folds = row.fold_group is not None and not is_alone
+        fold_jobs = folds.jobs(session, str(row.fold_group), owner=owner()) if has_folds else []
         children, children_count = lookup.children(session, job_id, owner=owner(), limit=_MAX_SHOWN_CHILDREN)
-        impediment = _impediment(session, row, core().settings)
+        impediment = _impediment(session, row, core().settings) if not is_alone else None
+        wait = _wait(session, row) if impediment is None else None
+        reason = events.reason_to_wait(session, row)
     return {
-        "job": job_detail(row, stopped_by_sweep=stopped_by_sweep),
-        "starred": row.starred,
-        "note": row.note,
+        "job": job_detail(row, stopped_by_sweep=stopped_by_sweep, reason=reason),
+        "wait": wait,
+        "budget_s": row.budget_seconds,
+        "is_budget_spent": (row.status == Status.FAILED or reason is Reason.BUDGET) and leases.is_budget_spent(row),
         "facts": _facts(row, samples, resumed),
         "impediment": impediment,
         "took": (row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
@@ -97,14 +106,14 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "checkpoints": checkpoint_items(row, checkpoints)[::-1],
         "other_files": [artifact_item(file) for file in other_files],
         "artifact_count": file_count,
-        "history": [event_document(event, job_id=job_id) for event in reversed(history)],
+        "history": [event_document(event, job_id=job_id, link=share_link()) for event in reversed(history)],
         "reasons": _REASONS,
         "resumed": resumed,
         "stopped_by_sweep": stopped_by_sweep,
         "why_stopped": _stop_reason(history),
         "parent": parent,
         "folds": FoldSet.of(str(row.fold_group), fold_jobs) if fold_jobs else None,
-        "children": children,
+        "children": children if not is_alone else [],
         "children_count": children_count,
         "export_formats": EXPORTS,
     }
@@ -115,6 +124,15 @@ def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | 
     is_queued = Job.status == Status.QUEUED
     is_waiting = select(is_queued | (Job.lease_expires_ms < now_ms())).where(Job.id == job.id)
     return worker_registry.impediment(session, settings) if session.scalar(is_waiting) else None
+
+
+def _wait(session: Session, job: Job) -> str | None:
+    """A queued job's place and expected start in words; ``None``: it is not queued."""
+    if job.status != Status.QUEUED:
+        return None
+    caller = identity()
+    waiting = queue.read_one(session, job)
+    return waiting.sentence(is_own=caller is None or (caller.owner == job.owner and not is_shared()))
 
 
 def _shown(session: Session, job: Job, stored: Sequence[int], choice: ModelName) -> ShownModel:
@@ -139,7 +157,7 @@ def _facts(job: Job, samples: Sequence[int], resumed: Sequence[int]) -> dict[str
         samples: the epochs of its samples.
         resumed: the epochs after which it resumed.
     """
-    info = dataset_or_none(job)
+    info, hides_samples = dataset_or_none(job), is_shared() and job.kind != Kind.GAN
     return {
         "id": job.id,
         "kind": job.kind,
@@ -149,11 +167,12 @@ def _facts(job: Job, samples: Sequence[int], resumed: Sequence[int]) -> dict[str
         "last_seq": job.last_seq,
         "tiles": TILES,
         "reused_epochs": job.reused_epochs,
-        "samples": samples,
+        "samples": samples if not hides_samples else [],
         "resumed": resumed,
         "has_reference_classifier": _has_reference_classifier(job),
         "is_table": is_table(job, info),
         "has_photos": info is not None and info.has_photos,
+        "hides_samples": hides_samples,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field
 
+from service.access.owners import display_names
 from service.jobs import events, worker_registry
 from service.jobs.events import LogPage
 from service.jobs.queries import listing, lookup
@@ -19,6 +20,7 @@ from service.states import TERMINAL
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
 from service.web.core.core import core, owner, read_job
+from service.web.gate.access_checks import identity, is_shared, share_link
 from service.web.http.endpoint import endpoint
 from service.web.http.queries import (
     MAX_COMPARED,
@@ -45,7 +47,8 @@ class IndexQuery(PageQuery):
     def collapses_sweeps(self) -> bool:
         """Whether a sweep is one row: if jobs are sorted by time, and no filter selects only some of its
         jobs."""
-        set_filters = {name for name in self.model_fields_set & FilterQuery.model_fields.keys() if getattr(self, name)}
+        filters = FilterQuery.model_fields.keys() - {"owner"}
+        set_filters = {name for name in self.model_fields_set & filters if getattr(self, name)}
         return not set_filters and self.group is None and self.sort.removeprefix("-") == "created_at"
 
 
@@ -128,9 +131,13 @@ _COMPARED_FIELDS: Final = {
 def index(query: IndexQuery) -> Response:
     """Show the jobs page."""
     query = query.model_copy(update={"columns": query.columns or _COLUMNS})
+    caller = identity()
+    address, of_owner = own_address(), query.owner if caller is not None and query.owner != caller.owner else None
     with core().database.read() as session:
         impediment = worker_registry.impediment(session, core().settings)
-    return as_page("jobs/index.html", **_first_jobs(query), impediment=impediment, **_CHOICES, address=own_address())
+        names = display_names(session, {of_owner} if of_owner else ())
+    values = _first_jobs(query) | _CHOICES | {"impediment": impediment, "names": names}
+    return as_page("jobs/index.html", **values, address=address, of_owner=of_owner)
 
 
 def _first_jobs(query: IndexQuery) -> dict[str, Any]:
@@ -185,12 +192,19 @@ def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None
     rows = sorted(rows, key=lambda row: job_ids.index(row.id))
     facts = [
         job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
-        | {"samples": samples.get(row.id, []), "best_intervals": _best_intervals(row, counts.get(row.id))}
+        | _sample_facts(row, samples.get(row.id, []))
+        | {"best_intervals": _best_intervals(row, counts.get(row.id))}
         for row in rows
     ]
     return facts, splits.why_not_compared(
         [{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows]
     )
+
+
+def _sample_facts(job: Job, epochs: Sequence[int]) -> dict[str, Any]:
+    """The epochs of a job's samples; those of a classifier are examples of its dataset, which are not shared."""
+    is_hidden = is_shared() and job.kind != Kind.GAN
+    return {"samples": [] if is_hidden else epochs, "hides_samples": is_hidden}
 
 
 def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
@@ -274,4 +288,4 @@ def _log_part(job: Job, query: LogQuery, page: LogPage, *, is_end: bool) -> dict
 
 
 def _line(row: Event, job_id: str) -> dict[str, Any]:
-    return event_document(row, job_id=job_id) | {"level": events.level_of(row).value}
+    return event_document(row, job_id=job_id, link=share_link()) | {"level": events.level_of(row).value}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
 
+from service.access.shares import Shared
 from service.diagnosis.class_scores import class_scores
 from service.errors import ArtifactNotFound
 from service.jobs.events import EventFilter, EventType, Level, LogPage
@@ -20,6 +21,9 @@ from service.states import TERMINAL, FindingCode, Severity, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.storage.times import at_time
+from service.web.gate import shared_view
+from service.web.gate.access_checks import is_shared, share_link
+from service.web.http.problems import invalid_parameter
 from service.web.http.queries import (
     MAX_COMPARED,
     Cursor,
@@ -82,15 +86,19 @@ class MetricTable(ResponseModel):
     findings: list[FoundItem] = Field(description="Findings with their periods, in order of detection.")
 
 
-def event_document(event: Event, *, job_id: str) -> dict[str, Any]:
-    """An event as in the log and the stream, with the URL of its file."""
+def event_document(event: Event, *, job_id: str, link: Shared | None = None) -> dict[str, Any]:
+    """An event as in the log and the stream, with the URL of its file.
+
+    Args:
+        link: the share link that permits to read it, if one does.
+    """
     data = finite(event.data)
     document = {"job": job_id, "seq": event.seq, "type": event.type, "at": at_time(event.created_ms), **data}
     if event.type == "sample":
         document["url"] = f"/jobs/{job_id}/samples/{data['epoch']}.png"
     elif event.type == "checkpoint":
         document["url"] = f"/jobs/{job_id}/checkpoints/{data['epoch']}"
-    return document
+    return shared_view.of_event(document, link, job_id=job_id)
 
 
 def event_list(job_id: str, page: LogPage, *, after: int) -> EventList:
@@ -99,7 +107,7 @@ def event_list(job_id: str, page: LogPage, *, after: int) -> EventList:
     Args:
         after: where the next request starts if the page is empty.
     """
-    data = [event_document(row, job_id=job_id) for row in page.rows]
+    data = [event_document(row, job_id=job_id, link=share_link()) for row in page.rows]
     return EventList(data=data, has_more=page.has_more, next_after=data[-1]["seq"] if data else after)
 
 
@@ -249,6 +257,8 @@ class LogQuery(Query):
     @property
     def event_filter(self) -> EventFilter:
         """The filter for the database."""
+        if self.q and is_shared():  # it would find what is not shown
+            raise invalid_parameter("q", "not allowed with a share link")
         return EventFilter(types=self.type, level=self.level, text=self.q)
 
 
@@ -376,7 +386,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
     count = lookup.validation_counts(session, [job]).get(job.id)
     sample = _sample(session, job)
     films = film_urls(job.id, exists=sample is not None)
-    return Results.from_row(
+    results = Results.from_row(
         job,
         job=job.id,
         final=job.status in TERMINAL,
@@ -399,6 +409,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         size_bytes=totals.size_bytes(),
         trained_seconds=lookup.trained_s(session, job),
     )
+    return shared_view.of_model(results, share_link())
 
 
 def _plots(job: Job) -> dict[str, str]:

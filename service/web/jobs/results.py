@@ -11,12 +11,14 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.access.shares import Shared
 from service.jobs import events
-from service.jobs.events import EventType
+from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import lookup
 from service.states import TERMINAL
 from service.storage.database import Database
 from service.web.core.core import core, owner, provided, read_job
+from service.web.gate.access_checks import share_link
 from service.web.http import downloads, requests
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.queries import StreamQuery
@@ -109,25 +111,26 @@ def log(job_id: str, query: EventQuery) -> Result:
 
     `has_more` says whether there are further events: later ones, or earlier ones with `before`.
     """
+    event_filter = query.event_filter
     with read_job(job_id) as (session, _):
         if query.format == "jsonl":
-            lines = _lines(core().database, job_id, query)  # read while they are sent
+            lines = _lines(core().database, job_id, query, event_filter, share_link())  # read while they are sent
             return downloads.send_text(lines, name=f"{job_id}-events.jsonl", media_type="application/x-ndjson")
-        page = events.page(
-            session, job_id, query.event_filter, after=query.after, before=query.before, limit=query.limit
-        )
+        page = events.page(session, job_id, event_filter, after=query.after, before=query.before, limit=query.limit)
     return event_list(job_id, page, after=query.after)
 
 
-def _lines(database: Database, job_id: str, query: EventQuery) -> Iterator[str]:
+def _lines(
+    database: Database, job_id: str, query: EventQuery, event_filter: EventFilter, link: Shared | None
+) -> Iterator[str]:
     """The selected events as lines of JSON, read in batches: neither memory nor a transaction holds all of them."""
     after = query.after
     while True:
         with database.read() as session:
-            rows = events.select_from_log(session, job_id, query.event_filter, after=after, limit=_BATCH_SIZE)
+            rows = events.select_from_log(session, job_id, event_filter, after=after, limit=_BATCH_SIZE)
         rows = [row for row in rows if query.before is None or row.seq < query.before]
         for row in rows:
-            document = event_document(row, job_id=job_id)
+            document = event_document(row, job_id=job_id, link=link)
             yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
         if len(rows) < _BATCH_SIZE:
             return
@@ -170,6 +173,6 @@ def stream_all(query: FeedQuery) -> Response:
     reads too slowly, a new snapshot is sent.
     """
     refuse_if_full()
-    selection = JobSelection(core().database, owner(), frozenset(query.jobs))
+    selection = JobSelection(core().database, owner(), frozenset(query.jobs), share_link())
     selection.require_existing()
     return stream_response(partial(follow_all, provided(Poller), selection))

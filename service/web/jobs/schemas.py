@@ -20,6 +20,8 @@ from service.spec.schema import Kind
 from service.states import TERMINAL, Action, FindingCode, Reason, Request, Severity, Status
 from service.statistics import wilson
 from service.storage.tables import Job
+from service.web.gate import shared_view
+from service.web.gate.access_checks import share_link
 from service.web.http.schemas import Document, Metrics, ResponseModel, Seconds, Timestamp, finite
 
 
@@ -250,9 +252,21 @@ class JobSummary(ResponseModel):
     urls: JobUrls
 
 
+class BudgetItem(ResponseModel):
+    """What a job may use."""
+
+    seconds: float = Field(description="CPU seconds of all attempts together.")
+
+
 class JobDetail(JobSummary):
     """A job with its spec."""
 
+    budget: Annotated[
+        BudgetItem | None, BeforeValidator(lambda value: {"seconds": value} if isinstance(value, float) else value)
+    ] = Field(
+        validation_alias="budget_seconds",
+        description="The budget in force; `spec` and `resolved` keep the one of the submission. Null: no limit.",
+    )
     spec: Document = Field(description="The spec as sent.")
     resolved: Document = Field(description="Full spec (defaults included).")
     provenance: Document | None = Field(description="Environment: versions and hardware that the result depends on.")
@@ -337,7 +351,16 @@ def job_summary(job: Job) -> JobSummary:
 
 
 def job_detail(job: Job, *, stopped_by_sweep: bool = False, reason: Reason | None = None) -> JobDetail:
-    """A job with its spec."""
+    """A job with its spec, as far as the current request may see it."""
+    return shared_view.of_model(_detail(job, stopped_by_sweep=stopped_by_sweep, reason=reason), share_link())
+
+
+def new_job(job: Job) -> JobDetail:
+    """The job of a submission. The thread of another request may create it, which stores both in one transaction."""
+    return _detail(job, stopped_by_sweep=False, reason=None)
+
+
+def _detail(job: Job, *, stopped_by_sweep: bool, reason: Reason | None) -> JobDetail:
     return JobDetail.from_row(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep, reason=reason)
 
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from flask import Response
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.access.shares import Shared
 from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
@@ -25,9 +26,9 @@ from service.jobs.queries.listing import JobFilter
 from service.states import TERMINAL, ListedStatus, Status
 from service.storage.database import Database, now_ms
 from service.storage.tables import Event, Job
-from service.web.core.core import core, provided, read_job
-from service.web.core.core import owner as current_owner
-from service.web.gate.access_checks import key_required_problem, permission_check
+from service.web.core.core import provided, read_job
+from service.web.gate import shared_view
+from service.web.gate.access_checks import count_stream, key_required_problem, permission_check
 from service.web.http.responses import tagged_json
 from service.web.jobs.result_schemas import event_document
 from service.web.jobs.schemas import PROGRESS_COLUMNS, JobDetail, JobProgress, Progress, job_summary, read_detail
@@ -69,6 +70,12 @@ class JobSource(LogSource):
             return event
         return LogEvent.of(event.document | {"type": EventType.STATUS.value, "superseded": True})
 
+    def text(self, event: LogEvent, key: str, link: Shared | None) -> str:
+        """The encoded event."""
+        if link is None:
+            return event.text
+        return LogEvent.of(shared_view.of_event(event.document, link, job_id=key)).text
+
     def progress(self, key: str, head: JobProgress) -> str:
         """The encoded progress."""
         return message("progress", {"job": key, **Progress.of(head).model_dump()})
@@ -100,8 +107,15 @@ class FeedEvent:
     owner: str | None
     seq: int
     """0: progress, which is not in the log."""
+    type: str
+    document: dict[str, Any]
     text: str
-    """The encoded event, the same for all clients."""
+    """The encoded event, the same for all clients that may see all of it."""
+
+    @classmethod
+    def of(cls, owner: str | None, kind: str, document: dict[str, Any], *, seq: int = 0) -> Self:
+        """The event of a document with ``job``."""
+        return cls(document["job"], owner, seq, kind, document, message(kind, document))
 
 
 class LogReader:
@@ -141,7 +155,7 @@ class LogReader:
                 running[job_id] = progress
                 if previous is not None and previous.step != progress.step:
                     data = {"job": job_id, **Progress.of(progress).model_dump()}
-                    new_events.append(FeedEvent(job_id, owner, 0, message("progress", data)))
+                    new_events.append(FeedEvent.of(owner, "progress", data))
         for job_id, (first, last) in ranges.items():
             last_seen = seen[job_id][0] if job_id in seen else first
             if since is not None and last > last_seen:
@@ -155,7 +169,7 @@ class LogReader:
 def _events(session: Session, job_id: str, after: int, last: int) -> list[FeedEvent]:
     owner = session.scalar(select(Job.owner).where(Job.id == job_id))
     rows = events.read(session, job_id, after=after, limit=last - after)
-    return [FeedEvent(job_id, owner, row.seq, message(row.type, event_document(row, job_id=job_id))) for row in rows]
+    return [FeedEvent.of(owner, row.type, event_document(row, job_id=job_id), seq=row.seq) for row in rows]
 
 
 class AllJobsSource:
@@ -181,13 +195,15 @@ class JobSelection:
     """The jobs that one client follows.
 
     Attributes:
-        owner: only this owner's; ``None``: of all owners.
+        owner: only this owner's; ``None``: of all owners; ``""``: of everybody without a key.
         only: the ids of some jobs; empty: all jobs.
+        link: the share link that permits to read them, if one does.
     """
 
     database: Database
     owner: str | None = None
     only: frozenset[str] = frozenset()
+    link: Shared | None = None
 
     def require_existing(self) -> None:
         """Check the ids.
@@ -202,7 +218,13 @@ class JobSelection:
 
     def includes(self, event: FeedEvent) -> bool:
         """Whether an event belongs to one of the jobs."""
-        return (not self.only or event.job_id in self.only) and (self.owner is None or event.owner == self.owner)
+        return (not self.only or event.job_id in self.only) and self.owner in (None, event.owner or "")
+
+    def text(self, event: FeedEvent) -> str:
+        """The encoded event."""
+        if self.link is None:
+            return event.text
+        return message(event.type, shared_view.of_event(event.document, self.link, job_id=event.job_id))
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, int]]:
         """The current state of the jobs, and by job the number of its last event."""
@@ -212,7 +234,7 @@ class JobSelection:
             else:
                 page = listing.find(session, JobFilter(status=_UNFINISHED), owner=self.owner, limit=_SNAPSHOT_SIZE)
                 rows, has_more = page.jobs, page.next_cursor is not None
-            documents = [job_summary(job).model_dump(mode="json") for job in rows]
+            documents = [shared_view.of_model(job_summary(job), self.link).model_dump(mode="json") for job in rows]
             return {"jobs": documents, "has_more": has_more}, {job.id: job.last_seq for job in rows}
 
 
@@ -245,7 +267,7 @@ def follow_all(poller: Poller, selection: JobSelection, client: StreamClient) ->
                     continue
                 if event.seq:
                     last_seqs[event.job_id] = event.seq
-                texts.append(event.text)
+                texts.append(selection.text(event))
             yield from chunks(texts)
             if texts:
                 ping.restart()
@@ -262,7 +284,7 @@ def wait_for_change(job_id: str, wait_s: float) -> Response:
     permission = Permission(permission_check())
     poller = provided(Poller)
     with ExitStack() as occupied:
-        occupied.callback(core().quotas.stream(current_owner()))  # a delayed response occupies a thread, too
+        occupied.callback(count_stream())  # a delayed response occupies a thread, too
         listener = occupied.enter_context(poller.listen(JOBS, job_id, is_stream=False))
         while True:
             if not permission:

@@ -8,7 +8,8 @@ from typing import Any, Final
 from flask import Blueprint, Response, request
 
 from service.application.jobs import Jobs, Submitted
-from service.application.specs import NetworkMismatch
+from service.application.specs import NetworkMismatch, priority_faults
+from service.errors import SpecError
 from service.jobs import actions
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
@@ -104,11 +105,13 @@ def show(job_id: str) -> Response:
     problems=(*_NOT_FOUND, "precondition_failed"),
 )
 def change(job_id: str, body: JobPatch) -> Response:
-    """Change a job's name, tags, priority, star or note.
+    """Change a job's name, tags, priority, budget, star or note.
 
     A merge patch (RFC 7396): omitted fields are unchanged, null clears a field. `If-Match` prevents overwriting a
     concurrent change.
     """
+    if faults := priority_faults(body.priority or 0, core().quotas.max_priority(owner())):
+        raise SpecError(faults)
     job = actions.change(core().database, job_id, body, owner=owner(), by=actor(), check=_check_if_match)
     return tagged_json(_detail(job))
 
@@ -148,14 +151,14 @@ def pause(job_id: str) -> Result:
 
 
 @blueprint.post("/jobs/<job_id>/resume")
-@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition", "budget_spent"))
 def resume(job_id: str) -> Result:
     """Continue a paused job from its last checkpoint."""
     return _act(job_id, Action.RESUME)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
-@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition"))
+@endpoint(TAG, JobDetail, status=202, problems=(*_NOT_FOUND, "illegal_transition", "budget_spent"))
 def retry(job_id: str) -> Result:
     """Continue a failed job from its last checkpoint."""
     return _act(job_id, Action.RETRY)

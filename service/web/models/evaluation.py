@@ -153,7 +153,7 @@ def matrix(job_id: str, query: MatrixQuery) -> ConfusionMatrix:
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
-@endpoint(TAG, ConfusionCell, query=CellQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+@endpoint(TAG, ConfusionCell, query=CellQuery, is_private=True, problems=(*loading.PROBLEMS, "dataset_unavailable"))
 def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionCell:
     """Show the validation images in one cell of the confusion matrix.
 
@@ -178,6 +178,7 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
     "image/png",
     **downloads.DRAWN,
     query=CellQuery,
+    is_private=True,
     problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
 )
 def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Response:
@@ -194,7 +195,7 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
 
 
 @blueprint.get("/jobs/<job_id>/mistakes")
-@endpoint(TAG, MistakeList, query=MistakesQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+@endpoint(TAG, MistakeList, query=MistakesQuery, is_private=True, problems=(*loading.PROBLEMS, "dataset_unavailable"))
 def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     """Show the validation images that a checkpoint misclassifies, most confident first.
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, Self
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.access.shares import Shared
 from service.storage.database import Database
 from service.web.streaming.messages import PING, RETRY, PingTimer, chunks, message
 from service.web.streaming.poller import Poller, View
@@ -73,6 +74,10 @@ class LogSource(ABC):
         """The event as it is sent while the object has this state."""
         return event
 
+    def text(self, event: LogEvent, key: str, link: Shared | None) -> str:
+        """The encoded event; ``link``: the share link that permits to read it, if one does."""
+        return event.text
+
     def progress(self, key: str, head: Any) -> str:
         """The encoded progress."""
         return ""
@@ -115,7 +120,7 @@ def follow(
                 batch = _unsent(view, source, key, sent_seq, head, poller.database)
             except SQLAlchemyError:  # logged by the polling thread
                 batch = []
-            texts = [event.text for event in batch]
+            texts = [source.text(event, key, client.link) for event in batch]
             sent_seq = batch[-1].seq if batch else sent_seq
             has_ended = head.has_ended and sent_seq >= head.last_seq
             if head.step != step and not has_ended:

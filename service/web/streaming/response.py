@@ -13,9 +13,10 @@ from typing import Final
 from flask import Response, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.web.core.core import core, owner, provided
+from service.access.shares import Shared
+from service.web.core.core import provided
 from service.web.core.metrics import STREAMS
-from service.web.gate.access_checks import permission_check
+from service.web.gate.access_checks import count_stream, permission_check, share_link
 from service.web.http.problems import Problem
 from service.web.streaming.poller import Poller
 
@@ -46,10 +47,12 @@ class StreamClient:
     Attributes:
         connection: ``None`` if the server does not expose it; a failing write ends the stream then.
         permission: a stream ends some seconds after it turns false.
+        link: the share link that permits the request, if one does.
     """
 
     connection: socket.socket | None
     permission: Permission
+    link: Shared | None = None
 
     @property
     def has_left(self) -> bool:
@@ -83,12 +86,12 @@ def stream_response(open_stream: Callable[[StreamClient], Iterator[str]]) -> Res
         open_stream: called with the client; yields the text of the stream.
 
     Raises:
-        QuotaExceeded: the owner has too many open streams.
+        QuotaExceeded: the caller has too many open streams.
     """
     connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
     is_exposed = isinstance(connection, socket.socket)
-    client = StreamClient(connection if is_exposed else None, Permission(permission_check()))
-    close = core().quotas.stream(owner())
+    client = StreamClient(connection if is_exposed else None, Permission(permission_check()), share_link())
+    close = count_stream()
     response = Response(_track_stream(open_stream(client)), content_type="text/event-stream; charset=utf-8")
     response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache, no-transform"

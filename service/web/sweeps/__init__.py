@@ -17,7 +17,7 @@ def register(app: Flask, core: Core) -> None:
     sweeps = Sweeps(
         database=core.database,
         artifacts=core.artifacts,
-        specs=SpecChecks(database=core.database, datasets=core.repository),
+        specs=SpecChecks(database=core.database, datasets=core.repository, max_priority=core.quotas.max_priority),
         slots=slots.SWEEP_CHECKS,
         admit=lambda owner, count, expected_bytes: core.quotas.new_jobs(owner, count, expected_bytes),
         wake_up=core.publisher.wake,

@@ -19,7 +19,7 @@ from service.sweeps.results.comparison import ComparedJob, Comparison, Group, co
 from service.sweeps.results.differences import Differences
 from service.sweeps.results.differences import Pair as DifferingPair
 from service.web.core.core import core, owner, provided
-from service.web.gate.access_checks import actor
+from service.web.gate.access_checks import actor, is_shared
 from service.web.http import requests, slots
 from service.web.http.endpoint import endpoint
 from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
@@ -271,7 +271,8 @@ def show_differences(query: DifferenceQuery) -> DifferencesAnswer:
     """
     with slots.hold(slots.COMPUTING):
         result = differences.find(core().database, core().artifacts, query.a, query.b, owner=owner())
-    return DifferencesAnswer.of(result)
+    answer = DifferencesAnswer.of(result)
+    return answer.model_copy(update={"provenance": []}) if is_shared() else answer
 
 
 @differences_blueprint.post("/differences")

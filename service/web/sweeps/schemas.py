@@ -18,8 +18,10 @@ from service.sweeps.results.comparison import BestTrial
 from service.sweeps.results.curves import TrialCurve
 from service.sweeps.results.importance import ImportanceItem
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
+from service.web.gate import shared_view
+from service.web.gate.access_checks import share_link
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import Cursor, NumberCursor, Query, Seq, former_name, split
+from service.web.http.queries import OTHER_OWNER, Cursor, NumberCursor, Query, Seq, Text, former_name, split
 from service.web.http.schemas import Document, Metrics, ResponseModel, Timestamp
 
 
@@ -29,6 +31,7 @@ class SweepListQuery(Query):
     status: Annotated[list[SweepStatus], BeforeValidator(split)] = Field(
         default=[], description="One or more, repeated or comma-separated."
     )
+    owner: Text | None = Field(None, description=OTHER_OWNER)
     limit: int = Field(20, ge=1, le=100)
     cursor: Cursor = None
 
@@ -221,13 +224,14 @@ def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> Sw
 
 def sweep_detail(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs, best: BestTrial | None = None) -> SweepDetail:
     """A sweep with its spec."""
-    return SweepDetail.from_row(
+    detail = SweepDetail.from_row(
         sweep,
         **_derived(sweep, counts, epochs),
         best_epoch=best.epoch if best is not None else None,
         not_distinguishable=best.not_distinguishable if best is not None else None,
         best_sentence=best.sentence if best is not None else None,
     )
+    return shared_view.of_model(detail, share_link())
 
 
 def new_sweep(sweep: Sweep) -> SweepDetail:
@@ -246,7 +250,7 @@ def _derived(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[st
         "objective": resolved["objective"],
         "search": resolved["search"]["name"],
         "seeds": resolved["seeds"],
-        "budget_epochs": resolved["budget"]["epochs"] if resolved["budget"] else None,
+        "budget_epochs": (resolved["budget"] or {}).get("epochs"),
         "trials": {status.value: counts.get(status, 0) for status in TrialStatus} | {"total": sweep.trials},
         "allowed_actions": actions.allowed(sweep),
         "urls": {
@@ -344,7 +348,7 @@ def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:
         for seed, job_id in row.jobs.items()
     ]
     rungs = sweep.resolved["rungs"]
-    return TrialItem.from_row(
+    item = TrialItem.from_row(
         row,
         jobs=jobs,
         metrics=view.metrics,
@@ -352,6 +356,7 @@ def trial_item(view: TrialView, sweep: Sweep) -> TrialItem:
         interval=list(view.interval) if view.interval else None,
         rung_epoch=rungs[view.value_rung] if len(rungs) > 1 and row.value is not None else None,
     )
+    return shared_view.of_model(item, share_link())
 
 
 def trial_lines(sweep: Sweep, views: list[TrialView]) -> Iterator[str]:

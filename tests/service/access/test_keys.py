@@ -5,12 +5,13 @@ import hashlib
 import pytest
 from sqlalchemy import event, select, update
 
-from service.access import keys
+from service.access import keys, sign_in_links
 from service.access.keys import Identity, Scope
 from service.errors import KeyNotFound
 from service.runtime.logs import redactor
 from service.storage.database import Database
-from service.storage.tables import ApiKey, AuditEntry
+from service.storage.owner_tables import SignInLink
+from service.storage.tables import ApiKey, AuditEntry, BrowserSession
 
 
 def create_key(database: Database, **changes: object) -> tuple[ApiKey, str]:
@@ -27,6 +28,8 @@ def test_a_key_identifies_its_owner_and_scope_and_only_its_digest_is_stored(data
     _, key = create_key(database)
     assert key.startswith("tpl_")
     assert redactor()(None, "", f"see {key}!") == f"see {key[:16]}_...!"
+    for token in (keys.generate(prefix)[1] for prefix in ("tpo", "tps", "tsh")):
+        assert redactor()(None, "", f"GET /shared/{token}") == f"GET /shared/{token[:16]}_..."
     identity = identify(database, key)
     assert identity is not None
     assert (identity.owner, identity.scope, identity.key_name) == ("ann", Scope.SUBMIT, "laptop")
@@ -139,3 +142,19 @@ def test_a_session_of_a_key_from_the_settings_ends_when_the_key_is_removed_there
     with database.read() as session:
         assert keys.identify_browser(session, token, [identity]) is not None
         assert keys.identify_browser(session, token, []) is None
+
+
+def test_links_and_sessions_that_have_long_expired_are_purged(database: Database) -> None:
+    row, _ = keys.create(database, name="ann", owner="ann", scope=Scope.SUBMIT)
+    day_s = 24 * 60 * 60
+    with database.write() as session:
+        for days in (-91, -89, 1):
+            sign_in_links.create(session, row.id, lifetime_s=days * day_s)
+        identity = sign_in_links.find(session, sign_in_links.create(session, row.id))
+    keys.sign_in(database, identity, lifetime_s=-1)
+    keys.sign_in(database, identity)
+    keys.purge_expired(database)
+    sign_in_links.purge_expired(database)
+    with database.read() as session:
+        assert len(session.scalars(select(SignInLink.id)).all()) == 3
+        assert len(session.scalars(select(BrowserSession.id)).all()) == 1

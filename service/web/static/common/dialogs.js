@@ -16,8 +16,19 @@ export async function copy(text, element) {
   } catch {
     if (element.select) element.select();
     else getSelection().selectAllChildren(element);
-    announce("The browser does not allow this page to copy. The text is selected: copy it with the keyboard.", "error");
+    const hint = matchMedia("(pointer: coarse)").matches ? "Press and hold the selected text to copy it." : "Press Ctrl-C to copy the selected text.";
+    const dialog = element.closest("dialog[open]");
+    if (dialog) showCopyHint(dialog, hint);
+    else announce(hint, "error");
   }
+}
+
+// In the dialog, until it is closed: its backdrop would cover an announcement.
+function showCopyHint(dialog, hint) {
+  const note = dialog.querySelector(".copy-hint") ?? h("p", { class: "note copy-hint", role: "status" });
+  dialog.lastElementChild.before(note);
+  note.textContent = hint;
+  dialog.addEventListener("close", () => note.remove(), { once: true });
 }
 
 // Downloads a file that the page has made.

@@ -266,11 +266,13 @@ function followJobs(scrubber, redraw) {
     if (pending.length) redraw();
   }));
   const addSample = (job, epoch) => {
+    if (job.hides_samples) return;
     job.samples = [...new Set([...job.samples, epoch])].sort((a, b) => a - b); // an epoch can be reported twice
     $("#samples").hidden = false;
     scrubber.add(epoch);
   };
   const loadSamples = async (job) => {
+    if (job.hides_samples) return;
     const missed = (await callAll(job.urls.samples).catch(() => [])).filter(({ epoch }) => !job.samples.includes(epoch));
     for (const { epoch } of missed) addSample(job, epoch);
   };

@@ -221,3 +221,14 @@ $("#delete-dataset")?.addEventListener("click", async ({ target }) => {
     announce(error.message, "error");
   }
 });
+
+$("#publish")?.addEventListener("click", async ({ target }) => {
+  target.disabled = true;
+  try {
+    await call(target.dataset.address, { method: "PATCH", body: { shared: Boolean(target.dataset.shared) } });
+    location.reload();
+  } catch (error) {
+    target.disabled = false;
+    announce(error.message, "error");
+  }
+});

@@ -1,5 +1,5 @@
 // The actions on a job: only those that the service allows have a button.
-import { $, announce, sentence } from "../common/dom.js";
+import { $, announce, capital, sentence } from "../common/dom.js";
 import { call, callAll } from "../common/api.js";
 import { confirmed, showFaults } from "../common/dialogs.js";
 
@@ -36,6 +36,7 @@ export function wireActions(job, onedit, onchange) {
     }
   });
   wireFork(job);
+  wireBudget(job, onchange);
   wireEdit(job, onedit);
   wireStar(job, onedit);
 }
@@ -127,6 +128,34 @@ function wireFork(job) {
     } finally {
       button.disabled = false;
     }
+  });
+}
+
+// Raises the budget of a job that has spent it, and resumes or retries the job.
+function wireBudget(job, onchange) {
+  let verb = "resume";
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("#raise-budget");
+    if (!button) return;
+    verb = button.dataset.verb;
+    $("#budget-title").textContent = `Raise the budget and ${verb}`;
+    $("#budget-go").textContent = capital(verb);
+    $("#budget-error").hidden = true;
+    $("#budget-seconds").value = Math.ceil(Math.max(2 * button.dataset.budget, button.dataset.spent));
+    $("#budget").showModal();
+    $("#budget-seconds").select();
+  });
+  $("#budget form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      await call(job.urls.self, { method: "PATCH", body: { budget: { seconds: Number($("#budget-seconds").value) } } });
+      await call(`${job.urls.self}/${verb}`, { method: "POST" });
+      $("#budget").close();
+      announce(DONE[verb], "good");
+    } catch (error) {
+      showFaults($("#budget-error"), error);
+    }
+    onchange();
   });
 }
 

@@ -105,6 +105,7 @@ function listenToJob() {
     },
     sample: (event) => {
       recordSeq(event);
+      if (job.hides_samples) return;
       $("#samples").hidden = false;
       samples.add(event.epoch);
     },

@@ -20,6 +20,9 @@ const MAX_SINGLE_RELOADS = 20; // maximum number of changed jobs beyond the firs
 const MAX_RESORTED_ROWS = 500; // maximum number of rows that are re-sorted while training changes the order
 const STABLE_SORTS = /created_at|priority|name/; // sort keys whose order training does not change
 
+const IMPEDIMENTS = new Set(["no_worker", "storage", "dataset", "memory"]); // reasons why no job at all starts
+const FOREIGN_REFRESH_MS = 5000; // the stream has only one's own jobs
+
 const initial = JSON.parse($("#first").textContent);
 const urlState = new UrlState(location.search, initial.columns);
 const jobs = new Map(); // by id
@@ -31,6 +34,7 @@ let isNewest = () => true; // whether the page shows the result of the latest qu
 let counts = {};
 let columns = [];
 let parents = {};
+let owners = {}; // id -> display name
 let sweeps = {}; // id -> sweep whose jobs are collapsed into one row
 const collapsedSections = new Map(); // sweep id -> the section of its jobs, below that row
 let hasMoreGroups = false;
@@ -46,6 +50,8 @@ const table = new JobTable($("#list table"), {
   sort: sortBy,
   all: (on) => selection.toggleAll(on),
   near: (section) => load(section),
+  showsOwners: urlState.owner === "*",
+  nameOf: (owner) => owners[owner] ?? owner,
 });
 
 // loading: identifies the current request; responses to earlier ones are dropped
@@ -65,6 +71,7 @@ function storePage(page) {
   for (const job of page.data) jobs.set(job.id, { ...job, ...saving.get(job.id) });
   columns = page.columns;
   parents = { ...parents, ...page.parents };
+  owners = { ...owners, ...page.owners };
   sweeps = { ...sweeps, ...page.sweeps };
   if (page.counts) ({ counts } = page);
   return page.data.map((job) => job.id);
@@ -383,9 +390,10 @@ setInterval(async () => {
   if (document.hidden) return;
   const queue = await call("/queue?limit=1").catch(() => null);
   if (!queue) return;
-  $("#impediment").hidden = !queue.reason;
+  $("#impediment").hidden = !IMPEDIMENTS.has(queue.reason);
   $("#impediment").textContent = queue.reason_text;
 }, 15_000);
+if (urlState.owner) setInterval(() => document.hidden || refreshRows(), FOREIGN_REFRESH_MS);
 
 // The buttons that start a first job; the page shows them while there are no jobs.
 onRestored(() => $$("[data-start]").forEach((button) => (button.disabled = false)));

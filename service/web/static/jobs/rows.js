@@ -49,12 +49,13 @@ export class JobRow {
   }
 
   describe(job, parent) {
-    const rendered = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction]);
+    const rendered = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction, this.on.showsOwners && this.on.nameOf(job.owner)]);
     if (rendered === this.rendered) return;
     this.rendered = rendered;
     this.about.replaceChildren(
       h("span", {}, kindName(job.kind)),
       h("code", {}, shortId(job.id)),
+      this.on.showsOwners && job.owner ? h("a", { class: "tag", href: `/?owner=${encodeURIComponent(job.owner)}`, title: `Jobs of ${job.owner}` }, this.on.nameOf(job.owner)) : "",
       job.parent_id ? lineage(job, parent) : "",
       job.error ? h("span", { class: "finding error" }, words(job.error.code)) : "",
       ...job.health.filter((item) => item.code !== job.error?.code).map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),

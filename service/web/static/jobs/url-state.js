@@ -1,6 +1,6 @@
 // The state of the list in the URL: search, filters, order, groups and columns. A view can be shared by link.
 
-const SINGLE_VALUED = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "sort", "group"];
+const SINGLE_VALUED = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "owner", "sort", "group"];
 const MULTI_VALUED = ["tag", "without", "status", "columns"];
 const NEWEST = "-created_at";
 const FILTERS = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "tag", "without", "status"];
@@ -32,6 +32,7 @@ export class UrlState {
   // The parameters of a request, including those of a group.
   parameters(extra = {}, group = {}) {
     const result = new URLSearchParams();
+    if (this.owner) result.set("owner", this.owner);
     for (const name of FILTERS) {
       const value = this[name];
       if (Array.isArray(value)) value.forEach((item) => result.append(name, item));

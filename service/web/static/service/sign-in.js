@@ -7,12 +7,14 @@ $("#sign-in").addEventListener("submit", async (event) => {
   const { key } = event.target.elements;
   $("#message").hidden = true;
   try {
-    await call("/session", { method: "POST", body: { key: key.value } });
+    const { link } = event.target.dataset;
+    if (link) await call(`/session/${link}`, { method: "POST" });
+    else await call("/session", { method: "POST", body: { key: key.value } });
     // If shown in place of a requested page, reload to get that page.
-    if (location.pathname === "/ui/sign-in") location.assign("/");
+    if (link || location.pathname === "/ui/sign-in") location.assign("/");
     else location.reload();
   } catch (error) {
     showFaults($("#message"), error);
-    key.select();
+    key?.select();
   }
 });

@@ -22,9 +22,9 @@ def keyed(make_app: MakeApp, url: str, **changes: Any) -> Flask:
     return make_app(url, auth=Auth.KEYS, quotas=Quotas(**quotas), **changes)
 
 
-def client_of(app: Flask, owner: str = "ann") -> FlaskClient:
+def client_of(app: Flask, owner: str = "ann", *, scope: Scope = Scope.SUBMIT) -> FlaskClient:
     core: Core = app.extensions[EXTENSION]
-    _, key = keys.create(core.database, name=owner, owner=owner, scope=Scope.SUBMIT)
+    _, key = keys.create(core.database, name=owner, owner=owner, scope=scope)
     client = app.test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
     return client

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.web.docs import examples
 from service.web.docs.openapi import UNDOCUMENTED
 
 Submit = Callable[..., str]
@@ -191,6 +192,8 @@ def test_pages_comply_with_their_content_security_policy(client: FlaskClient, wo
         f"/ui/play/{job_id}",
         f"/ui/compare?jobs={job_id}",
         "/ui/workers",
+        "/ui/queue",
+        "/ui/owners",
         "/ui/keys",
         "/ui/usage",
         "/docs",
@@ -276,7 +279,8 @@ def test_example_bodies_are_valid(client: FlaskClient, document: dict[str, Any],
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             assert content == {} or content["examples"], path
             for example in content.get("examples", {}).values():
-                answer = client.open(path.replace("{job_id}", job_id), method=method.upper(), json=example["value"])
+                body = json.loads(json.dumps(example["value"]).replace(examples.PATHS["job_id"], job_id))
+                answer = client.open(path.replace("{job_id}", job_id), method=method.upper(), json=body)
                 # A body can be valid although the job's state does not allow the request.
                 assert answer.status_code in (200, 201, 401, 404, 409), (path, answer.text)
                 checked += 1

@@ -368,3 +368,20 @@ def test_only_a_succeeded_job_can_be_reproduced(client: FlaskClient, worker: Any
         assert (answer.status_code, answer.json.get("code")) == (409, "illegal_transition"), status
         assert answer.json["allowed_actions"] == allowed
     assert len(client.get("/jobs").json["data"]) == 5, "no job was created"
+
+
+def test_a_fork_takes_the_budget_in_force_and_a_reproduction_has_none(
+    client: FlaskClient, worker: Any, submit: Submit
+) -> None:
+    parent = train_job(client, worker, submit, budget={"seconds": 60})
+    assert client.get(f"/jobs/{parent}").json["budget"] == {"seconds": 60}
+    changed = client.patch(f"/jobs/{parent}", json={"budget": {"seconds": 120.5}}).json
+    assert (changed["budget"], changed["resolved"]["budget"]) == ({"seconds": 120.5}, {"seconds": 60})
+    fork = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 5}}).json
+    assert fork["budget"] == fork["resolved"]["budget"] == {"seconds": 120.5}
+    own = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 5, "budget": {"seconds": 7}}}).json
+    assert own["budget"] == {"seconds": 7}
+    copy = client.post(f"/jobs/{parent}/reproduce").json
+    assert (copy["budget"], copy["resolved"]["budget"], "budget" in copy["spec"]) == (None, None, False)
+    client.patch(f"/jobs/{parent}", json={"budget": None})
+    assert client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 5}}).json["budget"] is None

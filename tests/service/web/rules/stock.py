@@ -15,7 +15,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from engine import checkpoint
-from service.access import audit_seals, keys
+from service.access import audit_seals, keys, owners, sign_in_links
 from service.access.keys import Scope
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.preprocessing import Preprocessing
@@ -98,7 +98,13 @@ class Stock:
         """Path parameters that name Ann's objects: an operation on jobs suits only some of them."""
         names = operation.parameters("path")
         fixed = {"sweep_id": self.ids["sweep"], "group": self.ids["group"], "upload_id": UPLOAD}
-        fixed |= {"key_id": self.ids["key"], "target": "torch"}
+        fixed |= {
+            "key_id": self.ids["key"],
+            "target": "torch",
+            "owner_id": "ann",
+            "share_id": self.ids.get("share", ""),
+        }
+        fixed["token"] = self.ids.get("link" if "welcome" in operation.path else "shared", "tsh_none")
         jobs = ("classifier", "gan", "table", "running", "waiting") if "job_id" in names else ("",)
         datasets = ("images", "table_data") if "name" in names else ("",)
         cells = ((true, predicted) for true in "012" for predicted in "012") if "true" in names else (("", ""),)
@@ -146,6 +152,8 @@ def open_stock(app: Flask) -> Stock:
         row, key = keys.create(core.database, name=f"key of {owner}", owner=owner, scope=scope)
         stock.callers[owner] = Caller(app, key)
         stock.ids.setdefault("key", row.id)
+    owners.change(core.database, "ann", {"max_priority": 9})
+    owners.change(core.database, owners.EVERYBODY, {"weight": 1.0})  # an owner more in the list
     stock.callers["operator"] = Caller(app, OPERATOR_KEY)
     stock.callers["nobody"] = Caller(app, None)
     stock.operations = operations_of(stock.callers["operator"])
@@ -187,6 +195,10 @@ def fill(stock: Stock, held: ExitStack) -> None:
     folds = CLASSIFIER | {"dataset": {"name": stock.ids["images"], "folds": 2}, "name": f"{SECRET}-folds"}
     first = stock.post("ann", "/jobs", folds)
     stock.ids |= {"waiting": first["id"], "group": first["fold_group"]}
+    shared = stock.post("ann", "/shares", {"path": f"/jobs/{stock.ids['classifier']}"})
+    with stock.core.database.write() as session:
+        stock.ids |= {"share": shared["id"], "shared": shared["token"]}
+        stock.ids["link"] = sign_in_links.create(session, stock.ids["key"])
     recorder = held.enter_context(provided(ProgressBoard, stock.app).upload("ann", UPLOAD, 100))
     recorder.received(42)
     audit_seals.seal(stock.core.database, settled_s=0)

@@ -21,8 +21,11 @@ DRAWN = {
     "GET /": "the page of GET /jobs",
     "GET /ui/sweeps": "the page of GET /sweeps",
     "GET /ui/jobs/{job_id}/log": "the page of GET /jobs/{job_id}/events",
+    "GET /ui/owners": "the page of GET /owners",
+    "GET /usage": "one row, except for admins: tests/service/web/admin/test_owners.py reads its pages",
+    "GET /ui/usage": "the page of GET /usage",
 }
-"""Pages of a list that is tried itself."""
+"""Pages of a list that is tried itself, or elsewhere."""
 NAMES = ("id", "seq", "trial", "index")
 """What identifies a row of a list."""
 

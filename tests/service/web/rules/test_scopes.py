@@ -9,8 +9,12 @@ from tests.service.web.rules.stock import Stock
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /ui/sign-in", "POST /session", "DELETE /session"}
 """Operations without a key: for probes and for signing in and out."""
-ADMIN = ("/audit", "/keys", "/ui/keys")
+TOKENS = {"GET /shared/{token}", "GET /ui/welcome/{token}", "POST /session/{token}"}
+"""Operations whose path has a secret in place of a key."""
+ADMIN = ("/audit", "/keys", "/owners", "/ui/keys", "/ui/owners")
 """What starts with these paths belongs to the service and not to an owner."""
+PUBLISHING = {"PATCH /datasets/{name}"}
+"""Operations of admins on what belongs to them, for all owners."""
 READING = {"POST /jobs/{job_id}/predict", "POST /jobs/{job_id}/generate"}
 """Operations that change nothing although their method is POST."""
 KEYS = {Scope.READ: "carol", Scope.SUBMIT: "bob", Scope.ADMIN: "operator"}
@@ -21,9 +25,9 @@ def test_every_operation_needs_the_scope_of_what_it_does(stock: Stock, subtests:
     assert {str(operation) for operation in stock.operations} >= PUBLIC | READING
     for operation in stock.operations:
         expected: str = Scope.READ if operation.method == "GET" or str(operation) in READING else Scope.SUBMIT
-        if operation.path.startswith(ADMIN):
+        if operation.path.startswith(ADMIN) or str(operation) in PUBLISHING:
             expected = Scope.ADMIN
-        if str(operation) in PUBLIC:
+        if str(operation) in PUBLIC | TOKENS:
             expected = "public"
         with subtests.test(str(operation)):
             assert operation.scope == expected

@@ -257,6 +257,8 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"base": HIDDEN, "objective": {"metric": "nonsense"}}, METRIC, "it reports train_loss, "),
         ({"objective": {"metric": "learning_rate"}}, "#/objective/goal", "neither direction"),
         ({"budget": {"epochs": 1}}, "#/budget/epochs", "is too small for one trial"),
+        ({"budget": {}}, "#/budget", "must have `epochs`, `seconds` or both"),
+        ({"budget": {"seconds": 0}}, "#/budget/seconds", "must be greater than 0"),
         ({"space": {"/epochs": {"choice": [3, 2]}}, **GRID, "budget": {"epochs": 5}}, "#/budget/epochs", "6 epochs"),
         ({"space": {BATCH: {"choice": []}}}, "#/space/~1batch_size/choice", "must have at least 1 item; it has none"),
         ({"space": {RATE: {"choice": [1, 0.5, 1.0]}}}, f"{AT_RATE}/choice/2", "1.0 is listed twice"),

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
+from service.storage.tables import Job
 from service.sweeps import decisions
 from service.sweeps.proposer import Proposer
 from service.sweeps.search import proposals, space
@@ -183,6 +185,20 @@ def test_a_budget_ends_a_sweep(client: FlaskClient, worker: Any) -> None:
     assert ("exhausted", {"by": "budget"}) in logged_decisions(client, sweep["id"])
 
 
+@pytest.mark.parametrize("used", [(6.0, 3.9), (20.0, 0.0)])
+def test_a_budget_of_cpu_time_ends_a_sweep(client: FlaskClient, worker: Any, used: tuple[float, float]) -> None:
+    sweep = start(client, budget={"seconds": 10}, halving=None, seeds=[0], parallel=2)
+    assert (sweep["budget_epochs"], sweep["resolved"]["budget"]) == (None, {"seconds": 10.0})
+    with worker.database.write() as session:  # two trials run; the second is still below the budget, or it is not
+        for job, seconds in zip(session.scalars(select(Job).order_by(Job.id)), used, strict=True):
+            job.cpu_seconds = seconds
+    ended = finish(client, worker, sweep["id"])
+    assert ended["status"] == "succeeded"
+    is_spent = sum(used) >= 10
+    assert ended["trials"]["succeeded"] == (2 if is_spent else 6)
+    assert (("exhausted", {"by": "budget"}) in logged_decisions(client, sweep["id"])) is is_spent
+
+
 def test_a_budget_counts_the_epochs_of_each_trial(client: FlaskClient, worker: Any) -> None:
     changes: dict[str, Any] = {"search": None, "halving": None, "seeds": [0], "budget": {"epochs": 5}}
     short = start(client, base=BASE | {"epochs": 1}, space={"/epochs": {"choice": [1, 10]}}, **changes)
@@ -288,6 +304,11 @@ def test_a_trials_job_belongs_to_its_sweep(client: FlaskClient, worker: Any) -> 
     assert client.get("/jobs?sweep=swp_other").json["data"] == []
     assert f"/ui/sweeps/{sweep['id']}" in client.get(f"/ui/jobs/{held['id']}").text
     assert client.post(f"/jobs/{held['id']}/resume").status_code == 409
+    refused = client.patch(f"/jobs/{held['id']}", json={"budget": {"seconds": 1}})
+    (fault,) = refused.json["errors"]
+    assert (refused.status_code, fault["pointer"], fault["code"]) == (422, "#/budget", "unsuitable")
+    assert "a sweep has its own `budget`" in fault["detail"]
+    assert client.patch(f"/jobs/{held['id']}", json={"budget": None, "name": "held"}).status_code == 200
     client.post(f"/jobs/{held['id']}/cancel")
     assert client.delete(f"/jobs/{held['id']}").status_code == 409
     ended = finish(client, worker, sweep["id"])

@@ -10,7 +10,7 @@ const SECTIONS = [
   ["Checkpoints and samples", ["checkpoint", "samples"]],
   ["Health checks", ["health"]],
   ["Data range, validation, folds", ["dataset"]],
-  ["Labels, queue, reuse, precision", ["tags", "priority", "reuse", "dtype"]],
+  ["Labels, queue, budget, reuse, precision", ["tags", "priority", "budget", "reuse", "dtype"]],
 ];
 const LABELS = { "optimizer/learning_rate": "Learning rate", "dataset/name": "Dataset" };
 
