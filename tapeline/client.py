@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+from urllib.parse import urlencode
 
 from tapeline import downloads, lookup
 from tapeline.connection import Connection, OnWait, json_body, segment
@@ -220,9 +222,12 @@ class Client(DatasetOperations):
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
 
-    def sweeps(self, *, limit: int | None = None, status: str | None = None) -> Iterator[Sweep]:
-        """Iterate over sweeps, newest first."""
-        for document in self._connection.items("/sweeps", {"status": status} if status else {}, limit=limit):
+    def sweeps(
+        self, *, limit: int | None = None, status: str | None = None, owner: str | None = None
+    ) -> Iterator[Sweep]:
+        """Iterate over sweeps, newest first; ``owner``: of this one, ``*``: of all, for admins."""
+        query = {name: value for name, value in (("status", status), ("owner", owner)) if value}
+        for document in self._connection.items("/sweeps", query, limit=limit):
             yield Sweep(self._connection, document)
 
     def find_sweep(self, sweep_id: str) -> Sweep:
@@ -327,8 +332,54 @@ class Client(DatasetOperations):
         return workers
 
     def queue(self, *, limit: int = 100) -> dict[str, Any]:
-        """The queued jobs in the order in which workers claim them, and in ``reason_text`` why none starts."""
+        """The caller's queued jobs in the order in which they are expected to start, and in ``reason_text`` why they
+        wait. ``position`` and ``estimated_start_at`` are estimates."""
         return self._connection.json("GET", f"/queue?limit={limit}")
+
+    # Sharing.
+
+    def share(self, *what: Side, expires_at: datetime | None = None) -> dict[str, Any]:
+        """Create a link with which anybody may read a job, a sweep, or the comparison of two; ``url`` is the link.
+
+        Args:
+            expires_at: when it stops working, with a time zone; by default when it is revoked.
+        """
+        match [self._ids(side) for side in what]:
+            case [one]:
+                path = f"/{'sweeps' if one.startswith('swp_') else 'jobs'}/{one}"
+            case [a, b]:
+                path = f"/comparisons?{urlencode({'a': a, 'b': b}, safe=':,')}"
+            case _:
+                raise ValueError("share one job or sweep, or two to compare")
+        body = {"path": path, "expires_at": expires_at.isoformat() if expires_at is not None else None}
+        return self._connection.json("POST", "/shares", json=body)
+
+    def shares(self, *, owner: str | None = None) -> Sequence[dict[str, Any]]:
+        """The valid share links, newest first, without their tokens; ``owner``: as of ``sweeps``."""
+        params = {"owner": owner} if owner else {}
+        shares: Sequence[dict[str, Any]] = self._connection.json("GET", "/shares", params=params)["data"]
+        return shares
+
+    def revoke_share(self, share_id: str) -> None:
+        """Revoke a share link."""
+        with self._connection.response("DELETE", f"/shares/{segment(share_id)}"):
+            pass
+
+    # Owners, for clients whose key has the scope ``admin``.
+
+    def owners(self) -> Sequence[dict[str, Any]]:
+        """All owners: ``settings``, the ``limits`` that apply, ``running``, ``queued`` and ``share``; ``-`` is
+        everybody without a key."""
+        return list(self._connection.items("/owners", {}))
+
+    def owner(self, owner_id: str) -> dict[str, Any]:
+        """One owner."""
+        return self._connection.json("GET", f"/owners/{segment(owner_id)}")
+
+    def change_owner(self, owner_id: str, /, **settings: Any) -> dict[str, Any]:
+        """Set ``display_name`` or ``settings`` of an owner, such as ``weight``; ``None`` sets the default again."""
+        options = json_body(settings)
+        return self._connection.json("PATCH", f"/owners/{segment(owner_id)}", repeatable=True, **options)
 
     # Keys, for clients whose own key has the scope ``admin``.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final, Literal, cast
 
-from tapeline.connection import UPLOAD_TIMEOUT_S, Connection, segment
+from tapeline.connection import UPLOAD_TIMEOUT_S, Connection, json_body, segment
 from tapeline.errors import ApiError, ClientError
 from tapeline.images.files import Size, parse_size
 from tapeline.inputs.uploads import field_of, pack
@@ -171,6 +171,11 @@ class DatasetOperations:
         finally:
             is_over.set()
             watcher.join()
+
+    def publish_dataset(self, name: str, *, shared: bool = True) -> dict[str, Any]:
+        """Let all owners use a dataset, or only its own one again; requires the scope ``admin``."""
+        options = json_body({"shared": shared})
+        return self._connection.json("PATCH", f"/datasets/{segment(name)}", repeatable=True, **options)
 
     def delete_dataset(self, name: str) -> None:
         """Delete an uploaded dataset that no unfinished job uses."""

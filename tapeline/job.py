@@ -207,7 +207,8 @@ class Job(Resource):
         return self._act("retry")
 
     def change(self, /, **fields: Any) -> Self:
-        """Set ``name``, ``tags``, ``priority``, ``starred`` or ``note``; ``None`` clears."""
+        """Set ``name``, ``tags``, ``priority``, ``budget`` (``{"seconds": n}``), ``starred`` or ``note``; ``None``
+        clears."""
         return self._set_document(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
 
     # The trained network.

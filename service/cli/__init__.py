@@ -31,6 +31,10 @@ COMMANDS: Final = {
     "open": ("jobs", "Open the page of a job in the browser."),
     "download": ("jobs", "Download a job's files: checkpoints, curves, samples."),
     "workers": ("jobs", "List the workers, with your running jobs."),
+    "queue": ("people", "Show your queued jobs, when they may start, and why they wait."),
+    "owners": ("people", "List owners with their shares, or show or change one."),
+    "share": ("people", "Print a link to a job, a sweep or a comparison that needs no key."),
+    "shares": ("people", "List your share links, or revoke one."),
     "show": ("showing", "Show a job: state, metrics, settings, lineage, files."),
     "metrics": ("comparing", "Show a job's metrics, epoch by epoch."),
     "compare": ("comparing", "Show jobs side by side: metrics, and settings that differ."),
@@ -54,7 +58,7 @@ COMMANDS: Final = {
     "star": ("jobs", "Star a job."),
     "note": ("jobs", "Set or show the note of a job."),
     "delete": ("jobs", "Delete an ended job with all its files."),
-    "datasets": ("datasets", "List the available datasets, or show or delete one."),
+    "datasets": ("datasets", "List the available datasets, or show, publish or delete one."),
     "upload": ("datasets", "Upload a dataset."),
     "keys": ("access", "Manage API keys."),
     "audit": ("access", "Show the audit log."),
@@ -144,6 +148,8 @@ def _reword(error: ApiError, target: Target) -> str:
             f"{error.detail if has_key else 'the service requires an API key'}: give one with --key KEY or "
             "TAPELINE_API_KEYS=KEY; the operator creates keys with: tapeline keys create NAME"
         )
+    if error.code == "budget_spent":
+        return f"{error.detail.partition(':')[0]}: give it more with --budget SECONDS"
     if "TAPELINE_OWNER_QUEUED" in error.detail:
         return f"{error}; cancel a job with: tapeline cancel JOB"
     if "TAPELINE_OWNER_ARTIFACTS" in error.detail:

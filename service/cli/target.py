@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from tapeline import Client, Job
     from tapeline.method_types import Which
+
+_UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -55,7 +58,7 @@ class Target:
         from tapeline import Client  # lazily: --help and completion of options need no HTTP
 
         try:
-            return Client(self.server or _local_server(), self.key, on_wait=None if self.as_json else _print_wait)
+            return Client(self.server or local_server(), self.key, on_wait=None if self.as_json else _print_wait)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
@@ -181,10 +184,21 @@ def _parse_checkpoint(context: click.Context, parameter: click.Parameter, value:
     raise click.BadParameter(f"{value!r} is not best, latest or an epoch number")
 
 
-def _local_server() -> str:
+def local_server() -> str:
+    """The URL of the service on this machine, as TAPELINE_HOST and TAPELINE_PORT say."""
     from service.local import url_of
 
     port = os.environ.get("TAPELINE_PORT") or "8000"
     if not port.isdecimal():
         raise click.UsageError(f"TAPELINE_PORT must be a port number, not {port!r}")
     return url_of(os.environ.get("TAPELINE_HOST") or "127.0.0.1", int(port))
+
+
+def parse_duration_s(option: str, text: str, *, or_zero: bool = False) -> float:
+    """Seconds of an option such as ``90d``, ``12h`` or ``30m``."""
+    if or_zero and text == "0":
+        return 0.0
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if match is None:
+        raise click.UsageError(f"{option} is {text!r}: write it as 90d, 12h or 30m")
+    return float(int(match[1]) * _UNITS[match[2]])

@@ -153,6 +153,24 @@ def print_table(
     console.print(table)
 
 
+def owner_names(client: Client, documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The display name of the owner of each document; empty if all have the same owner."""
+    ids = [document["owner"] or "-" for document in documents]
+    if len(set(ids)) < 2:
+        return []
+    names = {item["id"]: item["display_name"] for item in client.owners()}
+    return [names.get(owner) or owner for owner in ids]
+
+
+def with_owners(
+    columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], names: Sequence[str]
+) -> tuple[Sequence[Column], Sequence[Sequence[str | Text]]]:
+    """A table with a last column of these names, if there are any."""
+    if not names:
+        return columns, rows
+    return (*columns, Column("OWNER", overflow="fold")), [(*row, name) for row, name in zip(rows, names, strict=True)]
+
+
 def spec_text(spec: Mapping[str, Any]) -> str:
     """A resolved spec in a few words."""
     return f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"

@@ -5,38 +5,49 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 import click
 from rich.table import Column
 from sqlalchemy import make_url, select
 
 from migrations.upgrade import is_current, upgrade
-from service.access import adoption, audit_file, audit_seals
+from service.access import adoption, audit_file, audit_seals, invitations, owners, sign_in_links
 from service.access import audit as audit_log
 from service.access import keys as api_keys
 from service.access.audit import Actor, AuditAction
 from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
+from service.access.invitations import Invitation
 from service.access.keys import Scope
-from service.cli.target import Failure
-from service.cli.text import print_table
-from service.runtime.settings import Settings
+from service.cli import sign_in_sheet
+from service.cli.target import Failure, local_server, parse_duration_s
+from service.cli.text import print_table, visible
+from service.errors import OwnerNotFound
+from service.runtime.settings import Settings, is_loopback
 from service.storage.database import Database, now_ms
 from service.storage.tables import ApiKey, AuditEntry
 from service.wording import counted
 from tapeline.downloads import complete_file
 
+_MAX_LIST_BYTES: Final = 2_000_000
+_LINK_DAYS: Final = sign_in_links.LIFETIME_S // (24 * 60 * 60)
 _SHOWN_ONCE: Final = "The key is shown only once: store it now, in a safe place."
-_UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
+_sheet_option: Final = click.option(
+    "--sheet",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help="Write a page to print: a card with a QR code for each person (-: standard output, without the list).",
+)
+_url_option: Final = click.option("--url", metavar="URL", help="Address of the service in the links, as users open it.")
 
 
 @click.group()
@@ -45,7 +56,8 @@ def keys() -> None:
 
 
 @keys.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--from", "names", metavar="FILE", type=click.File("rb"), help="A list of people: one name on each line.")
 @click.option("--owner", help="Owner of the jobs that the key gives access to (default: NAME).")
 @click.option(
     "--scope",
@@ -55,19 +67,51 @@ def keys() -> None:
     help="read: view jobs; submit: also create and change jobs; admin: also manage keys and read the audit log.",
 )
 @click.option("--expires", metavar="TIME", help="Lifetime, for example 90d, 12h or 30m (default: unlimited).")
+@_url_option
+@_sheet_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def create(name: str, owner: str | None, scope: str, expires: str | None, as_json: bool) -> None:
-    """Create a key and print it. It is shown only once."""
-    lifetime_s = None if expires is None else _parse_duration_s("--expires", expires)
-    owner = owner or name
-    if not api_keys.OWNER.fullmatch(owner):
-        argument = "--owner" if owner != name else "NAME (the default of --owner)"
-        raise click.UsageError(
-            f"{argument} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first"
-        )
+def create(
+    name: str | None,
+    names: IO[bytes] | None,
+    owner: str | None,
+    scope: str,
+    expires: str | None,
+    url: str | None,
+    sheet: Path | None,
+    as_json: bool,
+) -> None:
+    """Create a key and print it, or invite the people of a list.
+
+    A key is shown only once. With --from, each person becomes an owner, and gets a link in place of a key: opened once,
+    within 14 days, it signs a browser in. Names may be in any script.
+    """
+    lifetime_s = None if expires is None else parse_duration_s("--expires", expires)
+    if (name is None) == (names is None):
+        raise click.UsageError("give either NAME, for one key, or --from FILE, for a list of people")
+    if names is not None:
+        if owner is not None:
+            raise click.UsageError("--owner goes with NAME: with --from, each person is an owner")
+        people = invitations.read_names(_utf8(names))
+        with open_database() as database:
+            invited = invitations.create(database, people, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator())
+        _print_links(invited, url, sheet, as_json=as_json)
+        return
+    if url is not None or sheet is not None:
+        raise click.UsageError("--url and --sheet go with --from")
+    assert name is not None  # noqa: S101
+    _create_one(name, owner, Scope(scope), lifetime_s, as_json=as_json)
+
+
+def _create_one(name: str, owner_text: str | None, scope: Scope, lifetime_s: float | None, *, as_json: bool) -> None:
     with open_database() as database:
+        owner = name if owner_text is None else _named_owner(database, owner_text)
+        if not api_keys.OWNER.fullmatch(owner):
+            argument = "--owner" if owner_text is not None else "NAME (the default of --owner)"
+            raise click.UsageError(
+                f"{argument} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first"
+            )
         row, key = api_keys.create(
-            database, name=name[:100], owner=owner, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator()
+            database, name=name[:100], owner=owner, scope=scope, lifetime_s=lifetime_s, by=_operator()
         )
         with database.read() as session:
             unowned = adoption.count(session)
@@ -79,6 +123,70 @@ def create(name: str, owner: str | None, scope: str, expires: str | None, as_jso
             f"`tapeline keys adopt {owner}` gives them to {owner}.",
             err=True,
         )
+
+
+def _named_owner(database: Database, text: str) -> str:
+    """The id of an owner, given its id or its display name; one that is not known may be new."""
+    with database.read() as session:
+        try:
+            return owners.find(session, text)
+        except OwnerNotFound as error:
+            if error.several or (error.similar and not api_keys.OWNER.fullmatch(text)):
+                raise
+            return text
+
+
+@keys.command()
+@click.argument("owner")
+@_url_option
+@_sheet_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def link(owner: str, url: str | None, sheet: Path | None, as_json: bool) -> None:
+    """Print a new sign-in link of an owner, for one that was lost.
+
+    It signs a browser in once, with the newest valid key of OWNER, or, if none is valid, with a new one like the last.
+    Links of OWNER that were not used become invalid.
+    """
+    with open_database() as database:
+        invited = invitations.new_link(database, owner, by=_operator())
+    _print_links([invited], url, sheet, as_json=as_json)
+    if invited.new_key is not None and not as_json:
+        click.echo(f"No key of {invited.owner} was valid: {invited.new_key} is new.", err=True)
+
+
+def _print_links(invited: Sequence[Invitation], url: str | None, sheet: Path | None, *, as_json: bool) -> None:
+    """Print sign-in links, and write the sheet."""
+    server = url or local_server()
+    links = [(item.name, item.owner, f"{server.rstrip('/')}/ui/welcome/{item.token}") for item in invited]
+    until = datetime.now(UTC) + timedelta(seconds=sign_in_links.LIFETIME_S)
+    page = sign_in_sheet.sheet([(name, link) for name, _, link in links], until=f"{until:%-d %B %Y}")
+    if sheet == Path("-"):
+        click.echo(page)
+    elif as_json:
+        click.echo(json.dumps([dict(zip(("name", "owner", "link"), item, strict=True)) for item in links]))
+    elif not sys.stdout.isatty():
+        print_table([Column(title) for title in ("NAME", "OWNER", "LINK")], links)
+    else:  # whole lines: a folded link could not be copied
+        for name, owner, text in links:
+            click.echo(f"{visible(name)} ({owner})\n  {text}")
+    if sheet is not None and sheet != Path("-"):
+        with complete_file(sheet) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(page.encode())
+    if as_json:
+        return
+    note = f"Each link signs one browser in, once, within {_LINK_DAYS} days. They are shown only now."
+    click.echo(f"\n{note}" + (" Print the sheet, then delete it." if sheet is not None else ""), err=True)
+    if url is None and is_loopback(urlsplit(server).hostname or ""):
+        click.echo(f"They lead to {server}, which only this machine can open: give --url https://HOST.", err=True)
+
+
+def _utf8(file: IO[bytes]) -> str:
+    try:
+        return file.read(_MAX_LIST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise Failure(f"{file.name}, line {line}: this is not UTF-8 text; nothing was created") from error
 
 
 @keys.command()
@@ -97,7 +205,7 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
     The new key has the same name, owner, scope and lifetime. The old key stays valid for the overlap, but not longer
     than before.
     """
-    overlap_s = _parse_duration_s("--overlap", overlap, or_zero=True)
+    overlap_s = parse_duration_s("--overlap", overlap, or_zero=True)
     if overlap_s > api_keys.MAX_OVERLAP_S:
         raise click.UsageError("--overlap must be 30d at most")
     with open_database() as database:
@@ -135,7 +243,10 @@ def show(as_json: bool) -> None:
 @click.argument("which", metavar="ID-OR-NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def revoke(which: str, as_json: bool) -> None:
-    """Revoke a key. It takes effect within two seconds and ends browser sessions of the key."""
+    """Revoke a key, by its id, its name, or the owner of one key.
+
+    It takes effect within two seconds and ends browser sessions of the key.
+    """
     with open_database() as database:
         row = api_keys.revoke(database, which, by=_operator())
     revoked = _document(row, row.revoked_ms or row.created_ms)
@@ -154,6 +265,7 @@ def adopt(owner: str, as_json: bool) -> None:
     settings = Settings.from_env(os.environ, cores=1)
     settings_owners = [api_keys.of_settings(key).owner for key in settings.api_keys]
     with open_database() as database:
+        owner = _named_owner(database, owner)
         adopted = adoption.adopt(database, owner, also_known=settings_owners, by=_operator())
     nothing = "nothing to do: no job, dataset or sweep without an owner can be adopted now"
     text = f"{owner} now owns {adopted} that had no owner" if adopted else nothing
@@ -188,15 +300,6 @@ def _operator() -> Actor:
     except (OSError, KeyError):  # a container's user may have no name
         user = str(os.getuid())
     return Actor(address=f"terminal of {user}"[:60])
-
-
-def _parse_duration_s(option: str, text: str, *, or_zero: bool = False) -> float:
-    if or_zero and text == "0":
-        return 0.0
-    match = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
-    if match is None:
-        raise click.UsageError(f"{option} is {text!r}: write it as 90d, 12h or 30m")
-    return float(int(match[1]) * _UNITS[match[2]])
 
 
 def _state(row: ApiKey, now: int) -> str:
@@ -256,7 +359,8 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     with open_database() as database, database.read() as session:
-        rows = audit_log.read(session, owner=owner, action=action, subject=subject, limit=limit)[::-1]
+        by = _named_owner(database, owner) if owner else None
+        rows = audit_log.read(session, owner=by, action=action, subject=subject, limit=limit)[::-1]
     if as_json:
         for row in rows:
             click.echo(json.dumps(document(row)))
@@ -268,8 +372,16 @@ def audit(
     # They fit 80 columns; --json has all fields.
     print_table(
         columns,
-        [(time_text(row.at_ms) or "", row.action, row.subject or "", row.owner or row.address or "") for row in rows],
+        [(time_text(row.at_ms) or "", row.action, _subject(row), row.owner or row.address or "") for row in rows],
     )
+
+
+def _subject(row: AuditEntry) -> str:
+    """On what an action was, and for an owner, what it changed."""
+    if row.action != AuditAction.CHANGE_OWNER:
+        return row.subject or ""
+    changes = (f"{name} {'default' if value is None else value}" for name, value in row.detail.items())
+    return f"{row.subject or owners.EVERYBODY_ID}: {', '.join(changes)}"
 
 
 @audit.command()

@@ -27,7 +27,7 @@ _PARTS: Final = {"train": "training", "validation": "validation", "test": "test"
 @service_options
 @click.pass_context
 def list_datasets(context: click.Context) -> None:
-    """List the available datasets, or show or delete one."""
+    """List the available datasets, or show, publish or delete one."""
     if context.invoked_subcommand is not None:
         return
     target = context.ensure_object(Target)
@@ -54,6 +54,17 @@ def show_dataset(target: Target, name: str) -> None:
         columns = client.dataset_columns(name)["columns"] if is_table else []
     if not target.prints(item | ({"statistics": columns} if columns else {})):
         print_rows(_dataset_rows(item, columns))
+
+
+@list_datasets.command("publish")
+@click.argument("name")
+@click.option("--withdraw", is_flag=True, help="Let only its own owner use it again.")
+@with_target
+def publish_dataset(target: Target, name: str, withdraw: bool) -> None:
+    """Let all owners train on an uploaded dataset of yours (scope admin)."""
+    with target.client() as client:
+        item = client.publish_dataset(name, shared=not withdraw)
+    target.echo(item, f"{name}  {'withdrawn' if withdraw else 'published to all owners'}")
 
 
 @list_datasets.command("delete")

@@ -23,6 +23,7 @@ from service.cli.text import (
     duration_s,
     join_fitting,
     key_metrics,
+    owner_names,
     print_table,
     short_ids,
     state,
@@ -35,6 +36,8 @@ from service.states import TERMINAL, ListedStatus
 from tapeline.lookup import age
 
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
+_IMPEDIMENTS: Final = ("no_worker", "storage", "dataset", "memory")
+"""Reasons why no job starts at all."""
 _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
 _MIN_WIDTH_WITH_TIMES: Final = 76
@@ -43,6 +46,7 @@ _COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTE
 """Titles of the columns in a pipe."""
 _MIN_NAME_WIDTH: Final = 10
 _MAX_NAME_WIDTH: Final = 32
+_MAX_OWNER_WIDTH: Final = 16
 _MIN_METRICS_WIDTH: Final = 22
 """Width of the longest label and value of a classifier's first metric."""
 
@@ -52,6 +56,7 @@ _MIN_METRICS_WIDTH: Final = 22
 @click.option("--kind", type=click.Choice(("classifier", "gan")), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")
+@click.option("--owner", metavar="OWNER", help="Jobs of this owner, or of all with '*' (scope admin).")
 @click.option("-q", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
 @click.option(
     "--sort",
@@ -65,20 +70,25 @@ def list_jobs(target: Target, sort: str | None, limit: int, **options: str | Non
 
     TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
     finished epochs. If the output is not a terminal, it has a line of titles and one tab-separated line per job, with
-    the full id, the time of submission, and TOOK in seconds.
+    the full id, the time of submission, and TOOK in seconds. If several owners have jobs in it,
+    a last column has their names.
     """
     with target.client() as client:
         filters = {name: value for name, value in options.items() if value}
         jobs = list(client.jobs(limit=limit + 1, sort=sort, **filters))
-    jobs, has_more = jobs[:limit], len(jobs) > limit
+        jobs, has_more = jobs[:limit], len(jobs) > limit
+        if target.prints(jobs):
+            return
+        owners = [visible(name) for name in owner_names(client, jobs)]
     console = Console(highlight=False)
-    if target.prints(jobs):
-        return
     if not console.is_terminal:
-        for cells in ([_COLUMNS, *map(_line, jobs)]) if jobs else ():
+        lines = [_COLUMNS, *map(_line, jobs)] if jobs else []
+        if owners:
+            lines = [(*line, name) for line, name in zip(lines, ("OWNER", *owners), strict=True)]
+        for cells in lines:
             click.echo("\t".join(cells))
     elif jobs:
-        console.print(_table(jobs, console.width))
+        console.print(_table(jobs, owners, console.width))
         if has_more:
             console.print(f"[dim]First {limit} jobs; for more: --limit {max(100, 5 * limit)}[/]")
     else:
@@ -140,14 +150,14 @@ def list_workers(target: Target) -> None:
     """
     with target.client() as client:
         workers = client.workers()
-        impediment = client.queue(limit=1).get("reason_text")
+        queue = client.queue(limit=1)
     if target.prints(workers):
         return
     if workers:
         columns = [Column(title, overflow="fold") for title in ("NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS")]
         print_table(columns, [_worker_cells(worker) for worker in workers])
-    if impediment:
-        click.echo(impediment)
+    if queue["reason"] in _IMPEDIMENTS:  # tapeline queue shows the others
+        click.echo(queue["reason_text"])
 
 
 def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
@@ -159,7 +169,7 @@ def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
     return worker["name"], worker["host"], str(worker["pid"]), slots, state, jobs
 
 
-def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
+def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int) -> Table:
     """Jobs as a table that shows at least one metric at 80 columns."""
     ids, id_style = [str(job["id"]) for job in jobs], ""
     if width < _MIN_WIDTH_WITH_IDS:
@@ -167,13 +177,18 @@ def _table(jobs: Sequence[Mapping[str, Any]], width: int) -> Table:
     columns: dict[str, list[Text]] = {
         "ID": [Text(text, id_style) for text in ids],
         "NAME": [],
+        "OWNER": [Text(name) for name in owners],
         "STATUS": [Text(state(job), state_style(job)) for job in jobs],
         "EPOCH": [Text(f"{job['progress']['epoch']}/{job['progress']['epochs']}") for job in jobs],
         "METRICS": [],
         "AGE": [Text(age(job)) for job in jobs],
         "TOOK": [Text(duration(job)) for job in jobs],
     }
-    if width < _MIN_WIDTH_WITH_TIMES:
+    for owner in columns["OWNER"]:
+        owner.truncate(_MAX_OWNER_WIDTH, overflow="ellipsis")
+    if not owners:
+        del columns["OWNER"]
+    if width < _MIN_WIDTH_WITH_TIMES + (_MAX_OWNER_WIDTH if owners else 0):
         del columns["AGE"], columns["TOOK"]
     names = [visible(str(job["name"] or job["kind"])) for job in jobs]
     widths = {title: max(len(title), *(text.cell_len for text in cells)) for title, cells in columns.items() if cells}
@@ -282,7 +297,26 @@ def delete(target: Target, job_text: str, yes: bool) -> None:
     target.echo({"id": job.id, "deleted": True}, f"{job.id}  deleted")
 
 
+def _continuing_action(name: str) -> click.Command:
+    needs_more = (
+        "A job that has used its budget needs a larger one: --budget counts the CPU seconds since its first start."
+    )
+
+    @click.command(name, help=f"{COMMANDS[name][1]}\n\n{needs_more}")
+    @job_argument
+    @click.option("--budget", type=float, metavar="SECONDS", help="Set the budget of CPU seconds first.")
+    @with_target
+    def act(target: Target, job_text: str, budget: float | None) -> None:
+        with target.job(job_text) as job:
+            if budget is not None:
+                job.change(budget={"seconds": budget})
+            getattr(job, name)()
+        target.echo(job, f"{job.id}  {status_text(job.status, job['requested'])}")
+
+    return act
+
+
 cancel = _action("cancel")
 pause = _action("pause")
-resume = _action("resume")
-retry = _action("retry")
+resume = _continuing_action("resume")
+retry = _continuing_action("retry")

@@ -157,6 +157,8 @@ def _times(job: Job, trained_s: float) -> str:
 def _state(job: Job, stopped_by_sweep: bool) -> Text:
     progress = job["progress"]
     text = Text(STOPPED) if stopped_by_sweep else Text(state(job), STYLES.get(job.status, "yellow"))
+    if reason := job.get("reason"):
+        text.append(f" ({reason.replace('_', ' ')})", "default")
     text.append(f", epoch {progress['epoch']}/{progress['epochs']}", "default")
     if job.status == "running":
         text.append(f", {progress['fraction']:.0%}", "default")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from service.cli.progress import check_success, print_event, print_outage, sparkline
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
-from service.cli.text import STYLES, print_rows, print_table
+from service.cli.text import STYLES, owner_names, print_rows, print_table, with_owners
 from service.spec.metric_info import describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
@@ -75,11 +75,13 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
     type=click.Choice(("pause", "resume", "cancel", "delete")),
     help="Pause, resume, cancel or delete the sweep.",
 )
+@click.option("--owner", metavar="OWNER", help="List sweeps of this owner, or of all with '*' (scope admin).")
 @yes_option
 @with_target
 def sweeps(
     target: Target,
     sweep_id: str | None,
+    owner: str | None,
     sort: str,
     everything: bool,
     watch: bool,
@@ -106,7 +108,7 @@ def sweeps(
         if sweep_id is None:
             if watch or verb or to:
                 raise click.UsageError("name a sweep")
-            _list(target, client)
+            _list(target, client, owner)
             return
         selected = client.find_sweep(sweep_id)
         if verb == "delete":
@@ -128,8 +130,8 @@ def sweeps(
             _show(target, selected, sort=sort, limit=None if everything else _MAX_SHOWN_TRIALS)
 
 
-def _list(target: Target, client: Client) -> None:
-    sweeps = list(client.sweeps(limit=100))
+def _list(target: Target, client: Client, owner: str | None) -> None:
+    sweeps = list(client.sweeps(limit=100, owner=owner))
     if target.prints([sweep.document for sweep in sweeps]):
         return
     rows = []
@@ -140,9 +142,8 @@ def _list(target: Target, client: Client) -> None:
         status = Text(sweep.status, STYLES.get(sweep.status, ""))
         rows.append([sweep.id, sweep["name"] or "-", status, f"{done}/{trials['total']}", best])
     if rows:
-        print_table(
-            [Column(title, no_wrap=title == "ID") for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST")], rows
-        )
+        columns = [Column(title, no_wrap=title == "ID") for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST")]
+        print_table(*with_owners(columns, rows, owner_names(client, sweeps)))
     else:
         click.echo("no sweeps yet; start one with: tapeline sweep SPEC.json")
 

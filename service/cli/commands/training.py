@@ -41,6 +41,7 @@ _set: Final = click.option(
 @click.option("--kind", type=click.Choice(("classifier", "gan")), help="What to train (default: classifier).")
 @click.option("--preset", metavar="NAME", help="Start from this preset (default: the one that suits the dataset).")
 @click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
+@click.option("--budget", type=float, metavar="SECONDS", help="CPU seconds after which the job pauses.")
 @_set
 @click.option("--name", help="Name of the job, and of the uploaded dataset (default: that of the dataset or file).")
 @click.option("--watch", is_flag=True, help="Follow the job until it ends.")
@@ -59,6 +60,7 @@ def train(
     kind: str | None,
     preset: str | None,
     epochs: int | None,
+    budget: float | None,
     values: tuple[str, ...],
     name: str | None,
     watch: bool,
@@ -80,6 +82,7 @@ def train(
         "--kind": ("kind", kind),
         "--preset": ("preset", preset),
         "--epochs": ("epochs", epochs),
+        "--budget": ("budget.seconds", budget),
         "--name": ("name", name),
     }
     settings = settings_of(values, options)

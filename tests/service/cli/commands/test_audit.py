@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert, text
 
-from service.access import audit_file, audit_seals
+from service.access import audit_file, audit_seals, keys, owners
+from service.access.audit import Actor
 from service.access.audit_chain import verify
+from service.access.keys import Scope
 from service.cli import main
 from service.storage.database import Database, now_ms
 from service.storage.tables import AUDIT
@@ -143,6 +145,18 @@ def test_export_and_verification_use_constant_memory(
         tracemalloc.stop()
     assert (tmp_path / "audit.jsonl").stat().st_size > 5_000_000
     assert peak < 2_500_000
+
+
+def test_what_was_changed_of_an_owner_is_shown(database: Database, run: Run) -> None:
+    keys.create(database, name="ann", owner="ann", scope=Scope.SUBMIT)
+    by = Actor(owner="root")
+    owners.change(database, "ann", {"display_name": "Özlem", "weight": 2.0, "running_jobs": None}, by=by)
+    owners.change(database, owners.EVERYBODY, {"max_priority": 3}, by=by)
+    rows = [line.split("\t")[1:] for line in run("audit", "--action", "change_owner").stdout.splitlines()]
+    assert rows[1:] == [
+        ["change_owner", "ann: display_name Özlem, weight 2.0, running_jobs default", "root"],
+        ["change_owner", "-: max_priority 3", "root"],
+    ]
 
 
 def test_an_empty_log_is_explained(run: Run) -> None:
