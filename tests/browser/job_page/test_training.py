@@ -57,6 +57,22 @@ def test_a_job_from_the_form_is_watched_and_cancelled(stack_visit: Visit, stack_
     assert (job["name"], job["status"], job["resolved"]["optimizer"]["name"]) == ("from the form", "cancelled", "adam")
 
 
+def test_a_job_that_spent_its_budget_is_resumed_with_a_larger_one(stack_visit: Visit, stack_http: httpx.Client) -> None:
+    spec = {"kind": "classifier", "name": "on a budget", "epochs": 200, "budget": {"seconds": 1}}
+    job = stack_http.post("/jobs", json=spec).raise_for_status().json()
+    page = stack_visit.open(f"/ui/jobs/{job['id']}")
+    expect(page.locator("#budget-spent")).to_contain_text("Paused because its budget of 1 s of CPU time is spent")
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Raise the budget and resume").click()
+    dialog = page.get_by_role("dialog", name="Raise the budget and resume")
+    dialog.get_by_label("CPU seconds").fill("5000")
+    dialog.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state .status")).to_have_text("running")
+    expect(page.locator("#budget-spent")).to_have_count(0)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.locator("#state .status")).to_have_text("cancelled")
+
+
 def test_a_paused_job_resumes_where_it_stopped(stack_visit: Visit, stack_http: httpx.Client) -> None:
     job = stack_http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
     page = stack_visit.open(f"/ui/jobs/{job['id']}")

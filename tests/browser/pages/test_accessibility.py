@@ -33,6 +33,8 @@ PATHS = (
     "/ui/datasets/mnist-10k",
     "/ui/jobs/{reader}/log",
     "/ui/workers",
+    "/ui/queue",
+    "/ui/owners",
     "/ui/usage",
     "/ui/keys",
     "/nope",

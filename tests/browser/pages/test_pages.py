@@ -69,6 +69,7 @@ def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]
         "/jobs/*/artifacts/*",
         "/ui/datasets/mnist-#k",
         "/ui/workers",
+        "/ui/queue",
         "/docs/jobs",
     ):
         assert path in visited_patterns, path
@@ -126,17 +127,18 @@ def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(
 
 
 def test_workers_and_the_queue_are_shown_live(stack_visit: Visit, stack_http: httpx.Client) -> None:
-    page = stack_visit.open("/ui/workers")
+    page = stack_visit.open("/ui/queue")
     expect(page.locator("#queue")).to_contain_text("The queue is empty.")
     specs = [{"kind": "classifier", "name": f"number {number}", "epochs": 2000} for number in range(4)]
     jobs = [stack_http.post("/jobs", json=spec).json() for spec in specs]
-    expect(page.locator("#workers div.running")).to_have_count(2)
     expect(page.locator("#queue tbody tr")).to_have_count(2)
     rows = page.locator("#queue tbody tr").all_inner_texts()
     assert [re.search(r"number \d", row)[0] for row in rows] == ["number 2", "number 3"]
+    expect(page.locator("#reason")).to_contain_text("Next in the queue")
+    page.get_by_role("navigation", name="Workers and queue").get_by_role("link", name="Workers").click()
+    expect(page.locator("#workers div.running")).to_have_count(2)
     for job in jobs:
         stack_http.post(f"{job['urls']['self']}/cancel").raise_for_status()
-    expect(page.locator("#queue")).to_contain_text("The queue is empty.")
     expect(page.locator("#workers")).to_contain_text("idle")
 
 
