@@ -41,6 +41,7 @@ def client(stack: LocalStack) -> Iterator[Client]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # tests/faults/reproducibility/test_reuse.py
 def test_an_equal_spec_is_answered_at_once_with_the_same_digest(
     stack: LocalStack, client: Client, tmp_path: Path
 ) -> None:

@@ -290,6 +290,7 @@ def test_a_job_with_a_damaged_checkpoint_resumes_from_the_previous_one(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # tests/service/jobs/test_leases.py counts the losses
 def test_a_job_fails_after_its_training_process_was_lost_three_times(sqlite_workers: WorkerHarness) -> None:
     wide = {"units": 2000, "activation": "relu"}
     job_id = sqlite_workers.submit(epochs=1, batch_size=1, layers=[wide, wide, {"units": 10, "activation": "softmax"}])

@@ -129,7 +129,9 @@ def test_labels_are_the_exact_values_of_grid_lines(
         assert check_labels(page, name.replace("_", " "), values[name], 8) == pytest.approx(step, rel=1e-6)
 
 
-@pytest.mark.parametrize("step", [0.025, 0.05, 0.1, 0.0025])
+@pytest.mark.parametrize(
+    "step", [*(pytest.param(step, marks=pytest.mark.exhaustive) for step in (0.025, 0.05, 0.1)), 0.0025]
+)
 def test_percentage_labels_are_the_exact_values_of_grid_lines(show: Callable[..., Page], step: float) -> None:
     values = (0.4, 0.4 + SPAN * step)
     assert check_labels(show({"val_accuracy": values}), "accuracy", values, 2) == pytest.approx(step)

@@ -76,7 +76,9 @@ def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     expect(page.locator("h1")).to_have_text("Sweeps")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [pytest.param(1280, "dark", marks=pytest.mark.exhaustive), (390, "light")]
+)
 def test_several_values_of_a_field_make_a_sweep_that_is_one_row_in_the_job_list(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:

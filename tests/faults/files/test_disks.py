@@ -81,6 +81,7 @@ def worker_heartbeat(harness: FaultHarness) -> int:
         return max(worker.seen_ms for worker in worker_registry.live_workers(session))
 
 
+@pytest.mark.exhaustive  # tests/workers/supervisor/test_machine.py
 def test_a_worker_without_the_shared_folder_claims_no_job(harness: FaultHarness, reference: Reference) -> None:
     """F35."""
     job_id = harness.submit()

@@ -196,7 +196,7 @@ def test_a_broker_killed_four_times_only_delays_jobs(
     [
         (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE", 3),
         (b"CONFIG SET maxmemory 1", b"CONFIG SET maxmemory 0", 0),  # a worker only takes messages
-        (b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop", 3),
+        pytest.param(b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop", 3, marks=pytest.mark.exhaustive),
         pytest.param(b"ACL SETUSER default -@write", b"ACL SETUSER default +@all", 3, marks=pytest.mark.exhaustive),
     ],
     ids=["read-only", "full", "no permission to take", "no permission to write"],

@@ -43,6 +43,7 @@ def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
+@pytest.mark.exhaustive  # the cases above end one together with its fork server
 def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarness, reference: Reference) -> None:
     """I8: a worker that exits ends the child, and another worker trains its job."""
     harness.submit()

@@ -29,6 +29,7 @@ PLACES_BEFORE_COMMIT = [
 ]
 
 
+@pytest.mark.exhaustive  # test_kill_points.py kills at each failpoint
 def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHarness, reference: Reference) -> None:
     """F01. Each kill before an epoch's commit is followed by one right after it: three losses without a new
     epoch would fail the job."""
@@ -274,6 +275,7 @@ def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
     harness.check(reference)
 
 
+@pytest.mark.exhaustive  # tests/faults/concurrency/test_races.py
 def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarness) -> None:
     """F26."""
     harness.lease_s = 15  # so that a slow machine causes no worker losses

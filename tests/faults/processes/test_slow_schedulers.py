@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
     "task",
     [
         "service.sweeps.decisions:advance_all",
-        "service.sweeps.proposer:Proposer.propose_all",
         *(
             pytest.param(task, marks=pytest.mark.exhaustive)
             for task in (
+                "service.sweeps.proposer:Proposer.propose_all",
                 "service.sweeps.actions:requeue_stragglers",
                 "service.access.audit_seals:seal",
                 "service.maintenance.retention:apply",

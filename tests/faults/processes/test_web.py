@@ -118,6 +118,7 @@ def test_fifty_concurrent_requests_with_one_key_create_one_job(
     harness.check(reference)
 
 
+@pytest.mark.exhaustive  # tests/service/web/streaming/test_job_stream.py cuts a stream twenty times
 def test_a_client_disconnected_a_hundred_times_gets_each_event_once(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:

@@ -93,8 +93,8 @@ def test_every_preset_has_the_same_digest_in_a_reused_child_as_in_a_fresh_one(tm
     ("limits", "jobs_per_child"),
     [
         ({"TAPELINE_CHILD_JOBS": "2"}, [2, 2, 1]),
-        ({"TAPELINE_CHILD_S": "0"}, [1] * 5),
-        ({"TAPELINE_CHILD_MEMORY": "1000000"}, [1] * 5),
+        pytest.param({"TAPELINE_CHILD_S": "0"}, [1] * 5, marks=pytest.mark.exhaustive),
+        pytest.param({"TAPELINE_CHILD_MEMORY": "1000000"}, [1] * 5, marks=pytest.mark.exhaustive),
         ({}, [5]),
     ],
 )
