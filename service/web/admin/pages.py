@@ -81,7 +81,7 @@ def _workers() -> dict[str, Any]:
 
 
 @blueprint.get("/ui/queue")
-@endpoint(TAG, "text/html", query=QueueQuery)
+@endpoint(TAG, "text/html", query=QueueQuery, problems=("owner_not_found",))
 def waiting(query: QueueQuery) -> Response:
     """Show the caller's queued jobs: their places, and why they wait."""
     keys_required, (head, impediment) = core().settings.keys_required, service.read_queue(query.limit)

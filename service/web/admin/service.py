@@ -60,7 +60,7 @@ def workers() -> WorkerList:
 
 
 @blueprint.get("/queue")
-@endpoint(TAG, QueueList, query=QueueQuery, page="/ui/queue")
+@endpoint(TAG, QueueList, query=QueueQuery, problems=("owner_not_found",), page="/ui/queue")
 def waiting(query: QueueQuery) -> QueueList:
     """List the queued jobs in the order in which workers are expected to claim them, and why they wait.
 

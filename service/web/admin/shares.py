@@ -57,7 +57,7 @@ def create(body: ShareRequest) -> Result:
 
 
 @blueprint.get("/shares")
-@endpoint(TAG, ShareList, query=SharesQuery)
+@endpoint(TAG, ShareList, query=SharesQuery, problems=("owner_not_found",))
 def show_list(query: SharesQuery) -> ShareList:
     """List the links that are valid, the newest first, without their tokens."""
     with core().database.read() as session:

@@ -127,7 +127,7 @@ _COMPARED_FIELDS: Final = {
 
 
 @blueprint.get("/")
-@endpoint(TAG, "text/html", query=IndexQuery, problems=("invalid_cursor",))
+@endpoint(TAG, "text/html", query=IndexQuery, problems=("invalid_cursor", "owner_not_found"))
 def index(query: IndexQuery) -> Response:
     """Show the jobs page."""
     query = query.model_copy(update={"columns": query.columns or _COLUMNS})

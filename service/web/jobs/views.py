@@ -254,7 +254,7 @@ _BATCH_SIZE: Final = 500
     other_responses={
         200: "With `format=csv`: `id`, `name` and the selected columns; `X-Total-Count` is the number of matching jobs."
     },
-    problems=("invalid_cursor",),
+    problems=("invalid_cursor", "owner_not_found"),
     page="/",
 )
 def show_list(query: ListQuery) -> Result:
@@ -269,7 +269,7 @@ def show_list(query: ListQuery) -> Result:
 
 
 @blueprint.get("/jobs/columns")
-@endpoint(TAG, ColumnList, query=FilterQuery)
+@endpoint(TAG, ColumnList, query=FilterQuery, problems=("owner_not_found",))
 def show_columns(query: FilterQuery) -> ColumnList:
     """List the available columns.
 
@@ -282,7 +282,7 @@ def show_columns(query: FilterQuery) -> ColumnList:
 
 
 @blueprint.get("/jobs/groups")
-@endpoint(TAG, JobGroupList, query=GroupQuery)
+@endpoint(TAG, JobGroupList, query=GroupQuery, problems=("owner_not_found",))
 def show_groups(query: GroupQuery) -> JobGroupList:
     """List jobs in groups.
 

@@ -88,7 +88,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
 
 
 @blueprint.get("/sweeps")
-@endpoint(TAG, SweepList, query=SweepListQuery, problems=("invalid_cursor",), page="/ui/sweeps")
+@endpoint(TAG, SweepList, query=SweepListQuery, problems=("invalid_cursor", "owner_not_found"), page="/ui/sweeps")
 def show_list(query: SweepListQuery) -> SweepList:
     """List sweeps, newest first."""
     with core().database.read() as session:
