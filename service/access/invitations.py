@@ -23,7 +23,7 @@ MAX_NAMES: Final = 1000
 MAX_NAME: Final = 200
 _MAX_SHOWN: Final = 10
 _MAX_SLUG: Final = 50
-_LETTERS: Final = str.maketrans({"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})  # noqa: RUF001
+_LETTERS: Final = str.maketrans({"ı": "i", "ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})  # noqa: RUF001 - these letters are meant
 """Latin letters that Unicode does not decompose."""
 
 
@@ -125,7 +125,7 @@ def new_link(database: Database, owner: str, *, by: Actor | None = None) -> Invi
         of_owner = select(ApiKey.id).where(ApiKey.owner == owner)
         session.execute(delete(SignInLink).where(SignInLink.key_id.in_(of_owner), SignInLink.used_ms.is_(None)))
         audit.record(session, by, AuditAction.INVITE, key_id, key_owner=owner)
-        name = keys.display_name(session, owner)
+        name = owners.display_name(session, owner)
         return Invitation(name, owner, sign_in_links.create(session, key_id), new_key)
 
 

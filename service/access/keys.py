@@ -21,11 +21,11 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
+from service.access.owners import display_name
 from service.access.owners import find as find_owner
 from service.errors import KeyNotFound, KeyNotRotatable, OwnerNotFound, SettingsError
 from service.runtime.settings import Settings, is_loopback
 from service.storage.database import Database, locking, now_ms
-from service.storage.owner_tables import Owner
 from service.storage.tables import ApiKey, AuditEntry, BrowserSession
 
 SESSION_S: Final = 12 * 60 * 60
@@ -344,12 +344,6 @@ def add_session(session: Session, identity: Identity, *, lifetime_s: float, by: 
     session.execute(delete(BrowserSession).where(of_key, BrowserSession.id.not_in(newest.scalar_subquery())))
     audit.record(session, by, AuditAction.SIGN_IN, row.id)
     return _in_session(session, identity, row), token
-
-
-def display_name(session: Session, owner: str) -> str:
-    """The name of an owner for people."""
-    row = session.get(Owner, owner)
-    return (row.display_name if row is not None else None) or owner
 
 
 def identify_browser(session: Session, token: str, of_settings: Sequence[Identity]) -> Identity | None:

@@ -86,6 +86,11 @@ def limit_of(session: Session, owner: str, name: str, default: int) -> int:
     return default if own is None else own
 
 
+def display_name(session: Session, owner: str) -> str:
+    """The name of an owner for people: the id, if there is no other."""
+    return display_names(session, [owner]).get(owner, owner)
+
+
 def display_names(session: Session, ids: Collection[str] | None = None) -> dict[str, str]:
     """The names of owners (``None``: of all) for people, by id, of those who have one."""
     if ids is not None and not ids:

@@ -158,13 +158,13 @@ def change(
             audit.record(session, by, AuditAction.CHANGE, job_id, fields=sorted(changed_fields))
             # Without the note: events are never deleted, but a deleted note must not remain anywhere.
             budget = {"seconds": job.budget_seconds} if job.budget_seconds is not None else None
-            changed: dict[str, Any] = {
+            changed = {
                 "name": job.name,
                 "tags": job.tags,
                 "priority": job.priority,
+                "budget": budget,
                 "starred": job.starred,
             }
-            changed["budget"] = budget
             record_status(session, job, reason="changed", **changed, **audit.request_of(by))
         return job
 

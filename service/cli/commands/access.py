@@ -86,20 +86,19 @@ def create(
     within 14 days, it signs a browser in. Names may be in any script.
     """
     lifetime_s = None if expires is None else parse_duration_s("--expires", expires)
-    if (name is None) == (names is None):
-        raise click.UsageError("give either NAME, for one key, or --from FILE, for a list of people")
-    if names is not None:
+    if name is not None and names is None:
+        if url is not None or sheet is not None:
+            raise click.UsageError("--url and --sheet go with --from")
+        _create_one(name, owner, Scope(scope), lifetime_s, as_json=as_json)
+    elif name is None and names is not None:
         if owner is not None:
             raise click.UsageError("--owner goes with NAME: with --from, each person is an owner")
         people = invitations.read_names(_utf8(names))
         with open_database() as database:
             invited = invitations.create(database, people, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator())
         _print_links(invited, url, sheet, as_json=as_json)
-        return
-    if url is not None or sheet is not None:
-        raise click.UsageError("--url and --sheet go with --from")
-    assert name is not None  # noqa: S101
-    _create_one(name, owner, Scope(scope), lifetime_s, as_json=as_json)
+    else:
+        raise click.UsageError("give either NAME, for one key, or --from FILE, for a list of people")
 
 
 def _create_one(name: str, owner_text: str | None, scope: Scope, lifetime_s: float | None, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from flask import Blueprint, Response, current_app, g, request
 from pydantic import Field
 
-from service.access import keys, shares, sign_in_links
+from service.access import owners, shares, sign_in_links
 from service.access.shares import Shared
 from service.errors import Fault, SpecError
 from service.jobs.request_bodies import ShareRequest
@@ -119,7 +119,7 @@ def welcome(token: str) -> Response:
     caller = named_link(token, sign_in_links.find)
     core().quotas.request(caller.key_id)
     with core().database.read() as session:
-        name = keys.display_name(session, caller.owner)
+        name = owners.display_name(session, caller.owner)
     return as_page("admin/welcome.html", name=name, token=token, is_other=signed_in and signed_in.owner != caller.owner)
 
 

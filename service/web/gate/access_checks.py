@@ -14,10 +14,10 @@ from flask import Flask, current_app, g, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.access import audit, keys, shares
+from service.access import audit, shares
 from service.access.audit import Actor, AuditAction
 from service.access.keys import SHARE, Identity, Scope
-from service.access.owners import EVERYBODY, find
+from service.access.owners import EVERYBODY, display_name, find
 from service.access.shares import Shared
 from service.errors import (
     ArtifactNotFound,
@@ -132,7 +132,7 @@ def register(app: Flask, settings: Settings) -> None:
 def _display_name() -> str:
     """The name of the owner of what the request reads."""
     with core().database.read() as session:
-        return keys.display_name(session, g.owner or EVERYBODY) or "everybody without a key"
+        return display_name(session, g.owner or EVERYBODY) or "everybody without a key"
 
 
 def _check_ids() -> None:

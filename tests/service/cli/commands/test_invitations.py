@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - names are in many scripts
 """``tapeline keys create --from`` and ``tapeline keys link``, on both databases."""
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from service.storage.database import Database
 from service.storage.owner_tables import Owner, SignInLink
 from service.storage.tables import ApiKey
 
-NAMES = "\ufeffÖzlem Işık\r\nAnna Müller\n\n  李小龙  \nanna.müller\nØystein Straße\nДарья O'Neil <b>\n"  # noqa: RUF001
+NAMES = "\ufeffÖzlem Işık\r\nAnna Müller\n\n  李小龙  \nanna.müller\nØystein Straße\nДарья O'Neil <b>\n"
 Run = Callable[..., Result]
 DAY_MS = 24 * 60 * 60 * 1000
 
@@ -53,7 +54,7 @@ def test_each_name_gets_an_owner_a_key_and_a_link_that_works_once(database: Data
     owners = {item["name"]: item["owner"] for item in people}
     drawn, cyrillic = owners.pop("李小龙"), owners.pop("Дарья O'Neil <b>")
     assert owners == {
-        "Özlem Işık": "ozlem-isik",  # noqa: RUF001
+        "Özlem Işık": "ozlem-isik",
         "Anna Müller": "anna-muller",
         "anna.müller": "anna-muller-2",
         "Øystein Straße": "oystein-strasse",
@@ -142,16 +143,16 @@ def test_an_owner_without_a_valid_key_gets_a_new_one_like_the_last(database: Dat
 
 
 def test_an_owner_is_named_by_its_display_name(database: Database, run: Run) -> None:
-    names = "Özlem Yılmaz\n王芳\nTom"  # noqa: RUF001
+    names = "Özlem Yılmaz\n王芳\nTom"
     people = json.loads(run("create", "--from", "names.txt", "--json", names=names).stdout)
     ids = {item["name"]: item["owner"] for item in people}
-    decomposed = unicodedata.normalize("NFD", "özlem yılmaz")  # noqa: RUF001
+    decomposed = unicodedata.normalize("NFD", "özlem yılmaz")
     for name, owner in ((decomposed, "ozlem-yilmaz"), ("王芳", ids["王芳"]), ("tom", "tom"), ("TOM", "tom")):
         assert json.loads(run("link", name, "--json").stdout)[0]["owner"] == owner
     assert json.loads(run("create", "laptop", "--owner", "王芳", "--json").stdout)["owner"] == ids["王芳"]
     assert json.loads(run("create", "desk", "--owner", "new", "--json").stdout)["owner"] == "new"
     unknown = run("link", "Özlem Yilmaz")
-    assert (unknown.exit_code, "similar owners: Özlem Yılmaz (ozlem-yilmaz)" in unknown.stderr) == (1, True)  # noqa: RUF001
+    assert (unknown.exit_code, "similar owners: Özlem Yılmaz (ozlem-yilmaz)" in unknown.stderr) == (1, True)
     assert "similar owners: Özlem" in run("create", "desk", "--owner", "Özlem").stderr
     assert "`tapeline owners` lists all" in run("link", "nobody").stderr
     with database.write() as session:
