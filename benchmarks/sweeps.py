@@ -82,8 +82,9 @@ class Trainings:
     @functools.cached_property
     def _digits(self) -> Any:
         from service.datasets import cache
+        from service.datasets.formats.array_folders import ArrayCache
 
-        return cache.load(DATA, self.data, cache_root=self.work)
+        return cache.load(DATA, self.data, cache=ArrayCache(self.work))
 
     def _train(self, settings: Mapping[str, Any], seed: int, epochs: int) -> list[float | None]:
         from engine import DivergedError, EpochDone

@@ -35,6 +35,12 @@ class UnknownSchema(SettingsError):
         self.revision, self.problem, self.remedy = revision, problem, remedy
 
 
+class WrongStore(ServiceError):
+    """The artifact store of this process is not the one that the database knows."""
+
+    code = "store_unavailable"
+
+
 class MalformedJson(ServiceError, ValueError):
     """The text is not valid JSON (RFC 8259), without NaN, Infinity and duplicate keys."""
 
@@ -102,6 +108,23 @@ class CapExceeded(ServiceError, ValueError):
     def __init__(self, running: int, cap: int) -> None:
         super().__init__(f"{running} jobs run now: pause {running - cap} of them first, or choose a higher cap")
         self.members = {"running": running}
+
+
+class WorkerNotFound(ServiceError, LookupError):
+    """No worker has this id, or its process is gone."""
+
+    code = "worker_not_found"
+
+    def __init__(self, worker_id: str, silent_s: int | None = None) -> None:
+        if silent_s is None:
+            super().__init__(
+                f"there is no worker {worker_id[:80]!r}: it stopped, or never ran; `tapeline workers` lists all"
+            )
+        else:
+            super().__init__(
+                f"the worker {worker_id} is gone: its last heartbeat was {silent_s} seconds ago; its jobs are queued "
+                "when their leases expire"
+            )
 
 
 class ShareNotFound(ServiceError, LookupError):

@@ -107,6 +107,14 @@ class MachineFaultReason(StrEnum):
         return Reason.MEMORY if self is MachineFaultReason.MEMORY else Reason.STORAGE
 
 
+class Drain(StrEnum):
+    """What a worker that claims no more jobs does with those that it runs."""
+
+    RELEASE = "release"
+    """Another worker continues them."""
+    FINISH = "finish"
+
+
 class SweepStatus(StrEnum):
     """The state of a sweep."""
 

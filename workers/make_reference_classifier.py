@@ -18,6 +18,7 @@ from engine.evaluation.gan_metrics import classify
 from service.datasets import cache
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset
+from service.datasets.formats.array_folders import ArrayCache
 from service.spec.validation import resolve
 from workers.training import build
 
@@ -57,7 +58,7 @@ def main() -> None:
     target = BUILT_IN["mnist"].reference_classifier
     if target is None:
         raise SystemExit("the dataset mnist has no reference classifier")
-    content = checkpoint.dumps(make(cache.load("mnist", options.data, cache_root=options.cache)))
+    content = checkpoint.dumps(make(cache.load("mnist", options.data, cache=ArrayCache(options.cache))))
     if not options.check:
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content)

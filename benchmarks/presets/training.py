@@ -23,6 +23,7 @@ from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset
+from service.datasets.formats.array_folders import ArrayCache
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
@@ -44,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     classifier = options.work / "independent.safetensors"
     if options.row is None:
-        digits = cache.load("mnist", options.data, cache_root=options.work)
+        digits = cache.load("mnist", options.data, cache=ArrayCache(options.work))
         checkpoint.save(classifier, independent.make(digits, _print_line))
         _print_line({"done": independent.calibrate(classifier, digits, EVALUATED_SAMPLES)})
         return
@@ -53,7 +54,7 @@ def main() -> None:
         images = np.load(row.samples(options.work), allow_pickle=False)
         _print_line({"done": {independent.METRIC: independent.score(independent.load(classifier), images)}})
         return
-    dataset = cache.load(row.dataset, options.data, cache_root=options.work)
+    dataset = cache.load(row.dataset, options.data, cache=ArrayCache(options.work))
     _print_line({"done": train(row, dataset, options.work)})
 
 

@@ -26,8 +26,8 @@ from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
 from service.maintenance import retention
 from service.maintenance.retention import Policy
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import JOBS
 
 JOB_COUNTS: Final = (1_000, 10_000, 100_000, 1_000_000)

@@ -10,8 +10,8 @@ from service.access.audit import Actor, owner_of
 from service.application.specs import DatasetCatalogue
 from service.datasets import uploads
 from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
-from service.datasets.uploads import UploadFolder
-from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, StorageFull, UploadExists
+from service.datasets.uploads import UploadFiles
+from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, UploadExists, WrongStore
 from service.storage import ids
 from service.storage.database import Database
 from service.storage.tables import Upload
@@ -41,7 +41,7 @@ class DatasetUploads:
     """
 
     database: Database
-    folder: UploadFolder
+    files: UploadFiles
     datasets: DatasetCatalogue
     import_files: Callable[..., ImportedDataset]
     at_most: int = 0
@@ -61,7 +61,7 @@ class DatasetUploads:
 
         Raises:
             UploadRefused: the files are not a valid dataset.
-            UploadExists, DatasetNameTaken, NoSpaceLeft, StorageFull
+            UploadExists, DatasetNameTaken, NoSpaceLeft, StorageFull, ArtifactUnreadable
         """
         owner = owner_of(by)
         with self.database.read() as session:
@@ -70,11 +70,11 @@ class DatasetUploads:
         received, imported = self._import(upload_id, receive, owner, on_progress)
         try:
             stored = self._store(upload_id, received.name, imported, by)
-        except (UploadExists, NoSpaceLeft):
-            self.folder.discard(upload_id)
+        except (UploadExists, NoSpaceLeft, WrongStore):
+            self.files.discard(upload_id)
             raise
         if stored != upload_id:
-            self.folder.discard(upload_id)
+            self.files.discard(upload_id)
         # After any other error, it is unknown whether the row was stored; the scheduler removes files without a row.
         return self.datasets.describe(received.name, owner)
 
@@ -104,34 +104,31 @@ class DatasetUploads:
             self.datasets.look_up(name, owner)
             raise DatasetFixed(name)
         for upload_id in removed_ids:
-            self.folder.discard(upload_id)
+            self.files.discard(upload_id)
 
     def _import(
         self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None, on_progress: OnProgress
     ) -> tuple[ReceivedFiles, ImportedDataset]:
         try:
-            folder = self.folder.begin(upload_id)
-            received = receive(folder)
-            if received.name in {info.name for info in self.datasets.catalogue(owner) if info.upload_id is None}:
-                raise DatasetNameTaken(received.name)
-            arrays = folder / "arrays"
-            arrays.mkdir()
-            on_progress(0.0)
-            imported = self.import_files(
-                received.files,
-                arrays,
-                fraction=received.fraction,
-                photos=received.photos,
-                table=received.table,
-                on_progress=on_progress,
-            )
-            self.folder.finish(upload_id, arrays)
+            with self.files.scratch(upload_id) as folder:
+                received = receive(folder)
+                if received.name in {info.name for info in self.datasets.catalogue(owner) if info.upload_id is None}:
+                    raise DatasetNameTaken(received.name)
+                arrays = folder / "arrays"
+                arrays.mkdir()
+                on_progress(0.0)
+                imported = self.import_files(
+                    received.files,
+                    arrays,
+                    fraction=received.fraction,
+                    photos=received.photos,
+                    table=received.table,
+                    on_progress=on_progress,
+                )
+                self.files.add(upload_id, arrays)
         except OSError as error:
-            self.folder.discard(upload_id)
-            raise StorageFull(str(error.strerror or error)) from error
-        except BaseException:
-            self.folder.discard(upload_id)
-            raise
+            self.files.discard(upload_id)
+            raise self.files.store.refusal(error) from error
         return received, imported
 
     def _store(self, upload_id: str, name: str, imported: ImportedDataset, by: Actor | None) -> str:
@@ -139,4 +136,4 @@ class DatasetUploads:
         rows, columns, channels = (*(facts.pop("image_shape") or (0, 0)), 1)[:3]
         sides = {"image_rows": rows, "image_columns": columns, "image_channels": channels}
         row = Upload(id=upload_id, owner=owner_of(by) or "", name=name, **sides, **facts)
-        return uploads.store(self.database, row, at_most=self.at_most, by=by)
+        return uploads.store(self.database, row, store_id=self.files.store.id, at_most=self.at_most, by=by)

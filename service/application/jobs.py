@@ -171,7 +171,7 @@ class Jobs:
 
     def _discard(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
-            self.artifacts.remove_job(job_id)
+            self.artifacts.remove_folder(job_id)
 
     def _represent_all(self, jobs: Sequence[Job]) -> dict[str, Any]:
         fold_jobs = {"fold_jobs": [job.id for job in jobs]} if len(jobs) > 1 else {}
@@ -278,7 +278,7 @@ class Jobs:
     def delete(self, job_id: str, *, by: Actor | None = None) -> None:
         """Delete an ended job with all its files."""
         actions.remove(self.database, job_id, owner=owner_of(by), by=by)
-        self.artifacts.remove_job(job_id)
+        self.artifacts.remove_folder(job_id)
 
     def _derive(
         self, parent: Job, metadata: dict[str, Any], overrides: dict[str, Any], *, owner: str | None, epoch: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.access import audit, storage_quota
 from service.access.audit import Actor, AuditAction, owner_of
-from service.errors import ArtifactNotFound, JobNotFound, StorageFull, StorageQuotaExceeded
+from service.errors import ArtifactNotFound, JobNotFound, StorageQuotaExceeded, WrongStore
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Which
 from service.runtime.slots import SlotPool
@@ -226,7 +227,7 @@ class Exports:
         try:
             written = self.artifacts.write(job_id, kind, request.epoch, 0, data)
         except OSError as error:
-            raise StorageFull(str(error.strerror or error)) from error
+            raise self.artifacts.refusal(error) from error
         file = replace(written, name=request.name)
         try:
             with self.database.write() as session:
@@ -238,15 +239,19 @@ class Exports:
                     storage_quota.check_growth(session, job.owner, added, self.at_most)
                     detail = {"format": request.format.value, "epoch": request.epoch, "size_bytes": file.size_bytes}
                     audit.record(session, by, AuditAction.EXPORT, job_id, **detail)
-        except StorageQuotaExceeded:
-            self.artifacts.remove([file.path])  # no row names it: one of the same content would not have grown
+        except (StorageQuotaExceeded, WrongStore):
+            self._discard(file.path)
             raise
         if job is None:  # deleted in the meantime: leave no file behind
-            self.artifacts.remove_job(job_id)
+            self.artifacts.remove_folder(job_id)
             raise JobNotFound(job_id)
         if previous is not None and previous.path != file.path:
-            self.artifacts.remove([previous.path])
+            self._discard(previous.path)
         return row
+
+    def _discard(self, path: str) -> None:
+        with suppress(OSError):  # the scheduler removes it
+            self.artifacts.remove([path])
 
 
 def _find_export(session: Session, request: ExportRequest) -> Artifact | None:

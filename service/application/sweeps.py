@@ -432,7 +432,7 @@ class Sweeps:
     def delete(self, sweep_id: str, *, by: Actor | None = None) -> None:
         """Delete an ended sweep with all its jobs and files."""
         for job_id in actions.remove(self.database, sweep_id, owner=owner_of(by), by=by):
-            self.artifacts.remove_job(job_id)
+            self.artifacts.remove_folder(job_id)
 
     def _wake(self, queued: Sequence[str]) -> None:
         for job_id in queued[:_MAX_WAKE_UPS]:

@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
 
 from service.datasets.info import (
+    DATASET_NAME,
     TRAIN_IMAGES,
     TRAIN_LABELS,
     VALIDATION_IMAGES,
@@ -221,3 +223,12 @@ def reference_classifier_sha256(name: str) -> str | None:
     if builtin is None or builtin.reference_classifier is None:
         return None
     return f"sha256:{hashlib.sha256(builtin.reference_classifier.read_bytes()).hexdigest()}"
+
+
+def names(data_root: Path) -> list[str]:
+    """The names of the built-in datasets and of the folders of ``data_root``, whether these are complete or not."""
+    try:
+        folders = [entry.name for entry in os.scandir(data_root) if entry.is_dir()]
+    except OSError:  # missing, or no permission
+        folders = []
+    return sorted({*BUILT_IN, *filter(DATASET_NAME.fullmatch, folders)})

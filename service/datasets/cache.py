@@ -1,18 +1,9 @@
-"""Loads a dataset: finds its files, downloads them if necessary, unpacks them once, and maps them into memory.
-
-The cache has a folder with .npy files and ``meta.json`` for each version of a source. A complete folder gets its name
-by one rename, so that several processes may unpack at the same time, and a killed process leaves only a hidden folder.
-Folders of replaced sources are kept, because a training may still have them mapped.
-"""
+"""Loads a dataset: finds its files, downloads them if necessary, unpacks them once, and maps them into memory."""
 
 import functools
 import hashlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +14,13 @@ from numpy.typing import NDArray
 from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.catalogue import check_shapes, describe, find_files, is_complete, locate
 from service.datasets.download import Progress, download
-from service.datasets.errors import DatasetBroken, DatasetUnavailable
+from service.datasets.errors import DatasetBroken
 from service.datasets.formats.array_files import write_array, write_meta
+from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.formats.idx import read_idx
 from service.datasets.info import (
     IDX_NAMES,
+    META,
     TEST_IMAGES,
     TEST_LABELS,
     TEST_NAMES,
@@ -39,6 +32,7 @@ from service.datasets.info import (
     TableOptions,
 )
 from service.datasets.tables.importing import import_table
+from service.datasets.uploads import UploadFiles
 from service.spec.splits import Split
 
 _SPLIT = int.from_bytes(b"split")  # separates these random numbers from others with the same seed
@@ -80,7 +74,8 @@ def load(
     name: str,
     data_root: Path,
     *,
-    cache_root: Path,
+    cache: ArrayCache,
+    copies: UploadFiles | None = None,
     progress: Progress | None = None,
     builtins: Mapping[str, BuiltIn] = BUILT_IN,
 ) -> Dataset:
@@ -88,7 +83,7 @@ def load(
 
     Args:
         data_root: the folder of datasets, one subfolder each; downloads are stored there.
-        cache_root: the folder of unpacked arrays.
+        copies: of what other machines have downloaded; a mirror is used if there is none.
         progress: called during a download; an exception that it raises aborts the download and is passed on.
         builtins: the known datasets; tests pass their own.
 
@@ -97,6 +92,11 @@ def load(
         DatasetUnavailable: its files are missing and cannot be downloaded, or the cache cannot be written.
         DatasetBroken: its files are damaged or have unexpected content.
     """
+
+    def on_copied(count: int) -> None:
+        if progress is not None:
+            progress(count, None)
+
     info = describe(name, data_root, builtins=builtins)
     paths = locate(name, data_root, builtins)
     builtin = builtins.get(name)
@@ -112,40 +112,28 @@ def load(
         key = hashlib.sha256(json.dumps([_FORMAT, dict(builtin.digests)]).encode()).hexdigest()[:16]
 
         def make(folder: Path) -> None:
-            _stack_digits(builtin, load(source, data_root, cache_root=cache_root, builtins=builtins), folder)
+            _stack_digits(builtin, load(source, data_root, cache=cache, builtins=builtins), folder)
 
     else:
-        if builtin is not None and not is_complete(paths):
-            download(builtin, data_root / name, present=paths, progress=progress)
-            paths = find_files(data_root / name)
         key = _cache_key(paths, builtin)
 
         def make(folder: Path) -> None:
-            _unpack(paths, folder, builtin)
+            if builtin is None or is_complete(paths):
+                _unpack(paths, folder, builtin)
+            elif copies is None or not copies.find_copy(folder, f"{name}-{key}", str(builtin.info.sha256), on_copied):
+                download(builtin, data_root / name, present=paths, progress=progress)
+                _unpack(find_files(data_root / name), folder, builtin)
+                if copies is not None:
+                    copies.keep_copy(folder, f"{name}-{key}")
 
-    folder = cache_root / f"{name}-{key}"
-    if folder.exists():  # then it is complete, unless something damaged it; in that case, create it again
-        try:
-            return open_arrays(folder, info)
-        except (OSError, EOFError, ValueError, KeyError):
-            shutil.rmtree(folder, ignore_errors=True)
-    try:
-        cache_root.mkdir(parents=True, exist_ok=True)
-        with _new_folder(folder) as temporary:
-            make(temporary)
+    def use(folder: Path) -> Dataset:
         return open_arrays(folder, info)
-    except OSError as error:
-        raise DatasetUnavailable(
-            name,
-            f"its arrays cannot be cached in {cache_root} ({error.strerror or error})",
-            "Free disk space there, or make the folder writable",
-            full_folder=cache_root,
-        ) from error
+
+    return cache.open(f"{name}-{key}", name, use, make, on_wait=lambda: on_copied(0))
 
 
 def _cache_key(paths: Mapping[str, Path], builtin: BuiltIn | None) -> str:
-    if builtin is not None and builtin.shipped is not None:
-        # Bundled files change only with the package, but each installation gives them new modification times.
+    if builtin is not None:
         identity = [[name, builtin.digests[name]] for name in IDX_NAMES]
     else:
         stats = {name: path.stat() for name, path in paths.items()}
@@ -160,8 +148,9 @@ def open_arrays(folder: Path, info: DatasetInfo) -> Dataset:
     Raises:
         OSError, EOFError, ValueError, KeyError: the folder is incomplete or damaged.
     """
-    sha256 = str(json.loads((folder / "meta.json").read_text())["sha256"])
-    names = [*IDX_NAMES, *(TEST_NAMES if (folder / f"{TEST_IMAGES}.npy").exists() else ())]
+    meta = json.loads((folder / META).read_text())
+    sha256 = str(meta["sha256"])
+    names = [*IDX_NAMES, *(TEST_NAMES if TEST_IMAGES in meta["files"] else ())]
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
     return Dataset(
         info=replace(info, sha256=sha256, available=True),
@@ -283,22 +272,6 @@ def stack(
             chosen = of_digit[(raw[channel, indices] % np.uint64(len(of_digit))).astype(np.intp)]
             stacked[indices, ..., channel] = images[chosen]
     return stacked, digits[0].astype(np.uint8)
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that gets its name when it is complete."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not (folder / "meta.json").is_file():  # otherwise another process was faster, with the same arrays
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _unpack(paths: Mapping[str, Path], folder: Path, builtin: BuiltIn | None) -> None:

@@ -29,6 +29,8 @@ IDX_NAMES = (TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 TEST_NAMES = (TEST_IMAGES, TEST_LABELS)
 """The two further files of a dataset with a test part."""
 COLUMNS_FILE = "columns.json"
+META = "meta.json"
+"""The file of a folder that names its arrays, with their digests."""
 """The columns and class names of a table as canonical JSON, which are part of its digest."""
 
 

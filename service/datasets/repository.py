@@ -1,24 +1,24 @@
-"""The datasets that an owner can use: the built-in ones, the folders in ``TAPELINE_DATA``, and the owner's uploads.
-
-The arrays of uploads are mapped directly, without the cache.
-"""
+"""The datasets that an owner can use: the built-in ones, the folders in ``TAPELINE_DATA``, and the owner's uploads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 from service.datasets import cache, uploads
 from service.datasets.cache import Dataset
 from service.datasets.catalogue import catalogue, describe, may_be_named
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable, closest
+from service.datasets.formats.array_folders import INCOMPLETE, ArrayCache
 from service.datasets.info import DatasetInfo, version_name
-from service.datasets.uploads import UploadFolder
+from service.datasets.uploads import UploadFiles
 from service.runtime.settings import Settings
 from service.spec.splits import Split
 from service.states import DatasetKind
+from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job, Upload
 
@@ -28,7 +28,7 @@ class DatasetRepository:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings, self._database = settings, database
-        self._files = UploadFolder(settings.artifacts)
+        self._files = UploadFiles.of(settings)
 
     def catalogue(self, owner: str | None) -> list[DatasetInfo]:
         """All datasets that ``owner`` can use: the uploads, the built-in ones, then the folders; last, those that have
@@ -96,22 +96,41 @@ class DatasetRepository:
         Raises:
             DatasetChanged: the data differs from the data with which the job started.
             DatasetError: see ``cache.load``.
+            ArtifactUnreadable: the store of an upload does not respond now.
         """
         dataset = self._load(info, progress)
         return dataset if info.split is None else cache.divide(dataset, info.split)
 
     def _load(self, info: DatasetInfo, progress: Progress | None) -> Dataset:
         if info.upload_id is None:
-            settings = self._settings
-            dataset = cache.load(info.name, settings.data, cache_root=settings.datasets_cache, progress=progress)
+            dataset = cache.load(
+                info.name, self._settings.data, cache=self._arrays(), copies=self._files, progress=progress
+            )
             if info.pinned_sha256 not in (None, dataset.sha256):
                 raise DatasetChanged(info.name, str(info.pinned_sha256), dataset.sha256)
             return dataset
         try:
-            return cache.open_arrays(self._files.arrays(info.upload_id), info)
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            advice = "Restore its folder, or delete the dataset and upload it again"
+            return self._load_upload(info, info.upload_id, progress or (lambda received, total: None))
+        except ArtifactUnreadable:
+            raise
+        except (ArtifactDamaged, *INCOMPLETE) as error:
+            advice = "Restore its files, or delete the dataset and upload it again"
             raise DatasetUnavailable(info.name, f"the files of this upload cannot be read ({error})", advice) from error
+
+    def _load_upload(self, info: DatasetInfo, upload_id: str, progress: Progress) -> Dataset:
+        if (folder := self._files.local_folder(upload_id)) is not None:
+            return cache.open_arrays(folder, info)
+
+        def copy(folder: Path) -> None:
+            self._files.copy_to(folder, upload_id, str(info.sha256), lambda copied: progress(copied, None))
+
+        def use(folder: Path) -> Dataset:
+            return cache.open_arrays(folder, info)
+
+        return self._arrays().open(upload_id, info.name, use, copy, on_wait=lambda: progress(0, None))
+
+    def _arrays(self) -> ArrayCache:
+        return ArrayCache(self._settings.datasets_cache, self._settings.cache_bytes)
 
     def _find(self, name: str, owner: str | None) -> DatasetInfo | None:
         try:

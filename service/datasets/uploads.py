@@ -1,15 +1,23 @@
-"""Uploaded datasets: their rows, which are the commit point, and the folders of their files.
+"""Uploaded datasets: their rows, which are the commit point, and their files.
 
-The files are in the artifact folder, as ``datasets/<id>``: web and workers always share it, it is writable, and backups
-include it.
+The files are in the store as ``datasets/<id>/<name>``: arrays and ``meta.json``, their digests. With a folder as the
+store, arrays are mapped where they are. From an object store, each machine copies them into its cache once. What is
+copied is compared with the digest in the row. ``datasets/<name>-<key>`` has arrays that one machine has downloaded for
+all.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
+import struct
 import time
-from collections.abc import Callable, Container, Sequence
+from array import array
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +27,25 @@ from sqlalchemy.orm import Session
 
 from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
+from service.datasets.info import COLUMNS_FILE, IDX_NAMES, META, TEST_NAMES, content_sha256
 from service.errors import NoSpaceLeft, UploadExists, UploadInUse
+from service.runtime.settings import Settings
 from service.states import Status
-from service.storage.artifacts import fsync_folder
+from service.storage import artifact_rows
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database, locking, now_ms
+from service.storage.stores import open_store
 from service.storage.tables import Job, Upload
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{6,64}")
+_ROOT: Final = "datasets"
+_PREFIX: Final = "ds_"
+_CHUNK_BYTES: Final = 2**20
+_HEADER: Final = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(\|u1|<f8)', 'fortran_order': False, 'shape': \(([0-9, ]+)\), \} *\n", re.DOTALL
+)
+_HEADER_BYTES: Final = 128
+_IDX_BYTE, _IDX_DOUBLE = 0x08, 0x0E
 _UNFINISHED: Final = (Status.QUEUED, Status.RUNNING, Status.PAUSED)
 
 
@@ -108,12 +128,15 @@ def check_space(session: Session, owner: str | None, additional: int = 0, *, at_
             raise NoSpaceLeft(owner, used, additional, at_most)
 
 
-def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | None = None) -> str:
-    """Commit an upload whose files are on disk already.
+def store(
+    database: Database, upload: Upload, *, store_id: str | None, at_most: int = 0, by: Actor | None = None
+) -> str:
+    """Commit an upload whose files are stored already.
 
     If the same data were deleted, but are still kept for jobs, their row is restored.
 
     Args:
+        store_id: the id of the store that has the files.
         at_most: maximum bytes of all datasets of the owner, including this one; 0: no limit.
 
     Returns:
@@ -122,6 +145,7 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
     Raises:
         UploadExists: the owner has the same data under this name.
         NoSpaceLeft: the limit would be exceeded.
+        WrongStore: the service has moved to another store.
     """
     try:
         with database.write() as session:
@@ -145,6 +169,8 @@ def store(database: Database, upload: Upload, *, at_most: int = 0, by: Actor | N
             upload.shared = bool(session.scalar(_versions(upload.name, "", upload.owner).where(Upload.shared).limit(1)))
             upload.created_ms = session.scalars(select(now_ms())).one()
             session.add(upload)
+            session.flush()
+            artifact_rows.check_store(session, {store_id})
             audit.record(
                 session, by, AuditAction.UPLOAD, upload.name, size_bytes=upload.size_bytes, sha256=upload.sha256
             )
@@ -203,60 +229,222 @@ def purge(database: Database) -> list[str]:
         return removed_ids
 
 
-class UploadFolder:
-    """The files of all uploads. Each upload has a folder, hidden until it is complete.
+class UploadFiles:
+    """The files of all uploads.
 
     Args:
-        artifacts: the folder that web and workers share.
+        artifacts: a local folder, for files that are being received; all web processes share it.
     """
 
-    def __init__(self, artifacts: Path) -> None:
-        self.artifacts = artifacts
-        self._root = artifacts / "datasets"
+    def __init__(self, store: ArtifactStore, artifacts: Path) -> None:
+        self.store, self.artifacts = store, artifacts
 
-    def arrays(self, upload_id: str) -> Path:
-        """The folder of an upload's arrays."""
-        return self._root / upload_id
+    @classmethod
+    def of(cls, settings: Settings) -> UploadFiles:
+        """Those of a service."""
+        return cls(open_store(settings), settings.artifacts)
 
-    def begin(self, upload_id: str) -> Path:
-        """Create a folder for received files and the arrays made from them.
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A new local folder, which is removed at the end of the block.
 
         Raises:
             OSError: it cannot be created.
         """
-        folder = self._unfinished(upload_id)
+        folder = self.artifacts / _ROOT / f".{name}"
         folder.mkdir(parents=True)
-        return folder
-
-    def finish(self, upload_id: str, arrays: Path) -> None:
-        """Rename a folder of written and synced arrays, so that a row may refer to it."""
-        fsync_folder(arrays)
-        arrays.rename(self.arrays(upload_id))
-        fsync_folder(self._root)
-        shutil.rmtree(self._unfinished(upload_id), ignore_errors=True)
-
-    def files(self, upload_id: str) -> dict[str, Path]:
-        """The files of an upload by name, sorted."""
-        return {path.name: path for path in sorted(self.arrays(upload_id).glob("*")) if path.is_file()}
-
-    def discard(self, upload_id: str) -> None:
-        """Remove the files of an upload, complete or not."""
-        for folder in (self.arrays(upload_id), self._unfinished(upload_id)):
+        try:
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def add(self, upload_id: str, arrays: Path) -> None:
+        """Store a folder of written and synced arrays, so that a row may refer to it.
+
+        Raises:
+            OSError: they could not be stored.
+        """
+        self.store.put_folder(f"{_ROOT}/{upload_id}", arrays)
+
+    def local_folder(self, upload_id: str) -> Path | None:
+        """The folder in which the arrays can be mapped; ``None``: they must be copied first."""
+        return self.store.local_folder(f"{_ROOT}/{upload_id}")
+
+    def names(self, upload_id: str) -> list[str]:
+        """The names of the files of an upload.
+
+        Raises:
+            ArtifactDamaged: they are missing or damaged.
+        """
+        return [META, *(f"{name}.npy" for name in self._digests(upload_id) if name != COLUMNS_FILE)]
+
+    @staticmethod
+    def path(upload_id: str, name: str) -> str:
+        """The path of a file in the store."""
+        return f"{_ROOT}/{upload_id}/{name}"
+
+    def open(self, upload_id: str, name: str) -> BufferedReader:
+        """Open a file of an upload.
+
+        Raises:
+            ArtifactDamaged: it is missing.
+        """
+        return self.store.open(self.path(upload_id, name))
+
+    def check(self, upload_id: str, sha256: str) -> None:
+        """Read all files of an upload, and compare them with the digest in its row.
+
+        Raises:
+            ArtifactDamaged: they are missing, or differ.
+        """
+        _check(self._digests(upload_id), sha256, f"{_ROOT}/{upload_id}", lambda name: self.open(upload_id, name))
+
+    def copy_to(self, folder: Path, upload_id: str, sha256: str, on_copied: Callable[[int], None]) -> None:
+        """Copy the files of an upload into a local folder, and check them.
+
+        Args:
+            on_copied: called with the number of bytes that were copied so far.
+
+        Raises:
+            ArtifactDamaged: they are missing, or differ from the digest in the row.
+            OSError: the folder cannot be written.
+        """
+        copied = 0
+        for name in self.names(upload_id):
+            with self.open(upload_id, name) as source, (folder / name).open("xb") as copy:
+                while data := _read(source, self.path(upload_id, name)):
+                    copy.write(data)
+                    copied += len(data)
+                    on_copied(copied)
+        _check(self._digests(upload_id), sha256, f"{_ROOT}/{upload_id}", lambda name: (folder / name).open("rb"))
+
+    def find_copy(self, folder: Path, key: str, sha256: str, on_copied: Callable[[int], None]) -> bool:
+        """Copy arrays that another machine has downloaded into a local folder; returns whether there are intact ones.
+
+        Raises:
+            ArtifactUnreadable: the store does not respond now.
+            OSError: the folder cannot be written.
+        """
+        if self.local_folder(key) is not None:  # each machine has the folder of downloads itself
+            return False
+        try:
+            self.copy_to(folder, key, sha256, on_copied)
+        except ArtifactUnreadable:
+            raise
+        except ArtifactDamaged:
+            for path in folder.iterdir():
+                path.unlink()
+            return False
+        return True
+
+    def keep_copy(self, folder: Path, key: str) -> None:
+        """Store downloaded arrays for other machines; without a copy, these download them, too."""
+        if self.local_folder(key) is None:
+            self.discard(key)  # a damaged copy, which would not be replaced
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == META):
+                with suppress(OSError), path.open("rb") as file:
+                    self.store.put_file(self.path(key, path.name), file)
+
+    def copy_from(self, source: UploadFiles, upload_id: str) -> int:
+        """Copy the files of an upload from another store; returns their size in bytes.
+
+        Raises:
+            ArtifactDamaged: they are missing.
+            OSError: they could not be stored.
+        """
+        size_bytes = 0
+        for name in source.names(upload_id):
+            path = self.path(upload_id, name)
+            with source.store.open(path) as file:
+                self.store.remove([path])  # what an interrupted copy has left
+                self.store.put_file(path, file)
+                size_bytes += file.tell()
+        return size_bytes
+
+    def discard(self, upload_id: str) -> None:
+        """Remove the files of an upload."""
+        self.store.remove_folder(f"{_ROOT}/{upload_id}")
+
+    def is_empty(self) -> bool:
+        """Whether there are no files of uploads."""
+        return next(self._stored(), None) is None
+
     def sweep(self, list_ids: Callable[[], Container[str]], *, older_than_s: float) -> list[str]:
-        """Remove old folders without rows, from aborted uploads and interrupted deletions.
+        """Remove old files without rows, from aborted uploads and interrupted deletions; returns what was removed.
 
         Args:
             list_ids: returns the ids of all uploads with a row.
         """
         deadline = time.time() - older_than_s
-        old = [folder for folder in self._root.glob("*") if folder.lstat().st_mtime < deadline]
-        known_ids = list_ids() if old else ()
-        orphans = [folder for folder in old if folder.name not in known_ids]
-        for folder in orphans:
+        abandoned = [path for path in (self.artifacts / _ROOT).glob(".*") if path.lstat().st_mtime < deadline]
+        for folder in abandoned:
             shutil.rmtree(folder, ignore_errors=True)
-        return [folder.name for folder in orphans]
+        ages: dict[str, float] = {}
+        for upload_id, age_s in self._stored():
+            ages[upload_id] = min(age_s, ages.get(upload_id, age_s))
+        old = [name for name, age_s in ages.items() if age_s > max(older_than_s, self.store.min_orphan_age_s)]
+        known_ids = list_ids() if old else ()
+        orphans = [name for name in old if name not in known_ids]
+        for name in orphans:
+            self.discard(name)
+        return [folder.name for folder in abandoned] + orphans
 
-    def _unfinished(self, upload_id: str) -> Path:
-        return self._root / f".{upload_id}"
+    def _stored(self) -> Iterator[tuple[str, float]]:
+        """The upload and the age in seconds of each stored file."""
+        for item in self.store.stored(_ROOT):
+            name = item.path.split("/")[1]
+            if name.startswith(_PREFIX):
+                yield name, item.age_s
+
+    def _digests(self, upload_id: str) -> dict[str, str]:
+        path = self.path(upload_id, META)
+        with self.store.open(path) as file:
+            try:
+                digests = {str(name): str(digest) for name, digest in json.loads(file.read())["files"].items()}
+            except OSError as error:
+                raise ArtifactUnreadable(path, str(error)) from error
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ArtifactDamaged(path, "is damaged") from error
+        if not {*IDX_NAMES} <= digests.keys() <= {*IDX_NAMES, *TEST_NAMES, COLUMNS_FILE}:
+            raise ArtifactDamaged(path, "is damaged")
+        return digests
+
+
+def _read(source: BufferedReader, path: str) -> bytes:
+    try:
+        return source.read(_CHUNK_BYTES)
+    except OSError as error:
+        raise ArtifactUnreadable(path, str(error)) from error
+
+
+def _check(digests: Mapping[str, str], sha256: str, folder: str, open_file: Callable[[str], BufferedReader]) -> None:
+    """Compare the content of an upload's files with their digests, and these with that of the dataset."""
+    for name in digests.keys() - {COLUMNS_FILE}:
+        path = f"{folder}/{name}.npy"
+        with open_file(f"{name}.npy") as file:
+            try:
+                is_intact = _digest(file) == digests[name]
+            except OSError as error:
+                raise ArtifactUnreadable(path, str(error)) from error
+        if not is_intact:
+            raise ArtifactDamaged(path, "its SHA-256 differs from the stored one")
+    if content_sha256(digests) != sha256:
+        raise ArtifactDamaged(f"{folder}/{META}", "its SHA-256 differs from that of the dataset")
+
+
+def _digest(file: BufferedReader) -> str:
+    """The SHA-256 (hex) of the IDX file with the content of an .npy file, as ``ArrayFile.digest``; "" if it is none."""
+    start = file.read(_HEADER_BYTES)
+    if (header := _HEADER.match(start)) is None:
+        return ""
+    is_double, shape = header[1] == b"<f8", [int(size) for size in header[2].split(b",") if size.strip()]
+    kind = _IDX_DOUBLE if is_double else _IDX_BYTE
+    digest = hashlib.sha256(bytes((0, 0, kind, len(shape))) + struct.pack(f">{len(shape)}I", *shape))
+    file.seek(header.end())
+    while data := file.read(_CHUNK_BYTES):
+        if is_double and len(data) % 8 == 0:
+            values = array("d", data)
+            values.byteswap()
+            data = values.tobytes()
+        digest.update(data)
+    return digest.hexdigest()

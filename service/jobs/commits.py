@@ -86,6 +86,7 @@ def commit_epoch(
 
     Raises:
         StorageQuotaExceeded: the files of this epoch exceed the limit; the epoch is not committed.
+        WrongStore: the service has moved to another store; the epoch is not committed.
     """
     with database.write() as session:
         job = leases.guard(session, claim, **leases.usage_values(record.used))
@@ -117,6 +118,7 @@ def commit_epoch(
         session.flush()
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
+        artifact_rows.check_store(session, {file.store_id for file in record.files})
         if record.is_paused_by_sweep(job.hold_epoch):
             leases.pause_for_sweep(session, job)
             then(session, job)

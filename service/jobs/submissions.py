@@ -30,7 +30,7 @@ from service.storage.ids import new_id
 from service.storage.insertions import NewRow, TimeTemplate, insert_rows
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job, Upload
-from service.storage.times import at_time
+from service.wording import at_time
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
 _FAR_FUTURE_MS: Final = 100_000_000_000_000  # in the year 5138
@@ -336,6 +336,8 @@ def _record_new(connection: Connection, by: Actor | None, job: Job, origin: Orig
 def _take_over(session: Session, job: Job, origin: Origin) -> None:
     if origin.start is not None:
         session.add(artifact_rows.create(job.id, origin.start, lease=0))
+        session.flush()
+        artifact_rows.check_store(session, {origin.start.store_id})
     if origin.reproduces:
         # Locked until the commit, so that the epochs are not deleted before they are copied.
         if session.scalar(locking(select(Job.id).where(Job.id == origin.parent.id))) is None:

@@ -35,6 +35,7 @@ PLACES: Final = {
     "overlapping": "a batch is done, and the epoch before is not committed",
     "file_written": "a file is written and synced under its temporary name",
     "file_renamed": "a file has its final name, but its folder is not synced",
+    "object_stored": "an object is in the bucket, and the worker knows it (the detail is its kind, or the upload)",
     "files_stored": "all files of an epoch are on disk, and have no rows",
     "epoch_committing": "inside the transaction of an epoch, just before its commit",
     "epoch_committed": "the epoch is committed, and obsolete files are not removed yet",
@@ -49,6 +50,9 @@ PLACES: Final = {
     "released": "the job was released, and the supervisor does not know it",
     "deciding": "inside the transaction of a sweep's decisions, just before its commit (the detail is its last event)",
     "decided": "the scheduler's decisions on a sweep are committed, and no worker is woken up yet",
+    "file_migrated": "a migration has copied a file and noted it (the detail is the number of copied files)",
+    "store_switched": "the database has the id of the new store, whose last files are not copied",
+    "store_published": "the new store has its id, and the command has not ended",
     "submitted": "a new job is committed, and the client has no response",
 }
 """Every failpoint, and the state of the system there."""

@@ -7,12 +7,15 @@ import math
 import os
 import re
 import stat
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final, Self, get_type_hints
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from service.errors import SettingsError
 
@@ -27,6 +30,10 @@ class Auth(StrEnum):
 
 MIN_KEY_LENGTH: Final = 16
 """Of keys in ``TAPELINE_API_KEYS``, in characters: shorter ones can be guessed."""
+
+
+_STORE: Final = re.compile(r"file:///[^?#]*|(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?")
+_ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +80,7 @@ class Setting:
             if not self.low <= value <= self.high:
                 raise ValueError(f"be a number from {self.low:g} to {self.high:g}, not {text!r}")
             return self.kind(value)
-        if self.kind is Path:
+        if self.kind in (Path, Path | None):
             return Path(text).expanduser().absolute()
         if self.kind == tuple[str, ...]:
             return tuple(entry.strip() for entry in text.split(",") if entry.strip())
@@ -126,7 +133,7 @@ class ChildLimits:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of a deployment, each declared here or in ``Quotas`` and ``ChildLimits``. `make settings` writes the
-    declarations into docs/configuration.md, the compose files and .env.example."""
+    declarations into docs/configuration.md, docker-compose.yml and .env.example."""
 
     home: Path = _setting(
         "state folder of the embedded stack (default: .tapeline in the home folder)",
@@ -166,13 +173,56 @@ class Settings:
     )
     """``None``: the embedded stack starts its own broker."""
     broker_password_file: str = _setting("file with the password for TAPELINE_BROKER_URL (default: the URL's own)", "")
+    store: str = _setting(
+        "store for checkpoints, samples, exports and uploaded datasets: file:///folder, s3://bucket/prefix, "
+        "gs://bucket/prefix or az://container/prefix (default: the folder TAPELINE_ARTIFACTS)",
+        "",
+        valid=lambda url: not url or _STORE.fullmatch(url),
+        rule="be file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
+    )
+    """Empty if it is the folder ``artifacts``."""
+    store_endpoint: str = _setting(
+        "URL of a server that speaks S3, for TAPELINE_STORE=s3://…; http:// sends everything in the clear "
+        "(default: that of the cloud)",
+        "",
+        valid=lambda url: not url or _ENDPOINT.fullmatch(url),
+        rule="be http://host:port or https://host",
+    )
+    store_redirect: bool = _setting(
+        "1: redirect downloads of checkpoints, exports and files to URLs of the object store, signed for 15 minutes "
+        "(default: {default})",
+        False,
+    )
+    store_timeout_s: float = _setting(
+        "seconds without a worker that can use the object store, after which the jobs that it interrupted fail "
+        "(default: {default})",
+        600.0,
+        low=1,
+    )
+    ca: str = _setting(
+        "certificate authority of database, broker and store: a PEM file, or its content in base64 (default: those of "
+        "the system)",
+        "",
+    )
+    """The path of the file, once ``from_env`` has read it."""
     artifacts: Path = _setting(
-        "folder for checkpoints, samples and exports (default: artifacts in TAPELINE_HOME)",
+        "folder for files that are being received and, without TAPELINE_STORE, all that it would have (default: "
+        "artifacts in TAPELINE_HOME)",
         otherwise=lambda found: found["home"] / "artifacts",
     )
     data: Path = _setting(
         "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
         otherwise=lambda found: found["home"] / "data",
+    )
+    cache: Path | None = _setting(
+        "folder on each machine for the arrays of datasets (default: .cache in TAPELINE_DATA, or cache in "
+        "TAPELINE_HOME if that is read-only)",
+        None,
+    )
+    cache_bytes: int = _setting(
+        "bytes of this folder above which the arrays that were not used for the longest time are removed (default: "
+        "{default}; 0: no limit)",
+        20 * 1024**3,
     )
     auth: Auth = _setting(
         "API keys: auto (default; required unless bound to loopback), keys (required), local (off)", Auth.AUTO
@@ -230,7 +280,9 @@ class Settings:
 
     @property
     def datasets_cache(self) -> Path:
-        """Folder of unpacked datasets: beside their sources, or in the home folder if that is read-only."""
+        """Folder of the arrays of datasets: beside their sources, or in the home folder if that is read-only."""
+        if self.cache is not None:
+            return self.cache
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             # Check the mode, too: root can write to a folder without write permission, but should not.
@@ -268,13 +320,13 @@ class Settings:
         if (path := found["database_url"].removeprefix("sqlite:///")) != found["database_url"]:
             # Processes have different working folders: a path must mean the same file in all of them.
             found["database_url"] = f"sqlite:///{Path(path).absolute()}"
+        faults += _read_store(found, environ)
         for name in ("database", "broker"):
             url, variable = found[f"{name}_url"], f"TAPELINE_{name.upper()}_PASSWORD_FILE"
             password_file = found.pop(f"{name}_password_file")
             if password_file and url and (password := _read_password(Path(password_file), variable, faults)):
                 found[f"{name}_url"] = url if url.startswith("sqlite") else _with_password(url, password)
-        if (found["broker_url"] or "").startswith("rediss://"):
-            found["broker_url"] = _require_certificate(found["broker_url"])
+        _verify_servers(found, faults)
         if faults:
             raise SettingsError("; ".join(faults))
         del found["cores"]
@@ -286,7 +338,10 @@ class Settings:
 
     def to_env(self) -> dict[str, str]:
         """The variables from which ``from_env`` restores these settings, for child processes."""
-        return {variable: _text(self.value(setting)) for variable, setting in SETTINGS.items()}
+        found = {variable: _text(self.value(setting)) for variable, setting in SETTINGS.items()}
+        if self.store:
+            del found["TAPELINE_ARTIFACTS"]  # the default
+        return found
 
 
 def _text(value: Any) -> str:
@@ -319,6 +374,22 @@ SETTINGS: Final = dict(_declared(Settings))
 """Every setting by its variable, in the order of docs/configuration.md."""
 
 
+def _read_store(found: dict[str, Any], environ: Mapping[str, str]) -> Iterator[str]:
+    """Make a folder of the store the one for artifacts; yields what is wrong."""
+    store, chosen = found["store"], environ.get("TAPELINE_ARTIFACTS", "").strip()
+    folder = Path(unquote(urlsplit(store).path)) if store.startswith("file:") else None
+    if store and chosen and found["artifacts"] != folder:
+        yield f"TAPELINE_STORE is {store} and TAPELINE_ARTIFACTS is {chosen}: remove the one that you do not mean"
+    if found["store_endpoint"] and not store.startswith("s3:"):
+        yield "TAPELINE_STORE_ENDPOINT is only for TAPELINE_STORE=s3://bucket/prefix"
+    if found["store_redirect"] and (not store or folder is not None):
+        yield "TAPELINE_STORE_REDIRECT=1 needs an object store: set TAPELINE_STORE=s3://bucket/prefix, or remove it"
+    if folder is not None:
+        found |= {"store": "", "artifacts": folder}
+    elif store and find_spec("obstore") is None:
+        yield f"TAPELINE_STORE={store} needs obstore: pip install obstore"
+
+
 def _read_password(path: Path, variable: str, faults: list[str]) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
@@ -336,13 +407,44 @@ def _with_password(url: str, password: str) -> str:
     return parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{address}").geturl()
 
 
-def _require_certificate(url: str) -> str:
-    """Require a valid certificate of the broker, which Celery does not check by default."""
+def _verify_servers(found: dict[str, Any], faults: list[str]) -> None:
+    """Require valid certificates of the servers, unless the URLs say otherwise; by default, Celery checks none."""
+    authority = None
+    if found["ca"]:
+        try:
+            authority = found["ca"] = str(_authority_file(found["ca"], found["home"]))
+        except (OSError, ValueError) as error:
+            faults.append(f"TAPELINE_CA must be the absolute path of a PEM file, or its content in base64: {error}")
+    if (found["broker_url"] or "").startswith("rediss://"):
+        parameters = {"ssl_cert_reqs": "required", "ssl_ca_certs": authority}
+        found["broker_url"] = _with_query(found["broker_url"], parameters)
+    if authority and found["database_url"].startswith("postgresql") and urlsplit(found["database_url"]).hostname:
+        parameters = {"sslmode": "verify-full", "sslrootcert": authority}
+        found["database_url"] = _with_query(found["database_url"], parameters)
+
+
+def _authority_file(text: str, home: Path) -> Path:
+    """The file with the authorities; libpq takes no content."""
+    if text.startswith("/"):
+        path, content = Path(text), Path(text).read_bytes()
+    else:
+        path, content = home / "run" / "ca.crt", b64decode(text, validate=True)
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ValueError("there is no certificate in it")
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).rename(path)
+    return path
+
+
+def _with_query(url: str, parameters: Mapping[str, str | None]) -> str:
+    """The URL with these parameters, besides those that it has."""
     parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    if "ssl_cert_reqs" in query:
-        return url
-    return parts._replace(query=urlencode(query | {"ssl_cert_reqs": ["required"]}, doseq=True)).geturl()
+    query = parse_qs(parts.query, keep_blank_values=True)
+    query |= {name: [value] for name, value in parameters.items() if value and name not in query}
+    return parts._replace(query=urlencode(query, doseq=True, safe="/")).geturl()
 
 
 def is_loopback(host: str) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from operator import attrgetter
 from typing import TypeVar
 
-from sqlalchemy import Update, delete, func, select, update
+from sqlalchemy import Connection, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from service.errors import WrongStore
 from service.storage.artifacts import MEDIA_TYPES, ArtifactDamaged, StoredFile
 from service.storage.database import now_ms
 from service.storage.ids import new_id
-from service.storage.tables import Artifact, Job
+from service.storage.tables import Artifact, Job, Store
 
 Found = TypeVar("Found")
 T = TypeVar("T")
@@ -57,6 +59,28 @@ def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
     )
 
 
+def check_store(transaction: Session | Connection, store_ids: AbstractSet[str | None]) -> None:
+    """Check, after the rows of files were inserted, that the files are in the store of the database: a process that
+    was not restarted after a migration has stored them in the previous one.
+
+    Args:
+        store_ids: of the stores that have the files.
+
+    A migration waits for the transactions that have inserted rows before it changes the id; those that insert rows
+    later read the new id.
+
+    Raises:
+        WrongStore: they are in another one.
+    """
+    if not store_ids:
+        return
+    registered = transaction.scalar(select(Store.id))
+    if registered is not None and store_ids != {registered}:
+        raise WrongStore(
+            "the service has moved to another store: restart this process with the TAPELINE_STORE of the others"
+        )
+
+
 def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
     """Create the row of a file, in place of an existing one of its kind and epoch, and recompute the job's size.
 
@@ -67,6 +91,7 @@ def replace(session: Session, job_id: str, file: StoredFile) -> Artifact:
     row = create(job_id, file, lease=0)  # not written by a worker
     session.add(row)
     update_job_size(session, job_id)
+    check_store(session, {file.store_id})
     return row
 
 

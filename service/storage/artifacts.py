@@ -6,21 +6,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
-import stat
-import time
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
-from uuid import uuid4
+from typing import Final
 
-from service.errors import ServiceError
-from service.runtime.failpoints import reach
+from service.errors import ServiceError, StorageFull
 
 
 class ArtifactKind(StrEnum):
@@ -111,11 +108,13 @@ SUFFIXES: Final = {
     ArtifactKind.SAMPLE: "png",
     **{kind: entry.suffix for kind, entry in EXPORTS.items()},
 }
+ID_FILE: Final = "store-id"
+"""The file with the id of a store."""
 _DERIVED: Final = "derived"
 """The folder for cached images, which can be rendered again and have no rows."""
-_UNFINISHED: Final = ".tmp"
+UNFINISHED: Final = ".tmp"
+"""The end of the name of a file that is being written."""
 _BATCH: Final = 1000
-_PROBE_CHUNK_BYTES: Final = 2**20
 _COPY_BYTES: Final = 2**25
 """Files are copied together up to this size, because syncing several at once takes less time."""
 
@@ -136,7 +135,8 @@ _LOST_ERRNOS = frozenset({errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, er
 """Error codes of files whose content is lost permanently."""
 
 
-def _unreadable(path: str, error: OSError) -> ArtifactDamaged:
+def unreadable(path: str, error: OSError) -> ArtifactDamaged:
+    """The error of a file that cannot be read: it is lost, or perhaps only now."""
     kind = ArtifactDamaged if error.errno in _LOST_ERRNOS else ArtifactUnreadable
     return kind(path, error.strerror or str(error))
 
@@ -151,6 +151,8 @@ class StoredFile:
     name: str
     size_bytes: int
     sha256: str
+    store_id: str | None = None
+    """The id of the store that it was written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +171,21 @@ class Stored:
     @property
     def is_derived(self) -> bool:
         """Whether it is a cached image, which has no row and can be rendered again."""
-        return self.path.split("/")[1:2] == [_DERIVED] and not self.path.endswith(_UNFINISHED)
+        return self.path.split("/")[1:2] == [_DERIVED] and not self.path.endswith(UNFINISHED)
 
 
-def _name_file(job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
+def _name_file(
+    store_id: str | None, job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes
+) -> StoredFile:
     digest, suffix = hashlib.sha256(data).hexdigest(), SUFFIXES[kind]
     return StoredFile(
         kind=kind,
         epoch=epoch,
-        path=f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:16]}.{suffix}",
+        path=f"{job_id}/{kind}/{epoch:06d}-{lease}-{digest[:8]}-{secrets.token_hex(8)}.{suffix}",
         name=f"{kind}-{epoch:04d}.{suffix}",
         size_bytes=len(data),
         sha256=digest,
+        store_id=store_id,
     )
 
 
@@ -198,10 +203,52 @@ def _batches(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
 
 
 class ArtifactStore(ABC):
-    """Interface of a store for the files of jobs. Subclasses implement the six abstract methods.
+    """Interface of a store for the files of jobs and of uploaded datasets. Subclasses implement the abstract methods.
 
-    Paths have the form ``job/kind/name``. The store assigns them; clients never do.
+    Paths have the form ``job/kind/name``, or ``datasets/upload/name``. The store assigns them; clients never do.
     """
+
+    address: str
+    """A folder or a URL, for messages."""
+    is_remote: bool = False
+    """Whether files are reached over the network, which may fail for a while."""
+    redirects: bool = False
+    """Whether clients download files from the store by themselves."""
+    min_orphan_age_s: float = 0.0
+    """The age from which on a file without a row can be an orphan, however short the period that the caller names."""
+    _id: str | None = None
+
+    def prepare(self) -> None:  # noqa: B027 - most stores need nothing
+        """Do what the first access would do once, in a process that forks no more."""
+
+    @property
+    def id(self) -> str | None:
+        """As ``read_id``, which is called until there is one."""
+        if self._id is None:
+            self._id = self.read_id()
+        return self._id
+
+    def read_id(self) -> str | None:
+        """The id in the store; ``None`` if it has none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            with self.open(ID_FILE) as file:
+                text = file.read().decode().strip()
+        except ArtifactUnreadable as error:
+            raise OSError(errno.EIO, error.reason) from error
+        except ArtifactDamaged:
+            return None
+        if not text:
+            raise OSError(f"{ID_FILE} in {self.address} is empty; another process may be writing it")
+        return text
+
+    def create(self, path: str, data: bytes) -> None:
+        """Store a file, unless there is one."""
+        with suppress(FileExistsError):
+            self.put_all({path: data})
 
     @abstractmethod
     def put_all(self, contents: Mapping[str, bytes]) -> None:
@@ -212,24 +259,65 @@ class ArtifactStore(ABC):
         """
 
     @abstractmethod
-    def open(self, path: str) -> BinaryIO:
+    def put_file(self, path: str, file: BufferedReader) -> None:
+        """Store a file of any size, as ``put_all`` does, without reading it into memory.
+
+        Args:
+            file: read from its beginning; it must be seekable.
+        """
+
+    def put_folder(self, path: str, folder: Path) -> None:
+        """Store the files of a local folder, which may be moved. They must be synced to disk."""
+        for source in sorted(folder.iterdir()):
+            with source.open("rb") as file:
+                self.put_file(f"{path}/{source.name}", file)
+
+    def local_folder(self, path: str) -> Path | None:
+        """Where the files beneath a path can be mapped into memory; ``None``: nowhere, they must be copied first."""
+        return None
+
+    def refusal(self, error: OSError) -> ServiceError:
+        """What a client is told if a file cannot be stored: the store is full, or does not respond now."""
+        if not self.is_remote or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return StorageFull(str(error.strerror or error))
+        return ArtifactUnreadable(self.address, str(error))
+
+    @abstractmethod
+    def open(self, path: str) -> BufferedReader:
         """Open a file for reading, without following symbolic links.
 
         Raises:
             ArtifactDamaged: the file is missing.
         """
 
+    def size(self, path: str) -> int:
+        """The size of a file in bytes.
+
+        Raises:
+            ArtifactDamaged: the file is missing.
+        """
+        with self.open(path) as file:
+            return file.seek(0, os.SEEK_END)
+
+    def download_url(self, path: str, *, method: str) -> str | None:
+        """A URL from which a client gets a file by itself; ``None``: the service is to send it.
+
+        Raises:
+            ArtifactUnreadable: it cannot be signed.
+        """
+        return None
+
     @abstractmethod
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; missing ones are ignored."""
 
     @abstractmethod
-    def stored(self, job_id: str | None = None) -> Iterator[Stored]:
-        """All stored files, or those of one job, grouped by job."""
+    def stored(self, folder: str | None = None) -> Iterator[Stored]:
+        """All stored files of jobs, grouped by job, or those beneath a folder, such as a job's id."""
 
     @abstractmethod
-    def remove_job(self, job_id: str) -> None:
-        """Remove all files of a deleted job."""
+    def remove_folder(self, folder: str) -> None:
+        """Remove all files of a deleted job or dataset."""
 
     @abstractmethod
     def check_writable(self, size_bytes: int = 0) -> None:
@@ -238,8 +326,8 @@ class ArtifactStore(ABC):
     def write(self, job_id: str, kind: ArtifactKind, epoch: int, lease: int, data: bytes) -> StoredFile:
         """Store a file of a job.
 
-        The name contains the lease and a hash of the content, so a worker that lost its lease cannot overwrite the
-        files of its successor.
+        The name contains the lease, a hash of the content and random bits: it is never used again, and a worker that
+        lost its lease cannot overwrite the files of its successor.
         """
         return self.write_all(job_id, epoch, lease, {kind: data})[0]
 
@@ -247,7 +335,7 @@ class ArtifactStore(ABC):
         self, job_id: str, epoch: int, lease: int, contents: Mapping[ArtifactKind, bytes]
     ) -> list[StoredFile]:
         """Store the files of an epoch, as ``write`` and ``put_all`` do."""
-        files = [_name_file(job_id, kind, epoch, lease, data) for kind, data in contents.items()]
+        files = [_name_file(self.id, job_id, kind, epoch, lease, data) for kind, data in contents.items()]
         self.put_all({file.path: data for file, data in zip(files, contents.values(), strict=True)})
         return files
 
@@ -275,7 +363,7 @@ class ArtifactStore(ABC):
             for batch in _batches(files):
                 contents = [self.read(file.path, file.sha256) for file in batch]
                 pairs = zip(batch, contents, strict=True)
-                named = [_name_file(job_id, file.kind, file.epoch, lease, data) for file, data in pairs]
+                named = [_name_file(self.id, job_id, file.kind, file.epoch, lease, data) for file, data in pairs]
                 copies += named
                 self.put_all({file.path: data for file, data in zip(named, contents, strict=True)})
         except BaseException:
@@ -293,7 +381,7 @@ class ArtifactStore(ABC):
             try:
                 data = file.read()
             except OSError as error:
-                raise _unreadable(path, error) from error
+                raise unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ArtifactDamaged(path, "its SHA-256 differs from the stored one")
         return data
@@ -305,7 +393,8 @@ class ArtifactStore(ABC):
             OSError: it could not be stored.
         """
         path = f"{job_id}/{_DERIVED}/{stem}-{version}"
-        self.put_all({path: data})
+        with suppress(FileExistsError):  # another process has drawn it
+            self.put_all({path: data})
         prefix = f"{job_id}/{_DERIVED}/{stem}-"
         suffix = Path(version).suffix
         versions = [item.path for item in self.stored(job_id) if item.path.startswith(prefix)]
@@ -341,6 +430,7 @@ class ArtifactStore(ABC):
                 if paths is None or (item.path not in paths and not item.is_derived):
                     yield item
 
+        older_than_s = max(older_than_s, self.min_orphan_age_s)
         batch: list[Stored] = []
         for item in self.stored() if among is None else among:
             if item.age_s > older_than_s:
@@ -350,118 +440,3 @@ class ArtifactStore(ABC):
                 batch = []
         if batch:
             yield from check(batch)
-
-
-class ArtifactFolder(ArtifactStore):
-    """A store in a folder that web processes and workers share."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def put_all(self, contents: Mapping[str, bytes]) -> None:
-        """Write under temporary names, fsync, rename, fsync the folders: each step for all files before the next one,
-        because the first sync also writes much of the data that the others wait for."""
-        targets = [self.root / path for path in contents]
-        self._make_folders({target.parent for target in targets})
-        with ExitStack() as unfinished:
-            files: list[tuple[BinaryIO, Path, Path]] = []
-            for target, data in zip(targets, contents.values(), strict=True):
-                temporary = target.parent / f".{uuid4().hex}{_UNFINISHED}"
-                unfinished.callback(temporary.unlink, missing_ok=True)
-                file: BinaryIO = unfinished.enter_context(temporary.open("xb"))
-                file.write(data)
-                file.flush()
-                files.append((file, temporary, target))
-            for file, _, target in files:
-                os.fsync(file.fileno())
-                reach("file_written", target.parent.name)
-            for _, temporary, target in files:
-                temporary.rename(target)
-                reach("file_renamed", target.parent.name)
-            for folder in dict.fromkeys(target.parent for target in targets):
-                fsync_folder(folder)
-
-    def _make_folders(self, folders: Iterable[Path]) -> None:
-        missing = [folder for folder in folders if not folder.is_dir()]
-        for folder in missing:
-            folder.mkdir(parents=True, exist_ok=True)
-        for parent in {folder.parent for folder in missing}:
-            fsync_folder(parent)
-        if missing:
-            fsync_folder(self.root)
-
-    def open(self, path: str) -> BinaryIO:
-        """Open a file beneath the root."""
-        try:
-            return os.fdopen(_open_beneath(self.root, path), "rb")
-        except OSError as error:
-            raise _unreadable(path, error) from error
-
-    def remove(self, paths: Iterable[str]) -> None:
-        """Unlink files."""
-        for path in paths:
-            (self.root / path).unlink(missing_ok=True)
-
-    def stored(self, job_id: str | None = None) -> Iterator[Stored]:
-        """Walk the folders of jobs; files that are removed in the meantime are skipped."""
-        now = time.time()
-        for top in self.root.glob("job_*/") if job_id is None else [self.root / job_id]:
-            for folder, folders, names in os.walk(top):
-                for path in (Path(folder, name) for name in (*names, *folders)):
-                    with suppress(OSError):
-                        status = path.lstat()
-                        if stat.S_ISDIR(status.st_mode):
-                            continue
-                        yield Stored(path.relative_to(self.root).as_posix(), status.st_size, now - status.st_mtime)
-
-    def remove_job(self, job_id: str) -> None:
-        """Remove the folder of a deleted job."""
-        shutil.rmtree(self.root / job_id, ignore_errors=True)
-
-    def check_writable(self, size_bytes: int = 0) -> None:
-        """Write, sync, read and remove a file. Its content is random: a file system may compress zeros."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        probe = self.root / f".{uuid4().hex}{_UNFINISHED}"
-        chunk = os.urandom(min(size_bytes, _PROBE_CHUNK_BYTES))
-        try:
-            with probe.open("xb") as file:
-                for start in range(0, size_bytes, _PROBE_CHUNK_BYTES):
-                    file.write(chunk[: size_bytes - start])
-                file.flush()
-                os.fsync(file.fileno())
-            with probe.open("rb") as file:
-                while data := file.read(_PROBE_CHUNK_BYTES):
-                    if data != chunk[: len(data)]:
-                        raise OSError(errno.EIO, "a file that was just written has another content", str(probe))
-        finally:
-            probe.unlink(missing_ok=True)
-
-
-def _open_beneath(root: Path, path: str) -> int:
-    """Open a regular file, folder by folder, without following symbolic links: none can lead out of ``root``."""
-    *folders, name = path.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in (*folders, name)):
-        raise OSError(errno.ENOENT, "not a path that this store assigned")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    parent = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for folder in folders:
-            child = os.open(folder, flags | os.O_DIRECTORY, dir_fd=parent)
-            os.close(parent)
-            parent = child
-        file = os.open(name, flags | os.O_NONBLOCK, dir_fd=parent)  # opening a pipe would wait for a writer
-    finally:
-        os.close(parent)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(errno.EISDIR, "not a regular file")
-    return file
-
-
-def fsync_folder(folder: Path) -> None:
-    """Sync a folder's entries to disk: only then does a file's new name survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Dialect, String, Table
 from sqlalchemy.types import TypeEngine
 
 from service.storage.database import NOW_POSTGRESQL
-from service.storage.times import at_time
+from service.wording import at_time
 
 _TIME_AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 

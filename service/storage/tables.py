@@ -407,6 +407,15 @@ class Worker(Base):
     seen_ms: Mapped[int] = mapped_column(BigInteger)
     blocked: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """Why it claims no jobs, as ``reason`` and ``message``; NULL if its machine is well."""
+    version: Mapped[str | None] = mapped_column(String(40))
+    cpu: Mapped[str | None] = mapped_column(String(200))
+    """The name of its processor, for people; ``provenance`` has what decides bits."""
+    cache: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Its cache of datasets, as ``used_bytes`` and ``limit_bytes``; NULL: it has none."""
+    datasets: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """The names of those that it has, besides uploads; NULL: all."""
+    drain: Mapped[str | None] = mapped_column(String(10))
+    """What a ``Drain`` does with its running jobs; NULL: it claims jobs."""
 
 
 class Store(Base):

@@ -19,12 +19,14 @@ from benchmarks.service.bare.rows import Rows, job_values
 from engine import ClassifierTrainer, EpochDone, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset
+from service.datasets.formats.array_folders import ArrayCache
 from service.pictures import grids
 from service.runtime.settings import Settings
 from service.spec.schema import Spec
 from service.spec.strict_json import canonical
 from service.spec.validation import resolve
-from service.storage.artifacts import MEDIA_TYPES, ArtifactFolder, ArtifactKind, StoredFile
+from service.storage.artifacts import MEDIA_TYPES, ArtifactKind, StoredFile
+from service.storage.stores import ArtifactFolder
 from workers.training import build
 
 
@@ -65,7 +67,7 @@ def _peak_mb() -> float:
 
 def _load_trainer(spec: Spec) -> tuple[Dataset, ClassifierTrainer]:
     root = Path(os.environ["TAPELINE_DATA"])
-    dataset = cache.load(spec.dataset.name, root, cache_root=root / ".cache")
+    dataset = cache.load(spec.dataset.name, root, cache=ArrayCache(root / ".cache"))
     trainer = build.trainer(spec, dataset)
     assert isinstance(trainer, ClassifierTrainer)
     return dataset, trainer

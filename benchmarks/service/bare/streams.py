@@ -16,9 +16,9 @@ from typing import Any
 import psycopg
 
 from service.runtime.settings import Settings
-from service.storage.times import at_time
 from service.web.streaming.messages import message
 from service.web.streaming.poller import DATABASE_POLL_INTERVAL_S
+from service.wording import at_time
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nevent: snapshot\ndata: {}\n\n"
 

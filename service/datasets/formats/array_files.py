@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from service.datasets.formats.idx import DOUBLE, UBYTE, idx_header
-from service.datasets.info import content_sha256
+from service.datasets.info import META, content_sha256
 
 
 class ArrayFile:
@@ -67,7 +67,7 @@ def write_array(folder: Path, name: str, array: NDArray[np.uint8]) -> str:
 def write_meta(folder: Path, digests: Mapping[str, str]) -> str:
     """Complete a folder of arrays with their digests; returns the digest of all."""
     sha256 = content_sha256(digests)
-    with (folder / "meta.json").open("x") as file:
+    with (folder / META).open("x") as file:
         json.dump({"sha256": sha256, "files": digests}, file)
         file.flush()
         os.fsync(file.fileno())

@@ -75,6 +75,7 @@ class Copied:
         rows = [artifact_rows.create(job_id, file, lease=lease) for file in self.files]
         if rows:
             connection.execute(ARTIFACTS.insert(), [_values(row) | {"created_ms": now} for row in rows])
+            artifact_rows.check_store(connection, {file.store_id for file in self.files})
         ids = {(row.kind, row.epoch): row.id for row in rows}
         entries: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._log_line())]
         for event in self.events:

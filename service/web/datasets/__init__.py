@@ -6,7 +6,7 @@ from flask import Flask
 
 from service.application.datasets import DatasetUploads
 from service.datasets.exploration import DatasetExplorer
-from service.datasets.uploads import UploadFolder
+from service.datasets.uploads import UploadFiles
 from service.web.core.core import Core, provide
 from service.web.datasets import pages, uploads, views
 
@@ -15,7 +15,7 @@ def register(app: Flask, core: Core) -> None:
     """Add the use cases and endpoints of datasets."""
     dataset_uploads = DatasetUploads(
         database=core.database,
-        folder=UploadFolder(core.settings.artifacts),
+        files=UploadFiles.of(core.settings),
         datasets=core.repository,
         import_files=uploads.import_files,
         at_most=core.settings.quotas.datasets,

@@ -31,6 +31,7 @@ PROBLEMS: Final = (
     "not_yet",
     "artifact_not_found",
     "artifact_damaged",
+    "store_unavailable",
     "dataset_not_found",
     "busy",
 )

@@ -18,7 +18,7 @@ from service.datasets.sandbox import prepare_in_sandbox, write_in_sandbox
 from service.datasets.tables import prediction_files
 from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.datasets.tables.rows import read_rows
-from service.datasets.uploads import UploadFolder
+from service.datasets.uploads import UploadFiles
 from service.errors import Fault, StorageFull
 from service.spec.strict_json import pointer_step
 from service.states import DatasetKind
@@ -95,19 +95,16 @@ def predict_file(
         raise problems.invalid_input([Fault(pointer="#", detail=detail, code="unsuitable")])
     columns = with_network(job, checkpoint, info, _columns)
     # Beside the uploads: the temporary folder may be small, or in memory.
-    uploads, folder_id = UploadFolder(core().settings.artifacts), new_id("rows")
     try:
-        folder = uploads.begin(folder_id)
-        requests.receive_file(folder / prediction_files.ROWS, on_received)
-        return _predict_in(folder, job, checkpoint, info, columns, as_csv=as_csv)
+        with UploadFiles.of(core().settings).scratch(new_id("rows")) as folder:  # the response has the output open
+            requests.receive_file(folder / prediction_files.ROWS, on_received)
+            return _predict_in(folder, job, checkpoint, info, columns, as_csv=as_csv)
     except RowsRefused as error:
         raise problems.invalid_input(error.faults) from error
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
         raise StorageFull(str(error.strerror or error)) from error
-    finally:
-        uploads.discard(folder_id)  # the response has the output open
 
 
 def _predict_in(

@@ -16,8 +16,9 @@ from service.jobs.leases import Position
 from service.jobs.submissions import Submission
 from service.runtime.slots import SlotPool
 from service.spec.validation import resolve
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 
 SIZE = 1000
 

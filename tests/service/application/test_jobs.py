@@ -18,8 +18,8 @@ from service.jobs.queries.listing import JobFilter
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.settings import Auth, Settings
 from service.states import Action, Status
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 
 ANA, BEN = Actor(owner="ana"), Actor(owner="ben")
 SPEC = {"kind": "classifier", "name": "first"}

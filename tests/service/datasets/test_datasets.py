@@ -14,6 +14,7 @@ from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import load
 from service.datasets.catalogue import catalogue, describe
 from service.datasets.errors import DatasetBroken, DatasetError, DatasetNotFound, DatasetUnavailable
+from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.info import IDX_NAMES, DatasetState, content_sha256
 from tests.service.datasets.conftest import TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, VALIDATION_LABELS, make_files
 
@@ -21,7 +22,7 @@ from tests.service.datasets.conftest import TRAIN_IMAGES, TRAIN_LABELS, VALIDATI
 
 
 def test_the_shipped_digits_load_without_a_data_folder(root: Path, cache: Path) -> None:
-    dataset = load("mnist-10k", root, cache_root=cache)
+    dataset = load("mnist-10k", root, cache=ArrayCache(cache))
     assert dataset.train.inputs.shape == (8500, 28, 28)
     assert dataset.validation.inputs.shape == (1500, 28, 28)
     assert dataset.train.labels.shape == (8500,)
@@ -32,13 +33,13 @@ def test_the_shipped_digits_load_without_a_data_folder(root: Path, cache: Path) 
 
 
 def test_the_shipped_digits_contain_no_duplicates(root: Path, cache: Path) -> None:
-    dataset = load("mnist-10k", root, cache_root=cache)
+    dataset = load("mnist-10k", root, cache=ArrayCache(cache))
     images = [*dataset.train.inputs, *dataset.validation.inputs]
     assert len({image.tobytes() for image in images}) == 10_000
 
 
 def test_arrays_are_memory_mapped_read_only(root: Path, cache: Path) -> None:
-    dataset = load("mnist-10k", root, cache_root=cache)
+    dataset = load("mnist-10k", root, cache=ArrayCache(cache))
     assert isinstance(dataset.train.inputs, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         dataset.train.inputs[0, 0, 0] = 1
@@ -105,7 +106,7 @@ def test_a_name_cannot_escape_the_data_folder(root: Path, cache: Path, name: str
     make_files(root / ".cache")
     make_files(root.parent / "shapes")
     with pytest.raises(DatasetNotFound):
-        load(name, root, cache_root=cache)
+        load(name, root, cache=ArrayCache(cache))
 
 
 def test_errors_survive_pickling() -> None:
@@ -125,7 +126,7 @@ def test_errors_survive_pickling() -> None:
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_user_files_load_plain_or_gzipped(root: Path, cache: Path, suffix: str) -> None:
     digests = make_files(root / "shapes", suffix=suffix)
-    dataset = load("shapes", root, cache_root=cache)
+    dataset = load("shapes", root, cache=ArrayCache(cache))
     assert dataset.train.inputs.shape == (30, 8, 8)
     assert dataset.sha256 == content_sha256(digests)
 
@@ -134,26 +135,26 @@ def test_dotted_idx_file_names_are_accepted(root: Path, cache: Path) -> None:
     make_files(root / "shapes")
     for name in IDX_NAMES:
         (root / "shapes" / f"{name}.gz").rename(root / "shapes" / name.replace("-idx", ".idx"))
-    assert load("shapes", root, cache_root=cache).train.inputs.shape == (30, 8, 8)
+    assert load("shapes", root, cache=ArrayCache(cache)).train.inputs.shape == (30, 8, 8)
 
 
 def test_replaced_source_files_are_unpacked_again(root: Path, cache: Path) -> None:
     make_files(root / "shapes", seed=1)
-    before = load("shapes", root, cache_root=cache)
+    before = load("shapes", root, cache=ArrayCache(cache))
     old_images = before.train.inputs.copy()
     make_files(root / "shapes", seed=2)
-    after = load("shapes", root, cache_root=cache)
+    after = load("shapes", root, cache=ArrayCache(cache))
     assert after.sha256 != before.sha256
     assert not np.array_equal(after.train.inputs, old_images)
     np.testing.assert_array_equal(before.train.inputs, old_images)  # a running training keeps its data
 
 
 def test_a_cached_dataset_loads_with_milliseconds_of_processor_time(root: Path, cache: Path) -> None:
-    load("mnist-10k", root, cache_root=cache)
+    load("mnist-10k", root, cache=ArrayCache(cache))
     processor_times_s = []
     for _ in range(5):
         start = time.process_time()
-        load("mnist-10k", root, cache_root=cache)
+        load("mnist-10k", root, cache=ArrayCache(cache))
         processor_times_s.append(time.process_time() - start)
     assert min(processor_times_s) < 0.02
 
@@ -162,15 +163,15 @@ def test_a_cached_dataset_loads_with_milliseconds_of_processor_time(root: Path, 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x93NUMPY", None])
 def test_a_damaged_cache_is_rebuilt(root: Path, cache: Path, damaged: str, content: bytes | None) -> None:
     make_files(root / "shapes")
-    first = load("shapes", root, cache_root=cache)
+    first = load("shapes", root, cache=ArrayCache(cache))
     expected = first.train.inputs.copy()
     del first
-    (folder,) = cache.iterdir()
+    (folder,) = cache.glob("[!.]*")
     if content is None:
         (folder / damaged).unlink()
     else:
         (folder / damaged).write_bytes(content)
-    np.testing.assert_array_equal(load("shapes", root, cache_root=cache).train.inputs, expected)
+    np.testing.assert_array_equal(load("shapes", root, cache=ArrayCache(cache)).train.inputs, expected)
 
 
 @pytest.mark.parametrize(
@@ -189,9 +190,9 @@ def test_invalid_arrays_are_rejected_with_the_reason(
 ) -> None:
     make_files(root / "shapes", changed)
     with pytest.raises(DatasetBroken, match=reason) as caught:
-        load("shapes", root, cache_root=cache)
+        load("shapes", root, cache=ArrayCache(cache))
     assert caught.value.code == "dataset_broken"
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not cache.exists() or not list(cache.glob("[!.]*"))
 
 
 def test_a_truncated_file_is_named_and_leaves_no_cache_entry(root: Path, cache: Path) -> None:
@@ -199,27 +200,27 @@ def test_a_truncated_file_is_named_and_leaves_no_cache_entry(root: Path, cache: 
     path = root / "shapes" / f"{VALIDATION_IMAGES}.gz"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DatasetBroken, match="truncated") as caught:
-        load("shapes", root, cache_root=cache)
+        load("shapes", root, cache=ArrayCache(cache))
     assert caught.value.path == path
-    assert not list(cache.iterdir())
+    assert not list(cache.glob("[!.]*"))
 
 
 def test_other_data_under_a_built_in_name_are_rejected(root: Path, cache: Path) -> None:
     make_files(root / "mnist")
     with pytest.raises(DatasetBroken, match=r"is not the file of mnist.*another name"):
-        load("mnist", root, cache_root=cache)
+        load("mnist", root, cache=ArrayCache(cache))
 
 
 def test_an_unwritable_cache_is_reported(root: Path, tmp_path: Path) -> None:
     make_files(root / "shapes")
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetUnavailable, match="cannot be cached in"):
-        load("shapes", root, cache_root=tmp_path / "file" / "cache")
+        load("shapes", root, cache=ArrayCache(tmp_path / "file" / "cache"))
 
 
 def _load_after_barrier(root: Path, cache: Path, barrier: BarrierType) -> None:
     barrier.wait()
-    dataset = load("shapes", root, cache_root=cache)
+    dataset = load("shapes", root, cache=ArrayCache(cache))
     assert dataset.train.inputs.sum() > 0
 
 
@@ -235,4 +236,4 @@ def test_processes_can_unpack_a_dataset_concurrently(root: Path, cache: Path) ->
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("[!.]*"))) == 1

@@ -2,82 +2,37 @@
 
 import os
 import re
-import threading
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from service.datasets import download
-from service.datasets.builtins import BUILT_IN, BuiltIn
 from service.datasets.cache import load
 from service.datasets.catalogue import catalogue, describe
 from service.datasets.errors import DatasetUnavailable
-from service.datasets.info import IDX_NAMES, DatasetState, content_sha256
-from tests.service.datasets.conftest import TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_IMAGES, make_files
-
-
-class Mirror:
-    """A stub server for files by name: their bytes, or an HTTP error status."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes | int] = {}
-        self.requests: list[str] = []
-        self.truncate = False
-        mirror = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.lstrip("/")
-                mirror.requests.append(name)
-                reply = mirror.files.get(name, 404)
-                if isinstance(reply, int):
-                    self.send_error(reply)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(reply)))
-                self.end_headers()
-                self.wfile.write(reply[: len(reply) // 2] if mirror.truncate else reply)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[Mirror]:
-    mirror = Mirror()
-    make_files(tmp_path / "published")
-    mirror.files |= {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
-    yield mirror
-    mirror.close()
-
-
-def tiny_builtin(published: Path, *mirrors: str) -> Mapping[str, BuiltIn]:
-    """A built-in ``mnist`` whose checksums are those of small files."""
-    digests = make_files(published)
-    sizes = {name: (published / f"{name}.gz").stat().st_size for name in IDX_NAMES}
-    mnist = replace(BUILT_IN["mnist"], digests=digests, packed_bytes=sizes, mirrors=mirrors)
-    return {"mnist": replace(mnist, info=replace(mnist.info, sha256=content_sha256(digests)))}
+from service.datasets.formats.array_folders import ArrayCache
+from service.datasets.info import IDX_NAMES, DatasetState
+from tests.service.datasets.conftest import (
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    VALIDATION_IMAGES,
+    Mirror,
+    make_files,
+    tiny_builtin,
+)
 
 
 def test_missing_files_are_downloaded_once(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     reports: list[tuple[int, int | None]] = []
     dataset = load(
-        "mnist", root, cache_root=cache, builtins=builtins, progress=lambda done, total: reports.append((done, total))
+        "mnist",
+        root,
+        cache=ArrayCache(cache),
+        builtins=builtins,
+        progress=lambda done, total: reports.append((done, total)),
     )
     assert dataset.sha256 == builtins["mnist"].info.sha256
     assert sorted(path.name for path in (root / "mnist").iterdir()) == sorted(f"{name}.gz" for name in IDX_NAMES)
@@ -85,7 +40,7 @@ def test_missing_files_are_downloaded_once(root: Path, cache: Path, tmp_path: Pa
     assert reports[-1] == (total, total)
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
     assert describe("mnist", root, builtins=builtins).available
-    load("mnist", root, cache_root=cache, builtins=builtins)
+    load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert len(mirror.requests) == 4
 
 
@@ -93,7 +48,7 @@ def test_only_missing_files_are_downloaded(root: Path, cache: Path, tmp_path: Pa
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     make_files(root / "mnist")
     (root / "mnist" / f"{TRAIN_LABELS}.gz").unlink()
-    load("mnist", root, cache_root=cache, builtins=builtins)
+    load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert mirror.requests == [f"{TRAIN_LABELS}.gz"]
 
 
@@ -101,7 +56,7 @@ def test_an_unreachable_mirror_is_skipped(root: Path, cache: Path, tmp_path: Pat
     dead = Mirror()
     dead.close()
     builtins = tiny_builtin(tmp_path / "published", dead.url, mirror.url)
-    load("mnist", root, cache_root=cache, builtins=builtins)
+    load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert len(mirror.requests) == 4
 
 
@@ -109,7 +64,7 @@ def test_content_with_another_checksum_is_rejected(root: Path, cache: Path, tmp_
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.files[f"{VALIDATION_IMAGES}.gz"] = mirror.files[f"{TRAIN_IMAGES}.gz"]
     with pytest.raises(DatasetUnavailable, match="has other content: sha256"):
-        load("mnist", root, cache_root=cache, builtins=builtins)
+        load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert sorted(path.name for path in (root / "mnist").iterdir()) == [f"{TRAIN_IMAGES}.gz", f"{TRAIN_LABELS}.gz"]
 
 
@@ -117,7 +72,7 @@ def test_a_truncated_download_leaves_no_file(root: Path, cache: Path, tmp_path: 
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.truncate = True
     with pytest.raises(DatasetUnavailable, match="truncated"):
-        load("mnist", root, cache_root=cache, builtins=builtins)
+        load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert not list((root / "mnist").iterdir())
 
 
@@ -125,7 +80,7 @@ def test_a_download_larger_than_expected_is_aborted(root: Path, cache: Path, tmp
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     mirror.files[f"{TRAIN_IMAGES}.gz"] = bytes(2**20)
     with pytest.raises(DatasetUnavailable, match="is larger than"):
-        load("mnist", root, cache_root=cache, builtins=builtins)
+        load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
 
 
 def test_the_error_names_each_mirror_and_the_remedy(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
@@ -134,7 +89,7 @@ def test_the_error_names_each_mirror_and_the_remedy(root: Path, cache: Path, tmp
     mirror.files.clear()
     builtins = tiny_builtin(tmp_path / "published", dead.url, mirror.url)
     with pytest.raises(DatasetUnavailable) as caught:
-        load("mnist", root, cache_root=cache, builtins=builtins)
+        load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert mirror.requests == [f"{TRAIN_IMAGES}.gz"], "each mirror is tried once"
     text = str(caught.value)
     for part in (dead.url, "refused", mirror.url, "HTTP 404", str(root / "mnist"), f"{TRAIN_IMAGES}.gz", "mnist-10k"):
@@ -151,14 +106,14 @@ def test_the_state_of_a_dataset_follows_its_downloads(root: Path, cache: Path, t
 
     mirror.truncate = True
     with pytest.raises(DatasetUnavailable):
-        load("mnist", root, cache_root=cache, builtins=builtins)
+        load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     info = describe("mnist", root, builtins=builtins)
     assert info.state is DatasetState.UNAVAILABLE
     assert re.search(r"the last download failed \(\d{4}-\d\d-\d\d .* UTC\): .*truncated", str(info.state_reason))
     assert [info.name for info in catalogue(root, builtins=builtins)] == ["mnist"]
 
     mirror.truncate = False
-    load("mnist", root, cache_root=cache, builtins=builtins)
+    load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     info = describe("mnist", root, builtins=builtins)
     assert (info.state, info.state_reason, info.download_bytes) == (DatasetState.READY, None, 0)
     assert [path.name for path in root.iterdir()] == ["mnist"]
@@ -190,7 +145,7 @@ def test_a_progress_callback_can_cancel_a_download(root: Path, cache: Path, tmp_
 
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     with pytest.raises(Cancelled):
-        load("mnist", root, cache_root=cache, builtins=builtins, progress=cancel)
+        load("mnist", root, cache=ArrayCache(cache), builtins=builtins, progress=cancel)
     assert not list((root / "mnist").iterdir())
 
 
@@ -200,14 +155,14 @@ def test_loading_into_an_unwritable_folder_fails_before_any_request(
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetUnavailable, match="cannot be written"):
-        load("mnist", tmp_path / "file", cache_root=cache, builtins=builtins)
+        load("mnist", tmp_path / "file", cache=ArrayCache(cache), builtins=builtins)
     assert not mirror.requests
 
 
 def test_files_in_a_system_folder_are_not_downloaded(root: Path, cache: Path, tmp_path: Path, mirror: Mirror) -> None:
     builtins = tiny_builtin(tmp_path / "published", mirror.url)
     builtins = {"mnist": replace(builtins["mnist"], system=tmp_path / "published")}
-    load("mnist", root, cache_root=cache, builtins=builtins)
+    load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert not mirror.requests
     assert not root.exists()
 
@@ -219,6 +174,6 @@ def test_old_leftovers_of_killed_downloads_are_removed(root: Path, cache: Path, 
     old.write_bytes(b"1")
     young.write_bytes(b"1")
     os.utime(old, (time.time() - 7200,) * 2)
-    load("mnist", root, cache_root=cache, builtins=builtins)
+    load("mnist", root, cache=ArrayCache(cache), builtins=builtins)
     assert not old.exists()
     assert young.exists()

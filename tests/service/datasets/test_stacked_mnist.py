@@ -9,13 +9,16 @@ import pytest
 
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, load
+from service.datasets.formats.array_folders import ArrayCache
 
 
 @pytest.fixture(scope="module")
 def digits_and_stacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     """The digits, and the dataset derived from them."""
     root = tmp_path_factory.mktemp("stacked")
-    digits, stacked = (load(name, root / "data", cache_root=root / "cache") for name in ("mnist-10k", "stacked-mnist"))
+    digits, stacked = (
+        load(name, root / "data", cache=ArrayCache(root / "cache")) for name in ("mnist-10k", "stacked-mnist")
+    )
     return digits, stacked
 
 
@@ -46,7 +49,7 @@ def test_stacked_mnist_matches_its_built_in_info(digits_and_stacked: tuple[Datas
 
 
 def test_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
-    first = load("stacked-mnist", tmp_path / "data", cache_root=tmp_path / "cache")
+    first = load("stacked-mnist", tmp_path / "data", cache=ArrayCache(tmp_path / "cache"))
     (folder,) = (tmp_path / "cache").glob("stacked-mnist-*")
     (folder / "meta.json").write_text("{")
-    assert load("stacked-mnist", tmp_path / "data", cache_root=tmp_path / "cache").sha256 == first.sha256
+    assert load("stacked-mnist", tmp_path / "data", cache=ArrayCache(tmp_path / "cache")).sha256 == first.sha256

@@ -16,7 +16,7 @@ from service.storage import database as module
 from service.storage.database import Database
 from service.storage.insertions import NewRow, TimeTemplate, insert_rows
 from service.storage.tables import IDEMPOTENCY, JOB_TAGS, Idempotency, JobTag, Worker
-from service.storage.times import at_time
+from service.wording import at_time
 from tests.conftest import postgresql_only
 from tests.waiting import wait_until
 
