@@ -1,4 +1,4 @@
-"""What the PostgreSQL role that runs the service may do with each table."""
+"""What the PostgreSQL roles that run the service, and workers on other machines, may do with each table."""
 
 from __future__ import annotations
 
@@ -14,6 +14,25 @@ _EXCEPTIONS: Final = {
     "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # UPDATE marks ranges that retention removed
 }
 """Tables on which the application role has fewer privileges."""
+_OF_WORKERS: Final = {
+    "alembic_version": "SELECT",
+    "artifacts": "SELECT, INSERT, DELETE",
+    "audit": "INSERT",
+    "epochs": "SELECT, INSERT",
+    "events": "SELECT, INSERT",
+    "expected_epochs": "SELECT",
+    "job_tags": "SELECT, INSERT",
+    "jobs": "SELECT, INSERT, UPDATE",  # INSERT: the end of a trial may start others
+    "owner_queue": "SELECT, UPDATE (mean_seconds)",  # UPDATE of any column is what a row lock needs
+    "owners": "SELECT (id, artifacts, max_priority)",  # the limits that a commit and a new trial must keep
+    "stores": "SELECT, INSERT",
+    "sweep_events": "SELECT, INSERT",
+    "sweep_trials": "SELECT, INSERT, UPDATE",
+    "sweeps": "SELECT, UPDATE",
+    "uploads": "SELECT",
+    "workers": "SELECT, INSERT, UPDATE, DELETE",
+}
+"""All privileges of the role of workers: their credentials lie on other machines."""
 
 
 def grant(connection: Connection, application: str) -> None:
@@ -26,3 +45,19 @@ def grant(connection: Connection, application: str) -> None:
         table = sql.Identifier(name)
         raw.execute(sql.SQL("REVOKE ALL ON public.{} FROM {}").format(table, role))
         raw.execute(sql.SQL("GRANT {} ON public.{} TO {}").format(privileges, table, role))
+
+
+def grant_to_workers(connection: Connection, workers: str) -> None:
+    """Set the exact privileges of the role of workers on other machines; called as ``grant`` is."""
+    raw: Any = connection.connection.driver_connection
+    role = sql.Identifier(workers)
+    raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
+    raw.execute(sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {}").format(role))
+    for name, privileges in _OF_WORKERS.items():
+        raw.execute(sql.SQL("GRANT {} ON public.{} TO {}").format(sql.SQL(privileges), sql.Identifier(name), role))
+    sequences = """SELECT sequence.relname FROM pg_class sequence JOIN pg_depend ON objid = sequence.oid
+        JOIN pg_class owning ON owning.oid = refobjid
+        WHERE sequence.relkind = 'S' AND owning.relnamespace = 'public'::regnamespace AND owning.relname = ANY(%s)"""
+    inserted = [name for name, privileges in _OF_WORKERS.items() if "INSERT" in privileges]
+    for (name,) in raw.execute(sequences, (inserted,)).fetchall():
+        raw.execute(sql.SQL("GRANT USAGE ON SEQUENCE public.{} TO {}").format(sql.Identifier(name), role))

@@ -1,7 +1,8 @@
 """The PostgreSQL roles of a compose deployment, and the passwords of its containers: ``python -m migrations.roles``.
 
 The owner role may change the schema; migrations and restores connect as it. The application role reads and writes
-rows; web, worker and scheduler connect as it. Only this program connects as the superuser, over a socket that needs no
+rows; web, worker and scheduler connect as it. The role of workers is for those on other machines, and may do no more
+than train jobs. Only this program connects as the superuser, over a socket that needs no
 password. It is idempotent: it keeps existing roles and passwords, and transfers what the superuser owns to the owner
 role. It looks at the revision first: if this version cannot upgrade the database, it changes nothing, so that the
 version before can go on.
@@ -9,6 +10,7 @@ version before can go on.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -28,18 +30,21 @@ from service.storage.database import Database
 
 OWNER: Final = "tapeline_owner"
 APPLICATION: Final = "tapeline_app"
+WORKER: Final = "tapeline_worker"
 
 _REFUSED_PASSWORD: Final = "tapeline"  # noqa: S105 - the name of the database, easily guessed
 
 log = structlog.get_logger()
 
 
-def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, application: str) -> list[str]:
-    """Create or update both roles, and transfer the database and its contents to the owner role.
+def prepare(
+    database: Database, passwords: Mapping[str, str], *, owner: str, application: str, worker: str
+) -> list[str]:
+    """Create or update the roles, and transfer the database and its contents to the owner role.
 
     Args:
         database: connected as a superuser. If that needed no password, the superuser's password is removed.
-        passwords: of both roles.
+        passwords: of all three roles.
 
     Returns:
         What was changed, in words. Passwords and privileges are set each time, which changes nothing if they are set
@@ -51,10 +56,11 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
         identifiers = {
             "owner": sql.Identifier(owner),
             "application": sql.Identifier(application),
+            "worker": sql.Identifier(worker),
             "rows": ROWS,
         }
         identifiers["database"] = sql.Identifier(raw.info.dbname)
-        for role in (owner, application):
+        for role in (owner, application, worker):
             if raw.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
                 raw.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
                 changes.append(f"created the role {role}")
@@ -71,11 +77,11 @@ def prepare(database: Database, passwords: Mapping[str, str], *, owner: str, app
         for statement in (
             "ALTER DATABASE {database} OWNER TO {owner}",
             "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # no temporary tables either
-            "GRANT CONNECT ON DATABASE {database} TO {application}",
+            "GRANT CONNECT ON DATABASE {database} TO {application}, {worker}",
             "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-            "REVOKE ALL ON SCHEMA public FROM {application}",
+            "REVOKE ALL ON SCHEMA public FROM {application}, {worker}",
             "GRANT USAGE, CREATE ON SCHEMA public TO {owner}",
-            "GRANT USAGE ON SCHEMA public TO {application}",
+            "GRANT USAGE ON SCHEMA public TO {application}, {worker}",
             # For tables that a restore creates, until the next ``grant`` sets the exact privileges.
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT {rows} ON TABLES TO {application}",
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT USAGE ON SEQUENCES TO {application}",
@@ -111,14 +117,15 @@ def _hand_over(raw: Any, owner: str) -> list[str]:
 
 
 def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Write the passwords of roles and broker to files, random ones unless the operator chose them.
+    """Write the passwords of roles, broker and bucket to files, random ones unless the operator chose them.
 
     Args:
-        folder: for ``owner/database`` (migrations), ``app/database``, ``app/broker`` and ``app/redis.conf``.
+        folder: for ``owner/database`` (migrations), ``app/database``, ``app/worker``, ``app/broker`` and
+            ``app/redis.conf``, and ``app/s3`` and ``app/s3.json`` for the clients and the server of the bucket.
         environ: may have ``POSTGRES_PASSWORD``, of the application role, and ``REDIS_PASSWORD``.
 
     Returns:
-        The passwords of both roles.
+        The passwords of the roles.
 
     Raises:
         SettingsError: a chosen password is not acceptable.
@@ -135,10 +142,19 @@ def write_passwords(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     passwords = {
         OWNER: _keep_or_create(folder / "owner" / "database", ""),
         APPLICATION: _keep_or_create(folder / "app" / "database", chosen["POSTGRES_PASSWORD"]),
+        WORKER: _keep_or_create(folder / "app" / "worker", ""),
     }
     broker = _keep_or_create(folder / "app" / "broker", chosen["REDIS_PASSWORD"])
     quoted = broker.replace("\\", "\\\\").replace('"', '\\"')
     _keep(folder / "app" / "redis.conf", f'requirepass "{quoted}"\n')
+    key = _keep_or_create(folder / "app" / "bucket", "")
+    _keep(folder / "app" / "s3", f"[default]\naws_access_key_id = tapeline\naws_secret_access_key = {key}\n")
+    identity = {
+        "name": "tapeline",
+        "credentials": [{"accessKey": "tapeline", "secretKey": key}],
+        "actions": [f"{action}:tapeline" for action in ("Read", "Write", "List")],
+    }
+    _keep(folder / "app" / "s3.json", json.dumps({"identities": [identity]}))
     return passwords
 
 
@@ -171,11 +187,11 @@ def main() -> int:
             with database.engine.connect() as connection:
                 find_revision(connection)
             passwords = write_passwords(settings.home / "secrets", os.environ)
-            changes = prepare(database, passwords, owner=OWNER, application=APPLICATION)
+            changes = prepare(database, passwords, owner=OWNER, application=APPLICATION, worker=WORKER)
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2
-    for change in changes or ["nothing to do: both roles exist, and own what they should"]:
+    for change in changes or ["nothing to do: all roles exist, and own what they should"]:
         log.info(change)
     return 0
 

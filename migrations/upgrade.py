@@ -1,6 +1,8 @@
-"""Upgrade the database to the schema of this version: ``python -m migrations.upgrade [--grant-to ROLE]``.
+"""Upgrade the database to the schema of this version: ``python -m migrations.upgrade [--grant-to ROLE]
+[--grant-to-workers ROLE]``.
 
-With ``--grant-to``, the migrating role owns the schema, and ROLE gets the privileges that the service needs.
+With ``--grant-to``, the migrating role owns the schema, and ROLE gets the privileges that the service needs; with
+``--grant-to-workers``, those that a worker needs.
 ``--check`` only says whether the database can be upgraded, and ``--downgrade-to REVISION`` takes it back to the schema
 of an older version.
 
@@ -104,11 +106,12 @@ def _without_cascades(database: Database, connection: Connection) -> Iterator[No
         cursor.close()
 
 
-def upgrade(database: Database, *, grant_to: str | None = None) -> Move:
+def upgrade(database: Database, *, grant_to: str | None = None, grant_to_workers: str | None = None) -> Move:
     """Apply the missing migrations. Of several concurrent processes, one migrates; the others wait for it.
 
     Args:
         grant_to: a PostgreSQL role that runs the service, but does not own the schema.
+        grant_to_workers: a PostgreSQL role of workers on other machines.
 
     Raises:
         UnknownSchema: this version cannot upgrade the database, which is unchanged.
@@ -120,6 +123,8 @@ def upgrade(database: Database, *, grant_to: str | None = None) -> Move:
         command.upgrade(config(connection), "head")
         if grant_to is not None and not database.is_sqlite:
             privileges.grant(connection, grant_to)
+        if grant_to_workers is not None and not database.is_sqlite:
+            privileges.grant_to_workers(connection, grant_to_workers)
         return Move(before, head())
 
 
@@ -198,6 +203,7 @@ def main() -> int:
     """Migrate the configured database."""
     parser = argparse.ArgumentParser(prog="python -m migrations.upgrade", description=main.__doc__)
     parser.add_argument("--grant-to", metavar="ROLE", help="PostgreSQL role that runs the service, if not the owner")
+    parser.add_argument("--grant-to-workers", metavar="ROLE", help="PostgreSQL role of workers on other machines")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--check", action="store_true", help="only say whether the database can be upgraded")
     other.add_argument("--downgrade-to", metavar="REVISION", help="take the database back to an older schema")
@@ -212,7 +218,10 @@ def main() -> int:
             elif arguments.downgrade_to:
                 _report("downgraded", downgrade(database, arguments.downgrade_to))
             else:
-                _report("upgraded", upgrade(database, grant_to=arguments.grant_to))
+                _report(
+                    "upgraded",
+                    upgrade(database, grant_to=arguments.grant_to, grant_to_workers=arguments.grant_to_workers),
+                )
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2

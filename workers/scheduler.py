@@ -19,16 +19,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
-from service.datasets.uploads import UploadFolder
-from service.errors import SettingsError
+from service.datasets.uploads import UploadFiles
+from service.errors import SettingsError, WrongStore
 from service.jobs import owner_queue, submissions, worker_registry
 from service.jobs.queries import queue
-from service.jobs.rescue import LeaseExpiryPolicy, rescue
-from service.maintenance import retention
+from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
+from service.maintenance import retention, store_id
 from service.maintenance.retention import Policy
 from service.runtime import broker, logs
 from service.runtime.settings import Quotas, Settings
-from service.storage.artifacts import ArtifactFolder, ArtifactStore
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
@@ -40,6 +39,7 @@ ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
 """After this waiting time, the hint for a job may be lost, and is sent again."""
 ACCRUAL_INTERVAL_S: Final = 3.0
+OUTAGE_INTERVAL_S: Final = 5.0
 QUOTA_INTERVAL_S: Final = 20.0
 SEAL_INTERVAL_S: Final = 10.0
 CLEANUP_INTERVAL_S: Final = 600.0
@@ -68,23 +68,37 @@ def resend_hints(database: Database, sender: Celery | None) -> None:
     send_hints(sender, job_ids)
 
 
+def fail_jobs_without_store(database: Database, settings: Settings) -> None:
+    """Fail the jobs that have waited for an object store for too long. Those that wait for room in a folder continue
+    once there is some."""
+    if not settings.store:
+        return
+    timeout_s = settings.store_timeout_s
+    for job_id in fail_without_store(database, timeout_s, then=decisions.after_result):
+        log.error("no worker can use the store: a job has failed", job=job_id)
+
+
 def apply_quotas(database: Database, quotas: Quotas) -> None:
     """Apply the settings for owners that decide whose jobs start."""
     owners.set_default_cap(database, quotas.running)
     usage.apply_cpu_quotas(database, quotas.cpu_seconds)
 
 
-def delete_expired_data(
-    database: Database, artifacts: ArtifactStore, upload_folder: UploadFolder, policy: Policy
-) -> None:
-    """Delete orphaned files and expired data, except during a restore, whose files have no rows yet."""
-    if retention.is_restoring(upload_folder.artifacts):
+def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) -> None:
+    """Delete orphaned files and expired data, except during a restore, whose files have no rows yet, and in a store of
+    another service, which has other rows."""
+    if retention.is_restoring(files.artifacts):
         return
     submissions.purge_expired(database)
     worker_registry.purge_expired(database)
     keys.purge_expired(database)
     sign_in_links.purge_expired(database)
-    removed = retention.apply(database, artifacts, policy)
+    try:
+        store_id.verify(database, files.store)
+    except WrongStore as error:
+        log.warning("no expired data is removed", error=str(error))
+        return
+    removed = retention.apply(database, files.store, policy)
     for kind, items in (
         ("job", removed.jobs),
         ("checkpoint", removed.checkpoints),
@@ -97,14 +111,14 @@ def delete_expired_data(
         log.info("removed", what="audit entries", count=removed.audit_entries)
 
     for upload_id in uploads.purge(database):
-        upload_folder.discard(upload_id)
+        files.discard(upload_id)
         log.info("removed", what="deleted dataset", name=upload_id)
 
     def read_upload_ids() -> set[str]:
         with database.read() as session:
             return uploads.ids(session)
 
-    for name in upload_folder.sweep(read_upload_ids, older_than_s=retention.STALE_FILE_S):
+    for name in files.sweep(read_upload_ids, older_than_s=retention.STALE_FILE_S):
         log.info("removed", what="upload", name=name)
 
 
@@ -153,7 +167,7 @@ def main() -> int:
         signal.signal(signal_number, stop)
     database = Database(settings.database_url, application="tapeline-scheduler")
     sender = create_app(settings.broker_url) if settings.broker_url else None
-    artifacts, upload_folder = ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts)
+    files = UploadFiles.of(settings)
     policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")
     proposer, background = Proposer(database), _BackgroundTasks()
     for round_number in itertools.count():
@@ -171,6 +185,8 @@ def main() -> int:
         background.start("make room for urgent jobs", lambda: owner_queue.preempt(database))
         if round_number % round(ACCRUAL_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("charge owners", lambda: owner_queue.accrue(database))
+        if round_number % round(OUTAGE_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("fail jobs without a store", lambda: fail_jobs_without_store(database, settings))
         if round_number % round(QUOTA_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("apply the quotas", lambda: apply_quotas(database, settings.quotas))
         background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
@@ -181,7 +197,7 @@ def main() -> int:
         if round_number % round(CLEANUP_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start(
                 "delete expired data",
-                lambda: delete_expired_data(database, artifacts, upload_folder, Policy.of(settings)),
+                lambda: delete_expired_data(database, files, Policy.of(settings)),
             )
             background.start("record the stored bytes", lambda: usage.record_bytes(database))
         heartbeat.beat()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import and_, case, func, or_, select, tuple_, update
+from sqlalchemy import Select, and_, case, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLost
@@ -21,12 +21,18 @@ from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime.failpoints import reach
 from service.states import ErrorCode, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
-from service.storage.tables import Epoch, Event, Job
+from service.storage.tables import Epoch, Event, Job, Worker
 
 MAX_DEATHS: Final = 3
 """A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
 MAX_MACHINE_FAULTS: Final = 5
-"""A job fails after this many machine faults without a new epoch between them: the machines seem to be well."""
+"""A job fails after this many machine faults without a new epoch between them: the machines seem to be well. Those of
+the store must also have lasted: in an outage, each of many workers releases the job once."""
+
+STORAGE_HINT: Final = (
+    "free disk space or repair the artifact store (tapeline doctor names the cause), then retry: the last checkpoint "
+    "is kept"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,39 +73,51 @@ class Position:
     steps_per_second: float | None = None
 
 
-def claim(database: Database, worker: str, lease_s: float) -> Claim | None:
-    """Claim a job: of the owner whose turn it is, the first by priority, then age; or ``None``."""
+def claim(database: Database, worker: str, lease_s: float, *, datasets: Collection[str] | None = None) -> Claim | None:
+    """Claim a job: of the owner whose turn it is, the first by priority, then age; or ``None``.
+
+    Args:
+        datasets: that the worker has, besides uploads; jobs on others are passed over. ``None``: it has all.
+    """
+    passed: list[str] = []
     with database.write() as session:
-        if (owner := owner_queue.next_owner(session)) is None:
-            return None
-        lane = select(Job.id).where(owner_queue.is_queued(), owner_queue.belongs_to(owner))
-        first = locking(lane.order_by(*CLAIM_ORDER).limit(1), skip_locked=True).scalar_subquery()
-        job = session.scalar(
-            update(Job)
-            .where(Job.id == first, Job.status == Status.QUEUED)
-            .values(
-                status=Status.RUNNING,
-                lease=Job.lease + 1,
-                lease_owner=worker,
-                lease_expires_ms=_expiry(lease_s),
-                claimed_ms=now_ms(),
-                claimed_cpu_seconds=func.coalesce(Job.cpu_seconds, 0.0),
-                started_ms=func.coalesce(Job.started_ms, now_ms()),
-            )
-            .returning(Job)
-            .execution_options(synchronize_session=False)
+        while (owner := owner_queue.next_owner(session, without=passed)) is not None:
+            lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
+            has_data = owner_queue.has_data(datasets)
+            if (job := _claim_first(session, select(Job.id).where(lane, has_data), worker, lease_s)) is not None:
+                transitions.record_status(session, job, reason="claimed", worker=worker)
+                return Claim(
+                    job_id=job.id,
+                    lease=job.lease,
+                    lease_s=lease_s,
+                    attempt=job.attempt,
+                    cpu_seconds=job.cpu_seconds or 0.0,
+                    request_id=job.request_id,
+                )
+            if datasets is None or not session.scalar(select(exists().where(lane, ~has_data))):
+                break
+            passed.append(owner)
+    return None
+
+
+def _claim_first(session: Session, lane: Select[str], worker: str, lease_s: float) -> Job | None:
+    is_drained = and_(Worker.id == worker, Worker.drain.is_not(None))
+    first = locking(lane.order_by(*CLAIM_ORDER).limit(1), skip_locked=True).scalar_subquery()
+    return session.scalar(
+        update(Job)
+        .where(Job.id == first, Job.status == Status.QUEUED, ~exists().where(is_drained))
+        .values(
+            status=Status.RUNNING,
+            lease=Job.lease + 1,
+            lease_owner=worker,
+            lease_expires_ms=_expiry(lease_s),
+            claimed_ms=now_ms(),
+            claimed_cpu_seconds=func.coalesce(Job.cpu_seconds, 0.0),
+            started_ms=func.coalesce(Job.started_ms, now_ms()),
         )
-        if job is None:
-            return None
-        transitions.record_status(session, job, reason="claimed", worker=worker)
-        return Claim(
-            job_id=job.id,
-            lease=job.lease,
-            lease_s=lease_s,
-            attempt=job.attempt,
-            cpu_seconds=job.cpu_seconds or 0.0,
-            request_id=job.request_id,
-        )
+        .returning(Job)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def read_job(database: Database, claim: Claim) -> Job:
@@ -199,12 +217,14 @@ def release_for_fault(
     reason: MachineFaultReason,
     error: Mapping[str, Any],
     *,
+    store_timeout_s: float,
     used: Usage | None = None,
     then: Callable[[Session, Job], None],
 ) -> bool:
     """End the lease because of a fault of this machine: the job is queued, and no attempt is counted.
 
-    After ``MAX_MACHINE_FAULTS`` times without a new epoch it fails with ``error``.
+    After ``MAX_MACHINE_FAULTS`` times without a new epoch it fails with ``error``; because of the store, not before
+    ``store_timeout_s`` after the first.
 
     Returns:
         Whether the job has failed.
@@ -212,7 +232,9 @@ def release_for_fault(
     with database.write() as session:
         job = guard(session, claim, **usage_values(used))
         _forget_preemption(session, job)
-        if job.requested is None and _count_machine_faults(session, job) + 1 >= MAX_MACHINE_FAULTS:
+        count, first_ms = _machine_faults(session, job)
+        has_lasted = reason is not MachineFaultReason.STORE or first_ms <= _now(session) - 1000 * store_timeout_s
+        if job.requested is None and count + 1 >= MAX_MACHINE_FAULTS and has_lasted:
             job.error = dict(error)
             transitions.finish(session, job, Status.FAILED, reason=str(error["code"]))
             then(session, job)
@@ -224,18 +246,19 @@ def release_for_fault(
         return False
 
 
-def _count_machine_faults(session: Session, job: Job) -> int:
-    """The machine faults since the last epoch or retry."""
+def _machine_faults(session: Session, job: Job) -> tuple[int, int]:
+    """The number of machine faults since the last epoch or retry, and the time of the first."""
     reason = Event.data["reason"].as_string()
     progress = or_(Event.type == EventType.METRICS, and_(Event.type == EventType.STATUS, reason == "retried"))
     last = select(func.coalesce(func.max(Event.seq), 0)).where(Event.job_id == job.id, progress).scalar_subquery()
-    faults = select(func.count()).where(
+    faults = select(func.count(), func.coalesce(func.min(Event.created_ms), 0)).where(
         Event.job_id == job.id,
         Event.seq > last,
         Event.type == EventType.STATUS,
         reason.in_([fault.of_job for fault in MachineFaultReason]),
     )
-    return session.scalar(faults) or 0
+    count, first_ms = session.execute(faults).one()
+    return count, first_ms
 
 
 def record_child_loss(database: Database, claim: Claim, message: str, *, used: Usage | None = None) -> None:
@@ -328,7 +351,11 @@ def release(session: Session, job: Job, *, reason: str, otherwise: Request | Non
 def clock(database: Database) -> int:
     """The database's time in milliseconds since 1970."""
     with database.read() as session:
-        return session.scalar(select(now_ms())) or 0
+        return _now(session)
+
+
+def _now(session: Session) -> int:
+    return session.scalar(select(now_ms())) or 0
 
 
 def guard(session: Session, claim: Claim, **values: Any) -> Job:

@@ -8,10 +8,23 @@ fewer slots than owners. See P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Que
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Final, cast
 
-from sqlalchemy import ColumnElement, TextClause, case, func, literal_column, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    TextClause,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from service.jobs import transitions, worker_registry
@@ -26,10 +39,16 @@ _MIN_WAIT_MS: Final = 500
 """How long an urgent job waits for a worker with a free slot before another job must make room."""
 
 
-def next_owner(session: Session) -> str | None:
-    """Lock and return the owner whose job is claimed next; ``''``: everybody without a key, ``None``: no job waits."""
+def next_owner(session: Session, *, without: Collection[str] = ()) -> str | None:
+    """Lock and return the owner whose job is claimed next; ``''``: everybody without a key, ``None``: no job waits.
+
+    Args:
+        without: owners who are passed over.
+    """
     order = (OwnerQueue.urgent.desc(), OwnerQueue.due, OwnerQueue.load, OwnerQueue.owner)
     query = select(OwnerQueue.owner).where(is_ready()).order_by(*order).limit(1)
+    if without:  # no wait: the rows of these owners are locked, and whoever has the other may wait for them
+        return session.scalar(locking(query.where(OwnerQueue.owner.not_in(without)), skip_locked=True))
     owner = session.scalar(locking(query, skip_locked=True))
     # An owner whose row is locked gets or ends a job at this moment: the next one is served. If there is none, wait.
     return owner if owner is not None else session.scalar(locking(query))
@@ -42,22 +61,10 @@ def preempt(database: Database) -> str | None:
     of the lowest priority, then of the owner with the highest load, then with the least work since its last epoch.
     """
     with database.read() as session:
-        highest = session.scalar(select(func.max(OwnerQueue.urgent)).where(is_ready()))
-        slots = {worker.id: worker.slots for worker in worker_registry.claiming_workers(session)}
-        if not highest or _count_startable(session) <= _count_free(session, slots):
-            return None
-    urgency = case((Job.priority >= FIRST_URGENT, Job.priority), else_=0)
-    last_epoch = select(func.max(Epoch.finished_ms)).where(Epoch.job_id == Job.id).scalar_subquery()
-    saved = case((last_epoch > Job.claimed_ms, last_epoch), else_=Job.claimed_ms)
+        victims = _find_victims(session)
+    if victims is None:
+        return None
     with database.write() as session:
-        victims = (
-            select(Job)
-            .join(OwnerQueue, OwnerQueue.owner == func.coalesce(Job.owner, ""))
-            .where(Job.status == Status.RUNNING, Job.lease_owner.in_(slots))
-            .where(Job.requested.is_(None), urgency < highest)
-            .order_by(Job.priority, OwnerQueue.load.desc(), saved.desc(), Job.id)
-            .limit(1)
-        )
         job = session.scalar(locking(victims, of=Job, skip_locked=True))
         if job is None:
             return None
@@ -66,14 +73,62 @@ def preempt(database: Database) -> str | None:
         return job.id
 
 
-def _count_startable(session: Session) -> int:
-    """The urgent jobs that have room under the caps of their owners, and did not start at once."""
+def _find_victims(session: Session) -> Select[Job] | None:
+    """The query for the job that makes room, on the workers whose slots are too few for the urgent jobs that only they
+    can run; ``None``: no slot is wanted, or none can be had."""
+    if not session.scalar(select(func.max(OwnerQueue.urgent)).where(is_ready())):
+        return None
+    workers = worker_registry.claiming_workers(session)
+    is_urgent = and_(is_queued(), Job.priority >= FIRST_URGENT)
+    able: dict[str, frozenset[str]] = {}  # the workers that have a dataset
+    if any(worker.datasets is not None for worker in workers):
+        for name in session.scalars(select(_dataset_name()).where(is_urgent, Job.upload_id.is_(None)).distinct()):
+            able[name] = frozenset(w.id for w in workers if w.datasets is None or name in w.datasets)
+    everyone = frozenset(worker.id for worker in workers)
+    hopeless = {name for name, ids in able.items() if not ids}
+    for ids in sorted({*able.values(), everyone} - {frozenset()}, key=len):
+        names = {name for name, has_it in able.items() if has_it <= ids} - hopeless
+        runs_here = and_(Job.upload_id.is_(None), _dataset_name().in_(names))
+        if ids == everyone:
+            runs_here = has_data(names if able else None)
+        slots = {worker.id: worker.slots for worker in workers if worker.id in ids}
+        jobs, highest = _count_startable(session, and_(is_urgent, runs_here))
+        if jobs > _count_free(session, slots):
+            victims = _less_urgent(slots, highest)
+            if session.scalar(victims) is not None:
+                return victims
+            hopeless |= names
+    return None
+
+
+def _less_urgent(workers: Collection[str], priority: int) -> Select[Job]:
+    urgency = case((Job.priority >= FIRST_URGENT, Job.priority), else_=0)
+    last_epoch = select(func.max(Epoch.finished_ms)).where(Epoch.job_id == Job.id).scalar_subquery()
+    saved = case((last_epoch > Job.claimed_ms, last_epoch), else_=Job.claimed_ms)
+    return (
+        select(Job)
+        .join(OwnerQueue, OwnerQueue.owner == func.coalesce(Job.owner, ""))
+        .where(Job.status == Status.RUNNING, Job.lease_owner.in_(workers))
+        .where(Job.requested.is_(None), urgency < priority)
+        .order_by(Job.priority, OwnerQueue.load.desc(), saved.desc(), Job.id)
+        .limit(1)
+    )
+
+
+def _dataset_name() -> ColumnElement[str]:
+    return cast("ColumnElement[str]", Job.resolved[("dataset", "name")].as_string())
+
+
+def _count_startable(session: Session, condition: ColumnElement[bool]) -> tuple[int, int]:
+    """The queued jobs that have room under the caps of their owners, and did not start at once: their number, and the
+    highest priority."""
     owner, old_enough = func.coalesce(Job.owner, "").label("owner"), Job.queued_ms <= now_ms() - _MIN_WAIT_MS
-    urgent = select(owner, func.count().label("jobs")).where(is_queued(), Job.priority >= FIRST_URGENT, old_enough)
-    found = urgent.group_by(owner).subquery()
-    rows = select(found.c.jobs, OwnerQueue.cap - OwnerQueue.running).where(is_ready())
-    rows = rows.join(OwnerQueue, OwnerQueue.owner == found.c.owner)
-    return sum(jobs if room is None else min(jobs, room) for jobs, room in session.execute(rows))
+    queued = select(owner, func.count().label("jobs"), func.max(Job.priority).label("highest"))
+    found = queued.where(condition, old_enough).group_by(owner).subquery()
+    rows = select(found.c.jobs, OwnerQueue.cap - OwnerQueue.running, found.c.highest).where(is_ready())
+    startable = session.execute(rows.join(OwnerQueue, OwnerQueue.owner == found.c.owner)).all()
+    count = sum(jobs if room is None else min(jobs, room) for jobs, room, _ in startable)
+    return count, max((highest for _, _, highest in startable), default=0)
 
 
 def _count_free(session: Session, slots: Mapping[str, int]) -> int:
@@ -105,6 +160,13 @@ def is_ready() -> TextClause:
 def is_queued() -> ColumnElement[bool]:
     """A literal, as in the index ``ix_jobs_lane``: SQLite ignores the values of parameters when it chooses one."""
     return literal_column("jobs.status") == literal_column("'queued'")
+
+
+def has_data(datasets: Collection[str] | None) -> ColumnElement[bool]:
+    """That a job's data are uploaded, or among the datasets of a worker; ``None``: it has all."""
+    if datasets is None:
+        return true()
+    return or_(Job.upload_id.is_not(None), _dataset_name().in_(datasets))
 
 
 def belongs_to(owner: str) -> ColumnElement[bool]:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
 from service.access.shares import MAX_PATH
 from service.spec.schema import JobBudget, Label, PlainText, StrictModel
+from service.states import Drain
 
 DEFAULT_PRIORITY: Final = 5
 
@@ -74,6 +75,13 @@ class ShareRequest(StrictModel):
     """What it shows: `/jobs/ID`, `/sweeps/ID`, `/comparisons?a=ID&b=ID` or `/compare?jobs=ID,ID`."""
     expires_at: Annotated[str, Field(max_length=40)] | None = None
     """When it stops working, with a time zone (RFC 3339), at most ten years ahead; null: never."""
+
+
+class DrainRequest(StrictModel):
+    """How to drain a worker."""
+
+    running: Drain = Drain.RELEASE
+    """What happens to its running jobs: other workers continue them (`release`), or they end first (`finish`)."""
 
 
 class DatasetPatch(StrictModel):

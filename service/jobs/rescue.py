@@ -1,14 +1,16 @@
-"""Requeue the jobs of workers whose leases have expired, by the database's clock alone."""
+"""What the scheduler does for jobs on which no worker can work: it requeues those whose leases have expired, by the
+database's clock alone, and fails those that wait for a store which no worker can use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
-from service.jobs import leases
-from service.states import Status
+from service.jobs import events, leases, transitions, worker_registry
+from service.states import ErrorCode, MachineFaultReason, Reason, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.tables import Job
 
@@ -92,6 +94,35 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
     if policy:
         policy.record_probes(probed, now)
     return lost
+
+
+def fail_without_store(database: Database, timeout_s: float, *, then: Callable[[Session, Job], None]) -> list[str]:
+    """Fail the jobs that were released because of the store, if no live worker could use it for ``timeout_s``; returns
+    their ids. Jobs that have not begun wait: they lose nothing, and the queue tells why.
+
+    A worker that starts in an outage counts from its start: a restart postpones the failure.
+    """
+    with database.read() as session:
+        faults = [worker.blocked or {} for worker in worker_registry.live_workers(session)]
+        if not faults or not all(
+            fault.get("reason") == MachineFaultReason.STORE and fault.get("seconds", 0) >= timeout_s for fault in faults
+        ):
+            return []
+        begun = select(Job).where(Job.status == Status.QUEUED, Job.started_ms.is_not(None)).order_by(Job.id)
+        released = [job.id for job in session.scalars(begun) if events.reason_to_wait(session, job) is Reason.STORAGE]
+    message = f"no worker could use the store for {timeout_s:g} s (TAPELINE_STORE_TIMEOUT_S): {faults[0]['message']}"
+    return [job_id for job_id in released if _fail_for_store(database, job_id, message, then)]
+
+
+def _fail_for_store(database: Database, job_id: str, message: str, then: Callable[[Session, Job], None]) -> bool:
+    with database.write() as session:
+        job = session.scalar(locking(select(Job).where(Job.id == job_id, Job.status == Status.QUEUED)))
+        if job is None or events.reason_to_wait(session, job) is not Reason.STORAGE:
+            return False
+        job.error = {"code": ErrorCode.STORAGE, "message": message, "hint": leases.STORAGE_HINT, "epoch": job.epoch}
+        transitions.finish(session, job, Status.FAILED, reason=ErrorCode.STORAGE)
+        then(session, job)
+        return True
 
 
 def _expiry_ms(job: Job) -> int:

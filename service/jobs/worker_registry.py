@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
 import socket
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.access.audit import Actor, AuditAction, record
+from service.errors import WorkerNotFound
 from service.runtime.settings import Settings
-from service.states import MachineFaultReason
+from service.states import Drain, MachineFaultReason
 from service.storage.database import Database, now_ms
 from service.storage.tables import Worker
 
@@ -42,10 +46,12 @@ class Impediment:
 
 _NO_WORKER: Final = Impediment(
     "no_worker",
-    "No worker is running: jobs wait in the queue. Start one with: tapeline up, or on another machine: "
-    "python -m workers",
+    "No worker is running: jobs wait in the queue. Start one with: tapeline up, or on another machine: tapeline worker",
 )
-_ALL_DRAINING: Final = Impediment("no_worker", "All workers are shutting down: jobs wait in the queue.")
+_ALL_DRAINING: Final = Impediment(
+    "no_worker",
+    "All workers are shutting down or drained: jobs wait in the queue. To undrain one: tapeline workers undrain WORKER",
+)
 _DISK_FULL: Final = Impediment(
     "storage",
     "The disk is full: jobs wait, and continue from their last checkpoint once there is space. "
@@ -53,7 +59,9 @@ _DISK_FULL: Final = Impediment(
 )
 _FAULTS: Final = {
     MachineFaultReason.STORE: Impediment(
-        "storage", "No worker can store files: jobs wait until one can. For details: tapeline doctor"
+        "storage",
+        "No worker can store files: jobs wait; those that have begun fail after TAPELINE_STORE_TIMEOUT_S. For details: "
+        "tapeline doctor",
     ),
     MachineFaultReason.DATASET: Impediment(
         "dataset", "No worker can store the dataset: jobs wait until one can. For details: tapeline doctor"
@@ -62,6 +70,10 @@ _FAULTS: Final = {
         "memory", "No worker has the memory that the first job needs: jobs wait until other programs release some."
     ),
 }
+
+
+_NOT_REPORTED: Final = frozenset({"id", "started_ms", "seen_ms", "drain"})
+"""Columns of a worker's row that a heartbeat does not simply overwrite."""
 
 
 def new_id(settings: Settings) -> str:
@@ -75,13 +87,69 @@ def name_of(worker_id: str) -> str:
     return worker_id.rsplit("-", 2)[0]
 
 
-def record_heartbeat(database: Database, worker: Worker) -> None:
-    """Record a heartbeat of a worker process."""
-    names = ("host", "pid", "slots", "running", "draining", "provenance", "blocked")
+def cpu_name() -> str:
+    """The name of this machine's processor, for people."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [
+        value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == "model name"
+    ]
+    return (names[0] if names else platform.processor() or platform.machine())[:200]
+
+
+def record_heartbeat(database: Database, worker: Worker) -> Drain | None:
+    """Record a heartbeat of a worker process; returns how it is to be drained. If ``worker`` has a ``drain``, that is
+    stored, too."""
+    names = {column.key for column in Worker.__table__.columns} - _NOT_REPORTED
     values = {name: getattr(worker, name) for name in names} | {"seen_ms": now_ms()}
+    if worker.drain is not None:
+        values["drain"] = worker.drain
     insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
+    changed = values | {"draining": or_(insert.excluded.draining, Worker.drain.is_not(None))}
+    upsert = insert.on_conflict_do_update(index_elements=[Worker.id], set_=changed).returning(Worker.drain)
     with database.write() as session:
-        session.execute(insert.on_conflict_do_update(index_elements=[Worker.id], set_=values))
+        drain = session.scalar(upsert)
+    return Drain(drain) if drain else None
+
+
+def drain(database: Database, worker_id: str, running: Drain, *, by: Actor | None = None) -> None:
+    """Order a worker to claim no more jobs, and to release or finish those that it runs. It sees that at its next
+    heartbeat.
+
+    Raises:
+        WorkerNotFound: there is no such worker, or it is gone.
+    """
+    with database.write() as session:
+        find_live(session, worker_id)
+        session.execute(update(Worker).where(Worker.id == worker_id).values(drain=running, draining=True))
+        record(session, by, AuditAction.DRAIN, worker_id, running=running)
+
+
+def undrain(database: Database, worker_id: str, *, by: Actor | None = None) -> None:
+    """Let a drained worker claim jobs again; one whose process stops is not changed.
+
+    Raises:
+        WorkerNotFound: there is no such worker, or it is gone.
+    """
+    with database.write() as session:
+        if find_live(session, worker_id).drain is not None:
+            session.execute(update(Worker).where(Worker.id == worker_id).values(drain=None, draining=False))
+            record(session, by, AuditAction.UNDRAIN, worker_id)
+
+
+def find_live(session: Session, worker_id: str) -> Worker:
+    """A worker that is alive.
+
+    Raises:
+        WorkerNotFound: there is no such worker, or it is gone.
+    """
+    row = session.get(Worker, worker_id)
+    silent_ms = (session.scalar(select(now_ms())) or 0) - row.seen_ms if row is not None else 0
+    if row is None or silent_ms >= WORKER_GONE_MS:
+        raise WorkerNotFound(worker_id, None if row is None else silent_ms // 1000)
+    return row
 
 
 def deregister(database: Database, worker_id: str) -> None:
@@ -99,6 +167,13 @@ def live_workers(session: Session) -> Sequence[Worker]:
 def claiming_workers(session: Session) -> Sequence[Worker]:
     """The live workers that claim jobs."""
     return [worker for worker in live_workers(session) if not worker.draining and worker.blocked is None]
+
+
+def datasets(workers: Sequence[Worker]) -> set[str] | None:
+    """The datasets, besides uploads, that at least one of these workers has; ``None``: all."""
+    if any(worker.datasets is None for worker in workers):
+        return None
+    return {name for worker in workers for name in worker.datasets or ()}
 
 
 def impediment(session: Session, settings: Settings) -> Impediment | None:
@@ -132,6 +207,59 @@ def provenances(session: Session) -> list[dict[str, Any]]:
         if worker.provenance is not None and not worker.draining and worker.provenance not in distinct:
             distinct.append(worker.provenance)
     return distinct
+
+
+def builds(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """For each worker, what decides the bits of its results: ``version``, ``cpu`` and ``numpy``, each ``None`` where it
+    is not known yet."""
+    return [_build(worker.version, worker.provenance or {}) for worker in workers]
+
+
+def _build(version: str | None, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    if not provenance:
+        return {"version": None, "cpu": None, "numpy": None}
+    libraries = [
+        text.split(" ") for text in provenance.get("blas", ())
+    ]  # as of provenance.machine: name, version, processor
+    return {
+        "version": (version, provenance.get("code")),
+        "cpu": (provenance.get("machine"), *provenance.get("simd", ()), *(" ".join(parts[2:]) for parts in libraries)),
+        "numpy": (provenance.get("numpy"), *(" ".join(parts[:2]) for parts in libraries), provenance.get("libc")),
+    }
+
+
+def differences(workers: Sequence[Worker]) -> dict[str, list[str]]:
+    """In what each worker differs from most of them, by its id: ``version``, ``cpu`` or ``numpy``."""
+    known = dict(zip([worker.id for worker in workers], builds(workers), strict=True))
+    found: dict[str, list[str]] = {worker_id: [] for worker_id in known}
+    for name in ("version", "cpu", "numpy"):
+        counts = Counter(build[name] for build in known.values() if build[name] is not None).most_common(2)
+        # If none is more frequent than the others, every one differs from some.
+        usual = counts[0][0] if len(counts) == 1 or (counts and counts[0][1] > counts[1][1]) else None
+        for worker_id, build in known.items():
+            if len(counts) > 1 and build[name] is not None and build[name] != usual:
+                found[worker_id].append(name)
+    return found
+
+
+_DIFFERENCES: Final = {
+    "version": "runs another version of Tapeline",
+    "cpu": "has another CPU kind",
+    "numpy": "has another NumPy or BLAS build",
+}
+
+
+def difference_text(names: Sequence[str]) -> str:
+    """A sentence about the differences of a worker, with the remedy; empty if there is none."""
+    if not names:
+        return ""
+    what = " and ".join(_DIFFERENCES[name] for name in names)
+    remedies = ["install the same image everywhere"] if {"version", "numpy"} & set(names) else []
+    remedies += ["set TAPELINE_PORTABLE_BITS=1 on all x86-64 workers"] if "cpu" in names else []
+    return (
+        f"It {what}: results may differ from those of other workers in the last bits, and a job that moves is marked "
+        f"mixed_provenance; {' and '.join(remedies)}."
+    )
 
 
 def purge_expired(database: Database) -> None:

@@ -27,7 +27,7 @@ from service.jobs.queries import lookup
 from service.runtime import logs
 from service.runtime.settings import Settings
 from service.spec import metric_info
-from service.storage.artifacts import ArtifactFolder
+from service.storage.stores import ArtifactFolder
 from service.storage.database import Database
 from service.web.jobs import tiles
 from tests.faults.conftest import NoSupervisor

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,18 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import ProgrammingError
 
 from migrations import roles
 from migrations.upgrade import is_current, upgrade
 from service.errors import SettingsError
+from service.jobs import worker_registry
 from service.maintenance import backup, retention
 from service.maintenance.retention import Policy
-from service.storage.artifacts import ArtifactFolder
+from service.states import Status
 from service.storage.database import Database
+from service.storage.owner_tables import OwnerQueue, OwnerUsage
+from service.storage.stores import ArtifactFolder
+from service.web.app import create_app
 from tests.conftest import create_database
+from tests.faults.sweeps.runs import RANDOM
 from tests.service.maintenance.conftest import Installation
+from tests.service.web.conftest import shut_down_app
+from tests.waiting import wait_until
+from tests.workers.conftest import WorkerHarness
+from tests.workers.test_workers import DIVERGING
 
 _NUMBERS = itertools.count()  # roles belong to the server, which all tests share
 
@@ -35,12 +45,16 @@ class Roles:
     superuser: Database
     owner: Database
     application: Database
-    names: tuple[str, str]
+    worker: Database
+    names: tuple[str, str, str]
 
     def prepare(self) -> list[str]:
-        owner, application = self.names
+        owner, application, worker = self.names
         passwords = dict.fromkeys(self.names, "a password of it's own")
-        return roles.prepare(self.superuser, passwords, owner=owner, application=application)
+        return roles.prepare(self.superuser, passwords, owner=owner, application=application, worker=worker)
+
+    def upgrade(self) -> None:
+        upgrade(self.owner, grant_to=self.names[1], grant_to_workers=self.names[2])
 
 
 def connect_as(url: str, role: str) -> Database:
@@ -51,10 +65,10 @@ def connect_as(url: str, role: str) -> Database:
 def new_roles(postgres_url: str) -> Iterator[Roles]:
     """An empty database; ``prepare`` creates its roles."""
     number = next(_NUMBERS)
-    names = (f"owner_{number}", f"app_{number}")
-    owner, application = (connect_as(postgres_url, name) for name in names)
-    with closing(Database(postgres_url)) as superuser, closing(owner), closing(application):
-        yield Roles(superuser, owner, application, names)
+    names = (f"owner_{number}", f"app_{number}", f"worker_{number}")
+    owner, application, worker = (connect_as(postgres_url, name) for name in names)
+    with closing(Database(postgres_url)) as superuser, closing(owner), closing(application), closing(worker):
+        yield Roles(superuser, owner, application, worker, names)
 
 
 def is_refused(database: Database, statement: str) -> bool:
@@ -68,14 +82,14 @@ def is_refused(database: Database, statement: str) -> bool:
 
 
 def test_the_owner_migrates_and_the_application_role_runs_the_service(new_roles: Roles, tmp_path: Path) -> None:
-    assert new_roles.prepare()[:2] == [f"created the role {name}" for name in new_roles.names]
+    assert new_roles.prepare()[:3] == [f"created the role {name}" for name in new_roles.names]
     upgrade(new_roles.owner, grant_to=new_roles.names[1])
     assert is_current(new_roles.application)
     installation = Installation(new_roles.application, ArtifactFolder(tmp_path / "artifacts"))
     installation.train(2)
     job_id = installation.train(5, ended_days_ago=9)
     archive = io.BytesIO()
-    assert backup.backup(new_roles.application, installation.store, installation.uploads, archive).rows["jobs"] == 2
+    assert backup.backup(new_roles.application, installation.files, archive).rows["jobs"] == 2
     policy = Policy(jobs_days=0, checkpoints_days=7)
     retention.carry_out(
         new_roles.application,
@@ -109,6 +123,111 @@ def test_the_application_role_is_refused_privileged_statements(prepared_roles: R
     assert is_refused(prepared_roles.application, statement)
 
 
+FORBIDDEN = (
+    "api_keys",
+    "browser_sessions",
+    "sign_in_links",
+    "shares",
+    "audit_seals",
+    "idempotency",
+    "owner_defaults",
+    "owner_usage",
+    "calibrations",
+)
+"""Tables on which a worker has no privilege."""
+
+
+def test_a_worker_has_no_privilege_on_tables_that_it_does_not_need(
+    prepared_roles: Roles, subtests: pytest.Subtests
+) -> None:
+    for table in FORBIDDEN:
+        with subtests.test(table):
+            for statement in (
+                f"SELECT * FROM {table}",
+                f"INSERT INTO {table} DEFAULT VALUES",
+                f"DELETE FROM {table}",
+                f"SELECT 1 FROM {table} FOR UPDATE",
+            ):
+                assert is_refused(prepared_roles.worker, statement), statement
+    with prepared_roles.superuser.engine.connect() as connection:
+        query = """SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+            AND NOT has_any_column_privilege('shared_worker', oid, 'SELECT, INSERT, UPDATE, REFERENCES')
+            AND NOT has_table_privilege('shared_worker', oid, 'DELETE, TRUNCATE, TRIGGER')"""
+        assert {*FORBIDDEN} <= {*connection.scalars(text(query))}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM audit",
+        "SELECT id FROM audit",
+        "UPDATE audit SET action = 'nothing'",
+        "DELETE FROM audit",
+        "SELECT weight FROM owners",
+        "SELECT display_name FROM owners",
+        "UPDATE owners SET weight = 9",
+        "INSERT INTO owners (id, created_ms) VALUES ('me', 1)",
+        "UPDATE owner_queue SET vtime = 0",
+        "INSERT INTO owner_queue (owner) VALUES ('me')",
+        "SELECT change_owner_queue('ann', 1, 1, 0, 0)",
+        "DELETE FROM jobs",
+        "DELETE FROM uploads",
+        "UPDATE uploads SET shared = TRUE",
+        "UPDATE stores SET id = 'mine'",
+        "UPDATE events SET data = '{}'",
+        "UPDATE epochs SET step = 0",
+        "DELETE FROM epochs",
+        "UPDATE artifacts SET path = 'mine'",
+        "DELETE FROM expected_epochs",
+        "DELETE FROM sweeps",
+        "CREATE TABLE mine (id int)",
+        "CREATE TEMPORARY TABLE mine (id int)",
+        "TRUNCATE events",
+        "ALTER TABLE jobs DISABLE TRIGGER ALL",
+        "CREATE ROLE mine",
+        "SET SESSION AUTHORIZATION postgres",
+        "COPY jobs TO PROGRAM 'true'",
+    ],
+)
+def test_a_worker_is_refused_what_it_does_not_need(prepared_roles: Roles, statement: str) -> None:
+    assert is_refused(prepared_roles.worker, statement)
+
+
+@pytest.mark.slow
+def test_a_worker_with_a_role_of_its_own_trains_a_job_and_a_sweep(new_roles: Roles, tmp_path: Path) -> None:
+    new_roles.prepare()
+    new_roles.upgrade()
+    with (
+        closing(WorkerHarness(tmp_path, new_roles.application)) as service,
+        closing(WorkerHarness(tmp_path, new_roles.worker)) as other_machine,
+    ):
+        app = create_app(service.settings)
+        client, worker = app.test_client(), other_machine.start()
+        service.start("workers.scheduler")
+        job = service.until_end(service.submit(epochs=2, checkpoint={"keep_last": 1}))
+        assert (job.status, job.error) == (Status.SUCCEEDED, None)
+        again = service.until_end(service.submit(epochs=3))  # takes over two epochs, and trains one
+        assert (again.status, again.error) == (Status.SUCCEEDED, None)
+        reproduced = client.post(f"/jobs/{job.id}/reproduce").json
+        assert service.until_end(reproduced["id"]).reproduction["match"] is True
+        failed = service.until_end(service.submit(**DIVERGING))
+        assert (failed.error or {})["code"] == "diverged"
+        base = RANDOM["base"] | {"dataset": {"name": "mnist-10k"}, "batch_size": 500}
+        created = client.post("/sweeps", json=RANDOM | {"base": base})
+        assert created.status_code == 201, created.text
+        sweep = f"/sweeps/{created.json['id']}"
+        wait_until(lambda: client.get(sweep).json["status"] == "succeeded", "the end of the sweep", 40)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+        assert "permission denied" not in (tmp_path / "workers.log").read_text()
+        with service.database.read() as session:
+            queue = session.scalars(select(OwnerQueue)).one()
+            assert (queue.owner, queue.running, queue.queued) == ("", 0, 0)
+            assert session.scalar(select(func.sum(OwnerUsage.jobs))) == 4 + 6 * 2
+            assert worker_registry.live_workers(session) == []
+        shut_down_app(app)
+
+
 @pytest.mark.parametrize(
     "statement", ["CREATE ROLE mine", "COPY jobs TO PROGRAM 'true'", "ALTER ROLE CURRENT_USER CREATEDB"]
 )
@@ -119,12 +238,12 @@ def test_the_owner_is_refused_superuser_statements(prepared_roles: Roles, statem
 @pytest.fixture(scope="module")
 def prepared_roles(postgres_server: str) -> Iterator[Roles]:
     url = create_database(postgres_server)
-    names = ("shared_owner", "shared_app")
-    owner, application = (connect_as(url, name) for name in names)
-    with closing(Database(url)) as superuser, closing(owner), closing(application):
-        created = Roles(superuser, owner, application, names)
+    names = ("shared_owner", "shared_app", "shared_worker")
+    owner, application, worker = (connect_as(url, name) for name in names)
+    with closing(Database(url)) as superuser, closing(owner), closing(application), closing(worker):
+        created = Roles(superuser, owner, application, worker, names)
         created.prepare()
-        upgrade(owner, grant_to=names[1])
+        created.upgrade()
         yield created
 
 
@@ -141,7 +260,7 @@ def test_a_database_of_a_single_role_is_transferred_to_the_owner(new_roles: Role
     job_id = Installation(new_roles.superuser, ArtifactFolder(tmp_path)).train(2)
     for _ in range(2):  # it is idempotent
         new_roles.prepare()
-        upgrade(new_roles.owner, grant_to=new_roles.names[1])
+        new_roles.upgrade()
     with new_roles.superuser.engine.connect() as connection:
         query = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
         assert connection.scalars(text(query)).all() == [new_roles.names[0]]
@@ -159,11 +278,11 @@ def test_the_application_role_can_read_a_restore_by_the_owner(new_roles: Roles, 
     installation = Installation(source, ArtifactFolder(tmp_path / "old"))
     job_id = installation.train(2)
     archive = io.BytesIO()
-    backup.backup(source, installation.store, installation.uploads, archive)
+    backup.backup(source, installation.files, archive)
     source.close()
     archive.seek(0)
     new = Installation(new_roles.owner, ArtifactFolder(tmp_path / "new"))
-    backup.restore(new_roles.owner, new.store, new.uploads, archive)
+    backup.restore(new_roles.owner, new.files, archive)
     assert Installation(new_roles.application, new.store).checkpoint_epochs(job_id) == [1, 2]
 
 
@@ -212,11 +331,11 @@ def test_setup_logs_what_it_changed_and_that_there_was_nothing_to_do(new_roles: 
     first, second = (set_up(new_roles.superuser, tmp_path) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     events = [json.loads(line)["event"] for line in first.stderr.splitlines()]
-    assert events.count("wrote a password") == 4
+    assert events.count("wrote a password") == 8
     assert "made tapeline_owner the owner of table jobs" in events
     assert "made tapeline_owner the owner of function audit_is_append_only" in events
     assert [json.loads(line)["event"] for line in second.stderr.splitlines()] == [
-        "nothing to do: both roles exist, and own what they should"
+        "nothing to do: all roles exist, and own what they should"
     ]
 
 
@@ -229,10 +348,16 @@ def folder(tmp_path: Path) -> Path:
 
 def test_passwords_are_random_and_reused_until_deleted(folder: Path) -> None:
     passwords = roles.write_passwords(folder, {"POSTGRES_PASSWORD": ""})
-    assert len({*passwords.values(), (folder / "app" / "broker").read_text()}) == 3
+    assert len({*passwords.values(), (folder / "app" / "broker").read_text()}) == 4
     assert min(map(len, passwords.values())) >= 32
     assert (folder / "app" / "database").read_text() == passwords[roles.APPLICATION]
+    identity = json.loads((folder / "app" / "s3.json").read_text())["identities"][0]
+    (key,) = identity["credentials"]
+    assert key["secretKey"] == (folder / "app" / "bucket").read_text() != passwords[roles.APPLICATION]
+    assert key["secretKey"] in (folder / "app" / "s3").read_text()
+    assert identity["actions"] == ["Read:tapeline", "Write:tapeline", "List:tapeline"]
     assert roles.write_passwords(folder, {}) == passwords
+    assert json.loads((folder / "app" / "s3.json").read_text())["identities"] == [identity]
     (folder / "app" / "database").unlink()
     assert roles.write_passwords(folder, {})[roles.APPLICATION] != passwords[roles.APPLICATION]
 

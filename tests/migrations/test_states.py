@@ -24,13 +24,12 @@ from flask import Flask
 from sqlalchemy import make_url, select, text
 
 from migrations.upgrade import head, is_current, upgrade
-from service.datasets.uploads import UploadFolder
+from service.datasets.uploads import UploadFiles
 from service.local import LocalStack
 from service.maintenance.backup import restore
 from service.maintenance.backup_format import BackupError
 from service.maintenance.rows import _reflect, tables_of
 from service.runtime.settings import Settings
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
 from service.storage.tables import Base
 from service.web.app import create_app
@@ -227,7 +226,7 @@ def test_a_backup_of_the_older_version_is_restored(state: State, tmp_path: Path,
     environ = {"TAPELINE_HOME": str(tmp_path / "new"), "TAPELINE_AUTH": "keys", "TAPELINE_DATABASE_URL": database_url}
     settings = Settings.from_env(environ, cores=1)
     with closing(Database(settings.database_url)) as database, (state.home / "backup.tar").open("rb") as archive:
-        restore(database, ArtifactFolder(settings.artifacts), UploadFolder(settings.artifacts), archive)
+        restore(database, UploadFiles.of(settings), archive)
         assert is_current(database)
     app = create_app(settings)
     try:

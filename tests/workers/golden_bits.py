@@ -207,6 +207,7 @@ def digests() -> dict[str, dict[str, str]]:
     from engine.checkpoint import State
     from service.datasets import cache
     from service.datasets.cache import Dataset, Examples
+    from service.datasets.formats.array_folders import ArrayCache
     from service.datasets.info import DatasetInfo, DatasetKind
     from service.datasets.tables.preprocessing import Preprocessing
     from service.spec.validation import resolve
@@ -233,7 +234,7 @@ def digests() -> dict[str, dict[str, str]]:
         return Dataset(info, Examples(images[:44], labels[:44]), Examples(images[44:], labels[44:]), "")
 
     with tempfile.TemporaryDirectory() as folder:
-        iris = cache.load("iris", Path(folder), cache_root=Path(folder))
+        iris = cache.load("iris", Path(folder), cache=ArrayCache(Path(folder)))
     datasets = {"small": images(8, 3), "iris": iris}
     states: dict[str, State] = {}
 

@@ -10,6 +10,7 @@ import pytest
 from engine import ReferenceClassifier, checkpoint
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, load
+from service.datasets.formats.array_folders import ArrayCache
 from service.spec.validation import read_resolved, resolve
 from workers import make_reference_classifier
 from workers.training import build
@@ -18,7 +19,7 @@ from workers.training import build
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("data")
-    return load("mnist-10k", folder, cache_root=folder / "cache")
+    return load("mnist-10k", folder, cache=ArrayCache(folder / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from service.application.specs import SpecChecks
 from service.datasets.info import TableOptions
 from service.datasets.repository import DatasetRepository
 from service.datasets.sandbox import import_in_sandbox
-from service.datasets.uploads import UploadFolder
+from service.datasets.uploads import UploadFiles
 from service.jobs.queries import lookup
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job
 from tests.faults.harness import open_harness
 from tests.workers.conftest import WorkerHarness
@@ -34,7 +35,7 @@ def import_table(harness: WorkerHarness) -> Jobs:
     repository = DatasetRepository(settings, harness.database)
     uploads = DatasetUploads(
         database=harness.database,
-        folder=UploadFolder(settings.artifacts),
+        files=UploadFiles.of(settings),
         datasets=repository,
         import_files=import_in_sandbox,
     )

@@ -17,11 +17,13 @@ from sqlalchemy import text
 from service.access import audit_seals
 from service.access.audit_chain import verify
 from service.datasets.cache import load
+from service.datasets.formats.array_folders import ArrayCache
 from service.jobs import actions, worker_registry
 from service.jobs.queries import lookup
-from service.states import Status
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.states import Drain, Status
+from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database, now_ms
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import AuditEntry, Job, Upload, Worker
 from tests import brokers
 from tests.waiting import wait_until
@@ -87,7 +89,7 @@ def test_a_job_produces_metrics_samples_and_checkpoints(running: WorkerHarness) 
 
     # safetensors alone can read the checkpoint, and NumPy alone reproduces the reported accuracy from it.
     weights = safetensors.numpy.load((running.settings.artifacts / latest.path).read_bytes())
-    data = load("mnist-10k", running.home, cache_root=running.home / "cache")
+    data = load("mnist-10k", running.home, cache=ArrayCache(running.home / "cache"))
     x = data.validation.inputs.reshape(-1, 784).astype(np.float32) / 255
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)
     logits = hidden @ weights["layers.2.weight"] + weights["layers.2.bias"]
@@ -144,6 +146,35 @@ def test_after_sigusr1_a_worker_finishes_its_job_and_claims_no_other(
         assert worker.poll() is None
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("running", [Drain.RELEASE, Drain.FINISH])
+def test_a_drained_worker_releases_or_finishes_its_job_and_claims_again_once_it_is_undrained(
+    sqlite_workers: WorkerHarness, undisturbed_job: Job, running: Drain
+) -> None:
+    job_id, waiting = sqlite_workers.submit(), sqlite_workers.submit(epochs=1)
+    worker = sqlite_workers.start()
+    sqlite_workers.until(job_id, lambda job: job.epoch >= 1)
+    row = registered(sqlite_workers, worker.pid)
+    worker_registry.drain(sqlite_workers.database, row.id, running)
+    if running is Drain.RELEASE:
+        job = sqlite_workers.until(job_id, lambda job: job.status == Status.QUEUED)
+        assert [event.data["reason"] for event in sqlite_workers.log(job_id) if event.type == "status"][
+            -1
+        ] == "released"
+    else:
+        job = sqlite_workers.until_end(job_id)
+    assert (job.attempt, job.lease) == (1, 1)
+    wait_until(lambda: registered(sqlite_workers, worker.pid).running == 0, "its next heartbeat")
+    assert registered(sqlite_workers, worker.pid).draining
+    assert sqlite_workers.job(waiting).lease == 0
+    worker_registry.undrain(sqlite_workers.database, row.id)
+    assert sqlite_workers.until_end(waiting).status == Status.SUCCEEDED
+    job = sqlite_workers.until_end(job_id)
+    assert (job.result_digest, job.lease) == (undisturbed_job.result_digest, 2 if running is Drain.RELEASE else 1)
+    assert not registered(sqlite_workers, worker.pid).draining
+    assert worker.poll() is None
 
 
 def registered(workers: WorkerHarness, pid: int) -> Worker:
@@ -265,7 +296,7 @@ def test_a_job_without_its_dataset_fails_with_the_name_and_a_remedy(running_on_s
     assert {"mnist", "lost"} <= set(unknown["message"].partition("Available: ")[2].split(", "))
     assert unreadable["code"] == "dataset_unavailable"
     assert "the dataset 'lost' is not available: the files of this upload cannot be read" in unreadable["message"]
-    assert unreadable["message"].endswith("Restore its folder, or delete the dataset and upload it again")
+    assert unreadable["message"].endswith("Restore its files, or delete the dataset and upload it again")
 
 
 @pytest.mark.slow

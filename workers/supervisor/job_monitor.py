@@ -53,6 +53,8 @@ class JobMonitor:
     Create it before the child gets its command.
 
     Args:
+        draining: set when the worker stops: it does not wait for a database that does not respond.
+        releasing: set while the worker releases its jobs.
         requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
         early_deaths: number of consecutive children before this one that died before they received their command.
         on_fault: called with a fault of this machine, before the child releases the job.
@@ -64,12 +66,13 @@ class JobMonitor:
         claim: Claim,
         child: ChildProcess,
         draining: threading.Event,
+        releasing: threading.Event,
         *,
         requested_at: float,
         early_deaths: int = 0,
         on_fault: Callable[[MachineFault], None] = lambda fault: None,
     ) -> None:
-        self._child, self._draining, self.early_deaths = child, draining, early_deaths
+        self._child, self._draining, self._releasing, self.early_deaths = child, draining, releasing, early_deaths
         self._on_fault = on_fault
         self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._stop_retrying_on_exit)
         self._meter = ChildMeter(claim, child.pid)
@@ -175,7 +178,7 @@ class JobMonitor:
         except SQLAlchemyError as error:
             log.warning("the lease could not be renewed", error=str(error))
             return
-        if self._stop_sent_at is None and (request is not None or self._draining.is_set()):
+        if self._stop_sent_at is None and (request is not None or self._releasing.is_set()):
             self._stop_sent_at = now
             self._child.send(Stop(request))
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.errors import WrongStore
 from service.maintenance import store_id
-from service.maintenance.store_id import WrongStore
 from service.runtime import machine_limits
 from service.runtime.settings import Settings
 from service.states import MachineFaultReason
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder, open_store
 from workers.messages import MachineFault
 
 CHECK_INTERVAL_S: Final = 5.0
@@ -31,12 +31,12 @@ class MachineState:
     """Checks the machine repeatedly, in a thread, because an access to a lost share may hang."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._root, self._database = settings.artifacts, database
+        self._store, self._database = open_store(settings), database
         self._lock = threading.Lock()
         self._reported: MachineFault | None = None
         """By a job; a probe decides when it is over."""
         self._wrong_store: MachineFault | None = None
-        self._checked_at = time.monotonic()
+        self._checked_at = self._well_at = time.monotonic()
         self.is_checked = threading.Event()
         """Set after the first check."""
 
@@ -44,14 +44,16 @@ class MachineState:
     def fault(self) -> MachineFault | None:
         """Why no jobs may be claimed."""
         if time.monotonic() - self._checked_at > SILENCE_S:
-            return MachineFault(MachineFaultReason.STORE, f"{self._root} does not respond")
+            return MachineFault(MachineFaultReason.STORE, f"{self._store.address} does not respond")
         return self._wrong_store or self._reported
 
     @property
     def blocked(self) -> dict[str, Any] | None:
-        """The fault for the worker's row."""
-        fault = self.fault
-        return None if fault is None else {"reason": fault.reason, "message": fault.message}
+        """The fault for the worker's row, with the seconds for which it has lasted."""
+        if (fault := self.fault) is None:
+            return None
+        seconds = int(time.monotonic() - self._well_at)
+        return {"reason": fault.reason, "message": fault.message, "seconds": seconds}
 
     def report(self, fault: MachineFault) -> None:
         """Record a fault that a job has met."""
@@ -75,7 +77,7 @@ class MachineState:
         """
         wrong_store = None
         try:
-            store_id.verify(self._database, self._root)
+            store_id.verify(self._database, self._store)
         except (WrongStore, OSError) as error:
             wrong_store = MachineFault(MachineFaultReason.STORE, str(error))
         if wrong_store != self._wrong_store and wrong_store is not None:
@@ -83,20 +85,22 @@ class MachineState:
         self._wrong_store = wrong_store
         self._checked_at = time.monotonic()
         reported = self._reported
-        if reported is not None and _is_over(reported):
+        if reported is not None and self._is_over(reported):
             log.info("this machine is well again", reason=reported.reason)
             with self._lock:
                 if self._reported is reported:
                     self._reported = None
             self._checked_at = time.monotonic()
+        if self.fault is None:
+            self._well_at = time.monotonic()
 
-
-def _is_over(fault: MachineFault) -> bool:
-    """Whether a file of the size that could not be stored can be, or the memory is available."""
-    if fault.folder is None:
-        return machine_limits.memory_bytes()[1] >= fault.size_bytes
-    try:
-        ArtifactFolder(Path(fault.folder)).check_writable(fault.size_bytes)
-    except OSError:
-        return False
-    return True
+    def _is_over(self, fault: MachineFault) -> bool:
+        """Whether a file of the size that could not be stored can be, or the memory is available."""
+        if fault.folder is None:
+            return machine_limits.memory_bytes()[1] >= fault.size_bytes
+        is_of_store = fault.reason is MachineFaultReason.STORE
+        try:
+            (self._store if is_of_store else ArtifactFolder(Path(fault.folder))).check_writable(fault.size_bytes)
+        except OSError:
+            return False
+        return True

@@ -13,11 +13,15 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.datasets import builtins
+from service.datasets.formats.array_folders import ArrayCache
 from service.errors import LeaseLost
 from service.jobs import leases, worker_registry
 from service.jobs.leases import Claim
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
+from service.runtime.version import installed_version
+from service.states import Drain
 from service.storage.database import Database
 from service.storage.tables import Worker
 from workers.heartbeat import Heartbeat
@@ -45,6 +49,8 @@ class Supervisor:
         self._settings = settings
         self._database = database
         self._id = worker_registry.new_id(settings)
+        self._version, self._cpu = installed_version(), worker_registry.cpu_name()
+        self._cache = ArrayCache(settings.datasets_cache, settings.cache_bytes)
         self._slots = threading.Semaphore(settings.workers)
         self._held_claims: set[Claim] = set()
         self._claim_lock = threading.Lock()
@@ -53,7 +59,13 @@ class Supervisor:
         self._early_deaths = 0
         """Number of consecutive children that died before they received their command."""
         self._draining = threading.Event()
-        self._claims_no_more = False
+        self._releasing = threading.Event()
+        """Set while running jobs are released: the process stops, or was drained with ``release``."""
+        self._ordered: Drain | None = None
+        """As of the worker's row."""
+        self._was_signalled = False
+        """An order that the row does not have yet."""
+        self._row_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._is_closed = False
         # Children that have trained return while the spare child waits: at most one for each slot, and the spare.
@@ -92,15 +104,17 @@ class Supervisor:
         return self._draining.is_set()
 
     def _may_claim(self) -> bool:
-        return not self._draining.is_set() and not self._claims_no_more and self._machine.fault is None
+        is_drained = self._draining.is_set() or self._was_signalled or self._ordered is not None
+        return not is_drained and self._machine.fault is None
 
     def claim_no_more(self) -> None:
-        """Finish the running jobs, and claim no others."""
-        self._claims_no_more = True
+        """Finish the running jobs, and claim no others, until the worker is undrained."""
+        self._was_signalled = True
 
     def drain(self) -> None:
-        """Claim no more jobs, and stop every child."""
+        """Claim no more jobs, and stop every child: the process stops."""
         self._draining.set()
+        self._releasing.set()
 
     def close(self) -> None:
         """Drain, wait for the children, and end all processes."""
@@ -167,7 +181,7 @@ class Supervisor:
         with self._claim_lock:
             self._release_unknown_claims()
             self._may_hold_unknown_claims = True
-            claim = leases.claim(self._database, self._id, self._settings.lease_s)
+            claim = leases.claim(self._database, self._id, self._settings.lease_s, datasets=self._datasets())
             self._may_hold_unknown_claims = False
             if claim is not None:
                 reach("claimed")
@@ -192,6 +206,7 @@ class Supervisor:
                 claim,
                 child,
                 self._draining,
+                self._releasing,
                 requested_at=requested_at,
                 early_deaths=self._early_deaths,
                 on_fault=self._machine.report,
@@ -231,17 +246,34 @@ class Supervisor:
         with contextlib.suppress(SQLAlchemyError):
             self._record_heartbeat()  # as draining
 
+    def _datasets(self) -> list[str] | None:
+        """The names of the datasets that this machine has, besides uploads; ``None``: all, since it is the only one."""
+        return None if self._database.is_sqlite else builtins.names(self._settings.data)
+
     def _record_heartbeat(self) -> None:
-        worker_registry.record_heartbeat(
-            self._database,
-            Worker(
-                id=self._id,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                slots=self._settings.workers,
-                running=len(self._held_claims),
-                draining=self._draining.is_set() or self._claims_no_more,
-                provenance=self._provenance,
-                blocked=self._machine.blocked,
-            ),
-        )
+        with self._row_lock:  # orders are read in the order of their writes
+            was_signalled = self._was_signalled
+            self._ordered = worker_registry.record_heartbeat(
+                self._database,
+                Worker(
+                    id=self._id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    slots=self._settings.workers,
+                    running=len(self._held_claims),
+                    draining=self._draining.is_set() or was_signalled,
+                    provenance=self._provenance,
+                    blocked=self._machine.blocked,
+                    version=self._version,
+                    cpu=self._cpu,
+                    datasets=self._datasets(),
+                    cache={"used_bytes": self._cache.used_bytes(), "limit_bytes": self._cache.limit_bytes},
+                    drain=Drain.FINISH if was_signalled else None,
+                ),
+            )
+            if was_signalled:
+                self._was_signalled = False  # the row has it
+            if self._ordered is Drain.RELEASE:
+                self._releasing.set()
+            elif not self._draining.is_set():
+                self._releasing.clear()

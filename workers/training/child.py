@@ -22,6 +22,7 @@ from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.database import Database
+from service.storage.stores import open_store
 from workers.lease_session import OUTAGE_ERRORS, LeaseSession
 from workers.messages import ChildEndpoint, ChildReady, Done, LeaseNotEnded, Preparing
 from workers.training import limits, run
@@ -43,6 +44,8 @@ def main(endpoint: ChildEndpoint) -> int:
     database = Database(settings.database_url, application="tapeline-child", idle_connections=0)
     endpoint.send(ChildReady(base_provenance()))
     _warm_up(database)
+    with contextlib.suppress(OSError):  # reported for the first real job
+        open_store(settings).prepare()
     lifetime = Lifetime(settings.child_limits)
     while True:
         claim = endpoint.next_command().claim

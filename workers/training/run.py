@@ -19,7 +19,7 @@ from service.datasets.errors import DatasetError, DatasetUnavailable
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded
+from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded, WrongStore
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
@@ -31,8 +31,9 @@ from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import read_resolved
 from service.states import DatasetKind, ErrorCode, MachineFaultReason, Request
-from service.storage.artifacts import ArtifactDamaged, ArtifactFolder, ArtifactUnreadable
+from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import Database
+from service.storage.stores import open_store
 from service.storage.tables import Job
 from service.sweeps import decisions
 from workers.lease_session import OUTAGE_ERRORS, LeaseSession
@@ -83,6 +84,7 @@ def train(
     """
     meter = meter or OwnMeter(claim)
     lease = LeaseSession(database, claim, timeout_s=claim.lease_s, max_owner_bytes=settings.quotas.artifacts)
+    artifacts = open_store(settings)
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
@@ -92,7 +94,12 @@ def train(
     def release(fault: MachineFault, failure: dict[str, Any]) -> str:
         endpoint.send(fault)  # first: this machine must not claim the job again
         has_failed = lease.call(
-            leases.release_for_fault, fault.reason, failure, used=meter.total(), then=decisions.after_result
+            leases.release_for_fault,
+            fault.reason,
+            failure,
+            store_timeout_s=settings.store_timeout_s,
+            used=meter.total(),
+            then=decisions.after_result,
         )
         return "failed" if has_failed else f"released: {fault.message}"
 
@@ -102,7 +109,7 @@ def train(
         spec = read_resolved(job.resolved)
         run = TrainingRun(
             lease=lease.interruptible(endpoint.check_stop),
-            artifacts=ArtifactFolder(settings.artifacts),
+            artifacts=artifacts,
             endpoint=endpoint,
             spec=spec,
             meter=meter,
@@ -126,6 +133,11 @@ def train(
         return "released"
     except (LeaseLost, *OUTAGE_ERRORS):
         raise  # not the training's fault: the next lease continues from the last checkpoint
+    except WrongStore as error:
+        # No fault of the machine that counts: after a migration, many workers may meet one job.
+        endpoint.send(MachineFault(MachineFaultReason.STORE, str(error), artifacts.address))
+        lease.call(leases.release_lease, None, used=meter.total())
+        return f"released: {error}"
     except DivergedError as error:
         return fail(_divergence_error(run.spec, error, _last_good_checkpoint(lease)))
     except _StopOnFinding as error:
@@ -153,10 +165,9 @@ def train(
         message = f"the job needs {needed_bytes / 1e6:,.0f} MB of memory, which other processes use"
         return release(MachineFault(MachineFaultReason.MEMORY, message, size_bytes=needed_bytes), failure)
     except (OSError, ArtifactUnreadable) as error:
-        hint = "free disk space or repair the artifact folder, then retry: the last checkpoint is kept"
-        failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": hint}
-        size_bytes, folder = max(_PROBE_BYTES, checkpoint_bytes), str(settings.artifacts)
-        return release(MachineFault(MachineFaultReason.STORE, str(error), folder, size_bytes), failure)
+        failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": leases.STORAGE_HINT}
+        size_bytes = max(_PROBE_BYTES, checkpoint_bytes)
+        return release(MachineFault(MachineFaultReason.STORE, str(error), artifacts.address, size_bytes), failure)
     except Exception as error:  # noqa: BLE001 - a bug must not look like a lost worker
         traceback.print_exc(file=sys.stderr)
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,6 +101,8 @@ class _Forecast:
 
     rows: Sequence[OwnerQueue]
     slots: int
+    datasets: AbstractSet[str] | None
+    """That a worker has, besides uploads; ``None``: all."""
     claims: Sequence[_Claim]
     places: Mapping[str, Sequence[int]]
     """Of each owner's jobs, from 1."""
@@ -122,9 +125,30 @@ class _Forecast:
     def queue(self, waiting: Sequence[Waiting], owner: str | None) -> Queue:
         """The jobs of an owner (``None``: of all), and why the first has not started."""
         own = sum(row.queued for row in self.rows if owner in (None, row.owner))
-        reason, text = _reason(self.rows, waiting[0], self.slots) if waiting else (None, None)
+        reason, text = self._reason(waiting[0]) if waiting else (None, None)
         total = sum(row.queued for row in self.rows)
         return Queue(waiting=waiting, total=total, own=own, reason=reason, reason_text=text)
+
+    def _reason(self, first: Waiting) -> tuple[str, str]:
+        """Why a job waits although workers claim jobs."""
+        rows, slots, name = self.rows, self.slots, first.job.owner or ""
+        data = first.job.resolved["dataset"]["name"]
+        if first.job.upload_id is None and self.datasets is not None and data not in self.datasets:
+            return "dataset", f"no worker has the folder {data} in TAPELINE_DATA: copy it there, or upload the dataset"
+        row = next(row for row in rows if row.owner == name)
+        running = sum(other.running for other in rows)
+        if row.blocked is not None:
+            return row.blocked, "the CPU time of the last 30 days is used up: jobs wait until some of it is older"
+        if row.cap is not None and row.running >= row.cap:
+            return "cap", f"{counted(row.running, 'job')} of yours run, the most at a time"
+        if running < slots and first.waited_s < _STARTING_S:
+            return "starting", "a worker is about to start it"
+        if len(rows) == 1:
+            return "share", f"you run {row.running} of {counted(slots, 'slot')}"
+        if len({other.weight for other in rows}) == 1:
+            return "share", f"{len(rows):,} owners share {counted(slots, 'slot')} equally; you run {row.running}"
+        share = f"{slots * row.weight / sum(other.weight for other in rows):.1f}".removesuffix(".0")
+        return "share", f"your share is {share} of {counted(slots, 'slot')}; you run {row.running}"
 
 
 def read(session: Session, *, owner: str | None = None, limit: int = 100) -> Queue:
@@ -151,13 +175,14 @@ def read_one(session: Session, job: Job) -> Queue:
 
 def _forecast(session: Session) -> _Forecast:
     rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
-    workers = {worker.id: worker.slots for worker in worker_registry.claiming_workers(session)}
-    slots = sum(workers.values())
+    claiming = worker_registry.claiming_workers(session)
+    workers = {worker.id: worker.slots for worker in claiming}
+    slots, datasets = sum(workers.values()), worker_registry.datasets(claiming) if claiming else None
     claims = _simulate(rows, _urgent_jobs(session), _running(session, workers, rows), slots)
     places: dict[str, list[int]] = {}
     for place, claim in enumerate(claims, start=1):
         places.setdefault(claim.owner, []).append(place)
-    return _Forecast(rows, slots, claims, places, session.scalar(select(now_ms())) or 0)
+    return _Forecast(rows, slots, datasets, claims, places, session.scalar(select(now_ms())) or 0)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -234,25 +259,6 @@ def _running(session: Session, workers: Mapping[str, int], rows: Sequence[OwnerQ
         _End((steps - step) / rate if rate else means.get(owner or "", 0.0), owner or "", worker in workers)
         for owner, step, steps, rate, worker in session.execute(select(*columns).where(Job.status == Status.RUNNING))
     ]
-
-
-def _reason(rows: Sequence[OwnerQueue], first: Waiting, slots: int) -> tuple[str, str]:
-    """Why a job waits although workers claim jobs."""
-    name = first.job.owner or ""
-    row = next(row for row in rows if row.owner == name)
-    running = sum(other.running for other in rows)
-    if row.blocked is not None:
-        return row.blocked, "the CPU time of the last 30 days is used up: jobs wait until some of it is older"
-    if row.cap is not None and row.running >= row.cap:
-        return "cap", f"{counted(row.running, 'job')} of yours run, the most at a time"
-    if running < slots and first.waited_s < _STARTING_S:
-        return "starting", "a worker is about to start it"
-    if len(rows) == 1:
-        return "share", f"you run {row.running} of {counted(slots, 'slot')}"
-    if len({other.weight for other in rows}) == 1:
-        return "share", f"{len(rows):,} owners share {counted(slots, 'slot')} equally; you run {row.running}"
-    share = f"{slots * row.weight / sum(other.weight for other in rows):.1f}".removesuffix(".0")
-    return "share", f"your share is {share} of {counted(slots, 'slot')}; you run {row.running}"
 
 
 def waiting_by_owner(session: Session) -> dict[str, int]:

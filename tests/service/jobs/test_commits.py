@@ -15,8 +15,9 @@ from service.jobs.leases import Position
 from service.jobs.queries import lookup
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity, Status
-from service.storage.artifacts import ArtifactFolder, ArtifactKind, StoredFile
+from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 

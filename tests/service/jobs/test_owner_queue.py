@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import random
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select, update
@@ -240,10 +241,9 @@ def test_a_changed_priority_leaves_the_turn_of_its_owner(database: Database, sub
         assert session.scalar(select(func.count()).select_from(OwnerUsage)) == 0, "its lease has not ended"
 
 
-def start_worker(database: Database, slots: int, worker: str = "w") -> None:
-    worker_registry.record_heartbeat(
-        database, Worker(id=worker, host="box", pid=1, slots=slots, running=0, draining=False)
-    )
+def start_worker(database: Database, slots: int, worker: str = "w", datasets: list[str] | None = None) -> None:
+    row = Worker(id=worker, host="box", pid=1, slots=slots, running=0, draining=False, datasets=datasets)
+    worker_registry.record_heartbeat(database, row)
 
 
 def wait_half_a_second(database: Database) -> None:
@@ -294,6 +294,98 @@ def test_no_job_makes_room_for_one_that_its_owners_cap_holds_back(database: Data
     assert victim is not None
     assert read_job(database, victim).lease_owner == "w", "only the slot of a worker that claims jobs is of use"
     assert owner_queue.preempt(database) is None, "Ann may run one job"
+
+
+def test_a_worker_passes_over_jobs_whose_data_it_lacks(database: Database, submit: Submit) -> None:
+    lacking, having = ["mnist-10k"], ["mnist-10k", "ours"]
+    for worker, datasets in (("lacking", lacking), ("having", having)):
+        start_worker(database, 1, worker, datasets)
+    ours = submit(owner="ann", dataset="ours", priority=5)
+    of_bob = submit(owner="bob", dataset="ours", priority=9)
+    usual = submit(owner="ann")
+    taken = leases.claim(database, "lacking", 15, datasets=lacking)
+    assert taken is not None
+    assert taken.job_id == usual, "the owners and jobs before it need the folder"
+    assert leases.claim(database, "lacking", 15, datasets=lacking) is None
+    taken = leases.claim(database, "having", 15, datasets=having)
+    assert taken is not None
+    assert taken.job_id == of_bob
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == ours).values(upload_id="ds_1"))
+    taken = leases.claim(database, "lacking", 15, datasets=lacking)
+    assert taken is not None
+    assert taken.job_id == ours, "uploads are in the store"
+
+
+def test_the_queue_names_a_folder_that_no_worker_has(database: Database, submit: Submit) -> None:
+    start_worker(database, 1, "w", ["mnist-10k"])
+    submit(owner="bob")
+    held = leases.claim(database, "w", 15, datasets=["mnist-10k"])
+    urgent = submit(owner="ann", dataset="ours", priority=9)
+    wait_half_a_second(database)
+    assert owner_queue.preempt(database) is None, "its slot would be of no use"
+
+    def reason() -> tuple[str | None, str | None]:
+        with database.read() as session:
+            found = queue.read_one(session, session.get_one(Job, urgent))
+        return found.reason, found.reason_text
+
+    assert reason() == (
+        "dataset", "no worker has the folder ours in TAPELINE_DATA: copy it there, or upload the dataset",
+    )  # fmt: skip
+    start_worker(database, 1, "other", ["mnist-10k", "ours"])
+    assert reason()[0] == "starting"
+    assert held is not None
+
+
+def test_only_the_slot_of_a_worker_that_has_the_data_is_taken(database: Database, submit: Submit) -> None:
+    lacking, having = ["mnist-10k"], ["mnist-10k", "ours"]
+    start_worker(database, 1, "lacking", lacking)
+    start_worker(database, 1, "having", having)
+    low = submit()
+    assert leases.claim(database, "having", 15, datasets=having) is not None
+    submit(owner="ann", dataset="ours", priority=9)
+    wait_half_a_second(database)
+    assert owner_queue.preempt(database) == low, "the free slot of the other worker is of no use"
+    assert owner_queue.preempt(database) is None
+    leases.release_lease(database, held_by(database, low), Request.PREEMPT)
+    urgent = leases.claim(database, "having", 15, datasets=having)
+    assert urgent is not None
+    assert leases.claim(database, "lacking", 15, datasets=lacking) is not None
+    submit(owner="ann", dataset="ours", priority=9)
+    wait_half_a_second(database)
+    assert owner_queue.preempt(database) is None, "the slot of the less urgent job would be of no use"
+    submit(owner="ann", priority=9)
+    wait_half_a_second(database)
+    assert owner_queue.preempt(database) == low
+
+
+def held_by(database: Database, job_id: str) -> Claim:
+    with database.read() as session:
+        job = session.get_one(Job, job_id)
+    return Claim(job_id=job_id, lease=job.lease, lease_s=15)
+
+
+def test_workers_that_lack_folders_do_not_wait_for_each_other(database: Database, submit: Submit) -> None:
+    """Each holds the rows of the owners that it has passed over."""
+    for owner in ("ann", "bob", "carl"):
+        for _ in range(15):
+            submit(owner=owner, dataset="ours", priority=5)
+            submit(owner=owner)
+
+    def work(worker: str) -> int:
+        claimed = 0
+        for _ in range(60):
+            claimed += leases.claim(database, worker, 60, datasets=["mnist-10k"]) is not None
+        return claimed
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(work, ("a", "b", "c"))) <= 45
+    while leases.claim(database, "d", 60, datasets=["mnist-10k"]) is not None:
+        pass
+    with database.read() as session:
+        running = session.scalar(select(func.count()).where(Job.status == Status.RUNNING))
+    assert running == 45
 
 
 def test_what_ends_a_lease_comes_before_preemption(database: Database, submit: Submit) -> None:

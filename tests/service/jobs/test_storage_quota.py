@@ -17,8 +17,9 @@ from service.jobs.submissions import Submission
 from service.spec.validation import resolve
 from service.states import Status
 from service.storage import artifact_rows
-from service.storage.artifacts import ArtifactFolder, ArtifactKind, StoredFile
+from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, Job
 from tests.conftest import postgresql_only, sqlite_only
 from tests.service.jobs.conftest import Submit, claim, log, read_job, record

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import engine
 from service.datasets.cache import Dataset, load
+from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.shapes import shape_of
 from service.models import networks
 from service.spec.dataset_checks import check_fit
@@ -26,7 +27,7 @@ from workers.training import build
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("data")
-    return load("mnist-10k", folder, cache_root=folder / "cache")
+    return load("mnist-10k", folder, cache=ArrayCache(folder / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from workers.training.code_digest import DECIDES_BITS, digest_of
 ROOT = Path(__file__).parents[3]
 WITHOUT_EFFECT = {
     "service.datasets": "errors and the list of names",
+    "service.datasets.formats.array_folders": "where arrays are kept",
     "service.datasets.catalogue": "where datasets are listed",
     "service.datasets.download": "what it fetches has a known digest",
     "service.datasets.errors": "errors",
@@ -24,6 +25,7 @@ WITHOUT_EFFECT = {
     "service.datasets.formats.photos": "imported data has a digest",
     "service.datasets.tables.leaks": "finds, changes nothing",
     "service.datasets.importer": "imported data has a digest",
+    "service.datasets.uploads": "imported data has a digest",
     "service.datasets.tables": "a list of names",
     "service.datasets.tables.classes": "imported data has a digest",
     "service.datasets.tables.detection": "imported data has a digest",

@@ -10,7 +10,7 @@ from service.jobs import actions
 from service.jobs.queries import lookup
 from service.pictures import grids
 from service.states import Action, Status
-from service.storage.artifacts import ArtifactFolder
+from service.storage.stores import ArtifactFolder
 from tests.workers.conftest import WorkerHarness
 
 DYING: dict[str, Any] = {

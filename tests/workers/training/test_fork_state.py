@@ -17,7 +17,8 @@ from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.states import Status
 from service.storage import ids
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import ExpectedEpoch
 from tests.workers.conftest import WorkerHarness
 from workers.training.fork_state import adapt
