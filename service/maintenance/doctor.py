@@ -17,15 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.upgrade import find_revision, head
 from service.access import audit_seals
-from service.errors import UnknownSchema
+from service.errors import UnknownSchema, WrongStore
 from service.jobs import leases, worker_registry
-from service.maintenance import store_id
-from service.maintenance.store_id import WrongStore
+from service.maintenance import store_id, store_probes
 from service.runtime import broker
 from service.runtime.settings import Settings
 from service.states import Status
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
+from service.storage.stores import open_store
 from service.storage.tables import Job
 
 _MAX_CLOCK_OFFSET_S: Final = 2.0
@@ -38,7 +37,9 @@ _UPGRADE: Final = (
     "start the service (tapeline up upgrades it), or run `python -m migrations.upgrade` "
     "(compose: docker compose run --rm migrate)"
 )
-_TLS_ADVICE: Final = "check {} in {}: the authority must have issued the server's certificate, which names this host"
+_TLS_ADVICE: Final = (
+    "check TAPELINE_CA, or {} in {}: the authority must have issued the server's certificate, which names this host"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
             yield _run_check("audit log", lambda: _check_audit_log(settings, database))
         yield _run_check("clocks", lambda: _check_clocks(database))
     yield _run_check("broker", lambda: _check_broker(broker_url))
-    yield _run_check("artifacts", lambda: _check_artifacts(settings.artifacts, database if has_schema else None))
+    yield _run_check("artifacts", lambda: _check_store(settings, database if has_schema else None))
     for folder in _disks(settings):
         yield _run_check("disk", partial(_check_disk, folder))
     yield _run_check("settings", lambda: _list_changed(settings))
@@ -149,7 +150,7 @@ def _check_workers(settings: Settings, database: Database) -> str:
         raise _Fault(
             "; ".join(f"{row.host}: {(row.blocked or {})['message']}" for row in blocked),
             f"{len(blocked)} of {len(alive)} claim no jobs until this is mended: free disk space or memory "
-            "there, or mount the shared folder; they check every 5 s",
+            "there, or give it the store of the service; they check every 5 s",
         )
     slots, running = sum(row.slots for row in alive), sum(row.running for row in alive)
     return f"{len(alive)} alive, {running} of {slots} slots busy; jobs waiting: {waiting}"
@@ -213,17 +214,20 @@ def _check_broker(broker_url: str | None) -> str:
     return f"{address} accepts messages"
 
 
-def _check_artifacts(folder: Path, database: Database | None) -> str:
-    """Whether the folder is writable, and that of the database, if there is one."""
+def _check_store(settings: Settings, database: Database | None) -> str:
+    """Whether the store is writable, and that of the database, if there is one."""
+    store = open_store(settings)
     try:
-        ArtifactFolder(folder).check_writable()
+        found = store_probes.examine(store, url=settings.store, endpoint=settings.store_endpoint, ca=settings.ca)
         if database is not None:
-            store_id.verify(database, folder)
+            store_id.verify(database, store)
     except (OSError, WrongStore) as error:
-        advice = "mount it, make it writable for this user, or set TAPELINE_ARTIFACTS to another folder"
-        reason = f"cannot write to {folder}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
-        raise _Fault(reason, advice) from error
-    return f"{folder} is writable"
+        advice = "mount it, make it writable for this user, or set TAPELINE_STORE to another one"
+        detail = str(error)
+        if isinstance(error, OSError):
+            detail = f"cannot write to {store.address}: {(error.strerror or detail).removeprefix(f'{store.address}: ')}"
+        raise _Fault(detail, advice) from error
+    return found
 
 
 def _disks(settings: Settings) -> Iterable[Path]:

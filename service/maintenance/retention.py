@@ -194,7 +194,7 @@ def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms
         actions.remove(database, job_id, check=check)
     except (JobNotFound, IllegalTransition, _NotExpired):  # deleted or retried since
         return False
-    store.remove_job(job_id)
+    store.remove_folder(job_id)
     return True
 
 

@@ -1,85 +1,81 @@
-"""The id of the artifact folder: a file in it, and a row in the database.
+"""The id of the artifact store: a file in it, and a row in the database.
 
-A process with another folder (a share that is not mounted, a second machine without it) would store files that nobody
+A process with another store (another bucket, a folder that is not mounted) would store files that nobody
 can download, and would take the files of others for lost.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import socket
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.errors import ServiceError
-from service.storage.artifacts import fsync_folder
+from service.errors import WrongStore
+from service.storage.artifacts import ID_FILE, ArtifactDamaged, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
-from service.storage.tables import Artifact, Store
+from service.storage.tables import Artifact, Store, Upload
 
-FILE: Final = "store-id"
 _SAMPLE: Final = 20
-"""Number of files of which one must exist in the folder of a database that has no store id yet."""
+"""Number of files of which one must exist in the store of a database that has no store id yet."""
 
 
-class WrongStore(ServiceError):
-    """The artifact folder of this process is not the one that the database knows."""
-
-
-def verify(database: Database, root: Path) -> None:
-    """Check that the folder is the store of the database. The first folder is registered, unless it lacks the files
-    that the database knows.
+def verify(database: Database, store: ArtifactStore) -> None:
+    """Check that the store is that of the database. The first one is registered, unless it lacks the files that the
+    database knows.
 
     Raises:
         WrongStore: it is another one.
-        OSError: the folder cannot be read or written.
+        OSError: the store cannot be read or written.
     """
     with database.read() as session:
         registered = session.get(Store, 1)
-        lacks_files = registered is None and _lacks_files(session, root)
+        lacks_files = registered is None and _lacks_files(session, store)
+        names_files = registered is not None or any(
+            session.scalar(select(table.id).limit(1)) is not None for table in (Artifact, Upload)
+        )
+    remedy = "set TAPELINE_STORE there to the store of the service, or mount its folder"
     if lacks_files:
-        raise WrongStore(f"{root} has none of the newest files of this database: mount the shared folder there")
-    if registered is None:
-        registered = _register(database, _create(root))
-    found = _read(root)
-    if found != registered.id:
-        has = f"the store {found}" if found else f"no file {FILE}"
+        raise WrongStore(f"{store.address} has none of the newest files of this database: {remedy}")
+    if registered is None and not names_files and (found := store.read_id()) is not None and _has_files(store):
         raise WrongStore(
-            f"{root} has {has}, but the database has the store {registered.id} (registered by {registered.host}): "
-            f"mount the shared folder there. If the folder is the right one, write this id into its file {FILE}"
+            f"{store.address} is the store {found} of another database, and has its files: correct TAPELINE_STORE, or "
+            f"restore the backup of that database. To give up its files, remove the file {ID_FILE} there"
+        )
+    if registered is None:
+        registered = _register(database, store.read_id() or _create(store))
+    found = store.read_id()
+    if found != registered.id:
+        has = f"the store {found}" if found else f"no file {ID_FILE}"
+        raise WrongStore(
+            f"{store.address} has {has}, but the database has the store {registered.id} (registered by "
+            f"{registered.host}): {remedy}. If the store is the right one, write this id into its file {ID_FILE}"
         )
 
 
-def _lacks_files(session: Session, root: Path) -> bool:
+def _lacks_files(session: Session, store: ArtifactStore) -> bool:
     paths = session.scalars(select(Artifact.path).order_by(Artifact.id.desc()).limit(_SAMPLE)).all()
-    return bool(paths) and not any((root / path).exists() for path in paths)
+    for path in paths:
+        try:
+            store.open(path).close()
+        except ArtifactUnreadable as error:
+            raise OSError(errno.EIO, error.reason) from error
+        except ArtifactDamaged:
+            continue
+        return False
+    return bool(paths)
 
 
-def _create(root: Path) -> str:
-    """The id in the folder, created if there is none."""
-    root.mkdir(parents=True, exist_ok=True)
-    if (found := _read(root)) is not None:
-        return found
-    with suppress(FileExistsError), (root / FILE).open("x") as file:  # another process may be faster
-        file.write(new_id("str"))
-        file.flush()
-        os.fsync(file.fileno())
-    fsync_folder(root)
-    return _read(root) or ""
+def _has_files(store: ArtifactStore) -> bool:
+    return any(next(store.stored(folder), None) is not None for folder in (None, "datasets"))
 
 
-def _read(root: Path) -> str | None:
-    try:
-        text = (root / FILE).read_text().strip()
-    except FileNotFoundError:
-        return None
-    if not text:
-        raise OSError(f"{root / FILE} is empty; another process may be writing it")
-    return text
+def _create(store: ArtifactStore) -> str:
+    store.create(ID_FILE, new_id("str").encode())
+    return store.read_id() or ""
 
 
 def _register(database: Database, store_id: str) -> Store:

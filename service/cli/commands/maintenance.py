@@ -1,4 +1,4 @@
-"""``tapeline doctor, gc, backup, restore``: commands for operators. They open database and files directly."""
+"""``tapeline doctor, gc, backup, restore, store``: commands for operators. They open database and files directly."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from pathlib import Path
 from typing import IO, Final
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli.target import Failure
-from service.datasets.uploads import UploadFolder
+from service.datasets.uploads import UploadFiles
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import retention
+from service.maintenance import retention, store_id, store_migration
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
+from service.maintenance.store_migration import MigrationReport
 from service.runtime.settings import Settings
 from service.spec.metric_info import size
-from service.storage.artifacts import ArtifactFolder
+from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
+from service.storage.stores import open_store, settings_of
 from service.wording import counted
 from tapeline.downloads import complete_file
 
 _MAX_SHOWN_ITEMS: Final = 10
+_STEPS: Final = 10
+"""Lines of progress that are printed into a pipe."""
 
 
 @click.command()
@@ -52,7 +58,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
                 if item.advice and not item.ok:
                     click.echo(f"     {click.style('->', fg='yellow')} {item.advice}")
         if {"database", "schema", "artifacts"} <= {item.name for item in results if item.ok}:
-            space = measure(settings, database, ArtifactFolder(settings.artifacts))
+            space = measure(settings, database, open_store(settings))
             if not as_json:
                 _show_space(space, settings)
     all_ok = all(item.ok for item in results)
@@ -92,6 +98,7 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
         if not dry_run:
             if retention.is_restoring(settings.artifacts):
                 raise Failure("a restore is running, and its files have no rows yet: run gc when it has ended")
+            store_id.verify(database, store)  # the files of another service would be orphans
             plan = retention.carry_out(database, store, policy, plan)
     if as_json:
         click.echo(json.dumps({"deleted": not dry_run, "size_bytes": plan.size_bytes, **asdict(plan)}, indent=2))
@@ -102,20 +109,21 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
 @click.command()
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--verify", is_flag=True, help="Check an existing backup FILE (-: standard input); write nothing.")
+@click.option("--files", is_flag=True, help="Include all files although they are in an object store.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
-def backup(target: str, verify: bool, as_json: bool) -> None:
+def backup(target: str, verify: bool, files: bool, as_json: bool) -> None:
     """Back up the database and all files to FILE, a tar archive (-: standard output).
 
-    The service can keep running.
+    The service can keep running. With an object store, the backup has the names and digests of the files, and needs
+    the store to be restored; --files includes the files.
     """
     if verify:
         with click.open_file(target, "rb") as source:
             _print_summary("verified", copies.verify(source), as_json=as_json)
         return
-    with _open_service() as (settings, database, store):
-        uploads = UploadFolder(settings.artifacts)
-        with nullcontext(sys.stdout.buffer) if target == "-" else complete_file(Path(target)) as file:
-            report = copies.backup(database, store, uploads, file)
+    output = nullcontext(sys.stdout.buffer) if target == "-" else complete_file(Path(target))
+    with _open_service() as (settings, database, _), output as file:
+        report = copies.backup(database, UploadFiles.of(settings), file, with_files=files or not settings.store)
     _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
         damaged_files = "\n  ".join(report.damaged)
@@ -128,24 +136,27 @@ def backup(target: str, verify: bool, as_json: bool) -> None:
 @click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
 def restore(source: IO[bytes], as_json: bool) -> None:
-    """Restore a backup from FILE (-: standard input) into an empty database and an empty artifact folder.
+    """Restore a backup from FILE (-: standard input) into an empty database and an empty store.
 
-    A backup of SQLite can be restored to PostgreSQL, and vice versa.
+    A backup of SQLite can be restored to PostgreSQL, and vice versa. A backup without files needs the store that has
+    them; exit code 1: some are not in it.
     """
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
-        uploads = UploadFolder(settings.artifacts)
-        report = copies.restore(database, ArtifactFolder(settings.artifacts), uploads, source)
+        report = copies.restore(database, UploadFiles.of(settings), source)
     _print_summary("restored", report, as_json=as_json)
+    if report.damaged:
+        lost_files = "\n  ".join(report.damaged)
+        raise Failure(f"not in the store, and not restored: {counted(len(report.damaged), 'file')}\n  {lost_files}")
 
 
 @contextmanager
-def _open_service() -> Iterator[tuple[Settings, Database, ArtifactFolder]]:
+def _open_service() -> Iterator[tuple[Settings, Database, ArtifactStore]]:
     settings = Settings.from_env(os.environ, cores=1)
     with closing(Database(settings.database_url, application="tapeline-cli")) as database:
         if database.is_sqlite and not Path(settings.database_url.removeprefix("sqlite:///")).exists():
             raise Failure(f"no service in {settings.home}: set TAPELINE_HOME or TAPELINE_DATABASE_URL")
-        yield settings, database, ArtifactFolder(settings.artifacts)
+        yield settings, database, open_store(settings)
 
 
 def _show(plan: RetentionPlan, *, deleted: bool) -> None:
@@ -198,3 +209,100 @@ def _print_summary(action: str, report: copies.Report, *, as_json: bool) -> None
     counts = {"job": report.rows.get("jobs", 0), "row": sum(report.rows.values()), "file": report.files}
     summary = ", ".join(counted(count, noun) for noun, count in counts.items())
     click.echo(f"{action}: {summary} ({size(report.size_bytes)})", err=True)
+    if report.store is not None:
+        click.echo(f"without the files, which are in {report.store}", err=True)
+
+
+@click.group()
+def store() -> None:
+    """Move the files of a service to another store."""
+
+
+@store.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--from-endpoint", metavar="URL", help="Server of FROM that speaks S3. Default: TAPELINE_STORE_ENDPOINT.")
+@click.option("--to-endpoint", metavar="URL", help="Server of TO that speaks S3. Default: TAPELINE_STORE_ENDPOINT.")
+@click.option("--copy-only", is_flag=True, help="Copy, and leave the service with FROM; run the command again later.")
+@click.option("--skip-damaged", is_flag=True, help="Move the service although files are missing or damaged in FROM.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def migrate(
+    source: str,
+    target: str,
+    from_endpoint: str | None,
+    to_endpoint: str | None,
+    *,
+    copy_only: bool,
+    skip_damaged: bool,
+    as_json: bool,
+) -> None:
+    """Copy all files from store FROM to store TO, and move the service there.
+
+    FROM and TO are values of TAPELINE_STORE: file:///folder, s3://bucket/prefix, gs://... or az://.... The service can
+    keep running: from the end of the copying on, its workers claim no jobs until they are restarted with the new
+    TAPELINE_STORE. Run the command again if it was interrupted. Exit code 1: files are missing or damaged in FROM.
+    """
+    default = os.environ.get("TAPELINE_STORE_ENDPOINT", "")
+    from_endpoint = from_endpoint or (default if source.startswith("s3:") else "")
+    to_endpoint = to_endpoint or (default if target.startswith("s3:") else "")
+    with _open_service() as (settings, database, _), _progress(shown=not as_json) as progress:
+        report = store_migration.migrate(
+            database,
+            UploadFiles.of(settings_of(source, from_endpoint, settings.ca)),
+            UploadFiles.of(settings_of(target, to_endpoint, settings.ca)),
+            home=settings.datasets_cache,  # in a container, the home folder is read-only
+            progress=progress,
+            copy_only=copy_only,
+            skip_damaged=skip_damaged,
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _show_migration(report, target, to_endpoint)
+    if report.damaged:
+        damaged_files = "\n  ".join(report.damaged)
+        remedy = (
+            ""
+            if report.switched
+            else (
+                "\nThe service was not moved. Restore these files, or delete their jobs, and run the command again. "
+                "With --skip-damaged it moves the service without them"
+            )
+        )
+        raise Failure(
+            f"damaged or missing, and not copied: {counted(len(report.damaged), 'file')}\n  {damaged_files}{remedy}"
+        )
+
+
+def _show_migration(report: MigrationReport, target: str, endpoint: str) -> None:
+    if report.copied or report.present:
+        click.echo(f"copied {counted(report.copied, 'file')} ({size(report.size_bytes)}); {report.present} were there")
+    if not report.switched:
+        return
+    if report.waiting:
+        click.echo("some workers did not notice the move within 30 s: look at tapeline workers")
+    click.echo("the service has moved. Now restart web, workers and scheduler with:")
+    click.echo(f"  TAPELINE_STORE={target}")
+    if endpoint:
+        click.echo(f"  TAPELINE_STORE_ENDPOINT={endpoint}")
+    click.echo("and without TAPELINE_ARTIFACTS. Until then, jobs wait; those that run are queued, and lose no epoch.")
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[store_migration.Progress]:
+    """A bar in a terminal, lines in a pipe; on standard error."""
+    if not shown or not sys.stderr.isatty():
+        step = 0
+
+        def print_line(done: int, total: int) -> None:
+            nonlocal step
+            if shown and total and done * _STEPS // total > step:
+                step = done * _STEPS // total
+                click.echo(f"{done} of {total} files are in the new store", err=True)
+
+        yield print_line
+        return
+    columns = (TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("copying", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

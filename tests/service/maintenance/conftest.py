@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
-from service.datasets.uploads import UploadFolder
+from service.datasets.formats.array_files import write_array, write_meta
+from service.datasets.info import IDX_NAMES
+from service.datasets.uploads import UploadFiles
 from service.jobs import commits, leases, submissions
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
@@ -20,11 +24,26 @@ from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
 from service.spec.estimation import costs
 from service.spec.validation import resolve
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database, now_ms
-from service.storage.tables import Job
+from service.storage.stores import ArtifactFolder
+from service.storage.tables import Job, Upload
 
 DAY_MS = 24 * 60 * 60 * 1000
+
+
+def files_of(store: ArtifactStore, folder: Path) -> UploadFiles:
+    """The files of a service whose machine has this folder."""
+    return UploadFiles(store, folder)
+
+
+def read_dataset(files: UploadFiles, upload_id: str = "ds_1") -> dict[str, bytes]:
+    """The content of a dataset's files."""
+    content = {}
+    for name in files.names(upload_id):
+        with files.open(upload_id, name) as file:
+            content[name] = file.read()
+    return content
 
 
 @dataclass
@@ -33,8 +52,24 @@ class Installation:
     store: ArtifactFolder
 
     @property
-    def uploads(self) -> UploadFolder:
-        return UploadFolder(self.store.root)
+    def files(self) -> UploadFiles:
+        return files_of(self.store, self.store.root)
+
+    def add_dataset(self, upload_id: str = "ds_1", *, count: int = 60) -> str:
+        """Store a dataset with its row; returns its SHA-256."""
+        with self.files.scratch(upload_id) as folder:
+            shapes = ((count, 8, 8), (count,), (count, 8, 8), (count,))
+            arrays = [np.arange(math.prod(shape), dtype=np.uint8).reshape(shape) for shape in shapes]
+            pairs = zip(IDX_NAMES, arrays, strict=True)
+            sha256 = write_meta(folder, {name: write_array(folder, name, array) for name, array in pairs})
+            size = sum(path.stat().st_size for path in folder.iterdir())
+            self.files.add(upload_id, folder)
+        values = {"image_rows": 8, "image_columns": 8, "classes": 256, "train_count": count, "validation_count": count}
+        with self.database.write() as session:
+            session.add(
+                Upload(id=upload_id, owner="", name="mine", sha256=sha256, size_bytes=size, created_ms=8, **values)
+            )
+        return sha256
 
     def train(self, epochs: int = 5, *, best: int = 2, ended_days_ago: float | None = 0.0) -> str:
         """Create a job with ``epochs`` checkpoints and return its id; ``ended_days_ago=None`` leaves it running."""

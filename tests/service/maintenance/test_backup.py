@@ -19,17 +19,16 @@ from migrations import upgrade
 from migrations.upgrade import head, is_current
 from service.access import audit_seals, owners
 from service.access.audit_chain import verify
-from service.datasets.uploads import UploadFolder
 from service.jobs import commits, events, leases
 from service.jobs.queries import lookup
 from service.maintenance.backup import BackupError, backup, restore
 from service.maintenance.backup_format import PartWriter, read_parts
 from service.states import TERMINAL
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database, now_ms
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
-from service.storage.tables import AuditEntry, Base, Job, Upload
-from tests.service.maintenance.conftest import DAY_MS, Installation
+from service.storage.stores import ArtifactFolder
+from service.storage.tables import AuditEntry, Base, Job
+from tests.service.maintenance.conftest import DAY_MS, Installation, files_of, read_dataset
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -72,7 +71,7 @@ def logged_events(database: Database, job_id: str) -> list[tuple[int, str, dict[
 
 def make_backup(installation: Installation) -> io.BytesIO:
     target = io.BytesIO()
-    assert backup(installation.database, installation.store, installation.uploads, target).damaged == []
+    assert backup(installation.database, installation.files, target).damaged == []
     target.seek(0)
     return target
 
@@ -127,7 +126,7 @@ def test_everything_is_restored_and_a_running_job_continues_with_its_log(
 ) -> None:
     ended, running = installation.train(), installation.train(ended_days_ago=None)
     archive = make_backup(installation)
-    report = restore(empty.database, empty.store, empty.uploads, archive)
+    report = restore(empty.database, empty.files, archive)
     assert report.files == 20
     assert is_current(empty.database)
     assert rows(empty.database) == rows(installation.database)
@@ -157,7 +156,7 @@ def test_the_queue_of_owners_is_counted_again_with_weights_and_caps(
     with installation.database.write() as session:
         session.execute(update(Job).where(Job.id == held).values(owner="ann", claimed_ms=Job.claimed_ms - 7 * DAY_MS))
     owners.change(installation.database, "ann", {"weight": 2.0, "running_jobs": 3, "display_name": "Änn"})
-    report = restore(empty.database, empty.store, empty.uploads, make_backup(installation))
+    report = restore(empty.database, empty.files, make_backup(installation))
     assert "owner_queue" not in report.rows
     with empty.database.read() as session:
         rows = {row.owner: row for row in session.scalars(select(OwnerQueue))}
@@ -175,7 +174,7 @@ def test_a_backup_of_an_older_schema_is_upgraded(
     archive = make_backup(installation)
     add_revision()
     upgrade.upgrade(empty.database)  # an empty database of the newer schema is downgraded first
-    report = restore(empty.database, empty.store, empty.uploads, archive)
+    report = restore(empty.database, empty.files, archive)
     assert report.rows["jobs"] == 1
     assert is_current(empty.database)
     with empty.database.read() as session:
@@ -201,10 +200,11 @@ def test_a_file_pruned_during_the_backup_is_left_out_with_its_row(
             return super().read(path, sha256)
 
     target = io.BytesIO()
-    report = backup(installation.database, Pruning(installation.store.root), installation.uploads, target)
+    pruning = files_of(Pruning(installation.store.root), installation.store.root)
+    report = backup(installation.database, pruning, target)
     assert (report.files, report.damaged) == (9, [])
     target.seek(0)
-    restore(empty.database, empty.store, empty.uploads, target)
+    restore(empty.database, empty.files, target)
     assert empty.checkpoint_epochs(job_id) == [2, 3, 4, 5]
 
 
@@ -213,7 +213,7 @@ def test_a_damaged_file_is_reported(installation: Installation) -> None:
     with installation.database.read() as session:
         first, _ = lookup.artifacts(session, job_id)
     (installation.store.root / first.path).write_bytes(b"another")
-    report = backup(installation.database, installation.store, installation.uploads, io.BytesIO())
+    report = backup(installation.database, installation.files, io.BytesIO())
     assert len(report.damaged) == 1
     assert first.path in report.damaged[0]
 
@@ -224,39 +224,33 @@ def test_a_restore_over_existing_data_is_refused(
     installation.train(1)
     archive = make_backup(installation)
     with pytest.raises(BackupError, match="artifacts already"):
-        restore(empty.database, installation.store, installation.uploads, archive)
+        restore(empty.database, installation.files, archive)
     with pytest.raises(BackupError, match="not empty"):
-        restore(installation.database, ArtifactFolder(tmp_path / "other"), UploadFolder(tmp_path / "other"), archive)
+        restore(installation.database, files_of(ArtifactFolder(tmp_path / "other"), tmp_path / "other"), archive)
     assert not (tmp_path / "other").exists()
-    (empty.store.root / "datasets" / "ds_1").mkdir(parents=True)
+    with empty.files.scratch("new") as folder:
+        (folder / "meta.json").touch()
+        empty.files.add("ds_1", folder)
+    archive.seek(0)
     with pytest.raises(BackupError, match="datasets already"):
-        restore(empty.database, empty.store, empty.uploads, archive)
+        restore(empty.database, empty.files, archive)
 
 
 def test_a_restored_audit_log_continues_with_new_ids(installation: Installation, empty: Installation) -> None:
     for _ in range(3):
         with installation.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms(), action="tried", detail={}))
-    restore(empty.database, empty.store, empty.uploads, make_backup(installation))
+    restore(empty.database, empty.files, make_backup(installation))
     with empty.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms(), action="tried again", detail={}))
     assert len(rows(empty.database)["audit"]) == 4
 
 
 def test_uploaded_datasets_are_restored(installation: Installation, empty: Installation) -> None:
-    folder = installation.uploads.begin("ds_1")
-    arrays = folder / "whole"
-    arrays.mkdir()
-    (arrays / "train-images.npy").write_bytes(b"pixels" * 1000)
-    (arrays / "train-labels.npy").write_bytes(b"labels")
-    installation.uploads.finish("ds_1", arrays)
-    values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
-    with installation.database.write() as session:
-        session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
-    report = restore(empty.database, empty.store, empty.uploads, make_backup(installation))
-    assert report.files == 2
-    files = {name: path.read_bytes() for name, path in empty.uploads.files("ds_1").items()}
-    assert files == {"train-images.npy": b"pixels" * 1000, "train-labels.npy": b"labels"}
+    installation.add_dataset()
+    report = restore(empty.database, empty.files, make_backup(installation))
+    assert report.files == 5
+    assert read_dataset(empty.files) == read_dataset(installation.files)
     assert rows(empty.database)["uploads"] == rows(installation.database)["uploads"]
 
 
@@ -267,7 +261,7 @@ def test_a_restored_audit_log_is_verified_and_continues(installation: Installati
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={"days": days}))
         audit_seals.seal(installation.database, settled_s=0)
     assert audit_seals.remove_expired(installation.database, 30) == 1
-    restore(empty.database, empty.store, empty.uploads, make_backup(installation))
+    restore(empty.database, empty.files, make_backup(installation))
     original = verify(audit_seals.items(installation.database))
     assert (original.fault, original.removed_entries, original.entries) == (None, 1, 2)
     assert verify(audit_seals.items(empty.database), head=original.head) == original

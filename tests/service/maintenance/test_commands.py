@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from migrations.upgrade import upgrade
 from service.access import audit_seals
 from service.cli import main
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database, now_ms
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import AuditEntry
 from tests.service.maintenance.conftest import DAY_MS, Installation
 

@@ -27,7 +27,7 @@ from service.cli import main
 from service.maintenance.backup import BackupError, backup, restore, verify
 from service.maintenance.backup_format import read_parts
 from service.storage.tables import Epoch, Job, Upload
-from tests.service.maintenance.conftest import Installation
+from tests.service.maintenance.conftest import Installation, read_dataset
 from tests.service.maintenance.test_backup import empty, make_backup, rewritten, rows
 from tests.waiting import wait_until
 
@@ -36,23 +36,11 @@ __all__ = ["empty"]
 RANDOM_FLIPS = 40
 
 
-def add_dataset(installation: Installation) -> None:
-    folder = installation.uploads.begin("ds_1")
-    arrays = folder / "whole"
-    arrays.mkdir()
-    (arrays / "train-images.npy").write_bytes(random.Random(0).randbytes(5000))
-    (arrays / "train-labels.npy").write_bytes(b"labels")
-    installation.uploads.finish("ds_1", arrays)
-    values = {"image_rows": 2, "image_columns": 3, "classes": 4, "train_count": 5, "validation_count": 6}
-    with installation.database.write() as session:
-        session.add(Upload(id="ds_1", owner="", name="mine", sha256="sha256:1", size_bytes=7, created_ms=8, **values))
-
-
 @pytest.fixture
 def archive(installation: Installation) -> bytes:
     installation.train(3)
     installation.train(2, ended_days_ago=None)
-    add_dataset(installation)
+    installation.add_dataset()
     return make_backup(installation).getvalue()
 
 
@@ -168,10 +156,10 @@ def test_rows_that_the_database_rejects_leave_nothing(
 ) -> None:
     crafted = rewritten(archive, lambda name, data: (name, data * 2 if "rows/jobs/" in name else data))
     with pytest.raises(BackupError, match=r"rows/jobs/000000\.jsonl: the database rejects these rows"):
-        restore(empty.database, empty.store, empty.uploads, io.BytesIO(crafted))
+        restore(empty.database, empty.files, io.BytesIO(crafted))
     assert tables(empty) == []
     assert not empty.store.root.exists()
-    restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+    restore(empty.database, empty.files, io.BytesIO(archive))
     assert rows(empty.database) == rows(installation.database)
 
 
@@ -251,7 +239,7 @@ def test_a_restore_killed_while_it_writes_files_can_be_repeated(
     process.stdin.flush()
     wait_until(lambda: len(empty.paths()) == len(installation.paths()) - 1, "all files but the last", 120)
     kill(process)
-    assert contents(empty.store.root) >= {".restoring/journal", "datasets/.ds_1/train-images.npy"}
+    assert contents(empty.store.root) >= {".restoring/journal", ".restoring/ds_1/meta.json"}
     assert_repeatable(archive, empty, installation)
 
 
@@ -279,19 +267,19 @@ def assert_repeatable(archive: bytes, empty: Installation, installation: Install
     assert restored.exit_code == 0, restored.output
     assert rows(empty.database) == rows(installation.database)
     assert empty.paths() == installation.paths()
-    assert set(empty.uploads.files("ds_1")) == {"train-images.npy", "train-labels.npy"}
+    assert read_dataset(empty.files) == read_dataset(installation.files)
 
 
 def test_files_of_a_restore_killed_after_its_commit_are_kept(
     archive: bytes, empty: Installation, installation: Installation
 ) -> None:
     """Killed between the commit and the last step, which deletes the journal."""
-    restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+    restore(empty.database, empty.files, io.BytesIO(archive))
     work = empty.store.root / ".restoring"
     work.mkdir()
     (work / "journal").write_text("\n".join({path.split("/")[0] for path in installation.paths()}) + "\n")
     with pytest.raises(BackupError, match="not empty"):
-        restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+        restore(empty.database, empty.files, io.BytesIO(archive))
     assert empty.paths() == installation.paths()
 
 
@@ -301,9 +289,9 @@ def test_a_concurrent_restore_into_the_same_folder_is_refused(archive: bytes, em
     handle = os.open(work, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(BackupError, match="another restore"):
-        restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+        restore(empty.database, empty.files, io.BytesIO(archive))
     os.close(handle)
-    restore(empty.database, empty.store, empty.uploads, io.BytesIO(archive))
+    restore(empty.database, empty.files, io.BytesIO(archive))
 
 
 def is_in_transaction(installation: Installation) -> bool:
@@ -324,7 +312,7 @@ def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, 
     def write() -> None:
         try:
             with os.fdopen(writing, "wb") as target:
-                backup(installation.database, installation.store, installation.uploads, target)
+                backup(installation.database, installation.files, target)
         except BaseException as error:  # noqa: BLE001 - asserted below
             errors.append(error)
 
@@ -340,7 +328,7 @@ def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, 
         whole = io.BytesIO(head + source.read())
     thread.join()
     assert errors == []
-    restore(empty.database, empty.store, empty.uploads, whole)
+    restore(empty.database, empty.files, whole)
     assert rows(empty.database) == expected
     with empty.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 3
@@ -350,31 +338,31 @@ def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, 
 def test_a_dataset_deleted_during_the_backup_is_left_out_with_its_row(
     installation: Installation, empty: Installation
 ) -> None:
-    add_dataset(installation)
+    installation.add_dataset()
 
     class Deleting(io.BytesIO):
         """Deletes the dataset when the first byte is written, after the rows have been read."""
 
         def write(self, data: Any) -> int:
-            if installation.uploads.files("ds_1"):
+            if not installation.files.is_empty():
                 with installation.database.write() as session:
                     session.delete(session.get_one(Upload, "ds_1"))
-                installation.uploads.discard("ds_1")
+                installation.files.discard("ds_1")
             return super().write(data)
 
     target = Deleting()
-    report = backup(installation.database, installation.store, installation.uploads, target)
+    report = backup(installation.database, installation.files, target)
     assert (report.files, report.damaged) == (0, [])
     target.seek(0)
-    assert restore(empty.database, empty.store, empty.uploads, target).rows["uploads"] == 0
+    assert restore(empty.database, empty.files, target).rows["uploads"] == 0
 
 
 def test_a_dataset_without_its_files_is_reported(installation: Installation) -> None:
-    add_dataset(installation)
-    for path in installation.uploads.files("ds_1").values():
-        path.unlink()
-    report = backup(installation.database, installation.store, installation.uploads, io.BytesIO())
-    assert report.damaged == ["the dataset mine has no files"]
+    installation.add_dataset()
+    installation.files.discard("ds_1")
+    report = backup(installation.database, installation.files, io.BytesIO())
+    (damaged,) = report.damaged
+    assert damaged.startswith("the dataset mine: datasets/ds_1/meta.json: No such file")
 
 
 @pytest.mark.sqlite_by_default

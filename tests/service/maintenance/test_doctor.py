@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
@@ -23,9 +24,11 @@ from service.local.broker import Broker
 from service.maintenance import doctor, store_id
 from service.maintenance.doctor import Diagnosis
 from service.runtime.settings import Settings
+from service.storage.artifacts import ID_FILE
 from service.storage.database import Database, now_ms
+from service.storage.stores import ArtifactFolder, open_store
 from service.storage.tables import AuditEntry, Worker
-from tests import brokers
+from tests import brokers, object_servers
 
 
 @pytest.fixture
@@ -79,8 +82,8 @@ def test_a_machine_with_a_fault_and_a_folder_of_another_database_are_reported(
     fault = {"reason": "store", "message": "[Errno 28] No space left on device"}
     worker = Worker(id="w2", host="node-7", pid=1, slots=2, running=0, draining=False, blocked=fault)
     worker_registry.record_heartbeat(database, worker)
-    store_id.verify(database, settings.artifacts)
-    (settings.artifacts / store_id.FILE).write_text("str_of_another_service")
+    store_id.verify(database, ArtifactFolder(settings.artifacts))
+    (settings.artifacts / ID_FILE).write_text("str_of_another_service")
     diagnoses = examine(settings)
     assert {"workers", "artifacts"} <= failed_checks(diagnoses)
     assert diagnoses["workers"].detail == "node-7: [Errno 28] No space left on device"
@@ -152,6 +155,21 @@ def test_an_unwritable_artifact_folder_and_a_full_disk_are_reported(
     diagnoses = examine(settings)
     assert {"artifacts", "disk"} <= failed_checks(diagnoses)
     assert "tapeline gc" in str(diagnoses["disk"].advice)
+
+
+def test_a_bucket_is_checked_and_its_errors_name_a_remedy(
+    moto: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_servers.credentials().items():
+        monkeypatch.setenv(name, value)
+    in_bucket = replace(settings, store=f"s3://{object_servers.BUCKET}/doctor", store_endpoint=moto)
+    detail = examine(in_bucket)["artifacts"].detail
+    # moto has no lock: a race for a name may have several winners
+    assert re.match(rf"s3://{object_servers.BUCKET}/doctor is writable: \d+ ms to store a small object, \d+ to", detail)
+    assert list(open_store(in_bucket).stored()) == []
+    in_another = examine(replace(in_bucket, store="s3://another"))["artifacts"]
+    assert not in_another.ok
+    assert "cannot write to s3://another: there is no such bucket: create it" in in_another.detail
 
 
 def test_an_unavailable_database_is_reported_and_the_rest_is_still_checked(tmp_path: Path) -> None:

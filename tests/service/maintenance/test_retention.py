@@ -1,24 +1,32 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import func, select, update
 
 from service.access import audit_seals, keys
 from service.application.models import Exports
+from service.cli import main
 from service.errors import JobNotFound
 from service.jobs.queries import lookup
-from service.maintenance import retention
+from service.maintenance import retention, store_id
 from service.maintenance.retention import Policy, RetentionPlan
+from service.maintenance.store_migration import migrate
 from service.runtime.slots import SlotPool
-from service.storage.artifacts import ArtifactKind
+from service.storage.artifacts import ID_FILE, ArtifactKind
 from service.storage.database import now_ms
+from service.storage.object_store import ObjectStore
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
-from tests.service.maintenance.conftest import DAY_MS, Installation
+from tests.object_servers import BUCKET, credentials
+from tests.service.maintenance.conftest import DAY_MS, Installation, files_of
 from workers.scheduler import delete_expired_data
 
 
@@ -163,14 +171,12 @@ def test_a_file_that_got_its_row_after_planning_is_kept(installation: Installati
 def test_nothing_is_deleted_while_a_restore_runs(installation: Installation, age: Callable[..., None]) -> None:
     restored = installation.store.write("job_restored", ArtifactKind.CHECKPOINT, 1, 1, b"its row comes last")
     age(restored.path)
-    work = retention.restore_folder(installation.uploads.artifacts)
+    work = retention.restore_folder(installation.files.artifacts)
     work.mkdir()
     with retention.lock_restore(work):
-        delete_expired_data(installation.database, installation.store, installation.uploads, Policy())
+        delete_expired_data(installation.database, installation.files, Policy())
         assert restored.path in installation.paths()
-    delete_expired_data(
-        installation.database, installation.store, installation.uploads, Policy()
-    )  # a killed restore does not prevent it
+    delete_expired_data(installation.database, installation.files, Policy())  # a killed restore does not prevent it
     assert restored.path not in installation.paths()
 
 
@@ -211,10 +217,60 @@ def test_expired_audit_entries_and_browser_sessions_are_deleted(installation: In
         with installation.database.read() as session:
             return session.scalar(select(func.count()).select_from(AuditEntry))
 
-    delete_expired_data(installation.database, installation.store, installation.uploads, Policy())
+    delete_expired_data(installation.database, installation.files, Policy())
     assert entries() == 2
     with installation.database.read() as session:
         assert session.scalars(select(BrowserSession.id)).all() == [active.session_id]
     assert retention.plan(installation.database, installation.store, Policy(audit_days=30)).audit_entries == 1
-    delete_expired_data(installation.database, installation.store, installation.uploads, Policy(audit_days=30))
+    delete_expired_data(installation.database, installation.files, Policy(audit_days=30))
     assert entries() == 1
+
+
+def test_nothing_is_deleted_in_the_store_of_another_service(
+    installation: Installation, age: Callable[..., None], tmp_path: Path
+) -> None:
+    store_id.verify(installation.database, installation.store)
+    other = Installation(installation.database, ArtifactFolder(tmp_path / "other"))
+    other.store.create(ID_FILE, b"str_other")
+    of_another = other.store.write("job_other", ArtifactKind.CHECKPOINT, 1, 1, b"weights")
+    os.utime(other.store.root / of_another.path, (time.time() - DAY_MS / 1000,) * 2)
+    delete_expired_data(installation.database, other.files, Policy())
+    assert other.paths() == {of_another.path}
+    environ = {"TAPELINE_DATABASE_URL": installation.database.url, "TAPELINE_HOME": str(tmp_path)}
+    environ["TAPELINE_ARTIFACTS"] = str(other.store.root)
+    refused = CliRunner().invoke(main, ["gc", "--delete"], env=environ)
+    assert (refused.exit_code, "str_other" in refused.output) == (1, True), refused.output
+    assert other.paths() == {of_another.path}
+
+
+@pytest.mark.parametrize(
+    # tests/service/storage/test_store_conformance.py runs what it uses with SeaweedFS
+    "server",
+    ["moto", pytest.param("seaweedfs", marks=[pytest.mark.slow, pytest.mark.exhaustive])],
+)
+def test_expired_data_and_orphans_of_a_bucket_are_deleted(
+    installation: Installation,
+    server: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
+    address = f"s3://{BUCKET}/retention/{secrets.token_hex(4)}"
+    bucket = ObjectStore(address, endpoint=request.getfixturevalue(server), lease_s=15)
+    expired, old = installation.train(ended_days_ago=40), installation.train(ended_days_ago=8)
+    files = files_of(bucket, tmp_path)
+    migrate(installation.database, installation.files, files, home=tmp_path, progress=lambda done, total: None)
+    orphan = bucket.write(old, ArtifactKind.SAMPLE, 1, 9, b"of a killed worker")
+    policy = Policy(jobs_days=30, checkpoints_days=7)
+    deleted = retention.apply(installation.database, bucket, policy)
+    assert names(deleted)[0] == {expired}
+    assert len(deleted.checkpoints) == 3
+    assert deleted.files == [], "a clock or a list may lag behind"
+    left = {item.path for item in bucket.stored()}
+    assert {path.partition("/")[0] for path in left} == {old}
+    monkeypatch.setattr(ObjectStore, "min_orphan_age_s", -60.0)
+    monkeypatch.setattr(retention, "STALE_FILE_S", -60.0)
+    assert names(retention.apply(installation.database, bucket, policy))[2] == {orphan.path}
+    assert {item.path for item in bucket.stored()} == left - {orphan.path}

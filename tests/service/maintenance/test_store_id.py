@@ -8,13 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
-from service.maintenance import store_id
-from service.maintenance.store_id import WrongStore, verify
+from service.errors import WrongStore
+from service.maintenance.store_id import verify
 from service.storage import artifact_rows
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ID_FILE, ArtifactKind
 from service.storage.database import Database
-from service.storage.tables import Store
+from service.storage.stores import ArtifactFolder
+from service.storage.tables import Artifact, Store
 from tests.workers.conftest import WorkerHarness
 
 
@@ -25,17 +27,17 @@ def database(private_url: str) -> Iterator[Database]:
 
 
 def test_the_first_folder_is_registered_and_others_are_refused(database: Database, tmp_path: Path) -> None:
-    verify(database, tmp_path / "own")
-    verify(database, tmp_path / "own")
-    with pytest.raises(WrongStore, match="mount the shared folder"):
-        verify(database, tmp_path / "other")
-    registered = (tmp_path / "own" / store_id.FILE).read_text()
+    verify(database, ArtifactFolder(tmp_path / "own"))
+    verify(database, ArtifactFolder(tmp_path / "own"))
+    with pytest.raises(WrongStore, match="or mount its folder"):
+        verify(database, ArtifactFolder(tmp_path / "other"))
+    registered = (tmp_path / "own" / ID_FILE).read_text()
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / store_id.FILE).write_text(registered)  # as the message advises
-    verify(database, tmp_path / "other")
-    (tmp_path / "other" / store_id.FILE).write_text("str_another")
+    (tmp_path / "other" / ID_FILE).write_text(registered)  # as the message advises
+    verify(database, ArtifactFolder(tmp_path / "other"))
+    (tmp_path / "other" / ID_FILE).write_text("str_another")
     with pytest.raises(WrongStore, match="str_another"):
-        verify(database, tmp_path / "other")
+        verify(database, ArtifactFolder(tmp_path / "other"))
 
 
 def test_processes_that_start_together_register_one_folder(database: Database, tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_processes_that_start_together_register_one_folder(database: Database, t
         results = list(pool.map(lambda _: _outcome(database, tmp_path / "own"), range(8)))
     assert set(results) <= {None, OSError}, "while the file is written, its reader tries again later"
     assert None in results
-    verify(database, tmp_path / "own")
+    verify(database, ArtifactFolder(tmp_path / "own"))
     with ThreadPoolExecutor(8) as pool:
         folders = [tmp_path / str(number) for number in range(8)]
         assert set(pool.map(lambda folder: _outcome(database, folder), folders)) == {WrongStore}
@@ -51,7 +53,7 @@ def test_processes_that_start_together_register_one_folder(database: Database, t
 
 def _outcome(database: Database, root: Path) -> type[Exception] | None:
     try:
-        verify(database, root)
+        verify(database, ArtifactFolder(root))
     except (WrongStore, OSError) as error:
         return WrongStore if isinstance(error, WrongStore) else OSError
     return None
@@ -65,14 +67,55 @@ def test_a_folder_without_the_files_of_the_database_is_not_registered(database: 
     with database.write() as session:
         session.add(artifact_rows.create(job_id, file, lease=1))
     with pytest.raises(WrongStore, match="none of the newest files"):
-        verify(database, tmp_path / "empty")
+        verify(database, ArtifactFolder(tmp_path / "empty"))
     with database.read() as session:
         assert session.get(Store, 1) is None
     assert not (tmp_path / "empty").exists()
-    verify(database, tmp_path / "own")
+    verify(database, ArtifactFolder(tmp_path / "own"))
+
+
+@pytest.mark.parametrize("path", ["job_1/sample/1.png", "datasets/ds_1/meta.json"])
+def test_an_empty_database_does_not_adopt_the_files_of_another(database: Database, tmp_path: Path, path: str) -> None:
+    """It would take all of them for orphans."""
+    store = ArtifactFolder(tmp_path / "own")
+    store.create(ID_FILE, b"str_of_another")
+    store.put_all({path: b"of another"})
+    for _ in range(2):
+        with pytest.raises(WrongStore, match=r"str_of_another of another database.*remove the file store-id there"):
+            verify(database, store)
+    with database.read() as session:
+        assert session.get(Store, 1) is None
+    (tmp_path / "own" / ID_FILE).unlink()  # as the message advises
+    verify(database, store)
+
+
+def test_an_empty_store_of_another_database_is_adopted(database: Database, tmp_path: Path) -> None:
+    store = ArtifactFolder(tmp_path / "own")
+    store.create(ID_FILE, b"str_of_another")
+    verify(database, store)
+    assert store.id == "str_of_another"
 
 
 def test_a_moved_folder_keeps_its_id(database: Database, tmp_path: Path) -> None:
-    verify(database, tmp_path / "own")
+    verify(database, ArtifactFolder(tmp_path / "own"))
     (tmp_path / "own").rename(tmp_path / "moved")
-    verify(database, tmp_path / "moved")
+    verify(database, ArtifactFolder(tmp_path / "moved"))
+
+
+def test_no_row_is_committed_for_a_file_in_the_previous_store(database: Database, tmp_path: Path) -> None:
+    harness = WorkerHarness(tmp_path, database)
+    job_id = harness.submit()
+    store = ArtifactFolder(tmp_path / "own")
+    verify(database, store)
+    for epoch, registered in enumerate([store.read_id(), "str_next"], start=1):
+        file = store.write(job_id, ArtifactKind.ONNX, epoch, 0, b"model")
+        with database.write() as session:
+            session.execute(update(Store).values(id=registered))
+        if epoch == 1:
+            with database.write() as session:
+                artifact_rows.replace(session, job_id, file)
+        else:
+            with pytest.raises(WrongStore, match="moved to another store"), database.write() as session:
+                artifact_rows.replace(session, job_id, file)
+    with database.read() as session:
+        assert session.scalars(select(Artifact.epoch)).all() == [1]
