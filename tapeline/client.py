@@ -331,6 +331,16 @@ class Client(DatasetOperations):
         workers: Sequence[dict[str, Any]] = self._connection.json("GET", "/workers")["data"]
         return workers
 
+    def drain_worker(self, worker_id: str, *, running: Literal["release", "finish"] = "release") -> dict[str, Any]:
+        """Let a worker claim no more jobs; those that it runs are released, or end first. Needs the scope ``admin``."""
+        return self._connection.json(
+            "POST", f"/workers/{segment(worker_id)}/drain", json={"running": running}, repeatable=True
+        )
+
+    def undrain_worker(self, worker_id: str) -> dict[str, Any]:
+        """Let a drained worker claim jobs again. Needs the scope ``admin``."""
+        return self._connection.json("DELETE", f"/workers/{segment(worker_id)}/drain")
+
     def queue(self, *, limit: int = 100) -> dict[str, Any]:
         """The caller's queued jobs in the order in which they are expected to start, and in ``reason_text`` why they
         wait. ``position`` and ``estimated_start_at`` are estimates."""

@@ -95,11 +95,19 @@ class Connection:
 
     @contextmanager
     def response(
-        self, method: str, path: str, *, repeatable: bool = False, attempts: int = MAX_ATTEMPTS, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        repeatable: bool = False,
+        attempts: int = MAX_ATTEMPTS,
+        follow_redirects: bool = False,
+        **options: Any,
     ) -> Iterator[httpx.Response]:
         """Send a request and return the response before its body is read.
 
         Args:
+            follow_redirects: whether another host may answer, which does not get the key.
             repeatable: whether the request can be sent again after an attempt that the service may have carried out;
                 always true for a GET.
 
@@ -112,7 +120,7 @@ class Connection:
         for attempt in range(1, attempts + 1):
             last = attempt == attempts
             try:
-                response = self.http.send(request, stream=True)
+                response = self.http.send(request, stream=True, follow_redirects=follow_redirects)
             except httpx.TransportError as error:
                 # Without a connection, the request had no effect.
                 if last or not (repeatable or isinstance(error, httpx.ConnectError)):
@@ -184,7 +192,8 @@ def _refusal(response: httpx.Response, note: str = "") -> ApiError:
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        problem = {"detail": f"{response.request.url} returned {response.status_code} {response.reason_phrase}"}
+        url = response.request.url.copy_with(query=None)  # which may be a signature
+        problem = {"detail": f"{url} returned {response.status_code} {response.reason_phrase}"}
     return ApiError(response.status_code, problem, note)
 
 

@@ -31,7 +31,7 @@ def download(connection: Connection, url: str, to: Path) -> Path:
     delay_s = MIN_RETRY_DELAY_S
     for attempt in range(1, _MAX_DOWNLOAD_ATTEMPTS + 1):
         try:
-            with connection.response("GET", url) as response:
+            with connection.response("GET", url, follow_redirects=True) as response:
                 return _store(response, to)
         except ServerUnreachable:
             if attempt == _MAX_DOWNLOAD_ATTEMPTS:
@@ -88,12 +88,18 @@ def _store(response: httpx.Response, to: Path) -> Path:
     return target
 
 
+def _of_service(response: httpx.Response) -> httpx.Response:
+    """The response of the service, which may have redirected the client to an object store."""
+    return response.history[0] if response.history else response
+
+
 def _stated_sha256(response: httpx.Response) -> bytes | None:
-    match = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", response.headers.get("Repr-Digest", ""))
+    match = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", _of_service(response).headers.get("Repr-Digest", ""))
     return base64.b64decode(match[1]) if match else None
 
 
 def _file_name(response: httpx.Response) -> str:
+    response = _of_service(response)
     match = re.search(r'filename="?([^";]+)', response.headers.get("Content-Disposition", ""))
     name = match[1] if match else unquote(urlsplit(str(response.request.url)).path).rpartition("/")[2]
     return safe_name(name)

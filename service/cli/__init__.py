@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _EPILOG = "JOB is an id, a name (if several jobs have it: the newest), or a unique part of either."
 COMMANDS: Final = {
-    "up": ("up", "Run the web page, API and workers on this machine until Ctrl-C."),
+    "up": ("demo", "Run the web page, API and workers on this machine until Ctrl-C."),
     "demo": ("demo", "Train a classifier and a GAN on handwritten digits; write the results to demo/."),
     "train": ("training", "Submit a job: train on a folder, a table, a dataset or a spec."),
     "watch": ("training", "Follow a job until it ends."),
@@ -30,7 +30,8 @@ COMMANDS: Final = {
     "jobs": ("jobs", "List jobs, newest first."),
     "open": ("jobs", "Open the page of a job in the browser."),
     "download": ("jobs", "Download a job's files: checkpoints, curves, samples."),
-    "workers": ("jobs", "List the workers, with your running jobs."),
+    "workers": ("workers", "List the workers with your running jobs, drain one, or invite one on another machine."),
+    "worker": ("workers", "Run one worker process, without web page and API."),
     "queue": ("people", "Show your queued jobs, when they may start, and why they wait."),
     "owners": ("people", "List owners with their shares, or show or change one."),
     "share": ("people", "Print a link to a job, a sweep or a comparison that needs no key."),
@@ -66,6 +67,7 @@ COMMANDS: Final = {
     "gc": ("maintenance", "Show or delete expired data."),
     "backup": ("maintenance", "Back up all rows and files."),
     "restore": ("maintenance", "Restore a backup into an empty service."),
+    "store": ("maintenance", "Move the files of a service to another store."),
 }
 """The module of each command in ``service.cli.commands``, and its line in the list of commands."""
 

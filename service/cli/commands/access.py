@@ -95,7 +95,7 @@ def create(
             raise click.UsageError("--owner goes with NAME: with --from, each person is an owner")
         people = invitations.read_names(_utf8(names))
         with open_database() as database:
-            invited = invitations.create(database, people, scope=Scope(scope), lifetime_s=lifetime_s, by=_operator())
+            invited = invitations.create(database, people, scope=Scope(scope), lifetime_s=lifetime_s, by=operator())
         _print_links(invited, url, sheet, as_json=as_json)
     else:
         raise click.UsageError("give either NAME, for one key, or --from FILE, for a list of people")
@@ -110,7 +110,7 @@ def _create_one(name: str, owner_text: str | None, scope: Scope, lifetime_s: flo
                 f"{argument} must be up to 64 ASCII letters, digits and ._@-, with a letter or digit first"
             )
         row, key = api_keys.create(
-            database, name=name[:100], owner=owner, scope=scope, lifetime_s=lifetime_s, by=_operator()
+            database, name=name[:100], owner=owner, scope=scope, lifetime_s=lifetime_s, by=operator()
         )
         with database.read() as session:
             unowned = adoption.count(session)
@@ -147,7 +147,7 @@ def link(owner: str, url: str | None, sheet: Path | None, as_json: bool) -> None
     Links of OWNER that were not used become invalid.
     """
     with open_database() as database:
-        invited = invitations.new_link(database, owner, by=_operator())
+        invited = invitations.new_link(database, owner, by=operator())
     _print_links([invited], url, sheet, as_json=as_json)
     if invited.new_key is not None and not as_json:
         click.echo(f"No key of {invited.owner} was valid: {invited.new_key} is new.", err=True)
@@ -210,7 +210,7 @@ def rotate(which: str, overlap: str, as_json: bool) -> None:
     with open_database() as database:
         with database.read() as session:
             key_id = api_keys.current_id(session, which)
-        row, old, key = api_keys.rotate(database, key_id, overlap_s=overlap_s, by=_operator())
+        row, old, key = api_keys.rotate(database, key_id, overlap_s=overlap_s, by=operator())
     new, replaces = _document(row, row.created_ms), _document(old, row.created_ms)
     facts = f"It replaces {old.id}, which expires {replaces['expires_at']}; the new key, {row.id}, expires "
     note = f"{_SHOWN_ONCE} {facts}{new['expires_at'] or 'never'}."
@@ -247,7 +247,7 @@ def revoke(which: str, as_json: bool) -> None:
     It takes effect within two seconds and ends browser sessions of the key.
     """
     with open_database() as database:
-        row = api_keys.revoke(database, which, by=_operator())
+        row = api_keys.revoke(database, which, by=operator())
     revoked = _document(row, row.revoked_ms or row.created_ms)
     _print(revoked, f"revoked {row.id} ({row.name}, owner {row.owner})", as_json=as_json)
 
@@ -265,7 +265,7 @@ def adopt(owner: str, as_json: bool) -> None:
     settings_owners = [api_keys.of_settings(key).owner for key in settings.api_keys]
     with open_database() as database:
         owner = _named_owner(database, owner)
-        adopted = adoption.adopt(database, owner, also_known=settings_owners, by=_operator())
+        adopted = adoption.adopt(database, owner, also_known=settings_owners, by=operator())
     nothing = "nothing to do: no job, dataset or sweep without an owner can be adopted now"
     text = f"{owner} now owns {adopted} that had no owner" if adopted else nothing
     _print({"owner": owner} | asdict(adopted), text, as_json=as_json)
@@ -292,7 +292,7 @@ def open_database() -> Iterator[Database]:
         yield database
 
 
-def _operator() -> Actor:
+def operator() -> Actor:
     """The audit actor of commands: the user of the operating system."""
     try:
         user = getpass.getuser()

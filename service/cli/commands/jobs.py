@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from service.cli import COMMANDS
@@ -24,7 +24,6 @@ from service.cli.text import (
     join_fitting,
     key_metrics,
     owner_names,
-    print_table,
     short_ids,
     state,
     state_style,
@@ -36,8 +35,6 @@ from service.states import TERMINAL, ListedStatus
 from tapeline.lookup import age
 
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
-_IMPEDIMENTS: Final = ("no_worker", "storage", "dataset", "memory")
-"""Reasons why no job starts at all."""
 _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
 _MIN_WIDTH_WITH_TIMES: Final = 76
@@ -139,34 +136,6 @@ def download(target: Target, job_text: str, checkpoint: str | None, to: Path | N
     if not target.prints(written) and not written:
         remedy = f"wait for its first epoch with: tapeline watch {job.id}"
         click.echo(f"job {job.id} has no files yet ({job.status}); {remedy}", err=True)
-
-
-@click.command("workers")
-@with_target
-def list_workers(target: Target) -> None:
-    """List the workers of the last minute, with your running jobs.
-
-    A worker's name is TAPELINE_WORKER_NAME, or its host name.
-    """
-    with target.client() as client:
-        workers = client.workers()
-        queue = client.queue(limit=1)
-    if target.prints(workers):
-        return
-    if workers:
-        columns = [Column(title, overflow="fold") for title in ("NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS")]
-        print_table(columns, [_worker_cells(worker) for worker in workers])
-    if queue["reason"] in _IMPEDIMENTS:  # tapeline queue shows the others
-        click.echo(queue["reason_text"])
-
-
-def _worker_cells(worker: Mapping[str, Any]) -> tuple[str, ...]:
-    """A worker as a row of a table."""
-    state = "busy" if worker["running"] else "idle"
-    state = next((name for name in ("draining", "blocked") if worker[name]), state)
-    jobs = ", ".join(job["name"] or job["id"] for job in worker["jobs"])
-    slots = f"{worker['running']}/{worker['slots']}"
-    return worker["name"], worker["host"], str(worker["pid"]), slots, state, jobs
 
 
 def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int) -> Table:

@@ -4,12 +4,13 @@ import base64
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from tapeline import Client, DownloadDamaged
+from tapeline import ApiError, Client, DownloadDamaged
 from tapeline.downloads import safe_name
 from tests.tapeline.stub.server import JOB, StubServer, response
 
@@ -36,6 +37,24 @@ def test_a_damaged_download_leaves_the_old_file_and_nothing_else(
     with pytest.raises(DownloadDamaged, match="SHA-256"):
         client.download("/jobs/job_00000000000000000000000001/checkpoints/best", tmp_path / "best")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"best": b"old"}
+
+
+def test_a_redirected_download_is_verified_and_shows_its_key_to_no_other_host(
+    server: StubServer, tmp_path: Path
+) -> None:
+    store = StubServer()
+    location = {"Location": f"{store.url}/bucket/object?X-Amz-Signature=5ec7e7", "Repr_Digest": digest_of(b"weights")}
+    server.responses = [response(b"", 302, **location, Content_Disposition='attachment; filename="a.zip"')] * 3
+    store.responses = [response(b"weights"), response(b"weighty"), response(b"<Error/>", 403)]
+    with closing(store), Client(server.url, key="tpl_secret") as client:
+        assert client.download("/file", tmp_path) == tmp_path / "a.zip"
+        with pytest.raises(DownloadDamaged, match="SHA-256"):
+            client.download("/file", tmp_path)
+        with pytest.raises(ApiError, match=f"{store.url}/bucket/object returned 403"):
+            client.download("/file", tmp_path)
+    assert "tpl_secret" in str(server.requests)
+    assert "tpl_secret" not in str(store.requests)
+    assert (tmp_path / "a.zip").read_bytes() == b"weights"
 
 
 def test_a_download_writes_through_a_pipe_or_symbolic_link(server: StubServer, client: Client, tmp_path: Path) -> None:

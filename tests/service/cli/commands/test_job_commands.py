@@ -34,11 +34,25 @@ def test_jobs_are_listed_in_tab_separated_columns_in_a_pipe(run: Run, trained: s
 
 def test_workers_are_listed_with_name_and_host(run: Run) -> None:
     titles, *lines = run("workers").stdout.splitlines()
-    assert titles.split("\t") == ["NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS"]
+    assert titles.split("\t") == ["NAME", "HOST", "PROCESS", "SLOTS", "STATE", "JOBS", "VERSION", "CPU", "NUMPY"]
     (worker,) = json.loads(run("workers", "--json").stdout)
     (cells,) = (line.split("\t") for line in lines)
     assert cells[:3] == [worker["name"], worker["host"], str(worker["pid"])]
     assert worker["name"] == "of-the-tests"
+    assert cells[6] == worker["version"] != "-"
+    assert run("workers", "drain", "nowhere").exit_code == 1
+    assert "there is no worker 'nowhere'" in run("workers", "drain", "nowhere").stderr
+
+
+def test_a_worker_is_drained_by_its_name_and_claims_jobs_again(run: Run, client: Client) -> None:
+    for options, order in ((["--finish"], "finish"), ([], "release")):
+        drained = run("workers", "drain", "of-the-tests", *options)
+        assert drained.exit_code == 0, drained.stderr
+        (worker,) = client.workers()
+        assert (worker["draining"], worker["drain"]) == (True, order)
+        assert drained.stdout.startswith(f"{worker['id']}  draining")
+        assert run("workers", "undrain", worker["id"]).stdout == f"{worker['id']}  claims jobs again\n"
+    assert client.workers()[0]["drain"] is None
 
 
 def test_a_job_can_be_given_by_its_name_or_part_of_its_id(run: Run) -> None:

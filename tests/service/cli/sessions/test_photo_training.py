@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from service.datasets import cache
+from service.datasets.formats.array_folders import ArrayCache
 from service.local import LocalStack
 from tapeline import Client
 from tests.service.cli.conftest import Run
@@ -60,7 +61,7 @@ def test_photos_are_learned_by_the_default_preset(
 @pytest.mark.slow
 @pytest.mark.exhaustive  # the photos in colour train the same preset; test_datasets.py has the note
 def test_dark_ink_on_white_is_learned_by_the_default_preset(run: Run, client: Client, tmp_path: Path) -> None:
-    digits = cache.load("mnist-10k", tmp_path, cache_root=tmp_path / "cache").train
+    digits = cache.load("mnist-10k", tmp_path, cache=ArrayCache(tmp_path / "cache")).train
     np.savez(tmp_path / "scans.npz", images=255 - digits.inputs[:1200], labels=digits.labels[:1200])
     result = run("upload", "scans", str(tmp_path / "scans.npz"))
     assert "note: the images are bright: a classifier starts from the preset conv" in result.stdout
