@@ -7,8 +7,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.storage.stores import open_store
 from service.web import admin, datasets, docs, jobs, models, sweeps
 from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provide
@@ -16,6 +16,7 @@ from service.web.core.keyring import Keyring
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
+from service.web.core.store_check import StoreCheck
 from service.web.gate import access_checks, browsers, responses
 from service.web.http import problems, requests, templates
 from service.web.streaming.poller import Poller
@@ -30,7 +31,7 @@ def create_app(settings: Settings) -> Flask:
     core = Core(
         settings=settings,
         database=database,
-        artifacts=ArtifactFolder(settings.artifacts),
+        artifacts=open_store(settings),
         repository=DatasetRepository(settings, database),
         keyring=Keyring(settings, database),
         quotas=Quotas(settings, database),
@@ -43,7 +44,7 @@ def create_app(settings: Settings) -> Flask:
         ),
     )
     app.extensions[EXTENSION] = core
-    provide(app, Poller(database))
+    provide(app, Poller(database), StoreCheck(database, core.artifacts))
     responses.log_requests(app)  # first, so that refused requests have an id, too
     metrics.register(app)
     access_checks.register(app, settings)

@@ -79,23 +79,10 @@ class Servers:
 
 def make_certificates(folder: Path) -> None:
     """Create two CAs, and a certificate by the first for a server's name `localhost`, not for its address."""
-    req_command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    for name in ("ca", "other"):
-        run(*req_command, "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", "-subj", f"/CN={name}")
-    signing = ["-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-    files = ["-keyout", folder / "server.key", "-out", folder / "server.crt"]
-    run(*req_command, *signing, *files, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    program = Path(__file__).parents[2] / "deploy" / "certificates.sh"
+    run("sh", program, folder, "localhost")
+    run("sh", program, folder / "others", "localhost")
+    (folder / "others" / "ca.crt").rename(folder / "other.crt")
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +219,23 @@ def test_the_broker_is_reached_when_its_ca_is_trusted(servers: Servers, connect:
     settings = servers.settings(TAPELINE_DATABASE_URL=servers.database_url(), TAPELINE_BROKER_URL=servers.broker_url())
     connect(settings)
     assert diagnose(settings)["broker"].ok
+
+
+@pytest.mark.parametrize("connect", [query, *BROKER_CLIENTS])
+@pytest.mark.parametrize("authority", ["ca.crt", "other.crt"])
+def test_one_setting_names_the_ca_of_database_and_broker(
+    servers: Servers, connect: Callable[[Settings], None], authority: str
+) -> None:
+    settings = servers.settings(
+        TAPELINE_CA=str(servers.folder / authority),
+        TAPELINE_DATABASE_URL=servers.database_url(sslmode="", sslrootcert=""),
+        TAPELINE_BROKER_URL=servers.broker_url(authority=None),
+    )
+    if authority == "ca.crt":
+        connect(settings)
+    else:
+        with pytest.raises(Exception, match=r"(?i)certificate.verify.failed"):
+            connect(settings)
 
 
 @pytest.mark.parametrize("connect", BROKER_CLIENTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
-from service.states import MachineFaultReason, Status
+from service.states import Drain, MachineFaultReason, Status
 from service.storage.tables import ApiKey, Job, Worker
 from service.web.admin.owner_schemas import OwnerLimits
 from service.web.http import requests
@@ -43,6 +43,14 @@ class MachineFaultItem(ResponseModel):
 
     reason: MachineFaultReason = Field(description="What it cannot do: store files, store a dataset, or free memory.")
     message: str | None = Field(description="Details, for the scope `admin`.")
+    seconds: int | None = Field(None, description="For how long; null: the worker does not tell.")
+
+
+class WorkerCache(ResponseModel):
+    """A worker's cache of datasets."""
+
+    used_bytes: int
+    limit_bytes: int
 
 
 class WorkerItem(ResponseModel):
@@ -55,11 +63,26 @@ class WorkerItem(ResponseModel):
     slots: int = Field(description="Maximum number of concurrent jobs.")
     running: int = Field(description="Running jobs of all owners.")
     draining: bool = Field(
-        description="Whether it is shutting down: it finishes or returns its jobs, and claims no new ones."
+        description="Whether it is shutting down or drained: it finishes or returns its jobs, and claims no new ones."
+    )
+    drain: Drain | None = Field(
+        description="What it was told to do with its jobs; null: it claims jobs, or its process is stopping."
     )
     blocked: MachineFaultItem | None = Field(
         description="Why it claims no new jobs: its machine has a fault, and is checked until it is well."
     )
+    version: str | None = Field(description="Of Tapeline; null: it does not tell.")
+    cpu: str | None = Field(description="Name of its processor.")
+    numpy: str | None = Field(description="Version of NumPy; null until its first training process is ready.")
+    blas: list[str] = Field(
+        description="BLAS libraries with their versions, and the kind of CPU that they calculate for."
+    )
+    differs: list[Literal["version", "cpu", "numpy"]] = Field(
+        description="In what it differs from most other workers: version or code of Tapeline, CPU kind (as far as it "
+        "decides bits), NumPy or BLAS build."
+    )
+    differs_text: str | None = Field(description="What that means, with the remedy.")
+    cache: WorkerCache | None = Field(description="Its cache of datasets; null: it has none.")
     started_at: Timestamp = Field(validation_alias="started_ms")
     seen_at: Timestamp = Field(validation_alias="seen_ms")
     jobs: list[RunningJob] = Field(description="Running jobs that are visible to the caller.")
@@ -112,14 +135,24 @@ class QueueList(ResponseModel):
     )
 
 
-def worker_item(row: Worker, jobs: Sequence[Job], *, with_messages: bool) -> WorkerItem:
+def worker_item(row: Worker, jobs: Sequence[Job], differs: Sequence[str], *, with_messages: bool) -> WorkerItem:
     """A worker for a list, with its jobs that are visible to the caller; messages name folders of the machine."""
     fault = row.blocked
     if fault is not None and not with_messages:
         fault = fault | {"message": None}
     name = worker_registry.name_of(row.id)
     running = [RunningJob.from_row(job, progress=Progress.of(job), page=f"/ui/jobs/{job.id}") for job in jobs]
-    return WorkerItem.from_row(row, name=name, jobs=running, blocked=fault)
+    build = row.provenance or {}
+    return WorkerItem.from_row(
+        row,
+        name=name,
+        jobs=running,
+        blocked=fault,
+        numpy=build.get("numpy"),
+        blas=build.get("blas", []),
+        differs=differs,
+        differs_text=worker_registry.difference_text(differs) or None,
+    )
 
 
 def queue_list(queue: Queue, impediment: Impediment | None, owners: Mapping[str, int] | None) -> QueueList:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import structlog
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
+from service.access.keys import Scope
+from service.errors import WorkerNotFound
 from service.jobs import worker_registry
 from service.jobs.queries import queue
 from service.jobs.queries.queue import Queue
+from service.jobs.request_bodies import DrainRequest
 from service.jobs.worker_registry import Impediment
-from service.maintenance import store_id
 from service.spec.presets.info import PRESET_INFO
 from service.storage.tables import Job
 from service.web.admin.owner_schemas import OwnerLimits
@@ -29,13 +30,15 @@ from service.web.admin.schemas import (
     QueueList,
     QueueQuery,
     Readiness,
+    WorkerItem,
     WorkerList,
     queue_list,
     worker_item,
 )
-from service.web.core.core import core, owner
+from service.web.core.core import core, owner, provided
+from service.web.core.store_check import StoreCheck
 from service.web.docs import openapi
-from service.web.gate.access_checks import sees_all
+from service.web.gate.access_checks import actor, sees_all
 from service.web.http import slots
 from service.web.http.endpoint import PUBLIC, endpoint
 from service.web.http.responses import as_json
@@ -51,12 +54,42 @@ TAG: Final = "Service"
 def workers() -> WorkerList:
     """List the workers of the last minute, with the caller's running jobs."""
     with core().database.read() as session:
-        running = queue.running(session, owner=owner())
-        alive = worker_registry.live_workers(session)
-        with_messages = sees_all()
-        return WorkerList(
-            data=[worker_item(row, running.get(row.id, []), with_messages=with_messages) for row in alive]
-        )
+        return WorkerList(data=_items(session))
+
+
+@blueprint.post("/workers/<worker_id>/drain")
+@endpoint(TAG, WorkerItem, status=202, scope=Scope.ADMIN, body=DrainRequest, problems=("worker_not_found",))
+def drain(worker_id: str, body: DrainRequest) -> WorkerItem:
+    """Drain a worker: it claims no more jobs. Requires the scope `admin`.
+
+    Its jobs are released after the current batch, and others continue them; with `"running": "finish"` they end first.
+    The worker sees that within five seconds. A worker that is started again is not drained.
+    """
+    worker_registry.drain(core().database, worker_id, body.running, by=actor())
+    return _item(worker_id)
+
+
+@blueprint.delete("/workers/<worker_id>/drain")
+@endpoint(TAG, WorkerItem, status=202, scope=Scope.ADMIN, problems=("worker_not_found",))
+def undrain(worker_id: str) -> WorkerItem:
+    """Let a drained worker claim jobs again, within five seconds. Requires the scope `admin`."""
+    worker_registry.undrain(core().database, worker_id, by=actor())
+    return _item(worker_id)
+
+
+def _item(worker_id: str) -> WorkerItem:
+    with core().database.read() as session:
+        found = next((item for item in _items(session) if item.id == worker_id), None)
+    if found is None:  # it stopped at this moment
+        raise WorkerNotFound(worker_id)
+    return found
+
+
+def _items(session: Session) -> list[WorkerItem]:
+    running = queue.running(session, owner=owner())
+    alive = worker_registry.live_workers(session)
+    differs, with_messages = worker_registry.differences(alive), sees_all()
+    return [worker_item(row, running.get(row.id, []), differs[row.id], with_messages=with_messages) for row in alive]
 
 
 @blueprint.get("/queue")
@@ -113,6 +146,7 @@ def schema() -> Response:
 health_blueprint: Final = Blueprint("health", __name__)
 
 _BROKER_TIMEOUT_S: Final = 1.0
+_STORE_TIMEOUT_S: Final = 3.0
 
 _log = structlog.get_logger("tapeline.web")
 
@@ -157,14 +191,15 @@ def metrics() -> Response:
         return Response(core().metrics.page(with_owners=sees_all()), content_type=CONTENT_TYPE_LATEST)
 
 
-def _check(failure_status: str, probe: Callable[[], None]) -> Check:
+def _check(failure_status: str, probe: Callable[[], str | None]) -> Check:
+    """The state of what ``probe`` accesses; it returns what is known of it."""
     try:
-        probe()
+        detail = probe()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
         # The endpoint is public: only the log has the details.
         _log.warning("not ready", error=str(error))
         return Check(status=failure_status, detail=type(error).__name__)
-    return Check(status="ok")
+    return Check(status="ok", detail=detail)
 
 
 def _database() -> None:
@@ -172,10 +207,9 @@ def _database() -> None:
         session.execute(select(Job.id).limit(1)).first()
 
 
-def _storage() -> None:
-    core().artifacts.check_writable()
-    with suppress(SQLAlchemyError):  # another check reports the database
-        store_id.verify(core().database, core().settings.artifacts)
+def _storage() -> str:
+    provided(StoreCheck).run(_STORE_TIMEOUT_S)
+    return core().settings.store.partition(":")[0] or "folder"
 
 
 def _broker() -> Check:

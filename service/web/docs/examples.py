@@ -49,6 +49,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "defaults": {"weight": None, "running_jobs": None},
     },
     "ShareRequest": {"job": {"path": "/jobs/job_01J00000000000000000000000"}},
+    "DrainRequest": {"finish": {"running": "finish"}, "release": {"running": "release"}},
     "DatasetPatch": {"publish": {"shared": True}},
     "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},
     "KeyRequest": {
@@ -67,6 +68,7 @@ PATHS: Final = {
     "sweep_id": "swp_01J00000000000000000000000",
     "key_id": "key_0123456789ab",
     "owner_id": "ann",
+    "worker_id": "gpu-room-2-71-0123abcd",
     "share_id": "shr_0123456789ab",
     "token": "tsh_0123456789ab_" + "0" * 64,
     "form": "png",

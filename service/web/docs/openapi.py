@@ -6,7 +6,6 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from flask import Flask
@@ -15,6 +14,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from service.access.keys import Scope
+from service.runtime.version import installed_version
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
 from service.storage.artifacts import EXPORTS
@@ -62,6 +62,7 @@ _PATHS: Final = {
     "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
     "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
     "owner_id": "An owner's id; `-` stands for everybody without a key.",
+    "worker_id": "A worker's id, as in `GET /workers`.",
     "share_id": "A share link's id, such as `shr_0123456789ab`; not its token.",
     "token": "The token of a link, which is a secret.",
     "name": "A dataset's name.",
@@ -98,7 +99,7 @@ def document(app: Flask) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Tapeline",
-            "version": _version(),
+            "version": installed_version(),
             "summary": "Train neural networks as asynchronous jobs.",
             "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
             "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "
@@ -337,10 +338,3 @@ def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
         return schema
     other_keywords = {key: value for key, value in schema.items() if key not in ("oneOf", "discriminator")}
     return {"anyOf": schema["oneOf"], **other_keywords}
-
-
-def _version() -> str:
-    try:
-        return version("tapeline")
-    except PackageNotFoundError:
-        return "0"

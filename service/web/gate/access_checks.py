@@ -27,6 +27,7 @@ from service.errors import (
     LinkNotUsable,
     ShareNotFound,
     SweepNotFound,
+    WorkerNotFound,
 )
 from service.runtime.settings import Settings, is_loopback
 from service.spec.schema import Kind
@@ -67,6 +68,7 @@ _READS_LOCK: Final = threading.Lock()
 _COMPARISONS: Final = frozenset({"comparisons.show", "differences.show", "events.stream_all", "pages.compare"})
 """Operations that read the jobs and sweeps that their parameters name."""
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
+_WORKER_ID: Final = re.compile(r"[0-9A-Za-z._-]{1,80}")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _NOT_FOUND: Final[dict[str, type[Exception]]] = {
     "sweep_id": SweepNotFound,
@@ -143,6 +145,8 @@ def _check_ids() -> None:
             raise _NOT_FOUND[name](value[:60])
         if name == "share_id" and not _ID.fullmatch(value):
             raise ShareNotFound
+        if name == "worker_id" and not _WORKER_ID.fullmatch(value):
+            raise WorkerNotFound(value)
         if name == "artifact_id" and not _ID.fullmatch(value):
             raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, Any, BinaryIO, Final
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from werkzeug.datastructures import Range
 
 from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
+from service.storage.download_headers import disposition
 from service.storage.tables import Artifact
 from service.web.http.problems import Problem
 from service.web.http.responses import not_modified
@@ -32,12 +34,18 @@ OTHER_RESPONSES: Final[dict[int, str | type[BaseModel]]] = {
     206: "The part that `Range` names.",
     304: "The client has it.",
 }
+SAVED_RESPONSES: Final = OTHER_RESPONSES | {
+    302: "With `TAPELINE_STORE_REDIRECT=1`: `Location` is a URL of the object store that is valid for 15 minutes, and "
+    "takes `Range`. `Repr-Digest` has the SHA-256 of the file.",
+}
+"""Of downloads that clients save."""
 PROBLEMS: Final = (
     "job_not_found",
     "artifact_not_found",
     "precondition_failed",
     "range_not_satisfiable",
     "artifact_damaged",
+    "store_unavailable",
 )
 """Problems that every download documents."""
 
@@ -73,22 +81,27 @@ def picture(data: bytes) -> Picture:
 
 
 def send_artifact(
-    folder: ArtifactStore, find: Callable[[], Artifact], *, name: Callable[[Artifact], str] | None, cache: str
+    store: ArtifactStore, find: Callable[[], Artifact], *, cache: str, is_shown: bool = False
 ) -> Response:
-    """The response with a stored file.
+    """The response with a stored file, or a redirection to it.
 
     Args:
         find: looks up the file's row; called again if the file was just removed.
-        name: returns the file name for the client; if ``None``, the client shows the file instead of saving
-            it.
         cache: ``FOREVER`` if the URL always refers to this file, otherwise ``ASK``.
+        is_shown: whether the client shows the file instead of saving it. Such files are not redirected: a page may
+            load images only from its own server.
 
     Raises:
         ArtifactDamaged: the row exists, but not the file.
     """
-    row, file = use_current(find, lambda row: (row, _open(folder, row)))
+    # The conditions of a client name our ETag, which is not that of the object.
+    if store.redirects and not is_shown and not request.if_match and "If-Range" not in request.headers:
+        row = find()
+        if (url := store.download_url(row.path, method=request.method)) is not None:
+            return _redirect(row, url)
+    row, file = use_current(find, lambda row: (row, _open(store, row)))
     try:
-        return _respond(row, file, name=name(row) if name is not None else None, cache=cache)
+        return _respond(row, file, cache=cache, is_shown=is_shown)
     except BaseException:
         file.close()
         raise
@@ -137,8 +150,8 @@ def _accepted(media_type: str) -> str:
     return request.accept_mimetypes.best_match([media_type, OCTETS], default=media_type)
 
 
-def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
-    file = folder.open(row.path)
+def _open(store: ArtifactStore, row: Artifact) -> BinaryIO:
+    file = store.open(row.path)
     size = file.seek(0, os.SEEK_END)
     if size != row.size_bytes:
         file.close()
@@ -146,21 +159,33 @@ def _open(folder: ArtifactStore, row: Artifact) -> BinaryIO:
     return file
 
 
-def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> Response:
-    etag, size = row.sha256, row.size_bytes
+def _headers(row: Artifact, *, cache: str, is_shown: bool = False) -> dict[str, str]:
     headers = {
-        "ETag": f'"{etag}"',
+        "ETag": f'"{row.sha256}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": cache,
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(row.sha256)).decode()}:",
     }
+    if not is_shown:
+        headers["Content-Disposition"] = disposition(row.job_id, row.kind, row.epoch)
+    return headers
+
+
+def _redirect(row: Artifact, url: str) -> Response:
+    headers = _headers(row, cache="no-store")
+    if request.if_none_match.contains_weak(row.sha256):
+        return not_modified(headers)
+    return Response(status=302, headers=headers | {"Location": url}, content_type=OCTETS)
+
+
+def _respond(row: Artifact, file: BinaryIO, *, cache: str, is_shown: bool) -> Response:
+    etag, size = row.sha256, row.size_bytes
+    headers = _headers(row, cache=cache, is_shown=is_shown)
     if request.if_match and not request.if_match.contains(etag):
         raise Problem("precondition_failed", "the file has changed: its ETag does not match If-Match", headers=headers)
     if request.if_none_match.contains_weak(etag):
         file.close()
         return not_modified(headers)
-    if name is not None:
-        headers["Content-Disposition"] = attachment(name)
     start, stop = 0, size
     status = 200
     if (requested := _requested_range(size, etag)) is not None:
@@ -176,6 +201,9 @@ def _respond(row: Artifact, file: BinaryIO, *, name: str | None, cache: str) -> 
         response = Response(status=status, headers=headers, content_type=_accepted(row.media_type))
     else:
         content = _read(file, start, stop - start)
+        if status == 200:
+            content = _verified(row, content)
+            content = chain((next(content),), content)  # an error at the beginning is still a problem
         response = Response(content, status, headers=headers, content_type=_accepted(row.media_type))
         response.call_on_close(file.close)
     response.content_length = stop - start
@@ -199,6 +227,20 @@ def _read(file: IO[bytes], start: int, remaining: int) -> Iterator[bytes]:
     while remaining > 0 and (chunk := file.read(min(_CHUNK_BYTES, remaining))):
         remaining -= len(chunk)
         yield chunk
+
+
+def _verified(row: Artifact, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The content of a whole file, whose last chunk is sent only if its SHA-256 is right: the client of a damaged file
+    gets an incomplete one."""
+    sha256, held = hashlib.sha256(), b""
+    for chunk in chunks:
+        if held:
+            yield held
+        sha256.update(chunk)
+        held = chunk
+    if sha256.hexdigest() != row.sha256:
+        raise ArtifactDamaged(row.path, "its SHA-256 differs from the stored one")
+    yield held
 
 
 def csv_cell(value: Any) -> str:

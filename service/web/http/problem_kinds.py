@@ -75,6 +75,12 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "owner_not_found": ProblemKind(
         404, "There is no such owner.", "`GET /owners` lists all owners.", way_on=("All owners", "/ui/owners")
     ),
+    "worker_not_found": ProblemKind(
+        404,
+        "There is no such worker.",
+        "It stopped, or is gone; `GET /workers` lists those that are alive.",
+        way_on=("All workers", "/ui/workers"),
+    ),
     "share_not_found": ProblemKind(
         404, "There is no such share link.", "Ask whoever sent it for a new one; `GET /shares` lists your own."
     ),
@@ -221,6 +227,9 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "artifact_damaged": ProblemKind(
         500, "The file cannot be read.", "The file is missing or damaged. Run `tapeline doctor`."
+    ),
+    "store_unavailable": ProblemKind(
+        503, "The store of files does not respond now.", "Try again later. `tapeline doctor` names the cause."
     ),
     "database_unavailable": ProblemKind(
         503,

@@ -18,7 +18,7 @@ from service.datasets.errors import DatasetBroken, DatasetError, DatasetUnavaila
 from service.datasets.importer import UploadRefused
 from service.errors import Fault, KeyNotFound, ServiceError, SpecError, StorageQuotaExceeded
 from service.spec.faults import MAX_FAULTS
-from service.storage.artifacts import ArtifactDamaged
+from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import is_disk_full
 from service.web.http.problem_kinds import KINDS
 
@@ -148,6 +148,11 @@ def register(app: Flask) -> None:
     def _(error: ArtifactDamaged) -> Response:
         _log.error("artifact damaged", path=error.path, reason=error.reason)
         return respond("artifact_damaged", "the file is registered, but cannot be read")
+
+    @app.errorhandler(ArtifactUnreadable)
+    def _(error: ArtifactUnreadable) -> Response:
+        _log.warning("artifact cannot be read", path=error.path, reason=error.reason)
+        return respond("store_unavailable", "the store of files does not respond now", headers={"Retry-After": "10"})
 
     @app.errorhandler(DatasetUnavailable)
     @app.errorhandler(DatasetBroken)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from service.storage.times import at_time
+from service.wording import at_time
 
 
 class ResponseModel(BaseModel):

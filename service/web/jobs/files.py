@@ -55,7 +55,7 @@ def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     "application/octet-stream",
     headers=downloads.HEADERS,
     other_media=("image/png",),
-    other_responses=downloads.OTHER_RESPONSES,
+    other_responses=downloads.SAVED_RESPONSES,
     problems=downloads.PROBLEMS,
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
@@ -65,9 +65,7 @@ def artifact(job_id: str, artifact_id: str) -> Response:
         with read_job(job_id) as (session, _):
             return lookup.artifact(session, job_id, artifact_id)
 
-    return downloads.send_artifact(
-        core().artifacts, find, name=lambda row: f"{row.job_id}-{row.name}", cache=downloads.FOREVER
-    )
+    return downloads.send_artifact(core().artifacts, find, cache=downloads.FOREVER)
 
 
 checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
@@ -91,7 +89,7 @@ def checkpoints(job_id: str, query: FilesQuery) -> CheckpointList:
     TAG,
     "application/octet-stream",
     headers=downloads.HEADERS,
-    other_responses=downloads.OTHER_RESPONSES,
+    other_responses=downloads.SAVED_RESPONSES,
     problems=downloads.PROBLEMS,
 )
 def checkpoint(job_id: str, which: str) -> Response:
@@ -101,12 +99,7 @@ def checkpoint(job_id: str, which: str) -> Response:
         with read_job(job_id) as (session, job):
             return lookup.checkpoint(session, job, which)
 
-    return downloads.send_artifact(
-        core().artifacts,
-        find,
-        name=lambda row: f"{row.job_id}-epoch-{row.epoch:04d}.safetensors",
-        cache=downloads.cache_of(which),
-    )
+    return downloads.send_artifact(core().artifacts, find, cache=downloads.cache_of(which))
 
 
 samples_blueprint: Final = Blueprint("samples", __name__)
@@ -151,7 +144,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
         job = loading.job_of(job_id)
         if job.kind == Kind.GAN:
             return downloads.send_picture(plots.classified_samples(job, find()), "image/png")
-    return downloads.send_artifact(core().artifacts, find, name=None, cache=downloads.cache_of(which))
+    return downloads.send_artifact(core().artifacts, find, cache=downloads.cache_of(which), is_shown=True)
 
 
 @samples_blueprint.get("/jobs/<job_id>/samples.gif")

@@ -18,7 +18,6 @@ from service.spec.metric_info import Goal
 from service.spec.schema import Kind
 from service.states import ListedStatus, SweepStatus
 from service.storage.tables import Job
-from service.storage.times import at_time
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
 from service.web.http.queries import OTHER_OWNER, Cursor, OptionalId, OptionalText, Query, Text, split
@@ -31,6 +30,7 @@ from service.web.jobs.schemas import (
     accuracy_intervals,
     derived_fields,
 )
+from service.wording import at_time
 
 
 def _unknown_column(name: str, error: UnknownColumn) -> PydanticCustomError:

@@ -143,7 +143,7 @@ def _cache(job_id: str, name: str, version: str, data: bytes) -> None:
         with core().database.read() as session:
             lookup.get(session, job_id)
     except JobNotFound:  # deleted while this was drawn: leave nothing behind
-        core().artifacts.remove_job(job_id)
+        core().artifacts.remove_folder(job_id)
 
 
 class _LazyFiles(Sequence[bytes]):

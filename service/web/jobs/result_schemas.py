@@ -20,7 +20,6 @@ from service.spec.schema import Kind
 from service.states import TERMINAL, FindingCode, Severity, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
-from service.storage.times import at_time
 from service.web.gate import shared_view
 from service.web.gate.access_checks import is_shared, share_link
 from service.web.http.problems import invalid_parameter
@@ -47,6 +46,7 @@ from service.web.jobs.schemas import (
     accuracy_intervals,
     test_fields,
 )
+from service.wording import at_time
 
 
 class EventList(ResponseModel):

@@ -175,6 +175,7 @@ def retry(job_id: str) -> Result:
         *_NOT_FOUND,
         "artifact_not_found",
         "artifact_damaged",
+        "store_unavailable",
         "idempotency_conflict",
         "illegal_transition",
         "quota_exceeded",
@@ -198,7 +199,14 @@ def fork(job_id: str, document: Any) -> Response:
     JobDetail,
     status=201,
     headers=("Idempotency-Key",),
-    problems=(*_NOT_FOUND, "artifact_damaged", "idempotency_conflict", "illegal_transition", "quota_exceeded"),
+    problems=(
+        *_NOT_FOUND,
+        "artifact_damaged",
+        "store_unavailable",
+        "idempotency_conflict",
+        "illegal_transition",
+        "quota_exceeded",
+    ),
 )
 def reproduce(job_id: str) -> Response:
     """Reproduce a succeeded job: train it again and compare every epoch.

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from service.access.audit import Actor
 from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
-from service.storage.artifacts import EXPORT_NAMES, EXPORTS, SUFFIXES, ArtifactKind
+from service.storage.artifacts import EXPORT_NAMES, EXPORTS, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, provided, read_job
 from service.web.gate.access_checks import actor
@@ -48,7 +48,7 @@ class ExportQuery(Query):
     other_media=downloads.AS_OCTETS,
     query=ExportQuery,
     headers=downloads.HEADERS,
-    other_responses=downloads.OTHER_RESPONSES,
+    other_responses=downloads.SAVED_RESPONSES,
     problems=(
         *downloads.PROBLEMS,
         "not_yet",
@@ -71,7 +71,7 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     """
     loading.job_of(job_id)  # first: another owner's job is a 404 for any format
     find = partial(_find, job_id, _format(target), query, actor())
-    return downloads.send_artifact(core().artifacts, find, name=_download_name, cache=downloads.ASK)
+    return downloads.send_artifact(core().artifacts, find, cache=downloads.ASK)
 
 
 def make(request: ExportRequest) -> bytes:
@@ -86,12 +86,6 @@ def _find(job_id: str, target: ArtifactKind, query: ExportQuery, by: Actor | Non
         with read_job(job_id) as (session, job):
             loading.require_a_checkpoint(session, job, error)
         raise
-
-
-def _download_name(row: Artifact) -> str:
-    kind = ArtifactKind(row.kind)
-    suffix = SUFFIXES[kind]
-    return f"{row.job_id}-epoch-{row.epoch:04d}{'' if suffix == kind else f'-{kind}'}.{suffix}"
 
 
 def _format(target: str) -> ArtifactKind:

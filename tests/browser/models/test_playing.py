@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.datasets.cache import load
+from service.datasets.formats.array_folders import ArrayCache
 from service.runtime.settings import Settings
 from tests.browser.conftest import Site, Visit
 from tests.browser.waiting import until
@@ -19,7 +20,7 @@ from tests.browser.waiting import until
 
 def digits(settings: Settings, classes: range) -> list[NDArray[np.uint8]]:
     """A real digit of each class, which the network was not trained on."""
-    data = load("mnist-10k", settings.data, cache_root=settings.datasets_cache)
+    data = load("mnist-10k", settings.data, cache=ArrayCache(settings.datasets_cache))
     return [data.validation.inputs[np.flatnonzero(data.validation.labels == label)[0]] for label in classes]
 
 

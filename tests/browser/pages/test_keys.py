@@ -14,8 +14,8 @@ from sqlalchemy import select
 from service.access.keys import Scope
 from service.runtime.settings import Auth
 from service.states import Status
-from service.storage.artifacts import ArtifactFolder
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import JOBS
 from tests.browser.conftest import Site, Visit, bearer, make_key, with_auth
 from tests.browser.waiting import http_client, until, wait_for_sent_requests

@@ -238,3 +238,24 @@ def test_the_queue_says_where_a_job_stands_and_what_is_before_it(
         expect(page.locator("#queue")).to_contain_text("None of your jobs is queued")
     for job in others:
         teacher.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+
+
+def test_an_admin_drains_a_worker_and_lets_it_claim_jobs_again(open_site: Callable[..., Visit], site: Site) -> None:
+    worker = Worker(id="gpu-room-2-7-0123abcd", host="box", pid=7, slots=2, running=0, draining=False)
+    with closing(Database(site.settings.database_url)) as database:
+        worker_registry.record_heartbeat(database, worker)
+        page = open_site(key=make_key(site.settings, "teacher", Scope.ADMIN)).open("/ui/workers")
+        page.get_by_role("button", name="Drain gpu-room-2").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Running jobs").select_option("finish")
+        dialog.get_by_role("button", name="Drain").click()
+        row = page.locator("#workers tbody tr", has_text="gpu-room-2")
+        expect(row).to_contain_text("draining")
+        with database.read() as session:
+            assert worker_registry.find_live(session, worker.id).drain == "finish"
+        row.get_by_role("button", name="Undrain").click()
+        expect(row).not_to_contain_text("draining")
+        page = open_site(key=make_key(site.settings, "reader", Scope.SUBMIT)).open("/ui/workers")
+        expect(page.locator("#workers tbody tr", has_text="gpu-room-2")).to_have_count(1)
+        expect(page.get_by_role("button", name="Drain gpu-room-2")).to_have_count(0)
+        worker_registry.deregister(database, worker.id)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.datasets.cache import load
+from service.datasets.formats.array_folders import ArrayCache
 from service.pictures import animations, grids
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)
@@ -186,7 +187,7 @@ def test_a_film_needs_an_epoch_for_each_grid() -> None:
 
 
 def test_a_preview_has_a_column_for_each_class(tmp_path: Path) -> None:
-    dataset = load("mnist-10k", tmp_path, cache_root=tmp_path / ".cache")
+    dataset = load("mnist-10k", tmp_path, cache=ArrayCache(tmp_path / ".cache"))
     assert open_picture(grids.preview_png(dataset, per_class=4)).size == (10 * 30 + 2, 4 * 30 + 2)
 
 

@@ -28,7 +28,7 @@ from service.pictures import grids
 from service.runtime.settings import Auth, Settings
 from service.spec.findings import Finding
 from service.states import Request
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
 from service.web.app import create_app
 from service.web.core import metrics
@@ -44,7 +44,8 @@ class SimulatedWorker:
     """Performs a worker's operations on a job, without training."""
 
     database: Database
-    artifacts: ArtifactFolder
+    artifacts: Any
+    """A store; tests that damage files use the folder of theirs."""
     current_claim: Claim | None = None
 
     def claim(self) -> Claim:

@@ -156,6 +156,12 @@ document.addEventListener("click", ({ target }) => {
   // Event delegation, because the content of the section is replaced.
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
 });
+// Exports are followed as links: the policy of the page forbids forms that end at another host, such as an object store.
+document.addEventListener("submit", (event) => {
+  if (!event.target.closest("#export")) return;
+  event.preventDefault();
+  location.assign(`${event.submitter.formAction}?${new URLSearchParams(new FormData(event.target))}`);
+});
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
 if (!job.over) listenToJob();
 onRestored(refreshPage);

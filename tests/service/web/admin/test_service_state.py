@@ -14,10 +14,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.jobs import worker_registry
-from service.maintenance import store_id
 from service.spec import strict_json
+from service.storage.artifacts import ID_FILE
 from service.storage.tables import Worker
+from service.web.core import store_check
 from service.web.core.core import EXTENSION
+from tests import object_servers
+from tests.service.web.conftest import SimulatedWorker
+from tests.waiting import wait_until
 
 MakeApp = Callable[..., Flask]
 
@@ -75,7 +79,7 @@ def test_workers_with_a_heartbeat_are_listed(either_app: Flask) -> None:
 def test_a_worker_on_a_machine_with_a_fault_is_listed_and_a_service_without_another_is_degraded(
     client: FlaskClient, worker: Any
 ) -> None:
-    fault = {"reason": "store", "message": "[Errno 28] No space left on device: '/data/artifacts'"}
+    fault = {"reason": "store", "message": "[Errno 28] No space left on device: '/data/artifacts'", "seconds": 7}
     row = Worker(id="w1", host="here", pid=7, slots=4, running=0, draining=False, blocked=fault)
     worker_registry.record_heartbeat(worker.database, row)
     assert client.get("/workers").json["data"][0]["blocked"] == fault
@@ -134,12 +138,72 @@ def test_without_heartbeats_a_full_disk_is_the_reason(
 
 def test_the_storage_of_another_database_is_down(client: FlaskClient, app: Flask) -> None:
     assert client.get("/readyz").status_code == 200
-    (app.extensions[EXTENSION].settings.artifacts / store_id.FILE).write_text("str_of_another_service")
+    (app.extensions[EXTENSION].settings.artifacts / ID_FILE).write_text("str_of_another_service")
     readiness = client.get("/readyz")
     assert (readiness.status_code, readiness.json["checks"]["storage"]) == (
         503,
         {"status": "down", "detail": "WrongStore"},
     )
+
+
+def test_the_kind_of_store_is_shown_and_another_one_is_down(
+    make_app: MakeApp, sqlite_url: str, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_servers.credentials().items():
+        monkeypatch.setenv(name, value)
+    client = make_app(sqlite_url).test_client()
+    assert client.get("/readyz").json["checks"]["storage"] == {"status": "ok", "detail": "folder"}
+    client = make_app(sqlite_url, store=f"s3://{object_servers.BUCKET}/web", store_endpoint=moto).test_client()
+    assert client.get("/readyz").json["checks"]["storage"] == {"status": "down", "detail": "WrongStore"}
+
+
+def test_a_silent_store_is_down_and_checked_once_at_a_time(
+    make_app: MakeApp, sqlite_url: str, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_servers.credentials().items():
+        monkeypatch.setenv(name, value)
+    with closing(object_servers.FaultyProxy(moto)) as proxy:
+        store = {"store": f"s3://{object_servers.BUCKET}/silent", "store_endpoint": proxy.url}
+        monkeypatch.setattr(store_check, "VALID_S", 0.0)
+        client = make_app(sqlite_url, **store).test_client()
+        assert client.get("/readyz").json["checks"]["storage"] == {"status": "ok", "detail": "s3"}
+        is_well, asked = threading.Event(), []
+
+        def be_silent(exchange: object_servers.Exchange) -> None:
+            asked.append(exchange.method)
+            is_well.wait()
+
+        proxy.fault = be_silent
+        for _ in range(2):
+            readiness = client.get("/readyz")
+            assert not is_well.is_set()
+            assert readiness.status_code == 503
+            assert readiness.json["checks"]["storage"] == {"status": "down", "detail": "TimeoutError"}
+        assert asked == ["PUT"]
+        is_well.set()
+        wait_until(lambda: client.get("/readyz").json["checks"]["storage"]["status"] == "ok", "the store")
+
+
+def test_a_file_in_a_store_that_does_not_respond_is_a_problem_that_ends(
+    make_app: MakeApp, sqlite_url: str, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_servers.credentials().items():
+        monkeypatch.setenv(name, value)
+    with closing(object_servers.FaultyProxy(moto)) as proxy:
+        store = {"store": f"s3://{object_servers.BUCKET}/files", "store_endpoint": proxy.url, "lease_s": 4.0}
+        app = make_app(sqlite_url, **store)
+        client, core = app.test_client(), app.extensions[EXTENSION]
+        worker = SimulatedWorker(core.database, core.artifacts)
+        job_id = client.post("/jobs", json={"kind": "classifier", "epochs": 1}).json["id"]
+        worker.claim()
+        worker.commit_epoch(1)
+        url = f"/jobs/{job_id}/checkpoints/latest"
+        assert client.get(url).status_code == 200
+        proxy.fault = lambda exchange: (503, b"<Code>ServiceUnavailable</Code>")
+        answer = client.get(url)
+        assert (answer.status_code, answer.json["code"]) == (503, "store_unavailable")
+        assert answer.headers["Retry-After"] == "10"
+        assert object_servers.BUCKET not in answer.text
 
 
 def test_storage_that_cannot_be_written_to_is_down(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def train(app: Flask, job_id: str) -> Any:
 def delete_expired(app: Flask) -> list[str]:
     """Delete expired data, and return the names of the remaining upload folders."""
     core: Core = app.extensions[EXTENSION]
-    delete_expired_data(core.database, core.artifacts, provided(DatasetUploads, app).folder, Policy())
+    delete_expired_data(core.database, provided(DatasetUploads, app).files, Policy())
     return sorted(path.name for path in (core.settings.artifacts / "datasets").iterdir())
 
 
@@ -178,7 +178,7 @@ def test_a_job_submitted_while_its_dataset_is_deleted_keeps_it_or_is_rejected(ap
             upload_id = lookup.get(session, job_id).upload_id
             assert upload_id is not None
             assert session.get(Upload, upload_id) is not None
-            assert provided(DatasetUploads, app).folder.files(upload_id)
+            assert provided(DatasetUploads, app).files.names(upload_id)
 
 
 @pytest.mark.sqlite_by_default

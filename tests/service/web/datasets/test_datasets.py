@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.datasets import uploads
 from service.datasets.formats.idx import idx_header
 from service.datasets.info import content_sha256
 from service.web.core.core import EXTENSION, Core, provided
+from tests import object_servers
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 
 RNG = np.random.default_rng(3)
@@ -196,14 +198,18 @@ def test_two_owners_may_use_the_same_name_for_their_datasets(make_app: MakeApp, 
 def test_an_interrupted_upload_is_deleted_after_a_while(app: Flask, client: FlaskClient) -> None:
     upload_dataset(client, archive=npz(x=IMAGES, y=LABELS))
     core: Core = app.extensions[EXTENSION]
-    provided(DatasetUploads, app).folder.begin("ds_BROKEN")
+    files = provided(DatasetUploads, app).files
+    (files.artifacts / "datasets" / ".ds_BROKEN").mkdir()
+    (files.artifacts / "datasets" / "ds_NOROW").mkdir()
+    (files.artifacts / "datasets" / "ds_NOROW" / "meta.json").touch()
 
     def upload_ids() -> set[str]:
         with core.database.read() as session:
             return uploads.ids(session)
 
-    assert provided(DatasetUploads, app).folder.sweep(upload_ids, older_than_s=60) == []
-    assert provided(DatasetUploads, app).folder.sweep(upload_ids, older_than_s=-1) == [".ds_BROKEN"]
+    assert files.sweep(upload_ids, older_than_s=60) == []
+    assert files.sweep(upload_ids, older_than_s=-1) == [".ds_BROKEN", "ds_NOROW"]
+    assert not (files.artifacts / "datasets" / "ds_NOROW").exists()
     assert client.get("/datasets/mine/preview.png").status_code == 200
 
 
@@ -227,6 +233,24 @@ def test_an_unwritable_artifact_folder_is_reported_as_full_storage(
     (app.extensions[EXTENSION].settings.artifacts).write_text("a file where the folder should be")
     answer = upload_dataset(client, archive=npz(x=IMAGES, y=LABELS))
     assert (answer.status_code, answer.json["code"]) == (507, "storage_full")
+
+
+def test_an_upload_is_told_that_the_store_does_not_respond(
+    make_app: MakeApp, migrated_url: str, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_servers.credentials().items():
+        monkeypatch.setenv(name, value)
+    with closing(object_servers.FaultyProxy(moto)) as proxy:
+        store = {"store": f"s3://{object_servers.BUCKET}/uploads", "store_endpoint": proxy.url, "lease_s": 3.0}
+        client = make_app(migrated_url, **store).test_client()
+        proxy.fault = lambda exchange: (503, b"") if exchange.method == "PUT" else None
+        answer = upload_dataset(client, archive=npz(x=IMAGES, y=LABELS))
+        assert (answer.status_code, answer.json["code"]) == (503, "store_unavailable")
+        assert client.get("/datasets/mine").status_code == 404
+        proxy.fault = lambda exchange: None
+        assert upload_dataset(client, archive=npz(x=IMAGES, y=LABELS)).status_code == 201
+        assert client.get("/datasets/mine/preview.png").status_code == 200
+        assert client.delete("/datasets/mine").status_code == 204
 
 
 def test_a_dry_run_notes_what_a_preset_uses_for_few_images(app: Flask) -> None:

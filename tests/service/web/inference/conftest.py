@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from engine import EpochDone, checkpoint
 from service.datasets import cache
 from service.datasets.cache import Dataset, Examples
+from service.datasets.formats.array_folders import ArrayCache
 from service.spec import validation
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, Trained
@@ -21,7 +22,7 @@ from workers.training import build
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return cache.load("mnist-10k", tmp_path_factory.mktemp("data"), cache_root=tmp_path_factory.mktemp("cache"))
+    return cache.load("mnist-10k", tmp_path_factory.mktemp("data"), cache=ArrayCache(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

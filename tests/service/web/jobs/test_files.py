@@ -248,6 +248,14 @@ def test_a_missing_or_truncated_file_is_a_problem_not_a_short_response(
     assert fetch(client, f"{address}/checkpoints/best")[0] == 200
 
 
+def test_a_file_of_other_bytes_is_a_problem(client: FlaskClient, worker: Any, address: str) -> None:
+    path = next((worker.artifacts.root / address.rpartition("/")[2] / "checkpoint").glob("000003*"))
+    path.write_bytes(bytes(byte ^ 1 for byte in DATA))
+    status, _, data = fetch(client, f"{address}/checkpoints/latest")
+    assert status == 500
+    assert b"artifact_damaged" in data
+
+
 def test_a_symlink_in_place_of_a_file_is_not_followed(client: FlaskClient, worker: Any, address: str) -> None:
     path = next((worker.artifacts.root / address.rpartition("/")[2] / "checkpoint").glob("000003*"))
     target = path.with_name("elsewhere")

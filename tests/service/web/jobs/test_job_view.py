@@ -266,7 +266,12 @@ def test_a_job_that_was_released_says_why_it_waits(
     job_id = submit(client)
     error = {"code": "storage", "message": "[Errno 28] No space left on device"}
     leases.release_for_fault(
-        worker.database, worker.claim(), MachineFaultReason.STORE, error, then=lambda session, job: None
+        worker.database,
+        worker.claim(),
+        MachineFaultReason.STORE,
+        error,
+        store_timeout_s=600,
+        then=lambda session, job: None,
     )
     page = client.get(f"/ui/jobs/{job_id}", headers={"Accept": "text/html"}).text
     assert "its machine cannot store or read files" in page

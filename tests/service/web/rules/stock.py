@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from flask import Flask
+from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from engine import checkpoint
@@ -19,9 +20,11 @@ from service.access import audit_seals, keys, owners, sign_in_links
 from service.access.keys import Scope
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.preprocessing import Preprocessing
-from service.jobs import leases
+from service.jobs import leases, worker_registry
 from service.jobs.queries import lookup
 from service.spec.validation import read_resolved
+from service.storage.database import now_ms
+from service.storage.tables import Worker
 from service.web.core.core import EXTENSION, Core, provided
 from service.web.datasets.uploads import ProgressBoard
 from service.web.streaming.poller import Poller
@@ -35,6 +38,7 @@ OPERATOR_KEY = "an-operator-chose-this-one"
 SECRET = "cormorant"
 """A part of every name and text of Ann's that no request has to contain."""
 UPLOAD = "anns-upload-0001"
+WORKER = "a-worker-1-00000000"
 TEN = [{"units": 10, "activation": "softmax"}]
 CLASSIFIER: dict[str, Any] = {"kind": "classifier", "layers": [{"units": 3, "activation": "softmax"}]}
 GAN: dict[str, Any] = {
@@ -102,6 +106,7 @@ class Stock:
             "key_id": self.ids["key"],
             "target": "torch",
             "owner_id": "ann",
+            "worker_id": WORKER,
             "share_id": self.ids.get("share", ""),
         }
         fixed["token"] = self.ids.get("link" if "welcome" in operation.path else "shared", "tsh_none")
@@ -154,6 +159,11 @@ def open_stock(app: Flask) -> Stock:
         stock.ids.setdefault("key", row.id)
     owners.change(core.database, "ann", {"max_priority": 9})
     owners.change(core.database, owners.EVERYBODY, {"weight": 1.0})  # an owner more in the list
+    worker_registry.record_heartbeat(
+        core.database, Worker(id=WORKER, host="box", pid=7, slots=1, running=0, draining=False)
+    )
+    with core.database.write() as session:
+        session.execute(update(Worker).values(seen_ms=now_ms() + 3_600_000))  # alive during all tests
     stock.callers["operator"] = Caller(app, OPERATOR_KEY)
     stock.callers["nobody"] = Caller(app, None)
     stock.operations = operations_of(stock.callers["operator"])

@@ -32,6 +32,8 @@ OWNERLESS = {
     "POST /keys/{key_id}/rotate": "admins manage the keys of all owners",
     "GET /owners/{owner_id}": "admins manage all owners",
     "PATCH /owners/{owner_id}": "admins manage all owners",
+    "POST /workers/{worker_id}/drain": "admins manage the workers",
+    "DELETE /workers/{worker_id}/drain": "admins manage the workers",
     "GET /shared/{token}": "whoever has the link may read it",
     "GET /ui/welcome/{token}": "whoever has the link may use it",
     "POST /session/{token}": "whoever has the link may use it",
