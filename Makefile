@@ -12,7 +12,7 @@ VIEWS ?=
 # Some of the attacks: ATTACKS="broker_errors slow_bodies".
 ATTACKS ?=
 # Duration of the soak; SEED=n repeats an earlier run, DATABASE=postgresql selects the database, SWEEPS=1 runs sweeps,
-# and KILLS=n ends it after so many kills.
+# KILLS=n ends it after so many kills, and JOBS=n trains n jobs on two machines that share no disk.
 MINUTES ?= 30
 REQUESTS ?= 5000
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --allow-unsafe --generate-hashes \
@@ -76,7 +76,7 @@ attack: $(VENV)/installed-dev  ## run known attacks on a web process; print its 
 	@PYTHONPATH=. $(BIN)/python -m tests.security.attacks $(ATTACKS)
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and check that nothing is lost, duplicated or different
-	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SWEEPS),--sweeps) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SWEEPS),--sweeps) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
 drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of JOBS=20, and measure the recovery
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
@@ -135,7 +135,7 @@ sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX bill o
 pin-images: $(VENV)/installed  ## write the current digests of the base images to .env
 	@$(BIN)/python .ci/pin_images.py
 
-settings: $(VENV)/installed-dev  ## write the declared settings into docs/configuration.md, the compose files and .env.example
+settings: $(VENV)/installed-dev  ## write the declared settings into docs/configuration.md, docker-compose.yml and .env.example
 	@$(BIN)/python -m tests.deploy.settings_documents
 
 docs: $(VENV)/installed-dev  ## build the documentation as a site, dist/docs; a broken link is an error
@@ -148,8 +148,8 @@ format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
-	$(COMPILE) --all-build-deps --extra export --output-file requirements.lock pyproject.toml
-	$(COMPILE) --all-build-deps --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra export --extra objects --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 clean:  ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

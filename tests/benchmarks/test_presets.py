@@ -15,6 +15,7 @@ from benchmarks.presets.__main__ import Store
 from benchmarks.presets.rows import PLAN, Row, planned
 from engine import EpochDone, GanTrainer
 from service.datasets.cache import Dataset, load
+from service.datasets.formats.array_folders import ArrayCache
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
@@ -27,7 +28,7 @@ FAST, BEST = Row("classifier", "fast", "mnist", 0), Row("gan", "best", "mnist-10
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("data")
-    return load("mnist-10k", folder, cache_root=folder / "cache")
+    return load("mnist-10k", folder, cache=ArrayCache(folder / "cache"))
 
 
 def classifier_result(accuracy: float = 0.9841, **overrides: Any) -> dict[str, Any]:

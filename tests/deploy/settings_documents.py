@@ -15,7 +15,7 @@ BY_THE_SERVICES = {
     **dict.fromkeys(["ARTIFACTS", "DATA"], "a volume is mounted at the default"),
     "PORT": "the port in the container; .env has the published one",
 }
-"""Settings that the compose files do not pass on as they are, with the reason."""
+"""Settings that compose does not pass on as they are, with the reason."""
 PASSED = [name for name in SETTINGS if name.removeprefix("TAPELINE_") not in BY_THE_SERVICES]
 LINES = {name: f"{name}: ${{{name}:-}}\n" for name in PASSED}
 LISTS = {
@@ -26,11 +26,6 @@ LISTS = {
     "docker-compose.yml": (
         r"(?<=written by `make settings`:\n)(    TAPELINE_.*\n)+",
         "".join(4 * " " + line for line in LINES.values()),
-    ),
-    "deploy/worker.yml": (
-        r"(?<=written by `make settings`:\n)(      TAPELINE_.*\n)+",
-        # A worker checks no keys, so it has none.
-        "".join(6 * " " + line for name, line in LINES.items() if name != "TAPELINE_API_KEYS"),
     ),
     ".env.example": (
         r"(?<=written by `make settings`:\n)(#TAPELINE_.*\n)+",

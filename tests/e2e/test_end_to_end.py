@@ -20,6 +20,7 @@ import safetensors.numpy
 from PIL import Image
 
 from service.datasets.cache import load
+from service.datasets.formats.array_folders import ArrayCache
 from service.local import LocalStack
 from service.runtime.settings import Settings
 from tests import brokers
@@ -134,7 +135,7 @@ def test_fifteen_lines_of_numpy_reproduce_the_reported_accuracy(http: httpx.Clie
 
     (tmp_path / "model.safetensors").write_bytes(answer.content)
     weights = safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    data = load("mnist-10k", tmp_path, cache_root=tmp_path / "cache")
+    data = load("mnist-10k", tmp_path, cache=ArrayCache(tmp_path / "cache"))
     low, high = http.get(job["urls"]["self"]).json()["resolved"]["dataset"]["scale"]
     x = low + data.validation.inputs.reshape(-1, 784).astype(np.float32) * ((high - low) / 255)
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)

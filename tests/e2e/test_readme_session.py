@@ -63,6 +63,13 @@ def run(stack: LocalStack, program: str, folder: Path) -> subprocess.CompletedPr
     return result
 
 
+@pytest.fixture(params=["stack", pytest.param("in_bucket", marks=pytest.mark.exhaustive)])
+def service(request: pytest.FixtureRequest) -> LocalStack:
+    """The whole service, with a folder as its store and with a bucket."""
+    running: LocalStack = request.getfixturevalue(request.param)
+    return running
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The reader's folder, with an environment that puts tapeline and python on the PATH."""
@@ -77,15 +84,15 @@ def folder(tmp_path: Path) -> Path:
     return reader_folder
 
 
-def test_the_session_of_the_readme_runs_without_errors(stack: LocalStack, folder: Path) -> None:
+def test_the_session_of_the_readme_runs_without_errors(service: LocalStack, folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     program = session(text.partition("\n## From POST to download\n")[2].partition("\n## ")[0])
-    with Client(stack.url) as client:
+    with Client(service.url) as client:
         existing_ids = {job.id for job in client.jobs()}
     for run_number in (1, 2):
-        result = run(stack, f". .venv/bin/activate\n{program}", folder)
+        result = run(service, f". .venv/bin/activate\n{program}", folder)
         assert "event: end" in result.stdout
-        with Client(stack.url) as client:
+        with Client(service.url) as client:
             new_jobs = [job for job in client.jobs() if job.id not in existing_ids]
             assert {job.name for job in new_jobs} == {"digits", None}
             assert len(new_jobs) == 2 * run_number
@@ -96,15 +103,15 @@ def test_the_session_of_the_readme_runs_without_errors(stack: LocalStack, folder
 
 
 @pytest.mark.exhaustive  # its commands are in tests/service/cli, and their options in test_documented_options.py
-def test_the_session_of_the_guide_runs_without_errors(stack: LocalStack, folder: Path) -> None:
+def test_the_session_of_the_guide_runs_without_errors(service: LocalStack, folder: Path) -> None:
     program = session((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
-    with Client(stack.url) as client:
+    with Client(service.url) as client:
         existing_ids = {job.id for job in client.jobs()}
-    run(stack, program, folder)
-    second_run = run(stack, program, folder)
+    run(service, program, folder)
+    second_run = run(service, program, folder)
     assert "2 jobs are named 'first'; using the newest" in second_run.stderr
 
-    with Client(stack.url) as client:
+    with Client(service.url) as client:
         first = client.job("first")
         new_jobs = [job for job in client.jobs() if job.id not in existing_ids]
         names = {job.name for job in new_jobs}

@@ -19,8 +19,9 @@ from service.jobs.leases import Claim
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Epoch
 from tests.faults.harness import FEW, QUICK_SPEC, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from sqlalchemy.exc import OperationalError
 from service.datasets.builtins import BUILT_IN
 from service.runtime.failpoints import VARIABLE
 from service.states import Status
-from service.storage.artifacts import ArtifactFolder
+from service.storage.artifacts import ArtifactStore
 from service.storage.database import now_ms
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job
 from tests.faults.invariants import Reference, check
 from tests.waiting import wait_until
@@ -84,6 +85,8 @@ class FaultHarness(WorkerHarness):
     extra_environ: dict[str, str] = field(default_factory=dict)
     """Additional environment variables of processes that are started from now on."""
     patches: list[str] = field(default_factory=list)
+    bucket: ArtifactStore | None = None
+    """The store, if it is not the artifact folder."""
 
     @property
     def points(self) -> Path:
@@ -203,12 +206,12 @@ class FaultHarness(WorkerHarness):
                 process.send_signal(signal.SIGCONT)
         super().stop()
 
-    def check(self, reference: Reference | None) -> None:
+    def check(self, references: Reference | Mapping[str, Reference] | None) -> None:
         """Stop all processes, then check the invariants."""
         self.stop()
         for process in self.processes:
             assert not children_of(process.pid), "I8: a child outlived its worker"
-        check(self.database, ArtifactFolder(self.settings.artifacts), self.accepted, reference)
+        check(self.database, self.bucket or ArtifactFolder(self.settings.artifacts), self.accepted, references)
 
     def worker_losses(self) -> int:
         """The number of recorded worker losses."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, select
 
 from service.jobs import events, owner_queue
 from service.jobs.queries import lookup
-from service.maintenance import store_id
 from service.states import TERMINAL, Status
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ID_FILE, ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job
 
 
@@ -59,14 +58,18 @@ def owner_counts(database: Database) -> tuple[dict[str, tuple[int, int, int]], d
 
 
 def check(
-    database: Database, artifacts: ArtifactFolder, accepted: Collection[str], reference: Reference | None = None
+    database: Database,
+    artifacts: ArtifactStore,
+    accepted: Collection[str],
+    references: Reference | Mapping[str, Reference] | None = None,
 ) -> None:
     """Assert that every accepted job was trained once and completely, with the reference's bits, and that
     nothing else is left.
 
     Args:
         accepted: ids of all jobs whose submission was confirmed.
-        reference: the results that each job must have; ``None`` if a job may have ended without success.
+        references: the results that each job must have, or those of each job by its id; ``None`` if a job may have
+            ended without success.
     """
     kept, counted = owner_counts(database)
     assert kept == counted, "I12: the counts of an owner are not those of its jobs"
@@ -98,6 +101,7 @@ def check(
             announced_epochs = [event.data["epoch"] for event in log if event.type == "metrics"]
             assert announced_epochs == [row.epoch for row in rows], f"I4: {label} told of other epochs than it has"
             assert job.lease_owner is None, f"I8: {label} has ended and is held"
+            reference = references[job.id] if isinstance(references, Mapping) else references
             if reference is not None:
                 assert job.status == Status.SUCCEEDED, f"I2: {label} did not succeed: {job.error}"
                 epochs = [(row.epoch, row.metrics, row.samples_digest) for row in rows]
@@ -111,10 +115,10 @@ def check(
                 f"I11: {label} counts other bytes than its rows"
             )
             for row in files:
-                data = (artifacts.root / row.path).read_bytes()  # I9: every row has its file
-                assert hashlib.sha256(data).hexdigest() == row.sha256, (
-                    f"I9: {label}: {row.path} is not what was written"
-                )
+                try:
+                    artifacts.read(row.path, row.sha256)
+                except ArtifactDamaged as error:
+                    raise AssertionError(f"I9: {label}: a row has no file, or another one: {error}") from error
                 recorded_paths.add(row.path)
             checkpoints = lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT)
             assert checkpoints or not job.epoch, f"I9: {label} has epochs and no checkpoint"
@@ -123,6 +127,11 @@ def check(
         with database.read() as session:
             return lookup.paths(session, job_ids)
 
-    artifacts.remove([item.path for item in artifacts.orphans(paths, older_than_s=-1)])
-    remaining_files = {str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()}
-    assert remaining_files - {store_id.FILE} == recorded_paths, "I9: a file that no row names outlived the cleanup"
+    old = [replace(item, age_s=1e9) for item in artifacts.stored()]
+    artifacts.remove([item.path for item in artifacts.orphans(paths, older_than_s=0, among=old)])
+    remaining_files = {item.path for item in artifacts.stored()}
+    if isinstance(artifacts, ArtifactFolder):
+        remaining_files = {
+            str(path.relative_to(artifacts.root)) for path in artifacts.root.rglob("*") if path.is_file()
+        }
+    assert remaining_files - {ID_FILE} == recorded_paths, "I9: a file that no row names outlived the cleanup"

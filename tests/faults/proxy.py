@@ -1,17 +1,24 @@
-"""A TCP proxy that breaks connections: refuses, drops or silences them, or cuts them right after a COMMIT."""
+"""A TCP proxy that delays round trips, and breaks connections: refuses, drops or silences them, or cuts them right
+after a COMMIT."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 
 class Proxy:
-    """Forwards bytes between clients and one server, until a fault is set."""
+    """Forwards bytes between clients and one server, until a fault is set.
 
-    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+    Args:
+        delay_s: what a round trip takes longer: a connection, and the first bytes that a client sends after an answer.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket], *, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
         self._connect = connect
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -52,16 +59,23 @@ class Proxy:
                 continue
             with self._lock:
                 self._pairs.append(pair)
-            is_cut = threading.Event()
+            events = threading.Event(), threading.Event()
             for forward in (self._forward_requests, self._forward_responses):
-                threading.Thread(target=forward, args=(pair, is_cut), daemon=True).start()
+                threading.Thread(target=forward, args=(pair, *events), daemon=True).start()
 
-    def _forward_requests(self, pair: tuple[socket.socket, socket.socket], is_cut: threading.Event) -> None:
+    def _forward_requests(
+        self, pair: tuple[socket.socket, socket.socket], is_cut: threading.Event, is_answered: threading.Event
+    ) -> None:
         client, server = pair
+        is_answered.set()
+        time.sleep(self._delay_s)  # the connection
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 if self.silent:
                     continue
+                if is_answered.is_set():
+                    is_answered.clear()
+                    time.sleep(self._delay_s)
                 if self.cut_after is not None and self.cut_after in data:
                     # Before they are forwarded: the response, and what the command changes, may be seen at once.
                     self.cut_after = None
@@ -73,12 +87,15 @@ class Proxy:
                     return  # the server completes the command; its response closes the pair
         self._close(pair)
 
-    def _forward_responses(self, pair: tuple[socket.socket, socket.socket], is_cut: threading.Event) -> None:
+    def _forward_responses(
+        self, pair: tuple[socket.socket, socket.socket], is_cut: threading.Event, is_answered: threading.Event
+    ) -> None:
         client, server = pair
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
                 if is_cut.is_set():
                     break
+                is_answered.set()
                 if not self.silent:
                     client.sendall(data)
         self._close(pair)

@@ -26,6 +26,7 @@ from tests.conftest import create_database, serve_postgres
 from tests.faults.harness import FaultHarness, kill_training_child, open_harness
 from tests.faults.invariants import Reference
 from tests.faults.sweeps.runs import LIFT_LOSS_LIMIT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
+from tests.faults.two_machines import MACHINES, open_two_machines, train_references
 from tests.workers.conftest import kill_groups
 
 PLACES = (
@@ -116,10 +117,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10**9, help="or until so many counted")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=0, help="train so many on two machines that share no disk, instead")
     parser.add_argument("--sweeps", action="store_true", help="kill while sweeps run, and compare their decisions")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    if options.jobs:
+        return _soak_two_machines(seed, options.jobs)
     print(f"seed {seed}, {options.minutes:g} minutes, {options.workers} workers, {options.database}", flush=True)
     home = Path(tempfile.mkdtemp(prefix="tapeline-soak-"))
     with contextlib.ExitStack() as stack:
@@ -196,6 +200,33 @@ def _soak_sweeps(home: Path, url: str, seed: int, options: argparse.Namespace) -
     result = f"{sweep_count} sweeps: 0 lost, 0 doubled, 0 different (seed {seed})"
     print(f"{killer.total} kills ({kills_by_kind}) in {minutes:.0f} minutes; {result}")
     harness.database.close()
+
+
+def _soak_two_machines(seed: int, jobs: int) -> int:
+    """Train jobs on two machines while processes and servers are killed."""
+    print(f"seed {seed}, {jobs} jobs on two machines", flush=True)
+    home = Path(tempfile.mkdtemp(prefix="tapeline-soak-"))
+    references = train_references(home / "references")
+    (home / "soak").mkdir()
+    with open_two_machines(home / "soak", seed) as machines:
+        started = time.monotonic()
+        try:
+            machines.run(jobs, pause_s=(1, 10), outage_s=(0, 8), report=functools.partial(print, flush=True))
+            minutes = (time.monotonic() - started) / 60
+            machines.check(references)
+        except BaseException:
+            print(f"RED with seed {seed}; everything lies in {home}", flush=True)
+            raise
+        harness = machines.harness
+        for target, count in sorted(machines.kills.items()):
+            print(f"  {count:5d}  {target}" + (", a worker with its children" if target in MACHINES else ""))
+        leases = sum(harness.job(job_id).lease for job_id in harness.accepted)
+        print(
+            f"{machines.kills.total()} kills in {minutes:.0f} minutes, {harness.worker_losses()} lost workers in the "
+            f"jobs' logs; {jobs} jobs, {leases} leases: 0 lost, 0 doubled, 0 digests different (seed {seed})"
+        )
+    shutil.rmtree(home, ignore_errors=True)
+    return 0
 
 
 def _reference(home: Path) -> Reference:

@@ -27,8 +27,9 @@ from service.jobs.rescue import rescue
 from service.jobs.submissions import Submission
 from service.spec.validation import resolve
 from service.states import TERMINAL, Request, Status
-from service.storage.artifacts import ArtifactFolder, ArtifactKind
+from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job
 
 EPOCHS = 3
@@ -229,7 +230,7 @@ class Protocol(RuleBasedStateMachine):
             assert not legal
             return
         assert legal
-        self.artifacts.remove_job(job_id)
+        self.artifacts.remove_folder(job_id)
         del self.jobs[job_id]
 
     def _end_lease(self, worker: Worker) -> None:

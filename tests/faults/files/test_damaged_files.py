@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from service.jobs import actions, leases
 from service.states import Status
+from service.storage.tables import Event
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
 from workers.messages import MachineFault, Report
@@ -68,9 +70,12 @@ def test_a_job_that_no_machine_can_store_fails_and_can_be_retried(
     process: InProcessHarness, reference: Reference
 ) -> None:
     job_id = process.submit()
-    for _ in range(leases.MAX_MACHINE_FAULTS - 1):
+    for _ in range(leases.MAX_MACHINE_FAULTS + 1):
         train_on_a_full_disk(process)
-        assert process.workers.job(job_id).status == Status.QUEUED
+        assert process.workers.job(job_id).status == Status.QUEUED, "an outage that many workers meet at once"
+    earlier = Event.created_ms - int(1000 * process.workers.settings.store_timeout_s)
+    with process.database.write() as session:
+        session.execute(update(Event).values(created_ms=earlier))
     train_on_a_full_disk(process)
     job = process.workers.job(job_id)
     assert job.error is not None
@@ -190,7 +195,7 @@ def test_without_the_checksum_a_flipped_bit_violates_an_invariant(
     job_id = process.submit()
     process.die_at("epoch_trained.3")
     flip_bit(checkpoints_newest_first(process, job_id)[0])
-    monkeypatch.setattr("service.storage.artifacts.ArtifactFolder.read", read)
+    monkeypatch.setattr("service.storage.stores.ArtifactFolder.read", read)
     process.train()
     with pytest.raises(AssertionError, match=r"I5|I6|I10"):
         process.check(reference)

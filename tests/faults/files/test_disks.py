@@ -17,7 +17,7 @@ import pytest
 
 from service.jobs import worker_registry
 from service.states import Status
-from service.storage.artifacts import ArtifactFolder
+from service.storage.stores import ArtifactFolder
 from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
@@ -94,7 +94,7 @@ def test_a_worker_without_the_shared_folder_claims_no_job(harness: FaultHarness,
     wait_until(lambda: blocked(harness), "the worker to notice")
     fault = blocked(harness)
     assert fault is not None
-    assert (fault["reason"], "mount the shared folder" in fault["message"]) == ("store", True)
+    assert (fault["reason"], "or mount its folder" in fault["message"]) == ("store", True)
     assert harness.job(second).lease == 0
     (harness.home / "own").symlink_to(harness.home / "shared")
     assert harness.until_end(second).status == Status.SUCCEEDED

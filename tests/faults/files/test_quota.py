@@ -66,7 +66,7 @@ def test_a_job_stops_at_the_quota_and_continues_after_space_was_freed(process: I
     assert train(process, quota) == "failed", "nothing was freed"
     assert process.workers.job(second).epoch == 1
     actions.remove(process.database, first)
-    process.artifacts.remove_job(first)
+    process.artifacts.remove_folder(first)
     process.accepted.remove(first)
     actions.retry(process.database, second)
     assert train(process, quota) == "succeeded"

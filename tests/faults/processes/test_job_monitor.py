@@ -80,7 +80,7 @@ class FakeChild:
 
 def monitor(database: Database, held: Claim, child: FakeChild, draining: threading.Event) -> str:
     fake: Any = child
-    return job_monitor.JobMonitor(database, held, fake, draining, requested_at=child.clock.now).run()
+    return job_monitor.JobMonitor(database, held, fake, draining, draining, requested_at=child.clock.now).run()
 
 
 def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later(
@@ -142,7 +142,9 @@ def test_a_lease_runs_from_the_request_not_the_response(
     process.submit()
     held = process.claim(lease_s=600)
     fake: Any = FakeChild(clock)
-    late_monitor = job_monitor.JobMonitor(process.database, held, fake, threading.Event(), requested_at=clock.now - 500)
+    late_monitor = job_monitor.JobMonitor(
+        process.database, held, fake, threading.Event(), threading.Event(), requested_at=clock.now - 500
+    )
     assert late_monitor.run() == "could not renew in time; released"
 
 

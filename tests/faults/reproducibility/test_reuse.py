@@ -227,7 +227,7 @@ def test_a_job_stays_complete_after_its_source_is_deleted(process: InProcessHarn
     expected = result(process, first)
     again = train(process, reuse="exact")
     actions.remove(process.database, first.id)
-    process.artifacts.remove_job(first.id)
+    process.artifacts.remove_folder(first.id)
     process.accepted.remove(first.id)
     assert result(process, process.workers.job(again.id)) == expected
     third = train(process, reuse="exact")
@@ -247,7 +247,7 @@ def test_a_job_is_trained_if_its_source_is_deleted_during_the_takeover(
         source = find(*arguments)
         assert source is not None
         actions.remove(process.database, first.id)
-        process.artifacts.remove_job(first.id)
+        process.artifacts.remove_folder(first.id)
         process.accepted.remove(first.id)
         return source
 

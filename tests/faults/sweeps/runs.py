@@ -19,7 +19,7 @@ from service.application.sweeps import Sweeps
 from service.datasets.repository import DatasetRepository
 from service.runtime.slots import SlotPool
 from service.states import SWEEP_ENDED, Status
-from service.storage.artifacts import ArtifactFolder
+from service.storage.stores import ArtifactFolder
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Epoch, Event, Job
 from service.sweeps import events
