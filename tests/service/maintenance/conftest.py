@@ -28,8 +28,23 @@ from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database, now_ms
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job, Upload
+from tests.object_servers import credentials
 
 DAY_MS = 24 * 60 * 60 * 1000
+
+
+@pytest.fixture(
+    params=[
+        "moto",
+        # tests/service/storage/test_store_conformance.py runs what these tests use with SeaweedFS
+        pytest.param("seaweedfs", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ]
+)
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a server that speaks S3; its credentials are in the environment."""
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
+    return str(request.getfixturevalue(request.param))
 
 
 def files_of(store: ArtifactStore, folder: Path) -> UploadFiles:

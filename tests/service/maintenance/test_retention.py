@@ -25,7 +25,7 @@ from service.storage.database import now_ms
 from service.storage.object_store import ObjectStore
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
-from tests.object_servers import BUCKET, credentials
+from tests.object_servers import BUCKET
 from tests.service.maintenance.conftest import DAY_MS, Installation, files_of
 from workers.scheduler import delete_expired_data
 
@@ -243,22 +243,10 @@ def test_nothing_is_deleted_in_the_store_of_another_service(
     assert other.paths() == {of_another.path}
 
 
-@pytest.mark.parametrize(
-    # tests/service/storage/test_store_conformance.py runs what it uses with SeaweedFS
-    "server",
-    ["moto", pytest.param("seaweedfs", marks=[pytest.mark.slow, pytest.mark.exhaustive])],
-)
 def test_expired_data_and_orphans_of_a_bucket_are_deleted(
-    installation: Installation,
-    server: str,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    installation: Installation, server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
-    address = f"s3://{BUCKET}/retention/{secrets.token_hex(4)}"
-    bucket = ObjectStore(address, endpoint=request.getfixturevalue(server), lease_s=15)
+    bucket = ObjectStore(f"s3://{BUCKET}/retention/{secrets.token_hex(4)}", endpoint=server, lease_s=15)
     expired, old = installation.train(ended_days_ago=40), installation.train(ended_days_ago=8)
     files = files_of(bucket, tmp_path)
     migrate(installation.database, installation.files, files, home=tmp_path, progress=lambda done, total: None)

@@ -26,21 +26,8 @@ from service.storage.database import Database
 from service.storage.object_store import ObjectStore
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact
-from tests.object_servers import BUCKET, FaultyProxy, credentials
+from tests.object_servers import BUCKET, FaultyProxy
 from tests.service.maintenance.conftest import Installation, files_of, read_dataset
-
-SERVERS = [
-    "moto",
-    # tests/service/storage/test_store_conformance.py runs what these use with SeaweedFS
-    pytest.param("seaweedfs", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
-]
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
-    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
