@@ -433,7 +433,8 @@ def _check(digests: Mapping[str, str], sha256: str, folder: str, open_file: Call
 
 
 def _digest(file: BufferedReader) -> str:
-    """The SHA-256 (hex) of the IDX file with the content of an .npy file, as ``ArrayFile.digest``; "" if it is none."""
+    """The SHA-256 (hex) of the IDX file with the content of an .npy file, as ``ArrayFile.digest``; "" if it is none.
+    Without NumPy, which backups and migrations must not load."""
     start = file.read(_HEADER_BYTES)
     if (header := _HEADER.match(start)) is None:
         return ""

@@ -251,8 +251,11 @@ class ArtifactStore(ABC):
             self.put_all({path: data})
 
     @abstractmethod
-    def put_all(self, contents: Mapping[str, bytes]) -> None:
+    def put_all(self, contents: Mapping[str, bytes], digests: Mapping[str, str] | None = None) -> None:
         """Store files by path, each atomically and durably: after a power cut it is complete or absent.
+
+        Args:
+            digests: the SHA-256 (hex) of each file, if the caller has computed them.
 
         Raises:
             OSError: one could not be stored. No unfinished file is left behind, but finished ones may be.
@@ -336,7 +339,8 @@ class ArtifactStore(ABC):
     ) -> list[StoredFile]:
         """Store the files of an epoch, as ``write`` and ``put_all`` do."""
         files = [_name_file(self.id, job_id, kind, epoch, lease, data) for kind, data in contents.items()]
-        self.put_all({file.path: data for file, data in zip(files, contents.values(), strict=True)})
+        data = {file.path: content for file, content in zip(files, contents.values(), strict=True)}
+        self.put_all(data, {file.path: file.sha256 for file in files})
         return files
 
     def copy(self, path: str, sha256: str, *, job_id: str, kind: ArtifactKind, epoch: int) -> StoredFile:

@@ -88,18 +88,19 @@ class ObjectStore(ArtifactStore):
         """Load the library and start its threads, which a memory limit may prevent later."""
         self._call(lambda client: None)
 
-    def put_all(self, contents: Mapping[str, bytes]) -> None:
+    def put_all(self, contents: Mapping[str, bytes], digests: Mapping[str, str] | None = None) -> None:
         """Create objects, several at once.
 
         Raises:
             FileExistsError: another one has the name of one of them.
         """
-        if len(contents) == 1:
-            self._put(*next(iter(contents.items())))
+        files = [(path, data, (digests or {}).get(path)) for path, data in contents.items()]
+        if len(files) == 1:
+            self._put(*files[0])
             return
         try:
             with ThreadPoolExecutor(_MAX_PARTS_IN_FLIGHT) as pool:
-                list(pool.map(self._put, contents.keys(), contents.values()))
+                list(pool.map(lambda file: self._put(*file), files))
         except RuntimeError as error:  # as the memory limit of a job may have it
             raise OSError(errno.EAGAIN, f"{self.address}: no thread can be started to store files") from error
 
@@ -109,7 +110,7 @@ class ObjectStore(ArtifactStore):
         file.seek(0)
         self._put(path, file.read() if size_bytes <= PART_BYTES else file)
 
-    def _put(self, path: str, data: bytes | io.BufferedReader) -> None:
+    def _put(self, path: str, data: bytes | io.BufferedReader, sha256: str | None = None) -> None:
         """Create an object.
 
         A request may have succeeded although its answer is lost, so that its repetition meets its own object: the
@@ -121,8 +122,10 @@ class ObjectStore(ArtifactStore):
         part_bytes = min(len(data), PART_BYTES) if isinstance(data, bytes) else PART_BYTES
         if not isinstance(data, bytes) or len(data) > PART_BYTES:
             options = {"use_multipart": True, "chunk_size": PART_BYTES, "max_concurrency": _MAX_PARTS_IN_FLIGHT}
-        sha256 = hashlib.sha256(data) if isinstance(data, bytes) else hashlib.file_digest(data, "sha256")
-        attributes = {_PUT_ID: put_id, "sha256": sha256.hexdigest()} | headers_of(path)
+        if sha256 is None:
+            digest = hashlib.sha256(data) if isinstance(data, bytes) else hashlib.file_digest(data, "sha256")
+            sha256 = digest.hexdigest()
+        attributes = {_PUT_ID: put_id, "sha256": sha256} | headers_of(path)
         pause_s = 0.1
         while True:
             try:

@@ -39,7 +39,7 @@ class ArtifactFolder(ArtifactStore):
             os.fsync(file.fileno())
         fsync_folder(self.root)
 
-    def put_all(self, contents: Mapping[str, bytes]) -> None:
+    def put_all(self, contents: Mapping[str, bytes], digests: Mapping[str, str] | None = None) -> None:
         """Write under temporary names, fsync, rename, fsync the folders: each step for all files before the next one,
         because the first sync also writes much of the data that the others wait for."""
         targets = [self.root / path for path in contents]
