@@ -12,10 +12,8 @@ import numpy as np
 from engine import ops
 from engine.augmentation import Augmentation
 from engine.autograd.graph import Array
-from engine.autograd.tape import GradientTape
 from engine.data import Examples, ImageData, check_labels
 from engine.errors import CheckpointError, DataError, ShapeError
-from engine.evaluation.diagnostics import activation_metrics, activations, probe
 from engine.evaluation.metrics import (
     accuracy,
     balanced_accuracy,
@@ -27,20 +25,14 @@ from engine.evaluation.metrics import (
 from engine.memory import training_arithmetic
 from engine.nn.activations import Activation
 from engine.nn.containers import Sequential
-from engine.nn.losses import Loss, per_image
+from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
-from engine.replay import Replay
 from engine.trainers.reports import EpochDone
-from engine.trainers.trainer import Epoch, RunSettings, Trained, Trainer
+from engine.trainers.supervised import SupervisedTrainer
+from engine.trainers.trainer import Epoch, RunSettings
 
 __all__ = ["ClassifierSamples", "ClassifierTrainer"]
-
-_EVALUATION_BATCH = 500
-"""Evaluation chunk size: large enough for efficient matrix products, small enough for the cache."""
-_EVALUATED_NUMBERS = 2**21
-"""Maximum number of values that a layer may output per chunk: convolutions exceed the cache long before 500 images."""
-
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSamples:
@@ -58,7 +50,7 @@ class ClassifierSamples:
     confidences: Array
 
 
-class ClassifierTrainer(Trainer):
+class ClassifierTrainer(SupervisedTrainer):
     """Trains a classifier.
 
     Args:
@@ -75,7 +67,6 @@ class ClassifierTrainer(Trainer):
     """
 
     kind = "classifier"
-    input_draws = "augment"
 
     def __init__(
         self,
@@ -91,33 +82,20 @@ class ClassifierTrainer(Trainer):
         cutout: int = 0,
         **settings: Unpack[RunSettings],
     ) -> None:
-        loss.check_activation(model.activation)
         self.augmentation = Augmentation(max_shift, flip, cutout)
         self.augmentation.check(train.sides)
         self._train_labels = _labels(train, model, "training")
         self._validation_labels = _labels(validation, model, "validation")
-        self.model = model
-        self.loss = loss
-        self._score = loss.plain()
-        self.trained = [Trained("", model, optimizer, schedule)]
-        self.validation = validation
         self.best_accuracy: float | None = None
         self.best_loss: float | None = None
-        self.best_epoch: int | None = None
-        super().__init__(train, loss.reduction, **settings)
+        super().__init__(model, loss, optimizer, schedule, train=train, validation=validation, **settings)
         self._train_targets = loss.targets(self._train_labels, model.units, self.dtype)
 
-    def _train_batch(self, replay: Replay, batch: Array, buffer: Array, step: int, epoch: Epoch) -> None:
+    def _batch_inputs(self, batch: Array, buffer: Array, epoch: Epoch) -> Array:
         changes = self.augmentation.draw(epoch.inputs, len(batch), self.train.sides)
-        inputs = self.train.inputs(batch, self.dtype, buffer, changes)
-        with training_arithmetic():
-            loss, outputs, *gradients = replay(
-                self._loss_and_gradients, inputs, self._train_targets[batch], rng=epoch.dropout
-            )
-            value = per_image(loss, self.loss.reduction, len(batch))
-            self._check_finite("train_loss", value, step)
-            self._update({0: gradients}, len(batch), step, epoch)
-        epoch.add("train_loss", value * len(batch), len(batch))
+        return self.train.inputs(batch, self.dtype, buffer, changes)
+
+    def _add_batch_scores(self, outputs: Array, batch: Array, epoch: Epoch) -> None:
         hits = np.count_nonzero(outputs.argmax(axis=1) == self._train_labels[batch])
         epoch.add("train_accuracy", float(hits), len(batch))
 
@@ -126,12 +104,10 @@ class ClassifierTrainer(Trainer):
             validation_loss, predictions, scores = self._evaluate(self.validation, self._validation_labels)
         self._check_finite("val_loss", validation_loss, self._first_step + self._steps_per_epoch)
         validation_accuracy = accuracy(self._validation_labels, predictions)
-        outputs = activations(self.model, self.validation.inputs(probe(self.validation), self.dtype))
         metrics = (
             epoch.means()
-            | {"val_loss": validation_loss, "val_accuracy": validation_accuracy, "learning_rate": epoch.rates[0]}
-            | epoch.norms[0].metrics()
-            | activation_metrics(self.model, outputs)
+            | {"val_loss": validation_loss, "val_accuracy": validation_accuracy}
+            | self._network_metrics(epoch)
         )
         confusion = confusion_matrix(self._validation_labels, predictions, self.model.units)
         scores |= {"val_balanced_accuracy": balanced_accuracy(confusion), "val_macro_f1": macro_f1(confusion)}
@@ -178,18 +154,6 @@ class ClassifierTrainer(Trainer):
             confidences=np.max(outputs, axis=1),
         )
 
-    def _loss_and_gradients(self, x: Array, targets: Array, *, rng: np.random.Generator | None) -> list[Array]:
-        """The part of a step before the update: the loss, the outputs, and the gradient of each parameter."""
-        with GradientTape() as tape:
-            outputs = self._outputs(x, training=True, rng=rng)
-            loss = self.loss(outputs, targets)
-        return [np.asarray(array) for array in (loss, outputs, *tape.gradient(loss, self.model.parameters))]
-
-    def _outputs(self, x: Array, *, training: bool, rng: np.random.Generator | None = None) -> Array:
-        forward = self.model.logits if self.loss.on_logits else self.model
-        outputs: Array = forward(x, training=training, rng=rng)
-        return outputs
-
     def test(self, data: Examples) -> dict[str, float]:
         """``test_loss`` and ``test_accuracy`` of the current weights on examples that were not used for training.
 
@@ -204,14 +168,8 @@ class ClassifierTrainer(Trainer):
     def _evaluate(self, data: Examples, labels: Array) -> tuple[float, Array, dict[str, float]]:
         """The mean plain loss per example, the predictions, and the scores of the probabilities."""
         total, predictions, likelihood, positive = 0.0, [], 0.0, []
-        largest = max(math.prod(shape) for shape in self.model.layer_shapes)
-        count = max(1, min(_EVALUATION_BATCH, _EVALUATED_NUMBERS // largest))
-        for start in range(0, len(data), count):
-            chunk = slice(start, start + count)
-            with training_arithmetic():
-                outputs = np.asarray(self._outputs(data.inputs(chunk, self.dtype), training=False))
-                loss = self._score(outputs, labels[chunk])
-            total += per_image(loss, self._score.reduction, len(outputs)) * len(outputs)
+        for chunk, outputs, loss in self._scored_chunks(data, labels):
+            total += loss
             predictions.append(outputs.argmax(axis=1))
             probabilities = self._probabilities(outputs)
             likelihood += float(np.sum(log_likelihoods(labels[chunk], probabilities)))
