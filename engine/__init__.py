@@ -30,4 +30,5 @@ from engine.trainers.early_stopping import *
 from engine.trainers.gan import *
 from engine.trainers.gan_inputs import *
 from engine.trainers.gan_losses import *
+from engine.trainers.regressor import *
 from engine.trainers.reports import *

@@ -192,26 +192,39 @@ class ImageData:
 
 
 class TableData:
-    """Preprocessed table rows with labels; the counterpart of :class:`ImageData`.
+    """Preprocessed table rows with labels or targets; the counterpart of :class:`ImageData`.
 
     Args:
         rows: floats (n, features), n at least 1.
-        labels: integers (n,).
+        labels: integers (n,), to train a classifier.
         classes: labels are in [0, classes).
+        targets: numbers (n,) instead of labels, to train a regressor.
 
     Raises:
-        DataError: no rows, another dtype, values that are not finite, or invalid labels.
+        DataError: no rows, another dtype, values that are not finite, or invalid labels or targets.
     """
 
-    def __init__(self, rows: Array, labels: Array, classes: int) -> None:
+    def __init__(
+        self, rows: Array, labels: Array | None = None, classes: int = 0, *, targets: Array | None = None
+    ) -> None:
         rows = np.asarray(rows)
         if rows.dtype.kind != "f" or rows.ndim != 2 or rows.size == 0:
             raise DataError(f"rows must be floats of shape (n, features), not {rows.dtype} {rows.shape}")
         if not np.isfinite(rows).all():
             raise DataError("rows hold numbers that are not finite")
-        check_labels(labels, len(rows), classes)
+        if (labels is None) == (targets is None):
+            raise DataError("rows have either labels or targets")
         self.rows = rows
-        self.labels: Array | None = np.array(labels, np.int64)
+        self.labels: Array | None = None
+        self.targets: Array | None = None
+        if labels is not None:
+            check_labels(labels, len(rows), classes)
+            self.labels = np.array(labels, np.int64)
+        if targets is not None:
+            self.targets = np.array(targets, np.float64)
+            if self.targets.shape != (len(rows),) or not np.isfinite(self.targets).all():
+                problem = f"of shape {self.targets.shape} for {len(rows)} rows, or not finite"
+                raise DataError(f"targets must be one finite number for each row; they are {problem}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -244,4 +257,4 @@ class TableData:
 
 
 Examples: TypeAlias = ImageData | TableData
-"""The data that a classifier can be trained on."""
+"""The data that a classifier can be trained on; a regressor takes a table."""

@@ -7,7 +7,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.errors import DataError, ShapeError
 
-__all__ = ["accuracy", "confusion_matrix"]
+__all__ = ["accuracy", "confusion_matrix", "regression_scores"]
 
 
 def accuracy(labels: Array, predictions: Array) -> float:
@@ -71,6 +71,25 @@ def roc_auc(labels: Array, scores: Array) -> float:
     _, indices, counts = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of equal scores, from 1
     return float((ranks[indices[positive]].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def regression_scores(targets: Array, predictions: Array) -> dict[str, float]:
+    """``rmse``, ``mae`` and ``r2`` of predictions, both (n,), in the unit of the targets.
+
+    ``r2`` is the coefficient of determination, ``1 - sum (t - p)^2 / sum (t - mean t)^2``: 1 is exact, 0 no better than
+    the mean of these targets; NaN if all targets are equal.
+    """
+    _check(targets, predictions)
+    targets = np.asarray(targets, np.float64)
+    errors = np.asarray(predictions, np.float64) - targets
+    rmse, spread = _root_mean_square(errors), _root_mean_square(targets - targets.mean())
+    r2 = 1 - (rmse / spread) ** 2 if spread > 0 else float("nan")
+    return {"rmse": rmse, "mae": float(np.mean(np.abs(errors))), "r2": r2}
+
+
+def _root_mean_square(values: Array) -> float:
+    largest = float(np.abs(values).max()) or 1.0
+    return largest * float(np.sqrt(np.mean((values / largest) ** 2)))  # relative, so that no square overflows
 
 
 def _check(labels: Array, predictions: Array) -> None:

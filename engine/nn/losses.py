@@ -22,7 +22,14 @@ from engine.data import check_labels, one_hot
 from engine.errors import DataError, SettingError, ShapeError, check_fraction
 from engine.nn.activations import Activation
 
-__all__ = ["BinaryCrossEntropy", "SoftmaxCrossEntropy", "SquaredError", "balanced_class_weights"]
+__all__ = [
+    "AbsoluteError",
+    "BinaryCrossEntropy",
+    "Huber",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+    "balanced_class_weights",
+]
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 
@@ -118,6 +125,34 @@ class SquaredError(Loss):
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Outputs (batch, units); targets the same shape, or labels (batch,)."""
         return self._reduce(ops.squared_error(outputs, self._rows(outputs, targets)), len(outputs))
+
+
+class AbsoluteError(Loss):
+    """``sum |output - target|``. A few far-off targets pull less on it than on the squared error; its minimum is the
+    median rather than the mean."""
+
+    on_logits = False
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Outputs (batch, units); targets the same shape."""
+        differences = ops.subtract(outputs, self._rows(outputs, targets))
+        return self._reduce(ops.sum(ops.absolute(differences)), len(outputs))
+
+
+class Huber(Loss):
+    """Half the squared error up to a difference of 1, and linear beyond it (Huber 1964, delta 1).
+
+    With a = min(|output - target|, 1), the loss is ``sum a ** 2 / 2 + (|output - target| - a)``.
+    """
+
+    on_logits = False
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """Outputs (batch, units); targets the same shape."""
+        distances = ops.absolute(ops.subtract(outputs, self._rows(outputs, targets)))
+        near = ops.minimum(distances, 1.0)
+        total = ops.sum(ops.add(ops.multiply(ops.multiply(near, near), 0.5), ops.subtract(distances, near)))
+        return self._reduce(total, len(outputs))
 
 
 class BinaryCrossEntropy(Loss):

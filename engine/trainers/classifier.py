@@ -34,6 +34,7 @@ from engine.trainers.trainer import Epoch, RunSettings
 
 __all__ = ["ClassifierSamples", "ClassifierTrainer"]
 
+
 @dataclass(frozen=True, slots=True)
 class ClassifierSamples:
     """The first validation images, and the model's predictions for them.

@@ -2,13 +2,17 @@ import numpy as np
 import pytest
 
 from engine import (
+    AbsoluteError,
     Activation,
     BinaryCrossEntropy,
     DataError,
+    GradientTape,
+    Huber,
     SettingError,
     ShapeError,
     SoftmaxCrossEntropy,
     SquaredError,
+    Tensor,
     balanced_class_weights,
     gradcheck,
     ops,
@@ -125,3 +129,18 @@ def test_invalid_settings_are_rejected() -> None:
         SoftmaxCrossEntropy().check_activation(Activation.RELU)
     SquaredError().check_activation(Activation.RELU)
     SoftmaxCrossEntropy().check_activation(None)
+
+
+def test_regression_losses_have_the_values_and_gradients_of_their_definitions() -> None:
+    outputs, targets = np.array([[0.0], [3.0], [0.5], [-4.0]]), np.array([[0.25], [1.0], [0.5], [1.0]])
+    distances = np.abs(outputs - targets)
+    assert AbsoluteError("sum")(outputs, targets) == pytest.approx(distances.sum())
+    assert AbsoluteError()(outputs, targets) == pytest.approx(distances.mean())
+    huber = np.where(distances <= 1, distances**2 / 2, distances - 0.5)
+    assert Huber("sum")(outputs, targets) == pytest.approx(huber.sum())
+    x = Tensor(outputs, watch=True)
+    with GradientTape() as tape:
+        loss = Huber("sum")(x, targets)
+    np.testing.assert_allclose(tape.gradient(loss, [x])[0], np.clip(outputs - targets, -1, 1))
+    with pytest.raises(ShapeError):
+        AbsoluteError()(outputs, targets[:2])
