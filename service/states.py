@@ -162,6 +162,20 @@ class DatasetKind(StrEnum):
     TABLE = "table"
 
 
+class Task(StrEnum):
+    """What a network learns from a dataset."""
+
+    CLASSIFICATION = "classification"
+    """To tell classes apart."""
+    REGRESSION = "regression"
+    """To predict a number from the other columns of a table."""
+
+    @classmethod
+    def of(cls, kind: DatasetKind, classes: int) -> Task:
+        """That of a dataset: a table without classes has a number as target."""
+        return cls.REGRESSION if kind is DatasetKind.TABLE and not classes else cls.CLASSIFICATION
+
+
 class FindingCode(StrEnum):
     """Training failures that diagnosis recognizes; also the error code of a job that stopped on one."""
 

@@ -52,7 +52,7 @@ def load(path: Path) -> ReferenceClassifier:
     """The classifier with the statistics of real digits."""
     state, resolved = checkpoint.load(path), resolve(SPEC)
     assert isinstance(resolved, ClassifierSpec)
-    model = networks.classifier(resolved, IMAGE_SHAPE, initializers.he_normal)
+    model = networks.supervised(resolved, IMAGE_SHAPE, initializers.he_normal)
     model.load_state_dict(state.tensors)
     low, high = resolved.dataset.scale
     return ReferenceClassifier(

@@ -74,17 +74,25 @@ def roc_auc(labels: Array, scores: Array) -> float:
 
 
 def regression_scores(targets: Array, predictions: Array) -> dict[str, float]:
-    """``rmse``, ``mae`` and ``r2`` of predictions, both (n,), in the unit of the targets.
+    """``rmse``, ``mae`` and ``r2`` of predictions, both (n,), in the unit of the targets, and the standard errors
+    ``rmse_error`` and ``mae_error``.
 
     ``r2`` is the coefficient of determination, ``1 - sum (t - p)^2 / sum (t - mean t)^2``: 1 is exact, 0 no better than
-    the mean of these targets; NaN if all targets are equal.
+    the mean of these targets; NaN if all targets are equal. The standard error of the RMSE follows from that of the mean
+    squared error by the delta method: divided by twice the RMSE. Both are NaN for a single row.
     """
     _check(targets, predictions)
     targets = np.asarray(targets, np.float64)
     errors = np.asarray(predictions, np.float64) - targets
-    rmse, spread = _root_mean_square(errors), _root_mean_square(targets - targets.mean())
+    distances, rmse = np.abs(errors), _root_mean_square(errors)
+    spread = _root_mean_square(targets - targets.mean())
     r2 = 1 - (rmse / spread) ** 2 if spread > 0 else float("nan")
-    return {"rmse": rmse, "mae": float(np.mean(np.abs(errors))), "r2": r2}
+    scores = {"rmse": rmse, "mae": float(np.mean(distances)), "r2": r2}
+    if len(targets) == 1:
+        return scores | {"rmse_error": float("nan"), "mae_error": float("nan")}
+    unit, root = rmse or 1.0, float(np.sqrt(len(targets)))
+    squares_error = float(np.std((errors / unit) ** 2, ddof=1)) / root
+    return scores | {"rmse_error": unit * squares_error / 2, "mae_error": float(np.std(distances, ddof=1)) / root}
 
 
 def _root_mean_square(values: Array) -> float:

@@ -86,13 +86,15 @@ class RegressorTrainer(SupervisedTrainer):
             means
             | {"train_rmse": self.scale * math.sqrt(squares), "train_r2": 1 - squares / spread if spread else math.nan}
             | {"val_loss": validation_loss}
-            | {f"val_{name}": value for name, value in scores.items()}
+            | {f"val_{name}": scores.pop(name) for name in ("rmse", "mae", "r2")}
             | self._network_metrics(epoch)
         )
-        is_best = self.best_rmse is None or scores["rmse"] < self.best_rmse
+        rmse = metrics["val_rmse"]
+        is_best = self.best_rmse is None or rmse < self.best_rmse
         if is_best:
-            self.best_rmse, self.best_epoch = scores["rmse"], self.epoch + 1
-        return self._finish_epoch(metrics, is_best=is_best)
+            self.best_rmse, self.best_epoch = rmse, self.epoch + 1
+        errors = {f"val_{name}": value for name, value in scores.items()}
+        return self._finish_epoch(metrics, is_best=is_best, scores=errors)
 
     def _results(self) -> dict[str, Any]:
         return {"best_rmse": self.best_rmse, "best_epoch": self.best_epoch}
@@ -105,9 +107,9 @@ class RegressorTrainer(SupervisedTrainer):
             raise CheckpointError(f"the best of {self.epoch} epochs is invalid: {best}")
         return best
 
-    def test(self, data: TableData) -> dict[str, float]:
-        """``test_loss``, ``test_rmse``, ``test_mae`` and ``test_r2`` of the current weights on rows that were not used
-        for training.
+    def test(self, data: Examples) -> dict[str, float]:
+        """``test_loss`` and the :func:`~engine.evaluation.metrics.regression_scores` of the current weights on rows
+        that were not used for training, each with the prefix ``test_``.
 
         Raises:
             DataError, ShapeError: the rows do not fit the model.
@@ -127,8 +129,8 @@ class RegressorTrainer(SupervisedTrainer):
             return total / len(data), regression_scores(targets, self.mean + self.scale * np.concatenate(outputs))
 
 
-def _targets(data: TableData, model: Sequential, role: str) -> Array:
-    if data.targets is None:
+def _targets(data: Examples, model: Sequential, role: str) -> Array:
+    if not isinstance(data, TableData) or data.targets is None:
         raise DataError(f"the {role} rows have no targets")
     if data.features != model.inputs:
         raise ShapeError(f"the {role} rows have {data.features} values, but the model has {model.inputs} inputs")

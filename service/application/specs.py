@@ -15,7 +15,7 @@ from service.errors import Fault, SpecError
 from service.jobs.queries import estimates
 from service.jobs.queries.estimates import TrainingCost
 from service.spec import validation
-from service.spec.dataset_checks import TABLE_PRESET, check_fit, table_faults
+from service.spec.dataset_checks import TABLE_PRESET, check_fit, table_faults, task_faults
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.presets.adaptation import match_output_to_dataset
@@ -129,8 +129,10 @@ class SpecChecks:
             if spec.priority > highest and "priority" not in document:
                 spec = spec.model_copy(update={"priority": highest})
             faults += priority_faults(spec.priority, highest)
-        if spec is not None and data is not None and data.kind is DatasetKind.TABLE:
-            faults += table_faults(spec, document)
+        if spec is not None and data is not None:
+            faults += task_faults(spec, data.task, data.target)
+            if data.kind is DatasetKind.TABLE:
+                faults += table_faults(spec, document, data.task)
         if faults or spec is None or data is None:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
         data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))

@@ -26,6 +26,7 @@ from tapeline import Client, ClientError, Event
 
 _LIVE_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
+    "regressor": ("val_rmse", "val_r2", "val_loss"),
     "gan": ("g_loss", "d_loss", "frechet_distance"),
 }
 """The ``KEY_METRICS`` in the order in which they are shown during a training, as far as they fit."""

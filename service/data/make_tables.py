@@ -1,17 +1,21 @@
-"""Makes the CSV files of ``iris`` and ``breast-cancer`` out of the data in scikit-learn, and describes them.
+"""Makes the CSV files of ``iris``, ``breast-cancer`` and ``diabetes`` out of the data in scikit-learn, and describes
+them.
 
     pip install scikit-learn==1.9.1
     python -m service.data.make_tables
 
 The files in scikit-learn have the names of the classes in their first line and numbers for them in the last column.
-Here the columns have names, and the classes are written out. ``dataset.json`` has what an import says of each file.
+Here the columns have names, and the classes are written out; those of ``diabetes`` are separate arrays of numbers.
+``dataset.json`` has what an import says of each file.
 """
 
 import csv
+import gzip
 import importlib.util
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from service.datasets.info import TableOptions
@@ -23,6 +27,10 @@ _MEASURES = (
     "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave_points", "symmetry",
     "fractal_dimension",
 )  # fmt: skip
+_DIABETES = [
+    "age", "sex", "body_mass_index", "blood_pressure", "cholesterol", "ldl", "hdl", "cholesterol_hdl_ratio",
+    "log_triglycerides", "glucose",
+]  # fmt: skip
 _BREAST = [f"{which}_{measure}" for which in ("mean", "error", "worst") for measure in _MEASURES]
 
 
@@ -32,18 +40,18 @@ def main() -> None:
     if spec is None or spec.origin is None:
         raise SystemExit("scikit-learn is not installed")
     source = Path(spec.origin).parent / "datasets" / "data"
-    for name, file, columns, target in (
-        ("iris", "iris.csv", _IRIS, "species"),
-        ("breast-cancer", "breast_cancer.csv", _BREAST, "diagnosis"),
+    for name, columns, target in (
+        ("iris", _IRIS, "species"),
+        ("breast-cancer", _BREAST, "diagnosis"),
+        ("diabetes", _DIABETES, "progression"),
     ):
         folder = TARGET / name
         folder.mkdir(exist_ok=True)
-        with (source / file).open(newline="") as read, (folder / f"{name}.csv").open("w", newline="") as written:
-            rows = csv.reader(read)
-            _, _, *classes = next(rows)
+        rows = _diabetes(source) if name == "diabetes" else _classes(source / f"{name.replace('-', '_')}.csv")
+        with (folder / f"{name}.csv").open("w", newline="") as written:
             out = csv.writer(written, lineterminator="\n")
             out.writerow([*columns, target])
-            out.writerows([*values, classes[int(label)]] for *values, label in rows)
+            out.writerows(rows)
         with tempfile.TemporaryDirectory() as arrays:
             options = TableOptions(target=target)
             found = import_table(folder / f"{name}.csv", Path(arrays), fraction=None, options=options)
@@ -57,6 +65,25 @@ def main() -> None:
         }
         (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n")
         sys.stdout.write(f"{name}: {found.train_count} + {found.validation_count} rows, {found.sha256}\n")
+
+
+def _classes(path: Path) -> Iterator[list[str]]:
+    """The rows of a file, with the names of their classes."""
+    with path.open(newline="") as file:
+        rows = csv.reader(file)
+        _, _, *classes = next(rows)
+        for *values, label in rows:
+            yield [*values, classes[int(label)]]
+
+
+def _diabetes(source: Path) -> Iterator[list[str]]:
+    """The rows of the two files of diabetes: inputs that are not standardised, and the target."""
+    inputs, targets = (
+        gzip.decompress((source / f"diabetes_{part}.csv.gz").read_bytes()).decode().splitlines()
+        for part in ("data_raw", "target")
+    )
+    for values, target in zip(inputs, targets, strict=True):
+        yield [f"{float(value):g}" for value in (*values.split(), target)]
 
 
 if __name__ == "__main__":

@@ -195,6 +195,12 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "W. H. Wolberg, W. N. Street, O. L. Mangasarian (1995), as in scikit-learn 1.9.1",
         "BSD 3-clause (scikit-learn); CC BY 4.0 (UCI)",
     ),
+    "diabetes": _table(
+        "diabetes",
+        "Diabetes, its progression in a year",
+        "B. Efron, T. Hastie, I. Johnstone, R. Tibshirani (2004), as in scikit-learn 1.9.1",
+        "BSD 3-clause (scikit-learn)",
+    ),
     "stacked-mnist": BuiltIn(
         info=DatasetInfo(
             name="stacked-mnist",

@@ -48,11 +48,11 @@ class Examples:
 
     Attributes:
         inputs: images, uint8 (count, rows, columns); for a table, float64 (count, columns), see ``datasets.tables``.
-        labels: uint8 (count,).
+        labels: uint8 (count,); float64 if the target of a table is a number.
     """
 
     inputs: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -178,9 +178,10 @@ def validation_mask(split: Split, labels: NDArray[Any]) -> NDArray[np.bool_]:
     allows it.
 
     Args:
-        labels: of the whole pool.
+        labels: of the whole pool. Numbers to predict are no classes: the split is then not stratified.
     """
     count = len(labels)
+    labels = labels if labels.dtype.kind in "ui" else np.zeros(count, np.uint8)
     keys = np.random.SFC64(np.random.SeedSequence([split.seed, _SPLIT])).random_raw(count)
     order = np.lexsort((keys, labels))
     positions = np.arange(count, dtype=np.int64)

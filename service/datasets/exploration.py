@@ -18,7 +18,7 @@ from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import display_value, named_row
-from service.states import DatasetKind
+from service.states import DatasetKind, Task
 
 _MAX_CACHED: Final = 64
 _MAX_ROWS: Final = 200_000
@@ -32,7 +32,8 @@ class ShownExample:
     """One example of a part."""
 
     index: int
-    label: int
+    label: float
+    """The number of its class, or the number to predict."""
     input: Any
     """An image, or the values of a row by column name."""
 
@@ -86,7 +87,7 @@ class DatasetExplorer:
         self.class_counts = functools.lru_cache(_MAX_CACHED)(self._class_counts)
         """Number of examples of each class, for each part of a dataset."""
         self.column_statistics = functools.lru_cache(_MAX_CACHED)(self._column_statistics)
-        """Column statistics of a table, over the training and validation rows."""
+        """Column statistics of a table, over the training and validation rows; first, of a number to predict."""
 
     def page(
         self, info: DatasetInfo, part: PartName, label: int | None, *, start: int, limit: int, mixed: bool = False
@@ -108,11 +109,18 @@ class DatasetExplorer:
 
     def _class_counts(self, info: DatasetInfo) -> Mapping[PartName, Sequence[int]]:
         parts = _parts(self._repository.load(info))
+        if info.task is Task.REGRESSION:
+            return {name: [] for name in parts}
         return {name: np.bincount(part.labels, minlength=info.classes).tolist() for name, part in parts.items()}
 
     def _column_statistics(self, info: DatasetInfo) -> TableStatistics:
         dataset = self._repository.load(info)
-        return statistics([dataset.train.inputs, dataset.validation.inputs], info.columns)
+        found = statistics([dataset.train.inputs, dataset.validation.inputs], info.columns)
+        if info.task is Task.CLASSIFICATION:
+            return found
+        targets = [dataset.train.labels[:, None], dataset.validation.labels[:, None]]
+        target = statistics(targets, [{"name": info.target, "type": "number"}])
+        return replace(found, columns=[*target.columns, *found.columns])
 
 
 def _parts(dataset: Dataset) -> dict[PartName, Examples]:
@@ -130,7 +138,7 @@ def _page_indices(
         mixed: for any label, alternate between the classes; ``start`` is then a position in this order.
     """
     shown: list[int]
-    if label is None and mixed:
+    if label is None and mixed and labels.dtype.kind in "ui":
         shown = _mixed_order(labels)[start : start + limit].tolist()
         return shown, start + limit if start + limit < len(labels) else None
     if label is None:

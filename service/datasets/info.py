@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from service.spec.estimation.features import features_of
 from service.spec.splits import Split
-from service.states import DatasetKind
+from service.states import DatasetKind, Task
 from service.wording import counted, listed
 from tapeline.images.files import Size
 
@@ -110,7 +110,7 @@ class DatasetInfo:
     columns: tuple[Mapping[str, Any], ...] = field(
         default=(), hash=False
     )  # of a table, in the order of the file: name, type, ...
-    classes: int
+    classes: int  # 0 for a table whose target is a number
     train_count: int
     validation_count: int
     test_count: int = 0  # number of examples of the test part; 0: no test part
@@ -147,10 +147,20 @@ class DatasetInfo:
         return (1, features_of(self.columns)) if self.kind is DatasetKind.TABLE else self.image_shape
 
     @property
+    def task(self) -> Task:
+        """What a network learns from it."""
+        return Task.of(self.kind, self.classes)
+
+    @property
+    def target(self) -> str:
+        """The target column of a table."""
+        return str((self.report or {}).get("target", ""))
+
+    @property
     def unused_columns(self) -> tuple[str, ...]:
         """Columns of a table that no network uses, but rows for prediction may have, such as the target."""
         report = self.report or {}
-        names = (report.get("target", ""), *(column["name"] for column in report.get("ignored", ())))
+        names = (self.target, *(column["name"] for column in report.get("ignored", ())))
         return tuple(str(name) for name in names)
 
     @property
@@ -231,6 +241,8 @@ class TableOptions:
     """The target column; ``None`` means the last one."""
     types: Mapping[str, str] = field(default_factory=dict)
     """Column types by name: number, category, date or ignore. The types of other columns are detected."""
+    task: Task | None = None
+    """``None`` proposes regression for a target with many different numbers."""
     split: str | None = None
     """The column that assigns each row to a part; ``None``: a fraction of each class is for validation."""
 

@@ -46,6 +46,7 @@ from service.datasets.tables.plan import TABLE
 from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.errors import Fault
 from service.runtime import process_limits
+from service.states import Task
 from tapeline.errors import UnreadableImage
 from tapeline.images.decoding import open_image, pixels_of
 from tapeline.images.files import Size
@@ -378,7 +379,8 @@ def _import(request: Mapping[str, Any]) -> dict[str, Any]:
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
     size = tuple(options["size"]) if options["size"] else None
     photos = PhotoOptions(size=size, channels=Channels(options["channels"]), on_bad=OnBad(options["on_bad"]))
-    table, reporter = TableOptions(**request["table"]), _Reporter()
+    task, reporter = request["table"].get("task"), _Reporter()
+    table = TableOptions(**request["table"] | {"task": None if task is None else Task(task)})
     try:
         _check(upload_format, files, photos, table)
         if upload_format is TABLE_FILE:

@@ -25,6 +25,7 @@ from service.spec.schema import (
     Layer,
     Optimizer,
     Spec,
+    SupervisedSpec,
     Uniform,
 )
 from service.spec.validation import overlaid
@@ -63,7 +64,7 @@ def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
         check_fit(changed_spec, shape)
     except SpecError:
         return False
-    return shape.kind is not DatasetKind.TABLE or not table_faults(changed_spec, settings)
+    return shape.kind is not DatasetKind.TABLE or not table_faults(changed_spec, settings, shape.task)
 
 
 def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
@@ -105,11 +106,11 @@ def _vanishing(spec: Spec) -> Iterable[Suggestion]:
     return found or [*_initializers(spec, "tanh"), rate]
 
 
-def _overfitting(spec: ClassifierSpec) -> Iterable[Suggestion]:
+def _overfitting(spec: SupervisedSpec) -> Iterable[Suggestion]:
     if not _has_dropout(spec.layers):
         text = "layers: dropout with rate 0.2 to 0.5 after each hidden layer"
         yield from _dropout("layers", spec.layers, 0.3, text)
-    if not spec.augmentation.max_shift:
+    if isinstance(spec, ClassifierSpec) and not spec.augmentation.max_shift:
         yield _set("augmentation", {"max_shift": 2}, 'for photos also {"flip": true}', separator=", ")
     if spec.dataset.name == "mnist-10k":
         text = f'dataset.name: "{_FULL_MNIST}" has seven times the images'
@@ -140,19 +141,22 @@ def _dead_or_saturated_units(spec: Spec) -> Iterable[Suggestion]:
         yield Suggestion('activation: "leaky_relu" in the hidden layers', settings)
 
 
-def _leak(spec: ClassifierSpec) -> Iterable[Suggestion]:
+def _leak(spec: SupervisedSpec) -> Iterable[Suggestion]:
     yield Suggestion(
         "if a row to be predicted has no such value, upload the table again with the type ignore for the column", None
     )
 
 
+_OF_SUPERVISED: Final[dict[FindingCode, Callable[[Any], Iterable[Suggestion]]]] = {
+    FindingCode.DIVERGING: _divergence,
+    FindingCode.VANISHING_GRADIENT: _vanishing,
+    FindingCode.OVERFITTING: _overfitting,
+    FindingCode.DEAD_UNITS: _dead_or_saturated_units,
+    FindingCode.SATURATION: _dead_or_saturated_units,
+    FindingCode.LEAK: _leak,
+}
 _ADVICE: Final[dict[tuple[Kind, FindingCode], Callable[[Any], Iterable[Suggestion]]]] = {
-    (Kind.CLASSIFIER, FindingCode.DIVERGING): _divergence,
-    (Kind.CLASSIFIER, FindingCode.VANISHING_GRADIENT): _vanishing,
-    (Kind.CLASSIFIER, FindingCode.OVERFITTING): _overfitting,
-    (Kind.CLASSIFIER, FindingCode.DEAD_UNITS): _dead_or_saturated_units,
-    (Kind.CLASSIFIER, FindingCode.SATURATION): _dead_or_saturated_units,
-    (Kind.CLASSIFIER, FindingCode.LEAK): _leak,
+    **{(kind, code): advice for kind in (Kind.CLASSIFIER, Kind.REGRESSOR) for code, advice in _OF_SUPERVISED.items()},
     (Kind.GAN, FindingCode.MODE_COLLAPSE): _collapse,
     (Kind.GAN, FindingCode.DISCRIMINATOR_WINS): _strong_discriminator,
     (Kind.GAN, FindingCode.VANISHING_GRADIENT): _vanishing,
@@ -206,7 +210,7 @@ def _suggest_rate(path: str, optimizer: Optimizer, rate: float) -> Suggestion:
 
 def _optimizers(spec: Spec) -> dict[str, Optimizer]:
     """The optimizers by path in the spec: of the classifier, or of the generator and then of the discriminator."""
-    if isinstance(spec, ClassifierSpec):
+    if isinstance(spec, SupervisedSpec):
         return {"optimizer": spec.optimizer}
     own = {"generator.optimizer": spec.generator.optimizer, "discriminator.optimizer": spec.discriminator.optimizer}
     return dict((path, optimizer) if optimizer else ("optimizer", spec.optimizer) for path, optimizer in own.items())
@@ -214,7 +218,7 @@ def _optimizers(spec: Spec) -> dict[str, Optimizer]:
 
 def _layers(spec: Spec) -> dict[str, Sequence[Layer]]:
     """The layers by path in the spec, in the same order."""
-    if isinstance(spec, ClassifierSpec):
+    if isinstance(spec, SupervisedSpec):
         return {"layers": spec.layers}
     return {"generator.layers": spec.generator.layers, "discriminator.layers": spec.discriminator.layers}
 

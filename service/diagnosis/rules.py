@@ -53,6 +53,11 @@ class MetricHistory:
         if _value(epoch, "train_loss") < self.lowest_loss:
             self.lowest_loss = _value(epoch, "train_loss")
 
+    @property
+    def score(self) -> str:
+        """The metric of what has been learned: the accuracy, or a regressor's share of the variance."""
+        return "val_r2" if "val_r2" in self.first else "val_accuracy"
+
     def last(self, name: str, count: int = WINDOW_EPOCHS) -> list[float]:
         """The values of the last ``count`` epochs; empty unless all have one."""
         values = [value for epoch in list(self.recent)[-count:] if (value := epoch.get(name)) is not None]
@@ -152,7 +157,8 @@ def _vanishing_generator_gradient(history: MetricHistory) -> Evidence | None:
 
 def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
     """Gradients that vanish towards the first layer, in a network whose loss does not decrease."""
-    loss, accuracy = history.last("train_loss", WINDOW_EPOCHS + 1), history.last("train_accuracy")
+    loss = history.last("train_loss", WINDOW_EPOCHS + 1)
+    accuracy = history.last(history.score.replace("val_", "train_"))
     names = [name for name in history.recent[-1] if name.startswith("grad_norm/")]
     norms = [history.last(name) for name in names]
     if len(norms) < 2 or not all(norms) or not loss or not accuracy or loss[-1] < 0.99 * loss[0] or accuracy[-1] > 0.9:
@@ -167,30 +173,30 @@ def _vanishing_gradient(history: MetricHistory) -> Evidence | None:
 
 def _overfitting(history: MetricHistory) -> Evidence | None:
     """A validation loss well above its best while the training loss fell, without a gain in accuracy."""
-    best, latest = history.best, history.recent[-1]
-    loss, accuracy = history.last("val_loss"), history.last("val_accuracy")
+    best, latest, score = history.best, history.recent[-1], history.score
+    loss, accuracy = history.last("val_loss"), history.last(score)
     lowest, train_loss_at_best = _value(best, "val_loss"), _value(best, "train_loss")
     latest_train_loss = _value(latest, "train_loss")
     if not loss or not accuracy or min(loss) < 1.2 * lowest or latest_train_loss > 0.8 * train_loss_at_best:
         return None
-    if max(accuracy) - _value(best, "val_accuracy") < 0.002:
+    if max(accuracy) - _value(best, score) < 0.002:
         text = f"the validation loss has risen from {lowest:.3g} to {loss[-1]:.3g}, while the training loss fell from"
         text += f" {train_loss_at_best:.3g} to {latest_train_loss:.3g}: the network memorizes the training data"
         numbers = {"val_loss": loss[-1], "lowest_val_loss": lowest, "train_loss": latest_train_loss}
-        return text, numbers | {"val_accuracy": accuracy[-1]}
+        return text, numbers | {score: accuracy[-1]}
     return None
 
 
 def _still_overfitting(history: MetricHistory) -> bool:
     """Whether some recent epoch has not recovered, and some has not gained accuracy: with few examples, one good
     epoch may be chance."""
-    loss, accuracy = history.last("val_loss"), history.last("val_accuracy")
+    loss, accuracy = history.last("val_loss"), history.last(history.score)
     has_recovered = bool(loss) and max(loss) < 1.2 * _value(history.best, "val_loss")
-    has_gained = bool(accuracy) and min(accuracy) - _value(history.best, "val_accuracy") >= 0.002
+    has_gained = bool(accuracy) and min(accuracy) - _value(history.best, history.score) >= 0.002
     return not has_recovered and not has_gained
 
 
-def _classifier_diverges(history: MetricHistory) -> Evidence | None:
+def _loss_diverges(history: MetricHistory) -> Evidence | None:
     loss, first, lowest = history.last("train_loss", 2), _value(history.first, "train_loss"), history.lowest_loss
     if loss and min(loss) > max(first, 2 * lowest):
         text = f"the training loss has risen to {loss[-1]:.3g}, from {lowest:.3g} at its best"
@@ -231,15 +237,17 @@ def _leak(history: MetricHistory) -> Evidence | None:
     return (history.leak, {}) if history.leak is not None else None
 
 
+_OF_SUPERVISED: Final = (
+    _Rule(FindingCode.DIVERGING, Severity.ERROR, _loss_diverges),
+    _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_gradient),
+    _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _still_overfitting),
+    _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead),
+    _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated),
+    _Rule(FindingCode.LEAK, Severity.WARNING, _leak),
+)
 _RULES: Final[dict[Kind, tuple[_Rule, ...]]] = {
-    Kind.CLASSIFIER: (
-        _Rule(FindingCode.DIVERGING, Severity.ERROR, _classifier_diverges),
-        _Rule(FindingCode.VANISHING_GRADIENT, Severity.ERROR, _vanishing_gradient),
-        _Rule(FindingCode.OVERFITTING, Severity.WARNING, _overfitting, _still_overfitting),
-        _Rule(FindingCode.DEAD_UNITS, Severity.WARNING, _dead),
-        _Rule(FindingCode.SATURATION, Severity.WARNING, _saturated),
-        _Rule(FindingCode.LEAK, Severity.WARNING, _leak),
-    ),
+    Kind.CLASSIFIER: _OF_SUPERVISED,
+    Kind.REGRESSOR: _OF_SUPERVISED,
     Kind.GAN: (
         _Rule(FindingCode.MODE_COLLAPSE, Severity.ERROR, _mode_collapse),
         _Rule(FindingCode.DISCRIMINATOR_WINS, Severity.ERROR, _discriminator_wins),

@@ -22,10 +22,10 @@ from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
-from service.spec.metric_info import NOT_DIGESTED, accuracy_interval, describe, number
+from service.spec.intervals import interval_of
+from service.spec.metric_info import NOT_DIGESTED, TEST_SCORES, describe, number
 from service.spec.strict_json import canonical
 from service.states import Status
-from service.statistics import wilson
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
@@ -230,10 +230,13 @@ def succeed(
 
 
 def _describe_test(scores: Mapping[str, float]) -> str:
-    accuracy, loss = (f"{describe(name).label} {number(name, scores[name])}" for name in ("test_accuracy", "test_loss"))
-    if count := int(scores.get("test_count", 0)):
-        accuracy += f" {accuracy_interval(count, *wilson(scores['test_accuracy'], count))}"
-    return f"{accuracy}, {loss}, with the weights of epoch {scores['test_epoch']}"
+    count, texts = int(scores.get("test_count", 0)), []
+    for name in TEST_SCORES:
+        if name in scores:
+            interval = interval_of(name, scores, count)
+            text = f"{describe(name).label} {number(name, scores[name])}"
+            texts.append(text if interval is None else f"{text} {interval.text}")
+    return f"{', '.join(texts)}, with the weights of epoch {scores['test_epoch']}"
 
 
 def _explain_early_stop(job: Job, reason: Mapping[str, Any]) -> str:

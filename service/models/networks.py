@@ -12,7 +12,7 @@ from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
 from service.spec import schema
 from service.spec.estimation.layer_shapes import discriminator_input_size, generator_input, picture_size
-from service.spec.schema import ClassifierSpec, GanSpec, Size, Spec
+from service.spec.schema import BaseSpec, GanSpec, Size, SupervisedSpec
 
 Activated = (
     schema.Dense | schema.Conv2D | schema.Conv2DTranspose | schema.BatchNorm | schema.LayerNorm | schema.Residual
@@ -20,13 +20,13 @@ Activated = (
 """A layer with an activation."""
 
 
-def classifier(spec: ClassifierSpec, image_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The network of a classifier, with weights drawn by the initializer.
+def supervised(spec: SupervisedSpec, input_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
+    """The network of a classifier or regressor, with weights drawn by the initializer.
 
     Args:
-        image_shape: (rows, columns), or (rows, columns, 3).
+        input_shape: (rows, columns), or (rows, columns, 3); of a table, (1, inputs).
     """
-    return _build_network(spec.layers, picture_size(spec.layers, image_shape), spec, initializer, purpose="init")
+    return _build_network(spec.layers, picture_size(spec.layers, input_shape), spec, initializer, purpose="init")
 
 
 def generator(spec: GanSpec, initializer: Initializer, classes: int) -> engine.Sequential:
@@ -53,7 +53,7 @@ def latent(spec: GanSpec) -> engine.Latent:
 def _build_network(
     layers: Sequence[schema.Layer],
     input_size: Size,
-    spec: Spec,
+    spec: BaseSpec,
     initializer: Initializer,
     *,
     purpose: str,

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from service.pictures import fonts
-from service.spec.metric_info import CHARTS, PALETTE, MetricInfo, Place, describe, number
+from service.spec.metric_info import CHARTS, KEY_METRICS, PALETTE, MetricInfo, Place, describe, number
 
 Format = Literal["png", "svg"]
 Values = NDArray[np.float64]
@@ -33,11 +33,12 @@ PANELS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     kind: {
         chart.title[0].upper() + chart.title[1:]: names
         for chart in CHARTS
-        if chart.place is not Place.FOLDED and (names := [name for name in chart.names if describe(name).kind == kind])
+        if chart.place is not Place.FOLDED and (names := [name for name in chart.names if kind in describe(name).kinds])
     }
-    for kind in ("classifier", "gan")
+    for kind in KEY_METRICS
 }
 """The metrics of each panel, by kind of job."""
+_RESIDUAL_BINS: Final = 40
 _MAIN_PANELS: Final = 2
 """The first panels of a kind are always shown; the others, if they have values."""
 
@@ -262,12 +263,47 @@ def calibration(
     return _draw_figure(draw, size=(6.4, 6.4), title=title, fmt=fmt)
 
 
-def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epoch: int, fmt: Format = "png") -> bytes:
+def residuals(
+    targets: Values, predictions: Values, *, target: str, epoch: int, rmse: float, fmt: Format = "png"
+) -> bytes:
+    """Predictions over targets (n,), with the diagonal on which the two are equal, and a histogram of the differences
+    below.
+
+    Args:
+        target: the name of the column.
+    """
+    name = _drawable(fonts.legible([target])[0], _MAX_COLUMN_NAME)
+
+    def draw(figure: Figure) -> None:
+        diagram, histogram = figure.subplots(2, 1, height_ratios=[3, 1])
+        ends = [float(np.min([targets, predictions])), float(np.max([targets, predictions]))]
+        diagram.plot(ends, ends, color=_FAINT, linewidth=1, linestyle="--", label="prediction = target")
+        opacity = max(0.15, min(0.8, 150 / len(targets)))
+        diagram.scatter(targets, predictions, s=16, color=PALETTE[0], alpha=opacity, label="validation rows")
+        diagram.set_xlabel(name, parse_math=False)
+        diagram.set_ylabel("prediction")
+        diagram.legend(loc="upper left")
+        histogram.hist(predictions - targets, bins=_RESIDUAL_BINS, color=PALETTE[5])
+        histogram.axvline(0, color=_FAINT, linewidth=1)
+        histogram.set(xlabel="prediction minus target", ylabel="rows")
+
+    title = f"Residuals, epoch {epoch}: RMSE {number('val_rmse', rmse)}"
+    return _draw_figure(draw, size=(6.4, 6.8), title=title, names=[name], fmt=fmt)
+
+
+def importance(
+    bars: Sequence[tuple[str, float, float]],
+    *,
+    accuracy: float | None = None,
+    rmse: float | None = None,
+    epoch: int,
+    fmt: Format = "png",
+) -> bytes:
     """A bar chart of permutation importance, with the most important column on top.
 
     Args:
-        bars: column, mean loss of accuracy, standard deviation.
-        accuracy: the accuracy without shuffling.
+        bars: column, mean loss of accuracy or gain in RMSE, standard deviation.
+        accuracy, rmse: without shuffling; of a classifier, or of a regressor.
     """
     legible = fonts.legible([name for name, _, _ in bars], "column")
     shown = sorted(zip(legible, bars, strict=True), key=lambda entry: -entry[1][1])[:_MAX_BARS]
@@ -282,11 +318,15 @@ def importance(bars: Sequence[tuple[str, float, float]], *, accuracy: float, epo
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=_FAINT, linewidth=1)
-        axes.xaxis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}")
         note = f"; {omitted_count} less important columns are not shown" if omitted_count else ""
-        axes.set_xlabel(f"accuracy lost when the column is shuffled, in percentage points{note}")
+        if accuracy is None:
+            axes.set_xlabel(f"RMSE gained when the column is shuffled{note}")
+        else:
+            axes.xaxis.set_major_formatter(lambda ratio, _: f"{100 * ratio:g}")
+            axes.set_xlabel(f"accuracy lost when the column is shuffled, in percentage points{note}")
 
-    title = f"Importance of columns, epoch {epoch}: accuracy {accuracy:.1%}"
+    score = f"RMSE {number('val_rmse', rmse)}" if accuracy is None else f"accuracy {accuracy:.1%}"
+    title = f"Importance of columns, epoch {epoch}: {score}"
     return _draw_figure(draw, size=(7.6, 1.6 + 0.32 * len(shown)), title=title, names=names, fmt=fmt)
 
 

@@ -25,6 +25,7 @@ from service.spec.schema import (
     Kind,
     LossName,
     Optimizer,
+    RegressorSpec,
     Reshape,
     Residual,
     Sgd,
@@ -32,6 +33,7 @@ from service.spec.schema import (
     Spec,
     shown,
 )
+from service.states import Task
 
 
 def check_fit(spec: Spec, shape: Shape) -> list[Network]:
@@ -64,6 +66,10 @@ def check_fit(spec: Spec, shape: Shape) -> list[Network]:
                 if getattr(spec.augmentation, field) >= side:
                     detail = f"must be less than {side}, the shorter side of the images of {spec.dataset.name}"
                     faults.append(Fault(pointer=f"#/augmentation/{field}", detail=detail, code="out_of_range"))
+        case RegressorSpec():
+            reason = f"the prediction of the target of {spec.dataset.name}"
+            faults += _check_last_layer(all_networks[0], (1,), (1, 1, 1), reason)
+            faults += _check_activation(all_networks[0], Activation.LINEAR, "since a target can have any value")
         case GanSpec():
             generator, discriminator = all_networks
             reason = f"one for each {'pixel' if shape.channels == 1 else 'colour of each pixel'} of {spec.dataset.name}"
@@ -145,7 +151,7 @@ def _split_faults(spec: Spec, shape: Shape) -> list[Fault]:
         if data.validation_fraction is not None:
             fault("validation_fraction", "cannot be combined with folds: each fold is the validation part of one job")
         if isinstance(spec, GanSpec):
-            fault("folds", "are for classifiers: a GAN has no accuracy to validate")
+            fault("folds", "are for classifiers and regressors: a GAN has no accuracy to validate")
         if data.folds > pool:
             fault("folds", f"must be at most {pool}, the number of examples of {data.name}", "out_of_range")
         if data.fold is not None and data.fold >= data.folds:
@@ -245,17 +251,39 @@ _OFF: Final = {"max_shift": "0", "flip": "false", "cutout": "0"}
 """The augmentations, with the value that turns each off."""
 
 
-def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
+SUITABLE: Final = {Task.CLASSIFICATION: Kind.CLASSIFIER, Task.REGRESSION: Kind.REGRESSOR}
+"""The kind of training that learns a task."""
+
+
+def task_faults(spec: Spec, task: Task, target: str | None) -> list[Fault]:
+    """The fault of a classifier for a dataset whose target is a number, or of a regressor for classes.
+
+    Args:
+        target: the column with the number.
+    """
+    name, kind = spec.dataset.name, SUITABLE[task].value
+    if isinstance(spec, GanSpec) or spec.kind == kind:
+        return []
+    found = "has classes" if task is Task.CLASSIFICATION else f"has a number to predict in each row ({target!r})"
+    detail = f"a {spec.kind} cannot be trained: {name} {found}; train a {kind}"
+    if task is Task.REGRESSION:
+        detail += ", or upload the table again with the task classification"
+    return [Fault(pointer="#/kind", detail=detail, code="unsuitable", suggestion=kind)]
+
+
+def table_faults(spec: Spec, document: Mapping[str, Any], task: Task) -> list[Fault]:
     """The settings of a spec that do not apply to a table.
 
     Args:
         spec: resolved.
+        task: what a network learns from the table.
         document: the spec as it was sent.
     """
     name = spec.dataset.name
     if isinstance(spec, GanSpec):
-        detail = f"a GAN generates images, and {name} is a table; train a classifier, or name a dataset of images"
-        return [Fault(pointer="#/kind", detail=detail, code="unsuitable", suggestion="classifier")]
+        kind = SUITABLE[task].value
+        detail = f"a GAN generates images, and {name} is a table; train a {kind}, or name a dataset of images"
+        return [Fault(pointer="#/kind", detail=detail, code="unsuitable", suggestion=kind)]
     faults = []
     indices = [n for n, layer in enumerate(spec.layers) if layer.for_images or isinstance(layer, Reshape)]
     if indices and "layers" not in document:
@@ -269,7 +297,7 @@ def table_faults(spec: Spec, document: Mapping[str, Any]) -> list[Fault]:
         ]
     detail = f"is for images, and {name} is a table"
     for field, off in _OFF.items():
-        if _is_on(spec, document, field):
+        if isinstance(spec, ClassifierSpec) and _is_on(spec, document, field):
             pointer = f"#/augmentation/{field}"
             faults.append(Fault(pointer=pointer, detail=detail, code="unsuitable", suggestion=off))
     return faults

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.spec.schema import Kind
-from service.spec.schema.specs import CLASSIFIER_FINDINGS, GAN_FINDINGS
+from service.spec.schema.specs import GAN_FINDINGS, SUPERVISED_FINDINGS
 from service.states import FindingCode, Severity
 
 CODES: Final[dict[Kind, tuple[FindingCode, ...]]] = {
-    Kind.CLASSIFIER: CLASSIFIER_FINDINGS,
+    Kind.CLASSIFIER: SUPERVISED_FINDINGS,
+    Kind.REGRESSOR: SUPERVISED_FINDINGS,
     Kind.GAN: GAN_FINDINGS,
 }
 """The findings that a training of a kind can have. ``diagnosis.rules`` has a rule for each."""

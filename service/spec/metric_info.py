@@ -47,13 +47,15 @@ class MetricInfo:
     can_be_negative: bool = False
     can_exceed_one: bool = False
     """Of a fraction that is relative to something."""
-    kind: Literal["classifier", "gan"] | None = None
-    """The kind of job that reports it; ``None``: both."""
+    at_most_one: bool = False
+    """Of a metric that is not shown as a percentage."""
+    kinds: tuple[str, ...] = ("classifier", "regressor", "gan")
+    """The kinds of jobs that report it."""
 
     @property
     def limits(self) -> tuple[float, float]:
         """The lowest and the highest value that it can have: no interval or difference goes beyond them."""
-        highest = 1.0 if self.percent and not self.can_exceed_one else math.inf
+        highest = 1.0 if self.at_most_one or (self.percent and not self.can_exceed_one) else math.inf
         return -math.inf if self.can_be_negative else 0.0, highest
 
     @property
@@ -86,7 +88,7 @@ PALETTE: Final = ("#0067a5", "#c14f00", "#00805c", "#a8528a", "#8a6a00", "#2b8fc
 """``--series-1`` to ``--series-8`` of the page's light theme: the palette of Okabe and Ito (2008), which remains
 distinguishable with any kind of colour blindness, darkened for a white background."""
 
-_OF_CLASSIFIERS: Final = {
+_OF_SUPERVISED: Final = {
     "train_loss": MetricInfo(
         "train loss",
         "Mean loss over the training batches as it is minimized, with label smoothing, class weights, augmentation and "
@@ -97,10 +99,29 @@ _OF_CLASSIFIERS: Final = {
     "val_loss": MetricInfo(
         "val loss",
         "Mean loss on the validation data, without label smoothing and class weights: the log loss where the spec's "
-        "loss is softmax_cross_entropy.",
+        "loss is softmax_cross_entropy. A regressor's is of the target in standard deviations.",
         goal=Goal.MINIMIZE,
         series=2,
     ),
+    "test_loss": MetricInfo(
+        "test loss",
+        "Mean loss on the test part, measured like the val loss, scored once after the training.",
+        goal=Goal.MINIMIZE,
+        series=3,
+    ),
+    "grad_norm": MetricInfo("gradient norm", "Mean norm of the gradient of all weights.", series=1),
+    "dead_units": MetricInfo(
+        "dead units",
+        "Fraction of hidden units that are zero for every probe example.",
+        percent=True,
+        goal=Goal.MINIMIZE,
+        series=3,
+    ),
+    "saturation": MetricInfo(
+        "saturation", "Fraction of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
+    ),
+}
+_OF_CLASSIFIERS: Final = {
     "train_accuracy": MetricInfo(
         "train accuracy",
         "Fraction of training examples classified correctly.",
@@ -142,12 +163,6 @@ _OF_CLASSIFIERS: Final = {
         goal=Goal.MAXIMIZE,
         series=5,
     ),
-    "test_loss": MetricInfo(
-        "test loss",
-        "Mean loss on the test part, measured like the val loss, scored once after the training.",
-        goal=Goal.MINIMIZE,
-        series=3,
-    ),
     "test_accuracy": MetricInfo(
         "test accuracy",
         "Fraction of the test part classified correctly, scored once after the training.",
@@ -155,17 +170,46 @@ _OF_CLASSIFIERS: Final = {
         goal=Goal.MAXIMIZE,
         series=3,
     ),
-    "grad_norm": MetricInfo("gradient norm", "Mean norm of the gradient of all weights.", series=1),
-    "dead_units": MetricInfo(
-        "dead units",
-        "Fraction of hidden units that are zero for every probe example.",
-        percent=True,
-        goal=Goal.MINIMIZE,
-        series=3,
-    ),
-    "saturation": MetricInfo(
-        "saturation", "Fraction of sigmoid and tanh outputs where the slope is nearly zero.", percent=True, series=5
-    ),
+}
+_PARTS: Final = {"train": 1, "val": 2, "test": 3}
+"""The parts of a dataset, with the number of the colour of their metrics."""
+_SCORED: Final = {
+    "train": "on the training rows, while the weights change",
+    "val": "on the validation rows",
+    "test": "on the test part, scored once after the training",
+}
+_ERRORS: Final = {
+    "rmse": ("RMSE", "Root of the mean squared error of the predictions, in the unit of the target"),
+    "mae": ("MAE", "Mean absolute error of the predictions, in the unit of the target"),
+}
+_OF_REGRESSORS: Final = {
+    **{
+        f"{part}_{name}": MetricInfo(
+            f"{part} {label}", f"{text}, {_SCORED[part]}.", goal=Goal.MINIMIZE, series=_PARTS[part]
+        )
+        for name, (label, text) in _ERRORS.items()
+        for part in _PARTS
+    },
+    **{
+        f"{part}_r2": MetricInfo(
+            f"{part} R²",
+            f"Fraction of the target's variance that is predicted, {_SCORED[part]}; 0: no better than the mean.",
+            goal=Goal.MAXIMIZE,
+            series=_PARTS[part],
+            can_be_negative=True,
+            at_most_one=True,
+        )
+        for part in _PARTS
+    },
+    **{
+        f"{part}_{name}_error": MetricInfo(
+            f"{part} {label} standard error",
+            f"Standard error of the {label}, from the spread of the errors {_SCORED[part]}.",
+            series=series,
+        )
+        for series, (name, (label, _)) in enumerate(_ERRORS.items(), 1)
+        for part in ("val", "test")
+    },
 }
 _OF_GANS: Final = {
     "d_loss": MetricInfo(
@@ -251,14 +295,18 @@ _OF_GANS: Final = {
     "g_saturation": MetricInfo("generator saturation", "Saturated outputs in the generator.", percent=True, series=2),
 }
 METRICS: Final[dict[str, MetricInfo]] = {
-    **{name: replace(info, kind="classifier") for name, info in _OF_CLASSIFIERS.items()},
-    **{name: replace(info, kind="gan") for name, info in _OF_GANS.items()},
+    **{name: replace(info, kinds=("classifier", "regressor")) for name, info in _OF_SUPERVISED.items()},
+    **{name: replace(info, kinds=("classifier",)) for name, info in _OF_CLASSIFIERS.items()},
+    **{name: replace(info, kinds=("regressor",)) for name, info in _OF_REGRESSORS.items()},
+    **{name: replace(info, kinds=("gan",)) for name, info in _OF_GANS.items()},
     "learning_rate": MetricInfo("learning rate", "Step size of the optimizer in the last batch.", series=7),
 }
 
 CHARTS: Final = (
     Chart("loss", ("train_loss", "val_loss"), Place.MAIN),
     Chart("accuracy", ("train_accuracy", "val_accuracy"), Place.MAIN),
+    Chart("RMSE", ("train_rmse", "val_rmse"), Place.MAIN),
+    Chart("R²", ("train_r2", "val_r2"), Place.MAIN),
     Chart("GAN losses", ("d_loss", "g_loss"), Place.MAIN),
     Chart("discriminator outputs", ("d_real", "d_fake"), Place.MAIN),
     Chart("Fréchet distance", ("frechet_distance",), Place.MAIN),
@@ -269,6 +317,8 @@ CHARTS: Final = (
     ),
     Chart("balanced accuracy, F1, ROC AUC", ("val_balanced_accuracy", "val_macro_f1", "val_roc_auc")),
     Chart("log loss", ("val_log_loss",)),
+    Chart("mean absolute error", ("train_mae", "val_mae")),
+    Chart("standard errors", ("val_rmse_error", "val_mae_error")),
     Chart("learning rate", ("learning_rate",)),
     Chart("gradient norm", ("grad_norm", "d_grad_norm", "g_grad_norm"), Place.HEALTH),
     Chart(
@@ -282,18 +332,28 @@ CHARTS: Final = (
 """The charts in their order, each with its lines in theirs. Any other metric has a chart of its own, after these."""
 
 TILES: Final = (
-    "val_accuracy", "val_loss", "train_accuracy", "train_loss", "val_roc_auc", "frechet_distance", "mode_coverage",
+    "val_accuracy", "val_rmse", "val_r2", "val_mae", "val_loss", "train_accuracy", "train_rmse", "train_loss",
+    "val_roc_auc", "frechet_distance", "mode_coverage",
     "sample_diversity", "g_loss", "d_loss", "d_real", "d_fake",
 )  # fmt: skip
 """The metrics of the tiles of a job's page."""
 
 KEY_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "val_loss", "train_loss"),
+    "regressor": ("val_rmse", "val_r2", "val_loss"),
     "gan": ("frechet_distance", "g_loss", "d_loss"),
 }
 """The metrics of each kind of job for summaries, most important first; the first is the default objective."""
 
-NOT_DIGESTED: Final = frozenset({"val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc", "test_count"})
+TEST_SCORES: Final = ("test_accuracy", "test_rmse", "test_mae", "test_r2", "test_loss")
+"""The scores on the test part of the data, most important first."""
+
+NOT_DIGESTED: Final = frozenset(
+    {
+        "val_balanced_accuracy", "val_macro_f1", "val_log_loss", "val_roc_auc", "val_rmse_error", "val_mae_error",
+        "test_rmse_error", "test_mae_error", "test_count",
+    }
+)  # fmt: skip
 """Metrics that are left out of result digests and reproductions, because they follow from weights and data."""
 
 RESOURCES: Final[dict[str, MetricInfo]] = {
@@ -331,12 +391,6 @@ def number(name: str, value: float | None) -> str:
     return f"{value:.2e}" if value and not 1e-3 <= abs(value) < SCIENTIFIC_FROM else rounded(value)
 
 
-def accuracy_interval(n: int, low: float, high: float) -> str:
-    """The 95% interval of an accuracy on ``n`` examples as text, to the digits that it allows."""
-    digits = 0 if high - low > 0.02 else 1 if high - low > 0.002 else 2
-    return f"of {n:,}, 95% CI {low:.{digits}%} to {high:.{digits}%}"
-
-
 def size(count: float) -> str:
     """A number of bytes as text, in powers of 1000: ``1.5 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -365,7 +419,10 @@ def _rounded(value: float) -> int:
 def documents() -> dict[str, dict[str, Any]]:
     """All metrics and resources as JSON documents, for the page, with the chart and the place in a summary of each."""
     charts = {name: (rank, chart) for rank, chart in enumerate(CHARTS) for name in chart.names}
-    keys = {name: rank for names in KEY_METRICS.values() for rank, name in enumerate(names)}
+    keys: dict[str, int] = {}
+    for names in KEY_METRICS.values():
+        for rank, name in enumerate(names):
+            keys.setdefault(name, rank)
     return {
         name: asdict(info) | {"chart": chart.title, "place": chart.place, "rank": rank, "key": keys.get(name)}
         for name, info in (METRICS | RESOURCES).items()

@@ -14,14 +14,10 @@ from service.errors import Fault, SpecError
 from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.schema import ClassifierSpec, Constant, GanSpec, Kind, Schedule, Spec, Step, StrictModel
+from service.spec.schema import SPEC_MODELS, Constant, GanSpec, Kind, Schedule, Spec, Step, StrictModel
 from service.spec.strict_json import canonical, overlay
 
-_MODELS: Final[dict[Kind, type[ClassifierSpec] | type[GanSpec]]] = {
-    Kind.CLASSIFIER: ClassifierSpec,
-    Kind.GAN: GanSpec,
-}
-_FIELDS: Final = frozenset(name for model in _MODELS.values() for name in model.model_fields)
+_FIELDS: Final = frozenset(name for model in SPEC_MODELS.values() for name in model.model_fields)
 NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse", "budget"})
 """Fields that do not affect the result."""
 _WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
@@ -58,13 +54,13 @@ def resolve(document: Any) -> Spec:
     if not isinstance(preset, str) or preset not in PRESETS[kind]:
         faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
         preset = DEFAULT_PRESET[kind]
-    model = _MODELS[kind]
+    model = SPEC_MODELS[kind]
     merged = overlay({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
     try:
         # Through JSON, because strict mode accepts lists and enumerations only from JSON.
         spec = model.model_validate_json(json.dumps(merged))
     except ValidationError as error:
-        others = [candidate for candidate in _MODELS.values() if candidate is not model]
+        others = [candidate for candidate in SPEC_MODELS.values() if candidate is not model]
         total = len(faults) + error.error_count()
         faults += describe(model, error, merged, others=others)
         raise as_sent(SpecError(faults, total=total), document) from error
@@ -83,7 +79,7 @@ def _with_split_seed(spec: Spec) -> Spec:
 
 def read_resolved(document: dict[str, Any]) -> Spec:
     """Read a resolved spec from the database."""
-    return _MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
+    return SPEC_MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
 
 
 def read_body(model: type[B], document: Any) -> B:
@@ -121,7 +117,7 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     if faults:
         raise SpecError(faults)
     try:
-        spec = resolve(overlay(resolved, shorthand(_MODELS[Kind(resolved["kind"])], overrides)))
+        spec = resolve(overlay(resolved, shorthand(SPEC_MODELS[Kind(resolved["kind"])], overrides)))
     except SpecError as error:
         raise as_sent(error, overrides) from error
     if spec.epochs <= epoch:
@@ -233,7 +229,7 @@ def is_independent_of_position(spec: Spec, epoch: int) -> bool:
     The last epoch always has samples and scores; other epochs have them only when they are due.
     """
     due = epoch % spec.samples.every_epochs == 0
-    return due and (isinstance(spec, ClassifierSpec) or epoch % spec.health.every_epochs == 0)
+    return due and (not isinstance(spec, GanSpec) or epoch % spec.health.every_epochs == 0)
 
 
 def _schedules(spec: Spec) -> list[Schedule]:

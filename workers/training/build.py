@@ -12,19 +12,21 @@ from engine.nn.initializers import Initializer
 from engine.nn.losses import Loss
 from engine.optim.optimizer import Optimizer
 from engine.optim.schedules import Schedule
+from engine.trainers.trainer import RunSettings
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, Examples
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec import schema
 from service.spec.metric_info import METRICS, Goal
-from service.spec.schema import ClassifierSpec, GanSpec, Spec
+from service.spec.schema import ClassifierSpec, GanSpec, RegressorSpec, Spec, SupervisedSpec
 from service.spec.validation import read_resolved
+from service.states import Task
 
 _BLOCK_SIZE: Final = 10_000
 """Number of rows of a table to preprocess at a time: in double precision, they need many times the memory."""
 
-Trainer = engine.ClassifierTrainer | engine.GanTrainer
+Trainer = engine.ClassifierTrainer | engine.RegressorTrainer | engine.GanTrainer
 
 
 def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | None = None) -> Trainer:
@@ -36,6 +38,8 @@ def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | Non
     match resolved:
         case ClassifierSpec():
             return _classifier(resolved, dataset, preprocessing)
+        case RegressorSpec():
+            return _regressor(resolved, dataset, preprocessing)
         case GanSpec():
             return _gan(resolved, dataset)
         case _:
@@ -51,7 +55,7 @@ def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:
     resolved = read_resolved(state.spec)
     if not isinstance(resolved, ClassifierSpec):
         raise TypeError(f"{built_in.reference_classifier} holds a {resolved.kind}, not a classifier")
-    model = networks.classifier(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
+    model = networks.supervised(resolved, dataset.info.image_shape, _initializer(resolved.initializer))
     model.load_state_dict(state.tensors)
     low, high = resolved.dataset.scale
     real = engine.FeatureStatistics(state.tensors["real.mean"], state.tensors["real.covariance"])
@@ -63,24 +67,48 @@ def _classifier(
 ) -> engine.ClassifierTrainer:
     shape = (1, preprocessing.width) if preprocessing else dataset.info.image_shape
     return engine.ClassifierTrainer(
-        networks.classifier(resolved, shape, _initializer(resolved.initializer)),
+        networks.supervised(resolved, shape, _initializer(resolved.initializer)),
         _classifier_loss(resolved.loss, dataset),
         _optimizer(resolved.optimizer),
         _schedule(resolved.schedule),
         train=_examples(dataset, dataset.train, resolved, preprocessing),
         validation=_examples(dataset, dataset.validation, resolved, preprocessing),
-        epochs=resolved.epochs,
-        batch_size=resolved.batch_size,
-        shuffle=resolved.shuffle,
-        seed=resolved.seed,
         max_shift=resolved.augmentation.max_shift,
         flip=resolved.augmentation.flip,
         cutout=resolved.augmentation.cutout,
-        accumulate=resolved.accumulate,
-        average_decay=resolved.average_decay,
-        early_stopping=_early_stopping(resolved.early_stopping),
-        dtype=np.dtype(resolved.dtype.value),
+        **_run_settings(resolved),
     )
+
+
+def _regressor(
+    resolved: RegressorSpec, dataset: Dataset, preprocessing: Preprocessing | None
+) -> engine.RegressorTrainer:
+    if preprocessing is None or preprocessing.target is None:
+        raise ValueError(f"{dataset.info.name} has no number to predict")
+    return engine.RegressorTrainer(
+        networks.supervised(resolved, (1, preprocessing.width), _initializer(resolved.initializer)),
+        _regressor_loss(resolved.loss),
+        _optimizer(resolved.optimizer),
+        _schedule(resolved.schedule),
+        train=_rows(dataset, dataset.train, resolved, preprocessing),
+        validation=_rows(dataset, dataset.validation, resolved, preprocessing),
+        mean=preprocessing.target["mean"],
+        scale=preprocessing.target["scale"],
+        **_run_settings(resolved),
+    )
+
+
+def _run_settings(resolved: SupervisedSpec) -> RunSettings:
+    return {
+        "epochs": resolved.epochs,
+        "batch_size": resolved.batch_size,
+        "shuffle": resolved.shuffle,
+        "seed": resolved.seed,
+        "accumulate": resolved.accumulate,
+        "average_decay": resolved.average_decay,
+        "early_stopping": _early_stopping(resolved.early_stopping),
+        "dtype": np.dtype(resolved.dtype.value),
+    }
 
 
 def _gan(resolved: GanSpec, dataset: Dataset) -> engine.GanTrainer:
@@ -137,6 +165,8 @@ def _rows(dataset: Dataset, part: Examples, spec: Spec, preprocessing: Preproces
     for start in range(0, len(part), _BLOCK_SIZE):
         block = slice(start, start + _BLOCK_SIZE)
         rows[block] = preprocessing.apply(part.inputs[block], dataset.info.columns)
+    if dataset.info.task is Task.REGRESSION:
+        return engine.TableData(rows, targets=part.labels)
     return engine.TableData(rows, part.labels, dataset.info.classes)
 
 
@@ -152,6 +182,18 @@ def _classifier_loss(loss: schema.ClassifierLoss, dataset: Dataset) -> Loss:
                 engine.balanced_class_weights(dataset.train.labels, dataset.info.classes) if are_balanced else None
             )
             return engine.SoftmaxCrossEntropy(loss.reduction.value, loss.label_smoothing, weights)
+        case _:
+            assert_never(loss.name)
+
+
+def _regressor_loss(loss: schema.RegressorLoss) -> Loss:
+    match loss.name:
+        case schema.RegressorLossName.SQUARED_ERROR:
+            return engine.SquaredError(loss.reduction.value)
+        case schema.RegressorLossName.ABSOLUTE_ERROR:
+            return engine.AbsoluteError(loss.reduction.value)
+        case schema.RegressorLossName.HUBER:
+            return engine.Huber(loss.reduction.value)
         case _:
             assert_never(loss.name)
 

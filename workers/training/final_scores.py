@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import CheckpointError, ClassifierTrainer, checkpoint
+from engine import CheckpointError, GanTrainer, checkpoint
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import commits
@@ -15,8 +15,8 @@ from workers.training.training_run import TrainingRun, log
 def test_scores(
     run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
 ) -> dict[str, float] | None:
-    """``test_loss``, ``test_accuracy``, ``test_epoch``, the epoch of the weights, and ``test_count``, the number of
-    examples; ``None`` without a test part.
+    """The scores of a classifier or regressor such as ``test_loss``, ``test_epoch``, the epoch of the weights, and
+    ``test_count``, the number of examples; ``None`` without a test part.
 
     The weights are those of the best checkpoint (averaged, if the spec requires it) or, if it is lost, the last ones.
     Afterwards the trainer has the weights that were scored.
@@ -25,7 +25,7 @@ def test_scores(
         ArtifactUnreadable: the artifact folder cannot be read.
     """
     data = build.test_data(dataset, run.spec, preprocessing)
-    if data is None or not isinstance(trainer, ClassifierTrainer):
+    if data is None or isinstance(trainer, GanTrainer):
         return None
     best = trainer.best_epoch
     row = next((row for row in run.lease.call(commits.checkpoints) if row.epoch == best), None)

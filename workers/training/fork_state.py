@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from engine.checkpoint import State
-from service.spec.schema import ClassifierSpec, GanSpec, Optimizer, Sgd, Spec
+from service.spec.schema import GanSpec, Optimizer, Sgd, Spec, SupervisedSpec
 
 
 def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
@@ -33,7 +33,7 @@ def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
 
 def _optimizers(spec: Spec) -> dict[str, Optimizer]:
     match spec:
-        case ClassifierSpec():
+        case SupervisedSpec():
             return {"": spec.optimizer}
         case GanSpec():
             return {

@@ -23,7 +23,7 @@ from service.cli.text import (
     state,
     visible,
 )
-from service.spec.metric_info import KEY_METRICS, METRICS, describe, number, size
+from service.spec.metric_info import KEY_METRICS, METRICS, TEST_SCORES, describe, number, size
 from service.wording import counted, listed
 from tapeline import AmbiguousJob, ApiError, Client, Job
 from tapeline.lookup import age
@@ -96,7 +96,7 @@ def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, str | Text
     for fold in folds["jobs"]:
         text = Text(f"{fold['id']}  fold {fold['fold'] + 1}  ")
         text.append(fold["status"], STYLES.get(fold["status"], "yellow"))
-        values = ((name, fold["metrics"].get(name)) for name in ("val_accuracy", "test_accuracy"))
+        values = ((name, fold["metrics"].get(name)) for name in (KEY_METRICS[job.kind][0], *TEST_SCORES[:2]))
         for metric, value in values:
             if value is not None:
                 text.append(f"  {describe(metric).label} {number(metric, value)}", "default")
@@ -126,9 +126,12 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     if unscored := _unscored(job):
         rows.append(("Metrics", Text(unscored, "yellow")))
     if results["test_epoch"] is not None:
-        scores = [f"{describe(name).label} {number(name, results[name])}" for name in ("test_accuracy", "test_loss")]
-        if interval := results.get("intervals", {}).get("test_accuracy"):
-            scores[0] += f" {interval['text']}"
+        intervals = results.get("intervals", {})
+        scores = [
+            f"{describe(name).label} {number(name, results[name])} {intervals.get(name, {}).get('text', '')}".rstrip()
+            for name in TEST_SCORES
+            if results.get(name) is not None
+        ]
         rows.append(("Test part", f"{', '.join(scores)} (epoch {results['test_epoch']}, scored once)"))
     if job["fold_group"] is not None:
         folds = client.folds(job)

@@ -74,7 +74,7 @@ def classes_of(
             distinct[values[text]] += count
         code = next(filter(_CODE.fullmatch, texts), None) if requested_type is None else None
         if code is None:
-            check_quantity(column, list(distinct.values()))
+            _check_quantity(column, list(distinct.values()))
         if len(distinct) > MAX_LABEL + 1:
             raise too_many_classes(column, len(distinct))
         name_of_value = {value: _format_value(value) for value in distinct}
@@ -102,26 +102,24 @@ def classes_of(
     return Classes(names, np.array([labels[name_of_text[text]] for text in texts], np.uint8), notes)
 
 
-def check_quantity(column: str, counts: Sequence[int]) -> None:
-    """Check that a numeric target is not a quantity.
+def is_quantity(distinct: int) -> bool:
+    """Whether a numeric target is a quantity to predict, such as a price, because it has many different values."""
+    return distinct > _MAX_NUMBERS
 
-    Args:
-        counts: the number of rows with each distinct number.
+
+def _check_quantity(column: str, counts: Sequence[int]) -> None:
+    """Check that the numbers of a target are classes.
 
     Raises:
-        UploadRefused: it is one, such as a price or a measurement.
+        UploadRefused: there are too few rows with each.
     """
     median = statistics.median(counts)
-    if len(counts) <= 2 or (len(counts) <= _MAX_NUMBERS and median >= _MIN_ROWS):
+    if len(counts) <= 2 or (not is_quantity(len(counts)) and median >= _MIN_ROWS):
         return
-    count_text = f"more than {MAX_TEXTS:,}" if len(counts) > MAX_TEXTS else f"{len(counts):,}"
     per_number = "1 row" if median == 1 else f"{median:g} rows"
-    found = f"column {column!r} has {count_text} different numbers, with {per_number} each in the median"
-    advice = (
-        "Name the column that holds the class as target; if these numbers are classes, set the type of this column to "
-        "category"
-    )
-    raise UploadRefused({"target": f"{found}: it looks like a quantity, and regression is not supported. {advice}"})
+    found = f"column {column!r} has {len(counts):,} different numbers, with {per_number} each in the median"
+    advice = "To predict the number, set the task regression; if these numbers are classes, set its type to category"
+    raise UploadRefused({"target": f"{found}: it looks like a quantity. {advice}"})
 
 
 def too_many_classes(column: str, count: int) -> UploadRefused:

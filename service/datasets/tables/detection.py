@@ -213,6 +213,12 @@ class ColumnScan:
         return description | {"categories": sorted(self._categories)}
 
     @property
+    def is_numeric(self) -> bool:
+        """Whether all values so far are numbers, and none is written like a code."""
+        form = self._form()
+        return (form == "number" and self._code is None) or isinstance(form, Numerals)
+
+    @property
     def notes(self) -> list[str]:
         """What the user should check: ambiguous formats, and values that count as missing."""
         form, notes = self._form(), []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -33,15 +33,15 @@ from service.datasets.info import (
     TableOptions,
     unscored_note,
 )
-from service.datasets.tables.classes import MAX_TEXTS, check_quantity, classes_of, too_many_classes
+from service.datasets.tables.classes import MAX_TEXTS, classes_of, is_quantity, too_many_classes
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.leaks import find_leaks, leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
-from service.datasets.tables.values import MISSING, is_number
+from service.datasets.tables.values import MISSING, is_infinite
 from service.spec.estimation.features import features_of
 from service.spec.strict_json import canonical
-from service.states import DatasetKind
+from service.states import DatasetKind, Task
 from service.wording import counted
 
 MAX_ROWS: Final = 10_000_000
@@ -119,19 +119,16 @@ class _Import:
     accepted: bytearray = field(default_factory=bytearray)
     """1 for each accepted row and 0 for each rejected one, in the order of the file."""
     labels: array[int] = field(default_factory=lambda: array("I"))
-    """The target of each accepted row, as the number of its text in ``targets``."""
+    """The target of each accepted row, as the number of its text in ``targets``; empty if it is a number to predict."""
     targets: dict[str, int] = field(default_factory=dict)
+    row_count: int = 0
+    """Number of accepted rows."""
 
     def run(self) -> ImportedDataset:
         """Scan the rows, determine columns and classes, then read again and write the arrays."""
         self._scan_rows()
-        classes = classes_of(
-            list(self.targets),
-            np.bincount(np.frombuffer(self.labels, np.uint32)).tolist(),
-            self.plan.target_type,
-            column=self.plan.header[self.plan.target],
-        )
-        class_names, labels = classes.names, classes.labels[np.frombuffer(self.labels, np.uint32)]
+        target = self._number_to_predict()
+        class_names, labels, class_notes = self._classes() if target is None else self._one_class(target)
         columns, ignored, notes = self._describe_columns()
         parts, part_notes = (
             self.split.assign(labels, class_names, self.fraction)
@@ -142,21 +139,22 @@ class _Import:
         train_counts, validation_counts = (
             np.bincount(labels[parts == PARTS.index(part)]).tolist() for part in PARTS[:2]
         )
-        if note := unscored_note(train_counts, validation_counts, class_names, noun="row"):
+        if target is None and (note := unscored_note(train_counts, validation_counts, class_names, noun="row")):
             part_notes = [note, *part_notes]
-        digests = self._write(columns, labels, parts)
+        digests = self._write(columns, labels if target is None else target, parts)
         train = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _FILES[0])
         leaks = find_leaks(list(columns.values()), *train)
+        described = {"classes": class_names} if target is None else {"target": target["name"]}
         digests[COLUMNS_FILE] = hashlib.sha256(
-            canonical({"columns": list(columns.values()), "classes": class_names}).encode()
+            canonical({"columns": list(columns.values()), **described}).encode()
         ).hexdigest()
         sha256 = write_meta(self.folder, digests)
         return ImportedDataset(
             kind=DatasetKind.TABLE,
             image_shape=(),
             columns=list(columns.values()),
-            classes=len(class_names),
-            class_names=class_names,
+            classes=len(class_names) if target is None else 0,
+            class_names=class_names if target is None else None,
             train_count=counts[PartName.TRAIN],
             validation_count=counts[PartName.VALIDATION],
             test_count=counts[PartName.TEST],
@@ -167,14 +165,54 @@ class _Import:
                 "delimiter": self.file.delimiter,
                 "target": self.plan.header[self.plan.target],
                 **({} if self.split is None else {"split": self.split.name}),
-                "rows": len(labels),
+                "rows": self.row_count,
                 "rejected_count": self.rejected.count,
                 "rejected": self.rejected.first,
                 "ignored": ignored,
-                "notes": [*part_notes, *classes.notes, *notes],
-                **({"leak": leak_text(leaks)} if leaks else {}),
+                "notes": [*part_notes, *class_notes, *notes],
+                **({"leak": leak_text(leaks, "class" if target is None else "target")} if leaks else {}),
             },
         )
+
+    def _number_to_predict(self) -> dict[str, Any] | None:
+        """The description of the target as a column of numbers, if it is what a regressor is to predict.
+
+        Raises:
+            UploadRefused: the target cannot be predicted.
+        """
+        if self.plan.task is Task.CLASSIFICATION or (self.plan.task is None and not self._has_quantity()):
+            return None
+        scan, name = self.plan.target_scan, self.plan.header[self.plan.target]
+        described = scan.describe()
+        if isinstance(described, str):
+            advice = "name the column to predict as target, or set the task regression if it is this one"
+            raise UploadRefused({"target": f"column {name!r} {described.partition(';')[0]}; {advice}"})
+        if described["missing"]:
+            advice = "set the task regression, which rejects their rows"
+            raise UploadRefused({"target": f"column {name!r} has infinite numbers; {advice}"})
+        if described["min"] == described["max"]:
+            detail = f"column {name!r} has the value {described['min']:g} in every row"
+            raise UploadRefused({"target": f"{detail}; there is nothing to predict"})
+        return described
+
+    def _has_quantity(self) -> bool:
+        """Whether the values of the target are numbers, and so many that they are no classes."""
+        return self.plan.target_scan.is_numeric and (not self.labels or is_quantity(len(self.targets)))
+
+    def _classes(self) -> tuple[list[str], NDArray[np.uint8], list[str]]:
+        """The classes of a classifier: their names, the label of each row, and notes for the user."""
+        numbers = np.frombuffer(self.labels, np.uint32)
+        name, counts = self.plan.header[self.plan.target], np.bincount(numbers).tolist()
+        classes = classes_of(list(self.targets), counts, self.plan.target_type, column=name)
+        return classes.names, classes.labels[numbers], classes.notes
+
+    def _one_class(self, target: Mapping[str, Any]) -> tuple[list[str], NDArray[np.uint8], list[str]]:
+        """The same for a number to predict: rows of one class, which are divided at random."""
+        notes = list(self.plan.target_scan.notes)
+        if self.plan.task is None:
+            advice = "to tell its values apart as classes, set its type to category"
+            notes.insert(0, f"column {target['name']!r} is a number to predict, by a regressor; {advice}")
+        return ["all"], np.zeros(self.row_count, np.uint8), notes
 
     def _scan_rows(self) -> None:
         """Scan all rows: accept or reject them, detect column types, and record targets."""
@@ -184,7 +222,7 @@ class _Import:
         if not self.accepted:
             raise DatasetBroken(self.file.path, "has a header, but no rows")
         self._check_rejected(final=True)
-        if not self.labels:
+        if not self.row_count:
             detail = f"column {self.plan.header[self.plan.target]!r} has no value in any row; choose another target"
             raise UploadRefused({"target": detail})
 
@@ -209,13 +247,14 @@ class _Import:
         if len(fields) != width:
             count = counted(len(fields), "field")
             return f"has {count} instead of {width:,}", True
-        if fields[self.plan.target].strip() in MISSING:
+        target = fields[self.plan.target].strip()
+        if target in MISSING or (self.plan.task is Task.REGRESSION and is_infinite(target)):
             return "has no target value", False
         return None
 
     def _scan_block(self, texts: list[list[str]], lines: list[tuple[int, int]]) -> None:
         """Scan a block of rows. Reject rows with a cell that does not have the type set by the user."""
-        for index, scan in self.plan.scans.items():
+        for index, scan in (*self.plan.scans.items(), (self.plan.target, self.plan.target_scan)):
             if scan.requested_type not in (ColumnType.NUMBER, ColumnType.DATE):
                 continue
             unfit = scan.find_unfit([row[index] for row in texts])
@@ -234,15 +273,23 @@ class _Import:
             scan.add(columns[index])
         if self.split is not None and self.plan.split is not None:
             self.split.add(columns[self.plan.split])
+        self._add_targets(columns[self.plan.target])
+
+    def _add_targets(self, texts: Sequence[str]) -> None:
+        is_recorded = self.row_count == len(self.labels) and self.plan.task is not Task.REGRESSION
+        self.row_count += len(texts)
+        if self.plan.task is not Task.CLASSIFICATION:
+            self.plan.target_scan.add(texts)
+        if not is_recorded:
+            return
         targets = self.targets
-        for text in map(str.strip, columns[self.plan.target]):
-            code = targets.setdefault(text, len(targets))
-            self.labels.append(code)
+        for text in map(str.strip, texts):
+            self.labels.append(targets.setdefault(text, len(targets)))
         if len(targets) > MAX_TEXTS:
-            column = self.plan.header[self.plan.target]
-            if self.plan.target_type is not ColumnType.CATEGORY and all(map(is_number, targets)):
-                check_quantity(column, np.bincount(np.frombuffer(self.labels, np.uint32)).tolist())
-            raise too_many_classes(column, len(targets))
+            if self.plan.task is Task.CLASSIFICATION or not self.plan.target_scan.is_numeric:
+                raise too_many_classes(self.plan.header[self.plan.target], len(targets))
+            self.labels = array("I")  # numbers to predict, not classes
+            targets.clear()
 
     def _check_rejected(self, *, final: bool) -> None:
         """Reject the file if too many rows are rejected. Before the end, this needs a minimum number of rows."""
@@ -290,20 +337,31 @@ class _Import:
         return columns, ignored, notes
 
     def _write(
-        self, columns: Mapping[int, dict[str, Any]], labels: NDArray[np.uint8], parts: NDArray[np.uint8]
+        self,
+        columns: Mapping[int, dict[str, Any]],
+        labels: NDArray[np.uint8] | Mapping[str, Any],
+        parts: NDArray[np.uint8],
     ) -> dict[str, str]:
-        """Read the rows again and write the arrays of each part that has rows; returns their digests."""
+        """Read the rows again and write the arrays of each part that has rows; returns their digests.
+
+        Args:
+            labels: of each row, or the description of the target of a regressor.
+        """
         with ExitStack() as stack:
-            inputs, outputs = {}, []
+            inputs, targets, outputs = {}, {}, []
             for part, (rows_name, labels_name) in enumerate(_FILES):
                 count = int((parts == part).sum())
                 if not count:
                     continue
                 shape = count, len(columns)
                 inputs[part] = stack.enter_context(ArrayFile.new(self.folder, rows_name, shape, is_float=True))
-                labels_file = stack.enter_context(ArrayFile.new(self.folder, labels_name, (count,)))
-                labels_file.add(labels[parts == part])
-                outputs += [inputs[part], labels_file]
+                is_float = isinstance(labels, Mapping)
+                targets[part] = stack.enter_context(
+                    ArrayFile.new(self.folder, labels_name, (count,), is_float=is_float)
+                )
+                if not isinstance(labels, Mapping):
+                    targets[part].add(labels[parts == part])
+                outputs += [inputs[part], targets[part]]
             row_count = 0
             for texts in self._blocks():
                 cells = list(zip(*texts, strict=True))
@@ -313,6 +371,10 @@ class _Import:
                 block = parts[row_count : row_count + len(texts)]
                 for part, output in inputs.items():
                     output.add(values[block == part])
+                if isinstance(labels, Mapping):
+                    numbers = self.plan.target_scan.values(cells[self.plan.target], labels)
+                    for part, output in targets.items():
+                        output.add(numbers[block == part])
                 row_count += len(texts)
         return {output.name: output.digest for output in outputs}
 

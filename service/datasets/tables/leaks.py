@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 _MAX_ROWS: Final = 100_000
 _MAX_CELLS: Final = 4_000_000
+_COPIED: Final = 0.9999
+"""A column with a higher correlation is the target in another unit."""
+_MIN_PAIRS: Final = 10
 _MAX_CHANCE: Final = 0.001
 """Probability that any column of a table without a leak is reported."""
 
@@ -23,17 +26,33 @@ def find_leaks(columns: Sequence[Mapping[str, Any]], inputs: NDArray[Any], label
     Args:
         columns: see ``DatasetInfo.columns``.
         inputs: (rows, columns), NaN for missing values; categories as indices.
-        labels: the class of each row.
+        labels: the class of each row, or a number to predict: a column that is proportional to it is a leak.
     """
     count = min(len(inputs), _MAX_ROWS, _MAX_CELLS // len(columns))
     rows = np.linspace(0, len(inputs) - 1, count).astype(np.int64)
     examined, classes = np.asarray(inputs[rows], np.float64), np.asarray(labels[rows], np.int64)
+    if labels.dtype.kind == "f":
+        return [
+            column["name"]
+            for index, column in enumerate(columns)
+            if "categories" not in column and _correlation(examined[:, index], np.asarray(labels[rows])) > _COPIED
+        ]
     limit = math.log(_MAX_CHANCE / len(columns))
     return [
         column["name"]
         for index, column in enumerate(columns)
         if _log_chance(examined[:, index], classes, is_ordered="categories" not in column) < limit
     ]
+
+
+def _correlation(values: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
+    """The absolute correlation with the target, in the rows that have a value; 0 if less than half of them do."""
+    present = ~np.isnan(values)
+    if 2 * present.sum() < len(values) or present.sum() < _MIN_PAIRS:
+        return 0.0
+    with np.errstate(all="ignore"):
+        correlation = abs(float(np.corrcoef(values[present], targets[present])[0, 1]))
+    return 0.0 if math.isnan(correlation) else correlation
 
 
 def _log_chance(values: NDArray[np.float64], labels: NDArray[np.int64], *, is_ordered: bool) -> float:
@@ -63,7 +82,9 @@ def _log_binomial(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def leak_text(names: Sequence[str]) -> str:
+def leak_text(names: Sequence[str], target: str = "class") -> str:
     """What the user should know about such columns."""
     shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"{'each of the columns' if len(names) > 1 else 'column'} {shown} alone predicts the class: check for a leak"
+    return (
+        f"{'each of the columns' if len(names) > 1 else 'column'} {shown} alone predicts the {target}: check for a leak"
+    )

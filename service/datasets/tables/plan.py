@@ -15,6 +15,7 @@ from service.datasets.importer import UploadRefused
 from service.datasets.info import TableOptions
 from service.datasets.tables.detection import ColumnScan, ColumnType
 from service.datasets.tables.values import is_number
+from service.states import Task
 
 TABLE: Final = "table"
 """The form field with the file of a table."""
@@ -31,6 +32,7 @@ class TablePlan:
 
     Attributes:
         target: index of the target column.
+        target_scan: what its values are, as numbers.
         split: index of the column that assigns rows to parts.
         scans: the columns that are not ignored, by index.
         unnamed: the indices of the columns without a name in the file.
@@ -39,6 +41,8 @@ class TablePlan:
 
     header: Sequence[str]
     target: int
+    target_scan: ColumnScan
+    task: Task | None
     split: int | None
     scans: Mapping[int, ColumnScan]
     ignored_by_user: Sequence[str]
@@ -76,12 +80,20 @@ class TablePlan:
         target_type = types.get(header[target])
         if target >= 0 and target_type in (ColumnType.IGNORE, ColumnType.DATE):
             faults["types"] = f"{header[target]!r} is the target, which must be a category or a number"
+        if options.task is Task.REGRESSION and target_type is ColumnType.CATEGORY:
+            faults["types"] = f"{header[target]!r} is the target of a regression, which must be a number"
         if faults:
             raise UploadRefused(faults)
         decimal_comma = file.delimiter != ","
         return cls(
             header=header,
             target=target,
+            target_scan=ColumnScan(
+                header[target],
+                ColumnType.NUMBER if options.task is Task.REGRESSION else None,
+                decimal_comma=decimal_comma,
+            ),
+            task=options.task or (Task.CLASSIFICATION if target_type is ColumnType.CATEGORY else None),
             split=split,
             scans={
                 index: ColumnScan(name, types.get(name), decimal_comma=decimal_comma)

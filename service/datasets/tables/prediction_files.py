@@ -35,7 +35,8 @@ from service.wording import counted
 ROWS, INPUTS, COPY = "rows", "inputs", "copy"
 """Files of a folder: as received, float64 (rows, columns), and the rows for ``write``."""
 CLASSES, PROBABILITIES, OUTPUT = "classes", "probabilities", "output"
-"""Files of a folder: int64 (rows,), float64 (rows, classes), and the result."""
+"""Files of a folder: int64 (rows,), float64 (rows, classes), and the result. Those of a regressor: empty, and float64
+(rows,)."""
 MAX_NUMBERS: Final = 2**25
 """Maximum number of inputs, rows times columns of the model: a small file may stand for many."""
 BLOCK_ROWS: Final = 50_000
@@ -57,7 +58,7 @@ _UTF8_WITH_BOM: Final = "utf-8-sig"
 _CHARSETS: Final = {"cp1252": "windows-1252", "latin-1": "iso-8859-1", _UTF8_WITH_BOM: "utf-8"}
 
 Batch = tuple[NDArray[np.int64], NDArray[Any]]
-"""Classes (n,) and probabilities (n, classes) of the next rows."""
+"""Classes (n,) and probabilities (n, classes) of the next rows; of a regressor, none and the values (n,)."""
 
 
 class RowsRefused(DatasetError, ValueError):
@@ -102,6 +103,7 @@ def prepare(
     Args:
         columns: of the preprocessing.
         unused: names of columns of the dataset that the model does not use, such as the target.
+        class_names: of a classifier; empty for a regressor.
 
     Raises:
         DatasetBroken: the file cannot be read.
@@ -182,10 +184,10 @@ def prepare(
 def write(folder: Path, prepared: PreparedFile, class_names: Sequence[str], *, as_csv: bool) -> None:
     """Write the file ``OUTPUT`` of a folder: the rows with their predictions, or the beginning of a JSON object with
     the probabilities and classes."""
-    classes = np.fromfile(folder / CLASSES, np.int64)
-    shape = len(classes), len(class_names)
+    classes, count = np.fromfile(folder / CLASSES, np.int64), prepared.summary["rows"]
+    shape = (count, len(class_names)) if class_names else (count,)
     probabilities = np.memmap(folder / PROBABILITIES, np.float64, "r", shape=shape)
-    starts = range(0, len(classes), BLOCK_ROWS)
+    starts = range(0, count, BLOCK_ROWS)
     batches = ((classes[start : start + BLOCK_ROWS], probabilities[start : start + BLOCK_ROWS]) for start in starts)
     encoding = prepared.encoding if as_csv else "utf-8"
     with (folder / OUTPUT).open("w", encoding=encoding, newline="") as file:
@@ -193,17 +195,19 @@ def write(folder: Path, prepared: PreparedFile, class_names: Sequence[str], *, a
             with (folder / COPY).open(encoding="utf-8", newline="") as copy:
                 _write_rows(file, prepared, copy, class_names, batches)
         else:
-            _write_json(file, batches)
+            _write_json(file, batches, "probabilities" if class_names else "values")
 
 
-def _write_json(file: TextIO, batches: Iterable[Batch]) -> None:
+def _write_json(file: TextIO, batches: Iterable[Batch], field: str) -> None:
     """Block by block: as one object, those of a large file would fill the memory."""
     all_classes: list[int] = []
-    for classes, probabilities in batches:
-        file.write(", " if all_classes else '{"probabilities": [')
-        file.write(json.dumps(probabilities.tolist())[1:-1])
+    separator = f'{{"{field}": ['
+    for classes, results in batches:
+        file.write(separator + json.dumps(results.tolist())[1:-1])
         all_classes += classes.tolist()
-    file.write(f'], "classes": {json.dumps(all_classes)}, ')
+        separator = ", "
+    probabilities = "" if field == "probabilities" else '"probabilities": [], '
+    file.write(f'], {probabilities}"classes": {json.dumps(all_classes)}, ')
 
 
 def _write_rows(
@@ -213,6 +217,10 @@ def _write_rows(
     writer = csv.writer(file, delimiter=prepared.delimiter, lineterminator="\n")
     writer.writerow(next(rows))
     for classes, probabilities in batches:
+        if not class_names:
+            for value, row in zip(probabilities.tolist(), rows, strict=False):
+                writer.writerow([*row, f"{value:.8g}".replace(".", prepared.decimal)])
+            continue
         # The rows come last: zip takes none for a batch that has ended.
         for class_index, shares, row in zip(classes.tolist(), probabilities.tolist(), rows, strict=False):
             numbers = (f"{share:.6g}".replace(".", prepared.decimal) for share in (shares[class_index], *shares))
@@ -274,7 +282,7 @@ def _notes(
 
 def _new_names(header: Collection[str], classes: Sequence[str]) -> list[str]:
     """The names of the appended columns, all with the same number if one of them is in the header already."""
-    base_names = ["prediction", "probability", *(f"probability of {name}" for name in classes)]
+    base_names = ["prediction", *(["probability"] if classes else []), *(f"probability of {name}" for name in classes)]
     names, number = base_names, 1
     while set(names) & set(header):
         number += 1

@@ -16,6 +16,9 @@ Each column becomes inputs of the network, in this order:
 
 ``mean`` and ``scale`` (the standard deviation, or 1 if that is 0) are those of the training part. Inputs are
 computed in float64, then rounded to the network's precision.
+
+A regressor's has ``"target": {"name": "price", "mean": 250.0, "scale": 80.0}``, too: the network's output is
+``(price - mean) / scale``.
 """
 
 from __future__ import annotations
@@ -42,19 +45,32 @@ class Preprocessing:
 
     Attributes:
         columns: the entries of its document.
+        target: of a regressor.
     """
 
     columns: tuple[Mapping[str, Any], ...]
+    target: Mapping[str, Any] | None = None
 
     @classmethod
-    def fit(cls, columns: Sequence[Mapping[str, Any]], inputs: Array) -> Preprocessing:
+    def fit(
+        cls,
+        columns: Sequence[Mapping[str, Any]],
+        inputs: Array,
+        *,
+        target: str | None = None,
+        targets: Array | None = None,
+    ) -> Preprocessing:
         """Fit to the training part.
 
         Args:
             columns: see ``DatasetInfo.columns``.
             inputs: float64 (rows, columns), NaN for missing values.
+            target, targets: the name and the values of the column that a regressor predicts.
         """
-        return cls(tuple(_fit_column(column, inputs[:, index]) for index, column in enumerate(columns)))
+        entries = tuple(_fit_column(column, inputs[:, index]) for index, column in enumerate(columns))
+        if targets is None:
+            return cls(entries)
+        return cls(entries, {"name": target, **_mean_and_scale(np.asarray(targets, np.float64))})
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Preprocessing:
@@ -65,16 +81,23 @@ class Preprocessing:
         """
         if document.get("format") != FORMAT or not isinstance(document.get("columns"), list):
             raise ValueError(f"a preprocessing of format {document.get('format')!r}; this version reads {FORMAT}")
-        return cls(tuple(document["columns"]))
+        return cls(tuple(document["columns"]), document.get("target"))
 
     def document(self) -> dict[str, Any]:
         """The JSON document."""
-        return {"format": FORMAT, "columns": [dict(column) for column in self.columns]}
+        columns = {"format": FORMAT, "columns": [dict(column) for column in self.columns]}
+        return columns if self.target is None else columns | {"target": dict(self.target)}
 
     @property
     def width(self) -> int:
         """Number of network inputs."""
         return features_of(self.columns)
+
+    def to_targets(self, outputs: Array) -> Array:
+        """The predictions of a regressor in the unit of its target, float64, from the outputs of its network."""
+        if self.target is None:
+            raise ValueError("the preprocessing of a classifier has no target")
+        return np.asarray(self.target["mean"] + self.target["scale"] * np.asarray(outputs, np.float64))
 
     def apply(self, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Array:
         """The inputs of a network, float64 (rows, ``width``).
@@ -109,14 +132,17 @@ def _fit_column(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
     copied = ("name", "type", "format", "decimal", "group", "percent", "currency", "categories")
     entry = {name: column[name] for name in copied if name in column}
     if "categories" not in column:
-        present = np.asarray(values[~np.isnan(values)], np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(present.mean()) if present.size else 0.0
-            scale = float(present.std()) if present.size else 1.0
-        if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
-            mean, scale = 0.0, float(np.abs(present).max())
-        entry |= {"mean": mean, "scale": scale if scale > 0 else 1.0}
+        entry |= _mean_and_scale(np.asarray(values[~np.isnan(values)], np.float64))
     return entry | {"indicator": bool(column["missing"])}
+
+
+def _mean_and_scale(present: Array) -> dict[str, float]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(present.mean()) if present.size else 0.0
+        scale = float(present.std()) if present.size else 1.0
+    if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
+        mean, scale = 0.0, float(np.abs(present).max())
+    return {"mean": mean, "scale": scale if scale > 0 else 1.0}
 
 
 def _recode(values: Array, old_categories: Sequence[str], new_categories: Sequence[str]) -> Array:

@@ -15,12 +15,16 @@ from sqlalchemy.orm import Session
 from service.errors import FoldsNotFound
 from service.jobs.queries.columns import Column, parse
 from service.spec.metric_info import describe
+from service.spec.schema import Kind
 from service.states import Status
 from service.statistics import interval, mean
 from service.storage.database import visible
 from service.storage.tables import Job
 
-MEASURED: Final = ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy")
+_MEASURED: Final = {
+    Kind.CLASSIFIER: ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy"),
+    Kind.REGRESSOR: ("val_rmse", "best:val_rmse", "val_r2", "val_loss", "test_rmse"),
+}
 """The metrics that are averaged over folds, as names of columns."""
 
 
@@ -74,6 +78,6 @@ def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
     )
 
 
-def columns() -> list[Column]:
-    """The columns of ``MEASURED``."""
-    return [parse(name) for name in MEASURED]
+def columns(kind: str) -> list[Column]:
+    """The metrics of the jobs of a cross-validation."""
+    return [parse(name) for name in _MEASURED[Kind(kind)]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from service.spec.fields import spec_fields
-from service.spec.schema import ClassifierSpec, GanSpec
+from service.spec.schema import SPEC_MODELS
 
 
 def is_index(segment: str) -> bool:
@@ -17,7 +17,7 @@ def is_index(segment: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _spec_schemas() -> tuple[dict[str, Any], ...]:
-    return tuple(model.model_json_schema() for model in (ClassifierSpec, GanSpec))
+    return tuple(model.model_json_schema() for model in SPEC_MODELS.values())
 
 
 @functools.lru_cache(maxsize=1000)
@@ -67,5 +67,5 @@ def types_of(schema: dict[str, Any]) -> set[str]:
 @functools.lru_cache(maxsize=1)
 def setting_names() -> tuple[str, ...]:
     """The names of all settings; for lists, only those of the first item."""
-    fields = [field for spec in (ClassifierSpec, GanSpec) for field in spec_fields(spec, {})]
+    fields = [field for spec in SPEC_MODELS.values() for field in spec_fields(spec, {})]
     return tuple(dict.fromkeys(field.dotted.replace("[]", ".0") for field in fields))

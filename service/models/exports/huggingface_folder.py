@@ -103,6 +103,8 @@ def _introduction(model: TrainedModel, facts: JobFacts) -> str:
         summary = f"The generator of a GAN. It turns {inputs} into an image of {sides} pixels."
         return f"{summary} {training}"
     examples = f"rows of {counted(len(model.columns), 'column')}" if model.is_table else f"images of {sides} pixels"
+    if model.target is not None:
+        return f"A regressor that predicts {_escape_markdown(model.target['name'])} from {examples}. {training}"
     names = ", ".join(_escape_markdown(name) for name in model.class_names[:_SHOWN_CLASSES])
     remainder = (
         f" and {len(model.class_names) - _SHOWN_CLASSES} more" if len(model.class_names) > _SHOWN_CLASSES else ""
@@ -113,7 +115,7 @@ def _introduction(model: TrainedModel, facts: JobFacts) -> str:
 
 def _task(model: TrainedModel) -> str:
     if model.is_table:
-        return "tabular-classification"
+        return "tabular-classification" if model.target is None else "tabular-regression"
     return "unconditional-image-generation" if model.generates else "image-classification"
 
 

@@ -133,7 +133,8 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
     shape, sides = (", ".join(map(str, size)) for size in (model.image_shape, model.input_size))
     dtype = f"np.{model.spec.dtype.value}"
     if model.is_table:
-        lines += ["", "", "def predict(rows):  # to probabilities"]
+        result = f"column {model.target['name']!r}" if model.target is not None else "probabilities"
+        lines += ["", "", f"def predict(rows):  # to {result}"]
         body.set(f"np.array([_features(row) for row in rows], {dtype}).reshape(-1, {sides})")
     elif model.classes:
         inputs = f"(N, {model.latent_dim}) and (N,) numbers of classes"
@@ -149,7 +150,9 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         )
     for trained in model.layers:
         _add_layer(body, trained)
-    if model.generates:
+    if model.target is not None:
+        body.finish(f"return x[:, 0].astype(float) * {model.target['scale']!r} + {model.target['mean']!r}")
+    elif model.generates:
         body.finish(f"return np.clip((x - {low!r}) * {255 / (high - low)!r}, 0, 255).reshape(-1, {shape})")
     else:
         if len(model.layers[-1].after) == 3:

@@ -40,6 +40,8 @@ _INTERNAL: Final = "tapeline."
 """Prefix of the names inside the graph, so that they do not collide with the columns of a table."""
 
 _OUTPUT: Final = "probabilities"
+_PREDICTION: Final = "prediction"
+"""The output of a regressor."""
 _OPERATORS: Final[Mapping[Activation, tuple[str, Mapping[str, Any]]]] = {
     Activation.SIGMOID: ("Sigmoid", {}),
     Activation.TANH: ("Tanh", {}),
@@ -96,8 +98,13 @@ def to_onnx(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = No
     opsets = [helper.make_opsetid("", _OPSET)]
     if model.is_table:
         inputs = _columns_as_inputs(model)
-        output = _probabilities(graph, _add_network(graph, _features(graph, model), model), model)
-        result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
+        output = _add_network(graph, _features(graph, model), model)
+        if model.target is not None:
+            output = _target(graph, output, model.target)
+            result = helper.make_tensor_value_info(output, TensorProto.DOUBLE, ["N"])
+        else:
+            output = _probabilities(graph, output, model)
+            result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
         opsets.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
     elif model.generates:
         inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", model.latent_dim])]
@@ -128,6 +135,8 @@ def _documentation(model: TrainedModel) -> str:
         levels = "levels: 0 to 255, 0 is black; round them to get uint8 images."
         return f"latent: points of the latent space.{class_text} {levels}"
     result = "probabilities: of each class, in the order of class_names."
+    if model.target is not None:
+        result = "prediction: the number in the column that metadata has as target, in its unit."
     if model.is_table:
         return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
     photo_text = f" Photos are prepared as {photos.NAME} says." if model.photos is not None else ""
@@ -144,7 +153,9 @@ def metadata(model: TrainedModel, facts: JobFacts) -> dict[str, str]:
         "dataset": str(facts.job.resolved["dataset"]["name"]),
         "dataset_sha256": facts.job.dataset_sha256 or "",
     }
-    if not model.generates or model.classes:
+    if model.target is not None:
+        entries["target"] = str(model.target["name"])
+    elif not model.generates or model.classes:
         entries["class_names"] = json.dumps(list(model.class_names), ensure_ascii=False)
     if model.is_table:
         entries["columns"] = json.dumps([dict(column) for column in model.columns], ensure_ascii=False)
@@ -171,6 +182,13 @@ def _append_class(graph: Graph, latent: str, model: TrainedModel) -> str:
 def _probabilities(graph: Graph, outputs: str, model: TrainedModel) -> str:
     # With squared error, a network may have no last activation; its outputs approximate 0 and 1.
     return graph.add("Clip", outputs, graph.shared("zero", 0), graph.shared("one", 1), name=_OUTPUT)
+
+
+def _target(graph: Graph, outputs: str, target: Mapping[str, Any]) -> str:
+    """The predictions (N,) in the unit of the target, in double precision: its mean may be large."""
+    x = graph.add("Cast", graph.reshape(outputs, ()), to=TensorProto.DOUBLE)
+    x = graph.add("Mul", x, graph.constant("target_scale", target["scale"], np.float64))
+    return graph.add("Add", x, graph.constant("target_mean", target["mean"], np.float64), name=_PREDICTION)
 
 
 def _levels(graph: Graph, outputs: str, model: TrainedModel) -> str:

@@ -20,6 +20,7 @@ from service.models.exports.torch_templates import (
     GENERATOR,
     PHOTO_EXAMPLE,
     READER,
+    REGRESSOR,
     TABLE,
 )
 from service.models.exports.trained_network import (
@@ -88,7 +89,8 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
     steps: list[str] = []
     for trained in model.layers:
         steps += _forward(trained, modules)
-    template = TABLE if model.is_table else CLASSIFIER
+    template = (TABLE if model.target is None else REGRESSOR) if model.is_table else CLASSIFIER
+    target = model.target or {"name": "", "mean": 0.0, "scale": 1.0}
     if model.generates:
         template = CONDITIONAL_GENERATOR if model.classes else GENERATOR
     low, high = model.scale
@@ -103,6 +105,9 @@ def module_code(model: TrainedModel, facts: JobFacts) -> str:
         columns=_literal_list([dict(column) for column in model.columns]),
         unused=_literal_list(model.unused_columns),
         table_code=TABLE_CODE,
+        target=repr(target["name"]),
+        mean=repr(target["mean"]),
+        deviation=repr(target["scale"]),
         dtype=model.spec.dtype.value,
         shape=repr(model.image_shape),
         example=_in_docstring(example_row(model)) if model.is_table else ", ".join(map(str, model.image_shape)),

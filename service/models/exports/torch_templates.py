@@ -1,4 +1,5 @@
-"""Templates of ``model.py``: for image classifiers, plain and conditional generators, and classifiers of table rows."""
+"""Templates of ``model.py``: for image classifiers, plain and conditional generators, and classifiers and regressors of
+table rows."""
 
 from __future__ import annotations
 
@@ -133,16 +134,11 @@ def _generator(*, takes_classes: bool) -> string.Template:
 GENERATOR: Final = _generator(takes_classes=False)
 CONDITIONAL_GENERATOR: Final = _generator(takes_classes=True)
 
-TABLE: Final = _module(
-    """A classifier of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
 
-    from model import CLASSES, load
-
-    model = load()
-    rows = [$example]  # missing values: None, or left out; dates: in ISO, or days since 1970-01-01
-    probabilities = model.predict(rows)  # (N, $count)
-    names = [CLASSES[number] for number in probabilities.argmax(1)]""",
-    imports="""\
+def _table(introduction: str, *, constants: str, outputs: str, method: str) -> string.Template:
+    return _module(
+        introduction,
+        imports="""\
 import json
 import re
 import struct
@@ -151,8 +147,8 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 """,
-    constants='''\
-CLASSES = [$classes]
+        constants=constants
+        + '''\
 COLUMNS = [$columns]
 UNUSED_COLUMNS = [$unused]
 $table_code
@@ -165,11 +161,41 @@ def features(rows):
     """
     return torch.tensor([_features(row) for row in rows], dtype=torch.float64).reshape(-1, $dim)
 ''',
-    summary="Maps the features (N, $dim) of rows to outputs (N, classes).",
-    inputs="features",
-    first="x = features.to(torch.$dtype)",
+        summary=f"Maps the features (N, $dim) of rows to {outputs}.",
+        inputs="features",
+        first="x = features.to(torch.$dtype)",
+        method=method,
+    )
+
+
+TABLE: Final = _table(
+    """A classifier of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
+
+    from model import CLASSES, load
+
+    model = load()
+    rows = [$example]  # missing values: None, or left out; dates: in ISO, or days since 1970-01-01
+    probabilities = model.predict(rows)  # (N, $count)
+    names = [CLASSES[number] for number in probabilities.argmax(1)]""",
+    constants="CLASSES = [$classes]\n",
+    outputs="outputs (N, classes)",
     method='''\
     def predict(self, rows):
         """Probabilities (N, classes) in [0, 1]."""
         return self.eval()(features(rows)).clamp(0, 1)''',
+)
+REGRESSOR: Final = _table(
+    """A regressor of table rows that was trained by Tapeline. It needs only this file, weights.safetensors and torch.
+
+    from model import TARGET, load
+
+    model = load()
+    rows = [$example]  # missing values: None, or left out; dates: in ISO, or days since 1970-01-01
+    predictions = model.predict(rows)  # (N,), in the unit of TARGET""",
+    constants="TARGET = $target\nMEAN, SCALE = $mean, $deviation\n",
+    outputs="the standardized target (N, 1)",
+    method='''\
+    def predict(self, rows):
+        """The target (N,), float64."""
+        return self.eval()(features(rows))[:, 0].double() * SCALE + MEAN''',
 )

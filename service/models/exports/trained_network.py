@@ -65,7 +65,7 @@ class TrainedLayer:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network of a checkpoint: a classifier, or the generator of a GAN.
+    """The network of a checkpoint: a classifier, a regressor, or the generator of a GAN.
 
     Attributes:
         network: with the weights of the checkpoint.
@@ -74,6 +74,7 @@ class TrainedModel:
         columns: for a table, the entries of its preprocessing (see ``service.datasets.tables.preprocessing``).
         photos: how image files are prepared for a classifier that was trained on such files.
         unused_columns: for a table, columns that rows may have, but that the network does not use.
+        target: of a regressor, the name, mean and scale of the column that it predicts.
     """
 
     spec: Spec
@@ -83,6 +84,7 @@ class TrainedModel:
     columns: Sequence[Mapping[str, Any]] = ()
     photos: PhotoPreparation | None = None
     unused_columns: Sequence[str] = ()
+    target: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def layers(self) -> Sequence[TrainedLayer]:

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from service.spec.estimation.layer_shapes import Network, Shape
-from service.spec.schema import KEEP_LAST, Adam, AdamW, BatchNorm, ClassifierSpec, DType, GanSpec, Optimizer, Sgd, Spec
+from service.spec.schema import (
+    KEEP_LAST,
+    Adam,
+    AdamW,
+    BatchNorm,
+    DType,
+    GanSpec,
+    Optimizer,
+    Sgd,
+    Spec,
+    SupervisedSpec,
+)
 from service.states import DatasetKind
 
 _EVALUATION_IMAGES: Final = 500
@@ -46,7 +57,7 @@ def checkpoint_bytes(spec: Spec, networks: Sequence[Network]) -> int:
     """Size of one checkpoint: weights, optimizer state, averaged weights and running statistics."""
     weights = parameters(networks)
     match spec:
-        case ClassifierSpec():
+        case SupervisedSpec():
             slots = weights * _slots(spec.optimizer)
             average_decay = spec.average_decay
         case GanSpec():

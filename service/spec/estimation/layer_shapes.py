@@ -10,7 +10,6 @@ from typing import Final, assert_never
 from service.errors import Fault
 from service.spec.schema import (
     MAX_OUTPUTS,
-    ClassifierSpec,
     Dropout,
     GanSpec,
     Layer,
@@ -19,9 +18,10 @@ from service.spec.schema import (
     Residual,
     Size,
     Spec,
+    SupervisedSpec,
     shown,
 )
-from service.states import DatasetKind
+from service.states import DatasetKind, Task
 
 _COLOUR: Final = 3
 """Number of channels of a colour image."""
@@ -38,12 +38,18 @@ class Shape:
     kind: DatasetKind = DatasetKind.IMAGES
     """For a table, ``rows`` is 1 and ``columns`` is the number of inputs."""
     classes: int
+    """0 for a table whose target is a number."""
     train_count: int
     validation_count: int = 0
     """0 if unknown."""
     test_count: int = 0
     divided: bool = False
     """Whether the spec splits the examples anew; both parts are then copied into memory."""
+
+    @property
+    def task(self) -> Task:
+        """What a network learns from the dataset."""
+        return Task.of(self.kind, self.classes)
 
     @property
     def picture(self) -> Size:
@@ -93,7 +99,7 @@ _PENALTY_PASSES: Final = 2.0
 def networks(spec: Spec, shape: Shape) -> list[Network]:
     """The networks of a spec for a dataset of this shape: one, or generator and discriminator."""
     match spec:
-        case ClassifierSpec():
+        case SupervisedSpec():
             return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
         case GanSpec():
             discriminator, generator_size = spec.discriminator, generator_input(spec, shape.classes)

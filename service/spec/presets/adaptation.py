@@ -29,6 +29,7 @@ from service.spec.schema import (
     Reshape,
     Spec,
     StrictModel,
+    SupervisedSpec,
     Upsample2D,
 )
 from service.states import DatasetKind
@@ -72,10 +73,11 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
         spec = _adapt_to_few_images(spec, document, shape)
     spec = _limit_counts(spec, document, shape)
     match spec:
-        case ClassifierSpec():
+        case SupervisedSpec():
             if "layers" in document:
                 return spec
-            return _with(spec, layers=_adapt_classifier(spec.layers, shape))
+            units = shape.classes if isinstance(spec, ClassifierSpec) else 1
+            return _with(spec, layers=_adapt_supervised(spec.layers, shape, units))
         case GanSpec():
             generator, discriminator = spec.generator, spec.discriminator
             if "layers" not in _object(document, "generator"):
@@ -133,8 +135,8 @@ def _limit_counts(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec
     return spec
 
 
-def _adapt_classifier(layers: Sequence[Layer], shape: Shape) -> list[Layer]:
-    resized = [*layers[:-1], _with(layers[-1], units=shape.classes)]
+def _adapt_supervised(layers: Sequence[Layer], shape: Shape, units: int) -> list[Layer]:
+    resized = [*layers[:-1], _with(layers[-1], units=units)]
     if not isinstance(layers[0], Conv2D):
         return _narrow(resized, shape.pixels)
     pool, norm = next(_of_kind(MaxPool2D, layers)), next(_of_kind(BatchNorm, layers))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from service.spec.schema import Kind
 
-DEFAULT_PRESET: Final = {Kind.CLASSIFIER: "fast", Kind.GAN: "stable"}
+DEFAULT_PRESET: Final = {Kind.CLASSIFIER: "fast", Kind.REGRESSOR: "table", Kind.GAN: "stable"}
 
 _GENERATOR: Final = [
     {"units": 200, "activation": "tanh"},
@@ -102,6 +102,24 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             ],
             "initializer": {"name": "glorot"},
             "loss": {"name": "softmax_cross_entropy"},
+            "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.02},
+            "schedule": {"name": "one_cycle"},
+            "epochs": 60,
+            "batch_size": 32,
+            "seed": 0,
+        },
+    },
+    Kind.REGRESSOR: {
+        # For tables, as above.
+        "table": {
+            "dataset": {"name": "diabetes", "scale": [0, 1]},
+            "layers": [
+                {"units": 128, "activation": "relu"},
+                {"units": 64, "activation": "relu"},
+                {"units": 1, "activation": "linear"},
+            ],
+            "initializer": {"name": "glorot"},
+            "loss": {"name": "squared_error"},
             "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.02},
             "schedule": {"name": "one_cycle"},
             "epochs": 60,

@@ -78,6 +78,12 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
             (ReachedItem("mnist-10k", "val_accuracy", 0.961, 68),),
         ),
     },
+    Kind.REGRESSOR: {
+        "table": PresetInfo(
+            "Two small hidden layers; batches and epochs follow the number of rows.",
+            (ReachedItem("diabetes", "val_rmse", 55, 0.3),),
+        ),
+    },
     Kind.GAN: {
         "stable": PresetInfo(
             "Dense networks, tuned to avoid mode collapse. The samples include all ten digits.",

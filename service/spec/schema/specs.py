@@ -1,4 +1,4 @@
-"""The specs of classifiers and GANs, and their parts except layers and optimizers."""
+"""The specs of classifiers, regressors and GANs, and their parts except layers and optimizers."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Kind(StrEnum):
     """What to train."""
 
     CLASSIFIER = "classifier"
+    REGRESSOR = "regressor"
     GAN = "gan"
 
 
@@ -58,6 +59,14 @@ class LossName(StrEnum):
     SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"
 
 
+class RegressorLossName(StrEnum):
+    """The losses of a regressor."""
+
+    SQUARED_ERROR = "squared_error"
+    ABSOLUTE_ERROR = "absolute_error"
+    HUBER = "huber"
+
+
 class ClassWeights(StrEnum):
     """How the classes are weighted in the loss."""
 
@@ -80,6 +89,16 @@ class StopMetric(StrEnum):
     VAL_ACCURACY = "val_accuracy"
     TRAIN_LOSS = "train_loss"
     TRAIN_ACCURACY = "train_accuracy"
+
+
+class RegressorStopMetric(StrEnum):
+    """Metrics of a regressor that early stopping can watch: all should fall, except ``val_r2``."""
+
+    VAL_LOSS = "val_loss"
+    VAL_RMSE = "val_rmse"
+    VAL_MAE = "val_mae"
+    VAL_R2 = "val_r2"
+    TRAIN_LOSS = "train_loss"
 
 
 class Distribution(StrEnum):
@@ -144,6 +163,17 @@ class ClassifierLoss(StrictModel):
     get better recall, at the cost of some accuracy. Only with softmax_cross_entropy."""
 
 
+class RegressorLoss(StrictModel):
+    """The function that a regressor minimizes, of the target in standard deviations of the training part."""
+
+    name: Annotated[RegressorLossName, Field(title="Function")]
+    """squared_error predicts the mean. absolute_error predicts the median, which a few extreme targets hardly change.
+    huber is the squared error up to one standard deviation, and the absolute error beyond it."""
+    reduction: Reduction = Reduction.MEAN
+    """Whether the gradient is that of the mean or of the sum of the losses of a batch. With sum, the learning rate
+    must be lower by about the batch size."""
+
+
 class GanLoss(StrictModel):
     """The function that both networks of a GAN are trained with."""
 
@@ -180,6 +210,13 @@ class EarlyStopping(StrictModel):
     """Smaller changes than this do not count as improvement."""
 
 
+class RegressorEarlyStopping(EarlyStopping):
+    """Ends the run before the last epoch when a metric stops improving. The job succeeds."""
+
+    metric: RegressorStopMetric = RegressorStopMetric.VAL_LOSS  # type: ignore[assignment]  # the metrics of regressors
+    """The metric to watch: losses and errors should fall, r2 rise."""
+
+
 KEEP_LAST: Final = 3
 """Default number of checkpoints that a running job keeps. If the newest is damaged, the job continues from an older
 one."""
@@ -209,7 +246,7 @@ def _limited_to(*codes: FindingCode) -> Any:
     return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
 
 
-CLASSIFIER_FINDINGS: Final = (
+SUPERVISED_FINDINGS: Final = (
     FindingCode.DIVERGING,
     FindingCode.VANISHING_GRADIENT,
     FindingCode.OVERFITTING,
@@ -230,7 +267,7 @@ GAN_FINDINGS: Final = (
 class Health(StrictModel):
     """How to react to problems that the metrics show."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), _limited_to(*CLASSIFIER_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), _limited_to(*SUPERVISED_FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
 
@@ -306,8 +343,24 @@ class BaseSpec(StrictModel):
     """When sample grids are made."""
 
 
-class ClassifierSpec(BaseSpec):
-    """Train a network that classifies images."""
+class SupervisedSpec(BaseSpec):
+    """Fields of the specs of one network that learns from examples with targets."""
+
+    layers: Layers
+    """The network, from input to output."""
+    loss: ClassifierLoss | RegressorLoss
+    """The function to minimize."""
+    average_decay: Annotated[AverageDecay, Field(title="Weight averaging (decay)")] = None
+    """Validate and store a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
+    none. It smooths out noise late in the run."""
+    early_stopping: EarlyStopping | None = None
+    """End the run when a metric stops improving."""
+    health: Health = Health()
+    """How to react to problems that the metrics show."""
+
+
+class ClassifierSpec(SupervisedSpec):
+    """Train a network that classifies images or rows of a table."""
 
     kind: Literal[Kind.CLASSIFIER]
     layers: Layers
@@ -316,13 +369,18 @@ class ClassifierSpec(BaseSpec):
     """The function to minimize."""
     augmentation: Augmentation = Augmentation()
     """Random changes to the training images."""
-    average_decay: Annotated[AverageDecay, Field(title="Weight averaging (decay)")] = None
-    """Validate and store a moving average of the weights over about 1 / (1 - decay) steps. Usually 0.99 to 0.9999, or
-    none. It smooths out noise late in the run."""
-    early_stopping: EarlyStopping | None = None
+
+
+class RegressorSpec(SupervisedSpec):
+    """Train a network that predicts a number from the other columns of a table."""
+
+    kind: Literal[Kind.REGRESSOR]
+    layers: Layers
+    """The network, from input to output. The last layer is dense, with one unit and no activation (linear)."""
+    loss: RegressorLoss
+    """The function to minimize."""
+    early_stopping: RegressorEarlyStopping | None = None
     """End the run when a metric stops improving."""
-    health: Health = Health()
-    """How to react to problems that the metrics show."""
 
 
 class Latent(StrictModel):
@@ -396,4 +454,10 @@ class GanSpec(BaseSpec):
     """How to react to problems that the metrics show, and how often samples are scored."""
 
 
-Spec = ClassifierSpec | GanSpec
+Spec = ClassifierSpec | RegressorSpec | GanSpec
+SPEC_MODELS: Final[dict[Kind, type[Spec]]] = {
+    Kind.CLASSIFIER: ClassifierSpec,
+    Kind.REGRESSOR: RegressorSpec,
+    Kind.GAN: GanSpec,
+}
+"""The model of each kind of spec."""

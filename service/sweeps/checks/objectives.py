@@ -14,7 +14,7 @@ from service.wording import listed
 
 OBJECTIVES: Final = {kind: KEY_METRICS[kind][0] for kind in Kind}
 """The default metric to optimize."""
-_KIND_NAMES: Final = {Kind.CLASSIFIER: "classifier", Kind.GAN: "GAN"}
+_KIND_NAMES: Final = {Kind.CLASSIFIER: "classifier", Kind.REGRESSOR: "regressor", Kind.GAN: "GAN"}
 _SAMPLE_METRICS: Final = {name for name, info in METRICS.items() if info.sparse}
 """Metrics that need a reference classifier."""
 _TEST_METRICS: Final = {name for name in METRICS if name.startswith("test_")}
@@ -60,8 +60,8 @@ def _explain_refusal(
     if metric in _TEST_METRICS:
         validation_metric = metric.replace("test_", "val_")
         return "it is measured once, after the training, and selecting by it would bias it", validation_metric
-    if metric in METRICS and METRICS[metric].kind not in (None, kind):
-        return f"only {'classifiers' if kind is Kind.GAN else 'GANs'} do", None
+    if metric in METRICS and kind not in METRICS[metric].kinds:
+        return f"only {listed(f'{_KIND_NAMES[Kind(name)]}s' for name in METRICS[metric].kinds)} do", None
     if metric in _SAMPLE_METRICS:
         return f"{data.name} has no reference classifier", None
     if metric == "val_roc_auc":
@@ -87,7 +87,7 @@ def _changes_layers(steps: Sequence[str]) -> bool:
 def reported(spec: Spec, dataset: str, classes: int) -> Iterator[str]:
     """The metrics that a job on this dataset reports after epochs, those of layers included."""
     builtin = BUILT_IN.get(dataset)
-    absent = _TEST_METRICS | {name for name, info in METRICS.items() if info.kind not in (None, spec.kind)}
+    absent = _TEST_METRICS | {name for name, info in METRICS.items() if spec.kind not in info.kinds}
     if builtin is None or builtin.reference_classifier is None:
         absent |= _SAMPLE_METRICS
     if classes != _ROC_AUC_CLASSES:

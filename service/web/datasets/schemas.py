@@ -11,7 +11,9 @@ from service.datasets.exploration import ExamplePage, TableColumnItem
 from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.datasets.shapes import default_preset
 from service.pictures import grids
-from service.states import DatasetKind
+from service.spec.dataset_checks import SUITABLE
+from service.spec.schema import Kind
+from service.states import DatasetKind, Task
 from service.web.http.queries import NumberCursor, Query, blank_is_none
 from service.web.http.schemas import ResponseModel
 
@@ -42,11 +44,13 @@ class DatasetItem(ResponseModel):
     name: str
     title: str
     kind: DatasetKind
+    task: Task = Field(description="What a network learns from it: `regression` predicts the number in `target`.")
+    target: str = Field(description="The column of a table that is learned; empty for images.")
     image_shape: list[int] = Field(
         description="Rows and columns, and 3 for images in colour; empty: a table, or damaged files."
     )
     columns: list[dict[str, Any]] = Field(description="Columns of a table: their names and types.")
-    classes: int
+    classes: int = Field(description="0 if the target is a number.")
     train_count: int
     validation_count: int
     test_count: int = Field(description="Examples that training never sees and that are scored once at its end.")
@@ -75,7 +79,8 @@ class DatasetItem(ResponseModel):
         description="Whether it was uploaded with `POST /datasets`; only uploaded datasets can be deleted."
     )
     shared: bool = Field(description="Whether an admin has published it to all owners.")
-    default_preset: str = Field(description="Preset of a classifier whose spec names none.")
+    default_kind: Kind = Field(description="The kind of job that learns from it.")
+    default_preset: str = Field(description="Preset of a classifier or regressor whose spec names none.")
     urls: dict[str, str]
 
 
@@ -108,8 +113,9 @@ class DatasetRow(ResponseModel):
     """A row of a table."""
 
     index: int = Field(description="Its place in the part, from 0.")
-    label: int
-    class_name: str
+    label: int | None = Field(description="Number of its class; null if the target is a number.")
+    class_name: str | None
+    target: float | None = Field(None, description="The number to predict.")
     values: dict[str, float | int | str | None] = Field(
         description="By column: a number, the text of a category, or an ISO date; null: missing."
     )
@@ -152,11 +158,16 @@ def examples_page(page: ExamplePage, info: DatasetInfo) -> dict[str, Any]:
     """The fields of a page of images or rows."""
     field, shown = ("values", lambda row: row) if info.kind is DatasetKind.TABLE else ("image", grids.image_base64)
     data = [
-        {"index": item.index, "label": item.label, "class_name": info.class_names[item.label], field: shown(item.input)}
-        for item in page.examples
+        {"index": item.index, **_target_fields(item.label, info), field: shown(item.input)} for item in page.examples
     ]
     next_cursor = None if page.next_index is None else str(page.next_index)
     return {"data": data, "has_more": next_cursor is not None, "next_cursor": next_cursor}
+
+
+def _target_fields(label: float, info: DatasetInfo) -> dict[str, Any]:
+    if info.task is Task.REGRESSION:
+        return {"label": None, "class_name": None, "target": label}
+    return {"label": label, "class_name": info.class_names[int(label)]}
 
 
 def _derived(info: DatasetInfo) -> dict[str, Any]:
@@ -170,6 +181,7 @@ def _derived(info: DatasetInfo) -> dict[str, Any]:
     return {
         "download_bytes": info.download_bytes or None,
         "uploaded": info.upload_id is not None,
+        "default_kind": SUITABLE[info.task],
         "default_preset": default_preset(info),
         "urls": urls,
     }

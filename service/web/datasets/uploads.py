@@ -33,6 +33,7 @@ from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad
 from service.datasets.sandbox import FIELDS, FORMATS, import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.spec.strict_json import parse_json
+from service.states import Task
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
 from service.web.http.requests import MAX_UPLOAD_BYTES, UploadedBody
@@ -106,7 +107,13 @@ class UploadForm(BaseModel):
         "`.` and `k.A.` are missing values.",
     )
     target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
-        None, description="The column of a table that holds the class (default: the last one)."
+        None, description="The column of a table to learn: classes, or a number (default: the last one)."
+    )
+    task: Task | None = Field(
+        None,
+        description="What to learn from a table: `classification` into the classes that are the target's values, or "
+        "`regression`, to predict the number in the target. Default: regression if the target has more than 20 "
+        "different numbers.",
     )
     split: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None,
@@ -125,9 +132,9 @@ class UploadForm(BaseModel):
         """The files that were sent, by field, with the options of their formats."""
         size = None if self.size is None else parse_size(self.size)
         table = None
-        if self.target is not None or self.split is not None or self.types:
+        if self.target is not None or self.task is not None or self.split is not None or self.types:
             types = {name: kind.value for name, kind in (self.types or {}).items()}
-            table = TableOptions(target=self.target, types=types, split=self.split)
+            table = TableOptions(target=self.target, task=self.task, types=types, split=self.split)
         return ReceivedFiles(
             name=self.name,
             files={field: path for field in FIELDS if (path := getattr(self, field)) is not None},

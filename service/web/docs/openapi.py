@@ -16,7 +16,7 @@ from werkzeug.routing import Rule
 from service.access.keys import Scope
 from service.runtime.version import installed_version
 from service.spec.fields import accepts_shorthand, choices_of
-from service.spec.schema import ClassifierSpec, Discriminator, GanSpec, Generator
+from service.spec.schema import SPEC_MODELS, Discriminator, Generator
 from service.storage.artifacts import EXPORTS
 from service.web.docs import examples
 from service.web.gate.access_checks import COOKIE
@@ -296,13 +296,13 @@ def spec_schema() -> dict[str, Any]:
 
 def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The schema of a spec, and those of its parts."""
-    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ClassifierSpec, "validation"), (GanSpec, "validation")]
+    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in SPEC_MODELS.values()]
     _, generated = models_json_schema(specs, ref_template=reference)
     definitions = {
         name: definition if name in _LIST_ITEMS else _with_optional_fields(definition, name)
         for name, definition in generated["$defs"].items()
     }
-    for model in (ClassifierSpec, GanSpec, Generator, Discriminator):
+    for model in (*SPEC_MODELS.values(), Generator, Discriminator):
         _add_shorthands(model, definitions[model.__name__]["properties"])
     text = "What to train. Only `kind` is required; the preset supplies every other field."
     return {
@@ -314,7 +314,7 @@ def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _with_optional_fields(schema: dict[str, Any], name: str) -> dict[str, Any]:
     """A part of a spec as sent: the preset fills in missing fields."""
     relaxed = {key: value for key, value in schema.items() if key != "required"}
-    if name in (ClassifierSpec.__name__, GanSpec.__name__):
+    if name in {model.__name__ for model in SPEC_MODELS.values()}:
         relaxed["required"] = ["kind"]
     relaxed["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
     return relaxed if schema.get("type") == "object" else schema

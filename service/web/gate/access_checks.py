@@ -421,8 +421,9 @@ def _is_shown(session: Session, shared: Shared) -> bool:
         return False
     if (job_id := view_args.get("job_id")) is not None:
         kind = shares.kind_of(session, shared, job_id)
-        # The sample grids of a classifier show examples of its dataset, and are among its files.
-        return kind is not None and (kind == Kind.GAN or request.endpoint not in _SAMPLES)
+        # The sample grids of a classifier and the residuals of a regressor show examples of its dataset.
+        is_private = request.endpoint in _SAMPLES or view_args.get("which") == "residuals"
+        return kind is not None and (kind == Kind.GAN or not is_private)
     if (sweep_id := view_args.get("sweep_id")) is not None:
         return sweep_id in shared.ids
     named = (value for name in ("jobs", "a", "b") for value in request.args.getlist(name))

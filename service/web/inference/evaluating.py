@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on validation data: calibration and column importance."""
+"""Evaluation of a classifier or regressor on validation data: calibration and column importance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import generator_for
+from engine import generator_for, regression_scores
 from service.datasets.cache import Dataset
+from service.states import Task
 
 BINS: Final = 10
 REPEATS: Final = 5
@@ -42,7 +43,8 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """The loss of accuracy when a column is shuffled: mean and standard deviation over the repeats."""
+    """The loss of accuracy, or the gain in RMSE, when a column is shuffled: mean and standard deviation over the
+    repeats."""
 
     column: str
     mean: float
@@ -53,7 +55,10 @@ class Importance:
 class Importances:
     """The importances of all columns, in the order of the columns."""
 
-    accuracy: float
+    accuracy: float | None
+    """Of a classifier."""
+    rmse: float | None
+    """Of a regressor."""
     rows: int
     columns: tuple[Importance, ...]
 
@@ -82,28 +87,33 @@ def calibration(probabilities: NDArray[Any], classes: NDArray[Any], labels: NDAr
 
 
 def importances(predict: Callable[[NDArray[np.float64]], NDArray[Any]], dataset: Dataset, seed: int) -> Importances:
-    """Permutation importance (Breiman 2001): the accuracy on validation rows, minus that with a column
-    shuffled.
+    """Permutation importance (Breiman 2001): the accuracy on validation rows, minus that with a column shuffled; of a
+    regressor, the RMSE with a column shuffled, minus that without.
 
     The shuffles depend on the seed. If there are many rows, evenly spaced ones are used.
 
     Args:
-        predict: rows (n, columns) to classes (n,).
+        predict: rows (n, columns) to classes or values (n,).
     """
     columns, part = dataset.info.columns, dataset.validation
     max_rows = max(_MIN_ROWS, _MAX_PREDICTED_ROWS // (REPEATS * max(1, len(columns))))
     indices = np.linspace(0, len(part) - 1, min(len(part), max_rows)).astype(np.int64)
     inputs, labels = np.array(part.inputs[indices], np.float64), np.asarray(part.labels[indices])
 
-    def accuracy(rows: NDArray[np.float64]) -> float:
+    is_regression = dataset.info.task is Task.REGRESSION
+
+    def score(rows: NDArray[np.float64]) -> float:
+        if is_regression:
+            return -regression_scores(labels, predict(rows))["rmse"]
         return float((predict(rows) == labels).mean())
 
-    rng, baseline, results = generator_for(seed, "importance"), accuracy(inputs), []
+    rng, baseline, results = generator_for(seed, "importance"), score(inputs), []
     for index, column in enumerate(columns):
         drops = []
         for _ in range(REPEATS):
             shuffled = inputs.copy()
             shuffled[:, index] = rng.permutation(inputs[:, index])
-            drops.append(baseline - accuracy(shuffled))
+            drops.append(baseline - score(shuffled))
         results.append(Importance(str(column["name"]), float(np.mean(drops)), float(np.std(drops))))
-    return Importances(baseline, len(labels), tuple(results))
+    accuracy, rmse = (None, -baseline) if is_regression else (baseline, None)
+    return Importances(accuracy, rmse, len(labels), tuple(results))

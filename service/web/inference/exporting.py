@@ -47,7 +47,8 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     from service.models.exports.trained_network import TrainedModel  # loads the engine
 
     model = inference().load(checkpoint, info.input_shape, info.classes)
-    columns = model.preprocessing.columns if model.preprocessing is not None else ()
+    preprocessing = model.preprocessing
+    columns, target = (preprocessing.columns, preprocessing.target) if preprocessing is not None else ((), None)
     photos = None
     if info.is_photos and model.spec.kind == Kind.CLASSIFIER:
         rows, width = info.image_shape[:2]
@@ -55,7 +56,7 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
             rows=rows, columns=width, in_colour=len(info.image_shape) > 2, converts_first=not info.detects_colours
         )
     return TrainedModel(
-        model.spec, model.network, info.image_shape, info.class_names, columns, photos, info.unused_columns
+        model.spec, model.network, info.image_shape, info.class_names, columns, photos, info.unused_columns, target
     )
 
 

@@ -53,18 +53,18 @@ def inference() -> Inference:
         return cast("Inference", current_app.extensions[_EXTENSION])
 
 
-def job_of(job_id: str, kind: Kind | None = None) -> Job:
-    """The job with this id, which must be of this kind, if it is given.
+def job_of(job_id: str, *kinds: Kind) -> Job:
+    """The job with this id, which must be of one of these kinds, if there are any.
 
     Raises:
         Problem: the job is of another kind.
     """
     with read_job(job_id) as (_, job):
-        if kind in (None, job.kind):
+        if not kinds or job.kind in kinds:
             return job
-    verb = "it generates: POST" if job.kind == Kind.GAN else "it predicts: POST"
-    path = "generate" if job.kind == Kind.GAN else "predict"
-    raise Problem("wrong_kind", f"the job is a {job.kind}; {verb} /jobs/{job_id}/{path}")
+    verb, path = ("generates", "generate") if job.kind == Kind.GAN else ("predicts", "predict")
+    article = f"a {'GAN' if job.kind == Kind.GAN else job.kind}"
+    raise Problem("wrong_kind", f"the job is {article}; it {verb}: POST /jobs/{job_id}/{path}")
 
 
 def dataset_of(job: Job) -> DatasetInfo:

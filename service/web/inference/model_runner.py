@@ -23,7 +23,7 @@ from engine.data import one_hot, scale_levels, unscale_levels
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
-from service.spec.schema import ClassifierSpec, Distribution, GanSpec, Spec
+from service.spec.schema import Distribution, GanSpec, RegressorSpec, Spec, SupervisedSpec
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore
 from service.storage.tables import Artifact
@@ -62,15 +62,22 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The outputs of a classifier.
+    """The outputs of a classifier or regressor.
 
     Attributes:
         probabilities: (n, classes) in [0, 1]; rows add up to 1 for softmax, and are independent for sigmoid.
         classes: int64 (n,).
+        values: float64 (n,), in the unit of the target; of a regressor only, which has no classes.
     """
 
     probabilities: Array
     classes: Array
+    values: Array | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Their size in memory."""
+        return self.probabilities.nbytes + self.classes.nbytes + (0 if self.values is None else self.values.nbytes)
 
 
 class Inference:
@@ -88,7 +95,7 @@ class Inference:
         self.validation = _lru_cached(
             self._evaluate,
             max_bytes=_PREDICTION_CACHE_BYTES,
-            size_bytes=lambda predictions: predictions.probabilities.nbytes,
+            size_bytes=lambda predictions: predictions.size_bytes,
         )
         self.importances = _lru_cached(
             self._permutation_importance, max_bytes=_MAX_CACHED_IMPORTANCES, size_bytes=lambda _: 1
@@ -97,7 +104,7 @@ class Inference:
     def predict(
         self, model: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, Any]] | None = None
     ) -> Predictions:
-        """Classify images (n, *image_shape) with levels from 0 to 255, or rows of a table.
+        """Classify images (n, *image_shape) with levels from 0 to 255, or rows of a table; or predict their targets.
 
         Args:
             columns: the columns of the rows, if they differ from those of the preprocessing.
@@ -105,6 +112,9 @@ class Inference:
         with _ignoring_overflow():
             outputs = [model.network(batch) for batch in _batches(model, inputs, columns)]
         raw = np.nan_to_num(np.concatenate([np.asarray(batch) for batch in outputs]))
+        if isinstance(model.spec, RegressorSpec) and model.preprocessing is not None:
+            values = model.preprocessing.to_targets(raw[:, 0])
+            return Predictions(np.empty((len(raw), 0)), np.empty(0, np.int64), values)
         # Squared error also trains networks without a last activation, towards 0 and 1.
         return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
@@ -173,7 +183,8 @@ class Inference:
         """The importance of each column of a table."""
 
         def predict(rows: Array) -> Array:
-            return self.predict(model, rows, dataset.info.columns).classes
+            predictions = self.predict(model, rows, dataset.info.columns)
+            return predictions.classes if predictions.values is None else predictions.values
 
         return evaluating.importances(predict, dataset, model.spec.seed)
 
@@ -199,8 +210,8 @@ class Inference:
             preprocessing = Preprocessing.read(fitted) if fitted is not None else None
             image_shape = (1, preprocessing.width) if preprocessing is not None else image_shape
             match spec:
-                case ClassifierSpec():
-                    network, prefix = networks.classifier(spec, image_shape, _empty), ""
+                case SupervisedSpec():
+                    network, prefix = networks.supervised(spec, image_shape, _empty), ""
                 case GanSpec():
                     network, prefix = networks.generator(spec, _empty, classes), "generator."
                     if network.units != math.prod(image_shape):

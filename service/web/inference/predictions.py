@@ -130,7 +130,8 @@ def _predict_in(
             for start in range(0, len(inputs), prediction_files.BLOCK_ROWS):
                 block = inference().predict(model, inputs[start : start + prediction_files.BLOCK_ROWS])
                 classes.write(block.classes.astype(np.int64).tobytes())
-                probabilities.write(block.probabilities.astype(np.float64).tobytes())
+                results = block.probabilities if block.values is None else block.values
+                probabilities.write(results.astype(np.float64).tobytes())
         return row.epoch
 
     epoch = with_network(job, checkpoint, info, run)

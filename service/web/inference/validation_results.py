@@ -1,4 +1,4 @@
-"""Results of a checkpoint on the validation data: the cells of the confusion matrix, mistakes, calibration,
+"""Results of a checkpoint on the validation data: the cells of the confusion matrix, mistakes, calibration, residuals,
 and the importance of a table's columns."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.datasets.info import DatasetInfo
 from service.spec.schema import Kind
 from service.states import DatasetKind
+from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Job
 from service.web.core.core import core
 from service.web.http.problems import Problem
@@ -120,7 +121,7 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
     Raises:
         Problem: the job is trained on images.
     """
-    job = job_of(job_id, Kind.CLASSIFIER)
+    job = job_of(job_id, Kind.CLASSIFIER, Kind.REGRESSOR)
     info = table_of(job)
 
     def measure(model: LoadedModel, row: Artifact) -> tuple[Importances, int]:
@@ -129,9 +130,56 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
     return with_network(job, checkpoint, info, measure)
 
 
-def _readable(job_id: str) -> tuple[Job, DatasetInfo]:
-    """A classifier and its dataset, whose files can be read."""
-    job = job_of(job_id, Kind.CLASSIFIER)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residuals:
+    """The predictions of a regressor for the validation rows.
+
+    Attributes:
+        targets, predictions: float64 (n,), in the unit of the target.
+        worst: indices of the rows with the largest errors, largest first.
+        inputs: those rows.
+    """
+
+    info: DatasetInfo
+    epoch: int
+    targets: NDArray[np.float64]
+    predictions: NDArray[np.float64]
+    worst: NDArray[np.int64]
+    inputs: NDArray[Any]
+
+    @property
+    def rmse(self) -> float:
+        """Root of the mean squared difference."""
+        return float(np.sqrt(np.mean((self.predictions - self.targets) ** 2)))
+
+
+def residuals(job_id: str, *, checkpoint: str, limit: int) -> Residuals:
+    """The predictions of a checkpoint of a regressor, and the rows with the largest errors.
+
+    Args:
+        limit: the number of these rows.
+    """
+    job, info = _readable(job_id, Kind.REGRESSOR)
+
+    return with_network(job, checkpoint, info, lambda model, row: residuals_of(model, row, info, limit=limit))
+
+
+def residuals_of(model: LoadedModel, row: Artifact, info: DatasetInfo, *, limit: int) -> Residuals:
+    """The same, of a loaded network."""
+    dataset = core().repository.load(info)
+    validation, values = dataset.validation, inference().validation(row, model, dataset).values
+    if values is None:
+        raise ArtifactDamaged(row.path, "it holds no preprocessing of a number to predict")
+    targets = np.asarray(validation.labels, np.float64)
+    worst = np.argsort(-np.abs(values - targets), kind="stable")[:limit]
+    return Residuals(
+        info=info, epoch=row.epoch, targets=targets, predictions=values, worst=worst, inputs=validation.inputs[worst]
+    )
+
+
+def _readable(job_id: str, kind: Kind = Kind.CLASSIFIER) -> tuple[Job, DatasetInfo]:
+    """A job of this kind and its dataset, whose files can be read."""
+    job = job_of(job_id, kind)
     info = dataset_of(job)
     require_available(info)
     return job, info

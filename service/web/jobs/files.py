@@ -186,7 +186,7 @@ def _film(job_id: str, fmt: AnimationFormat) -> Response:
 
 plots_blueprint: Final = Blueprint("plots", __name__)
 
-_PLOTS: Final = ("curves", "confusion", "calibration", "importance")
+_PLOTS: Final = tuple(dict.fromkeys(name for names in plots.PLOTS.values() for name in names))
 
 
 @plots_blueprint.get("/jobs/<job_id>/plots/<which>.<form>")
@@ -198,7 +198,7 @@ _PLOTS: Final = ("curves", "confusion", "calibration", "importance")
     problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
 )
 def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
-    """Draw a plot: `curves`, `confusion`, `calibration` or (of a table) `importance`, as `.png` or `.svg`."""
+    """Draw a plot: `curves`, `confusion`, `calibration`, `residuals` or `importance` (of a table), `.png` or `.svg`."""
     job = loading.job_of(job_id)
     if which not in _PLOTS or form not in plots.MEDIA_TYPES:
         raise Problem("not_found", f"there is no such plot; available: {', '.join(_PLOTS)}, as .png or .svg")

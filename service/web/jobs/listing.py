@@ -25,10 +25,10 @@ from service.web.http.schemas import Metrics, ResponseModel, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
     STOPPED_BY_SWEEP,
-    AccuracyInterval,
+    IntervalItem,
     JobSummary,
-    accuracy_intervals,
     derived_fields,
+    metric_intervals,
 )
 from service.wording import at_time
 
@@ -154,7 +154,7 @@ class ListedJob(JobSummary):
 
     columns: dict[str, Any] = Field({}, description="By name; null if a job has no value.")
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
-    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
+    intervals: dict[str, IntervalItem] = Field(description=INTERVALS)
 
 
 class ColumnItem(ResponseModel):
@@ -240,7 +240,7 @@ class JobList(ResponseModel):
                     **derived_fields(job),
                     columns={column.name: finite(_displayed_value(column, column.value(job))) for column in selected},
                     stopped_by_sweep=job.id in stopped,
-                    intervals=accuracy_intervals(job.metrics, scored.get(job.id), job.test_scores),
+                    intervals=metric_intervals(job.metrics, scored.get(job.id), job.test_scores),
                 )
                 for job in page.jobs
             ],

@@ -34,7 +34,7 @@ from service.web.http.responses import as_page, next_address, own_address, see_o
 from service.web.jobs import overview, playground
 from service.web.jobs.listing import FilterQuery, GroupQuery, PageQuery
 from service.web.jobs.result_schemas import LogQuery, ModelQuery, event_document
-from service.web.jobs.schemas import accuracy_intervals, job_detail
+from service.web.jobs.schemas import job_detail, metric_intervals
 from service.web.jobs.views import list_jobs, show_groups
 
 
@@ -210,7 +210,7 @@ def _sample_facts(job: Job, epochs: Sequence[int]) -> dict[str, Any]:
 def _best_intervals(job: Job, validation_count: int | None) -> dict[str, Any]:
     """The interval of the best accuracy of all epochs."""
     best = {"val_accuracy": job.extremes.get("val_accuracy", {}).get("max")}
-    return {name: interval.model_dump() for name, interval in accuracy_intervals(best, validation_count).items()}
+    return {name: interval.model_dump() for name, interval in metric_intervals(best, validation_count).items()}
 
 
 job_blueprint: Final = Blueprint("job_view", __name__)

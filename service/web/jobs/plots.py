@@ -66,6 +66,14 @@ def classified_samples(job: Job, sample: Artifact) -> Picture:
     return picture(data)
 
 
+PLOTS: Final[Mapping[Kind, Sequence[str]]] = {
+    Kind.CLASSIFIER: ("curves", "confusion", "calibration", "importance"),
+    Kind.REGRESSOR: ("curves", "residuals", "importance"),
+    Kind.GAN: ("curves",),
+}
+"""The plots of each kind of job. ``importance`` needs a table."""
+
+
 def draw(job: Job, name: str, fmt: Format, checkpoint: str | None) -> Picture:
     """A plot of a job, by default the confusion matrix of its latest epoch, or an evaluation of its best checkpoint."""
     match name:
@@ -161,12 +169,12 @@ class _LazyFiles(Sequence[bytes]):
 
 
 def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:
-    """``calibration`` or ``importance`` of a checkpoint, drawn.
+    """``calibration``, ``residuals`` or ``importance`` of a checkpoint, drawn.
 
     Raises:
         Problem: there is no such plot of this job, or not yet.
     """
-    if job.kind != Kind.CLASSIFIER:
+    if plot_name not in PLOTS[Kind(job.kind)]:
         raise Problem("not_found", f"a {job.kind} has no plot {plot_name}")
     info = validation_results.table_of(job) if plot_name == "importance" else dataset_of(job)
     require_available(info)
@@ -179,7 +187,13 @@ def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> 
             if plot_name == "importance":
                 column_importances = inference().importances(row, model, dataset)
                 bars = [(item.column, item.mean, item.deviation) for item in column_importances.columns]
-                return plots.importance(bars, accuracy=column_importances.accuracy, epoch=row.epoch, fmt=fmt)
+                scores = {"accuracy": column_importances.accuracy, "rmse": column_importances.rmse}
+                return plots.importance(bars, **scores, epoch=row.epoch, fmt=fmt)
+            if plot_name == "residuals":
+                found = validation_results.residuals_of(model, row, info, limit=0)
+                return plots.residuals(
+                    found.targets, found.predictions, target=info.target, epoch=row.epoch, rmse=found.rmse, fmt=fmt
+                )
             diagram = inference().calibration(row, model, dataset)
             points = [(item.confidence, item.accuracy, item.count) for item in diagram.bins]
             return plots.calibration(points, error=diagram.expected_error, epoch=row.epoch, fmt=fmt)

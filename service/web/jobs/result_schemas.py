@@ -41,9 +41,9 @@ from service.web.jobs.schemas import (
     INTERVALS,
     STOPPED_BY_SWEEP,
     TEST_SCORE,
-    AccuracyInterval,
+    IntervalItem,
     JobError,
-    accuracy_intervals,
+    metric_intervals,
     test_fields,
 )
 from service.wording import at_time
@@ -323,7 +323,7 @@ class BestEpoch(ResponseModel):
 
     epoch: int
     metrics: Metrics
-    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
+    intervals: dict[str, IntervalItem] = Field(description=INTERVALS)
 
 
 class ResultCheckpoints(ResponseModel):
@@ -349,10 +349,13 @@ class Results(ResponseModel):
     status: Status
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
     metrics: Metrics
-    intervals: dict[str, AccuracyInterval] = Field(description=INTERVALS)
+    intervals: dict[str, IntervalItem] = Field(description=INTERVALS)
     best: BestEpoch | None
     test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
     test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
+    test_rmse: float | None = Field(None, description=TEST_SCORE.format("RMSE of a regressor"))
+    test_mae: float | None = Field(None, description=TEST_SCORE.format("MAE of a regressor"))
+    test_r2: float | None = Field(None, description=TEST_SCORE.format("R² of a regressor"))
     test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
     checkpoints: ResultCheckpoints
     samples: ResultSamples
@@ -392,8 +395,8 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         final=job.status in TERMINAL,
         error=shown_error(job),
         stopped_by_sweep=bool(lookup.stopped_by_sweep(session, [job])),
-        intervals=accuracy_intervals(job.metrics, count, job.test_scores),
-        best=BestEpoch.from_row(best, intervals=accuracy_intervals(best.metrics, count)) if best is not None else None,
+        intervals=metric_intervals(job.metrics, count, job.test_scores),
+        best=BestEpoch.from_row(best, intervals=metric_intervals(best.metrics, count)) if best is not None else None,
         **test_fields(job),
         checkpoints=ResultCheckpoints(
             best=_checkpoint_or_none(session, job, "best"), latest=_checkpoint_or_none(session, job, "latest")
@@ -416,6 +419,8 @@ def _plots(job: Job) -> dict[str, str]:
     names = ["curves"] if job.epoch else []
     if job.epoch and job.kind == Kind.CLASSIFIER:
         names.append("confusion")
+    if job.epoch and job.kind == Kind.REGRESSOR:
+        names.append("residuals")
     return {name: f"/jobs/{job.id}/plots/{name}.png" for name in names}
 
 

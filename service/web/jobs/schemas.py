@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
@@ -15,10 +14,10 @@ from service.jobs import actions, events
 from service.jobs.queries import folds, listing, lookup
 from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
-from service.spec.metric_info import accuracy_interval
+from service.spec.intervals import METRICS_WITH_INTERVAL, interval_of
+from service.spec.metric_info import TEST_SCORES
 from service.spec.schema import Kind
 from service.states import TERMINAL, Action, FindingCode, Reason, Request, Severity, Status
-from service.statistics import wilson
 from service.storage.tables import Job
 from service.web.gate import shared_view
 from service.web.gate.access_checks import share_link
@@ -177,24 +176,20 @@ STOPPED_BY_SWEEP: Final = (
 )
 
 
-class AccuracyInterval(ResponseModel):
-    """Wilson's 95% interval of an accuracy, which is a proportion of few or many examples."""
+class IntervalItem(ResponseModel):
+    """The 95% interval of a metric, for the number of examples: Wilson's of an accuracy, the normal one of an error in
+    the unit of the target."""
 
-    value: float = Field(description="The accuracy.")
-    n: int = Field(description="Number of examples that were scored.")
+    value: float = Field(description="The metric.")
+    n: int | None = Field(description="Number of examples that were scored; null: unknown.")
     low: float
     high: float
     text: str = Field(description="In words, such as `of 30, 95% CI 89% to 100%`.")
 
-    @classmethod
-    def of(cls, value: float, n: int) -> Self:
-        """The interval of an accuracy on ``n`` examples."""
-        low, high = wilson(value, n)
-        return cls(value=value, n=n, low=low, high=high, text=accuracy_interval(n, low, high))
-
 
 INTERVALS: Final = (
-    "Of `val_accuracy` and `test_accuracy`: the 95% interval for the number of examples; empty where that is unknown."
+    "Of `val_accuracy`, `val_rmse`, `val_mae` and those of the test part: the 95% interval for the number of examples; "
+    "empty where that is unknown."
 )
 
 
@@ -222,6 +217,9 @@ class JobSummary(ResponseModel):
     best_epoch: int | None
     test_accuracy: float | None = Field(description=TEST_SCORE.format("Accuracy"))
     test_loss: float | None = Field(description=TEST_SCORE.format("Loss"))
+    test_rmse: float | None = Field(None, description=TEST_SCORE.format("RMSE of a regressor"))
+    test_mae: float | None = Field(None, description=TEST_SCORE.format("MAE of a regressor"))
+    test_r2: float | None = Field(None, description=TEST_SCORE.format("R² of a regressor"))
     test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
     health: Annotated[list[FindingItem], BeforeValidator(finite)] = Field(description="Current findings, oldest first.")
     parent_id: str | None = Field(description="The job that this one is a fork or a reproduction of.")
@@ -383,22 +381,20 @@ def derived_fields(job: Job) -> dict[str, Any]:
 
 def test_fields(job: Job) -> dict[str, Any]:
     """The scores on the test part."""
-    return {name: (job.test_scores or {}).get(name) for name in ("test_accuracy", "test_loss", "test_epoch")}
+    return {name: (job.test_scores or {}).get(name) for name in (*TEST_SCORES, "test_epoch")}
 
 
-def accuracy_intervals(
+def metric_intervals(
     metrics: Mapping[str, Any], validation_count: int | None, test_scores: Mapping[str, Any] | None = None
-) -> dict[str, AccuracyInterval]:
-    """The intervals of the accuracies whose number of examples is known, by metric."""
+) -> dict[str, IntervalItem]:
+    """The intervals of the metrics whose number of examples is known, by metric."""
     test = test_scores or {}
-    counted = {
-        "test_accuracy": (test.get("test_accuracy"), test.get("test_count")),
-        "val_accuracy": (metrics.get("val_accuracy"), validation_count),
-    }
+    scored = [(test, test.get("test_count"), "test_"), (metrics, validation_count, "val_")]
     return {
-        name: AccuracyInterval.of(value, n)
-        for name, (value, n) in counted.items()
-        if n and isinstance(value, int | float) and math.isfinite(value)
+        name: IntervalItem.from_row(interval)
+        for scores, n, prefix in scored
+        for name in METRICS_WITH_INTERVAL
+        if name.startswith(prefix) and (interval := interval_of(name, scores, n)) is not None
     }
 
 
@@ -445,8 +441,8 @@ class FoldJob(ResponseModel):
     status: Status
     progress: Progress
     metrics: Metrics = Field(
-        description="`val_accuracy` and `val_loss` of the last epoch, `best:val_accuracy` of all epochs, and "
-        "`test_accuracy`."
+        description="Of a classifier, `val_accuracy` and `val_loss` of the last epoch, `best:val_accuracy` of all "
+        "epochs, and `test_accuracy`; of a regressor, `val_rmse` and `test_rmse` in their place, and `val_r2`."
     )
     urls: JobUrls
 
@@ -463,7 +459,7 @@ class FoldSet(ResponseModel):
     @classmethod
     def of(cls, group: str, jobs: Sequence[Job]) -> Self:
         """The response for the jobs of a cross-validation."""
-        columns = folds.columns()
+        columns = folds.columns(jobs[0].kind)
         means = {column.name: folds.measured(column, jobs) for column in columns}
         return cls(
             fold_group=group,

@@ -11,14 +11,12 @@ from sqlalchemy.orm import Session
 from service.jobs import extremes
 from service.jobs.queries import lookup
 from service.spec import metric_info
-from service.spec.metric_info import TILES
+from service.spec.metric_info import TEST_SCORES, TILES
 from service.storage.tables import Epoch, Job
 from service.web.http.schemas import finite
-from service.web.jobs.schemas import AccuracyInterval, accuracy_intervals
+from service.web.jobs.schemas import IntervalItem, metric_intervals
 from service.wording import listed
 
-TESTS: Final = ("test_accuracy", "test_loss")
-"""The scores on the test part, available when the job has ended."""
 _TRAINED: Final = (
     "From the beginning to the end of each epoch, without waiting for a worker and pauses. Longer than the CPU time "
     "where other programs share the cores."
@@ -61,7 +59,7 @@ def read(session: Session, job: Job, shown: Epoch | None) -> list[Tile]:
     if shown is None:
         return []
     count = lookup.validation_counts(session, [job]).get(job.id)
-    intervals = accuracy_intervals(shown.metrics, count, job.test_scores)
+    intervals = metric_intervals(shown.metrics, count, job.test_scores)
     return _metric_tiles(job, shown, _earlier_values(session, job, shown), intervals)
 
 
@@ -73,7 +71,7 @@ def _earlier_values(session: Session, job: Job, shown: Epoch) -> dict[str, tuple
 
 
 def _metric_tiles(
-    job: Job, shown: Epoch, earlier: Mapping[str, tuple[float, int]], intervals: Mapping[str, AccuracyInterval]
+    job: Job, shown: Epoch, earlier: Mapping[str, tuple[float, int]], intervals: Mapping[str, IntervalItem]
 ) -> list[Tile]:
     values = {name: (value, shown.epoch) for name, value in finite(shown.metrics).items()} | dict(earlier)
     tiles = []
@@ -84,7 +82,7 @@ def _metric_tiles(
     scores = finite(job.test_scores or {})
     if scores.get("test_epoch") == shown.epoch:  # otherwise, another model was scored
         note = f"epoch {shown.epoch}, scored once"
-        tiles = [_tile(job, name, scores[name], note) for name in TESTS if name in scores] + tiles
+        tiles = [_tile(job, name, scores[name], note) for name in TEST_SCORES if name in scores] + tiles
     return [replace(tile, interval=intervals[tile.name].text) if tile.name in intervals else tile for tile in tiles]
 
 

@@ -1,4 +1,5 @@
-"""A classifier on the validation data: confusion matrix and its cells, mistakes, calibration, importance of columns."""
+"""A classifier or regressor on the validation data: confusion matrix and its cells, mistakes, calibration, residuals,
+importance of columns."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ from service.wording import counted
 blueprint: Final = Blueprint("confusion", __name__)
 
 TAG: Final = "Inference"
+MAX_POINTS: Final = 2000
+"""Maximum number of points in an answer with residuals."""
 
 
 class MatrixQuery(Query):
@@ -99,6 +102,27 @@ class MistakeList(ResponseModel):
     data: list[Mistake]
 
 
+class ResidualRow(ResponseModel):
+    """A validation row with its target and its prediction."""
+
+    index: int = Field(description="Index in the validation split, from 0.")
+    target: float
+    prediction: float
+    row: dict[str, Any] = Field(description="Its values by column.")
+
+
+class ResidualsAnswer(ResponseModel):
+    """The predictions of a regressor for the validation rows."""
+
+    checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
+    validation_count: int
+    target: str = Field(description="The column that is predicted.")
+    points: list[tuple[float, float]] = Field(
+        description=f"Target and prediction of the validation rows; of more than {MAX_POINTS:,}, of evenly spaced ones."
+    )
+    worst: list[ResidualRow] = Field(description="The rows with the largest errors, largest first.")
+
+
 class CalibrationBin(ResponseModel):
     """Validation predictions within an interval of confidence."""
 
@@ -125,7 +149,10 @@ class ColumnImportance(ResponseModel):
     """The importance of a column."""
 
     column: str
-    mean: float = Field(description="Loss of accuracy when the column is shuffled; negative: a gain.")
+    mean: float = Field(
+        description="Loss of accuracy when the column is shuffled; of a regressor, gain in RMSE. Negative: the column "
+        "misleads."
+    )
     deviation: float = Field(description="Standard deviation over the repeats.")
 
 
@@ -133,7 +160,8 @@ class ImportanceAnswer(ResponseModel):
     """The importance of each column of a table."""
 
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
-    accuracy: float = Field(description="Accuracy on the same rows without shuffling.")
+    accuracy: float | None = Field(description="Accuracy on the same rows without shuffling; null for a regressor.")
+    rmse: float | None = Field(description="RMSE of a regressor on the same rows without shuffling.")
     rows: int = Field(description="Number of validation rows used.")
     columns: list[ColumnImportance] = Field(description="In the order of the dataset.")
 
@@ -220,6 +248,37 @@ def _mistake(result: Selection, position: int) -> Mistake:
     )
 
 
+@blueprint.get("/jobs/<job_id>/residuals")
+@endpoint(
+    TAG, ResidualsAnswer, query=MistakesQuery, is_private=True, problems=(*loading.PROBLEMS, "dataset_unavailable")
+)
+def residuals(job_id: str, query: MistakesQuery) -> ResidualsAnswer:
+    """Show targets and predictions of a regressor for the validation rows, and the rows with the largest errors.
+
+    The first request for a checkpoint evaluates the whole validation split. `GET /jobs/{job_id}/plots/residuals.png`
+    draws it.
+    """
+    found = validation_results.residuals(job_id, checkpoint=query.checkpoint, limit=query.limit)
+    count = len(found.targets)
+    shown = [index * count // min(count, MAX_POINTS) for index in range(min(count, MAX_POINTS))]
+    worst = [
+        ResidualRow(
+            index=index,
+            target=float(found.targets[index]),
+            prediction=float(found.predictions[index]),
+            row=named_row(values, found.info.columns),
+        )
+        for index, values in zip(found.worst.tolist(), found.inputs, strict=True)
+    ]
+    return ResidualsAnswer(
+        checkpoint=found.epoch,
+        validation_count=count,
+        target=found.info.target,
+        points=list(zip(found.targets[shown].tolist(), found.predictions[shown].tolist(), strict=True)),
+        worst=worst,
+    )
+
+
 evaluation_blueprint: Final = Blueprint("evaluation", __name__)
 
 
@@ -240,7 +299,8 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     TAG, ImportanceAnswer, query=CheckpointQuery, problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found")
 )
 def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
-    """Show how important each column of a table is: the accuracy that is lost when its values are shuffled.
+    """Show how important each column of a table is: the accuracy that is lost when its values are shuffled, or the
+    RMSE that a regressor gains.
 
     Each column is shuffled five times. The shuffles depend only on the
     job's seed, so results are reproducible. Of columns with the same

@@ -1,4 +1,4 @@
-"""Inference: classify images or rows with a classifier, generate images with a GAN."""
+"""Inference: classify images or rows, predict numbers of rows, generate images with a GAN."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from service.errors import SpecError
 from service.pictures import animations, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
+from service.states import Task
 from service.storage.tables import Job
 from service.web.core.core import core, owner
 from service.web.http import downloads, problems, slots
@@ -81,8 +82,12 @@ class PredictQuery(Query):
 
 
 class PredictAnswer(ResponseModel):
-    """The predictions of a classifier, in the order of the images or rows."""
+    """The predictions of a classifier or regressor, in the order of the images or rows."""
 
+    values: list[float] | None = Field(
+        None, description="Of a regressor: the predicted numbers, in the unit of the target; it has no classes."
+    )
+    target: str | None = Field(None, description="Of a regressor: the column that is predicted.")
     probabilities: list[list[float]] = Field(
         description="Probability of each class, in [0, 1]. With softmax they add up to 1; with sigmoid they are "
         "independent."
@@ -133,7 +138,7 @@ class GenerateAnswer(ResponseModel):
     other_media=(CSV,),
 )
 def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
-    """Classify images, or rows of a table.
+    """Classify images, or rows of a table; or predict the number that a regressor was trained on.
 
     `images` are PNG, JPEG, WebP, BMP or GIF files in base64, or numbers in [0, 1], where 0 is black. They are converted
     to grey or colour, as the dataset is. For a dataset that was imported from image files, they are scaled to cover its
@@ -142,6 +147,8 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
     `invert` is for dark drawings on a light background. `checkpoint` is `best`, `latest` or an epoch number;
     `GET /jobs/{job_id}/checkpoints` lists the stored ones. To keep all checkpoints, set
     `"checkpoint": {"keep_last": 1000}` in the spec.
+
+    A regressor answers with `values`, in the unit of the target.
 
     `rows` are for jobs that are trained on a table: `{"rows": [{"age": 41, "city": "Oslo"}]}`. A column that is left
     out has no value, and `absent_columns` names it; an unknown column is an error. A category that the data do not have
@@ -153,7 +160,7 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
     prediction and the probabilities added, in the same delimiter, encoding and decimal sign; its header
     `Tapeline-Summary` is the `summary` as JSON, whose lists are shortened to fit.
     """
-    job = job_of(job_id, Kind.CLASSIFIER)
+    job = job_of(job_id, Kind.CLASSIFIER, Kind.REGRESSOR)
     if document is None:
         return _predict_file(job, query.checkpoint or "best")
     if query.checkpoint is not None:
@@ -171,33 +178,39 @@ def _predict_file(job: Job, checkpoint: str) -> Result:
         quotas.check_upload(sender, request.content_length or 1)
         count = partial(quotas.count_upload, sender)
         predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv, on_received=count)
-        response = _file_response(predicted, info.class_names, as_csv=as_csv)
+        response = _file_response(predicted, info, as_csv=as_csv)
         response.call_on_close(stack.pop_all().close)  # its file is on the disk until then
     return response
 
 
-def _file_response(predicted: PredictedFile, class_names: Sequence[str], *, as_csv: bool) -> Response:
+def _file_response(predicted: PredictedFile, info: DatasetInfo, *, as_csv: bool) -> Response:
     summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
     if as_csv:
         headers = {"Tapeline-Summary": _summary_header(summary)}
         return downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
     predicted.output.seek(0, os.SEEK_END)
-    predicted.output.write(_end_of_json(predicted, summary, class_names).encode())
+    predicted.output.write(_end_of_json(predicted, summary, info).encode())
     return downloads.send_file(predicted.output, "application/json", {})
 
 
-def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, class_names: Sequence[str]) -> str:
+def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, info: DatasetInfo) -> str:
     """The fields of a ``PredictAnswer`` after its probabilities and classes."""
     answer = PredictAnswer(
         probabilities=[],
         classes=[],
-        class_names=list(class_names),
+        class_names=list(info.class_names),
+        target=_target_of(info),
         checkpoint=predicted.epoch,
         unknown_values=_unknown_values(predicted.prepared.listed),
         absent_columns=summary.absent_columns,
         summary=summary,
     )
-    return answer.model_dump_json(exclude={"probabilities", "classes"}).removeprefix("{")
+    written = {"values", "probabilities", "classes"} if answer.target else {"probabilities", "classes"}
+    return answer.model_dump_json(exclude=written).removeprefix("{")
+
+
+def _target_of(info: DatasetInfo) -> str | None:
+    return info.target if info.task is Task.REGRESSION else None
 
 
 def _unknown_values(values: Sequence[tuple[int, str, str]]) -> list[UnknownValue]:
@@ -269,8 +282,10 @@ def _validate(model: type[B], document: Any) -> B:
 
 
 def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
-    unknown = predicted.unknown_values
+    unknown, values = predicted.unknown_values, predicted.predictions.values
     return PredictAnswer(
+        values=None if values is None else values.tolist(),
+        target=_target_of(info),
         probabilities=predicted.predictions.probabilities.tolist(),
         classes=predicted.predictions.classes.tolist(),
         class_names=list(info.class_names),

@@ -145,7 +145,7 @@ def test_output_shapes_are_those_of_the_networks_that_a_job_builds(
     initializer = engine.initializers.glorot_uniform
     built: list[engine.Sequential]
     if spec.kind == "classifier":
-        built = [networks.classifier(spec, (28, 28), initializer)]
+        built = [networks.supervised(spec, (28, 28), initializer)]
     else:
         built = [networks.generator(spec, initializer, 10), networks.discriminator(spec, (28, 28), initializer, 10)]
     for network, rows in zip(built, displayed, strict=True):

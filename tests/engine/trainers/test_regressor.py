@@ -122,9 +122,20 @@ def test_invalid_settings_and_rows_are_rejected() -> None:
 
 def test_scores_of_extreme_targets() -> None:
     exact = regression_scores(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
-    assert exact == {"rmse": 0.0, "mae": 0.0, "r2": 1.0}
+    assert exact == {"rmse": 0.0, "mae": 0.0, "r2": 1.0, "rmse_error": 0.0, "mae_error": 0.0}
     mean = regression_scores(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
-    assert mean == {"rmse": 1.0, "mae": 1.0, "r2": 0.0}
+    assert mean == {"rmse": 1.0, "mae": 1.0, "r2": 0.0, "rmse_error": 0.0, "mae_error": 0.0}
     assert np.isnan(regression_scores(np.array([1.0, 1.0]), np.array([2.0, 2.0]))["r2"])
+    assert np.isnan(regression_scores(np.array([1.0]), np.array([2.0]))["rmse_error"])
     huge = regression_scores(np.array([0.0, 1e200]), np.array([0.0, 0.0]))
     assert huge["rmse"] == pytest.approx(1e200 / np.sqrt(2))
+
+
+def test_intervals_of_the_errors_cover_their_true_values() -> None:
+    rng, covered = np.random.default_rng(0), np.zeros(2)
+    for _ in range(400):
+        scores = regression_scores(np.zeros(200), rng.normal(0, 3, 200))
+        for index, (name, true) in enumerate({"rmse": 3.0, "mae": 3 * np.sqrt(2 / np.pi)}.items()):
+            covered[index] += abs(scores[name] - true) < 1.96 * scores[f"{name}_error"]
+    assert (covered / 400 > 0.9).all()
+    assert (covered / 400 < 0.99).all()

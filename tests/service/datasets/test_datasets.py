@@ -59,7 +59,16 @@ def test_the_catalogue_lists_built_in_and_user_datasets(root: Path) -> None:
     make_files(root / "mnist" / "deeper")  # one level too deep
     make_files(root / ".cache")
     infos = {info.name: info for info in catalogue(root)}
-    assert list(infos) == ["mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist", "shapes"]
+    assert list(infos) == [
+        "mnist-10k",
+        "mnist",
+        "fashion-mnist",
+        "iris",
+        "breast-cancer",
+        "diabetes",
+        "stacked-mnist",
+        "shapes",
+    ]
     assert infos["mnist-10k"].available
     assert not infos["mnist"].available
     shapes = infos["shapes"]
@@ -89,6 +98,7 @@ def test_built_in_datasets_are_listed_without_a_data_folder(root: Path) -> None:
         "fashion-mnist",
         "iris",
         "breast-cancer",
+        "diabetes",
         "stacked-mnist",
     ]
 
@@ -97,7 +107,15 @@ def test_an_unknown_name_is_rejected_with_the_closest_match(root: Path) -> None:
     with pytest.raises(DatasetNotFound, match="Did you mean 'mnist'") as caught:
         describe("minst", root)
     assert caught.value.suggestion == "mnist"
-    assert caught.value.available == ("mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist")
+    assert caught.value.available == (
+        "mnist-10k",
+        "mnist",
+        "fashion-mnist",
+        "iris",
+        "breast-cancer",
+        "diabetes",
+        "stacked-mnist",
+    )
     assert caught.value.code == "dataset_not_found"
 
 

@@ -35,7 +35,7 @@ FACTS = JobFacts(
 def classifier(shape: tuple[int, int]) -> TrainedModel:
     spec = resolve({"kind": "classifier", "preset": "fast", "layers": [{"units": len(NAMES), "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
-    network = networks.classifier(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
+    network = networks.supervised(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
     return TrainedModel(spec, network, shape, NAMES)
 
 

@@ -83,8 +83,10 @@ def test_invalid_json_is_rejected_with_its_position(body: bytes, line: int, colu
 @pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
 def test_every_preset_is_a_spec_that_fits_its_dataset(kind: Kind, preset: str) -> None:
     spec = resolve({"kind": kind, "preset": preset})
-    check_fit(spec, IRIS if preset == "table" else DIGITS)
-    assert spec.dataset.name == ("iris" if preset == "table" else "mnist-10k")
+    tables = {"classifier": ("iris", IRIS), "regressor": ("diabetes", replace(IRIS, columns=10, classes=0))}
+    name, shape = tables[kind] if preset == "table" else ("mnist-10k", DIGITS)
+    check_fit(spec, shape)
+    assert spec.dataset.name == name
     assert read_resolved(spec.model_dump(mode="json")) == spec
 
 

@@ -13,6 +13,7 @@ import engine
 from service.datasets.cache import Dataset, load
 from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.shapes import shape_of
+from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
 from service.spec.dataset_checks import check_fit
 from service.spec.estimation import layer_shapes
@@ -31,6 +32,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
+def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder: Path = tmp_path_factory.mktemp("tables")
+    return load("diabetes", folder, cache=ArrayCache(folder / "cache"))
+
+
+@pytest.fixture(scope="module")
 def few_digits(digits: Dataset) -> Dataset:
     """Enough for two batches of 500."""
     train, validation = digits.train, digits.validation
@@ -42,10 +49,17 @@ def few_digits(digits: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize(("kind", "preset"), [(kind, name) for kind in PRESETS for name in PRESETS[kind]])
-def test_a_trainer_built_from_each_preset_takes_a_step(digits: Dataset, kind: Kind, preset: str) -> None:
-    document = {"kind": kind, "preset": preset}
-    spec = match_output_to_dataset(resolve(document), document, shape_of(digits.info))
-    trainer = build.trainer(spec, digits)
+def test_a_trainer_built_from_each_preset_takes_a_step(
+    digits: Dataset, diabetes: Dataset, kind: Kind, preset: str
+) -> None:
+    document, dataset, preprocessing = {"kind": kind, "preset": preset}, digits, None
+    if kind is Kind.REGRESSOR:
+        dataset, info = diabetes, diabetes.info
+        preprocessing = Preprocessing.fit(
+            info.columns, dataset.train.inputs, target=info.target, targets=dataset.train.labels
+        )
+    spec = match_output_to_dataset(resolve(document), document, shape_of(dataset.info))
+    trainer = build.trainer(spec, dataset, preprocessing)
     report = next(iter(trainer.run()))
     assert isinstance(report, engine.BatchDone)
     assert report.step == 1
@@ -129,7 +143,7 @@ CONVOLUTIONS: dict[Kind, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_convolutional_networks_have_the_layer_sizes_estimated_from_the_spec(digits: Dataset, kind: Kind) -> None:
     spec = resolve({"kind": kind, "epochs": 1, "batch_size": 500, **CONVOLUTIONS[kind]})
     check_fit(spec, Shape(rows=28, columns=28, classes=10, train_count=8500))
@@ -176,7 +190,7 @@ def test_exactly_the_valid_specs_can_be_built(layers: list[dict[str, Any]]) -> N
     assert isinstance(spec, ClassifierSpec)
     (network,) = layer_shapes.networks(spec, Shape(rows=6, columns=8, classes=10, train_count=1))
     try:
-        model = networks.classifier(spec, (6, 8), engine.initializers.he_normal)
+        model = networks.supervised(spec, (6, 8), engine.initializers.he_normal)
     except engine.ShapeError:
         assert network.faults
         return

@@ -148,6 +148,8 @@ def samples_of(
             images = trainer.samples(count)
             classes = diagnostics.classify(images)
             return functools.partial(grids.sample_grid, images, sample_classes=classes), _digest_arrays([images])
+        case _:
+            raise TypeError("rows of a table are not images")
 
 
 def weights_digest(state: State) -> str:

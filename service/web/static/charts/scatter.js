@@ -10,7 +10,7 @@ const MAX_GROUP_WIDTH = 80; // maximum width of a group of dots at the same posi
 const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : value === null ? "none" : String(value));
 
 // Round numbers between two values; powers of ten for a logarithmic scale.
-function ticks(low, high, isLog, count) {
+export function ticks(low, high, isLog, count) {
   if (isLog) {
     const powers = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) powers.push(...[1, 2, 5].map((digit) => Number(`${digit}e${power}`)));

@@ -55,10 +55,10 @@ export function describe(name) {
   return layer ? { ...info, label: `${info.label} · ${layer}` } : info;
 }
 
-// The metrics for summaries, of both kinds of jobs, or of one; the first is the default objective.
+// The metrics for summaries, of all kinds of jobs, or of one; the first is the default objective.
 export function keyMetrics(kind = null) {
-  const names = Object.keys(metricTable()).filter((name) => metricTable()[name].key !== null && [null, metricTable()[name].kind].includes(kind));
-  return names.sort((a, b) => describe(a).kind.localeCompare(describe(b).kind) || describe(a).key - describe(b).key);
+  const names = Object.keys(metricTable()).filter((name) => metricTable()[name].key !== null && (kind === null || metricTable()[name].kinds.includes(kind)));
+  return names.sort((a, b) => describe(a).kinds[0].localeCompare(describe(b).kinds[0]) || describe(a).key - describe(b).key);
 }
 
 export function metric(name, value) {

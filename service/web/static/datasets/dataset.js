@@ -53,13 +53,13 @@ function image({ index, class_name: name, image: data }) {
   return h("figure", { title: text }, h("img", { class: "pixels", src: `data:image/png;base64,${data}`, alt: text }), h("figcaption", {}, name));
 }
 
-function row({ index, class_name: name, values }) {
+function row({ index, class_name: name, target, values }) {
   const cells = facts.columns.map((column) => {
     const value = values[column];
     const classes = [facts.numbers.includes(column) && "number", value === null && "muted"].filter(Boolean).join(" ");
     return h("td", { class: classes || undefined }, value === null ? "–" : String(value));
   });
-  return h("tr", {}, h("td", { class: "number muted" }, String(index + 1)), h("th", { scope: "row" }, name), cells);
+  return h("tr", {}, h("td", { class: "number muted" }, String(index + 1)), h("th", { scope: "row" }, name ?? String(target)), cells);
 }
 
 part.addEventListener("change", begin);

@@ -24,7 +24,7 @@ export function aboutDataset(item) {
   if (!item) return [];
   const isTable = item.kind === "table";
   const size = isTable ? `a table of ${counted(item.columns.length, "column")}` : pixels(item);
-  const facts = [`${item.title}: ${size}, ${item.classes} classes, ${number(item.train_count)} training and ${number(item.validation_count)} validation ${isTable ? "rows" : "images"}.`];
+  const facts = [`${item.title}: ${size}, ${item.task === "regression" ? `a number to predict (${item.target})` : `${item.classes} classes`}, ${number(item.train_count)} training and ${number(item.validation_count)} validation ${isTable ? "rows" : "images"}.`];
   if (needsDownload(item)) facts.push(` ${item.state_reason ?? `It is not on this machine: a job downloads it${sizeOfDownload(item)} when it starts.`}`);
   return facts;
 }

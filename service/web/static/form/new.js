@@ -10,7 +10,7 @@ import { drawSections, filterFields, markSections } from "./schema/sections.js";
 import { SweepCard } from "./sweep-card.js";
 import { joinSweep, locate, splitSweep, Tries } from "./sweep-fields.js";
 
-const ROOTS = { classifier: "ClassifierSpec", gan: "GanSpec" };
+const ROOTS = { classifier: "ClassifierSpec", regressor: "RegressorSpec", gan: "GanSpec" };
 const KEPT_FIELDS = ["name", "tags", "priority", "dataset", "seed"]; // fields that are kept when the preset changes
 
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);

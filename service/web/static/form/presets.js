@@ -1,7 +1,7 @@
 // The choice of kind and preset: a card for each preset with description, typical result and duration.
 import { $, $$, capital, describe, duration, h, metric, percent, words } from "../common/dom.js";
 
-const KINDS = { classifier: "Classifier", gan: "GAN" };
+const KINDS = { classifier: "Classifier", regressor: "Regressor", gan: "GAN" };
 
 export class PresetCards {
   // presets: as listed by GET /presets; selected(kind, preset): called when one is chosen.

@@ -60,7 +60,7 @@ export function fullText(column, value) {
 export function summary({ metrics, intervals = {} }) {
   return summaryOf(metrics).flatMap((name) => {
     const interval = intervals[name];
-    const few = interval?.n < 1000 ? h("span", { class: "muted" }, ` of ${interval.n}`) : null;
+    const few = interval?.n && interval.n < 1000 ? h("span", { class: "muted" }, ` of ${interval.n}`) : null;
     return [h("span", { class: "muted" }, describe(name).label), h("span", { title: interval?.value === metrics[name] ? interval?.text : null }, metric(name, metrics[name]), few)];
   });
 }

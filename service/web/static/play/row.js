@@ -1,5 +1,5 @@
 // A form for one row of a table, with live predictions.
-import { $, $$, debounce } from "../common/dom.js";
+import { $, $$, debounce, metric } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { barsOf, wireCheckpoints } from "./parts.js";
 import { latest } from "../common/latest.js";
@@ -10,7 +10,7 @@ const form = $("#row");
 
 if (form) {
   const fields = new Map($$("[data-column]", form).map((field) => [field.dataset.column, field]));
-  const showBars = barsOf($("#bars"));
+  const showBars = $("#bars") ? barsOf($("#bars")) : () => {};
   const epoch = wireCheckpoints(job, () => predict());
 
   const predict = latest(async () => {
@@ -25,7 +25,12 @@ if (form) {
   });
   const predictSoon = debounce(120, predict);
 
-  function show({ probabilities: [shares], classes: [winner], class_names: names }) {
+  function show({ values, target, probabilities: [shares], classes: [winner], class_names: names }) {
+    if (values) {
+      $("#verdict").textContent = `${target}: ${metric("val_rmse", values[0])}`;
+      $("#verdict").dataset.answer = values[0];
+      return;
+    }
     showBars(shares, winner);
     $("#verdict").textContent = `${names[winner]}, ${(100 * shares[winner]).toFixed(0)}%`;
     $("#verdict").dataset.answer = names[winner];

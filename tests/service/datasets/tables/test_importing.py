@@ -17,6 +17,7 @@ from service.datasets.importer import UploadRefused
 from service.datasets.info import DatasetInfo, ImportedDataset, TableOptions
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.importing import import_table
+from service.states import Task
 
 HEAD = "age,city,since,label\n"
 
@@ -55,7 +56,12 @@ def read(tmp_path: Path, data: bytes | str, *, sandbox: bool = False, **options:
     path, folder = tmp_path / "table", tmp_path / f"arrays-{len(list(tmp_path.iterdir()))}"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     folder.mkdir()
-    table = TableOptions(target=options.get("target"), types=options.get("types", {}), split=options.get("split"))
+    table = TableOptions(
+        target=options.get("target"),
+        task=options.get("task"),
+        types=options.get("types", {}),
+        split=options.get("split"),
+    )
     if sandbox:
         dataset = import_in_sandbox({"table": path}, folder, fraction=None, table=table)
     else:
@@ -63,7 +69,7 @@ def read(tmp_path: Path, data: bytes | str, *, sandbox: bool = False, **options:
     info = DatasetInfo(
         name="t", title="t", kind=dataset.kind, image_shape=(), columns=tuple(dataset.columns or ()),
         classes=dataset.classes, train_count=dataset.train_count, validation_count=dataset.validation_count,
-        class_names=tuple(dataset.class_names or ()), source="", licence="", sha256=None, available=True,
+        class_names=tuple(dataset.class_names or ()), report=dataset.report, source="", licence="", sha256=None, available=True,
     )  # fmt: skip
     arrays = open_arrays(folder, info)
     assert arrays.sha256 == dataset.sha256
@@ -246,7 +252,7 @@ def test_literals_that_are_numbers_only_to_python_are_categories(tmp_path: Path)
         (PLAIN, {"types": {"Age": "number"}}, "did you mean 'age'?"),
         (PLAIN.replace("yes", "no"), {}, "nothing to tell apart"),
         (PLAIN, {"target": "age", "types": {"label": "ignore", "since": "ignore", "city": "ignore"}}, "no column"),
-        ("x,y\n" + "".join(f"{n % 5},{n / 7}\n" for n in range(400)), {}, "regression"),
+        ("x,y\n" + "".join(f"{n % 5},{n / 7}\n" for n in range(400)), {"task": Task.CLASSIFICATION}, "regression"),
         (PLAIN.replace("Oslo", "Os\0lo"), {}, "line 2 contains a NUL"),
     ],
 )
@@ -259,17 +265,90 @@ def numbers(values: int, rows_each: int) -> str:
     return "x,y\n" + "".join(f"{n % 7},{100 + n % values}\n" for n in range(values * rows_each))
 
 
-@pytest.mark.parametrize(("values", "rows_each"), [(21, 50), (20, 4), (3, 4), (214, 2)])
-def test_a_target_of_numbers_that_looks_like_a_quantity_is_refused_with_the_remedy(
+@pytest.mark.parametrize(("values", "rows_each"), [(20, 4), (3, 4)])
+def test_a_target_of_few_numbers_with_few_rows_each_is_refused_with_both_remedies(
     tmp_path: Path, values: int, rows_each: int
 ) -> None:
     data = numbers(values, rows_each)
     message = refusal(tmp_path, data)
     assert f"column 'y' has {values} different numbers, with {rows_each} rows each in the median" in message
-    assert "set the type of this column to category" in message
+    assert "set the task regression" in message
+    assert "set its type to category" in message
+    assert read(tmp_path, data, types={"y": "category"}).dataset.classes == values
+    assert read(tmp_path, data, task=Task.REGRESSION).dataset.classes == 0
+
+
+@pytest.mark.parametrize(("values", "rows_each"), [(21, 50), (214, 2)])
+def test_many_different_numbers_are_proposed_for_regression(tmp_path: Path, values: int, rows_each: int) -> None:
+    data = numbers(values, rows_each)
+    imported = read(tmp_path, data, sandbox=True)
+    assert (imported.dataset.classes, imported.dataset.class_names) == (0, None)
+    assert imported.report["target"] == "y"
+    assert "set its type to category" in imported.report["notes"][0]
+    targets = np.concatenate([imported.train.labels, imported.validation.labels])
+    assert targets.dtype == np.float64
+    assert sorted(targets) == sorted(100 + n % values for n in range(values * rows_each))
+    inputs = np.concatenate([imported.train.inputs, imported.validation.inputs])[:, 0]
+    assert {(x, y) for x, y in zip(inputs, targets, strict=True)} <= {(n % 7, 100 + n % values) for n in range(9999)}
     if values < 30:
-        forced = read(tmp_path, data, types={"y": "category"})
-        assert forced.dataset.classes == values
+        assert read(tmp_path, data, types={"y": "category"}).dataset.classes == values
+    assert "looks like a quantity" in refusal(tmp_path, data, task=Task.CLASSIFICATION)
+
+
+def prices(*cells: str, delimiter: str = ",") -> str:
+    rows = "".join(f"{n % 5}{delimiter}{1000 + 7 * n}.5\n" for n in range(100))
+    return f"rooms{delimiter}price\n" + rows + "".join(f"3{delimiter}{cell}\n" for cell in cells)
+
+
+def test_rows_without_a_finite_number_to_predict_are_rejected(tmp_path: Path) -> None:
+    imported = read(tmp_path, prices("", "inf", "many", "1700"), task=Task.REGRESSION)
+    assert imported.report["rows"] == 101
+    assert [item["reason"] for item in imported.report["rejected"]] == [
+        "has no target value",
+        "has no target value",
+        "column 'price': 'many' is not a number",
+    ]
+    assert "infinite numbers; set the task regression" in refusal(tmp_path, prices("inf"))
+
+
+def test_a_number_to_predict_may_have_any_notation(tmp_path: Path) -> None:
+    data = "rooms;Preis\n" + "".join(f"{n % 5};{n + 1}.450,50 €\n" for n in range(100))
+    imported = read(tmp_path, data)
+    targets = np.concatenate([imported.train.labels, imported.validation.labels])
+    assert sorted(targets) == [1000 * (n + 1) + 450.5 for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "word"),
+    [
+        (prices(), {"types": {"price": "category"}, "task": Task.REGRESSION}, "must be a number"),
+        (prices().replace("\n", "x\n"), {"task": Task.REGRESSION}, "cannot be used"),
+        ("rooms,price\n" + "".join(f"{n % 5},7\n" for n in range(99)), {"task": Task.REGRESSION}, "nothing to predict"),
+        ("x,Nr\n" + "".join(f"{n % 5},{n}\n" for n in range(99)), {}, "counts the rows"),
+    ],
+)
+def test_targets_that_no_regressor_can_predict_are_refused(tmp_path: Path, data: str, options: Any, word: str) -> None:
+    assert word in refusal(tmp_path, data, **options)
+
+
+def test_a_regressor_may_learn_from_a_split_column_and_is_warned_of_a_copied_target(tmp_path: Path) -> None:
+    parts = ("train", "train", "val", "test")
+    rows = "".join(f"{n % 5},{parts[n % 4]},{n * 1.5},{n * 3 + n % 3 / 100}\n" for n in range(200))
+    imported = read(tmp_path, "x,part,euro,mark\n" + rows, split="part")
+    dataset = imported.dataset
+    assert (dataset.train_count, dataset.validation_count, dataset.test_count) == (100, 50, 50)
+    assert imported.report["leak"] == "column 'euro' alone predicts the target: check for a leak"
+
+
+def test_targets_with_more_values_than_are_tracked_are_numbers_to_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.datasets.tables.importing.MAX_TEXTS", 50)
+    monkeypatch.setattr("service.datasets.tables.importing._BLOCK_ROWS", 30)
+    imported = read(tmp_path, prices())
+    assert (imported.dataset.classes, imported.report["rows"]) == (0, 100)
+    texts = "x,y\n" + "".join(f"{n % 5},n{n}\n" for n in range(200))
+    assert "different values" in refusal(tmp_path, texts)
 
 
 @pytest.mark.parametrize(("values", "rows_each"), [(20, 5), (2, 1), (10, 100)])
