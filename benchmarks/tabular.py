@@ -1,8 +1,10 @@
-"""``python -m benchmarks.tabular``: compares the preset ``table`` with scikit-learn's ``MLPClassifier``.
+"""``python -m benchmarks.tabular``: compares the presets ``table`` with scikit-learn.
 
-Iris, wine, breast-cancer and digits are written as CSV from scikit-learn's bundled data; penguins come from the package
-``palmerpenguins``. Each file passes through the product's own import, preprocessing and trainer. Only this benchmark
-needs these packages: ``pip install scikit-learn palmerpenguins``.
+Classes: iris, wine, breast-cancer and digits are written as CSV from scikit-learn's bundled data; penguins come from
+the package ``palmerpenguins``. Numbers to predict: diabetes comes from scikit-learn, cars and weather from
+``vega_datasets``, investment and visits from ``statsmodels``. Each file passes through the product's own import,
+preprocessing and trainer. Only this benchmark needs these packages: ``pip install scikit-learn palmerpenguins
+vega_datasets statsmodels``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
@@ -34,12 +37,29 @@ from service.datasets.info import DatasetInfo, TableOptions
 from service.datasets.shapes import shape_of
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.preprocessing import Preprocessing
+from service.spec.dataset_checks import SUITABLE
+from service.spec.metric_info import KEY_METRICS
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.validation import resolve
+from service.states import Task
 from workers.training import build
 
-BUNDLED: Final = ("iris", "wine", "breast-cancer", "digits")
-TARGETS: Final = {"penguins": "species"}
+CLASSES: Final = {
+    "iris": "target",
+    "wine": "target",
+    "breast-cancer": "target",
+    "digits": "target",
+    "penguins": "species",
+}
+"""Datasets with classes, and their target columns."""
+NUMBERS: Final = {
+    "diabetes": ("target", "scikit-learn", "load_diabetes"),
+    "cars": ("Miles_per_Gallon", "vega_datasets", "cars"),
+    "weather": ("temp_max", "vega_datasets", "seattle_weather"),
+    "investment": ("invest", "statsmodels", "grunfeld"),
+    "visits": ("mdvis", "statsmodels", "randhie"),
+}
+"""Datasets with a number to predict: the target column, the package, and the name there."""
 FOLDS: Final = 5
 SEEDS: Final = 5
 FIRST_SEED: Final = 5
@@ -48,9 +68,12 @@ _T_95: Final = 2.064
 
 
 def write_csv(name: str, path: Path) -> None:
-    """Write one of scikit-learn's bundled datasets, or the penguins, as a CSV file."""
+    """Write a dataset of one of the packages as a CSV file."""
     if name == "penguins":
         path.write_bytes(files("palmerpenguins").joinpath("data/penguins.csv").read_bytes())
+        return
+    if name in NUMBERS:
+        frame(name).to_csv(path, index=False)
         return
     from sklearn import datasets
 
@@ -62,12 +85,33 @@ def write_csv(name: str, path: Path) -> None:
             writer.writerow([*(repr(float(value)) for value in row), str(data.target_names[label])])
 
 
+def frame(name: str) -> Any:
+    """The DataFrame of a dataset with a number to predict."""
+    _, package, source = NUMBERS[name]
+    match package:
+        case "scikit-learn":
+            from sklearn import datasets
+
+            return getattr(datasets, source)(as_frame=True, scaled=False).frame
+        case "vega_datasets":
+            from vega_datasets import local_data
+
+            data = getattr(local_data, source)()
+            # Names are different texts; a year as a date would have one value in each row.
+            return data.drop(columns="Name").assign(Year=data["Year"].dt.year) if name == "cars" else data
+        case _:
+            from statsmodels import datasets as models
+
+            return getattr(models, source).load_pandas().data
+
+
 def import_dataset(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
     """Import a dataset with the product, and concatenate its parts."""
     path, arrays = folder / f"{name}.csv", folder / name
     write_csv(name, path)
     arrays.mkdir()
-    report = import_table(path, arrays, fraction=None, options=TableOptions(target=TARGETS.get(name)))
+    target, task = (NUMBERS[name][0], Task.REGRESSION) if name in NUMBERS else (CLASSES[name], None)
+    report = import_table(path, arrays, fraction=None, options=TableOptions(target=target, task=task))
     info = DatasetInfo(
         name=name,
         title=name,
@@ -82,6 +126,7 @@ def import_dataset(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
         licence="",
         sha256=report.sha256,
         available=True,
+        report=report.report,
     )
     data = open_arrays(arrays, info)
     inputs = np.concatenate([data.train.inputs, data.validation.inputs])
@@ -89,39 +134,61 @@ def import_dataset(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
 
 
 def score_tapeline(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
-    """Accuracy of the last epoch of the preset ``table``."""
+    """Accuracy or RMSE of the last epoch of the preset ``table``."""
     info = replace(info, train_count=len(train), validation_count=len(test))
-    document = {"kind": "classifier", "preset": "table", "seed": seed}
+    document = {"kind": SUITABLE[info.task].value, "preset": "table", "seed": seed}
     spec = match_output_to_dataset(resolve(document), document, shape_of(info))
-    trainer = build.trainer(spec, Dataset(info, train, test, ""), Preprocessing.fit(info.columns, train.inputs))
-    return [report.metrics["val_accuracy"] for report in trainer.run() if isinstance(report, EpochDone)][-1]
+    trainer = build.trainer(spec, Dataset(info, train, test, ""), Preprocessing.of(info, train))
+    metric = KEY_METRICS[spec.kind][0]
+    return [report.metrics[metric] for report in trainer.run() if isinstance(report, EpochDone)][-1]
 
 
-def score_sklearn(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
-    """Accuracy of ``MLPClassifier`` with default settings, except for enough iterations to converge."""
-    from sklearn.neural_network import MLPClassifier
+def score_mlp(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
+    """``MLPClassifier`` or ``MLPRegressor`` with default settings, except for enough iterations to converge."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    fitted = Preprocessing.fit(info.columns, train.inputs)  # standardised numbers, one-hot categories
+    fitted = Preprocessing.of(info, train)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = MLPClassifier(random_state=seed, max_iter=1000).fit(fitted.apply(train.inputs), train.labels)
-    return float(model.score(fitted.apply(test.inputs), test.labels))
+        if fitted.target is None:
+            model = MLPClassifier(random_state=seed, max_iter=1000).fit(fitted.apply(train.inputs), train.labels)
+            return float(model.score(fitted.apply(test.inputs), test.labels))
+        standardised = (train.labels - fitted.target["mean"]) / fitted.target["scale"]
+        model = MLPRegressor(random_state=seed, max_iter=1000).fit(fitted.apply(train.inputs), standardised)
+    return rmse(fitted.to_targets(model.predict(fitted.apply(test.inputs))), test)
 
 
-def folds(labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Stratified folds, the same for both libraries. The preset was chosen on other folds and seeds."""
-    from sklearn.model_selection import StratifiedKFold
+def score_trees(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
+    """RMSE of ``HistGradientBoostingRegressor`` with default settings."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
-    return iter(StratifiedKFold(FOLDS, shuffle=True, random_state=1).split(np.zeros(len(labels)), labels))
+    model = HistGradientBoostingRegressor(random_state=seed).fit(train.inputs, train.labels)
+    return rmse(model.predict(test.inputs), test)
+
+
+def rmse(predictions: NDArray[Any], test: Examples) -> float:
+    """Root of the mean squared error."""
+    return float(np.sqrt(np.mean((predictions - test.labels) ** 2)))
+
+
+def folds(info: DatasetInfo, labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Folds, stratified by class; the same for all libraries. The presets were chosen on other folds and seeds."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    kind = StratifiedKFold if info.task is Task.CLASSIFICATION else KFold
+    return iter(kind(FOLDS, shuffle=True, random_state=1).split(np.zeros(len(labels)), labels))
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """All runs of one dataset."""
     info, examples = import_dataset(name, folder)
     result: dict[str, Any] = {"dataset": name, "rows": len(examples), "columns": len(info.columns)}
-    for library, run in (("tapeline", score_tapeline), ("sklearn", score_sklearn)):
+    if name in NUMBERS:
+        result["version"] = version(NUMBERS[name][1])
+    runs = {"tapeline": score_tapeline, "sklearn": score_mlp} | ({"trees": score_trees} if name in NUMBERS else {})
+    for library, run in runs.items():
         scores, started_at = [], time.process_time()
-        for train, test in folds(examples.labels):
+        for train, test in folds(info, examples.labels):
             parts = [Examples(examples.inputs[chosen], examples.labels[chosen]) for chosen in (train, test)]
             scores += [run(info, parts[0], parts[1], seed) for seed in range(FIRST_SEED, FIRST_SEED + SEEDS)]
         half_width = _T_95 * stdev(scores) / math.sqrt(len(scores))
@@ -133,18 +200,36 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     return result
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The results as Markdown."""
+def table_of_classes(rows: list[dict[str, Any]]) -> str:
+    """The results for the datasets with classes, as Markdown."""
     lines = [
         "| dataset | rows | columns | preset `table` | `MLPClassifier` (95% interval) | s | s, `MLPClassifier` |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in rows:
+    for row in [row for row in rows if row["dataset"] in CLASSES]:
         tapeline, peer = row["tapeline"], row["sklearn"]
         low, high = peer["mean"] - peer["half"], peer["mean"] + peer["half"]
         lines.append(
             f"| {row['dataset']} | {row['rows']:,} | {row['columns']} | {tapeline['mean']:.2%} "
             f"| {peer['mean']:.2%} ({low:.2%} to {high:.2%}) | {tapeline['seconds']:.2f} | {peer['seconds']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def table_of_numbers(rows: list[dict[str, Any]]) -> str:
+    """The results for the datasets with a number to predict, as Markdown."""
+    lines = [
+        "| dataset | target | package | rows | columns | preset `table` | `MLPRegressor` (95% interval) | trees | s |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in [row for row in rows if row["dataset"] in NUMBERS]:
+        target, package, source = NUMBERS[row["dataset"]]
+        tapeline, peer, trees = row["tapeline"], row["sklearn"], row["trees"]
+        interval = f"{peer['mean'] - peer['half']:.4g} to {peer['mean'] + peer['half']:.4g}"
+        lines.append(
+            f"| {row['dataset']} | `{target}` | {package} {row['version']} `{source}` | {row['rows']:,} "
+            f"| {row['columns']} | {tapeline['mean']:.4g} | {peer['mean']:.4g} ({interval}) | {trees['mean']:.4g} "
+            f"| {tapeline['seconds']:.2f}, {peer['seconds']:.2f}, {trees['seconds']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -157,12 +242,15 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = []
-        for name in options.only or (*BUNDLED, "penguins"):
+        for name in options.only or (*CLASSES, *NUMBERS):
             rows.append(measure(name, Path(folder)))
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-    print("\n" + table(rows))
-    if not options.only:
-        (options.results / "tabular.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(rows[-1]), flush=True)
+    print(f"\n{table_of_classes(rows)}\n\n{table_of_numbers(rows)}")
+    path = options.results / "tabular.json"
+    measured = {row["dataset"]: row for row in rows}
+    earlier = json.loads(path.read_text("utf-8")) if path.exists() else []
+    kept = [measured.pop(row["dataset"], row) for row in earlier]
+    path.write_text(json.dumps([*kept, *measured.values()], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from service.spec.estimation.layer_shapes import networks
 from service.spec.findings import Finding
 from service.spec.schema import Spec
 from service.spec.validation import read_resolved
-from service.states import DatasetKind, ErrorCode, MachineFaultReason, Request, Task
+from service.states import DatasetKind, ErrorCode, MachineFaultReason, Request
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.stores import open_store
@@ -183,11 +183,7 @@ def _load_preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | N
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
             if "preprocessing" in state:
                 return Preprocessing.read(state["preprocessing"])
-    if dataset.info.task is Task.REGRESSION:
-        return Preprocessing.fit(
-            dataset.info.columns, dataset.train.inputs, target=dataset.info.target, targets=dataset.train.labels
-        )
-    return Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
+    return Preprocessing.of(dataset.info, dataset.train)
 
 
 def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:

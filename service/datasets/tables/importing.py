@@ -164,6 +164,7 @@ class _Import:
                 "encoding": self.file.encoding.removesuffix("-sig"),
                 "delimiter": self.file.delimiter,
                 "target": self.plan.header[self.plan.target],
+                **({} if target is None else {"task": Task.REGRESSION.value}),
                 **({} if self.split is None else {"split": self.split.name}),
                 "rows": self.row_count,
                 "rejected_count": self.rejected.count,

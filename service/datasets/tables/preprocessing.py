@@ -25,12 +25,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.spec.estimation.features import features_of
+from service.states import Task
+
+if TYPE_CHECKING:
+    from service.datasets.cache import Examples
+    from service.datasets.info import DatasetInfo
 
 FORMAT: Final = 1
 CLIP_LIMIT: Final = 1e6
@@ -50,6 +55,13 @@ class Preprocessing:
 
     columns: tuple[Mapping[str, Any], ...]
     target: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, info: DatasetInfo, train: Examples) -> Preprocessing:
+        """Fit to the training part of a dataset."""
+        if info.task is Task.CLASSIFICATION:
+            return cls.fit(info.columns, train.inputs)
+        return cls.fit(info.columns, train.inputs, target=info.target, targets=train.labels)
 
     @classmethod
     def fit(

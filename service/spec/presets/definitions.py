@@ -110,7 +110,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         },
     },
     Kind.REGRESSOR: {
-        # For tables, as above.
+        # As for classes, with more weight decay: with 0.02, the error on a few hundred rows (diabetes) is a tenth higher,
+        # and on larger tables it is the same.
         "table": {
             "dataset": {"name": "diabetes", "scale": [0, 1]},
             "layers": [
@@ -120,7 +121,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
             ],
             "initializer": {"name": "glorot"},
             "loss": {"name": "squared_error"},
-            "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.02},
+            "optimizer": {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.4},
             "schedule": {"name": "one_cycle"},
             "epochs": 60,
             "batch_size": 32,

@@ -10,7 +10,7 @@ from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo, PartName
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
-from service.states import DatasetKind
+from service.states import DatasetKind, Task
 from service.web.core.core import core, owner
 from service.web.datasets import views
 from service.web.datasets.schemas import DatasetDetail, TableColumns, dataset_item
@@ -51,7 +51,7 @@ def _content(info: DatasetInfo) -> dict[str, Any]:
     detail = views.detail(info)
     return {
         "dataset": detail,
-        "parts_of": {part: (_PARTS[part], sum(counts)) for part, counts in (detail.class_counts or {}).items()},
+        "parts_of": {part: (_PARTS[part], getattr(detail, f"{part}_count")) for part in detail.class_counts or {}},
         "bars": _bars(detail),
         "columns": _statistics(info),
         "facts": _facts(info, detail),
@@ -67,8 +67,11 @@ def _facts(info: DatasetInfo, detail: DatasetDetail) -> dict[str, Any]:
         "urls": detail.urls,
         "class_names": info.class_names,
         "columns": [column["name"] for column in info.columns],
-        "numbers": [column["name"] for column in info.columns if column["type"] == "number"],
-        "target": (info.report or {}).get("target", "class"),
+        "numbers": [
+            *(column["name"] for column in info.columns if column["type"] == "number"),
+            *([info.target] if info.task is Task.REGRESSION else []),
+        ],
+        "target": info.target or "class",
     }
 
 

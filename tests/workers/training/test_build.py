@@ -54,10 +54,7 @@ def test_a_trainer_built_from_each_preset_takes_a_step(
 ) -> None:
     document, dataset, preprocessing = {"kind": kind, "preset": preset}, digits, None
     if kind is Kind.REGRESSOR:
-        dataset, info = diabetes, diabetes.info
-        preprocessing = Preprocessing.fit(
-            info.columns, dataset.train.inputs, target=info.target, targets=dataset.train.labels
-        )
+        dataset, preprocessing = diabetes, Preprocessing.of(diabetes.info, diabetes.train)
     spec = match_output_to_dataset(resolve(document), document, shape_of(dataset.info))
     trainer = build.trainer(spec, dataset, preprocessing)
     report = next(iter(trainer.run()))

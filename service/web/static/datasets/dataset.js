@@ -59,7 +59,7 @@ function row({ index, class_name: name, target, values }) {
     const classes = [facts.numbers.includes(column) && "number", value === null && "muted"].filter(Boolean).join(" ");
     return h("td", { class: classes || undefined }, value === null ? "–" : String(value));
   });
-  return h("tr", {}, h("td", { class: "number muted" }, String(index + 1)), h("th", { scope: "row" }, name ?? String(target)), cells);
+  return h("tr", {}, h("td", { class: "number muted" }, String(index + 1)), h("th", { scope: "row", class: name === null ? "number" : undefined }, name ?? String(target)), cells);
 }
 
 part.addEventListener("change", begin);

@@ -69,7 +69,8 @@ def read(tmp_path: Path, data: bytes | str, *, sandbox: bool = False, **options:
     info = DatasetInfo(
         name="t", title="t", kind=dataset.kind, image_shape=(), columns=tuple(dataset.columns or ()),
         classes=dataset.classes, train_count=dataset.train_count, validation_count=dataset.validation_count,
-        class_names=tuple(dataset.class_names or ()), report=dataset.report, source="", licence="", sha256=None, available=True,
+        class_names=tuple(dataset.class_names or ()), report=dataset.report, source="", licence="",
+        sha256=None, available=True,
     )  # fmt: skip
     arrays = open_arrays(folder, info)
     assert arrays.sha256 == dataset.sha256
