@@ -23,13 +23,19 @@ from service.storage.tables import Job
 from tests.faults.harness import open_harness
 from tests.workers.conftest import WorkerHarness
 
-ROWS = "".join(
-    f"{'' if n % 7 == 3 else n % 40},{('Oslo', 'Bergen', 'Bodø')[n % 3]},{'ab'[n % 40 > 19]}\n" for n in range(3000)
-)
-SPEC: dict[str, Any] = {"kind": "classifier", "dataset": "people", "epochs": 8, "batch_size": 16}
+SPEC: dict[str, Any] = {"dataset": "people", "epochs": 8, "batch_size": 16}
 
 
-def import_table(harness: WorkerHarness) -> Jobs:
+def rows_of(kind: str) -> str:
+    """A table whose target follows from the first column: as a class, or as a number."""
+    targets = ("ab"[n % 40 > 19] if kind == "classifier" else f"{n % 40 * 2.5}" for n in range(3000))
+    return "".join(
+        f"{'' if n % 7 == 3 else n % 40},{('Oslo', 'Bergen', 'Bodø')[n % 3]},{target}\n"
+        for n, target in enumerate(targets)
+    )
+
+
+def import_table(harness: WorkerHarness, rows: str) -> Jobs:
     """Import the table as the web process does, and return a ``Jobs`` that submits jobs on it."""
     settings = harness.settings
     repository = DatasetRepository(settings, harness.database)
@@ -41,7 +47,7 @@ def import_table(harness: WorkerHarness) -> Jobs:
     )
 
     def receive(folder: Path) -> ReceivedFiles:
-        (folder / "part").write_text("age,city,label\n" + ROWS, encoding="utf-8")
+        (folder / "part").write_text("age,city,label\n" + rows, encoding="utf-8")
         return ReceivedFiles(name="people", files={"table": folder / "part"}, fraction=None, table=TableOptions())
 
     uploads.add(receive)
@@ -51,21 +57,24 @@ def import_table(harness: WorkerHarness) -> Jobs:
 
 
 @pytest.mark.slow
-def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "learned"), [("classifier", "class"), ("regressor", "target")])
+def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_one(
+    tmp_path: Path, kind: str, learned: str
+) -> None:
     with closing(open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")) as harness:
-        jobs = import_table(harness)
+        jobs, spec = import_table(harness, rows_of(kind)), SPEC | {"kind": kind}
         harness.start()
-        undisturbed = harness.until_end(jobs.submit(SPEC).answer["id"])
+        undisturbed = harness.until_end(jobs.submit(spec).answer["id"])
         assert undisturbed.status == "succeeded", undisturbed.error
         harness.arm("epoch_committed.2", "kill")
-        disturbed = harness.until_end(jobs.submit(SPEC).answer["id"])
+        disturbed = harness.until_end(jobs.submit(spec).answer["id"])
         assert disturbed.attempt > 1
         assert disturbed.result_digest == undisturbed.result_digest
         assert disturbed.provenance["preprocessing"] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
         for job in (undisturbed, disturbed):
             (finding,) = job.health
             assert finding["code"] == "leak"
-            assert finding["message"] == "column 'age' alone predicts the class: check for a leak"
+            assert finding["message"] == f"column 'age' alone predicts the {learned}: check for a leak"
         preprocessings = [stored_preprocessing(harness, job) for job in (undisturbed, disturbed)]
         assert preprocessings[0] == preprocessings[1] == undisturbed.provenance["preprocessing"]  # type: ignore[index]
         fork = jobs.fork(undisturbed.id, {"overrides": {"epochs": 10}}).answer["id"]

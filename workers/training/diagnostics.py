@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
-from service.datasets.tables.leaks import find_leaks, leak_text
+from service.datasets.tables.leaks import leak_text
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
 from service.spec.estimation.layer_shapes import Shape
@@ -50,10 +50,10 @@ class TrainingDiagnostics:
     def of(cls, spec: Spec, dataset: Dataset) -> Self:
         """The diagnostics of a training on a dataset, before its first epoch."""
         reference = build.reference_classifier(dataset) if isinstance(spec, GanSpec) else None
-        leaks = (
-            find_leaks(dataset.info.columns, dataset.train.inputs, dataset.train.labels) if dataset.info.columns else []
+        columns, train = dataset.info.columns, dataset.train
+        return cls(
+            spec, shape_of(dataset.info), reference, leak_text(columns, train.inputs, train.labels) if columns else None
         )
-        return cls(spec, shape_of(dataset.info), reference, leak_text(leaks) if leaks else None)
 
     @property
     def findings(self) -> Sequence[Finding]:

@@ -35,7 +35,7 @@ from service.datasets.info import (
 )
 from service.datasets.tables.classes import MAX_TEXTS, classes_of, is_quantity, too_many_classes
 from service.datasets.tables.detection import ColumnType
-from service.datasets.tables.leaks import find_leaks, leak_text
+from service.datasets.tables.leaks import leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
 from service.datasets.tables.values import MISSING, is_infinite
@@ -143,7 +143,7 @@ class _Import:
             part_notes = [note, *part_notes]
         digests = self._write(columns, labels if target is None else target, parts)
         train = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _FILES[0])
-        leaks = find_leaks(list(columns.values()), *train)
+        leak = leak_text(list(columns.values()), *train)
         described = {"classes": class_names} if target is None else {"target": target["name"]}
         digests[COLUMNS_FILE] = hashlib.sha256(
             canonical({"columns": list(columns.values()), **described}).encode()
@@ -171,7 +171,7 @@ class _Import:
                 "rejected": self.rejected.first,
                 "ignored": ignored,
                 "notes": [*part_notes, *class_notes, *notes],
-                **({"leak": leak_text(leaks, "class" if target is None else "target")} if leaks else {}),
+                **({"leak": leak} if leak is not None else {}),
             },
         )
 

@@ -82,9 +82,12 @@ def _log_binomial(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def leak_text(names: Sequence[str], target: str = "class") -> str:
-    """What the user should know about such columns."""
+def leak_text(columns: Sequence[Mapping[str, Any]], inputs: NDArray[Any], labels: NDArray[Any]) -> str | None:
+    """What the user should know about the columns that ``find_leaks`` finds; ``None`` if there are none."""
+    names = find_leaks(columns, inputs, labels)
+    if not names:
+        return None
     shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return (
-        f"{'each of the columns' if len(names) > 1 else 'column'} {shown} alone predicts the {target}: check for a leak"
-    )
+    learned = "target" if labels.dtype.kind == "f" else "class"
+    subject = f"each of the columns {shown}" if len(names) > 1 else f"column {shown}"
+    return f"{subject} alone predicts the {learned}: check for a leak"

@@ -325,23 +325,23 @@ def _columns_as_inputs(model: TrainedModel) -> list[onnx.ValueInfoProto]:
     """The inputs of the graph: texts for categories, float64 for numbers and dates, each (N,)."""
     return [
         helper.make_tensor_value_info(
-            _input_name(column), TensorProto.STRING if "categories" in column else TensorProto.DOUBLE, ["N"]
+            _input_name(column, model), TensorProto.STRING if "categories" in column else TensorProto.DOUBLE, ["N"]
         )
         for column in model.columns
     ]
 
 
-def _input_name(column: Mapping[str, Any]) -> str:
-    """The column's name, with an underscore appended if it is the name of an output."""
-    name = str(column["name"])
-    return name + "_" if name.rstrip("_") == _OUTPUT or name.startswith(_INTERNAL) or not name else name
+def _input_name(column: Mapping[str, Any], model: TrainedModel) -> str:
+    """The column's name, with an underscore appended if it is the name of the output."""
+    name, output = str(column["name"]), _OUTPUT if model.target is None else _PREDICTION
+    return name + "_" if name.rstrip("_") == output or name.startswith(_INTERNAL) or not name else name
 
 
 def _features(graph: Graph, model: TrainedModel) -> str:
     """The inputs of the network, (N, features), computed in float64 and then rounded, like ``Preprocessing.apply``."""
     outputs: list[str] = []
     for index, column in enumerate(model.columns):
-        value = graph.reshape(_input_name(column), (1,))
+        value = graph.reshape(_input_name(column, model), (1,))
         encode = _encode_category if "categories" in column else _encode_number
         outputs += encode(graph, index, value, column)
     joined = graph.add("Concat", *outputs, axis=1) if len(outputs) > 1 else outputs[0]

@@ -110,8 +110,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         },
     },
     Kind.REGRESSOR: {
-        # As for classes, with more weight decay: with 0.02, the error on a few hundred rows (diabetes) is a tenth higher,
-        # and on larger tables it is the same.
+        # As for classes, with more weight decay: with 0.02, the error on a few hundred rows (diabetes) is a tenth
+        # higher, and on larger tables it is the same.
         "table": {
             "dataset": {"name": "diabetes", "scale": [0, 1]},
             "layers": [

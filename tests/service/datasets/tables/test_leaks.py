@@ -51,6 +51,23 @@ def test_a_name_for_each_row_is_no_leak() -> None:
 
 
 def test_all_columns_are_named_up_to_five() -> None:
-    assert leak_text(["Nr"]) == "column 'Nr' alone predicts the class: check for a leak"
-    assert leak_text(["a", "b"]).startswith("each of the columns 'a', 'b' alone predicts")
-    assert "'e' and 2 more alone" in leak_text(list("abcdefg"))
+    rows = random(0).permutation(90)
+
+    def text(names: str) -> str | None:
+        columns = [{"name": name} for name in names]
+        return leak_text(columns, np.repeat(rows[:, None], len(names), axis=1), rows // 30)
+
+    assert text("n") == "column 'n' alone predicts the class: check for a leak"
+    assert str(text("ab")).startswith("each of the columns 'a', 'b' alone predicts")
+    assert "'e' and 2 more alone" in str(text("abcdefg"))
+
+
+def test_a_column_that_is_proportional_to_a_number_to_predict_is_found() -> None:
+    targets = random(0).normal(size=200)
+    copied, related = 100 - 7 * targets, targets + random(1).normal(size=200)
+    inputs = np.column_stack([copied, related, np.full(200, 3.0)])
+    inputs[::5, 0] = np.nan
+    columns = [{"name": "copied"}, {"name": "related"}, {"name": "constant"}]
+    assert find_leaks(columns, inputs, targets) == ["copied"]
+    assert leak_text(columns, inputs, targets) == "column 'copied' alone predicts the target: check for a leak"
+    assert find_leaks(columns, inputs[:5], targets[:5]) == [], "too few rows"

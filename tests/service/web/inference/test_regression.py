@@ -29,7 +29,8 @@ __all__ = ["training_cache"]
 RNG = np.random.default_rng(0)
 AREAS, CITIES = RNG.uniform(30, 150, 300), RNG.choice(["Bergen", "Oslo"], 300)
 PRICES = 2_000_000 + 30_000 * AREAS + 500_000 * (CITIES == "Oslo") + RNG.normal(0, 100_000, 300)
-TABLE = "area,city,price\n" + "".join(
+# A column may have the name that the service and exports give to their results.
+TABLE = "prediction,city,price\n" + "".join(
     f"{area:.1f},{city},{price:.0f}\n" for area, city, price in zip(AREAS, CITIES, PRICES, strict=True)
 )
 RELATIVE_TOLERANCE = 1e-5
@@ -64,7 +65,7 @@ def rows(app: Flask, job: str) -> list[dict[str, Any]]:
     with core.database.read() as read:
         info = DatasetRepository(core.settings, core.database).of_job(lookup.get(read, job))
     inputs = core.repository.load(info).validation.inputs
-    return [*(named_row(row, info.columns) for row in inputs), {"area": None, "city": None}]
+    return [*(named_row(row, info.columns) for row in inputs), {"prediction": None, "city": None}]
 
 
 @pytest.fixture
@@ -94,29 +95,29 @@ def test_predictions_residuals_and_metrics_agree_in_the_unit_of_the_target(
     errors = [abs(row["prediction"] - row["target"]) for row in worst]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] == pytest.approx(np.abs(predictions - targets).max())
-    assert set(worst[0]["row"]) == {"area", "city"}
+    assert set(worst[0]["row"]) == {"prediction", "city"}
 
 
 def test_columns_are_as_important_as_the_errors_that_their_loss_causes(client: FlaskClient, job: str) -> None:
     answer = client.get(f"/jobs/{job}/importance").json
     assert answer["accuracy"] is None
     importance = {item["column"]: item["mean"] for item in answer["columns"]}
-    assert importance["area"] > importance["city"] > 0
-    assert answer["rmse"] + importance["area"] > 1_000_000
+    assert importance["prediction"] > importance["city"] > 0
+    assert answer["rmse"] + importance["prediction"] > 1_000_000
 
 
 @pytest.mark.parametrize(("delimiter", "number"), [(",", "70.5"), (";", "70,5")])
 def test_a_file_of_rows_gets_a_column_with_the_prediction(
     client: FlaskClient, job: str, delimiter: str, number: str
 ) -> None:
-    data = delimiter.join(["area", "city", "id"]) + "\n" + delimiter.join([number, "Oslo", "7"]) + "\n"
-    (value,) = client.post(f"/jobs/{job}/predict", json={"rows": [{"area": 70.5, "city": "Oslo"}]}).json["values"]
+    data = delimiter.join(["prediction", "city", "id"]) + "\n" + delimiter.join([number, "Oslo", "7"]) + "\n"
+    (value,) = client.post(f"/jobs/{job}/predict", json={"rows": [{"prediction": 70.5, "city": "Oslo"}]}).json["values"]
     headers = {"Content-Type": "text/csv", "Accept": "text/csv"}
     with client.post(f"/jobs/{job}/predict", data=data, headers=headers) as answer:
         assert answer.status_code == 200, answer.text
         (row,) = csv.DictReader(io.StringIO(answer.text), delimiter=delimiter)
-    assert list(row) == ["area", "city", "id", "prediction"]
-    assert float(row["prediction"].replace(",", ".")) == pytest.approx(value, rel=1e-7)
+    assert list(row) == ["prediction", "city", "id", "prediction (2)"]
+    assert float(row["prediction (2)"].replace(",", ".")) == pytest.approx(value, rel=1e-7)
     with client.post(f"/jobs/{job}/predict", data=data, headers={"Content-Type": "text/csv"}) as answer:
         found = json.loads(answer.text)
     assert found["values"] == pytest.approx([value])
@@ -146,7 +147,7 @@ def test_the_dataset_shows_its_numbers_instead_of_classes(client: FlaskClient, j
     assert (row["label"], row["class_name"]) == (None, None)
     assert row["target"] in {round(price) for price in PRICES}
     columns = client.get("/datasets/flats/columns").json["columns"]
-    assert [column["name"] for column in columns] == ["price", "area", "city"]
+    assert [column["name"] for column in columns] == ["price", "prediction", "city"]
     assert columns[0]["low"] == min(round(price) for price in PRICES)
     page = client.get("/ui/datasets/flats").text
     assert "Number to predict" in page
@@ -186,7 +187,9 @@ def close(computed: Any, expected: Any) -> bool:
 def test_onnx_agrees_with_predict(client: FlaskClient, job: str, rows: Any, expected: Any) -> None:
     model = session(export(client, job, "onnx").data)
     columns = {
-        "area": np.array([np.nan if row["area"] is None else row["area"] for row in rows], np.float64),
+        "prediction_": np.array(
+            [np.nan if row["prediction"] is None else row["prediction"] for row in rows], np.float64
+        ),
         "city": np.array([row["city"] or "" for row in rows]),
     }
     (computed,) = model.run(["prediction"], columns)
