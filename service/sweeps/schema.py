@@ -156,7 +156,8 @@ class SweepSpec(StrictModel):
     """The settings to try: JSON pointers into the spec, with their values. An empty space with several seeds is a seed
     group."""
     objective: Objective | None = None
-    """What to optimize. Default: `val_accuracy` for classifiers, `frechet_distance` for GANs."""
+    """What to optimize. Default: `val_accuracy` for classifiers, `val_rmse` for regressors, `frechet_distance` for
+    GANs."""
     search: Search | None = None
     """How settings are chosen. Default: `grid`."""
     halving: Halving | None = None

@@ -81,7 +81,7 @@ PRESET_INFO: Final[dict[Kind, dict[str, PresetInfo]]] = {
     Kind.REGRESSOR: {
         "table": PresetInfo(
             "Two small hidden layers; batches and epochs follow the number of rows.",
-            (ReachedItem("diabetes", "val_rmse", 55, 0.3),),
+            (ReachedItem("diabetes", "val_rmse", 59.5, 0.22),),
         ),
     },
     Kind.GAN: {

@@ -72,7 +72,7 @@ _PATHS: Final = {
 _TAGS: Final = {
     "Jobs": "Submit, list, change and control jobs.",
     "Results": "Metrics, events and results of a job.",
-    "Inference": "Classify images with a classifier or generate images with a GAN, also while the job is running.",
+    "Inference": "Classify, predict numbers, or generate images, also while the job is running.",
     "Files": "Checkpoints, samples, plots and exports.",
     "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
     "Datasets": "List, upload and delete datasets.",

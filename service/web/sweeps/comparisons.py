@@ -40,7 +40,10 @@ class ComparisonQuery(Query):
     b: Annotated[list[JobId], BeforeValidator(split)] = Field(
         min_length=1, max_length=MAX_COMPARED, description="What to compare them with, likewise."
     )
-    metric: Text | None = Field(None, description="Default: `val_accuracy` of classifiers, `frechet_distance` of GANs.")
+    metric: Text | None = Field(
+        None,
+        description="Default: `val_accuracy` of classifiers, `val_rmse` of regressors, `frechet_distance` of GANs.",
+    )
     of: Literal["last", "best"] = Field("last", description="The value of the last epoch, or the best of all epochs.")
 
 

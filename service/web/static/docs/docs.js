@@ -57,8 +57,8 @@ function suggestIds() {
     for (const field of $$("[data-in=path][name=job_id]")) {
       // Irreversible operations have no preselected job, and a field that the user has touched or focused is left alone.
       if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
-      const kind = { predict: "classifier", generate: "gan" }[data(field.form, "path").split("/").at(-1)];
-      field.value = (best(knownJobs.filter((job) => job.kind === (kind ?? job.kind))) ?? best(knownJobs)).id;
+      const kinds = { predict: ["classifier", "regressor"], generate: ["gan"] }[data(field.form, "path").split("/").at(-1)];
+      field.value = (best(knownJobs.filter((job) => !kinds || kinds.includes(job.kind))) ?? best(knownJobs)).id;
       field.form.dispatchEvent(new Event("input"));
     }
   }).catch(() => (suggestions = null));
