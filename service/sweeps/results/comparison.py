@@ -358,7 +358,7 @@ def compare_jobs(
             raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
     kinds = {job.kind for jobs in sides.values() for job in jobs}
     if len(kinds) > 1:
-        raise UnusableParameter("b", "a classifier and a GAN have no metric in common")
+        raise UnusableParameter("b", f"jobs of the kinds {listed(sorted(kinds))} cannot be compared by one metric")
     metric = metric or OBJECTIVES[Kind(kinds.pop())]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:

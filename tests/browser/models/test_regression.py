@@ -1,0 +1,89 @@
+"""A price that a regressor predicts, as the pages show it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Finish, Visit
+
+ROWS = 200
+AREAS = [30 + 7 * number % 120 for number in range(ROWS)]
+TABLE = "area,city,price\n" + "".join(
+    f"{area},{('Oslo', 'Bergen')[number % 2]},{1_500_000 + 25_000 * area + 1000 * (number % 37)}\n"
+    for number, area in enumerate(AREAS)
+)
+
+
+@pytest.fixture
+def job(stack_http: httpx.Client, finish: Finish) -> dict[str, Any]:
+    files = {"table": ("flats.csv", TABLE.encode())}
+    stack_http.post("/datasets", data={"name": "flats"}, files=files)  # refused if it is there already
+    spec = {"kind": "regressor", "dataset": "flats", "epochs": 12}
+    job: dict[str, Any] = finish(stack_http.post("/jobs", json=spec).raise_for_status().json())
+    return job
+
+
+def number_of(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def test_the_page_of_a_job_draws_each_row_and_lists_the_largest_errors(
+    open_stack: Callable[..., Visit], stack_http: httpx.Client, job: dict[str, Any]
+) -> None:
+    residuals = stack_http.get(f"/jobs/{job['id']}/residuals").json()
+    visit = open_stack()
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    page.locator("#residuals").scroll_into_view_if_needed()
+    expect(page.locator("#residuals circle")).to_have_count(residuals["validation_count"])
+    expect(page.locator("#residuals [data-state]")).to_have_text(f"{residuals['validation_count']} validation rows.")
+    box = page.locator("#residuals svg").bounding_box()
+    assert box is not None
+    for dot in page.locator("#residuals circle").all():
+        inside = dot.bounding_box()
+        assert inside is not None
+        assert box["x"] < inside["x"] < box["x"] + box["width"]
+        assert box["y"] < inside["y"] < box["y"] + box["height"]
+    cells = page.locator("#worst tbody tr").first.locator("td").all_inner_texts()
+    worst = residuals["worst"][0]
+    expected = [worst["target"], worst["prediction"], worst["prediction"] - worst["target"], worst["row"]["area"]]
+    assert [number_of(cell) for cell in cells[:4]] == pytest.approx(expected, rel=1e-3)
+    assert cells[4] == worst["row"]["city"]
+    page.locator("#importance").scroll_into_view_if_needed()
+    expect(page.locator("#importance li .label").first).to_have_text("area")
+    tile = page.locator("#tiles [data-metric=val_rmse]")
+    expect(tile).to_contain_text("95% CI")
+    assert page.locator("#confusion, #calibration, #mistakes").filter(visible=True).count() == 0
+
+
+def test_a_row_is_predicted_in_the_unit_of_the_target(
+    open_stack: Callable[..., Visit], stack_http: httpx.Client, job: dict[str, Any]
+) -> None:
+    visit = open_stack()
+    page = visit.open(f"/ui/play/{job['id']}")
+    page.locator('[data-column="area"]').fill("90")
+    page.locator('[data-column="city"]').select_option("Bergen")
+    row = {"rows": [{"area": 90, "city": "Bergen"}]}
+    (value,) = stack_http.post(f"/jobs/{job['id']}/predict", json=row).json()["values"]
+    verdict = page.locator("#verdict")
+    expect(verdict).to_have_attribute("data-answer", str(value))
+    assert number_of(verdict.inner_text().removeprefix("price: ")) == pytest.approx(value, rel=1e-3)
+
+
+def test_the_page_of_a_dataset_shows_the_distribution_of_the_number_to_predict(
+    open_stack: Callable[..., Visit], job: dict[str, Any]
+) -> None:
+    visit = open_stack()
+    page = visit.open("/ui/datasets/flats")
+    expect(page.get_by_role("heading", name="price", exact=True)).to_be_visible()
+    expect(page.locator("svg.target")).to_be_visible()
+    expect(page.locator("#shown tbody tr").first).to_be_visible()
+    prices = [number_of(text) for text in page.locator("#shown tbody th").all_inner_texts()]
+    assert min(prices) >= 1_500_000
+    expect(page.locator("#part option").first).to_have_text(re.compile(r"training, 1[67]\d"))
+    assert page.locator("#class").is_hidden()
