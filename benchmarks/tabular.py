@@ -138,7 +138,7 @@ def score_tapeline(info: DatasetInfo, train: Examples, test: Examples, seed: int
     info = replace(info, train_count=len(train), validation_count=len(test))
     document = {"kind": SUITABLE[info.task].value, "preset": "table", "seed": seed}
     spec = match_output_to_dataset(resolve(document), document, shape_of(info))
-    trainer = build.trainer(spec, Dataset(info, train, test, ""), Preprocessing.of(info, train))
+    trainer = build.trainer(spec, Dataset(info, train, test, ""), Preprocessing.of(info, train.inputs, train.labels))
     metric = KEY_METRICS[spec.kind][0]
     return [report.metrics[metric] for report in trainer.run() if isinstance(report, EpochDone)][-1]
 
@@ -147,7 +147,7 @@ def score_mlp(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> 
     """``MLPClassifier`` or ``MLPRegressor`` with default settings, except for enough iterations to converge."""
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    fitted = Preprocessing.of(info, train)
+    fitted = Preprocessing.of(info, train.inputs, train.labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if fitted.target is None:

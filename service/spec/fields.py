@@ -59,11 +59,13 @@ class Suggestion:
     sentence: str
 
 
-def closest(value: Any, choices: Sequence[str]) -> str | None:
-    """The choice most similar to a value, ignoring case; ``None`` if none is similar enough."""
+def closest(value: Any, choices: Sequence[str], *, similarity: float = _MIN_SIMILARITY) -> str | None:
+    """The choice most similar to a value, ignoring case, preferably one that begins with it; ``None`` if none is
+    similar enough."""
     if not isinstance(value, str) or len(value) > _MAX_NAME_LENGTH:
         return None
-    match = process.extractOne(value, choices, processor=str.casefold, score_cutoff=_MIN_SIMILARITY)
+    begun = [choice for choice in choices if choice.casefold().startswith(value.casefold())]
+    match = process.extractOne(value, begun or choices, processor=str.casefold, score_cutoff=similarity)
     return str(match[0]) if match else None
 
 

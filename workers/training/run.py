@@ -183,7 +183,7 @@ def _load_preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | N
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
             if "preprocessing" in state:
                 return Preprocessing.read(state["preprocessing"])
-    return Preprocessing.of(dataset.info, dataset.train)
+    return Preprocessing.of(dataset.info, dataset.train.inputs, dataset.train.labels)
 
 
 def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:

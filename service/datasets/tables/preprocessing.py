@@ -25,17 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.info import DatasetInfo
 from service.spec.estimation.features import features_of
 from service.states import Task
-
-if TYPE_CHECKING:
-    from service.datasets.cache import Examples
-    from service.datasets.info import DatasetInfo
 
 FORMAT: Final = 1
 CLIP_LIMIT: Final = 1e6
@@ -57,11 +54,11 @@ class Preprocessing:
     target: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, info: DatasetInfo, train: Examples) -> Preprocessing:
-        """Fit to the training part of a dataset."""
+    def of(cls, info: DatasetInfo, inputs: Array, labels: Array) -> Preprocessing:
+        """Fit to the training part of a dataset: its rows, and their classes or the numbers to predict."""
         if info.task is Task.CLASSIFICATION:
-            return cls.fit(info.columns, train.inputs)
-        return cls.fit(info.columns, train.inputs, target=info.target, targets=train.labels)
+            return cls.fit(info.columns, inputs)
+        return cls.fit(info.columns, inputs, target=info.target, targets=labels)
 
     @classmethod
     def fit(

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from rapidfuzz import process
 from sqlalchemy import ColumnElement
 
 from service.jobs.queries.setting_schemas import is_index, schemas_at, setting_names, types_of
 from service.jobs.transitions import shown_error, shown_error_code
 from service.spec import metric_info
+from service.spec.fields import closest
 from service.spec.metric_info import METRICS
 from service.spec.strict_json import leaves, pointer_name
 from service.storage.tables import Job
@@ -92,8 +92,8 @@ def parse(name: str) -> Column:
     column = None if name.startswith("/") else _metric(name)
     column = column or _setting(name)
     if column is None:
-        match = process.extractOne(name, [*FACTS, *_metric_names(), *setting_names()], score_cutoff=_MIN_SIMILARITY)
-        raise UnknownColumn(name, "unknown column", match[0] if match else None)
+        suggestion = closest(name, [*FACTS, *_metric_names(), *setting_names()], similarity=_MIN_SIMILARITY)
+        raise UnknownColumn(name, "unknown column", suggestion)
     return column
 
 

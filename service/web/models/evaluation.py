@@ -3,8 +3,9 @@ importance of columns."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
+import numpy as np
 from flask import Blueprint, Response
 from pydantic import Field
 
@@ -21,7 +22,7 @@ from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.http.schemas import ResponseModel
 from service.web.inference import loading, validation_results
 from service.web.inference.loading import class_names, job_of, require_images
-from service.web.inference.validation_results import Selection
+from service.web.inference.validation_results import Residuals, Selection
 from service.web.jobs.result_schemas import ConfusionMatrix
 from service.wording import counted
 
@@ -121,6 +122,24 @@ class ResidualsAnswer(ResponseModel):
         description=f"Target and prediction of the validation rows; of more than {MAX_POINTS:,}, of evenly spaced ones."
     )
     worst: list[ResidualRow] = Field(description="The rows with the largest errors, largest first.")
+
+    @classmethod
+    def of(cls, found: Residuals) -> Self:
+        """The response for the residuals of a checkpoint."""
+        count, columns = len(found.targets), found.info.columns
+        shown = [index * count // min(count, MAX_POINTS) for index in range(min(count, MAX_POINTS))]
+        points = np.stack([found.targets, found.predictions], axis=1)
+        worst = zip(found.worst.tolist(), points[found.worst].tolist(), found.inputs, strict=True)
+        return cls(
+            checkpoint=found.epoch,
+            validation_count=count,
+            target=found.info.target,
+            points=points[shown].tolist(),
+            worst=[
+                ResidualRow(index=index, target=target, prediction=prediction, row=named_row(values, columns))
+                for index, (target, prediction), values in worst
+            ],
+        )
 
 
 class CalibrationBin(ResponseModel):
@@ -258,25 +277,7 @@ def residuals(job_id: str, query: MistakesQuery) -> ResidualsAnswer:
     The first request for a checkpoint evaluates the whole validation split. `GET /jobs/{job_id}/plots/residuals.png`
     draws it.
     """
-    found = validation_results.residuals(job_id, checkpoint=query.checkpoint, limit=query.limit)
-    count = len(found.targets)
-    shown = [index * count // min(count, MAX_POINTS) for index in range(min(count, MAX_POINTS))]
-    worst = [
-        ResidualRow(
-            index=index,
-            target=float(found.targets[index]),
-            prediction=float(found.predictions[index]),
-            row=named_row(values, found.info.columns),
-        )
-        for index, values in zip(found.worst.tolist(), found.inputs, strict=True)
-    ]
-    return ResidualsAnswer(
-        checkpoint=found.epoch,
-        validation_count=count,
-        target=found.info.target,
-        points=list(zip(found.targets[shown].tolist(), found.predictions[shown].tolist(), strict=True)),
-        worst=worst,
-    )
+    return ResidualsAnswer.of(validation_results.residuals(job_id, checkpoint=query.checkpoint, limit=query.limit))
 
 
 evaluation_blueprint: Final = Blueprint("evaluation", __name__)

@@ -54,7 +54,8 @@ def test_a_trainer_built_from_each_preset_takes_a_step(
 ) -> None:
     document, dataset, preprocessing = {"kind": kind, "preset": preset}, digits, None
     if kind is Kind.REGRESSOR:
-        dataset, preprocessing = diabetes, Preprocessing.of(diabetes.info, diabetes.train)
+        dataset, train = diabetes, diabetes.train
+        preprocessing = Preprocessing.of(dataset.info, train.inputs, train.labels)
     spec = match_output_to_dataset(resolve(document), document, shape_of(dataset.info))
     trainer = build.trainer(spec, dataset, preprocessing)
     report = next(iter(trainer.run()))

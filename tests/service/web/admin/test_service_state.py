@@ -229,7 +229,9 @@ def test_limits_are_those_that_are_enforced(client: FlaskClient) -> None:
     assert limits["priorities"] == [0, 9]
     assert limits["presets"]["classifier"][:2] == ["seed", "fast"]
     assert "adam" in limits["optimizers"]
-    assert set(limits["datasets"]) == {"mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "stacked-mnist"}
+    assert set(limits["datasets"]) == {
+        "mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "diabetes", "stacked-mnist"
+    }  # fmt: skip
     refused = client.post("/jobs", json={"kind": "classifier", "epochs": limits["max_epochs"] + 1})
     assert refused.status_code == 422
     accepted = client.post("/jobs?dry_run=1", json={"kind": "classifier", "epochs": limits["max_epochs"]})

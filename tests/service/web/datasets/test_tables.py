@@ -60,7 +60,7 @@ def train_on_table(core: Core, row: Job) -> TrainingOutput:
     spec = read_resolved(row.resolved)
     repository = DatasetRepository(core.settings, core.database)
     dataset = repository.load(repository.of_job(row))
-    preprocessing = Preprocessing.of(dataset.info, dataset.train)
+    preprocessing = Preprocessing.of(dataset.info, dataset.train.inputs, dataset.train.labels)
     trainer = build.trainer(spec, dataset, preprocessing)
     last_epoch = [report for report in trainer.run() if isinstance(report, EpochDone)][-1]
     state = trainer.state_dict()

@@ -53,6 +53,7 @@ SWEEP: dict[str, Any] = {
 }
 ROWS = "".join(f"{n % 7},{n * 31 % 17},{f'{SECRET}-high' if n % 7 > 3 else 'low'}\n" for n in range(60))
 TABLE = ("age,noise,label\n" + ROWS).encode()
+NUMBERS = ("age,price\n" + "".join(f"{n % 9},{n * 1.5}\n" for n in range(60))).encode()
 QUERIES: dict[str, dict[str, str]] = {
     "/jobs/{job_id}/bisection": {"metric": "train_loss", "above": "0"},
     "/comparisons": {"a": "{a}", "b": "{b}"},
@@ -110,7 +111,7 @@ class Stock:
             "share_id": self.ids.get("share", ""),
         }
         fixed["token"] = self.ids.get("link" if "welcome" in operation.path else "shared", "tsh_none")
-        jobs = ("classifier", "gan", "table", "running", "waiting") if "job_id" in names else ("",)
+        jobs = ("classifier", "gan", "table", "regressor", "running", "waiting") if "job_id" in names else ("",)
         datasets = ("images", "table_data") if "name" in names else ("",)
         cells = ((true, predicted) for true in "012" for predicted in "012") if "true" in names else (("", ""),)
         for job, dataset, (true, predicted) in itertools.product(jobs, datasets, list(cells)):
@@ -193,6 +194,11 @@ def fill(stock: Stock, held: ExitStack) -> None:
     two_classes = {"layers": [{"units": 2, "activation": "softmax"}], "dataset": stock.ids["table_data"]}
     stock.ids["table"] = stock.submit(**CLASSIFIER | common | two_classes, name=f"{SECRET}-table")
     _train(stock, "table", 0.5)
+    stock.ids["numbers"] = _upload(stock, "anns-numbers", table=NUMBERS)
+    stock.ids["regressor"] = stock.submit(
+        kind="regressor", dataset=stock.ids["numbers"], **common, name=f"{SECRET}-regressor"
+    )
+    _train(stock, "regressor", 0.5)
     sweep = stock.post("ann", "/sweeps", SWEEP)
     stock.ids["sweep"] = sweep["id"]
     reader = stock.callers["ann"].client
@@ -233,7 +239,7 @@ def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
     provenance: dict[str, Any] = {"numpy": "2.4", "threads": 1}
     preprocessing = None
     if dataset.info.columns:
-        preprocessing = Preprocessing.fit(dataset.info.columns, dataset.train.inputs)
+        preprocessing = Preprocessing.of(dataset.info, dataset.train.inputs, dataset.train.labels)
         provenance["preprocessing"] = preprocessing.document()
     state = build.trainer(spec, dataset, preprocessing).state_dict()
     state.spec = spec.model_dump(mode="json")
@@ -242,12 +248,12 @@ def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
     data = checkpoint.dumps(state)
     leases.begin(worker.database, worker.claim(), provenance)
     classes = dataset.info.classes
-    is_gan = row.kind == "gan"
+    has_classes = row.kind == "classifier"
     for epoch in (1, 2, 3):
         worker.commit_epoch(
             epoch,
             metrics={"train_loss": loss / epoch, "val_accuracy": 0.9},
-            confusion=None if is_gan else [[epoch] * classes] * classes,
+            confusion=[[epoch] * classes] * classes if has_classes else None,
             checkpoint=data,
             keep_last=100,
         )

@@ -248,7 +248,7 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"base": HIDDEN, "objective": {"metric": "dead_units/layers.77"}}, METRIC, "'dead_units/layers.0'"),
         ({"base": HIDDEN, "objective": {"metric": "val_accuracy/layers.0"}}, METRIC, "does not report"),
         ({**SMALL_GAN, "objective": {"metric": "g_dead_units"}}, METRIC, "no such layer"),
-        ({**SMALL_GAN, "objective": {"metric": "val_loss"}}, METRIC, "only classifiers do"),
+        ({**SMALL_GAN, "objective": {"metric": "val_loss"}}, METRIC, "only classifiers and regressors do"),
         (
             {**SMALL_GAN, "objective": {"metric": "d_penalty"}, "base": GAN | {"discriminator": {"r1": 0}}},
             METRIC,
