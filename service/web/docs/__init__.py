@@ -1,4 +1,4 @@
-"""The documentation of the API: OpenAPI, and pages with forms to try each operation."""
+"""The documentation: OpenAPI, pages with forms to try each operation, and the Learn page."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from flask import Flask
 
 from service.web.core.core import Core
 from service.web.docs import views
+from service.web.docs.terms import BY_ID, BY_METRIC
 
 
 def register(app: Flask, core: Core) -> None:
     """Add the endpoints of the documentation."""
     app.register_blueprint(views.blueprint)
+    app.jinja_env.globals |= {"terms_by_id": BY_ID, "terms_by_metric": BY_METRIC}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, g
 
 from service.web.core.core import core
-from service.web.docs import openapi
+from service.web.docs import learn, openapi
+from service.web.docs.terms import TERMS
+from service.web.gate.access_checks import browser
 from service.web.http import problem_kinds
-from service.web.http.endpoint import endpoint
+from service.web.http.endpoint import PUBLIC, endpoint
 from service.web.http.problems import Problem
 from service.web.http.responses import as_json, as_page, own_address
 
@@ -55,6 +57,16 @@ def part(section: str) -> Response:
     if values["section"] is None:
         raise Problem("not_found", f"the documentation has no section {section[:60]!r}; /docs lists all sections")
     return as_page("docs/section.html", **values, keys_required=core().settings.keys_required)
+
+
+@blueprint.get("/ui/learn")
+@endpoint("Pages", "text/html", scope=PUBLIC)
+def terms() -> Response:
+    """Explain the terms of machine learning, with examples from the reader's own jobs; a page without a key."""
+    g.browser = reader = browser()
+    has_jobs = reader is not None or not core().settings.keys_required
+    values = learn.examples(owner=reader.owner if reader is not None else None, has_jobs=has_jobs)
+    return as_page("docs/learn.html", terms=TERMS, **values)
 
 
 def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "tiles": metric_tiles,
         "resources": tiles.resources(row, trained_s),
         "trained": trained_s,
-        "confusion": _confusion_table(row, shown.row),
+        "confusion": confusion_table(row, shown.row),
         "checkpoints": checkpoint_items(row, checkpoints)[::-1],
         "other_files": [artifact_item(file) for file in other_files],
         "artifact_count": file_count,
@@ -195,17 +195,22 @@ _FEW_CLASSES: Final = 12
 """A matrix with at most this many classes fits on a phone."""
 
 
-def _confusion_table(job: Job, shown: Epoch | None) -> dict[str, Any] | None:
+def confusion_table(job: Job, shown: Epoch | None) -> dict[str, Any] | None:
     """The matrix and scores of an epoch, with a tint for each cell."""
     if shown is None or shown.confusion is None:
         return None
     names = class_names(job, len(shown.confusion))
+    scores = ConfusionMatrix.of(shown.epoch, names, shown.confusion)
+    return matrix_table(names, shown.confusion) | {"scores": scores}
+
+
+def matrix_table(names: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """A confusion matrix with a tint for each cell."""
     return {
         "names": names,
-        "rows": [_row(actual, counts, names) for actual, counts in enumerate(shown.confusion)],
+        "rows": [_row(actual, row, names) for actual, row in enumerate(counts)],
         "is_small": len(names) <= _FEW_CLASSES,
-        "scores": ConfusionMatrix.of(shown.epoch, names, shown.confusion),
-        "total": sum(map(sum, shown.confusion)),
+        "total": sum(map(sum, counts)),
     }
 
 

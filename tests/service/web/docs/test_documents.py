@@ -196,6 +196,7 @@ def test_pages_comply_with_their_content_security_policy(client: FlaskClient, wo
         "/ui/owners",
         "/ui/keys",
         "/ui/usage",
+        "/ui/learn",
         "/docs",
         "/docs/jobs",
         "/docs/schemas",
@@ -211,7 +212,7 @@ def test_static_files_of_the_pages_exist_and_are_immutable(client: FlaskClient, 
     media_types = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
     urls = {
         url
-        for path in ("/", "/ui/new", f"/ui/jobs/{submit(client)}", "/ui/workers", "/ui/usage", "/docs", "/docs/jobs")
+        for path in ("/", "/ui/new", f"/ui/jobs/{submit(client)}", "/ui/workers", "/ui/learn", "/docs", "/docs/jobs")
         for url in read_page(client, path).files
     }
     while urls:  # a module imports others
