@@ -13,7 +13,7 @@ from service.cli import main
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "engine/*.md", "service/**/*.md", "workers/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "engine/*.md", "service/**/*.md", "workers/*.md")
     for path in ROOT.glob(pattern)
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,5 @@
-"""The commands in README and guide, run as a user would paste them, and twice: they must be repeatable."""
+"""The commands in README, guide and lessons, run as a user would paste them, and those of README and guide twice: they
+must be repeatable."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from service.local import LocalStack
 from tapeline import Client
 
 ROOT = Path(__file__).parent.parent.parent
+LESSONS = ROOT / "docs" / "learn"
 SHELL = r"""
 set -euo pipefail
 curl() {  # an error of the API is an error of the session
@@ -123,6 +125,36 @@ def test_the_session_of_the_guide_runs_without_errors(service: LocalStack, folde
     for name in ("curves.png", "film.gif", "digit.png", "grid.png", "walk.gif"):
         with Image.open(folder / name) as image:
             image.load()
+
+
+@pytest.mark.parametrize("lesson", [pytest.param(path, id=path.stem) for path in sorted(LESSONS.glob("*.md"))])
+def test_the_commands_of_a_lesson_run_and_show_what_it_says(stack: LocalStack, folder: Path, lesson: Path) -> None:
+    program = session(lesson.read_text(encoding="utf-8"))
+    output = run(stack, f". .venv/bin/activate\n{program}", folder).stdout
+    with Client(stack.url) as client:
+        match lesson.stem:
+            case "tape":
+                norms = client.job("lesson-tape").history()["series"]["grad_norm"]
+                assert norms[-1] < norms[0]
+                assert "weights, each with its gradient in every step" in output
+            case "classifier":
+                by_heart, shifted = (
+                    client.job(f"lesson-{name}").history()["series"] for name in ("by-heart", "shifted")
+                )
+                assert by_heart["val_loss"][-1] > min(by_heart["val_loss"])
+                assert by_heart["train_loss"][-1] < 0.01 < shifted["train_loss"][-1]
+                assert shifted["val_loss"][-1] < by_heart["val_loss"][-1]
+            case "gan":
+                collapsed, cured = (client.job(f"lesson-{name}") for name in ("collapsed", "cured"))
+                assert "mode_collapse" in {finding["code"] for finding in collapsed["health"]}
+                assert cured["health"] == []
+                assert collapsed.metrics["mode_coverage"] <= 0.2 < 0.8 <= cured.metrics["mode_coverage"]
+                assert cured.metrics["frechet_distance"] < collapsed.metrics["frechet_distance"] / 2
+            case "seeds":
+                assert "No difference is shown between lesson-rates trial 0 and lesson-rates trial 1" in output
+                assert "lesson-rates trial 2 is better than lesson-rates trial 0" in output
+            case _:
+                pytest.fail("no claims of this lesson are tested")
 
 
 def test_the_demo_runs_twice_in_one_state_folder(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from engine.autograd.numpy_dispatch import NO_GRADIENT
 from engine.autograd.tensor import is_tracked
 
 README = Path(engine.__file__).parent / "README.md"
-BLOCKS = re.findall(r"^```pycon\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+LESSON = README.parents[1] / "docs" / "learn" / "tape.md"
 TABLE = re.search(r"^\| value that leaves.*?^$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 LEAVING = [
     (code, row.split("|")[3])
@@ -25,9 +25,11 @@ LEAVING = [
 ]
 
 
-def test_the_readme_examples_run_and_print_the_documented_output() -> None:
-    assert len(BLOCKS) >= 5
-    test = doctest.DocTestParser().get_doctest("\n".join(BLOCKS), {}, "engine/README.md", str(README), 0)
+@pytest.mark.parametrize("document", [README, LESSON], ids=["README", "lesson"])
+def test_the_examples_run_and_print_the_documented_output(document: Path) -> None:
+    blocks = re.findall(r"^```pycon\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, document.name, str(document), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
     messages: list[str] = []
     runner.run(test, out=messages.append)

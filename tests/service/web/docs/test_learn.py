@@ -125,3 +125,8 @@ def test_each_i_of_a_card_leads_to_a_term() -> None:
     assert len(linked) > 6
     assert linked <= {term.id for term in TERMS}
     assert BY_METRIC.keys() >= {"val_loss", "frechet_distance"}
+
+
+def test_each_lesson_that_a_term_names_exists() -> None:
+    lessons = {term.lesson for term in TERMS if term.lesson is not None}
+    assert lessons == {path.stem for path in (ROOT / "docs" / "learn").glob("*.md")}
