@@ -12,6 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.progress import check_success, print_event, print_outage, sparkline
+from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
 from service.cli.text import STYLES, owner_names, print_rows, print_table, with_owners
 from service.spec.metric_info import describe, number
@@ -38,6 +39,7 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 
     The exit code with --watch is 0 if the sweep succeeded.
     """
+    refuse_yaml(Path(spec.name))
     document = spec.read()
     with target.client() as client:
         if dry_run:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
+from service.cli.spec_files import YAML, refuse_yaml
 from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
 from service.cli.uploading import UploadOptions, given, parse_name_and_paths, print_upload, send, upload_options
@@ -263,7 +264,7 @@ def is_spec(path: Path) -> bool:
         return True
     if is_table(path):
         return False
-    if path.is_dir() or path.suffix.lower() == ".json":
+    if path.is_dir() or path.suffix.lower() in {".json", *YAML}:
         return path.is_file()
     with path.open("rb") as file:
         return file.read(64).lstrip().startswith(b"{")
@@ -273,8 +274,9 @@ def read(path: Path) -> bytes:
     """The text of a spec.
 
     Raises:
-        click.UsageError: the file does not exist.
+        click.UsageError: the file does not exist, or is YAML.
     """
+    refuse_yaml(path)
     if path == STDIN:
         return sys.stdin.buffer.read()
     if not path.exists():

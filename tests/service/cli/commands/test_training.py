@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,16 @@ def test_missing_and_contradictory_arguments_are_refused(
     assert refused.exit_code == 2, refused.output
     assert message in " ".join(refused.stderr.split())
     assert refused.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_spec_in_yaml_is_refused_with_a_command_that_converts_it(run: Run, command: str) -> None:
+    Path("my spec.yaml").write_text("kind: classifier\nepochs: 2\n")
+    refused = run(command, "my spec.yaml")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    conversion = refused.stderr.partition("specs are JSON; convert the file: ")[2].strip()
+    subprocess.run(conversion.replace("python", shlex.quote(sys.executable), 1), shell=True, check=True)
+    assert json.loads(Path("my spec.json").read_text()) == {"kind": "classifier", "epochs": 2}
 
 
 @pytest.mark.parametrize(
