@@ -1,5 +1,5 @@
-"""The commands in README, guide and lessons, run as a user would paste them, and those of README and guide twice: they
-must be repeatable."""
+"""The commands in README, guide, lessons and the page of the API, run as a user would paste them. Those of all but the
+lessons run twice: they must be repeatable."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def test_the_session_of_the_guide_runs_without_errors(service: LocalStack, folde
     program = session((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
     with Client(service.url) as client:
         existing_ids = {job.id for job in client.jobs()}
-    run(service, program, folder)
+    first_run = run(service, program, folder)
+    assert "bit-identical to" in first_run.stdout
     second_run = run(service, program, folder)
     assert "2 jobs are named 'first'; using the newest" in second_run.stderr
 
@@ -119,10 +120,30 @@ def test_the_session_of_the_guide_runs_without_errors(service: LocalStack, folde
         names = {job.name for job in new_jobs}
         assert {job.wait(timeout_s=500).status for job in new_jobs} == {"succeeded"}
     assert names >= {"first", "first-2", "first-3", "first (reproduced)", "second", "third", "painter"}
+    assert len(list((folder / first.id).iterdir())) > 5, "all files of the job"
+    check_pictures(folder, "digit.png", "grid.png", "walk.gif")
+
+
+@pytest.mark.exhaustive
+def test_the_session_with_curl_runs_without_errors(service: LocalStack, folder: Path) -> None:
+    program = session((ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
+    with Client(service.url) as client:
+        existing_ids = {job.id for job in client.jobs()}
+    for _ in range(2):
+        assert "event: end" in run(service, program, folder).stdout
+    with Client(service.url) as client:
+        first = client.job("curl")
+        new_jobs = [job for job in client.jobs() if job.id not in existing_ids]
+        assert {job.wait(timeout_s=500).status for job in new_jobs} == {"succeeded"}
+        names = {job.name for job in new_jobs}
+    assert names >= {"curl", "curl-2", "curl-3", "curl (reproduced)", "curl-painter"}
     (checkpoint,) = folder.glob(f"{first.id}-epoch-*.safetensors")
     assert "layers.0.weight" in load_file(checkpoint)
-    assert len(list((folder / first.id).iterdir())) > 5, "all files of the job"
-    for name in ("curves.png", "film.gif", "digit.png", "grid.png", "walk.gif"):
+    check_pictures(folder, "curves.png", "film.gif", "digit.png", "grid.png")
+
+
+def check_pictures(folder: Path, *names: str) -> None:
+    for name in names:
         with Image.open(folder / name) as image:
             image.load()
 

@@ -297,7 +297,7 @@ def test_the_specs_in_the_documentation_are_valid() -> None:
     root = Path(__file__).parents[3]
     text = "".join((root / name).read_text() for name in ("README.md", "docs/guide.md", "docs/spec.md"))
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    inline = re.findall(r"-d '(\{\"kind\".*?\})'", text)
+    inline = re.findall(r"-d '(\{\"kind\".*?\})'", text + (root / "docs/api.md").read_text())
     js_blocks = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
     spec_pattern = re.compile(r"^\{.*?\}$(?=\n\{|\n*\Z)", re.DOTALL | re.MULTILINE)
     js_specs = [spec for block in js_blocks for spec in spec_pattern.findall(block)]
