@@ -147,6 +147,7 @@ VIEWS: Final = {
     "workers-phone": View("/ui/workers", width=360, height=1000),
     "usage": View("/ui/usage", height=500),
     "keys": View("/ui/keys", height=700),
+    "learn": View("/ui/learn", height=1500),
     "docs": View("/docs", height=900),
     "docs-try": View("/docs/jobs#jobs_show", height=1000, prepare=_send_request),
     "docs-phone": View("/docs/jobs#jobs_show", width=360, height=1000, prepare=_send_request),
