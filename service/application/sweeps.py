@@ -21,7 +21,7 @@ from service.spec.estimation.layer_shapes import Shape
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import SPEC_MODELS, ClassifierSpec, GanSpec, Kind, Spec
-from service.spec.strict_json import pointer_step
+from service.spec.strict_json import dotted, pointer_step
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
@@ -326,14 +326,14 @@ class _Check:
                 total_bytes += expected_bytes
         if invalid and len(invalid) == len(checked):
             settings, reason = invalid[0]
-            detail = f"no trial has valid settings; the first, {json.dumps(settings)}: {reason}"
+            detail = f"no trial has valid settings; the first, {_named(settings)}: {reason}"
             raise SpecError([Fault(pointer="#/space", detail=detail[:1000], code="unsuitable")])
         if invalid:
             settings, reason = invalid[0]
             checked_range = f"the first {len(checked)}" if len(checked) < count else str(count)
             self.notes.append(
                 f"{len(invalid)} of {checked_range} trials have invalid settings and will fail; the first is "
-                f"{json.dumps(settings)}: {reason}"[:1000]
+                f"{_named(settings)}: {reason}"[:1000]
             )
         return checked, total_bytes / len(checked)
 
@@ -359,6 +359,10 @@ class _Check:
 
     def _add(self, pointer: str, detail: str, code: str, suggestion: str | None = None) -> None:
         self.faults.append(Fault(pointer=pointer, detail=detail, code=code, suggestion=suggestion))
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    return json.dumps({dotted(pointer): value for pointer, value in settings.items()})
 
 
 _MAX_WAKE_UPS: Final = 32
@@ -420,8 +424,12 @@ class Sweeps:
             Busy: too many sweeps wait to be checked.
         """
         owner = owner_of(by)
-        with self.slots.slot(owner):
-            return _Check(reading.read(document), owner, self.specs).result()
+        document, names = reading.with_pointers(document)
+        try:
+            with self.slots.slot(owner):
+                return _Check(reading.read(document), owner, self.specs).result()
+        except SpecError as error:
+            raise reading.as_sent(error, names) from error
 
     def resume(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
         """Resume a paused sweep."""

@@ -1,4 +1,4 @@
-"""JSON documents: strict parsing (RFC 8259), canonical text, changes, and steps of JSON pointers (RFC 6901)."""
+"""JSON documents: strict parsing (RFC 8259), canonical text, changes; settings by JSON pointer (RFC 6901) or dotted."""
 
 from __future__ import annotations
 
@@ -127,6 +127,16 @@ def pointer_step(name: object) -> str:
 def pointer_name(step: str) -> str:
     """The name that a step of a JSON pointer refers to."""
     return step.replace("~1", "/").replace("~0", "~")
+
+
+def dotted(pointer: str) -> str:
+    """A setting as people read and write it: ``optimizer.learning_rate`` for ``/optimizer/learning_rate``."""
+    return ".".join(pointer_name(step) for step in pointer.removeprefix("/").split("/"))
+
+
+def pointer_of(setting: str) -> str:
+    """The JSON pointer to a setting in either notation."""
+    return setting if setting.startswith("/") else "".join("/" + pointer_step(name) for name in setting.split("."))
 
 
 def overlay(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

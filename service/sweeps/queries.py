@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, defer, load_only
 from service import statistics
 from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal, describe
+from service.spec.strict_json import pointer_of
 from service.states import SweepStatus, TrialStatus
 from service.storage import cursors
 from service.storage.database import visible
@@ -168,9 +169,14 @@ def _finished_trials() -> ColumnElement[int]:
     return case((is_counted, Sweep.finished_trials), else_=ended.scalar_subquery())
 
 
-def is_sortable(sweep: Sweep, sort: str) -> bool:
-    """Whether trials can be sorted by this property or setting."""
-    return sort.removeprefix("-") in _SORT_KEYS or sort == "best" or sort.removeprefix("-") in sweep.resolved["space"]
+def sort_key(sweep: Sweep, sort: str) -> str | None:
+    """An order of trials for ``rows_of``, by a property or by a setting in either notation; ``None``: there is no
+    such order."""
+    name = sort.removeprefix("-")
+    if name in _SORT_KEYS or sort == "best":
+        return sort
+    pointer = pointer_of(name)
+    return sort.replace(name, pointer) if name and pointer in sweep.resolved["space"] else None
 
 
 def trials_of(

@@ -153,7 +153,8 @@ class SweepSpec(StrictModel):
     ) = None
     """Every combination of settings is trained once with each of these seeds. Default: the seed of `base`."""
     space: Annotated[dict[str, Range], Field(default_factory=dict, max_length=MAX_DIMENSIONS)]
-    """The settings to try: JSON pointers into the spec, with their values. An empty space with several seeds is a seed
+    """The settings to try, such as `optimizer.learning_rate` or `layers.0.units`, with their values; a JSON pointer is
+    accepted, too. An empty space with several seeds is a seed
     group."""
     objective: Objective | None = None
     """What to optimize. Default: `val_accuracy` for classifiers, `val_rmse` for regressors, `frechet_distance` for

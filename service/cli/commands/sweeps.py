@@ -16,6 +16,7 @@ from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
 from service.cli.text import STYLES, owner_names, print_rows, print_table, with_owners
 from service.spec.metric_info import describe, number
+from service.spec.strict_json import dotted
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
 from tapeline import Client
@@ -54,7 +55,7 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
 
 @click.command()
 @click.argument("sweep_id", metavar="[SWEEP]", required=False)
-@click.option("--sort", default="best", show_default=True, help="Order of the trials: best, trial, value, /batch_size.")
+@click.option("--sort", default="best", show_default=True, help="Order of the trials: best, trial, value, batch_size.")
 @click.option("--all", "everything", is_flag=True, help=f"Show all trials, not only {_MAX_SHOWN_TRIALS}.")
 @click.option("--watch", is_flag=True, help="Follow the sweep until it ends.")
 @click.option(
@@ -175,7 +176,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     click.echo()
     with_interval, with_error = len(sweep["seeds"]) > 1, any(row["error"] for row in trials)
     interval_title = ["95% CI OVER SEEDS"] if with_interval else []
-    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *interval_title, *settings]
+    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *interval_title, *map(dotted, settings)]
     lines = []
     for row in trials[:limit]:
         low, high = (row[f"{metric} ({bound})"] for bound in ("interval_low", "interval_high"))
@@ -249,7 +250,7 @@ def _watch(target: Target, sweep: Sweep) -> None:
 
 
 def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
-    settings = "  ".join(f"{name} {value_text(value)}" for name, value in (data.get("settings") or {}).items())
+    settings = "  ".join(f"{dotted(name)} {value_text(value)}" for name, value in (data.get("settings") or {}).items())
     match kind:
         case "status" if data["reason"] in ("paused", "resumed"):
             return str(data["reason"])

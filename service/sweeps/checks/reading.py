@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from service.errors import Fault, SpecError
 from service.spec import validation
 from service.spec.faults import MAX_FAULTS
-from service.spec.strict_json import pointer_step
+from service.spec.strict_json import pointer_name, pointer_of, pointer_step
 from service.sweeps.schema import Range, SweepSpec
 from service.sweeps.search import space
 
@@ -64,6 +64,37 @@ def read(document: Any) -> Reading:
             left_out.add("space")
             del sent.space[pointer]
     return Reading(sent, faults, total, left_out)
+
+
+def with_pointers(document: Any) -> tuple[Any, dict[str, str]]:
+    """A sweep with JSON pointers as names of its settings, and the names that were sent, by pointer.
+
+    Raises:
+        SpecError: a setting is named in both notations.
+    """
+    settings = document.get("space") if isinstance(document, dict) else None
+    if not isinstance(settings, dict):
+        return document, {}
+    names: dict[str, str] = {}
+    for name in settings:
+        if (pointer := pointer_of(name)) in names:
+            detail = f"is the same setting as {names[pointer]}: leave out one of the two"
+            raise SpecError([Fault(pointer=f"#/space/{pointer_step(name)}", detail=detail, code="unsuitable")])
+        names[pointer] = name
+    return document | {"space": {pointer: settings[name] for pointer, name in names.items()}}, names
+
+
+def as_sent(error: SpecError, names: Mapping[str, str]) -> SpecError:
+    """The error with locations in the sweep that was sent, whose settings have these names by pointer."""
+    faults = []
+    for fault in error.faults:
+        field_name, _, rest = fault.pointer.removeprefix("#/").partition("/")
+        step, slash, below = rest.partition("/")
+        name = names.get(pointer_name(step)) if field_name == "space" and rest else None
+        if name is not None:
+            fault = replace(fault, pointer=f"#/space/{pointer_step(name)}{slash}{below}")
+        faults.append(fault)
+    return SpecError(faults, total=error.total)
 
 
 def without(document: dict[str, Any], faults: Sequence[Fault]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from service.errors import Fault, SpecError
 from service.spec import strict_json, validation
 from service.spec.faults import MAX_FAULTS
 from service.spec.fields import closest
-from service.spec.strict_json import pointer_step
+from service.spec.strict_json import dotted, pointer_step
 from service.sweeps.checks import reading
 from service.sweeps.schema import Range, SweepSpec
 from service.sweeps.search import space
@@ -64,13 +64,14 @@ def _refusal(
     except (LookupError, ValueError):
         pointers = strict_json.pointers(resolved)
         variant = _explain_variant(pointer, span, prepared)
-        suggestion = None if variant else closest(pointer, pointers) or reading.same_end(pointer, pointers)
+        match = None if variant else closest(pointer, pointers) or reading.same_end(pointer, pointers)
+        suggestion = dotted(match) if match else None
         explanation = variant or "; set it in `base` first if it is null or left out"
         hint = f"; did you mean {suggestion!r}?" if suggestion else explanation
         return _fault(location, f"does not exist in the spec{hint}", "unknown_field", suggestion)
     container = next((outer for outer in sent.space if pointer.startswith(f"{outer}/")), None)
     if container is not None:
-        detail = f"is part of {container}, which is searched as a whole: leave out one of the two"
+        detail = f"is part of {dotted(container)}, which is searched as a whole: leave out one of the two"
         return _fault(location, detail, "unsuitable")
     reason = _NOT_SEARCHABLE.get(pointer)
     if pointer.startswith("/dataset") and not pointer.startswith("/dataset/scale"):

@@ -16,6 +16,7 @@ from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
 from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, METRICS, describe
+from service.spec.strict_json import dotted
 from service.spec.validation import NOT_HASHED
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -91,7 +92,7 @@ class Differences:
     def _settings(self) -> str:
         if len(self.spec) > 1:
             return f"{len(self.spec)} settings (below)"
-        return self.spec[0].name.removeprefix("/") if self.spec else ""
+        return dotted(self.spec[0].name) if self.spec else ""
 
     @property
     def _no_difference(self) -> str:

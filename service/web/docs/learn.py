@@ -20,7 +20,7 @@ from service.storage.tables import Epoch, Job
 from service.sweeps import queries as sweep_queries
 from service.web.core.core import core
 from service.web.jobs.overview import confusion_table, matrix_table
-from service.web.jobs.schemas import JobUrls, accuracy_intervals
+from service.web.jobs.schemas import JobUrls, metric_intervals
 
 WIDTH, HEIGHT = 360, 190
 """Of a chart, in the units of its ``viewBox``."""
@@ -115,7 +115,7 @@ def _own(session: Session, owner: str | None) -> dict[str, Any]:
             "history": {"epochs": [row.epoch for row in rows]}
             | {name: [row.metrics.get(name) for row in rows] for name in _BY_HEART},
             "confusion": confusion,
-            "interval": accuracy_intervals(shown.metrics if shown else {}, counts).get("val_accuracy"),
+            "interval": metric_intervals(shown.metrics if shown else {}, counts).get("val_accuracy"),
         }
     if (gan := _latest(session, Kind.GAN, owner)) is not None:
         rows = lookup.epochs(session, gan.id)

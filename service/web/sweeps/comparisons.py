@@ -13,6 +13,7 @@ from service.application.jobs import Jobs
 from service.jobs.differences.results import DifferingEpoch
 from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
+from service.spec.strict_json import dotted
 from service.sweeps.results import differences
 from service.sweeps.results.bisection import Limit, bisect
 from service.sweeps.results.comparison import ComparedJob, Comparison, Group, compare_jobs
@@ -146,7 +147,7 @@ class DifferingValue(ResponseModel):
     @classmethod
     def of(cls, pair: DifferingPair) -> Self:
         """The response for a pair of values."""
-        label = pair.name.removeprefix("/").replace("/", ".")
+        label = dotted(pair.name)
         return cls.from_row(pair, label=label, text_a=value_text(pair.a), text_b=value_text(pair.b))
 
     @classmethod

@@ -278,7 +278,7 @@ class TrialQuery(Query):
 
     sort: Annotated[str, StringConstraints(max_length=200)] = Field(
         "trial",
-        description="`trial`, `value`, `epoch`, `status` or a setting such as `/batch_size`, with `-` for descending "
+        description="`trial`, `value`, `epoch`, `status` or a setting such as `batch_size`, with `-` for descending "
         "order; `best`: the best first. Trials without a value are last. With halving, `best` and `value` begin with "
         "the highest rung, since values of different rungs are not comparable.",
     )

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.application.sweeps import Sweeps
 from service.spec.metric_info import describe
+from service.spec.strict_json import dotted
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import actions, events, queries
@@ -153,13 +154,14 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
     """
     with core().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
-        if not queries.is_sortable(sweep, query.sort):
-            allowed = ", ".join(["trial", "value", "epoch", "status", "best", *sweep.resolved["space"]])
+        sort = queries.sort_key(sweep, query.sort)
+        if sort is None:
+            allowed = ", ".join(["trial", "value", "epoch", "status", "best", *map(dotted, sweep.resolved["space"])])
             raise invalid_parameter("sort", f"must be one of {allowed}")
         if query.format == "csv":
-            text = "".join(trial_lines(sweep, queries.trials_of(session, sweep, sort=query.sort, limit=MAX_TRIALS)))
+            text = "".join(trial_lines(sweep, queries.trials_of(session, sweep, sort=sort, limit=MAX_TRIALS)))
             return downloads.send_text(text, name=f"{sweep_id}-trials.csv", media_type="text/csv")
-        return read_trials(session, sweep, sort=query.sort, limit=query.limit, after=query.first)
+        return read_trials(session, sweep, sort=sort, limit=query.limit, after=query.first)
 
 
 @blueprint.get("/sweeps/<sweep_id>/decisions")

@@ -31,7 +31,7 @@ FULL_SWEEP: Final[dict[str, Any]] = {
     "name": "every part",
     "base": {"kind": "classifier", "epochs": 9},
     "seeds": [3, 4],
-    "space": {"/optimizer/learning_rate": {"log": [0.001, 0.1]}, "/batch_size": {"int": [50, 100], "step": 25}},
+    "space": {"optimizer.learning_rate": {"log": [0.001, 0.1]}, "batch_size": {"int": [50, 100], "step": 25}},
     **OPTIONS,
 }
 FIELD_VALUES: Final = {
@@ -81,7 +81,8 @@ def test_every_part_of_a_sweep_is_filled_in_sent_and_read_back(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:
     start = {name: part for name, part in FULL_SWEEP.items() if name not in OPTIONS} | {"search": {"name": "grid"}}
-    start["space"] = {"/batch_size": {"choice": [50, 100]}}
+    start["space"] = {"/batch_size": {"choice": [50, 100]}}  # a pointer, which the form replaces
+    space = {"batch_size": start["space"]["/batch_size"]}
     visit = open_sweep(open_window, serve_bare(), start, width=width, color_scheme=scheme)
     page = visit.page
     wait_until_ready(page, 2, 4)
@@ -96,7 +97,7 @@ def test_every_part_of_a_sweep_is_filled_in_sent_and_read_back(
     wait_until_ready(page, 12, 24)
     expect(page.locator("#sweep")).to_contain_text("Promotes a trial as soon as it is among the best so far.")
     expect(page.locator("#sweep summary")).to_contain_text("7 set")
-    assert form_json(page) == FULL_SWEEP | {"space": start["space"]}
+    assert form_json(page) == FULL_SWEEP | {"space": space}
     page.get_by_role("button", name="curl").click()
     expect(page.locator("#curl")).to_contain_text('"max_failed": 4')
     page.get_by_role("button", name="Python").click()
@@ -107,7 +108,7 @@ def test_every_part_of_a_sweep_is_filled_in_sent_and_read_back(
     expect(page.locator("#trials tbody tr")).to_have_count(3)
     [sweep] = http_client.get(f"{visit.url}/sweeps").json()["data"]
     stored = http_client.get(f"{visit.url}/sweeps/{sweep['id']}").json()
-    assert stored["spec"] == FULL_SWEEP | {"space": start["space"]}
+    assert stored["spec"] == FULL_SWEEP | {"space": space}
     assert {name: stored["resolved"][name] for name in OPTIONS} == OPTIONS
 
     page.get_by_role("link", name="New sweep with this spec").click()
@@ -203,7 +204,7 @@ def test_empty_sweep_fields_show_the_service_defaults(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], kind: str
 ) -> None:
     bare = serve_bare()
-    document = {"base": {"kind": kind, "epochs": 27}, "space": {"/batch_size": {"choice": [50, 100]}}, "seeds": [0, 1]}
+    document = {"base": {"kind": kind, "epochs": 27}, "space": {"batch_size": {"choice": [50, 100]}}, "seeds": [0, 1]}
     page = open_sweep(open_window, bare, document, width=1440).page
     wait_until_ready(page, 2, 4)
     assert form_json(page) == document

@@ -96,7 +96,7 @@ def test_several_values_of_a_field_make_a_sweep_that_is_one_row_in_the_job_list(
     page.get_by_label("Values of Seed", exact=True).fill("3, 4")
     expect(page.locator("#verdict")).to_have_text("Ready to start: 2 trials, 4 jobs")
     form_json = json.loads(page.locator("#json").input_value())
-    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.1]}}
+    space = {"optimizer.learning_rate": {"choice": [0.01, 0.1]}}
     assert form_json == {"base": {"kind": "classifier"}, "space": space, "seeds": [3, 4]}
     page.get_by_label("How to try Learning rate").select_option("log range")
     expect(page.locator("#sweep-search-name")).to_have_value("random")
@@ -231,7 +231,7 @@ def test_every_trial_is_a_visible_line_and_its_result_is_in_view(
     top, bottom = (float(axis.get_attribute(end) or 0) for end in ("y1", "y2"))
     assert start_heights[1] == pytest.approx((start_heights[0] + start_heights[2]) / 2, abs=1)
     assert top + 5 < start_heights[0] < start_heights[2] < bottom - 5
-    expect(page.locator("#coordinates .axis-name").first).to_have_text("optimizer/learning_rate (log)")
+    expect(page.locator("#coordinates .axis-name").first).to_have_text("optimizer.learning_rate (log)")
     page.locator("#trials").scroll_into_view_if_needed()
     edge = page.locator(".scroll:has(#trials)").evaluate("one => one.getBoundingClientRect().right")
     for cell in page.locator("#trials td.value").all():

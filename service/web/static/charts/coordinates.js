@@ -1,5 +1,5 @@
 // A parallel coordinates plot: an axis for each setting and one for the result, a line for each trial.
-import { svg } from "../common/dom.js";
+import { settingName, svg } from "../common/dom.js";
 
 const [AXIS_SPACING, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // AXIS_SPACING: minimum distance between axes
 const END_SHARE = 0.05; // fraction of an axis below its lowest and above its highest value
@@ -30,7 +30,7 @@ function scaleOf(values, prefersLog) {
 
 // trials: those with a value. settings: pointers. logs: settings with a logarithmic scale. best: the trial to highlight.
 export function drawCoordinates(element, { trials, settings, name, best, label, format, logs }) {
-  const axes = [...settings.map((setting) => ({ title: setting.split("/").slice(-2).join("/").replace(/^\//, ""), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { title: label, of: (trial) => trial.value, isLog: false, tick: format }];
+  const axes = [...settings.map((setting) => ({ title: settingName(setting).split(".").slice(-2).join("."), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { title: label, of: (trial) => trial.value, isLog: false, tick: format }];
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
   scales.forEach(({ isLog }, index) => (axes[index].title += isLog ? " (log)" : ""));
   // To keep clear of the lines, labels of the first and last axis are in the margins, the others above and below their axis.

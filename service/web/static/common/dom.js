@@ -39,6 +39,8 @@ export function keepFocus(partSelector, keyOf, change) {
 }
 
 export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
+// A setting as people read and write it: optimizer.learning_rate for /optimizer/learning_rate.
+export const settingName = (pointer) => (pointer.startsWith("/") ? pointer.slice(1).replaceAll("/", ".") : pointer);
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".");
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -70,7 +70,7 @@ export class SweepCard {
     for (const [name, field] of this.fields) this.showField(name, field, sweep);
     const setCount = [...this.fields].filter(([name, { box }]) => this.more.contains(box) && (valueAt(sweep, name.split("/")) ?? null) !== null).length;
     this.more.querySelector(".count").textContent = setCount ? `${setCount} set` : "";
-    const chip = (pointer) => h("button", { type: "button", class: "tag", "aria-label": `Use one value of ${pointer}`, title: "Use one value", onclick: () => this.tries.set(pointer, null) }, `${pointer.slice(1)}: ${summarize(this.tries.get(pointer))} ✕`);
+    const chip = (setting) => h("button", { type: "button", class: "tag", "aria-label": `Remove ${setting} from the sweep`, title: "Use one value", onclick: () => this.tries.set(setting, null) }, `${setting}: ${summarize(this.tries.get(setting))} ✕`);
     this.space.replaceChildren(...[...Object.keys(sweep.space), ...(sweep.seeds ? [SEED] : [])].map(chip));
   }
 

@@ -1,10 +1,10 @@
 // Fields with several values to try. They turn the job into a sweep: its spec is the base, and each such field a
 // setting of the space.
-import { h, words } from "../common/dom.js";
-import { isObject, pointerOf } from "./schema/document.js";
+import { h, settingName, words } from "../common/dom.js";
+import { isObject } from "./schema/document.js";
 
-const FIXED = /^\/(kind|preset|name|tags|priority|dataset(?!\/scale)|checkpoint|samples|health|reuse)/; // the same in all trials
-export const SEED = "/seed"; // several seeds are a list of the sweep, not a setting
+const FIXED = /^(kind|preset|name|tags|priority|dataset(?!\.scale)|checkpoint|samples|health|reuse)/; // the same in all trials
+export const SEED = "seed"; // several seeds are a list of the sweep, not a setting
 export const DRAWN_TRIALS = 16; // the default for a space that is too large to try all combinations
 const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to (, step)"], log: ["log range", "from, to"] };
 
@@ -14,7 +14,7 @@ export const isSweep = (document) => isObject(document.base);
 export function splitSweep(document) {
   if (!isSweep(document)) return { job: document, sweep: null };
   const { base, name, seeds, ...sweep } = document;
-  const space = isObject(sweep.space) ? Object.fromEntries(Object.entries(sweep.space).filter(([, range]) => isObject(range))) : {};
+  const space = isObject(sweep.space) ? Object.fromEntries(Object.entries(sweep.space).filter(([, range]) => isObject(range)).map(([name, range]) => [settingName(name), range])) : {};
   return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...(Array.isArray(seeds) && { seeds }) } };
 }
 
@@ -31,19 +31,19 @@ export class Tries {
     this.sweep = null; // without its base
   }
 
-  get(pointer) {
-    if (pointer !== SEED) return this.sweep?.space[pointer];
+  get(setting) {
+    if (setting !== SEED) return this.sweep?.space[setting];
     return this.sweep?.seeds && { choice: this.sweep.seeds };
   }
 
-  set(pointer, range) {
+  set(setting, range) {
     const sweep = structuredClone(this.sweep ?? { space: {} });
-    if (pointer === SEED) {
+    if (setting === SEED) {
       if (range) sweep.seeds = range.choice;
       else delete sweep.seeds;
-    } else if (range) sweep.space[pointer] = range;
-    else delete sweep.space[pointer];
-    const isFinite = Object.values(sweep.space).every((setting) => !setting.log && (!setting.float || setting.step));
+    } else if (range) sweep.space[setting] = range;
+    else delete sweep.space[setting];
+    const isFinite = Object.values(sweep.space).every((range) => !range.log && (!range.float || range.step));
     if (!isFinite && (sweep.search?.name ?? "grid") === "grid") sweep.search = { name: "random", trials: DRAWN_TRIALS };
     if (!Object.keys(sweep.space).length) {
       delete sweep.search; // there is only one trial
@@ -66,21 +66,21 @@ export class Tries {
   // The button that offers several values for a field, and the row to enter them; null for fields that cannot vary.
   // value(): the field's current value.
   offer(schema, path, name, id, value) {
-    const pointer = pointerOf(path);
+    const setting = path.join(".");
     const isNumber = schema.type === "integer" || schema.type === "number";
     const choices = schema.enum ?? (schema.type === "boolean" ? [true, false] : null);
-    if (FIXED.test(pointer) || !(isNumber || choices)) return null;
-    const close = h("button", { type: "button", class: "back", title: "Use one value", "aria-label": `Use one value of ${name}`, onclick: () => this.set(pointer, null) }, "✕");
-    const values = choices ? boxes(choices, name) : numbers(schema, name, id, pointer === SEED);
-    values.listen(() => this.set(pointer, values.read()));
+    if (FIXED.test(setting) || !(isNumber || choices)) return null;
+    const close = h("button", { type: "button", class: "back", title: "Use one value", "aria-label": `Use one value of ${name}`, onclick: () => this.set(setting, null) }, "✕");
+    const values = choices ? boxes(choices, name) : numbers(schema, name, id, setting === SEED);
+    values.listen(() => this.set(setting, values.read()));
     const row = h("div", { class: "tries", hidden: true }, values.elements, close);
     const open = () => {
-      this.set(pointer, pointer === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? initialValues(schema, value()) });
+      this.set(setting, setting === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? initialValues(schema, value()) });
       (row.querySelector("input[type=text], input") ?? close).focus();
     };
     const button = h("button", { type: "button", class: "try", title: "Try several values: a sweep", "aria-label": `Try several values of ${name}`, onclick: open }, "several");
     const sync = (element) => {
-      const range = this.get(pointer);
+      const range = this.get(setting);
       row.hidden = !range;
       button.hidden = Boolean(range);
       element.hidden = Boolean(range);
@@ -149,9 +149,8 @@ export function locate(faults) {
   return faults.map((fault) => {
     const pointer = fault.pointer ?? "";
     if (pointer.startsWith("#/base/")) return { ...fault, pointer: `#${pointer.slice(6)}` };
-    const [, setting] = /^#\/space\/([^/]+)/.exec(pointer) ?? [];
-    if (setting) return { ...fault, pointer: `#${setting.replaceAll("~1", "/").replaceAll("~0", "~")}`, suggestion: null };
-    if (pointer.startsWith("#/seeds")) return { ...fault, pointer: `#${SEED}`, suggestion: null };
+    const [, name] = pointer.startsWith("#/seeds") ? [null, SEED] : (/^#\/space\/([^/]+)/.exec(pointer) ?? []);
+    if (name) return { ...fault, pointer: `#/${settingName(name.replaceAll("~1", "/").replaceAll("~0", "~")).replaceAll(".", "/")}`, suggestion: null };
     return { ...fault, suggestion: null };
   });
 }

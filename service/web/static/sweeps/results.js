@@ -1,5 +1,5 @@
 // The parts around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
-import { $, announce, capital, describe, h, metric, sentence } from "../common/dom.js";
+import { $, announce, capital, describe, h, metric, sentence, settingName } from "../common/dom.js";
 import { call, listen } from "../common/api.js";
 import { drawCoordinates } from "../charts/coordinates.js";
 import { SweepCurves } from "./trial-curves.js";
@@ -59,7 +59,7 @@ export class SweepParts {
     this.importanceSeq = last_seq;
     const measured = data.filter((item) => item.share !== null);
     $("#importance").hidden = !measured.length;
-    $("#importance tbody").replaceChildren(...measured.map((item) => h("tr", {}, h("td", {}, h("code", {}, item.setting)), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
+    $("#importance tbody").replaceChildren(...measured.map((item) => h("tr", {}, h("td", {}, h("code", {}, settingName(item.setting))), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
   }
 
   listenToSweep(onevent) {
@@ -98,7 +98,7 @@ export class SweepParts {
     const list = (items) => items.map(([trial, value]) => `${trial} (${metric(name, value)})`).join(", ");
     switch (type) {
       case "propose":
-        return data.error ? sentence(`Trial ${data.trial} has invalid settings: ${data.error.message}`) : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${setting} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
+        return data.error ? sentence(`Trial ${data.trial} has invalid settings: ${data.error.message}`) : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${settingName(setting)} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
       case "result":
         return data.error ? `Trial ${data.trial} failed: ${words(data.error)}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
       case "promote":

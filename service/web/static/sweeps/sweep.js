@@ -1,6 +1,6 @@
 // One sweep and its trials. The first rows are drawn before anything else is loaded: curves, decisions, and settings
 // with results (results.js) follow when they come into view.
-import { $, announce, capital, describe, h, keepFocus, metric } from "../common/dom.js";
+import { $, announce, capital, describe, h, keepFocus, metric, settingName } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { checkConnection } from "../common/connection.js";
 import { latest } from "../common/latest.js";
@@ -94,7 +94,7 @@ function light(trial) {
 
 function order(sort) {
   const select = $("#sort");
-  if (![...select.options].some((option) => option.value === sort)) select.append(h("option", { value: sort }, sort.startsWith("-") ? `${sort.slice(1)}, descending` : sort));
+  if (![...select.options].some((option) => option.value === sort)) select.append(h("option", { value: sort }, sort.startsWith("-") ? `${settingName(sort.slice(1))}, descending` : settingName(sort)));
   select.value = sort;
   refresh();
 }
@@ -142,7 +142,7 @@ async function loadParts() {
   await (trials.has_more ? refresh() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains only as many as fit on a screen
 }
 
-const sorts = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, setting])];
+const sorts = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, settingName(setting)])];
 $("#sort").replaceChildren(...sorts.map(([sort, label]) => h("option", { value: sort }, label)));
 $("#sort").addEventListener("change", refresh);
 $("#more").addEventListener("click", () => {

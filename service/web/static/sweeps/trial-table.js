@@ -1,5 +1,5 @@
 // The trials of a sweep as a table, and the choice of its columns, which is stored for the next visit.
-import { $, describe, h, keepFocus, memory, metric } from "../common/dom.js";
+import { $, describe, h, keepFocus, memory, metric, settingName } from "../common/dom.js";
 
 const STORAGE_KEY = "sweep.columns"; // name -> whether the column is shown, where the user has chosen
 const TRIAL_COLUMN = "trial";
@@ -34,7 +34,7 @@ export class TrialTable {
       heading(describe(this.name).label, { name: "value", sort: "value", number: true, cell: (trial) => this.valueCell(trial) }),
       heading("Status", { name: "status", sort: "status", cell: (trial) => this.statusCell(trial) }),
       heading("Epoch", { name: "epoch", sort: "epoch", number: true, cell: (trial) => h("td", { class: "number" }, String(trial.last_epoch)) }),
-      ...this.settings.map((setting) => heading(setting, { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
+      ...this.settings.map((setting) => heading(settingName(setting), { name: setting, sort: setting, number: this.isNumber(setting), cell: (trial) => h("td", { class: typeof trial.settings[setting] === "number" ? "number" : "" }, settingText(trial.settings[setting])) })),
       ...this.metrics.map((name) => heading(describe(name).label, { name: name, usual: false, number: true, cell: (trial) => h("td", { class: "number" }, metric(name, trial.metrics[name])) })),
       heading("Jobs by seed", { name: "jobs", cell: jobsCell }),
     ];

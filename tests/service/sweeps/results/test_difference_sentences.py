@@ -35,7 +35,7 @@ def test_an_epoch_to_compare_is_expected_only_while_a_job_runs() -> None:
 @pytest.mark.parametrize(
     ("differences", "ending"),
     [
-        ({"spec": SETTINGS[:1]}, "The jobs differ in optimizer/learning_rate."),
+        ({"spec": SETTINGS[:1]}, "The jobs differ in optimizer.learning_rate."),
         ({"spec": SETTINGS}, "The jobs differ in 2 settings (below)."),
         (
             {"spec": SETTINGS, "dataset": Pair("dataset", 1, 2), "provenance": [Pair("preprocessing", 1, 2)]},

@@ -108,8 +108,8 @@ def test_all_faults_are_reported_at_once(client: FlaskClient) -> None:
         halving={"min_epochs": 4},
         seeds=[1, 1],
     )
-    assert "did you mean '/optimizer/learning_rate'" in details["#/space/~1optimiser~1learning_rate"]
-    assert "did you mean '/optimizer/learning_rate'" in details["#/space/~1learning_rate"]
+    assert "did you mean 'optimizer.learning_rate'" in details["#/space/~1optimiser~1learning_rate"]
+    assert "did you mean 'optimizer.learning_rate'" in details["#/space/~1learning_rate"]
     assert "#/space/~1batch_size/int/0" in details
     assert "#/space/~1layers~10~1units/log" in details
     assert "`seeds`" in details["#/space/~1seed"]
@@ -233,12 +233,14 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"space": {RATE: {"float": [0, 1], "step": 1e-12}}}, AT_RATE, "1,000,000,000"),
         ({"space": {RATE: {"float": [0, 1e308], "step": 1e-300}}}, AT_RATE, "1,000,000,000"),
         ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
-        ({"space": {"batch_size": {"int": [2, 9]}}}, "#/space/batch_size", "did you mean '/batch_size'"),
-        ({"space": {"/layers/00/units": TEN}}, "#/space/~1layers~100~1units", "did you mean '/layers/0/units'"),
-        ({"space": {"/optimizer": OPTIMIZERS, RATE: ONE}}, AT_RATE, "part of /optimizer"),
-        ({"space": {RATE: ONE, "/optimizer": OPTIMIZERS}}, AT_RATE, "part of /optimizer"),
-        ({"space": {"/layers": {"choice": [BASE["layers"]]}, UNITS: TEN}}, AT_UNITS, "part of /layers,"),
-        ({"space": {"/layers/0": {"choice": BASE["layers"]}, UNITS: TEN}}, AT_UNITS, "part of /layers/0,"),
+        ({"space": {"batch_size": {"int": [0, 9]}}, **GRID}, "#/space/batch_size/int/0", "0: must be "),
+        ({"space": {"optimizer.learning_rte": ONE}}, "#/space/optimizer.learning_rte", "'optimizer.learning_rate'"),
+        ({"space": {BATCH: TEN, "batch_size": ONE}}, "#/space/batch_size", "is the same setting as /batch_size"),
+        ({"space": {"/layers/00/units": TEN}}, "#/space/~1layers~100~1units", "did you mean 'layers.0.units'"),
+        ({"space": {"/optimizer": OPTIMIZERS, RATE: ONE}}, AT_RATE, "part of optimizer"),
+        ({"space": {RATE: ONE, "/optimizer": OPTIMIZERS}}, AT_RATE, "part of optimizer"),
+        ({"space": {"/layers": {"choice": [BASE["layers"]]}, UNITS: TEN}}, AT_UNITS, "part of layers,"),
+        ({"space": {"/layers/0": {"choice": BASE["layers"]}, UNITS: TEN}}, AT_UNITS, "part of layers.0,"),
         ({"objective": {"metric": "frechet_distance"}}, "#/objective/metric", "only GANs do"),
         ({"objective": {"metric": "test_accuracy"}}, METRIC, "measured once, after the training"),
         ({"objective": {"metric": "test_accuracy"}}, METRIC, "did you mean 'val_accuracy'"),

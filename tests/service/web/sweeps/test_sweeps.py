@@ -140,6 +140,26 @@ def test_a_grid_tries_every_combination(client: FlaskClient, worker: Any) -> Non
     assert len(table) == 7
 
 
+def test_a_setting_can_be_named_as_in_set_or_by_its_pointer(client: FlaskClient, worker: Any) -> None:
+    names = {"/optimizer/learning_rate": "optimizer.learning_rate", "/layers/0/units": "layers.0.units"}
+    layers = [{"units": 8, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
+    ranges = {"/optimizer/learning_rate": {"log": [0.001, 0.3]}, "/layers/0/units": {"int": [4, 64]}}
+    spaces = [ranges, {names[pointer]: span for pointer, span in ranges.items()}]
+    random, base = {"name": "random", "trials": 3, "seed": 7}, BASE | {"epochs": 1, "layers": layers}
+    started = [start(client, base=base, space=space, search=random, halving=None, seeds=[0]) for space in spaces]
+    assert [sweep["spec"]["space"] for sweep in started] == spaces, "as sent"
+    ended = [finish(client, worker, sweep["id"]) for sweep in started]
+    assert ended[0]["sweep_digest"] == ended[1]["sweep_digest"]
+    assert list(ended[1]["resolved"]["space"]) == list(names)
+    for pointer, name in names.items():
+        orders = [client.get(f"/sweeps/{ended[1]['id']}/trials?sort=-{sort}").json["data"] for sort in (pointer, name)]
+        assert orders[0] == orders[1]
+        drawn = [trial["settings"][pointer] for trial in orders[0]]
+        assert drawn == sorted(drawn, reverse=True)
+    refused = client.get(f"/sweeps/{ended[1]['id']}/trials?sort=momentum").json["detail"]
+    assert "best, optimizer.learning_rate, layers.0.units" in refused
+
+
 def test_a_seed_group_has_an_empty_space(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, space=None, search=None, halving=None, seeds=[3, 1, 2], base=BASE | {"epochs": 1})
     assert finish(client, worker, sweep["id"])["status"] == "succeeded"
