@@ -17,7 +17,7 @@ from service.wording import listed
 
 Model = type[BaseModel]
 
-_SYNONYMS: Final = {"lr": "learning_rate", "wd": "weight_decay", "neurons": "units"}
+SYNONYMS: Final = {"lr": "learning_rate", "wd": "weight_decay", "neurons": "units"}
 """Names from other libraries that string similarity does not match with the right field."""
 _TAGS: Final = frozenset({"name", "type"})
 """Discriminator fields. Nearly every object has one, so they are useless as suggestions."""
@@ -102,7 +102,7 @@ class Fields:
         unknown = str(path[-1])
         if len(unknown) > _MAX_NAME_LENGTH:
             return None
-        name = _SYNONYMS.get(unknown, unknown)
+        name = SYNONYMS.get(unknown, unknown)
         siblings = {field.alias or name for model in models for name, field in model.model_fields.items()}
         if name in siblings:
             return _to_suggestion(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -11,7 +12,9 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
+from service.cli.commands.training import set_option, settings_of
 from service.cli.progress import check_success, print_event, print_outage, sparkline
+from service.cli.search_space import range_text, seeds_of, space_of
 from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
 from service.cli.text import STYLES, owner_names, print_rows, print_table, with_owners
@@ -19,9 +22,11 @@ from service.spec.metric_info import describe, number
 from service.spec.strict_json import dotted
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
-from tapeline import Client
+from tapeline import ApiError, Client
 from tapeline.sweeps import Sweep
 
+_DRAWN_TRIALS: Final = 16
+"""As in the form of the page."""
 _MAX_SHOWN_TRIALS: Final = 20
 _MAX_COLUMN_WIDTH: Final = 24
 _EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
@@ -30,19 +35,60 @@ _BY_VALUE: Final = ("best", "value", "-value")
 
 
 @click.command()
-@click.argument("spec", type=click.File("rb"))
+@click.argument("spec", type=click.File("rb"), required=False)
+@click.option("--dataset", metavar="NAME", help="Train on this dataset of the service.")
+@click.option(
+    "--try",
+    "tries",
+    multiple=True,
+    metavar="FIELD=VALUES",
+    help="Try a range, FROM..TO, or a list, A,B,C, of a setting; repeatable.",
+)
+@click.option(
+    "--seeds", metavar="N", help="Train each combination with the seeds 0 to N-1, or with a list of seeds: 3,7,11."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"Number of combinations to draw at random (default: with a range {_DRAWN_TRIALS}, else all combinations).",
+)
+@click.option("--kind", type=click.Choice(("classifier", "gan")), help="What to train (default: classifier).")
+@click.option("--preset", metavar="NAME", help="Start from this preset (default: the one that suits the dataset).")
+@click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
+@set_option
+@click.option("--name", help="Name of the sweep (default: that of the dataset).")
 @click.option("--watch", is_flag=True, help="Follow the sweep until it ends: a line for each result.")
 @click.option("--dry-run", is_flag=True, help="Check the sweep; start nothing.")
 @click.option("--idempotency-key", metavar="KEY", help="A repeated request with the same key starts no second sweep.")
 @with_target
-def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempotency_key: str | None) -> None:
-    """Start a sweep from SPEC, a JSON file (-: standard input), and print its id.
+def sweep(
+    target: Target,
+    /,
+    spec: IO[bytes] | None,
+    watch: bool,
+    dry_run: bool,
+    idempotency_key: str | None,
+    **options: Any,
+) -> None:
+    """Start a sweep and print its id: from settings to try, or from SPEC, a JSON file (-: standard input).
+
+    `tapeline sweep --dataset iris --try optimizer.learning_rate=0.001..0.3 --try batch_size=50,100 --seeds 5` draws
+    combinations at random, because one setting has a range; lists alone are tried in all combinations. A range of a
+    setting that is a whole number has whole numbers. Another one is logarithmic if its first number is positive
+    and its last one at least ten times as large. The other options are those of tapeline train.
 
     The exit code with --watch is 0 if the sweep succeeded.
     """
-    refuse_yaml(Path(spec.name))
-    document = spec.read()
+    given = [
+        f"--{'set' if name == 'values' else 'try' if name == 'tries' else name}" for name in options if options[name]
+    ]
+    if spec is not None and given:
+        raise click.UsageError(f"{given[0]} and SPEC are both given: write it to the file, or leave out the file")
+    if spec is not None:
+        refuse_yaml(Path(spec.name))
     with target.client() as client:
+        document = spec.read() if spec is not None else _document_of(client, **options)
         if dry_run:
             _show_plan(target, client.sweep_dry_run(document))
             return
@@ -51,6 +97,45 @@ def sweep(target: Target, spec: IO[bytes], watch: bool, dry_run: bool, idempoten
             _watch(target, created)
         else:
             target.echo(created.document, created.id)
+
+
+def _document_of(
+    client: Client,
+    *,
+    tries: Sequence[str],
+    seeds: str | None,
+    trials: int | None,
+    name: str | None,
+    values: Sequence[str],
+    **options: Any,
+) -> dict[str, Any]:
+    """The sweep that the options describe.
+
+    Raises:
+        click.UsageError: they are incomplete, or contradict each other.
+    """
+    fields = {"--dataset": "dataset.name"} | {f"--{field}": field for field in ("kind", "preset", "epochs")}
+    settings = settings_of(values, {option: (fields[option], options[option[2:]]) for option in fields})
+    if "dataset" not in settings:
+        raise click.UsageError("nothing to train on: give --dataset NAME, or a SPEC")
+    if not tries and not seeds:
+        raise click.UsageError("nothing to try: add --try FIELD=A,B,C or --seeds N")
+    base = {"kind": "classifier"} | settings
+    resolved: dict[str, Any] = {}
+    with suppress(ApiError):  # the check of the sweep lists the faults of its base, too
+        resolved = client.dry_run(base)["resolved"]
+    space = space_of(tries, resolved)
+    if trials is not None and not space:
+        raise click.UsageError("--trials draws settings: add --try FIELD=FROM..TO")
+    is_drawn = trials is not None or any("choice" not in span for span in space.values())
+    data = settings["dataset"]
+    return {
+        "name": name or str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0] or None,
+        "base": base,
+        "space": space,
+        **({"seeds": seeds_of(seeds)} if seeds else {}),
+        **({"search": {"name": "random", "trials": trials or _DRAWN_TRIALS}} if is_drawn else {}),
+    }
 
 
 @click.command()
@@ -148,7 +233,7 @@ def _list(target: Target, client: Client, owner: str | None) -> None:
         columns = [Column(title, no_wrap=title == "ID") for title in ("ID", "NAME", "STATUS", "TRIALS", "BEST")]
         print_table(*with_owners(columns, rows, owner_names(client, sweeps)))
     else:
-        click.echo("no sweeps yet; start one with: tapeline sweep SPEC.json")
+        click.echo("no sweeps yet; start one with: tapeline sweep --dataset iris --seeds 5")
 
 
 def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None:
@@ -290,6 +375,8 @@ def _show_plan(target: Target, plan: Mapping[str, Any]) -> None:
     rungs = resolved["rungs"] if resolved.get("halving") else []
     rows = [
         ("Trials", f"{plan['trials']:,} ({resolved['search']['name']}), {counted(plan['jobs'], 'job')}"),
+        *((dotted(pointer), range_text(span)) for pointer, span in resolved["space"].items()),
+        *([("Seeds", ", ".join(map(str, resolved["seeds"])))] if len(resolved["seeds"]) > 1 else []),
         ("Epochs", f"at most {plan['epochs']:,}{unlimited}"),
         *([("Rungs", ", ".join(map(str, rungs)))] if rungs else []),
         ("Objective", f"{resolved['objective']['goal']} {resolved['objective']['metric']}"),

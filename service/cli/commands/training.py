@@ -27,7 +27,7 @@ from tapeline import Client, Job
 from tapeline.inputs.uploads import is_table
 from tapeline.method_types import Which
 
-_set: Final = click.option(
+set_option: Final = click.option(
     "--set",
     "values",
     multiple=True,
@@ -43,7 +43,7 @@ _set: Final = click.option(
 @click.option("--preset", metavar="NAME", help="Start from this preset (default: the one that suits the dataset).")
 @click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
 @click.option("--budget", type=float, metavar="SECONDS", help="CPU seconds after which the job pauses.")
-@_set
+@set_option
 @click.option("--name", help="Name of the job, and of the uploaded dataset (default: that of the dataset or file).")
 @click.option("--watch", is_flag=True, help="Follow the job until it ends.")
 @click.option("--dry-run", is_flag=True, help="Check the spec and estimate its cost; submit nothing.")
@@ -126,7 +126,7 @@ def watch(target: Target, job_text: str) -> None:
 @click.command()
 @job_argument
 @checkpoint_option("latest")
-@_set
+@set_option
 @click.option("--watch", is_flag=True, help="Follow the new job until it ends.")
 @with_target
 def fork(target: Target, job_text: str, checkpoint: Which, values: tuple[str, ...], watch: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from service.errors import Fault, SpecError
 from service.spec import strict_json, validation
 from service.spec.faults import MAX_FAULTS
-from service.spec.fields import closest
+from service.spec.fields import SYNONYMS, closest
 from service.spec.strict_json import dotted, pointer_step
 from service.sweeps.checks import reading
 from service.sweeps.schema import Range, SweepSpec
@@ -64,7 +64,9 @@ def _refusal(
     except (LookupError, ValueError):
         pointers = strict_json.pointers(resolved)
         variant = _explain_variant(pointer, span, prepared)
-        match = None if variant else closest(pointer, pointers) or reading.same_end(pointer, pointers)
+        outer, _, name = pointer.rpartition("/")
+        named = f"{outer}/{SYNONYMS.get(name, name)}"
+        match = None if variant else closest(named, pointers) or reading.same_end(named, pointers)
         suggestion = dotted(match) if match else None
         explanation = variant or "; set it in `base` first if it is null or left out"
         hint = f"; did you mean {suggestion!r}?" if suggestion else explanation

@@ -211,6 +211,35 @@ def test_a_dry_run_reports_the_plan_and_a_refused_sweep_its_faults(run: Run, tmp
     assert "did you mean 'optimizer.learning_rate'" in refused.output
 
 
+def test_a_sweep_is_started_from_settings_to_try(run: Run, client: Client) -> None:
+    tries = ("--try", "optimizer.learning_rate=0.001..0.3", "--try", "batch_size=50,100", "--seeds", "5")
+    plan = run("sweep", "--dataset", "iris", *tries, "--dry-run")
+    assert "Trials\t16 (random), 80 jobs\n" in plan.stdout, plan.output
+    assert "optimizer.learning_rate\t0.001 to 0.3, log\nbatch_size\t50, 100\nSeeds\t0, 1, 2, 3, 4\n" in plan.stdout
+    grid = run("sweep", "--dataset", "iris", "--try", "batch_size=50,100", "--set", "seed=4", "--epochs", "1")
+    sweep = client.find_sweep(grid.stdout.strip())
+    assert (sweep["name"], sweep["resolved"]["search"]["name"], sweep["trials"]["total"]) == ("iris", "grid", 2)
+    assert sweep["spec"]["base"] == {"kind": "classifier", "dataset": {"name": "iris"}, "epochs": 1, "seed": 4}
+    drawn = run("sweep", "--dataset", "iris", "--try", "batch_size=50,100,200", "--trials", "2", "--dry-run", "--json")
+    assert json.loads(drawn.stdout)["resolved"]["search"] == {"name": "random", "trials": 2, "seed": 0}
+    faulty = run("sweep", "--dataset", "irsi", "--try", "lr=0.1..0.2")
+    assert "#/base/dataset/name: unknown dataset" in faulty.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to train on: give --dataset NAME, or a SPEC"),
+        (("--dataset", "iris"), "nothing to try: add --try FIELD=A,B,C or --seeds N"),
+        (("-", "--try", "batch_size=1,2"), "--try and SPEC are both given: write it to the file"),
+        (("--dataset", "iris", "--seeds", "2", "--trials", "3"), "--trials draws settings: add --try"),
+    ],
+)
+def test_incomplete_options_of_a_sweep_are_refused(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    refused = run("sweep", *arguments, spec="{}")
+    assert (refused.exit_code, message in " ".join(refused.stderr.split())) == (2, True), refused.output
+
+
 def test_the_command_line_reports_why_a_trial_failed(server_url: str, run: Run, watched: Result) -> None:
     layers = [{"units": 4, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     space = {"/layers/1/units": {"choice": [11, 10]}}  # there are ten classes

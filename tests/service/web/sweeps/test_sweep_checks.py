@@ -235,6 +235,7 @@ AT_RATE, AT_UNITS = "#/space/~1optimizer~1learning_rate", "#/space/~1layers~10~1
         ({"space": {"/epochs": {"int": [2, 9]}}}, "#/space/~1epochs", "halving"),
         ({"space": {"batch_size": {"int": [0, 9]}}, **GRID}, "#/space/batch_size/int/0", "0: must be "),
         ({"space": {"optimizer.learning_rte": ONE}}, "#/space/optimizer.learning_rte", "'optimizer.learning_rate'"),
+        ({"space": {"lr": ONE}}, "#/space/lr", "did you mean 'optimizer.learning_rate'"),
         ({"space": {BATCH: TEN, "batch_size": ONE}}, "#/space/batch_size", "is the same setting as /batch_size"),
         ({"space": {"/layers/00/units": TEN}}, "#/space/~1layers~100~1units", "did you mean 'layers.0.units'"),
         ({"space": {"/optimizer": OPTIMIZERS, RATE: ONE}}, AT_RATE, "part of optimizer"),
