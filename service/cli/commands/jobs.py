@@ -31,9 +31,12 @@ from service.cli.text import (
     visible,
 )
 from service.spec.metric_info import KEY_METRICS, size
-from service.states import TERMINAL, ListedStatus
+from service.states import TERMINAL, ListedStatus, TrialStatus
+from service.wording import counted
+from tapeline import Client
 from tapeline.lookup import age
 
+_ENDED_TRIALS: Final = (TrialStatus.SUCCEEDED, TrialStatus.STOPPED, TrialStatus.FAILED)
 _STATUSES: Final = tuple(status.value for status in ListedStatus)
 _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
@@ -61,9 +64,13 @@ _MIN_METRICS_WIDTH: Final = 22
     help="For example created_at, name, duration or val_accuracy; prefix - for descending order.",
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of jobs.")
+@click.option("--all", "everything", is_flag=True, help="Also list every job of a sweep.")
 @with_target
-def list_jobs(target: Target, sort: str | None, limit: int, **options: str | None) -> None:
+def list_jobs(target: Target, sort: str | None, limit: int, everything: bool, **options: str | None) -> None:
     """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
+
+    In a terminal, a sweep is one line, with the number of ended trials as EPOCH and the best value; with --all, another
+    order or a filter, its jobs are listed instead.
 
     TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
     finished epochs. If the output is not a terminal, it has a line of titles and one tab-separated line per job, with
@@ -72,8 +79,12 @@ def list_jobs(target: Target, sort: str | None, limit: int, **options: str | Non
     """
     with target.client() as client:
         filters = {name: value for name, value in options.items() if value}
-        jobs = list(client.jobs(limit=limit + 1, sort=sort, **filters))
+        folds_sweeps = not (everything or target.as_json or filters.keys() - {"owner"} or sort) and sys.stdout.isatty()
+        folded = {"one_per_sweep": "true"} if folds_sweeps else {}
+        jobs: Sequence[Mapping[str, Any]] = list(client.jobs(limit=limit + 1, sort=sort, **filters, **folded))
         jobs, has_more = jobs[:limit], len(jobs) > limit
+        if folds_sweeps:
+            jobs = _with_sweeps(client, jobs, owner=filters.get("owner"))
         if target.prints(jobs):
             return
         owners = [visible(name) for name in owner_names(client, jobs)]
@@ -138,6 +149,38 @@ def download(target: Target, job_text: str, checkpoint: str | None, to: Path | N
         click.echo(f"job {job.id} has no files yet ({job.status}); {remedy}", err=True)
 
 
+def _with_sweeps(
+    client: Client, jobs: Sequence[Mapping[str, Any]], *, owner: str | None
+) -> Sequence[Mapping[str, Any]]:
+    """The list with a line for a sweep in place of each job of one; both are sorted by time."""
+    wanted = {job["sweep_id"]: job for job in jobs if job["sweep_id"]}
+    sweeps: dict[str, Mapping[str, Any]] = {}
+    for sweep in client.sweeps(owner=owner) if wanted else ():
+        if sweep.id in wanted:
+            sweeps[sweep.id] = {**wanted[sweep.id], **_sweep_line(sweep)}
+        if len(sweeps) == len(wanted):
+            break
+    return [sweeps.get(job["sweep_id"], job) for job in jobs]
+
+
+def _sweep_line(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """What the line of a sweep shows in place of the fields of its first job."""
+    trials = sweep["trials"]
+    best = {sweep["objective"]["metric"]: sweep["best_value"]} if sweep["best_trial"] is not None else {}
+    return {
+        **{name: sweep[name] for name in ("id", "status", "created_at", "finished_at")},
+        "name": f"{sweep['name'] or 'sweep'}, {counted(trials['total'], 'trial')}",
+        "progress": {"epoch": sum(trials[name] for name in _ENDED_TRIALS), "epochs": trials["total"]},
+        "kind": "sweep",
+        "metrics": best,
+        "started_at": sweep["created_at"],
+        "requested": None,
+        "stopped_by_sweep": False,
+        "starred": False,
+        "error": sweep["error"],
+    }
+
+
 def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int) -> Table:
     """Jobs as a table that shows at least one metric at 80 columns."""
     ids, id_style = [str(job["id"]) for job in jobs], ""
@@ -166,7 +209,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int)
     widths["NAME"] = max(min(longest_name, _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH)
     for job, name in zip(jobs, names, strict=True):
         columns["NAME"].append(Text(("* " if job["starred"] else "") + name, "" if job["name"] else "dim"))
-        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
+        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], tuple(job["metrics"])))
         metrics = Text(join_fitting(values, available_width - widths["NAME"]))
         columns["METRICS"].append(Text(job["error"]["code"].replace("_", " "), "red") if job["error"] else metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,21 @@ def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) 
     winner = run("jobs", "--status", "succeeded", "-q", "rates 1").stdout.splitlines()[1].split("\t")[0]
     [status] = [line for line in run("compare", lines[0][0], winner).stdout.splitlines() if line.startswith("status")]
     assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
+
+
+def test_a_list_of_jobs_in_a_terminal_has_one_line_for_a_sweep(watched: Result, run: Run, server_url: str) -> None:
+    def listed(*arguments: str) -> list[str]:
+        command = ("--server", server_url, "jobs", "--limit", "100", *arguments)
+        output = strip_ansi(run_in_terminal(*command, environ={"COLUMNS": "140", "TERM": "xterm"})[1])
+        return [line for line in output.splitlines() if "rates" in line]
+
+    [line] = listed()
+    assert watched.stdout.split()[0] == line.split()[0]
+    assert re.search(r"rates, 2 trials +succeeded +2/2 +val accuracy \d\d\.\d\d%", line)
+    assert [len(listed("--all")), len(listed("--kind", "classifier")), len(listed("--sort", "name"))] == [4, 4, 4]
+    assert len([line for line in run("jobs", "--limit", "100").stdout.splitlines() if "rates" in line]) == 4, (
+        "in a pipe"
+    )
 
 
 def test_trials_are_grouped_by_how_long_they_were_trained(watched: Result, run: Run, server_url: str) -> None:
