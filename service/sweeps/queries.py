@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -12,17 +13,20 @@ from sqlalchemy.orm import Session, defer, load_only
 from service import statistics
 from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal, describe
-from service.spec.strict_json import pointer_of
-from service.states import SweepStatus, TrialStatus
+from service.spec.strict_json import dotted, pointer_of
+from service.states import Status, SweepStatus, TrialStatus
 from service.storage import cursors
 from service.storage.database import visible
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
+from service.wording import value_text
 
 T = TypeVar("T")
 
 _MAX_VARIABLES: Final = 500
 """SQLite limits the number of variables of a statement."""
+_MAX_TEXT_LENGTH: Final = 80
+"""Of the settings of a trial in words: a network can have many layers."""
 _UNFINISHED: Final = (TrialStatus.RUNNING, TrialStatus.WAITING)
 _SORT_KEYS: Final = {"trial", "value", "epoch", "status"}
 
@@ -71,6 +75,15 @@ class Epochs(NamedTuple):
     trained: int = 0
     reused: int = 0
     """Reused from earlier jobs."""
+    cpu_seconds: float = 0.0
+    running_jobs: int = 0
+
+    def seconds_left(self, epochs: int | None) -> float | None:
+        """The estimated time until that many epochs are done, by the CPU time of those so far and the number of jobs
+        that run; ``None``: unknown."""
+        if epochs is None or not (self.trained and self.cpu_seconds and self.running_jobs):
+            return None
+        return max(epochs - self.trained - self.reused, 0) * self.cpu_seconds / self.trained / self.running_jobs
 
 
 class ListedSweep(NamedTuple):
@@ -126,6 +139,15 @@ def title(sweep: Sweep) -> str:
 def trial_title(sweep: Sweep, trial: int) -> str:
     """The display name of a trial; for a seed group, which has only one trial, that of the sweep."""
     return title(sweep) if sweep.trials == 1 else f"{title(sweep)} trial {trial}"
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Settings in a few words: ``learning_rate 0.01, batch_size 50``. A name is as long as it must be to be unique."""
+    names = [dotted(pointer) for pointer in settings]
+    last = [name.rpartition(".")[2] for name in names]
+    short = [name if last.count(end) > 1 else end for name, end in zip(names, last, strict=True)]
+    texts = [f"{name} {value_text(value)}" for name, value in zip(short, settings.values(), strict=True)]
+    return textwrap.shorten(", ".join(texts), _MAX_TEXT_LENGTH, placeholder=" …")
 
 
 def find(
@@ -195,14 +217,19 @@ def trials_of(
     ]
 
 
-def rows_of(session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0) -> list[SweepTrial]:
+def rows_of(
+    session: Session, sweep: Sweep, *, sort: str, limit: int, after: int = 0, among: Collection[int] | None = None
+) -> list[SweepTrial]:
     """A page of trials, sorted by ``best``, ``trial``, ``value``, ``epoch``, ``status`` or a setting's pointer.
 
-    Values of different rungs are not comparable: by value, the trials of the highest rung are first.
+    Values of different rungs are not comparable: by value, the trials of the highest rung are first. ``among``: only
+    these trials; not with a setting.
 
     The cursor is an offset. One made of values would not be more stable: results move trials while a sweep runs.
     """
     query = select(SweepTrial).where(SweepTrial.sweep_id == sweep.id)
+    if among is not None:
+        query = query.where(SweepTrial.trial.in_(among))
     name = sort.removeprefix("-")
     if not name.startswith("/"):
         return list(session.scalars(query.order_by(*_order_of(sweep, sort)).offset(after).limit(limit)))
@@ -263,11 +290,12 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, dict[str, in
 
 def epochs(session: Session, sweep_ids: Sequence[str]) -> dict[str, Epochs]:
     """For each sweep, the numbers of epochs that its jobs have trained and reused."""
-    query = (
-        select(Job.sweep_id, func.sum(Job.epoch - Job.reused_epochs), func.sum(Job.reused_epochs))
-        .where(Job.sweep_id.in_(sweep_ids))
-        .group_by(Job.sweep_id)
-    )
+    is_running = case((Job.status == Status.RUNNING, 1), else_=0)
+    totals = (Job.epoch - Job.reused_epochs, Job.reused_epochs, func.coalesce(Job.cpu_seconds, 0.0), is_running)
+    query = select(Job.sweep_id, *map(func.sum, totals)).where(Job.sweep_id.in_(sweep_ids)).group_by(Job.sweep_id)
     # PostgreSQL returns sums as decimals.
-    by_sweep = {sweep_id: Epochs(int(trained), int(reused)) for sweep_id, trained, reused in session.execute(query)}
+    by_sweep = {
+        sweep_id: Epochs(int(trained), int(reused), float(cpu_seconds), int(running))
+        for sweep_id, trained, reused, cpu_seconds, running in session.execute(query)
+    }
     return {sweep_id: by_sweep.get(sweep_id, Epochs()) for sweep_id in sweep_ids}

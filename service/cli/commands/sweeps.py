@@ -17,7 +17,7 @@ from service.cli.progress import check_success, print_event, print_outage, spark
 from service.cli.search_space import range_text, seeds_of, space_of
 from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
-from service.cli.text import STYLES, owner_names, print_rows, print_table, with_owners
+from service.cli.text import STYLES, about, owner_names, print_rows, print_table, with_owners
 from service.spec.metric_info import describe, number
 from service.spec.strict_json import dotted
 from service.states import SweepStatus, TrialStatus
@@ -251,6 +251,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
         ("Objective", f"{sweep['objective']['goal']} {metric}, {sweep['objective']['over_seeds']} of the seeds "
          + ", ".join(map(str, sweep["seeds"]))),
         ("Epochs", _epochs(sweep)),
+        *([("Time left", f"about {about(left)}")] if (left := sweep.document.get("eta_seconds")) else []),
         *([("Best", sentence)] if (sentence := sweep.document.get("best_sentence")) else []),
         ("Digest", sweep["sweep_digest"] or "-"),
         ("Page", sweep.page),

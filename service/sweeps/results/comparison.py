@@ -109,6 +109,8 @@ class BestTrial:
     """The best trial of a sweep among those with a value of the same rung."""
 
     trial: int
+    label: str
+    """``Trial 3 (learning_rate 0.03)``."""
     epoch: int | None
     """Of the rung; ``None`` without halving."""
     others: int
@@ -117,23 +119,25 @@ class BestTrial:
     """Those of the next ``_MAX_COMPARED_TRIALS`` for which the interval of the difference contains 0; ``None``:
     unknown."""
     why_unknown: str | None
+    lead: str | None = None
+    """The comparison with the next one as a sentence."""
 
     @property
     def sentence(self) -> str | None:
         """The result as a sentence; ``None`` if there is nothing to add to the number of the trial."""
         rung = "" if self.epoch is None else f" of those trained to epoch {self.epoch}"
         if not self.others:
-            return f"Trial {self.trial} is the only one trained to epoch {self.epoch}." if self.epoch else None
+            return f"{self.label} is the only one trained to epoch {self.epoch}." if self.epoch else None
+        best = f"{self.label} is the best{rung}"
         if self.why_unknown:
-            best = f"Trial {self.trial} is the best{rung}"
             return f"{best}. Whether it is by more than chance is unknown: {self.why_unknown}."
         if not self.not_distinguishable:
-            return f"Trial {self.trial} is the best{rung}." if rung else None
+            return f"{best}. {self.lead}" if self.lead else f"{best}."
         names = [str(trial) for trial in self.not_distinguishable]
         more = [f"{len(names) - _MAX_NAMED_TRIALS} more"] if len(names) > _MAX_NAMED_TRIALS else []
         noun = "trial" if len(names) == 1 else "trials"
         return (
-            f"Trial {self.trial} is the best{rung}, but not distinguishable from {noun} "
+            f"{best}, but not distinguishable from {noun} "
             f"{listed([*names[:_MAX_NAMED_TRIALS], *more])}: the {CONFIDENCE:.0%} interval of the difference over the "
             "seeds contains 0."
         )
@@ -154,28 +158,40 @@ def best_trial(session: Session, sweep: Sweep) -> BestTrial | None:
         unknown = "with one seed each, the variation between seeds is not measured"
     elif resolved["objective"]["over_seeds"] != OverSeeds.MEAN:
         unknown = f"intervals are those of means, and trials are ranked by the {resolved['objective']['over_seeds']}"
-    alike = None
+    alike, lead = None, None
     if unknown is None:
-        alike = [
-            trial
-            for trial, values in session.execute(
-                select(SweepTrial.trial, SweepTrial.values)
-                .where(*of_rung, SweepTrial.trial != row.trial)
-                .order_by(SweepTrial.value.desc() if maximize else SweepTrial.value.asc(), SweepTrial.trial)
-                .limit(_MAX_COMPARED_TRIALS)
-            )
-            if _contains_zero(compare(metric, _group_of(row.values), _group_of(values)))
-        ]
+        next_trials = session.scalars(
+            select(SweepTrial)
+            .where(*of_rung, SweepTrial.trial != row.trial)
+            .order_by(SweepTrial.value.desc() if maximize else SweepTrial.value.asc(), SweepTrial.trial)
+            .limit(_MAX_COMPARED_TRIALS)
+        )
+        best = replace(_group_of(row), label="it")
+        compared = {other.trial: compare(metric, _group_of(other), best) for other in next_trials}
+        alike = [trial for trial, result in compared.items() if _contains_zero(result)]
+        lead = next((_capital(result.sentence) for result in compared.values()), None)
     epoch = resolved["rungs"][rung] if len(resolved["rungs"]) > 1 else None
     return BestTrial(
-        trial=row.trial, epoch=epoch, others=others, not_distinguishable=alike, why_unknown=unknown if others else None
+        trial=row.trial,
+        label=_capital(_group_of(row).label),
+        epoch=epoch,
+        others=others,
+        not_distinguishable=alike,
+        why_unknown=unknown if others else None,
+        lead=lead,
     )
 
 
-def _group_of(values: Mapping[str, float]) -> Group:
+def _group_of(row: SweepTrial) -> Group:
+    text = queries.settings_text(row.settings)
     return Group(
-        label="trial", jobs=[ComparedJob(job="", seed=int(seed), value=value) for seed, value in values.items()]
+        label=f"trial {row.trial}" + (f" ({text})" if text else ""),
+        jobs=[ComparedJob(job="", seed=int(seed), value=value) for seed, value in row.values.items()],
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _contains_zero(result: Comparison) -> bool:

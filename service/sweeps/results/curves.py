@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service import statistics
 from service.spec.metric_info import describe
-from service.storage.sweep_tables import Sweep
+from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Epoch
 from service.sweeps import queries
 
@@ -23,6 +25,8 @@ class TrialCurve:
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     trial: int
+    label: str
+    """The settings of the trial in words; for a seed group, the name of the sweep."""
     epochs: list[int]
     mean: list[float | None]
     low: list[float | None]
@@ -42,9 +46,11 @@ class TrialCurve:
     """Seeds with a value."""
 
 
-def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[TrialCurve]:
-    """The curves of the best trials, by trial."""
-    best = sorted(queries.rows_of(session, sweep, sort="best", limit=limit), key=lambda row: row.trial)
+def curves(
+    session: Session, sweep: Sweep, metric: str, *, limit: int, among: Collection[int] | None = None
+) -> list[TrialCurve]:
+    """The curves of the best trials, or of the best ``among`` these, by trial."""
+    best = sorted(queries.rows_of(session, sweep, sort="best", limit=limit, among=among), key=lambda row: row.trial)
     trial_of = {job_id: row.trial for row in best for job_id in row.jobs.values()}
     values_by_trial: dict[int, dict[int, list[float]]] = {row.trial: {} for row in best}
     for ids in queries.portions(list(trial_of)):
@@ -54,15 +60,24 @@ def curves(session: Session, sweep: Sweep, metric: str, *, limit: int) -> list[T
                 values = values_by_trial[trial_of[job_id]].setdefault(epoch, [])
                 values += [] if metrics[metric] is None else [metrics[metric]]
     limits = describe(metric).limits
-    return [_curve(trial, by_epoch, limits) for trial, by_epoch in values_by_trial.items() if by_epoch]
+    labels = _labels(best, queries.title(sweep))
+    return [_curve(trial, labels[trial], by_epoch, limits) for trial, by_epoch in values_by_trial.items() if by_epoch]
 
 
-def _curve(trial: int, by_epoch: dict[int, list[float]], limits: tuple[float, float]) -> TrialCurve:
+def _labels(rows: Sequence[SweepTrial], title: str) -> dict[int, str]:
+    """The label of each trial; random draws can repeat the settings of another one."""
+    texts = {row.trial: queries.settings_text(row.settings) or title for row in rows}
+    count = Counter(texts.values())
+    return {trial: text if count[text] == 1 else f"{text} (trial {trial})" for trial, text in texts.items()}
+
+
+def _curve(trial: int, label: str, by_epoch: dict[int, list[float]], limits: tuple[float, float]) -> TrialCurve:
     epochs = sorted(by_epoch)
     values = [by_epoch[epoch] for epoch in epochs]
     intervals = [statistics.interval(item, limits=limits) for item in values]
     return TrialCurve(
         trial=trial,
+        label=label,
         epochs=epochs,
         mean=[statistics.mean(item) if item else None for item in values],
         low=[min(item, default=None) for item in values],

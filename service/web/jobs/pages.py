@@ -69,6 +69,7 @@ class NewQuery(Query):
     like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
     sweep: JobId | None = Field(None, description="Id of a sweep whose spec to copy.")
     dataset: Text | None = Field(None, description="Name of a dataset to train on.")
+    several: bool = Field(False, description="Start with a sweep: several values of the learning rate, and seeds.")
 
 
 blueprint: Final = Blueprint("pages", __name__)
@@ -162,9 +163,11 @@ def start() -> Response:
 
 @blueprint.get("/ui/new")
 @endpoint(TAG, "text/html", query=NewQuery)
-def new() -> Response:
-    """Show the form for a new job."""
-    return as_page("jobs/new.html", keys_required=core().settings.keys_required, objectives=_OBJECTIVES)
+def new(query: NewQuery) -> Response:
+    """Show the form for a new job or sweep."""
+    title = "New sweep" if query.several or query.sweep else "New job"
+    required = core().settings.keys_required
+    return as_page("jobs/new.html", title=title, keys_required=required, objectives=_OBJECTIVES)
 
 
 @blueprint.get("/ui/compare")

@@ -36,6 +36,11 @@ class SweepListQuery(Query):
     cursor: Cursor = None
 
 
+Trials = Annotated[
+    list[Annotated[int, Field(ge=0, le=MAX_TRIALS - 1)]], BeforeValidator(split), Field(max_length=MAX_TRIALS)
+]
+
+
 class CurveQuery(Query):
     """Which curves to return."""
 
@@ -43,6 +48,7 @@ class CurveQuery(Query):
         None, description="Default: the metric of the objective."
     )
     limit: int = Field(20, ge=1, le=100, description="The best trials so far.")
+    trials: Trials = Field(default=[], description="Only the best among these, repeated or comma-separated.")
     format: Literal["json", "csv"] = Field("json", description="`csv`: a line for each trial and epoch.")
 
 
@@ -53,6 +59,7 @@ class CurvePlotQuery(Query):
         None, description="Default: the metric of the objective."
     )
     limit: int = Field(8, ge=1, le=8, description="The best trials so far.")
+    trials: Trials = Field(default=[], description="Only the best among these, repeated or comma-separated.")
     band: Literal["range", "interval", "none"] = Field(
         "range",
         description="`range`: from the lowest to the highest seed; `interval`: Student's 95% interval of the mean.",
@@ -124,6 +131,10 @@ class SweepSummary(ResponseModel):
     epochs_at_most: int | None = Field(
         description="Maximum number of epochs of all jobs together, known from the start. Asynchronous halving usually "
         "trains fewer. Null if each trial has its own number of epochs and there is no budget."
+    )
+    eta_seconds: float | None = Field(
+        description="Estimated time until `epochs_at_most`, with as many jobs at a time as run now. Null unless jobs "
+        "run and their speed is known."
     )
     budget_epochs: int | None
     best_trial: int | None = Field(description="So far; the winner of a sweep that has succeeded.")
@@ -243,10 +254,13 @@ def new_sweep(sweep: Sweep) -> SweepDetail:
 def _derived(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> dict[str, Any]:
     """The fields of ``SweepSummary`` that are not columns."""
     address, resolved = f"/sweeps/{sweep.id}", sweep.resolved
+    at_most = plan_of(resolved, sweep.trials).epochs_at_most()
+    seconds_left = epochs.seconds_left(at_most)
     return {
         "epochs_trained": epochs.trained,
         "epochs_reused": epochs.reused,
-        "epochs_at_most": plan_of(resolved, sweep.trials).epochs_at_most(),
+        "epochs_at_most": at_most,
+        "eta_seconds": None if seconds_left is None or sweep.finished_ms else round(seconds_left, 1),
         "objective": resolved["objective"],
         "search": resolved["search"]["name"],
         "seeds": resolved["seeds"],

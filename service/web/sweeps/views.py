@@ -199,7 +199,7 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     with core().database.read() as session:
         sweep = queries.get(session, sweep_id, owner=owner())
         metric = query.metric or sweep.resolved["objective"]["metric"]
-        trial_curves = curves_of(session, sweep, metric, limit=query.limit)
+        trial_curves = curves_of(session, sweep, metric, limit=query.limit, among=query.trials or None)
     if query.format == "csv":
         text = "".join(curve_lines(metric, trial_curves))
         return downloads.send_text(text, name=f"{sweep_id}-curves.csv", media_type="text/csv")
@@ -267,7 +267,7 @@ def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Respons
         if which != "curves" or form not in MEDIA_TYPES:
             raise Problem("not_found", "there is no such plot; available: curves, as .png or .svg")
         metric = query.metric or sweep.resolved["objective"]["metric"]
-        trial_curves = curves_of(session, sweep, metric, limit=query.limit)
+        trial_curves = curves_of(session, sweep, metric, limit=query.limit, among=query.trials or None)
     if not trial_curves:
         raise Problem("not_yet", f"no trial has a value of {metric} yet")
     drawn = _draw_curves(sweep, metric, trial_curves, band=query.band, fmt=cast(Format, form))
@@ -281,7 +281,7 @@ def _draw_curves(sweep: Sweep, metric: str, curves: Sequence[TrialCurve], *, ban
     seeds = len(sweep.resolved["seeds"])
     low, high, band_note = _BANDS.get(band, ("mean", "mean", "")) if seeds > 1 else ("mean", "mean", "")
     lines = [
-        plots.BandedLine(f"trial {curve.trial}", curve.epochs, curve.mean, getattr(curve, low), getattr(curve, high))
+        plots.BandedLine(curve.label, curve.epochs, curve.mean, getattr(curve, low), getattr(curve, high))
         for curve in curves
     ]
     title = f"{sweep.name or f'sweep {sweep.id[-6:].lower()}'}: {describe(metric).label}"

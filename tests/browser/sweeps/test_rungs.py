@@ -15,7 +15,7 @@ from tests.browser.waiting import http_client
 
 pytestmark = pytest.mark.browser
 
-SENTENCE = "Trial 0 is the only one trained to epoch 2."
+SENTENCE = "Trial 0 (learning_rate 0.01) is the only one trained to epoch 2."
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])

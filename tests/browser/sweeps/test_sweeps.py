@@ -48,7 +48,10 @@ def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     expect(page.locator("#sweeps")).to_contain_text("No sweeps yet")
     assert serious_violations(page) == []
     page.get_by_role("link", name="New sweep").click()
-    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    expect(page.locator("h1")).to_have_text("New sweep")
+    expect(page.locator("#verdict")).to_have_text("Ready to start: 3 trials, 9 jobs")
+    expect(page.get_by_label("Values of Learning rate", exact=True)).to_be_focused()
+    expect(page.locator("#sweep [data-space]")).to_contain_text("seed: 0, 1, 2")
     document = BODIES["SweepSpec"]["rates"]
     page.locator("#json").fill(json.dumps(document))
     expect(page.locator("#verdict")).to_have_text("Ready to start: 9 trials, 18 jobs")
@@ -231,13 +234,63 @@ def test_every_trial_is_a_visible_line_and_its_result_is_in_view(
     top, bottom = (float(axis.get_attribute(end) or 0) for end in ("y1", "y2"))
     assert start_heights[1] == pytest.approx((start_heights[0] + start_heights[2]) / 2, abs=1)
     assert top + 5 < start_heights[0] < start_heights[2] < bottom - 5
-    expect(page.locator("#coordinates .axis-name").first).to_have_text("optimizer.learning_rate (log)")
+    expect(page.locator("#coordinates .axis-name").first).to_have_text("learning_rate (log)")
     page.locator("#trials").scroll_into_view_if_needed()
     edge = page.locator(".scroll:has(#trials)").evaluate("one => one.getBoundingClientRect().right")
     for cell in page.locator("#trials td.value").all():
         box = cell.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= edge, "the result is in view without scrolling sideways"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "dark"), (390, "light")])
+def test_a_range_brushed_on_an_axis_selects_trials(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
+) -> None:
+    service = Service(serve_bare())
+    space = {"/batch_size": {"choice": [10, 20, 30, 40]}, "/optimizer/learning_rate": {"choice": [0.001, 0.1]}}
+    document = {"base": {"kind": "classifier", "epochs": 2}, "seeds": [0, 1], "space": space}
+    sweep = http_client.post(f"{service.url}/sweeps", json=document).raise_for_status().json()
+    end_sweep(service.core.database, sweep["id"], ["val_accuracy", "val_loss"])
+    page = open_window(service.url, width=width, color_scheme=scheme).open(sweep["urls"]["page"])
+    rows, curves = page.locator("#trials tbody tr"), page.locator("#curves .series button")
+    expect(curves).to_have_count(8)
+    expect(curves.first).to_contain_text("batch_size 10, learning_rate 0.001")
+    expect(page.locator("#coordinates .axis-name").first).to_have_text("batch_size")
+    axis = page.get_by_role("slider", name="Select trials by batch_size")
+    axis.scroll_into_view_if_needed()
+    box = axis.bounding_box()
+    assert box is not None
+    middle = box["x"] + box["width"] / 2
+    page.mouse.move(middle, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(middle, box["y"] + 0.5 * box["height"], steps=3)
+    page.mouse.up()
+    expect(page.locator("#brushed")).to_have_text("4 of 8 trials selected")
+    expect(rows).to_have_count(4)
+    expect(curves).to_have_count(4)
+    assert all(text.startswith(("batch_size 30", "batch_size 40")) for text in curves.all_inner_texts())
+    assert page.locator("#coordinates path.out").count() == 4
+    rate = page.get_by_role("slider", name="Select trials by learning_rate")
+    rate.press("ArrowUp")
+    expect(rows).to_have_count(2)
+    slices = page.locator("#slices .dots")
+    slices.first.scroll_into_view_if_needed()
+    expect(slices.locator("a")).to_have_count(16)
+    expect(slices.locator(".axis")).to_have_text(["batch_size", "optimizer.learning_rate (log scale)"])
+    slices.first.locator("a").first.hover()
+    expect(page.locator("#coordinates path.lit")).to_have_count(1)
+    assert serious_violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    rate.press("Escape")
+    expect(rows).to_have_count(4)
+    axis.click()
+    expect(rows).to_have_count(8)
+    axis.press("ArrowDown")
+    expect(rows).to_have_count(4)
+    page.get_by_role("button", name="Show all trials").click()
+    expect(rows).to_have_count(8)
+    expect(curves).to_have_count(8)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])

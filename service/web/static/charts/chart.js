@@ -74,7 +74,10 @@ export class Chart {
     const { series, many, best } = this.content;
     if (many) return this.drawKeys(best, this.display.lit);
     for (const { name, label, index } of series) {
-      if (this.keys.has(name)) continue;
+      if (this.keys.has(name)) {
+        this.keys.get(name).firstChild.replaceWith(lineSample(index)); // its colour may have changed
+        continue;
+      }
       const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.display.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
       this.keys.set(name, key);
     }

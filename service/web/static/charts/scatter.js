@@ -1,9 +1,9 @@
 // A plot of any setting against any metric, with one dot per job. Dots are links, so that they can be focused.
-import { h, metric, svg } from "../common/dom.js";
+import { counted, h, metric, svg } from "../common/dom.js";
 import { LOG_FROM } from "./coordinates.js";
 import { formatOf } from "../common/format.js";
 
-const [HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 64, 20, 14, 46];
+const [LEFT, RIGHT, TOP, BOTTOM] = [64, 20, 14, 46];
 const DOT_SPACING = 13; // width of a dot and a gap, in pixels
 const MAX_GROUP_WIDTH = 80; // maximum width of a group of dots at the same position, in pixels
 
@@ -26,7 +26,7 @@ export function ticks(low, high, isLog, count) {
 }
 
 // Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced.
-function axis(values, count) {
+function axis(values, count, prefersLog = false) {
   const isNumber = values.every((value) => typeof value === "number");
   if (!isNumber) {
     const names = [...new Set(values.map(text))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
@@ -34,7 +34,7 @@ function axis(values, count) {
     return { at, ticks: names.map((name) => ({ at: at(name), value: name })), isNumber };
   }
   let [low, high] = [Math.min(...values), Math.max(...values)];
-  const isLog = low > 0 && high / low >= LOG_FROM;
+  const isLog = low > 0 && high > low && (prefersLog || high / low >= LOG_FROM);
   const scale = isLog ? Math.log10 : (value) => value;
   const room = (scale(high) - scale(low)) * 0.06 || Math.abs(scale(high)) * 0.1 || 1;
   const [from, to] = [scale(low) - room, scale(high) + room];
@@ -56,9 +56,9 @@ function spreadOverlapping(centers, [left, right]) {
 }
 
 export class Scatter {
-  // onlight(id): called with the job whose dot is under the pointer, or null.
-  constructor(element, { onlight }) {
-    this.onlight = onlight;
+  // onlight(id): called with the job or trial whose dot is under the pointer, or null. noun: "job" or "trial".
+  constructor(element, { onlight, noun = "job", height = 340 }) {
+    Object.assign(this, { onlight, noun, height });
     this.element = element;
     this.note = h("div", { class: "readout", hidden: true, "aria-hidden": true });
     this.dots = new Map();
@@ -66,6 +66,7 @@ export class Scatter {
   }
 
   // points: [{ id, label, href, x, y, index }]; index: position in the palette, null if muted. metric, setting: their names.
+  // isLog: whether the setting has a logarithmic scale in any case.
   show(content) {
     this.content = content;
     this.draw();
@@ -74,11 +75,12 @@ export class Scatter {
   draw() {
     const width = this.element.clientWidth;
     if (!this.content || !width) return;
-    const { points, setting, metric: name, word } = this.content;
-    if (!points.length) return this.element.replaceChildren(h("p", { class: "muted" }, "No job has both values yet."));
+    const { points, setting, metric: name, word, isLog } = this.content;
+    const { height } = this;
+    if (!points.length) return this.element.replaceChildren(h("p", { class: "muted" }, `No ${this.noun} has both values yet.`));
     const format = formatOf(name);
-    const [x, y] = [axis(points.map((point) => point.x), Math.max(2, Math.floor(width / 110))), axis(points.map((point) => point.y), 6)];
-    const [plotWidth, plotHeight] = [width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM];
+    const [x, y] = [axis(points.map((point) => point.x), Math.max(2, Math.floor(width / 110)), isLog), axis(points.map((point) => point.y), 6)];
+    const [plotWidth, plotHeight] = [width - LEFT - RIGHT, height - TOP - BOTTOM];
     const toPixels = (point) => [LEFT + x.at(point.x) * plotWidth, TOP + (1 - y.at(point.y)) * plotHeight];
     const step = y.ticks.length > 1 ? Math.abs(y.ticks[1].value - y.ticks[0].value) : 1;
     const maxLabelLength = Math.max(1, Math.floor(plotWidth / x.ticks.length / 7)); // characters that fit below a tick
@@ -89,14 +91,14 @@ export class Scatter {
     ];
     const labels = [
       ...y.ticks.map((tick) => svg("text", { x: LEFT - 8, y: TOP + (1 - tick.at) * plotHeight + 4, "text-anchor": "end" }, format.tick(tick.value, y.isLog ? null : step))),
-      ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * plotWidth, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
-      svg("text", { x: LEFT + plotWidth / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
+      ...x.ticks.map((tick) => svg("text", { x: LEFT + tick.at * plotWidth, y: height - BOTTOM + 18, "text-anchor": "middle" }, svg("title", {}, String(tick.value)), x.isNumber ? String(tick.value) : short(tick.value))),
+      svg("text", { x: LEFT + plotWidth / 2, y: height - 6, "text-anchor": "middle", class: "axis" }, `${setting}${x.isLog ? " (log scale)" : ""}`),
     ];
     const centers = spreadOverlapping(points.map(toPixels), [LEFT, width - RIGHT]);
     this.dots = new Map(points.map((point, index) => [point.id, this.dot(point, centers[index], { setting, name, word })]));
     this.top = svg("g", { "pointer-events": "none", "aria-hidden": true });
     const focused = document.activeElement?.closest?.(".dot")?.dataset.job;
-    this.image = svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${word} against ${setting}, ${points.length} jobs` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, labels), [...this.dots.values()], this.top);
+    this.image = svg("svg", { width, height, role: "group", "aria-label": `${word} against ${setting}, ${counted(points.length, this.noun)}` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, labels), [...this.dots.values()], this.top);
     this.element.replaceChildren(this.image, this.note);
     if (focused) this.dots.get(focused)?.focus({ preventScroll: true });
     this.light(this.lit);

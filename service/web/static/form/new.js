@@ -8,7 +8,7 @@ import { PresetCards } from "./presets.js";
 import { SchemaForm } from "./schema/schema-form.js";
 import { drawSections, filterFields, markSections } from "./schema/sections.js";
 import { SweepCard } from "./sweep-card.js";
-import { joinSweep, locate, splitSweep, Tries } from "./sweep-fields.js";
+import { joinSweep, locate, SEED, splitSweep, Tries } from "./sweep-fields.js";
 
 const ROOTS = { classifier: "ClassifierSpec", regressor: "RegressorSpec", gan: "GanSpec" };
 const KEPT_FIELDS = ["name", "tags", "priority", "dataset", "seed"]; // fields that are kept when the preset changes
@@ -214,3 +214,4 @@ const [jobId, sweepId, dataset] = ["like", "sweep", "dataset"].map((name) => que
 if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
 else if (jobId) await copySpec(`/jobs/${encodeURIComponent(jobId)}`, (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`, "The spec of the other job could not be loaded.");
 else take({ kind: "classifier", ...(dataset && { dataset: { name: dataset } }) });
+if (query.has("several")) for (const setting of [SEED, "optimizer.learning_rate"]) tries.openers.get(setting)?.();

@@ -29,6 +29,7 @@ export class Tries {
   constructor(changed) {
     this.changed = changed;
     this.sweep = null; // without its base
+    this.openers = new Map(); // setting -> opens the row of its values
   }
 
   get(setting) {
@@ -78,6 +79,7 @@ export class Tries {
       this.set(setting, setting === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? initialValues(schema, value()) });
       (row.querySelector("input[type=text], input") ?? close).focus();
     };
+    this.openers.set(setting, open);
     const button = h("button", { type: "button", class: "try", title: "Try several values: a sweep", "aria-label": `Try several values of ${name}`, onclick: open }, "several");
     const sync = (element) => {
       const range = this.get(setting);

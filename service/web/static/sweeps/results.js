@@ -1,7 +1,8 @@
 // The parts around the trials of a sweep: curves, settings with results, importance, and decisions as they are made.
-import { $, announce, capital, describe, h, metric, sentence, settingName } from "../common/dom.js";
+import { $, $$, announce, capital, counted, describe, h, metric, sentence, settingName } from "../common/dom.js";
 import { call, listen } from "../common/api.js";
 import { drawCoordinates } from "../charts/coordinates.js";
+import { Scatter } from "../charts/scatter.js";
 import { SweepCurves } from "./trial-curves.js";
 import { settingText } from "./trial-table.js";
 
@@ -18,12 +19,25 @@ const ENDED = {
 const words = (code) => code.replaceAll("_", " ");
 
 export class SweepParts {
-  // onevent(seq): called for each event of the sweep.
-  constructor(sweep, onevent) {
+  // onevent(seq): called for each event of the sweep. onselect(selected): with the numbers of the brushed trials, or null.
+  constructor(sweep, onevent, onselect) {
     this.sweep = sweep;
     this.name = sweep.objective.metric;
     this.settings = Object.keys(sweep.resolved.space);
     this.curves = new SweepCurves(sweep);
+    this.onselect = onselect;
+    this.brushes = new Map();
+    this.slices = new Map(this.settings.map((setting) => [setting, new Scatter(h("div", { class: "dots" }), { onlight: (trial) => this.light(trial), noun: "trial", height: 220 })]));
+    $(".slices").replaceChildren(...[...this.slices.values()].map(({ element }) => element));
+    new IntersectionObserver(([entry]) => {
+      this.showsSlices = entry.isIntersecting;
+      if (this.trials) this.drawSlices();
+    }).observe($(".slices")); // with a thousand trials, they take long
+    $("#clear-brush").addEventListener("click", () => {
+      this.brushes.clear();
+      this.select(null);
+      this.drawSettings();
+    });
     this.first = Math.max(0, sweep.last_seq - INITIAL_DECISIONS); // the events after it are shown
     this.last = this.first;
     this.listenToSweep(onevent);
@@ -33,7 +47,10 @@ export class SweepParts {
 
   show(sweep, trials, metrics) {
     this.sweep = sweep;
-    this.drawCoordinates(trials.filter((trial) => trial.value !== null));
+    this.trials = trials.filter((trial) => trial.value !== null);
+    const rendered = JSON.stringify([sweep.best_trial, this.trials.map((trial) => [trial.trial, trial.value])]);
+    if (rendered !== this.rendered) this.drawSettings();
+    this.rendered = rendered;
     this.curves.offer(metrics);
     const isDrawn = sweep.finished_at !== null && this.drawn === sweep.last_seq; // nothing will change
     const draw = async () => {
@@ -42,14 +59,40 @@ export class SweepParts {
     return Promise.all([isDrawn || draw(), this.drawImportance().catch(() => {})]);
   }
 
-  drawCoordinates(trials) {
-    const { settings, name, sweep } = this;
-    $("#parallel").hidden = !settings.length || trials.length < 2;
-    const rendered = JSON.stringify([sweep.best_trial, trials.map((trial) => [trial.trial, trial.value])]);
-    if ($("#parallel").hidden || rendered === this.rendered) return;
-    this.rendered = rendered;
+  // The trials by their settings: parallel coordinates, and slices.
+  drawSettings() {
+    const { settings, name, sweep, trials, brushes } = this;
+    for (const id of ["#parallel", "#slices"]) $(id).hidden = !settings.length || trials.length < 2;
+    if ($("#parallel").hidden) return;
     const logs = settings.filter((setting) => sweep.resolved.space[setting].log);
-    drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (value) => metric(name, value), logs });
+    drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (value) => metric(name, value), logs, brushes, onbrush: (selected) => this.select(selected) });
+    this.drawSlices();
+  }
+
+  drawSlices() {
+    const { name, sweep, selected } = this;
+    if (!this.showsSlices) return;
+    for (const [setting, slice] of this.slices) {
+      const points = this.trials.map(({ trial, settings, value, jobs }) => ({ id: trial, label: `Trial ${trial}`, href: jobs.length > 1 ? `/ui/compare?jobs=${jobs.map(({ job }) => job).join(",")}&of=last` : `/ui/jobs/${jobs[0].job}`, x: typeof settings[setting] === "object" ? JSON.stringify(settings[setting]) : settings[setting], y: value, index: selected && !selected.has(trial) ? null : Number(trial === sweep.best_trial) }));
+      slice.show({ points, setting: settingName(setting), metric: name, word: describe(name).label, isLog: Boolean(sweep.resolved.space[setting].log) });
+    }
+  }
+
+  // Shows only the brushed trials in table, curves and slices; null: all.
+  select(trials) {
+    this.selected = trials && new Set(trials.map(({ trial }) => trial));
+    $("#clear-brush").hidden = !trials;
+    $("#brushed").textContent = trials ? `${trials.length} of ${counted(this.trials.length, "trial")} selected` : $("#brushed").dataset.hint;
+    const sign = this.sweep.objective.goal === "maximize" ? -1 : 1;
+    const best = trials?.toSorted((a, b) => b.rung_epoch - a.rung_epoch || sign * (a.value - b.value)).map(({ trial }) => trial);
+    this.curves.select(best ?? null);
+    this.drawSlices();
+    this.onselect(this.selected);
+  }
+
+  light(trial) {
+    for (const element of $$("#coordinates path, #trials tr")) element.classList.toggle("lit", element.dataset.trial === String(trial));
+    for (const slice of this.slices.values()) slice.light(trial);
   }
 
   async drawImportance() {

@@ -1,6 +1,6 @@
 // One sweep and its trials. The first rows are drawn before anything else is loaded: curves, decisions, and settings
 // with results (results.js) follow when they come into view.
-import { $, announce, capital, describe, h, keepFocus, metric, settingName } from "../common/dom.js";
+import { $, announce, capital, describe, duration, h, keepFocus, metric, settingName } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { checkConnection } from "../common/connection.js";
 import { latest } from "../common/latest.js";
@@ -19,7 +19,7 @@ let isGone = false;
 const address = sweep.urls.self;
 const name = sweep.objective.metric;
 const settings = Object.keys(sweep.resolved.space);
-const table = new TrialTable(sweep, { order, light });
+const table = new TrialTable(sweep, { order, light: (trial) => parts?.light(trial) });
 let parts = null; // the parts around the trials; null until loaded
 let pause_ms = PAUSE_MS;
 let refreshTimer = null;
@@ -57,6 +57,7 @@ function drawFacts() {
     tile("Epochs", h("div", { class: "value" }, `${epochs.toLocaleString("en")}${maxEpochs ? ` of at most ${maxEpochs.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, describeEpochs()), isAsynchronous() && maxEpochs && maxEpochs !== sweep.budget_epochs ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.") : "", maxEpochs ? bar(Math.min(epochs, maxEpochs), maxEpochs, "Epochs of all jobs together") : ""),
     tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
     tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
+    sweep.eta_seconds === null ? "" : tile("Time left", h("div", { class: "value" }, `about ${duration(sweep.eta_seconds)}`), h("div", { class: "small muted" }, isAsynchronous() ? "at most" : "")),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",
   );
   $("#best-sentence").textContent = sweep.best_sentence ?? "";
@@ -86,10 +87,6 @@ async function runAction(action) {
   } catch (error) {
     announce(error.message, "error");
   }
-}
-
-function light(trial) {
-  for (const path of document.querySelectorAll("#coordinates path")) path.classList.toggle("lit", path.dataset.trial === String(trial));
 }
 
 function order(sort) {
@@ -138,7 +135,7 @@ async function loadParts() {
     announce("Curves and decisions could not be loaded. Reload the page.", "error");
     return checkConnection();
   }
-  parts = new loaded.SweepParts(sweep, (seq) => seq > sweep.last_seq && refreshSoon()); // skips replayed events
+  parts = new loaded.SweepParts(sweep, (seq) => seq > sweep.last_seq && refreshSoon(), (selected) => table.select(selected)); // skips replayed events
   await (trials.has_more ? refresh() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains only as many as fit on a screen
 }
 

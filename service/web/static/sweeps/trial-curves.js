@@ -17,6 +17,7 @@ export class SweepCurves {
     this.sweep = sweep;
     this.metric = sweep.objective.metric;
     this.charts = new Map(); // metric -> chart
+    this.colours = new Map(); // trial -> position in the palette
     this.nextRequest = requestSequence();
     this.band = memory.get("sweep.band", "range");
     if (!(this.band in BANDS)) this.band = "range";
@@ -42,10 +43,28 @@ export class SweepCurves {
     $("#curve-metric").replaceChildren(...names.map((name) => h("option", { value: name, selected: name === this.metric }, describe(name).label)));
   }
 
+  // Shows the first of these trials, the best first; null: the best of all.
+  select(trials) {
+    this.selected = trials;
+    this.draw();
+  }
+
+  // The parameters of a request for the curves of at most so many trials.
+  query(metric, limit) {
+    return `metric=${encodeURIComponent(metric)}&limit=${limit}${this.selected ? `&trials=${this.selected.slice(0, limit).join(",")}` : ""}`;
+  }
+
+  // A trial keeps its place in the palette as long as it is shown.
+  colourOf(trial) {
+    if (!this.colours.has(trial)) this.colours.set(trial, [...Array(MAX_CURVES).keys()].find((index) => ![...this.colours.values()].includes(index)));
+    return this.colours.get(trial);
+  }
+
   // Resolves to true if there was a response.
   async draw() {
+    if (this.selected && !this.selected.length) return this.show({ metric: this.metric, data: [] });
     const isNewest = this.nextRequest();
-    const address = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(this.metric)}&limit=${MAX_CURVES}`;
+    const address = `${this.sweep.urls.self}/curves?${this.query(this.metric, MAX_CURVES)}`;
     const curves = await call(address).catch(() => null); // the next refresh tries again
     if (curves && isNewest()) this.show(curves);
     return curves !== null;
@@ -53,8 +72,8 @@ export class SweepCurves {
 
   show(curves) {
     this.curves = curves;
-    $("#curves-csv").href = `${this.sweep.urls.self}/curves?metric=${encodeURIComponent(curves.metric)}&limit=100&format=csv`;
-    $("#curves-png").href = `${this.sweep.urls.self}/plots/curves.png?metric=${encodeURIComponent(curves.metric)}&limit=${MAX_CURVES}&band=${this.band}`;
+    $("#curves-csv").href = `${this.sweep.urls.self}/curves?${this.query(curves.metric, 100)}&format=csv`;
+    $("#curves-png").href = `${this.sweep.urls.self}/plots/curves.png?${this.query(curves.metric, MAX_CURVES)}&band=${this.band}`;
     $("#no-curves").hidden = curves.data.length > 0;
     $("#curves .charts").hidden = !curves.data.length;
     if (!curves.data.length) return void $("#curves .charts").replaceChildren();
@@ -64,7 +83,8 @@ export class SweepCurves {
     if (!chart.element.isConnected) $("#curves .charts").replaceChildren(chart.element);
     const [, low, high] = BANDS[this.band];
     const isBanded = low && this.sweep.seeds.length > 1;
-    const series = curves.data.map((item, index) => ({ name: `trial ${item.trial}`, label: `trial ${item.trial}`, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low], high: item[high] }), index: index % 8, sparse }));
+    for (const trial of [...this.colours.keys()]) if (!curves.data.some((item) => item.trial === trial)) this.colours.delete(trial);
+    const series = curves.data.map((item) => ({ name: `trial ${item.trial}`, label: item.label, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low], high: item[high] }), index: this.colourOf(item.trial), sparse }));
     const epochs = curves.data.flatMap((item) => item.epochs);
     const marks = this.sweep.resolved.rungs.slice(0, -1).map((x) => ({ x, text: "rung" }));
     chart.show({ series, smoothing: 0, axis: "epoch", range: [Math.min(...epochs), Math.max(...epochs)], format: formatOf(curves.metric), marks });

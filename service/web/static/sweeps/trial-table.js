@@ -103,6 +103,12 @@ export class TrialTable {
     $("#picks-hint").textContent = picked.length > 1 ? `At most ${MAX_COMPARED} jobs can be compared, and a trial needs jobs.` : picked.length ? "Tick another trial to compare it with." : "Tick trials to compare them with each other or with the best.";
   }
 
+  // Shows only these trials; null: all.
+  select(trials) {
+    this.selected = trials;
+    this.draw();
+  }
+
   draw() {
     const { sort, shown } = this;
     const heading = (column) => {
@@ -114,8 +120,9 @@ export class TrialTable {
     const headKey = JSON.stringify([sort, names]);
     if (headKey !== this.headKey) $("#trials thead").replaceChildren(h("tr", {}, shown.map(heading)));
     this.headKey = headKey;
-    const rows = this.trials.flatMap((trial, index) => {
-      const isFirst = this.isGrouped && trial.rung_epoch !== this.trials[index - 1]?.rung_epoch;
+    const trials = this.trials.filter(({ trial }) => !this.selected || this.selected.has(trial));
+    const rows = trials.flatMap((trial, index) => {
+      const isFirst = this.isGrouped && trial.rung_epoch !== trials[index - 1]?.rung_epoch;
       return [...(isFirst ? [this.rungRow(trial.rung_epoch, shown.length)] : []), this.row(trial, shown, names)];
     });
     const body = $("#trials tbody");

@@ -79,7 +79,7 @@ def test_a_list_of_jobs_in_a_terminal_has_one_line_for_a_sweep(watched: Result, 
 
 
 def test_trials_are_grouped_by_how_long_they_were_trained(watched: Result, run: Run, server_url: str) -> None:
-    sentence = "Trial 1 is the only one trained to epoch 2."
+    sentence = "Trial 1 (learning_rate 0.05) is the only one trained to epoch 2."
     assert f"Best\t{sentence}" in run("sweeps", "rates").stdout
     environ = {"COLUMNS": "80", "TERM": "xterm"}
     output = strip_ansi(run_in_terminal("--server", server_url, "sweeps", "rates", environ=environ)[1])

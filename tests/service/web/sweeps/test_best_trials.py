@@ -17,7 +17,13 @@ RATES = (0.01, 0.02, 0.03, 0.04)
 CLOSE = ((0.90, 0.91, 0.92), (0.91, 0.90, 0.915), (0.80, 0.81, 0.80), (0.79, 0.78, 0.79))
 CONSTANT = (CLOSE[0], (0.85, 0.86, 0.87), *CLOSE[2:])
 CLEAR = (CLOSE[0], (0.85, 0.861, 0.869), *CLOSE[2:])
-BEST = "Trial 0 is the best of those trained to epoch 4. Whether it is by more than chance is unknown:"
+FIRST = "Trial 0 (learning_rate 0.01)"
+BEST = f"{FIRST} is the best of those trained to epoch 4. Whether it is by more than chance is unknown:"
+NEXT = "trial 1 (learning_rate 0.02)"
+LEAD = f"{NEXT} by 5.00 points in val accuracy of the last epoch, 95% CI over seeds"
+NO_WIDTH = (
+    f"5.00 points higher than {NEXT} in val accuracy of the last epoch, in each of 3 pairs: the 95% CI has no width."
+)
 NOT_DISTINGUISHABLE = (
     ", but not distinguishable from trial 1: the 95% interval of the difference over the seeds contains 0."
 )
@@ -50,15 +56,19 @@ def test_the_winner_stands_above_trials_that_were_stopped_with_a_higher_value(
     assert order(client, sweep, "value") == [(1, 4), (0, 4), (3, 2), (2, 2)]
     assert order(client, sweep, "-trial") == by_rung[::-1]
     assert (sweep["best_trial"], sweep["best_epoch"], sweep["not_distinguishable"]) == (0, 4, [1])
-    assert sweep["best_sentence"] == f"Trial 0 is the best of those trained to epoch 4{NOT_DISTINGUISHABLE}"
+    assert sweep["best_sentence"] == f"{FIRST} is the best of those trained to epoch 4{NOT_DISTINGUISHABLE}"
     assert sweep["best_sentence"] in client.get(f"/ui/sweeps/{sweep['id']}").text
 
 
 @pytest.mark.parametrize(
     ("changes", "values", "sentence"),
     [
-        ({}, CLEAR, "Trial 0 is the best of those trained to epoch 4."),
-        ({}, CONSTANT, "Trial 0 is the best of those trained to epoch 4."),
+        (
+            {},
+            CLEAR,
+            f"{FIRST} is the best of those trained to epoch 4. It is better than {LEAD} 4.75 to 5.25, 3 pairs.",
+        ),
+        ({}, CONSTANT, f"{FIRST} is the best of those trained to epoch 4. It was {NO_WIDTH}"),
         (
             {"seeds": [0]},
             CLEAR,
@@ -69,12 +79,12 @@ def test_the_winner_stands_above_trials_that_were_stopped_with_a_higher_value(
             CLEAR,
             f"{BEST} intervals are those of means, and trials are ranked by the max.",
         ),
-        ({"halving": HALVING | {"factor": 3}, "base": None}, CLEAR, "Trial 0 is the only one trained to epoch 6."),
-        ({"halving": None}, CLEAR, None),
+        ({"halving": HALVING | {"factor": 3}, "base": None}, CLEAR, f"{FIRST} is the only one trained to epoch 6."),
+        ({"halving": None}, CLEAR, f"{FIRST} is the best. It is better than {LEAD} 4.75 to 5.25, 3 pairs."),
         (
             {"halving": None},
             CLOSE,
-            f"Trial 0 is the best{NOT_DISTINGUISHABLE}",
+            f"{FIRST} is the best{NOT_DISTINGUISHABLE}",
         ),
     ],
     ids=[

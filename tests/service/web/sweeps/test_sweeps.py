@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
-from service.sweeps import decisions
+from service.sweeps import decisions, queries
 from service.sweeps.proposer import Proposer
 from service.sweeps.search import proposals, space
 from service.sweeps.search.proposals import Suggestions
@@ -334,3 +334,38 @@ def test_a_trials_job_belongs_to_its_sweep(client: FlaskClient, worker: Any) -> 
     ended = finish(client, worker, sweep["id"])
     assert ended["trials"]["failed"] == 1
     assert client.delete(f"/jobs/{held['id']}").status_code == 204
+
+
+def test_the_time_left_follows_from_the_epochs_so_far_and_the_jobs_that_run() -> None:
+    epochs = queries.Epochs(trained=10, reused=2, cpu_seconds=30.0, running_jobs=2)
+    assert epochs.seconds_left(32) == 20 * 3 / 2
+    assert epochs.seconds_left(5) == 0, "asynchronous halving can be below its maximum"
+    for unknown in ({"trained": 0}, {"cpu_seconds": 0.0}, {"running_jobs": 0}):
+        assert epochs._replace(**unknown).seconds_left(32) is None
+    assert epochs.seconds_left(None) is None
+
+
+def test_the_curves_of_chosen_trials_are_named_by_their_settings(client: FlaskClient, worker: Any) -> None:
+    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03, 0.3]}}
+    sweep = start(client, space=space, search=None, halving=None, seeds=[0, 1], base=BASE | {"epochs": 2})
+    assert finish(client, worker, sweep["id"])["eta_seconds"] is None
+    path = f"/sweeps/{sweep['id']}/curves"
+    labels = {0: "learning_rate 0.01", 1: "learning_rate 0.03", 2: "learning_rate 0.3"}
+    assert {curve["trial"]: curve["label"] for curve in client.get(path).json["data"]} == labels
+    assert [curve["trial"] for curve in client.get(f"{path}?limit=2").json["data"]] == [0, 1]
+    assert [curve["trial"] for curve in client.get(f"{path}?trials=0,2&limit=1").json["data"]] == [0]
+    assert [curve["trial"] for curve in client.get(f"{path}?trials=0,2").json["data"]] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"/optimizer/learning_rate": 0.01, "/batch_size": 50}, "learning_rate 0.01, batch_size 50"),
+        ({"/layers/0/units": 8, "/layers/1/units": 16}, "layers.0.units 8, layers.1.units 16"),
+        ({"/optimizer": {"name": "adam", "beta1": 0.5}}, "optimizer adam (beta1 0.5)"),
+        ({"/layers": [{"units": 8, "activation": "relu"}] * 2 + [{"units": 10}]}, "layers 2 x dense 8 relu, dense 10"),
+    ],
+)
+def test_settings_are_named_as_shortly_as_is_unique(settings: dict[str, Any], text: str) -> None:
+    assert queries.settings_text(settings) == text
+    assert len(queries.settings_text(settings | {f"/x/{n}": n for n in range(40)})) <= 80
