@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,34 @@ def test_a_redrawn_chart_keeps_the_highlighted_job(
     wait_for_line(page, "train loss", HOVERED_SERIES, visible=True)
     page.mouse.move(2, 2)
     wait_for_line(page, "train loss", HOVERED_SERIES, visible=False)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_two_settings_with_three_seeds_are_two_lines(
+    service: Service, open_window: Callable[..., Visit], width: int, scheme: str
+) -> None:
+    ids = [
+        service.train(3, name=f"size {size} seed {seed}", seed=seed, batch_size=size, loss_offset=size / 100 + seed)
+        for size in (20, 40)
+        for seed in range(3)
+    ]
+    page = open_comparison(service, open_window, ids, width=width, color_scheme=scheme)
+    chart = page.locator(".chart", has=page.get_by_role("heading", name="Train loss"))
+    lines = chart.locator(".series button")
+    expect(lines).to_have_text(["batch_size 20, 3 seeds", "batch_size 40, 3 seeds"])
+    assert page.locator("#compared .swatch.series-1").count() == page.locator("#compared .swatch.series-2").count() == 3
+
+    def difference() -> float:
+        small, large = re.findall(r"seeds ([\d.]+)", chart.locator(".plot").get_attribute("aria-label") or "")
+        return float(large) - float(small)
+
+    poll(page, lambda: difference() == pytest.approx(0.2, abs=2e-3), "the means over all seeds")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("Mean and range over the seeds").uncheck()
+    expect(lines).to_have_count(6)
+    expect(lines.first).to_contain_text("size 20 seed 0")
+    page.reload()
+    expect(lines).to_have_count(6)
 
 
 def test_eight_jobs_have_eight_colours(service: Service, open_window: Callable[..., Visit], ids: list[str]) -> None:

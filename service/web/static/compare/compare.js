@@ -1,5 +1,5 @@
 // Compares jobs: curves on one chart, settings against metrics, the settings, samples of the same epoch.
-import { $, $$, describe, h, keyMetrics, throttle } from "../common/dom.js";
+import { $, $$, counted, describe, h, keyMetrics, memory, throttle } from "../common/dom.js";
 import { call, callAll, listen, pool } from "../common/api.js";
 import { Chart } from "../charts/chart.js";
 import { Settings, drawSettings, replaceIfChanged } from "./settings.js";
@@ -14,6 +14,7 @@ import { Scatter } from "../charts/scatter.js";
 import { explain } from "./why.js";
 
 const MAX_COLOURED_JOBS = 10; // the number of lines that colours can distinguish; with more jobs, one at a time is highlighted
+const MAX_NAMED_SETTINGS = 3; // in the name of a line
 const MAX_CONCURRENT_REQUESTS = 4; // for metrics
 const OBJECTIVES = keyMetrics().filter((name) => describe(name).goal && !name.startsWith("train_")); // they decide which job is the best
 
@@ -26,8 +27,12 @@ const whyNot = $("#why-not")?.textContent; // why no job is the best
 let chartSettings;
 let scatter;
 
-// A job's colour is derived from its id, so it stays when other jobs are added or removed, unless two collide.
+// A job's colour is derived from its id, so it stays when other jobs are added or removed, unless two collide. Jobs whose
+// line is the mean over the seeds have its colour.
 function assignColours() {
+  const sides = isJoined() ? groups() : [];
+  sides.forEach((side, index) => side.forEach((job) => Object.assign(job, { index })));
+  if (sides.length) return;
   const used = new Set();
   for (const job of jobs.toSorted((a, b) => (a.id < b.id ? -1 : 1))) {
     let index = [...job.id].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 8191, 7) % 8;
@@ -90,6 +95,38 @@ function groups() {
   return [...Map.groupBy(jobs, setting).values()];
 }
 
+const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // some have the same seed
+
+// Whether each setting can be one line, the mean over its seeds.
+function canJoin() {
+  const sides = groups();
+  return sides.length < jobs.length && sides.length <= MAX_COLOURED_JOBS && !sides.some(isRepeated);
+}
+
+const isJoined = () => chartSettings.values.axis === "epoch" && Boolean($("#joined")?.checked); // seconds differ between jobs
+
+// The values in which a group differs from the others, in a few words.
+function settingsText(side, sides) {
+  const names = settings.differing.filter((name) => new Set(sides.map(([job]) => String(settings.of(job, name)))).size > 1 && !["seed", "tags", "priority", "reuse"].includes(name));
+  const text = names.slice(0, MAX_NAMED_SETTINGS).map((name) => `${name.split(".").at(-1)} ${settings.of(side[0], name) ?? "–"}`).join(", ");
+  return `${text}${names.length > MAX_NAMED_SETTINGS ? " …" : ""}${text ? ", " : ""}${counted(side.length, "seed")}`;
+}
+
+// The line of a group: the mean over its seeds at each epoch, and a band from the lowest to the highest.
+function joined(side, sides, metric) {
+  const values = new Map(); // epoch -> values
+  for (const { metrics: { table } } of side.filter((job) => job.metrics.table?.series[metric])) {
+    table.epochs.forEach((epoch, row) => {
+      const value = table.series[metric][row] ?? null;
+      if (value !== null) values.set(epoch, [...(values.get(epoch) ?? []), value]);
+    });
+  }
+  const x = [...values.keys()].sort((a, b) => a - b);
+  const column = (of) => x.map((epoch) => of(values.get(epoch)));
+  const ends = { low: column((all) => Math.min(...all)), high: column((all) => Math.max(...all)) };
+  return { name: `seeds of ${side[0].id}`, label: settingsText(side, sides), x, y: column((all) => all.reduce((sum, value) => sum + value, 0) / all.length), ...(side.length > 1 && ends), index: sides.indexOf(side), sparse: describe(metric).sparse };
+}
+
 function hint(text) {
   $("#sentences-hint").hidden = false;
   $("#sentences-hint").textContent = text;
@@ -99,7 +136,6 @@ function hint(text) {
 // scatter plot.
 const drawVerdicts = latest(async () => {
   const sides = groups();
-  const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // some have the same seed
   const count = jobs.length < 2 ? 2 : sides.length;
   if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two settings are left.`);
   if (count < 2 && !whyNot) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
@@ -133,6 +169,7 @@ function drawCurves() {
   const loaded = jobs.filter((job) => job.metrics.table);
   for (const job of loaded) job.x = xValues(job.metrics.table, axis);
   const range = commonXRange(loaded.map((job) => job.x), axis);
+  const sides = isJoined() ? groups() : null;
   const names = new Set(loaded.flatMap((job) => Object.keys(job.metrics.table.series)));
   for (const metric of [...names].sort(byGroup)) {
     const measured = loaded.filter((job) => job.metrics.definedValues(metric).length);
@@ -142,6 +179,11 @@ function drawCurves() {
       insertMetric(charts, metric, $(groupOf(metric).isOpen ? "#curves .main" : "#curves .others"));
     }
     const { sparse } = describe(metric);
+    if (sides) {
+      const series = sides.map((side) => joined(side, sides, metric)).filter((line) => line.x.length);
+      charts.get(metric).show({ series, smoothing, axis, range, format: formatOf(metric) });
+      continue;
+    }
     const series = measured.map((job) => ({ name: job.id, label: job.label, x: job.x, y: job.metrics.table.series[metric], index: job.index, sparse }));
     charts.get(metric).show({ series, smoothing, axis, range, format: formatOf(metric), many, best: measured.find((job) => job.top)?.id });
   }
@@ -295,10 +337,22 @@ function followJobs(scrubber, redraw) {
 }
 
 if (jobs.length) {
-  assignColours();
   assignLabels();
   document.documentElement.classList.toggle("many", many);
-  chartSettings = new ChartSettings($("#chart-settings"), drawCurves);
+  const recolour = () => {
+    assignColours();
+    drawAll();
+  };
+  chartSettings = new ChartSettings($("#chart-settings"), recolour);
+  if (canJoin()) {
+    const box = h("input", { type: "checkbox", id: "joined", checked: memory.get("compare.joined", true) });
+    box.addEventListener("change", () => {
+      memory.set("compare.joined", box.checked);
+      recolour();
+    });
+    $("#chart-settings").append(h("label", { class: "inline small" }, box, "Mean and range over the seeds"));
+  }
+  assignColours();
   const redraw = throttle(many ? 1000 : 400, () => afterPress(drawAll));
   for (const job of jobs) job.metrics = new Metrics(job.urls.metrics, redraw);
   wireScatter();
