@@ -331,7 +331,9 @@ def _watch(target: Target, sweep: Sweep) -> None:
         if event.type == "end":
             status, error = data["status"], data["error"]
     if not target.as_json:
-        click.echo(f"{status}: {_epochs(sweep.refresh(), noun=' epochs')}, digest {sweep['sweep_digest'] or '-'}")
+        if sentence := sweep.refresh().document.get("best_sentence"):
+            click.echo(sentence)
+        click.echo(f"{status}: {_epochs(sweep, noun=' epochs')}, digest {sweep['sweep_digest'] or '-'}")
     check_success(f"sweep {sweep.id}", status, error)
 
 

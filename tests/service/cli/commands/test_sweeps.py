@@ -47,6 +47,7 @@ def test_a_watched_sweep_prints_one_line_per_result(watched: Result) -> None:
     assert any(
         line.startswith("winner: trial 1 with ") and line.endswith("  optimizer.learning_rate 0.05") for line in lines
     )
+    assert lines[-2] == "Trial 1 (learning_rate 0.05) is the only one trained to epoch 2."
     assert lines[-1].startswith("succeeded: 6 epochs trained, 6 planned, digest sha256:")
 
 
