@@ -50,8 +50,12 @@ def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     page.get_by_role("link", name="New sweep").click()
     expect(page.locator("h1")).to_have_text("New sweep")
     expect(page.locator("#verdict")).to_have_text("Ready to start: 3 trials, 9 jobs")
-    expect(page.get_by_label("Values of Learning rate", exact=True)).to_be_focused()
+    expect(page.get_by_label("Values of Learning rate", exact=True)).to_have_value("0.13, 0.4, 1.2")
+    page.locator("#presets button", has_text="best").click()
+    expect(page.get_by_label("Values of Learning rate", exact=True)).not_to_have_value("0.13, 0.4, 1.2")
+    expect(page.locator("#discarded")).to_contain_text("the values to try were discarded")
     expect(page.locator("#sweep [data-space]")).to_contain_text("seed: 0, 1, 2")
+    expect(page.locator("#verdict")).to_have_text("Ready to start: 3 trials, 9 jobs")
     document = BODIES["SweepSpec"]["rates"]
     page.locator("#json").fill(json.dumps(document))
     expect(page.locator("#verdict")).to_have_text("Ready to start: 9 trials, 18 jobs")

@@ -37,16 +37,19 @@ function giveUp({ message }) {
   return new Promise(() => {});
 }
 
-// Selecting another preset resets all fields except those that presets do not set.
+// Selecting another preset resets all fields except those that presets do not set. Settings with several values get others,
+// around those of the preset.
 function choose(kind, preset) {
   const previousDocument = structuredClone(joinSweep(form.sent, tries.sweep));
   const previousJob = form.sent;
   const keptFields = Object.fromEntries(KEPT_FIELDS.filter((name) => name in previousJob && (name !== "dataset" || previousJob.kind === kind)).map((name) => [name, previousJob[name]]));
   if (typeof keptFields.dataset === "object") keptFields.dataset = { name: keptFields.dataset.name ?? form.value(["dataset", "name"]) };
   const isDefault = cards.of({ kind, ...keptFields }).name === preset;
-  take({ kind, ...(isDefault ? {} : { preset }), ...keptFields });
+  const { seeds, space = {} } = tries.sweep ?? {};
+  take(joinSweep({ kind, ...(isDefault ? {} : { preset }), ...keptFields }, seeds ? { space: {}, seeds } : null));
+  for (const setting of Object.keys(space)) if (form.value(setting.split(".")) !== undefined) tries.openers.get(setting)?.();
   const discarded = Object.keys(previousJob).filter((name) => !["kind", "preset", ...KEPT_FIELDS].includes(name));
-  if (previousDocument.base) discarded.push("the values to try");
+  if (Object.keys(space).length) discarded.push("the values to try");
   $("#discarded").replaceChildren(...(discarded.length ? [`Your changes to ${discarded.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(previousDocument) }, "Undo")] : []));
 }
 
@@ -76,6 +79,7 @@ function draw(preset) {
   if (shownKind !== preset.kind) {
     shownKind = preset.kind;
     form.fields.clear();
+    tries.openers.clear();
     drawSections($("#sections"), form, root);
   }
   form.sync();

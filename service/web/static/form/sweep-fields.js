@@ -29,7 +29,7 @@ export class Tries {
   constructor(changed) {
     this.changed = changed;
     this.sweep = null; // without its base
-    this.openers = new Map(); // setting -> opens the row of its values
+    this.openers = new Map(); // setting -> begins to try values around the current one
   }
 
   get(setting) {
@@ -75,11 +75,11 @@ export class Tries {
     const values = choices ? boxes(choices, name) : numbers(schema, name, id, setting === SEED);
     values.listen(() => this.set(setting, values.read()));
     const row = h("div", { class: "tries", hidden: true }, values.elements, close);
+    this.openers.set(setting, () => this.set(setting, { choice: setting === SEED ? [0, 1, 2] : (choices ?? initialValues(schema, value())) }));
     const open = () => {
-      this.set(setting, setting === SEED ? { choice: [0, 1, 2] } : { choice: choices ?? initialValues(schema, value()) });
+      this.openers.get(setting)();
       (row.querySelector("input[type=text], input") ?? close).focus();
     };
-    this.openers.set(setting, open);
     const button = h("button", { type: "button", class: "try", title: "Try several values: a sweep", "aria-label": `Try several values of ${name}`, onclick: open }, "several");
     const sync = (element) => {
       const range = this.get(setting);
