@@ -53,7 +53,7 @@ def classifier(
 def gan(
     data: ImageData, batch: int, skip_every: int | None, optimizer: Callable[[], Optimizer], replay: bool = True
 ) -> GanTrainer:
-    """The two networks of the preset ``seed``."""
+    """The two networks of the preset ``classic``."""
     return GanTrainer(
         network(GENERATOR, "generator"),
         network(DISCRIMINATOR, "discriminator"),
@@ -116,7 +116,7 @@ def gan_row(name: str, batch: int, skip_every: int | None) -> Row:
 
 
 def torch_gan(data: ImageData, batch: int, skip_every: int | None, optimizer: Any) -> Work:
-    """A step in PyTorch of the two networks of the preset ``seed``."""
+    """A step in PyTorch of the two networks of the preset ``classic``."""
     networks = (
         pytorch.network(network(GENERATOR, "generator")),
         pytorch.network(network(DISCRIMINATOR, "discriminator"), last=False),

@@ -1,4 +1,4 @@
-"""The digits that all variants use, and the networks of the preset ``seed``."""
+"""The digits that all variants use, and the networks of the preset ``classic``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(name: str) -> np.ndarray[Any, Any]:
 
 
 def training() -> ImageData:
-    """8,500 digits with pixels from -1 to 1, as in the preset ``seed``."""
+    """8,500 digits with pixels from -1 to 1, as in the preset ``classic``."""
     return ImageData(read("train-images-idx3-ubyte"), read("train-labels-idx1-ubyte"), (-1, 1))
 
 

@@ -148,7 +148,7 @@ class Classifier:
 
 
 class Gan:
-    """The step of the GAN of preset ``seed``: cross-entropies, summed, and SGD."""
+    """The step of the GAN of preset ``classic``: cross-entropies, summed, and SGD."""
 
     def __init__(
         self,

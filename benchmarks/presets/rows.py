@@ -22,7 +22,7 @@ PLAN: tuple[tuple[str, str, str, int], ...] = (  # kind, preset, dataset, number
     ("classifier", "digits", "mnist", 10),
     ("classifier", "digits", "fashion-mnist", 5),
     ("gan", "stable", "mnist-10k", 5),
-    ("gan", "seed", "mnist-10k", 3),
+    ("gan", "classic", "mnist-10k", 3),
     ("classifier", "best", "mnist", 5),
     ("classifier", "best", "fashion-mnist", 5),
     ("gan", "best", "mnist-10k", 3),

@@ -208,7 +208,7 @@ def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
 
     The dataset, and the layers that a preset adapts to it, do not count as changes.
     """
-    unrelated = ("name", "tags", "priority")  # fields that do not affect training
+    unrelated = ("preset", "name", "tags", "priority")  # fields that do not affect training
     preset = _preset_for(client, spec)
     changes = differences(preset, dict(spec)) if preset is not None else {}
     return {

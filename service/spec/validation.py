@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service.errors import Fault, SpecError
 from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
-from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS, current_name
 from service.spec.schema import SPEC_MODELS, Constant, GanSpec, Kind, Schedule, Spec, Step, StrictModel
 from service.spec.strict_json import canonical, overlay
 
@@ -51,6 +51,7 @@ def resolve(document: Any) -> Spec:
         kind_name = faults[0].suggestion  # continue, to find the other faults too
     kind = Kind(kind_name)
     preset = document.get("preset", DEFAULT_PRESET[kind])
+    preset = current_name(preset) if isinstance(preset, str) else preset
     if not isinstance(preset, str) or preset not in PRESETS[kind]:
         faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
         preset = DEFAULT_PRESET[kind]

@@ -47,16 +47,16 @@ def gan_result(min_class_share: float = 0.05, **overrides: Any) -> dict[str, Any
     return costs | scores | overrides
 
 
-def test_the_plan_has_all_image_presets_but_classifier_seed_which_takes_fifteen_minutes() -> None:
+def test_the_plan_has_all_image_presets_but_classifier_classic_which_takes_fifteen_minutes() -> None:
     presets = {(kind.value, preset) for kind in Kind for preset in PRESETS[kind]}
     plan = {(kind, preset) for kind, preset, _, _ in PLAN}
-    assert presets - plan == {("classifier", "seed"), ("classifier", "table")}
+    assert presets - plan == {("classifier", "classic"), ("classifier", "table")}
     assert plan - presets == {("classifier", "digits")}  # docs/examples/digits.json
 
 
 def test_words_select_rows_of_the_plan() -> None:
     assert {row.name for row in planned(["gan", "best"], 1)} == {"gan best, mnist-10k, seed 0"}
-    assert {row.preset for row in planned(["gan", "seed"])} == {"seed"}  # "seed 0" is in every name
+    assert {row.preset for row in planned(["gan", "classic"])} == {"classic"}
     assert {(row.dataset, row.seed) for row in planned(["conv", "mnist", "4"])} == {("mnist", 4)}
 
 

@@ -27,7 +27,7 @@ SMALL_CLASSIFIER: dict[str, Any] = {
 }
 SMALL_GAN: dict[str, Any] = {
     "kind": "gan",
-    "preset": "seed",
+    "preset": "classic",
     "dataset": {"name": "small", "scale": [-1, 1]},
     "latent": {"dim": 5},
     "generator": {"layers": [{"units": 9, "activation": "relu"}, {"units": 64, "activation": "tanh"}]},
@@ -82,9 +82,9 @@ DISCRIMINATOR: dict[str, Any] = {
     "skip_every": None,
 }
 SPECS: dict[str, dict[str, Any]] = {
-    **{f"classifier {name}": {"kind": "classifier", "preset": name} for name in ("seed", "fast", "best", "conv")},
+    **{f"classifier {name}": {"kind": "classifier", "preset": name} for name in ("classic", "fast", "best", "conv")},
     "classifier table": {"kind": "classifier", "preset": "table", "dataset": {"name": "iris"}},
-    **{f"gan {name}": {"kind": "gan", "preset": name} for name in ("seed", "stable", "best")},
+    **{f"gan {name}": {"kind": "gan", "preset": name} for name in ("classic", "stable", "best")},
     "squared error": SMALL_CLASSIFIER
     | {
         "loss": {"name": "squared_error", "label_smoothing": 0.1},

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, case
 
 from service.jobs.queries.setting_schemas import is_index, schemas_at, setting_names, types_of
 from service.jobs.transitions import shown_error, shown_error_code
 from service.spec import metric_info
 from service.spec.fields import closest
 from service.spec.metric_info import METRICS
+from service.spec.presets.definitions import FORMER_NAMES, current_name
 from service.spec.strict_json import leaves, pointer_name
 from service.storage.tables import Job
 
@@ -32,6 +33,9 @@ _MIN_SIMILARITY: Final = 60
 _METRIC: Final = re.compile(r"(?:(last|best|min|max):)?([a-z][a-z0-9_]*(?:/[A-Za-z0-9_.]{1,60})?)")
 _NOT_SETTINGS: Final = {"kind", "preset", "name", "tags", "priority", "seed", "epochs"}
 """Fields of a spec with a fact of the same name."""
+_STORED_PRESET: Final = Job.resolved["preset"].as_string()
+PRESET: Final[ColumnElement[str]] = case(FORMER_NAMES, value=_STORED_PRESET, else_=_STORED_PRESET)
+"""The preset of a job, by its current name."""
 
 Json = Any
 
@@ -250,7 +254,7 @@ FACTS: Final[dict[str, Column]] = dict(
         _fact("created_at", Type.TIME, lambda job: job.created_ms, label="created"),
         _fact("kind", Type.TEXT, lambda job: job.kind, Job.kind.expression),
         _fact(
-            "preset", Type.TEXT, lambda job: job.resolved["preset"], Job.resolved["preset"].as_string(),
+            "preset", Type.TEXT, lambda job: current_name(job.resolved["preset"]), PRESET,
             needs_spec=True, description="Named starting point of the spec.",
         ),
         _fact(

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased, defer
 
-from service.jobs.queries.columns import Column, occurring
+from service.jobs.queries.columns import PRESET, Column, occurring
 from service.jobs.queries.sorting import SortOrder
+from service.spec.presets.definitions import current_name
 from service.states import ListedStatus, Status
 from service.storage.database import visible
 from service.storage.sweep_tables import is_stopped_by_sweep
@@ -221,7 +222,7 @@ def columns_of(session: Session, job_filter: JobFilter, *, owner: str | None = N
 _GROUP_KEYS: Final[dict[GroupBy, ColumnElement[Any]]] = {
     GroupBy.TAG: JobTag.tag.expression,
     GroupBy.NAME: Job.name.expression,
-    GroupBy.PRESET: Job.resolved["preset"].as_string(),
+    GroupBy.PRESET: PRESET,
     GroupBy.DATASET: Job.resolved[("dataset", "name")].as_string(),
     GroupBy.SPEC: Job.spec_hash.expression,
     GroupBy.SWEEP: Job.sweep_id.expression,
@@ -250,7 +251,7 @@ def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = T
         yield from _trained_on(job_filter.dataset)
     for name, column in _EQUAL.items():
         if (value := getattr(job_filter, name)) is not None:
-            yield column == value
+            yield column == (current_name(value) if name == "preset" else value)
     if job_filter.starred is not None:
         yield Job.starred.is_(job_filter.starred)
     if job_filter.text:

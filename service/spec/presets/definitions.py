@@ -8,6 +8,8 @@ from service.spec.schema import Kind
 
 DEFAULT_PRESET: Final = {Kind.CLASSIFIER: "fast", Kind.REGRESSOR: "table", Kind.GAN: "stable"}
 
+FORMER_NAMES: Final = {"seed": "classic"}
+
 _GENERATOR: Final = [
     {"units": 200, "activation": "tanh"},
     {"units": 400, "activation": "tanh"},
@@ -17,7 +19,7 @@ _GENERATOR: Final = [
 PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
     Kind.CLASSIFIER: {
         # The historical baseline: 98.3% on full MNIST after about 470 epochs.
-        "seed": {
+        "classic": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "layers": [{"units": 392, "activation": "sigmoid"}, {"units": 10, "activation": "sigmoid"}],
             "initializer": {"name": "uniform", "scale": 0.01},
@@ -129,7 +131,7 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         },
     },
     Kind.GAN: {
-        "seed": {
+        "classic": {
             "dataset": {"name": "mnist-10k", "scale": [-1, 1]},
             "latent": {"dim": 100, "distribution": "uniform"},
             "generator": {"layers": _GENERATOR},
@@ -213,3 +215,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
         },
     },
 }
+
+
+def current_name(preset: str) -> str:
+    """The name of a preset, whose former name is accepted, too."""
+    return FORMER_NAMES.get(preset, preset)

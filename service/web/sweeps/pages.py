@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response
 
-from service.spec.presets.definitions import PRESETS
+from service.spec.presets.definitions import PRESETS, current_name
 from service.states import SweepStatus
 from service.sweeps import queries
 from service.web.core.core import core, owner
@@ -42,5 +42,5 @@ def show(sweep_id: str) -> Response:
         sweep = detail_of(session, row)
         trials = read_trials(session, row, sort="best", limit=_FIRST_TRIALS)
     base = sweep.resolved["base"]
-    dataset = {**PRESETS[sweep.kind][base["preset"]]["dataset"], **base.get("dataset", {})}
+    dataset = {**PRESETS[sweep.kind][current_name(base["preset"])]["dataset"], **base.get("dataset", {})}
     return as_page("sweeps/sweep.html", sweep=sweep, trials=trials, dataset=dataset["name"])

@@ -211,7 +211,7 @@ def test_a_finding_can_be_stored_as_json() -> None:
 
 
 def test_advice_suggests_only_settings_that_the_spec_does_not_have_yet() -> None:
-    seed = resolve({"kind": "gan", "preset": "seed"})
+    seed = resolve({"kind": "gan", "preset": "classic"})
     best, *_ = only_finding(seed, gan_epochs(2, sample_diversity=0.0)).advice
     assert best == 'preset: "stable"'
     advice = " ".join(only_finding(seed, gan_epochs(2, sample_diversity=0.0)).advice)

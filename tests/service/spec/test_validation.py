@@ -275,12 +275,20 @@ def test_the_spec_hash_depends_on_every_setting_that_is_not_exempt(kind: Kind) -
     ids=str,
 )
 def test_the_spec_hash_depends_on_optional_settings_of_the_training(changes: dict[str, Any]) -> None:
-    spec = {"kind": "classifier", "preset": "seed"}
+    spec = {"kind": "classifier", "preset": "classic"}
     assert spec_hash(resolve(spec | changes)) != spec_hash(resolve(spec))
 
 
+@pytest.mark.parametrize("kind", ["classifier", "gan"])
+def test_the_former_name_of_a_preset_gives_the_same_spec_and_hash(kind: str) -> None:
+    former, current = (resolve({"kind": kind, "preset": name}) for name in ("seed", "classic"))
+    assert former == current
+    assert current.preset == "classic"
+    assert spec_hash(former) == spec_hash(current)
+
+
 def test_a_spec_stored_before_a_field_was_added_can_still_be_read() -> None:
-    spec = resolve({"kind": "classifier", "preset": "seed"})
+    spec = resolve({"kind": "classifier", "preset": "classic"})
     stored = spec.model_dump(mode="json")
     for name in ("augmentation", "average_decay", "early_stopping"):
         del stored[name]

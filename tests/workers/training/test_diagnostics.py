@@ -28,7 +28,7 @@ def finding_codes(job: Any) -> list[str]:
 
 @pytest.mark.slow
 def test_mode_collapse_is_found_early_in_the_seed_gan_and_not_in_stable(sqlite_workers: WorkerHarness) -> None:
-    seed = sqlite_workers.store({"kind": "gan", "preset": "seed", "epochs": 3})
+    seed = sqlite_workers.store({"kind": "gan", "preset": "classic", "epochs": 3})
     stable = sqlite_workers.store({"kind": "gan", "epochs": 3, "health": {"every_epochs": 2}, "samples": {"count": 9}})
     sqlite_workers.start()
     ended = sqlite_workers.until_end(seed), sqlite_workers.until_end(stable)

@@ -1,6 +1,7 @@
 // The choice of kind and preset: a card for each preset with description, typical result and duration.
 import { $, $$, capital, describe, duration, h, metric, percent, words } from "../common/dom.js";
 
+const FORMER_NAMES = { seed: "classic" }; // in the specs of old jobs
 const KINDS = { classifier: "Classifier", regressor: "Regressor", gan: "GAN" };
 
 export class PresetCards {
@@ -22,7 +23,7 @@ export class PresetCards {
   }
 
   find(kind, name) {
-    return this.presets.find((preset) => preset.kind === kind && preset.name === name);
+    return this.presets.find((preset) => preset.kind === kind && preset.name === (FORMER_NAMES[name] ?? name));
   }
 
   // The preset of a spec; undefined if its kind or preset is unknown.

@@ -227,7 +227,7 @@ def test_limits_are_those_that_are_enforced(client: FlaskClient) -> None:
     assert limits["max_body_bytes"] == 1024 * 1024
     assert limits["max_json_depth"] == strict_json.MAX_DEPTH
     assert limits["priorities"] == [0, 9]
-    assert limits["presets"]["classifier"][:2] == ["seed", "fast"]
+    assert limits["presets"]["classifier"][:2] == ["classic", "fast"]
     assert "adam" in limits["optimizers"]
     assert set(limits["datasets"]) == {
         "mnist-10k", "mnist", "fashion-mnist", "iris", "breast-cancer", "diabetes", "stacked-mnist"

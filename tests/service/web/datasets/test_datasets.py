@@ -262,7 +262,7 @@ def test_a_dry_run_notes_what_a_preset_uses_for_few_images(app: Flask) -> None:
     assert "Preset conv takes batch_size 16 and 58 epochs for 340 training images." in notes
 
 
-@pytest.mark.parametrize("preset", ["seed", "stable", "best"])
+@pytest.mark.parametrize("preset", ["classic", "stable", "best"])
 def test_a_gan_preset_is_adapted_to_an_upload_of_another_size(app: Flask, preset: str) -> None:
     client = app.test_client()
     rng = np.random.default_rng(0)

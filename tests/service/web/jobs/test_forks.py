@@ -184,7 +184,7 @@ def test_a_fork_starts_from_the_named_checkpoint_or_else_from_the_latest(
         ({"layers": [{"units": 10, "activation": "softmax"}]}, ["#/overrides/layers/0/units"]),
         ({"dtype": "float64"}, ["#/overrides/dtype"]),
         ({"kind": "gan"}, ["#/overrides/kind"]),
-        ({"preset": "seed"}, ["#/overrides/preset"]),
+        ({"preset": "classic"}, ["#/overrides/preset"]),
         ({"optimizer": {"rate": 1}, "batch_size": 0}, ["#/overrides/optimizer/rate", "#/overrides/batch_size"]),
         ({"dataset": {"name": "nowhere"}}, ["#/overrides/dataset/name"]),
     ],

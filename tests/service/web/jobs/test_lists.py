@@ -157,6 +157,17 @@ def test_a_list_can_be_sorted_by_any_column_across_pages(either_app: Flask, jobs
             assert listed[: len(ranked)] == [jobs[name] for name in ranked]
 
 
+def test_jobs_of_a_former_preset_name_are_listed_under_the_current_one(either_app: Flask, jobs: dict[str, str]) -> None:
+    with either_app.extensions[EXTENSION].database.write() as session:
+        stored = session.get_one(Job, jobs["conv"])
+        stored.resolved = stored.resolved | {"preset": "seed"}
+    for name in ("seed", "classic"):
+        (job,) = get_json(either_app, f"/jobs?preset={name}&columns=preset")["data"]
+        assert (job["id"], job["columns"]["preset"]) == (jobs["conv"], "classic")
+    groups = get_json(either_app, "/jobs/groups?by=preset")["data"]
+    assert [group["count"] for group in groups if group["value"] == "classic"] == [1]
+
+
 def test_groups_have_counts_best_values_and_a_query_that_lists_them(either_app: Flask, jobs: dict[str, str]) -> None:
     for by, expected in {
         "tag": {"night": 3, "small": 3, None: 2},
