@@ -71,6 +71,7 @@ class DatasetOperations:
         *,
         validation_fraction: float | None = None,
         size: str | None = None,
+        fit: Literal["crop", "pad"] | None = None,
         channels: Literal["1", "3", "auto"] | None = None,
         on_bad: Literal["error", "skip"] | None = None,
         target: str | None = None,
@@ -91,6 +92,8 @@ class DatasetOperations:
             validation_fraction: fraction of each class that becomes validation data, if there are no files for it.
             size: scale image files, such as to ``32`` or ``32x24`` (width x height). Those of a folder are scaled
                 before they are sent, which gives the same dataset.
+            fit: ``crop`` (the default) scales images to cover the size and cuts off the rest; ``pad`` scales them into
+                it, with black borders.
             channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
             on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
             target: the label column of a table (default: the last one).
@@ -106,7 +109,7 @@ class DatasetOperations:
             UnreadableImage: a folder has no images, or some that cannot be read, unless ``on_bad`` is ``skip``.
             OSError: a file cannot be read.
         """
-        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size}
+        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size, "fit": fit}
         fields |= {"channels": channels, "on_bad": on_bad}
         fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
         fields = {field: value for field, value in fields.items() if value is not None}
@@ -121,6 +124,7 @@ class DatasetOperations:
         with ExitStack() as stack:
             files_by_field: dict[str, IO[bytes]] = {}
             packing_options = {"size": _parse_valid_size(size), "grey": channels == "1", "skips": on_bad == "skip"}
+            packing_options |= {"pads": fit == "pad"}
             paths = _pack_folder(_paths_by_field(files), stack, packing_options)
             unsent_bytes = sum(path.stat().st_size for path in paths.values())
             for field, path in paths.items():

@@ -232,7 +232,7 @@ class Job(Resource):
                 ``frame.to_dict("records")``. Missing columns and NaN count as missing values. Or the path of a CSV or
                 TSV file; then ``summary`` of the response tells what was found in it.
             fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
-                Without effect for a model of image files, for which images are always cropped as at the upload.
+                Without effect for a model of image files, for which images are always prepared as at the upload.
             invert: the images are dark on a light background.
             explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
 

@@ -28,7 +28,7 @@ from rich.text import Text
 
 from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
-from service.datasets.info import DATASET_NAME, Channels, OnBad
+from service.datasets.info import DATASET_NAME, Channels, Fit, OnBad
 from service.wording import counted
 from tapeline import ApiError, UnreadableImage
 from tapeline.images.files import parse_size
@@ -43,7 +43,7 @@ _READING: Final = "reading"
 
 UploadOptions = Mapping[str, Any]
 """The values of the options that ``upload_options`` adds: arguments of ``Client.upload``."""
-_IMAGE_OPTIONS: Final = {"size": "--size", "channels": "--channels", "on_bad": "--on-bad"}
+_IMAGE_OPTIONS: Final = {"size": "--size", "fit": "--fit", "channels": "--channels", "on_bad": "--on-bad"}
 _TABLE_OPTIONS: Final = {"target": "--target", "split": "--split", "types": "--type"}
 _ALL_OPTIONS: Final = {**_IMAGE_OPTIONS, **_TABLE_OPTIONS, "validation_fraction": "--validation-fraction"}
 
@@ -54,7 +54,12 @@ def given(options: UploadOptions, among: Mapping[str, str] = _ALL_OPTIONS) -> li
 
 
 _OPTIONS: Final = (
-    click.option("--size", help="Scale and crop image files to this size in pixels: 32, or 32x24 for width x height."),
+    click.option("--size", help="Fit image files to this size in pixels: 32, or 32x24 for width x height."),
+    click.option(
+        "--fit",
+        type=click.Choice([choice.value for choice in Fit]),
+        help="crop cuts off what extends beyond the size, pad adds black borders (default: crop).",
+    ),
     click.option(
         "--channels",
         type=click.Choice([choice.value for choice in Channels]),
@@ -332,6 +337,7 @@ def _pack_folder(folder: Path, target: Path, options: UploadOptions) -> tuple[Pa
                 target,
                 size=size,
                 grey=options["channels"] == "1",
+                pads=options["fit"] == "pad",
                 skips=options["on_bad"] == "skip",
                 on_image=lambda done, total: bar.update(task, completed=done, total=total),
             )

@@ -81,12 +81,22 @@ class OnBad(StrEnum):
     """Leave them out and list them in the report."""
 
 
+class Fit(StrEnum):
+    """How image files of another shape are brought to the size of a dataset."""
+
+    CROP = "crop"
+    """Scaled to cover it; what extends beyond it on two sides is cut off."""
+    PAD = "pad"
+    """Scaled into it; the rest is black."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoOptions:
     """Options for an archive of image files."""
 
     size: Size | None = None
-    """Scale every image to cover this size and centre-crop it. Without it, all images must have the same size."""
+    """Fit every image to this size. Without it, all images must have the same size."""
+    fit: Fit = Fit.CROP
     channels: Channels = Channels.AUTO
     on_bad: OnBad = OnBad.ERROR
 
@@ -165,8 +175,13 @@ class DatasetInfo:
 
     @property
     def is_photos(self) -> bool:
-        """Whether it was imported from image files, which the import decoded and perhaps scaled and cropped."""
+        """Whether it was imported from image files, which the import decoded and perhaps fitted to a size."""
         return self.kind is DatasetKind.IMAGES and "channels" in (self.report or {})
+
+    @property
+    def pads_photos(self) -> bool:
+        """Whether the import added borders to image files, instead of cropping them."""
+        return bool((self.report or {}).get("fit") == Fit.PAD)
 
     @property
     def has_photos(self) -> bool:

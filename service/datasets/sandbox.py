@@ -39,7 +39,7 @@ from service.datasets.importer import (
     import_dataset,
     is_image_archive,
 )
-from service.datasets.info import Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
+from service.datasets.info import Channels, Fit, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
 from service.datasets.tables import prediction_files
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
@@ -141,18 +141,21 @@ def import_in_sandbox(
     return ImportedDataset(**response["imported"])
 
 
-def decode_in_sandbox(files: Sequence[bytes], *, cover: Size | None, grey: bool, max_pixels: int) -> list[Decoded]:
+def decode_in_sandbox(
+    files: Sequence[bytes], *, size: Size | None, pads: bool, grey: bool, max_pixels: int
+) -> list[Decoded]:
     """The pixels of image files, (rows, columns) or (rows, columns, 3), or the reason why there are none.
 
     The pixels equal those of an import with the same options.
 
     Args:
-        cover: scale each image to cover this size, and centre-crop it.
+        size: fit each image to this size; with ``pads``, with borders instead of cropping it.
         max_pixels: maximum number of pixels of all images together.
     """
     request = {
         "images": [base64.b64encode(data).decode() for data in files],
-        "cover": cover,
+        "size": size,
+        "pads": pads,
         "grey": grey,
         "max_pixels": max_pixels,
     }
@@ -335,7 +338,7 @@ def main() -> None:
 def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
     """Decode images and write their pixels to the inherited file; returns the shape or the error of each."""
     apply_limits(_IMAGE_CPU_S, IMAGE_ARCHIVE.memory_bytes)
-    cover = tuple(request["cover"]) if request["cover"] else None
+    size = tuple(request["size"]) if request["size"] else None
     responses: list[dict[str, Any]] = []
     remaining_pixels = request["max_pixels"]
     with os.fdopen(request["output"], "wb") as output:
@@ -346,7 +349,7 @@ def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
                     if remaining_pixels < 0:
                         limit_hint = f"at most {request['max_pixels']:,} are read in one request"
                         raise UnreadableImage(f"has too many pixels, together with the images before it; {limit_hint}")
-                    pixels = np.asarray(pixels_of(image, cover, grey=request["grey"]))
+                    pixels = np.asarray(pixels_of(image, size, grey=request["grey"], pads=request["pads"]))
             except UnreadableImage as error:
                 responses.append({"fault": str(error)})
             else:
@@ -378,7 +381,12 @@ def _import(request: Mapping[str, Any]) -> dict[str, Any]:
     upload_format, fraction, options = _format_of(files), request["fraction"], request["photos"]
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
     size = tuple(options["size"]) if options["size"] else None
-    photos = PhotoOptions(size=size, channels=Channels(options["channels"]), on_bad=OnBad(options["on_bad"]))
+    photos = PhotoOptions(
+        size=size,
+        fit=Fit(options["fit"]),
+        channels=Channels(options["channels"]),
+        on_bad=OnBad(options["on_bad"]),
+    )
     task, reporter = request["table"].get("task"), _Reporter()
     table = TableOptions(**request["table"] | {"task": None if task is None else Task(task)})
     try:

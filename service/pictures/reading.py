@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from tapeline.images.decoding import PILLOW_RAISES
+from tapeline.images.decoding import PILLOW_RAISES, fitted
 
 Levels = NDArray[np.floating]
 """(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""
@@ -149,14 +149,13 @@ def convert_channels(levels: Levels, *, colour: bool) -> Levels:
     return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
 
 
-def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool) -> Levels:
-    """The picture, scaled to cover (rows, columns), centre-cropped, and converted to grey or colour, by the operations
-    of an import from image files."""
+def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool, pads: bool = False) -> Levels:
+    """The picture, fitted to (rows, columns) and converted to grey or colour, by the operations of an import from image
+    files."""
     becomes_grey = levels.ndim == _COLOUR_AXES and not colour
     if levels.shape[:2] != shape or becomes_grey:
         image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-        if image.size != shape[::-1]:
-            image = ImageOps.fit(image, shape[::-1], Image.Resampling.BOX)
+        image = fitted(image, shape[::-1], pads=pads)
         levels = np.asarray(image.convert("L") if becomes_grey else image, np.float64)
     return convert_channels(levels, colour=colour)
 

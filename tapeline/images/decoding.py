@@ -80,16 +80,25 @@ def upright_size(image: Image.Image) -> Size:
     return (image.height, image.width) if _is_sideways(image) else image.size
 
 
-def pixels_of(image: Image.Image, size: Size | None, *, grey: bool) -> Image.Image:
+def pixels_of(image: Image.Image, size: Size | None, *, grey: bool, pads: bool = False) -> Image.Image:
     """The upright pixels, in mode ``L`` or, unless ``grey``, in mode ``RGB`` if the image may have colours.
 
-    The image is scaled to cover ``size`` and centre-cropped. Transparent areas become black, as in ``/predict``. Of an
+    The image is fitted to ``size``. Transparent areas become black, as in ``/predict``. Of an
     animation, the first frame is used.
     """
     if size is not None:  # lets Pillow decode a JPEG at half the size or less
         image.draft("RGB", size[::-1] if _is_sideways(image) else size)
     converted = _as_grey_or_rgb(ImageOps.exif_transpose(image), grey=grey)
-    return converted if size is None or converted.size == size else ImageOps.fit(converted, size, Image.Resampling.BOX)
+    return converted if size is None else fitted(converted, size, pads=pads)
+
+
+def fitted(image: Image.Image, size: Size, *, pads: bool) -> Image.Image:
+    """The image scaled to cover ``size`` and centre-cropped or, with ``pads``, scaled into it with black borders."""
+    if image.size == size:
+        return image
+    if pads:
+        return ImageOps.pad(image, size, Image.Resampling.BOX, color="black")
+    return ImageOps.fit(image, size, Image.Resampling.BOX)
 
 
 def convert_to_8_bits(image: Image.Image) -> Image.Image:
@@ -101,14 +110,14 @@ def convert_to_8_bits(image: Image.Image) -> Image.Image:
     return image.convert("I").point(lambda level: level * (1 / 257) + 0.5).convert("L")
 
 
-def decode(file: IO[bytes], size: Size | None, *, grey: bool) -> Image.Image:
+def decode(file: IO[bytes], size: Size | None, *, grey: bool, pads: bool = False) -> Image.Image:
     """Decode a file with ``pixels_of``.
 
     Raises:
         UnreadableImage: not an image, damaged, or too large.
     """
     with open_image(file) as image:
-        return pixels_of(image, size, grey=grey)
+        return pixels_of(image, size, grey=grey, pads=pads)
 
 
 def _identify(file: IO[bytes], max_pixels: int) -> Image.Image:

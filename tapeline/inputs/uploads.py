@@ -148,6 +148,7 @@ def pack(
     *,
     size: Size | None = None,
     grey: bool = False,
+    pads: bool = False,
     skips: bool = False,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[str], int]:
@@ -157,6 +158,7 @@ def pack(
         size: scale images as the import does, so that less is sent for the same dataset; the names stay. Without it,
             files are packed as they are.
         grey: the import converts them to grey.
+        pads: it adds borders instead of cropping them.
         skips: leave out images that cannot be read. One that cannot be decoded is packed as it is, so that the report
             of the import names it.
         on_image: called after each image with the number of processed images and of all.
@@ -181,7 +183,7 @@ def pack(
                 if size is None:
                     archive.add(path, name)
                 else:
-                    data = _scaled(path, size, grey=grey)
+                    data = _scaled(path, size, grey=grey, pads=pads)
                     entry = tarfile.TarInfo(name)
                     entry.size = len(data)
                     archive.addfile(entry, io.BytesIO(data))
@@ -205,13 +207,13 @@ def pack(
     return faults, len(other_files) - len(names)
 
 
-def _scaled(path: Path, size: Size, *, grey: bool) -> bytes:
+def _scaled(path: Path, size: Size, *, grey: bool, pads: bool) -> bytes:
     """An image as the import scales it, as a PNG."""
     from tapeline.images import decoding  # lazily: it loads Pillow
 
     data = io.BytesIO()
     with path.open("rb") as file:
-        decoding.decode(file, size, grey=grey).save(data, "PNG")
+        decoding.decode(file, size, grey=grey, pads=pads).save(data, "PNG")
     return data.getvalue()
 
 

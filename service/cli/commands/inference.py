@@ -64,7 +64,7 @@ def predict(
     With --json and without -o, print the predictions as JSON.
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
-    as image files, images are cropped in the same way. Photos are rotated as in their EXIF data.
+    as image files, images are cropped or padded in the same way. Photos are rotated as in their EXIF data.
     """
     # Among images, a .txt file is more likely a note that a file pattern matched, too.
     if all(map(is_table, pictures)) or any(is_table(path) and path.suffix.lower() != ".txt" for path in pictures):

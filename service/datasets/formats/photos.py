@@ -27,7 +27,7 @@ from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, OnBad, OnProgress, PartName, PhotoOptions
+from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, Fit, OnBad, OnProgress, PartName, PhotoOptions
 from tapeline.errors import UnreadableImage
 from tapeline.images.decoding import open_image, pixels_of, upright_size
 from tapeline.images.files import IMAGE_SUFFIXES, UNSEEN_FILES, Size, format_of_name, unsupported_message
@@ -222,7 +222,8 @@ class _Spool:
                     self.records[member.name] = _StoredPixels(0, 0)
                     return
                 self._check_room(self.options.size or size)
-                pixels = np.asarray(pixels_of(image, self.options.size, grey=self.options.channels is Channels.GREY))
+                is_grey, pads = self.options.channels is Channels.GREY, self.options.fit is Fit.PAD
+                pixels = np.asarray(pixels_of(image, self.options.size, grey=is_grey, pads=pads))
         except (UnreadableImage, UnreadableMember) as error:
             self.faults.append((member.name, str(error)))
             if len(self.faults) >= MAX_FAULTS and self.options.on_bad is OnBad.ERROR:
@@ -316,6 +317,8 @@ def _report(options: PhotoOptions, spool: _Spool, other_files: Sequence[str], *,
         case _:
             reason = CHANNELS_GIVEN
     report: dict[str, Any] = {"channels": {"value": 3 if is_colour else 1, "reason": reason}}
+    if options.fit is Fit.PAD and options.size is not None:
+        report["fit"] = options.fit.value
     if count := len(spool.faults) + len(other_files):
         other_entries = ((_printable(name), _skip_reason(name)) for name in other_files[:_MAX_LISTED])
         files = [

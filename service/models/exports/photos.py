@@ -19,10 +19,14 @@ def prepare(path):
         image = Image.fromarray(np.rint(np.asarray(image, np.float32) / 257).astype(np.uint8))
     black = Image.new("RGBA", image.size, (0, 0, 0, 255))
     image = Image.alpha_composite(black, image.convert("RGBA")).convert("$mode")
-    image = ImageOps.fit(image, ($width, $height), Image.Resampling.BOX)  # scaled to cover, and cropped evenly
+    $fit
     return np.array(image$converted)
 ''')
 _SQUARE: Final = 'image.draft("RGB", ({width}, {height}))  # a JPEG is scaled down while it is decoded'
+_CROP: Final = (
+    "image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BOX)  # scaled to cover, and cropped evenly"
+)
+_PAD: Final = 'image = ImageOps.pad(image, ({width}, {height}), Image.Resampling.BOX, color="black")  # scaled into it'
 _RECTANGLE: Final = """\
 is_turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
         image.draft("RGB", ({height}, {width}) if is_turned else ({width}, {height}))  # of a JPEG"""
@@ -34,12 +38,14 @@ class PhotoPreparation:
 
     Attributes:
         converts_first: whether colours become grey before the image is scaled, and not after it.
+        pads: whether black borders fill the rest of the image, instead of cropping it.
     """
 
     rows: int
     columns: int
     in_colour: bool
     converts_first: bool
+    pads: bool = False
 
     @property
     def facts(self) -> dict[str, str | int]:
@@ -48,8 +54,7 @@ class PhotoPreparation:
         return {
             "orientation": "EXIF",
             "transparency": "over black",
-            "resize": "cover",
-            "crop": "centre",
+            **({"resize": "contain", "pad": "black"} if self.pads else {"resize": "cover", "crop": "centre"}),
             "filter": "box",
             "width": self.columns,
             "height": self.rows,
@@ -68,8 +73,7 @@ class PhotoPreparation:
             sides=f"{self.rows}, {self.columns}" + (", 3" if self.in_colour else ""),
             imports="\n    import numpy as np\n    from PIL import Image, ImageOps\n" if imports else "",
             draft=draft.format(width=self.columns, height=self.rows),
-            width=self.columns,
-            height=self.rows,
+            fit=(_PAD if self.pads else _CROP).format(width=self.columns, height=self.rows),
             mode="L" if self.converts_first and not self.in_colour else "RGB",
             converted="" if self.in_colour or self.converts_first else '.convert("L")',
         )

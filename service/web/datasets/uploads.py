@@ -29,7 +29,16 @@ from werkzeug.formparser import FormDataParser
 from service.application.datasets import ReceivedFiles
 from service.datasets.formats.photos import MIN_SPREAD
 from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
-from service.datasets.info import DATASET_NAME, Channels, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
+from service.datasets.info import (
+    DATASET_NAME,
+    Channels,
+    Fit,
+    ImportedDataset,
+    OnBad,
+    OnProgress,
+    PhotoOptions,
+    TableOptions,
+)
 from service.datasets.sandbox import FIELDS, FORMATS, import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.spec.strict_json import parse_json
@@ -71,8 +80,13 @@ class UploadForm(BaseModel):
     )
     size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_check_size)] | None = Field(
         None,
-        description="For an archive of image files: scale each to cover this size in pixels, and crop evenly. `32`, or "
-        "`32x24` for width x height. Required if the images have several sizes.",
+        description="For an archive of image files: fit each to this size in pixels. `32`, or `32x24` for width x "
+        "height. Required if the images have several sizes.",
+    )
+    fit: Fit = Field(
+        Fit.CROP,
+        description="With `size`: `crop` scales each image to cover the size and cuts off evenly what extends beyond; "
+        "`pad` scales it into the size and fills the rest with black. Predictions prepare images in the same way.",
     )
     channels: Channels = Field(
         Channels.AUTO,
@@ -139,7 +153,7 @@ class UploadForm(BaseModel):
             name=self.name,
             files={field: path for field in FIELDS if (path := getattr(self, field)) is not None},
             fraction=self.validation_fraction,
-            photos=PhotoOptions(size=size, channels=self.channels, on_bad=self.on_bad),
+            photos=PhotoOptions(size=size, fit=self.fit, channels=self.channels, on_bad=self.on_bad),
             table=table,
         )
 

@@ -53,7 +53,11 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     if info.is_photos and model.spec.kind == Kind.CLASSIFIER:
         rows, width = info.image_shape[:2]
         photos = PhotoPreparation(
-            rows=rows, columns=width, in_colour=len(info.image_shape) > 2, converts_first=not info.detects_colours
+            rows=rows,
+            columns=width,
+            in_colour=len(info.image_shape) > 2,
+            converts_first=not info.detects_colours,
+            pads=info.pads_photos,
         )
     return TrainedModel(
         model.spec, model.network, info.image_shape, info.class_names, columns, photos, info.unused_columns, target

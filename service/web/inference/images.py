@@ -44,7 +44,7 @@ def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo)
 
     def prepare(decoded: reading.Levels) -> reading.Levels:
         if crops:
-            return reading.prepare_as_imported(decoded, shape, colour=colour)
+            return reading.prepare_as_imported(decoded, shape, colour=colour, pads=info.pads_photos)
         return resize(reading.convert_channels(decoded, colour=colour), shape)
 
     levels: dict[int, reading.Levels] = {}
@@ -71,13 +71,14 @@ def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo)
                 except reading.UnreadablePicture as error:
                     faults[index] = str(error)
     if other_files:
-        cover = (shape[1], shape[0]) if crops else None
+        size = (shape[1], shape[0]) if crops else None
         with slots.hold(slots.FILE_DECODING):
             decoded_images = decode_in_sandbox(
                 list(other_files.values()),
-                cover=cover,
+                size=size,
+                pads=info.pads_photos,
                 grey=not decodes_colour,
-                max_pixels=MAX_PHOTO_PIXELS if cover else MAX_PIXELS,
+                max_pixels=MAX_PHOTO_PIXELS if size else MAX_PIXELS,
             )
             for index, result in zip(other_files, decoded_images, strict=True):
                 if isinstance(result, UnreadableImage):

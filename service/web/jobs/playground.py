@@ -50,9 +50,10 @@ def _images(info: DatasetInfo | None) -> dict[str, Any]:
     """The images that the network expects, and whether it gets the middle of an opened file, otherwise
     unchanged."""
     if info is None:
-        return {"colour": False, "crops": False, "shape": []}
+        return {"colour": False, "crops": False, "pads": False, "shape": []}
     is_colour = len(info.image_shape) > 2
-    return {"colour": is_colour, "crops": info.has_photos, "shape": list(info.image_shape[:2])}
+    shape = list(info.image_shape[:2])
+    return {"colour": is_colour, "crops": info.has_photos, "pads": info.pads_photos, "shape": shape}
 
 
 _SENT: Final = {

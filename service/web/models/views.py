@@ -142,8 +142,8 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
 
     `images` are PNG, JPEG, WebP, BMP or GIF files in base64, or numbers in [0, 1], where 0 is black. They are converted
     to grey or colour, as the dataset is. For a dataset that was imported from image files, they are scaled to cover its
-    image size and cropped evenly, as at the import. For one of arrays, their sides are scaled to its image size; `fit`
-    crops and centres a drawing like MNIST digits, and crops evenly in colour.
+    image size and cropped evenly, or padded, as at the import. For one of arrays, their sides are scaled to its
+    image size; `fit` crops and centres a drawing like MNIST digits, and crops evenly in colour.
     `invert` is for dark drawings on a light background. `checkpoint` is `best`, `latest` or an epoch number;
     `GET /jobs/{job_id}/checkpoints` lists the stored ones. To keep all checkpoints, set
     `"checkpoint": {"keep_last": 1000}` in the spec.

@@ -187,7 +187,7 @@ def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
     page.locator("#folder").set_input_files(photos)
     expect(page.locator("#folder-chosen")).to_contain_text("24 images in 2 classes: cats, dögs.")
     scaled = (
-        "different sizes, such as 30 \u00d7 20 and 20 \u00d7 30: they are scaled and cropped to the size in pixels, 32."
+        "different sizes, such as 30 \u00d7 20 and 20 \u00d7 30: they are fitted to the size in pixels, 32: cropped"
     )
     expect(page.locator("#folder-chosen")).to_contain_text(scaled)
     expect(page.get_by_label("Size")).to_have_value("32")

@@ -84,22 +84,24 @@ def test_the_same_photos_have_the_same_digest_however_they_are_packed(
     assert by_command["sha256"] == by_zip["sha256"] == by_tar["sha256"]
 
 
-@pytest.mark.parametrize("channels", [None, "1"])
+@pytest.mark.parametrize(("channels", "fit"), [(None, None), ("1", "pad"), (None, "pad")])
 def test_the_client_scales_a_folder_as_the_command_line_does(
-    run: Run, client: Client, photos: Path, channels: Literal["1"] | None
+    run: Run, client: Client, photos: Path, channels: Literal["1"] | None, fit: Literal["pad"] | None
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise).save(photos / "limes" / "turned.jpg", exif=exif)
     Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257).save(photos / "plums" / "deep.png")
-    options = ["--channels", channels] if channels else []
+    options = [*(["--channels", channels] if channels else []), *(["--fit", fit] if fit else [])]
     by_command = upload(run, str(photos), "--name", "by-command", "--size", "16x12", *options)
     sent_bytes: list[int] = []
-    by_client = client.upload("by-client", photos, size="16x12", channels=channels, on_progress=sent_bytes.append)
+    by_client = client.upload(
+        "by-client", photos, size="16x12", fit=fit, channels=channels, on_progress=sent_bytes.append
+    )
     assert by_client["sha256"] == by_command["sha256"]
     assert sum(sent_bytes) < 100_000 < (photos / "limes" / "turned.jpg").stat().st_size
     with tarfile.open(photos.parent / "as-they-are.tar", "w") as tar:
         tar.add(photos, ".")
-    unscaled = client.upload("as-they-are", photos.parent / "as-they-are.tar", size="16x12", channels=channels)
+    unscaled = client.upload("as-they-are", photos.parent / "as-they-are.tar", size="16x12", fit=fit, channels=channels)
     assert by_client["sha256"] == unscaled["sha256"]

@@ -18,7 +18,7 @@ const MAX_NAMED_CLASSES = 5;
 const SUBJECTS = {
   archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
   validation_images: "The file of validation images", validation_labels: "The file of validation labels",
-  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "“Column types”", size: "“Size in pixels”",
+  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "“Column types”", size: "“Size in pixels”", fit: "“Images of another shape”",
   channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation fraction”",
 };
 
@@ -75,7 +75,7 @@ if (upload) {
       sizeField.value = suggestedSize = USUAL_SIZE;
       if (sizeField === document.activeElement) sizeField.select(); // so that typing replaces it
     }
-    showSummary(`${reason}: they are scaled and cropped to the size in pixels, ${sizeField.value}. 64 keeps more detail and takes about four times as long.`);
+    showSummary(`${reason}: they are fitted to the size in pixels, ${sizeField.value}: cropped or, with “pad”, with black borders. 64 keeps more detail and takes about four times as long.`);
   };
 
   $("#format").addEventListener("change", showFormat);

@@ -19,7 +19,7 @@ if (pad) {
   let isDrawn = false;
   let isOpened = false; // the pad shows a file without drawn strokes
   let file = null; // the opened file in base64; null once the user draws on it
-  // A network sees an entire drawing, but of a photo only the centre, cropped to the network's aspect ratio.
+  // A network sees an entire drawing, but of a photo only the centre, cropped to the network's aspect ratio, or all of it with borders.
   const [rowsSeen, columnsSeen] = job.crops ? job.shape : [1, 1];
   const [heightShare, widthShare] = [Math.min(1, rowsSeen / columnsSeen), Math.min(1, columnsSeen / rowsSeen)];
   pad.width = Math.round(pad.width * widthShare);
@@ -196,7 +196,7 @@ if (pad) {
       return;
     }
     clear();
-    const scale = (job.crops ? Math.max : Math.min)(pad.width / image.width, pad.height / image.height);
+    const scale = (job.crops && !job.pads ? Math.max : Math.min)(pad.width / image.width, pad.height / image.height);
     const [width, height] = [image.width * scale, image.height * scale];
     pen.drawImage(image, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
     if (job.crops) file = encodedFile;

@@ -23,10 +23,11 @@ from tests.service.web.inference.test_photos import trained
 __all__ = ["trained"]
 
 DATASETS = [
-    (20, "auto", "24x16"),
-    pytest.param(90, "1", "20", marks=pytest.mark.slow),
-    pytest.param(0, "auto", "16x24", marks=pytest.mark.slow),
-    pytest.param(90, "auto", "20", marks=pytest.mark.slow),
+    (20, "auto", "24x16", "crop"),
+    (90, "auto", "20", "pad"),
+    pytest.param(90, "1", "20", "crop", marks=pytest.mark.slow),
+    pytest.param(0, "auto", "16x24", "pad", marks=pytest.mark.slow),
+    pytest.param(90, "auto", "20", "crop", marks=pytest.mark.slow),
 ]
 
 
@@ -73,11 +74,11 @@ def load_prepare(module: Path) -> Callable[[Path], Any]:
     return prepare
 
 
-@pytest.mark.parametrize(("tint", "channels", "size"), DATASETS)
+@pytest.mark.parametrize(("tint", "channels", "size", "fit"), DATASETS)
 def test_an_exported_model_prepares_and_classifies_photos_like_the_service(
-    client: FlaskClient, trained: Any, photos: list[Path], tmp_path: Path, tint: int, channels: str, size: str
-) -> None:
-    job_id, _ = trained(tint=tint, channels=channels, size=size)
+    client: FlaskClient, trained: Any, photos: list[Path], tmp_path: Path, tint: int, channels: str, size: str, fit: str
+) -> None:  # fmt: skip
+    job_id, _ = trained(tint=tint, channels=channels, size=size, fit=fit)
     seen, expected = predicted(client, job_id, photos)
     folder = extract_folder(export(client, job_id, "huggingface").data, tmp_path)
     card, prepare = run_card(folder), load_prepare(folder / "torch" / "model.py")
@@ -89,7 +90,8 @@ def test_an_exported_model_prepares_and_classifies_photos_like_the_service(
     (computed,) = model.run(None, {"images": np.stack([prepare(path) for path in photos])})
     assert np.abs(computed - expected).max() < TOLERANCE
     facts = json.loads(model.get_modelmeta().custom_metadata_map["photo_preparation"])
-    assert (facts["resize"], facts["filter"], facts["crop"]) == ("cover", "box", "centre")
+    resize = {"crop": {"resize": "cover", "crop": "centre"}, "pad": {"resize": "contain", "pad": "black"}}[fit]
+    assert facts.items() >= (resize | {"filter": "box"}).items()
     channel_count = 3 if seen.ndim == 4 else 1
     assert (facts["height"], facts["width"], facts["channels"]) == (*seen.shape[1:3], channel_count)
     assert facts.get("grey", "").endswith("before scaling") == (channels == "1")

@@ -72,12 +72,20 @@ def trained(
 
 
 @pytest.mark.parametrize(
-    ("tint", "channels", "size"), [(20, "auto", "24x16"), (90, "1", "20"), (90, "auto", "20"), (0, "3", "24x16")]
+    ("tint", "channels", "size", "fit"),
+    [
+        (20, "auto", "24x16", "crop"),
+        (90, "1", "20", "crop"),
+        (90, "auto", "20", "crop"),
+        (0, "3", "24x16", "crop"),
+        (90, "auto", "24x16", "pad"),
+        (90, "1", "20", "pad"),
+    ],
 )
 def test_the_model_sees_a_photo_as_the_import_stores_it(
-    client: FlaskClient, trained: Any, tint: int, channels: str, size: str
+    client: FlaskClient, trained: Any, tint: int, channels: str, size: str, fit: str
 ) -> None:
-    job_id, photos = trained(tint=tint, channels=channels, size=size)
+    job_id, photos = trained(tint=tint, channels=channels, size=size, fit=fit)
     request: dict[str, Any] = {"images": [base64.b64encode(data).decode() for data in photos], "explain": True}
     answer = post(client, job_id, "predict", **request)
     for number, seen in enumerate(answer["seen"]):
