@@ -77,6 +77,8 @@ class DatasetOperations:
         target: str | None = None,
         types: Mapping[str, str] | None = None,
         split: str | None = None,
+        dry_run: bool = False,
+        spec: Mapping[str, Any] | None = None,
         on_progress: Callable[[int], None] | None = None,
         on_reading: Callable[[float], None] | None = None,
     ) -> dict[str, Any]:
@@ -101,6 +103,8 @@ class DatasetOperations:
                 ``ignore``.
             split: the column of a table that contains the part of each row: ``train``, ``validation`` or
                 ``test``.
+            dry_run: store nothing; the result has what the files would be stored as, and ``plan``.
+            spec: with ``dry_run``, a job on these data whose cost ``plan`` has.
             on_progress: called with the number of bytes before each piece of a file is sent.
             on_reading: called a few times a second, from another thread, with the fraction of the files (0 to 1) that
                 the service has read.
@@ -112,6 +116,7 @@ class DatasetOperations:
         fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size, "fit": fit}
         fields |= {"channels": channels, "on_bad": on_bad}
         fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
+        fields |= {"spec": json.dumps(dict(spec)) if spec is not None else None}
         fields = {field: value for field, value in fields.items() if value is not None}
         unsent_bytes = 0
 
@@ -130,6 +135,7 @@ class DatasetOperations:
             for field, path in paths.items():
                 files_by_field[field] = cast("IO[bytes]", _CountingFile(stack.enter_context(path.open("rb")), count))
             options: dict[str, Any] = {"data": fields, "files": files_by_field, "timeout": UPLOAD_TIMEOUT_S}
+            options |= {"params": {"dry_run": "true"}} if dry_run else {}
             if on_reading is None:
                 return self._send_upload(options)
             upload_id = str(uuid.uuid4())

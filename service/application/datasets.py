@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from service.access.audit import Actor, owner_of
 from service.application.specs import DatasetCatalogue
@@ -29,6 +30,8 @@ class ReceivedFiles:
     """Options for an archive of image files."""
     table: TableOptions | None = None
     """Options for a table."""
+    spec: Mapping[str, Any] | None = None
+    """A spec whose cost a dry run estimates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,17 @@ class DatasetUploads:
         # After any other error, it is unknown whether the row was stored; the scheduler removes files without a row.
         return self.datasets.describe(received.name, owner)
 
+    def try_out(
+        self,
+        receive: Callable[[Path], ReceivedFiles],
+        *,
+        by: Actor | None = None,
+        on_progress: OnProgress = lambda done: None,
+    ) -> tuple[ReceivedFiles, DatasetInfo]:
+        """Receive and import an upload as ``add`` does, and store nothing."""
+        received, imported = self._import(ids.new_id("ds"), receive, owner_of(by), on_progress, stores=False)
+        return received, imported.described(received.name)
+
     def publish(self, name: str, *, shared: bool, by: Actor | None = None) -> None:
         """Let all owners use an uploaded dataset, or only its owner.
 
@@ -107,7 +121,13 @@ class DatasetUploads:
             self.files.discard(upload_id)
 
     def _import(
-        self, upload_id: str, receive: Callable[[Path], ReceivedFiles], owner: str | None, on_progress: OnProgress
+        self,
+        upload_id: str,
+        receive: Callable[[Path], ReceivedFiles],
+        owner: str | None,
+        on_progress: OnProgress,
+        *,
+        stores: bool = True,
     ) -> tuple[ReceivedFiles, ImportedDataset]:
         try:
             with self.files.scratch(upload_id) as folder:
@@ -125,7 +145,8 @@ class DatasetUploads:
                     table=received.table,
                     on_progress=on_progress,
                 )
-                self.files.add(upload_id, arrays)
+                if stores:
+                    self.files.add(upload_id, arrays)
         except OSError as error:
             self.files.discard(upload_id)
             raise self.files.store.refusal(error) from error

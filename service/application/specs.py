@@ -138,14 +138,19 @@ class SpecChecks:
         data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
         return match_output_to_dataset(spec, document, shape_of(data)), data
 
-    def forecast(self, document: Any, owner: str | None) -> Forecast:
+    def forecast(self, document: Any, owner: str | None, data: DatasetInfo | None = None) -> Forecast:
         """Check a spec and estimate its cost without storing anything.
+
+        Args:
+            data: the dataset, if it is not stored.
 
         Raises:
             NetworkMismatch: its layers do not fit.
             SpecError: lists every other fault.
         """
-        spec, data = self.resolve(document, owner)
+        notes = []
+        is_stored = data is None
+        spec, data = self.resolve(document, owner, data)
         shape = shape_of(data)
         try:
             networks = _check_fit(document, spec, shape)
@@ -153,12 +158,12 @@ class SpecChecks:
             raise NetworkMismatch(error, spec, layer_shapes.networks(spec, shape)) from error
         with self.database.read() as session:
             cost = estimates.plan(session, spec, networks, shape, owner=owner)
-        notes = []
         if (folds := spec.dataset.folds) is not None and spec.dataset.fold is None:
             notes.append(f"{folds} jobs are submitted, one for each fold. The cost is that of one of them.")
         if (slowdown := cost.estimate.slowdown) >= _BUSY:
             notes.append(f"The machine is busy: {cost.estimate.basis} took {slowdown:.1f} times the CPU time.")
-        notes += self._notes_on_data(spec, owner)
+        if is_stored:
+            notes += self._notes_on_data(spec, owner)
         notes += _notes_on_preset(_with_default_preset(document, data), spec, shape)
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
 

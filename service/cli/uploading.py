@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,8 +29,8 @@ from service.cli.text import visible
 from service.datasets.info import DATASET_NAME, Channels, Fit, OnBad
 from service.wording import counted
 from tapeline import ApiError, UnreadableImage
-from tapeline.images.files import parse_size
-from tapeline.inputs.uploads import field_of, is_table, pack
+from tapeline.images.files import USUAL_SIZE, parse_size
+from tapeline.inputs.uploads import dataset_name, field_of, is_table, pack, reason_to_scale
 
 _MAX_SHOWN_CLASSES: Final = 10
 _MAX_SHOWN_COLUMNS: Final = 12
@@ -127,7 +125,7 @@ def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str
     if name is None and len(paths) > 1:
         if _is_path(paths[0], paths[1:]):
             _check_together(paths)
-            proposal = _slug(paths[0].resolve().name.partition(".")[0])
+            proposal = dataset_name(paths[0].resolve().name)
             raise Failure(
                 f"{paths[0]} is a file, not a name; name the dataset with --name, for example --name {proposal}"
             )
@@ -138,17 +136,30 @@ def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str
     _check_together(paths)
     if len(paths) == 1 and paths[0].is_file():
         field_of(paths[0])  # before the name: another name does not help a file that cannot be uploaded
-    name = name or paths[0].resolve().name.partition(".")[0]
+    if name is None:
+        name = dataset_name(file_name := paths[0].resolve().name)
+        if not file_name.startswith(name):
+            click.echo(f"note: the dataset is named {name}", err=True)
     if not DATASET_NAME.fullmatch(name):
         raise Failure(
             f"{visible(name)!r} cannot be the name of a dataset, which has 1 to 64 ASCII letters, digits, dots, dashes "
-            f"and underscores, a letter or digit first; try --name {_slug(name)}"
+            f"and underscores, a letter or digit first; try --name {dataset_name(name)}"
         )
     return name, paths
 
 
-def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOptions) -> Uploaded:
+def send(
+    target: Target,
+    name: str,
+    paths: tuple[Path, ...],
+    options: UploadOptions,
+    *,
+    trial: Mapping[str, Any] | None = None,
+) -> Uploaded:
     """Upload files under a name, with a progress bar.
+
+    Args:
+        trial: the spec of a job whose cost is estimated; nothing is stored.
 
     Raises:
         Failure: the files cannot be sent, or the service refuses them; remedies name options of the command.
@@ -157,6 +168,7 @@ def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOpti
     with ExitStack() as stack:
         if paths[0].is_dir():
             _check_options(options, paths[0], as_table=False)
+            options = _with_size(options, paths[0])
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
             archive, unnamed = _pack_folder(paths[0], folder / "images.tar", options)
             paths_by_field = {"archive": archive}
@@ -180,6 +192,8 @@ def send(target: Target, name: str, paths: tuple[Path, ...], options: UploadOpti
                 name,
                 paths_by_field,
                 **{**options, "types": _parse_types(options["types"])},
+                dry_run=trial is not None,
+                spec=trial,
                 on_progress=on_progress,
                 on_reading=on_reading,
             )
@@ -213,7 +227,7 @@ def print_upload(uploaded: Uploaded, options: UploadOptions, *, err: bool = Fals
         lines += _report_lines(item, _parse_types(options["types"]))
     else:
         lines += [f"note: {visible(note)}" for note in report.get("notes") or ()]
-    if len(item["versions"]) > 1:
+    if len(item.get("versions", ())) > 1:
         lines.append(f"it is the newest of {len(item['versions'])} versions: {', '.join(item['versions'])}")
     for line in lines:
         click.echo(line, err=err)
@@ -307,13 +321,14 @@ def _report_lines(item: Mapping[str, Any], types: Mapping[str, str]) -> list[str
     return lines
 
 
-def _slug(text: str) -> str:
-    """A valid dataset name derived from an invalid one: ``meine-fotos`` for ``Meine Fotos``."""
-    text = unicodedata.normalize("NFC", text).lower()
-    for character, ascii_ in {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "o"}.items():
-        text = text.replace(character, ascii_)
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9._]+", "-", text).strip("-._")[:64] or "data"
+def _with_size(options: UploadOptions, folder: Path) -> UploadOptions:
+    """The options with a size, if the images of a folder need one and none is given."""
+    if options["size"] is not None or not (reason := reason_to_scale(folder)):
+        return options
+    verb = "padded" if options["fit"] == Fit.PAD else "cropped"
+    advice = "--size 64 keeps more detail and takes about four times as long"
+    click.echo(f"note: {reason}: they are {verb} to {USUAL_SIZE} x {USUAL_SIZE}; {advice}", err=True)
+    return {**options, "size": USUAL_SIZE}
 
 
 def _print_left_out(count: int, files: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from service.datasets.info import (
     brightness_report,
     unscored_note,
 )
+from tapeline.images.files import MAX_DATASET_SIDE
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
@@ -44,7 +45,7 @@ _FILES: Final = dict(zip((role for pair in _PAIRS for role in pair), (*IDX_NAMES
 IDX_FIELDS: Final = (IMAGES, LABELS, VALIDATION_IMAGES, VALIDATION_LABELS)
 
 MAX_UNPACKED_BYTES: Final = 2**30
-MAX_SIDE: Final = 512
+MAX_SIDE: Final = MAX_DATASET_SIDE
 MAX_PICTURES: Final = 2_000_000
 MAX_LABEL: Final = 255
 DEFAULT_FRACTION: Final = 0.15

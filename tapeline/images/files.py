@@ -18,6 +18,11 @@ MAX_SIDE: Final = 2048
 SENT_SIDE: Final = 384
 """Other images are scaled down to this side length: networks use a few dozen pixels a side."""
 
+MAX_DATASET_SIDE: Final = 512
+"""Maximum width and height of the images of a dataset, in pixels."""
+USUAL_SIZE: Final = "32"
+"""The size to which the images of a folder are fitted if they need one and none is given, as on the page."""
+
 Size = tuple[int, int]
 """Width and height in pixels, in the order that image programs use."""
 

@@ -6,15 +6,18 @@ import gzip
 import io
 import itertools
 import os
+import re
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tapeline.errors import NotUploadable, UnreadableImage
-from tapeline.images.files import IMAGE_SUFFIXES, UNSEEN_FILES, Size
+from tapeline.images.files import IMAGE_SUFFIXES, MAX_DATASET_SIDE, UNSEEN_FILES, Size
 
 ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
 TABLES: Final = tuple(f"{suffix}{packing}" for suffix in (".csv", ".tsv", ".txt") for packing in ("", ".gz"))
@@ -118,6 +121,39 @@ def _is_spreadsheet(path: Path) -> bool:
     except (OSError, zipfile.BadZipFile):
         return False
     return any(name.startswith("xl/") or name == "content.xml" for name in names)
+
+
+_LETTERS: Final = str.maketrans({
+    "ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o",
+    "Ø": "O",
+})  # fmt: skip
+
+
+def dataset_name(file_name: str) -> str:
+    """A valid name of a dataset for a file or folder: ``Meine-Fotos`` for ``Meine Fotos``, as on the page."""
+    suffixes = sorted((*TABLES, *ARCHIVES, ".gz"), key=len, reverse=True)
+    suffix = next((suffix for suffix in suffixes if file_name.lower().endswith(suffix)), "")
+    text = unicodedata.normalize("NFC", file_name.removesuffix(file_name[len(file_name) - len(suffix) :]))
+    text = unicodedata.normalize("NFKD", text.translate(_LETTERS)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64] or "data"
+
+
+def reason_to_scale(folder: Path) -> str:
+    """Why the images of a folder need a size, as a clause; empty if they do not."""
+    from tapeline.images import decoding  # lazily: it loads Pillow
+
+    sizes: dict[Size, None] = {}
+    for path in files_of(folder)[0]:
+        with suppress(UnreadableImage, OSError), path.open("rb") as file, decoding.open_image(file) as image:
+            sizes[decoding.upright_size(image)] = None
+        if len(sizes) > 1:
+            break
+    shown = [f"{width} x {height}" for width, height in sizes]
+    if len(sizes) > 1:
+        return f"the images have different sizes, such as {shown[0]} and {shown[1]}"
+    if any(max(size) > MAX_DATASET_SIDE for size in sizes):
+        return f"the images have {shown[0]} pixels, more than {MAX_DATASET_SIDE} on a side"
+    return ""
 
 
 _MAX_NAMED_FILES: Final = 5

@@ -37,7 +37,7 @@ def test_the_form_of_an_upload_has_the_files_and_options_of_every_format() -> No
 
 
 def test_the_command_and_the_client_have_the_options_of_the_form() -> None:
-    options = set(UploadForm.model_fields) - {*FIELDS, "name"}
+    options = set(UploadForm.model_fields) - {*FIELDS, "name", "spec"}
     arguments = inspect.signature(Client.upload).parameters
     assert options == set(uploading._ALL_OPTIONS)
-    assert options == set(arguments) - {"self", "name", "files", "on_progress", "on_reading"}
+    assert options == set(arguments) - {"self", "name", "files", "dry_run", "spec", "on_progress", "on_reading"}

@@ -24,7 +24,7 @@ from service.spec.strict_json import overlay, parse_json
 from service.states import TERMINAL
 from service.wording import counted
 from tapeline import Client, Job
-from tapeline.inputs.uploads import is_table
+from tapeline.inputs.uploads import dataset_name, is_table
 from tapeline.method_types import Which
 
 set_option: Final = click.option(
@@ -91,17 +91,14 @@ def train(
     if (given_options := given(upload)) and not uploads_data:
         raise click.UsageError(f"{given_options[0]} applies to data that is uploaded: give a folder or a file")
     if uploads_data:
-        settings = _with_uploaded(target, paths, upload, settings, name=name, dry_run=dry_run)
+        name_of_data = name and dataset_name(name)
+        if dry_run:
+            _show_cost_of_files(target, name_of_data, paths, upload, settings, folds)
+            return
+        settings = _with_uploaded(target, paths, upload, settings, name=name_of_data)
     elif not paths and "dataset" not in settings:
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
-    if uploads_data or not paths:
-        data = settings["dataset"]
-        dataset_name = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]
-        document = json.dumps(
-            {"kind": "classifier"} | ({"name": dataset_name} if dataset_name else {}) | settings
-        ).encode()
-    else:
-        document = with_settings(read(paths[0]), settings)
+    document = _document_of(settings) if uploads_data or not paths else with_settings(read(paths[0]), settings)
     document = with_folds(document, folds)
     with target.client() as client:
         if dry_run:
@@ -168,19 +165,44 @@ def _with_uploaded(
     settings: Mapping[str, Any],
     *,
     name: str | None,
-    dry_run: bool,
 ) -> dict[str, Any]:
     """Upload the data of a job, with the report on standard error; returns the settings with the dataset."""
-    data = settings.get("dataset", {})
-    if not isinstance(data, dict) or "name" in data:
-        raise click.UsageError(f"give either data to upload ({paths[0]}) or a dataset of the service")
+    data = _dataset_settings(settings, paths)
     dataset, paths = parse_name_and_paths(name, paths)
-    if dry_run:
-        advice = f"upload the data first, then use: tapeline train --dataset {dataset} --dry-run"
-        raise click.UsageError(f"--dry-run stores nothing, and cannot upload {paths[0]}; {advice}")
     uploaded = send(target, dataset, paths, upload)
     print_upload(uploaded, upload, err=True)
     return {**settings, "dataset": {**data, "name": uploaded.reference}}
+
+
+def _show_cost_of_files(
+    target: Target,
+    name: str | None,
+    paths: tuple[Path, ...],
+    upload: UploadOptions,
+    settings: Mapping[str, Any],
+    folds: int | None,
+) -> None:
+    """Check the data of a job and estimate its cost; the service stores nothing."""
+    data = _dataset_settings(settings, paths)
+    dataset, paths = parse_name_and_paths(name, paths)
+    spec = parse_json(with_folds(_document_of({**settings, "dataset": {**data, "name": dataset}}), folds))
+    checked = send(target, dataset, paths, upload, trial=spec)
+    print_upload(checked, upload, err=True)
+    _show_cost(target, None, checked.item["plan"])
+
+
+def _dataset_settings(settings: Mapping[str, Any], paths: Sequence[Path]) -> Mapping[str, Any]:
+    data = settings.get("dataset", {})
+    if not isinstance(data, dict) or "name" in data:
+        raise click.UsageError(f"give either data to upload ({paths[0]}) or a dataset of the service")
+    return data
+
+
+def _document_of(settings: Mapping[str, Any]) -> bytes:
+    """The spec of a job on the dataset of its settings, which also names it."""
+    data = settings["dataset"]
+    name = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]
+    return json.dumps({"kind": "classifier", **({"name": name} if name else {}), **settings}).encode()
 
 
 def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: bool) -> None:
@@ -226,11 +248,12 @@ def _watch(target: Target, job: Job) -> None:
     check_success(f"job {job.id}", followed.status, followed.error)
 
 
-def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
-    """Print the estimated cost of a spec, and the settings that differ from its preset."""
+def _show_cost(target: Target, client: Client | None, cost: Mapping[str, Any]) -> None:
+    """Print the estimated cost of a spec and, with a client, the settings that differ from its preset."""
     if target.prints(cost):
         return
     spec = cost["resolved"]
+    changes = changed_settings(client, spec) if client is not None else {}
     rows = [
         ("Job", spec_text(spec)),
         ("Parameters", f"{cost['parameters']:,}"),
@@ -239,7 +262,7 @@ def _show_cost(target: Target, client: Client, cost: Mapping[str, Any]) -> None:
         ("Checkpoint size", size(cost["checkpoint_bytes"])),
         ("Files", f"at most {size(cost['expected_bytes'])}"),
         ("Estimated time", _estimate(cost)),
-        *(("Settings", f"{name}: {value}") for name, value in changed_settings(client, spec).items()),
+        *(("Settings", f"{name}: {value}") for name, value in changes.items()),
     ]
     print_rows([*rows, *(("Notes", Text(note, "yellow")) for note in cost["notes"])])
     if sys.stdout.isatty():

@@ -16,6 +16,7 @@ from service.spec.schema import Kind
 from service.states import DatasetKind, Task
 from service.web.http.queries import NumberCursor, Query, blank_is_none
 from service.web.http.schemas import ResponseModel
+from service.web.jobs.schemas import DryRun
 
 
 class ExamplesQuery(Query):
@@ -90,6 +91,29 @@ class DatasetDetail(DatasetItem):
     class_counts: dict[PartName, list[int]] | None = Field(
         description="Examples of each class in each part; null if its files are damaged or not downloaded."
     )
+
+
+class UploadDryRun(ResponseModel):
+    """What an upload would be stored as."""
+
+    name: str
+    kind: DatasetKind
+    image_shape: list[int]
+    columns: list[dict[str, Any]]
+    classes: int
+    train_count: int
+    validation_count: int
+    test_count: int
+    class_names: list[str]
+    report: dict[str, Any] | None
+    default_preset: str
+    plan: DryRun | None = Field(description="The cost of the job of `spec`; null without a spec.")
+
+
+class UploadQuery(Query):
+    """How to process an upload."""
+
+    dry_run: bool = Field(False, description="Read and check the files, and store nothing.")
 
 
 class DatasetExample(ResponseModel):

@@ -61,7 +61,7 @@ def _check_size(text: str) -> str:
     return text
 
 
-def _parse_types(text: Any) -> Any:
+def _parse_json(text: Any) -> Any:
     return parse_json(text.encode()) if isinstance(text, str) else text
 
 
@@ -135,11 +135,15 @@ class UploadForm(BaseModel):
         "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
         "training never sees them.",
     )
-    types: Annotated[dict[str, ColumnType], BeforeValidator(_parse_types)] | None = Field(
+    types: Annotated[dict[str, ColumnType], BeforeValidator(_parse_json)] | None = Field(
         None,
         description="Types of columns of a table that are not to be detected, as JSON: "
         '`{"age": "number", "id": "ignore"}`. A type is `number`, `category`, `date` or `ignore`. Rows with another '
         "value in a number or date column are rejected.",
+    )
+
+    spec: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
+        None, description="With `dry_run`: the spec of a job, as JSON, whose cost on these data is estimated."
     )
 
     def received(self) -> ReceivedFiles:
@@ -155,6 +159,7 @@ class UploadForm(BaseModel):
             fraction=self.validation_fraction,
             photos=PhotoOptions(size=size, fit=self.fit, channels=self.channels, on_bad=self.on_bad),
             table=table,
+            spec=self.spec,
         )
 
 
@@ -263,6 +268,8 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFile
                 case _ if name == "types":
                     allowed = ", ".join(ColumnType)
                     detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
+                case _ if name == "spec":
+                    detail = "must be a JSON object"
                 case _ if name in ("target", "split"):
                     detail = "must be the name of a column"
                 case "enum":

@@ -9,11 +9,13 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from service.access.keys import Scope
-from service.application.datasets import DatasetUploads
+from service.application.datasets import DatasetUploads, ReceivedFiles
+from service.application.jobs import Jobs
 from service.datasets.errors import DatasetError
 from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.repository import DatasetRepository
+from service.datasets.shapes import default_preset
 from service.jobs.request_bodies import DatasetPatch
 from service.pictures import grids
 from service.states import DatasetKind
@@ -27,6 +29,8 @@ from service.web.datasets.schemas import (
     ImagesQuery,
     RowList,
     TableColumns,
+    UploadDryRun,
+    UploadQuery,
     dataset_detail,
     dataset_item,
     examples_page,
@@ -37,7 +41,9 @@ from service.web.http import downloads, requests, slots
 from service.web.http.downloads import Picture
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.problems import Problem
+from service.web.http.responses import as_json
 from service.web.inference.loading import require_available, require_images
+from service.web.jobs.schemas import DryRun
 
 blueprint: Final = Blueprint("datasets", __name__)
 
@@ -58,8 +64,10 @@ def show_list() -> DatasetList:
     TAG,
     DatasetDetail,
     status=201,
+    query=UploadQuery,
     form=UploadForm,
     headers=("Upload-Id",),
+    other_responses={200: UploadDryRun},
     problems=(
         "invalid_parameter",
         "malformed_form",
@@ -69,12 +77,13 @@ def show_list() -> DatasetList:
         "body_too_large",
         "unsupported_media_type",
         "invalid_upload",
+        "invalid_spec",
         "too_many_uploads",
         "storage_full",
         "quota_exceeded",
     ),
 )
-def upload() -> Result:
+def upload(query: UploadQuery) -> Result:
     """Upload a dataset, or a new version of one.
 
     A name refers to its newest version, `name@1a2b3c4d` to the version whose SHA-256 starts with these digits. A
@@ -87,6 +96,8 @@ def upload() -> Result:
 
     The files are read in a sandbox. Other owners cannot see the dataset. The response is sent when everything is
     stored. With an `Upload-Id`, `GET /uploads/{upload_id}` returns the progress.
+
+    With `dry_run=true` nothing is stored: the response has what was detected and, with `spec`, the cost of a job.
     """
     quotas, uploader = core().quotas, owner()
     progress = provided(ProgressBoard).upload(uploader, requests.upload_id(), request.content_length)
@@ -94,8 +105,15 @@ def upload() -> Result:
         quotas.check_upload(uploader, request.content_length or 1)
         count = functools.partial(quotas.count_upload, uploader)
         receive = functools.partial(uploads.receive, count=count, on_received=recorder.received)
+        if query.dry_run:
+            return as_json(_dry_run(*provided(DatasetUploads).try_out(receive, by=actor(), on_progress=recorder.read)))
         info = provided(DatasetUploads).add(receive, by=actor(), on_progress=recorder.read)
     return detail(info), {"Location": f"/datasets/{info.name}"}
+
+
+def _dry_run(received: ReceivedFiles, info: DatasetInfo) -> UploadDryRun:
+    plan = None if received.spec is None else DryRun.of(provided(Jobs).specs.forecast(received.spec, owner(), info))
+    return UploadDryRun.from_row(info, default_preset=default_preset(info), plan=plan)
 
 
 @blueprint.get("/uploads/<upload_id>")

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from tapeline.inputs.uploads import dataset_name
 from tests import coloured_shapes
 from tests.browser.apps.simulated_worker import WebProcess
 from tests.browser.conftest import Visit
@@ -78,6 +79,24 @@ def test_a_folder_of_photos_is_summarized_checked_and_uploaded(
     page.get_by_role("button", name="Upload").click()
     page.wait_for_url("**/ui/datasets/obst")
     expect(page.locator("main")).to_contain_text("48 \u00d7 48")
+
+
+def test_a_name_is_derived_as_by_the_command(open_window: Callable[..., Visit], bare: WebProcess) -> None:
+    page = open_window(bare.url).open("/ui/datasets")
+    files = [
+        "Meine Äpfel.csv",
+        "weights (2).v3.csv",
+        ".hidden.tsv",
+        "A-.tar.gz",
+        "写真.zip",
+        "Ærø große.csv.gz",
+        "x" * 80 + ".csv",
+    ]
+    for name in files:
+        file = {"name": name, "mimeType": "", "buffer": b"a,b\n1,2\n"}
+        page.locator("#format").select_option("table" if "csv" in name or "tsv" in name else "archive")
+        page.locator("[name=table]:enabled, [name=archive]:enabled").set_input_files([file])  # type: ignore[list-item]
+        expect(page.locator("#upload [name=name]")).to_have_value(dataset_name(name))
 
 
 SHOWS_READING_PROGRESS = r"""(() => {

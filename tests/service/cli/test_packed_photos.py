@@ -105,3 +105,41 @@ def test_the_client_scales_a_folder_as_the_command_line_does(
         tar.add(photos, ".")
     unscaled = client.upload("as-they-are", photos.parent / "as-they-are.tar", size="16x12", fit=fit, channels=channels)
     assert by_client["sha256"] == unscaled["sha256"]
+
+
+def test_a_folder_of_any_name_and_sizes_is_uploaded_as_on_the_page(run: Run, client: Client, photos: Path) -> None:
+    folder = photos.rename(photos.with_name("Meine Äpfel"))
+    result = run("train", str(folder), "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    first, second = result.stderr.splitlines()[:2]
+    assert first == "note: the dataset is named Meine-Aepfel"
+    assert second.startswith("note: the images have different sizes, such as 30 x 40 and 40 x 30: they are cropped to")
+    assert client.dataset("Meine-Aepfel")["image_shape"] == [32, 32, 3]
+    named = run("train", str(folder), "--name", "Mein Job", "--size", "16", "--fit", "pad")
+    job = client.job(named.stdout.strip())
+    assert (job.name, job.resolved["dataset"]["name"]) == ("Mein Job", "Mein-Job")
+    assert (client.dataset("Mein-Job")["report"] or {})["fit"] == "pad"
+
+
+def test_images_of_one_size_are_scaled_only_if_they_are_too_large(run: Run, client: Client, photos: Path) -> None:
+    for path in photos.rglob("*.jpg"):
+        Image.open(path).resize((20, 20)).save(path)
+    assert "note" not in run("upload", str(photos), "--name", "small").stderr
+    for path in photos.rglob("*.jpg"):
+        Image.new("RGB", (513, 4)).save(path)
+    assert "513 x 4 pixels, more than 512 on a side" in run("upload", str(photos), "--name", "large").stderr
+
+
+def test_a_dry_run_with_files_checks_them_and_estimates_the_job(run: Run, client: Client, photos: Path) -> None:
+    result = run("train", str(photos), "--size", "16", "--epochs", "7", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("photos: 22 training and 2 validation images of 16 x 16 x 3 pixels, 2 classes")
+    rows = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert rows["Job"] == "classifier, preset conv, dataset photos"
+    assert "7 epochs" in rows["Steps"]
+    cost = json.loads(run("train", str(photos), "--size", "16", "--dry-run", "--json").stdout)
+    assert cost["resolved"]["layers"][-1]["units"] == 2
+    refused = run("train", str(photos), "--size", "16", "--set", "epochs=0", "--dry-run")
+    assert (refused.exit_code, "#/epochs: must be greater" in refused.stderr) == (1, True), refused.output
+    assert "photos" not in {dataset["name"] for dataset in client.datasets()}
+    assert list(client.jobs()) == []

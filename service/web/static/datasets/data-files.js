@@ -24,8 +24,13 @@ export function fieldOfOne(names) {
   throw new Error(`Drop one file at a time, not ${first} and ${second}.`);
 }
 
-// Derives a valid dataset name from the name of a file or folder.
+const SUFFIXES = [...(tables ?? []), ...(archives ?? []), ".gz"].sort((a, b) => b.length - a.length);
+const LETTERS = { ä: "ae", ö: "oe", ü: "ue", Ä: "Ae", Ö: "Oe", Ü: "Ue", ß: "ss", æ: "ae", Æ: "Ae", ø: "o", Ø: "O" };
+
+// Derives a valid dataset name from the name of a file or folder, as dataset_name in tapeline/inputs/uploads.py.
 export function nameFrom(file) {
-  const suffix = suffixOf(file, [...tables, ...archives]) ?? "";
-  return file.slice(0, file.length - suffix.length).replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 64);
+  const suffix = suffixOf(file, SUFFIXES) ?? "";
+  const stem = file.slice(0, file.length - suffix.length).normalize("NFC").replace(/[äöüÄÖÜßæÆøØ]/g, (letter) => LETTERS[letter]);
+  const ascii = stem.normalize("NFKD").replace(/[^\x00-\x7f]/g, ""); // eslint-disable-line no-control-regex
+  return ascii.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-._]+|[-._]+$/g, "").slice(0, 64) || "data";
 }

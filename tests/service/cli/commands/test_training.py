@@ -77,7 +77,6 @@ def test_options_override_the_fields_of_a_spec(run: Run) -> None:
         (["spec.json", "--target", "x"], "--target applies to data that is uploaded"),
         (["--dataset", "iris", "--epochs", "2", "--set", "epochs=3"], "--epochs and --set are both given for epochs"),
         (["--dataset", "iris", "--set", "dataset=mnist"], "--dataset and --set are both given for dataset.name"),
-        (["rows.csv", "--dry-run"], "upload the data first, then use: tapeline train --dataset rows --dry-run"),
         (["pets"], "pets does not exist; for a dataset of the service, use --dataset pets"),
     ],
 )
