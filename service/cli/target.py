@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -144,20 +144,54 @@ def confirm_deletion(what: str, *, yes: bool) -> None:
         click.confirm(f"Delete {what}?", abort=True, err=True)
 
 
-def complete_jobs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete names and ids of jobs; no completions if the service does not respond."""
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+
+
+def _completer(offered: Callable[[Client, Mapping[str, Any], str], Iterable[tuple[str, str]]]) -> Completer:
+    """Complete a value from what the service offers: values with their descriptions, for the other options of the
+    command and the typed text; nothing if the service does not respond."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        target = context.find_object(Target) or Target()
+        items: dict[str, str] = {}
+        with suppress(Exception), target.client() as client:  # completion cannot show errors
+            for value, text in offered(client, context.params, incomplete):
+                if value.startswith(incomplete):
+                    items.setdefault(value, text)
+        return [CompletionItem(value, help=text) for value, text in items.items()]
+
+    return complete
+
+
+def _jobs(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterator[tuple[str, str]]:
+    for job in client.jobs(limit=100):
+        is_named = job.name and (not incomplete or job.name.startswith(incomplete))
+        yield str(job.name if is_named else job.id), f"{job.kind}, {job.status}"
+
+
+def _datasets(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterator[tuple[str, str]]:
+    return ((item["name"], item["title"]) for item in client.datasets())
+
+
+def _presets(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterator[tuple[str, str]]:
+    kind = options.get("kind") or "classifier"
+    return ((item["name"], item["summary"]) for item in client.presets() if item["kind"] == kind)
+
+
+def complete_settings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the names of settings."""
     from click.shell_completion import CompletionItem
 
-    target = context.find_object(Target) or Target()
-    items: dict[str, str] = {}
-    with suppress(Exception), target.client() as client:  # completion cannot show errors
-        for job in client.jobs(limit=100):
-            if job.name and job.name.startswith(incomplete):
-                items.setdefault(job.name, f"{job.kind}, {job.status}")
-            elif job.id.startswith(incomplete) and (incomplete or not job.name):
-                items[job.id] = f"{job.kind}, {job.status}"
-    return [CompletionItem(value, help=text) for value, text in items.items()]
+    from service.jobs.queries.setting_schemas import setting_names
 
+    return [CompletionItem(f"{name}=") for name in setting_names() if name.startswith(incomplete)]
+
+
+complete_jobs: Final = _completer(_jobs)
+complete_datasets: Final = _completer(_datasets)
+complete_presets: Final = _completer(_presets)
 
 job_argument = click.argument("job_text", metavar="JOB", shell_complete=complete_jobs)
 

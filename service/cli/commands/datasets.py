@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.target import Target, confirm_deletion, service_options, with_target, yes_option
+from service.cli.target import Target, complete_datasets, confirm_deletion, service_options, with_target, yes_option
 from service.cli.text import print_rows, print_table, visible
 from service.cli.uploading import parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
@@ -44,7 +44,7 @@ def list_datasets(context: click.Context) -> None:
 
 
 @list_datasets.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_datasets)
 @with_target
 def show_dataset(target: Target, name: str) -> None:
     """Show a dataset: origin, licence, versions, classes, and the columns of a table."""
@@ -57,7 +57,7 @@ def show_dataset(target: Target, name: str) -> None:
 
 
 @list_datasets.command("publish")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_datasets)
 @click.option("--withdraw", is_flag=True, help="Let only its own owner use it again.")
 @with_target
 def publish_dataset(target: Target, name: str, withdraw: bool) -> None:
@@ -68,7 +68,7 @@ def publish_dataset(target: Target, name: str, withdraw: bool) -> None:
 
 
 @list_datasets.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_datasets)
 @yes_option
 @with_target
 def delete_dataset(target: Target, name: str, yes: bool) -> None:

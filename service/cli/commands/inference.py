@@ -20,7 +20,8 @@ from service.spec.metric_info import size
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.wording import counted
 from tapeline import ApiError
-from tapeline.inputs.uploads import is_table
+from tapeline.images.files import IMAGE_SUFFIXES
+from tapeline.inputs.uploads import files_of, is_table
 from tapeline.method_types import GenerateOptions, Which
 
 _MAX_SHOWN_CLASSES: Final = 5
@@ -32,7 +33,7 @@ _FILM_STEPS: Final = 12
 
 @click.command()
 @job_argument
-@click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @checkpoint_option("best")
 @click.option(
     "--fit",
@@ -58,14 +59,15 @@ def predict(
 ) -> None:
     """Classify images, or the rows of a table, with a trained classifier.
 
-    FILE is a PNG, JPEG, WebP, BMP or GIF file, or one CSV or TSV file with the columns of the training data:
-    `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the probabilities. The output
-    has the delimiter, the encoding and the decimal sign of the input. Columns that the model does not use are copied.
-    With --json and without -o, print the predictions as JSON.
+    FILE is a PNG, JPEG, WebP, BMP or GIF file, a folder of them, or one CSV or TSV file with the columns of the
+    training data: `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the
+    probabilities. The output has the delimiter, the encoding and the decimal sign of the input. Columns that the model
+    does not use are copied. With --json and without -o, print the predictions as JSON.
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped or padded in the same way. Photos are rotated as in their EXIF data.
     """
+    pictures = [picture for path in pictures for picture in (_images_in(path) if path.is_dir() else [path])]
     # Among images, a .txt file is more likely a note that a file pattern matched, too.
     if all(map(is_table, pictures)) or any(is_table(path) and path.suffix.lower() != ".txt" for path in pictures):
         if len(pictures) > 1 or fit or invert:
@@ -91,6 +93,13 @@ def predict(
     for path, probabilities in zip(pictures, prediction["probabilities"], strict=True):
         console.print(_bars(path, probabilities, prediction))
     console.print(f"[dim]checkpoint of epoch {prediction['checkpoint']}[/]")
+
+
+def _images_in(folder: Path) -> list[Path]:
+    images, _ = files_of(folder)
+    if not images:
+        raise Failure(f"{folder} contains no images; files ending in {', '.join(IMAGE_SUFFIXES)} are read")
+    return images
 
 
 def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None) -> None:

@@ -15,7 +15,16 @@ from rich.text import Text
 
 from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
 from service.cli.spec_files import YAML, refuse_yaml
-from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
+from service.cli.target import (
+    Failure,
+    Target,
+    checkpoint_option,
+    complete_datasets,
+    complete_presets,
+    complete_settings,
+    job_argument,
+    with_target,
+)
 from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
 from service.cli.uploading import UploadOptions, given, parse_name_and_paths, print_upload, send, upload_options
 from service.errors import MalformedJson
@@ -32,15 +41,23 @@ set_option: Final = click.option(
     "values",
     multiple=True,
     metavar="FIELD=VALUE",
+    shell_complete=complete_settings,
     help="Change a setting, for example optimizer.learning_rate=0.01; repeatable.",
 )
 
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, allow_dash=True), metavar="[SPEC | PATH...]")
-@click.option("--dataset", metavar="NAME", help="Train on this dataset of the service.")
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=complete_datasets, help="Train on this dataset of the service."
+)
 @click.option("--kind", type=click.Choice(("classifier", "gan")), help="What to train (default: classifier).")
-@click.option("--preset", metavar="NAME", help="Start from this preset (default: the one that suits the dataset).")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_presets,
+    help="Start from this preset (default: the one that suits the dataset).",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
 @click.option("--budget", type=float, metavar="SECONDS", help="CPU seconds after which the job pauses.")
 @set_option

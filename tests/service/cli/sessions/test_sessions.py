@@ -142,6 +142,9 @@ def test_results_are_shown_compared_and_completed(stack: LocalStack, run: Run, c
     assert completions(stack, "tapeline re", 1) == ["reproduce", "resume", "retry", "restore"]
     assert set(completions(stack, "tapeline show show", 2)) == {"shown", "shown otherwise"}
     assert "--checkpoint" in completions(stack, "tapeline fork --ch", 2)
+    assert completions(stack, "tapeline train --dataset mnist-", 3) == ["mnist-10k"]
+    assert completions(stack, "tapeline train --kind gan --preset s", 5) == ["stable"]
+    assert completions(stack, "tapeline train --set optimizer.lea", 3) == ["optimizer.learning_rate="]
 
 
 def completions(stack: LocalStack, words: str, number: int) -> list[str]:
@@ -167,6 +170,15 @@ def test_datasets_are_uploaded_trained_on_asked_and_deleted(run: Run, client: Cl
     assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
     Image.new("L", (16, 12), 25).save("dark.png")
     assert "\tnight\t" in run("predict", "session-sky", "dark.png").stdout
+    by_folder = run("predict", "session-sky", "photos").stdout.splitlines()
+    assert len(by_folder) == 40
+    assert by_folder[0].startswith("photos/day/0.jpg\tday\t")
+    arguments = ["--server", client.server, "predict", "session-sky", "photos"]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # as `head` does when it has enough
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
     rows = "".join(f"{number},{'ab'[number % 2]}\n" for number in range(40))
     Path("rare.csv").write_text(f"n,label\n{rows}7,selten\n")
     assert run("upload", "rare.csv", "--name", "session-rare").exit_code == 0
@@ -182,6 +194,9 @@ def test_datasets_are_uploaded_trained_on_asked_and_deleted(run: Run, client: Cl
     running.cancel().wait(timeout_s=120)
     assert run("datasets", "delete", "session-sky").exit_code == 0
     assert "session-sky" not in run("datasets").stdout
+    assert run("predict", "session-sky", "photos").stdout.splitlines() == by_folder, "the model outlives its dataset"
+    assert run("export", "session-sky", "--to", "onnx", "-o", "sky.onnx").exit_code == 0
+    assert run("show", "session-sky").exit_code == 0
 
 
 def test_a_job_is_exported_to_every_format(run: Run, client: Client) -> None:
