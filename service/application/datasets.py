@@ -145,6 +145,7 @@ class DatasetUploads:
                     table=received.table,
                     on_progress=on_progress,
                 )
+                on_progress(1.0)
                 if stores:
                     self.files.add(upload_id, arrays)
         except OSError as error:

@@ -292,6 +292,7 @@ _MAX_BYTES: Final = 1000
 _ABANDONED_S: Final = 15 * 60
 """Age at which a file's upload counts as ended: no running upload pauses for so long."""
 _FOLDER: Final = ".progress"
+_CANCELLED: Final = ".cancelled"
 
 
 class UploadState(StrEnum):
@@ -335,6 +336,7 @@ class ProgressBoard:
             if path is not None:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+                    path.with_suffix(_CANCELLED).unlink(missing_ok=True)
                     path.parent.rmdir()  # unless there are others
 
     def look_up(self, owner: str | None, upload_id: str) -> UploadItem:
@@ -347,6 +349,12 @@ class ProgressBoard:
         except FileNotFoundError:
             return absent
 
+    def cancel(self, owner: str | None, upload_id: str) -> None:
+        """Cancel an upload of this owner before its data are stored; without effect if there is none."""
+        path = self._path(owner, upload_id)
+        if path.exists():
+            path.with_suffix(_CANCELLED).touch()
+
     def _path(self, owner: str | None, upload_id: str) -> Path:
         """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
         digest = hashlib.sha256(json.dumps([owner, upload_id]).encode()).hexdigest()
@@ -354,7 +362,7 @@ class ProgressBoard:
 
 
 class ProgressRecorder:
-    """Records the progress of one upload, a few times a second."""
+    """Records the progress of one upload, a few times a second. Its methods raise ``Problem`` once it is cancelled."""
 
     def __init__(self, path: Path | None, total_bytes: int | None) -> None:
         self._path, self._total = path, total_bytes
@@ -374,8 +382,10 @@ class ProgressRecorder:
 
     def _record(self, state: UploadState, fraction: float | None) -> None:
         now = time.monotonic()
-        if self._path is None or (now < self._next_write_at and state is self._state):
+        if self._path is None or (now < self._next_write_at and state is self._state and fraction != 1):
             return
+        if self._path.with_suffix(_CANCELLED).exists():
+            raise Problem("upload_cancelled", "the upload was cancelled by its sender")
         self._next_write_at, self._state = now + _WRITE_INTERVAL_S, state
         progress = {
             "state": state,

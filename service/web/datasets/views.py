@@ -78,6 +78,7 @@ def show_list() -> DatasetList:
         "unsupported_media_type",
         "invalid_upload",
         "invalid_spec",
+        "upload_cancelled",
         "too_many_uploads",
         "storage_full",
         "quota_exceeded",
@@ -125,6 +126,16 @@ def show_upload(upload_id: str) -> UploadItem:
     ended, is `absent`.
     """
     return provided(ProgressBoard).look_up(owner(), upload_id)
+
+
+@blueprint.delete("/uploads/<upload_id>")
+@endpoint(TAG, None, status=204)
+def cancel_upload(upload_id: str) -> None:
+    """Cancel an upload that is being received or read; nothing of it is stored.
+
+    The `POST` ends with the problem `upload_cancelled`. An upload that has not begun, or has ended, is not changed.
+    """
+    provided(ProgressBoard).cancel(owner(), upload_id)
 
 
 @blueprint.get("/datasets/<name>")

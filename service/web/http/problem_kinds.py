@@ -130,6 +130,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "The name is already used.",
         "Use another name, or delete that dataset first. If it holds exactly this data, `version` names it.",
     ),
+    "upload_cancelled": ProblemKind(409, "The upload was cancelled.", "Send it again."),
     "dataset_changed": ProblemKind(
         409,
         "The dataset has changed since the job was trained.",

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tapeline.inputs.uploads import dataset_name
 from tests import coloured_shapes
@@ -119,11 +119,39 @@ def test_an_upload_shows_the_progress_of_reading(
     page = open_window(bare.url).open("/ui/datasets")
     page.locator("#format").select_option("table")
     page.locator("[name=table]").set_input_files(tmp_path / "large.csv")
-    page.locator("[name=split]").fill("part")
+    page.locator("[name=split]").select_option("part")
+    expect(page.locator("#table-preview")).to_contain_text("In the first 256 kB")
     page.get_by_role("button", name="Upload", exact=True).click()
     until(page, SHOWS_READING_PROGRESS)
     page.wait_for_url("**/ui/datasets/large", timeout=120_000)
     expect(page.locator("main")).to_contain_text(re.compile(r"100,000\s*scored once, at the end of a job"))
+
+
+def test_an_upload_is_cancelled_while_it_is_sent_or_read(
+    open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
+) -> None:
+    lines = [f"{n % 997},{n % 13},{'ab'[n % 2]}" for n in range(400_000)]
+    (tmp_path / "long.csv").write_text("\n".join(["x,y,label", *lines]) + "\n")
+    visit = open_window(bare.url)
+    visit.error_log.expected.append("409")
+    page = visit.open("/ui/datasets")
+    page.locator("#format").select_option("table")
+    page.locator("[name=table]").set_input_files(tmp_path / "long.csv")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    until(page, SHOWS_READING_PROGRESS)
+    questions: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        questions.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.locator("nav a").first.click()
+    assert questions == ["beforeunload"]
+    page.get_by_role("button", name="Cancel the upload").click()
+    expect(page.locator("#upload-busy")).to_be_hidden()
+    expect(page.get_by_text("The upload was cancelled. Nothing was stored.")).to_be_visible()
+    assert httpx.get(f"{bare.url}/datasets/long").status_code == 404
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
@@ -171,30 +199,31 @@ def test_column_types_are_chosen_in_the_form(
     visit = open_window(bare.url)
     visit.error_log.expected.append("422")
     page = visit.open("/ui/datasets")
-    field = page.get_by_label("Column types")
-    expect(field).to_be_hidden()
+    preview = page.locator("#table-preview")
+    expect(preview).to_be_hidden()
     page.get_by_label("Format").select_option("table")
     page.get_by_label("Table", exact=True).set_input_files(tmp_path / "people.csv")
-    button = page.get_by_role("button", name="Upload", exact=True)
+    expect(preview).to_contain_text("200 rows, 2 classes: a, b.")
+    assert preview.locator("thead tr").first.locator("th").all_inner_texts() == ["zip", "age, in years", "pay", "label"]
+    assert preview.locator("tbody tr").first.locator("td").all_inner_texts() == ["10", "0", "0.5", "a"]
+    types = [preview.get_by_label(f"Type of {name}") for name in ("zip", "age, in years", "pay")]
+    for select in types:
+        assert select.locator("option").first.inner_text() == "number (detected)"
 
-    field.fill("zip=category, pay")
-    button.click()
-    message = field.evaluate("(field) => field.validationMessage")
-    assert message == "pay: must be COLUMN=TYPE, such as age=number"
-    expect(field).to_be_focused()
-
-    field.fill("zip=text")
-    button.click()
-    error = page.locator("#upload-error")
-    expect(error).to_contain_text(
-        "“Column types”: 'zip' cannot have the type 'text'; types are number, category, date, ignore"
-    )
-    field.fill("zipp=category")
-    button.click()
-    expect(error).to_contain_text("'zipp' is not a column")
-
-    field.fill('zip=category, "age, in years"=category,pay = ignore')
-    button.click()
+    page.get_by_label("Target column").select_option("zip")
+    expect(preview).to_contain_text("7 classes: 10, 11, 12")
+    expect(preview.get_by_label("Type of label").locator("option").first).to_have_text("category (detected)")
+    page.get_by_label("Split column").select_option("label")
+    expect(preview.locator(".fault")).to_contain_text("“Split column”")
+    page.get_by_label("Split column").select_option("none")
+    page.get_by_label("Target column").select_option("label")
+    types[0].select_option("category")
+    types[1].focus()
+    types[1].select_option("category")
+    expect(types[1]).to_be_focused()
+    types[2].select_option("ignore")
+    expect(preview).to_contain_text("200 rows, 2 classes")
+    page.get_by_role("button", name="Upload", exact=True).click()
     page.wait_for_url("**/ui/datasets/people")
     columns = page.locator("#columns tbody tr")
     assert [row.locator("td").all_inner_texts()[:2] for row in columns.all()] == [
@@ -208,7 +237,7 @@ def test_column_types_are_chosen_in_the_form(
     page.wait_for_load_state()
     page.get_by_label("Format").select_option("table")
     page.get_by_label("Table", exact=True).set_input_files(tmp_path / "people.csv")
-    button.click()
+    page.get_by_role("button", name="Upload", exact=True).click()
     page.wait_for_url("**/ui/datasets/people")
     expect(columns).to_have_count(3)
     assert columns.first.locator("td").all_inner_texts()[1] == "number"

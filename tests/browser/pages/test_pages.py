@@ -186,11 +186,11 @@ def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
     expect(page.get_by_label("Name")).to_have_js_property("validity.valid", False)
     page.locator("#folder").set_input_files(photos)
     expect(page.locator("#folder-chosen")).to_contain_text("24 images in 2 classes: cats, dögs.")
-    scaled = (
-        "different sizes, such as 30 \u00d7 20 and 20 \u00d7 30: they are fitted to the size in pixels, 32: cropped"
-    )
+    scaled = "sizes, such as 30 \u00d7 20 and 20 \u00d7 30: they are scaled to cover 32 pixels and cropped"
     expect(page.locator("#folder-chosen")).to_contain_text(scaled)
     expect(page.get_by_label("Size")).to_have_value("32")
+    page.get_by_label("Images of another shape").select_option("pad")
+    expect(page.locator("#folder-chosen")).to_contain_text("scaled into 32 pixels, with black borders")
     page.get_by_label("Size").fill("")
     expect(page.get_by_label("Name")).to_have_value("wild-animals")
     page.get_by_role("button", name="Upload").click()

@@ -1,10 +1,11 @@
 // Uploads and deletes datasets.
-import { $, $$, announce, capital, counted, h } from "../common/dom.js";
+import { $, $$, announce, capital, counted } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { fieldOfOne, nameFrom } from "./data-files.js";
 import { confirmed, faultsOf } from "../common/dialogs.js";
 import { latest } from "../common/latest.js";
 import { USUAL_SIZE, classesOf, imagesOf, reasonToScale } from "./image-folder.js";
+import { TablePreview } from "./table-preview.js";
 import { tar } from "./tar.js";
 
 const HELP = {
@@ -18,20 +19,22 @@ const MAX_NAMED_CLASSES = 5;
 const SUBJECTS = {
   archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
   validation_images: "The file of validation images", validation_labels: "The file of validation labels",
-  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "“Column types”", size: "“Size in pixels”", fit: "“Images of another shape”",
+  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "The type of a column:", size: "“Size in pixels”", fit: "“Images of another shape”",
   channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation fraction”",
 };
 
 const upload = $("#upload");
 if (upload) {
+  const card = upload.closest(".card");
+  const preview = new TablePreview(upload, (error) => faultText(error));
   let chosen = []; // the images of a folder: { path, file }
   let folderSummary = ""; // its number of images and its classes
 
   const showFormat = () => {
-    for (const label of $$("[data-format]", upload)) {
+    for (const label of $$("[data-format]", card)) {
       const isSelected = label.dataset.format.split(" ").includes($("#format").value);
       label.hidden = !isSelected;
-      $("input, select", label).disabled = !isSelected;
+      for (const field of $$("input, select", label)) field.disabled = !isSelected;
     }
     const format = $("#format").value;
     $("#folder-chosen").textContent = (format === "folder" && folderSummary) || HELP[format];
@@ -52,30 +55,37 @@ if (upload) {
     if (text) $("#upload-error").scrollIntoView({ block: "nearest" });
   };
   const sizeField = $("[name=size]", upload);
+  const fitField = $("[name=fit]", upload);
   let suggestedSize = "";
+  let reason = ""; // why the images must be scaled
+  let summarize = () => {};
+  for (const field of [sizeField, fitField]) field.addEventListener("change", () => summarize());
   let inspection = Promise.resolve(); // resolves once the sizes of the chosen images are known
   const takeFolder = (files) => (inspection = inspect(files));
   const inspect = async (files) => {
     const images = (chosen = imagesOf(files));
     const { names, outside } = classesOf(images.map(({ path }) => path));
     const listedNames = names.length <= MAX_NAMED_CLASSES ? `: ${names.join(", ")}` : "";
-    const showSummary = (...sentences) => {
-      folderSummary = [`${counted(images.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listedNames}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", ...sentences].filter(Boolean).join(" ");
+    summarize = () => {
+      const fitted = fitField.value === "pad" ? `scaled into ${sizeField.value} pixels, with black borders` : `scaled to cover ${sizeField.value} pixels and cropped, which cuts off two sides`;
+      const scaling = reason && sizeField.value && `${reason}: they are ${fitted}. 64 keeps more detail and takes about four times as long.`;
+      folderSummary = [`${counted(images.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listedNames}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", scaling].filter(Boolean).join(" ");
       showFormat();
     };
-    if (images.length) showSummary();
+    reason = "";
+    if (images.length) summarize();
     else folderSummary = "This folder contains no PNG, JPEG, WebP, BMP or GIF files.";
     showFormat();
     if (images.length) suggestName(images[0].path.split("/")[0]);
     showError("");
     if (sizeField.value === suggestedSize) sizeField.value = suggestedSize = ""; // suggested for the previous folder
-    const reason = await reasonToScale(images);
+    reason = await reasonToScale(images);
     if (chosen !== images || !reason) return;
     if (!sizeField.value) {
       sizeField.value = suggestedSize = USUAL_SIZE;
       if (sizeField === document.activeElement) sizeField.select(); // so that typing replaces it
     }
-    showSummary(`${reason}: they are fitted to the size in pixels, ${sizeField.value}: cropped or, with “pad”, with black borders. 64 keeps more detail and takes about four times as long.`);
+    summarize();
   };
 
   $("#format").addEventListener("change", showFormat);
@@ -92,7 +102,7 @@ if (upload) {
         transfer.items.add(files[0]);
         input.files = transfer.files;
       }
-      if (field === "table") readHeader(files[0]);
+      if (field === "table") preview.show(files[0]);
       suggestName(files[0].name);
       showError("");
     } catch (error) {
@@ -103,15 +113,6 @@ if (upload) {
   for (const name of ["archive", "table"]) {
     $(`[name=${name}]`, upload).addEventListener("change", ({ target }) => target.files.length && takeFiles([...target.files], target));
   }
-  // Offers the columns as targets, read from the first line of an uncompressed file.
-  async function readHeader(file) {
-    const [line] = (await file.slice(0, 65536).text()).split(/\r?\n/);
-    const delimiter = ["\t", ";", "|", ","].find((candidate) => line.includes(candidate)) ?? ",";
-    const isText = !/[\u0000-\u0008]/.test(line);
-    $("#table-columns").replaceChildren(...(isText ? line.split(delimiter) : []).slice(0, 200).map((name) => h("option", { value: name.trim().replace(/^"|"$/g, "") })));
-  }
-
-  const card = upload.closest(".card");
   card.addEventListener("dragover", (event) => {
     event.preventDefault();
     card.classList.add("dropping");
@@ -129,28 +130,46 @@ if (upload) {
     }
   });
 
+  let isUploading = false;
+  let cancel = () => {};
+  addEventListener("beforeunload", (event) => isUploading && event.preventDefault()); // the browser asks
+  $("#upload-cancel").addEventListener("click", () => cancel());
   upload.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = $("button", upload);
-    button.disabled = true;
-    $("#upload-busy").hidden = false;
-    showError("");
     const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    const controller = new AbortController();
+    const setUploading = (value) => {
+      isUploading = button.disabled = value;
+      $("#upload-busy").hidden = !value;
+    };
+    let state = null;
+    cancel = async () => {
+      await call(`/uploads/${id}`, { method: "DELETE" }).catch(() => null);
+      if (state !== "reading") controller.abort(); // otherwise the service answers that it is cancelled, or that it was too late
+    };
+    setUploading(true);
+    showError("");
     showProgress(null);
     const poll = latest(async () => {
       const progress = await call(`/uploads/${id}`).catch(() => null); // errors are reported by the upload itself
-      if (progress && progress.state !== "absent" && button.disabled) showProgress(progress);
+      if (!progress || progress.state === "absent" || !isUploading) return;
+      state = progress.state;
+      showProgress(progress);
     });
     const timer = setInterval(poll, 700);
     try {
       await inspection;
-      location.assign((await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id } })).urls.page);
+      const { urls } = await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id }, signal: controller.signal });
+      setUploading(false);
+      location.assign(urls.page);
     } catch (error) {
-      showError(error.problem ? [error.problem.title, faultText(error)].filter(Boolean).join(" ") : error.message);
+      const isCancelled = error.name === "AbortError" || error.problem?.code === "upload_cancelled";
+      if (isCancelled) announce("The upload was cancelled. Nothing was stored.");
+      else showError(error.problem ? [error.problem.title, faultText(error)].filter(Boolean).join(" ") : error.message);
     } finally {
       clearInterval(timer);
-      button.disabled = false;
-      $("#upload-busy").hidden = true;
+      setUploading(false);
     }
   });
 
@@ -170,7 +189,7 @@ if (upload) {
     return text
       .replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”")
       .replace("channels=1", "choose “grey” under “Channels”")
-      .replace("Ignore columns with types", "Ignore columns under “Column types”")
+      .replace("Ignore columns with types", "Choose “ignore” as the type of columns")
       .replace("give a size, such as 32", "set “Size in pixels”, such as to 32")
       .replace("give a smaller size", "set a smaller “Size in pixels”")
       .replace("in the archive", $("#format").value === "folder" ? "in the folder" : "in the archive");

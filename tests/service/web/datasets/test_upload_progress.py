@@ -135,3 +135,24 @@ def test_stale_progress_of_a_killed_process_is_absent(app: Flask, client: FlaskC
         os.utime(file, (long_ago, long_ago))
         assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"
     assert not file.parent.exists()
+
+
+def test_an_upload_is_cancelled_while_it_is_read(make_app: MakeApp, migrated_url: str) -> None:
+    app = make_app(migrated_url)
+    client, responses = app.test_client(), []
+    release = threading.Event()
+    release.set()
+    headers = {"Upload-Id": UPLOAD_ID}
+    sender = threading.Thread(
+        target=lambda: responses.append(post(app.test_client(), large_table(), release, **headers))
+    )
+    sender.start()
+    wait_until(lambda: client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "reading", "the reading")
+    assert client.delete(f"/uploads/{UPLOAD_ID}").status_code == 204
+    sender.join()
+    assert (responses[0].status_code, responses[0].json["code"]) == (409, "upload_cancelled")
+    assert client.get("/datasets/large").status_code == 404
+    assert client.get(f"/uploads/{UPLOAD_ID}").json["state"] == "absent"
+    core: Core = app.extensions[EXTENSION]
+    assert list((core.settings.artifacts / "datasets").glob("*")) == []
+    assert client.delete(f"/uploads/{UPLOAD_ID}").status_code == 204, "it has ended"
