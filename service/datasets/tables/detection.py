@@ -239,7 +239,7 @@ class ColumnScan:
             notes.append(f"its values are categories{hint}")
         if form is not None and self._infinite and not self._is_code(form):
             notes.append(f"infinite numbers count as missing, in {counted(self._infinite, 'row')}")
-        return [f"column {self.name!r}: {note}" for note in notes]
+        return notes
 
     def _form(self) -> Form | None:
         """The format of the column, if its values have one."""

@@ -42,7 +42,7 @@ from service.datasets.tables.values import MISSING, is_infinite
 from service.spec.estimation.features import features_of
 from service.spec.strict_json import canonical
 from service.states import DatasetKind, Task
-from service.wording import counted
+from service.wording import counted, listed
 
 MAX_ROWS: Final = 10_000_000
 MAX_FEATURES: Final = 20_000
@@ -307,7 +307,7 @@ class _Import:
         """The used columns by their index in the file, the ignored columns, and notes for the user."""
         columns: dict[int, dict[str, Any]] = {}
         ignored = [{"name": name, "reason": "because of types"} for name in self.plan.ignored_by_user]
-        notes = []
+        names_by_note: dict[str, list[str]] = {}
         for index, scan in self.plan.scans.items():
             try:
                 description = scan.describe()
@@ -319,7 +319,9 @@ class _Import:
                 ignored.append({"name": scan.name, "reason": reason})
                 continue
             columns[index] = description
-            notes += scan.notes
+            for note in scan.notes:
+                names_by_note.setdefault(note, []).append(repr(scan.name))
+        notes = [f"column{'s' * (len(names) > 1)} {listed(names)}: {note}" for note, names in names_by_note.items()]
         if not columns:
             reasons = "; ".join(f"{entry['name']!r} {entry['reason']}" for entry in ignored[:5])
             raise UploadRefused({TABLE: f"has no column to learn from: {reasons}"})

@@ -158,6 +158,11 @@ def test_decimal_commas_and_ambiguous_dates_are_noted(tmp_path: Path) -> None:
     assert unambiguous.columns["day"]["format"] == "%d/%m/%Y"
 
 
+def test_columns_with_the_same_note_share_it(tmp_path: Path) -> None:
+    text = "a;b;c;label\n" + "".join(f"1,{n};2,{n};3,{n};{'xy'[n % 2]}\n" for n in range(20))
+    assert read(tmp_path, text).report["notes"] == ["columns 'a', 'b' and 'c': commas were read as decimal commas"]
+
+
 def test_rejected_rows_are_counted_and_named_by_line(tmp_path: Path) -> None:
     text = PLAIN + "1,Oslo\n" + '5,"Oslo" x,2024-01-01,yes\n' + "6,Oslo,2024-01-01,?\n" * 150
     report = read(tmp_path, text).report
