@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Route, expect
 
+from tests import coloured_shapes
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit, wait_until_accepted, wait_until_checked
 from tests.browser.held_responses import hold
@@ -199,7 +201,7 @@ def test_form_and_json_round_trip(form: Visit, kind: str, preset: str) -> None:
     form.error_log.expected = ["422"]  # not every combination is valid
     wait_until_checked(page)
     text, values = page.input_value("#json"), page.evaluate(VISIBLE_FIELDS)
-    page.reload()
+    form.open("/ui/new")
     wait_until_accepted(page)
     open_all_sections(page)
     page.fill("#json", text)
@@ -300,8 +302,38 @@ def test_settings_are_found_by_keyword(form: Visit) -> None:
     page.get_by_label("Find a setting").fill("initializer")
     expect(page.locator("#field-initializer")).to_be_visible()
     expect(page.locator("#field-layers")).to_be_hidden()
+    for text, field in {
+        "lr": "optimizer-learning_rate",
+        "bs": "batch_size",
+        "dropout": "layers",
+        "bn": "layers",
+    }.items():
+        page.get_by_label("Find a setting").fill(text)
+        expect(page.locator(f"#field-{field}")).to_be_visible()
+        expect(page.locator("#field-seed")).to_be_hidden()
+    expect(page.locator("#found")).to_have_text("batch norm: 1 setting")
     page.get_by_label("Find a setting").fill("")
     expect(page.locator("#field-epochs")).to_be_visible()
+
+
+def test_edits_survive_a_reload_and_a_visit_of_another_page(form: Visit) -> None:
+    page = form.page
+    page.fill("#field-epochs", "9")
+    page.get_by_role("button", name="Try several values of Seed").click()
+    edited = page.input_value("#json")
+    page.reload()
+    expect(page.locator("#json")).to_have_value(edited)
+    expect(page.locator("#field-epochs")).to_have_value("9")
+    page.goto(f"{form.url}/ui/datasets")
+    page.go_back()
+    expect(page.locator("#json")).to_have_value(edited)
+    page.fill("#json", '{"kind": "gan", ')
+    page.reload()
+    expect(page.locator("#json")).to_have_value('{"kind": "gan", ')
+    expect(page.locator("#stale")).to_be_visible()
+    page.goto(f"{form.url}/ui/new")
+    wait_until_accepted(page)
+    assert form_json(page) == {"kind": "classifier"}
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
@@ -381,7 +413,7 @@ def test_a_form_that_cannot_be_loaded_says_so(
     wait_until_accepted(page)
 
 
-def test_the_default_preset_depends_on_the_dataset(form: Visit) -> None:
+def test_the_default_preset_and_the_cards_depend_on_the_dataset(form: Visit, http_of: Any, tmp_path: Path) -> None:
     page = form.page
     cards = page.locator("#presets .preset")
     expect(cards.filter(has_text="default")).to_contain_text("fast")
@@ -392,5 +424,16 @@ def test_the_default_preset_depends_on_the_dataset(form: Visit) -> None:
     expect(badge).to_have_attribute("aria-label", "Preset table, default")
     expect(badge).to_have_attribute("aria-pressed", "true")
     expect(page.locator("details[data-title^='Data range'] .count")).to_have_text("")
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text("iris")
+    expect(cards).not_to_contain_text("breast-cancer")
     page.get_by_label("Dataset", exact=True).select_option("mnist-10k")
     expect(page.locator("#presets button:has(.tag)")).to_have_attribute("value", "fast")
+    expect(page.locator("#presets button[value=table]")).to_have_count(0)
+    expect(cards.filter(has_text="conv")).not_to_contain_text("fashion-mnist")
+    with http_of(form) as http:
+        photos = coloured_shapes.write_archive(tmp_path / "photos.zip", 24, side=16).read_bytes()
+        http.post("/datasets", data={"name": "photos"}, files={"archive": ("a.zip", photos)}).raise_for_status()
+    page.reload()
+    page.get_by_label("Dataset", exact=True).select_option("photos")
+    expect(cards.filter(has_text="conv")).not_to_contain_text("mnist")

@@ -166,7 +166,7 @@ def test_layers_of_a_preset_adapt_to_the_dataset(form: Visit, http_of: Callable[
         buffer, x=rng.integers(0, 100, (300, 28, 28)).astype(np.uint8), y=(np.arange(300) % 4).astype(np.uint8)
     )
     http.post("/datasets", data={"name": "mine"}, files={"archive": ("a.npz", buffer.getvalue())}).raise_for_status()
-    page.reload()
+    form.open("/ui/new")
     wait_until_accepted(page)
     open_all_sections(page)
     options = page.locator("#field-dataset-name option").all_inner_texts()

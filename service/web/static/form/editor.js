@@ -18,6 +18,11 @@ export class Editor {
     $("#copy").addEventListener("click", () => this.copy());
   }
 
+  type(text) {
+    this.area.value = text;
+    this.typed();
+  }
+
   typed() {
     this.text = this.area.value;
     try {

@@ -21,7 +21,7 @@ const form = new SchemaForm(parts, {
   tries,
   onchange: () => take(joinSweep(form.sent, tries.sweep)),
 });
-const cards = new PresetCards(presets, choose, new Map(datasets.map(({ name, default_preset }) => [name, default_preset])));
+const cards = new PresetCards(presets, choose, datasets);
 const editor = new Editor({ changed: take, broken });
 const sweepCard = new SweepCard($("#sweep"), tries, (path) => form.value(path));
 const bases = new Map(); // preset and dataset -> the preset's spec for that dataset, once loaded
@@ -57,6 +57,7 @@ function take(document, options = {}) {
   $("#discarded").replaceChildren();
   documentVersion += 1; // pending responses refer to an earlier document
   editor.show(document, options);
+  remember();
   const { job, sweep } = splitSweep(document);
   const preset = cards.of(job);
   form.sent = job;
@@ -105,6 +106,15 @@ function baseOf(preset) {
 }
 
 const plan = (spec) => call("/jobs?dry_run=true", { method: "POST", body: spec });
+
+// The text stays with the entry of the browser's history: reloading the page and going back to it keep the edits.
+function remember() {
+  try {
+    history.replaceState({ ...history.state, spec: editor.text }, "");
+  } catch {
+    // Safari limits the number of calls: the next change is kept.
+  }
+}
 
 const check = debounce(180, async () => {
   if (!editor.isValid) return;
@@ -159,6 +169,7 @@ function offer(fault) {
 
 function broken() {
   documentVersion += 1; // pending responses refer to an earlier text
+  remember();
   $("#new").removeAttribute("aria-busy");
   showFieldFaults([]);
   $("#faults").hidden = true;
@@ -215,7 +226,12 @@ async function copySpec(address, list, failure) {
 
 const query = new URLSearchParams(location.search);
 const [jobId, sweepId, dataset] = ["like", "sweep", "dataset"].map((name) => query.get(name));
-if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
+const isNew = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // by a link, even on this page
+const kept = !isNew && history.state?.spec;
+if (kept) {
+  take({ kind: "classifier" });
+  editor.type(kept);
+} else if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
 else if (jobId) await copySpec(`/jobs/${encodeURIComponent(jobId)}`, (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`, "The spec of the other job could not be loaded.");
 else take({ kind: "classifier", ...(dataset && { dataset: { name: dataset } }) });
 if (query.has("several")) for (const setting of [SEED, "optimizer.learning_rate"]) tries.openers.get(setting)?.();

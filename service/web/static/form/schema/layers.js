@@ -55,7 +55,7 @@ export function layerList(form, schema, item, path) {
     },
   });
   const add = h("button", { type: "button", class: "slim", onclick: () => insert(items().length) }, "Add a layer at the end");
-  return h("fieldset", { class: "field nested network", dataset: { name: path.join(".") } }, h("legend", {}, name, " ", toggle), hint, input, rows, fault, add, announcement);
+  return h("fieldset", { class: "field nested network", dataset: { name: path.join("."), search: [...byName.keys()].join(" ") } }, h("legend", {}, name, " ", toggle), hint, input, rows, fault, add, announcement);
 }
 
 function layerRow(form, item, path, rows, { items, move, insert, change }) {

@@ -64,9 +64,16 @@ export function markSections(holder, sent) {
   }
 }
 
+const ABBREVIATIONS = {
+  lr: "learning rate", bs: "batch size", wd: "weight decay", l2: "weight decay", bn: "batch norm", fc: "dense", mlp: "dense", cnn: "conv2d",
+  convolution: "conv2d", ema: "average decay", aug: "augmentation", es: "early stopping", gp: "gradient penalty", sn: "spectral norm",
+  ls: "label smoothing", ce: "cross entropy", bce: "binary cross entropy", mse: "squared error", mae: "absolute error", cv: "folds",
+};
+
 // Shows the fields whose name or help contains the text, and all fields of a matching object; without a text, all fields.
 export function filterFields(holder, text, counter) {
-  const query = text.trim().toLowerCase().replaceAll("_", " ");
+  const typed = text.trim().toLowerCase().replaceAll("_", " ");
+  const query = ABBREVIATIONS[typed] ?? typed;
   const fields = $$(".field", holder);
   const matches = new Set(fields.filter((field) => searchTextOf(field).includes(query)));
   const isShown = (field) => matches.has(field) || fields.some((other) => matches.has(other) && (other.contains(field) || field.contains(other)));
@@ -77,11 +84,11 @@ export function filterFields(holder, text, counter) {
     if (query && hasMatch && section.matches("details")) section.open = true;
   }
   const count = [...matches].filter((field) => !field.hidden).length;
-  counter.textContent = query ? counted(count, "setting") : "";
+  counter.textContent = query ? `${query === typed ? "" : `${query}: `}${counted(count, "setting")}` : "";
 }
 
 // The searchable text of a field itself; the fields of an object are searched separately.
 function searchTextOf(field) {
   const parts = field.matches(".nested") ? [...field.children].filter((child) => child.matches("legend, .hint, .choice")) : [field];
-  return `${field.dataset.name} ${parts.map((part) => part.textContent).join(" ")}`.toLowerCase().replaceAll(/[._]/g, " ");
+  return `${field.dataset.name} ${field.dataset.search ?? ""} ${parts.map((part) => part.textContent).join(" ")}`.toLowerCase().replaceAll(/[._]/g, " ");
 }
