@@ -363,3 +363,23 @@ def test_on_a_phone_the_navigation_has_two_lines(open_site: Callable[..., Visit]
     assert list(lines.values()) == [5, 4]
     assert links.evaluate_all("all => all.map((link) => link.scrollWidth - link.clientWidth)") == [0] * 9
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [660, 768, 970])
+def test_on_a_tablet_the_navigation_fits_the_window(open_site: Callable[..., Visit], width: int) -> None:
+    page = open_site(width=width, height=800).open("/")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_i_of_a_card_leads_to_its_term_with_the_readers_own_plot(visit: Visit, jobs: dict[str, Any]) -> None:
+    page = visit.open(jobs["reader"]["urls"]["page"])
+    page.get_by_role("link", name="Learn: calibration").first.click()
+    card = page.locator("#calibration")
+    expect(card).to_be_in_viewport()
+    expect(card.locator("svg.calibration circle")).not_to_have_count(0)
+    expect(card.get_by_role("status")).to_contain_text("expected calibration error")
+    expect(card.locator("figure")).to_contain_text("Your job")
+    page.get_by_role("navigation", name="Terms").get_by_role("link", name="GAN").click()
+    samples = page.get_by_role("img", name="Samples of")
+    expect(samples).to_be_in_viewport()
+    until(page, "document.querySelector('#gan img').naturalWidth > 0")
