@@ -78,8 +78,8 @@ def regression_scores(targets: Array, predictions: Array) -> dict[str, float]:
     ``rmse_error`` and ``mae_error``.
 
     ``r2`` is the coefficient of determination, ``1 - sum (t - p)^2 / sum (t - mean t)^2``: 1 is exact, 0 no better than
-    the mean of these targets; NaN if all targets are equal. The standard error of the RMSE follows from that of the mean
-    squared error by the delta method: divided by twice the RMSE. Both are NaN for a single row.
+    the mean of these targets; NaN if all targets are equal. The standard error of the RMSE is that of the mean squared
+    error, divided by twice the RMSE (delta method). Both are NaN for a single row.
     """
     _check(targets, predictions)
     targets = np.asarray(targets, np.float64)

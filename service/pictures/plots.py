@@ -283,9 +283,9 @@ def residuals(
         diagram.set_xlabel(name, parse_math=False)
         diagram.set_ylabel("prediction")
         diagram.legend(loc="upper left")
-        histogram.hist(predictions - targets, bins=_RESIDUAL_BINS, color=PALETTE[5])
+        histogram.hist(targets - predictions, bins=_RESIDUAL_BINS, color=PALETTE[5])
         histogram.axvline(0, color=_FAINT, linewidth=1)
-        histogram.set(xlabel="prediction minus target", ylabel="rows")
+        histogram.set(xlabel="residual: target minus prediction", ylabel="rows")
 
     title = f"Residuals, epoch {epoch}: RMSE {number('val_rmse', rmse)}"
     return _draw_figure(draw, size=(6.4, 6.8), title=title, names=[name], fmt=fmt)

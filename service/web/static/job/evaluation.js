@@ -37,8 +37,8 @@ function showImportance(root, { columns, accuracy, rmse, rows }) {
 
 function showPredictions(root, response) {
   const { target, worst, label } = response;
-  const rows = worst.map(({ row, target: truth, prediction }) => ({ row, cells: [truth, prediction, prediction - truth].map((value) => metric("val_rmse", value)) }));
+  const rows = worst.map(({ row, target: truth, prediction }) => ({ row, cells: [truth, prediction, truth - prediction].map((value) => metric("val_rmse", value)) }));
   $("#worst [data-of]").textContent = label;
-  $("#worst [data-list]").replaceChildren(rowsTable([target, "Predicted", "Error"], rows));
+  $("#worst [data-list]").replaceChildren(rowsTable([target, "Predicted", "Residual"], rows));
   return showResiduals(root, response);
 }
