@@ -7,6 +7,7 @@ protects.
 import io
 import logging
 import math
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ _FEW_EPOCHS: Final = 12
 """With more epochs, only points without neighbours are marked."""
 _PANEL_SIZE: Final = (5.0, 3.7)  # inches
 _MARK_HEIGHT: Final = 0.34
+_LEGEND_WIDTH: Final = 42
+"""Characters of a line in the legend of trials, whose settings may take several lines."""
 _TRIAL_SPACING: Final = 0.12
 """Distance of the trials of a single epoch, whose error bars would hide each other."""
 _MAX_BARS: Final = 30
@@ -189,13 +192,13 @@ def banded(
             elif np.isfinite(low + high).any():
                 shown = np.isfinite(mean) | (not info.sparse)
                 axes.fill_between(x[shown], low[shown], high[shown], color=colour, alpha=0.18, linewidth=0)
-            _draw_line(axes, x, mean, info, color=colour, label=line.label)
+            _draw_line(axes, x, mean, info, color=colour, label=textwrap.fill(line.label, _LEGEND_WIDTH))
         for rung in rungs:
             axes.axvline(rung, color=_FAINT, linewidth=1, linestyle=":", zorder=0.5)
         _scale_axes(axes, epochs, np.concatenate(drawn), info)
         axes.set(xlabel=f"epoch\n{caption}", ylabel=_drawable(info.label, 40))
         if len(lines) > 1:
-            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="x-small")
 
     return _draw_figure(draw, size=(8.6, 4.6), title=title, fmt=fmt)
 

@@ -5,7 +5,7 @@ const STORAGE_KEY = "sweep.columns"; // name -> whether the column is shown, whe
 const TRIAL_COLUMN = "trial";
 const MAX_COMPARED = 200; // jobs; the service's limit
 
-export const settingText = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : JSON.stringify(setting ?? null));
+export const settingText = (setting) => (typeof setting === "number" ? String(Number(setting.toPrecision(6))) : typeof setting === "string" ? setting : JSON.stringify(setting ?? null));
 
 export class TrialTable {
   // on: callbacks: order(sort), light(trial or null)
