@@ -34,7 +34,7 @@ CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images docs settings reference-classifier clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images docs client-wheel settings reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -134,6 +134,11 @@ sbom: $(VENV)/installed-dev  ## write dist/tapeline.cdx.json, a CycloneDX bill o
 
 pin-images: $(VENV)/installed  ## write the current digests of the base images to .env
 	@$(BIN)/python .ci/pin_images.py
+
+client-wheel: $(VENV)/installed-dev  ## build dist/tapeline_client-*.whl, the Python client alone
+	@rm -rf dist/client && mkdir -p dist/client
+	@tar --exclude=__pycache__ -cf - tapeline LICENSE | tar -xf - -C dist/client && mv dist/client/LICENSE dist/client/tapeline
+	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist dist/client/tapeline
 
 settings: $(VENV)/installed-dev  ## write the declared settings into docs/configuration.md, docker-compose.yml and .env.example
 	@$(BIN)/python -m tests.deploy.settings_documents

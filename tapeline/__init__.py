@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ExportFailed,
         ServerUnreachable,
         UnreadableImage,
+        VersionMismatch,
     )
     from tapeline.job import Job
     from tapeline.method_types import Event, Generated, History, Picture, Prediction
@@ -38,6 +39,7 @@ __all__ = [
     "ServerUnreachable",
     "Sweep",
     "UnreadableImage",
+    "VersionMismatch",
 ]
 
 _MODULES: Final = ("client", "errors", "job", "method_types", "sweeps")

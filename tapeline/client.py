@@ -12,13 +12,15 @@ from types import TracebackType
 from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 from urllib.parse import urlencode
 
-from tapeline import downloads, lookup
+from tapeline import downloads
+from tapeline.addresses import local_server
 from tapeline.connection import Connection, OnWait, json_body, segment
-from tapeline.datasets import DatasetOperations
 from tapeline.errors import AmbiguousJob, ApiError
 from tapeline.job import Job
-from tapeline.lookup import Found
 from tapeline.method_types import Bisection, Which
+from tapeline.operations import lookup
+from tapeline.operations.datasets import DatasetOperations
+from tapeline.operations.lookup import Found
 from tapeline.resources import once
 from tapeline.sweeps import Sweep
 from tapeline.trackers import mlflow_runs
@@ -52,7 +54,8 @@ class Client(DatasetOperations):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:
-        server: for example ``http://127.0.0.1:8000``.
+        server: for example ``https://ml.example`` (default: the service on this machine, with the port in
+            TAPELINE_PORT or 8000).
         key: an API key, if the service requires one (default: the first one in TAPELINE_API_KEYS).
         on_wait: called with the reason and the seconds whenever a request waits for a quota.
 
@@ -61,8 +64,8 @@ class Client(DatasetOperations):
     ``Job``, an id, or any text by which ``job`` finds a job.
     """
 
-    def __init__(self, server: str, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
-        self._connection = Connection(server, key, on_wait=on_wait)
+    def __init__(self, server: str | None = None, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
+        self._connection = Connection(server or local_server(), key, on_wait=on_wait)
         self.server, self.key = self._connection.server, self._connection.key
 
     def __enter__(self) -> Self:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ from urllib.parse import quote
 
 import httpx
 
-from tapeline.errors import ApiError, ClientError, ServerUnreachable, is_this_machine
+from tapeline.addresses import is_this_machine
+from tapeline.errors import ApiError, ClientError, ServerUnreachable, VersionMismatch
 from tapeline.inputs.values import plain
+from tapeline.version import VERSION
 
 MIN_RETRY_DELAY_S: Final = 0.1
 MAX_ATTEMPTS: Final = 4
@@ -46,7 +50,8 @@ class Connection:
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"the server must be a URL such as http://127.0.0.1:8000, not {server!r}")
-        headers = {"User-Agent": "tapeline-client"}
+        self._is_compared = False
+        headers = {"User-Agent": f"tapeline-client/{VERSION}"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         self.http = httpx.Client(
@@ -143,11 +148,28 @@ class Connection:
             if response.status_code == TOO_MANY_REQUESTS and attempt > 1:
                 raise _refusal(response, f"; gave up after {attempt} attempts")
             check(response)
+            self._compare_versions(response.headers.get("Tapeline-Version"))
             yield response
         except httpx.TransportError as error:  # the connection broke within the body
             raise ServerUnreachable(self.server, reason_of(error)) from None
         finally:
             response.close()
+
+    def _compare_versions(self, server: str | None) -> None:
+        """Warn once if the service is of another version."""
+        if server is None or self._is_compared:
+            return
+        self._is_compared = True
+        if server != VERSION:
+            order = "older" if _parts(VERSION) < _parts(server) else "newer"
+            text = f"this client ({VERSION}) is {order} than the service at {self.server} ({server})"
+            remedy = f'pip install "tapeline-client=={server}"'
+            warnings.warn(f"{text}; for one of the same version: {remedy}", VersionMismatch, stacklevel=4)
+
+
+def _parts(version: str) -> list[int]:
+    """A version as numbers, by which versions are ordered."""
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def segment(text: str) -> str:

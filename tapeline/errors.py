@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from tapeline.addresses import is_this_machine
+
 
 class ClientError(Exception):
     """Base class of all errors of the client."""
@@ -63,13 +65,12 @@ class DownloadDamaged(ClientError):
     """The received bytes differ from those that the service sent."""
 
 
+class VersionMismatch(UserWarning):
+    """The client is older or newer than the service."""
+
+
 class ExportFailed(ClientError):
     """A model could not be exported to another program."""
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether a host is the machine of the client, by its name or address."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _format_fault(error: Mapping[str, Any]) -> str:

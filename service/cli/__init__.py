@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from service.cli.target import Failure, Target, service_options
+from tapeline.errors import VersionMismatch
 
 if TYPE_CHECKING:
     from tapeline import ApiError
@@ -94,7 +96,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _print_warning
+                warnings.simplefilter("once", VersionMismatch)
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
@@ -122,6 +127,10 @@ class Commands(click.Group):
 @click.version_option(package_name="tapeline", message="%(version)s")
 def main() -> None:
     """Train neural networks as jobs."""
+
+
+def _print_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"{click.style('tapeline:', fg='yellow')} {message}", err=True)
 
 
 def _failure(error: Exception, target: Target) -> Failure | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,7 +57,7 @@ class Target:
         from tapeline import Client  # lazily: --help and completion of options need no HTTP
 
         try:
-            return Client(self.server or local_server(), self.key, on_wait=None if self.as_json else _print_wait)
+            return Client(self.server, self.key, on_wait=None if self.as_json else _print_wait)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
@@ -216,16 +215,6 @@ def _parse_checkpoint(context: click.Context, parameter: click.Parameter, value:
         case _ if value.isdecimal() and int(value) > 0:
             return int(value)
     raise click.BadParameter(f"{value!r} is not best, latest or an epoch number")
-
-
-def local_server() -> str:
-    """The URL of the service on this machine, as TAPELINE_HOST and TAPELINE_PORT say."""
-    from service.local import url_of
-
-    port = os.environ.get("TAPELINE_PORT") or "8000"
-    if not port.isdecimal():
-        raise click.UsageError(f"TAPELINE_PORT must be a port number, not {port!r}")
-    return url_of(os.environ.get("TAPELINE_HOST") or "127.0.0.1", int(port))
 
 
 def parse_duration_s(option: str, text: str, *, or_zero: bool = False) -> float:

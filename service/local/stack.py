@@ -25,6 +25,7 @@ from service.local.log_writer import LogWriter
 from service.local.orphans import GRACE_S, OrphanReaper
 from service.local.process import StackProcess, describe_exit
 from service.runtime.settings import Settings, is_loopback
+from tapeline.addresses import url_of
 
 _READY_TIMEOUT_S: Final = 120.0
 """How long the web process may take to respond: on a busy machine, minutes."""
@@ -384,12 +385,6 @@ class LocalStack:
             self._register_with_guard(child)
         except OSError as error:  # no processes or descriptors left: retried in the next round
             self._notify(f"the {child.name} process cannot start: {error.strerror}")
-
-
-def url_of(host: str, port: int) -> str:
-    """The URL, from this machine, of a web process that is bound to this address."""
-    client_host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{client_host}]:{port}" if ":" in client_host else f"http://{client_host}:{port}"
 
 
 def is_healthy(host: str, port: int, *, timeout_s: float) -> bool:

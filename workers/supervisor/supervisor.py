@@ -20,10 +20,10 @@ from service.jobs import leases, worker_registry
 from service.jobs.leases import Claim
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
-from service.runtime.version import installed_version
 from service.states import Drain
 from service.storage.database import Database
 from service.storage.tables import Worker
+from tapeline.version import VERSION
 from workers.heartbeat import Heartbeat
 from workers.messages import Train
 from workers.supervisor import job_monitor
@@ -49,7 +49,7 @@ class Supervisor:
         self._settings = settings
         self._database = database
         self._id = worker_registry.new_id(settings)
-        self._version, self._cpu = installed_version(), worker_registry.cpu_name()
+        self._version, self._cpu = VERSION, worker_registry.cpu_name()
         self._cache = ArrayCache(settings.datasets_cache, settings.cache_bytes)
         self._slots = threading.Semaphore(settings.workers)
         self._held_claims: set[Claim] = set()

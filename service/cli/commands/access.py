@@ -29,13 +29,14 @@ from service.access.audit_chain import verify as verify_chain
 from service.access.invitations import Invitation
 from service.access.keys import Scope
 from service.cli import sign_in_sheet
-from service.cli.target import Failure, local_server, parse_duration_s
+from service.cli.target import Failure, parse_duration_s
 from service.cli.text import print_table, visible
 from service.errors import OwnerNotFound
 from service.runtime.settings import Settings, is_loopback
 from service.storage.database import Database, now_ms
 from service.storage.tables import ApiKey, AuditEntry
 from service.wording import counted
+from tapeline.addresses import local_server
 from tapeline.downloads import complete_file
 
 _MAX_LIST_BYTES: Final = 2_000_000

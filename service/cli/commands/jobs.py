@@ -34,7 +34,7 @@ from service.spec.metric_info import KEY_METRICS, size
 from service.states import TERMINAL, ListedStatus, TrialStatus
 from service.wording import counted
 from tapeline import Client
-from tapeline.lookup import age
+from tapeline.operations.lookup import age
 
 _ENDED_TRIALS: Final = (TrialStatus.SUCCEEDED, TrialStatus.STOPPED, TrialStatus.FAILED)
 _STATUSES: Final = tuple(status.value for status in ListedStatus)

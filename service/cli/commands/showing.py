@@ -26,7 +26,7 @@ from service.cli.text import (
 from service.spec.metric_info import KEY_METRICS, METRICS, TEST_SCORES, describe, number, size
 from service.wording import counted, listed
 from tapeline import AmbiguousJob, ApiError, Client, Job
-from tapeline.lookup import age
+from tapeline.operations.lookup import age
 
 _FOLD_GROUP_ID: Final = re.compile(r"folds_[0-9A-HJKMNP-TV-Z]{26}")
 _FOLD_SUFFIX: Final = re.compile(r" ?\(?fold \d+ of \d+\)?$")

@@ -14,7 +14,6 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from service.access.keys import Scope
-from service.runtime.version import installed_version
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import SPEC_MODELS, Discriminator, Generator
 from service.storage.artifacts import EXPORTS
@@ -24,6 +23,7 @@ from service.web.http import problem_kinds
 from service.web.http.endpoint import PUBLIC, Operation, operation_of
 from service.web.http.queries import NoQuery
 from service.web.http.schemas import ResponseModel
+from tapeline.version import VERSION
 
 UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
 """Endpoints that are not part of the API."""
@@ -99,7 +99,7 @@ def document(app: Flask) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Tapeline",
-            "version": installed_version(),
+            "version": VERSION,
             "summary": "Train neural networks as asynchronous jobs.",
             "description": "Errors are `application/problem+json` (RFC 9457). Times are RFC 3339 in UTC. Every "
             "response has an `X-Request-Id`: the client's own, if it sent one. With `Accept: text/html`, as browsers "

@@ -11,6 +11,7 @@ from flask import Flask, Response, g, request
 from ulid import ULID
 
 from service.web.gate.access_checks import identity, is_shared
+from tapeline.version import VERSION
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CREATED_JOB: Final = re.compile(r"/jobs/(job_[0-9A-Za-z]+)$")
@@ -79,11 +80,13 @@ def log_requests(app: Flask) -> None:
 
 
 def add_headers(app: Flask) -> None:
-    """Add the security headers to every response, problems included."""
+    """Add the security headers to every response, problems included, and the version to those of known callers."""
 
     @app.after_request
     def add(response: Response) -> Response:
         response.headers.update(_ALWAYS)
+        if identity() is not None:
+            response.headers["Tapeline-Version"] = VERSION
         media_type = response.mimetype or ""
         policies = {"text/html": _POLICY, "image/svg+xml": _SVG_POLICY}
         policy = policies.get(media_type, _PICTURE_POLICY if media_type.startswith("image/") else _DATA_POLICY)

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from service.cli import main
-from tapeline import ApiError, Client, ClientError, Job, ServerUnreachable, Sweep
+from tapeline import ApiError, Client, ClientError, Job, ServerUnreachable, Sweep, VersionMismatch
+from tapeline.version import VERSION
 from tests.tapeline.stub.server import JOB, StubServer, hang_up, response
 
 
@@ -74,6 +75,37 @@ def test_an_unreachable_server_is_named_with_the_remedy() -> None:
     with Client(url) as client, pytest.raises(ServerUnreachable, match=r"connection refused.*tapeline up") as caught:
         client.job("job_00000000000000000000000000")
     assert caught.value.server == url
+
+
+@pytest.mark.parametrize(("version", "order"), [("0.0.9", "newer"), ("99.10.0", "older")])
+def test_a_client_of_another_version_than_its_server_says_so_once(
+    server: StubServer, client: Client, version: str, order: str
+) -> None:
+    server.responses = [response({"data": []}, Tapeline_Version=version)] * 3
+    with pytest.warns(VersionMismatch, match=rf"is {order} than the service .*tapeline-client=={version}") as caught:
+        client.presets()
+    client.presets()
+    assert len(caught) == 1
+    listed = CliRunner().invoke(main, ["--server", server.url, "datasets"])
+    assert f"tapeline: this client ({VERSION}) is {order} than the service" in listed.stderr
+    assert len(listed.stderr.splitlines()) == 1
+
+
+def test_a_client_without_arguments_calls_the_service_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for host, port, url in (
+        ("", "", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "8001", "http://127.0.0.1:8001"),
+        ("::1", "9", "http://[::1]:9"),
+    ):
+        monkeypatch.setenv("TAPELINE_HOST", host)
+        monkeypatch.setenv("TAPELINE_PORT", port)
+        with Client() as client:
+            assert client.server == url
+    monkeypatch.setenv("TAPELINE_PORT", "http")
+    with pytest.raises(ValueError, match="TAPELINE_PORT must be a port number"):
+        Client()
+    refused = CliRunner().invoke(main, ["datasets"])
+    assert (refused.exit_code, "TAPELINE_PORT must be a port number" in refused.stderr) == (2, True)
 
 
 def test_a_submission_is_retried_with_the_same_idempotency_key(server: StubServer, client: Client) -> None:

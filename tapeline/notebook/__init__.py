@@ -1,0 +1,1 @@
+"""What jobs, sweeps and datasets show in a notebook."""
