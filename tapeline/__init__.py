@@ -15,12 +15,13 @@ if TYPE_CHECKING:
         ClientError,
         DownloadDamaged,
         ExportFailed,
+        MissingPackage,
         ServerUnreachable,
         UnreadableImage,
         VersionMismatch,
     )
     from tapeline.job import Job
-    from tapeline.method_types import Event, Generated, History, Picture, Prediction
+    from tapeline.method_types import Event, Generated, History, Picture, Prediction, Records
     from tapeline.sweeps import Sweep
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "Generated",
     "History",
     "Job",
+    "MissingPackage",
     "Picture",
     "Prediction",
+    "Records",
     "ServerUnreachable",
     "Sweep",
     "UnreadableImage",

@@ -69,6 +69,13 @@ class VersionMismatch(UserWarning):
     """The client is older or newer than the service."""
 
 
+class MissingPackage(ClientError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, needed_by: str) -> None:
+        super().__init__(f"{needed_by} needs the package {package}: pip install {package}", name=package)
+
+
 class ExportFailed(ClientError):
     """A model could not be exported to another program."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +17,10 @@ import httpx
 from tapeline import downloads
 from tapeline.connection import UPLOAD_TIMEOUT_S, FileContent, json_body, segment
 from tapeline.errors import ApiError
-from tapeline.inputs.images import GivenImage, encoded, in_requests
-from tapeline.inputs.values import as_rows
+from tapeline.inputs.given import bodies, joined
+from tapeline.inputs.uploads import is_table
 from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Which
+from tapeline.notebook import cards
 from tapeline.resources import Resource, once
 
 
@@ -129,11 +130,30 @@ class Job(Resource):
         """The resolved spec."""
         return dict(self._read("resolved"))
 
+    # What is shown of it.
+
+    def _state(self) -> Any:
+        return self.status, self["requested"], self.epoch, round(self["progress"]["fraction"], 2)
+
+    def _line(self) -> str:
+        done = f"epoch {self.epoch}/{self.epochs} ({self['progress']['fraction']:.0%})"
+        problem = [self.error["message"]] if self.error else []
+        return "  ".join([self.name or self.id, self.status, done, *cards.metrics_text(self.metrics)[:2], *problem])
+
+    def _repr_html_(self) -> str:
+        self._read("resolved")  # that of a list is a summary
+        latest = self.results()["samples"]["latest"]
+        sample = None
+        if latest is not None:
+            with self._connection.response("GET", latest["url"]) as response:
+                sample = response.read()
+        return cards.job(self._document, self.history().document, sample)
+
     # Reading.
 
     def history(self) -> History:
-        """The metrics of every completed epoch: ``epochs``, and ``series`` by the metric's name."""
-        return cast("History", self._connection.json("GET", f"{self._path}/metrics"))
+        """The metrics of every completed epoch, as a list of dictionaries; ``to_frame()`` makes a DataFrame."""
+        return History(self._connection.json("GET", f"{self._path}/metrics"))
 
     def results(self) -> dict[str, Any]:
         """Final and best metrics, checkpoints, samples, plots, and the first 1,000 files; ``files`` has all."""
@@ -215,56 +235,49 @@ class Job(Resource):
 
     def predict(
         self,
-        images: Iterable[GivenImage] | GivenImage | None = None,
+        data: Any = None,
         *,
-        rows: Sequence[Mapping[str, Any]] | Path | str | None = None,
         checkpoint: Which = "best",
         fit: bool = False,
         invert: bool = False,
         explain: bool = False,
+        images: Any = None,
+        rows: Any = None,
     ) -> Prediction:
-        """Classify images, or rows of a table, with a trained classifier.
+        """Predict the classes of images, or of the rows of a table; of a regressor, values.
 
         Args:
-            images: paths of files (PNG, JPEG, WebP, BMP or GIF), their bytes, or rows of numbers in [0, 1], 0 being
-                black; also a single file, or arrays of NumPy.
-            rows: up to 1,000 mappings of columns to values, for a job trained on a table; of pandas,
-                ``frame.to_dict("records")``. Missing columns and NaN count as missing values. Or the path of a CSV or
-                TSV file; then ``summary`` of the response tells what was found in it.
+            data: of a table, rows: a DataFrame or Series of pandas, a mapping of columns to values, or a list or array
+                of values in the order of the columns; one or several. Missing columns and NaN count as missing values.
+                Or the path of a CSV or TSV file: then ``summary`` of the response tells what was found in it.
+                Otherwise images: paths of files (PNG, JPEG, WebP, BMP or GIF) or of a folder of them, their bytes,
+                images of Pillow, arrays of numbers in [0, 1] (0 is black) or of bytes; one or several.
             fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
                 Without effect for a model of image files, for which images are always prepared as at the upload.
             invert: the images are dark on a light background.
             explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
+            images, rows: former names of ``data``.
 
         Raises:
             UnreadableImage: a file or bytes are not a supported image.
             FileNotFoundError: a text is neither the path of a file nor an image in base64.
         """
-        if isinstance(rows, str | os.PathLike):
-            with self._predict_file(Path(rows), checkpoint, "application/json") as response:
+        data = next((given for given in (data, images, rows) if given is not None), None)
+        if isinstance(data, str | os.PathLike) and is_table(Path(data)):
+            with self._predict_file(Path(data), checkpoint, "application/json") as response:
                 response.read()
-                return cast("Prediction", response.json())
+                return Prediction(response.json())
         options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
-        if rows is not None:
-            body = json_body({"rows": as_rows(rows)} | options)
-            return cast("Prediction", self._connection.json("POST", f"{self._path}/predict", repeatable=True, **body))
-        responses: list[Any] = []
-        inputs: Iterable[Any] = (
-            [images] if isinstance(images, str | bytes | os.PathLike) else () if images is None else images
-        )
-        for batch in in_requests([encoded(image) for image in inputs]):
+        responses: list[dict[str, Any]] = []
+        for body in bodies(data, self._dataset):
             if responses:  # use the same checkpoint for all: "latest" may have changed
                 options["checkpoint"] = responses[0]["checkpoint"]
-            request = json_body({"images": batch} | options)
+            request = json_body(body | options)
             responses.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request))
-        if len(responses) == 1:
-            return cast("Prediction", responses[0])
-        joined = {
-            name: [item for response in responses for item in response[name]]
-            for name in ("probabilities", "classes", "seen", "saliency")
-            if responses[0].get(name) is not None
-        }
-        return cast("Prediction", responses[0] | joined)
+        return Prediction(joined(responses))
+
+    def _dataset(self) -> dict[str, Any]:
+        return self._connection.json("GET", f"/datasets/{segment(self.resolved['dataset']['name'])}")
 
     def predict_table(
         self, file: Path | str, to: Path | str | IO[str], *, checkpoint: Which = "best"

@@ -5,9 +5,12 @@ The dictionaries may have more fields than are typed here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
+
+from tapeline.errors import MissingPackage
 
 Which = Literal["best", "latest"] | int
 """A checkpoint: best, latest, or the number of an epoch."""
@@ -34,26 +37,66 @@ class GenerateOptions(_Class, total=False):
     """Scale factor of the picture."""
 
 
-class Prediction(TypedDict):
-    """Predicted classes of images or rows."""
+class Records(list[dict[str, Any]]):
+    """A list of dictionaries, which is also a table."""
 
-    classes: list[int]
-    """The most probable class of each image or row."""
-    class_names: list[str]
-    probabilities: list[list[float]]
-    """For each image or row, the probability of each class."""
-    checkpoint: int
-    """The epoch of the checkpoint that was used."""
-    unknown_values: list[dict[str, Any]] | None
-    """With ``rows``: values that are not a category of their column, and were treated as missing."""
-    absent_columns: dict[str, int] | None
-    """With ``rows``: missing columns, each with the number of rows that lack it."""
-    summary: dict[str, Any] | None
-    """With a file of rows: what was found in it."""
-    seen: list[list[list[Any]]] | None
-    """With ``explain``: the images after preprocessing, as rows of numbers or, in colour, of triples."""
-    saliency: list[list[list[Any]]] | None
-    """With ``explain``: the gradient of the predicted class's logit with respect to each pixel."""
+    def to_frame(self) -> Any:
+        """The records as a DataFrame of pandas.
+
+        Raises:
+            MissingPackage: pandas is not installed.
+        """
+        try:
+            import pandas as pd  # lazily: it is optional
+        except ImportError:
+            raise MissingPackage("pandas", "to_frame()") from None
+        return pd.DataFrame(self)
+
+    def _repr_html_(self) -> str:
+        from tapeline.notebook.cards import table
+
+        return table(self)
+
+
+class Prediction(dict[str, Any]):
+    """What a network predicts, as the document of the API.
+
+    Of a classifier, ``classes`` is the most probable class of each image or row, ``class_names`` has their names, and
+    ``probabilities`` those of every class. ``checkpoint`` is the epoch of the checkpoint. For rows, ``unknown_values``
+    were no category of their column, and ``absent_columns`` were missing; both were treated as missing values. With
+    ``explain``: ``seen``, the images after preprocessing, and ``saliency``, the gradient of the predicted logit.
+    """
+
+    @property
+    def predictions(self) -> Records:
+        """A dictionary for each image or row: ``label``, ``probability``, and the ``probabilities`` of all classes by
+        name; of a regressor ``value``, in the unit of the target."""
+        if "classes" not in self:
+            return Records(self["predictions"])
+        names = self["class_names"]
+        return Records(
+            {"label": names[index], "probability": row[index], "probabilities": dict(zip(names, row, strict=True))}
+            for index, row in zip(self["classes"], self["probabilities"], strict=True)
+        )
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of the most probable class of each image or row."""
+        return [self["class_names"][index] for index in self["classes"]]
+
+    def to_frame(self) -> Any:
+        """The predictions as a DataFrame of pandas, with a column for each class."""
+        return self._flat().to_frame()
+
+    def _flat(self) -> Records:
+        rows = Records()
+        for row in self.predictions:
+            by_class = row.pop("probabilities", {})
+            rows.append(row | {f"probability of {name}": value for name, value in by_class.items()})
+        return rows
+
+    def _repr_html_(self) -> str:
+        return self._flat()._repr_html_()
 
 
 class Generated(TypedDict):
@@ -66,15 +109,29 @@ class Generated(TypedDict):
     checkpoint: int
 
 
-class History(TypedDict):
-    """The metrics of all completed epochs, as columns of equal length."""
+class History(Records):
+    """The metrics of all completed epochs: for each a dictionary with ``epoch``, ``seconds`` and its metrics, which are
+    ``None`` if a value is not finite or was not measured. ``document`` has the same as columns, and the findings."""
 
-    epochs: list[int]
-    series: dict[str, list[float | None]]
-    """Values by metric name; ``None`` if a value is not finite or was not measured."""
-    seconds: list[float]
-    best_epoch: int | None
-    findings: list[dict[str, Any]]
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = dict(document)
+        epochs, seconds, series = (self.document[name] for name in ("epochs", "seconds", "series"))
+        super().__init__(
+            {"epoch": epoch, "seconds": seconds[index], **{name: values[index] for name, values in series.items()}}
+            for index, epoch in enumerate(epochs)
+        )
+
+    @property
+    def series(self) -> dict[str, list[float | None]]:
+        """The values of each metric, by its name."""
+        return dict(self.document["series"])
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            text = f"history()[{key!r}] goes with 0.3: use history().document[{key!r}]"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return self.document[key]
+        return super().__getitem__(key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
@@ -11,6 +11,7 @@ from tapeline import streams
 from tapeline.connection import Connection, json_body, segment
 from tapeline.errors import ServerUnreachable
 from tapeline.method_types import Event
+from tapeline.notebook.live import live
 from tapeline.streams import OnOutage
 
 _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -71,30 +72,64 @@ class Resource(Mapping[str, Any]):
         """Fetch the document again."""
         return self._set_document(self._connection.json("GET", self._path))
 
-    def wait(self, *, timeout_s: float | None = None, outage_timeout_s: float = 60.0) -> Self:
+    def wait(
+        self, *, timeout_s: float | None = None, outage_timeout_s: float = 60.0, progress: bool | None = None
+    ) -> Self:
         """Wait until the end; ``status`` has the outcome.
 
         Args:
             outage_timeout_s: how long the service may be unavailable.
+            progress: whether to show a line with the progress; by default in a terminal and in a notebook.
 
         Raises:
             TimeoutError: it has not ended in time.
         """
+        return self._follow(timeout_s, outage_timeout_s, progress, html=None)
+
+    def watch(self, *, timeout_s: float | None = None, outage_timeout_s: float = 60.0) -> None:
+        """Wait until the end as ``wait`` does; a notebook shows all of it meanwhile, and updates it in place."""
+        self._follow(timeout_s, outage_timeout_s, True, html=self._repr_html_)
+
+    def _follow(
+        self,
+        timeout_s: float | None,
+        outage_timeout_s: float,
+        progress: bool | None,
+        *,
+        html: Callable[[], str] | None,
+    ) -> Self:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         responded_at = time.monotonic()
-        while True:
-            try:
-                self.refresh()
-            except ServerUnreachable:
-                if time.monotonic() - responded_at > outage_timeout_s:
-                    raise
-            else:
-                responded_at = time.monotonic()
-                if self.ended:
-                    return self
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError(f"{self._noun} {self.id} is still {self.status} after {timeout_s:g} s")
-            time.sleep(_POLL_INTERVAL_S)
+        seen: Any = None
+        with live(self._line, html, progress=progress) as show:
+            while True:
+                try:
+                    self.refresh()
+                    if (state := self._state()) != seen:
+                        seen = state
+                        show()
+                except ServerUnreachable:
+                    if time.monotonic() - responded_at > outage_timeout_s:
+                        raise
+                else:
+                    responded_at = time.monotonic()
+                    if self.ended:
+                        return self
+                    if deadline is not None and time.monotonic() >= deadline:
+                        text = f"{self._noun} {self.id} is still {self.status} after {timeout_s:g} s"
+                        raise TimeoutError(f"{text}; {self._noun}.wait() waits on, {self._noun}.cancel() ends it")
+                time.sleep(_POLL_INTERVAL_S)
+
+    def _state(self) -> Any:
+        """What a display shows of the document: it is shown anew when this differs."""
+        raise NotImplementedError
+
+    def _line(self) -> str:
+        """The progress in a line."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        raise NotImplementedError
 
     def events(
         self, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from tapeline.method_types import Records
+from tapeline.notebook import cards
 from tapeline.resources import Resource
 
 _PAGE_SIZE: Final = 500
@@ -15,6 +17,20 @@ class Sweep(Resource):
 
     _noun = "sweep"
 
+    def _state(self) -> Any:
+        return self.status, self["trials"], self["best_trial"], self["epochs_trained"]
+
+    def _line(self) -> str:
+        counts, metric = self["trials"], self["objective"]["metric"]
+        best = "" if self["best_trial"] is None else f"  best {metric} {self['best_value']:.4g}"
+        problem = f"  {self['error']['message']}" if self["error"] else ""
+        done = counts["succeeded"] + counts["stopped"] + counts["failed"]
+        return f"{self['name'] or self.id}  {self.status}  {done}/{counts['total']} trials{best}{problem}"
+
+    def _repr_html_(self) -> str:
+        self._read("best_sentence")  # that of a list is a summary
+        return cards.sweep(self._document, self.trials(sort="best"))
+
     @property
     def best(self) -> dict[str, Any] | None:
         """The best trial so far, as in ``trials``."""
@@ -22,15 +38,15 @@ class Sweep(Resource):
             return None
         return next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
 
-    def trials(self, *, sort: str = "trial") -> list[dict[str, Any]]:
-        """All trials as flat dictionaries, for example for a DataFrame.
+    def trials(self, *, sort: str = "trial") -> Records:
+        """All trials as flat dictionaries; ``to_frame()`` makes a DataFrame.
 
         Each has ``trial``, ``status``, ``epoch`` (of the value), ``last_epoch`` (that a job has completed),
         ``rung_epoch`` (with halving, of the rung of the value: only values of one rung are comparable), the objective's
         metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON pointer), the
         metric and the job of each seed, and ``error``: why the trial failed.
         """
-        metric, rows = self._document["objective"]["metric"], []
+        metric, rows = self._document["objective"]["metric"], Records()
         for item in self._connection.items(f"{self._path}/trials", {"sort": sort}, page_size=_PAGE_SIZE):
             row = {name: item.get(name) for name in ("trial", "status", "epoch", "last_epoch", "rung_epoch")}
             low, high = item["interval"] or (None, None)

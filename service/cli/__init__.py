@@ -129,7 +129,7 @@ def main() -> None:
     """Train neural networks as jobs."""
 
 
-def _print_warning(message: Warning | str, *_: Any) -> None:
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"{click.style('tapeline:', fg='yellow')} {message}", err=True)
 
 

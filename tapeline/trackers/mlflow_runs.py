@@ -104,7 +104,7 @@ def _log_settings(mlflow: Any, run_id: str, job: Job) -> None:
 def _log_metrics(mlflow: Any, run_id: str, job: Job, started_ms: int) -> None:
     from mlflow.entities import Metric
 
-    history = job.history()
+    history = job.history().document
     times = [started_ms + round(1000 * seconds) for seconds in accumulate(history["seconds"])]
     metrics = [
         Metric(name, value, time, epoch)

@@ -28,7 +28,7 @@ def accuracy(server: str) -> float:
         paths: list[Path] = fork.download("files")
         for event in fork.events():
             print(event.type, event.data, paths)
-        series: list[float | None] = job.history()["series"]["val_loss"]
+        series: list[float | None] = job.history().series["val_loss"]
         return job.metrics["val_accuracy"] or first or series[-1] or 0.0
 """
 SAMPLE_WITH_TYPE_ERRORS = """

@@ -53,7 +53,7 @@ def test_an_equal_spec_is_answered_at_once_with_the_same_digest(
         again = client.submit(SPEC | {"reuse": "exact"})
         assert cpu_seconds(web_pids) - before < 0.2
         assert (again.status, again.result_digest, again.reused_from) == ("succeeded", first.result_digest, first.id)
-    assert again.history()["series"] == first.history()["series"]
+    assert again.history().series == first.history().series
     first.delete()
     assert again.download_checkpoint("best", tmp_path).stat().st_size > 0
     assert [event.type for event in again.events()][-1] == "end"

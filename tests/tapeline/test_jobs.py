@@ -69,8 +69,11 @@ def test_a_job_is_watched_to_its_end(client: Client) -> None:
     assert job.status == "queued", "as it was when it was last read"
     assert job.refresh().status == "succeeded"
     history = job.history()
-    assert history["epochs"] == [1, 2]
-    assert history["series"]["val_accuracy"][-1] == job.metrics["val_accuracy"]
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[-1]["val_accuracy"] == history.series["val_accuracy"][-1] == job.metrics["val_accuracy"]
+    assert list(history.to_frame()["val_loss"]) == history.document["series"]["val_loss"]
+    with pytest.warns(DeprecationWarning, match=r"use history\(\)\.document\['epochs'\]"):
+        assert history["epochs"] == [1, 2]
 
 
 def test_waiting_ends_after_its_timeout(client: Client) -> None:

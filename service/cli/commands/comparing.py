@@ -52,7 +52,7 @@ _MAX_SHOWN_DIFFERENCES: Final = 10
 def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, names: tuple[str, ...]) -> None:
     """Show a job's metrics, epoch by epoch. A terminal shows the most important ones; --csv and --json include all."""
     with target.job(job_text) as job:
-        history = job.history()
+        history = job.history().document
     series = history["series"]
     unknown = [name for name in names if name not in series]
     if unknown:

@@ -108,7 +108,7 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
     with target.job(job_text) as job:
         try:
             if target.as_json and output is None:
-                prediction: dict[str, Any] = {**job.predict(rows=path, checkpoint=checkpoint)}
+                prediction: dict[str, Any] = {**job.predict(path, checkpoint=checkpoint)}
                 results = {name: prediction[name] for name in ("class_names", "classes", "probabilities")}
                 target.prints({"table": str(path), **prediction["summary"], **results})
                 return

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from flask import Flask
 from PIL import Image
 
-from tapeline import Client, UnreadableImage
+from tapeline import Client, Prediction, UnreadableImage
 from tests.service.web.datasets.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 from tests.service.web.inference.test_photos import photo, trained
 
@@ -87,7 +88,18 @@ def test_predict_accepts_photos_as_paths_bytes_and_arrays(python_client: Client,
     with pytest.raises(FileNotFoundError, match="is neither a file nor"):
         trained_job.predict(["!" * 100_000])
     pixels = np.asarray(Image.new("RGB", (24, 16), (200, 30, 30))) / np.float32(255)
-    assert trained_job.predict([pixels])["probabilities"] == trained_job.predict([pixels.tolist()])["probabilities"]
+    of_numbers = trained_job.predict([pixels.tolist()])["probabilities"]
+    for array in (pixels, [pixels], pixels.tolist()):
+        assert trained_job.predict(array)["probabilities"] == of_numbers
+    red = Image.new("RGB", (24, 16), (200, 30, 30))
+    for image in (red, [red], np.asarray(red), red.convert("CMYK").convert("RGB")):
+        assert trained_job.predict(image)["probabilities"][0] == pytest.approx(of_numbers[0], abs=1e-5)
+    both = trained_job.predict([red, path])
+    assert np.allclose(both["probabilities"], of_numbers + expected, atol=1e-5)
+    (tmp_path / "folder").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "folder" / name).write_bytes(path.read_bytes())
+    assert np.allclose(trained_job.predict(tmp_path / "folder")["probabilities"], expected * 2, atol=1e-5)
 
 
 def test_rows_accept_numpy_values_and_missing_values(python_client: Client, job: str) -> None:
@@ -100,6 +112,58 @@ def test_rows_accept_numpy_values_and_missing_values(python_client: Client, job:
                 assert python_client.job(job).predict(rows=[row])["probabilities"] == expected
     with pytest.raises(TypeError, match=r"object .* is not a value of JSON"):
         python_client.job(job).predict(rows=[{"age": object()}])
+
+
+def test_rows_are_given_as_frames_mappings_and_lists_and_answered_with_labels(
+    python_client: Client, job: str, tmp_path: Path
+) -> None:
+    trained_job = python_client.job(job)
+    rows = [
+        {"age": 7, "city": "Oslo", "since": "2024-01-05", "noise": None},
+        {"age": 70, "city": "Bern", "since": "2024-02-05", "noise": 0.5},
+    ]
+    expected = trained_job.predict(rows)
+    frame = pd.DataFrame(rows)
+    frame["since"] = pd.to_datetime(frame["since"])
+    positional = [list(row.values()) for row in rows]
+    for given in (frame, [row for _, row in frame.iterrows()], positional, list(map(tuple, positional))):
+        assert trained_job.predict(given) == expected
+    alone = trained_job.predict(rows[1:])
+    for given in (rows[1], frame.iloc[1], positional[1], np.array(positional[1], object)):
+        assert trained_job.predict(given) == alone
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    assert trained_job.predict(str(tmp_path / "rows.csv"))["classes"] == expected["classes"]
+    names = expected["class_names"]
+    assert expected.labels == [names[index] for index in expected["classes"]]
+    assert expected.predictions[0] == {
+        "label": expected.labels[0],
+        "probability": max(expected["probabilities"][0]),
+        "probabilities": dict(zip(names, expected["probabilities"][0], strict=True)),
+    }
+    table = expected.to_frame()
+    assert list(table.columns) == ["label", "probability", *(f"probability of {name}" for name in names)]
+    with pytest.raises(ValueError, match=r"a row has 2 values, and the model 4 columns: age, city, since, noise"):
+        trained_job.predict([[7, "Oslo"]])
+
+
+def test_many_rows_are_predicted_in_several_requests(python_client: Client, job: str) -> None:
+    trained_job = python_client.job(job)
+    rows = [{"age": number % 90, "city": "Atlantis" if number in (3, 1500) else "Oslo"} for number in range(2001)]
+    joined = trained_job.predict(rows)
+    assert joined["probabilities"] == [
+        probabilities
+        for start in (0, 1000, 2000)
+        for probabilities in trained_job.predict(rows[start : start + 1000])["probabilities"]
+    ]
+    unknown = [(value["row"], value["value"]) for value in joined["unknown_values"]]
+    assert unknown == [(3, "Atlantis"), (1500, "Atlantis")]
+    assert joined["absent_columns"] == {"since": 2001, "noise": 2001}
+
+
+def test_values_of_a_regressor_are_predictions_too() -> None:
+    prediction = Prediction({"predictions": [{"value": 12.5}], "checkpoint": 3})
+    assert prediction.predictions == [{"value": 12.5}]
+    assert list(prediction.to_frame()["value"]) == [12.5]
 
 
 def test_specs_accept_numpy_numbers(python_client: Client, people_dataset: Any) -> None:

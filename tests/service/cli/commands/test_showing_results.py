@@ -107,7 +107,7 @@ def test_show_prints_why_a_job_failed(run: Run, client: Client) -> None:
 
 
 def test_metrics_are_written_as_csv_at_full_precision(run: Run, jobs: dict[str, str], client: Client) -> None:
-    history = client.job("plain").history()
+    history = client.job("plain").history().document
     result = run("metrics", "plain", "--csv")
     table = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [int(row["epoch"]) for row in table] == [1, 2]

@@ -30,7 +30,7 @@ def test_mlflow_finds_the_run_with_all_metrics(client: Client, job: Job, tmp_pat
     assert (run.info.run_id, run.info.status, run.info.run_name) == (run_id, "FINISHED", "exported")
     assert (run.data.tags["tapeline.job_id"], run.data.tags["a tag"]) == (job.id, "true")
     assert run.data.params["optimizer.learning_rate"] == str(job.resolved["optimizer"]["learning_rate"])
-    history = job.history()
+    history = job.history().document
     for name, series in history["series"].items():
         logged = {metric.step: metric.value for metric in store.get_metric_history(run_id, name)}
         assert [logged.get(epoch) for epoch in history["epochs"]] == series

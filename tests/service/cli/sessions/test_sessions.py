@@ -133,7 +133,7 @@ def test_results_are_shown_compared_and_completed(stack: LocalStack, run: Run, c
     shown = run("show", "shown").stdout
     assert f"Job\t{plain.id}\n" in shown
     assert f"{plain.metrics['val_accuracy']:.2%}" in shown
-    history = plain.history()["series"]["val_loss"]
+    history = plain.history().series["val_loss"]
     assert json.loads(run("metrics", "shown", "--metric", "val_loss", "--json").stdout)["series"]["val_loss"] == history
     compared = json.loads(run("compare", "shown", "shown otherwise", "--json").stdout)
     assert [job["id"] for job in compared["jobs"]] == [plain.id, other.id]

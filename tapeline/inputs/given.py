@@ -1,0 +1,132 @@
+"""What ``predict`` is given, as bodies of requests: images or rows, in the forms that Python programs have them in."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tapeline.inputs.images import encoded, in_requests
+from tapeline.inputs.uploads import files_of
+from tapeline.inputs.values import as_rows
+
+_MAX_ROWS: Final = 1_000
+_MAX_CHARACTERS: Final = 900_000
+"""Of the rows of a request, whose body is limited to 1 MiB."""
+
+Shape = tuple[int, ...]
+
+
+def bodies(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The ``images`` or ``rows`` of as few requests as possible, at least one.
+
+    Args:
+        data: a frame or series of pandas, a mapping, an image, or several of them; also positional rows.
+        dataset: the dataset of the job, which tells the columns of positional rows, and images from lists of them.
+    """
+    items = _items(data, dataset)
+    if items and isinstance(items[0], Mapping):
+        yield from ({"rows": batch} for batch in _batches(as_rows(items)))
+    else:
+        yield from ({"images": batch} for batch in in_requests([encoded(_sent(item)) for item in items]))
+
+
+def _items(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> list[Any]:
+    """A list of images, or of rows as mappings."""
+    if hasattr(data, "to_dict"):  # pandas
+        return list(data.to_dict("records")) if hasattr(data, "columns") else [data.to_dict()]
+    if data is None:
+        return []
+    if isinstance(data, str | os.PathLike) and os.path.isdir(data):
+        return list(files_of(Path(data))[0])
+    if isinstance(data, Mapping | str | bytes | os.PathLike) or _is_pillow(data):
+        return [data]
+    items = [item.to_dict() if hasattr(item, "to_dict") else item for item in data]
+    if any(map(_is_number, items)):  # a single row without names, or an image in one list
+        data = items = [items]
+    if not items or not _is_flat(items[0]):
+        return [data] if _shape(data)[2:] == (3,) else items  # an image in colour, or several images
+    described = dataset()
+    if described["kind"] == "table":
+        return [_named(item, [column["name"] for column in described["columns"]]) for item in items]
+    pixels = math.prod(described["image_shape"][:2])
+    return items if len(items[0]) in (pixels, 3 * pixels) else [data]
+
+
+def _named(row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    if len(row) != len(names):
+        raise ValueError(f"a row has {len(row)} values, and the model {len(names)} columns: {', '.join(names)}")
+    return dict(zip(names, row, strict=True))
+
+
+def _sent(image: Any) -> Any:
+    """An image of Pillow as the bytes of a PNG; an array of bytes as numbers in [0, 1]."""
+    if _is_pillow(image):
+        file = io.BytesIO()
+        (image if image.mode in ("1", "L", "LA", "RGB", "RGBA", "P") else image.convert("RGB")).save(file, "PNG")
+        return file.getvalue()
+    return image / 255 if getattr(getattr(image, "dtype", None), "kind", "") == "u" else image
+
+
+def _is_pillow(value: Any) -> bool:
+    return hasattr(value, "save") and hasattr(value, "mode")
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float) or (hasattr(value, "dtype") and not value.shape)
+
+
+def _is_flat(item: Any) -> bool:
+    """Whether an item is a list of plain values, and not of lists."""
+    if hasattr(item, "shape"):
+        return len(item.shape) == 1
+    return isinstance(item, Sequence) and not isinstance(item, str | bytes) and all(map(_is_plain, item))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
+def _shape(data: Any) -> Shape:
+    """The shape of an array, or of lists of lists."""
+    if hasattr(data, "shape"):
+        return tuple(data.shape)
+    return (len(data), *_shape(data[0])) if isinstance(data, list | tuple) and data else ()
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    characters = 0
+    for row in rows:
+        length = len(json.dumps(row))
+        if batch and (len(batch) == _MAX_ROWS or characters + length > _MAX_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(row)
+        characters += length
+    yield batch
+
+
+def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The responses to several requests as one."""
+    first = dict(documents[0])
+    if len(documents) == 1:
+        return first
+    for name, value in first.items():
+        if isinstance(value, list) and name not in ("class_names", "unknown_values"):
+            first[name] = [item for document in documents for item in document[name]]
+    if first.get("unknown_values") is not None:
+        first["unknown_values"], offset = [], 0
+        for document in documents:
+            first["unknown_values"] += [item | {"row": item["row"] + offset} for item in document["unknown_values"]]
+            offset += len(document.get("classes") or document.get("predictions") or ())
+        absent: dict[str, int] = {}
+        for document in documents:
+            for column, count in document["absent_columns"].items():
+                absent[column] = absent.get(column, 0) + count
+        first["absent_columns"] = absent
+    return first
