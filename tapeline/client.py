@@ -19,8 +19,8 @@ from tapeline.errors import AmbiguousJob, ApiError
 from tapeline.job import Job
 from tapeline.method_types import Bisection, Which
 from tapeline.operations import lookup
-from tapeline.operations.datasets import DatasetOperations
 from tapeline.operations.lookup import Found
+from tapeline.operations.training import TrainingOperations
 from tapeline.resources import once
 from tapeline.sweeps import Sweep
 from tapeline.trackers import mlflow_runs
@@ -50,7 +50,7 @@ def checkpoints(job: Job) -> dict[str, Any]:
     return {"data": job.checkpoints()}
 
 
-class Client(DatasetOperations):
+class Client(TrainingOperations):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:
@@ -82,17 +82,6 @@ class Client(DatasetOperations):
 
     # Jobs.
 
-    def submit(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Job:
-        """Submit a job.
-
-        Args:
-            spec: a document, or JSON text that is sent as it is.
-            idempotency_key: a name for this request; a repeated request with the same key and spec creates no second
-                job and returns the first one. By default a new key, which allows the client to retry.
-        """
-        options = once(spec, idempotency_key)
-        return Job(self._connection, self._connection.json("POST", "/jobs", **options))
-
     def submit_folds(
         self, spec: Mapping[str, Any], folds: int | None = None, *, idempotency_key: str | None = None
     ) -> list[Job]:
@@ -118,11 +107,6 @@ class Client(DatasetOperations):
         if group is None:
             raise LookupError("the job is not a fold of a cross-validation")
         return self._connection.json("GET", f"/folds/{segment(group)}")
-
-    def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """The resolved spec and its estimated cost; nothing is stored."""
-        params = {"dry_run": "true"}
-        return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
 
     def job(self, id_or_name: str) -> Job:
         """The job with this id, the newest with this name, or the only one that contains the text in either.
@@ -209,21 +193,6 @@ class Client(DatasetOperations):
         )
 
     # Sweeps and comparisons.
-
-    def sweep(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Sweep:
-        """Start a sweep: many jobs as one experiment.
-
-        Args:
-            spec: a document, or JSON text that is sent as it is.
-            idempotency_key: as for ``submit``.
-        """
-        options = once(spec, idempotency_key)
-        return Sweep(self._connection, self._connection.json("POST", "/sweeps", **options))
-
-    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """The resolved sweep and its cost; nothing is stored."""
-        params = {"dry_run": "true"}
-        return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
 
     def sweeps(
         self, *, limit: int | None = None, status: str | None = None, owner: str | None = None

@@ -142,6 +142,9 @@ class Picture:
     checkpoint: int
     """The epoch of the checkpoint that was used."""
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, bytes]:
+        return {"image/gif" if self.data.startswith(b"GIF") else "image/png": self.data}
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

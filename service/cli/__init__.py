@@ -140,15 +140,29 @@ def _failure(error: Exception, target: Target) -> Failure | None:
     from service.local import StackError
     from tapeline import ApiError, ClientError
 
-    if isinstance(error, ApiError):
-        return Failure(_reword(error, target), error.problem)
     if isinstance(error, ClientError):
-        return Failure(str(error), getattr(error, "problem", None))
+        message = _reword(error, target) if isinstance(error, ApiError) else str(error)
+        return Failure(_in_options(message), getattr(error, "problem", None))
     if isinstance(error, (StackError, ServiceError)):
         return Failure(str(error))
     if isinstance(error, OSError):
         return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return None
+
+
+_OPTIONS: Final = {
+    "on_bad=skip": "--on-bad skip",
+    "channels=1": "--channels 1",
+    "use split:": "use --split:",
+    "  types: ": "  --type: ",
+}
+"""Arguments of the client in the messages of its errors, and the options of commands."""
+
+
+def _in_options(message: str) -> str:
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
 
 
 def _reword(error: ApiError, target: Target) -> str:

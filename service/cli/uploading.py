@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
@@ -28,9 +26,9 @@ from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
 from service.datasets.info import DATASET_NAME, Channels, Fit, OnBad
 from service.wording import counted
-from tapeline import ApiError, UnreadableImage
 from tapeline.images.files import USUAL_SIZE, parse_size
-from tapeline.inputs.uploads import dataset_name, field_of, is_table, pack, reason_to_scale
+from tapeline.inputs.uploads import Packed, by_field, dataset_name, is_table, packed, reason_to_scale
+from tapeline.operations.datasets import Dataset, packing_options
 
 _MAX_SHOWN_CLASSES: Final = 10
 _MAX_SHOWN_COLUMNS: Final = 12
@@ -95,26 +93,6 @@ def upload_options(command: Command) -> Command:
     return command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uploaded:
-    """A dataset as the service stored it.
-
-    Attributes:
-        unnamed: number of files in a folder that are not images and whose names were not sent.
-    """
-
-    name: str
-    item: Mapping[str, Any]
-    unnamed: int = 0
-
-    @property
-    def reference(self) -> str:
-        """The name by which a spec refers to exactly this data: the name, or ``name@digits`` of an older
-        version."""
-        version: str = self.item["version"]
-        return self.name if version == self.item["versions"][0] else version
-
-
 def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
     """Name and files from the arguments: ``mine photos/``, ``photos/ --name mine`` or ``photos/``.
 
@@ -124,7 +102,7 @@ def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str
     """
     if name is None and len(paths) > 1:
         if _is_path(paths[0], paths[1:]):
-            _check_together(paths)
+            by_field([path for path in paths if path.exists()])
             proposal = dataset_name(paths[0].resolve().name)
             raise Failure(
                 f"{paths[0]} is a file, not a name; name the dataset with --name, for example --name {proposal}"
@@ -133,9 +111,7 @@ def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str
     for path in paths:
         if not path.exists():
             raise Failure(f"{path} does not exist")
-    _check_together(paths)
-    if len(paths) == 1 and paths[0].is_file():
-        field_of(paths[0])  # before the name: another name does not help a file that cannot be uploaded
+    by_field(paths)  # before the name: another name does not help a file that cannot be uploaded
     if name is None:
         name = dataset_name(file_name := paths[0].resolve().name)
         if not file_name.startswith(name):
@@ -155,29 +131,25 @@ def send(
     options: UploadOptions,
     *,
     trial: Mapping[str, Any] | None = None,
-) -> Uploaded:
+) -> Dataset:
     """Upload files under a name, with a progress bar.
 
     Args:
         trial: the spec of a job whose cost is estimated; nothing is stored.
 
     Raises:
-        Failure: the files cannot be sent, or the service refuses them; remedies name options of the command.
+        Failure: an option does not apply to the files.
+        ClientError: the files cannot be sent, or the service refuses them.
     """
-    unnamed = 0
+    is_folder = paths[0].is_dir()
+    _check_options(options, paths[0], as_table=not is_folder and any(map(is_table, paths)))
+    if is_folder:
+        options = _with_size(options, paths[0])
     with ExitStack() as stack:
-        if paths[0].is_dir():
-            _check_options(options, paths[0], as_table=False)
-            options = _with_size(options, paths[0])
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-            archive, unnamed = _pack_folder(paths[0], folder / "images.tar", options)
-            paths_by_field = {"archive": archive}
-        else:
-            paths_by_field = _group_by_field(paths)
-            _check_options(options, paths[0], as_table="table" in paths_by_field)
+        content = _packed(paths, options, stack)
         client = stack.enter_context(target.client())
         bar = stack.enter_context(_progress_bar(_DoneColumn(), _SpeedColumn()))
-        task = bar.add_task("uploading", total=sum(path.stat().st_size for path in paths_by_field.values()))
+        task = bar.add_task("uploading", total=sum(path.stat().st_size for path in content.paths.values()))
 
         def on_reading(fraction: float) -> None:
             bar.update(task, description=_READING, total=1.0, completed=fraction)
@@ -187,42 +159,37 @@ def send(
             if bar.tasks[task].finished:
                 on_reading(0.0)
 
-        try:
-            item = client.upload(
-                name,
-                paths_by_field,
-                **{**options, "types": _parse_types(options["types"])},
-                dry_run=trial is not None,
-                spec=trial,
-                on_progress=on_progress,
-                on_reading=on_reading,
-            )
-        except ApiError as error:
-            if not error.errors:
-                raise
-            message = str(error).replace("on_bad=skip", "--on-bad skip").replace("channels=1", "--channels 1")
-            message = message.replace("  types: ", "  --type: ")
-            raise Failure(message, error.problem) from error
-    return Uploaded(name=name, item=item, unnamed=unnamed)
+        uploaded = client.upload(
+            name,
+            content.paths,
+            dry_run=trial is not None,
+            spec=trial,
+            on_progress=on_progress,
+            on_reading=on_reading,
+            **{**options, "types": _parse_types(options["types"])},
+        )
+    if content.unnamed and (left_out := (uploaded["report"] or {}).get("left_out")):
+        left_out["count"] += content.unnamed
+    return uploaded
 
 
-def print_upload(uploaded: Uploaded, options: UploadOptions, *, err: bool = False) -> None:
+def print_upload(item: Dataset, options: UploadOptions, *, err: bool = False) -> None:
     """Print the result of an upload.
 
     Args:
         err: print to standard error.
     """
-    item, report = uploaded.item, uploaded.item["report"] or {}
+    report = item["report"] or {}
     if not item["created"]:
-        version_note = f", as {uploaded.reference}" if uploaded.reference != uploaded.name else ""
-        click.echo(f"{uploaded.name}: the service has exactly this data already{version_note}", err=err)
+        version_note = f", as {item.reference}" if item.reference != item.name else ""
+        click.echo(f"{item.name}: the service has exactly this data already{version_note}", err=err)
         return
     item_is_table = item["kind"] == "table"
     noun = "rows" if item_is_table else "images"
     counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {noun}"
     counts += f", {item['test_count']:,} test {noun}," if item["test_count"] else ""
     description = f"{shape(item)}{'' if item_is_table else ' pixels'}, {item['classes']} classes"
-    lines = [f"{uploaded.name}: {counts} of {description}: {_list_classes(item['class_names'])}"]
+    lines = [f"{item.name}: {counts} of {description}: {_list_classes(item['class_names'])}"]
     if item_is_table:
         lines += _report_lines(item, _parse_types(options["types"]))
     else:
@@ -233,7 +200,7 @@ def print_upload(uploaded: Uploaded, options: UploadOptions, *, err: bool = Fals
         click.echo(line, err=err)
     if left_out := report.get("left_out"):
         file_lines = [f"{file['file']} {file['reason']}" for file in left_out["files"]]
-        _print_left_out(left_out["count"] + uploaded.unnamed, file_lines)
+        _print_left_out(left_out["count"], file_lines)
 
 
 def shape(item: Mapping[str, Any]) -> str:
@@ -250,44 +217,11 @@ def _is_path(first: Path, other_paths: Sequence[Path]) -> bool:
     return not (len(other_paths) == 1 and other_paths[0].exists() and first.samefile(other_paths[0]))
 
 
-def _check_together(paths: Sequence[Path]) -> None:
-    """Check that the files can be one dataset.
-
-    Raises:
-        Failure: they cannot.
-    """
-    if len(paths) < 2:
-        return
-    shown = " and ".join(map(str, paths[:2]))
-    if any(path.is_dir() for path in paths):
-        raise Failure(
-            "upload one folder at a time: its folders are the classes. If these are parts of one dataset, move them "
-            f"into one folder: {shown}"
-        )
-    if sum(map(is_table, paths)) > 1:
-        raise Failure(
-            f"{shown} are tables, and a dataset is one: join them into one file and use --split: it names the column "
-            "that says train, validation or test in each row"
-        )
-    _group_by_field([path for path in paths if path.exists()])
-
-
 def _check_options(options: UploadOptions, path: Path, *, as_table: bool) -> None:
     unsuitable = given(options, _IMAGE_OPTIONS if as_table else _TABLE_OPTIONS)
     if unsuitable:
         kinds = ("a table", "images") if as_table else ("not a table", "tables")
         raise Failure(f"{path} is {kinds[0]}; {unsuitable[0]} applies to {kinds[1]}")
-
-
-def _group_by_field(paths: Sequence[Path]) -> dict[str, Path]:
-    paths_by_field: dict[str, Path] = {}
-    for path in paths:
-        field = field_of(path)
-        if field in paths_by_field:
-            remedy = "upload one archive at a time" if field == "archive" else "rename one"
-            raise Failure(f"{paths_by_field[field]} and {path} would both be used as {field}: {remedy}")
-        paths_by_field[field] = path
-    return paths_by_field
 
 
 def _parse_types(values: Sequence[str]) -> dict[str, str]:
@@ -338,29 +272,22 @@ def _print_left_out(count: int, files: Sequence[str]) -> None:
     click.echo(f"left out {counted(count, 'file')}:\n  {lines}{ellipsis}", err=True)
 
 
-def _pack_folder(folder: Path, target: Path, options: UploadOptions) -> tuple[Path, int]:
-    """Pack a folder; returns the archive, and the number of omitted files that it does not name."""
+def _packed(paths: Sequence[Path], options: UploadOptions, stack: ExitStack) -> Packed:
+    """The files, with a folder packed under a progress bar."""
     try:
-        size = parse_size(options["size"]) if options["size"] is not None else None
+        parse_size(options["size"] or "1")
     except ValueError as error:
         raise Failure(f"--size: {error}") from error
-    try:
-        with _progress_bar(MofNCompleteColumn()) as bar:
-            task = bar.add_task("packing", total=None)
-            left_out, unnamed = pack(
-                folder,
-                target,
-                size=size,
-                grey=options["channels"] == "1",
-                pads=options["fit"] == "pad",
-                skips=options["on_bad"] == "skip",
-                on_image=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except UnreadableImage as error:
-        raise Failure(str(error).replace("on_bad=skip", "--on-bad skip")) from error
-    if left_out:
-        _print_left_out(len(left_out), left_out)
-    return target, unnamed
+    with _progress_bar(MofNCompleteColumn()) as bar:
+        task = bar.add_task("packing", total=None)
+
+        def on_image(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        content = stack.enter_context(packed(paths, **packing_options(options), on_image=on_image))
+    if content.left_out:
+        _print_left_out(len(content.left_out), content.left_out)
+    return content
 
 
 class _DoneColumn(DownloadColumn):

@@ -11,16 +11,22 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 from tapeline.errors import NotUploadable, UnreadableImage
 from tapeline.images.files import IMAGE_SUFFIXES, MAX_DATASET_SIDE, UNSEEN_FILES, Size
 
 ARCHIVES: Final = (".npz", ".zip", ".tar", ".tar.gz", ".tgz")
 TABLES: Final = tuple(f"{suffix}{packing}" for suffix in (".csv", ".tsv", ".txt") for packing in ("", ".gz"))
+StrPath = str | os.PathLike[str]
+Given = Mapping[str, StrPath] | Sequence[StrPath] | StrPath
+"""The files of a dataset: a path, several, or paths by form field."""
+
 _HEAD_BYTES: Final = 512
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
@@ -154,6 +160,61 @@ def reason_to_scale(folder: Path) -> str:
     if any(max(size) > MAX_DATASET_SIDE for size in sizes):
         return f"the images have {shown[0]} pixels, more than {MAX_DATASET_SIDE} on a side"
     return ""
+
+
+def by_field(files: Given) -> dict[str, Path]:
+    """The files of one dataset by form field; a folder of images is an ``archive``.
+
+    Raises:
+        NotUploadable: a dataset cannot be made from one of them, or not from all together.
+    """
+    if isinstance(files, Mapping):
+        return {field: Path(path) for field, path in files.items()}
+    paths = [Path(files)] if isinstance(files, str | os.PathLike) else list(map(Path, files))
+    shown = " and ".join(map(str, paths[:2]))
+    if len(paths) > 1 and any(path.is_dir() for path in paths):
+        raise NotUploadable(
+            "upload one folder at a time: its folders are the classes. If these are parts of one dataset, move them "
+            f"into one folder: {shown}"
+        )
+    if sum(map(is_table, paths)) > 1:
+        raise NotUploadable(
+            f"{shown} are tables, and a dataset is one: join them into one file and use split: it names the column "
+            "that says train, validation or test in each row"
+        )
+    result: dict[str, Path] = {}
+    for path in paths:
+        field = "archive" if path.is_dir() else field_of(path)
+        if field in result:
+            remedy = "upload one archive at a time" if field == "archive" else "rename one"
+            raise NotUploadable(f"{result[field]} and {path} would both be used as {field}: {remedy}")
+        result[field] = path
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The files of an upload, by form field, with a folder of images as an archive."""
+
+    paths: Mapping[str, Path]
+    left_out: Sequence[str] = ()
+    """Images that were not packed, each with the reason."""
+    unnamed: int = 0
+    """Number of other files in the folder whose names are not sent."""
+
+
+@contextmanager
+def packed(files: Given, **options: Any) -> Iterator[Packed]:
+    """The files of one dataset; a folder of images is a temporary archive, made by ``pack`` with these options."""
+    paths = by_field(files)
+    folder = paths.get("archive")
+    if folder is None or not folder.is_dir():
+        yield Packed(paths)
+        return
+    with TemporaryDirectory(prefix="tapeline-upload-") as temporary:
+        archive = Path(temporary, "images.tar")
+        left_out, unnamed = pack(folder, archive, **options)
+        yield Packed({**paths, "archive": archive}, left_out, unnamed)
 
 
 _MAX_NAMED_FILES: Final = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
@@ -46,6 +46,24 @@ def _format_datetime64(value: Any) -> str | None:
     """The text of a ``datetime64`` of any unit; ``None`` if it is missing."""
     text = str(value)
     return None if text == "NaT" else text
+
+
+def nested_settings(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Settings with dotted names as a document: ``optimizer.learning_rate`` as ``{"optimizer": {...}}``.
+
+    Raises:
+        ValueError: a setting and a part of it are both given.
+    """
+    document: dict[str, Any] = {}
+    for name, value in settings:
+        *path, leaf = name.split(".")
+        node = document
+        for step in path:
+            node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{name}: {step} already has a value")
+        node[leaf] = value
+    return document
 
 
 def flat_settings(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | bool | str]]:

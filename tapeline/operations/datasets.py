@@ -3,22 +3,81 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any, Final, Literal, cast
+from typing import IO, Any, Final, Literal, TypedDict, Unpack, cast
 
 from tapeline.connection import UPLOAD_TIMEOUT_S, Connection, json_body, segment
 from tapeline.errors import ApiError, ClientError
 from tapeline.images.files import Size, parse_size
-from tapeline.inputs.uploads import field_of, pack
+from tapeline.inputs.uploads import Given, packed
+from tapeline.notebook import cards
 
-StrPath = str | os.PathLike[str]
 _WATCH_INTERVAL_S: Final = 0.25  # as often as the service records the progress
+
+
+class UploadOptions(TypedDict, total=False):
+    """Options of an upload; see ``POST /datasets``."""
+
+    validation_fraction: float | None
+    """Fraction of each class that becomes validation data, if there are no files for it."""
+    size: str | None
+    """Scale image files, such as to ``32`` or ``32x24`` (width x height). Those of a folder are scaled before they are
+    sent, which gives the same dataset."""
+    fit: Literal["crop", "pad"] | None
+    """``crop`` (the default) scales images to cover the size and cuts off the rest; ``pad`` scales them into it, with
+    black borders."""
+    channels: Literal["1", "3", "auto"] | None
+    """Store such images in grey (``1``) or in colour (``3``); by default detected from the images."""
+    on_bad: Literal["error", "skip"] | None
+    """``skip`` omits images that cannot be read; ``report`` of the dataset names them."""
+    target: str | None
+    """The column of a table to predict (default: the last one)."""
+    task: Literal["classification", "regression"] | None
+    """Predict classes or numbers (default: as the target suggests)."""
+    types: Mapping[str, str] | None
+    """Types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or ``ignore``."""
+    split: str | None
+    """The column of a table that contains the part of each row: ``train``, ``validation`` or ``test``."""
+    on_progress: Callable[[int], None] | None
+    """Called with the number of bytes before each piece of a file is sent."""
+    on_reading: Callable[[float], None] | None
+    """Called a few times a second, from another thread, with the fraction of the files (0 to 1) that the service has
+    read."""
+
+
+class Dataset(dict[str, Any]):
+    """A dataset, as the document of the API; that of an upload also has ``created``."""
+
+    def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
+        super().__init__(document)
+        self._connection = connection
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self["name"])
+
+    @property
+    def reference(self) -> str:
+        """The name by which a spec refers to exactly this data: the name, or ``name@digits`` of an older version."""
+        version, versions = self.get("version"), self.get("versions")
+        return self.name if not version or not versions or version == versions[0] else str(version)
+
+    def examples(
+        self, *, part: str = "train", label: int | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over the images, or the rows of a table, as ``Client.dataset_examples``."""
+        resource = "rows" if self["kind"] == "table" else "examples"
+        params = {"part": part} | ({} if label is None else {"class": str(label)})
+        return self._connection.items(f"/datasets/{segment(self.reference)}/{resource}", params, limit=limit)
+
+    def _repr_html_(self) -> str:
+        has_content = self["state"] == "ready"
+        shown = list(self.examples(limit=5 if self["kind"] == "table" else 12)) if has_content else []
+        return cards.dataset(self, shown)
 
 
 class DatasetOperations:
@@ -31,9 +90,9 @@ class DatasetOperations:
         datasets: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
         return datasets
 
-    def dataset(self, name: str) -> dict[str, Any]:
+    def dataset(self, name: str) -> Dataset:
         """A dataset, with the number of examples of each class as ``class_counts``."""
-        return self._connection.json("GET", f"/datasets/{segment(name)}")
+        return Dataset(self._connection, self._connection.json("GET", f"/datasets/{segment(name)}"))
 
     def dataset_columns(self, name: str) -> dict[str, Any]:
         """Statistics of the columns of a table."""
@@ -49,75 +108,46 @@ class DatasetOperations:
             label: index of a class: only its examples.
             limit: maximum number of examples.
         """
-        resource = "rows" if self.dataset(name)["kind"] == "table" else "examples"
-        yield from self._content(name, resource, part, label, limit)
+        yield from self.dataset(name).examples(part=part, label=label, limit=limit)
 
     def dataset_rows(
         self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """Iterate over the rows of a table; see ``dataset_examples``."""
-        return self._content(name, "rows", part, label, limit)
-
-    def _content(
-        self, name: str, resource: str, part: str, label: int | None, limit: int | None
-    ) -> Iterator[dict[str, Any]]:
-        params = {"part": part} | ({} if label is None else {"class": str(label)})
-        return self._connection.items(f"/datasets/{segment(name)}/{resource}", params, limit=limit)
+        return Dataset(self._connection, {"name": name, "kind": "table"}).examples(part=part, label=label, limit=limit)
 
     def upload(
         self,
         name: str,
-        files: Mapping[str, StrPath] | StrPath,
+        files: Given,
         *,
-        validation_fraction: float | None = None,
-        size: str | None = None,
-        fit: Literal["crop", "pad"] | None = None,
-        channels: Literal["1", "3", "auto"] | None = None,
-        on_bad: Literal["error", "skip"] | None = None,
-        target: str | None = None,
-        types: Mapping[str, str] | None = None,
-        split: str | None = None,
         dry_run: bool = False,
         spec: Mapping[str, Any] | None = None,
-        on_progress: Callable[[int], None] | None = None,
-        on_reading: Callable[[float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Upload a dataset; returns its document, with ``created``.
+        **options: Unpack[UploadOptions],
+    ) -> Dataset:
+        """Upload a dataset; returns it, with ``created``.
 
         If the service has exactly this data under this name already, nothing is stored: ``created`` is false and the
-        document is that of the existing version. That may be an older one; ``version`` names it in specs.
+        document is that of the existing version. That may be an older one; ``reference`` names it in specs.
 
         Args:
             files: a path: a folder with a folder of image files for each class, an archive, or a table (CSV or TSV); or
-                form fields and paths: ``table``, ``archive``, or ``images`` and ``labels``, optionally with
-                ``validation_images`` and ``validation_labels``. Files are streamed.
-            validation_fraction: fraction of each class that becomes validation data, if there are no files for it.
-            size: scale image files, such as to ``32`` or ``32x24`` (width x height). Those of a folder are scaled
-                before they are sent, which gives the same dataset.
-            fit: ``crop`` (the default) scales images to cover the size and cuts off the rest; ``pad`` scales them into
-                it, with black borders.
-            channels: store such images in grey (``1``) or in colour (``3``); by default detected from the images.
-            on_bad: ``skip`` omits images that cannot be read; the response's ``report`` names them.
-            target: the label column of a table (default: the last one).
-            types: types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or
-                ``ignore``.
-            split: the column of a table that contains the part of each row: ``train``, ``validation`` or
-                ``test``.
+                several paths, or form fields and paths: ``table``, ``archive``, or ``images`` and ``labels``,
+                optionally with ``validation_images`` and ``validation_labels``. Files are streamed.
             dry_run: store nothing; the result has what the files would be stored as, and ``plan``.
             spec: with ``dry_run``, a job on these data whose cost ``plan`` has.
-            on_progress: called with the number of bytes before each piece of a file is sent.
-            on_reading: called a few times a second, from another thread, with the fraction of the files (0 to 1) that
-                the service has read.
+            options: see ``UploadOptions``.
 
         Raises:
+            NotUploadable: a dataset cannot be made from these files.
             UnreadableImage: a folder has no images, or some that cannot be read, unless ``on_bad`` is ``skip``.
             OSError: a file cannot be read.
         """
-        fields: dict[str, Any] = {"name": name, "validation_fraction": validation_fraction, "size": size, "fit": fit}
-        fields |= {"channels": channels, "on_bad": on_bad}
-        fields |= {"target": target, "split": split, "types": json.dumps(dict(types)) if types else None}
-        fields |= {"spec": json.dumps(dict(spec)) if spec is not None else None}
-        fields = {field: value for field, value in fields.items() if value is not None}
+        on_progress, on_reading = options.pop("on_progress", None), options.pop("on_reading", None)
+        given: dict[str, Any] = {"name": name, **options}
+        given |= {"types": json.dumps(dict(types)) if (types := given.get("types")) else None}
+        given |= {"spec": json.dumps(dict(spec)) if spec is not None else None}
+        fields = {field: value for field, value in given.items() if value is not None}
         unsent_bytes = 0
 
         def count(size: int) -> None:
@@ -128,19 +158,17 @@ class DatasetOperations:
 
         with ExitStack() as stack:
             files_by_field: dict[str, IO[bytes]] = {}
-            packing_options = {"size": _parse_valid_size(size), "grey": channels == "1", "skips": on_bad == "skip"}
-            packing_options |= {"pads": fit == "pad"}
-            paths = _pack_folder(_paths_by_field(files), stack, packing_options)
-            unsent_bytes = sum(path.stat().st_size for path in paths.values())
-            for field, path in paths.items():
+            content = stack.enter_context(packed(files, **packing_options(options)))
+            unsent_bytes = sum(path.stat().st_size for path in content.paths.values())
+            for field, path in content.paths.items():
                 files_by_field[field] = cast("IO[bytes]", _CountingFile(stack.enter_context(path.open("rb")), count))
-            options: dict[str, Any] = {"data": fields, "files": files_by_field, "timeout": UPLOAD_TIMEOUT_S}
-            options |= {"params": {"dry_run": "true"}} if dry_run else {}
-            if on_reading is None:
-                return self._send_upload(options)
-            upload_id = str(uuid.uuid4())
-            with self._watch_progress(upload_id, on_reading, is_sent=lambda: unsent_bytes <= 0):
-                return self._send_upload(options | {"headers": {"Upload-Id": upload_id}})
+            request: dict[str, Any] = {"data": fields, "files": files_by_field, "timeout": UPLOAD_TIMEOUT_S}
+            request |= {"params": {"dry_run": "true"}} if dry_run else {}
+            if on_reading is not None:
+                upload_id = str(uuid.uuid4())
+                stack.enter_context(self._watch_progress(upload_id, on_reading, is_sent=lambda: unsent_bytes <= 0))
+                request["headers"] = {"Upload-Id": upload_id}
+            return Dataset(self._connection, {"name": name, **self._send_upload(request)})
 
     def _send_upload(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Send the request of an upload; returns the dataset that has the data, new or not."""
@@ -193,11 +221,14 @@ class DatasetOperations:
             pass
 
 
-def _paths_by_field(files: Mapping[str, StrPath] | StrPath) -> dict[str, Path]:
-    if isinstance(files, Mapping):
-        return {field: Path(path) for field, path in files.items()}
-    path = Path(files)
-    return {"archive" if path.is_dir() else field_of(path): path}
+def packing_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How ``pack`` prepares the images of a folder, given the options of an upload."""
+    return {
+        "size": _parse_valid_size(options.get("size")),
+        "grey": options.get("channels") == "1",
+        "pads": options.get("fit") == "pad",
+        "skips": options.get("on_bad") == "skip",
+    }
 
 
 def _parse_valid_size(text: str | None) -> Size | None:
@@ -207,17 +238,6 @@ def _parse_valid_size(text: str | None) -> Size | None:
         return None if text is None else parse_size(text)
     except ValueError:
         return None
-
-
-def _pack_folder(paths: Mapping[str, Path], stack: ExitStack, options: Mapping[str, Any]) -> dict[str, Path]:
-    """The paths, with a folder of images replaced by a temporary archive that is packed with these
-    options."""
-    result = dict(paths)
-    if (folder := paths.get("archive")) is not None and folder.is_dir():
-        temporary = Path(stack.enter_context(TemporaryDirectory(prefix="tapeline-upload-")))
-        result["archive"] = temporary / "images.tar"
-        pack(folder, result["archive"], **options)
-    return result
 
 
 class _CountingFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from service.datasets.sandbox import FIELDS, FORMATS
 from service.storage.artifacts import EXPORTS
 from service.web.datasets.uploads import UploadForm
 from service.web.models import exports
-from tapeline import Client
+from tapeline.operations.datasets import UploadOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +37,5 @@ def test_the_form_of_an_upload_has_the_files_and_options_of_every_format() -> No
 
 def test_the_command_and_the_client_have_the_options_of_the_form() -> None:
     options = set(UploadForm.model_fields) - {*FIELDS, "name", "spec"}
-    arguments = inspect.signature(Client.upload).parameters
     assert options == set(uploading._ALL_OPTIONS)
-    assert options == set(arguments) - {"self", "name", "files", "dry_run", "spec", "on_progress", "on_reading"}
+    assert options == set(UploadOptions.__annotations__) - {"task", "on_progress", "on_reading"}

@@ -99,7 +99,7 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
     """
     name, paths = parse_name_and_paths(name, paths)
     uploaded = send(target, name, paths, options)
-    if not target.prints(uploaded.item):
+    if not target.prints(uploaded):
         print_upload(uploaded, options)
         click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
 

@@ -34,7 +34,9 @@ from service.states import TERMINAL
 from service.wording import counted
 from tapeline import Client, Job
 from tapeline.inputs.uploads import dataset_name, is_table
+from tapeline.inputs.values import nested_settings
 from tapeline.method_types import Which
+from tapeline.operations.training import kind_of, spec_of
 
 set_option: Final = click.option(
     "--set",
@@ -115,9 +117,11 @@ def train(
         settings = _with_uploaded(target, paths, upload, settings, name=name_of_data)
     elif not paths and "dataset" not in settings:
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
-    document = _document_of(settings) if uploads_data or not paths else with_settings(read(paths[0]), settings)
-    document = with_folds(document, folds)
     with target.client() as client:
+        if not paths and "kind" not in settings:
+            settings["kind"] = kind_of(client.dataset(_dataset_of(settings)))
+        document = _document_of(settings) if uploads_data or not paths else with_settings(read(paths[0]), settings)
+        document = with_folds(document, folds)
         if dry_run:
             _show_cost(target, client, client.dry_run(document))
             return
@@ -183,12 +187,12 @@ def _with_uploaded(
     *,
     name: str | None,
 ) -> dict[str, Any]:
-    """Upload the data of a job, with the report on standard error; returns the settings with the dataset."""
+    """Upload the data of a job, with the report on standard error; returns its spec."""
     data = _dataset_settings(settings, paths)
     dataset, paths = parse_name_and_paths(name, paths)
     uploaded = send(target, dataset, paths, upload)
     print_upload(uploaded, upload, err=True)
-    return {**settings, "dataset": {**data, "name": uploaded.reference}}
+    return spec_of(uploaded, {**settings, "dataset": data})
 
 
 def _show_cost_of_files(
@@ -205,7 +209,7 @@ def _show_cost_of_files(
     spec = parse_json(with_folds(_document_of({**settings, "dataset": {**data, "name": dataset}}), folds))
     checked = send(target, dataset, paths, upload, trial=spec)
     print_upload(checked, upload, err=True)
-    _show_cost(target, None, checked.item["plan"])
+    _show_cost(target, None, checked["plan"])
 
 
 def _dataset_settings(settings: Mapping[str, Any], paths: Sequence[Path]) -> Mapping[str, Any]:
@@ -215,10 +219,14 @@ def _dataset_settings(settings: Mapping[str, Any], paths: Sequence[Path]) -> Map
     return data
 
 
+def _dataset_of(settings: Mapping[str, Any]) -> str:
+    data = settings["dataset"]
+    return str(data.get("name", "") if isinstance(data, dict) else data)
+
+
 def _document_of(settings: Mapping[str, Any]) -> bytes:
     """The spec of a job on the dataset of its settings, which also names it."""
-    data = settings["dataset"]
-    name = str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0]
+    name = _dataset_of(settings).partition("@")[0]
     return json.dumps({"kind": "classifier", **({"name": name} if name else {}), **settings}).encode()
 
 
@@ -336,21 +344,19 @@ def settings_of(values: Sequence[str], options: Mapping[str, tuple[str, Any]] | 
     Raises:
         click.UsageError: a value is not ``FIELD=VALUE``, or an option and ``--set`` are for the same field.
     """
-    settings: dict[str, Any] = {}
+    given: list[tuple[str, Any]] = []
     for text in values:
         field, equals, value = text.partition("=")
         if not equals or not all(field.split(".")):
             raise click.UsageError(f"--set expects FIELD=VALUE, for example epochs=9; got {text!r}")
-        *path, leaf = field.split(".")
-        node = settings
-        for name in path:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise click.UsageError(f"--set {text!r}: {name} already has a value")
         try:
-            node[leaf] = parse_json(value.encode())
+            given.append((field, parse_json(value.encode())))
         except MalformedJson:
-            node[leaf] = value
+            given.append((field, value))
+    try:
+        settings = nested_settings(given)
+    except ValueError as error:
+        raise click.UsageError(f"--set {error}") from error
     for option, (field, value) in (options or {}).items():
         if value is not None:
             name, _, leaf = field.rpartition(".")

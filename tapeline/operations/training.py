@@ -1,0 +1,155 @@
+"""Jobs and sweeps from data or a dataset, without a spec."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Unpack
+
+from tapeline.connection import json_body
+from tapeline.images.files import USUAL_SIZE
+from tapeline.inputs.uploads import Given, dataset_name, reason_to_scale
+from tapeline.inputs.values import nested_settings
+from tapeline.job import Job
+from tapeline.operations.datasets import Dataset, DatasetOperations, UploadOptions
+from tapeline.resources import once
+from tapeline.sweeps import Sweep
+
+
+def kind_of(dataset: Mapping[str, Any]) -> str:
+    """The kind of job that suits a dataset."""
+    return "regressor" if dataset.get("task") == "regression" else "classifier"
+
+
+def spec_of(dataset: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a job on a dataset, with other settings as a document."""
+    data = settings.get("dataset", {})
+    data = {"name": dataset.reference, **(data if isinstance(data, dict) else {})}
+    return {"kind": kind_of(dataset), "name": dataset.name, **settings, "dataset": data}
+
+
+class TrainingOperations(DatasetOperations):
+    """The methods of ``Client`` that submit jobs and sweeps."""
+
+    def submit(self, spec: Mapping[str, Any] | bytes, *, idempotency_key: str | None = None) -> Job:
+        """Submit a job.
+
+        Args:
+            spec: a document, or JSON text that is sent as it is.
+            idempotency_key: a name for this request; a repeated request with the same key and spec creates no second
+                job and returns the first one. By default a new key, which allows the client to retry.
+        """
+        options = once(spec, idempotency_key)
+        return Job(self._connection, self._connection.json("POST", "/jobs", **options))
+
+    def train(
+        self,
+        data: Any = None,
+        *,
+        dataset: str | Dataset | None = None,
+        name: str | None = None,
+        kind: str | None = None,
+        preset: str | None = None,
+        epochs: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **upload: Unpack[UploadOptions],
+    ) -> Job:
+        """Submit a job that trains on files, a DataFrame, or a dataset of the service.
+
+        Files that the service has already under this name are not stored again. Images of a folder that need a size are
+        fitted to 32 x 32, with a warning.
+
+        Args:
+            data: a folder with a folder of images for each class, a table, an archive, several files, or a DataFrame of
+                pandas; as ``upload``.
+            dataset: the dataset to train on, in place of ``data``.
+            name: of the job, and of the uploaded dataset (default: that of the dataset or file).
+            kind: ``classifier``, ``regressor`` or ``gan`` (default: the one that suits the target).
+            preset: default: the one that suits the dataset.
+            settings: other fields of the spec by dotted names, such as ``{"optimizer.learning_rate": 0.01}``.
+            idempotency_key: as for ``submit``.
+            upload: see ``UploadOptions``; for example ``target="price"`` or ``size="64"``.
+        """
+        fields = {"kind": kind, "preset": preset, "epochs": epochs, "name": name}
+        given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
+        if (data is None) == (dataset is None):
+            raise TypeError("train() needs either data, such as train('rows.csv'), or dataset='name'")
+        source = self._find(dataset) if dataset is not None else self._uploaded(data, name, upload)
+        return self.submit(spec_of(source, nested_settings(given.items())), idempotency_key=idempotency_key)
+
+    def sweep(
+        self,
+        spec: Mapping[str, Any] | bytes | None = None,
+        *,
+        dataset: str | Dataset | None = None,
+        space: Mapping[str, Any] | None = None,
+        seeds: int | Sequence[int] | None = None,
+        name: str | None = None,
+        kind: str | None = None,
+        preset: str | None = None,
+        epochs: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Sweep:
+        """Start a sweep: many jobs as one experiment.
+
+        Args:
+            spec: a document, or JSON text that is sent as it is; or none, and the arguments below.
+            dataset: the dataset to train on.
+            space: the settings to try, each with a list of values, or a range such as ``{"log": [0.001, 0.3]}``.
+            seeds: their number (5 is the seeds 0 to 4), or the seeds themselves.
+            kind, preset, epochs, settings: of all jobs, as for ``train``.
+            idempotency_key: as for ``submit``.
+            options: further fields of a sweep, such as ``search={"name": "tpe", "trials": 40}`` or ``objective``.
+        """
+        if spec is None:
+            if dataset is None:
+                raise TypeError("sweep() needs a spec, or dataset='name' and space={...} or seeds=5")
+            fields = {"kind": kind, "preset": preset, "epochs": epochs}
+            given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
+            base = spec_of(self._find(dataset), nested_settings(given.items()))
+            spec = {"name": name or base.pop("name"), "base": base, **options}
+            if space:
+                spec["space"] = {n: {"choice": list(v)} if not isinstance(v, Mapping) else v for n, v in space.items()}
+            if seeds is not None:
+                spec["seeds"] = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        request = once(spec, idempotency_key)
+        return Sweep(self._connection, self._connection.json("POST", "/sweeps", **request))
+
+    def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """The resolved spec and its estimated cost; nothing is stored."""
+        params = {"dry_run": "true"}
+        return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
+
+    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
+        """The resolved sweep and its cost; nothing is stored."""
+        params = {"dry_run": "true"}
+        return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
+
+    def _find(self, dataset: str | Dataset) -> Dataset:
+        return dataset if isinstance(dataset, Dataset) else self.dataset(dataset)
+
+    def _uploaded(self, data: Any, name: str | None, options: UploadOptions) -> Dataset:
+        if hasattr(data, "to_csv"):
+            if name is None:
+                raise TypeError("a DataFrame has no name: train(frame, name='prices')")
+            with TemporaryDirectory(prefix="tapeline-upload-") as folder:
+                path = Path(folder, f"{dataset_name(name)}.csv")
+                data.to_csv(path, index=False)
+                return self.upload(dataset_name(name), path, **options)
+        files: Given = data
+        first = Path(next(iter(files.values())) if isinstance(files, Mapping) else _first(files))
+        is_unscaled = first.is_dir() and not options.get("size")
+        if is_unscaled and (reason := reason_to_scale(first)):
+            options = {**options, "size": USUAL_SIZE}
+            warnings.warn(f"{reason}: they are fitted to {USUAL_SIZE} x {USUAL_SIZE}; choose with size=", stacklevel=3)
+        return self.upload(dataset_name(name or first.resolve().name), files, **options)
+
+
+def _first(files: Any) -> Any:
+    return files if isinstance(files, str | os.PathLike) else files[0]
