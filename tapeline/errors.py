@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tapeline.addresses import is_this_machine
@@ -26,6 +26,13 @@ class NotUploadable(ClientError):
     """A dataset cannot be made from a file of this kind; the message names the kind and the remedy."""
 
 
+_HINTS: Final = {
+    "key_required": "; give one with Client(server, key) or the variable TAPELINE_API_KEYS",
+    "budget_spent": "; job.change(budget={'seconds': n}) gives it more, then job.resume() continues it",
+}
+"""What a method of the client does about a problem, by its code."""
+
+
 class ApiError(ClientError):
     """The service refused the request; ``problem`` is the problem document (RFC 9457)."""
 
@@ -36,9 +43,10 @@ class ApiError(ClientError):
         self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
         self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
         """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
+        hint = _HINTS.get(self.code, "")
         # With faults, the detail repeats them.
         headline = str(problem.get("title") or self.detail) if self.errors else self.detail
-        super().__init__("\n".join([headline + note, *(f"  {_format_fault(error)}" for error in self.errors)]))
+        super().__init__("\n".join([headline + note + hint, *(f"  {_format_fault(error)}" for error in self.errors)]))
 
 
 class AmbiguousJob(ClientError, LookupError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -155,14 +156,16 @@ _OPTIONS: Final = {
     "channels=1": "--channels 1",
     "use split:": "use --split:",
     "  types: ": "  --type: ",
+    "client.jobs() lists the jobs": "list the jobs with: tapeline jobs",
 }
-"""Arguments of the client in the messages of its errors, and the options of commands."""
+"""Arguments and methods of the client in the messages of its errors, as options and commands."""
+_LISTING: Final = re.compile(r"client\.jobs\(q=['\"](.*)['\"]\) lists them")
 
 
 def _in_options(message: str) -> str:
     for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
-    return message
+    return _LISTING.sub(r"see: tapeline jobs -q \1", message)
 
 
 def _reword(error: ApiError, target: Target) -> str:

@@ -66,7 +66,7 @@ def look_up(connection: Connection, text: str) -> Found:
         lines = [_line(job) for job in matches[:_MAX_LISTED_JOBS]]
         if len(matches) > _MAX_LISTED_JOBS:
             omitted = f"{len(matches) - _MAX_LISTED_JOBS}" if len(matches) < _PAGE_SIZE else "many"
-            lines.append(f"and {omitted} more; see: tapeline jobs -q {text}")
+            lines.append(f"and {omitted} more; client.jobs(q={text!r}) lists them")
         raise AmbiguousJob(text, matches, lines)
     return Found(Job(connection, matches[0]).refresh())
 
@@ -86,8 +86,9 @@ def _list(connection: Connection, **filters: str) -> list[dict[str, Any]]:
 
 
 def _not_found(text: str) -> ApiError:
-    detail = f"no job matches {text!r} by id or name; list the jobs with: tapeline jobs"
-    return ApiError(404, {"code": "job_not_found", "title": "There is no such job", "status": 404, "detail": detail})
+    detail = f"no job matches {text!r} by id or name"
+    problem = {"code": "job_not_found", "title": "There is no such job", "status": 404, "detail": detail}
+    return ApiError(404, problem, "; client.jobs() lists the jobs")
 
 
 def _line(job: Mapping[str, Any]) -> str:

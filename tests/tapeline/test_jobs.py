@@ -197,7 +197,7 @@ def test_a_full_name_selects_the_newest_job_that_has_it(client: Client) -> None:
 
 
 def test_an_unknown_job_name_is_an_error(client: Client, trained: str) -> None:
-    with pytest.raises(ApiError, match=r"no job matches 'nothing' by id or name"):
+    with pytest.raises(ApiError, match=r"no job matches 'nothing' by id or name; client\.jobs\(\) lists the jobs"):
         client.job("nothing")
     with pytest.raises(ApiError):
         client.job("")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from service.cli import main
-from tapeline import ApiError, Client, ClientError, Job, ServerUnreachable, Sweep, VersionMismatch
+from tapeline import AmbiguousJob, ApiError, Client, ClientError, Job, ServerUnreachable, Sweep, VersionMismatch
 from tapeline.version import VERSION
 from tests.tapeline.stub.server import JOB, StubServer, hang_up, response
 
@@ -125,6 +125,26 @@ def test_an_action_that_may_have_happened_is_not_retried(server: StubServer, job
     with pytest.raises(ServerUnreachable):
         job.retry()
     assert len(server.requests) == 1
+
+
+def test_remedies_are_methods_of_the_client_and_options_of_commands(server: StubServer, client: Client) -> None:
+    server.responses = [
+        response({"code": "key_required", "detail": "send a key"}, 401),
+        response({"data": [{"id": f"job_{n:026}", "name": "a", "status": "queued", "created_at": "2026-01-01T00:00:00Z"}
+                           for n in range(12)]}),
+    ]  # fmt: skip
+    with pytest.raises(ApiError, match=r"give one with Client\(server, key\)"):
+        client.presets()
+    many = server.responses * 1
+    server.responses = [response({"data": []}), *many]
+    with pytest.raises(AmbiguousJob, match=r"and 2 more; client\.jobs\(q='job'\) lists them"):
+        client.job("job")
+    for text, listed, remedy in (
+        ("job", many, "and 2 more; see: tapeline jobs -q job"),
+        ("absent", [response({"data": []})], "list the jobs with: tapeline jobs"),
+    ):
+        server.responses = [response({"data": []}), *listed]
+        assert remedy in CliRunner().invoke(main, ["--server", server.url, "show", text]).stderr
 
 
 def test_the_command_line_explains_how_to_give_a_key(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
