@@ -33,7 +33,7 @@ def job(document: Document, history: Document, sample: bytes | None) -> str:
     for title, names in _CHARTS:
         shown = {name: history["series"][name] for name in names if name in history["series"]}
         charts.append(chart(title, history["epochs"], shown) if shown and history["epochs"] else "")
-    picture = f'<div><img alt="latest samples" src="{_uri(sample)}" style="{_PIXELS};max-height:320px"></div>'
+    picture = f'<img alt="latest samples" src="{_uri(sample)}" style="{_PIXELS};max-height:320px;margin-top:8px">'
     return _card(
         document,
         document["kind"],
@@ -49,9 +49,12 @@ def sweep(document: Document, trials: Sequence[Document]) -> str:
     counts = document["trials"]
     facts = [f"{counts['succeeded'] + counts['stopped']} of {counts['total']} trials done"]
     metric, settings = document["objective"]["metric"], list(document["resolved"]["space"])
-    ends = [f"{metric} (interval_low)", f"{metric} (interval_high)"] if len(document["seeds"]) > 1 else []
-    columns = ["trial", "status", metric, *ends]
-    rows = [{name: row.get(name) for name in [*columns, *settings]} for row in trials]
+    rows = [
+        {"trial": row["trial"], "status": row["status"], metric: row[metric]}
+        | ({"95% CI over seeds": _interval(row, metric)} if len(document["seeds"]) > 1 else {})
+        | {name.removeprefix("/").replace("/", "."): row.get(name) for name in settings}
+        for row in trials
+    ]
     sentence = document.get("best_sentence")
     best = [index for index, row in enumerate(trials) if row["trial"] == document["best_trial"]]
     return _card(
@@ -92,7 +95,7 @@ def table(rows: Sequence[Document], *, bold: Iterable[int] = ()) -> str:
     if not names:
         return "<p>no rows</p>"
     style = f"padding:2px 8px;text-align:left;border-bottom:{_LINE}"
-    head = "".join(f'<th style="{style}">{escape(label(str(name)))}</th>' for name in names)
+    head = "".join(f'<th style="{style}">{escape(str(name))}</th>' for name in names)
     body = "".join(
         f"<tr{' style=font-weight:bold' if index in bold else ''}>"
         + "".join(f'<td style="{style}">{escape(_value(row.get(name)))}</td>' for name in names)
@@ -117,12 +120,16 @@ def _card(document: Document, noun: str, facts: Sequence[str], *parts: str) -> s
     name = escape(document.get("name") or document["id"])
     badge = f'<span style="color:{_COLOURS.get(status, "inherit")}">&#9679;</span> {escape(status)}' if status else ""
     error = document.get("error")
-    problem = f'<p style="color:#ef4444;margin:6px 0">{escape(error["message"])}</p>' if error else ""
+    problem = f'<p style="color:#ef4444;margin:6px 0">{escape(_reason(error))}</p>' if error else ""
     return (
         f'<div style="border:{_LINE};border-radius:6px;padding:10px 14px;max-width:680px;font-size:13px">'
         f'<div><strong>{name}</strong> <span style="opacity:.75">{escape(noun)}</span> {badge}</div>'
         f'<div style="opacity:.85">{escape(", ".join(facts))}</div>{problem}{"".join(parts)}</div>'
     )
+
+
+def _reason(error: Document) -> str:
+    return "; ".join(filter(None, (error["message"], error.get("hint"))))
 
 
 def _classes(document: Document) -> str:
@@ -140,6 +147,11 @@ def _classes(document: Document) -> str:
     )
     more = f"<p>and {len(pairs) - _MAX_CLASSES} more classes</p>" if len(pairs) > _MAX_CLASSES else ""
     return f'<table style="border-collapse:collapse;font-size:12px;margin:6px 0"><tbody>{rows}</tbody></table>{more}'
+
+
+def _interval(row: Document, metric: str) -> str:
+    low, high = (_value(row[f"{metric} (interval_{end})"]) for end in ("low", "high"))
+    return low if low == high else f"{low} to {high}"
 
 
 def _is_open(document: Document) -> bool:

@@ -38,11 +38,10 @@ def chart(title: str, epochs: Sequence[int], series: Series) -> str:
                 continue
             path.append(f"{pen}{x(epoch):.1f} {y(value):.1f}")
             pen = "L"
-        if len(path) == 1:
-            path.append("h.1")  # a dot
-        lines.append(f'<path d="{"".join(path)}" stroke="{colour}"/>')
-    ticks = [(high, _TOP + 8), (low, _HEIGHT - _BOTTOM)] if high > low else [(low, _HEIGHT - _BOTTOM)]
-    labels = [f'<text x="{_LEFT - 5}" y="{at}" text-anchor="end">{value:.3g}</text>' for value, at in ticks]
+        width = 1.8 if len(path) > 1 else 6
+        lines.append(f'<path d="{"".join(path)}{"h0" if width > 2 else ""}" stroke="{colour}" stroke-width="{width}"/>')
+    ticks = [(high, _TOP + 8), *([(low, _HEIGHT - _BOTTOM)] if high > low else [])]
+    labels = [f'<text x="{_LEFT - 5}" y="{at}" text-anchor="end">{value:.4g}</text>' for value, at in ticks]
     labels += [
         f'<text x="{at:.0f}" y="{_HEIGHT - 5}" text-anchor="{anchor}">{epoch}</text>'
         for epoch, at, anchor in ((epochs[0], _LEFT, "start"), (epochs[-1], _WIDTH - 6, "end"))
@@ -56,7 +55,7 @@ def chart(title: str, epochs: Sequence[int], series: Series) -> str:
     return (
         f'<figure style="margin:0;display:inline-block"><figcaption style="font-size:12px">{legend}</figcaption>'
         f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-        f'style="max-width:100%" fill="none" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round">'
+        f'style="max-width:100%" fill="none" stroke-linecap="round" stroke-linejoin="round">'
         f'<path d="{axes}" stroke="currentColor" stroke-opacity=".35" stroke-width="1"/>{"".join(lines)}'
         f'<g fill="currentColor" font-size="10" fill-opacity=".75">{"".join(labels)}</g></svg></figure>'
     )
@@ -64,4 +63,4 @@ def chart(title: str, epochs: Sequence[int], series: Series) -> str:
 
 def label(metric: str) -> str:
     """A metric's name as words."""
-    return metric.replace("_", " ").replace("/", " of ")
+    return metric.replace("_", " ").replace("/", " of ").replace("frechet", "Fréchet")

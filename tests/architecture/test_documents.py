@@ -9,11 +9,21 @@ import click
 import pytest
 
 from service.cli import main
+from tapeline import Client, History, Job, Prediction, Records, Sweep
+from tapeline.operations.datasets import Dataset
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "engine/*.md", "service/**/*.md", "workers/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "benchmarks/*.md",
+        "engine/*.md",
+        "service/**/*.md",
+        "tapeline/*.md",
+        "workers/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -102,6 +112,21 @@ def test_the_guide_lists_every_command() -> None:
     text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
     listed = {name for row in re.findall(r"^\| [a-z ]+ \| (`.*) \|$", text, re.MULTILINE) for name in row.split(", ")}
     assert listed == {f"`{name}`" for name in main.list_commands(click.Context(main))}
+
+
+@pytest.mark.parametrize("kind", [Client, Job, Sweep, Dataset])
+def test_the_document_of_the_client_has_every_method_and_no_other(kind: type) -> None:
+    former = {name for name, member in vars(kind).items() if hasattr(member, "__wrapped__")} | {"list"}
+    names = {name for owner in kind.__mro__[:-1] if "tapeline" in owner.__module__ for name in vars(owner)}
+    public = {name for name in names if not name.startswith("_")} - former
+    text = code(ROOT / "docs" / "client.md")
+    assert set(re.findall(rf"(?<![\w.]){kind.__name__.lower()}\.(\w+)", text)) == public
+
+
+@pytest.mark.parametrize("kind", [History, Prediction, Records])
+def test_the_document_of_the_client_has_what_its_results_offer(kind: type) -> None:
+    text = code(ROOT / "docs" / "client.md")
+    assert [name for name in vars(kind) if not name.startswith("_") and f".{name}" not in text] == []
 
 
 def test_the_readme_is_short() -> None:

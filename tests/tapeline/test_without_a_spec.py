@@ -100,7 +100,7 @@ def test_a_sweep_is_made_of_a_dataset_a_space_and_seeds(client: Client) -> None:
     assert sorted(frame["/batch_size"]) == [16, 64]
     shown = sweep._repr_html_()
     assert "2 of 2 trials done" in shown
-    assert "batch size" in shown
+    assert "batch_size</th>" in shown
 
 
 def test_waiting_shows_lines_where_it_is_asked_to(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +122,6 @@ def test_jobs_and_datasets_display_themselves(client: Client, rows: Path) -> Non
     assert "data:image/png;base64," in digits._repr_html_()
     assert client.dataset("mnist-10k")._repr_html_().count("data:image/png;base64,") == 12
     table = client.dataset("iris")._repr_html_()
-    assert all(word in table for word in ("129 training rows", "setosa", "petal length cm"))
+    assert all(word in table for word in ("129 training rows", "setosa", "petal_length_cm"))
     assert "probability of setosa" in job.predict([[5.1, 3.5, 1.4, 0.2]])._repr_html_()
-    assert "val accuracy" in job.history()._repr_html_()
+    assert "val_accuracy" in job.history()._repr_html_()
