@@ -140,7 +140,7 @@ class Job(Resource):
         problem = [self.error["message"]] if self.error else []
         return "  ".join([self.name or self.id, self.status, done, *cards.metrics_text(self.metrics)[:2], *problem])
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         self._read("resolved")  # that of a list is a summary
         latest = self.results()["samples"]["latest"]
         sample = None
@@ -277,7 +277,12 @@ class Job(Resource):
         return Prediction(joined(responses))
 
     def _dataset(self) -> dict[str, Any]:
-        return self._connection.json("GET", f"/datasets/{segment(self.resolved['dataset']['name'])}")
+        try:
+            return self._connection.json("GET", f"/datasets/{segment(self.resolved['dataset']['name'])}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return {"kind": None, "image_shape": ()}  # deleted; the checkpoint has what the service needs
 
     def predict_table(
         self, file: Path | str, to: Path | str | IO[str], *, checkpoint: Which = "best"

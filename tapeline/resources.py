@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from html import escape
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from tapeline import streams
 from tapeline.connection import Connection, json_body, segment
-from tapeline.errors import ServerUnreachable
+from tapeline.errors import ClientError, ServerUnreachable
 from tapeline.method_types import Event
 from tapeline.notebook.live import live
 from tapeline.streams import OnOutage
@@ -128,8 +129,15 @@ class Resource(Mapping[str, Any]):
         """The progress in a line."""
         raise NotImplementedError
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
+        """It as a notebook shows it, read from the service."""
         raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        try:
+            return self._html()
+        except ClientError as error:
+            return escape(f"{self!r}: {error}")
 
     def events(
         self, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None

@@ -27,7 +27,7 @@ class Sweep(Resource):
         done = counts["succeeded"] + counts["stopped"] + counts["failed"]
         return f"{self['name'] or self.id}  {self.status}  {done}/{counts['total']} trials{best}{problem}"
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         self._read("best_sentence")  # that of a list is a summary
         return cards.sweep(self._document, self.trials(sort="best"))
 

@@ -8,18 +8,22 @@ import re
 import subprocess
 import sys
 import threading
+from typing import Final
+
+_COMMAND: Final = "from service.cli import main; main()"
 
 
 def run_in_terminal(
-    *arguments: str, stdin: bytes = b"", typed: bytes = b"", environ: dict[str, str]
+    *arguments: str, stdin: bytes = b"", typed: bytes = b"", environ: dict[str, str], program: str = _COMMAND
 ) -> tuple[int, str]:
     """Run a ``tapeline`` command in a new pseudo-terminal; return its exit code and everything it printed.
 
     Args:
+        program: another one in Python.
         stdin: its input, from a pipe; with ``typed``, it is the terminal, in which this is typed.
     """
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", program, *arguments]
     process = subprocess.Popen(
         command,
         stdin=terminal if typed else subprocess.PIPE,

@@ -54,7 +54,7 @@ def _items(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> list[Any]:
     if described["kind"] == "table":
         return [_named(item, [column["name"] for column in described["columns"]]) for item in items]
     pixels = math.prod(described["image_shape"][:2])
-    return items if len(items[0]) in (pixels, 3 * pixels) else [data]
+    return items if len(items[0]) in (pixels, 3 * pixels) and described["image_shape"] else [data]
 
 
 def _named(row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:

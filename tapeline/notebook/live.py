@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ def live(
         nonlocal shown
         if (text := line()) != shown:
             shown = text
-            sys.stderr.write(f"{_CLEAR}{text}" if sys.stderr.isatty() else f"{text}\n")
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be cleared
+            sys.stderr.write(f"{_CLEAR}{text[:width]}" if sys.stderr.isatty() else f"{text}\n")
             sys.stderr.flush()
 
     if progress is False or (progress is None and not in_notebook() and not sys.stderr.isatty()):

@@ -14,6 +14,7 @@ from PIL import Image
 from tapeline import Client, NotUploadable
 from tapeline.operations.datasets import Dataset
 from tapeline.operations.training import spec_of
+from tests.terminals import run_in_terminal
 
 
 @pytest.fixture
@@ -109,6 +110,17 @@ def test_waiting_shows_lines_where_it_is_asked_to(client: Client, capsys: pytest
     job.wait(progress=True)
     line = r"shown  succeeded  epoch 2/2 \(100%\)  val accuracy [\d.]+  val loss [\d.]+\n"
     assert re.fullmatch(line, capsys.readouterr().err)
+    program = f"from tapeline import Client; Client({client.server!r}).handle({job.id!r}).wait()"
+    code, output = run_in_terminal(program=program, environ={"COLUMNS": "45"})
+    assert code == 0, output
+    assert output == "\r\x1b[2K" + "shown  succeeded  epoch 2/2 (100%)  val accuracy"[:44] + "\r\n"
+
+
+def test_a_display_that_cannot_be_read_says_why(client: Client) -> None:
+    with Client("http://127.0.0.1:9") as absent:
+        shown = absent.handle("job_" + 26 * "0")._repr_html_()
+    assert "not read yet" in shown
+    assert "no response from http://127.0.0.1:9" in shown
 
 
 def test_jobs_and_datasets_display_themselves(client: Client, rows: Path) -> None:
