@@ -75,7 +75,7 @@ class Dataset(dict[str, Any]):
         return self._connection.items(f"/datasets/{segment(self.reference)}/{resource}", params, limit=limit)
 
     def _repr_html_(self) -> str:
-        has_content = self["state"] == "ready"
+        has_content = self.get("state") == "ready"  # not after a dry run
         shown = list(self.examples(limit=5 if self["kind"] == "table" else 12)) if has_content else []
         return cards.dataset(self, shown)
 
