@@ -196,7 +196,7 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
             reverse=True,
         )
         scores = ["-" if item[score] is None else f"{item[score]:.1%}" for score in ("precision", "recall", "f1")]
-        confusions = ", ".join(f"{name} {count:,}" for count, name in wrong[:_MAX_SHOWN_CONFUSIONS])
+        confusions = ", ".join(f"{name}: {counted(count, 'time')}" for count, name in wrong[:_MAX_SHOWN_CONFUSIONS])
         confusions += ", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)
         lines.append([names[index], f"{item['support']:,}", *scores, confusions])
     print_table(_columns("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
@@ -213,8 +213,10 @@ def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     if target.prints(result):
         return
     columns = sorted(result["columns"], key=lambda item: -item["mean"])
-    lines = [[item["column"], f"{100 * item['mean']:.2f}", f"{100 * item['deviation']:.2f}"] for item in columns]
-    print_table(_columns("COLUMN", "LOSS (POINTS)", "DEVIATION"), lines)
+    lines = [
+        [item["column"], f"{100 * item['mean']:.2f} points", f"± {100 * item['deviation']:.2f}"] for item in columns
+    ]
+    print_table(_columns("COLUMN", "ACCURACY LOST", "DEVIATION"), lines)
     click.echo(
         f"accuracy {result['accuracy']:.2%} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True
     )

@@ -352,7 +352,9 @@ def _relabel(info: MetricInfo, which: Which) -> MetricInfo:
 
 def _as_text(value: float) -> str:
     """A number with two decimals, or two significant digits if the decimals would be zeros."""
-    return f"{value:.2f}" if value == 0 or 0.005 <= abs(value) < 1e5 else f"{value:.1e}"
+    if value == 0 or 0.005 <= abs(value) < 1e5:
+        return f"{value:.2f}"
+    return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}" if 1e-7 < abs(value) < 1 else f"{value:.1e}"
 
 
 _NOT_COMPARED: Final = {"seed", "name", "tags", "priority", "reuse"}

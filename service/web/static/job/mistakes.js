@@ -29,6 +29,7 @@ export function wireMistakes(job) {
   function show() {
     const { data, count, label, validation_count: all } = result;
     $("[data-of]", root).textContent = label;
+    root.classList.toggle("brief", !count);
     $("#mistakes-state").hidden = false;
     $("#mistakes-state").textContent = count
       ? `${count} of ${all} validation ${job.is_table ? "rows" : "images"} are classified wrongly (${percent(count / all)}). ${data.length < count ? `The ${data.length} most confident mistakes:` : ""}`

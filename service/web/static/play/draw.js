@@ -83,11 +83,19 @@ if (pad) {
     if (seen) overlay(seen[0], saliency[0]);
   }
 
+  // Replaces each value by the weighted mean of its neighbours.
+  function blur(rows) {
+    const mean = (row) => row.map((value, at) => ((row[at - 1] ?? value) + 2 * value + (row[at + 1] ?? value)) / 4);
+    const across = rows.map(mean);
+    rows.forEach((row, y) => row.forEach((_, x) => (row[x] = ((across[y - 1] ?? across[y])[x] + 2 * across[y][x] + (across[y + 1] ?? across[y])[x]) / 4)));
+  }
+
   // The network's input; blue and orange mark where more brightness would support or oppose the prediction.
   function overlay(seen, saliency) {
     const [height, width] = [seen.length, seen[0].length];
     const image = new ImageData(width, height);
     const effects = saliency.map((row) => row.map((pixel) => (job.colour ? pixel[0] + pixel[1] + pixel[2] : pixel)));
+    if (job.crops) for (let pass = 0; pass < 2; pass += 1) blur(effects); // of a photo, single pixels alternate
     const largest = Math.max(...effects.flat().map(Math.abs)) || 1;
     for (let row = 0; row < height; row += 1) {
       for (let column = 0; column < width; column += 1) {
