@@ -354,7 +354,8 @@ class Job(Resource):
         return self._get_evaluation("calibration", checkpoint=checkpoint)
 
     def importance(self, *, checkpoint: Which = "best") -> dict[str, Any]:
-        """The importance of each column of a table: the accuracy that is lost when its values are shuffled.
+        """The importance of each column of a table: the accuracy that is lost when its values are shuffled, or the RMSE
+        that a regressor gains.
 
         Returns:
             ``columns``, each with ``column``, ``mean`` and ``deviation``.
@@ -370,6 +371,14 @@ class Job(Resource):
         """
         named = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
         return self._get_evaluation("confusion", **(named if epoch is None else {"epoch": epoch}))
+
+    def residuals(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
+        """Targets and predictions of a regressor for the validation rows, as ``points``, and the ``worst`` rows.
+
+        Args:
+            limit: how many of the worst rows to return.
+        """
+        return self._get_evaluation("residuals", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
 
     def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
         """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.

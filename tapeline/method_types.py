@@ -62,7 +62,8 @@ class Prediction(dict[str, Any]):
     """What a network predicts, as the document of the API.
 
     Of a classifier, ``classes`` is the most probable class of each image or row, ``class_names`` has their names, and
-    ``probabilities`` those of every class. ``checkpoint`` is the epoch of the checkpoint. For rows, ``unknown_values``
+    ``probabilities`` those of every class. Of a regressor, ``values`` are the numbers in the unit of ``target``, the
+    column that it predicts. ``checkpoint`` is the epoch of the checkpoint. For rows, ``unknown_values``
     were no category of their column, and ``absent_columns`` were missing; both were treated as missing values. With
     ``explain``: ``seen``, the images after preprocessing, and ``saliency``, the gradient of the predicted logit.
     """
@@ -71,8 +72,8 @@ class Prediction(dict[str, Any]):
     def predictions(self) -> Records:
         """A dictionary for each image or row: ``label``, ``probability``, and the ``probabilities`` of all classes by
         name; of a regressor ``value``, in the unit of the target."""
-        if "classes" not in self:
-            return Records(self["predictions"])
+        if self.get("values") is not None:
+            return Records({"value": value} for value in self["values"])
         names = self["class_names"]
         return Records(
             {"label": names[index], "probability": row[index], "probabilities": dict(zip(names, row, strict=True))}

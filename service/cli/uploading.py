@@ -25,6 +25,7 @@ from rich.text import Text
 from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
 from service.datasets.info import DATASET_NAME, Channels, Fit, OnBad
+from service.states import Task as LearningTask
 from service.wording import counted
 from tapeline.images.files import USUAL_SIZE, parse_size
 from tapeline.inputs.uploads import Packed, by_field, dataset_name, is_table, packed, reason_to_scale
@@ -40,7 +41,7 @@ _READING: Final = "reading"
 UploadOptions = Mapping[str, Any]
 """The values of the options that ``upload_options`` adds: arguments of ``Client.upload``."""
 _IMAGE_OPTIONS: Final = {"size": "--size", "fit": "--fit", "channels": "--channels", "on_bad": "--on-bad"}
-_TABLE_OPTIONS: Final = {"target": "--target", "split": "--split", "types": "--type"}
+_TABLE_OPTIONS: Final = {"target": "--target", "task": "--task", "split": "--split", "types": "--type"}
 _ALL_OPTIONS: Final = {**_IMAGE_OPTIONS, **_TABLE_OPTIONS, "validation_fraction": "--validation-fraction"}
 
 
@@ -71,7 +72,12 @@ _OPTIONS: Final = (
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         help="Fraction of each class to set aside for validation if there are no validation files (default: 0.15).",
     ),
-    click.option("--target", help="Column of a table that holds the class (default: the last one)."),
+    click.option("--target", help="Column of a table to learn: classes, or a number (default: the last one)."),
+    click.option(
+        "--task",
+        type=click.Choice([choice.value for choice in LearningTask]),
+        help="Tell the values of the target apart, or predict its number (default: regression for many numbers).",
+    ),
     click.option(
         "--split",
         help="Column that assigns each row of a table to a part: train, validation (val) or test.",
@@ -188,8 +194,10 @@ def print_upload(item: Dataset, options: UploadOptions, *, err: bool = False) ->
     noun = "rows" if item_is_table else "images"
     counts = f"{item['train_count']:,} training and {item['validation_count']:,} validation {noun}"
     counts += f", {item['test_count']:,} test {noun}," if item["test_count"] else ""
-    description = f"{shape(item)}{'' if item_is_table else ' pixels'}, {item['classes']} classes"
-    lines = [f"{item.name}: {counts} of {description}: {_list_classes(item['class_names'])}"]
+    learned = f"{item['classes']} classes: {_list_classes(item['class_names'])}"
+    if item.get("task") == LearningTask.REGRESSION:
+        learned = f"a number to predict: {visible(item['target'])}"
+    lines = [f"{item.name}: {counts} of {shape(item)}{'' if item_is_table else ' pixels'}, {learned}"]
     if item_is_table:
         lines += _report_lines(item, _parse_types(options["types"]))
     else:

@@ -38,4 +38,4 @@ def test_the_form_of_an_upload_has_the_files_and_options_of_every_format() -> No
 def test_the_command_and_the_client_have_the_options_of_the_form() -> None:
     options = set(UploadForm.model_fields) - {*FIELDS, "name", "spec"}
     assert options == set(uploading._ALL_OPTIONS)
-    assert options == set(UploadOptions.__annotations__) - {"task", "on_progress", "on_reading"}
+    assert options == set(UploadOptions.__annotations__) - {"on_progress", "on_reading"}

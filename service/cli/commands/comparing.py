@@ -207,19 +207,60 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
 @checkpoint_option("best")
 @with_target
 def importance(target: Target, job_text: str, checkpoint: Which) -> None:
-    """Show which columns of a table a classifier uses: the accuracy that is lost when a column is shuffled."""
+    """Show which columns of a table a network uses: the accuracy that is lost when a column is shuffled, or the RMSE
+    that a regressor gains."""
     with target.job(job_text) as job:
         result = job.importance(checkpoint=checkpoint)
     if target.prints(result):
         return
     columns = sorted(result["columns"], key=lambda item: -item["mean"])
+    if (rmse := result.get("rmse")) is not None:
+        title, score, unit = "RMSE GAINED", f"RMSE {number('val_rmse', rmse)}", ("{}", "± {}")
+        texts = [[number("val_rmse", item[name]) for name in ("mean", "deviation")] for item in columns]
+    else:
+        title, score, unit = "ACCURACY LOST", f"accuracy {result['accuracy']:.2%}", ("{} points", "± {}")
+        texts = [[f"{100 * item[name]:.2f}" for name in ("mean", "deviation")] for item in columns]
     lines = [
-        [item["column"], f"{100 * item['mean']:.2f} points", f"± {100 * item['deviation']:.2f}"] for item in columns
+        [item["column"], *(form.format(text) for form, text in zip(unit, pair, strict=True))]
+        for item, pair in zip(columns, texts, strict=True)
     ]
-    print_table(_columns("COLUMN", "ACCURACY LOST", "DEVIATION"), lines)
+    print_table(_columns("COLUMN", title, "DEVIATION"), lines)
+    click.echo(f"{score} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True)
+
+
+@click.command()
+@job_argument
+@checkpoint_option("best")
+@click.option("--limit", type=click.IntRange(1, 256), default=20, show_default=True, help="Number of rows.")
+@with_target
+def residuals(target: Target, job_text: str, checkpoint: Which, limit: int) -> None:
+    """Show the validation rows for which a regressor is furthest from the target.
+
+    ROW is the index in the validation data, from 0. --json also has target and prediction of the other rows.
+    """
+    with target.job(job_text) as job:
+        result = job.residuals(checkpoint=checkpoint, limit=limit)
+    if target.prints(result):
+        return
+    lines = [
+        [
+            str(item["index"]),
+            *(number("val_rmse", value) for value in _residual(item)),
+            ", ".join(f"{name} {value_text(value)}" for name, value in item["row"].items()),
+        ]
+        for item in result["worst"]
+    ]
+    print_table(_columns("ROW", "TARGET", "PREDICTION", "RESIDUAL", "CELLS"), lines)
     click.echo(
-        f"accuracy {result['accuracy']:.2%} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True
+        f"{len(lines)} of {result['validation_count']:,} rows, target {visible(result['target'])}, in epoch "
+        f"{result['checkpoint']}",
+        err=True,
     )
+
+
+def _residual(item: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Target, prediction and their difference."""
+    return item["target"], item["prediction"], item["target"] - item["prediction"]
 
 
 def _columns(*titles: str) -> list[Column]:

@@ -57,7 +57,7 @@ def predict(
     invert: bool,
     output: Path | None,
 ) -> None:
-    """Classify images, or the rows of a table, with a trained classifier.
+    """Classify images or the rows of a table, or predict the number that a regressor was trained on.
 
     FILE is a PNG, JPEG, WebP, BMP or GIF file, a folder of them, or one CSV or TSV file with the columns of the
     training data: `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the
@@ -109,7 +109,9 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         try:
             if target.as_json and output is None:
                 prediction: dict[str, Any] = {**job.predict(path, checkpoint=checkpoint)}
-                results = {name: prediction[name] for name in ("class_names", "classes", "probabilities")}
+                names: tuple[str, ...] = ("class_names", "classes", "probabilities")
+                names = ("target", "values") if prediction.get("values") is not None else names
+                results = {name: prediction[name] for name in names}
                 target.prints({"table": str(path), **prediction["summary"], **results})
                 return
             summary = job.predict_table(path, sys.stdout if output is None else output, checkpoint=checkpoint)
@@ -174,9 +176,9 @@ def generate(
     else:
         options |= {"seed": seed, "count": count or 16}
     with target.job(job_text) as job:
-        if job.kind == "classifier":
+        if job.kind != "gan":
             name = str(job.name or job.id[-6:])
-            raise Failure(f"{name} is a classifier; use: tapeline predict {shlex.quote(name)} FILE")
+            raise Failure(f"{name} is a {job.kind}; use: tapeline predict {shlex.quote(name)} FILE")
         if target.as_json:
             target.prints(job.generate(**options))
             return

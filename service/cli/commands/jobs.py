@@ -53,7 +53,7 @@ _MIN_METRICS_WIDTH: Final = 22
 
 @click.command("jobs")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only jobs in this state; stopped: by their sweeps.")
-@click.option("--kind", type=click.Choice(("classifier", "gan")), help="Only jobs of this kind.")
+@click.option("--kind", type=click.Choice(tuple(KEY_METRICS)), help="Only jobs of this kind.")
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")
 @click.option("--owner", metavar="OWNER", help="Jobs of this owner, or of all with '*' (scope admin).")

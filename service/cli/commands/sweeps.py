@@ -18,11 +18,12 @@ from service.cli.search_space import range_text, seeds_of, space_of
 from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
 from service.cli.text import STYLES, about, owner_names, print_rows, print_table, with_owners
-from service.spec.metric_info import describe, number
+from service.spec.metric_info import KEY_METRICS, describe, number
 from service.spec.strict_json import dotted
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
 from tapeline import ApiError, Client
+from tapeline.operations.training import kind_of
 from tapeline.sweeps import Sweep
 
 _DRAWN_TRIALS: Final = 16
@@ -53,7 +54,7 @@ _BY_VALUE: Final = ("best", "value", "-value")
     metavar="N",
     help=f"Number of combinations to draw at random (default: with a range {_DRAWN_TRIALS}, else all combinations).",
 )
-@click.option("--kind", type=click.Choice(("classifier", "gan")), help="What to train (default: classifier).")
+@click.option("--kind", type=click.Choice(tuple(KEY_METRICS)), help="What to train (default: what suits the data).")
 @click.option("--preset", metavar="NAME", help="Start from this preset (default: the one that suits the dataset).")
 @click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
 @set_option
@@ -120,7 +121,9 @@ def _document_of(
         raise click.UsageError("nothing to train on: give --dataset NAME, or a SPEC")
     if not tries and not seeds:
         raise click.UsageError("nothing to try: add --try FIELD=A,B,C or --seeds N")
-    base = {"kind": "classifier"} | settings
+    data = settings["dataset"]
+    dataset = str(data.get("name", "") if isinstance(data, dict) else data)
+    base = settings if "kind" in settings else {"kind": kind_of(client.dataset(dataset))} | settings
     resolved: dict[str, Any] = {}
     with suppress(ApiError):  # the check of the sweep lists the faults of its base, too
         resolved = client.dry_run(base)["resolved"]
@@ -128,9 +131,8 @@ def _document_of(
     if trials is not None and not space:
         raise click.UsageError("--trials draws settings: add --try FIELD=FROM..TO")
     is_drawn = trials is not None or any("choice" not in span for span in space.values())
-    data = settings["dataset"]
     return {
-        "name": name or str(data.get("name", "") if isinstance(data, dict) else data).partition("@")[0] or None,
+        "name": name or dataset.partition("@")[0] or None,
         "base": base,
         "space": space,
         **({"seeds": seeds_of(seeds)} if seeds else {}),

@@ -28,7 +28,7 @@ from service.cli.target import (
 from service.cli.text import about, changed_settings, fold_means, print_rows, spec_text
 from service.cli.uploading import UploadOptions, given, parse_name_and_paths, print_upload, send, upload_options
 from service.errors import MalformedJson
-from service.spec.metric_info import size
+from service.spec.metric_info import KEY_METRICS, size
 from service.spec.strict_json import overlay, parse_json
 from service.states import TERMINAL
 from service.wording import counted
@@ -53,7 +53,7 @@ set_option: Final = click.option(
 @click.option(
     "--dataset", metavar="NAME", shell_complete=complete_datasets, help="Train on this dataset of the service."
 )
-@click.option("--kind", type=click.Choice(("classifier", "gan")), help="What to train (default: classifier).")
+@click.option("--kind", type=click.Choice(tuple(KEY_METRICS)), help="What to train (default: what suits the data).")
 @click.option(
     "--preset",
     metavar="NAME",
@@ -227,7 +227,7 @@ def _dataset_of(settings: Mapping[str, Any]) -> str:
 def _document_of(settings: Mapping[str, Any]) -> bytes:
     """The spec of a job on the dataset of its settings, which also names it."""
     name = _dataset_of(settings).partition("@")[0]
-    return json.dumps({"kind": "classifier", **({"name": name} if name else {}), **settings}).encode()
+    return json.dumps({**({"name": name} if name else {}), **settings}).encode()
 
 
 def _show_folds(target: Target, client: Client, jobs: Sequence[Job], *, watch: bool) -> None:

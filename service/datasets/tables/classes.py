@@ -46,7 +46,12 @@ class Classes:
 
 
 def classes_of(
-    texts: Sequence[str], counts: Sequence[int], requested_type: ColumnType | None, *, column: str
+    texts: Sequence[str],
+    counts: Sequence[int],
+    requested_type: ColumnType | None,
+    *,
+    column: str,
+    are_stated: bool = False,
 ) -> Classes:
     """The classes of a target column.
 
@@ -57,6 +62,7 @@ def classes_of(
         texts: its distinct values.
         counts: the number of rows with each.
         requested_type: the type that the user set.
+        are_stated: whether the user said that numbers are classes.
 
     Raises:
         UploadRefused: the values cannot be classes.
@@ -73,7 +79,7 @@ def classes_of(
         for text, count in zip(texts, counts, strict=True):
             distinct[values[text]] += count
         code = next(filter(_CODE.fullmatch, texts), None) if requested_type is None else None
-        if code is None:
+        if code is None and not are_stated:
             _check_quantity(column, list(distinct.values()))
         if len(distinct) > MAX_LABEL + 1:
             raise too_many_classes(column, len(distinct))

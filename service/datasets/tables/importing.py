@@ -204,7 +204,8 @@ class _Import:
         """The classes of a classifier: their names, the label of each row, and notes for the user."""
         numbers = np.frombuffer(self.labels, np.uint32)
         name, counts = self.plan.header[self.plan.target], np.bincount(numbers).tolist()
-        classes = classes_of(list(self.targets), counts, self.plan.target_type, column=name)
+        are_stated = self.plan.task is Task.CLASSIFICATION
+        classes = classes_of(list(self.targets), counts, self.plan.target_type, column=name, are_stated=are_stated)
         return classes.names, classes.labels[numbers], classes.notes
 
     def _one_class(self, target: Mapping[str, Any]) -> tuple[list[str], NDArray[np.uint8], list[str]]:

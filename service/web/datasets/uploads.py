@@ -143,7 +143,9 @@ class UploadForm(BaseModel):
     )
 
     spec: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
-        None, description="With `dry_run`: the spec of a job, as JSON, whose cost on these data is estimated."
+        None,
+        description="With `dry_run`: the spec of a job, as JSON, whose cost on these data is estimated. It need not have "
+        "a `kind`.",
     )
 
     def received(self) -> ReceivedFiles:

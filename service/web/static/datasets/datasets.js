@@ -19,7 +19,7 @@ const MAX_NAMED_CLASSES = 5;
 const SUBJECTS = {
   archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
   validation_images: "The file of validation images", validation_labels: "The file of validation labels",
-  name: "“Name”", target: "“Target column”", split: "“Split column”", types: "The type of a column:", size: "“Size in pixels”", fit: "“Images of another shape”",
+  name: "“Name”", target: "“Target column”", task: "“Learn”", split: "“Split column”", types: "The type of a column:", size: "“Size in pixels”", fit: "“Images of another shape”",
   channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation fraction”",
 };
 

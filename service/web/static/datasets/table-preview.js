@@ -12,10 +12,10 @@ export class TablePreview {
   // faultText(error): the problem, in words of the form.
   constructor(form, faultText) {
     this.holder = $("#table-preview");
-    [this.target, this.split, this.sentTypes] = ["target", "split", "types"].map((name) => $(`[name=${name}]`, form));
+    [this.target, this.task, this.split, this.sentTypes] = ["target", "task", "split", "types"].map((name) => $(`[name=${name}]`, form));
     this.faultText = faultText;
     this.next = requestSequence();
-    for (const select of [this.target, this.split]) select.addEventListener("change", () => this.detect());
+    for (const select of [this.target, this.task, this.split]) select.addEventListener("change", () => this.detect());
     this.clear();
   }
 
@@ -60,7 +60,7 @@ export class TablePreview {
     const isNewest = this.next();
     const body = new FormData();
     body.append("name", "preview");
-    for (const field of [this.target, this.split, this.sentTypes]) if (field.value) body.append(field.name, field.value);
+    for (const field of [this.target, this.task, this.split, this.sentTypes]) if (field.value) body.append(field.name, field.value);
     body.append("table", new Blob([this.text]), "preview.csv");
     const answer = await call("/datasets?dry_run=true", { method: "POST", body }).catch((error) => ({ error }));
     if (!isNewest()) return;
@@ -88,7 +88,7 @@ export class TablePreview {
     if (this.found && !this.target.value) $("option", this.target).textContent = `the last one: ${this.found.report.target}`;
     this.names.forEach((name, index) => {
       const cell = this.roles[index];
-      const role = name === (this.target.value || this.found?.report.target) ? "class" : name === this.split.value ? "part" : "";
+      const role = name === (this.target.value || this.found?.report.target) ? (this.found?.task === "regression" ? "number to predict" : "class") : name === this.split.value ? "part" : "";
       if (role) return void cell.replaceChildren(h("strong", { class: "small" }, role));
       if (!$("select", cell)) cell.replaceChildren(this.typeSelect(name));
       const type = this.found?.columns.find((column) => column.name === name)?.type;
@@ -111,10 +111,11 @@ export class TablePreview {
   }
 
   summary() {
-    const { train_count, validation_count, test_count, class_names, report } = this.found;
+    const { train_count, validation_count, test_count, task, target, class_names, report } = this.found;
     const rows = train_count + validation_count + test_count;
     const named = class_names.slice(0, MAX_NAMED_CLASSES).join(", ");
-    const sentences = [`${this.isWhole ? "" : "In the first 256 kB: "}${counted(rows, "row")}, ${class_names.length} classes: ${named}${class_names.length > MAX_NAMED_CLASSES ? ", …" : ""}.`];
+    const learned = task === "regression" ? `a number to predict: ${target}` : `${class_names.length} classes: ${named}${class_names.length > MAX_NAMED_CLASSES ? ", …" : ""}`;
+    const sentences = [`${this.isWhole ? "" : "In the first 256 kB: "}${counted(rows, "row")}, ${learned}.`];
     for (const { name, reason } of report.ignored ?? []) if (!this.types[name]) sentences.push(`${name} is left out: ${reason}.`);
     return [...sentences, ...(report.notes ?? []).map((note) => `${capital(note)}.`)].join(" ");
   }

@@ -1,11 +1,12 @@
 // The choice of a dataset: size, and whether it has to be downloaded first.
 import { bytes, counted, h } from "../common/dom.js";
 
-export function datasetControl(datasets) {
+// select(path, name): called when a dataset is chosen.
+export function datasetControl(datasets, select) {
   const byName = new Map(datasets.map((item) => [item.name, item]));
   return (form, path, id) => {
     const element = h("select", { id }, datasets.map((item) => h("option", { value: item.name, disabled: Boolean(item.problem) }, `${item.name} · ${sizeOf(item)}`)));
-    element.addEventListener("change", () => form.set(path, element.value));
+    element.addEventListener("change", () => select(path, element.value));
     const unknown = h("option", { hidden: true });
     element.append(unknown);
     return {

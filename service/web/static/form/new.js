@@ -16,7 +16,7 @@ const KEPT_FIELDS = ["name", "tags", "priority", "dataset", "seed"]; // fields t
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
 const tries = new Tries(() => take(joinSweep(form.sent, tries.sweep)));
 const form = new SchemaForm(parts, {
-  controls: { "/dataset/name": datasetControl(datasets) },
+  controls: { "/dataset/name": datasetControl(datasets, chooseDataset) },
   pinned: ["/dataset/name", "/optimizer/learning_rate"],
   tries,
   onchange: () => take(joinSweep(form.sent, tries.sweep)),
@@ -35,6 +35,17 @@ function giveUp({ message }) {
   $("#faults").hidden = false;
   $("#faults").replaceChildren(h("li", {}, `${message} `, h("button", { type: "button", class: "slim", onclick: () => location.reload() }, "Reload the page")));
   return new Promise(() => {});
+}
+
+// A dataset with a number to predict needs a regressor, and one with classes another kind.
+function chooseDataset(path, name) {
+  const kind = kindFor(name);
+  if ((kind === "regressor") !== (form.sent.kind === "regressor")) choose(kind, cards.defaultOf({ kind, dataset: name }).name);
+  form.set(path, name);
+}
+
+function kindFor(name) {
+  return cards.datasetOf(name)?.default_kind ?? "classifier";
 }
 
 // Selecting another preset resets all fields except those that presets do not set. Settings with several values get others,
@@ -233,5 +244,5 @@ if (kept) {
   editor.type(kept);
 } else if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
 else if (jobId) await copySpec(`/jobs/${encodeURIComponent(jobId)}`, (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`, "The spec of the other job could not be loaded.");
-else take({ kind: "classifier", ...(dataset && { dataset: { name: dataset } }) });
+else take({ kind: kindFor(dataset), ...(dataset && { dataset: { name: dataset } }) });
 if (query.has("several")) for (const setting of [SEED, "optimizer.learning_rate"]) tries.openers.get(setting)?.();

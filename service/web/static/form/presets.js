@@ -85,7 +85,7 @@ export class PresetCards {
 // Whether results on one dataset tell something about the other: tables, or images of one colour and about one size.
 function isLike(item, dataset) {
   if (item?.kind !== dataset.kind) return false;
-  if (item.kind === "table") return true;
+  if (item.kind === "table") return item.task === dataset.task;
   const [[rows, columns, channels = 1], [otherRows, otherColumns, otherChannels = 1]] = [item.image_shape, dataset.image_shape];
   const ratio = (rows * columns) / (otherRows * otherColumns);
   return channels === otherChannels && ratio > 0.5 && ratio < 2;
