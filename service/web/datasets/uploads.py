@@ -144,8 +144,8 @@ class UploadForm(BaseModel):
 
     spec: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
         None,
-        description="With `dry_run`: the spec of a job, as JSON, whose cost on these data is estimated. It need not have "
-        "a `kind`.",
+        description="With `dry_run`: the spec of a job, as JSON, whose cost on these data is estimated. It may lack "
+        "`kind`.",
     )
 
     def received(self) -> ReceivedFiles:
