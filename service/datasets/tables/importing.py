@@ -212,8 +212,8 @@ class _Import:
         """The same for a number to predict: rows of one class, which are divided at random."""
         notes = list(self.plan.target_scan.notes)
         if self.plan.task is None:
-            advice = "to tell its values apart as classes, set its type to category"
-            notes.insert(0, f"column {target['name']!r} is a number to predict, by a regressor; {advice}")
+            advice = "with the task classification, each of its numbers is a class"
+            notes.insert(0, f"column {target['name']!r} is a number to predict (task regression); {advice}")
         return ["all"], np.zeros(self.row_count, np.uint8), notes
 
     def _scan_rows(self) -> None:

@@ -98,6 +98,8 @@ class UploadDryRun(ResponseModel):
 
     name: str
     kind: DatasetKind
+    task: Task
+    target: str
     image_shape: list[int]
     columns: list[dict[str, Any]]
     classes: int

@@ -294,7 +294,7 @@ def test_many_different_numbers_are_proposed_for_regression(tmp_path: Path, valu
     imported = read(tmp_path, data, sandbox=True)
     assert (imported.dataset.classes, imported.dataset.class_names) == (0, None)
     assert imported.report["target"] == "y"
-    assert "set its type to category" in imported.report["notes"][0]
+    assert "with the task classification" in imported.report["notes"][0]
     targets = np.concatenate([imported.train.labels, imported.validation.labels])
     assert targets.dtype == np.float64
     assert sorted(targets) == sorted(100 + n % values for n in range(values * rows_each))
