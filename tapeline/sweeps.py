@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from tapeline.inputs.values import dotted
 from tapeline.method_types import Records
 from tapeline.notebook import cards
 from tapeline.resources import Resource
 
 _PAGE_SIZE: Final = 500
+
+
+class _Trial(dict[str, Any]):
+    """A trial, whose settings can be read by their JSON pointers, too, until 0.3."""
+
+    def __missing__(self, name: str) -> Any:
+        if name.startswith("/") and (setting := dotted(name)) in self:
+            warnings.warn(f"{name!r} goes with 0.3: use {setting!r}", DeprecationWarning, stacklevel=2)
+            return self[setting]
+        raise KeyError(name)
 
 
 class Sweep(Resource):
@@ -43,7 +55,7 @@ class Sweep(Resource):
 
         Each has ``trial``, ``status``, ``epoch`` (of the value), ``last_epoch`` (that a job has completed),
         ``rung_epoch`` (with halving, of the rung of the value: only values of one rung are comparable), the objective's
-        metric with the ends of its 95% interval over the seeds, one field for each setting (its JSON pointer), the
+        metric with the ends of its 95% interval over the seeds, one field for each setting (dotted), the
         metric and the job of each seed, and ``error``: why the trial failed.
         """
         metric, rows = self._document["objective"]["metric"], Records()
@@ -51,12 +63,12 @@ class Sweep(Resource):
             row = {name: item.get(name) for name in ("trial", "status", "epoch", "last_epoch", "rung_epoch")}
             low, high = item["interval"] or (None, None)
             row |= {metric: item["value"], f"{metric} (interval_low)": low, f"{metric} (interval_high)": high}
-            row |= item["settings"]
+            row |= {dotted(pointer): value for pointer, value in item["settings"].items()}
             for job in item["jobs"]:
                 row[f"{metric} (seed {job['seed']})"] = job["value"]
                 row[f"job (seed {job['seed']})"] = job["job"]
             row["error"] = item["error"]["message"] if item["error"] else None
-            rows.append(row)
+            rows.append(_Trial(row))
         return rows
 
     def trial(self, number: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from service.spec.estimation.layer_shapes import Shape
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import SPEC_MODELS, ClassifierSpec, GanSpec, Kind, Spec
-from service.spec.strict_json import dotted, pointer_step
+from service.spec.strict_json import pointer_step
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.sweep_tables import Sweep
@@ -35,6 +35,7 @@ from service.sweeps.search import proposals, space
 from service.sweeps.search.proposals import STARTUP
 from service.sweeps.trial_scheduler import SweepPlan
 from service.wording import counted
+from tapeline.inputs.values import dotted
 
 _MAX_CHECKED_TRIALS: Final = 100
 """Maximum number of trials whose settings are checked in combination."""

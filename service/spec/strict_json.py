@@ -129,11 +129,6 @@ def pointer_name(step: str) -> str:
     return step.replace("~1", "/").replace("~0", "~")
 
 
-def dotted(pointer: str) -> str:
-    """A setting as people read and write it: ``optimizer.learning_rate`` for ``/optimizer/learning_rate``."""
-    return ".".join(pointer_name(step) for step in pointer.removeprefix("/").split("/"))
-
-
 def pointer_of(setting: str) -> str:
     """The JSON pointer to a setting in either notation."""
     return setting if setting.startswith("/") else "".join("/" + pointer_step(name) for name in setting.split("."))

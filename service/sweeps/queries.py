@@ -13,13 +13,14 @@ from sqlalchemy.orm import Session, defer, load_only
 from service import statistics
 from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal, describe
-from service.spec.strict_json import dotted, pointer_of
+from service.spec.strict_json import pointer_of
 from service.states import Status, SweepStatus, TrialStatus
 from service.storage import cursors
 from service.storage.database import visible
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
 from service.wording import value_text
+from tapeline.inputs.values import dotted
 
 T = TypeVar("T")
 

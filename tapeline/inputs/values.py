@@ -48,6 +48,11 @@ def _format_datetime64(value: Any) -> str | None:
     return None if text == "NaT" else text
 
 
+def dotted(pointer: str) -> str:
+    """A setting as people read and write it: ``optimizer.learning_rate`` for ``/optimizer/learning_rate``."""
+    return ".".join(step.replace("~1", "/").replace("~0", "~") for step in pointer.removeprefix("/").split("/"))
+
+
 def nested_settings(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Settings with dotted names as a document: ``optimizer.learning_rate`` as ``{"optimizer": {...}}``.
 

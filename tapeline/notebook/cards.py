@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from tapeline.inputs.values import dotted
 from tapeline.notebook.curves import chart, label
 
 Document = Mapping[str, Any]
@@ -48,11 +49,11 @@ def sweep(document: Document, trials: Sequence[Document]) -> str:
     """A sweep: state, the sentence about the best trial, and the first trials."""
     counts = document["trials"]
     facts = [f"{counts['succeeded'] + counts['stopped']} of {counts['total']} trials done"]
-    metric, settings = document["objective"]["metric"], list(document["resolved"]["space"])
+    metric, settings = document["objective"]["metric"], list(map(dotted, document["resolved"]["space"]))
     rows = [
         {"trial": row["trial"], "status": row["status"], metric: row[metric]}
         | ({"95% CI over seeds": _interval(row, metric)} if len(document["seeds"]) > 1 else {})
-        | {name.removeprefix("/").replace("/", "."): row.get(name) for name in settings}
+        | {name: row.get(name) for name in settings}
         for row in trials
     ]
     sentence = document.get("best_sentence")

@@ -79,7 +79,7 @@ def test_a_dataset_of_the_service_is_trained_on(client: Client) -> None:
         with pytest.raises(TypeError, match="needs either data"):
             client.train(**arguments)
     with pytest.raises(TypeError, match="sweep"):
-        client.sweep(space={"/batch_size": [16]})
+        client.sweep(space={"batch_size": [16]})
 
 
 def test_the_kind_is_the_one_that_suits_the_target(client: Client) -> None:
@@ -94,11 +94,11 @@ def test_files_that_are_no_dataset_together_are_refused(client: Client, rows: Pa
 
 
 def test_a_sweep_is_made_of_a_dataset_a_space_and_seeds(client: Client) -> None:
-    sweep = client.sweep(dataset="iris", space={"/batch_size": [16, 64]}, seeds=2, epochs=2, name="sizes")
+    sweep = client.sweep(dataset="iris", space={"batch_size": [16, 64]}, seeds=2, epochs=2, name="sizes")
     assert sweep.wait(timeout_s=120).status == "succeeded"
     assert (sweep["resolved"]["seeds"], sweep["resolved"]["base"]["epochs"]) == ([0, 1], 2)
     frame = sweep.trials().to_frame()
-    assert sorted(frame["/batch_size"]) == [16, 64]
+    assert sorted(frame["batch_size"]) == [16, 64]
     shown = sweep._repr_html_()
     assert "2 of 2 trials done" in shown
     assert "batch_size</th>" in shown

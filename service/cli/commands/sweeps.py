@@ -19,10 +19,10 @@ from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
 from service.cli.text import STYLES, about, owner_names, print_rows, print_table, with_owners
 from service.spec.metric_info import KEY_METRICS, describe, number
-from service.spec.strict_json import dotted
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
 from tapeline import ApiError, Client
+from tapeline.inputs.values import dotted
 from tapeline.operations.training import kind_of
 from tapeline.sweeps import Sweep
 
@@ -242,7 +242,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     trials = sweep.trials(sort=sort)
     if target.prints(sweep.document | {"trial_rows": trials}):
         return
-    metric, settings = sweep["objective"]["metric"], list(sweep["resolved"]["space"])
+    metric, settings = sweep["objective"]["metric"], list(map(dotted, sweep["resolved"]["space"]))
     is_paused = sweep.status == SweepStatus.PAUSED
     counts = {_status(name, is_paused): count for name, count in sweep["trials"].items() if count and name != "total"}
     rows = [
@@ -264,7 +264,7 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     click.echo()
     with_interval, with_error = len(sweep["seeds"]) > 1, any(row["error"] for row in trials)
     interval_title = ["95% CI OVER SEEDS"] if with_interval else []
-    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *interval_title, *map(dotted, settings)]
+    titles = ["TRIAL", "STATUS", "EPOCH", describe(metric).label, *interval_title, *settings]
     lines = []
     for row in trials[:limit]:
         low, high = (row[f"{metric} ({bound})"] for bound in ("interval_low", "interval_high"))

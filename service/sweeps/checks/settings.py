@@ -12,10 +12,11 @@ from service.errors import Fault, SpecError
 from service.spec import strict_json, validation
 from service.spec.faults import MAX_FAULTS
 from service.spec.fields import SYNONYMS, closest
-from service.spec.strict_json import dotted, pointer_step
+from service.spec.strict_json import pointer_step
 from service.sweeps.checks import reading
 from service.sweeps.schema import Range, SweepSpec
 from service.sweeps.search import space
+from tapeline.inputs.values import dotted
 
 _NOT_SEARCHABLE: Final = {
     "/kind": "all trials have the same kind",

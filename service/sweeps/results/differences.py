@@ -16,7 +16,6 @@ from service.jobs.differences.tensors import TensorDifference
 from service.jobs.queries import lookup
 from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, METRICS, describe
-from service.spec.strict_json import dotted
 from service.spec.validation import NOT_HASHED
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -24,6 +23,7 @@ from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.sweeps import queries
 from service.wording import counted, listed
+from tapeline.inputs.values import dotted
 
 _MAX_NAMED: Final = 3
 """Maximum number of metrics that a sentence names."""

@@ -13,7 +13,6 @@ from service.application.jobs import Jobs
 from service.jobs.differences.results import DifferingEpoch
 from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
-from service.spec.strict_json import dotted
 from service.sweeps.results import differences
 from service.sweeps.results.bisection import Limit, bisect
 from service.sweeps.results.comparison import ComparedJob, Comparison, Group, compare_jobs
@@ -28,6 +27,7 @@ from service.web.http.schemas import ResponseModel, finite
 from service.web.jobs.schemas import JobDetail
 from service.web.jobs.views import submitted_response
 from service.wording import value_text
+from tapeline.inputs.values import dotted
 
 
 class ComparisonQuery(Query):

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from service.application.sweeps import Sweeps
 from service.spec.metric_info import describe
-from service.spec.strict_json import dotted
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import actions, events, queries
@@ -54,6 +53,7 @@ from service.web.sweeps.schemas import (
     trial_lines,
 )
 from service.web.sweeps.stream import follow_sweep
+from tapeline.inputs.values import dotted
 
 blueprint: Final = Blueprint("sweeps", __name__)
 

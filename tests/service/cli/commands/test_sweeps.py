@@ -171,7 +171,7 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, server_url: str) -> N
     with Client(server_url) as client:
         sweep = client.find_sweep("rates")
         first, second = sweep.trials()
-        assert (first["trial"], first["/optimizer/learning_rate"], first["status"]) == (0, 0.001, "stopped")
+        assert (first["trial"], first["optimizer.learning_rate"], first["status"]) == (0, 0.001, "stopped")
         assert second["val_accuracy"] == pytest.approx(
             (second["val_accuracy (seed 0)"] + second["val_accuracy (seed 1)"]) / 2
         )
