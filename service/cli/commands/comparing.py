@@ -215,15 +215,12 @@ def importance(target: Target, job_text: str, checkpoint: Which) -> None:
         return
     columns = sorted(result["columns"], key=lambda item: -item["mean"])
     if (rmse := result.get("rmse")) is not None:
-        title, score, unit = "RMSE GAINED", f"RMSE {number('val_rmse', rmse)}", ("{}", "± {}")
+        title, score = "RMSE GAINED", f"RMSE {number('val_rmse', rmse)}"
         texts = [[number("val_rmse", item[name]) for name in ("mean", "deviation")] for item in columns]
     else:
-        title, score, unit = "ACCURACY LOST", f"accuracy {result['accuracy']:.2%}", ("{} points", "± {}")
+        title, score = "ACCURACY LOST (POINTS)", f"accuracy {result['accuracy']:.2%}"
         texts = [[f"{100 * item[name]:.2f}" for name in ("mean", "deviation")] for item in columns]
-    lines = [
-        [item["column"], *(form.format(text) for form, text in zip(unit, pair, strict=True))]
-        for item, pair in zip(columns, texts, strict=True)
-    ]
+    lines = [[item["column"], *pair] for item, pair in zip(columns, texts, strict=True)]
     print_table(_columns("COLUMN", title, "DEVIATION"), lines)
     click.echo(f"{score} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True)
 

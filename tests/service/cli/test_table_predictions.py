@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from service.wording import counted
 from tapeline import Client
 from tests.tapeline.stub.scenes import Recordings
 from tests.terminals import run_in_terminal, strip_ansi
@@ -75,7 +76,9 @@ def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, s
             for predicted_class, count in enumerate(confusion["matrix"][true_class])
             if predicted_class != true_class and count
         ]
-        assert [int(text.split()[-1]) for text in (line[5:] and line[5].split(", "))] == misclassified
+        assert [text.partition(": ")[2] for text in (line[5:] and line[5].split(", "))] == [
+            counted(count, "time") for count in misclassified
+        ]
     for options, expected in (
         (("--checkpoint", "1"), first),
         (("--epoch", "1"), first),
