@@ -91,8 +91,10 @@ def regression_scores(targets: Array, predictions: Array) -> dict[str, float]:
     if len(targets) == 1:
         return scores | {"rmse_error": float("nan"), "mae_error": float("nan")}
     unit, root = rmse or 1.0, float(np.sqrt(len(targets)))
-    squares_error = float(np.std((errors / unit) ** 2, ddof=1)) / root
-    return scores | {"rmse_error": unit * squares_error / 2, "mae_error": float(np.std(distances, ddof=1)) / root}
+    squares_error, distances_error = (
+        unit * float(np.std((distances / unit) ** power, ddof=1)) / root for power in (2, 1)
+    )
+    return scores | {"rmse_error": squares_error / 2, "mae_error": distances_error}
 
 
 def _root_mean_square(values: Array) -> float:

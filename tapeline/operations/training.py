@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 from tapeline.connection import json_body
+from tapeline.errors import ApiError
 from tapeline.images.files import USUAL_SIZE
 from tapeline.inputs.uploads import Given, dataset_name, reason_to_scale
 from tapeline.inputs.values import nested_settings
@@ -22,6 +23,16 @@ from tapeline.sweeps import Sweep
 def kind_of(dataset: Mapping[str, Any]) -> str:
     """The kind of job that suits a dataset."""
     return "regressor" if dataset.get("task") == "regression" else "classifier"
+
+
+def suited_kind(datasets: DatasetOperations, name: str) -> str:
+    """The kind of job that suits a dataset; of an unknown one a guess, since the check of the spec finds the name."""
+    try:
+        return kind_of(datasets.dataset(name))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return "classifier"
 
 
 def spec_of(dataset: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +124,8 @@ class TrainingOperations(DatasetOperations):
             fields = {"kind": kind, "preset": preset, "epochs": epochs}
             given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
             base = spec_of(self._find(dataset), nested_settings(given.items()))
-            spec = {"name": name or base.pop("name"), "base": base, **options}
+            name_of_data = base.pop("name")
+            spec = {"name": name or name_of_data, "base": base, **options}
             if space:
                 spec["space"] = {n: {"choice": list(v)} if not isinstance(v, Mapping) else v for n, v in space.items()}
             if seeds is not None:

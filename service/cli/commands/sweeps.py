@@ -23,7 +23,7 @@ from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text
 from tapeline import ApiError, Client
 from tapeline.inputs.values import dotted
-from tapeline.operations.training import kind_of
+from tapeline.operations.training import suited_kind
 from tapeline.sweeps import Sweep
 
 _DRAWN_TRIALS: Final = 16
@@ -123,7 +123,7 @@ def _document_of(
         raise click.UsageError("nothing to try: add --try FIELD=A,B,C or --seeds N")
     data = settings["dataset"]
     dataset = str(data.get("name", "") if isinstance(data, dict) else data)
-    base = settings if "kind" in settings else {"kind": kind_of(client.dataset(dataset))} | settings
+    base = settings if "kind" in settings else {"kind": suited_kind(client, dataset)} | settings
     resolved: dict[str, Any] = {}
     with suppress(ApiError):  # the check of the sweep lists the faults of its base, too
         resolved = client.dry_run(base)["resolved"]

@@ -36,7 +36,7 @@ from tapeline import Client, Job
 from tapeline.inputs.uploads import dataset_name, is_table
 from tapeline.inputs.values import nested_settings
 from tapeline.method_types import Which
-from tapeline.operations.training import kind_of, spec_of
+from tapeline.operations.training import spec_of, suited_kind
 
 set_option: Final = click.option(
     "--set",
@@ -119,7 +119,7 @@ def train(
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
     with target.client() as client:
         if not paths and "kind" not in settings:
-            settings["kind"] = kind_of(client.dataset(_dataset_of(settings)))
+            settings["kind"] = suited_kind(client, _dataset_of(settings))
         document = _document_of(settings) if uploads_data or not paths else with_settings(read(paths[0]), settings)
         document = with_folds(document, folds)
         if dry_run:

@@ -24,7 +24,7 @@ from engine import (
 )
 from engine.evaluation import diagnostics
 from engine.evaluation.diagnostics import GradientNorms, activation_metrics, activations, probe, sample_diversity
-from engine.trainers import classifier, gan
+from engine.trainers import gan, supervised
 
 RNG = np.random.default_rng(0)
 DATA = ImageData(RNG.integers(0, 256, (40, 4, 4), dtype=np.uint8), RNG.integers(0, 3, 40))
@@ -178,9 +178,9 @@ def test_measuring_changes_no_bit_of_the_training(make: Any, monkeypatch: pytest
     measured = make(epochs=3, batch_size=7)
     last_metrics(measured)
     monkeypatch.setattr(GradientNorms, "is_due", lambda self, step: False)
-    for module in (classifier, gan):
+    for module in (supervised, gan):
         monkeypatch.setattr(module, "activation_metrics", lambda *args: {})
-    monkeypatch.setattr(classifier, "activations", lambda *args: [])
+    monkeypatch.setattr(supervised, "activations", lambda *args: [])
     unmeasured = make(epochs=3, batch_size=7)
     last_metrics(unmeasured)
     assert checkpoint.dumps(measured.state_dict()) == checkpoint.dumps(unmeasured.state_dict())

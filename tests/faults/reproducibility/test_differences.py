@@ -170,7 +170,7 @@ def test_different_settings_first_differ_in_the_batch_where_they_take_effect(pro
     difference = find(process, a, b)
     assert [(pair.name, pair.a, pair.b) for pair in difference.spec] == [("/schedule/factor", 0.5, 0.25)]
     assert difference.sentence.startswith("Epoch 2 is the first that differs, in ")
-    assert difference.sentence.endswith(". The jobs differ in schedule/factor.")
+    assert difference.sentence.endswith(". The jobs differ in schedule.factor.")
     located = replay(process, a, b)["found"]
     assert (located["epoch"], located["batch"], located["batches"], located["not_repeated"]) == (2, 1, BATCHES, None)
     assert located["tensor"] == "layers.0.weight"

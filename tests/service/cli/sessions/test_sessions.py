@@ -139,7 +139,7 @@ def test_results_are_shown_compared_and_completed(stack: LocalStack, run: Run, c
     assert [job["id"] for job in compared["jobs"]] == [plain.id, other.id]
     assert run("open", "shown").stdout == f"{plain.page}\n"
     assert httpx.get(plain.page, headers={"Accept": "text/html"}).status_code == 200
-    assert completions(stack, "tapeline re", 1) == ["reproduce", "resume", "retry", "restore"]
+    assert completions(stack, "tapeline re", 1) == ["reproduce", "residuals", "resume", "retry", "restore"]
     assert set(completions(stack, "tapeline show show", 2)) == {"shown", "shown otherwise"}
     assert "--checkpoint" in completions(stack, "tapeline fork --ch", 2)
     assert completions(stack, "tapeline train --dataset mnist-", 3) == ["mnist-10k"]
