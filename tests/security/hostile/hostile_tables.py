@@ -102,7 +102,14 @@ def hostile() -> Iterator[tuple[str, Fields, str]]:
     yield "a constant target", table(b"a,b\n" + b"".join(b"%d,x\n" % (n % 9) for n in range(99))), "every row"
     yield "a target without values", table(b"a,b\n" + b"".join(b"%d,NA\n" % (n % 9) for n in range(99))), "no value"
     prices = b"".join(b"%d,%.3f\n" % (n % 9, n * 1.37) for n in range(5000))
-    yield "a numeric target with thousands of values", table(b"rooms,price\n" + prices), "regression"
+    yield (
+        "a numeric target with thousands of values, as classes",
+        table(b"rooms,price\n" + prices, task="classification"),
+        "regression",
+    )
+    yield "a text target as a number", table(GOOD, target="city", task="regression"), "number"
+    yield "a constant number", table(b"a,b\n" + b"".join(b"%d,2.5\n" % (n % 9) for n in range(99))), "every row"
+    yield "an unknown task", table(GOOD, task="ranking"), "classification"
     yield (
         "a target with thousands of texts",
         table(b"a,b\n" + b"".join(b"%d,n%d\n" % (n % 9, n) for n in range(5000))),
