@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
 from sqlalchemy import select
@@ -21,6 +21,7 @@ from service.sweeps import queries as sweep_queries
 from service.web.core.core import core
 from service.web.jobs.overview import confusion_table, matrix_table
 from service.web.jobs.schemas import JobUrls, metric_intervals
+from service.wording import rounded
 
 WIDTH, HEIGHT = 360, 190
 """Of a chart, in the units of its ``viewBox``."""
@@ -89,7 +90,7 @@ def examples(*, owner: str | None, has_jobs: bool) -> dict[str, Any]:
         "own": own,
         "width": WIDTH,
         "height": HEIGHT,
-        "accuracy_chart": chart(epochs, {"val_accuracy": history["val_accuracy"]}, label="{:.0%}"),
+        "accuracy_chart": chart(epochs, {"val_accuracy": history["val_accuracy"]}, label="{:.0%}".format),
         "loss_chart": chart(epochs, {name: history[name] for name in _LOSSES}, low=0),
         "overfits": overfitting(epochs, history["train_loss"], history["val_loss"]),
         "rate_labels": [f"{label}: {rate}" for rate, label in _RATES],
@@ -183,13 +184,13 @@ def chart(
     series: Mapping[str, Sequence[float | None]],
     *,
     low: float | None = None,
-    label: str = "{:.3g}",
+    label: Callable[[float], str] = rounded,
 ) -> dict[str, Any]:
     """The lines of a chart.
 
     Args:
         low: the lower end of the scale; ``None``: the lowest value. The upper end is the highest one.
-        label: the format of both.
+        label: the text of both.
     """
     columns = {name: [(x, y) for x, y in zip(xs, ys, strict=True) if _is_finite(y)] for name, ys in series.items()}
     values = [y for points in columns.values() for _, y in points] or [0.0]
@@ -202,7 +203,7 @@ def chart(
         }
         for name, points in columns.items()
     ]
-    return {"lines": lines, "low": label.format(low), "high": label.format(high), "first": xs[0], "last": xs[-1]}
+    return {"lines": lines, "low": label(low), "high": label(high), "first": xs[0], "last": xs[-1]}
 
 
 def _is_finite(value: float | None) -> TypeGuard[float]:
