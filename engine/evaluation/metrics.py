@@ -85,9 +85,9 @@ def regression_scores(targets: Array, predictions: Array) -> dict[str, float]:
     targets = np.asarray(targets, np.float64)
     errors = np.asarray(predictions, np.float64) - targets
     distances, rmse = np.abs(errors), _root_mean_square(errors)
-    spread = _root_mean_square(targets - targets.mean())
-    r2 = 1 - (rmse / spread) ** 2 if spread > 0 else float("nan")
-    scores = {"rmse": rmse, "mae": float(np.mean(distances)), "r2": r2}
+    has_spread = targets.min() < targets.max()  # that of equal decimals is not exactly 0
+    ratio = rmse / _root_mean_square(targets - targets.mean()) if has_spread else float("nan")
+    scores = {"rmse": rmse, "mae": float(np.mean(distances)), "r2": 1 - ratio * ratio}
     if len(targets) == 1:
         return scores | {"rmse_error": float("nan"), "mae_error": float("nan")}
     unit, root = rmse or 1.0, float(np.sqrt(len(targets)))

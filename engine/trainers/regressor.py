@@ -23,6 +23,8 @@ from engine.trainers.trainer import Epoch, RunSettings
 
 __all__ = ["RegressorTrainer"]
 
+_CLIP_LIMIT = 1e6
+
 
 class RegressorTrainer(SupervisedTrainer):
     """Trains a network with one output to predict a number.
@@ -68,8 +70,11 @@ class RegressorTrainer(SupervisedTrainer):
         self._validation_targets = _targets(validation, model, "validation")
 
     def _standardised(self, targets: Array) -> Array:
-        """The targets as the network learns them, (n, 1)."""
-        return ((targets - self.mean) / self.scale).astype(self.dtype)[:, None]
+        """The targets as the network learns them, (n, 1); clipped where single precision would overflow, which only
+        changes the loss of rows that were not used for training."""
+        with training_arithmetic():
+            standardised = (targets - self.mean) / self.scale
+        return np.clip(standardised, -_CLIP_LIMIT, _CLIP_LIMIT).astype(self.dtype)[:, None]
 
     def _add_batch_scores(self, outputs: Array, batch: Array, epoch: Epoch) -> None:
         errors = (outputs - self._train_targets[batch]).astype(np.float64)
@@ -79,7 +84,8 @@ class RegressorTrainer(SupervisedTrainer):
     def _evaluate_epoch(self, epoch: Epoch) -> EpochDone:
         with self._average.in_use():
             validation_loss, scores = self._evaluate(self.validation, self._validation_targets)
-        self._check_finite("val_loss", validation_loss, self._first_step + self._steps_per_epoch)
+        for name, value in (("val_loss", validation_loss), ("val_rmse", scores["rmse"])):
+            self._check_finite(name, value, self._first_step + self._steps_per_epoch)
         means = epoch.means()
         squares, spread = means.pop("squares"), float(np.var(self._train_targets, dtype=np.float64))
         metrics = (

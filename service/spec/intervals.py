@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Final, TypeGuard
 
-from service.spec.metric_info import number
 from service.statistics import CONFIDENCE, wilson
+from service.wording import GROUPED_FROM, SCIENTIFIC_FROM, rounded
 
 _ACCURACIES: Final = ("val_accuracy", "test_accuracy")
 _ERRORS: Final = ("val_rmse", "val_mae", "test_rmse", "test_mae")
@@ -50,18 +50,25 @@ def interval_of(name: str, scores: Mapping[str, Any], n: int | None) -> MetricIn
         return None
     half_width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
     low, high = max(0.0, value - half_width), value + half_width
-    return MetricInterval(
-        value, n, low, high, _text(n, *(number(name, _significant(end, high)) for end in (low, high)))
-    )
+    return MetricInterval(value, n, low, high, _text(n, *_ends(low, high)))
 
 
 def _text(n: int | None, low: str, high: str) -> str:
     return f"{f'of {n:,}, ' if n else ''}95% CI {low} to {high}"
 
 
-def _significant(value: float, largest: float) -> float:
-    """The value to three digits of the largest one."""
-    return round(value, 2 - math.floor(math.log10(largest))) if largest else value
+def _ends(low: float, high: float) -> tuple[str, str]:
+    """Both ends to three digits of their distance, so that a narrow interval keeps its width."""
+    if not high > low:
+        return rounded(low), rounded(high)
+    decimals = 2 - math.floor(math.log10(high - low))
+    digits = max(decimals + math.floor(math.log10(high)) + 1, 1)
+    if 1e-3 <= high < SCIENTIFIC_FROM:
+        comma = "," if high >= GROUPED_FROM else ""
+        low_text, high_text = (f"{round(end, decimals):{comma}.{max(decimals, 0)}f}" for end in (low, high))
+    else:
+        low_text, high_text = (f"{end:.{digits}g}" for end in (low, high))
+    return low_text, high_text
 
 
 def _is_finite(value: Any) -> TypeGuard[float]:

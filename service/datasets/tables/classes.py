@@ -132,11 +132,8 @@ def too_many_classes(column: str, count: int) -> UploadRefused:
     """The error for a target with too many different values."""
     count_text = f"more than {MAX_TEXTS:,}" if count > MAX_TEXTS else f"{count:,}"
     detail = f"column {column!r} has {count_text} different values; at most {MAX_LABEL + 1} classes are supported"
-    return UploadRefused(
-        {
-            "target": f"{detail}. Name the column that holds the class as target; a number is predicted with the task regression"
-        }
-    )
+    advice = "Name the column that holds the class as target; a number is predicted with the task regression"
+    return UploadRefused({"target": f"{detail}. {advice}"})
 
 
 def _to_decimal(text: str) -> Decimal:

@@ -212,6 +212,14 @@ class ColumnScan:
             return "has the same value in every row"
         return description | {"categories": sorted(self._categories)}
 
+    def count_different(self, texts: Sequence[str]) -> int:
+        """The number of different values among texts of a numeric column: ``3`` and ``3.0`` are one."""
+        form = self._form()
+        values = (
+            form.numbers(texts) if isinstance(form, Numerals) else numbers(texts, decimal_comma=self._decimal_comma)
+        )
+        return len(np.unique(values[~np.isnan(values)]))
+
     @property
     def is_numeric(self) -> bool:
         """Whether all values so far are numbers, and none is written like a code."""
@@ -230,7 +238,7 @@ class ColumnScan:
             )
             notes.append(categories if self._is_code(form) else too_many)
         elif isinstance(form, Numerals) and self._example:
-            notes.append(f"{self._example} was read as the number {form.number(self._example):.17g}")
+            notes.append(f"{self._example} was read as the number {form.number(self._example):.15g}")
         elif len(self._forms) > 1 and "%m/%d/%Y" in self._forms:
             notes.append("dates such as 03/04/2024 were read as month/day/year")
         elif self._uses_commas and form == "number":

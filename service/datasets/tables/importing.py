@@ -52,6 +52,9 @@ MAX_NAMES: Final = 100_000
 MAX_REPORTED: Final = 100
 """Maximum number of rejected rows that are listed; the others are only counted."""
 _MAX_REJECTED: Final = 0.1
+_EXAMPLES: Final = 3
+_LARGEST_TARGET: Final = 1e100
+"""Errors of numbers up to this one can be squared."""
 """Maximum fraction of rejected rows; with more, the file is probably not a table in the detected format."""
 _FILES: Final = (IDX_NAMES[:2], IDX_NAMES[2:], TEST_NAMES)
 """The names of rows and labels of each part, in the order of ``PARTS``."""
@@ -97,12 +100,16 @@ class _Rejected:
     count: int = 0
     malformed: int = 0
     first: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+    """Of malformed rows."""
 
     def add(self, line: int, reason: str, *, is_malformed: bool = True) -> None:
         self.count += 1
         self.malformed += is_malformed
         if len(self.first) < MAX_REPORTED:
             self.first.append({"line": line, "reason": reason})
+        if is_malformed and len(self.examples) < _EXAMPLES:
+            self.examples.append(f"line {line:,} {reason}")
 
 
 @dataclass(slots=True)
@@ -194,11 +201,19 @@ class _Import:
         if described["min"] == described["max"]:
             detail = f"column {name!r} has the value {described['min']:g} in every row"
             raise UploadRefused({"target": f"{detail}; there is nothing to predict"})
+        largest = max(abs(described["min"]), abs(described["max"]))
+        if not 1 / _LARGEST_TARGET <= largest <= _LARGEST_TARGET:
+            detail = f"the numbers of column {name!r} are {described['min']:g} to {described['max']:g}"
+            limits = f"the largest is to lie between {1 / _LARGEST_TARGET:g} and {_LARGEST_TARGET:g}"
+            raise UploadRefused({"target": f"{detail}; {limits}. Express it in another unit, or remove outliers"})
         return described
 
     def _has_quantity(self) -> bool:
         """Whether the values of the target are numbers, and so many that they are no classes."""
-        return self.plan.target_scan.is_numeric and (not self.labels or is_quantity(len(self.targets)))
+        scan = self.plan.target_scan
+        if not self.labels and not scan.is_numeric:  # texts after so many numbers that they were not kept
+            raise too_many_classes(scan.name, MAX_TEXTS + 1)
+        return scan.is_numeric and (not self.labels or is_quantity(scan.count_different(list(self.targets))))
 
     def _classes(self) -> tuple[list[str], NDArray[np.uint8], list[str]]:
         """The classes of a classifier: their names, the label of each row, and notes for the user."""
@@ -297,11 +312,9 @@ class _Import:
         """Reject the file if too many rows are rejected. Before the end, this needs a minimum number of rows."""
         malformed, row_count = self.rejected.malformed, len(self.accepted)
         if malformed > _MAX_REJECTED * row_count and (final or malformed > 10 * MAX_REPORTED):
-            examples = "; ".join(f"line {row['line']:,} {row['reason']}" for row in self.rejected.first[:3])
+            examples = "; ".join(self.rejected.examples) + ", ..." * (malformed > _EXAMPLES)
             raise DatasetBroken(
-                self.file.path,
-                f"{malformed:,} of the first {row_count:,} rows cannot be used: {examples}"
-                + (", ..." * (malformed > 3)),
+                self.file.path, f"{malformed:,} of the first {row_count:,} rows cannot be used: {examples}"
             )
 
     def _describe_columns(self) -> tuple[dict[int, dict[str, Any]], list[dict[str, str]], list[str]]:

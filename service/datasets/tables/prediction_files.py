@@ -219,7 +219,7 @@ def _write_rows(
     for classes, probabilities in batches:
         if not class_names:
             for value, row in zip(probabilities.tolist(), rows, strict=False):
-                writer.writerow([*row, f"{value:.8g}".replace(".", prepared.decimal)])
+                writer.writerow([*row, f"{value:.15g}".replace(".", prepared.decimal)])
             continue
         # The rows come last: zip takes none for a batch that has ended.
         for class_index, shares, row in zip(classes.tolist(), probabilities.tolist(), rows, strict=False):

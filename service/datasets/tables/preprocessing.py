@@ -146,9 +146,12 @@ def _fit_column(column: Mapping[str, Any], values: Array) -> dict[str, Any]:
 
 
 def _mean_and_scale(present: Array) -> dict[str, float]:
+    if not present.size:
+        return {"mean": 0.0, "scale": 1.0}
+    if present.min() == present.max():  # the standard deviation of equal decimals is not exactly 0
+        return {"mean": float(present[0]), "scale": 1.0}
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(present.mean()) if present.size else 0.0
-        scale = float(present.std()) if present.size else 1.0
+        mean, scale = float(present.mean()), float(present.std())
     if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
         mean, scale = 0.0, float(np.abs(present).max())
     return {"mean": mean, "scale": scale if scale > 0 else 1.0}

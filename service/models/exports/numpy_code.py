@@ -69,7 +69,8 @@ def _features(row):
         else:
             value = number(value, column)
             missing = value != value
-            made.append(0.0 if missing else (value - column["mean"]) / column["scale"])
+            scaled = 0.0 if missing else (value - column["mean"]) / column["scale"]
+            made.append(min(max(scaled, -1e6), 1e6))
         if column["indicator"]:
             made.append(float(missing))
     return made

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from service.datasets.tables.preprocessing import CLIP_LIMIT
 from service.models.exports import photos
 from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.trained_network import (
@@ -41,6 +42,7 @@ _INTERNAL: Final = "tapeline."
 
 _OUTPUT: Final = "probabilities"
 _PREDICTION: Final = "prediction"
+_LIMITS: Final = {"lowest": -CLIP_LIMIT, "highest": CLIP_LIMIT}
 """The output of a regressor."""
 _OPERATORS: Final[Mapping[Activation, tuple[str, Mapping[str, Any]]]] = {
     Activation.SIGMOID: ("Sigmoid", {}),
@@ -353,8 +355,9 @@ def _encode_number(graph: Graph, index: int, value: str, column: Mapping[str, An
     mean = graph.constant(f"columns.{index}.mean", column["mean"], np.float64)
     scale = graph.constant(f"columns.{index}.scale", column["scale"], np.float64)
     zero = graph.constant(f"columns.{index}.zero", 0, np.float64)
-    standardized = graph.add("Where", missing, zero, graph.add("Div", graph.add("Sub", value, mean), scale))
-    return [standardized, *_indicator(graph, missing, column)]
+    limits = (graph.constant(f"columns.{index}.{name}", limit, np.float64) for name, limit in _LIMITS.items())
+    standardized = graph.add("Clip", graph.add("Div", graph.add("Sub", value, mean), scale), *limits)
+    return [graph.add("Where", missing, zero, standardized), *_indicator(graph, missing, column)]
 
 
 def _encode_category(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:

@@ -150,7 +150,9 @@ class Residuals:
     @property
     def rmse(self) -> float:
         """Root of the mean squared difference."""
-        return float(np.sqrt(np.mean((self.predictions - self.targets) ** 2)))
+        from engine import regression_scores  # loads the engine
+
+        return regression_scores(self.targets, self.predictions)["rmse"]
 
 
 def residuals(job_id: str, *, checkpoint: str, limit: int) -> Residuals:

@@ -286,7 +286,7 @@ def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
     return PredictAnswer(
         values=None if values is None else values.tolist(),
         target=_target_of(info),
-        probabilities=predicted.predictions.probabilities.tolist(),
+        probabilities=[] if values is not None else predicted.predictions.probabilities.tolist(),
         classes=predicted.predictions.classes.tolist(),
         class_names=list(info.class_names),
         checkpoint=predicted.epoch,

@@ -125,10 +125,20 @@ def test_scores_of_extreme_targets() -> None:
     assert exact == {"rmse": 0.0, "mae": 0.0, "r2": 1.0, "rmse_error": 0.0, "mae_error": 0.0}
     mean = regression_scores(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
     assert mean == {"rmse": 1.0, "mae": 1.0, "r2": 0.0, "rmse_error": 0.0, "mae_error": 0.0}
-    assert np.isnan(regression_scores(np.array([1.0, 1.0]), np.array([2.0, 2.0]))["r2"])
+    for value in (1.0, 0.1, 19.99):  # the mean of equal decimals differs from them
+        assert np.isnan(regression_scores(np.full(80, value), np.full(80, 2.0))["r2"])
     assert np.isnan(regression_scores(np.array([1.0]), np.array([2.0]))["rmse_error"])
     huge = regression_scores(np.array([0.0, 1e200]), np.array([0.0, 0.0]))
     assert huge["rmse"] == pytest.approx(1e200 / np.sqrt(2))
+
+
+def test_a_row_far_away_from_the_training_rows_has_finite_scores() -> None:
+    prices = PRICES[VALIDATION].copy()
+    prices[0] = 1e90
+    rows = TableData(ROWS.astype(np.float32)[VALIDATION], targets=prices)
+    scores = make_trainer(epochs=1).test(rows)
+    assert scores["test_rmse"] == pytest.approx(1e90 / np.sqrt(len(prices)))
+    assert np.isfinite(scores["test_loss"])
 
 
 def test_intervals_of_the_errors_cover_their_true_values() -> None:

@@ -16,6 +16,7 @@ from service.datasets.cache import open_arrays
 from service.datasets.importer import UploadRefused
 from service.datasets.info import DatasetInfo, ImportedDataset, TableOptions
 from service.datasets.sandbox import import_in_sandbox
+from service.datasets.tables.classes import MAX_TEXTS
 from service.datasets.tables.importing import import_table
 from service.states import Task
 
@@ -303,6 +304,28 @@ def test_many_different_numbers_are_proposed_for_regression(tmp_path: Path, valu
     if values < 30:
         assert read(tmp_path, data, types={"y": "category"}).dataset.classes == values
     assert read(tmp_path, data, task=Task.CLASSIFICATION).dataset.classes == values
+
+
+def test_one_number_in_several_notations_is_one_value(tmp_path: Path) -> None:
+    texts = [f"{n % 8}{('', '.0', '.00')[n % 3]}" for n in range(240)]
+    assert read(tmp_path, "x,y\n" + "".join(f"{n % 7},{text}\n" for n, text in enumerate(texts))).dataset.classes == 8
+
+
+def test_a_text_after_more_numbers_than_are_kept_is_too_many_classes(tmp_path: Path) -> None:
+    data = "x,y\n" + "".join(f"{n % 7},{n}.5\n" for n in range(MAX_TEXTS + 1)) + "1,many\n"
+    assert "a number is predicted with the task regression" in refusal(tmp_path, data)
+
+
+@pytest.mark.parametrize("cell", ["1e300", "-2e101"])
+def test_numbers_whose_squares_overflow_are_refused(tmp_path: Path, cell: str) -> None:
+    assert "between 1e-100 and 1e+100. Express it in another unit" in refusal(tmp_path, prices(cell))
+
+
+def test_a_refusal_shows_rows_that_caused_it(tmp_path: Path) -> None:
+    data = prices(*[""] * 4, *["many"] * 30)
+    assert "30 of the first 134 rows cannot be used: line 106 column 'price': 'many'" in refusal(
+        tmp_path, data, task=Task.REGRESSION
+    )
 
 
 def prices(*cells: str, delimiter: str = ",") -> str:

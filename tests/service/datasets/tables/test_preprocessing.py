@@ -94,3 +94,12 @@ def test_invalid_values_unknown_columns_and_empty_rows_are_faults() -> None:
     result = read_rows([{"age": "old", "sinc": 1}, {"since": "soon"}, {}], fitted().columns, ignored=[])
     assert [(row, column) for row, column, _, _ in result.faults] == [(0, "age"), (0, "sinc"), (1, "since"), (2, None)]
     assert result.faults[1][3] == "since"
+
+
+@pytest.mark.parametrize("value", [0.1, 19.99, -1e-9, 0.0])
+def test_a_column_of_equal_decimals_is_constant(value: float) -> None:
+    """Their standard deviation is computed as 1e-17 times the value."""
+    column = {"name": "x", "type": "number", "missing": 0, "min": value, "max": value + 1}
+    fitted = Preprocessing.fit([column], np.full((80, 1), value), target="y", targets=np.full(80, value))
+    assert (fitted.columns[0]["scale"], fitted.columns[0]["mean"]) == (1, value)
+    assert fitted.target == {"name": "y", "mean": value, "scale": 1}
