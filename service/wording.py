@@ -6,10 +6,10 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-GROUPED_FROM: Final = 1e4
-SCIENTIFIC_FROM: Final = 1e7
+from tapeline.inputs.values import SCIENTIFIC_FROM as SCIENTIFIC_FROM
+from tapeline.inputs.values import rounded as rounded
 
 
 def counted(number: int, noun: str) -> str:
@@ -34,15 +34,6 @@ def listed(items: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``; empty parts are left out."""
     *others, last = [item for item in items if item] or [""]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def rounded(value: float) -> str:
-    """To four digits, without rounding an integer part: ``0.1235``, ``13,608``, but ``1.2e-05`` and ``1.235e+07``.
-
-    The page's ``dom.js`` rounds in the same way.
-    """
-    short = f"{value:.4g}"
-    return f"{value:,.0f}" if GROUPED_FROM <= abs(float(short)) < SCIENTIFIC_FROM else short
 
 
 def value_text(value: Any) -> str:

@@ -11,6 +11,9 @@ from typing import Any, Final
 
 _MISSING: Final = frozenset({"NAType", "NaTType"})
 """Types of pandas for missing values, for which a comparison returns false or another missing value."""
+_GROUPED_FROM: Final = 1e4
+SCIENTIFIC_FROM: Final = 1e7
+"""Numbers are shown with an exponent from here on."""
 
 
 def plain(value: Any) -> Any:
@@ -46,6 +49,15 @@ def _format_datetime64(value: Any) -> str | None:
     """The text of a ``datetime64`` of any unit; ``None`` if it is missing."""
     text = str(value)
     return None if text == "NaT" else text
+
+
+def rounded(value: float) -> str:
+    """To four digits, without rounding an integer part: ``0.1235``, ``13,608``, but ``1.2e-05`` and ``1.235e+07``.
+
+    The page's ``dom.js`` rounds in the same way.
+    """
+    short = f"{value:.4g}"
+    return f"{value:,.0f}" if _GROUPED_FROM <= abs(float(short)) < SCIENTIFIC_FROM else short
 
 
 def dotted(pointer: str) -> str:

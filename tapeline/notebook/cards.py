@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from tapeline.inputs.values import dotted
+from tapeline.inputs.values import dotted, rounded
 from tapeline.notebook.curves import chart, label
 
 Document = Mapping[str, Any]
@@ -67,19 +67,17 @@ def sweep(document: Document, trials: Sequence[Document]) -> str:
     )
 
 
-def dataset(document: Document, examples: Sequence[Document]) -> str:
-    """A dataset: its parts, its classes, and some images or rows."""
-    noun = "rows" if document["kind"] == "table" else "images"
-    facts = [
-        f"{document[f'{part}_count']:,} {name} {noun}"
-        for part, name in (("train", "training"), ("validation", "validation"), ("test", "test"))
-        if document[f"{part}_count"]
-    ]
+def dataset(document: Document, examples: Sequence[Document], columns: Sequence[Document]) -> str:
+    """A dataset: its parts, its classes or the range of its target, and some images or rows.
+
+    Args:
+        columns: statistics of the target of a regression.
+    """
+    facts = [*content(document), *(f"target {target_text(column)}" for column in columns)]
     if document["kind"] == "table":
-        facts.append(f"{len(document['columns'])} columns")
-        shown = table([{**item["values"], "class": item.get("class_name", "")} for item in examples])
+        target = document.get("target") or "class"
+        shown = table([item["values"] | {target: item["class_name"] or item.get("target")} for item in examples])
     else:
-        facts.append(" x ".join(map(str, document["image_shape"])) + " pixels")
         shown = "".join(
             f'<figure style="margin:0;text-align:center;font-size:11px"><img alt="" style="{_PIXELS};height:56px" '
             f'src="data:image/png;base64,{escape(item["image"])}"><figcaption>{escape(item["class_name"])}</figcaption>'
@@ -88,6 +86,23 @@ def dataset(document: Document, examples: Sequence[Document]) -> str:
         )
         shown = f'<div style="display:flex;flex-wrap:wrap;gap:8px">{shown}</div>'
     return _card(document, "dataset", facts, _classes(document), shown)
+
+
+def content(document: Document) -> list[str]:
+    """The parts and the shape of a dataset, in words."""
+    is_table = document["kind"] == "table"
+    counts = [
+        f"{document[f'{part}_count']:,} {name} {'rows' if is_table else 'images'}"
+        for part, name in (("train", "training"), ("validation", "validation"), ("test", "test"))
+        if document[f"{part}_count"]
+    ]
+    shape = " x ".join(map(str, document["image_shape"]))
+    return [*counts, f"{len(document['columns'])} columns" if is_table else f"{shape} pixels"]
+
+
+def target_text(column: Document) -> str:
+    """The target of a regression with its range: ``price from 10,200 to 512,000``."""
+    return f"{column['name']} from {_value(float(column['low']))} to {_value(float(column['high']))}"
 
 
 def table(rows: Sequence[Document], *, bold: Iterable[int] = ()) -> str:
@@ -135,7 +150,7 @@ def _reason(error: Document) -> str:
 
 def _classes(document: Document) -> str:
     counts = document.get("class_counts")
-    if not counts:
+    if not counts or not document["class_names"]:
         return ""
     totals = [sum(values) for values in zip(*counts.values(), strict=True)]
     pairs = list(zip(document["class_names"], totals, strict=False))
@@ -162,7 +177,7 @@ def _is_open(document: Document) -> bool:
 def _value(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return rounded(value) if isinstance(value, float) else str(value)
 
 
 def _uri(png: bytes | None) -> str:

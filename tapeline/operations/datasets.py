@@ -77,7 +77,23 @@ class Dataset(dict[str, Any]):
     def _repr_html_(self) -> str:
         has_content = self.get("state") == "ready"  # not after a dry run
         shown = list(self.examples(limit=5 if self["kind"] == "table" else 12)) if has_content else []
-        return cards.dataset(self, shown)
+        return cards.dataset(self, shown, self._target() if has_content else [])
+
+    def __repr__(self) -> str:
+        classes = [f"{len(names)} classes"] if (names := self.get("class_names")) else []
+        facts = cards.content(self) if {"kind", "columns"} <= self.keys() else [self.get("state", "not read yet")]
+        return f"<Dataset {self.get('name')!r}: {', '.join([*facts, *classes, *self._target_name()])}>"
+
+    def _target(self) -> list[dict[str, Any]]:
+        """Statistics of the column that a regression predicts."""
+        if self.get("task") != "regression":
+            return []
+        path = f"/datasets/{segment(self.reference)}/columns"
+        columns = self._connection.json("GET", path)["columns"]
+        return [column for column in columns if column["name"] == self["target"]]
+
+    def _target_name(self) -> list[str]:
+        return [f"target {self['target']}"] if self.get("target") else []
 
 
 class DatasetOperations:

@@ -137,3 +137,14 @@ def test_jobs_and_datasets_display_themselves(client: Client, rows: Path) -> Non
     assert all(word in table for word in ("129 training rows", "setosa", "petal_length_cm"))
     assert "probability of setosa" in job.predict([[5.1, 3.5, 1.4, 0.2]])._repr_html_()
     assert "val_accuracy" in job.history()._repr_html_()
+
+
+def test_a_dataset_of_numbers_displays_its_target_with_its_range(client: Client) -> None:
+    dataset = client.dataset("diabetes")
+    assert repr(dataset) == (
+        "<Dataset 'diabetes': 376 training rows, 66 validation rows, 10 columns, target progression>"
+    )
+    shown = dataset._repr_html_()
+    assert "10 columns, target progression from 25 to 346" in shown
+    assert ">progression</th>" in shown
+    assert ">151</td>" in shown

@@ -114,7 +114,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:
     return (
         item["name"],
         shape(item) or "broken",
-        str(item["classes"]),
+        str(item["classes"] or "-"),
         f"{item['train_count']:,}",
         f"{item['validation_count']:,}",
         Text(note, "red" if item["problem"] else "yellow" if not item["available"] else ""),
@@ -141,7 +141,10 @@ def _dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]])
     ]
     rows += [("Versions", version) for version in item["versions"][1:]]
     rows += [("Classes", line) for line in _class_lines(item)]
-    rows += [("Columns", _column_line(column)) for column in columns]
+    is_regression = item.get("task") == "regression"
+    for column in columns:
+        is_target = is_regression and column["name"] == item["target"]
+        rows.append(("Target" if is_target else "Columns", _column_line(column)))
     return rows
 
 
@@ -157,9 +160,9 @@ def _kind(item: Mapping[str, Any]) -> str:
 def _class_lines(item: Mapping[str, Any]) -> list[str]:
     """A line with a bar for each class; of many classes, only the first."""
     counts = item["class_counts"]
-    if not counts:
-        return []
     names = [_on_one_line(name) for name in item["class_names"]]
+    if not counts or not names:
+        return []
     totals = [sum(class_counts) for class_counts in zip(*counts.values(), strict=True)]
     width = min(max(map(cell_len, names)), _NAME_WIDTH)
     max_total = max(totals) or 1

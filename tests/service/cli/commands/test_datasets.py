@@ -170,3 +170,11 @@ def test_category_names_with_line_breaks_are_shown_on_one_line(run: Run) -> None
     assert run("upload", "lines.csv", "--name", "lines").exit_code == 0
     (line,) = (line for line in run("datasets", "show", "lines").output.splitlines() if "city" in line)
     assert "two\N{RETURN SYMBOL}lines 30" in line
+
+
+def test_a_dataset_of_numbers_is_shown_with_its_target(run: Run) -> None:
+    lines = run("datasets", "show", "diabetes").stdout.splitlines()
+    assert "Target\tprogression (number): 25 to 346, mean 152.1" in lines
+    assert "Columns\tage (number): 19 to 79, mean 48.52" in lines
+    assert not [line for line in lines if line.startswith("Classes")]
+    assert "diabetes\t10 columns\t-\t376\t66\t\n" in run("datasets").stdout
