@@ -17,9 +17,9 @@ import httpx
 from tapeline import downloads
 from tapeline.connection import UPLOAD_TIMEOUT_S, FileContent, json_body, segment
 from tapeline.errors import ApiError
-from tapeline.inputs.given import bodies, joined
+from tapeline.inputs.given import bodies, items_of, joined, shown_of
 from tapeline.inputs.uploads import is_table
-from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Which
+from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Residuals, Which
 from tapeline.notebook import cards
 from tapeline.resources import Resource, once
 
@@ -42,7 +42,7 @@ class Job(Resource):
 
     @property
     def kind(self) -> str:
-        """``classifier`` or ``gan``."""
+        """``classifier``, ``regressor`` or ``gan``."""
         return str(self._read("kind"))
 
     @property
@@ -269,12 +269,13 @@ class Job(Resource):
                 return Prediction(response.json())
         options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
         responses: list[dict[str, Any]] = []
-        for body in bodies(data, self._dataset):
+        items = items_of(data, self._dataset)
+        for body in bodies(items):
             if responses:  # use the same checkpoint for all: "latest" may have changed
                 options["checkpoint"] = responses[0]["checkpoint"]
             request = json_body(body | options)
             responses.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request))
-        return Prediction(joined(responses))
+        return Prediction(joined(responses), shown_of(items))
 
     def _dataset(self) -> dict[str, Any]:
         try:
@@ -372,13 +373,14 @@ class Job(Resource):
         named = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
         return self._get_evaluation("confusion", **(named if epoch is None else {"epoch": epoch}))
 
-    def residuals(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
-        """Targets and predictions of a regressor for the validation rows, as ``points``, and the ``worst`` rows.
+    def residuals(self, *, checkpoint: Which = "best", limit: int | None = None) -> Residuals:
+        """The validation rows for which a regressor is furthest from the target; ``points`` has all.
 
         Args:
-            limit: how many of the worst rows to return.
+            limit: how many rows to return.
         """
-        return self._get_evaluation("residuals", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
+        options: dict[str, Which] = {} if limit is None else {"limit": limit}
+        return Residuals(self._get_evaluation("residuals", checkpoint=checkpoint, **options))
 
     def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
         """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.

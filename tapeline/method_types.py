@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict
 
 from tapeline.errors import MissingPackage
+from tapeline.notebook import plain
 
 Which = Literal["best", "latest"] | int
 """A checkpoint: best, latest, or the number of an epoch."""
@@ -57,6 +58,10 @@ class Records(list[dict[str, Any]]):
 
         return table(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As IPython shows it in a terminal."""
+        printer.text(plain.table(self))
+
 
 class Prediction(dict[str, Any]):
     """What a network predicts, as the document of the API.
@@ -68,36 +73,86 @@ class Prediction(dict[str, Any]):
     ``explain``: ``seen``, the images after preprocessing, and ``saliency``, the gradient of the predicted logit.
     """
 
+    def __init__(self, document: Mapping[str, Any], given: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Take the document of the API, and what tells the images or rows apart: a ``file``, or the cells."""
+        super().__init__(document)
+        self._given = given
+        if self.get("values") is not None:
+            for name in ("probabilities", "classes", "class_names"):
+                self.pop(name, None)
+
     @property
     def predictions(self) -> Records:
         """A dictionary for each image or row: ``label``, ``probability``, and the ``probabilities`` of all classes by
-        name; of a regressor ``value``, in the unit of the target."""
+        name; of a regressor ``value``, in the unit of the target; of a file its name, ``file``."""
         if self.get("values") is not None:
             return Records({"value": value} for value in self["values"])
         names = self["class_names"]
-        return Records(
+        records = Records(
             {"label": names[index], "probability": row[index], "probabilities": dict(zip(names, row, strict=True))}
             for index, row in zip(self["classes"], self["probabilities"], strict=True)
+        )
+        is_of_rows = self.get("unknown_values") is not None
+        return (
+            records
+            if is_of_rows
+            else Records({**file, **row} for file, row in zip(self._given or [{}] * len(records), records, strict=True))
         )
 
     @property
     def labels(self) -> list[str]:
         """The name of the most probable class of each image or row."""
-        return [self["class_names"][index] for index in self["classes"]]
+        return [self["class_names"][index] for index in self.get("classes", ())]
 
     def to_frame(self) -> Any:
-        """The predictions as a DataFrame of pandas, with a column for each class."""
+        """The predictions as a DataFrame of pandas, with a column for each class, or one named like the target."""
         return self._flat().to_frame()
 
-    def _flat(self) -> Records:
+    def _flat(self, given: Sequence[Mapping[str, Any]] = ()) -> Records:
+        """Rows without inner dictionaries, and with the cells beside the predictions."""
+        target = str(self.get("target") or "value")
+        if any(target in cells for cells in given):
+            target = f"predicted {target}"
         rows = Records()
-        for row in self.predictions:
+        for index, row in enumerate(self.predictions):
             by_class = row.pop("probabilities", {})
-            rows.append(row | {f"probability of {name}": value for name, value in by_class.items()})
+            flat = {target if name == "value" else name: value for name, value in row.items()}
+            flat |= {f"probability of {name}": value for name, value in by_class.items()}
+            rows.append(
+                flat | {name: cell for name, cell in (given[index] if given else {}).items() if name not in flat}
+            )
         return rows
 
+    def __repr__(self) -> str:
+        rows = self._flat(self._given)
+        return f"<Prediction of {len(rows):,}, checkpoint of epoch {self.get('checkpoint')}>\n{plain.table(rows)}"
+
     def _repr_html_(self) -> str:
-        return self._flat()._repr_html_()
+        return self._flat(self._given)._repr_html_()
+
+
+class Residuals(Records):
+    """The validation rows for which a regressor is furthest from the target, worst first: for each a dictionary with
+    ``index``, ``target``, ``prediction``, ``residual`` (their difference), and its cells.
+
+    ``points`` has ``target`` and ``prediction`` of all rows, or of 2,000; ``document`` is that of the API.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = dict(document)
+        for item in self.document["worst"]:
+            row = {name: item[name] for name in ("index", "target", "prediction")}
+            row["residual"] = item["target"] - item["prediction"]
+            self.append(row | {name: value for name, value in item["row"].items() if name not in row})
+
+    @property
+    def points(self) -> Records:
+        """``target`` and ``prediction`` of the validation rows."""
+        return Records(dict(zip(("target", "prediction"), pair, strict=True)) for pair in self.document["points"])
+
+    def __repr__(self) -> str:
+        facts = f"{len(self)} of {self.document['validation_count']:,} rows, target {self.document['target']}"
+        return f"<Residuals: {facts}, checkpoint of epoch {self.document['checkpoint']}>\n{plain.table(self)}"
 
 
 class Generated(TypedDict):

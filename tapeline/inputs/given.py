@@ -21,22 +21,33 @@ _MAX_CHARACTERS: Final = 900_000
 Shape = tuple[int, ...]
 
 
-def bodies(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The ``images`` or ``rows`` of as few requests as possible, at least one.
-
-    Args:
-        data: a frame or series of pandas, a mapping, an image, or several of them; also positional rows.
-        dataset: the dataset of the job, which tells the columns of positional rows, and images from lists of them.
-    """
-    items = _items(data, dataset)
+def bodies(items: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """The ``images`` or ``rows`` of as few requests as possible, at least one."""
     if items and isinstance(items[0], Mapping):
         yield from ({"rows": batch} for batch in _batches(as_rows(items)))
     else:
         yield from ({"images": batch} for batch in in_requests([encoded(_sent(item)) for item in items]))
 
 
-def _items(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> list[Any]:
-    """A list of images, or of rows as mappings."""
+def shown_of(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """What tells the items apart in a display: the cells of a row, the name of a file."""
+    if items and isinstance(items[0], Mapping):
+        return as_rows(items)
+    return [{"file": name} if (name := _file_name(item)) else {} for item in items]
+
+
+def _file_name(image: Any) -> str:
+    path = getattr(image, "filename", None) if _is_pillow(image) else image
+    return Path(path).name if isinstance(path, str | os.PathLike) and os.path.isfile(path) else ""
+
+
+def items_of(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> list[Any]:
+    """A list of images, or of rows as mappings.
+
+    Args:
+        data: a frame or series of pandas, a mapping, an image, or several of them; also positional rows.
+        dataset: the dataset of the job, which tells the columns of positional rows, and images from lists of them.
+    """
     if hasattr(data, "to_dict"):  # pandas
         return list(data.to_dict("records")) if hasattr(data, "columns") else [data.to_dict()]
     if data is None:

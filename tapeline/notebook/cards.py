@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from tapeline.inputs.values import dotted, rounded
+from tapeline.inputs.values import dotted
 from tapeline.notebook.curves import chart, label
+from tapeline.notebook.plain import cell
 
 Document = Mapping[str, Any]
 
@@ -102,7 +103,7 @@ def content(document: Document) -> list[str]:
 
 def target_text(column: Document) -> str:
     """The target of a regression with its range: ``price from 10,200 to 512,000``."""
-    return f"{column['name']} from {_value(float(column['low']))} to {_value(float(column['high']))}"
+    return f"{column['name']} from {cell(float(column['low']))} to {cell(float(column['high']))}"
 
 
 def table(rows: Sequence[Document], *, bold: Iterable[int] = ()) -> str:
@@ -114,7 +115,7 @@ def table(rows: Sequence[Document], *, bold: Iterable[int] = ()) -> str:
     head = "".join(f'<th style="{style}">{escape(str(name))}</th>' for name in names)
     body = "".join(
         f"<tr{' style=font-weight:bold' if index in bold else ''}>"
-        + "".join(f'<td style="{style}">{escape(_value(row.get(name)))}</td>' for name in names)
+        + "".join(f'<td style="{style}">{escape(cell(row.get(name)))}</td>' for name in names)
         + "</tr>"
         for index, row in enumerate(rows[:_MAX_ROWS])
     )
@@ -128,7 +129,7 @@ def table(rows: Sequence[Document], *, bold: Iterable[int] = ()) -> str:
 def metrics_text(metrics: Document) -> list[str]:
     """The metrics that matter most, of those that there are."""
     names = ("val_accuracy", "val_rmse", "val_r2", "val_loss", "g_loss", "d_loss", "frechet_distance")
-    return [f"{label(name)} {_value(metrics[name])}" for name in names if metrics.get(name) is not None]
+    return [f"{label(name)} {cell(metrics[name])}" for name in names if metrics.get(name) is not None]
 
 
 def _card(document: Document, noun: str, facts: Sequence[str], *parts: str) -> str:
@@ -166,18 +167,12 @@ def _classes(document: Document) -> str:
 
 
 def _interval(row: Document, metric: str) -> str:
-    low, high = (_value(row[f"{metric} (interval_{end})"]) for end in ("low", "high"))
+    low, high = (cell(row[f"{metric} (interval_{end})"]) for end in ("low", "high"))
     return low if low == high else f"{low} to {high}"
 
 
 def _is_open(document: Document) -> bool:
     return document["status"] in ("queued", "running", "paused")
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "-"
-    return rounded(value) if isinstance(value, float) else str(value)
 
 
 def _uri(png: bytes | None) -> str:

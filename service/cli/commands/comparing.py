@@ -237,27 +237,23 @@ def residuals(target: Target, job_text: str, checkpoint: Which, limit: int) -> N
     """
     with target.job(job_text) as job:
         result = job.residuals(checkpoint=checkpoint, limit=limit)
-    if target.prints(result):
+    document = result.document
+    if target.prints(document):
         return
     lines = [
         [
             str(item["index"]),
-            *(number("val_rmse", value) for value in _residual(item)),
+            *(number("val_rmse", residual[name]) for name in ("target", "prediction", "residual")),
             ", ".join(f"{name} {value_text(value)}" for name, value in item["row"].items()),
         ]
-        for item in result["worst"]
+        for item, residual in zip(document["worst"], result, strict=True)
     ]
     print_table(_columns("ROW", "TARGET", "PREDICTION", "RESIDUAL", "CELLS"), lines)
     click.echo(
-        f"{len(lines)} of {result['validation_count']:,} rows, target {visible(result['target'])}, in epoch "
-        f"{result['checkpoint']}",
+        f"{len(lines)} of {document['validation_count']:,} rows, target {visible(document['target'])}, in epoch "
+        f"{document['checkpoint']}",
         err=True,
     )
-
-
-def _residual(item: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Target, prediction and their difference."""
-    return item["target"], item["prediction"], item["target"] - item["prediction"]
 
 
 def _columns(*titles: str) -> list[Column]:

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from PIL import Image
 
-from tapeline import Client, Prediction, UnreadableImage
+from tapeline import Client, UnreadableImage
 from tests.service.web.datasets.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 from tests.service.web.inference.test_photos import photo, trained
 
@@ -158,12 +158,6 @@ def test_many_rows_are_predicted_in_several_requests(python_client: Client, job:
     unknown = [(value["row"], value["value"]) for value in joined["unknown_values"]]
     assert unknown == [(3, "Atlantis"), (1500, "Atlantis")]
     assert joined["absent_columns"] == {"since": 2001, "noise": 2001}
-
-
-def test_values_of_a_regressor_are_predictions_too() -> None:
-    prediction = Prediction({"predictions": [{"value": 12.5}], "checkpoint": 3})
-    assert prediction.predictions == [{"value": 12.5}]
-    assert list(prediction.to_frame()["value"]) == [12.5]
 
 
 def test_specs_accept_numpy_numbers(python_client: Client, people_dataset: Any) -> None:
