@@ -62,8 +62,14 @@ class Job(Resource):
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The metrics of the last completed epoch; ``history`` has those of all epochs."""
+        """The metrics of the last completed epoch; ``best`` has those of the best, ``history`` those of all."""
         return dict(self._read("metrics"))
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The epoch of the best checkpoint, which ``predict`` uses: ``epoch``, ``metrics`` and their 95%
+        ``intervals``. It is read from the service; ``None`` before the first epoch."""
+        return cast("dict[str, Any] | None", self.results()["best"])
 
     @property
     def best_epoch(self) -> int | None:
@@ -92,7 +98,7 @@ class Job(Resource):
 
     @property
     def health(self) -> list[dict[str, Any]]:
-        """Current findings: problems of the training."""
+        """Current findings, problems of the training: each with ``code``, ``epoch``, ``message`` and ``advice``."""
         return list(self._read("health"))
 
     @property
@@ -133,21 +139,25 @@ class Job(Resource):
     # What is shown of it.
 
     def _state(self) -> Any:
-        return self.status, self["requested"], self.epoch, round(self["progress"]["fraction"], 2)
+        return self.status, self["requested"], self.epoch, round(self["progress"]["fraction"], 2), self.health
 
     def _line(self) -> str:
         done = f"epoch {self.epoch}/{self.epochs} ({self['progress']['fraction']:.0%})"
         problem = [self.error["message"]] if self.error else []
-        return "  ".join([self.name or self.id, self.status, done, *cards.metrics_text(self.metrics)[:2], *problem])
+        best = self.best if self.status == "succeeded" else None
+        metrics = [cards.best_text(best)] if best else cards.metrics_text(self.metrics)[:2]
+        findings = [cards.finding_name(finding) for finding in self.health]
+        return "  ".join([self.name or self.id, self.status, done, *metrics, *findings, *problem])
 
     def _html(self) -> str:
         self._read("resolved")  # that of a list is a summary
-        latest = self.results()["samples"]["latest"]
+        results = self.results()
+        latest = results["samples"]["latest"]
         sample = None
         if latest is not None:
             with self._connection.response("GET", latest["url"]) as response:
                 sample = response.read()
-        return cards.job(self._document, self.history().document, sample)
+        return cards.job(self._document, self.history().document, results["best"], sample)
 
     # Reading.
 
@@ -363,15 +373,14 @@ class Job(Resource):
         """
         return self._get_evaluation("importance", checkpoint=checkpoint)
 
-    def confusion(self, *, checkpoint: Which = "latest", epoch: int | None = None) -> dict[str, Any]:
-        """The confusion matrix on the validation data, with precision, recall and F1 of each class.
+    def confusion(self, *, checkpoint: Which = "best", epoch: int | None = None) -> dict[str, Any]:
+        """The confusion matrix of an ``epoch`` on the validation data, with precision, recall and F1 of each class.
 
         Args:
             checkpoint: also an epoch whose checkpoint is no longer stored.
             epoch: former name of ``checkpoint``, for the number of an epoch.
         """
-        named = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
-        return self._get_evaluation("confusion", **(named if epoch is None else {"epoch": epoch}))
+        return self._get_evaluation("confusion", **({"checkpoint": checkpoint} if epoch is None else {"epoch": epoch}))
 
     def residuals(self, *, checkpoint: Which = "best", limit: int | None = None) -> Residuals:
         """The validation rows for which a regressor is furthest from the target; ``points`` has all.

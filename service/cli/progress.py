@@ -19,10 +19,11 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.target import Failure
-from service.cli.text import STOPPED, STYLES, clock, key_metrics, status_text, visible
-from service.spec.metric_info import describe, number
+from service.cli.text import SHORT_ID, STOPPED, STYLES, clock, key_metrics, status_text, visible
+from service.spec.metric_info import KEY_METRICS, describe, number
 from service.states import Status
-from tapeline import Client, ClientError, Event
+from tapeline import Client, ClientError, Event, Job
+from tapeline.notebook.cards import finding_name
 
 _LIVE_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "classifier": ("val_accuracy", "train_loss", "val_loss"),
@@ -30,6 +31,12 @@ _LIVE_METRICS: Final[Mapping[str, Sequence[str]]] = {
     "gan": ("g_loss", "d_loss", "frechet_distance"),
 }
 """The ``KEY_METRICS`` in the order in which they are shown during a training, as far as they fit."""
+_NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = {
+    "classifier": ("mistakes {}", "predict {} FILE"),
+    "regressor": ("residuals {}", "predict {} FILE"),
+    "gan": ("generate {}",),
+}
+"""What a trained network of each kind is used for; ``{}`` is the job."""
 _NAME_WIDTH: Final = 20
 _POLL_INTERVAL_S: Final = 5.0
 _SILENT_POLLS: Final = 3
@@ -170,12 +177,31 @@ def _show(job: FollowedJob, event: Event, display: Display) -> None:
     job.apply(event.type, data)
     match event.type:
         case "health":
-            name = data["code"].replace("_", " ")
-            text = f"{name}: {data['message']}" if data["state"] == "found" else f"{name} resolved"
+            text = finding_text(data) if data["state"] == "found" else f"{finding_name(data)} resolved"
             display.note(job, f"epoch {data['epoch']}: {text}")
         case "log" if data.get("message") and data.get("code") != "reproduced":  # `reproduce` prints the verdict
             display.note(job, f"{data.get('level', 'warning')}: {data['message']}")
     display.changed(job, event)
+
+
+def finding_text(finding: Mapping[str, Any]) -> str:
+    """A finding of health with its name: ``mode collapse: all samples are …``."""
+    return f"{finding_name(finding)}: {finding['message']}"
+
+
+def print_outcome(job: Job) -> None:
+    """Print the best epoch of a job, its findings and the next commands to standard error."""
+    if (best := job.best) is None:
+        return
+    name = KEY_METRICS[job.kind][0]
+    interval = best["intervals"].get(name, {}).get("text")
+    value = f": {describe(name).label} {number(name, best['metrics'].get(name))}" + (
+        f" ({interval})" if interval else ""
+    )
+    lines = [f"best epoch {best['epoch']}{value}", *(finding_text(finding) for finding in job.health)]
+    short_id = job.id[-SHORT_ID:]
+    commands = [f"tapeline {text.format(short_id)}" for text in _NEXT_COMMANDS[job.kind]]
+    click.echo("\n".join([*lines, *(f"next: {command}" for command in commands)]), err=True)
 
 
 def print_event(event: Event) -> None:

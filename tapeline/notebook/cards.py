@@ -27,10 +27,15 @@ _PIXELS: Final = "image-rendering:pixelated;max-width:100%"
 _LINE: Final = "1px solid rgba(128,128,128,.35)"
 
 
-def job(document: Document, history: Document, sample: bytes | None) -> str:
-    """A job: state, curves, and its latest sample grid."""
+def job(document: Document, history: Document, best: Document | None, sample: bytes | None) -> str:
+    """A job: state, metrics of the best epoch, findings, curves, and its latest sample grid."""
     progress = document["progress"]
-    facts = [f"epoch {progress['epoch']} of {progress['epochs']}", *metrics_text(document["metrics"])]
+    facts = [f"epoch {progress['epoch']} of {progress['epochs']}", *([best_text(best)] if best else [])]
+    findings = "".join(
+        f'<p style="color:#d97706;margin:6px 0"><strong>{escape(finding_name(finding))}</strong>, epoch '
+        f"{finding['epoch']}: {escape(finding['message'])}</p>"
+        for finding in document["health"]
+    )
     charts = []
     for title, names in _CHARTS:
         shown = {name: history["series"][name] for name in names if name in history["series"]}
@@ -40,6 +45,7 @@ def job(document: Document, history: Document, sample: bytes | None) -> str:
         document,
         document["kind"],
         facts,
+        findings,
         f'<progress style="width:100%" value="{progress["fraction"]:.4f}"></progress>' if _is_open(document) else "",
         f'<div style="display:flex;flex-wrap:wrap;gap:8px 20px">{"".join(charts)}</div>' if any(charts) else "",
         picture if sample else "",
@@ -126,10 +132,26 @@ def table(rows: Sequence[Document], *, bold: Iterable[int] = ()) -> str:
     )
 
 
-def metrics_text(metrics: Document) -> list[str]:
+def metrics_text(metrics: Document, intervals: Document | None = None) -> list[str]:
     """The metrics that matter most, of those that there are."""
-    names = ("val_accuracy", "val_rmse", "val_r2", "val_loss", "g_loss", "d_loss", "frechet_distance")
-    return [f"{label(name)} {cell(metrics[name])}" for name in names if metrics.get(name) is not None]
+    names = ("val_accuracy", "val_rmse", "val_r2", "val_loss", "frechet_distance", "g_loss", "d_loss")
+    texts = []
+    for name in names:
+        if (value := metrics.get(name)) is not None:
+            shown = f"{value:.2%}" if name == "val_accuracy" else cell(value)
+            interval = (intervals or {}).get(name)
+            texts.append(f"{label(name)} {shown}" + (f" ({interval['text']})" if interval else ""))
+    return texts
+
+
+def best_text(best: Document) -> str:
+    """The best epoch with its first two metrics, and their intervals."""
+    return f"best epoch {best['epoch']}: {', '.join(metrics_text(best['metrics'], best['intervals'])[:2])}"
+
+
+def finding_name(finding: Document) -> str:
+    """The name of a finding: ``mode collapse``."""
+    return str(finding["code"]).replace("_", " ")
 
 
 def _card(document: Document, noun: str, facts: Sequence[str], *parts: str) -> str:

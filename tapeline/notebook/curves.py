@@ -16,7 +16,7 @@ _COLOURS: Final = ("#3b82f6", "#f97316", "#10b981", "#a855f7")
 
 
 def chart(title: str, epochs: Sequence[int], series: Series) -> str:
-    """Curves over the epochs, with a legend; values that are ``None`` leave a gap. Empty if there are none."""
+    """Curves over the epochs, with a legend; a line crosses epochs without a value. Empty if there are none."""
     values = [value for name in series for value in series[name] if value is not None]
     if not values:
         return ""
@@ -31,15 +31,14 @@ def chart(title: str, epochs: Sequence[int], series: Series) -> str:
 
     lines = []
     for colour, values_of_one in zip(_COLOURS, series.values(), strict=False):
-        path, pen = [], "M"
-        for epoch, value in zip(epochs, values_of_one, strict=True):
-            if value is None:
-                pen = "M"
-                continue
-            path.append(f"{pen}{x(epoch):.1f} {y(value):.1f}")
-            pen = "L"
-        width = 1.8 if len(path) > 1 else 6
-        lines.append(f'<path d="{"".join(path)}{"h0" if width > 2 else ""}" stroke="{colour}" stroke-width="{width}"/>')
+        points = [
+            f"{x(epoch):.1f} {y(value):.1f}"
+            for epoch, value in zip(epochs, values_of_one, strict=True)
+            if value is not None
+        ]
+        width, end = (1.8, "") if len(points) > 1 else (6, "h0")
+        if points:
+            lines.append(f'<path d="M{"L".join(points)}{end}" stroke="{colour}" stroke-width="{width}"/>')
     ticks = [(high, _TOP + 8), *([(low, _HEIGHT - _BOTTOM)] if high > low else [])]
     labels = [f'<text x="{_LEFT - 5}" y="{at}" text-anchor="end">{value:.4g}</text>' for value, at in ticks]
     labels += [
@@ -63,4 +62,5 @@ def chart(title: str, epochs: Sequence[int], series: Series) -> str:
 
 def label(metric: str) -> str:
     """A metric's name as words."""
-    return metric.replace("_", " ").replace("/", " of ").replace("frechet", "Fréchet")
+    words = metric.replace("_", " ").replace("/", " of ").replace("frechet", "Fréchet")
+    return words.replace("rmse", "RMSE").replace("mae", "MAE").replace(" r2", " R²")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from PIL import Image
 from tapeline import Prediction, Records
 from tapeline.inputs.given import shown_of
 from tapeline.method_types import Residuals
+from tapeline.notebook import cards
+from tapeline.notebook.curves import chart
 
 REGRESSION: dict[str, Any] = {
     "values": [258606.2, 98000.0],
@@ -83,3 +86,23 @@ def test_records_are_a_table_in_a_terminal_of_ipython() -> None:
     assert first.endswith("and 2 more columns")
     assert second.split() == ["0", *["0.1235"] * 9]
     assert last == "and 20 more"
+
+
+def test_a_card_of_a_job_has_the_best_epoch_and_names_what_is_wrong() -> None:
+    finding = {"code": "mode_collapse", "epoch": 9, "message": "all samples are <alike>"}
+    document = {"id": "job_1", "kind": "gan", "status": "running", "health": [finding]}
+    document |= {"progress": {"epoch": 12, "epochs": 20, "fraction": 0.6}}
+    interval = {"val_accuracy": {"text": "of 21, 95% CI 77% to 99%"}}
+    best = {"epoch": 10, "metrics": {"val_accuracy": 0.952, "val_loss": 0.25}, "intervals": interval}
+    shown = cards.job(document, {"epochs": [], "series": {}}, best, None)
+    assert "epoch 12 of 20, best epoch 10: val accuracy 95.20% (of 21, 95% CI 77% to 99%), val loss 0.25<" in shown
+    assert "<strong>mode collapse</strong>, epoch 9: all samples are &lt;alike&gt;" in shown
+
+
+def test_a_line_connects_the_epochs_in_which_a_metric_is_measured() -> None:
+    values = [None, 8.0, None, None, 4.0, None]
+    (drawn,) = re.findall(
+        r'<path d="(M[^"]+L[^"]+)"', chart("distance", [1, 2, 3, 4, 5, 6], {"frechet_distance": values})
+    )
+    assert drawn.count("L") == 1
+    assert "h0" in chart("distance", [1, 2], {"frechet_distance": [None, 8.0]}), "a point"

@@ -108,12 +108,12 @@ def test_waiting_shows_lines_where_it_is_asked_to(client: Client, capsys: pytest
     job = client.train(dataset="iris", epochs=2, name="shown").wait(timeout_s=120)
     assert capsys.readouterr() == ("", ""), "not in a file"
     job.wait(progress=True)
-    line = r"shown  succeeded  epoch 2/2 \(100%\)  val accuracy [\d.]+  val loss [\d.]+\n"
-    assert re.fullmatch(line, capsys.readouterr().err)
+    best = r"best epoch [12]: val accuracy [\d.]+% \(of 21, 95% CI [\d.]+% to [\d.]+%\), val loss [\d.]+"
+    assert re.fullmatch(rf"shown  succeeded  epoch 2/2 \(100%\)  {best}\n", capsys.readouterr().err)
     program = f"from tapeline import Client; Client({client.server!r}).handle({job.id!r}).wait()"
     code, output = run_in_terminal(program=program, environ={"COLUMNS": "45"})
     assert code == 0, output
-    assert output == "\r\x1b[2K" + "shown  succeeded  epoch 2/2 (100%)  val accuracy"[:44] + "\r\n"
+    assert output == "\r\x1b[2K" + "shown  succeeded  epoch 2/2 (100%)  best epoch"[:44] + "\r\n"
 
 
 def test_a_display_that_cannot_be_read_says_why(client: Client) -> None:

@@ -181,7 +181,7 @@ def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> No
 
 @click.command()
 @job_argument
-@checkpoint_option("latest", "--epoch", "checkpoint")
+@checkpoint_option("best", "--epoch", "checkpoint")
 @with_target
 def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
     """Show the scores of each class on the validation data, and what it is confused with; --json has the matrix."""
@@ -200,6 +200,7 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
         confusions += ", ..." * (len(wrong) > _MAX_SHOWN_CONFUSIONS)
         lines.append([names[index], f"{item['support']:,}", *scores, confusions])
     print_table(_columns("CLASS", "COUNT", "PRECISION", "RECALL", "F1", "CONFUSED WITH"), lines)
+    click.echo(f"in epoch {result['epoch']}", err=True)
 
 
 @click.command()

@@ -42,7 +42,7 @@ _MIN_WIDTH_WITH_IDS: Final = 130
 """Minimum terminal width for full ids."""
 _MIN_WIDTH_WITH_TIMES: Final = 76
 """Minimum terminal width for age and the time from start to end."""
-_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTED", "TOOK (S)")
+_COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "LAST EPOCH", "SUBMITTED", "TOOK (S)")
 """Titles of the columns in a pipe."""
 _MIN_NAME_WIDTH: Final = 10
 _MAX_NAME_WIDTH: Final = 32
@@ -192,7 +192,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int)
         "OWNER": [Text(name) for name in owners],
         "STATUS": [Text(state(job), state_style(job)) for job in jobs],
         "EPOCH": [Text(f"{job['progress']['epoch']}/{job['progress']['epochs']}") for job in jobs],
-        "METRICS": [],
+        "LAST EPOCH": [],
         "AGE": [Text(age(job)) for job in jobs],
         "TOOK": [Text(duration(job)) for job in jobs],
     }
@@ -211,7 +211,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int)
         columns["NAME"].append(Text(("* " if job["starred"] else "") + name, "" if job["name"] else "dim"))
         values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], tuple(job["metrics"])))
         metrics = Text(join_fitting(values, available_width - widths["NAME"]))
-        columns["METRICS"].append(Text(job["error"]["code"].replace("_", " "), "red") if job["error"] else metrics)
+        columns["LAST EPOCH"].append(Text(job["error"]["code"].replace("_", " "), "red") if job["error"] else metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
-from service.cli.progress import explain
+from service.cli.progress import explain, finding_text
 from service.cli.target import Failure, Target, job_argument, with_target
 from service.cli.text import (
     STOPPED,
@@ -115,7 +115,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         rows.append(("Error", Text(explain(job.error), "red")))
     for finding in job.health:
         ending = ". Try:" if finding["advice"] else "."
-        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding['message']}{ending}", "yellow")))
+        rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding_text(finding)}{ending}", "yellow")))
         rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
     rows.append(("Submitted", f"{age(job)} ago ({job.created_at.astimezone():%Y-%m-%d %H:%M:%S})"))
     if job.status == "queued" and (impediment := client.queue(limit=1).get("reason_text")):
@@ -205,7 +205,7 @@ def _unscored(job: Job) -> str | None:
     if job.kind != "classifier" or not job.epoch:
         return None
     try:
-        names = [visible(name) for name in job.confusion().get("unscored_classes", ())]
+        names = [visible(name) for name in job.confusion(checkpoint="latest").get("unscored_classes", ())]
     except ApiError as error:
         if error.code != "not_yet":  # an epoch without a confusion matrix
             raise

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event
+from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event, print_outcome
 from service.cli.spec_files import YAML, refuse_yaml
 from service.cli.target import (
     Failure,
@@ -271,6 +271,8 @@ def _watch(target: Target, job: Job) -> None:
             click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
         raise
     check_success(f"job {job.id}", followed.status, followed.error)
+    if not target.as_json:
+        print_outcome(job.refresh())
 
 
 def _show_cost(target: Target, client: Client | None, cost: Mapping[str, Any]) -> None:

@@ -41,6 +41,12 @@ def test_a_pipe_gets_one_plain_line_per_epoch(run: Run) -> None:
     head, *lines = result.stdout.splitlines()
     assert re.fullmatch(r"job_\w+  http://127\.0\.0\.1:\d+/ui/jobs/job_\w+", head)
     assert lines[-1] == "succeeded"
+    outcome = result.stderr.splitlines()
+    assert re.fullmatch(
+        r"best epoch [12]: val accuracy \d\d\.\d\d% \(of 1,500, 95% CI [\d.]+% to [\d.]+%\)", outcome[0]
+    )
+    short_id = head.partition(" ")[0][-6:]
+    assert outcome[-2:] == [f"next: tapeline mistakes {short_id}", f"next: tapeline predict {short_id} FILE"]
     epochs = [line for line in lines if line.startswith("epoch")]
     assert len(epochs) == 2
     number = r"\d+(\.\d+)?"

@@ -64,11 +64,14 @@ def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, s
         job = client.job(model)
         mistakes, confusion, columns = job.mistakes(limit=2), job.confusion(), job.importance()["columns"]
         first, best = job.confusion(checkpoint=1), job.confusion(checkpoint="best")
+        assert (confusion, job.best and job.best["epoch"]) == (best, best["epoch"])
     titles, *lines = (line.split("\t") for line in run("mistakes", model, "--limit", "2").stdout.splitlines())
     assert titles == ["ROW", "CLASS", "PREDICTED", "CONFIDENCE", "CELLS"]
     assert [line[0] for line in lines] == [str(item["index"]) for item in mistakes["data"]]
     assert all(line[1] != line[2] and "price " in line[4] for line in lines)
-    titles, *lines = (line.split("\t") for line in run("confusion", model).stdout.splitlines())
+    shown = run("confusion", model)
+    assert shown.stderr == f"in epoch {best['epoch']}\n"
+    titles, *lines = (line.split("\t") for line in shown.stdout.splitlines())
     assert [line[:2] for line in lines] == [[row["class_name"], str(row["support"])] for row in confusion["per_class"]]
     for true_class, line in enumerate(lines):
         misclassified = [

@@ -19,7 +19,7 @@ LONG = {"kind": "gan", "epochs": 1000}
 
 def test_jobs_are_listed_in_tab_separated_columns_in_a_pipe(run: Run, trained: str) -> None:
     titles, *lines = run("jobs", "--kind", "classifier", "-q", trained, "--sort", "-created_at").stdout.splitlines()
-    assert titles.split("\t") == ["ID", "KIND", "STATUS", "EPOCH", "NAME", "METRICS", "SUBMITTED", "TOOK (S)"]
+    assert titles.split("\t") == ["ID", "KIND", "STATUS", "EPOCH", "NAME", "LAST EPOCH", "SUBMITTED", "TOOK (S)"]
     rows = [line.split("\t") for line in lines]
     assert {len(row) for row in rows} == {8}
     row = next(row for row in rows if row[0] == trained)
@@ -91,7 +91,7 @@ def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     head, line, *_ = strip_ansi(output).splitlines()
     assert max(map(len, strip_ansi(output).splitlines())) <= columns
     times = ["AGE", "TOOK"] if columns >= 80 else []
-    assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "METRICS", *times]
+    assert head.split() == ["ID", "NAME", "STATUS", "EPOCH", "LAST", "EPOCH", *times]
     short_id = line.split()[0]
     assert trained.endswith(short_id)
     assert run("show", short_id).stdout.startswith(f"Job\t{trained}\n")
