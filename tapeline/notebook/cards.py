@@ -83,7 +83,7 @@ def dataset(document: Document, examples: Sequence[Document], columns: Sequence[
     facts = [*content(document), *(f"target {target_text(column)}" for column in columns)]
     if document["kind"] == "table":
         target = document.get("target") or "class"
-        shown = table([item["values"] | {target: item["class_name"] or item.get("target")} for item in examples])
+        shown = table([{target: item["class_name"] or item.get("target"), **item["values"]} for item in examples])
     else:
         shown = "".join(
             f'<figure style="margin:0;text-align:center;font-size:11px"><img alt="" style="{_PIXELS};height:56px" '

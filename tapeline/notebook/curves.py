@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
+from tapeline.inputs.values import rounded
+
 Series = Mapping[str, Sequence[float | None]]
 
 _WIDTH: Final = 300
@@ -40,7 +42,10 @@ def chart(title: str, epochs: Sequence[int], series: Series) -> str:
         if points:
             lines.append(f'<path d="M{"L".join(points)}{end}" stroke="{colour}" stroke-width="{width}"/>')
     ticks = [(high, _TOP + 8), *([(low, _HEIGHT - _BOTTOM)] if high > low else [])]
-    labels = [f'<text x="{_LEFT - 5}" y="{at}" text-anchor="end">{value:.4g}</text>' for value, at in ticks]
+    labels = [
+        f'<text x="{_LEFT - 5}" y="{at}" text-anchor="end">{rounded(float(f"{value:.3g}"))}</text>'
+        for value, at in ticks
+    ]
     labels += [
         f'<text x="{at:.0f}" y="{_HEIGHT - 5}" text-anchor="{anchor}">{epoch}</text>'
         for epoch, at, anchor in ((epochs[0], _LEFT, "start"), (epochs[-1], _WIDTH - 6, "end"))
