@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -31,6 +32,8 @@ _HINTS: Final = {
     "budget_spent": "; job.change(budget={'seconds': n}) gives it more, then job.resume() continues it",
 }
 """What a method of the client does about a problem, by its code."""
+_METHOD: Final = re.compile(r"(?:GET|POST) /jobs/\w+/(\w+)$")
+"""A request that a problem advises, which a method of ``Job`` sends."""
 
 
 class ApiError(ClientError):
@@ -45,7 +48,7 @@ class ApiError(ClientError):
         """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
         hint = _HINTS.get(self.code, "")
         # With faults, the detail repeats them.
-        headline = str(problem.get("title") or self.detail) if self.errors else self.detail
+        headline = str(problem.get("title") or self.detail) if self.errors else _METHOD.sub(r"job.\1()", self.detail)
         super().__init__("\n".join([headline + note + hint, *(f"  {_format_fault(error)}" for error in self.errors)]))
 
 

@@ -163,6 +163,15 @@ _OPTIONS: Final = {
 _LISTING: Final = re.compile(r"client\.jobs\(q=['\"](.*)['\"]\) lists them")
 
 
+_REQUEST: Final = re.compile(r"(?:GET|POST) /jobs/\w*(\w{6})/(\w+)$")
+
+
+def _command(request: re.Match[str]) -> str:
+    """The command that sends a request about a job."""
+    short_id, name = request.groups()
+    return f"tapeline {name} {short_id}{' FILE' if name == 'predict' else ''}"
+
+
 def _in_options(message: str) -> str:
     for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
@@ -179,6 +188,8 @@ def _reword(error: ApiError, target: Target) -> str:
         )
     if error.code == "budget_spent":
         return f"{error.detail.partition(':')[0]}: give it more with --budget SECONDS"
+    if error.code == "wrong_kind":
+        return _REQUEST.sub(_command, error.detail)
     if "TAPELINE_OWNER_QUEUED" in error.detail:
         return f"{error}; cancel a job with: tapeline cancel JOB"
     if "TAPELINE_OWNER_ARTIFACTS" in error.detail:

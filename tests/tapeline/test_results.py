@@ -9,7 +9,7 @@ from typing import Any
 from IPython.lib.pretty import pretty
 from PIL import Image
 
-from tapeline import Prediction, Records
+from tapeline import ApiError, Prediction, Records
 from tapeline.inputs.given import shown_of
 from tapeline.method_types import Residuals
 from tapeline.notebook import cards
@@ -106,3 +106,10 @@ def test_a_line_connects_the_epochs_in_which_a_metric_is_measured() -> None:
     )
     assert drawn.count("L") == 1
     assert "h0" in chart("distance", [1, 2], {"frechet_distance": [None, 8.0]}), "a point"
+
+
+def test_an_error_names_the_method_that_answers() -> None:
+    detail = "the job is a regressor; what it gets wrong: GET /jobs/job_01M8/residuals"
+    error = ApiError(409, {"code": "wrong_kind", "detail": detail})
+    assert str(error) == "the job is a regressor; what it gets wrong: job.residuals()"
+    assert error.detail == detail

@@ -161,7 +161,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
         409, "A replay cannot explain how these jobs differ.", "`GET /differences` shows how they differ."
     ),
     "wrong_kind": ProblemKind(
-        409, "Jobs of this kind do not support this.", "Use `predict` for classifiers and `generate` for GANs."
+        409, "Jobs of this kind do not support this.", "`detail` names the request that a job of its kind supports."
     ),
     "wrong_dataset_kind": ProblemKind(
         409, "Datasets of this kind do not have this.", "Images have `examples`, tables have `rows` and `columns`."

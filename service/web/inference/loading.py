@@ -62,9 +62,16 @@ def job_of(job_id: str, *kinds: Kind) -> Job:
     with read_job(job_id) as (_, job):
         if not kinds or job.kind in kinds:
             return job
-    verb, path = ("generates", "generate") if job.kind == Kind.GAN else ("predicts", "predict")
-    article = f"a {'GAN' if job.kind == Kind.GAN else job.kind}"
-    raise Problem("wrong_kind", f"the job is {article}; it {verb}: POST /jobs/{job_id}/{path}")
+    match job.kind, kinds:
+        case Kind.GAN, _:
+            remedy = f"it generates: POST /jobs/{job_id}/generate"
+        case Kind.REGRESSOR, (Kind.CLASSIFIER,):
+            remedy = f"what it gets wrong: GET /jobs/{job_id}/residuals"
+        case Kind.CLASSIFIER, (Kind.REGRESSOR,):
+            remedy = f"what it gets wrong: GET /jobs/{job_id}/mistakes"
+        case _:
+            remedy = f"it predicts: POST /jobs/{job_id}/predict"
+    raise Problem("wrong_kind", f"the job is a {'GAN' if job.kind == Kind.GAN else job.kind}; {remedy}")
 
 
 def dataset_of(job: Job) -> DatasetInfo:

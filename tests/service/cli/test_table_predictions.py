@@ -178,3 +178,12 @@ def test_classes_without_validation_rows_are_named_beside_the_scores(run: Run, c
     job = next(client.jobs(limit=1))
     assert job.confusion()["unscored_classes"] == ["selten"]
     assert "no score covers selten: the validation data has none of it" in run("show", job.id).output
+
+
+def test_what_a_job_of_another_kind_is_asked_names_the_command_that_answers(run: Run, model: str) -> None:
+    refused = run("residuals", model)
+    job_id = json.loads(run("show", model, "--json").stdout)["id"]
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        f"tapeline: the job is a classifier; what it gets wrong: tapeline mistakes {job_id[-6:]}\n"
+    )

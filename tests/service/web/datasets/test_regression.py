@@ -130,7 +130,9 @@ def test_what_needs_classes_is_refused_and_plots_are_drawn(client: FlaskClient, 
     for path in ("confusion", "mistakes", "calibration"):
         answer = client.get(f"/jobs/{job}/{path}")
         assert (answer.status_code, answer.json["code"]) == (409, "wrong_kind"), path
-        assert "the job is a regressor; it predicts" in answer.json["detail"]
+        assert answer.json["detail"] == f"the job is a regressor; what it gets wrong: GET /jobs/{job}/residuals"
+    answer = client.post(f"/jobs/{job}/generate", json={})
+    assert answer.json["detail"] == f"the job is a regressor; it predicts: POST /jobs/{job}/predict"
     assert client.get(f"/jobs/{job}/plots/calibration.png").status_code == 404
     for name in ("curves", "residuals", "importance"):
         answer = client.get(f"/jobs/{job}/plots/{name}.png")

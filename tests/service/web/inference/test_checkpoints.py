@@ -28,6 +28,9 @@ def test_the_wrong_verb_names_the_right_one(client: FlaskClient, submit: Callabl
     problem = post(client, classifier, "generate", 409)
     assert problem["code"] == "wrong_kind"
     assert f"/jobs/{classifier}/predict" in problem["detail"]
+    answer = client.get(f"/jobs/{classifier}/residuals")
+    assert (answer.status_code, answer.json["code"]) == (409, "wrong_kind")
+    assert f"GET /jobs/{classifier}/mistakes" in answer.json["detail"]
     assert f"/jobs/{gan}/generate" in post(client, gan, "predict", 409, images=["x"])["detail"]
     for page in ("confusion", "mistakes"):
         answer = client.get(f"/jobs/{gan}/{page}")
