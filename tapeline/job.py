@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -17,7 +18,7 @@ import httpx
 from tapeline import downloads
 from tapeline.connection import UPLOAD_TIMEOUT_S, FileContent, json_body, segment
 from tapeline.errors import ApiError
-from tapeline.inputs.given import bodies, items_of, joined, shown_of
+from tapeline.inputs.given import bodies, items_of, joined, shown_of, unknown_columns, without_columns
 from tapeline.inputs.uploads import is_table
 from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Residuals, Which
 from tapeline.notebook import cards
@@ -268,6 +269,8 @@ class Job(Resource):
             explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
             images, rows: former names of ``data``.
 
+        Columns that the model does not have are left out, with a warning.
+
         Raises:
             UnreadableImage: a file or bytes are not a supported image.
             FileNotFoundError: a text is neither the path of a file nor an image in base64.
@@ -280,12 +283,26 @@ class Job(Resource):
         options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
         responses: list[dict[str, Any]] = []
         items = items_of(data, self._dataset)
+        unused: dict[str, str] = {}
         for body in bodies(items):
             if responses:  # use the same checkpoint for all: "latest" may have changed
                 options["checkpoint"] = responses[0]["checkpoint"]
-            request = json_body(body | options)
-            responses.append(self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request))
+            responses.append(self._predict(body | options, unused))
+        if unused:
+            warnings.warn(f"not used by the model: {', '.join(unused.values())}", stacklevel=2)
         return Prediction(joined(responses), shown_of(items))
+
+    def _predict(self, body: dict[str, Any], unused: dict[str, str]) -> dict[str, Any]:
+        """Send a request without the columns that the model has not, which are added to ``unused`` with their texts."""
+        while True:
+            request = json_body(without_columns(body, unused))
+            try:
+                return self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request)
+            except ApiError as error:
+                found = unknown_columns(error)
+                if not found.keys() - unused.keys():
+                    raise
+                unused |= found
 
     def _dataset(self) -> dict[str, Any]:
         try:

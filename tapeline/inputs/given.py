@@ -6,10 +6,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tapeline.errors import ApiError
 from tapeline.inputs.images import encoded, in_requests
 from tapeline.inputs.uploads import files_of
 from tapeline.inputs.values import as_rows
@@ -120,6 +122,27 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         batch.append(row)
         characters += length
     yield batch
+
+
+def without_columns(body: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A body whose rows lack these columns."""
+    if not names:
+        return dict(body)
+    rows = [{name: value for name, value in row.items() if name not in names} for row in body["rows"]]
+    return {**body, "rows": rows}
+
+
+def unknown_columns(error: ApiError) -> dict[str, str]:
+    """The columns of rows that the model does not have, each with a text; empty if there are other faults."""
+    found = dict[str, str]()
+    for fault in error.errors:
+        place = re.fullmatch(r"#/rows/\d+/(.*)", str(fault.get("pointer")), re.DOTALL)
+        if place is None or fault.get("code") != "unknown_field":
+            return {}
+        name = place[1].replace("~1", "/").replace("~0", "~")
+        suggestion = fault.get("suggestion")
+        found[name] = f"{name!r} (did you mean {suggestion!r}?)" if suggestion else repr(name)
+    return found
 
 
 def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def read_rows(
                             index,
                             name,
                             f"is not a column{column_hint(name, index_of_column)}",
-                            closest(name, list(index_of_column)),
+                            closest(name, list(index_of_column)) or "",
                         )
                     )
                 continue

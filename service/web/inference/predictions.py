@@ -181,7 +181,7 @@ def _predict_rows(
                     pointer=f"#/rows/{index}" + ("" if column is None else f"/{pointer_step(column)}"),
                     detail=detail,
                     code="wrong_type" if suggestion is None else "unknown_field",
-                    suggestion=suggestion,
+                    suggestion=suggestion or None,
                 )
                 for index, column, detail, suggestion in result.faults
             ]

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from PIL import Image
 
-from tapeline import Client, UnreadableImage
+from tapeline import ApiError, Client, UnreadableImage
 from tests.service.web.datasets.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 from tests.service.web.inference.test_photos import photo, trained
 
@@ -144,6 +144,21 @@ def test_rows_are_given_as_frames_mappings_and_lists_and_answered_with_labels(
     assert list(table.columns) == ["label", "probability", *(f"probability of {name}" for name in names)]
     with pytest.raises(ValueError, match=r"a row has 2 values, and the model 4 columns: age, city, since, noise"):
         trained_job.predict([[7, "Oslo"]])
+
+
+def test_columns_that_the_model_does_not_have_are_left_out_and_named_once(python_client: Client, job: str) -> None:
+    trained_job = python_client.job(job)
+    frame = pd.DataFrame({"age": [number % 90 for number in range(1200)], "city": "Oslo", "label": "low"})
+    expected = trained_job.predict(frame)
+    extended = frame.assign(**{"a/b": 1, "agee": 2})
+    with pytest.warns(UserWarning, match="not used by the model") as caught:
+        assert trained_job.predict(extended) == expected
+    assert [str(warning.message) for warning in caught] == [
+        "not used by the model: 'a/b', 'agee' (did you mean 'age'?)"
+    ]
+    for row in ({"city": "Oslo", "age": "old", "x": 1}, {"x": 1}):
+        with pytest.raises(ApiError, match=r"#/rows/0.*(must be a number|has none of the columns)"):
+            trained_job.predict(row)
 
 
 def test_many_rows_are_predicted_in_several_requests(python_client: Client, job: str) -> None:
