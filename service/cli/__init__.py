@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from service.cli.target import Failure, Target, service_options
-from tapeline.errors import VersionMismatch
 
 if TYPE_CHECKING:
     from tapeline import ApiError
@@ -100,7 +99,7 @@ class Commands(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _print_warning
-                warnings.simplefilter("once", VersionMismatch)
+                warnings.simplefilter("once", UserWarning)
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

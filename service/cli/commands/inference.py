@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
@@ -16,7 +19,7 @@ from rich.text import Text
 
 from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import visible
-from service.spec.metric_info import size
+from service.spec.metric_info import number, size
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.wording import counted
 from tapeline import ApiError
@@ -27,13 +30,16 @@ from tapeline.method_types import GenerateOptions, Which
 _MAX_SHOWN_CLASSES: Final = 5
 _BAR_WIDTH: Final = 12
 _NAME_WIDTH: Final = 32
+_STDIN: Final = Path("-")
 _FILM_POINTS: Final = 4
 _FILM_STEPS: Final = 12
 
 
 @click.command()
 @job_argument
-@click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "pictures", metavar="FILE... | COLUMN=VALUE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @checkpoint_option("best")
 @click.option(
     "--fit",
@@ -61,12 +67,23 @@ def predict(
 
     FILE is a PNG, JPEG, WebP, BMP or GIF file, a folder of them, or one CSV or TSV file with the columns of the
     training data: `tapeline predict JOB rows.csv -o out.csv` copies the rows and adds the prediction and the
-    probabilities. The output has the delimiter, the encoding and the decimal sign of the input. Columns that the model
-    does not use are copied. With --json and without -o, print the predictions as JSON.
+    probabilities (-: standard input). The output has the delimiter, the encoding and the decimal sign of the input.
+    Columns that the model does not use are copied. With --json and without -o, print the predictions as JSON.
+
+    `tapeline predict JOB rooms=3 city=Oslo` predicts one row.
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped or padded in the same way. Photos are rotated as in their EXIF data.
     """
+    if all("=" in str(path) and not path.exists() for path in pictures):
+        if fit or invert or output is not None:
+            raise click.UsageError("a row of COLUMN=VALUE takes no --fit, --invert and --output")
+        _predict_row(target, job_text, dict(_cell(str(path)) for path in pictures), checkpoint)
+        return
+    if pictures == (_STDIN,):
+        with _standard_input() as path:
+            _predict_table(target, job_text, path, checkpoint, output, name="standard input")
+        return
     pictures = [picture for path in pictures for picture in (_images_in(path) if path.is_dir() else [path])]
     # Among images, a .txt file is more likely a note that a file pattern matched, too.
     if all(map(is_table, pictures)) or any(is_table(path) and path.suffix.lower() != ".txt" for path in pictures):
@@ -102,7 +119,52 @@ def _images_in(folder: Path) -> list[Path]:
     return images
 
 
-def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None) -> None:
+def _cell(text: str) -> tuple[str, str | None]:
+    """A column and its value, which is missing if it is empty; the service reads numbers from texts."""
+    name, _, value = text.partition("=")
+    return name, value or None
+
+
+def _predict_row(target: Target, job_text: str, row: Mapping[str, Any], checkpoint: Which) -> None:
+    with target.job(job_text) as job:
+        try:
+            prediction = job.predict(row, checkpoint=checkpoint)
+        except ApiError as error:
+            lines = [f"{str(fault['pointer']).rpartition('/')[2]} {fault['detail']}" for fault in error.errors]
+            is_of_cells = bool(lines) and error.errors[0]["code"] != "unsuitable"
+            raise (
+                Failure(visible("\n".join(lines)), error.problem) if is_of_cells else _with_path(error, "")
+            ) from error
+    if target.prints(prediction):
+        return
+    for value in prediction["unknown_values"]:
+        click.echo(
+            visible(f"{value['column']}: {value['value']!r} is not a known category, treated as missing"), err=True
+        )
+    for name in prediction["absent_columns"]:
+        click.echo(visible(f"column {name!r} is missing, treated as a missing value"), err=True)
+    (result,) = prediction.predictions
+    if "value" in result:
+        click.echo(f"{visible(prediction['target'])}\t{number('val_rmse', result['value'])}")
+        return
+    for name, probability in sorted(result["probabilities"].items(), key=lambda pair: -pair[1])[:_MAX_SHOWN_CLASSES]:
+        click.echo(f"{visible(name)}\t{probability:.1%}")
+
+
+@contextmanager
+def _standard_input() -> Iterator[Path]:
+    """The standard input as a file, whose size is sent first."""
+    with TemporaryDirectory(prefix="tapeline-predict-") as folder:
+        path = Path(folder, "stdin.csv")
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield path
+
+
+def _predict_table(
+    target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None, *, name: str | None = None
+) -> None:
+    name = name or str(path)
     if not path.exists():
         raise Failure(f"{path} does not exist")
     with target.job(job_text) as job:
@@ -111,13 +173,13 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
                 prediction: dict[str, Any] = {**job.predict(path, checkpoint=checkpoint)}
                 names: tuple[str, ...] = ("class_names", "classes", "probabilities")
                 names = ("target", "values") if prediction.get("values") is not None else names
-                results = {name: prediction[name] for name in names}
-                target.prints({"table": str(path), **prediction["summary"], **results})
+                results = {field: prediction[field] for field in names}
+                target.prints({"table": name, **prediction["summary"], **results})
                 return
             summary = job.predict_table(path, sys.stdout if output is None else output, checkpoint=checkpoint)
         except ApiError as error:
-            raise _with_path(error, path) from error
-    if target.prints({"table": str(path), "output": str(output), **summary}):
+            raise _with_path(error, name) from error
+    if target.prints({"table": name, "output": str(output), **summary}):
         return
     for note in summary["notes"]:
         click.echo(visible(note), err=True)
@@ -125,14 +187,14 @@ def _predict_table(target: Target, job_text: str, path: Path, checkpoint: Which,
         click.echo(f"{output}  {counted(summary['rows'], 'row')}  checkpoint of epoch {summary['checkpoint']}")
 
 
-def _with_path(error: ApiError, path: Path) -> Exception:
-    """The error with the file's path, where it does not name a line."""
+def _with_path(error: ApiError, file: str) -> Exception:
+    """The error with the file's name, where it does not name a line."""
     if error.code != "invalid_input" or not error.errors:
         return error
     if error.errors[0]["code"] == "unsuitable":
         return Failure("the job is trained on images: give image files instead of a table", error.problem)
     lines = [
-        visible(fault["detail"]) if fault["pointer"].startswith("#/rows/") else f"{path}: {visible(fault['detail'])}"
+        visible(fault["detail"]) if fault["pointer"].startswith("#/rows/") else f"{file}: {visible(fault['detail'])}"
         for fault in error.errors
     ]
     return Failure("\n".join(lines), error.problem)

@@ -180,7 +180,9 @@ def test_a_terminal_shows_a_progress_bar(server_url: str) -> None:
     assert exit_code == 0
     assert "\x1b[?25l" in output  # hides the cursor while the bar is drawn
     assert output.count("\x1b[?25h") >= 1  # and shows it again
-    last_lines = strip_ansi(output).rstrip().splitlines()[-4:]
+    *lines, best, _, _ = strip_ansi(output).rstrip().splitlines()
+    last_lines = lines[-4:]
+    assert "best epoch" in best
     assert re.search(r"classifier .*epoch 2/2  val accuracy \d\d\.\d\d%  train loss [\d.]+  .*succeeded", last_lines[0])
     assert re.search(r"val accuracy  \d\d\.\d\d% \S\S \d\d\.\d\d%", last_lines[1])
     assert re.search(r"train loss +[\d.]+ █▁ [\d.]+", last_lines[2])

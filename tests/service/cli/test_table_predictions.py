@@ -187,3 +187,29 @@ def test_what_a_job_of_another_kind_is_asked_names_the_command_that_answers(run:
     assert refused.stderr == (
         f"tapeline: the job is a classifier; what it gets wrong: tapeline mistakes {job_id[-6:]}\n"
     )
+
+
+def test_a_row_is_predicted_from_the_command_line(run: Run, model: str) -> None:
+    predicted = run("predict", model, "x=1.5", "price=1000", "city=Z", "pric=3")
+    assert predicted.exit_code == 0, predicted.output
+    assert sorted(line.split("\t")[0] for line in predicted.stdout.splitlines()) == ["a", "b"]
+    assert predicted.stderr.splitlines() == [
+        "tapeline: not used by the model: 'pric' (did you mean 'price'?)",
+        "city: 'Z' is not a known category, treated as missing",
+    ]
+    (known,) = json.loads(run("predict", model, "x=1.5", "price=1000", "--json").stdout)["probabilities"]
+    assert [f"{max(known):.1%}"] == [predicted.stdout.split()[1]]
+    refused = run("predict", model, "x=wide")
+    assert (refused.exit_code, refused.stderr) == (1, "tapeline: x must be a number, not 'wide'\n")
+
+
+def test_a_table_is_predicted_from_the_standard_input(run: Run, model: str) -> None:
+    text = "x,price,city\n1.5,1000,A\n8.5,1000,B\n"
+    piped = run("predict", model, "-", spec=text)
+    assert (piped.exit_code, piped.stdout.splitlines()[0]) == (
+        0,
+        "x,price,city,prediction,probability,probability of a,probability of b",
+    )
+    Path("rows.csv").write_text(text)
+    assert piped.stdout == run("predict", model, "rows.csv").stdout
+    assert run("predict", model, "-", spec="").stderr == "tapeline: standard input: is empty\n"
