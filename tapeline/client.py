@@ -19,6 +19,7 @@ from tapeline.errors import AmbiguousJob, ApiError
 from tapeline.job import Job
 from tapeline.method_types import Bisection, Which
 from tapeline.operations import lookup
+from tapeline.operations.listing import Jobs
 from tapeline.operations.lookup import Found
 from tapeline.operations.training import TrainingOperations
 from tapeline.resources import once
@@ -136,21 +137,27 @@ class Client(TrainingOperations):
         name: str | None = None,
         q: str | None = None,
         sort: str | None = None,
-        **filters: str,
-    ) -> Iterator[Job]:
-        """Iterate over jobs, newest first; pages are fetched as needed.
+        **filters: str | bool,
+    ) -> Jobs:
+        """Iterate over jobs, newest first; pages are fetched as needed. A notebook shows them as a table.
 
         Args:
             limit: maximum number of jobs.
             name: an exact name.
             q: a part of a name or id.
             sort: as in the API, for example ``-val_accuracy``.
-            filters: further filters of the API.
+            filters: further filters of the API: ``dataset``, ``preset``, ``starred=True``, ``sweep``, ``parent``,
+                ``created_since="2026-11-01T00:00Z"``, ``owner``; ``columns="best:val_accuracy"`` adds a column.
         """
         arguments = {"status": status, "kind": kind, "tag": tag, "name": name, "q": q, "sort": sort}
-        params = {field: value for field, value in arguments.items() if value is not None} | filters
-        for document in self._connection.items("/jobs", params, limit=limit):
-            yield Job(self._connection, document)
+        params = {field: value for field, value in arguments.items() if value is not None}
+        params |= {field: str(value).lower() if isinstance(value, bool) else value for field, value in filters.items()}
+
+        def read() -> Iterator[Job]:
+            for document in self._connection.items("/jobs", params, limit=limit):
+                yield Job(self._connection, document)
+
+        return Jobs(read)
 
     def bisect(
         self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None

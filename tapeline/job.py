@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal, Self, Unpack, cast
+from typing import IO, Any, Final, Literal, Self, Unpack, cast
 from urllib.parse import urlencode
 
 import httpx
@@ -23,6 +23,8 @@ from tapeline.inputs.uploads import is_table
 from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Residuals, Which
 from tapeline.notebook import cards
 from tapeline.resources import Resource, once
+
+_CHANGEABLE: Final = frozenset({"name", "tags", "priority", "budget", "starred", "note"})
 
 
 class Job(Resource):
@@ -240,6 +242,9 @@ class Job(Resource):
     def change(self, /, **fields: Any) -> Self:
         """Set ``name``, ``tags``, ``priority``, ``budget`` (``{"seconds": n}``), ``starred`` or ``note``; ``None``
         clears."""
+        if unknown := fields.keys() - _CHANGEABLE:
+            names = ", ".join(sorted(_CHANGEABLE))
+            raise TypeError(f"change() has no argument {min(unknown)!r}: it changes {names}")
         return self._set_document(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
 
     # The trained network.

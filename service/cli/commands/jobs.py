@@ -6,6 +6,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli import COMMANDS
-from service.cli.target import Failure, Target, check_whole, confirm_deletion, job_argument, with_target, yes_option
+from service.cli.target import (
+    Failure,
+    Target,
+    check_whole,
+    complete_datasets,
+    confirm_deletion,
+    job_argument,
+    parse_duration_s,
+    with_target,
+    yes_option,
+)
 from service.cli.text import (
     STOPPED,
     duration,
@@ -30,9 +41,9 @@ from service.cli.text import (
     status_text,
     visible,
 )
-from service.spec.metric_info import KEY_METRICS, size
+from service.spec.metric_info import KEY_METRICS, METRICS, describe, number, size
 from service.states import TERMINAL, ListedStatus, TrialStatus
-from service.wording import counted
+from service.wording import counted, value_text
 from tapeline import Client
 from tapeline.operations.lookup import age
 
@@ -44,6 +55,8 @@ _MIN_WIDTH_WITH_TIMES: Final = 76
 """Minimum terminal width for age and the time from start to end."""
 _COLUMNS: Final = ("ID", "KIND", "STATUS", "EPOCH", "NAME", "LAST EPOCH", "SUBMITTED", "TOOK (S)")
 """Titles of the columns in a pipe."""
+_SHOWN_ORDERS: Final = ("created_at", "started_at", "finished_at", "name", "status", "duration", "epoch")
+"""Orders whose values are in a column anyway, or of which there is a similar one."""
 _MIN_NAME_WIDTH: Final = 10
 _MAX_NAME_WIDTH: Final = 32
 _MAX_OWNER_WIDTH: Final = 16
@@ -57,16 +70,28 @@ _MIN_METRICS_WIDTH: Final = 22
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option("--folds", "fold_group", metavar="GROUP", help="Only the jobs of this cross-validation.")
 @click.option("--owner", metavar="OWNER", help="Jobs of this owner, or of all with '*' (scope admin).")
+@click.option("--dataset", metavar="NAME", shell_complete=complete_datasets, help="Only jobs on this dataset.")
+@click.option("--starred", is_flag=True, help="Only starred jobs.")
+@click.option("--since", metavar="7d", help="Only jobs that were submitted in this time, such as 7d, 12h or 30m.")
 @click.option("-q", metavar="TEXT", help="Only jobs with TEXT in their name, id, tags or note.")
 @click.option(
     "--sort",
     metavar="ORDER",
-    help="For example created_at, name, duration or val_accuracy; prefix - for descending order.",
+    help="For example created_at, name, duration, val_accuracy (of the last epoch) or best:val_accuracy; prefix - for "
+    "descending order.",
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Maximum number of jobs.")
 @click.option("--all", "everything", is_flag=True, help="Also list every job of a sweep.")
 @with_target
-def list_jobs(target: Target, sort: str | None, limit: int, everything: bool, **options: str | None) -> None:
+def list_jobs(
+    target: Target,
+    sort: str | None,
+    limit: int,
+    everything: bool,
+    starred: bool,
+    since: str | None,
+    **options: str | None,
+) -> None:
     """List jobs, newest first. A terminal shows the end of each id; every command accepts it.
 
     In a terminal, a sweep is one line, with the number of ended trials as EPOCH and the best value; with --all, another
@@ -79,9 +104,15 @@ def list_jobs(target: Target, sort: str | None, limit: int, everything: bool, **
     """
     with target.client() as client:
         filters = {name: value for name, value in options.items() if value}
+        filters |= {"starred": "true"} if starred else {}
+        if since is not None:
+            start = datetime.now(UTC) - timedelta(seconds=parse_duration_s("--since", since))
+            filters["created_since"] = start.isoformat()
+        column = (sort or "").removeprefix("-")
+        shown = {"columns": column} if column and column not in _SHOWN_ORDERS else {}
         folds_sweeps = not (everything or target.as_json or filters.keys() - {"owner"} or sort) and sys.stdout.isatty()
         folded = {"one_per_sweep": "true"} if folds_sweeps else {}
-        jobs: Sequence[Mapping[str, Any]] = list(client.jobs(limit=limit + 1, sort=sort, **filters, **folded))
+        jobs: Sequence[Mapping[str, Any]] = list(client.jobs(limit=limit + 1, sort=sort, **filters, **folded, **shown))
         jobs, has_more = jobs[:limit], len(jobs) > limit
         if folds_sweeps:
             jobs = _with_sweeps(client, jobs, owner=filters.get("owner"))
@@ -209,7 +240,7 @@ def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int)
     widths["NAME"] = max(min(longest_name, _MAX_NAME_WIDTH, available_width - _MIN_METRICS_WIDTH), _MIN_NAME_WIDTH)
     for job, name in zip(jobs, names, strict=True):
         columns["NAME"].append(Text(("* " if job["starred"] else "") + name, "" if job["name"] else "dim"))
-        values = key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], tuple(job["metrics"])))
+        values = _metrics(job)
         metrics = Text(join_fitting(values, available_width - widths["NAME"]))
         columns["LAST EPOCH"].append(Text(job["error"]["code"].replace("_", " "), "red") if job["error"] else metrics)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -224,11 +255,21 @@ def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int)
     return table
 
 
+def _metrics(job: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Labels and values: of the column that the list is sorted by, and of the key metrics of the last epoch."""
+    sorted_by = []
+    for name, value in job.get("columns", {}).items():
+        prefix, colon, metric = name.rpartition(":")
+        label = f"{prefix} {describe(metric).label}" if colon else describe(name).label if name in METRICS else name
+        text = number(metric, value) if isinstance(value, float) or value is None else value_text(value)
+        sorted_by.append((label, text))
+    names = [name for name in KEY_METRICS.get(job["kind"], tuple(job["metrics"])) if name not in job.get("columns", {})]
+    return sorted_by + key_metrics(job["metrics"], names)
+
+
 def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
     """A job as tab-separated columns."""
-    values = "  ".join(
-        f"{label} {value}" for label, value in key_metrics(job["metrics"], KEY_METRICS.get(job["kind"], ()))
-    )
+    values = "  ".join(f"{label} {value}" for label, value in _metrics(job))
     seconds = duration_s(job)
     return (
         job["id"],

@@ -59,6 +59,7 @@ class JobFilter:
     fold_group: str | None = None
     sweep: str | None = None
     starred: bool | None = None
+    created_since_ms: int | None = None
     without: Collection[Lacking] = ()
 
 
@@ -254,6 +255,8 @@ def _conditions(job_filter: JobFilter, owner: str | None, *, by_status: bool = T
             yield column == (current_name(value) if name == "preset" else value)
     if job_filter.starred is not None:
         yield Job.starred.is_(job_filter.starred)
+    if job_filter.created_since_ms is not None:
+        yield Job.created_ms >= job_filter.created_since_ms
     if job_filter.text:
         pattern = job_filter.text.lower()
         texts = (func.coalesce(Job.name, ""), Job.id, func.coalesce(Job.note, ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 from sqlalchemy.orm import Session
 
@@ -94,6 +94,7 @@ class FilterQuery(Query):
     )
     sweep: OptionalId = Field(None, description="Id of a sweep: selects the jobs of its trials.")
     starred: bool | None = None
+    created_since: AwareDatetime | None = Field(None, description="Jobs that were submitted then or later.")
     owner: OptionalText = Field(None, description=OTHER_OWNER)
     without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
@@ -105,7 +106,9 @@ class FilterQuery(Query):
         filters = self.model_dump(
             include={"kind", "name", "preset", "dataset", "spec", "parent", "fold_group", "sweep", "starred", "without"}
         )
-        return JobFilter(status=self.status or None, tags=self.tag, text=self.q, **filters)
+        since = self.created_since
+        since_ms = None if since is None else round(since.timestamp() * 1000)
+        return JobFilter(status=self.status or None, tags=self.tag, text=self.q, created_since_ms=since_ms, **filters)
 
 
 class PageQuery(FilterQuery):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from flask import Flask
 from PIL import Image
 
+from service.cli import main
 from tapeline import ApiError, Client, UnreadableImage
 from tests.service.web.datasets.test_tables import ROWS, TABLE, job, people_dataset, training_cache
 from tests.service.web.inference.test_photos import photo, trained
@@ -211,3 +215,30 @@ def test_a_job_and_the_client_return_the_same_evaluations_and_export(
     assert trained_job.mistakes(limit=1) == mistakes
     exported = trained_job.export("torch", tmp_path / "job.zip")
     assert exported.read_bytes() == trained_job.export("torch", tmp_path / "client.zip").read_bytes()
+
+
+def test_a_list_of_jobs_is_filtered_and_is_a_table(python_client: Client, job: str) -> None:
+    with pytest.raises(TypeError, match=r"change\(\) has no argument 'star': it changes .*, starred, tags$"):
+        python_client.job(job).change(star=True)
+    python_client.job(job).change(starred=True)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert [item.id for item in python_client.jobs(starred=True, created_since="2024-01-01T00:00Z")] == [job]
+    assert list(python_client.jobs(created_since=later.isoformat())) == list(python_client.jobs(starred=False)) == []
+    listed = python_client.jobs(columns="best:val_accuracy")
+    frame = listed.to_frame()
+    assert list(frame["id"]) == [item.id for item in listed] == [job]
+    assert frame["best:val_accuracy"][0] >= frame["val_accuracy"][0]
+    assert job in listed._repr_html_()
+
+
+def test_the_command_lists_jobs_with_the_column_that_they_are_sorted_by(python_client: Client, job: str) -> None:
+    def listed(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["--server", python_client.server, "jobs", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    python_client.job(job).change(starred=False)
+    assert re.search(r"\tbest val accuracy [\d.]+%  val accuracy [\d.]+%  ", listed("--sort", "best:val_accuracy"))
+    assert "\tval accuracy" in listed("--sort", "val_accuracy")
+    assert job in listed("--since", "1d", "--dataset", "people")
+    assert job not in listed("--starred") + listed("--dataset", "iris")
