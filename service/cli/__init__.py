@@ -75,6 +75,10 @@ COMMANDS: Final = {
 """The module of each command in ``service.cli.commands``, and its line in the list of commands."""
 
 
+_SYNONYMS: Final = {"list": "jobs", "ls": "jobs", "ps": "jobs", "run": "train", "submit": "train", "rm": "delete"}
+"""Commands of other programs, and those that do the same here."""
+
+
 class Commands(click.Group):
     """A command group whose commands stand for those that are imported when they run; it turns expected errors into one
     line and an exit code."""
@@ -87,6 +91,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Import and return a command."""
+        if (meant := _SYNONYMS.get(args[0])) is not None:
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant!r}?", ctx)
         name, stand_in, rest = super().resolve_command(ctx, args)
         if name is None or stand_in is None:
             return name, None, rest

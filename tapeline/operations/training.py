@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 from tapeline.connection import json_body
 from tapeline.errors import ApiError
@@ -18,6 +18,8 @@ from tapeline.job import Job
 from tapeline.operations.datasets import Dataset, DatasetOperations, UploadOptions
 from tapeline.resources import once
 from tapeline.sweeps import Sweep
+
+_FRAME_NAME: Final = "table"
 
 
 def kind_of(dataset: Mapping[str, Any]) -> str:
@@ -78,7 +80,8 @@ class TrainingOperations(DatasetOperations):
             data: a folder with a folder of images for each class, a table, an archive, several files, or a DataFrame of
                 pandas; as ``upload``.
             dataset: the dataset to train on, in place of ``data``.
-            name: of the job, and of the uploaded dataset (default: that of the dataset or file).
+            name: of the job, and of the uploaded dataset (default: that of the dataset or file; of a DataFrame,
+                ``table``).
             kind: ``classifier``, ``regressor`` or ``gan`` (default: the one that suits the target).
             preset: default: the one that suits the dataset.
             settings: other fields of the spec by dotted names, such as ``{"optimizer.learning_rate": 0.01}``.
@@ -148,8 +151,7 @@ class TrainingOperations(DatasetOperations):
 
     def _uploaded(self, data: Any, name: str | None, options: UploadOptions) -> Dataset:
         if hasattr(data, "to_csv"):
-            if name is None:
-                raise TypeError("a DataFrame has no name: train(frame, name='prices')")
+            name = name or _FRAME_NAME
             with TemporaryDirectory(prefix="tapeline-upload-") as folder:
                 path = Path(folder, f"{dataset_name(name)}.csv")
                 data.to_csv(path, index=False)

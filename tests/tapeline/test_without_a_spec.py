@@ -45,8 +45,8 @@ def test_a_frame_is_trained_on_under_the_name_that_it_is_given(client: Client, r
     job = client.train(frame, name="Blätter", target="kind", epochs=1, preset="table")
     assert (job.name, job.resolved["dataset"]["name"].partition("@")[0]) == ("Blätter", "Blaetter")
     assert job.resolved["preset"] == "table"
-    with pytest.raises(TypeError, match=r"train\(frame, name='prices'\)"):
-        client.train(frame)
+    unnamed = client.train(frame, target="kind", epochs=1)
+    assert (unnamed.name, unnamed.resolved["dataset"]["name"].partition("@")[0]) == ("table", "table")
 
 
 def test_photos_of_different_sizes_are_fitted_with_a_warning(client: Client, tmp_path: Path) -> None:

@@ -23,14 +23,33 @@ _MAX_SHOWN_CLASSES: Final = 40
 _PARTS: Final = {"train": "training", "validation": "validation", "test": "test"}
 
 
-@click.group("datasets", invoke_without_command=True)
+class _Datasets(click.Group):
+    """A group in which ``datasets NAME`` stands for ``datasets show NAME``."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, or ``show``."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+@click.group("datasets", cls=_Datasets, invoke_without_command=True, subcommand_metavar="[NAME | COMMAND [ARGS]...]")
 @service_options
 @click.pass_context
 def list_datasets(context: click.Context) -> None:
     """List the available datasets, or show, publish or delete one."""
-    if context.invoked_subcommand is not None:
-        return
-    target = context.ensure_object(Target)
+    if context.invoked_subcommand is None:
+        _list(context.ensure_object(Target))
+
+
+@list_datasets.command("list", hidden=True)
+@with_target
+def list_again(target: Target) -> None:
+    """List the available datasets."""
+    _list(target)
+
+
+def _list(target: Target) -> None:
     with target.client() as client:
         datasets = client.datasets()
     if target.prints(datasets):

@@ -14,6 +14,7 @@ from typing import IO, Final
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import make_url
 
 from service.cli.target import Failure
 from service.datasets.uploads import UploadFiles
@@ -30,6 +31,7 @@ from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
 from service.storage.stores import open_store, settings_of
 from service.wording import counted
+from tapeline.addresses import local_server
 from tapeline.downloads import complete_file
 
 _MAX_SHOWN_ITEMS: Final = 10
@@ -48,6 +50,9 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     settings = Settings.from_env(os.environ, cores=1)
     results, space = [], None
+    if not as_json:
+        url = make_url(settings.database_url).render_as_string(hide_password=True)
+        click.echo(f"Examined: folder {settings.home}, database {url}; not the service at {local_server()}")
     with closing(Database(settings.database_url, application="tapeline-doctor")) as database:
         broker_url = settings.broker_url or running_url(settings.home)
         for item in doctors.examine(settings, database, broker_url=broker_url):

@@ -61,6 +61,7 @@ set_option: Final = click.option(
     help="Start from this preset (default: the one that suits the dataset).",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Number of passes over the training data.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of all randomness (default: that of the spec).")
 @click.option("--budget", type=float, metavar="SECONDS", help="CPU seconds after which the job pauses.")
 @set_option
 @click.option("--name", help="Name of the job, and of the uploaded dataset (default: that of the dataset or file).")
@@ -80,6 +81,7 @@ def train(
     kind: str | None,
     preset: str | None,
     epochs: int | None,
+    seed: int | None,
     budget: float | None,
     values: tuple[str, ...],
     name: str | None,
@@ -102,6 +104,7 @@ def train(
         "--kind": ("kind", kind),
         "--preset": ("preset", preset),
         "--epochs": ("epochs", epochs),
+        "--seed": ("seed", seed),
         "--budget": ("budget.seconds", budget),
         "--name": ("name", name),
     }

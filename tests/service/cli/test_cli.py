@@ -234,3 +234,11 @@ def test_values_that_a_preset_adapts_to_the_dataset_are_not_listed_as_changed(ru
     assert [line for line in result.stdout.splitlines() if line.startswith("Settings")] == [
         "Settings\tseed: 5 (preset: 0)"
     ]
+
+
+def test_a_command_of_another_name_is_suggested() -> None:
+    refused = CliRunner().invoke(main, ["list"])
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
+        2,
+        "Error: No such command 'list'. Did you mean 'jobs'?",
+    )

@@ -185,6 +185,8 @@ def test_the_command_prints_text_or_json_and_creates_no_database(tmp_path: Path)
     environ = {"TAPELINE_HOME": str(tmp_path)}
     as_text = CliRunner().invoke(main, ["doctor"], env=environ)
     assert as_text.exit_code == 1
+    place = f"Examined: folder {tmp_path}, database sqlite:///{tmp_path / 'tapeline.db'}; not the service at http://"
+    assert as_text.output.startswith(place)
     assert f"FAIL database: file {tmp_path / 'tapeline.db'} does not exist" in as_text.output
     assert "tapeline up" in as_text.output
     as_json = CliRunner().invoke(main, ["doctor", "--json"], env=environ)

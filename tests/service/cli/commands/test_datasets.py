@@ -178,3 +178,5 @@ def test_a_dataset_of_numbers_is_shown_with_its_target(run: Run) -> None:
     assert "Columns\tage (number): 19 to 79, mean 48.52" in lines
     assert not [line for line in lines if line.startswith("Classes")]
     assert "diabetes\t10 columns\t-\t376\t66\t\n" in run("datasets").stdout
+    assert run("datasets", "diabetes").stdout.splitlines() == lines
+    assert run("datasets", "list").stdout == run("datasets").stdout

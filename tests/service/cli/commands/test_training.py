@@ -64,8 +64,10 @@ def test_a_spec_is_made_from_a_dataset_of_the_service_and_options(run: Run) -> N
 
 def test_options_override_the_fields_of_a_spec(run: Run) -> None:
     spec = {"kind": "classifier", "dataset": "iris", "optimizer": "sgd", "epochs": 3}
-    merged = resolved(run, "-", "--set", "optimizer.learning_rate=0.5", "--epochs", "2", spec=spec)
-    assert (merged["optimizer"]["name"], merged["optimizer"]["learning_rate"], merged["epochs"]) == ("sgd", 0.5, 2)
+    options = ("--set", "optimizer.learning_rate=0.5", "--epochs", "2", "--seed", "7")
+    merged = resolved(run, "-", *options, spec=spec)
+    assert (merged["optimizer"]["name"], merged["optimizer"]["learning_rate"]) == ("sgd", 0.5)
+    assert (merged["epochs"], merged["seed"]) == (2, 7)
 
 
 @pytest.mark.parametrize(
