@@ -101,7 +101,8 @@ class Job(Resource):
 
     @property
     def health(self) -> list[dict[str, Any]]:
-        """Current findings, problems of the training: each with ``code``, ``epoch``, ``message`` and ``advice``."""
+        """Current findings, problems of the training: each with ``code``, ``epoch``, ``message`` and ``advice``, best
+        first, with ``settings`` for ``train(settings=...)`` and a ``reason``."""
         return list(self._read("health"))
 
     @property

@@ -1,12 +1,11 @@
-"""Suggestions for each finding: settings that the spec does not have yet and that fit its data.
+"""Advice for each finding: settings that the spec does not have yet and that fit its data.
 
-A suggestion contains its settings as data, so that they are checked before they are shown: one that the
-service would reject (a shift of a table's rows, label smoothing of a loss without a target) is omitted.
+Advice contains its settings as data, so that they are checked before they are shown: what the service would
+reject (a shift of a table's rows, a penalty for a discriminator with batch normalization) is omitted.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 from service.errors import SpecError
 from service.spec.dataset_checks import check_fit, table_faults
 from service.spec.estimation.layer_shapes import Shape
+from service.spec.findings import Advice
 from service.spec.schema import (
     Activation,
     ClassifierSpec,
@@ -31,33 +31,45 @@ from service.spec.schema import (
 from service.spec.validation import overlaid
 from service.states import DatasetKind, FindingCode
 
-_ADAM: Final = {"name": "adam", "learning_rate": 0.001}
 _STABLE: Final = "stable"
 _FULL_MNIST: Final = "mnist"
 _DEEP_LAYERS: Final = 4
 """More layers than this may be too many if gradients vanish."""
+_GAN_BETA1: Final = 0.5
+"""Adam's momentum for a GAN."""
+_TOGETHER: Final = "together: neither is enough alone"
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """A change of the spec to try.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """A training that needs advice."""
 
-    Attributes:
-        settings: fields of a spec that make the change; ``None`` if the text names only a direction.
+    spec: Any
+    """A ``Spec`` of the kind that the advice is for."""
+    is_stuck: bool
+    """Whether the generator's gradient has vanished, so that it hardly moves."""
+    is_fork: bool
+
+
+def suggestions(
+    code: FindingCode, spec: Spec, shape: Shape, *, is_stuck: bool = False, is_fork: bool = False
+) -> list[Advice]:
+    """The advice for a finding, best first. All settings are valid for a new job with this spec and data.
+
+    Args:
+        is_stuck: whether a GAN's generator hardly moves.
+        is_fork: whether the first weights are those of a checkpoint: no initializer is suggested then.
     """
-
-    text: str
-    settings: Mapping[str, Any] | None
-
-
-def suggestions(code: FindingCode, spec: Spec, shape: Shape) -> list[Suggestion]:
-    """The suggestions for a finding. All settings are valid for a job with this spec and data."""
-    return [suggestion for suggestion in _ADVICE[Kind(spec.kind), code](spec) if _is_valid(suggestion, spec, shape)]
+    case = _Case(spec=spec, is_stuck=is_stuck, is_fork=is_fork)
+    advice = _ADVICE[Kind(spec.kind), code](case)
+    return [
+        item for item in advice if not (is_fork and "initializer" in item.settings) and _is_valid(item, spec, shape)
+    ]
 
 
-def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
-    settings = suggestion.settings
-    if settings is None or "preset" in settings or "dataset" in settings:  # other data has another shape
+def _is_valid(advice: Advice, spec: Spec, shape: Shape) -> bool:
+    settings = document(advice.settings)
+    if not settings or "preset" in settings or "dataset" in settings:  # other data has another shape
         return True
     try:
         changed_spec = overlaid(spec, settings)
@@ -67,87 +79,138 @@ def _is_valid(suggestion: Suggestion, spec: Spec, shape: Shape) -> bool:
     return shape.kind is not DatasetKind.TABLE or not table_faults(changed_spec, settings, shape.task)
 
 
-def _collapse(spec: GanSpec) -> Iterable[Suggestion]:
-    path, optimizer = [*_optimizers(spec).items()][-1]
-    if spec.preset != _STABLE:
-        yield _set("preset", _STABLE)
-    if _is_tiny(spec):
-        yield _set("initializer", {"name": "glorot"}, "with such small weights, all noise gives the same image")
-    if optimizer.name == "sgd":
-        yield _set(path, _ADAM | {"beta1": 0.5})
-    yield from _discriminator_dropout(spec)
-    yield from _smoothing(spec)
-    yield _suggest_lower_rate(path, optimizer, 3)
+def document(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name as the part of a spec that they make up."""
+    nested: dict[str, Any] = {}
+    for setting, value in settings.items():
+        *path, leaf = setting.split(".")
+        node = nested
+        for name in path:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return nested
 
 
-def _strong_discriminator(spec: GanSpec) -> Iterable[Suggestion]:
-    yield from _discriminator_dropout(spec)
-    yield from _smoothing(spec)
-    if spec.discriminator.skip_every is None:
-        yield _set("discriminator.skip_every", 3)
-    yield _suggest_lower_rate(*[*_optimizers(spec).items()][-1], 3)
+def _collapse(case: _Case) -> Iterable[Advice]:
+    spec: GanSpec = case.spec
+    yield from _stable_preset(case)
+    if case.is_stuck or _is_tiny(spec) or _sgd_paths(spec):
+        yield from _start_generator(case)
+        return
+    yield from _bounded_slope(spec)
+    yield from _calm_adam(spec)
+    if spec.discriminator.pack == 1:
+        yield Advice({"discriminator.pack": 2}, "several images at once show a lack of variety")
+    yield _lower_rate(*_discriminator_optimizer(spec), 3)
 
 
-def _vanishing(spec: Spec) -> Iterable[Suggestion]:
-    layers_path, layers = next(iter(_layers(spec).items()))
-    optimizer_path, optimizer = next(iter(_optimizers(spec).items()))
+def _strong_discriminator(case: _Case) -> Iterable[Advice]:
+    yield from _bounded_slope(case.spec)
+    yield from _calm_adam(case.spec)
+    yield _lower_rate(*_discriminator_optimizer(case.spec), 3)
+
+
+def _stuck_generator(case: _Case) -> Iterable[Advice]:
+    yield from _stable_preset(case)
+    yield from _start_generator(case)
+
+
+def _stable_preset(case: _Case) -> Iterable[Advice]:
+    if case.spec.preset != _STABLE:
+        reason = "enough alone" if _is_tiny(case.spec) or _sgd_paths(case.spec) else ""
+        if case.is_fork:
+            reason = "a new training: a fork keeps the weights of its checkpoint"
+        yield Advice({"preset": _STABLE}, reason)
+
+
+def _start_generator(case: _Case) -> Iterable[Advice]:
+    """What lets a generator move whose first weights are tiny, or whose steps are as small as its gradient."""
+    spec: GanSpec = case.spec
+    if _is_tiny(spec) and case.is_fork:
+        return  # the weights stay tiny, whatever the optimizer
+    settings: dict[str, Any] = {"initializer": "glorot"} if _is_tiny(spec) else {}
+    for path in _sgd_paths(spec):
+        settings |= {f"{path}.name": "adam", f"{path}.beta1": _GAN_BETA1}
+    if settings:
+        yield Advice(settings, _TOGETHER if "initializer" in settings and len(settings) > 1 else "")
+    else:
+        path, optimizer = next(iter(_optimizers(spec).items()))
+        yield from _initializers(spec, "tanh")
+        yield _rate(path, optimizer, 3 * optimizer.learning_rate)
+
+
+def _bounded_slope(spec: GanSpec) -> Iterable[Advice]:
+    network = spec.discriminator
+    if not network.r1 and not network.gradient_penalty:
+        yield Advice({"discriminator.r1": 1}, "the strongest single cure: it limits the discriminator's slope")
+
+
+def _calm_adam(spec: GanSpec) -> Iterable[Advice]:
+    path, optimizer = _discriminator_optimizer(spec)
+    if getattr(optimizer, "beta1", 0.0) > _GAN_BETA1:
+        yield Advice({f"{path}.beta1": _GAN_BETA1}, "Adam's momentum for classifiers makes a GAN overshoot")
+
+
+def _vanishing(case: _Case) -> Iterable[Advice]:
+    spec: SupervisedSpec = case.spec
+    optimizer = spec.optimizer
     found = []
-    if _is_tiny(spec):
-        found.append(_set("initializer", {"name": "glorot"}, "such small weights suppress the signal"))
-    if any(_activation(layer) is Activation.SIGMOID for layer in layers[:-1]):
-        text = 'activation: "relu" instead of "sigmoid" in the hidden layers, with initializer {"name": "he"}'
-        settings = _nested(layers_path, _replace_activations(layers, "relu")) | {"initializer": {"name": "he"}}
-        found.append(Suggestion(text, settings))
+    if _is_tiny(case.spec):
+        found.append(Advice({"initializer": "glorot"}, "such small weights suppress the signal"))
+    if any(_activation(layer) is Activation.SIGMOID for layer in spec.layers[:-1]):
+        settings = {"layers": _replace_activations(spec.layers, "relu"), "initializer": "he"}
+        found.append(Advice(settings, "relu instead of sigmoid in the hidden layers, with the initializer for it"))
     if optimizer.name == "sgd":
-        found.append(_set(optimizer_path, _ADAM, "its steps do not depend on the gradient's size"))
-    if len(layers) > _DEEP_LAYERS:
-        found.append(Suggestion(f"fewer layers than {len(layers)}", None))
-    rate = _suggest_rate(optimizer_path, optimizer, 3 * optimizer.learning_rate)
-    return found or [*_initializers(spec, "tanh"), rate]
+        found.append(Advice({"optimizer": "adam"}, "its steps do not depend on the gradient's size"))
+    if len(spec.layers) > _DEEP_LAYERS:
+        found.append(Advice({}, f"fewer layers than {len(spec.layers)}"))
+    rate = _rate("optimizer", optimizer, 3 * optimizer.learning_rate)
+    return found or [*_initializers(case.spec, "tanh"), rate]
 
 
-def _overfitting(spec: SupervisedSpec) -> Iterable[Suggestion]:
+def _overfitting(case: _Case) -> Iterable[Advice]:
+    spec: SupervisedSpec = case.spec
     if not _has_dropout(spec.layers):
-        text = "layers: dropout with rate 0.2 to 0.5 after each hidden layer"
-        yield from _dropout("layers", spec.layers, 0.3, text)
+        yield from _dropout(spec.layers, 0.3)
     if isinstance(spec, ClassifierSpec) and not spec.augmentation.max_shift:
-        yield _set("augmentation", {"max_shift": 2}, 'for photos also {"flip": true}', separator=", ")
+        yield Advice({"augmentation.max_shift": 2}, "for photos also augmentation.flip=true")
     if spec.dataset.name == "mnist-10k":
-        text = f'dataset.name: "{_FULL_MNIST}" has seven times the images'
-        yield Suggestion(text, {"dataset": {"name": _FULL_MNIST}})
+        yield Advice({"dataset.name": _FULL_MNIST}, "it has seven times the images")
     if spec.early_stopping is None:
-        yield _set("early_stopping", {"metric": "val_loss", "patience": 5})
-    yield Suggestion("fewer units or layers", None)
+        yield Advice({"early_stopping.metric": "val_loss", "early_stopping.patience": 5})
+    yield Advice({}, "fewer units or layers")
 
 
-def _divergence(spec: Spec) -> Iterable[Suggestion]:
+def _divergence(case: _Case) -> Iterable[Advice]:
+    spec: Spec = case.spec
     if spec.loss.reduction == "sum":
-        yield _set("loss.reduction", "mean")
+        yield Advice({"loss.reduction": "mean"})
     if spec.schedule.name == "constant":
-        yield _set("schedule", {"name": "one_cycle"})
+        yield Advice({"schedule": "one_cycle"})
     for path, optimizer in _optimizers(spec).items():
-        yield _suggest_lower_rate(path, optimizer, 10)
+        yield _lower_rate(path, optimizer, 10)
 
 
-def _dead_or_saturated_units(spec: Spec) -> Iterable[Suggestion]:
+def _dead_or_saturated_units(case: _Case) -> Iterable[Advice]:
+    spec: Spec = case.spec
     for path, optimizer in _optimizers(spec).items():
-        yield _suggest_lower_rate(path, optimizer, 10)
+        yield _lower_rate(path, optimizer, 10)
     yield from _initializers(spec, "tanh and sigmoid")
     settings: dict[str, Any] = {}
     for path, layers in _layers(spec).items():
         if any(_activation(layer) not in (None, Activation.LEAKY_RELU) for layer in layers[:-1]):
-            settings |= _nested(path, _replace_activations(layers, "leaky_relu"))
+            settings[path] = _replace_activations(layers, "leaky_relu")
     if settings:
-        yield Suggestion('activation: "leaky_relu" in the hidden layers', settings)
+        yield Advice(settings, "leaky_relu in the hidden layers")
 
 
-def _leak(spec: SupervisedSpec) -> Iterable[Suggestion]:
-    yield Suggestion(
-        "if a row to be predicted has no such value, upload the table again with the type ignore for the column", None
+def _leak(case: _Case) -> Iterable[Advice]:
+    yield Advice(
+        {}, "if a row to be predicted has no such value, upload the table again with the type ignore for the column"
     )
 
 
-_OF_SUPERVISED: Final[dict[FindingCode, Callable[[Any], Iterable[Suggestion]]]] = {
+_OF_SUPERVISED: Final[dict[FindingCode, Callable[[_Case], Iterable[Advice]]]] = {
     FindingCode.DIVERGING: _divergence,
     FindingCode.VANISHING_GRADIENT: _vanishing,
     FindingCode.OVERFITTING: _overfitting,
@@ -155,57 +218,51 @@ _OF_SUPERVISED: Final[dict[FindingCode, Callable[[Any], Iterable[Suggestion]]]] 
     FindingCode.SATURATION: _dead_or_saturated_units,
     FindingCode.LEAK: _leak,
 }
-_ADVICE: Final[dict[tuple[Kind, FindingCode], Callable[[Any], Iterable[Suggestion]]]] = {
+_ADVICE: Final[dict[tuple[Kind, FindingCode], Callable[[_Case], Iterable[Advice]]]] = {
     **{(kind, code): advice for kind in (Kind.CLASSIFIER, Kind.REGRESSOR) for code, advice in _OF_SUPERVISED.items()},
     (Kind.GAN, FindingCode.MODE_COLLAPSE): _collapse,
     (Kind.GAN, FindingCode.DISCRIMINATOR_WINS): _strong_discriminator,
-    (Kind.GAN, FindingCode.VANISHING_GRADIENT): _vanishing,
+    (Kind.GAN, FindingCode.VANISHING_GRADIENT): _stuck_generator,
     (Kind.GAN, FindingCode.DIVERGING): _divergence,
     (Kind.GAN, FindingCode.DEAD_UNITS): _dead_or_saturated_units,
     (Kind.GAN, FindingCode.SATURATION): _dead_or_saturated_units,
 }
 
 
-def _smoothing(spec: GanSpec) -> Iterable[Suggestion]:
-    if not spec.discriminator.label_smoothing:
-        yield _set("discriminator.label_smoothing", 0.1)
-
-
-def _discriminator_dropout(spec: GanSpec) -> Iterable[Suggestion]:
-    layers = spec.discriminator.layers
-    if not _has_dropout(layers):
-        text = "discriminator.layers: dropout with rate 0.3 after each hidden layer"
-        yield from _dropout("discriminator.layers", layers, 0.3, text)
-
-
-def _dropout(path: str, layers: Sequence[Layer], rate: float, text: str) -> Iterable[Suggestion]:
+def _dropout(layers: Sequence[Layer], rate: float) -> Iterable[Advice]:
     hidden = [index for index, layer in enumerate(layers[:-1]) if isinstance(layer, Dense | Conv2D)]
     if not hidden:
         return
     with_dropout: list[dict[str, Any]] = []
     for index, layer in enumerate(layers):
-        with_dropout.append(layer.model_dump(mode="json"))
+        with_dropout.append(_short(layer))
         if index in hidden:
             with_dropout.append({"type": "dropout", "rate": rate})
-    yield Suggestion(text, _nested(path, with_dropout))
+    yield Advice({"layers": with_dropout}, f"dropout with rate {rate} after each hidden layer")
 
 
-def _initializers(spec: Spec, flat: str) -> Iterable[Suggestion]:
+def _initializers(spec: Spec, flat: str) -> Iterable[Advice]:
     """The initializers for certain activations, except the one that the spec has."""
     suited = {"he": "relu", "glorot": flat}
-    others = {name: activations for name, activations in suited.items() if name != spec.initializer.name}
-    for name, activations in others.items():
-        yield Suggestion(f'initializer: {{"name": "{name}"}} for {activations}', {"initializer": {"name": name}})
+    for name, activations in suited.items():
+        if name != spec.initializer.name:
+            yield Advice({"initializer": name}, f"for {activations}")
 
 
-def _suggest_lower_rate(path: str, optimizer: Optimizer, factor: int) -> Suggestion:
-    return _suggest_rate(path, optimizer, optimizer.learning_rate / factor)
+def _lower_rate(path: str, optimizer: Optimizer, factor: int) -> Advice:
+    return _rate(path, optimizer, optimizer.learning_rate / factor)
 
 
-def _suggest_rate(path: str, optimizer: Optimizer, rate: float) -> Suggestion:
-    value = float(f"{rate:.2g}")
-    settings = _nested(path, {"name": optimizer.name, "learning_rate": value})
-    return Suggestion(f"{path}.learning_rate: {value:g} (it is {optimizer.learning_rate:g})", settings)
+def _rate(path: str, optimizer: Optimizer, rate: float) -> Advice:
+    return Advice({f"{path}.learning_rate": float(f"{rate:.2g}")}, f"it is {optimizer.learning_rate:g}")
+
+
+def _discriminator_optimizer(spec: GanSpec) -> tuple[str, Optimizer]:
+    return [*_optimizers(spec).items()][-1]
+
+
+def _sgd_paths(spec: GanSpec) -> list[str]:
+    return [path for path, optimizer in _optimizers(spec).items() if optimizer.name == "sgd"]
 
 
 def _optimizers(spec: Spec) -> dict[str, Optimizer]:
@@ -223,23 +280,21 @@ def _layers(spec: Spec) -> dict[str, Sequence[Layer]]:
     return {"generator.layers": spec.generator.layers, "discriminator.layers": spec.discriminator.layers}
 
 
-def _set(path: str, value: Any, reason: str = "", *, separator: str = "; ") -> Suggestion:
-    text = f"{path}: {json.dumps(value)}"
-    return Suggestion(f"{text}{separator}{reason}" if reason else text, _nested(path, value))
-
-
-def _nested(path: str, value: Any) -> dict[str, Any]:
-    first, _, rest = path.partition(".")
-    return {first: _nested(rest, value) if rest else value}
+def _short(layer: Layer) -> dict[str, Any]:
+    """A layer as a user writes it: without defaults."""
+    given = {"type", *layer.model_dump(exclude_defaults=True)}
+    fields = {name: value for name, value in layer.model_dump(mode="json").items() if name in given}
+    return {name: value for name, value in fields.items() if (name, value) != ("type", "dense")}
 
 
 def _replace_activations(layers: Sequence[Layer], activation: str) -> list[dict[str, Any]]:
     """The layers, with another activation in the hidden ones, except linear ones, which precede a
     normalization."""
-    changed = [layer.model_dump(mode="json", exclude={"negative_slope"}) for layer in layers]
+    changed = [_short(layer) for layer in layers]
     for layer in changed[:-1]:
         if layer.get("activation", "linear") != "linear":
             layer["activation"] = activation
+            layer.pop("negative_slope", None)
     return changed
 
 

@@ -22,6 +22,15 @@ WINDOW_EPOCHS: Final = 3
 """Consecutive epochs for which a rule must hold to raise a finding (unless the rule says otherwise), and must not hold
 to clear it."""
 
+_COLLAPSED_DIVERSITY: Final = 0.1
+"""Samples with less of the diversity of real images than this for two epochs are nearly the same image."""
+_LOW_DIVERSITY: Final = 0.25
+"""Samples with less for ``WINDOW_EPOCHS`` epochs, at the end not more than at the start, vary too little. A generator
+that learns is above it from its first epochs on, or its diversity rises."""
+_COVERAGE_LIMITS: Final = ((0.2, 5, 0.98), (0.5, 10, 0.95))
+"""A share of the classes that is too little after so many epochs if the Fréchet distance stays above this part of what
+it was. With one or two classes of ten, five epochs decide; more classes may take longer."""
+
 Metrics = Mapping[str, float | None]
 Evidence = tuple[str, dict[str, float]]
 """A sentence, and the values that it is based on."""
@@ -32,8 +41,8 @@ class MetricHistory:
     """The metrics that the rules need. Its size does not grow with the number of epochs."""
 
     recent: deque[Metrics] = field(default_factory=lambda: deque(maxlen=WINDOW_EPOCHS + 1))
-    evaluated: deque[Metrics] = field(default_factory=lambda: deque(maxlen=WINDOW_EPOCHS))
-    """Epochs of a GAN that the reference classifier scored."""
+    evaluated: deque[tuple[int, Metrics]] = field(default_factory=lambda: deque(maxlen=_COVERAGE_LIMITS[-1][1] + 1))
+    """The latest epochs of a GAN that the reference classifier scored, with their numbers."""
     first: Metrics = field(default_factory=dict)
     best: Metrics = field(default_factory=dict)
     """The epoch with the lowest validation loss."""
@@ -42,12 +51,12 @@ class MetricHistory:
     leak: str | None = None
     """What is known of columns that alone predict the class."""
 
-    def add(self, epoch: Metrics) -> None:
+    def add(self, number: int, epoch: Metrics) -> None:
         """Add the next epoch."""
         self.first = self.first or epoch
         self.recent.append(epoch)
         if epoch.get("mode_coverage") is not None:
-            self.evaluated.append(epoch)
+            self.evaluated.append((number, epoch))
         if not self.best or _value(epoch, "val_loss") < _value(self.best, "val_loss"):
             self.best = epoch
         if _value(epoch, "train_loss") < self.lowest_loss:
@@ -70,10 +79,11 @@ class DiagnosticsTracker:
     Args:
         shape: of the dataset: advice must fit it.
         leak: what is known of columns of the dataset that alone predict the class.
+        is_fork: whether the first weights are those of a checkpoint, so that another initializer changes nothing.
     """
 
-    def __init__(self, spec: Spec, shape: Shape, leak: str | None = None) -> None:
-        self._spec, self._shape = spec, shape
+    def __init__(self, spec: Spec, shape: Shape, leak: str | None = None, *, is_fork: bool = False) -> None:
+        self._spec, self._shape, self._is_fork = spec, shape, is_fork
         self._history = MetricHistory(leak=leak)
         self._open: dict[FindingCode, Finding] = {}
         self._epochs_without_evidence: dict[FindingCode, int] = {}
@@ -85,7 +95,7 @@ class DiagnosticsTracker:
 
     def add(self, epoch: int, metrics: Metrics) -> None:
         """Apply the rules to the next epoch. Epochs must be added in order."""
-        self._history.add({name: _finite(value) for name, value in metrics.items()})
+        self._history.add(epoch, {name: _finite(value) for name, value in metrics.items()})
         for rule in _RULES[Kind(self._spec.kind)]:
             if rule.persists is not None and rule.code in self._open:
                 if not rule.persists(self._history):
@@ -106,7 +116,13 @@ class DiagnosticsTracker:
                     epoch=epoch,
                     message=message,
                     numbers=numbers,
-                    advice=[suggestion.text for suggestion in suggestions(rule.code, self._spec, self._shape)],
+                    advice=suggestions(
+                        rule.code,
+                        self._spec,
+                        self._shape,
+                        is_stuck=_vanishing_generator_gradient(self._history, 1) is not None,
+                        is_fork=self._is_fork,
+                    ),
                 )
 
 
@@ -120,20 +136,27 @@ class _Rule:
 
 
 def _mode_collapse(history: MetricHistory) -> Evidence | None:
-    """Nearly identical samples or, with a reference classifier, samples of at most half of the classes."""
-    spread = history.last("sample_diversity", 2)
+    """Samples that are nearly identical or vary little, or with a reference classifier samples of few classes."""
+    spread, recent = history.last("sample_diversity", 2), history.last("sample_diversity")
     numbers = {"sample_diversity": spread[-1]} if spread else {}
     if history.evaluated:
-        numbers |= {name: _value(history.evaluated[-1], name) for name in ("mode_coverage", "frechet_distance")}
-    if spread and max(spread) < 0.1:
+        number, latest = history.evaluated[-1]
+        numbers |= {name: _value(latest, name) for name in ("mode_coverage", "frechet_distance")}
+    if spread and max(spread) < _COLLAPSED_DIVERSITY:
         text = f"the generator makes nearly the same image for all inputs: its samples have {spread[-1]:.1%} of the"
         return f"{text} diversity of real images", numbers
-    coverage = [_value(epoch, "mode_coverage") for epoch in history.evaluated]
-    distance = [_value(epoch, "frechet_distance") for epoch in history.evaluated]
-    # A generator in its first epochs also covers few classes, but its distance still decreases.
-    if len(coverage) == WINDOW_EPOCHS and max(coverage) <= 0.5 and distance[-1] > 0.95 * distance[0]:
-        text = f"the samples cover only {coverage[-1]:.0%} of the classes, and the Fréchet distance to real images"
-        return f"{text} no longer decreases", numbers
+    if recent and max(recent) < _LOW_DIVERSITY and recent[-1] <= recent[0]:
+        text = f"the samples are much alike: they have {recent[-1]:.0%} of the diversity of real images"
+        return f"{text}, and it does not rise", numbers
+    for limit, epochs, falling in _COVERAGE_LIMITS if history.evaluated else ():
+        before = [index for index, (earlier, _) in enumerate(history.evaluated) if earlier <= number - epochs]
+        since = [metrics for _, metrics in list(history.evaluated)[before[-1] :]] if before else []
+        distances = [_value(metrics, "frechet_distance") for metrics in since]
+        covers_few = all(_value(metrics, "mode_coverage") <= limit for metrics in since)
+        # A generator in its first epochs also covers few classes, but its distance still decreases.
+        if since and covers_few and distances[-1] > falling * distances[0]:
+            text = f"the samples cover only {numbers['mode_coverage']:.0%} of the classes, and the Fréchet distance to"
+            return f"{text} real images no longer decreases", numbers
     return None
 
 
@@ -146,8 +169,8 @@ def _discriminator_wins(history: MetricHistory) -> Evidence | None:
     return None
 
 
-def _vanishing_generator_gradient(history: MetricHistory) -> Evidence | None:
-    generator, discriminator = history.last("g_grad_norm"), history.last("d_grad_norm")
+def _vanishing_generator_gradient(history: MetricHistory, epochs: int = WINDOW_EPOCHS) -> Evidence | None:
+    generator, discriminator = history.last("g_grad_norm", epochs), history.last("d_grad_norm", epochs)
     if generator and discriminator and all(g < 0.01 * d for g, d in zip(generator, discriminator, strict=True)):
         numbers = {"g_grad_norm": generator[-1], "d_grad_norm": discriminator[-1]}
         text = "the gradient norm of the generator is {g_grad_norm:.2g}, that of the discriminator {d_grad_norm:.2g}"

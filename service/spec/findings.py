@@ -1,7 +1,8 @@
-"""Findings: detected training failures, and the findings that each kind of training can have."""
+"""Findings: detected training failures, the findings that each kind of training can have, and advice."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,32 @@ CODES: Final[dict[Kind, tuple[FindingCode, ...]]] = {
 """The findings that a training of a kind can have. ``diagnosis.rules`` has a rule for each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A change of the spec to try.
+
+    Attributes:
+        settings: settings by dotted name, to be changed together; empty if the reason names only a direction.
+        reason: why, or what to know; may be empty.
+    """
+
+    settings: Mapping[str, Any]
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """The advice on one line: ``initializer=glorot optimizer.name=adam; together: neither suffices alone``."""
+        return "; ".join(filter(None, [" ".join(assignments(self.settings)), self.reason]))
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as ``--set`` takes them: ``optimizer.beta1=0.5``; what is not a word is compact JSON."""
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in settings.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """A training failure, as it was when it was detected."""
@@ -28,8 +55,7 @@ class Finding:
     """The epoch after which it was detected."""
     message: str
     numbers: Mapping[str, float]
-    advice: Sequence[str]
-    """Spec settings to try."""
+    advice: Sequence[Advice]
 
     def document(self) -> dict[str, Any]:
         """The finding as a JSON document."""
@@ -39,5 +65,5 @@ class Finding:
             "epoch": self.epoch,
             "message": self.message,
             "numbers": dict(self.numbers),
-            "advice": list(self.advice),
+            "advice": [{"settings": dict(item.settings), "reason": item.reason} for item in self.advice],
         }

@@ -35,25 +35,31 @@ class TrainingDiagnostics:
         shape: of the dataset.
         leak: what is known of columns that alone predict the class.
         reference: the reference classifier for the dataset's images, if there is one; evaluates the samples of a GAN.
+        is_fork: whether the first weights are those of a checkpoint.
     """
 
     def __init__(
-        self, spec: Spec, shape: Shape, reference: ReferenceClassifier | None, leak: str | None = None
+        self,
+        spec: Spec,
+        shape: Shape,
+        reference: ReferenceClassifier | None,
+        leak: str | None = None,
+        *,
+        is_fork: bool = False,
     ) -> None:
         self._spec = spec
         self._reference = reference
-        self._tracker = DiagnosticsTracker(spec, shape, leak)
+        self._tracker = DiagnosticsTracker(spec, shape, leak, is_fork=is_fork)
         self._lowest_distance = math.inf
         """The lowest Fréchet distance so far."""
 
     @classmethod
-    def of(cls, spec: Spec, dataset: Dataset) -> Self:
+    def of(cls, spec: Spec, dataset: Dataset, *, is_fork: bool = False) -> Self:
         """The diagnostics of a training on a dataset, before its first epoch."""
         reference = build.reference_classifier(dataset) if isinstance(spec, GanSpec) else None
         columns, train = dataset.info.columns, dataset.train
-        return cls(
-            spec, shape_of(dataset.info), reference, leak_text(columns, train.inputs, train.labels) if columns else None
-        )
+        leak = leak_text(columns, train.inputs, train.labels) if columns else None
+        return cls(spec, shape_of(dataset.info), reference, leak, is_fork=is_fork)
 
     @property
     def findings(self) -> Sequence[Finding]:

@@ -220,7 +220,7 @@ def _train_loop(
         return outcome.value
     _restore(run, trainer, job.start_epoch)
     reach("restored")
-    diagnostics = _restore_diagnostics(run, trainer, dataset)
+    diagnostics = _restore_diagnostics(run, trainer, dataset, is_fork=job.start_epoch > 0)
     steps, started_at = 0, time.monotonic()
     budget_seconds = math.inf if job.budget_seconds is None else job.budget_seconds
     run.meter.begin_epoch()
@@ -322,9 +322,9 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
         raise _InitialCheckpointLost("the initial checkpoint of this job is missing")
 
 
-def _restore_diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset) -> TrainingDiagnostics:
+def _restore_diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset, *, is_fork: bool) -> TrainingDiagnostics:
     """The diagnostics, restored to the epoch from which the training continues."""
-    diagnostics = TrainingDiagnostics.of(run.spec, dataset)
+    diagnostics = TrainingDiagnostics.of(run.spec, dataset, is_fork=is_fork)
     if trainer.epoch:
         diagnostics.replay([row for row in run.lease.call(commits.finished_epochs) if row.epoch <= trainer.epoch])
     _stop_on_finding(diagnostics)  # the previous child may have died between commit and stop
@@ -356,7 +356,7 @@ def _finding_error(finding: Finding, last_good_checkpoint: int | None) -> dict[s
         "epoch": finding.epoch,
         "numbers": dict(finding.numbers),
         "last_good_checkpoint": last_good_checkpoint,
-        "hint": "stopped because of health.stop_on; try " + "; or ".join(finding.advice),
+        "hint": "stopped because of health.stop_on; try " + "; or ".join(item.text for item in finding.advice),
     }
 
 

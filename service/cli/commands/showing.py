@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from service.cli.text import (
     state,
     visible,
 )
+from service.spec.findings import assignments
 from service.spec.metric_info import KEY_METRICS, METRICS, TEST_SCORES, describe, number, size
 from service.wording import counted, listed
 from tapeline import AmbiguousJob, ApiError, Client, Job
@@ -104,6 +106,12 @@ def _fold_rows(folds: Mapping[str, Any], job: Job) -> list[tuple[str, str | Text
     return rows
 
 
+def _advice(settings: Mapping[str, Any], reason: str) -> str:
+    """Advice as options of ``tapeline train``, with the reason as a comment, so that the line can be pasted."""
+    options = shlex.join(word for setting in assignments(settings) for word in ("--set", setting))
+    return "  # ".join(filter(None, (options, reason))) if options else f"- {reason}"
+
+
 def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
     spec = job.resolved
     rows: list[tuple[str, str | Text]] = [("Job", job.id)]
@@ -116,7 +124,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     for finding in job.health:
         ending = ". Try:" if finding["advice"] else "."
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding_text(finding)}{ending}", "yellow")))
-        rows += [("Health", Text(f"- {advice}", "yellow")) for advice in finding["advice"]]
+        rows += [("Health", Text(_advice(**item), "yellow")) for item in finding["advice"]]
     rows.append(("Submitted", f"{age(job)} ago ({job.created_at.astimezone():%Y-%m-%d %H:%M:%S})"))
     if job.status == "queued" and (impediment := client.queue(limit=1).get("reason_text")):
         rows.append(("Waiting", Text(impediment, "yellow")))

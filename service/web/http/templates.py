@@ -18,6 +18,7 @@ from werkzeug.security import safe_join
 
 from service.jobs.queries import columns
 from service.spec import metric_info
+from service.spec.findings import assignments
 from service.wording import counted, rounded
 
 NOTHING: Final = "\N{EN DASH}"
@@ -39,6 +40,7 @@ def register(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     _serve_files(app)
     app.jinja_env.filters |= {
+        "assignments": assignments,
         "pretty": pretty,
         "code": code,
         "constraints": constraints,

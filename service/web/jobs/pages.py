@@ -67,6 +67,11 @@ class NewQuery(Query):
     """The initial spec of a new job."""
 
     like: JobId | None = Field(None, description="Id of a job whose spec to copy.")
+    advice: Text | None = Field(
+        None,
+        description="Advice of the job `like` to apply, as the code of its finding and a position from 0: "
+        "`mode_collapse.0`.",
+    )
     sweep: JobId | None = Field(None, description="Id of a sweep whose spec to copy.")
     dataset: Text | None = Field(None, description="Name of a dataset to train on.")
     several: bool = Field(False, description="Start with a sweep: several values of the learning rate, and seeds.")

@@ -157,6 +157,21 @@ class StoppedEarly(ResponseModel):
     patience: int = Field(description="Number of epochs without improvement.")
 
 
+class AdviceItem(ResponseModel):
+    """A change of the spec to try."""
+
+    settings: Document = Field(
+        description="Settings by dotted name, to be changed together, as `train(settings=…)` of the client takes them; "
+        "empty if the reason names only a direction."
+    )
+    reason: str = Field(description="Why, or what to know; may be empty.")
+
+
+def _advice(items: Any) -> Any:
+    """The advice of findings from before it had settings is text."""
+    return [{"settings": {}, "reason": item} if isinstance(item, str) else item for item in items]
+
+
 class FindingItem(ResponseModel):
     """A problem with a training, with the values at its detection."""
 
@@ -165,7 +180,7 @@ class FindingItem(ResponseModel):
     epoch: int = Field(description="The epoch after which it was detected.")
     message: str
     numbers: dict[str, float] = Field(description="The values that triggered it.")
-    advice: list[str] = Field(description="Settings to try.")
+    advice: Annotated[list[AdviceItem], BeforeValidator(_advice)] = Field(description="What to try, best first.")
 
 
 TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null before, or without such a part."

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from service.spec.findings import Finding
+from service.spec.findings import Advice, Finding
 from service.states import FindingCode, Severity
 from tests.browser.apps.simulated_worker import Service, canvas, metrics
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, wait_until_accepted
 from tests.browser.held_responses import deliver, hold, wait_for_count
+from tests.browser.job_form import form_json
 from tests.browser.job_page.conftest import RECEIVED, REFRESH_INTERVAL_MS
 from tests.browser.waiting import http_client, until, wait_for_frames, wait_for_sent_requests
 
@@ -350,3 +351,34 @@ def test_a_finding_that_no_longer_holds_is_logged_as_resolved(service: Service, 
     expect(entries.filter(has_text="has risen")).to_have_count(1)
     expect(entries.filter(has_text="overfitting resolved")).to_contain_text("after epoch 3")
     expect(entries.filter(has_text="overfitting resolved")).to_contain_text("since epoch 2")
+
+
+def test_advice_opens_the_form_with_the_jobs_spec_and_the_change(service: Service, page: Page) -> None:
+    spec = {"kind": "gan", "preset": "classic", "optimizer": {"name": "sgd", "learning_rate": 0.01}, "batch_size": 50}
+    job_id = service.submit(**spec)
+    together = {"initializer": "glorot", "optimizer.name": "adam", "optimizer.beta1": 0.5}
+    finding = Finding(
+        code=FindingCode.MODE_COLLAPSE,
+        severity=Severity.ERROR,
+        epoch=1,
+        message="all samples are alike",
+        numbers={},
+        advice=[Advice({"preset": "stable"}), Advice(together, "together")],
+    )
+    service.claim().commit_epoch(1, metrics=metrics(1), health=[finding])
+    changed = {"initializer": "glorot", "optimizer": {"name": "adam", "beta1": 0.5}}
+    for position, expected in enumerate(({"kind": "gan", "preset": "stable"}, spec | changed)):
+        page.goto(f"{service.url}/ui/jobs/{job_id}")
+        page.get_by_text("What to try").click()
+        item = page.locator(".note li").nth(position)
+        if position == 1:
+            expect(item).to_contain_text("initializer=glorot optimizer.name=adam optimizer.beta1=0.5 together")
+        item.get_by_role("link", name="New job with this change").click()
+        wait_until_accepted(page)
+        shown = form_json(page)
+        shown.pop("name", None)
+        assert {"epochs": 100, **shown} == {"epochs": 100, **expected}
+        page.fill("#field-epochs", "9")
+        page.reload()
+        wait_until_accepted(page)
+        assert form_json(page)["epochs"] == 9  # edits survive, and the change is not applied again over them

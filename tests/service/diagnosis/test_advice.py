@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -11,14 +10,18 @@ from typing import Any
 import pytest
 
 from service.application.specs import SpecChecks
+from service.cli.commands.training import settings_of
+from service.datasets.builtins import BUILT_IN
 from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.diagnosis.advice import suggestions
 from service.errors import SpecError
 from service.runtime.settings import Auth, Settings
-from service.spec.findings import CODES
+from service.spec.findings import CODES, assignments
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
+from service.spec.strict_json import overlay
+from service.spec.validation import resolve
 from service.states import FindingCode
 from service.storage.database import Database
 
@@ -78,40 +81,53 @@ def checks(sqlite_url: str, tmp_path: Path) -> Iterator[SpecChecks]:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_every_suggestion_is_valid_for_its_job(name: str, checks: SpecChecks) -> None:
+def test_every_suggestion_as_written_is_valid_for_its_job(name: str, checks: SpecChecks) -> None:
     document = JOBS[name]
     spec, data, _ = checks.check(document, None)
     for code in CODES[Kind(spec.kind)]:
         suggested = suggestions(code, spec, shape_of(data))
         assert suggested, code
-        for suggestion in suggested:
-            if suggestion.settings is None:
-                assert ":" not in suggestion.text  # it names no setting
+        for advice in suggested:
+            if not advice.settings:
+                assert advice.reason
                 continue
-            applied = _with_settings(document, spec.model_dump(mode="json"), suggestion.settings)
+            written = settings_of(assignments(advice.settings))
             try:
-                changed_spec, *_ = checks.check(applied, None)
+                changed_spec, *_ = checks.check(overlay(document, written), None)
             except SpecError as error:
-                pytest.fail(f"{code}: {suggestion.text}: {error}")
-            assert changed_spec != spec, f"{suggestion.text} changes nothing"
+                pytest.fail(f"{code}: {advice.text}: {error}")
+            assert changed_spec != spec, f"{advice.text} changes nothing"
 
 
-def test_the_values_in_a_suggestions_text_equal_its_settings(checks: SpecChecks) -> None:
-    """Users copy from the text, so its JSON values must be those of the settings."""
-    for document in JOBS.values():
-        spec, data, _ = checks.check(document, None)
-        for code in CODES[Kind(spec.kind)]:
-            for suggestion in suggestions(code, spec, shape_of(data)):
-                pointer, _, stated_text = suggestion.text.partition(": ")
-                value: Any = suggestion.settings
-                for step in pointer.split("."):
-                    value = value.get(step) if isinstance(value, Mapping) else None
-                try:
-                    stated, _ = json.JSONDecoder().raw_decode(stated_text)
-                except ValueError:
-                    continue
-                if pointer != "activation":  # of the layers, which the text does not repeat
-                    assert stated == value, suggestion.text
+def _settings(document: Document, code: FindingCode, **case: bool) -> list[Mapping[str, Any]]:
+    shape = shape_of(BUILT_IN["mnist-10k"].info)
+    return [advice.settings for advice in suggestions(code, resolve(document), shape, **case)]
+
+
+@pytest.mark.parametrize("code", [FindingCode.MODE_COLLAPSE, FindingCode.VANISHING_GRADIENT])
+def test_a_generator_that_cannot_move_is_given_larger_weights_and_adam_together(code: FindingCode) -> None:
+    adam = {"optimizer.name": "adam", "optimizer.beta1": 0.5}
+    classic = _gan(preset="classic")
+    assert _settings(classic, code, is_stuck=True) == [{"preset": "stable"}, {"initializer": "glorot"} | adam]
+    assert _settings(classic | {"optimizer": "adam"}, code) == [{"preset": "stable"}, {"initializer": "glorot"}]
+    assert _settings(classic | {"initializer": "glorot"}, code) == [{"preset": "stable"}, adam]
+    assert _settings(classic, code, is_stuck=True, is_fork=True) == [{"preset": "stable"}]
+
+
+def test_a_discriminator_that_wins_is_given_a_limit_first() -> None:
+    lesson = _gan(discriminator={"r1": 0}, optimizer={"name": "adam", "beta1": 0.9, "learning_rate": 0.002})
+    for code in (FindingCode.MODE_COLLAPSE, FindingCode.DISCRIMINATOR_WINS):
+        limit, momentum, *_, rate = _settings(lesson, code)
+        assert (limit, momentum) == ({"discriminator.r1": 1}, {"optimizer.beta1": 0.5})
+        assert rate == {"optimizer.learning_rate": 0.00067}
+
+
+def test_no_initializer_is_suggested_for_a_fork() -> None:
+    for kind in Kind:
+        for code in CODES[kind]:
+            for document in JOBS.values():
+                if document["kind"] == kind and document["dataset"]["name"] == "mnist-10k":
+                    assert not any("initializer" in settings for settings in _settings(document, code, is_fork=True))
 
 
 def test_augmentation_is_suggested_for_images_but_not_for_tables(checks: SpecChecks) -> None:
@@ -128,17 +144,3 @@ def test_image_augmentations_are_refused_for_a_table(field: str, value: Any, che
 def _advice(checks: SpecChecks, document: Document) -> str:
     spec, data, _ = checks.check(document, None)
     return " ".join(suggestion.text for suggestion in suggestions(FindingCode.OVERFITTING, spec, shape_of(data)))
-
-
-def _with_settings(document: Document, resolved: Document, settings: Mapping[str, Any]) -> Document:
-    """The spec after a user adds the settings; an object of another variant replaces the old one."""
-    changed: Document = dict(document)
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            nested = document.get(name, {})
-            nested = {"name": nested} if isinstance(nested, str) else nested
-            is_other_variant = name != "dataset" and "name" in value and value["name"] != resolved[name]["name"]
-            changed[name] = dict(value) if is_other_variant else _with_settings(nested, resolved.get(name) or {}, value)
-        else:
-            changed[name] = value
-    return changed

@@ -75,14 +75,36 @@ def test_samples_without_diversity_are_a_mode_collapse_from_the_second_epoch() -
     assert "its samples have 0.1% of the diversity of real images" in finding.message
 
 
+# The diversity of samples after each epoch, measured on mnist-10k: the preset classic with glorot alone and with Adam
+# alone, and the preset stable.
+GLOROT_ALONE = [0.443, 0.421, 0.357, 0.272, 0.234, 0.206, 0.187, 0.181, 0.172, 0.156, 0.161, 0.163]
+ADAM_ALONE = [0.235, 0.0973, 0.267, 0.0565, 0.174, 0.0737, 0.0937, 0.482, 0.151, 0.163, 0.389, 0.166]
+STABLE = [0.419, 0.591, 0.721, 0.751, 0.793, 0.832, 0.827, 0.818, 0.847, 0.896, 0.864, 0.844]
+SLOW = [0.02 * n for n in range(5, 17)]
+
+
+@pytest.mark.parametrize(("spreads", "found"), [(GLOROT_ALONE, 7), (ADAM_ALONE, 7), (STABLE, None), (SLOW, None)])
+def test_samples_that_stay_much_alike_are_a_mode_collapse(spreads: list[float], found: int | None) -> None:
+    codes = history(GAN, [epoch for value in spreads for epoch in gan_epochs(1, sample_diversity=value)])
+    assert next((number for number, names in enumerate(codes, 1) if names), None) == found
+
+
 def evaluated_epochs(coverage: float, distance: float) -> Epochs:
     return [*gan_epochs(4), *gan_epochs(1, mode_coverage=coverage, frechet_distance=distance)]
 
 
-def test_low_coverage_without_improvement_is_a_mode_collapse() -> None:
-    finding = only_finding(GAN, evaluated_epochs(0.3, 500) + evaluated_epochs(0.2, 490) + evaluated_epochs(0.3, 495))
-    assert (finding.code, finding.epoch) == (FindingCode.MODE_COLLAPSE, 15)
-    assert finding.numbers == {"sample_diversity": 0.4, "mode_coverage": 0.3, "frechet_distance": 495}
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        ([(0.1, 1170), (0.1, 1190)], 10),  # classic, with Adam alone
+        ([(0.3, 500), (0.2, 490), (0.3, 495)], 15),
+    ],
+)
+def test_low_coverage_without_improvement_is_a_mode_collapse(scores: list[tuple[float, float]], found: int) -> None:
+    finding = only_finding(GAN, [epoch for pair in scores for epoch in evaluated_epochs(*pair)])
+    assert (finding.code, finding.epoch) == (FindingCode.MODE_COLLAPSE, found)
+    coverage, distance = scores[-1]
+    assert finding.numbers == {"sample_diversity": 0.4, "mode_coverage": coverage, "frechet_distance": distance}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +117,14 @@ def test_low_coverage_without_improvement_is_a_mode_collapse() -> None:
 )
 def test_an_improving_or_diverse_generator_has_not_collapsed(scores: list[tuple[float, float]]) -> None:
     assert not any(history(GAN, [epoch for pair in scores for epoch in evaluated_epochs(*pair)]))
+
+
+def test_scores_of_every_epoch_decide_no_sooner_than_those_of_every_fifth() -> None:
+    stable = [(0.2, 1140), (0.2, 1150), (0.2, 1090), (0.5, 937), (0.6, 803), (0.9, 695), (0.9, 594)]
+    epochs = [gan_epochs(1, mode_coverage=coverage, frechet_distance=distance)[0] for coverage, distance in stable]
+    assert not any(history(GAN, epochs))
+    stuck = gan_epochs(6, mode_coverage=0.1, frechet_distance=1190)
+    assert [bool(codes) for codes in history(GAN, stuck)] == [False] * 5 + [True]
 
 
 def test_a_discriminator_that_is_never_wrong_wins() -> None:
@@ -210,15 +240,16 @@ def test_a_finding_can_be_stored_as_json() -> None:
     assert document["code"] == "mode_collapse"
 
 
-def test_advice_suggests_only_settings_that_the_spec_does_not_have_yet() -> None:
-    seed = resolve({"kind": "gan", "preset": "classic"})
-    best, *_ = only_finding(seed, gan_epochs(2, sample_diversity=0.0)).advice
-    assert best == 'preset: "stable"'
-    advice = " ".join(only_finding(seed, gan_epochs(2, sample_diversity=0.0)).advice)
-    for setting in ("initializer", "optimizer", "label_smoothing", "dropout", 'preset: "stable"'):
-        assert setting in advice
-    assert "skip_every" not in advice  # skipping discriminator updates makes rare digits rarer
-    assert "initializer" not in " ".join(only_finding(GAN, gan_epochs(2, sample_diversity=0.0)).advice)
+def test_a_finding_while_the_generator_stands_still_has_the_advice_for_it() -> None:
+    """A lower learning rate would make it slower still, and limits are for a discriminator that wins."""
+    still = gan_epochs(2, sample_diversity=0.0, g_grad_norm=2e-7, d_grad_norm=3e-4)
+    optimizer = {"name": "adam", "learning_rate": 0.0003}
+    spec = resolve({"kind": "gan", "discriminator": {"r1": 0}, "optimizer": optimizer})
+    advice = [item.settings for item in only_finding(spec, still).advice]
+    assert advice == [{"initializer": "he"}, {"optimizer.learning_rate": 0.0009}]
+    assert {"discriminator.r1": 1} in [
+        item.settings for item in only_finding(spec, gan_epochs(2, sample_diversity=0.0)).advice
+    ]
 
 
 def test_every_finding_code_belongs_to_a_kind() -> None:

@@ -13,7 +13,7 @@ from service.jobs import commits, leases
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
-from service.spec.findings import Finding
+from service.spec.findings import Advice, Finding
 from service.states import FindingCode, Severity, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
@@ -24,7 +24,14 @@ from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, re
 
 def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:
     numbers = {"val_loss": 0.1 + 0.2}
-    return Finding(code=code, severity=Severity.WARNING, epoch=epoch, message="m", numbers=numbers, advice=["a"])
+    return Finding(
+        code=code,
+        severity=Severity.WARNING,
+        epoch=epoch,
+        message="m",
+        numbers=numbers,
+        advice=[Advice({"epochs": 3}, "a")],
+    )
 
 
 def test_an_epoch_committed_during_the_next_one_does_not_take_back_reported_steps(

@@ -5,6 +5,7 @@ import { showFault, showPlan } from "./cost.js";
 import { aboutDataset, datasetControl } from "./dataset.js";
 import { Editor } from "./editor.js";
 import { PresetCards } from "./presets.js";
+import { isObject, merge, put } from "./schema/document.js";
 import { SchemaForm } from "./schema/schema-form.js";
 import { drawSections, filterFields, markSections } from "./schema/sections.js";
 import { SweepCard } from "./sweep-card.js";
@@ -224,10 +225,27 @@ async function distinctName(name, list) {
   return `${stem}-${number}`;
 }
 
+// The spec of a job with a change that its health suggests: advice is "mode_collapse.0", a finding and a position.
+function advised({ spec, health }, advice) {
+  const [code, position] = advice.split(".");
+  const settings = health.find((finding) => finding.code === code)?.advice[position]?.settings;
+  if (!settings) {
+    announce("The job no longer has this advice: the form shows its spec without changes.", "error");
+    return spec;
+  }
+  // As for a chosen preset: other settings of the job would override those of the preset.
+  const kept = "preset" in settings ? Object.fromEntries(Object.entries(spec).filter(([name]) => ["kind", ...KEPT_FIELDS].includes(name))) : spec;
+  const change = {};
+  for (const [name, value] of Object.entries(settings)) put(change, name.split("."), value, () => ({}));
+  for (const [name, value] of Object.entries(change)) if (typeof kept[name] === "string" && isObject(value)) change[name] = { name: kept[name], ...value };
+  return merge(kept, change);
+}
+
 // Starts with the spec of another job or sweep.
 async function copySpec(address, list, failure) {
   try {
-    const { spec } = await call(address);
+    const copied = await call(address);
+    const spec = query.has("advice") ? advised(copied, query.get("advice")) : copied.spec;
     take(spec.name ? { ...spec, name: await distinctName(spec.name, list) } : spec);
   } catch (error) {
     announce(`${failure} ${error.message}`, "error");

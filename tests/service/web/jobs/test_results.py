@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 
 from service.jobs import leases
 from service.jobs.leases import Usage
-from service.spec.findings import Finding
+from service.spec.findings import Advice, Finding
 from service.states import FindingCode, Severity
+from service.storage.tables import Job
 
 Submit = Callable[..., str]
 
@@ -142,7 +143,7 @@ def mode_collapse(epoch: int) -> Finding:
         epoch=epoch,
         message="the generator makes one picture again and again",
         numbers={"sample_diversity": 0.01},
-        advice=['initializer: {"name": "glorot"}', 'preset: "stable"'],
+        advice=[Advice({"initializer": "glorot", "optimizer.beta1": 0.5}, "together"), Advice({}, "fewer layers")],
     )
 
 
@@ -161,7 +162,10 @@ def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
         "epoch": 5,
         "message": "the generator makes one picture again and again",
         "numbers": {"sample_diversity": 0.01},
-        "advice": ['initializer: {"name": "glorot"}', 'preset: "stable"'],
+        "advice": [
+            {"settings": {"initializer": "glorot", "optimizer.beta1": 0.5}, "reason": "together"},
+            {"settings": {}, "reason": "fewer layers"},
+        ],
     }
     assert client.get(f"/jobs/{job_id}").json["health"] == [expected]
     assert client.get("/jobs").json["data"][0]["health"] == [expected]
@@ -178,7 +182,25 @@ def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     ]
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "since epoch 5: the generator makes one picture again and again." in page
-    assert "preset: &#34;stable&#34;" in page
+    assert "<code>initializer=glorot</code> <code>optimizer.beta1=0.5</code> together" in page
+    assert page.count(f'href="/ui/new?like={job_id}&amp;advice=mode_collapse.') == 1, "only where there is a setting"
+
+
+@pytest.mark.sqlite_by_default
+def test_advice_stored_as_text_by_an_earlier_version_is_still_shown(
+    either_app: Flask, make_worker: Any, submit: Submit
+) -> None:
+    client, worker = either_app.test_client(), make_worker(either_app)
+    job_id = submit(client, kind="gan")
+    worker.claim()
+    worker.commit_epoch(1, health=[mode_collapse(1)])
+    with worker.database.write() as session:
+        job = session.get(Job, job_id)
+        assert job is not None
+        job.health = [job.health[0] | {"advice": ['preset: "stable"']}]
+    (finding,) = client.get(f"/jobs/{job_id}").json["health"]
+    assert finding["advice"] == [{"settings": {}, "reason": 'preset: "stable"'}]
+    assert "preset: &#34;stable&#34;" in client.get(f"/ui/jobs/{job_id}").text
 
 
 def test_curves_mark_the_epochs_of_each_finding(
