@@ -100,8 +100,9 @@ def read_body(model: type[B], document: Any) -> B:
 def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -> Spec:
     """The spec of a fork: its parent's with ``overrides``.
 
-    The shapes of all weights must stay the same, because the fork loads them from the checkpoint. Everything else
-    (activations, dropout rates, losses, optimizers, datasets of the same shape) may change.
+    The shapes of all weights must stay the same, because the fork loads them from the checkpoint; for the same reason,
+    another initializer would change nothing. Everything else (activations, dropout rates, losses, optimizers, datasets
+    of the same shape) may change.
 
     Args:
         resolved: the parent's resolved spec.
@@ -124,7 +125,14 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     if spec.epochs <= epoch:
         detail = f"must be greater than {epoch}, the epoch that the fork continues from; it is {spec.epochs}"
         faults.append(Fault(pointer="#/epochs", detail=detail, code="out_of_range"))
-    faults += _changed_networks(read_resolved(resolved), spec)
+    parent = read_resolved(resolved)
+    if spec.initializer != parent.initializer:
+        detail = (
+            "cannot be changed in a fork, whose weights come from the checkpoint; for other first weights, train a "
+        )
+        detail += "new job with this spec (tapeline train, or New job with this spec)"
+        faults.append(Fault(pointer="#/initializer", detail=detail, code="unsuitable"))
+    faults += _changed_networks(parent, spec)
     if faults:
         raise SpecError(faults)
     return spec

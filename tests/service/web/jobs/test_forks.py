@@ -185,6 +185,7 @@ def test_a_fork_starts_from_the_named_checkpoint_or_else_from_the_latest(
         ({"dtype": "float64"}, ["#/overrides/dtype"]),
         ({"kind": "gan"}, ["#/overrides/kind"]),
         ({"preset": "classic"}, ["#/overrides/preset"]),
+        ({"initializer": "glorot"}, ["#/overrides/initializer"]),
         ({"optimizer": {"rate": 1}, "batch_size": 0}, ["#/overrides/optimizer/rate", "#/overrides/batch_size"]),
         ({"dataset": {"name": "nowhere"}}, ["#/overrides/dataset/name"]),
     ],
@@ -212,6 +213,17 @@ def test_activations_and_dropout_rates_have_no_weights_so_a_fork_can_change_them
     assert response.status_code == 201
     response = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4, "layers": [layers[0], layers[2]]}})
     assert "#/overrides/layers/1/type" in pointers(response)
+
+
+def test_a_fork_may_name_the_initializer_that_its_weights_had(client: FlaskClient, worker: Any, submit: Submit) -> None:
+    parent = train_job(client, worker, submit, initializer={"name": "uniform", "scale": 0.01})
+    for same in ("uniform", {"scale": 0.01}):
+        response = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4, "initializer": same}})
+        assert response.status_code == 201
+    refused = client.post(f"/jobs/{parent}/fork", json={"overrides": {"epochs": 4, "initializer": {"scale": 0.1}}})
+    (fault,) = refused.json["errors"]
+    assert fault["detail"].startswith("cannot be changed in a fork, whose weights come from the checkpoint")
+    assert "tapeline train" in fault["detail"]
 
 
 @pytest.mark.parametrize(
