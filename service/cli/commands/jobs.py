@@ -97,10 +97,10 @@ def list_jobs(
     In a terminal, a sweep is one line, with the number of ended trials as EPOCH and the best value; with --all, another
     order or a filter, its jobs are listed instead.
 
-    TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time in
-    finished epochs. If the output is not a terminal, it has a line of titles and one tab-separated line per job, with
-    the full id, the time of submission, and TOOK in seconds. If several owners have jobs in it,
-    a last column has their names.
+    TOOK is the time from the first start to the end, or until now, pauses included; tapeline show also has the time
+    in finished epochs. METRICS begins with the findings of a job, such as mode collapse. If the output is not a
+    terminal, it has a line of titles and one tab-separated line per job, with the full id, the time of submission,
+    and TOOK in seconds. If several owners have jobs in it, a last column has their names.
     """
     with target.client() as client:
         filters = {name: value for name, value in options.items() if value}
@@ -209,6 +209,7 @@ def _sweep_line(sweep: Mapping[str, Any]) -> dict[str, Any]:
         "stopped_by_sweep": False,
         "starred": False,
         "error": sweep["error"],
+        "health": [],
     }
 
 
@@ -241,8 +242,10 @@ def _table(jobs: Sequence[Mapping[str, Any]], owners: Sequence[str], width: int)
     for job, name in zip(jobs, names, strict=True):
         columns["NAME"].append(Text(("* " if job["starred"] else "") + name, "" if job["name"] else "dim"))
         values = _metrics(job)
-        metrics = Text(join_fitting(values, available_width - widths["NAME"]))
-        columns["LAST EPOCH"].append(Text(job["error"]["code"].replace("_", " "), "red") if job["error"] else metrics)
+        mark, metrics_width = Text(_mark(job), "red" if job["error"] else "yellow"), available_width - widths["NAME"]
+        metrics = "" if job["error"] else join_fitting(values, metrics_width - len(mark) - 2 * bool(mark))
+        fits = not mark or len(mark) + 2 + len(metrics) <= metrics_width
+        columns["LAST EPOCH"].append(Text("  ").join([part for part in (mark, Text(metrics if fits else "")) if part]))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         justify: Any = "right" if title in ("EPOCH", "AGE", "TOOK") else "left"
@@ -267,6 +270,12 @@ def _metrics(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     return sorted_by + key_metrics(job["metrics"], names)
 
 
+def _mark(job: Mapping[str, Any]) -> str:
+    """The error of a job or, as on the page, its findings: ``mode collapse, diverging``."""
+    codes = [job["error"]["code"]] if job["error"] else [finding["code"] for finding in job["health"]]
+    return ", ".join(str(code).replace("_", " ") for code in codes)
+
+
 def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
     """A job as tab-separated columns."""
     values = "  ".join(f"{label} {value}" for label, value in _metrics(job))
@@ -277,7 +286,7 @@ def _line(job: Mapping[str, Any]) -> tuple[str, ...]:
         f"{job['status']}, {STOPPED}" if job["stopped_by_sweep"] else status_text(job["status"], job["requested"]),
         f"{job['progress']['epoch']}/{job['progress']['epochs']}",
         visible(job["name"] or ""),
-        str(job["error"]["code"]) if job["error"] else values,
+        str(job["error"]["code"]) if job["error"] else "  ".join(filter(None, (_mark(job), values))),
         job["created_at"],
         "" if seconds is None else f"{seconds:.1f}",
     )

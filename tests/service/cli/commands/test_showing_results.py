@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,9 @@ def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], clie
     assert (document["id"], document["results"]["final"]) == (jobs["adam"], True)
 
 
-def test_the_advice_for_an_overfitting_table_can_be_submitted(run: Run, client: Client) -> None:
+def test_the_advice_for_an_overfitting_table_can_be_pasted_and_submitted(
+    run: Run, client: Client, server_url: str, tmp_path: Path
+) -> None:
     spec = {
         "kind": "classifier",
         "name": "memorizes",
@@ -76,14 +79,26 @@ def test_the_advice_for_an_overfitting_table_can_be_submitted(run: Run, client: 
         "optimizer": ADAM,
         "epochs": 60,
     }
-    assert client.submit(spec).wait(timeout_s=120).status == "succeeded"
+    job = client.submit(spec).wait(timeout_s=120)
+    assert job.status == "succeeded"
+    assert run("jobs", "-q", "memorizes").stdout.splitlines()[1].split("\t")[5].startswith("overfitting  val accuracy ")
+    for width in (80, 140):
+        command = ("--server", server_url, "jobs", "-q", "memorizes")
+        output = strip_ansi(run_in_terminal(*command, environ={"COLUMNS": str(width), "TERM": "xterm"})[1])
+        assert ("overfitting  val accuracy" if width == 140 else "overfitting") in output
+        assert max(map(len, output.splitlines())) <= width
     health = rows(run("show", "memorizes"))["Health"]
     (start,) = (index for index, line in enumerate(health) if line.endswith("memorizes the training data. Try:"))
     dropout, stopping, smaller = health[start + 1 : start + 4]
-    assert dropout.startswith("- layers: dropout")
+    assert dropout.endswith("}]'  # dropout with rate 0.3 after each hidden layer")
     assert smaller == "- fewer units or layers"
-    advised = spec | {"early_stopping": json.loads(stopping.removeprefix("- early_stopping: "))}
-    assert client.dry_run(advised)["resolved"]["early_stopping"]["patience"] == 5
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    options = shlex.split(f"{dropout}\n{stopping}", comments=True)
+    planned = json.loads(run("train", str(tmp_path / "spec.json"), *options, "--dry-run", "--json").stdout)["resolved"]
+    assert planned["early_stopping"]["patience"] == 5
+    assert [layer["type"] for layer in planned["layers"]] == ["dense", "dropout", "dense"]
+    advised = client.train(dataset="breast-cancer", epochs=1, settings=job.health[0]["advice"][0]["settings"])
+    assert advised.resolved["layers"] == planned["layers"]
 
 
 def test_show_prints_the_origin_of_a_job(run: Run, jobs: dict[str, str]) -> None:
