@@ -35,6 +35,54 @@ _BY_HEART: Final[Mapping[str, Sequence[float]]] = {
 """A classifier with 256 hidden units on half of mnist-10k, without augmentation."""
 _FRECHET: Final = {5: 802.6, 10: 467.1, 12: 383.3}
 """Of the default GAN on mnist-10k, by epoch."""
+_WINS, _CANNOT_MOVE, _LEARNS = "the discriminator wins", "the generator cannot move", "with r1=1"
+_GANS: Final[Mapping[str, tuple[str, str, Mapping[str, Sequence[float]]]]] = {
+    "mode-collapse": (
+        "The Fréchet distance of GANs of digits",
+        "{:.3g}",
+        {
+            _WINS: (1510, 1200, 1180, 1180, 1190, 1190, 1190, 1190, 1180, 1180),
+            _CANNOT_MOVE: (1650,) * 10,
+            _LEARNS: (1140, 1080, 1020, 916, 771, 751, 585, 466, 417, 363),
+        },
+    ),
+    "d-real-d-fake": (
+        "D(fake) of GANs of digits",
+        "{:.0%}",
+        {
+            _WINS: (0.433, 0.001, 0, 0, 0, 0, 0, 0, 0, 0),
+            _CANNOT_MOVE: (0.5,) * 10,
+            _LEARNS: (0.324, 0.27, 0.298, 0.281, 0.277, 0.296, 0.287, 0.289, 0.311, 0.331),
+        },
+    ),
+    "sample-diversity": (
+        "The sample diversity of GANs of digits",
+        "{:.0%}",
+        {
+            _WINS: (0.392, 0.034, 0.039, 0.002, 0.041, 0, 0.001, 0.004, 0.02, 0.021),
+            _CANNOT_MOVE: (0,) * 10,
+            _LEARNS: (0.939, 0.877, 0.913, 0.903, 0.886, 0.845, 0.924, 0.999, 0.941, 1.03),
+        },
+    ),
+    "mode-coverage": (
+        "The mode coverage of GANs of digits",
+        "{:.0%}",
+        {
+            _WINS: (0.1,) * 10,
+            _LEARNS: (0.2, 0.1, 0.2, 0.5, 0.7, 0.7, 0.8, 0.9, 0.9, 1),
+        },
+    ),
+    "vanishing-gradient": (
+        "The gradient norms of a GAN whose generator cannot move: one is a thousandth of the other",
+        "{:.1g}",
+        {
+            "discriminator": (3.47e-4, 3.44e-4, 3.35e-4, 3.55e-4, 3.75e-4, 4.03e-4, 4.19e-4, 4.47e-4, 4.77e-4, 5.07e-4),
+            "generator": (2.13e-7, 2.28e-7, 2.47e-7, 2.65e-7, 2.8e-7, 2.93e-7, 3.13e-7, 3.32e-7, 3.56e-7, 3.81e-7),
+        },
+    ),
+}
+"""By term: a caption, the format of the values, and the values after each epoch of the collapsed and the cured GAN of
+docs/learn/gan.md and of the preset classic."""
 _MATRIX: Final = (
     (494, 0, 0, 0, 1, 0, 1, 2, 1, 1),
     (0, 550, 6, 2, 1, 1, 1, 0, 3, 0),
@@ -99,6 +147,10 @@ def examples(*, owner: str | None, has_jobs: bool) -> dict[str, Any]:
         "calibration": _CALIBRATION,
         "trials": [_strip(label, values, *statistics.interval(values)) for label, values in _TRIALS.items()],
         "accuracy": [_strip("", [accuracy.value], accuracy.low, accuracy.high)] if accuracy else None,
+        "gan_charts": {
+            term: (caption, list(series), chart(range(1, 11), series, low=0, label=label))
+            for term, (caption, label, series) in _GANS.items()
+        },
         "distance_chart": chart(list(distances), {"frechet_distance": list(distances.values())}, low=0),
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from service.states import FindingCode
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -18,6 +20,8 @@ class Term:
     """Its lesson in ``docs/learn``, without ``.md``."""
     metrics: tuple[str, ...] = ()
     """The tiles that lead to it."""
+    findings: tuple[FindingCode, ...] = ()
+    """The findings that lead to it."""
 
     @property
     def title(self) -> str:
@@ -47,6 +51,7 @@ TERMS: Final = (
         "the loss hardly falls; if it is too high, the loss jumps or grows, and the job diverges. Try it before "
         "other settings, in steps of a factor of three to ten.",
         "seeds",
+        findings=(FindingCode.DIVERGING,),
     ),
     Term(
         "overfitting",
@@ -56,6 +61,7 @@ TERMS: Final = (
         "network or early stopping help. The best checkpoint is from the epoch with the best validation score.",
         "classifier",
         ("train_loss", "val_loss"),
+        (FindingCode.OVERFITTING,),
     ),
     Term(
         "confusion-matrix",
@@ -79,10 +85,59 @@ TERMS: Final = (
         "GAN",
         "A generative adversarial network is a pair of networks that train against each other. The generator "
         "turns random numbers into images; the discriminator tells them from real ones, and its answer is all "
-        "that the generator learns from. A generator that makes only a few kinds of images has collapsed (mode "
-        "collapse).",
+        "that the generator learns from.",
         "gan",
         ("g_loss", "d_loss"),
+    ),
+    Term(
+        "mode-collapse",
+        "mode collapse",
+        "A generator has collapsed when it makes only a few of the kinds of images in the data, or one image for all "
+        "inputs. Either the discriminator wins, and rejects every image with certainty: limit it, with "
+        "`discriminator.r1=1`. Or the generator cannot move, and all samples are the same from the first epoch on: "
+        "give it larger first weights and Adam, together.",
+        "gan",
+        findings=(FindingCode.MODE_COLLAPSE,),
+    ),
+    Term(
+        "d-real-d-fake",
+        "D(real) and D(fake)",
+        "How real the discriminator finds real images and generated ones, from 0% to 100%; 50% means that it cannot "
+        "tell. In a training in balance, D(real) is above 50% and D(fake) at 30% to 50%. Near 100% and 0%, the "
+        "discriminator wins, and the generator gets no useful gradient. Both at 50% from the first epoch on mean "
+        "that neither network learns.",
+        "gan",
+        ("d_real", "d_fake"),
+        (FindingCode.DISCRIMINATOR_WINS,),
+    ),
+    Term(
+        "sample-diversity",
+        "sample diversity",
+        "How much the generated images differ from each other, relative to real ones. Near 100% they vary as much "
+        "as real images; below 25% for several epochs without a rise they are much alike, below 10% nearly the same "
+        "image. Noise is diverse, too: look at the samples.",
+        "gan",
+        ("sample_diversity",),
+    ),
+    Term(
+        "mode-coverage",
+        "mode coverage",
+        "The share of the classes that the samples show, as named by a reference classifier; a class counts if at "
+        "least 3% of the samples show it. 10% of ten digits is one digit. It is low in the first epochs of every "
+        "GAN, and is measured every `health.every_epochs` epochs.",
+        "gan",
+        ("mode_coverage", "min_class_share"),
+    ),
+    Term(
+        "vanishing-gradient",
+        "vanishing gradient",
+        "The gradient says how to change each weight; where it is nearly zero, nothing is learned. Tiny first "
+        "weights, sigmoid layers, and units that are dead or saturated shrink it on its way to the first layers. "
+        "A suitable initializer (`glorot` for tanh, `he` for relu) keeps its size, and the steps of Adam do not "
+        "depend on it. A lower learning rate makes it worse.",
+        "tape",
+        ("g_grad_norm", "d_grad_norm"),
+        (FindingCode.VANISHING_GRADIENT, FindingCode.DEAD_UNITS, FindingCode.SATURATION),
     ),
     Term(
         "latent-space",
@@ -141,4 +196,5 @@ TERMS: Final = (
     ),
 )
 BY_ID: Final = {term.id: term for term in TERMS}
+BY_FINDING: Final = {code: term for term in TERMS for code in term.findings}
 BY_METRIC: Final = {metric: term for term in TERMS for metric in term.metrics}

@@ -51,6 +51,7 @@ def test_without_jobs_every_term_has_a_picture(client: FlaskClient) -> None:
     for card in re.findall(r'<section class="card term".*?</section>', page, re.DOTALL):
         assert re.search(r"<svg |<table |data-plot", card), card
     assert "Your job" not in page
+    assert "<code>docs/learn/gan.md</code> in the repository" in page, "the service does not serve it"
     assert 'href="/ui/learn" aria-current="page"' in client.get("/ui/learn").text
 
 
