@@ -27,9 +27,9 @@ _COLLAPSED_DIVERSITY: Final = 0.1
 _LOW_DIVERSITY: Final = 0.25
 """Samples with less for ``WINDOW_EPOCHS`` epochs, at the end not more than at the start, vary too little. A generator
 that learns is above it from its first epochs on, or its diversity rises."""
-_COVERAGE_LIMITS: Final = ((0.2, 5, 0.98), (0.5, 10, 0.95))
+_COVERAGE_LIMITS: Final = ((0.1, 5, 0.95), (0.2, 5, 0.98), (0.5, 10, 0.95))
 """A share of the classes that is too little after so many epochs if the Fréchet distance stays above this part of what
-it was. With one or two classes of ten, five epochs decide; more classes may take longer."""
+it was. With one or two classes of ten, five epochs decide; half of them may take longer."""
 
 Metrics = Mapping[str, float | None]
 Evidence = tuple[str, dict[str, float]]

@@ -97,6 +97,7 @@ def evaluated_epochs(coverage: float, distance: float) -> Epochs:
     ("scores", "found"),
     [
         ([(0.1, 1170), (0.1, 1190)], 10),  # classic, with Adam alone
+        ([(0.1, 1172), (0.1, 1123)], 10),  # a fork of classic, with Adam
         ([(0.3, 500), (0.2, 490), (0.3, 495)], 15),
     ],
 )
@@ -110,6 +111,7 @@ def test_low_coverage_without_improvement_is_a_mode_collapse(scores: list[tuple[
 @pytest.mark.parametrize(
     "scores",
     [
+        [(0.1, 1155), (0.2, 982), (0.3, 942)],  # classic, with glorot and Adam
         [(0.2, 900), (0.2, 800), (0.4, 700)],  # early in the training, with a falling distance
         [(0.3, 500), (0.6, 500), (0.3, 500)],
         [(1.0, 300), (1.0, 300), (1.0, 320)],
