@@ -39,7 +39,7 @@ _WINS, _CANNOT_MOVE, _LEARNS = "the discriminator wins", "the generator cannot m
 _GANS: Final[Mapping[str, tuple[str, str, Mapping[str, Sequence[float]]]]] = {
     "mode-collapse": (
         "The Fréchet distance of GANs of digits",
-        "{:.3g}",
+        "{:.4g}",
         {
             _WINS: (1510, 1200, 1180, 1180, 1190, 1190, 1190, 1190, 1180, 1180),
             _CANNOT_MOVE: (1650,) * 10,
@@ -69,15 +69,16 @@ _GANS: Final[Mapping[str, tuple[str, str, Mapping[str, Sequence[float]]]]] = {
         "{:.0%}",
         {
             _WINS: (0.1,) * 10,
+            _CANNOT_MOVE: (0.1,) * 10,
             _LEARNS: (0.2, 0.1, 0.2, 0.5, 0.7, 0.7, 0.8, 0.9, 0.9, 1),
         },
     ),
     "vanishing-gradient": (
-        "The gradient norms of a GAN whose generator cannot move: one is a thousandth of the other",
+        "The gradient norms, times 1,000, of a GAN whose generator cannot move",
         "{:.1g}",
         {
-            "discriminator": (3.47e-4, 3.44e-4, 3.35e-4, 3.55e-4, 3.75e-4, 4.03e-4, 4.19e-4, 4.47e-4, 4.77e-4, 5.07e-4),
-            "generator": (2.13e-7, 2.28e-7, 2.47e-7, 2.65e-7, 2.8e-7, 2.93e-7, 3.13e-7, 3.32e-7, 3.56e-7, 3.81e-7),
+            "discriminator": (0.347, 0.344, 0.335, 0.355, 0.375, 0.403, 0.419, 0.447, 0.477, 0.507),
+            "generator": (0.0002, 0.0002, 0.0002, 0.0003, 0.0003, 0.0003, 0.0003, 0.0003, 0.0004, 0.0004),
         },
     ),
 }
@@ -151,7 +152,7 @@ def examples(*, owner: str | None, has_jobs: bool) -> dict[str, Any]:
             term: (caption, list(series), chart(range(1, 11), series, low=0, label=label))
             for term, (caption, label, series) in _GANS.items()
         },
-        "distance_chart": chart(list(distances), {"frechet_distance": list(distances.values())}, low=0),
+        "distance_chart": chart(list(distances), {"frechet_distance": list(distances.values())}, low=0, label="{:.4g}"),
     }
 
 
