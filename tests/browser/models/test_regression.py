@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -59,6 +59,53 @@ def test_the_page_of_a_job_draws_each_row_and_lists_the_largest_errors(
     tile = page.locator("#tiles [data-metric=val_rmse]")
     expect(tile).to_contain_text("95% CI")
     assert page.locator("#confusion, #calibration, #mistakes").filter(visible=True).count() == 0
+
+
+REGRESSOR = {"kind": "regressor", "dataset": "flats", "epochs": 12}
+CLASSIFIER = {"kind": "classifier", "dataset": "iris", "epochs": 12}
+
+
+@pytest.fixture
+def occupied(stack_http: httpx.Client) -> Iterator[Callable[[], None]]:
+    """Two long jobs occupy both workers until the function is called."""
+    spec = {"kind": "classifier", "epochs": 1000, "priority": 5}
+    urls = [stack_http.post("/jobs", json=spec).raise_for_status().json()["urls"]["self"] for _ in range(2)]
+
+    def release() -> None:
+        while urls:
+            stack_http.post(f"{urls.pop()}/cancel").raise_for_status()
+
+    yield release
+    release()
+
+
+@pytest.mark.parametrize(
+    ("spec", "cards"),
+    [
+        (REGRESSOR, ["#residuals circle", "#worst td", "#importance li"]),
+        (CLASSIFIER, ["#confusion td", "#classes td", "#importance li", "#calibration svg", "#mistakes"]),
+    ],
+    ids=["regressor", "classifier"],
+)
+def test_the_page_of_a_job_that_is_watched_from_the_start_shows_its_evaluation(
+    open_stack: Callable[..., Visit],
+    stack_http: httpx.Client,
+    job: dict[str, Any],
+    occupied: Callable[[], None],
+    spec: dict[str, Any],
+    cards: list[str],
+) -> None:
+    watched = stack_http.post("/jobs", json=spec | {"seed": 5}).raise_for_status().json()
+    page = open_stack().open(f"/ui/jobs/{watched['id']}")
+    expect(page.locator("#status .queued")).to_be_visible()
+    assert page.locator(", ".join(card.split()[0] for card in cards)).filter(visible=True).count() == 0
+    occupied()
+    expect(page.locator("#status .succeeded")).to_be_visible()
+    for card in cards:
+        root = page.locator(card.split()[0])
+        root.scroll_into_view_if_needed()
+        expect(root).to_be_visible()
+        expect(page.locator(card).first).to_be_attached()
 
 
 def test_a_row_is_predicted_in_the_unit_of_the_target(

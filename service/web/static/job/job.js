@@ -74,7 +74,7 @@ async function update(isNow = true) {
 function evaluateAgain() {
   if (!isStored() || evaluated === shownModel()) return;
   evaluated = shownModel();
-  for (const section of $$("#mistakes, #calibration, #importance")) section.hidden = false;
+  for (const section of $$("[data-evaluated]")) section.hidden = false;
   for (const evaluation of evaluations) evaluation.invalidate();
 }
 
