@@ -26,7 +26,7 @@ from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
 from service.datasets.info import DATASET_NAME, Channels, Fit, OnBad
 from service.states import Task as LearningTask
-from service.wording import counted
+from service.wording import counted, rounded
 from tapeline.images.files import USUAL_SIZE, parse_size
 from tapeline.inputs.uploads import Packed, by_field, dataset_name, is_table, packed, reason_to_scale
 from tapeline.operations.datasets import Dataset, packing_options
@@ -196,7 +196,9 @@ def print_upload(item: Dataset, options: UploadOptions, *, err: bool = False) ->
     counts += f", {item['test_count']:,} test {noun}," if item["test_count"] else ""
     learned = f"{item['classes']} classes: {_list_classes(item['class_names'])}"
     if item.get("task") == LearningTask.REGRESSION:
-        learned = f"a number to predict: {visible(item['target'])}"
+        learned = f"the number to predict is {visible(item['target'])}"
+        if limits := report.get("range"):
+            learned += f" ({' to '.join(map(rounded, limits))})"
     lines = [f"{item.name}: {counts} of {shape(item)}{'' if item_is_table else ' pixels'}, {learned}"]
     if item_is_table:
         lines += _report_lines(item, _parse_types(options["types"]))

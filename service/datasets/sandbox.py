@@ -46,7 +46,7 @@ from service.datasets.tables.plan import TABLE
 from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.errors import Fault
 from service.runtime import process_limits
-from service.states import Task
+from service.states import DatasetKind, Task
 from tapeline.errors import UnreadableImage
 from tapeline.images.decoding import open_image, pixels_of
 from tapeline.images.files import Size
@@ -138,7 +138,8 @@ def import_in_sandbox(
         raise UploadRefused(response["faults"])
     if "storage" in response:
         raise OSError(*response["storage"])
-    return ImportedDataset(**response["imported"])
+    imported = response["imported"]
+    return ImportedDataset(**imported | {"kind": DatasetKind(imported["kind"])})
 
 
 def decode_in_sandbox(

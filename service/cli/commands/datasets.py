@@ -15,6 +15,7 @@ from service.cli.target import Target, complete_datasets, confirm_deletion, serv
 from service.cli.text import print_rows, print_table, visible
 from service.cli.uploading import parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
+from service.states import Task as LearningTask
 from service.wording import counted, rounded
 
 _BAR_WIDTH: Final = 30
@@ -133,7 +134,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:
     return (
         item["name"],
         shape(item) or "broken",
-        str(item["classes"] or "-"),
+        "number" if item["task"] == LearningTask.REGRESSION else str(item["classes"] or "-"),
         f"{item['train_count']:,}",
         f"{item['validation_count']:,}",
         Text(note, "red" if item["problem"] else "yellow" if not item["available"] else ""),
@@ -160,7 +161,7 @@ def _dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]])
     ]
     rows += [("Versions", version) for version in item["versions"][1:]]
     rows += [("Classes", line) for line in _class_lines(item)]
-    is_regression = item.get("task") == "regression"
+    is_regression = item["task"] == LearningTask.REGRESSION
     for column in columns:
         is_target = is_regression and column["name"] == item["target"]
         rows.append(("Target" if is_target else "Columns", _column_line(column)))

@@ -171,7 +171,7 @@ class _Import:
                 "encoding": self.file.encoding.removesuffix("-sig"),
                 "delimiter": self.file.delimiter,
                 "target": self.plan.header[self.plan.target],
-                **({} if target is None else {"task": Task.REGRESSION.value}),
+                **({} if target is None else {"task": Task.REGRESSION.value, "range": [target["min"], target["max"]]}),
                 **({} if self.split is None else {"split": self.split.name}),
                 "rows": self.row_count,
                 "rejected_count": self.rejected.count,
@@ -227,8 +227,8 @@ class _Import:
         """The same for a number to predict: rows of one class, which are divided at random."""
         notes = list(self.plan.target_scan.notes)
         if self.plan.task is None:
-            advice = "with the task classification, each of its numbers is a class"
-            notes.insert(0, f"column {target['name']!r} is a number to predict (task regression); {advice}")
+            advice = "with the task classification, each number is a class"
+            notes.insert(0, f"{target['name']!r} has many different numbers: the task is regression; {advice}")
         return ["all"], np.zeros(self.row_count, np.uint8), notes
 
     def _scan_rows(self) -> None:

@@ -31,6 +31,7 @@ def test_the_first_job_takes_one_click(
     visit = open_window(serve_bare().url)
     page = visit.open("/")
     expect(page.locator("#impediment")).to_contain_text("No worker is running")
+    expect(page.get_by_role("link", name="Use your own data")).to_have_attribute("href", "/ui/datasets#upload-title")
     page.get_by_role("button", name="Train a classifier").click()
     page.wait_for_url("**/ui/jobs/job_*")
     expect(page.locator(".status.queued").first).to_be_visible()

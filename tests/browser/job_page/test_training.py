@@ -92,6 +92,16 @@ def test_a_paused_job_resumes_where_it_stopped(stack_visit: Visit, stack_http: h
     assert stack_http.get(job["urls"]["self"]).status_code == 404
 
 
+def test_the_samples_are_those_of_the_model_on_the_page(visit: Visit, jobs: dict[str, Any]) -> None:
+    job = jobs["reader"]
+    page = visit.open(f"/ui/jobs/{job['id']}")
+    for name in ("best", "latest"):
+        link = page.locator(f"#model a[data-model={name}]")
+        epoch = link.inner_text().split()[-1]
+        link.click()
+        expect(page.locator("#samples img").first).to_have_attribute("src", f"/jobs/{job['id']}/samples/{epoch}.png")
+
+
 def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["painter"]
     page = visit.open(f"/ui/jobs/{job['id']}")

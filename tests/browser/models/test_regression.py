@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -120,6 +121,27 @@ def test_a_row_is_predicted_in_the_unit_of_the_target(
     verdict = page.locator("#verdict")
     expect(verdict).to_have_attribute("data-answer", str(value))
     assert number_of(verdict.inner_text().removeprefix("price: ")) == pytest.approx(value, rel=1e-3)
+
+
+def test_the_preview_of_a_table_names_the_number_to_predict_and_its_range(
+    open_stack: Callable[..., Visit], tmp_path: Path
+) -> None:
+    (tmp_path / "flats.csv").write_text(TABLE)
+    page = open_stack().open("/ui/datasets")
+    page.get_by_label("Format").select_option("table")
+    page.get_by_label("Table", exact=True).set_input_files(tmp_path / "flats.csv")
+    preview = page.locator("#table-preview")
+    expect(preview).to_contain_text(f"{ROWS} rows; the number to predict is price (2,250,000 to 5,251,000).")
+    assert preview.locator("thead tr").nth(1).locator("td").last.inner_text() == "target"
+    expect(page.locator("#table-help")).to_contain_text("predict its number")
+
+
+def test_a_job_of_an_uploaded_dataset_is_named_after_it(open_stack: Callable[..., Visit], job: dict[str, Any]) -> None:
+    page = open_stack().open("/ui/new?dataset=flats")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("flats")
+    expect(page.locator("#dataset-about")).to_contain_text("price")
+    page.get_by_role("link", name="Use your own data").click()
+    expect(page.get_by_role("heading", name="Upload a dataset")).to_be_in_viewport()
 
 
 def test_the_page_of_a_dataset_shows_the_distribution_of_the_number_to_predict(

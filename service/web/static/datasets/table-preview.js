@@ -1,5 +1,5 @@
 // The preview of a table to upload: its first rows, the roles of its columns, and the types that the service detects.
-import { $, capital, counted, h } from "../common/dom.js";
+import { $, capital, counted, h, metric } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { requestSequence } from "../common/latest.js";
 
@@ -88,7 +88,7 @@ export class TablePreview {
     if (this.found && !this.target.value) $("option", this.target).textContent = `the last one: ${this.found.report.target}`;
     this.names.forEach((name, index) => {
       const cell = this.roles[index];
-      const role = name === (this.target.value || this.found?.report.target) ? (this.found?.task === "regression" ? "number to predict" : "class") : name === this.split.value ? "part" : "";
+      const role = name === (this.target.value || this.found?.report.target) ? (this.found?.task === "regression" ? "target" : "class") : name === this.split.value ? "part" : "";
       if (role) return void cell.replaceChildren(h("strong", { class: "small" }, role));
       if (!$("select", cell)) cell.replaceChildren(this.typeSelect(name));
       const type = this.found?.columns.find((column) => column.name === name)?.type;
@@ -114,8 +114,8 @@ export class TablePreview {
     const { train_count, validation_count, test_count, task, target, class_names, report } = this.found;
     const rows = train_count + validation_count + test_count;
     const named = class_names.slice(0, MAX_NAMED_CLASSES).join(", ");
-    const learned = task === "regression" ? `a number to predict: ${target}` : `${class_names.length} classes: ${named}${class_names.length > MAX_NAMED_CLASSES ? ", …" : ""}`;
-    const sentences = [`${this.isWhole ? "" : "In the first 256 kB: "}${counted(rows, "row")}, ${learned}.`];
+    const learned = task === "regression" ? `the number to predict is ${target} (${report.range.map((limit) => metric("val_rmse", limit)).join(" to ")})` : `${class_names.length} classes: ${named}${class_names.length > MAX_NAMED_CLASSES ? ", …" : ""}`;
+    const sentences = [`${this.isWhole ? "" : "In the first 256 kB: "}${counted(rows, "row")}${task === "regression" ? ";" : ","} ${learned}.`];
     for (const { name, reason } of report.ignored ?? []) if (!this.types[name]) sentences.push(`${name} is left out: ${reason}.`);
     return [...sentences, ...(report.notes ?? []).map((note) => `${capital(note)}.`)].join(" ");
   }

@@ -97,7 +97,7 @@ function draw(preset) {
   }
   form.sync();
   markSections($("#sections"), form.sent);
-  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets" }, "All datasets"));
+  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets#upload-title" }, "Use your own data"), " (photos or a CSV file), ", h("a", { href: "/ui/datasets" }, "all datasets"));
 }
 
 // The preset's spec for the selected dataset: its last layers depend on the dataset, and the service resolves them.
@@ -262,5 +262,5 @@ if (kept) {
   editor.type(kept);
 } else if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
 else if (jobId) await copySpec(`/jobs/${encodeURIComponent(jobId)}`, (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`, "The spec of the other job could not be loaded.");
-else take({ kind: kindFor(dataset), ...(dataset && { dataset: { name: dataset } }) });
+else take({ kind: kindFor(dataset), ...(dataset && { ...(datasets.find(({ name }) => name === dataset)?.uploaded && { name: dataset }), dataset: { name: dataset } }) });
 if (query.has("several")) for (const setting of [SEED, "optimizer.learning_rate"]) tries.openers.get(setting)?.();

@@ -74,8 +74,16 @@ async function update(isNow = true) {
 function evaluateAgain() {
   if (!isStored() || evaluated === shownModel()) return;
   evaluated = shownModel();
+  if (stream === null) samplesOfModel();
   for (const section of $$("[data-evaluated]")) section.hidden = false;
   for (const evaluation of evaluations) evaluation.invalidate();
+}
+
+// While a job is running, the samples are the last ones.
+function samplesOfModel() {
+  if (!isStored()) return;
+  samples.stop();
+  samples.showEpoch(Number($("#model").dataset.epoch));
 }
 
 let stream = null;
@@ -131,6 +139,7 @@ function listenToJob() {
     end: (event) => {
       stream.close();
       stream = null;
+      samplesOfModel();
       change(event);
     },
   });
@@ -163,7 +172,8 @@ document.addEventListener("submit", (event) => {
   location.assign(`${event.submitter.formAction}?${new URLSearchParams(new FormData(event.target))}`);
 });
 for (const button of $$("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
-if (!job.over) listenToJob();
+if (job.over) samplesOfModel();
+else listenToJob();
 onRestored(refreshPage);
 // A queued job, or one whose worker is lost, has no events: the page says why.
 setInterval(() => {

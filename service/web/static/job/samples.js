@@ -59,6 +59,11 @@ export class Samples {
     for (const listener of this.listeners) listener(this.epoch);
   }
 
+  // Shows the samples of an epoch, or the last ones before it.
+  showEpoch(epoch) {
+    if (this.epochs.length) this.show(this.epochs.findLastIndex((other) => other <= epoch));
+  }
+
   // Reloads the current epoch: its image may have changed.
   again() {
     if (this.epochs.length) this.show(this.at);

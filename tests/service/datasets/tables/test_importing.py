@@ -295,6 +295,7 @@ def test_many_different_numbers_are_proposed_for_regression(tmp_path: Path, valu
     imported = read(tmp_path, data, sandbox=True)
     assert (imported.dataset.classes, imported.dataset.class_names) == (0, None)
     assert imported.report["target"] == "y"
+    assert imported.report["range"] == [100, 100 + values - 1]
     assert "with the task classification" in imported.report["notes"][0]
     targets = np.concatenate([imported.train.labels, imported.validation.labels])
     assert targets.dtype == np.float64

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import encode_multipart
 
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import named_row
@@ -155,6 +157,16 @@ def test_the_dataset_shows_its_numbers_instead_of_classes(client: FlaskClient, j
     assert columns[0]["low"] == min(round(price) for price in PRICES)
     page = client.get("/ui/datasets/flats").text
     assert "Number to predict" in page
+
+
+def test_a_dry_run_of_an_upload_finds_the_number_to_predict(client: FlaskClient) -> None:
+    boundary, body = encode_multipart({"name": "tried", "spec": "{}", "table": FileStorage(io.BytesIO(TABLE.encode()), "x")})
+    media = f"multipart/form-data; boundary={boundary}"
+    answer = client.post("/datasets?dry_run=true", data=body, content_type=media)
+    assert answer.status_code == 200, answer.text
+    found = answer.json
+    assert (found["task"], found["target"], found["plan"]["resolved"]["kind"]) == ("regression", "price", "regressor")
+    assert found["report"]["range"] == [min(map(round, PRICES)), max(map(round, PRICES))]
 
 
 @pytest.mark.parametrize(
