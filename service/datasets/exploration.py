@@ -59,6 +59,8 @@ class TableColumnItem:
     low: float | int | str | None
     high: float | int | str | None
     mean: float | str | None
+    median: float | int | str | None
+    """A value of the column: of an even number, the lower one of the middle."""
     standard_deviation: float | None
     histogram: list[int] | None
     """Rows in each of 20 equal intervals from `low` to `high`."""
@@ -178,6 +180,7 @@ def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> 
         low=None,
         high=None,
         mean=None,
+        median=None,
         standard_deviation=None,
         histogram=None,
         categories=None,
@@ -207,6 +210,7 @@ def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> 
         low=display_value(low, column),
         high=display_value(high, column),
         mean=None if not np.isfinite(mean) else str(display_value(mean, column)) if is_date else mean,
+        median=display_value(float(np.quantile(present, 0.5, method="lower")), column),
         standard_deviation=None if is_date or not np.isfinite(deviation) else deviation,
         histogram=np.bincount(bins.astype(np.int64), minlength=_BINS).tolist(),
     )

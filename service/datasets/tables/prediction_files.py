@@ -26,7 +26,7 @@ from service.datasets.formats.delimited import DelimitedFile, open_delimited
 from service.datasets.importer import MAX_UNPACKED_BYTES
 from service.datasets.tables.importing import MAX_ROWS
 from service.datasets.tables.numerals import CURRENCIES, NOTATIONS, SIGNS, Numerals, choose_notation, decimal_sign
-from service.datasets.tables.rows import read_rows
+from service.datasets.tables.rows import missing_notes, missing_values, read_rows
 from service.datasets.tables.values import MISSING, number
 from service.errors import Fault
 from service.spec.strict_json import pointer_step
@@ -126,6 +126,7 @@ def prepare(
     listed: list[tuple[int, str, str]] = []
     count = unknown_values = 0
     unknown: dict[str, dict[str, None]] = {}
+    missing: Counter[str] = Counter()
     remaining = _rows(table)
     with (folder / INPUTS).open("wb") as inputs, (folder / COPY).open("w", encoding="utf-8", newline="") as copy:
         writer = csv.writer(copy, delimiter=table.delimiter)
@@ -159,6 +160,7 @@ def prepare(
                 if len(known := unknown.setdefault(column, {})) < _MAX_TRACKED:
                     known[value] = None
             unknown_values += len(result.unknown)
+            missing += missing_values(result, columns)
             count += len(batch)
     if faults:
         raise RowsRefused(list(faults.values()))
@@ -175,8 +177,13 @@ def prepare(
             "unknown_values": unknown_values,
             "unknown_categories": {name: list(values)[:_MAX_CATEGORIES] for name, values in unknown.items()},
             "absent_columns": dict.fromkeys(absent, count),
+            "missing_values": dict(missing),
             "unused_columns": unused_columns,
-            "notes": [*notes, *_notes(count, unused_columns, absent, unknown, unknown_values)],
+            "notes": [
+                *notes,
+                *_notes(count, unused_columns, absent, unknown, unknown_values),
+                *missing_notes(missing),
+            ],
         },
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from service.datasets.errors import closest, column_hint, quoted
 from service.datasets.tables.numerals import Numerals
 from service.datasets.tables.values import DATES, MISSING, TIME, format_date, is_infinite, number
+from service.wording import counted, rounded
 
 MAX_FAULTS: Final = 100
 _EXAMPLE: Final = 20_088
@@ -80,6 +82,50 @@ def read_rows(
             if name not in row:
                 result.absent[name] = result.absent.get(name, 0) + 1
     return result
+
+
+def missing_values(result: NamedRows, columns: Sequence[Mapping[str, Any]]) -> Counter[str]:
+    """The number of rows whose cell of a column is there, but empty."""
+    counts = Counter(
+        dict(zip((column["name"] for column in columns), np.isnan(result.inputs).sum(axis=0).tolist(), strict=True))
+    )
+    counts.subtract(Counter(column for _, column, _ in result.unknown))
+    counts.subtract(result.absent)
+    return +counts
+
+
+def missing_notes(missing: Mapping[str, int]) -> Iterator[str]:
+    """A sentence for each column with empty cells."""
+    for name, count in missing.items():
+        yield f"column {name!r} is empty in {counted(count, 'row')}, treated as a missing value"
+
+
+def range_notes(
+    inputs: NDArray[np.float64], columns: Sequence[Mapping[str, Any]], data_columns: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """A sentence for each column with values that the data of the model do not reach.
+
+    Args:
+        inputs: (rows, columns).
+        data_columns: descriptions of the dataset, which have the range of each column.
+    """
+    described = {column["name"]: column for column in data_columns}
+    for index, column in enumerate(columns):
+        data_column = described.get(column["name"], {})
+        if "min" not in data_column or "categories" in column:
+            continue
+        low, high, values = data_column["min"], data_column["max"], inputs[:, index]
+        outside = values[(values < low) | (values > high)]
+        if outside.size:
+            furthest = outside[np.argmax(np.maximum(low - outside, outside - high))]
+            value, low, high = (_limit_text(number, column) for number in (furthest, low, high))
+            where = f" in {counted(int(outside.size), 'row')}, such as {value}" if len(inputs) > 1 else f": {value}"
+            yield f"column {column['name']!r} is outside the range of the training data ({low} to {high}){where}"
+
+
+def _limit_text(value: float, column: Mapping[str, Any]) -> str:
+    shown = display_value(float(value), column)
+    return shown if isinstance(shown, str) else rounded(float(value))
 
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

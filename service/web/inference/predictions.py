@@ -17,7 +17,7 @@ from service.datasets.info import DatasetInfo
 from service.datasets.sandbox import prepare_in_sandbox, write_in_sandbox
 from service.datasets.tables import prediction_files
 from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
-from service.datasets.tables.rows import read_rows
+from service.datasets.tables.rows import missing_notes, missing_values, range_notes, read_rows
 from service.datasets.uploads import UploadFiles
 from service.errors import Fault, StorageFull
 from service.spec.strict_json import pointer_step
@@ -47,6 +47,8 @@ class Predicted:
     """Row, column and value of each unknown category; ``None`` for images."""
     absent_columns: Mapping[str, int] | None = None
     """Columns that rows leave out, with the number of these rows; ``None`` for images."""
+    notes: Sequence[str] | None = None
+    """Sentences about empty cells and unusual values; ``None`` for images."""
     seen: Levels | None = None
     """With ``explain``: the prepared images, from 0 to 255."""
     saliency: Levels | None = None
@@ -135,6 +137,7 @@ def _predict_in(
         return row.epoch
 
     epoch = with_network(job, checkpoint, info, run)
+    prepared.summary["notes"] += range_notes(inputs, columns, info.columns)
     with slots.hold(slots.IMPORTS):
         write_in_sandbox(folder, prepared, info.class_names, as_csv=as_csv)
     return PredictedFile(prepared=prepared, epoch=epoch, output=(folder / prediction_files.OUTPUT).open("r+b"))
@@ -173,7 +176,8 @@ def _check_kind(request: PredictRequest, info: DatasetInfo) -> None:
 def _predict_rows(
     model: LoadedModel, row: Artifact, *, rows: Sequence[Mapping[str, Any]], info: DatasetInfo
 ) -> Predicted:
-    result = read_rows(rows, _columns(model, row), ignored=info.unused_columns)
+    columns = _columns(model, row)
+    result = read_rows(rows, columns, ignored=info.unused_columns)
     if result.faults:
         raise problems.invalid_input(
             [
@@ -186,9 +190,12 @@ def _predict_rows(
                 for index, column, detail, suggestion in result.faults
             ]
         )
-    predictions = inference().predict(model, result.inputs)
     return Predicted(
-        predictions=predictions, epoch=row.epoch, unknown_values=result.unknown, absent_columns=result.absent
+        predictions=inference().predict(model, result.inputs),
+        epoch=row.epoch,
+        unknown_values=result.unknown,
+        absent_columns=result.absent,
+        notes=[*missing_notes(missing_values(result, columns)), *range_notes(result.inputs, columns, info.columns)],
     )
 
 

@@ -74,23 +74,23 @@ def _fields(job: Job, info: DatasetInfo | None) -> list[dict[str, Any]] | None:
         return None
     dataset_columns = {column["name"]: column for column in info.columns} if info else {}
     fitted = (job.provenance or {}).get("preprocessing", {"columns": []})["columns"]
-    frequent = _most_frequent(info) if info and any("categories" in column for column in fitted) else {}
-    return [_field(column, dataset_columns.get(column["name"], {}), frequent.get(column["name"])) for column in fitted]
+    usual = _usual_values(info) if info else {}
+    return [_field(column, dataset_columns.get(column["name"], {}), usual.get(column["name"])) for column in fitted]
 
 
-def _most_frequent(info: DatasetInfo) -> dict[str, str]:
-    """The most frequent category of each column, if the data can be read."""
+def _usual_values(info: DatasetInfo) -> dict[str, Any]:
+    """The median or the most frequent category of each column, if the data can be read."""
     try:
         statistics = provided(DatasetExplorer).column_statistics(info)
     except DatasetError:
         return {}
-    return {column.name: str(column.categories[0][0]) for column in statistics.columns if column.categories}
+    return {item.name: item.categories[0][0] if item.categories else item.median for item in statistics.columns}
 
 
-def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], frequent: str | None) -> dict[str, Any]:
+def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], found: Any) -> dict[str, Any]:
     field = {"name": column["name"], "type": column["type"]}
     if "categories" in column:
-        usual = frequent if frequent in column["categories"] else column["categories"][0]
+        usual = found if found in column["categories"] else column["categories"][0]
         return field | {"categories": column["categories"], "usual": usual}
     limits = [dataset_column[name] for name in ("min", "max") if name in dataset_column]
     if column["type"] == "date":
@@ -98,7 +98,7 @@ def _field(column: Mapping[str, Any], dataset_column: Mapping[str, Any], frequen
         usual = format_date(column["mean"] if time_format == TIME else round(column["mean"]), time_format)
         limit_texts = [format_date(limit, time_format) for limit in limits]
     else:
-        usual = _numeral(column["mean"], 4, column)
+        usual = _numeral(column["mean"], 4, column) if found is None else _numeral(found, 15, column)
         limit_texts = [_numeral(limit, 8, column) for limit in limits]
     return field | {"usual": usual, "range": " to ".join(limit_texts)}
 

@@ -24,7 +24,7 @@ from service.pictures import animations, grids
 from service.spec import validation
 from service.spec.schema import Kind, StrictModel
 from service.states import Task
-from service.storage.tables import Job
+from service.storage.tables import Epoch, Job
 from service.web.core.core import core, owner
 from service.web.http import downloads, problems, slots
 from service.web.http.endpoint import Result, endpoint
@@ -34,6 +34,7 @@ from service.web.inference import generation, loading, predictions
 from service.web.inference.generation import Generated
 from service.web.inference.loading import dataset_of, job_of
 from service.web.inference.predictions import Predicted, PredictedFile
+from service.wording import rounded
 
 blueprint: Final = Blueprint("inference", __name__)
 
@@ -66,6 +67,9 @@ class PredictionSummary(ResponseModel):
     unknown_categories: dict[str, list[str]] = Field(description="These values by column, each once.")
     absent_columns: dict[str, int] = Field(
         description="Columns that the file lacks, treated as missing, with the number of rows."
+    )
+    missing_values: dict[str, int] = Field(
+        description="Columns with empty cells, treated as missing values, with the number of these rows."
     )
     unused_columns: list[str] = Field(description="Columns that are copied only: neither model nor dataset has them.")
     notes: list[str] = Field(
@@ -100,6 +104,14 @@ class PredictAnswer(ResponseModel):
     )
     absent_columns: dict[str, int] | None = Field(
         None, description="With `rows`: columns that rows leave out, treated as missing, with the number of these rows."
+    )
+    typical_error: float | None = Field(
+        None, description="Of a regressor: RMSE of the checkpoint on the validation data, in the unit of the target."
+    )
+    notes: list[str] | None = Field(
+        None,
+        description="With `rows`: sentences about empty cells, and about values outside the range of the training "
+        "data.",
     )
     summary: PredictionSummary | None = Field(None, description="With a file of rows: what was found in it.")
     seen: list[list[list[float | list[float]]]] | None = Field(
@@ -167,7 +179,7 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
         raise problems.invalid_parameter("checkpoint", "is for files; in JSON, it is a field of the body")
     body = _validate(PredictRequest, document)
     info = dataset_of(job)
-    return _predict_answer(predictions.predict(job, body, info), info)
+    return _predict_answer(job, predictions.predict(job, body, info), info)
 
 
 def _predict_file(job: Job, checkpoint: str) -> Result:
@@ -178,22 +190,27 @@ def _predict_file(job: Job, checkpoint: str) -> Result:
         quotas.check_upload(sender, request.content_length or 1)
         count = partial(quotas.count_upload, sender)
         predicted = predictions.predict_file(job, checkpoint, info, as_csv=as_csv, on_received=count)
-        response = _file_response(predicted, info, as_csv=as_csv)
+        response = _file_response(job, predicted, info, as_csv=as_csv)
         response.call_on_close(stack.pop_all().close)  # its file is on the disk until then
     return response
 
 
-def _file_response(predicted: PredictedFile, info: DatasetInfo, *, as_csv: bool) -> Response:
+def _file_response(job: Job, predicted: PredictedFile, info: DatasetInfo, *, as_csv: bool) -> Response:
     summary = PredictionSummary(checkpoint=predicted.epoch, **predicted.prepared.summary)
+    error = _typical_error(job, predicted.epoch)
+    if error is not None:
+        summary.notes.append(f"typical error of {info.target}: {rounded(error)}, the RMSE on the validation data")
     if as_csv:
         headers = {"Tapeline-Summary": _summary_header(summary)}
         return downloads.send_file(predicted.output, predicted.prepared.media_type, headers)
     predicted.output.seek(0, os.SEEK_END)
-    predicted.output.write(_end_of_json(predicted, summary, info).encode())
+    predicted.output.write(_end_of_json(predicted, summary, info, error).encode())
     return downloads.send_file(predicted.output, "application/json", {})
 
 
-def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, info: DatasetInfo) -> str:
+def _end_of_json(
+    predicted: PredictedFile, summary: PredictionSummary, info: DatasetInfo, typical_error: float | None
+) -> str:
     """The fields of a ``PredictAnswer`` after its probabilities and classes."""
     answer = PredictAnswer(
         probabilities=[],
@@ -203,6 +220,8 @@ def _end_of_json(predicted: PredictedFile, summary: PredictionSummary, info: Dat
         checkpoint=predicted.epoch,
         unknown_values=_unknown_values(predicted.prepared.listed),
         absent_columns=summary.absent_columns,
+        typical_error=typical_error,
+        notes=summary.notes,
         summary=summary,
     )
     written = {"values", "probabilities", "classes"} if answer.target else {"probabilities", "classes"}
@@ -281,7 +300,17 @@ def _validate(model: type[B], document: Any) -> B:
         raise problems.invalid_input(error.faults, error.total) from error
 
 
-def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
+def _typical_error(job: Job, epoch: int) -> float | None:
+    """The RMSE on the validation data after an epoch of a regressor."""
+    if job.kind != Kind.REGRESSOR:
+        return None
+    with core().database.read() as session:
+        row = session.get(Epoch, (job.id, epoch))
+    error = None if row is None else row.metrics.get("val_rmse")
+    return None if error is None else float(error)
+
+
+def _predict_answer(job: Job, predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
     unknown, values = predicted.unknown_values, predicted.predictions.values
     return PredictAnswer(
         values=None if values is None else values.tolist(),
@@ -292,6 +321,8 @@ def _predict_answer(predicted: Predicted, info: DatasetInfo) -> PredictAnswer:
         checkpoint=predicted.epoch,
         unknown_values=None if unknown is None else _unknown_values(unknown),
         absent_columns=predicted.absent_columns,
+        typical_error=_typical_error(job, predicted.epoch),
+        notes=predicted.notes,
         seen=None if predicted.seen is None else _rounded(predicted.seen / 255, 3),
         saliency=None if predicted.saliency is None else _rounded(predicted.saliency, 5),
     )

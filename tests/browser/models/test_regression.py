@@ -58,7 +58,7 @@ def test_the_page_of_a_job_draws_each_row_and_lists_the_largest_errors(
     page.locator("#importance").scroll_into_view_if_needed()
     expect(page.locator("#importance li .label").first).to_have_text("area")
     tile = page.locator("#tiles [data-metric=val_rmse]")
-    expect(tile).to_contain_text("95% CI")
+    expect(tile).to_contain_text("95% confidence interval")
     assert page.locator("#confusion, #calibration, #mistakes").filter(visible=True).count() == 0
 
 
@@ -121,6 +121,26 @@ def test_a_row_is_predicted_in_the_unit_of_the_target(
     verdict = page.locator("#verdict")
     expect(verdict).to_have_attribute("data-answer", str(value))
     assert number_of(verdict.inner_text().removeprefix("price: ")) == pytest.approx(value, rel=1e-3)
+    about = page.locator("#row-about div")
+    assert re.fullmatch(r"Typical error [\d,]+, the RMSE on validation data\.", about.inner_text())
+    page.locator('[data-column="area"]').fill("900")
+    expect(about.nth(1)).to_have_text("Column 'area' is outside the range of the training data (30 to 149): 900.")
+
+
+def test_the_first_rows_of_a_predicted_file_are_shown(
+    open_stack: Callable[..., Visit], job: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(
+        "area,city\n" + "".join(f"{50 + number},Oslo\n" for number in range(30)) + "60,\n"
+    )
+    page = open_stack().open(f"/ui/play/{job['id']}")
+    page.locator("#rows-file").set_input_files(tmp_path / "rows.csv")
+    expect(page.locator("#rows-state")).to_contain_text("Column 'city' is empty in 1 row")
+    assert page.locator("#rows-first th").all_inner_texts() == ["area", "city", "prediction"]
+    expect(page.locator("#rows-first tbody tr")).to_have_count(10)
+    cells = page.locator("#rows-first tbody tr").first.locator("td").all_inner_texts()
+    assert cells[:2] == ["50", "Oslo"]
+    assert 2_000_000 < float(cells[2]) < 4_000_000
 
 
 def test_the_preview_of_a_table_names_the_number_to_predict_and_its_range(

@@ -201,10 +201,11 @@ def test_a_row_starts_with_usual_values_and_an_invalid_one_has_no_bars(
     expect(page.locator("#bars .winner")).to_have_count(1)
     city = page.locator('[data-column="city"]')
     assert city.input_value() == "Oslo"  # the most frequent value, not the first one
+    assert page.locator('[data-column="age"]').input_value() == "22"  # the median, a number of the data
     stack_visit.error_log.expected.append("422")
     city.select_option("")
     page.locator('[data-column="since"]').fill("tomorrow")
-    expect(page.locator("#row-error")).to_have_text("since must be a date such as 2024-12-31, not 'tomorrow'")
+    expect(page.locator("#row-error")).to_have_text("since must be a date such as 2024-12-31, not 'tomorrow'.")
     assert page.locator("#bars .probability").all_inner_texts() == ["\N{EN DASH}"] * 2  # not those of an earlier row
     expect(page.locator("#bars .winner")).to_have_count(0)
     page.get_by_role("button", name="Reset to usual values").click()

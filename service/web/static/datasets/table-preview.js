@@ -121,6 +121,9 @@ export class TablePreview {
   }
 }
 
+// The first rows of a text with delimiters; their first one has the names of the columns.
+export const firstRows = (text, count) => records(text, delimiterOf(text), count + 1);
+
 // The first lines of a file, as text; of a gzipped file, unpacked.
 async function startOf(file) {
   const stream = /\.gz$/i.test(file.name) ? file.stream().pipeThrough(new DecompressionStream("gzip")) : file.stream();

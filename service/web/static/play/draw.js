@@ -16,6 +16,7 @@ if (pad) {
   const scaled = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
   const showBars = barsOf($("#bars"));
   let strokeAt = 0;
+  let timedStrokeAt = 0; // a stroke is timed once: later predictions are of another checkpoint
   let isDrawn = false;
   let isOpened = false; // the pad shows a file without drawn strokes
   let file = null; // the opened file in base64; null once the user draws on it
@@ -47,7 +48,8 @@ if (pad) {
     }
     if (!isSameDrawing()) return; // the pad was cleared
     show(response);
-    if (startedAt) {
+    if (startedAt !== timedStrokeAt) {
+      timedStrokeAt = startedAt;
       const elapsed_ms = Math.round(performance.now() - startedAt);
       $("#latency").textContent = `${elapsed_ms} ms from ${inputKind} to prediction`;
       $("#latency").dataset.ms = elapsed_ms;

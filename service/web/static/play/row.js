@@ -1,5 +1,5 @@
 // A form for one row of a table, with live predictions.
-import { $, $$, debounce, metric } from "../common/dom.js";
+import { $, $$, debounce, h, metric, sentence } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { barsOf, wireCheckpoints } from "./parts.js";
 import { latest } from "../common/latest.js";
@@ -25,7 +25,9 @@ if (form) {
   });
   const predictSoon = debounce(120, predict);
 
-  function show({ values, target, probabilities: [shares], classes: [winner], class_names: names }) {
+  function show({ values, target, typical_error: error, notes, probabilities: [shares], classes: [winner], class_names: names }) {
+    const about = [...(error === null ? [] : [`typical error ${metric("val_rmse", error)}, the RMSE on validation data`]), ...notes];
+    $("#row-about").replaceChildren(...about.map((text) => h("div", {}, sentence(text))));
     if (values) {
       $("#verdict").textContent = `${target}: ${metric("val_rmse", values[0])}`;
       $("#verdict").dataset.answer = values[0];
@@ -43,7 +45,9 @@ if (form) {
     $("#verdict").textContent = "–";
     delete $("#verdict").dataset.answer;
     showBars();
-    $("#row-error").textContent = faults.length ? faults.map(({ detail }, index) => `${columns[index] ?? "The row"} ${detail}`).join(" ") : message;
+    $("#row-about").replaceChildren();
+    const texts = faults.length ? faults.map(({ detail }, index) => `${columns[index] ?? "The row"} ${detail}.`) : [message];
+    $("#row-error").replaceChildren(...texts.map((text) => h("div", {}, text)));
     $("#row-error").hidden = false;
   }
 

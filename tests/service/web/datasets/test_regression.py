@@ -128,6 +128,26 @@ def test_a_file_of_rows_gets_a_column_with_the_prediction(
     assert (found["target"], found["probabilities"], found["summary"]["rows"]) == ("price", [], 1)
 
 
+def test_predictions_come_with_their_typical_error_and_say_what_is_unusual(client: FlaskClient, job: str) -> None:
+    error = client.get(f"/jobs/{job}/results").json["metrics"]["val_rmse"]
+    low, high = (f"{round(area, 1):.4g}" for area in (min(AREAS), max(AREAS)))
+    usual, unusual = {"prediction": 80, "city": "Oslo"}, {"prediction": 900, "city": None}
+    answer = client.post(f"/jobs/{job}/predict", json={"rows": [usual]}).json
+    assert (answer["typical_error"], answer["notes"]) == (error, [])
+    answer = client.post(f"/jobs/{job}/predict", json={"rows": [unusual]}).json
+    outside = f"column 'prediction' is outside the range of the training data ({low} to {high})"
+    assert answer["notes"] == ["column 'city' is empty in 1 row, treated as a missing value", f"{outside}: 900"]
+    data = "prediction,city\n80,Oslo\n900,\n20,Rome\n"
+    with client.post(f"/jobs/{job}/predict", data=data, headers={"Content-Type": "text/csv"}) as response:
+        summary = json.loads(response.text)["summary"]
+    assert summary["missing_values"] == {"city": 1}
+    assert summary["notes"][-3:] == [
+        "column 'city' is empty in 1 row, treated as a missing value",
+        f"{outside} in 2 rows, such as 900",
+        f"typical error of price: {error:,.0f}, the RMSE on the validation data",
+    ]
+
+
 def test_what_needs_classes_is_refused_and_plots_are_drawn(client: FlaskClient, job: str) -> None:
     for path in ("confusion", "mistakes", "calibration"):
         answer = client.get(f"/jobs/{job}/{path}")
@@ -142,7 +162,7 @@ def test_what_needs_classes_is_refused_and_plots_are_drawn(client: FlaskClient, 
         assert answer.data.startswith(b"\x89PNG")
     assert client.get(f"/ui/jobs/{job}").status_code == 200
     play = client.get(f"/ui/play/{job}").text
-    assert "Predict a row" in play
+    assert "Predict rows" in play
     assert 'id="bars"' not in play
 
 
@@ -160,7 +180,9 @@ def test_the_dataset_shows_its_numbers_instead_of_classes(client: FlaskClient, j
 
 
 def test_a_dry_run_of_an_upload_finds_the_number_to_predict(client: FlaskClient) -> None:
-    boundary, body = encode_multipart({"name": "tried", "spec": "{}", "table": FileStorage(io.BytesIO(TABLE.encode()), "x")})
+    boundary, body = encode_multipart(
+        {"name": "tried", "spec": "{}", "table": FileStorage(io.BytesIO(TABLE.encode()), "x")}
+    )
     media = f"multipart/form-data; boundary={boundary}"
     answer = client.post("/datasets?dry_run=true", data=body, content_type=media)
     assert answer.status_code == 200, answer.text

@@ -335,9 +335,9 @@ def test_the_header_of_a_predicted_file_has_the_notes_whatever_else_is_in_it(cli
     written = client.post(f"/jobs/{job}/predict", data=data, content_type="text/csv", headers={"Accept": "text/csv"})
     notes = json.loads(written.headers["Tapeline-Summary"])["notes"]
     written.close()
-    assert len(notes) == 4
+    assert len(notes) == 5
     assert notes[0].startswith("not used by the model")
-    assert notes[-1].startswith("40 unknown categories")
+    assert notes[-2].startswith("40 unknown categories")
 
 
 def test_a_predicted_file_leaves_nothing_behind(client: FlaskClient, job: str) -> None:
