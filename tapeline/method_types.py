@@ -68,10 +68,11 @@ class Prediction(dict[str, Any]):
 
     Of a classifier, ``classes`` is the most probable class of each image or row, ``class_names`` has their names, and
     ``probabilities`` those of every class. Of a regressor, ``values`` are the numbers in the unit of ``target``, the
-    column that it predicts. ``checkpoint`` is the epoch of the checkpoint. For rows, ``unknown_values``
-    were no category of their column, and ``absent_columns`` were missing; both were treated as missing values.
-    ``notes`` are sentences about empty cells and values outside the training data, ``typical_error`` the RMSE of a regressor on
-    the validation data. With ``explain``: ``seen``, the images after preprocessing, and ``saliency``, the gradient of the predicted logit.
+    column that it predicts, and ``typical_error`` is the RMSE on the validation data. ``checkpoint`` is the epoch of
+    the checkpoint. For rows, ``unknown_values`` were no category of their column, and ``absent_columns`` were missing;
+    both were treated as missing values. ``notes`` are sentences about empty cells, and values outside the training
+    data. With ``explain``: ``seen``, the images after preprocessing, and ``saliency``, the gradient of the predicted
+    logit.
     """
 
     def __init__(self, document: Mapping[str, Any], given: Sequence[Mapping[str, Any]] = ()) -> None:

@@ -161,7 +161,9 @@ class SpecChecks:
         if (folds := spec.dataset.folds) is not None and spec.dataset.fold is None:
             notes.append(f"{folds} jobs are submitted, one for each fold. The cost is that of one of them.")
         if (slowdown := cost.estimate.slowdown) >= _BUSY:
-            notes.append(f"The machine is busy: {cost.estimate.basis} took {slowdown:.1f} times the CPU time.")
+            whose = "its" if cost.estimate.basis.startswith("1 ") else "their"
+            basis = f"{cost.estimate.basis} took {slowdown:.1f} times as long as {whose} CPU time"
+            notes.append(f"The machine is busy: {basis}.")
         if is_stored:
             notes += self._notes_on_data(spec, owner)
         notes += _notes_on_preset(_with_default_preset(document, data), spec, shape)

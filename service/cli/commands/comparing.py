@@ -28,7 +28,7 @@ from service.cli.text import (
 from service.spec import splits
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import KEY_METRICS, describe, number
-from service.wording import counted, value_text
+from service.wording import GROUPED_FROM, SCIENTIFIC_FROM, counted, value_text
 from tapeline import Client, Job
 from tapeline.method_types import Which
 
@@ -234,22 +234,27 @@ def importance(target: Target, job_text: str, checkpoint: Which) -> None:
 def residuals(target: Target, job_text: str, checkpoint: Which, limit: int) -> None:
     """Show the validation rows for which a regressor is furthest from the target.
 
-    ROW is the index in the validation data, from 0. --json also has target and prediction of the other rows.
+    ROW is the number in the validation data, from 1, as on the page of the dataset. --json also has target and
+    prediction of the other rows.
     """
     with target.job(job_text) as job:
         result = job.residuals(checkpoint=checkpoint, limit=limit)
     document = result.document
     if target.prints(document):
         return
+    is_grouped = any(GROUPED_FROM <= abs(item["target"]) < SCIENTIFIC_FROM for item in document["worst"])
     lines = [
         [
-            str(item["index"]),
-            *(number("val_rmse", residual[name]) for name in ("target", "prediction", "residual")),
+            str(item["index"] + 1),
+            *(
+                f"{value:,.0f}" if is_grouped else number("val_rmse", value)
+                for value in (residual[name] for name in ("target", "prediction", "residual"))
+            ),
             ", ".join(f"{name} {value_text(value)}" for name, value in item["row"].items()),
         ]
         for item, residual in zip(document["worst"], result, strict=True)
     ]
-    print_table(_columns("ROW", "TARGET", "PREDICTION", "RESIDUAL", "CELLS"), lines)
+    print_table(_columns("ROW", visible(document["target"]), "PREDICTION", "RESIDUAL", "CELLS"), lines)
     click.echo(
         f"{len(lines)} of {document['validation_count']:,} rows, target {visible(document['target'])}, in epoch "
         f"{document['checkpoint']}",

@@ -134,7 +134,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:
     return (
         item["name"],
         shape(item) or "broken",
-        "number" if item["task"] == LearningTask.REGRESSION else str(item["classes"] or "-"),
+        "number" if item.get("task") == LearningTask.REGRESSION else str(item["classes"] or "-"),
         f"{item['train_count']:,}",
         f"{item['validation_count']:,}",
         Text(note, "red" if item["problem"] else "yellow" if not item["available"] else ""),
@@ -161,7 +161,7 @@ def _dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]])
     ]
     rows += [("Versions", version) for version in item["versions"][1:]]
     rows += [("Classes", line) for line in _class_lines(item)]
-    is_regression = item["task"] == LearningTask.REGRESSION
+    is_regression = item.get("task") == LearningTask.REGRESSION
     for column in columns:
         is_target = is_regression and column["name"] == item["target"]
         rows.append(("Target" if is_target else "Columns", _column_line(column)))

@@ -19,6 +19,7 @@ from werkzeug.security import safe_join
 from service.jobs.queries import columns
 from service.spec import metric_info
 from service.spec.findings import assignments
+from service.web.http.responses import own_address
 from service.wording import counted, rounded
 
 NOTHING: Final = "\N{EN DASH}"
@@ -54,6 +55,14 @@ def register(app: Flask) -> None:
         "plain": plain,
     }
     app.jinja_env.globals["metric_documents"] = metric_info.documents
+    app.jinja_env.globals["tapeline_command"] = tapeline_command
+
+
+def tapeline_command() -> str:
+    """The command, with the address of this service if it is not the one where the command looks for it."""
+    address = own_address()
+    is_default = address in ("http://127.0.0.1:8000", "http://localhost:8000")
+    return "tapeline" if is_default else f"tapeline --server {address}"
 
 
 def pretty(document: Any) -> str:

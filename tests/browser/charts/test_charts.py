@@ -378,4 +378,4 @@ def test_the_complete_mlflow_command_is_copied(service: Service, open_window: Ca
     page.get_by_role("button", name="Copy the command for MLflow").click()
     expect(page.get_by_text("Copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == f"tapeline export {job_id} --to mlflow --uri http://127.0.0.1:5000"
+    assert copied == f"tapeline --server {service.url} export {job_id} --to mlflow --uri http://127.0.0.1:5000"

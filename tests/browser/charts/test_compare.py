@@ -345,6 +345,7 @@ def test_accuracies_on_few_rows_have_their_number_and_interval_in_the_comparison
     page = open_comparison(service, open_window, ids)
     best = page.get_by_role("row", name="best val accuracy")
     expect(best.locator("td").first).to_have_text("100.00% of 30, 95% CI 89% to 100%")
+    expect(best.locator(".best-value")).to_have_count(2)  # equal values are equally good
     page.goto(service.url)
     cell = page.locator("tr.job .metrics").first
     expect(cell).to_contain_text("90.00% of 30")

@@ -52,9 +52,10 @@ def test_the_page_of_a_job_draws_each_row_and_lists_the_largest_errors(
         assert box["y"] < inside["y"] < box["y"] + box["height"]
     cells = page.locator("#worst tbody tr").first.locator("td").all_inner_texts()
     worst = residuals["worst"][0]
-    expected = [worst["target"], worst["prediction"], worst["target"] - worst["prediction"], worst["row"]["area"]]
-    assert [number_of(cell) for cell in cells[:4]] == pytest.approx(expected, rel=1e-3)
-    assert cells[4] == worst["row"]["city"]
+    numbers = [worst["target"], worst["prediction"], worst["target"] - worst["prediction"]]
+    expected = [worst["index"] + 1, *numbers, worst["row"]["area"]]
+    assert [number_of(cell) for cell in cells[:5]] == pytest.approx(expected, rel=1e-3)
+    assert cells[5] == worst["row"]["city"]
     page.locator("#importance").scroll_into_view_if_needed()
     expect(page.locator("#importance li .label").first).to_have_text("area")
     tile = page.locator("#tiles [data-metric=val_rmse]")

@@ -45,10 +45,10 @@ export function drawSettings(settings, jobs, best, { byRow, identical, heading }
   const names = identical ? settings.names : settings.differing;
   const facts = [
     { head: "created", cells: jobs.map((job) => when(job.created_at)) },
-    ...best.map(({ name, values, top }) => ({ head: `best ${describe(name).label}`, cells: jobs.map((job) => withInterval(job, name, values.get(job.id))), top: jobs.findIndex((job) => job.id === top) })),
+    ...best.map(({ name, values, top }) => ({ head: `best ${describe(name).label}`, cells: jobs.map((job) => withInterval(job, name, values.get(job.id))), isBest: (job) => top !== undefined && values.get(job.id) === values.get(top) })),
     ...names.map((name) => ({ head: h("code", {}, name), cells: jobs.map((job) => show(settings.of(job, name))) })),
   ];
-  const cell = (fact, index) => h("td", { class: fact.top === index ? "best-value" : null, "data-job": jobs[index].id }, fact.cells[index]);
+  const cell = (fact, index) => h("td", { class: fact.isBest?.(jobs[index]) ? "best-value" : null, "data-job": jobs[index].id }, fact.cells[index]);
   const [head, body] = ["thead", "tbody"].map((part) => $(`#differences ${part}`));
   if (byRow) {
     replaceIfChanged(head, [h("tr", {}, h("th", { scope: "col" }, "Job"), facts.map((fact) => h("th", { scope: "col" }, fact.head)))]);

@@ -50,5 +50,5 @@ function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low = null,
     const unit = (text) => text.split(" ").slice(1).join(" ");
     return unit(from) === unit(to) && /^[\d.]+ /.test(from) ? `${from.split(" ")[0]} to ${to}` : `${from} to ${to}`;
   }
-  return `about ${duration(seconds)}`;
+  return seconds > 0 && seconds < 0.95 ? duration(seconds) : `about ${duration(seconds)}`;
 }

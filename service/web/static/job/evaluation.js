@@ -37,8 +37,10 @@ function showImportance(root, { columns, accuracy, rmse, rows }) {
 
 function showPredictions(root, response) {
   const { target, worst, label } = response;
-  const rows = worst.map(({ row, target: truth, prediction }) => ({ row, cells: [truth, prediction, truth - prediction].map((value) => metric("val_rmse", value)) }));
+  const isGrouped = worst.some((row) => Math.abs(row.target) >= 1e4 && Math.abs(row.target) < 1e7);
+  const text = (value) => (isGrouped ? Math.round(value).toLocaleString("en") : metric("val_rmse", value));
+  const rows = worst.map(({ index, row, target: truth, prediction }) => ({ row, cells: [index + 1, ...[truth, prediction, truth - prediction].map(text)] }));
   $("#worst [data-of]").textContent = label;
-  $("#worst [data-list]").replaceChildren(rowsTable([target, "Predicted", "Residual"], rows));
+  $("#worst [data-list]").replaceChildren(rowsTable(["Row", target, "Predicted", "Residual"], rows, true));
   return showResiduals(root, response);
 }

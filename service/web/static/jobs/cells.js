@@ -16,7 +16,8 @@ export function headingOf(column) {
 }
 
 const summaryNames = () => keyMetrics().filter((name) => name !== "val_loss"); // both losses would displace a second kind of metric
-const summaryOf = (metrics) => summaryNames().filter((name) => name in metrics).slice(0, 2);
+const isOfTraining = (name) => name.startsWith("train_");
+const summaryOf = (metrics) => summaryNames().filter((name) => name in metrics).sort((a, b) => isOfTraining(a) - isOfTraining(b)).slice(0, 2);
 
 // The columns of a CSV file with the table's content: no bars, and one column for each metric.
 export function csvColumns(columns, jobs) {
