@@ -172,11 +172,20 @@ TERMS: Final = (
         "noise; a curve or a funnel among them is something that the model misses.",
     ),
     Term(
+        "rmse",
+        "RMSE, MAE and R²",
+        "Three scores of a regression. RMSE is the root of the mean squared residual, MAE the mean of the residuals "
+        "without their signs; both are in the unit of the target, and RMSE weighs large errors more. R² is the "
+        "fraction of the variance that is predicted, without a unit: 1 is perfect, 0 is no better than the mean.",
+        metrics=("val_rmse", "val_mae", "val_r2"),
+    ),
+    Term(
         "confidence-interval",
         "confidence interval",
         "A score of few examples, or of few seeds, could have come out otherwise by chance. A 95% interval (95% "
         "CI) is computed so that 95 of 100 such intervals contain the true value. More examples or seeds make it "
-        "narrower. If the interval of a difference contains zero, no difference is shown.",
+        "narrower. If the interval of a difference contains zero, no difference is shown. That of the best epoch is "
+        "optimistic, because the epoch was chosen on the same examples.",
         "seeds",
     ),
     Term(
