@@ -33,6 +33,9 @@ from service.wording import counted, listed
 
 _MAX_COMPARED_TRIALS: Final = 100
 _MAX_NAMED_TRIALS: Final = 5
+_BEST: Final = "it"
+"""The best trial of a sweep in a sentence that follows its name."""
+_FEW_EXAMPLES: Final = 1000
 _ROUNDING: Final = 1e-12
 """Relative size of a difference that is due to the rounding of floats."""
 
@@ -131,16 +134,12 @@ class BestTrial:
         best = f"{self.label} is the best{rung}"
         if self.why_unknown:
             return f"{best}. Whether it is by more than chance is unknown: {self.why_unknown}."
-        if not self.not_distinguishable:
-            return f"{best}. {self.lead}" if self.lead else f"{best}."
-        names = [str(trial) for trial in self.not_distinguishable]
-        more = [f"{len(names) - _MAX_NAMED_TRIALS} more"] if len(names) > _MAX_NAMED_TRIALS else []
-        noun = "trial" if len(names) == 1 else "trials"
-        return (
-            f"{best}, but not distinguishable from {noun} "
-            f"{listed([*names[:_MAX_NAMED_TRIALS], *more])}: the {CONFIDENCE:.0%} interval of the difference over the "
-            "seeds contains 0."
-        )
+        if self.not_distinguishable:
+            names = [str(trial) for trial in self.not_distinguishable]
+            more = [f"{len(names) - _MAX_NAMED_TRIALS} more"] if len(names) > _MAX_NAMED_TRIALS else []
+            noun = "trial" if len(names) == 1 else "trials"
+            best += f", but not distinguishable from {noun} {listed([*names[:_MAX_NAMED_TRIALS], *more])}"
+        return f"{best}. {self.lead}" if self.lead else f"{best}."
 
 
 def best_trial(session: Session, sweep: Sweep) -> BestTrial | None:
@@ -166,7 +165,7 @@ def best_trial(session: Session, sweep: Sweep) -> BestTrial | None:
             .order_by(SweepTrial.value.desc() if maximize else SweepTrial.value.asc(), SweepTrial.trial)
             .limit(_MAX_COMPARED_TRIALS)
         )
-        best = replace(_group_of(row), label="it")
+        best = replace(_group_of(row), label=_BEST)
         compared = {other.trial: compare(metric, _group_of(other), best) for other in next_trials}
         alike = [trial for trial, result in compared.items() if _contains_zero(result)]
         lead = next((_capital(result.sentence) for result in compared.values()), None)
@@ -316,10 +315,11 @@ def _sentence(result: Comparison) -> str:
     interval = f"95% CI over seeds {_number(low, info)} to {_number(high, info)}, {pairs}"
     word = "better" if info.goal is not None else "higher"
     if low <= 0 <= high:
-        means = "the means are equal" if is_equal else f"{leading.label} is {word} by {amount}"
+        of_leading = "Its mean" if leading.label == _BEST else f"The mean of {leading.label}"
+        relation = "equal to" if is_equal else f"{amount} {'lower' if sign < 0 else 'higher'} than"
         return (
-            f"No difference is shown between {result.a.label} and {result.b.label} in {info.label}: "
-            f"{means}, {interval}."
+            f"{of_leading} is {relation} that of {trailing.label} in {info.label}, {interval}: the interval contains "
+            "0, so no difference is shown."
         )
     return f"{leading.label} is {word} than {trailing.label} by {amount} in {info.label}, {interval}."
 
@@ -394,6 +394,8 @@ def compare_jobs(
         groups = [group(name, sides[name], metric, which) for name in sides]
     notes += _note_unequal_epochs({side.label: sides[name] for name, side in zip(sides, groups, strict=True)})
     result = compare(metric, *groups, which=which, notes=notes)
+    if result.varies:
+        result = replace(result, notes=[*result.notes, *_note_one_example(session, metric, sides)])
     match _why_not(*sides.values()):
         case None:
             return result
@@ -448,6 +450,16 @@ def _note_unequal_settings(name: str, jobs: Sequence[Job]) -> Iterator[str]:
     unfinished = [job.id for job in jobs if job.finished_ms is None]
     if unfinished:
         yield f"not finished yet: {', '.join(unfinished)}"
+
+
+def _note_one_example(session: Session, metric: str, sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:
+    """What a single validation example is worth, if there are few."""
+    counts = set(lookup.validation_counts(session, [job for jobs in sides.values() for job in jobs]).values())
+    if metric == "val_accuracy" and counts and min(counts) < _FEW_EXAMPLES:
+        yield (
+            f"the interval covers the seeds, not the choice of the {min(counts)} validation examples: one of them is "
+            f"{100 / min(counts):.2f} points"
+        )
 
 
 def _note_unequal_epochs(sides: Mapping[str, Sequence[Job]]) -> Iterator[str]:

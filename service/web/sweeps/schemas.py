@@ -226,6 +226,7 @@ class ImportanceList(ResponseModel):
 
     data: list[ImportanceItem]
     epoch: int | None = Field(description="The values compared are those of this epoch, which all trials reach.")
+    note: str = Field(description="How to read it, in words.")
 
 
 def sweep_summary(sweep: Sweep, counts: Mapping[str, int], epochs: Epochs) -> SweepSummary:

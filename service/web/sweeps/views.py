@@ -206,6 +206,12 @@ def curves(sweep_id: str, query: CurveQuery) -> Result:
     return TrialCurves(metric=metric, data=trial_curves)
 
 
+_IMPORTANCE_NOTE: Final = (
+    "Fraction of the objective's variance that lies between groups of similar values. Fractions overlap and need not "
+    "add up to 100%. With few trials they are a rough guide."
+)
+
+
 @blueprint.get("/sweeps/<sweep_id>/importance")
 @endpoint(TAG, ImportanceList, problems=_NOT_FOUND)
 def importance(sweep_id: str) -> ImportanceList:
@@ -218,7 +224,8 @@ def importance(sweep_id: str) -> ImportanceList:
         sweep = queries.get(session, sweep_id, owner=owner())
         importances = importance_of(session, sweep)
     rungs = sweep.resolved["rungs"]
-    return ImportanceList(data=list(importances), epoch=rungs[0] if len(rungs) > 1 else None)
+    note = _IMPORTANCE_NOTE if sweep.finished_ms else f"Provisional: the sweep has not ended. {_IMPORTANCE_NOTE}"
+    return ImportanceList(data=list(importances), epoch=rungs[0] if len(rungs) > 1 else None, note=note)
 
 
 @blueprint.get("/sweeps/<sweep_id>/stream")

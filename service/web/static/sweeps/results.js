@@ -98,11 +98,12 @@ export class SweepParts {
   async drawImportance() {
     if (!this.settings.length || this.importanceSeq === this.sweep.last_seq) return;
     const { last_seq } = this.sweep;
-    const { data } = await call(this.sweep.urls.importance);
+    const { data, note } = await call(this.sweep.urls.importance);
     this.importanceSeq = last_seq;
+    $("#importance-note").textContent = note;
     const measured = data.filter((item) => item.share !== null);
     $("#importance").hidden = !measured.length;
-    $("#importance tbody").replaceChildren(...measured.map((item) => h("tr", {}, h("td", {}, h("code", {}, settingName(item.setting))), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.best ?? "–"))));
+    $("#importance tbody").replaceChildren(...measured.map((item) => h("tr", {}, h("td", {}, h("code", {}, settingName(item.setting))), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.distinguishable === false ? "not distinguishable" : (item.best ?? "–")))));
   }
 
   listenToSweep(onevent) {

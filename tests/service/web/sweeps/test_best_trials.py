@@ -25,7 +25,8 @@ NO_WIDTH = (
     f"5.00 points higher than {NEXT} in val accuracy of the last epoch, in each of 3 pairs: the 95% CI has no width."
 )
 NOT_DISTINGUISHABLE = (
-    ", but not distinguishable from trial 1: the 95% interval of the difference over the seeds contains 0."
+    f", but not distinguishable from trial 1. Its mean is 0.17 points higher than that of {NEXT} in val accuracy of "
+    "the last epoch, 95% CI over seeds -2.42 to 2.75, 3 pairs: the interval contains 0, so no difference is shown."
 )
 
 

@@ -92,7 +92,7 @@ def test_jobs_on_different_datasets_get_no_verdict(client: FlaskClient, train: T
 def test_jobs_on_different_splits_get_no_verdict_unless_they_are_paired(client: FlaskClient, train: Train) -> None:
     data = {"name": "mnist-10k", "validation_fraction": 0.2}
     a, b = train([0.5, 0.6], dataset=data), train([0.7, 0.75], dataset=data, batch_size=20)
-    assert compare(client, a, b).json["sentence"].endswith("2 pairs.")
+    assert compare(client, a, b).json["n"] == 2
     assert compare(client, a[:1], b[1:]).json["sentence"] == (
         "The data differ: mnist-10k (20% for validation, split seed 0) and mnist-10k "
         "(20% for validation, split seed 1)."
@@ -157,7 +157,23 @@ def test_a_difference_of_accuracies_has_an_interval_of_at_most_100_points(client
     a, b = train([0.1, 0.5], name="plain"), train([0.95, 0.55], name="wide")
     comparison = compare(client, a, b).json
     assert comparison["interval"] == [-1, 1]
-    assert "wide is better by 45.00 points, 95% CI over seeds -100.00 to 100.00, 2 pairs" in comparison["sentence"]
+    assert comparison["sentence"] == (
+        "The mean of wide is 45.00 points higher than that of plain in val accuracy of the last epoch, "
+        "95% CI over seeds -100.00 to 100.00, 2 pairs: the interval contains 0, so no difference is shown."
+    )
+
+
+def test_a_comparison_on_few_examples_says_what_one_of_them_is_worth(
+    client: FlaskClient, worker: Any, submit: Callable[..., str]
+) -> None:
+    job_ids = []
+    for seed, value in ((0, 0.8), (1, 0.9), (0, 0.9), (1, 0.85)):
+        job_ids.append(submit(client, seed=seed, epochs=1, name=f"job {len(job_ids) // 2}"))
+        worker.claim()
+        worker.commit_epoch(1, metrics={"val_accuracy": value}, confusion=[[40, 4], [5, 35]])
+        worker.succeed()
+    [note] = compare(client, job_ids[:2], job_ids[2:]).json["notes"]
+    assert note.endswith("not the choice of the 84 validation examples: one of them is 1.19 points")
 
 
 def test_a_comparison_of_single_seeds_has_no_interval_but_a_reason(client: FlaskClient, train: Train) -> None:
@@ -194,7 +210,7 @@ def test_differences_that_do_not_vary_give_no_verdict(client: FlaskClient, train
 
 def test_equal_means_are_reported_as_equal(client: FlaskClient, train: Train) -> None:
     sentence = compare(client, train([0.5, 0.75]), train([0.75, 0.5])).json["sentence"]
-    assert ": the means are equal, 95% CI over seeds -" in sentence
+    assert sentence.startswith("The mean of b is equal to that of a in val accuracy of the last epoch, 95% CI over")
 
 
 def test_a_comparison_of_different_epochs_has_a_note(client: FlaskClient, worker: Any, train: Train) -> None:

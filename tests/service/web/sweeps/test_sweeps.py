@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -131,13 +131,32 @@ def test_a_grid_tries_every_combination(client: FlaskClient, worker: Any) -> Non
         (rate, size) for rate in (0.01, 0.03) for size in (50, 70, 90)
     ]
     assert [job["seed"] for trial in trials for job in trial["jobs"]] == [9] * 6
-    importance = client.get(f"/sweeps/{sweep['id']}/importance").json["data"]
+    answer = client.get(f"/sweeps/{sweep['id']}/importance").json
+    importance, note = answer["data"], answer["note"]
+    assert note.startswith("Fraction of the objective's variance")
     assert [item["setting"] for item in importance] == ["/optimizer/learning_rate", "/batch_size"]
     assert (importance[0]["best"], importance[0]["share"]) == ("0.03", pytest.approx(1))
+    assert importance[0]["distinguishable"] is None, "one seed"
     table = client.get(f"/sweeps/{sweep['id']}/trials?format=csv&sort=-value").text.splitlines()
     assert table[0].startswith("trial,status,epoch,val_accuracy,/optimizer/learning_rate,/batch_size,")
     assert table[1].startswith("3,succeeded,1,0.91")
     assert len(table) == 7
+
+
+def test_importance_says_if_the_best_value_is_not_shown_to_be_better(client: FlaskClient, worker: Any) -> None:
+    space = {"/optimizer/learning_rate": {"choice": [0.01, 0.03]}, "/batch_size": {"choice": [50, 60]}}
+    sweep = start(client, space=space, search=None, halving=None, seeds=[0, 1, 2], base=BASE | {"epochs": 1})
+    before = client.get(f"/sweeps/{sweep['id']}/importance").json
+    assert before["note"].startswith("Provisional: the sweep has not ended. ")
+
+    def measure(job: Mapping[str, Any], epoch: int) -> float:
+        by_size = (0.01, -0.01, 0.0)[job["resolved"]["seed"]] * (job["resolved"]["batch_size"] == 60)
+        return 0.8 + 5 * job["resolved"]["optimizer"]["learning_rate"] + by_size
+
+    finish(client, worker, sweep["id"], measure=measure)
+    importance = client.get(f"/sweeps/{sweep['id']}/importance").json["data"]
+    clear = {item["setting"]: item["distinguishable"] for item in importance}
+    assert clear == {"/optimizer/learning_rate": True, "/batch_size": False}
 
 
 def test_a_setting_can_be_named_as_in_set_or_by_its_pointer(client: FlaskClient, worker: Any) -> None:
