@@ -22,14 +22,15 @@ if TYPE_CHECKING:
         VersionMismatch,
     )
     from tapeline.job import Job
-    from tapeline.method_types import Event, Generated, History, Picture, Prediction, Records
-    from tapeline.sweeps import Sweep
+    from tapeline.method_types import Comparison, Event, Generated, History, Picture, Prediction, Records
+    from tapeline.sweeps import Sweep, Trial
 
 __all__ = [
     "AmbiguousJob",
     "ApiError",
     "Client",
     "ClientError",
+    "Comparison",
     "DownloadDamaged",
     "Event",
     "ExportFailed",
@@ -43,6 +44,7 @@ __all__ = [
     "Records",
     "ServerUnreachable",
     "Sweep",
+    "Trial",
     "UnreadableImage",
     "VersionMismatch",
 ]

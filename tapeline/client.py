@@ -17,16 +17,16 @@ from tapeline.addresses import local_server
 from tapeline.connection import Connection, OnWait, json_body, segment
 from tapeline.errors import AmbiguousJob, ApiError
 from tapeline.job import Job
-from tapeline.method_types import Bisection, Which
+from tapeline.method_types import Bisection, Comparison, Which
 from tapeline.operations import lookup
 from tapeline.operations.listing import Jobs
 from tapeline.operations.lookup import Found
 from tapeline.operations.training import TrainingOperations
 from tapeline.resources import once
-from tapeline.sweeps import Sweep
+from tapeline.sweeps import Sweep, Trial
 from tapeline.trackers import mlflow_runs
 
-Side = Job | Sweep | str
+Side = Job | Sweep | Trial | str
 """A job, a sweep or a trial, in a comparison."""
 _MIN_ID_SUFFIX_LENGTH: Final = 4
 
@@ -225,20 +225,21 @@ class Client(TrainingOperations):
         *,
         metric: str | None = None,
         of: Literal["last", "best"] = "last",
-    ) -> dict[str, Any]:
+    ) -> Comparison:
         """Compare two settings.
 
         Args:
-            a, b: a job, or jobs that differ in their seeds; a sweep, for its best trial; or a name or id of one of
-                these, such as ``"rates:3"`` for a trial of the sweep ``rates``.
+            a, b: a job, or jobs that differ in their seeds; a sweep, for its best trial; a trial; or a name or id of
+                one of these, such as ``"rates:3"`` for a trial of the sweep ``rates``.
             metric: default: ``val_accuracy`` of classifiers, ``frechet_distance`` of GANs.
             of: the value of the last epoch, or the best of all epochs.
 
         Returns:
-            ``difference`` (``b`` minus ``a``), ``interval``, ``p``, ``n``, and a ``sentence``.
+            ``difference`` (``b`` minus ``a``), ``interval``, and a ``sentence``; ``["p"]``, ``["n"]`` and the rest as
+            the API has them.
         """
         params = {"a": self._ids(a), "b": self._ids(b), "of": of} | ({"metric": metric} if metric else {})
-        return self._connection.json("GET", "/comparisons", params=params)
+        return Comparison(self._connection.json("GET", "/comparisons", params=params))
 
     def why(self, a: Side, b: Side) -> dict[str, Any]:
         """The differences of two jobs: ``spec``, ``provenance``, ``dataset``, the first differing ``epoch``
@@ -412,7 +413,10 @@ class Client(TrainingOperations):
     export = _of_job(Job.export)
 
     def _ids(self, side: Side | Sequence[Side]) -> str:
-        sides = [side] if isinstance(side, Job | Sweep | str) else side
+        sides = [side] if isinstance(side, Side) or not isinstance(side, Sequence) else side
+        for item in sides:
+            if not isinstance(item, Side):
+                raise TypeError(f"{item!r} is no job, sweep, trial or name; a trial is sweep.trial(3), or 'rates:3'")
         # Ids are sent unchanged: this saves a request, and the service reports unknown ones.
         resolved = [
             self.find_side(item) if isinstance(item, str) and not all(map(lookup.is_id, item.split(","))) else item

@@ -63,6 +63,37 @@ class Records(list[dict[str, Any]]):
         printer.text(plain.table(self))
 
 
+class Comparison(dict[str, Any]):
+    """The comparison of two settings, as the document of the API. ``difference`` is ``b`` minus ``a``."""
+
+    @property
+    def sentence(self) -> str:
+        """The result in words; it begins with the side that is better, whichever of ``a`` and ``b`` that is."""
+        return str(self["sentence"])
+
+    @property
+    def difference(self) -> float | None:
+        """The mean of ``b`` minus that of ``a``."""
+        return None if self["difference"] is None else float(self["difference"])
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% interval of the difference over the seeds; ``None``: unknown, as ``why_no_interval`` says."""
+        return None if self["interval"] is None else (self["interval"][0], self["interval"][1])
+
+    def to_frame(self) -> Any:
+        """The pairs of values by seed as a DataFrame of pandas."""
+        return Records(self["pairs"]).to_frame()
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        from tapeline.notebook.cards import comparison
+
+        return comparison(self)
+
+
 class Prediction(dict[str, Any]):
     """What a network predicts, as the document of the API.
 

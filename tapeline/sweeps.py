@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from tapeline.inputs.values import dotted
@@ -14,14 +14,26 @@ from tapeline.resources import Resource
 _PAGE_SIZE: Final = 500
 
 
-class _Trial(dict[str, Any]):
-    """A trial, whose settings can be read by their JSON pointers, too, until 0.3."""
+class Trial(dict[str, Any]):
+    """A trial; ``id`` is its name in a comparison. Settings can be read by their JSON pointers, too, until 0.3."""
+
+    def __init__(self, items: Mapping[str, Any], id_: str) -> None:
+        super().__init__(items)
+        self.id = id_
 
     def __missing__(self, name: str) -> Any:
         if name.startswith("/") and (setting := dotted(name)) in self:
             warnings.warn(f"{name!r} goes with 0.3: use {setting!r}", DeprecationWarning, stacklevel=2)
             return self[setting]
         raise KeyError(name)
+
+
+class Importances(Records):
+    """The importance of settings; ``note`` says how to read it."""
+
+    def __init__(self, items: Sequence[dict[str, Any]], note: str) -> None:
+        super().__init__(items)
+        self.note = note
 
 
 class Sweep(Resource):
@@ -44,11 +56,18 @@ class Sweep(Resource):
         return cards.sweep(self._document, self.trials(sort="best"))
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best_sentence(self) -> str | None:
+        """Which trial is the best so far, and whether by more than chance; ``None`` if there is nothing to say."""
+        sentence: str | None = self._read("best_sentence")
+        return sentence
+
+    @property
+    def best(self) -> Trial | None:
         """The best trial so far, as in ``trials``."""
         if self._document["best_trial"] is None:
             return None
-        return next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
+        best = next(item for item in self.trials() if item["trial"] == self._document["best_trial"])
+        return Trial(best, f"{self.id}:{best['trial']}")
 
     def trials(self, *, sort: str = "trial") -> Records:
         """All trials as flat dictionaries; ``to_frame()`` makes a DataFrame.
@@ -68,15 +87,16 @@ class Sweep(Resource):
                 row[f"{metric} (seed {job['seed']})"] = job["value"]
                 row[f"job (seed {job['seed']})"] = job["job"]
             row["error"] = item["error"]["message"] if item["error"] else None
-            rows.append(_Trial(row))
+            rows.append(Trial(row, f"{self.id}:{row['trial']}"))
         return rows
 
-    def trial(self, number: int) -> dict[str, Any]:
-        """One trial, as the API represents it."""
+    def trial(self, number: int) -> Trial:
+        """One trial, as the API represents it, with dotted names of its ``settings``."""
         params = {"sort": "trial", "limit": "1", "cursor": str(number)}
         page = self._connection.json("GET", f"{self._path}/trials", params=params)
-        trial: dict[str, Any] = page["data"][0]
-        return trial
+        trial, id_ = page["data"][0], f"{self.id}:{number}"
+        settings = {dotted(pointer): value for pointer, value in trial["settings"].items()}
+        return Trial(trial | {"settings": Trial(settings, id_)}, id_)
 
     def decisions(self) -> list[dict[str, Any]]:
         """All decisions so far, in order."""
@@ -89,11 +109,12 @@ class Sweep(Resource):
             has_more = page["has_more"]
         return decisions
 
-    def importance(self) -> Sequence[dict[str, Any]]:
-        """The importance of each setting, most important first."""
+    def importance(self) -> Importances:
+        """The importance of each setting, most important first; ``to_frame()`` makes a DataFrame."""
         document = self._connection.json("GET", f"{self._path}/importance")
-        importances: Sequence[dict[str, Any]] = document["data"]
-        return importances
+        return Importances(
+            [item | {"setting": dotted(item["setting"])} for item in document["data"]], document.get("note", "")
+        )
 
     def plot(
         self, *, metric: str | None = None, band: Literal["range", "interval", "none"] = "range", fmt: str = "png"

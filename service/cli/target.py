@@ -13,6 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from tapeline.errors import AmbiguousJob, ApiError
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -79,7 +81,19 @@ class Target:
 
         Raises:
             AmbiguousJob, ApiError: several jobs match, or none.
+            click.UsageError: it is a sweep.
         """
+        try:
+            return self._find(client, text)
+        except (AmbiguousJob, ApiError):
+            if text.startswith("job_"):
+                raise
+            with suppress(ApiError):
+                sweep = client.find_sweep(text)
+                raise click.UsageError(f"{text} is a sweep: tapeline sweeps {sweep['name'] or sweep.id}") from None
+            raise
+
+    def _find(self, client: Client, text: str) -> Job:
         match = client.look_up(text)
         if match.namesakes > 1 and not self.as_json:
             click.echo(
@@ -96,7 +110,7 @@ class Target:
 
     def find_side(self, client: Client, text: str) -> Job | str:
         """Like ``find``, or the id of a sweep or a trial, as ``Client.find_side``."""
-        return client.find_side(text, find_job=partial(self.find, client))
+        return client.find_side(text, find_job=partial(self._find, client))
 
 
 def _print_wait(reason: str, seconds: float) -> None:

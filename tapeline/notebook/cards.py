@@ -74,6 +74,15 @@ def sweep(document: Document, trials: Sequence[Document]) -> str:
     )
 
 
+def comparison(document: Document) -> str:
+    """The comparison of two settings: the sentence, notes, and the mean of each side."""
+    names = ("label", "n", "mean", "min", "max")
+    rows = [{name: document[side][name] for name in names} for side in "ab"]
+    texts = [document["sentence"], *document["notes"]]
+    paragraphs = "".join(f"<p style='margin:6px 0'>{escape(text)}</p>" for text in texts)
+    return f"{paragraphs}{table(rows)}"
+
+
 def dataset(document: Document, examples: Sequence[Document], columns: Sequence[Document]) -> str:
     """A dataset: its parts, its classes or the range of its target, and some images or rows.
 

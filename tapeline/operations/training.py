@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Unpack
@@ -122,17 +122,17 @@ class TrainingOperations(DatasetOperations):
             options: further fields of a sweep, such as ``search={"name": "tpe", "trials": 40}`` or ``objective``.
         """
         if spec is None:
-            if dataset is None:
-                raise TypeError("sweep() needs a spec, or dataset='name' and space={...} or seeds=5")
-            fields = {"kind": kind, "preset": preset, "epochs": epochs}
-            given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
-            base = spec_of(self._find(dataset), nested_settings(given.items()))
-            name_of_data = base.pop("name")
-            spec = {"name": name or name_of_data, "base": base, **options}
-            if space:
-                spec["space"] = {n: {"choice": list(v)} if not isinstance(v, Mapping) else v for n, v in space.items()}
-            if seeds is not None:
-                spec["seeds"] = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+            spec = self._sweep_spec(
+                dataset=dataset,
+                space=space,
+                seeds=seeds,
+                name=name,
+                kind=kind,
+                preset=preset,
+                epochs=epochs,
+                settings=settings,
+                **options,
+            )
         request = once(spec, idempotency_key)
         return Sweep(self._connection, self._connection.json("POST", "/sweeps", **request))
 
@@ -141,10 +141,44 @@ class TrainingOperations(DatasetOperations):
         params = {"dry_run": "true"}
         return self._connection.json("POST", "/jobs", params=params, repeatable=True, **json_body(spec))
 
-    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
-        """The resolved sweep and its cost; nothing is stored."""
+    def sweep_dry_run(self, spec: Mapping[str, Any] | bytes | None = None, **arguments: Any) -> dict[str, Any]:
+        """The resolved sweep and its cost; nothing is stored. The arguments are those of ``sweep``."""
         params = {"dry_run": "true"}
+        if spec is None:
+            spec = self._sweep_spec(**arguments)
         return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
+
+    def _sweep_spec(
+        self,
+        *,
+        dataset: str | Dataset | None = None,
+        space: Mapping[str, Any] | None = None,
+        seeds: int | Sequence[int] | None = None,
+        name: str | None = None,
+        kind: str | None = None,
+        preset: str | None = None,
+        epochs: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        if dataset is None:
+            raise TypeError("sweep() needs a spec, or dataset='name' and space={...} or seeds=5")
+        for setting, values in (space or {}).items():
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise TypeError(
+                    f"space: {setting} is {values!r}; give a list such as [0.001, 0.01], or a range such as "
+                    "{'log': [0.001, 0.3]}"
+                )
+        fields = {"kind": kind, "preset": preset, "epochs": epochs}
+        given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
+        base = spec_of(self._find(dataset), nested_settings(given.items()))
+        name_of_data = base.pop("name")
+        spec = {"name": name or name_of_data, "base": base, **options}
+        if space:
+            spec["space"] = {n: {"choice": list(v)} if not isinstance(v, Mapping) else v for n, v in space.items()}
+        if seeds is not None:
+            spec["seeds"] = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+        return spec
 
     def _find(self, dataset: str | Dataset) -> Dataset:
         return dataset if isinstance(dataset, Dataset) else self.dataset(dataset)

@@ -30,6 +30,8 @@ _DRAWN_TRIALS: Final = 16
 """As in the form of the page."""
 _MAX_SHOWN_TRIALS: Final = 20
 _MAX_COLUMN_WIDTH: Final = 24
+_MIN_IMPORTANCE_TRIALS: Final = 4
+"""The service measures no importance with fewer."""
 _EXHAUSTED: Final = {"budget": "the budget is used up", "failures": "too many have failed"}
 _BY_VALUE: Final = ("best", "value", "-value")
 """Orders that begin with the highest rung."""
@@ -289,12 +291,32 @@ def _show(target: Target, sweep: Sweep, *, sort: str, limit: int | None) -> None
     print_table([*columns, *([Column("ERROR", overflow="fold")] if with_error else [])], lines, best=best, gaps=gaps)
     if limit is not None and len(trials) > limit:
         click.echo(f"and {len(trials) - limit} more; show them with --all", err=True)
+    if settings and len(trials) >= _MIN_IMPORTANCE_TRIALS:
+        _print_importance(sweep)
     if equal := [str(row["trial"]) for row in trials[:limit] if _has_one_value(row, metric, sweep["seeds"])]:
         click.echo(
             f"note: all seeds of {'trial' if len(equal) == 1 else 'trials'} {listed(equal)} have the same value, which "
             "can be chance where a metric has few distinct values and there are few seeds: their interval says nothing",
             err=True,
         )
+
+
+def _print_importance(sweep: Sweep) -> None:
+    importance = sweep.importance()
+    measured = [item for item in importance if item["share"] is not None]
+    if not measured:
+        return
+    lines = [
+        [
+            dotted(item["setting"]),
+            f"{item['share']:.0%}",
+            "not distinguishable" if item.get("distinguishable") is False else item["best"] or "-",
+        ]
+        for item in measured
+    ]
+    click.echo()
+    print_table([Column(title, overflow="fold") for title in ("SETTING", "IMPORTANCE", "BEST VALUES")], lines)
+    click.echo(importance.note)
 
 
 def _has_one_value(row: Mapping[str, Any], metric: str, seeds: Sequence[int]) -> bool:

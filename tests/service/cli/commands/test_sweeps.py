@@ -181,12 +181,20 @@ def test_trials_are_flat_rows_for_a_table(watched: Result, server_url: str) -> N
         low, high = (second[f"val_accuracy ({end})"] for end in ("interval_low", "interval_high"))
         assert low <= second["val_accuracy"] <= high
         assert [item["type"] for item in sweep.decisions()][-1] == "winner"
-        assert [item["setting"] for item in sweep.importance()] == ["/optimizer/learning_rate"]
-        assert sweep.trial(1)["trial"] == 1
+        assert [item["setting"] for item in sweep.importance()] == ["optimizer.learning_rate"]
+        assert (sweep.trial(1)["trial"], sweep.trial(1)["settings"]) == (1, {"optimizer.learning_rate": 0.05})
         assert [event.type for event in sweep.events()][-1] == "end"
         comparison = client.compare(f"{sweep.id}:0", f"{sweep.id}:1", metric="train_loss")
         assert (comparison["n"], comparison["paired"]) == (2, True)
         assert client.compare("rates:0", sweep, metric="train_loss") == comparison
+        assert client.compare(sweep.trial(0), sweep.best, metric="train_loss") == comparison
+        assert repr(comparison) == f"<Comparison: {comparison.sentence}>"
+        assert "rates trial 1" in comparison._repr_html_()
+        low, high = comparison.interval
+        assert low <= comparison.difference <= high
+        with pytest.raises(TypeError, match=r"0 is no job, sweep, trial or name; a trial is sweep.trial\(3\)"):
+            client.compare(sweep, 0)
+        assert sweep.best_sentence == sweep["best_sentence"]
         assert client.compare(sweep, sweep)["difference"] == 0
         [rate] = client.why("rates:0", sweep)["spec"]
         assert (rate["name"], rate["a"], rate["b"]) == ("/optimizer/learning_rate", 0.001, 0.05)
@@ -199,6 +207,21 @@ def test_a_sweep_is_found_by_its_name_or_the_end_of_its_id(watched: Result, serv
         for text in ("", "5", "rate"):
             with pytest.raises(ApiError, match=r"no sweep|not an id"):
                 client.find_sweep(text)
+
+
+def test_the_importance_of_settings_follows_the_trials(watched: Result, run: Run, client: Client) -> None:
+    space = {"optimizer.learning_rate": [0.0001, 0.05], "batch_size": [50, 100]}
+    options = {"space": space, "seeds": 2, "epochs": 1, "name": "important"}
+    assert client.sweep_dry_run(dataset="iris", **options)["jobs"] == 8
+    client.sweep(dataset="iris", **options).wait(timeout_s=120)
+    lines = [line.split("\t") for line in run("sweeps", "important").stdout.splitlines()]
+    assert lines[-4] == ["SETTING", "IMPORTANCE", "BEST VALUES"]
+    assert {line[0] for line in lines[-3:-1]} == set(space)
+    assert "With few trials they are a rough guide" in lines[-1][0]
+    for command in ("show", "importance"):
+        assert "important is a sweep: tapeline sweeps important" in run(command, "important").stderr
+    with pytest.raises(TypeError, match="batch_size is '50,100'; give a list such as"):
+        client.sweep(dataset="iris", space={"batch_size": "50,100"})
 
 
 def test_trials_can_be_compared_by_the_id_of_their_sweep(watched: Result, server_url: str, run: Run) -> None:
