@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -242,3 +243,27 @@ def test_several_values_fit_into_their_field(
     field = page.locator(".tries:visible input").first
     field.fill("0.00067, 0.002, 0.006")
     assert field.evaluate("field => field.scrollWidth <= field.clientWidth")
+
+
+def test_prefilled_values_to_try_follow_the_dataset_until_they_are_edited(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
+) -> None:
+    bare = serve_bare()
+    page = open_window(bare.url).open("/ui/new?several=true")
+
+    def default_rate(dataset: str) -> str:
+        spec = {"kind": "classifier", "dataset": {"name": dataset}}
+        resolved = http_client.post(f"{bare.url}/jobs?dry_run=true", json=spec).json()["resolved"]
+        return f"{resolved['optimizer']['learning_rate']:g}"
+
+    values = page.get_by_label("Values of Learning rate", exact=True)
+    dataset = page.locator("#field-dataset-name")
+    assert default_rate("mnist-10k") != default_rate("breast-cancer")
+    for name in ("mnist-10k", "breast-cancer"):
+        dataset.select_option(name)
+        expect(values).to_have_value(re.compile(rf"^[\d.]+, {re.escape(default_rate(name))}, [\d.]+$"))
+        wait_until_ready(page, 3, 9)
+    values.fill("0.01, 0.03")
+    dataset.select_option("mnist-10k")
+    wait_until_ready(page, 2, 6)
+    assert form_json(page)["space"] == {"optimizer.learning_rate": {"choice": [0.01, 0.03]}}

@@ -43,6 +43,7 @@ function chooseDataset(path, name) {
   const kind = kindFor(name);
   if ((kind === "regressor") !== (form.sent.kind === "regressor")) choose(kind, cards.defaultOf({ kind, dataset: name }).name);
   form.set(path, name);
+  tries.follow();
 }
 
 function kindFor(name) {
@@ -93,6 +94,7 @@ function draw(preset) {
     shownKind = preset.kind;
     form.fields.clear();
     tries.openers.clear();
+    tries.prefills.clear();
     drawSections($("#sections"), form, root);
   }
   form.sync();
@@ -110,7 +112,9 @@ function baseOf(preset) {
     const applyResolved = (resolved) => {
       if (!resolved) return;
       bases.set(key, resolved);
-      if (cards.of(form.sent) === preset) draw(preset);
+      if (cards.of(form.sent) !== preset) return;
+      draw(preset);
+      tries.follow();
     };
     plan({ kind: preset.kind, preset: preset.name, dataset: { name: dataset } }).then(({ resolved }) => applyResolved(resolved), ({ problem }) => applyResolved(problem?.resolved));
   }

@@ -30,6 +30,7 @@ export class Tries {
     this.changed = changed;
     this.sweep = null; // without its base
     this.openers = new Map(); // setting -> begins to try values around the current one
+    this.prefills = new Map(); // setting -> { initial, values }: how its values were prefilled
   }
 
   get(setting) {
@@ -51,6 +52,20 @@ export class Tries {
       delete sweep.halving;
     }
     this.take(sweep);
+  }
+
+  prefill(setting, initial) {
+    const choice = initial();
+    this.prefills.set(setting, { initial, values: JSON.stringify({ choice }) });
+    this.set(setting, { choice });
+  }
+
+  // Prefills values that were not edited around the current defaults: another dataset or preset has others.
+  follow() {
+    for (const [setting, { initial, values }] of this.prefills) {
+      if (JSON.stringify(this.get(setting)) !== values) this.prefills.delete(setting);
+      else if (initial().length && JSON.stringify({ choice: initial() }) !== values) return this.prefill(setting, initial); // which draws, and follows, again
+    }
   }
 
   // Replaces the sweep; parts that are undefined are removed.
@@ -75,7 +90,8 @@ export class Tries {
     const values = choices ? boxes(choices, name) : numbers(schema, name, id, setting === SEED);
     values.listen(() => this.set(setting, values.read()));
     const row = h("div", { class: "tries", hidden: true }, values.elements, close);
-    this.openers.set(setting, () => this.set(setting, { choice: setting === SEED ? [0, 1, 2] : (choices ?? initialValues(schema, value())) }));
+    const initial = () => (setting === SEED ? [0, 1, 2] : (choices ?? initialValues(schema, value())));
+    this.openers.set(setting, () => this.prefill(setting, initial));
     const open = () => {
       this.openers.get(setting)();
       (row.querySelector("input[type=text], input") ?? close).focus();
