@@ -9,9 +9,11 @@ from typing import Any, Final
 import click
 
 from service.errors import MalformedJson
+from service.spec.fields import SYNONYMS
 from service.spec.strict_json import parse_json, pointer_of
 from service.sweeps.search.space import look_up
 from service.wording import value_text
+from tapeline.inputs.values import flat_settings
 
 LOG_RATIO: Final = 10
 """A range of positive numbers whose ends have at least this ratio is logarithmic."""
@@ -22,7 +24,7 @@ def space_of(values: Sequence[str], base: Mapping[str, Any]) -> dict[str, Any]:
     """The ``space`` of a sweep.
 
     Args:
-        values: those of ``--try``.
+        values: those of ``--try``, with the name of a setting or its last part.
         base: the resolved spec; a setting that is a whole number in it is tried with whole numbers.
 
     Raises:
@@ -33,6 +35,7 @@ def space_of(values: Sequence[str], base: Mapping[str, Any]) -> dict[str, Any]:
         field, equals, value = text.partition("=")
         if not equals or not all(field.split(".")) or not value:
             raise click.UsageError(f"--try expects FIELD=FROM..TO or FIELD=A,B,C; got {text!r}; {_EXAMPLE}")
+        field = _full_name(base, field)
         if field == "seed":
             raise click.UsageError(f"--try {text}: seeds are not a setting to choose; use --seeds {value}")
         if field in space:
@@ -95,6 +98,13 @@ def _parsed(text: str) -> Any:
         return parse_json(text.encode())
     except MalformedJson:
         return text
+
+
+def _full_name(base: Mapping[str, Any], field: str) -> str:
+    """The only setting that ends with this name, such as ``learning_rate`` or ``lr``; otherwise the name itself."""
+    end = f".{SYNONYMS.get(field, field)}"
+    names = [name for name, _ in flat_settings(base) if name.endswith(end)]
+    return names[0] if field not in base and len(names) == 1 else field
 
 
 def _is_whole(base: Mapping[str, Any], field: str) -> bool | None:

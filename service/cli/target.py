@@ -86,11 +86,8 @@ class Target:
         try:
             return self._find(client, text)
         except (AmbiguousJob, ApiError):
-            if text.startswith("job_"):
-                raise
-            with suppress(ApiError):
-                sweep = client.find_sweep(text)
-                raise click.UsageError(f"{text} is a sweep: tapeline sweeps {sweep['name'] or sweep.id}") from None
+            if not text.startswith("job_") and any(text in (sweep["name"], sweep.id) for sweep in client.sweeps()):
+                raise click.UsageError(f"{text} is a sweep: tapeline sweeps {text}") from None
             raise
 
     def _find(self, client: Client, text: str) -> Job:

@@ -45,7 +45,7 @@ _BY_VALUE: Final = ("best", "value", "-value")
     "tries",
     multiple=True,
     metavar="FIELD=VALUES",
-    help="Try a range, FROM..TO, or a list, A,B,C, of a setting; repeatable.",
+    help="Try a range, FROM..TO, or a list, A,B,C, of a setting; its last part is enough if unique; repeatable.",
 )
 @click.option(
     "--seeds", metavar="N", help="Train each combination with the seeds 0 to N-1, or with a list of seeds: 3,7,11."

@@ -263,6 +263,7 @@ def test_prefilled_values_to_try_follow_the_dataset_until_they_are_edited(
         dataset.select_option(name)
         expect(values).to_have_value(re.compile(rf"^[\d.]+, {re.escape(default_rate(name))}, [\d.]+$"))
         wait_until_ready(page, 3, 9)
+    expect(page.locator("#cost dt", has_text="Time of all jobs, one at a time")).to_be_visible()
     values.fill("0.01, 0.03")
     dataset.select_option("mnist-10k")
     wait_until_ready(page, 2, 6)

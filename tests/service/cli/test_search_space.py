@@ -31,6 +31,13 @@ def test_a_setting_has_a_range_or_a_list(text: str, span: dict[str, Any], words:
     assert range_text(span) == words
 
 
+def test_the_last_part_of_a_name_is_enough_if_one_setting_has_it() -> None:
+    for name in ("learning_rate", "lr"):
+        assert space_of([f"{name}=0.1,0.2"], BASE) == {"optimizer.learning_rate": {"choice": [0.1, 0.2]}}
+    two_rates = {name: {"learning_rate": 0.1} for name in ("generator_optimizer", "discriminator_optimizer")}
+    assert space_of(["learning_rate=0.1,0.2"], two_rates) == {"learning_rate": {"choice": [0.1, 0.2]}}
+
+
 @pytest.mark.parametrize(
     ("texts", "remedy"),
     [

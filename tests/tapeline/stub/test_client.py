@@ -143,7 +143,8 @@ def test_remedies_are_methods_of_the_client_and_options_of_commands(server: Stub
         ("job", many, "and 2 more; see: tapeline jobs -q job"),
         ("absent", [response({"data": []})], "list the jobs with: tapeline jobs"),
     ):
-        server.responses = [response({"data": []}), *listed]
+        no_sweeps = response({"data": [], "has_more": False, "next_cursor": None})
+        server.responses = [response({"data": []}), *listed, no_sweeps]
         assert remedy in CliRunner().invoke(main, ["--server", server.url, "show", text]).stderr
 
 

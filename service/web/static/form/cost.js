@@ -27,7 +27,7 @@ function verdict(text, kind) {
 function facts(plan, sweep = null) {
   const rows = {
     ...(sweep && { "Epochs of all jobs": `at most ${sweep.epochs.toLocaleString("en")}` }),
-    [sweep ? "Time of a whole job" : "Estimated time"]: plan ? timeOf(plan) : UNKNOWN,
+    [sweep ? "Time of all jobs, one at a time" : "Estimated time"]: plan ? timeOf(sweep ? ofAllJobs(plan, sweep) : plan) : UNKNOWN,
     Parameters: plan ? plan.parameters.toLocaleString("en") : UNKNOWN,
     "Training steps": plan ? plan.steps.toLocaleString("en") : UNKNOWN,
     "Peak memory": plan ? bytes(plan.estimated_bytes) : UNKNOWN,
@@ -40,6 +40,12 @@ function facts(plan, sweep = null) {
 function notes(texts) {
   $("#cost-notes").hidden = texts.length === 0;
   $("#cost-notes").replaceChildren(...texts.map((text) => h("li", {}, typeof text === "string" ? text : text.detail)));
+}
+
+// The times of a job, for the epochs of all jobs of a sweep.
+function ofAllJobs(plan, sweep) {
+  const factor = sweep.epochs / plan.resolved.epochs;
+  return Object.fromEntries(Object.entries(plan).filter(([name]) => name.startsWith("estimated_seconds")).map(([name, seconds]) => [name, seconds === null ? null : seconds * factor]));
 }
 
 function timeOf({ estimated_seconds: seconds, estimated_seconds_low: low = null, estimated_seconds_high: high = null }) {
