@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tapeline.inputs.values import GROUPED_FROM as GROUPED_FROM
 from tapeline.inputs.values import SCIENTIFIC_FROM as SCIENTIFIC_FROM
 from tapeline.inputs.values import rounded as rounded
 

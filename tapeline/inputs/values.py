@@ -11,7 +11,7 @@ from typing import Any, Final
 
 _MISSING: Final = frozenset({"NAType", "NaTType"})
 """Types of pandas for missing values, for which a comparison returns false or another missing value."""
-_GROUPED_FROM: Final = 1e4
+GROUPED_FROM: Final = 1e4
 SCIENTIFIC_FROM: Final = 1e7
 """Numbers are shown with an exponent from here on."""
 
@@ -57,7 +57,7 @@ def rounded(value: float) -> str:
     The page's ``dom.js`` rounds in the same way.
     """
     short = f"{value:.4g}"
-    return f"{value:,.0f}" if _GROUPED_FROM <= abs(float(short)) < SCIENTIFIC_FROM else short
+    return f"{value:,.0f}" if GROUPED_FROM <= abs(float(short)) < SCIENTIFIC_FROM else short
 
 
 def dotted(pointer: str) -> str:

@@ -149,10 +149,10 @@ def examples(*, owner: str | None, has_jobs: bool) -> dict[str, Any]:
         "trials": [_strip(label, values, *statistics.interval(values)) for label, values in _TRIALS.items()],
         "accuracy": [_strip("", [accuracy.value], accuracy.low, accuracy.high)] if accuracy else None,
         "gan_charts": {
-            term: (caption, list(series), chart(range(1, 11), series, low=0, label=label))
+            term: (caption, list(series), chart(range(1, 11), series, low=0, label=label.format))
             for term, (caption, label, series) in _GANS.items()
         },
-        "distance_chart": chart(list(distances), {"frechet_distance": list(distances.values())}, low=0, label="{:.4g}"),
+        "distance_chart": chart(list(distances), {"frechet_distance": list(distances.values())}, low=0),
     }
 
 
