@@ -34,7 +34,7 @@ from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind, Reuse, Spec
 from service.spec.splits import Split
-from service.states import Action, DatasetKind, Status
+from service.states import Action, DatasetKind, Status, Task
 from service.storage import ids
 from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
@@ -379,6 +379,8 @@ def _explain_shape_mismatch(original: DatasetInfo, data: DatasetInfo) -> str | N
     if columns != expected:
         described = ", ".join(f"{name} ({kind})" for name, kind in expected[:20])
         return f"its columns differ from those of the checkpoint's dataset: {described}"
+    if Task.REGRESSION is original.task is data.task and original.target != data.target:
+        return f"its target is {data.target}; the checkpoint predicts {original.target}, in its unit"
     return None
 
 

@@ -23,6 +23,7 @@ from service.errors import SpecError
 from service.jobs import actions
 from service.runtime.failpoints import reach
 from service.spec.metric_info import Goal
+from service.spec.presets.definitions import first_name
 from service.spec.strict_json import canonical
 from service.states import TERMINAL, Request, SweepStatus, TrialStatus
 from service.storage.database import Database, locking, now_ms
@@ -352,6 +353,8 @@ def digest(session: Session, sweep: Sweep) -> str:
     """SHA-256 over the sweep's spec and all of its decisions, in order: equal for the same sweep, no matter
     how often its workers were killed."""
     spec = {name: value for name, value in sweep.resolved.items() if name not in ("name", "reuse")}
+    if "preset" in spec["base"]:
+        spec["base"] = spec["base"] | {"preset": first_name(spec["base"]["preset"])}
     query = select(SweepEvent.type, SweepEvent.data).where(
         SweepEvent.sweep_id == sweep.id, SweepEvent.type.in_(DECISIONS)
     )

@@ -27,8 +27,9 @@ _SPLIT_OF: Final = {"test": "test", "val": "validation", "validation": "validati
 _PHOTOS: Final = """
 
 Photos must be prepared as in training: turned upright by their EXIF data, laid over black where they are transparent,
-scaled by a box filter to cover the size, and cropped evenly. `prepare(path)` above and in `torch/model.py` does that;
+scaled by a box filter {fit}. `prepare(path)` above and in `torch/model.py` does that;
 the metadata `photo_preparation` of `model.onnx` lists the steps."""
+_FITS: Final = {False: "to cover the size, and cropped evenly", True: "into the size, with black borders"}
 _INVISIBLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters (C0 and C1), line separators, and direction marks."""
 _LINE_BREAK: Final = re.compile(r"\r\n|[\t\n\r]")
@@ -142,7 +143,7 @@ def _other_uses(model: TrainedModel) -> str:
         f'import onnxruntime\n\nmodel = onnxruntime.InferenceSession("model.onnx")\n'
         f"(outputs,) = model.run(None, {{{feeds}}})\n```\n\n"
         f"`torch/model.py` is a PyTorch module that needs only torch: `load().{call}`."
-        + (_PHOTOS if model.photos is not None else "")
+        + ("" if model.photos is None else _PHOTOS.format(fit=_FITS[model.photos.pads]))
     )
 
 

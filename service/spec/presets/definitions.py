@@ -220,3 +220,8 @@ PRESETS: Final[dict[Kind, dict[str, dict[str, Any]]]] = {
 def current_name(preset: str) -> str:
     """The name of a preset, whose former name is accepted, too."""
     return FORMER_NAMES.get(preset, preset)
+
+
+def first_name(preset: str) -> str:
+    """The name by which a preset was introduced, which digests of sweeps hold."""
+    return next((former for former, current in FORMER_NAMES.items() if current == preset), preset)

@@ -294,7 +294,10 @@ _MAX_BYTES: Final = 1000
 _ABANDONED_S: Final = 15 * 60
 """Age at which a file's upload counts as ended: no running upload pauses for so long."""
 _FOLDER: Final = ".progress"
-_CANCELLED: Final = ".cancelled"
+_VERDICT: Final = ".verdict"
+"""Suffix of a link whose target says whether an upload was cancelled or is stored; creating the link decides."""
+_CANCELLED: Final = "cancelled"
+_STORED: Final = "stored"
 
 
 class UploadState(StrEnum):
@@ -338,7 +341,7 @@ class ProgressBoard:
             if path is not None:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-                    path.with_suffix(_CANCELLED).unlink(missing_ok=True)
+                    path.with_suffix(_VERDICT).unlink(missing_ok=True)
                     path.parent.rmdir()  # unless there are others
 
     def look_up(self, owner: str | None, upload_id: str) -> UploadItem:
@@ -352,10 +355,14 @@ class ProgressBoard:
             return absent
 
     def cancel(self, owner: str | None, upload_id: str) -> None:
-        """Cancel an upload of this owner before its data are stored; without effect if there is none."""
+        """Cancel an upload of this owner; without effect if there is none.
+
+        Raises:
+            Problem: its data are being stored.
+        """
         path = self._path(owner, upload_id)
-        if path.exists():
-            path.with_suffix(_CANCELLED).touch()
+        if path.exists() and _verdict(path, _CANCELLED) == _STORED:
+            raise Problem("upload_stored", "all files have been read, and are being stored")
 
     def _path(self, owner: str | None, upload_id: str) -> Path:
         """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
@@ -386,7 +393,8 @@ class ProgressRecorder:
         now = time.monotonic()
         if self._path is None or (now < self._next_write_at and state is self._state and fraction != 1):
             return
-        if self._path.with_suffix(_CANCELLED).exists():
+        is_read = state is UploadState.READING and fraction == 1
+        if _verdict(self._path, _STORED if is_read else None) == _CANCELLED:
             raise Problem("upload_cancelled", "the upload was cancelled by its sender")
         self._next_write_at, self._state = now + _WRITE_INTERVAL_S, state
         progress = {
@@ -400,3 +408,15 @@ class ProgressRecorder:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(progress))
             os.replace(temporary, self._path)
+
+
+def _verdict(path: Path, proposed: str | None) -> str | None:
+    """What was decided about an upload; if nothing was yet, what is proposed."""
+    link = path.with_suffix(_VERDICT)
+    if proposed is not None:
+        with suppress(FileExistsError, FileNotFoundError):
+            os.symlink(proposed, link)
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return None

@@ -133,7 +133,7 @@ def show_upload(upload_id: str) -> UploadItem:
 
 
 @blueprint.delete("/uploads/<upload_id>")
-@endpoint(TAG, None, status=204)
+@endpoint(TAG, None, status=204, problems=("upload_stored",))
 def cancel_upload(upload_id: str) -> None:
     """Cancel an upload that is being received or read; nothing of it is stored.
 

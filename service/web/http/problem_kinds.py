@@ -131,6 +131,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "Use another name, or delete that dataset first. If it holds exactly this data, `version` names it.",
     ),
     "upload_cancelled": ProblemKind(409, "The upload was cancelled.", "Send it again."),
+    "upload_stored": ProblemKind(409, "It is too late to cancel the upload.", "Delete the dataset."),
     "dataset_changed": ProblemKind(
         409,
         "The dataset has changed since the job was trained.",

@@ -145,8 +145,8 @@ if (upload) {
     };
     let state = null;
     cancel = async () => {
-      await call(`/uploads/${id}`, { method: "DELETE" }).catch(() => null);
-      if (state !== "reading") controller.abort(); // otherwise the service answers that it is cancelled, or that it was too late
+      const isRefused = await call(`/uploads/${id}`, { method: "DELETE" }).then(() => false, ({ problem }) => problem?.code === "upload_stored");
+      if (!isRefused && state !== "reading") controller.abort(); // otherwise the service's answer tells
     };
     setUploading(true);
     showError("");
@@ -164,8 +164,8 @@ if (upload) {
       setUploading(false);
       location.assign(urls.page);
     } catch (error) {
-      const isCancelled = error.name === "AbortError" || error.problem?.code === "upload_cancelled";
-      if (isCancelled) announce("The upload was cancelled. Nothing was stored.");
+      if (error.problem?.code === "upload_cancelled") announce("The upload was cancelled. Nothing was stored.");
+      else if (error.name === "AbortError") announce("The upload was cancelled.");
       else showError(error.problem ? [error.problem.title, faultText(error)].filter(Boolean).join(" ") : error.message);
     } finally {
       clearInterval(timer);

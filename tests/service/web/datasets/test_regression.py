@@ -222,6 +222,15 @@ def close(computed: Any, expected: Any) -> bool:
     return bool(np.allclose(np.asarray(computed), expected, rtol=RELATIVE_TOLERANCE, atol=0))
 
 
+def test_a_fork_predicts_the_same_target(client: FlaskClient, job: str) -> None:
+    rents = TABLE.replace("price", "rent", 1).encode()
+    assert upload_dataset(client, "rents", table=rents).status_code == 201
+    refused = client.post(f"/jobs/{job}/fork", json={"overrides": {"dataset": {"name": "rents"}, "epochs": 90}})
+    assert refused.status_code == 422, refused.text
+    assert "its target is rent; the checkpoint predicts price" in refused.text
+    assert client.post(f"/jobs/{job}/fork", json={"overrides": {"epochs": 90}}).status_code == 201
+
+
 def test_onnx_agrees_with_predict(client: FlaskClient, job: str, rows: Any, expected: Any) -> None:
     model = session(export(client, job, "onnx").data)
     columns = {

@@ -20,6 +20,7 @@ from werkzeug.test import encode_multipart
 from service.datasets.sandbox import import_in_sandbox
 from service.web.core.core import EXTENSION, Core, provided
 from service.web.datasets.uploads import ProgressBoard, UploadState
+from service.web.http.problems import Problem
 from tests.service.datasets.formats.test_photos import write_zip
 from tests.service.web.conftest import MakeApp
 from tests.waiting import wait_until
@@ -156,3 +157,19 @@ def test_an_upload_is_cancelled_while_it_is_read(make_app: MakeApp, migrated_url
     core: Core = app.extensions[EXTENSION]
     assert list((core.settings.artifacts / "datasets").glob("*")) == []
     assert client.delete(f"/uploads/{UPLOAD_ID}").status_code == 204, "it has ended"
+
+
+def test_an_upload_that_was_read_is_too_late_to_cancel(app: Flask, client: FlaskClient) -> None:
+    board = provided(ProgressBoard, app)
+    with board.upload(None, UPLOAD_ID, 100) as notes:
+        notes.read(0.0)
+        notes.read(1.0)
+        late = client.delete(f"/uploads/{UPLOAD_ID}")
+        assert (late.status_code, late.json["code"]) == (409, "upload_stored")
+        notes.read(1.0)
+    with board.upload(None, UPLOAD_ID, 100) as notes:
+        notes.read(0.0)
+        assert client.delete(f"/uploads/{UPLOAD_ID}").status_code == 204
+        assert client.delete(f"/uploads/{UPLOAD_ID}").status_code == 204
+        with pytest.raises(Problem, match="cancelled by its sender"):
+            notes.read(1.0)

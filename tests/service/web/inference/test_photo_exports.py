@@ -90,6 +90,7 @@ def test_an_exported_model_prepares_and_classifies_photos_like_the_service(
     (computed,) = model.run(None, {"images": np.stack([prepare(path) for path in photos])})
     assert np.abs(computed - expected).max() < TOLERANCE
     facts = json.loads(model.get_modelmeta().custom_metadata_map["photo_preparation"])
+    assert {"crop": "cropped evenly", "pad": "with black borders"}[fit] in (folder / "README.md").read_text()
     resize = {"crop": {"resize": "cover", "crop": "centre"}, "pad": {"resize": "contain", "pad": "black"}}[fit]
     assert facts.items() >= (resize | {"filter": "box"}).items()
     channel_count = 3 if seen.ndim == 4 else 1

@@ -61,6 +61,17 @@ def test_the_digest_of_a_sweep_depends_on_its_seed_but_not_on_its_name(client: F
     assert reseeded["sweep_digest"] != ended["sweep_digest"]
 
 
+def test_the_digest_of_a_sweep_outlives_the_name_of_its_preset(client: FlaskClient, worker: Any) -> None:
+    base = BASE | {"epochs": 1, "preset": "classic"}
+    ended = finish(client, worker, start(client, base=base, seeds=[0], halving=None)["id"])
+    with worker.database.write() as session:
+        sweep = session.get_one(Sweep, ended["id"])
+        assert sweep.resolved["base"]["preset"] == "classic"
+        sweep.resolved = sweep.resolved | {"base": sweep.resolved["base"] | {"preset": "seed"}}  # as stored before
+        session.flush()
+        assert decisions.digest(session, sweep) == ended["sweep_digest"]
+
+
 def test_the_next_trial_is_proposed_when_the_sweep_is_advanced(client: FlaskClient, worker: Any) -> None:
     sweep = start(client, parallel=1, seeds=[0], halving=None)
     train_one(client, worker)
