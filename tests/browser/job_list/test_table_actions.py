@@ -43,6 +43,27 @@ def test_a_star_and_a_note_are_saved_and_searched(open_window: Callable[..., Vis
     assert (job["name"], job["note"]) == ("run 1", None)
 
 
+def test_a_note_that_was_changed_elsewhere_is_not_overwritten_unseen(
+    open_window: Callable[..., Visit], forty_jobs: WebProcess
+) -> None:
+    page = open_window(forty_jobs.url).open("/")
+    row = page.locator("tr.job").nth(2)
+    row.hover()
+    address = str(row.locator("a.name").get_attribute("href")).removeprefix("/ui")
+    row.get_by_role("button", name="Add a note to run 2").click()
+    http_client.patch(forty_jobs.url + address, json={"note": "theirs", "starred": True}).raise_for_status()
+    field, save = page.locator("#note textarea"), page.locator("#note").get_by_role("button", name="Save")
+    field.fill("mine")
+    save.click()
+    expect(page.get_by_role("alert")).to_contain_text("changed in the meantime, to “theirs”")
+    assert http_client.get(forty_jobs.url + address).json()["note"] == "theirs"
+    expect(field).to_have_value("mine")
+    save.click()
+    expect(row.locator(".noted.has")).to_have_attribute("title", "mine")
+    job = http_client.get(forty_jobs.url + address).json()
+    assert (job["note"], job["starred"]) == ("mine", True)
+
+
 def test_views_are_saved_opened_renamed_and_deleted(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
     page = open_window(forty_jobs.url).open(f"/?tag=night&columns={COLUMNS}&sort=-best:val_accuracy")
     names = page.locator("tr.job a.name").all_inner_texts()

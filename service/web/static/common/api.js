@@ -42,6 +42,27 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
   return response.status === 204 ? null : response.json();
 }
 
+// Changes the fields of a job that differ from `before`, the job as it was read. An error if another user has changed one of
+// them since; `before` then has the new value, and a second call replaces it.
+export async function change(path, before, fields) {
+  const isSame = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
+  const body = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !isSame(value, before[name])));
+  for (let attempts = 5; ; attempts -= 1) {
+    const response = await request(path, { headers: { Accept: "application/json" } });
+    const current = await response.json();
+    const name = Object.keys(body).find((name) => !isSame(current[name], before[name]) && !isSame(current[name], body[name]));
+    if (name) {
+      before[name] = current[name];
+      throw new ProblemError(412, { detail: `the ${name} has been changed in the meantime, to “${current[name] ?? ""}”. Save again to replace it.` });
+    }
+    try {
+      return await call(path, { method: "PATCH", body, headers: { "If-Match": response.headers.get("ETag") } });
+    } catch (error) {
+      if (error.status !== 412 || attempts === 0) throw error; // the progress of a running job changes its ETag, too
+    }
+  }
+}
+
 // All items of a paginated list.
 export async function callAll(path) {
   const items = [];

@@ -1,6 +1,6 @@
 // The actions on a job: only those that the service allows have a button.
 import { $, announce, capital, sentence } from "../common/dom.js";
-import { call, callAll } from "../common/api.js";
+import { call, callAll, change } from "../common/api.js";
 import { confirmed, showFaults } from "../common/dialogs.js";
 
 const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
@@ -160,9 +160,10 @@ function wireBudget(job, onchange) {
 }
 
 function wireEdit(job, onedit) {
+  let current = null; // the job as it was when the dialog was opened
   $("#rename").addEventListener("click", async () => {
     $("#edit-error").hidden = true;
-    const current = await call(job.urls.self).catch((error) => announce(error.message, "error"));
+    current = await call(job.urls.self).catch((error) => announce(error.message, "error"));
     if (!current) return;
     $("#edit-name").value = current.name ?? "";
     $("#edit-tags").value = current.tags.join(", ");
@@ -182,7 +183,7 @@ function wireEdit(job, onedit) {
       starred: $("#edit-starred").checked,
     };
     try {
-      await call(job.urls.self, { method: "PATCH", body });
+      await change(job.urls.self, current, body);
       $("#edit").close();
       onedit();
     } catch (error) {

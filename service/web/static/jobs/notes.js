@@ -1,26 +1,25 @@
 // The star and the note of a job.
 import { $, announce } from "../common/dom.js";
-import { call } from "../common/api.js";
+import { call, change } from "../common/api.js";
 import { titleOf } from "../common/job-facts.js";
-
-const change = (job, body) => call(job.urls.self, { method: "PATCH", body });
 
 // Resolves to whether the job has a star: the previous state if the service refuses the change.
 export async function saveStar(job, starred) {
   try {
-    return (await change(job, { starred })).starred;
+    return (await call(job.urls.self, { method: "PATCH", body: { starred } })).starred;
   } catch (error) {
     announce(error.message, "error");
     return job.starred;
   }
 }
 
-// Resolves to the stored note, or to undefined if it was not changed.
-export function editNote(job) {
+// Resolves to the stored note, or to undefined if it was not changed. typed: a text that could not be stored.
+export function editNote(job, typed = null) {
   const dialog = $("#note");
   const field = $("textarea", dialog);
   $("#note-title").textContent = `Note on ${titleOf(job)}`;
-  field.value = job.note ?? "";
+  const before = { note: job.note };
+  field.value = typed ?? job.note ?? "";
   $("#note-delete").hidden = !job.note;
   $("#note-delete").onclick = () => {
     field.value = "";
@@ -38,10 +37,10 @@ export function editNote(job) {
       const text = field.value.replace(/\r\n?/g, "\n").replace(/\t/g, " ").replace(/[\x00-\x09\x0b-\x1f\x7f]/g, "").trim();
       if (dialog.returnValue !== "save" || text === (job.note ?? "")) return resolve(undefined);
       try {
-        resolve((await change(job, { note: text || null })).note);
+        resolve((await change(job.urls.self, before, { note: text || null })).note);
       } catch (error) {
         announce(error.message, "error");
-        resolve(undefined);
+        resolve(error.status === 412 ? editNote({ ...job, ...before }, text) : undefined);
       }
     }, { once: true });
   });
