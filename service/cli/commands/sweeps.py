@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from service.cli.commands.training import set_option, settings_of
-from service.cli.progress import check_success, print_event, print_outage, sparkline
+from service.cli.progress import check_success, print_event, print_outage
 from service.cli.search_space import range_text, seeds_of, space_of
 from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
@@ -336,7 +336,7 @@ def _watch(target: Target, sweep: Sweep) -> None:
         click.echo(f"{sweep.id}  {sweep.page}")
     metric = sweep["objective"]["metric"]
     maximize = sweep["objective"]["goal"] == "maximize"
-    bests: list[float] = []
+    best: float | None = None
     best_rung = 0
     status, error = sweep.status, sweep["error"]
     for event in sweep.events(on_outage=None if target.as_json else print_outage):
@@ -345,12 +345,12 @@ def _watch(target: Target, sweep: Sweep) -> None:
         data: Mapping[str, Any] = event.data.get("data", {})
         if event.type == "result" and data["value"] is not None:
             if data["rung"] > best_rung:  # like the choice of the winner: more epochs beat fewer
-                best_rung, bests = data["rung"], []
+                best_rung, best = data["rung"], None
             if data["rung"] == best_rung:
-                bests.append((max if maximize else min)([*bests[-1:], data["value"]]))
+                best = data["value"] if best is None else (max if maximize else min)(best, data["value"])
         if event.type == "result" and data.get("error") and not target.as_json:
             data = {**data, "why": (sweep.trial(data["trial"])["error"] or {}).get("message", data["error"])}
-        if not target.as_json and (line := _line(event.type, data, metric, bests)):
+        if not target.as_json and (line := _line(event.type, data, metric, best)):
             console.print(Text(line, "dim" if event.type in ("propose", "stop") else ""), soft_wrap=True)
         if event.type == "end":
             status, error = data["status"], data["error"]
@@ -361,7 +361,7 @@ def _watch(target: Target, sweep: Sweep) -> None:
     check_success(f"sweep {sweep.id}", status, error)
 
 
-def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -> str | None:
+def _line(kind: str, data: Mapping[str, Any], metric: str, best: float | None) -> str | None:
     settings = "  ".join(f"{dotted(name)} {value_text(value)}" for name, value in (data.get("settings") or {}).items())
     match kind:
         case "status" if data["reason"] in ("paused", "resumed"):
@@ -374,8 +374,8 @@ def _line(kind: str, data: Mapping[str, Any], metric: str, bests: list[float]) -
             if data.get("error"):
                 return f"trial {data['trial']:>3}  failed: {data['why']}"
             value = number(metric, data["value"])
-            best = f"  best {number(metric, bests[-1])}  {sparkline(bests, 20)}" if bests else ""
-            return f"trial {data['trial']:>3}  {describe(metric).label} {value}{best}"
+            so_far = f"  best {number(metric, best)}" if best is not None else ""
+            return f"trial {data['trial']:>3}  {describe(metric).label} {value}{so_far}"
         case "promote" | "stop":
             names = ", ".join(str(trial) for trial, _ in data["trials"])
             return f"epoch {data['epoch']:>3}  {'promoted' if kind == 'promote' else 'stopped'}: {names}"

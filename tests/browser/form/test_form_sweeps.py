@@ -268,3 +268,7 @@ def test_prefilled_values_to_try_follow_the_dataset_until_they_are_edited(
     dataset.select_option("mnist-10k")
     wait_until_ready(page, 2, 6)
     assert form_json(page)["space"] == {"optimizer.learning_rate": {"choice": [0.01, 0.03]}}
+    expect(page.locator("header nav [aria-current=page]")).to_have_text("Sweeps")
+    page.get_by_label("Values of Seed", exact=True).fill("0-3, 9")
+    wait_until_ready(page, 2, 10)
+    assert form_json(page)["seeds"] == [0, 1, 2, 3, 9]

@@ -282,6 +282,17 @@ def test_a_range_brushed_on_an_axis_selects_trials(
     slices.first.scroll_into_view_if_needed()
     expect(slices.locator("a")).to_have_count(16)
     expect(slices.locator(".axis")).to_have_text(["batch_size", "optimizer.learning_rate (log scale)"])
+    expect(slices.first.locator("text > title")).to_have_text(["10", "20", "30", "40"])
+    expect(slices.first.locator(".whisker")).to_have_count(8)
+    lines = page.locator("#coordinates path").evaluate_all(
+        "all => all.map((one) => [one.dataset.trial, one.style.stroke])"
+    )
+    dots = slices.first.locator("a").evaluate_all(
+        "all => all.map((one) => [one.dataset.job, one.firstChild.style.fill])"
+    )
+    shown = {trial: colour for trial, colour in lines if colour}
+    assert len(set(shown.values())) == 2, "of the trials that are selected"
+    assert shown == {trial: colour for trial, colour in dots if "series" in colour}
     slices.first.locator("a").first.hover()
     expect(page.locator("#coordinates path.lit")).to_have_count(1)
     assert serious_violations(page) == []

@@ -5,6 +5,7 @@ import { formatOf } from "../common/format.js";
 
 const [LEFT, RIGHT, TOP, BOTTOM] = [64, 20, 14, 46];
 const DOT_SPACING = 13; // width of a dot and a gap, in pixels
+const MAX_CHOSEN = 5; // labels of chosen values, which may be close to each other
 const MAX_GROUP_WIDTH = 80; // maximum width of a group of dots at the same position, in pixels
 
 const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : value === null ? "none" : String(value));
@@ -25,8 +26,9 @@ export function ticks(low, high, isLog, count) {
   return positions;
 }
 
-// Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced.
-function axis(values, count, prefersLog = false) {
+// Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced. Few numbers
+// that were chosen (isChosen) have a label each.
+function axis(values, count, prefersLog = false, isChosen = false) {
   const isNumber = values.every((value) => typeof value === "number");
   if (!isNumber) {
     const names = [...new Set(values.map(text))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
@@ -40,7 +42,9 @@ function axis(values, count, prefersLog = false) {
   const [from, to] = [scale(low) - room, scale(high) + room];
   [low, high] = isLog ? [10 ** from, 10 ** to] : [from, to];
   const at = (value) => (scale(value) - from) / (to - from);
-  return { at, ticks: ticks(low, high, isLog, count).map((value) => ({ at: at(value), value })), isLog, isNumber };
+  const chosen = [...new Set(values)].sort((a, b) => a - b);
+  const labelled = isChosen && chosen.length <= MAX_CHOSEN ? chosen : ticks(low, high, isLog, count);
+  return { at, ticks: labelled.map((value) => ({ at: at(value), value })), isLog, isNumber };
 }
 
 // Spreads dots at the same position horizontally, so that each is visible.
@@ -55,6 +59,8 @@ function spreadOverlapping(centers, [left, right]) {
   return moved;
 }
 
+const colourOf = (index) => (index === null ? "var(--line-strong)" : `var(--series-${(index % 8) + 1})`);
+
 export class Scatter {
   // onlight(id): called with the job or trial whose dot is under the pointer, or null. noun: "job" or "trial".
   constructor(element, { onlight, noun = "job", height = 340 }) {
@@ -66,7 +72,8 @@ export class Scatter {
   }
 
   // points: [{ id, label, href, x, y, index }]; index: position in the palette, null if muted. metric, setting: their names.
-  // isLog: whether the setting has a logarithmic scale in any case.
+  // isLog: whether the setting has a logarithmic scale in any case. isChosen: whether its values were listed. A point may
+  // have an interval of y: [low, high].
   show(content) {
     this.content = content;
     this.draw();
@@ -75,11 +82,11 @@ export class Scatter {
   draw() {
     const width = this.element.clientWidth;
     if (!this.content || !width) return;
-    const { points, setting, metric: name, word, isLog } = this.content;
+    const { points, setting, metric: name, word, isLog, isChosen } = this.content;
     const { height } = this;
     if (!points.length) return this.element.replaceChildren(h("p", { class: "muted" }, `No ${this.noun} has both values yet.`));
     const format = formatOf(name);
-    const [x, y] = [axis(points.map((point) => point.x), Math.max(2, Math.floor(width / 110)), isLog), axis(points.map((point) => point.y), 6)];
+    const [x, y] = [axis(points.map((point) => point.x), Math.max(2, Math.floor(width / 110)), isLog, isChosen), axis(points.flatMap(({ y, interval }) => [y, ...(interval ?? [])]), 6)];
     const [plotWidth, plotHeight] = [width - LEFT - RIGHT, height - TOP - BOTTOM];
     const toPixels = (point) => [LEFT + x.at(point.x) * plotWidth, TOP + (1 - y.at(point.y)) * plotHeight];
     const step = y.ticks.length > 1 ? Math.abs(y.ticks[1].value - y.ticks[0].value) : 1;
@@ -96,9 +103,16 @@ export class Scatter {
     ];
     const centers = spreadOverlapping(points.map(toPixels), [LEFT, width - RIGHT]);
     this.dots = new Map(points.map((point, index) => [point.id, this.dot(point, centers[index], { setting, name, word })]));
+    const whiskers = points.flatMap(({ interval, index }, position) => {
+      if (!interval) return [];
+      const [y1, y2] = interval.map((value) => toPixels({ ...points[position], y: value })[1]);
+      const line = svg("line", { x1: centers[position][0], x2: centers[position][0], y1, y2, class: "whisker" });
+      line.style.stroke = colourOf(index);
+      return [line];
+    });
     this.top = svg("g", { "pointer-events": "none", "aria-hidden": true });
     const focused = document.activeElement?.closest?.(".dot")?.dataset.job;
-    this.image = svg("svg", { width, height, role: "group", "aria-label": `${word} against ${setting}, ${counted(points.length, this.noun)}` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, labels), [...this.dots.values()], this.top);
+    this.image = svg("svg", { width, height, role: "group", "aria-label": `${word} against ${setting}, ${counted(points.length, this.noun)}` }, svg("g", { class: "grid" }, grid), svg("g", { class: "words" }, labels), whiskers, [...this.dots.values()], this.top);
     this.element.replaceChildren(this.image, this.note);
     if (focused) this.dots.get(focused)?.focus({ preventScroll: true });
     this.light(this.lit);
@@ -107,7 +121,7 @@ export class Scatter {
 
   dot(point, [left, top], { setting, name, word }) {
     const circle = svg("circle", { cx: left.toFixed(1), cy: top.toFixed(1), r: 6 });
-    circle.style.fill = point.index === null ? "var(--line-strong)" : `var(--series-${(point.index % 8) + 1})`;
+    circle.style.fill = colourOf(point.index);
     const dot = svg("a", { href: point.href, "data-job": point.id, class: "dot", "aria-label": `${point.label}: ${setting} ${text(point.x)}, ${word} ${metric(name, point.y)}` }, circle);
     const showNote = () => {
       this.note.replaceChildren(h("strong", {}, point.label), h("div", {}, `${setting}: ${text(point.x)}`), h("div", {}, `${word}: ${metric(name, point.y)}`));

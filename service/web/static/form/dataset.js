@@ -32,7 +32,7 @@ export function aboutDataset(item) {
 
 function sizeOf(item) {
   if (item.problem) return "unusable files";
-  const size = item.kind === "table" ? `${counted(item.columns.length, "column")}, ${number(item.train_count)} rows` : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} images`;
+  const size = item.kind === "table" ? `${counted(item.columns.length, "column")}, ${number(item.train_count)} training rows` : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} training images`;
   if (item.state === "unavailable") return `${size}, not available`;
   return needsDownload(item) ? `${size}, needs download${sizeOfDownload(item)}` : size;
 }

@@ -5,6 +5,7 @@ import { isObject } from "./schema/document.js";
 
 const FIXED = /^(kind|preset|name|tags|priority|dataset(?!\.scale)|checkpoint|samples|health|reuse)/; // the same in all trials
 export const SEED = "seed"; // several seeds are a list of the sweep, not a setting
+const MAX_EXPANDED = 100; // seeds of a range such as 0-4; a longer one is refused as it is written
 export const DRAWN_TRIALS = 16; // the default for a space that is too large to try all combinations
 const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to (, step)"], log: ["log range", "from, to"] };
 
@@ -125,7 +126,13 @@ function numbers(schema, name, id, isList) {
   const kind = h("select", { "aria-label": `How to try ${name}`, hidden: isList }, Object.entries(KINDS).map(([value, [label]]) => h("option", { value }, label)));
   const text = h("input", { type: "text", autocomplete: "off", "aria-label": `Values of ${name}`, "aria-describedby": `${id}-fault` });
   const span = schema.type === "integer" ? "int" : "float";
-  const entries = () => text.value.split(",").map((entry) => entry.trim()).filter(Boolean).map((entry) => (Number.isNaN(Number(entry)) ? entry : Number(entry)));
+  // Of seeds, 0-4 are the numbers from 0 to 4.
+  const expanded = (entry) => {
+    const [, first, last] = (isList && /^(\d{1,6})\s*-\s*(\d{1,6})$/.exec(entry)) || [];
+    const count = Number(last) - Number(first) + 1;
+    return count > 0 && count <= MAX_EXPANDED ? Array.from({ length: count }, (_, index) => String(Number(first) + index)) : [entry];
+  };
+  const entries = () => text.value.split(",").map((entry) => entry.trim()).filter(Boolean).flatMap(expanded).map((entry) => (Number.isNaN(Number(entry)) ? entry : Number(entry)));
   return {
     elements: [kind, text],
     listen(changed) {

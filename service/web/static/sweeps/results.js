@@ -18,13 +18,19 @@ const ENDED = {
 };
 const words = (code) => code.replaceAll("_", " ");
 
+const LOG_RATIO = 10; // of the values of a list, as of a range on the command line
+const isLog = ({ log, choice }) => Boolean(log) || Boolean(choice?.every((value) => value > 0) && Math.max(...choice) / Math.min(...choice) >= LOG_RATIO);
+
 export class SweepParts {
   // onevent(seq): called for each event of the sweep. onselect(selected): with the numbers of the brushed trials, or null.
   constructor(sweep, onevent, onselect) {
     this.sweep = sweep;
     this.name = sweep.objective.metric;
     this.settings = Object.keys(sweep.resolved.space);
-    this.curves = new SweepCurves(sweep);
+    this.curves = new SweepCurves(sweep, () => {
+      this.colourLines();
+      if (this.trials) this.drawSlices();
+    });
     this.onselect = onselect;
     this.brushes = new Map();
     this.slices = new Map(this.settings.map((setting) => [setting, new Scatter(h("div", { class: "dots" }), { onlight: (trial) => this.light(trial), noun: "trial", height: 220 })]));
@@ -64,17 +70,26 @@ export class SweepParts {
     const { settings, name, sweep, trials, brushes } = this;
     for (const id of ["#parallel", "#slices"]) $(id).hidden = !settings.length || trials.length < 2;
     if ($("#parallel").hidden) return;
-    const logs = settings.filter((setting) => sweep.resolved.space[setting].log);
+    const logs = settings.filter((setting) => isLog(sweep.resolved.space[setting]));
     drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (value) => metric(name, value), logs, brushes, onbrush: (selected) => this.select(selected) });
+    this.colourLines();
     this.drawSlices();
   }
 
+  // A trial has the colour of its curve everywhere; one without a curve is grey.
+  colourLines() {
+    for (const path of $$("#coordinates path")) {
+      const index = this.curves.colours.get(Number(path.dataset.trial));
+      path.style.stroke = index === undefined ? "" : `var(--series-${index + 1})`;
+    }
+  }
+
   drawSlices() {
-    const { name, sweep, selected } = this;
+    const { name, sweep, selected, curves } = this;
     if (!this.showsSlices) return;
     for (const [setting, slice] of this.slices) {
-      const points = this.trials.map(({ trial, settings, value, jobs }) => ({ id: trial, label: `Trial ${trial}`, href: jobs.length > 1 ? `/ui/compare?jobs=${jobs.map(({ job }) => job).join(",")}&of=last` : `/ui/jobs/${jobs[0].job}`, x: typeof settings[setting] === "object" ? JSON.stringify(settings[setting]) : settings[setting], y: value, index: selected && !selected.has(trial) ? null : Number(trial === sweep.best_trial) }));
-      slice.show({ points, setting: settingName(setting), metric: name, word: describe(name).label, isLog: Boolean(sweep.resolved.space[setting].log) });
+      const points = this.trials.map(({ trial, settings, value, interval, jobs }) => ({ id: trial, label: `Trial ${trial}`, href: jobs.length > 1 ? `/ui/compare?jobs=${jobs.map(({ job }) => job).join(",")}&of=last` : `/ui/jobs/${jobs[0].job}`, x: typeof settings[setting] === "object" ? JSON.stringify(settings[setting]) : settings[setting], y: value, interval, index: selected && !selected.has(trial) ? null : (curves.colours.get(trial) ?? null) }));
+      slice.show({ points, setting: settingName(setting), metric: name, word: describe(name).label, isLog: isLog(sweep.resolved.space[setting]), isChosen: Boolean(sweep.resolved.space[setting].choice) });
     }
   }
 

@@ -13,8 +13,10 @@ const BANDS = {
 };
 
 export class SweepCurves {
-  constructor(sweep) {
+  // oncolours(): called when other trials have curves, or other colours.
+  constructor(sweep, oncolours) {
     this.sweep = sweep;
+    this.oncolours = oncolours;
     this.metric = sweep.objective.metric;
     this.charts = new Map(); // metric -> chart
     this.colours = new Map(); // trial -> position in the palette
@@ -85,6 +87,9 @@ export class SweepCurves {
     const isBanded = low && this.sweep.seeds.length > 1;
     for (const trial of [...this.colours.keys()]) if (!curves.data.some((item) => item.trial === trial)) this.colours.delete(trial);
     const series = curves.data.map((item) => ({ name: `trial ${item.trial}`, label: item.label, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low], high: item[high] }), index: this.colourOf(item.trial), sparse }));
+    const colours = JSON.stringify([...this.colours]);
+    if (colours !== this.reported) this.oncolours();
+    this.reported = colours;
     const epochs = curves.data.flatMap((item) => item.epochs);
     const marks = this.sweep.resolved.rungs.slice(0, -1).map((x) => ({ x, text: "rung" }));
     chart.show({ series, smoothing: 0, axis: "epoch", range: [Math.min(...epochs), Math.max(...epochs)], format: formatOf(curves.metric), marks });

@@ -155,7 +155,7 @@ export class TrialTable {
   valueCell(trial) {
     const values = trial.jobs.map((job) => job.value).filter((item) => item !== null);
     const rangeText = (title, label, low, high) => h("span", { class: "range", title }, `${label}${metric(this.name, low)} to ${metric(this.name, high)}`);
-    const range = values.length > 1 ? rangeText("From the lowest to the highest seed", "", Math.min(...values), Math.max(...values)) : "";
+    const range = values.length > 1 ? rangeText("From the lowest to the highest seed", "seeds ", Math.min(...values), Math.max(...values)) : "";
     const bounds = trial.interval;
     const hasWidth = bounds && bounds[1] - bounds[0] > 1e-9 * Math.abs(bounds[1]);
     const equal = "All seeds have the same value, which can be chance where a metric has few distinct values and there are few seeds.";
