@@ -8,7 +8,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tapeline.addresses import is_this_machine
-from tapeline.inputs.values import dotted
 
 
 class ClientError(Exception):
@@ -96,5 +95,5 @@ def _format_fault(error: Mapping[str, Any]) -> str:
     location = error.get("pointer") or error.get("parameter") or "#"
     if location.startswith("#/space/"):  # of a setting, people know the name
         name, *rest = location.removeprefix("#/space/").split("/")
-        location = " ".join([dotted(name.replace("~1", "/").replace("~0", "~")), *rest])
+        location = " ".join([name.removeprefix("~1").replace("~1", ".").replace("~0", "~"), *rest])
     return f"{location}: {error.get('detail') or error.get('code')}"
