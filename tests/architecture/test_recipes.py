@@ -45,7 +45,7 @@ print(run.train(settings, database, leases.claim(database, "w", 30), NoSuperviso
 with database.read() as session:
     job = lookup.get(session, job_id)
     shown = tiles.read(session, job, lookup.epochs(session, job_id)[-1])[0]
-    print("first tile:", shown.label, shown.value, metric_info.describe(shown.name).kind)
+    print("first tile:", shown.label, shown.value, *metric_info.describe(shown.name).kinds)
     print("scaled:", job.resolved["layers"][0])
 """
 

@@ -13,7 +13,10 @@ from tests.service.web.rules.stock import CLASSIFIER, OPERATOR_KEY, SWEEP, TEN, 
 
 MALFORMED = ("%00", "%FF", "9" * 30, "x" * 300, "..%2F..")
 """URL-encoded."""
-ANY_ID = {"GET /uploads/{upload_id}": "its sender chooses the id, and the upload may not have begun"}
+ANY_ID = dict.fromkeys(
+    ("GET /uploads/{upload_id}", "DELETE /uploads/{upload_id}"),
+    "its sender chooses the id, and the upload may not have begun",
+)
 
 
 @pytest.fixture
