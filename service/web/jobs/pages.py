@@ -102,7 +102,7 @@ _SORT_LABELS: Final[dict[str, str]] = {
     "-epoch": "Most epochs",
     "epoch": "Fewest epochs",
     **{
-        f"{sign}{name}": f"{word} {describe(name).label}"
+        f"{sign}{name}": f"{word} last {describe(name).label}"
         for name in _OBJECTIVES
         for sign, word in (("-", "Highest"), ("", "Lowest"))
     },
