@@ -437,3 +437,15 @@ def test_the_default_preset_and_the_cards_depend_on_the_dataset(form: Visit, htt
     page.reload()
     page.get_by_label("Dataset", exact=True).select_option("photos")
     expect(cards.filter(has_text="conv")).not_to_contain_text("mnist")
+
+
+def test_settings_of_images_are_hidden_for_a_table(
+    open_window: Callable[..., Visit], serve_bare: Callable[..., Any]
+) -> None:
+    page = open_window(serve_bare().url).open("/ui/new?dataset=breast-cancer")
+    expect(page.locator("#verdict")).to_have_text("Ready to start")
+    open_all_sections(page)
+    expect(page.locator("#field-batch_size")).to_be_visible()
+    expect(page.locator("#field-augmentation-cutout")).to_be_hidden()
+    page.locator("#field-dataset-name").select_option("mnist-10k")
+    expect(page.locator("#field-augmentation-cutout")).to_be_visible()

@@ -99,7 +99,10 @@ function draw(preset) {
   }
   form.sync();
   markSections($("#sections"), form.sent);
-  $("#dataset-about").replaceChildren(...aboutDataset(datasets.find(({ name }) => name === form.value(["dataset", "name"]))), " ", h("a", { href: "/ui/datasets#upload-title" }, "Use your own data"), " (photos or a CSV file), ", h("a", { href: "/ui/datasets" }, "all datasets"));
+  const dataset = datasets.find(({ name }) => name === form.value(["dataset", "name"]));
+  const augmentation = form.fields.get("/augmentation")?.element;
+  if (augmentation) augmentation.hidden = dataset?.kind === "table" && !form.sent.augmentation; // it is for images
+  $("#dataset-about").replaceChildren(...aboutDataset(dataset), " ", h("a", { href: "/ui/datasets#upload-title" }, "Use your own data"), " (photos or a CSV file), ", h("a", { href: "/ui/datasets" }, "all datasets"));
 }
 
 // The preset's spec for the selected dataset: its last layers depend on the dataset, and the service resolves them.
