@@ -311,8 +311,14 @@ class Job(Resource):
                 unused |= found
 
     def _dataset(self) -> dict[str, Any]:
+        """The version of the dataset that the job was trained on: a newer one may have other columns."""
+        name = self.resolved["dataset"]["name"]
         try:
-            return self._connection.json("GET", f"/datasets/{segment(self.resolved['dataset']['name'])}")
+            newest = self._connection.json("GET", f"/datasets/{segment(name)}")
+            if not newest.get("versions") or newest["sha256"] == self["dataset_sha256"]:
+                return newest
+            version = f"{name}@{self['dataset_sha256'].removeprefix('sha256:')[:12]}"
+            return self._connection.json("GET", f"/datasets/{segment(version)}")
         except ApiError as error:
             if error.status != 404:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import math
 import re
 import shutil
@@ -148,6 +149,16 @@ def test_rows_are_given_as_frames_mappings_and_lists_and_answered_with_labels(
     assert list(table.columns) == ["label", "probability", *(f"probability of {name}" for name in names)]
     with pytest.raises(ValueError, match=r"a row has 2 values, and the model 4 columns: age, city, since, noise"):
         trained_job.predict([[7, "Oslo"]])
+
+
+def test_positional_rows_keep_the_columns_of_the_version_that_was_trained_on(
+    python_client: Client, job: str, tmp_path: Path
+) -> None:
+    trained_job, row = python_client.job(job), [7, "Oslo", "2024-01-05", 3]
+    expected = trained_job.predict(row)
+    pd.read_csv(io.BytesIO(TABLE))[["city", "age", "since", "noise", "label"]].to_csv(tmp_path / "p.csv", index=False)
+    assert python_client.upload("people", tmp_path / "p.csv")["columns"][0]["name"] == "city"
+    assert trained_job.predict(row) == expected
 
 
 def test_columns_that_the_model_does_not_have_are_left_out_and_named_once(python_client: Client, job: str) -> None:
