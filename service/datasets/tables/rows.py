@@ -145,10 +145,14 @@ def display_value(value: float, column: Mapping[str, Any]) -> float | int | str 
 
 
 def _code_of(value: Any, codes: Mapping[str, int]) -> int | None:
-    """The category that an integer denotes: some programs read codes with leading zeros as numbers."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """The category that an integer or a boolean denotes: some programs read codes with leading zeros as numbers, and
+    write ``True`` where others write ``true``."""
+    if not isinstance(value, int):
         return None
-    matches = [code for text, code in codes.items() if text.isdecimal() and int(text) == value]
+    if isinstance(value, bool):
+        matches = [code for text, code in codes.items() if text.lower() == str(value).lower()]
+    else:
+        matches = [code for text, code in codes.items() if text.isdecimal() and int(text) == value]
     return matches[0] if len(matches) == 1 else None
 
 

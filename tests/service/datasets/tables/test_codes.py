@@ -93,3 +93,14 @@ def test_codes_with_too_many_values_for_categories_stay_numbers_with_a_note(tmp_
     counter_rows = (f"{n:05},{n % 13},{'ab'[n % 2]}\n" for n in range(2000))
     ignored = read(tmp_path, "code,size,label\n" + "".join(counter_rows)).report["ignored"]
     assert ignored == [{"name": "code", "reason": "counts the rows"}]
+
+
+@pytest.mark.parametrize("written", [("True", "False"), ("true", "false")])
+def test_booleans_are_the_categories_that_a_frame_writes(tmp_path: Path, written: tuple[str, str]) -> None:
+    text = "smokes,label\n" + "".join(f"{written[n % 2]},{'ab'[n % 2]}\n" for n in range(40))
+    columns = read(tmp_path, text).dataset.columns or ()
+    given = read_rows([{"smokes": value} for value in (True, False)], columns, ignored=())
+    of_file = read_rows([{"smokes": value} for value in written], columns, ignored=())
+    assert (given.inputs.tolist(), given.unknown) == (of_file.inputs.tolist(), [])
+    neither = read_rows([{"smokes": True}], [{**columns[0], "categories": ["no", "yes"]}], ignored=())
+    assert neither.unknown == [(0, "smokes", "True")]
