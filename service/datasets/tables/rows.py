@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.datasets.errors import closest, column_hint, quoted
 from service.datasets.tables.numerals import Numerals
 from service.datasets.tables.values import DATES, MISSING, TIME, format_date, is_infinite, number
-from service.wording import counted, rounded
+from service.wording import counted
 
 MAX_FAULTS: Final = 100
 _EXAMPLE: Final = 20_088
@@ -120,12 +120,12 @@ def range_notes(
             furthest = outside[np.argmax(np.maximum(low - outside, outside - high))]
             value, low, high = (_limit_text(number, column) for number in (furthest, low, high))
             where = f" in {counted(int(outside.size), 'row')}, such as {value}" if len(inputs) > 1 else f": {value}"
-            yield f"column {column['name']!r} is outside the range of the training data ({low} to {high}){where}"
+            yield f"column {column['name']!r} is outside the range of the dataset ({low} to {high}){where}"
 
 
 def _limit_text(value: float, column: Mapping[str, Any]) -> str:
     shown = display_value(float(value), column)
-    return shown if isinstance(shown, str) else rounded(float(value))
+    return shown if isinstance(shown, str) else f"{float(value):.7g}"
 
 
 def named_row(values: NDArray[np.float64], columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

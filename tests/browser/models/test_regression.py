@@ -125,7 +125,7 @@ def test_a_row_is_predicted_in_the_unit_of_the_target(
     about = page.locator("#row-about div")
     assert re.fullmatch(r"Typical error [\d,]+, the RMSE on validation data\.", about.inner_text())
     page.locator('[data-column="area"]').fill("900")
-    expect(about.nth(1)).to_have_text("Column 'area' is outside the range of the training data (30 to 149): 900.")
+    expect(about.nth(1)).to_have_text("Column 'area' is outside the range of the dataset (30 to 149): 900.")
 
 
 def test_the_first_rows_of_a_predicted_file_are_shown(

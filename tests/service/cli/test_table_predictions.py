@@ -131,7 +131,7 @@ def test_wrong_columns_are_reported_once_each_and_a_bad_number_with_its_line(run
 
 
 def test_unused_columns_are_copied_and_an_output_can_be_the_next_input(run: Run, model: str) -> None:
-    Path("rows.csv").write_text("x,price,city,kind,prediction,note\n1.5,1000,A,a,mine,hello\n")
+    Path("rows.csv").write_text("x,price,city,kind,prediction,note\n1.5,1100,A,a,mine,hello\n")
     for source, target in (("rows.csv", "one.csv"), ("one.csv", "two.csv")):
         result = run("predict", model, source, "-o", target)
         assert result.exit_code == 0, result.output

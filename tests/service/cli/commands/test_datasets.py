@@ -41,15 +41,6 @@ def test_an_uploaded_dataset_is_listed_and_can_be_trained_on(run: Run, archive: 
     assert (trained.exit_code, trained.stdout.splitlines()[-1]) == (0, "succeeded"), trained.output
 
 
-def test_a_table_with_a_number_to_predict_has_a_target_instead_of_classes(run: Run) -> None:
-    assert "diabetes\t10 columns\tnumber\t376\t66\t\n" in run("datasets").stdout
-    shown = run("datasets", "show", "diabetes")
-    assert shown.exit_code == 0, shown.output
-    lines = shown.stdout.splitlines()
-    assert "Target\tprogression" in lines
-    assert not any(line.startswith("Classes") for line in lines)
-
-
 def test_uploading_the_same_data_again_returns_the_existing_version(run: Run, client: Client, archive: Path) -> None:
     first = json.loads(run("upload", "twice", str(archive), "--json").stdout)
     again = run("upload", "twice", str(archive))
@@ -186,6 +177,6 @@ def test_a_dataset_of_numbers_is_shown_with_its_target(run: Run) -> None:
     assert "Target\tprogression (number): 25 to 346, mean 152.1" in lines
     assert "Columns\tage (number): 19 to 79, mean 48.52" in lines
     assert not [line for line in lines if line.startswith("Classes")]
-    assert "diabetes\t10 columns\t-\t376\t66\t\n" in run("datasets").stdout
+    assert "diabetes\t10 columns\tnumber\t376\t66\t\n" in run("datasets").stdout
     assert run("datasets", "diabetes").stdout.splitlines() == lines
     assert run("datasets", "list").stdout == run("datasets").stdout

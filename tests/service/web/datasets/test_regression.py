@@ -135,7 +135,7 @@ def test_predictions_come_with_their_typical_error_and_say_what_is_unusual(clien
     answer = client.post(f"/jobs/{job}/predict", json={"rows": [usual]}).json
     assert (answer["typical_error"], answer["notes"]) == (error, [])
     answer = client.post(f"/jobs/{job}/predict", json={"rows": [unusual]}).json
-    outside = f"column 'prediction' is outside the range of the training data ({low} to {high})"
+    outside = f"column 'prediction' is outside the range of the dataset ({low} to {high})"
     assert answer["notes"] == ["column 'city' is empty in 1 row, treated as a missing value", f"{outside}: 900"]
     data = "prediction,city\n80,Oslo\n900,\n20,Rome\n"
     with client.post(f"/jobs/{job}/predict", data=data, headers={"Content-Type": "text/csv"}) as response:
