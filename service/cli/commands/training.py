@@ -118,7 +118,7 @@ def train(
             _show_cost_of_files(target, name_of_data, paths, upload, settings, folds)
             return
         settings = _with_uploaded(target, paths, upload, settings, name=name_of_data)
-    elif not paths and "dataset" not in settings:
+    elif not paths and not {"dataset", "kind"} & settings.keys():
         raise click.UsageError("nothing to train on: give a folder, a file with a table, a spec, or --dataset NAME")
     with target.client() as client:
         if not paths and "kind" not in settings:
@@ -223,7 +223,7 @@ def _dataset_settings(settings: Mapping[str, Any], paths: Sequence[Path]) -> Map
 
 
 def _dataset_of(settings: Mapping[str, Any]) -> str:
-    data = settings["dataset"]
+    data = settings.get("dataset", "")
     return str(data.get("name", "") if isinstance(data, dict) else data)
 
 

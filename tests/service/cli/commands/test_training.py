@@ -174,3 +174,10 @@ def test_show_by_name_shows_the_newest_cross_validation_with_that_name(run: Run,
     fold = run("show", "crossed (fold 1 of 2)")
     assert fold.stdout.startswith(f"Job\t{job_ids[1][0]}\n")
     assert run("watch", "crossed").exit_code == 1, "a command that follows or changes a job needs one"
+
+
+def test_a_kind_alone_trains_on_the_data_of_its_default_preset(run: Run) -> None:
+    plan = run("train", "--kind", "gan", "--dry-run").stdout
+    assert plan.startswith("Job\tgan, preset "), plan
+    assert "dataset mnist-10k\n" in plan
+    assert "or --dataset NAME" in run("train", "--dry-run").stderr
