@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tapeline.errors import ApiError
-from tapeline.inputs.images import encoded, in_requests
+from tapeline.inputs.images import encoded, in_requests, upright_png
 from tapeline.inputs.uploads import files_of
 from tapeline.inputs.values import as_rows
 
@@ -59,15 +58,43 @@ def items_of(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> list[Any]:
     if isinstance(data, Mapping | str | bytes | os.PathLike) or _is_pillow(data):
         return [data]
     items = [item.to_dict() if hasattr(item, "to_dict") else item for item in data]
-    if any(map(_is_number, items)):  # a single row without names, or an image in one list
-        data = items = [items]
+    if items and all(map(_is_cell, items)):  # texts are images, unless the model has columns
+        if all(isinstance(item, str) for item in items) and (_any_file(items) or dataset()["kind"] != "table"):
+            return items
+        data = items = [items]  # a single row without names, or an image in one list
     if not items or not _is_flat(items[0]):
-        return [data] if _shape(data)[2:] == (3,) else items  # an image in colour, or several images
+        return [data] if _is_one_image(data, dataset) else items
     described = dataset()
     if described["kind"] == "table":
         return [_named(item, [column["name"] for column in described["columns"]]) for item in items]
     pixels = math.prod(described["image_shape"][:2])
     return items if len(items[0]) in (pixels, 3 * pixels) and described["image_shape"] else [data]
+
+
+def _any_file(texts: Iterable[str]) -> bool:
+    return any(map(os.path.isfile, texts))
+
+
+def _is_one_image(data: Any, dataset: Callable[[], Mapping[str, Any]]) -> bool:
+    """Whether an array of three axes is an image with channels instead of several images in grey.
+
+    Raises:
+        ValueError: its first axis seems to be that of the colours.
+    """
+    shape = _shape(data)
+    if len(shape) != 3 or shape[2] == 3:
+        return len(shape) == 3
+    may_begin_with_colours = shape[0] == 3 and hasattr(data, "shape")
+    if shape[2] not in (1, 4) and not may_begin_with_colours:
+        return False
+    expected = tuple(dataset()["image_shape"])
+    has_channels = shape[2] in (1, 4) and shape[1:] != expected[:2]
+    if may_begin_with_colours and not has_channels and len(expected) == 3:
+        raise ValueError(
+            f"an array of shape {shape} is one image with the colours first, or three in grey: for one image give "
+            "array.transpose(1, 2, 0), for three list(array)"
+        )
+    return has_channels
 
 
 def _named(row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
@@ -77,31 +104,37 @@ def _named(row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _sent(image: Any) -> Any:
-    """An image of Pillow as the bytes of a PNG; an array of bytes as numbers in [0, 1]."""
+    """An image of Pillow as the bytes of a PNG; an array of bytes as numbers in [0, 1]; one channel as grey, and four
+    as colours before a black background."""
     if _is_pillow(image):
-        file = io.BytesIO()
-        (image if image.mode in ("1", "L", "LA", "RGB", "RGBA", "P") else image.convert("RGB")).save(file, "PNG")
-        return file.getvalue()
-    return image / 255 if getattr(getattr(image, "dtype", None), "kind", "") == "u" else image
+        return upright_png(image)
+    if getattr(getattr(image, "dtype", None), "kind", "") == "u":
+        image = image / 255
+    channels = shape[2] if len(shape := _shape(image)) == 3 else 0
+    if channels not in (1, 4):
+        return image
+    rows = image.tolist() if hasattr(image, "tolist") else image
+    if channels == 1:
+        return [[pixel[0] for pixel in row] for row in rows]
+    return [[[level * pixel[3] for level in pixel[:3]] for pixel in row] for row in rows]
 
 
 def _is_pillow(value: Any) -> bool:
     return hasattr(value, "save") and hasattr(value, "mode")
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, int | float) or (hasattr(value, "dtype") and not value.shape)
+def _is_cell(value: Any) -> bool:
+    """Whether a value may be a cell of a table or a pixel: neither a list, an image, nor the path of a file."""
+    if isinstance(value, Mapping | os.PathLike) or _is_pillow(value) or getattr(value, "shape", None):
+        return False
+    return isinstance(value, str) or not isinstance(value, Sequence)
 
 
 def _is_flat(item: Any) -> bool:
     """Whether an item is a list of plain values, and not of lists."""
     if hasattr(item, "shape"):
         return len(item.shape) == 1
-    return isinstance(item, Sequence) and not isinstance(item, str | bytes) and all(map(_is_plain, item))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str) or _is_number(value)
+    return isinstance(item, Sequence) and not isinstance(item, str | bytes) and all(map(_is_cell, item))
 
 
 def _shape(data: Any) -> Shape:

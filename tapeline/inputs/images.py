@@ -113,16 +113,27 @@ def as_png(data: bytes, *, name: str = "the image") -> bytes:
 
     An animation is represented by its first frame.
     """
-    from PIL import Image, ImageOps  # lazily: it takes a tenth of a second, and most commands do not need it
-
     with _open_image(data, name) as image:
         image.draft(None, (2 * SENT_SIDE, 2 * SENT_SIDE))  # a JPEG is scaled down while it is decoded
-        upright = ImageOps.exif_transpose(image)
-        converted = _in_supported_mode(upright)
-        converted.thumbnail((SENT_SIDE, SENT_SIDE), Image.Resampling.BOX, reducing_gap=None)
-        file = io.BytesIO()
-        converted.save(file, "PNG")
-        return file.getvalue()
+        return upright_png(image, side=SENT_SIDE)
+
+
+def upright_png(image: Image, *, side: int | None = None) -> bytes:
+    """An image of Pillow as a PNG, upright as its EXIF data says, of at most ``side`` pixels along a side.
+
+    Raises:
+        UnreadableImage: its levels are floats, of which nothing says which one is white.
+    """
+    from PIL import Image, ImageOps  # lazily: it takes a tenth of a second, and most commands do not need it
+
+    if image.mode == "F":
+        raise UnreadableImage("an image of mode F has levels without a known range: give an array of numbers in [0, 1]")
+    converted = _in_supported_mode(ImageOps.exif_transpose(image))
+    if side is not None:
+        converted.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
+    file = io.BytesIO()
+    converted.save(file, "PNG")
+    return file.getvalue()
 
 
 @contextmanager

@@ -40,9 +40,20 @@ def as_rows(rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
+    """A cell as JSON; what JSON has not, such as ``Decimal`` or an interval of pandas, is the text that ``to_csv``
+    writes."""
     if value is not None and not isinstance(value, str | int | float):
-        value = plain(value)
+        try:
+            value = plain(value)
+        except TypeError:
+            if not _has_text(value):  # a list or an object without a text
+                raise
+            value = str(value)
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _has_text(value: object) -> bool:
+    return any("__str__" in base.__dict__ for base in type(value).__mro__[:-1])
 
 
 def _format_datetime64(value: Any) -> str | None:

@@ -99,6 +99,13 @@ def test_predict_accepts_photos_as_paths_bytes_and_arrays(python_client: Client,
     red = Image.new("RGB", (24, 16), (200, 30, 30))
     for image in (red, [red], np.asarray(red), red.convert("CMYK").convert("RGB")):
         assert trained_job.predict(image)["probabilities"][0] == pytest.approx(of_numbers[0], abs=1e-5)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first row of pixels is the right edge of the upright photo
+    Image.open(path).save(tmp_path / "turned.png", exif=exif)
+    turned = Image.open(tmp_path / "turned.png")
+    assert trained_job.predict(turned)["probabilities"] == trained_job.predict(turned.filename)["probabilities"]
+    clear = np.dstack([pixels, np.ones((16, 24, 1), np.float32)])
+    assert trained_job.predict(clear)["probabilities"] == of_numbers
     both = trained_job.predict([red, path])
     assert np.allclose(both["probabilities"], of_numbers + expected, atol=1e-5)
     (tmp_path / "folder").mkdir()
@@ -134,7 +141,7 @@ def test_rows_are_given_as_frames_mappings_and_lists_and_answered_with_labels(
     for given in (frame, [row for _, row in frame.iterrows()], positional, list(map(tuple, positional))):
         assert trained_job.predict(given) == expected
     alone = trained_job.predict(rows[1:])
-    for given in (rows[1], frame.iloc[1], positional[1], np.array(positional[1], object)):
+    for given in (rows[1], frame.iloc[1], positional[1], np.array(positional[1], object), list(frame.iloc[1])):
         assert trained_job.predict(given) == alone
     frame.to_csv(tmp_path / "rows.csv", index=False)
     assert trained_job.predict(str(tmp_path / "rows.csv"))["classes"] == expected["classes"]
