@@ -13,7 +13,7 @@ from service.spec.fields import SYNONYMS
 from service.spec.strict_json import parse_json, pointer_of
 from service.sweeps.search.space import look_up
 from service.wording import value_text
-from tapeline.inputs.values import flat_settings
+from tapeline.inputs.values import first_seeds, flat_settings
 
 LOG_RATIO: Final = 10
 """A range of positive numbers whose ends have at least this ratio is logarithmic."""
@@ -51,12 +51,13 @@ def seeds_of(text: str) -> list[int]:
         click.UsageError: it is neither.
     """
     try:
-        seeds = list(map(int, text.split(","))) if "," in text else list(range(int(text)))
-    except ValueError:
-        seeds = []
-    if not seeds:
-        raise click.UsageError(f"--seeds expects a number of seeds, such as 5, or a list, such as 3,7,11; got {text!r}")
-    return seeds
+        numbers = list(map(int, text.split(",")))
+        return numbers if len(numbers) > 1 else first_seeds(numbers[0])
+    except ValueError as error:
+        reason = f"; {error}" if text.isdecimal() else ""
+        raise click.UsageError(
+            f"--seeds expects a number of seeds, such as 5, or a list, such as 3,7,11; got {text[:40]!r}{reason}"
+        ) from None
 
 
 def range_text(span: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from service.spec.metric_info import Goal
 from service.spec.schema import MAX_EPOCHS, PlainText, Reuse, StrictModel
+from tapeline.inputs.values import MAX_SEEDS as MAX_SEEDS
 
 MAX_TRIALS: Final = 2000
 MAX_JOBS: Final = 10_000
 """Maximum number of trials times seeds."""
-MAX_SEEDS: Final = 100
 MAX_PARALLEL: Final = 1000
 MAX_DIMENSIONS: Final = 20
 MAX_TPE_VALUES: Final = 2_000_000

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 _MISSING: Final = frozenset({"NAType", "NaTType"})
 """Types of pandas for missing values, for which a comparison returns false or another missing value."""
+MAX_SEEDS: Final = 100
+"""Maximum number of seeds of a sweep."""
 GROUPED_FROM: Final = 1e4
 SCIENTIFIC_FROM: Final = 1e7
 """Numbers are shown with an exponent from here on."""
@@ -69,6 +71,17 @@ def rounded(value: float) -> str:
     """
     short = f"{value:.4g}"
     return f"{value:,.0f}" if GROUPED_FROM <= abs(float(short)) < SCIENTIFIC_FROM else short
+
+
+def first_seeds(count: int) -> list[int]:
+    """The seeds from 0 on.
+
+    Raises:
+        ValueError: there are none, or more than a sweep may have.
+    """
+    if not 1 <= count <= MAX_SEEDS:
+        raise ValueError(f"a sweep has 1 to {MAX_SEEDS} seeds, not {count:,}")
+    return list(range(count))
 
 
 def dotted(pointer: str) -> str:

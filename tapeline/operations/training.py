@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from tapeline.connection import json_body
 from tapeline.errors import ApiError
 from tapeline.images.files import USUAL_SIZE
 from tapeline.inputs.uploads import Given, dataset_name, reason_to_scale
-from tapeline.inputs.values import nested_settings
+from tapeline.inputs.values import MAX_SEEDS, first_seeds, nested_settings
 from tapeline.job import Job
 from tapeline.operations.datasets import Dataset, DatasetOperations, UploadOptions
 from tapeline.resources import once
@@ -38,10 +39,37 @@ def suited_kind(datasets: DatasetOperations, name: str) -> str:
 
 
 def spec_of(dataset: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec of a job on a dataset, with other settings as a document."""
-    data = settings.get("dataset", {})
-    data = {"name": dataset.reference, **(data if isinstance(data, dict) else {})}
-    return {"kind": kind_of(dataset), "name": dataset.name, **settings, "dataset": data}
+    """The spec of a job on a dataset, with other settings as a document.
+
+    Raises:
+        TypeError: the settings name another dataset.
+    """
+    data = settings.get("dataset") or {}
+    data = data if isinstance(data, Mapping) else {"name": data}
+    if (other := data.get("name", dataset.reference)) not in (dataset.name, dataset.reference):
+        raise TypeError(f"the settings name the dataset {other!r}, and the data are {dataset.reference!r}: give one")
+    return {
+        "kind": kind_of(dataset),
+        "name": dataset.name,
+        **settings,
+        "dataset": {**data, "name": dataset.reference},
+    }
+
+
+def _settings_of(fields: Mapping[str, Any], settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments that are given, and the other settings, as a document.
+
+    Raises:
+        TypeError: something is given as both.
+    """
+    given = _given(fields)
+    if twice := given.keys() & (settings or {}).keys():
+        raise TypeError(f"given twice, as an argument and in settings: {', '.join(sorted(twice))}")
+    return nested_settings((given | dict(settings or {})).items())
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 class TrainingOperations(DatasetOperations):
@@ -78,7 +106,7 @@ class TrainingOperations(DatasetOperations):
 
         Args:
             data: a folder with a folder of images for each class, a table, an archive, several files, or a DataFrame of
-                pandas; as ``upload``.
+                pandas; as ``upload``. Or a ``Dataset``.
             dataset: the dataset to train on, in place of ``data``.
             name: of the job, and of the uploaded dataset (default: that of the dataset or file; of a DataFrame,
                 ``table``).
@@ -88,12 +116,15 @@ class TrainingOperations(DatasetOperations):
             idempotency_key: as for ``submit``.
             upload: see ``UploadOptions``; for example ``target="price"`` or ``size="64"``.
         """
-        fields = {"kind": kind, "preset": preset, "epochs": epochs, "name": name}
-        given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
+        given = _settings_of({"kind": kind, "preset": preset, "epochs": epochs, "name": name}, settings)
         if (data is None) == (dataset is None):
             raise TypeError("train() needs either data, such as train('rows.csv'), or dataset='name'")
+        if isinstance(data, Dataset):
+            dataset = data
+        if dataset is not None and upload:
+            raise TypeError(f"train(): {', '.join(upload)} are options of an upload, and the dataset is stored already")
         source = self._find(dataset) if dataset is not None else self._uploaded(data, name, upload)
-        return self.submit(spec_of(source, nested_settings(given.items())), idempotency_key=idempotency_key)
+        return self.submit(spec_of(source, given), idempotency_key=idempotency_key)
 
     def sweep(
         self,
@@ -121,18 +152,15 @@ class TrainingOperations(DatasetOperations):
             idempotency_key: as for ``submit``.
             options: further fields of a sweep, such as ``search={"name": "tpe", "trials": 40}`` or ``objective``.
         """
-        if spec is None:
-            spec = self._sweep_spec(
-                dataset=dataset,
-                space=space,
-                seeds=seeds,
-                name=name,
-                kind=kind,
-                preset=preset,
-                epochs=epochs,
-                settings=settings,
-                **options,
-            )
+        arguments: dict[str, Any] = {
+            "dataset": dataset,
+            "space": space,
+            "seeds": seeds,
+            "name": name,
+            "kind": kind,
+            "preset": preset,
+        }
+        spec = self._sweep_spec(spec, **arguments, epochs=epochs, settings=settings, **options)
         request = once(spec, idempotency_key)
         return Sweep(self._connection, self._connection.json("POST", "/sweeps", **request))
 
@@ -143,24 +171,29 @@ class TrainingOperations(DatasetOperations):
 
     def sweep_dry_run(self, spec: Mapping[str, Any] | bytes | None = None, **arguments: Any) -> dict[str, Any]:
         """The resolved sweep and its cost; nothing is stored. The arguments are those of ``sweep``."""
-        params = {"dry_run": "true"}
-        if spec is None:
-            spec = self._sweep_spec(**arguments)
+        params, spec = {"dry_run": "true"}, self._sweep_spec(spec, **arguments)
         return self._connection.json("POST", "/sweeps", params=params, repeatable=True, **json_body(spec))
 
     def _sweep_spec(
         self,
+        spec: Mapping[str, Any] | bytes | None,
         *,
         dataset: str | Dataset | None = None,
         space: Mapping[str, Any] | None = None,
-        seeds: int | Sequence[int] | None = None,
+        seeds: int | Iterable[int] | None = None,
         name: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         kind: str | None = None,
         preset: str | None = None,
         epochs: int | None = None,
-        settings: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any] | bytes:
+        fields = {"kind": kind, "preset": preset, "epochs": epochs}
+        if spec is not None:
+            others = {"dataset": dataset, "space": space, "seeds": seeds, "name": name, "settings": settings}
+            if given := _given({**others, **fields, **options}):
+                raise TypeError(f"sweep(): write into the spec, or give without one: {', '.join(given)}")
+            return spec
         if dataset is None:
             raise TypeError("sweep() needs a spec, or dataset='name' and space={...} or seeds=5")
         for setting, values in (space or {}).items():
@@ -169,15 +202,15 @@ class TrainingOperations(DatasetOperations):
                     f"space: {setting} is {values!r}; give a list such as [0.001, 0.01], or a range such as "
                     "{'log': [0.001, 0.3]}"
                 )
-        fields = {"kind": kind, "preset": preset, "epochs": epochs}
-        given = {field: value for field, value in fields.items() if value is not None} | dict(settings or {})
-        base = spec_of(self._find(dataset), nested_settings(given.items()))
+        base = spec_of(self._find(dataset), _settings_of(fields, settings))
         name_of_data = base.pop("name")
         spec = {"name": name or name_of_data, "base": base, **options}
         if space:
             spec["space"] = {n: {"choice": list(v)} if not isinstance(v, Mapping) else v for n, v in space.items()}
         if seeds is not None:
-            spec["seeds"] = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+            spec["seeds"] = (
+                first_seeds(seeds) if isinstance(seeds, int) else list(itertools.islice(seeds, MAX_SEEDS + 1))
+            )
         return spec
 
     def _find(self, dataset: str | Dataset) -> Dataset:

@@ -62,3 +62,5 @@ def test_seeds_are_a_number_or_a_list() -> None:
     for text in ("0", "-1", "x", "1,,2"):
         with pytest.raises(click.UsageError, match="--seeds expects a number of seeds, such as 5, or a list"):
             seeds_of(text)
+    with pytest.raises(click.UsageError, match="got '4000000000'; a sweep has 1 to 100 seeds"):
+        seeds_of("4000000000")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from service.cli import main
 from tapeline import AmbiguousJob, ApiError, Client, ClientError, Job, ServerUnreachable, Sweep, VersionMismatch
+from tapeline.operations.datasets import Dataset
 from tapeline.version import VERSION
 from tests.tapeline.stub.server import JOB, StubServer, hang_up, response
 
@@ -325,3 +326,42 @@ def test_an_id_is_quoted_in_a_path(server: StubServer, client: Client) -> None:
     with pytest.raises(ApiError, match="no such sweep"):
         client.find_sweep("swp_/../jobs?limit=1")
     assert server.requests[0][1] == "/sweeps/swp_%2F..%2Fjobs%3Flimit%3D1"
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda client: client.sweep({"base": {}}, seeds=5, name="mine", objective={}), "seeds, name, objective"),
+        (lambda client: client.sweep_dry_run({"base": {}}, epochs=1), "write into the spec, .*: epochs"),
+        (lambda client: client.train(dataset=iris(client), settings={"dataset": "wine"}), "'wine', .* 'iris'"),
+        (lambda client: client.train(dataset=iris(client), settings={"dataset.name": "wine"}), "'wine', .* 'iris'"),
+        (lambda client: client.train(iris(client), epochs=1, settings={"epochs": 2}), "in settings: epochs"),
+        (lambda client: client.train(dataset="iris", target="kind"), "target are options of an upload"),
+        (lambda client: client.sweep(dataset=iris(client), seeds=1, kind="gan", settings={"kind": "gan"}), "kind"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_would_have_no_effect_is_refused(
+    server: StubServer, client: Client, call: Callable[[Client], object], text: str
+) -> None:
+    with pytest.raises(TypeError, match=text):
+        call(client)
+    assert server.requests == []
+
+
+def iris(client: Client) -> Dataset:
+    return Dataset(client._connection, {"name": "iris"})
+
+
+def test_a_dataset_of_the_service_is_data_to_train_on(server: StubServer, client: Client) -> None:
+    server.responses = [response({"id": JOB}, 201)]
+    client.train(iris(client), epochs=2)
+    spec = {"kind": "classifier", "name": "iris", "epochs": 2, "dataset": {"name": "iris"}}
+    assert json.loads(server.requests[0][3]) == spec
+
+
+def test_a_number_of_seeds_is_limited_before_they_are_made(server: StubServer, client: Client) -> None:
+    with pytest.raises(ValueError, match="a sweep has 1 to 100 seeds, not 4,000,000,000"):
+        client.sweep(dataset=iris(client), seeds=4_000_000_000)
+    server.responses = [response({"id": "swp_1"}, 201)]
+    client.sweep(dataset=iris(client), seeds=range(4_000_000_000))
+    assert len(json.loads(server.requests[0][3])["seeds"]) == 101, "which the service refuses"
