@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -50,7 +51,7 @@ class Connection:
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"the server must be a URL such as http://127.0.0.1:8000, not {server!r}")
-        self._is_compared = False
+        self._has_warned = False
         headers = {"User-Agent": f"tapeline-client/{VERSION}"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -147,24 +148,41 @@ class Connection:
         try:
             if response.status_code == TOO_MANY_REQUESTS and attempt > 1:
                 raise _refusal(response, f"; gave up after {attempt} attempts")
+            self._compare_versions(response)
             check(response)
-            self._compare_versions(response.headers.get("Tapeline-Version"))
             yield response
         except httpx.TransportError as error:  # the connection broke within the body
             raise ServerUnreachable(self.server, reason_of(error)) from None
         finally:
             response.close()
 
-    def _compare_versions(self, server: str | None) -> None:
-        """Warn once if the service is of another version."""
-        if server is None or self._is_compared:
+    def _compare_versions(self, response: httpx.Response) -> None:
+        """Warn once if the service is of another version.
+
+        Where warnings are errors, it is raised in place of a response that can be read again: not of an error, nor
+        of a job that was created.
+        """
+        server = response.headers.get("Tapeline-Version")
+        if server in (None, VERSION) or self._has_warned:
             return
-        self._is_compared = True
-        if server != VERSION:
-            order = "older" if _parts(VERSION) < _parts(server) else "newer"
-            text = f"this client ({VERSION}) is {order} than the service at {self.server} ({server})"
-            remedy = f'pip install "tapeline-client=={server}"'
+        order = "older" if _parts(VERSION) < _parts(server) else "newer"
+        text = f"this client ({VERSION}) is {order} than the service at {self.server} ({server})"
+        remedy = f'pip install "{_distribution()}=={server}"'
+        try:
             warnings.warn(f"{text}; for one of the same version: {remedy}", VersionMismatch, stacklevel=4)
+        except VersionMismatch:
+            if not response.is_success or response.request.method != "GET":
+                return
+            self._has_warned = True
+            raise
+        self._has_warned = True
+
+
+def _distribution() -> str:
+    """The installed one that has this client: that of the server, or the client alone."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.distribution("tapeline").name
+    return "tapeline-client"
 
 
 def _parts(version: str) -> list[int]:

@@ -83,13 +83,34 @@ def test_a_client_of_another_version_than_its_server_says_so_once(
     server: StubServer, client: Client, version: str, order: str
 ) -> None:
     server.responses = [response({"data": []}, Tapeline_Version=version)] * 3
-    with pytest.warns(VersionMismatch, match=rf"is {order} than the service .*tapeline-client=={version}") as caught:
+    with pytest.warns(
+        VersionMismatch, match=rf"is {order} than the service .*pip install \"tapeline=={version}"
+    ) as caught:
         client.presets()
     client.presets()
     assert len(caught) == 1
     listed = CliRunner().invoke(main, ["--server", server.url, "datasets"])
     assert f"tapeline: this client ({VERSION}) is {order} than the service" in listed.stderr
     assert len(listed.stderr.splitlines()) == 1
+
+
+def test_a_version_is_compared_before_an_error_is_raised(server: StubServer, client: Client) -> None:
+    server.responses = [response({"code": "not_found", "detail": "no such path"}, 404, Tapeline_Version="99.0")]
+    with pytest.warns(VersionMismatch, match="is older"), pytest.raises(ApiError, match="no such path"):
+        client.presets()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_created_job_is_returned_where_warnings_are_errors(server: StubServer, client: Client) -> None:
+    newer = {"Tapeline_Version": "99.0"}
+    refusal = response({"code": "invalid_spec", "detail": "no kind"}, 422, **newer)
+    server.responses = [refusal, response({"id": JOB}, 201, **newer), *[response({"data": []}, **newer)] * 2]
+    with pytest.raises(ApiError, match="no kind"):
+        client.submit({})
+    assert client.submit({"kind": "gan"}).id == JOB
+    with pytest.raises(VersionMismatch, match="is older"):
+        client.presets()
+    assert client.presets() == []
 
 
 def test_a_client_without_arguments_calls_the_service_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
