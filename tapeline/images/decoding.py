@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Final
 
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-
-from tapeline.errors import UnreadableImage
+from tapeline.errors import MissingPackage, UnreadableImage
 from tapeline.images.files import SIGNATURE_BYTES, Size, unreadable_reason
+
+try:
+    from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+except ModuleNotFoundError as error:  # the wheel of the client alone
+    raise MissingPackage("pillow", "reading image files") from error
 
 MAX_IMAGE_PIXELS: Final = 2**25
 """Maximum number of pixels of an image before scaling."""

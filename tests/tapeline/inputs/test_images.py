@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +175,27 @@ def test_a_text_is_read_as_base64_if_possible_and_otherwise_as_a_path(
     assert base64.b64decode(encoded("small.png").content) == Path("small.png").read_bytes()
     with pytest.raises(FileNotFoundError, match="neither a file nor an image in base64"):
         encoded("no-such.png")
+
+
+def test_without_pillow_small_pngs_are_sent_and_other_files_name_the_package(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/x.png", "a/x.jpg"):
+        picture().save(tmp_path / name)
+    program = """
+import sys
+sys.modules["PIL"] = None  # as if it were not installed
+from tapeline import Client, MissingPackage
+from tapeline.inputs.images import encoded
+
+assert encoded("a/x.png").pixels == 800
+for call in (lambda: encoded("a/x.jpg"), lambda: Client("http://127.0.0.1:9").train("a")):
+    try:
+        call()
+    except MissingPackage as error:
+        print(error)
+"""
+    command = [sys.executable, "-c", program]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    expected = "reading image files needs the package pillow: pip install pillow\n" * 2
+    assert result.stdout == expected, result.stderr
