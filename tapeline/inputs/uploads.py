@@ -314,9 +314,13 @@ def _scaled(path: Path, size: Size, *, grey: bool, pads: bool) -> bytes:
     return data.getvalue()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for directory, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
-        for name in files:
-            if not name.startswith(".") and name.lower() not in UNSEEN_FILES:
-                yield Path(directory, name)
+def _walk(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The files in a folder and its subfolders, also linked ones, except those that contain the link."""
+    above |= {os.path.realpath(folder)}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.name.startswith((".", "__MACOSX")) and os.path.realpath(entry.path) not in above:
+                    yield from _walk(entry.path, above)
+            elif not entry.name.startswith(".") and entry.name.lower() not in UNSEEN_FILES:
+                yield Path(entry.path)

@@ -62,7 +62,14 @@ def test_a_folder_becomes_the_same_dataset_as_its_archive(python_client: Client,
         (linked / path.parent.relative_to(folder)).mkdir(parents=True, exist_ok=True)
         (linked / path.relative_to(folder)).symlink_to(path)
     datasets.append(python_client.upload("five", linked, size="16"))
-    assert [dataset["class_names"] for dataset in datasets] == [["a", "b"]] * 5
+    classes = tmp_path / "classes"
+    classes.mkdir()
+    (classes / "a").symlink_to(folder / "a")
+    shutil.copytree(folder / "b", classes / "b")
+    (classes / "b" / "around").symlink_to(classes)
+    (classes / "notes.txt").write_text("mine")
+    datasets.append(python_client.upload("six", classes, size="16"))
+    assert [dataset["class_names"] for dataset in datasets] == [["a", "b"]] * 6
     assert len({dataset["sha256"] for dataset in datasets}) == 1
     assert [entry["file"] for entry in datasets[0]["report"]["left_out"]["files"]] == ["notes.txt"]
 
