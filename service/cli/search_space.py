@@ -10,8 +10,7 @@ import click
 
 from service.errors import MalformedJson
 from service.spec.fields import SYNONYMS
-from service.spec.strict_json import parse_json, pointer_of
-from service.sweeps.search.space import look_up
+from service.spec.strict_json import parse_json
 from service.wording import value_text
 from tapeline.inputs.values import first_seeds, flat_settings
 
@@ -25,7 +24,7 @@ def space_of(values: Sequence[str], base: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         values: those of ``--try``, with the name of a setting or its last part.
-        base: the resolved spec; a setting that is a whole number in it is tried with whole numbers.
+        base: the resolved spec, whose settings may be named by their last part.
 
     Raises:
         click.UsageError: a value is neither a range nor a list.
@@ -40,7 +39,7 @@ def space_of(values: Sequence[str], base: Mapping[str, Any]) -> dict[str, Any]:
             raise click.UsageError(f"--try {text}: seeds are not a setting to choose; use --seeds {value}")
         if field in space:
             raise click.UsageError(f"--try {field} is given twice: put all of its values in one")
-        space[field] = _range_of(text, value, whole=_is_whole(base, field))
+        space[field] = _range_of(text, value, whole=_is_whole(field))
     return space
 
 
@@ -108,10 +107,9 @@ def _full_name(base: Mapping[str, Any], field: str) -> str:
     return names[0] if field not in base and len(names) == 1 else field
 
 
-def _is_whole(base: Mapping[str, Any], field: str) -> bool | None:
+def _is_whole(field: str) -> bool | None:
     """Whether a setting is a whole number; ``None``: it is unknown, or no number."""
-    try:
-        value = look_up(base, pointer_of(field))
-    except (LookupError, ValueError):
-        return None
-    return isinstance(value, int) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    from service.jobs.queries.setting_schemas import schemas_at, types_of  # lazily: it loads the models of all specs
+
+    types = {name for schema in schemas_at(tuple(field.split("."))) for name in types_of(schema)}
+    return "number" not in types if types & {"number", "integer"} else None

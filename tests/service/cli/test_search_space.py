@@ -9,7 +9,7 @@ import pytest
 
 from service.cli.search_space import range_text, seeds_of, space_of
 
-BASE = {"batch_size": 50, "optimizer": {"name": "adam", "learning_rate": 0.01, "beta1": 0.9}, "layers": [{"units": 9}]}
+BASE = {"batch_size": 50, "optimizer": {"name": "adam", "learning_rate": 1, "beta1": 0.9}, "layers": [{"units": 9}]}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ BASE = {"batch_size": 50, "optimizer": {"name": "adam", "learning_rate": 0.01, "
         ("optimizer.learning_rate=1e-4..1e-3", {"log": [1e-4, 1e-3]}, "0.0001 to 0.001, log"),
         ("optimizer.beta1=0.5..0.9", {"float": [0.5, 0.9]}, "0.5 to 0.9"),
         ("optimizer.beta1=0..1", {"float": [0, 1]}, "0 to 1"),
+        ("optimizer.learning_rate=1..10", {"log": [1, 10]}, "1 to 10, log"),
+        ("optimizer.clip_norm=1..5", {"float": [1, 5]}, "1 to 5"),
+        ("generator.layers.0.units=8..16", {"int": [8, 16]}, "8 to 16"),
         ("layers.0.units=8..512", {"int": [8, 512]}, "8 to 512"),
         ("unknown=1..2", {"int": [1, 2]}, "1 to 2"),
         ("batch_size=50,100", {"choice": [50, 100]}, "50, 100"),
