@@ -186,7 +186,7 @@ def print_upload(item: Dataset, options: UploadOptions, *, err: bool = False) ->
         err: print to standard error.
     """
     report = item["report"] or {}
-    if not item["created"]:
+    if not item["created"] and "plan" not in item:  # that of a dry run
         version_note = f", as {item.reference}" if item.reference != item.name else ""
         click.echo(f"{item.name}: the service has exactly this data already{version_note}", err=err)
         return

@@ -141,7 +141,7 @@ class DatasetOperations:
         spec: Mapping[str, Any] | None = None,
         **options: Unpack[UploadOptions],
     ) -> Dataset:
-        """Upload a dataset; returns it, with ``created``.
+        """Upload a dataset; returns it, with ``created``: whether it was stored now.
 
         If the service has exactly this data under this name already, nothing is stored: ``created`` is false and the
         document is that of the existing version. That may be an older one; ``reference`` names it in specs.
@@ -155,10 +155,13 @@ class DatasetOperations:
             options: see ``UploadOptions``.
 
         Raises:
+            TypeError: ``spec`` is given without ``dry_run``.
             NotUploadable: a dataset cannot be made from these files.
             UnreadableImage: a folder has no images, or some that cannot be read, unless ``on_bad`` is ``skip``.
             OSError: a file cannot be read.
         """
+        if spec is not None and not dry_run:
+            raise TypeError("upload(): spec is for dry_run=True; after an upload, submit(spec) starts the job")
         on_progress, on_reading = options.pop("on_progress", None), options.pop("on_reading", None)
         given: dict[str, Any] = {"name": name, **options}
         given |= {"types": json.dumps(dict(types)) if (types := given.get("types")) else None}
@@ -184,12 +187,12 @@ class DatasetOperations:
                 upload_id = str(uuid.uuid4())
                 stack.enter_context(self._watch_progress(upload_id, on_reading, is_sent=lambda: unsent_bytes <= 0))
                 request["headers"] = {"Upload-Id": upload_id}
-            return Dataset(self._connection, {"name": name, **self._send_upload(request)})
+            return Dataset(self._connection, {"name": name, "created": not dry_run, **self._send_upload(request)})
 
     def _send_upload(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Send the request of an upload; returns the dataset that has the data, new or not."""
         try:
-            return self._connection.json("POST", "/datasets", **options) | {"created": True}
+            return self._connection.json("POST", "/datasets", **options)
         except ApiError as error:
             version = error.problem.get("version")
             if error.code != "dataset_exists" or version is None:

@@ -161,8 +161,20 @@ class UploadForm(BaseModel):
             fraction=self.validation_fraction,
             photos=PhotoOptions(size=size, fit=self.fit, channels=self.channels, on_bad=self.on_bad),
             table=table,
-            spec=self.spec,
+            spec=None if self.spec is None else self.spec | {"dataset": self._data()},
         )
+
+    def _data(self) -> Any:
+        """The dataset of ``spec``, which is this one."""
+        data = (self.spec or {}).get("dataset", {})
+        data = {"name": data} if isinstance(data, str) else data
+        if not isinstance(data, dict):  # the check of the spec reports it
+            return data
+        if (other := data.get("name", self.name)) != self.name:
+            raise UploadRefused(
+                {"spec": f"is of the dataset {other!r}; the upload is {self.name!r}: leave its name out"}
+            )
+        return data | {"name": self.name}
 
 
 def import_files(
@@ -184,6 +196,7 @@ def receive(
     *,
     count: Callable[[int], None],
     on_received: Callable[[int], None],
+    dry_run: bool = False,
     max_bytes: int = MAX_UPLOAD_BYTES,
 ) -> ReceivedFiles:
     """Receive the request's form; its files are written to ``folder`` under generated names.
@@ -234,6 +247,8 @@ def receive(
         path = Path(file.stream.name)
         if file.filename or path.stat().st_size:  # browsers also send empty file fields
             _add_field(fields, faults, name, path)
+    if "spec" in fields and not dry_run:
+        faults["spec"] = "is of a dry run, which estimates the cost of a job; submit the job after the upload"
     return _validate(fields, faults)
 
 

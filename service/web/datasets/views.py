@@ -106,7 +106,7 @@ def upload(query: UploadQuery) -> Result:
     with slots.hold(slots.UPLOADS), progress as recorder:
         quotas.check_upload(uploader, request.content_length or 1)
         count = functools.partial(quotas.count_upload, uploader)
-        receive = functools.partial(uploads.receive, count=count, on_received=recorder.received)
+        receive = functools.partial(uploads.receive, dry_run=query.dry_run, count=count, on_received=recorder.received)
         if query.dry_run:
             return as_json(_dry_run(*provided(DatasetUploads).try_out(receive, by=actor(), on_progress=recorder.read)))
         info = provided(DatasetUploads).add(receive, by=actor(), on_progress=recorder.read)

@@ -214,7 +214,12 @@ def test_specs_accept_numpy_numbers(python_client: Client, people_dataset: Any) 
 def test_a_table_is_uploaded_by_its_path_and_its_rows_are_read_back(python_client: Client, tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(TABLE)
+    tried = python_client.upload("people", path, dry_run=True, spec={"epochs": 2})
+    assert (tried["created"], tried["plan"]["resolved"]["dataset"]["name"]) == (False, "people")
+    with pytest.raises(TypeError, match=r"spec is for dry_run=True; after an upload, submit\(spec\)"):
+        python_client.upload("people", path, spec={})
     dataset = python_client.upload("people", str(path))
+    assert dataset["created"] is True
     assert dataset["train_count"] + dataset["validation_count"] == ROWS.count("\n")
     rows = list(python_client.dataset_rows("people", part="validation"))
     assert rows == list(python_client.dataset_examples("people", part="validation"))

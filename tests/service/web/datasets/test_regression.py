@@ -179,16 +179,41 @@ def test_the_dataset_shows_its_numbers_instead_of_classes(client: FlaskClient, j
     assert "Number to predict" in page
 
 
-def test_a_dry_run_of_an_upload_finds_the_number_to_predict(client: FlaskClient) -> None:
+def tried(client: FlaskClient, spec: str, query: str = "?dry_run=true") -> Any:
     boundary, body = encode_multipart(
-        {"name": "tried", "spec": "{}", "table": FileStorage(io.BytesIO(TABLE.encode()), "x")}
+        {"name": "tried", "spec": spec, "table": FileStorage(io.BytesIO(TABLE.encode()), "x")}
     )
-    media = f"multipart/form-data; boundary={boundary}"
-    answer = client.post("/datasets?dry_run=true", data=body, content_type=media)
+    return client.post(f"/datasets{query}", data=body, content_type=f"multipart/form-data; boundary={boundary}")
+
+
+def test_a_dry_run_of_an_upload_finds_the_number_to_predict(client: FlaskClient) -> None:
+    answer = tried(client, "{}")
     assert answer.status_code == 200, answer.text
     found = answer.json
     assert (found["task"], found["target"], found["plan"]["resolved"]["kind"]) == ("regression", "price", "regressor")
     assert found["report"]["range"] == [min(map(round, PRICES)), max(map(round, PRICES))]
+
+
+@pytest.mark.parametrize("spec", ['{"epochs": 2}', '{"dataset": "tried"}', '{"dataset": {"folds": 3}}'])
+def test_the_plan_of_an_upload_is_that_of_a_job_on_it(client: FlaskClient, spec: str) -> None:
+    assert tried(client, spec).json["plan"]["resolved"]["dataset"]["name"] == "tried"
+
+
+@pytest.mark.parametrize(
+    ("spec", "query", "detail"),
+    [
+        ('{"dataset": "iris"}', "?dry_run=true", "is of the dataset 'iris'; the upload is 'tried': leave its name out"),
+        ('{"dataset": {"name": "iris"}}', "?dry_run=true", "is of the dataset 'iris'"),
+        ("{}", "", "is of a dry run"),
+    ],
+)
+def test_a_spec_of_other_data_or_without_a_dry_run_is_refused(
+    client: FlaskClient, spec: str, query: str, detail: str
+) -> None:
+    answer = tried(client, spec, query)
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_upload")
+    assert detail in answer.json["detail"]
+    assert client.get("/datasets/tried").status_code == 404
 
 
 @pytest.mark.parametrize(
