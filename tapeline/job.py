@@ -312,12 +312,12 @@ class Job(Resource):
 
     def _dataset(self) -> dict[str, Any]:
         """The version of the dataset that the job was trained on: a newer one may have other columns."""
-        name = self.resolved["dataset"]["name"]
+        name, sha256 = self.resolved["dataset"]["name"], self._read("dataset_sha256")
         try:
             newest = self._connection.json("GET", f"/datasets/{segment(name)}")
-            if not newest.get("versions") or newest["sha256"] == self["dataset_sha256"]:
+            if not newest.get("versions") or sha256 in (None, newest["sha256"]):
                 return newest
-            version = f"{name}@{self['dataset_sha256'].removeprefix('sha256:')[:12]}"
+            version = f"{name}@{sha256.removeprefix('sha256:')[:12]}"
             return self._connection.json("GET", f"/datasets/{segment(version)}")
         except ApiError as error:
             if error.status != 404:

@@ -145,7 +145,7 @@ class UploadForm(BaseModel):
     spec: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
         None,
         description="With `dry_run`: the spec of a job, as JSON, whose cost on these data is estimated. It may lack "
-        "`kind`.",
+        "`kind` and the name of the dataset.",
     )
 
     def received(self) -> ReceivedFiles:

@@ -172,7 +172,7 @@ def test_positional_rows_keep_the_columns_of_the_version_that_was_trained_on(
     expected = trained_job.predict(row)
     pd.read_csv(io.BytesIO(TABLE))[["city", "age", "since", "noise", "label"]].to_csv(tmp_path / "p.csv", index=False)
     assert python_client.upload("people", tmp_path / "p.csv")["columns"][0]["name"] == "city"
-    assert trained_job.predict(row) == expected
+    assert trained_job.predict(row) == python_client.handle(job).predict(row) == expected
 
 
 def test_columns_that_the_model_does_not_have_are_left_out_and_named_once(python_client: Client, job: str) -> None:
