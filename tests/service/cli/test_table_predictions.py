@@ -213,3 +213,16 @@ def test_a_table_is_predicted_from_the_standard_input(run: Run, model: str) -> N
     Path("rows.csv").write_text(text)
     assert piped.stdout == run("predict", model, "rows.csv").stdout
     assert run("predict", model, "-", spec="").stderr == "tapeline: standard input: is empty\n"
+
+
+def test_the_rows_with_the_largest_residuals_have_their_numbers_in_the_part(run: Run, client: Client) -> None:
+    job = client.train(dataset="diabetes", epochs=1, name="progression").wait(timeout_s=120)
+    worst = job.residuals(limit=3)
+    titles, *lines = (line.split("\t") for line in run("residuals", "progression", "--limit", "3").stdout.splitlines())
+    assert titles == ["ROW", "progression", "PREDICTION", "RESIDUAL", "CELLS"]
+    assert [int(line[0]) for line in lines] == [item["index"] + 1 for item in worst.document["worst"]]
+    for line, row in zip(lines, worst, strict=True):
+        assert float(line[1]) - float(line[2]) == pytest.approx(float(line[3]), abs=0.2)
+        assert float(line[3]) == pytest.approx(row["residual"], rel=1e-3)
+    refused = run("mistakes", "progression")
+    assert "tapeline residuals" in refused.stderr
