@@ -84,7 +84,7 @@ def test_two_hundred_and_fifty_six_classes_fit_the_window(open_window: Callable[
 def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     upload(bare, "mine", np.arange(80) % 4)
     page = open_window(bare.url, width=1440).open("/ui/datasets")
-    expect(page.locator("tr.dataset")).to_have_count(7)
+    expect(page.locator("tr.dataset")).to_have_count(8)
     page.get_by_role("link", name="mine", exact=True).click()
     page.get_by_role("link", name="Train on it").click()
     wait_until_accepted(page)

@@ -59,7 +59,7 @@ def test_the_page_of_a_job_draws_each_row_and_lists_the_largest_errors(
     page.locator("#importance").scroll_into_view_if_needed()
     expect(page.locator("#importance li .label").first).to_have_text("area")
     tile = page.locator("#tiles [data-metric=val_rmse]")
-    expect(tile).to_contain_text("95% confidence interval")
+    expect(tile).to_contain_text("95% interval")
     assert page.locator("#confusion, #calibration, #mistakes").filter(visible=True).count() == 0
 
 

@@ -376,7 +376,7 @@ def test_the_i_of_a_card_leads_to_its_term_with_the_readers_own_plot(visit: Visi
     page.get_by_role("link", name="Learn: calibration").first.click()
     card = page.locator("#calibration")
     expect(card).to_be_in_viewport()
-    expect(card.locator("svg.calibration circle")).not_to_have_count(0)
+    expect(card.locator("svg.diagram circle")).not_to_have_count(0)
     expect(card.get_by_role("status")).to_contain_text("expected calibration error")
     expect(card.locator("figure")).to_contain_text("Your job")
     page.get_by_role("navigation", name="Terms").get_by_role("link", name="GAN").click()

@@ -86,6 +86,7 @@ def test_a_shared_job_shows_a_stranger_its_curves_and_no_buttons(
     shared = visit.open(link.removeprefix(site.url))
     expect(shared).to_have_url(f"{site.url}/ui/jobs/{jobs['reader']['id']}")
     expect(shared.locator("#shared-by")).to_have_text("Shared by ann, read only.")
+    shared.locator("#curves .chart").first.scroll_into_view_if_needed()  # a chart is drawn when it is in view
     expect(shared.locator("#curves canvas").first).to_be_visible()
     expect(shared.locator("#confusion td").first).to_be_visible()
     for name in ("Fork…", "Reproduce", "Delete…", "Edit", "Star", "Share"):

@@ -88,11 +88,9 @@ def test_an_accuracy_on_few_rows_is_shown_with_their_number_and_its_interval(
     worker.commit_epoch(1, metrics={"val_accuracy": 1.0, "val_loss": 0.2}, confusion=[[15, 0], [0, 15]])
     worker.commit_epoch(2, metrics={"val_accuracy": 0.9, "val_loss": 0.3}, confusion=[[12, 3], [0, 15]], best=False)
     page = client.get(f"/ui/jobs/{job_id}").text
-    assert "100.00% of 30, 95% confidence interval 89% to 100% best 100.00% in epoch 1" in tile_text(
-        page, "val_accuracy"
-    )
+    assert "100.00% of 30, 95% interval 89% to 100% best 100.00% in epoch 1" in tile_text(page, "val_accuracy")
     page = client.get(f"/ui/jobs/{job_id}?checkpoint=latest").text
-    expected = "90.00% of 30, 95% confidence interval 74% to 97% best 100.00% in epoch 1"
+    expected = "90.00% of 30, 95% interval 74% to 97% best 100.00% in epoch 1"
     assert expected in tile_text(page, "val_accuracy")
     assert "95% confidence" not in tile_text(page, "val_loss")
     results = client.get(f"/jobs/{job_id}/results").json

@@ -184,7 +184,7 @@ def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "since epoch 5: the generator makes one picture again and again." in page
     assert "<code>initializer=glorot</code> <code>optimizer.beta1=0.5</code> together" in page
-    assert re.search(r'Mode collapse</strong><a class="about" href="/ui/learn#mode-collapse"', page)
+    assert re.search(r'Mode collapse</strong><a class="learn-link" href="/ui/learn#mode-collapse"', page)
     assert page.count(f'href="/ui/new?like={job_id}&amp;advice=mode_collapse.') == 1, "only where there is a setting"
 
 

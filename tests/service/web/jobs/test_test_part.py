@@ -117,7 +117,7 @@ def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app:
     assert f"epoch {job.best_epoch}, scored once" in page
     interval = results["intervals"]["test_accuracy"]
     assert (interval["n"], interval["text"][:6]) == (80, "of 80,")
-    assert f'<div class="interval small muted">{interval["text"].replace("CI", "confidence interval")}</div>' in page
+    assert f'<div class="interval small muted">{interval["text"].replace("CI", "interval")}</div>' in page
     (tested,) = [event for event in client.get(f"/jobs/{job_id}/events").json["data"] if event.get("code") == "tested"]
     assert tested["test_accuracy"] == results["test_accuracy"]
     assert f"{results['test_accuracy']:.2%} {interval['text']}, test loss" in tested["message"]
