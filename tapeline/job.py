@@ -275,7 +275,7 @@ class Job(Resource):
             explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
             images, rows: former names of ``data``.
 
-        Columns that the model does not have are left out, with a warning.
+        Columns that the model does not have are left out, with a warning, unless they seem to be misspelt.
 
         Raises:
             UnreadableImage: a file or bytes are not a supported image.
@@ -305,7 +305,7 @@ class Job(Resource):
             try:
                 return self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request)
             except ApiError as error:
-                found = unknown_columns(error)
+                found = unknown_columns(error, body.get("rows", ()))
                 if not found.keys() - unused.keys():
                     raise
                 unused |= found

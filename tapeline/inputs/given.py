@@ -165,15 +165,20 @@ def without_columns(body: Mapping[str, Any], names: Collection[str]) -> dict[str
     return {**body, "rows": rows}
 
 
-def unknown_columns(error: ApiError) -> dict[str, str]:
-    """The columns of rows that the model does not have, each with a text; empty if there are other faults."""
+def unknown_columns(error: ApiError, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns of rows that the model does not have, each with a text.
+
+    Empty if there are other faults, or if a column seems to be misspelt: then a row lacks the suggested one.
+    """
     found = dict[str, str]()
     for fault in error.errors:
-        place = re.fullmatch(r"#/rows/\d+/(.*)", str(fault.get("pointer")), re.DOTALL)
+        place = re.fullmatch(r"#/rows/(\d+)/(.*)", str(fault.get("pointer")), re.DOTALL)
         if place is None or fault.get("code") != "unknown_field":
             return {}
-        name = place[1].replace("~1", "/").replace("~0", "~")
+        name = place[2].replace("~1", "/").replace("~0", "~")
         suggestion = fault.get("suggestion")
+        if suggestion and suggestion not in rows[int(place[1])]:
+            return {}
         found[name] = f"{name!r} (did you mean {suggestion!r}?)" if suggestion else repr(name)
     return found
 

@@ -185,6 +185,8 @@ def test_columns_that_the_model_does_not_have_are_left_out_and_named_once(python
     assert [str(warning.message) for warning in caught] == [
         "not used by the model: 'a/b', 'agee' (did you mean 'age'?)"
     ]
+    with pytest.raises(ApiError, match="did you mean 'city'"):
+        trained_job.predict({"age": 7, "City": "Oslo"})
     for row in ({"city": "Oslo", "age": "old", "x": 1}, {"x": 1}):
         with pytest.raises(ApiError, match=r"#/rows/0.*(must be a number|has none of the columns)"):
             trained_job.predict(row)
