@@ -254,7 +254,8 @@ class _Replacements:
     def _end_of_id(self, value: str) -> str:
         if _MIN_SUFFIX_LENGTH <= len(value) <= 26:
             for real, recorded in self.ids.items():
-                if real.lower().endswith(value.lower()) and any(letter.isdigit() for letter in value):
+                is_name = value.islower() and value.isalpha()  # an id may happen to end with letters only
+                if real.lower().endswith(value.lower()) and not is_name:
                     end = recorded[-len(value) :]
                     return end.lower() if value.islower() else end
         return value
