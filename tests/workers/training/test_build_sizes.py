@@ -24,7 +24,7 @@ from workers.training import build
 
 CLASSES = 3
 GAN_PRESETS = sorted(PRESETS[Kind.GAN])
-ALL_PRESETS = [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]]
+ALL_PRESETS = [(kind, preset) for kind in (Kind.CLASSIFIER, Kind.GAN) for preset in PRESETS[kind]]
 
 
 def noise_dataset(*shape: int, count: int = 60) -> Dataset:

@@ -60,7 +60,7 @@ def training_pids(harness: WorkerHarness) -> list[int]:
 
 
 def preset_spec(kind: str, name: str) -> dict[str, Any]:
-    dataset = "iris" if name == "table" else "few"
+    dataset = "diabetes" if kind == "regressor" else "iris" if name == "table" else "few"
     short_run = {"epochs": 2, "batch_size": 50, "samples": {"count": 4}}
     return {"kind": kind, "preset": name, "dataset": {"name": dataset}, **short_run} | (
         {"health": {"samples": 100}} if kind == "gan" else {}

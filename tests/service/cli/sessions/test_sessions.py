@@ -224,7 +224,7 @@ def test_a_sweep_is_watched_shown_compared_paused_and_deleted(run: Run, client: 
     with Image.open("session.png") as picture:
         assert np.asarray(picture).std() > 0
     assert (
-        "session trial 1 is better "
+        "The mean of session trial 1 is "
         in run("compare", "session:0", "session", "--metric", "val_accuracy", "--best").stdout
     )
     sweep = client.sweep(SWEEP | {"name": "session-long", "base": SWEEP["base"] | {"epochs": 200}})
