@@ -118,7 +118,7 @@ class ResidualsAnswer(ResponseModel):
     checkpoint: int = Field(description="Epoch of the checkpoint that was used.")
     validation_count: int
     target: str = Field(description="The column that is predicted.")
-    points: list[tuple[float, float]] = Field(
+    points: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
         description=f"Target and prediction of the validation rows; of more than {MAX_POINTS:,}, of evenly spaced ones."
     )
     worst: list[ResidualRow] = Field(description="The rows with the largest errors, largest first.")
