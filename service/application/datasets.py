@@ -11,6 +11,7 @@ from service.access.audit import Actor, owner_of
 from service.application.specs import DatasetCatalogue
 from service.datasets import uploads
 from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
+from service.datasets.repository import info_of
 from service.datasets.uploads import UploadFiles
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, UploadExists, WrongStore
 from service.storage import ids
@@ -89,8 +90,9 @@ class DatasetUploads:
         on_progress: OnProgress = lambda done: None,
     ) -> tuple[ReceivedFiles, DatasetInfo]:
         """Receive and import an upload as ``add`` does, and store nothing."""
-        received, imported = self._import(ids.new_id("ds"), receive, owner_of(by), on_progress, stores=False)
-        return received, imported.described(received.name)
+        upload_id = ids.new_id("ds")
+        received, imported = self._import(upload_id, receive, owner_of(by), on_progress, stores=False)
+        return received, info_of(_row(upload_id, received.name, imported, by))
 
     def publish(self, name: str, *, shared: bool, by: Actor | None = None) -> None:
         """Let all owners use an uploaded dataset, or only its owner.
@@ -154,8 +156,12 @@ class DatasetUploads:
         return received, imported
 
     def _store(self, upload_id: str, name: str, imported: ImportedDataset, by: Actor | None) -> str:
-        facts = asdict(imported)
-        rows, columns, channels = (*(facts.pop("image_shape") or (0, 0)), 1)[:3]
-        sides = {"image_rows": rows, "image_columns": columns, "image_channels": channels}
-        row = Upload(id=upload_id, owner=owner_of(by) or "", name=name, **sides, **facts)
+        row = _row(upload_id, name, imported, by)
         return uploads.store(self.database, row, store_id=self.files.store.id, at_most=self.at_most, by=by)
+
+
+def _row(upload_id: str, name: str, imported: ImportedDataset, by: Actor | None) -> Upload:
+    facts = asdict(imported)
+    rows, columns, channels = (*(facts.pop("image_shape") or (0, 0)), 1)[:3]
+    sides = {"image_rows": rows, "image_columns": columns, "image_channels": channels}
+    return Upload(id=upload_id, owner=owner_of(by) or "", name=name, **sides, **facts)

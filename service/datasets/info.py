@@ -247,27 +247,6 @@ class ImportedDataset:
     report: Mapping[str, Any] | None = None
     """Decisions and omissions of the import, for the user."""
 
-    def described(self, name: str) -> DatasetInfo:
-        """The facts about the dataset that a specification needs, without having stored it."""
-        return DatasetInfo(
-            name=name,
-            title=name,
-            kind=self.kind,
-            image_shape=tuple(self.image_shape),
-            columns=tuple(self.columns or ()),
-            classes=self.classes,
-            train_count=self.train_count,
-            validation_count=self.validation_count,
-            test_count=self.test_count,
-            class_names=tuple(self.class_names or map(str, range(self.classes))),
-            source="an upload",
-            licence="unknown",
-            sha256=self.sha256,
-            available=True,
-            upload_id=name,
-            report=self.report,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:

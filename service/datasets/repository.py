@@ -36,7 +36,7 @@ class DatasetRepository:
         with self._database.read() as session:
             rows = uploads.listed(session, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
-        upload_infos = [_info(versions[0], versions) for versions in by_name]
+        upload_infos = [info_of(versions[0], versions) for versions in by_name]
         uploaded_names = {info.name for info in upload_infos}
         others = (info for info in catalogue(self._settings.data) if info.name not in uploaded_names)
         return sorted([*upload_infos, *others], key=lambda info: not info.available)
@@ -68,7 +68,7 @@ class DatasetRepository:
             with self._database.read() as session:
                 row = session.get(Upload, job.upload_id)
             if row is not None:
-                return _info(row).divided(Split.of(job.resolved))
+                return info_of(row).divided(Split.of(job.resolved))
         info = self.describe(str(job.resolved["dataset"]["name"]), job.owner).divided(Split.of(job.resolved))
         if job.dataset_sha256 is None:
             return info
@@ -142,10 +142,11 @@ class DatasetRepository:
         with self._database.read() as session:
             rows = uploads.versions(session, base_name, owner=owner)
         row = next((row for row in rows if row.sha256.startswith(f"sha256:{digits}")), None)
-        return _info(row, rows) if row is not None else None
+        return info_of(row, rows) if row is not None else None
 
 
-def _info(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
+def info_of(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
+    """What is known of an upload, and of all versions of its name."""
     return DatasetInfo(
         name=row.name,
         title=row.name,
