@@ -159,9 +159,7 @@ def test_the_commands_of_a_lesson_run_and_show_what_it_says(stack: LocalStack, f
                 assert norms[-1] < norms[0]
                 assert "weights, each with its gradient in every step" in output
             case "classifier":
-                by_heart, shifted = (
-                    client.job(f"lesson-{name}").history().series for name in ("by-heart", "shifted")
-                )
+                by_heart, shifted = (client.job(f"lesson-{name}").history().series for name in ("by-heart", "shifted"))
                 assert by_heart["val_loss"][-1] > min(by_heart["val_loss"])
                 assert by_heart["train_loss"][-1] < 0.01 < shifted["train_loss"][-1]
                 assert shifted["val_loss"][-1] < by_heart["val_loss"][-1]
