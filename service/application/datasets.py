@@ -11,7 +11,6 @@ from service.access.audit import Actor, owner_of
 from service.application.specs import DatasetCatalogue
 from service.datasets import uploads
 from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
-from service.datasets.repository import info_of
 from service.datasets.uploads import UploadFiles
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, UploadExists, WrongStore
 from service.storage import ids
@@ -92,7 +91,7 @@ class DatasetUploads:
         """Receive and import an upload as ``add`` does, and store nothing."""
         upload_id = ids.new_id("ds")
         received, imported = self._import(upload_id, receive, owner_of(by), on_progress, stores=False)
-        return received, info_of(_row(upload_id, received.name, imported, by))
+        return received, uploads.info_of(_row(upload_id, received.name, imported, by))
 
     def publish(self, name: str, *, shared: bool, by: Actor | None = None) -> None:
         """Let all owners use an uploaded dataset, or only its owner.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -13,11 +12,10 @@ from service.datasets.catalogue import catalogue, describe, may_be_named
 from service.datasets.download import Progress
 from service.datasets.errors import DatasetBroken, DatasetChanged, DatasetNotFound, DatasetUnavailable, closest
 from service.datasets.formats.array_folders import INCOMPLETE, ArrayCache
-from service.datasets.info import DatasetInfo, version_name
+from service.datasets.info import DatasetInfo
 from service.datasets.uploads import UploadFiles
 from service.runtime.settings import Settings
 from service.spec.splits import Split
-from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Job, Upload
@@ -36,7 +34,7 @@ class DatasetRepository:
         with self._database.read() as session:
             rows = uploads.listed(session, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
-        upload_infos = [info_of(versions[0], versions) for versions in by_name]
+        upload_infos = [uploads.info_of(versions[0], versions) for versions in by_name]
         uploaded_names = {info.name for info in upload_infos}
         others = (info for info in catalogue(self._settings.data) if info.name not in uploaded_names)
         return sorted([*upload_infos, *others], key=lambda info: not info.available)
@@ -68,7 +66,7 @@ class DatasetRepository:
             with self._database.read() as session:
                 row = session.get(Upload, job.upload_id)
             if row is not None:
-                return info_of(row).divided(Split.of(job.resolved))
+                return uploads.info_of(row).divided(Split.of(job.resolved))
         info = self.describe(str(job.resolved["dataset"]["name"]), job.owner).divided(Split.of(job.resolved))
         if job.dataset_sha256 is None:
             return info
@@ -142,35 +140,4 @@ class DatasetRepository:
         with self._database.read() as session:
             rows = uploads.versions(session, base_name, owner=owner)
         row = next((row for row in rows if row.sha256.startswith(f"sha256:{digits}")), None)
-        return info_of(row, rows) if row is not None else None
-
-
-def info_of(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
-    """What is known of an upload, and of all versions of its name."""
-    return DatasetInfo(
-        name=row.name,
-        title=row.name,
-        kind=DatasetKind(row.kind),
-        image_shape=_image_shape(row),
-        columns=tuple(row.columns or ()),
-        classes=row.classes,
-        train_count=row.train_count,
-        validation_count=row.validation_count,
-        test_count=row.test_count,
-        class_names=tuple(row.class_names or map(str, range(row.classes))),
-        source="an upload",
-        licence="unknown",
-        sha256=row.sha256,
-        available=True,
-        upload_id=row.id,
-        owner=row.owner,
-        shared=row.shared,
-        report=row.report,
-        versions=tuple(version_name(version.name, version.sha256) for version in versions),
-    )
-
-
-def _image_shape(row: Upload) -> tuple[int, ...]:
-    if row.kind == DatasetKind.TABLE:
-        return ()
-    return (row.image_rows, row.image_columns, *((row.image_channels,) if row.image_channels > 1 else ()))
+        return uploads.info_of(row, rows) if row is not None else None

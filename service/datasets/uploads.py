@@ -27,10 +27,18 @@ from sqlalchemy.orm import Session
 
 from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
-from service.datasets.info import COLUMNS_FILE, IDX_NAMES, META, TEST_NAMES, content_sha256
+from service.datasets.info import (
+    COLUMNS_FILE,
+    IDX_NAMES,
+    META,
+    TEST_NAMES,
+    DatasetInfo,
+    content_sha256,
+    version_name,
+)
 from service.errors import NoSpaceLeft, UploadExists, UploadInUse
 from service.runtime.settings import Settings
-from service.states import Status
+from service.states import DatasetKind, Status
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database, locking, now_ms
@@ -449,3 +457,34 @@ def _digest(file: BufferedReader) -> str:
             data = values.tobytes()
         digest.update(data)
     return digest.hexdigest()
+
+
+def info_of(row: Upload, versions: Sequence[Upload] = ()) -> DatasetInfo:
+    """What is known of an upload, and of all versions of its name."""
+    return DatasetInfo(
+        name=row.name,
+        title=row.name,
+        kind=DatasetKind(row.kind),
+        image_shape=_image_shape(row),
+        columns=tuple(row.columns or ()),
+        classes=row.classes,
+        train_count=row.train_count,
+        validation_count=row.validation_count,
+        test_count=row.test_count,
+        class_names=tuple(row.class_names or map(str, range(row.classes))),
+        source="an upload",
+        licence="unknown",
+        sha256=row.sha256,
+        available=True,
+        upload_id=row.id,
+        owner=row.owner,
+        shared=row.shared,
+        report=row.report,
+        versions=tuple(version_name(version.name, version.sha256) for version in versions),
+    )
+
+
+def _image_shape(row: Upload) -> tuple[int, ...]:
+    if row.kind == DatasetKind.TABLE:
+        return ()
+    return (row.image_rows, row.image_columns, *((row.image_channels,) if row.image_channels > 1 else ()))
