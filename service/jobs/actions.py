@@ -6,7 +6,7 @@ does not allow the action.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 
 from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
-from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, SpecError
+from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, JobRegistered, SpecError
 from service.jobs import leases
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
 from service.states import CANCELLED, TERMINAL, Action, Request, Status, allowed_actions
 from service.storage.database import Database, locking, now_ms, visible
+from service.storage.model_tables import Model, ModelVersion
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, JobTag
 
@@ -190,9 +191,27 @@ def remove(
         job = _claim_for(session, job_id, Action.DELETE, owner)
         check(job)
         _require_ended_sweep(session, job)
+        require_unregistered(session, [job_id])
         audit.record(session, by, AuditAction.DELETE, job_id)
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
         session.execute(delete(Job).where(Job.id == job_id))  # and, by the foreign keys, all rows of the job
+
+
+def require_unregistered(session: Session, job_ids: Collection[str]) -> None:
+    """Raise ``JobRegistered`` if one of the jobs, whose rows are locked, is a version of a model."""
+    if versions := registered(session, job_ids):
+        raise JobRegistered(versions)
+
+
+def registered(session: Session, job_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
+    """The versions that jobs are registered as, such as ``digits:3``, by the ids of those that are."""
+    query = select(ModelVersion.job_id, Model.name, ModelVersion.version).join(Model, Model.id == ModelVersion.model_id)
+    by_job: dict[str, list[str]] = {}
+    for row in session.execute(
+        query.where(ModelVersion.job_id.in_(job_ids)).order_by(Model.name, ModelVersion.version)
+    ):
+        by_job.setdefault(row.job_id, []).append(f"{row.name}:{row.version}")
+    return by_job
 
 
 def _require_ended_sweep(session: Session, job: Job) -> None:

@@ -29,6 +29,7 @@ from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
+from service.storage.model_tables import ModelVersion
 from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 
 
@@ -371,6 +372,7 @@ def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
     excess = session.scalars(
         select(Artifact)
         .where(*conditions, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(kept_epochs))
+        .where(Artifact.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == job.id)))
         .order_by(Artifact.epoch)
     ).all()
     for row in excess:

@@ -21,7 +21,7 @@ from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
 from service.spec import splits
 from service.spec.fields import suggest_metric
-from service.spec.metric_info import METRICS, Goal, MetricInfo, describe
+from service.spec.metric_info import METRICS, TEST_SCORES, Goal, MetricInfo, describe
 from service.spec.schema import Kind
 from service.statistics import CONFIDENCE, Test
 from service.storage.sweep_tables import Sweep, SweepTrial
@@ -83,6 +83,7 @@ class Comparison:
     test: Test | None
     why_no_interval: str | None
     notes: Sequence[str] = field(default=())
+    confidence: float = CONFIDENCE
     no_verdict: str | None = None
     """The sentence if there is no verdict, because the data differ or the jobs are the same."""
 
@@ -201,9 +202,9 @@ def _contains_zero(result: Comparison) -> bool:
 
 def value_of(job: Job, metric: str, which: Which = "last") -> float | None:
     """The value of a metric of a job; ``None`` if there is no finite one."""
-    value = job.metrics.get(metric)
+    value = job.metrics.get(metric, (job.test_scores or {}).get(metric))
     goal = describe(metric).goal
-    if which == "best" and goal is not None:
+    if which == "best" and goal is not None and metric not in TEST_SCORES:
         value = job.extremes.get(metric, {}).get("max" if goal is Goal.MAXIMIZE else "min")
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -224,7 +225,15 @@ def group(label: str, jobs: Sequence[Job], metric: str, which: Which = "last") -
     return Group(label=label, jobs=members)
 
 
-def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Sequence[str] = ()) -> Comparison:
+def compare(
+    metric: str,
+    a: Group,
+    b: Group,
+    *,
+    which: Which = "last",
+    notes: Sequence[str] = (),
+    confidence: float = CONFIDENCE,
+) -> Comparison:
     """Compare two groups: by the paired t test if they share at least two seeds, otherwise by Welch's test."""
     first, second = a.values, b.values
     common_seeds = sorted(first.keys() & second.keys())
@@ -234,11 +243,11 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
     difference: float | None = None
     if len(common_seeds) > 1:
         seeds = common_seeds
-        test = statistics.paired(_values_at(first, seeds), _values_at(second, seeds), confidence=CONFIDENCE)
+        test = statistics.paired(_values_at(first, seeds), _values_at(second, seeds), confidence=confidence)
         if unpaired := sorted((first.keys() | second.keys()) - set(seeds)):
             all_notes.append(f"seeds that only one side has are ignored: {', '.join(map(str, unpaired))}")
     elif len(first) > 1 and len(second) > 1:
-        test = statistics.welch(list(first.values()), list(second.values()), confidence=CONFIDENCE)
+        test = statistics.welch(list(first.values()), list(second.values()), confidence=confidence)
         have = f"share only seed {common_seeds[0]}, and pairing needs two" if common_seeds else "have different seeds"
         all_notes.append(f"the sides {have}, so the values are not paired")
     elif not first or not second:
@@ -268,6 +277,7 @@ def compare(metric: str, a: Group, b: Group, *, which: Which = "last", notes: Se
         test=test,
         why_no_interval=reason,
         notes=all_notes,
+        confidence=confidence,
     )
     if test is not None and not result.varies and not _is_zero(test.difference, result):
         all_notes.append(
@@ -302,6 +312,7 @@ def _sentence(result: Comparison) -> str:
         claim = "that they are equally good" if is_equal else "that it is better" if info.goal else "a difference"
         seeds = _seeds(result)
         return f"{observed}, {seeds}. This does not show {claim}: the variation between seeds is unknown."
+    level = f"{100 * result.confidence:.4g}%"
     pairs = (
         counted(result.count, "pair")
         if result.is_paired
@@ -309,10 +320,10 @@ def _sentence(result: Comparison) -> str:
     )
     if not result.varies:
         scope = f"in each of {pairs}" if result.is_paired else f"with {pairs}, all equal on each side"
-        return f"{observed}, {scope}." if is_equal else f"{observed}, {scope}: the 95% CI has no width."
+        return f"{observed}, {scope}." if is_equal else f"{observed}, {scope}: the {level} CI has no width."
     flip = math.copysign(1.0, result.difference)  # the interval of the leading group's advantage
     low, high = sorted((flip * result.test.low, flip * result.test.high))
-    interval = f"95% CI over seeds {_number(low, info)} to {_number(high, info)}, {pairs}"
+    interval = f"{level} CI over seeds {_number(low, info)} to {_number(high, info)}, {pairs}"
     word = "better" if info.goal is not None else "higher"
     if low <= 0 <= high:
         of_leading = "Its mean" if leading.label == _BEST else f"The mean of {leading.label}"
@@ -361,7 +372,14 @@ _NOT_COMPARED: Final = {"seed", "name", "tags", "priority", "reuse"}
 
 
 def compare_jobs(
-    session: Session, a: Sequence[str], b: Sequence[str], *, metric: str | None, which: Which, owner: str | None
+    session: Session,
+    a: Sequence[str],
+    b: Sequence[str],
+    *,
+    metric: str | None,
+    which: Which,
+    owner: str | None,
+    confidence: float = CONFIDENCE,
 ) -> Comparison:
     """Compare two groups of jobs by a metric.
 
@@ -393,7 +411,7 @@ def compare_jobs(
     if groups[0].label == groups[1].label:
         groups = [group(name, sides[name], metric, which) for name in sides]
     notes += _note_unequal_epochs({side.label: sides[name] for name, side in zip(sides, groups, strict=True)})
-    result = compare(metric, *groups, which=which, notes=notes)
+    result = compare(metric, *groups, which=which, notes=notes, confidence=confidence)
     if result.varies:
         result = replace(result, notes=[*result.notes, *_note_one_example(session, metric, sides)])
     match _why_not(*sides.values()):

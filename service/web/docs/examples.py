@@ -49,6 +49,22 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "defaults": {"weight": None, "running_jobs": None},
     },
     "ShareRequest": {"job": {"path": "/jobs/job_01J00000000000000000000000"}},
+    "VersionRequest": {"best": {"job": "job_01J00000000000000000000000", "checkpoint": "best"}},
+    "ApprovalRequest": {"checked": {"note": "looked at the mistakes"}},
+    "MoveRequest": {
+        "move": {"version": 3, "reason": "better on small digits"},
+        "force": {"version": 3, "force": True, "reason": "the champion fails on the new camera"},
+    },
+    "RollbackRequest": {"back": {"reason": "wrong answers since noon"}},
+    "GatesRequest": {
+        "gates": {
+            "gates": [
+                {"metric": "val_accuracy", "min": 0.97},
+                {"better_than": "@champion", "metric": "val_accuracy", "seeds": 5, "confidence": 0.95},
+                {"reproduced": True},
+            ]
+        }
+    },
     "DrainRequest": {"finish": {"running": "finish"}, "release": {"running": "release"}},
     "DatasetPatch": {"publish": {"shared": True}},
     "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},
@@ -76,6 +92,10 @@ PATHS: Final = {
     "true": "4",
     "predicted": "9",
     "name": "mnist-10k",
+    "model_name": "digits",
+    "reference": "digits@champion",
+    "version": "3",
+    "alias": "champion",
     "index": "0",
     "section": "jobs",
     "upload_id": "0b9f4a52-6c1e-4c6b-9d0c-3f1f8f2a7d10",

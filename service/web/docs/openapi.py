@@ -66,6 +66,10 @@ _PATHS: Final = {
     "share_id": "A share link's id, such as `shr_0123456789ab`; not its token.",
     "token": "The token of a link, which is a secret.",
     "name": "A dataset's name.",
+    "model_name": "The name of a model.",
+    "reference": "A version of a model: `digits@champion`, `digits@latest` or `digits:3`.",
+    "version": "The number of a version.",
+    "alias": "An alias of a model, such as `champion`.",
     "upload_id": "The `Upload-Id` of an upload.",
     "index": "The image's index, from 0.",
 }
@@ -75,6 +79,7 @@ _TAGS: Final = {
     "Inference": "Classify, predict numbers, or generate images, also while the job is running.",
     "Files": "Checkpoints, samples, plots and exports.",
     "Experiments": "Sweeps over settings and seeds, and comparisons of their results.",
+    "Models": "Named models: numbered versions, and aliases that move under gates.",
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Sharing": "Links with which anybody may read a job, a sweep or a comparison.",

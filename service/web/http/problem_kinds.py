@@ -72,6 +72,13 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "It may have been deleted, or belong to another owner.",
         ("All sweeps", "/ui/sweeps"),
     ),
+    "model_not_found": ProblemKind(
+        404,
+        "There is no such model, version or alias.",
+        "`GET /models` lists the models, `GET /models/{name}` the versions and aliases of one.",
+        "It may have been deleted, or belong to another owner.",
+        ("All models", "/ui/models"),
+    ),
     "owner_not_found": ProblemKind(
         404, "There is no such owner.", "`GET /owners` lists all owners.", way_on=("All owners", "/ui/owners")
     ),
@@ -157,6 +164,27 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "illegal_transition": ProblemKind(
         409, "The job's state does not allow this.", "`allowed_actions` lists the actions that are possible now."
+    ),
+    "gate_failed": ProblemKind(
+        409,
+        "The version does not meet the gates of the alias.",
+        "`gates` has the evidence of each, and in `remedies` the requests that would supply what is missing. An admin "
+        "can move the alias nevertheless, with `force` and a `reason`.",
+        "The evidence of each gate is below, with what would supply what is missing.",
+    ),
+    "version_in_use": ProblemKind(
+        409, "An alias holds the version.", "Move or remove the aliases listed in `aliases` first."
+    ),
+    "job_registered": ProblemKind(
+        409,
+        "The job is a version of a model.",
+        "Delete the versions listed in `versions` first.",
+    ),
+    "no_earlier_version": ProblemKind(
+        409, "The alias held no other version before.", "`GET .../history` lists its moves. Move it instead."
+    ),
+    "not_approvable": ProblemKind(
+        409, "This key cannot approve the version.", "Approve with another key of the owner, or with one of an admin."
     ),
     "not_comparable": ProblemKind(
         409, "A replay cannot explain how these jobs differ.", "`GET /differences` shows how they differ."

@@ -21,10 +21,29 @@ from service.web.http.problems import Problem
 from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.inference import exporting, loading
 from service.web.jobs.plots import draw_curves
+from service.web.models.registry import use_version
 
 blueprint: Final = Blueprint("exports", __name__)
 
 TAG: Final = "Files"
+
+
+_PROBLEMS: Final = (
+    *downloads.PROBLEMS,
+    "not_yet",
+    "dataset_not_found",
+    "dataset_changed",
+    "extra_missing",
+    "storage_full",
+    "quota_exceeded",
+    "busy",
+)
+License = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")]
+_LICENSE: Final = Field(
+    None,
+    description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
+    "Default: that of the dataset.",
+)
 
 
 class ExportQuery(Query):
@@ -33,11 +52,7 @@ class ExportQuery(Query):
     checkpoint: WhichCheckpoint = Field(
         "best", description="`best`, `latest`, or an epoch number. `tensorboard` always has all epochs."
     )
-    license: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}$")] | None = Field(
-        None,
-        description="License of the model, an SPDX identifier such as `mit`, for the model card of `huggingface`. "
-        "Default: that of the dataset.",
-    )
+    license: License | None = _LICENSE
     v: Text | None = Field(None, description="Ignored; a new value makes a browser load the file again.")
 
 
@@ -49,16 +64,7 @@ class ExportQuery(Query):
     query=ExportQuery,
     headers=downloads.HEADERS,
     other_responses=downloads.SAVED_RESPONSES,
-    problems=(
-        *downloads.PROBLEMS,
-        "not_yet",
-        "dataset_not_found",
-        "dataset_changed",
-        "extra_missing",
-        "storage_full",
-        "quota_exceeded",
-        "busy",
-    ),
+    problems=_PROBLEMS,
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:
     """Export a trained model: `onnx`, `torch`, `tensorboard` or `huggingface`.
@@ -70,6 +76,33 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     and kept with the job's files.
     """
     loading.job_of(job_id)  # first: another owner's job is a 404 for any format
+    return _export(job_id, target, query)
+
+
+class ModelExportQuery(Query):
+    """Under which license to export."""
+
+    license: License | None = _LICENSE
+
+
+@blueprint.get("/models/<reference>/export/<target>")
+@endpoint(
+    TAG,
+    "application/zip",
+    other_media=downloads.AS_OCTETS,
+    query=ModelExportQuery,
+    headers=downloads.HEADERS,
+    other_responses=downloads.SAVED_RESPONSES,
+    problems=("model_not_found", *_PROBLEMS),
+)
+def export_by_model(reference: str, target: str, query: ModelExportQuery) -> Response:
+    """Export a version of a model, named as `digits@champion` or `digits:3`, as `GET /jobs/{job_id}/export/{target}`
+    does. The header `Tapeline-Model` has the version."""
+    version = use_version(reference)
+    return _export(version.job_id, target, ExportQuery(checkpoint=str(version.epoch), license=query.license))
+
+
+def _export(job_id: str, target: str, query: ExportQuery) -> Response:
     find = partial(_find, job_id, _format(target), query, actor())
     return downloads.send_artifact(core().artifacts, find, cache=downloads.ASK)
 

@@ -38,6 +38,9 @@ OPERATOR_KEY = "an-operator-chose-this-one"
 SECRET = "cormorant"
 """A part of every name and text of Ann's that no request has to contain."""
 UPLOAD = "anns-upload-0001"
+MODEL = f"{SECRET}-digits"
+FACES = f"{SECRET}-faces"
+"""Ann's models, with the alias ``champion``."""
 WORKER = "a-worker-1-00000000"
 TEN = [{"units": 10, "activation": "softmax"}]
 CLASSIFIER: dict[str, Any] = {"kind": "classifier", "layers": [{"units": 3, "activation": "softmax"}]}
@@ -109,15 +112,20 @@ class Stock:
             "owner_id": "ann",
             "worker_id": WORKER,
             "share_id": self.ids.get("share", ""),
+            "model_name": MODEL,
+            "version": "1",
+            "alias": "champion",
         }
         fixed["token"] = self.ids.get("link" if "welcome" in operation.path else "shared", "tsh_none")
         jobs = ("classifier", "gan", "table", "regressor", "running", "waiting") if "job_id" in names else ("",)
         datasets = ("images", "table_data") if "name" in names else ("",)
         cells = ((true, predicted) for true in "012" for predicted in "012") if "true" in names else (("", ""),)
-        for job, dataset, (true, predicted) in itertools.product(jobs, datasets, list(cells)):
+        models = (MODEL, FACES) if "reference" in names else ("",)
+        for job, dataset, (true, predicted), model in itertools.product(jobs, datasets, list(cells), models):
             values = fixed | {"true": true, "predicted": predicted}
             values |= {"job_id": self.ids.get(job, ""), "artifact_id": self.artifacts.get(job, "")}
             values |= {"name": self.ids.get(dataset, "")}
+            values |= {"reference": f"{model}@champion"}
             yield {name: values[name] for name in names if values.get(name)}
 
     def admitted(self, operation: Operation) -> Caller:
@@ -137,6 +145,10 @@ class Stock:
     def submit(self, caller: str = "ann", **spec: Any) -> str:
         """Submit a job and return its id."""
         return str(self.post(caller, "/jobs", spec)["id"])
+
+    def move(self, model: str, version: int) -> None:
+        """Move the alias ``champion`` of one of Ann's models."""
+        self.post("ann", f"/models/{model}/aliases/champion", {"version": version, "reason": SECRET}, method="PUT")
 
     def post(self, caller: str, address: str, body: Any, *, method: str = "POST", **options: Any) -> Any:
         """Create or change an object and return it."""
@@ -199,6 +211,9 @@ def fill(stock: Stock, held: ExitStack) -> None:
         kind="regressor", dataset=stock.ids["numbers"], **common, name=f"{SECRET}-regressor"
     )
     _train(stock, "regressor", 0.5)
+    for model, job in ((MODEL, "classifier"), (MODEL, "other"), (FACES, "gan")):
+        stock.post("ann", f"/models/{model}/versions", {"job": stock.ids[job], "note": SECRET})
+        stock.move(model, 1)
     sweep = stock.post("ann", "/sweeps", SWEEP)
     stock.ids["sweep"] = sweep["id"]
     reader = stock.callers["ann"].client

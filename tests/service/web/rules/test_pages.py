@@ -13,7 +13,7 @@ from service.storage.sweep_tables import Sweep
 from service.sweeps import events
 from service.sweeps.events import SweepEventType
 from tests.service.web.rules.operations import Operation, Values, unreached
-from tests.service.web.rules.stock import CLASSIFIER, SWEEP, TEN, Stock
+from tests.service.web.rules.stock import CLASSIFIER, MODEL, SWEEP, TEN, Stock
 
 POSITIONS = {"cursor", "after", "before"}
 """Parameters that continue a list after, or before, a row."""
@@ -23,10 +23,11 @@ DRAWN = {
     "GET /ui/jobs/{job_id}/log": "the page of GET /jobs/{job_id}/events",
     "GET /ui/owners": "the page of GET /owners",
     "GET /usage": "one row, except for admins: tests/service/web/admin/test_owners.py reads its pages",
+    "GET /ui/models": "the page of GET /models",
     "GET /ui/usage": "the page of GET /usage",
 }
 """Pages of a list that is tried itself, or elsewhere."""
-NAMES = ("id", "seq", "trial", "index")
+NAMES = ("id", "seq", "trial", "index", "reference", "name")
 """What identifies a row of a list."""
 
 
@@ -39,7 +40,12 @@ def add_rows(stock: Stock) -> Callable[[], None]:
     epochs = count(1)
 
     def add() -> None:
-        stock.worker.commit_epoch(next(epochs), keep_last=100)
+        epoch = next(epochs)
+        stock.worker.commit_epoch(epoch, keep_last=100)
+        version = {"job": stock.ids["growing"], "checkpoint": epoch}
+        stock.post("ann", f"/models/{MODEL}/versions", version)
+        stock.move(MODEL, 1 + epoch % 2)
+        stock.post("ann", f"/models/{MODEL}-{epoch}/versions", version)
         stock.submit(**CLASSIFIER | {"layers": TEN})
         stock.post("ann", "/sweeps", SWEEP)
         with stock.core.database.write() as session:

@@ -1,0 +1,416 @@
+"""The model registry: versions of models, aliases with gates and history."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from flask import Blueprint, Response, after_this_request, request
+from pydantic import Field
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from service.access.keys import Scope
+from service.application.registry import (
+    ApprovalRequest,
+    MoveRequest,
+    Registry,
+    RollbackRequest,
+    VersionRequest,
+)
+from service.errors import Fault, SpecError
+from service.models.registry import queries
+from service.models.registry.gates import GatesRequest
+from service.spec import validation
+from service.spec.metric_info import KEY_METRICS, TEST_SCORES
+from service.spec.schema import Kind
+from service.storage.model_tables import Model, ModelVersion
+from service.storage.tables import Epoch, Job
+from service.web.core.core import core, owner, provided
+from service.web.gate.access_checks import actor, named_owner, sees_all
+from service.web.http import problems
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.problems import Problem
+from service.web.http.queries import OTHER_OWNER, Cursor, NumberCursor, Query, Text
+from service.web.http.responses import as_json, not_modified, see_other
+from service.web.models.registry_schemas import (
+    AliasItem,
+    AliasList,
+    ModelItem,
+    ModelList,
+    MoveAnswer,
+    MoveItem,
+    MoveList,
+    VersionItem,
+    VersionList,
+)
+
+blueprint: Final = Blueprint("models", __name__)
+
+TAG: Final = "Models"
+_NOT_FOUND: Final = ("model_not_found", "owner_not_found")
+_MOVING: Final = (*_NOT_FOUND, "precondition_failed")
+_IF_MATCH: Final = ("If-Match", "If-None-Match")
+
+
+class OwnerQuery(Query):
+    """Whose model it is."""
+
+    owner: Text | None = Field(None, description=OTHER_OWNER)
+
+
+class ModelListQuery(OwnerQuery):
+    """Which models to list."""
+
+    limit: int = Field(20, ge=1, le=100)
+    cursor: Cursor = None
+
+
+class PageQuery(OwnerQuery):
+    """Which part of a list."""
+
+    limit: int = Field(20, ge=1, le=100)
+    cursor: NumberCursor = None
+
+    @property
+    def before(self) -> int | None:
+        """The number before which the page begins."""
+        return int(self.cursor) if self.cursor is not None else None
+
+
+class MoveQuery(OwnerQuery):
+    """How to process a move."""
+
+    dry_run: bool = Field(False, description="Check the gates and show their evidence; move nothing.")
+
+
+@blueprint.get("/models", endpoint="show_list")
+@endpoint(TAG, ModelList, query=ModelListQuery, problems=("invalid_cursor", "owner_not_found"), page="/ui/models")
+def show_list(query: ModelListQuery) -> ModelList:
+    """List models by name."""
+    with core().database.read() as session:
+        whose = owner() if core().settings.keys_required else None
+        rows, next_cursor = queries.models(session, owner=whose, limit=query.limit, cursor=query.cursor)
+        return ModelList(data=model_items(session, rows), has_more=next_cursor is not None, next_cursor=next_cursor)
+
+
+@blueprint.get("/models/<model_name>", endpoint="show")
+@endpoint(
+    TAG,
+    ModelItem,
+    query=OwnerQuery,
+    problems=_NOT_FOUND,
+    other_responses={303: "To the version that a reference (`digits@champion`, `digits:3`) means now."},
+    page="/ui/models/{model_name}",
+)
+def show(model_name: str) -> Result:
+    """Show a model. A reference, such as `digits@champion`, leads to its version."""
+    with core().database.read() as session:
+        if queries.Reference.parse(model_name) is not None:
+            model, version = queries.resolve(session, model_name, owner=owner())
+            return see_other(f"/models/{model.name}/versions/{version.version}")
+        return model_items(session, [queries.find(session, model_name, owner=owner())])[0]
+
+
+@blueprint.delete("/models/<model_name>")
+@endpoint(TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"))
+def delete(model_name: str, query: OwnerQuery) -> None:
+    """Delete a model with its versions and history; its jobs stay. Aliases must be removed first."""
+    provided(Registry).delete(model_name, owner=_whose(query), by=actor())
+
+
+@blueprint.post("/models/<model_name>/versions")
+@endpoint(
+    TAG,
+    VersionItem,
+    status=201,
+    body=VersionRequest,
+    query=OwnerQuery,
+    other_responses={200: VersionItem},
+    problems=("job_not_found", "artifact_not_found", "owner_not_found"),
+)
+def register(model_name: str, query: OwnerQuery, body: VersionRequest) -> Response:
+    """Register a checkpoint of a job as the next version of a model, which is created with its first one.
+
+    Versions never change. A checkpoint with the same bytes is the same version: the response is then 200. Job and
+    checkpoint are kept as long as the version.
+    """
+    model, row, is_new = provided(Registry).register(model_name, body, owner=_whose(query), by=actor())
+    with core().database.read() as session:
+        item = version_items(session, model, [row])[0]
+    return as_json(item, 201 if is_new else 200, headers={"Location": item.urls["self"]})
+
+
+@blueprint.get("/models/<model_name>/versions", endpoint="show_versions")
+@endpoint(TAG, VersionList, query=PageQuery, problems=_NOT_FOUND)
+def show_versions(model_name: str, query: PageQuery) -> VersionList:
+    """List the versions of a model, the newest first."""
+    with core().database.read() as session:
+        model = queries.find(session, model_name, owner=owner())
+        rows, following = queries.versions(session, model, limit=query.limit, before=query.before)
+        data = version_items(session, model, rows)
+    return VersionList(data=data, has_more=following is not None, next_cursor=str(following) if following else None)
+
+
+@blueprint.get("/models/<model_name>/versions/<int:version>", endpoint="show_version")
+@endpoint(TAG, VersionItem, query=OwnerQuery, problems=_NOT_FOUND, page="/ui/models/{model_name}")
+def show_version(model_name: str, version: int) -> VersionItem:
+    """Show a version of a model."""
+    with core().database.read() as session:
+        model = queries.find(session, model_name, owner=owner())
+        return version_items(session, model, [queries.version(session, model, version)])[0]
+
+
+@blueprint.delete("/models/<model_name>/versions/<int:version>")
+@endpoint(TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"))
+def delete_version(model_name: str, version: int, query: OwnerQuery) -> None:
+    """Delete a version that no alias holds; its job stays, and can be deleted then. The number is not used again."""
+    provided(Registry).delete_version(model_name, version, owner=_whose(query), by=actor())
+
+
+@blueprint.post("/models/<model_name>/versions/<int:version>/approvals")
+@endpoint(
+    TAG, VersionItem, status=201, body=ApprovalRequest, query=OwnerQuery, problems=(*_NOT_FOUND, "not_approvable")
+)
+def approve(model_name: str, version: int, query: OwnerQuery, body: ApprovalRequest) -> Result:
+    """Approve a version, with another key than the one that registered it: of the same owner, or of an admin."""
+    whose = _whose(query)
+    provided(Registry).approve(model_name, version, body, owner=whose, by=actor())
+    with core().database.read() as session:
+        model = queries.find(session, model_name, owner=whose)
+        item = version_items(session, model, [queries.version(session, model, version)])[0]
+    return item, {"Location": item.urls["self"]}
+
+
+@blueprint.get("/models/<model_name>/aliases", endpoint="show_aliases")
+@endpoint(TAG, AliasList, query=OwnerQuery, problems=_NOT_FOUND)
+def show_aliases(model_name: str) -> AliasList:
+    """List the aliases of a model, those that only have gates or a history included."""
+    with core().database.read() as session:
+        model = queries.find(session, model_name, owner=owner())
+        rows = queries.aliases(session, [model.id])
+        return AliasList(data=[alias_item(session, model, row.alias) for row in rows])
+
+
+@blueprint.get("/models/<model_name>/aliases/<alias>", endpoint="show_alias")
+@endpoint(TAG, AliasItem, query=OwnerQuery, headers=("If-None-Match",), problems=_NOT_FOUND)
+def show_alias(model_name: str, alias: str) -> Response:
+    """Show an alias. Its `ETag` changes with each move, for `If-Match`."""
+    response = _alias_response(model_name, alias, owner())
+    seq = response.get_etag()[0] or ""
+    return not_modified({"ETag": f'"{seq}"'}) if request.if_none_match.contains(seq) else response
+
+
+@blueprint.put("/models/<model_name>/aliases/<alias>")
+@endpoint(
+    TAG,
+    MoveAnswer,
+    body=MoveRequest,
+    query=MoveQuery,
+    headers=_IF_MATCH,
+    problems=(*_MOVING, "gate_failed", "scope_missing"),
+)
+def move(model_name: str, alias: str, query: MoveQuery, body: MoveRequest) -> Response:
+    """Point an alias at a version.
+
+    The version must meet the gates of the alias. If it does not, the problem `gate_failed` has the evidence of each
+    gate, and the requests that would supply what is missing. With `dry_run=true` the response has this evidence, and
+    nothing is moved. An admin may `force` a move, with a `reason`. With `If-Match`, the alias is moved only if nobody
+    else has moved it since; with `If-None-Match: *`, only if it was never moved.
+    """
+    whose, registry = _whose(query), provided(Registry)
+    if body.force and not sees_all():
+        raise Problem("scope_missing", "`force` needs a key with the scope admin", needed=Scope.ADMIN)
+    if query.dry_run:
+        findings, moved = registry.evaluate(model_name, alias, body.version, owner=whose).findings, False
+    else:
+        result = registry.move(model_name, alias, body, seen=_seen(), owner=whose, by=actor())
+        findings, moved = result.findings, result.moved
+    with core().database.read() as session:
+        item = alias_item(session, queries.find(session, model_name, owner=whose), alias)
+    return as_json(MoveAnswer.after(item, findings, moved=moved), headers=_etag(item))
+
+
+@blueprint.delete("/models/<model_name>/aliases/<alias>")
+@endpoint(TAG, None, status=204, query=OwnerQuery, headers=("If-Match",), problems=_MOVING)
+def remove_alias(model_name: str, alias: str, query: OwnerQuery) -> None:
+    """Let an alias hold no version. Its gates and its history stay."""
+    provided(Registry).remove_alias(model_name, alias, seen=_seen(), owner=_whose(query), by=actor())
+
+
+@blueprint.post("/models/<model_name>/aliases/<alias>/rollback")
+@endpoint(
+    TAG,
+    AliasItem,
+    body=RollbackRequest,
+    query=OwnerQuery,
+    headers=("If-Match",),
+    problems=(*_MOVING, "no_earlier_version"),
+)
+def roll_back(model_name: str, alias: str, query: OwnerQuery, body: RollbackRequest) -> Response:
+    """Point an alias at the version that it held before; another rollback goes further back.
+
+    That version met the gates when the alias was moved to it: they are not checked again.
+    """
+    whose = _whose(query)
+    provided(Registry).roll_back(model_name, alias, body, seen=_seen(), owner=whose, by=actor())
+    return _alias_response(model_name, alias, whose)
+
+
+@blueprint.put("/models/<model_name>/aliases/<alias>/gates")
+@endpoint(TAG, AliasItem, scope=Scope.ADMIN, document=GatesRequest, query=OwnerQuery, problems=_NOT_FOUND)
+def change_gates(model_name: str, alias: str, query: OwnerQuery, document: Any) -> Response:
+    """Set what a version must meet before an alias points at it: `{"gates": [...]}`, or the list alone. Requires the
+    scope `admin`.
+
+    A gate is one of `{"metric": "val_accuracy", "min": 0.97}` (or `max`), `{"better_than": "@champion", "metric":
+    "val_accuracy", "seeds": 5, "confidence": 0.95, "margin": 0}`, `{"reproduced": true}`, `{"max_bytes": 1000000}` and
+    `{"approvals": 1}`. The version that the alias holds now is not checked.
+    """
+    gates = _read_gates(document)
+    whose = _whose(query)
+    provided(Registry).change_gates(model_name, alias, gates.gates, owner=whose, by=actor())
+    return _alias_response(model_name, alias, whose)
+
+
+@blueprint.get("/models/<model_name>/aliases/<alias>/history", endpoint="show_history")
+@endpoint(TAG, MoveList, query=PageQuery, problems=_NOT_FOUND)
+def show_history(model_name: str, alias: str, query: PageQuery) -> MoveList:
+    """List the moves of an alias, the newest first: who moved it when, why, and what the gates found then.
+
+    Moves are numbered without gaps, and never deleted or changed as long as the model exists.
+    """
+    with core().database.read() as session:
+        model = queries.find(session, model_name, owner=owner())
+        queries.alias(session, model, alias)
+        rows, following = queries.moves(session, model, alias, limit=query.limit, before=query.before)
+    data = [MoveItem.from_row(row) for row in rows]
+    return MoveList(data=data, has_more=following is not None, next_cursor=str(following) if following else None)
+
+
+def _whose(query: OwnerQuery) -> str | None:
+    """The owner of the model that a request changes: the caller, or whom an admin names."""
+    if query.owner is None:
+        return owner()
+    if not sees_all():
+        raise Problem("scope_missing", "`owner` needs a key with the scope admin", needed=Scope.ADMIN)
+    return named_owner(query.owner)
+
+
+def _seen() -> Collection[int] | None:
+    """The moves after one of which the client expects the alias."""
+    if request.if_none_match.star_tag:
+        return {0}
+    if not request.if_match or request.if_match.star_tag:
+        return None
+    return {int(tag) for tag in request.if_match.as_set() if tag.isascii() and tag.isdigit()}
+
+
+def _read_gates(document: Any) -> GatesRequest:
+    if not isinstance(document, list):
+        return validation.read_body(GatesRequest, document)
+    try:
+        return validation.read_body(GatesRequest, {"gates": document})
+    except SpecError as error:
+        faults = [_in_list(fault) for fault in error.faults]
+        raise SpecError(faults, total=error.total) from error
+
+
+def _in_list(fault: Fault) -> Fault:
+    pointer = "#" + fault.pointer.removeprefix("#/gates")
+    return Fault(pointer=pointer, detail=fault.detail, code=fault.code, suggestion=fault.suggestion)
+
+
+def _alias_response(model_name: str, alias: str, whose: str | None) -> Response:
+    with core().database.read() as session:
+        item = alias_item(session, queries.find(session, model_name, owner=whose), alias)
+    return as_json(item, headers=_etag(item))
+
+
+def _etag(item: AliasItem) -> dict[str, str]:
+    return {"ETag": f'"{item.seq}"', "Cache-Control": "private, no-cache"}
+
+
+def alias_item(session: Session, model: Model, alias: str) -> AliasItem:
+    """The response for an alias.
+
+    Raises:
+        ModelNotFound: there is none.
+    """
+    row = queries.alias(session, model, alias)
+    return AliasItem.of(model, row, queries.move(session, model.id, row.alias, row.seq))
+
+
+def model_items(session: Session, rows: Sequence[Model]) -> list[ModelItem]:
+    """The responses for models, read with the same number of queries for any number of them."""
+    ids = [row.id for row in rows]
+    counts, newest = queries.version_counts(session, ids), queries.newest(session, ids)
+    aliases = queries.aliases(session, ids)
+    return [ModelItem.of(row, counts.get(row.id, 0), newest.get(row.id), aliases) for row in rows]
+
+
+def version_items(session: Session, model: Model, rows: Sequence[ModelVersion]) -> list[VersionItem]:
+    """The responses for versions of a model, likewise."""
+    numbers = [row.version for row in rows]
+    approvals = queries.approvals(session, model.id, numbers)
+    aliases = queries.aliases(session, [model.id])
+    metrics = _metrics(session, rows)
+    return [
+        VersionItem.of(
+            model,
+            row,
+            aliases=[alias.alias for alias in aliases if alias.version == row.version],
+            approvals=[approval for approval in approvals if approval.version == row.version],
+            metrics=metrics.get(row.version, {}),
+        )
+        for row in rows
+    ]
+
+
+def _metrics(session: Session, rows: Sequence[ModelVersion]) -> dict[int, dict[str, Any]]:
+    """The key metrics of the epochs of versions, with the scores on the test part of those that were scored."""
+    keys = tuple_(Epoch.job_id, Epoch.epoch).in_([(row.job_id, row.epoch) for row in rows])
+    query = select(Epoch.job_id, Epoch.epoch, Epoch.metrics).where(keys)
+    found = {(row.job_id, row.epoch): row.metrics for row in session.execute(query)}
+    jobs = select(Job.id, Job.test_scores).where(Job.id.in_([row.job_id for row in rows]))
+    tested = {row.id: row.test_scores for row in session.execute(jobs)}
+    metrics = {}
+    for row in rows:
+        measured, scores = found.get((row.job_id, row.epoch), {}), tested.get(row.job_id) or {}
+        own = {name: measured[name] for name in KEY_METRICS[Kind(row.kind)] if name in measured}
+        if scores.get("test_epoch") == row.epoch:
+            own |= {name: scores[name] for name in TEST_SCORES if name in scores}
+        metrics[row.version] = own
+    return metrics
+
+
+def use_version(reference: str) -> ModelVersion:
+    """The version that a reference means now, of the models that the current request may read. The response will name
+    it in ``Tapeline-Model``.
+
+    Raises:
+        ModelNotFound: it means none.
+    """
+    with core().database.read() as session:
+        model, version = queries.resolve(session, reference, owner=owner())
+
+    @after_this_request
+    def name_version(response: Response) -> Response:
+        response.headers["Tapeline-Model"] = f"{model.name}:{version.version}"
+        return response
+
+    return version
+
+
+def at_version(document: Any, version: ModelVersion) -> Any:
+    """The body of a request with the checkpoint of a version.
+
+    Raises:
+        Problem: it names a checkpoint itself.
+    """
+    if not isinstance(document, dict):
+        return document
+    if "checkpoint" in document:
+        detail = "a version of a model is one checkpoint: leave it out, or send the request to the job"
+        raise problems.invalid_input([Fault(pointer="#/checkpoint", detail=detail, code="unknown_field")])
+    return document | {"checkpoint": version.epoch}
