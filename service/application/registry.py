@@ -116,11 +116,11 @@ class Registry:
             SpecError: the name is not valid.
             JobNotFound, ArtifactNotFound: the job or its checkpoint does not exist.
         """
-        _require_name(name, "#/name")
         with self.database.write() as session:
             # The job first: commits and deletions lock it, too, so its checkpoint stays.
             session.execute(locking(select(Job.id).where(Job.id == request.job)))
             job = lookup.get(session, request.job, owner=owner)
+            _require_name(name, "#/name")
             checkpoint = lookup.checkpoint(session, job, request.checkpoint)
             now = session.scalar(select(now_ms())) or 0
             values = {"id": new_id("mdl"), "owner": owner or "", "name": name, "created_ms": now}
@@ -177,13 +177,19 @@ class Registry:
         Raises:
             ModelNotFound: there is no such version.
         """
-        _require_alias(alias)
         with self.database.read() as session:
             model = queries.find(session, name, owner=owner)
+            _require_alias(alias)
             version = queries.version(session, model, number)
             conditions = _gates_of(session, model, alias)
             findings = gates.check(session, model, version, conditions, owner=owner)
             return Evaluated(findings=findings, basis=_basis(session, model, conditions))
+
+    def try_out(self, name: str, alias: str, request: MoveRequest, *, owner: str | None = None) -> Moved:
+        """What a move would find; nothing is moved."""
+        return Moved(
+            version=None, moved=False, findings=self.evaluate(name, alias, request.version, owner=owner).findings
+        )
 
     def move(
         self,

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.errors import InvalidCursor, ModelNotFound
-from service.models.registry.gates import LATEST
+from service.models.registry.gates import LATEST, NAME
 from service.storage import cursors
 from service.storage.database import locking
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
@@ -36,21 +36,23 @@ class Reference(NamedTuple):
         return cls(name, None, int(number)) if is_number else None
 
 
-def find(session: Session, name: str, *, owner: str | None, lock: bool = False) -> Model:
+def find(session: Session, name: str, *, owner: str | None, lock: bool = False, asked: str | None = None) -> Model:
     """A model by its name.
 
     Args:
         lock: lock the row until the transaction ends.
+        asked: what the client asked for, if not just the name.
 
     Raises:
         ModelNotFound: this owner has no such model.
     """
     query = select(Model).where(Model.owner == (owner or ""), Model.name == name)
-    row = session.scalar(locking(query) if lock else query)
+    is_possible = NAME.fullmatch(name) is not None  # a database refuses some texts
+    row = session.scalar(locking(query) if lock else query) if is_possible else None
     if row is None:
         names = session.scalars(select(Model.name).where(Model.owner == (owner or "")).order_by(Model.name)).all()
         available = f"; available: {', '.join(names[:_MAX_NAMED])}" if names else ": register a version first"
-        raise ModelNotFound(f"there is no model {name[:80]!r}{available}")
+        raise ModelNotFound(f"there is no model {(asked or name)[:80]!r}{available}")
     return row
 
 
@@ -60,7 +62,7 @@ def version(session: Session, model: Model, number: int) -> ModelVersion:
     Raises:
         ModelNotFound: there is none, or it was deleted.
     """
-    row = session.get(ModelVersion, (model.id, number))
+    row = session.get(ModelVersion, (model.id, number)) if number <= model.last_version else None
     if row is None:
         state = "has been deleted" if 0 < number <= model.last_version else "does not exist"
         raise ModelNotFound(f"version {number} of the model {model.name!r} {state}; the newest is {model.last_version}")
@@ -86,7 +88,7 @@ def alias(session: Session, model: Model, name: str) -> ModelAlias:
     Raises:
         ModelNotFound: there is none.
     """
-    row = session.get(ModelAlias, (model.id, name))
+    row = session.get(ModelAlias, (model.id, name)) if NAME.fullmatch(name) else None
     if row is None:
         set_aliases = [item.alias for item in aliases(session, [model.id]) if item.version is not None]
         available = f"; available: {', '.join([*set_aliases, LATEST])}"
@@ -105,7 +107,7 @@ def resolve(session: Session, text: str, *, owner: str | None) -> tuple[Model, M
         raise ModelNotFound(
             f"{text[:80]!r} names no version of a model: write NAME@ALIAS, NAME@{LATEST} or NAME:NUMBER"
         )
-    model = find(session, reference.name, owner=owner)
+    model = find(session, reference.name, owner=owner, asked=text)
     if reference.version is not None:
         return model, version(session, model, reference.version)
     if reference.alias == LATEST:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.access.keys import Scope
 from service.application.registry import (
     ApprovalRequest,
+    Moved,
     MoveRequest,
     Registry,
     RollbackRequest,
@@ -24,7 +25,7 @@ from service.models.registry.gates import GatesRequest
 from service.spec import validation
 from service.spec.metric_info import KEY_METRICS, TEST_SCORES
 from service.spec.schema import Kind
-from service.storage.model_tables import Model, ModelVersion
+from service.storage.model_tables import Model, ModelAlias, ModelVersion
 from service.storage.tables import Epoch, Job
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor, named_owner, sees_all
@@ -193,12 +194,22 @@ def show_aliases(model_name: str) -> AliasList:
 
 
 @blueprint.get("/models/<model_name>/aliases/<alias>", endpoint="show_alias")
-@endpoint(TAG, AliasItem, query=OwnerQuery, headers=("If-None-Match",), problems=_NOT_FOUND)
+@endpoint(
+    TAG,
+    AliasItem,
+    query=OwnerQuery,
+    headers=("If-None-Match",),
+    other_responses={304: "The alias has not been moved."},
+    problems=_NOT_FOUND,
+)
 def show_alias(model_name: str, alias: str) -> Response:
     """Show an alias. Its `ETag` changes with each move, for `If-Match`."""
+    with core().database.read() as session:
+        queries.alias(session, queries.find(session, model_name, owner=owner()), alias)
     response = _alias_response(model_name, alias, owner())
-    seq = response.get_etag()[0] or ""
-    return not_modified({"ETag": f'"{seq}"'}) if request.if_none_match.contains(seq) else response
+    tag = response.get_etag()[0] or ""
+    headers = {name: response.headers[name] for name in ("ETag", "Cache-Control")}
+    return not_modified(headers) if request.if_none_match.contains_weak(tag) else response
 
 
 @blueprint.put("/models/<model_name>/aliases/<alias>")
@@ -222,13 +233,9 @@ def move(model_name: str, alias: str, query: MoveQuery, body: MoveRequest) -> Re
     if body.force and not sees_all():
         raise Problem("scope_missing", "`force` needs a key with the scope admin", needed=Scope.ADMIN)
     if query.dry_run:
-        findings, moved = registry.evaluate(model_name, alias, body.version, owner=whose).findings, False
-    else:
-        result = registry.move(model_name, alias, body, seen=_seen(), owner=whose, by=actor())
-        findings, moved = result.findings, result.moved
-    with core().database.read() as session:
-        item = alias_item(session, queries.find(session, model_name, owner=whose), alias)
-    return as_json(MoveAnswer.after(item, findings, moved=moved), headers=_etag(item))
+        return _move_response(model_name, alias, registry.try_out(model_name, alias, body, owner=whose), whose)
+    moved = registry.move(model_name, alias, body, seen=_seen(), owner=whose, by=actor())
+    return _move_response(model_name, alias, moved, whose)
 
 
 @blueprint.delete("/models/<model_name>/aliases/<alias>")
@@ -327,18 +334,20 @@ def _alias_response(model_name: str, alias: str, whose: str | None) -> Response:
     return as_json(item, headers=_etag(item))
 
 
+def _move_response(name: str, alias: str, moved: Moved, whose: str | None) -> Response:
+    with core().database.read() as session:
+        item = alias_item(session, queries.find(session, name, owner=whose), alias)
+    return as_json(MoveAnswer.after(item, moved.findings, moved=moved.moved), headers=_etag(item))
+
+
 def _etag(item: AliasItem) -> dict[str, str]:
     return {"ETag": f'"{item.seq}"', "Cache-Control": "private, no-cache"}
 
 
 def alias_item(session: Session, model: Model, alias: str) -> AliasItem:
-    """The response for an alias.
-
-    Raises:
-        ModelNotFound: there is none.
-    """
-    row = queries.alias(session, model, alias)
-    return AliasItem.of(model, row, queries.move(session, model.id, row.alias, row.seq))
+    """The response for an alias, or for a name that could be one."""
+    row = session.get(ModelAlias, (model.id, alias)) or ModelAlias(alias=alias, version=None, seq=0, gates=[])
+    return AliasItem.of(model, row, queries.move(session, model.id, alias, row.seq))
 
 
 def model_items(session: Session, rows: Sequence[Model]) -> list[ModelItem]:

@@ -21,7 +21,7 @@ class RemedyItem(ResponseModel):
     body: Document | None
 
 
-class FindingItem(ResponseModel):
+class GateFinding(ResponseModel):
     """What was found when a gate was checked."""
 
     gate: Document
@@ -131,12 +131,12 @@ class MoveAnswer(AliasItem):
 
     moved: bool = Field(description="Whether the alias was moved: not by a dry run, nor to the version that it held.")
     passed: bool = Field(description="Whether the version meets all gates.")
-    findings: list[FindingItem]
+    findings: list[GateFinding]
 
     @classmethod
     def after(cls, item: AliasItem, findings: Sequence[Finding], *, moved: bool) -> Self:
         """The response for an alias."""
-        found = [FindingItem.model_validate(finding.document()) for finding in findings]
+        found = [GateFinding.model_validate(finding.document()) for finding in findings]
         return cls(**dict(item), moved=moved, passed=all(finding.passed for finding in found), findings=found)
 
 
@@ -183,7 +183,7 @@ class MoveItem(ResponseModel):
     restores: int | None = Field(description="Of a rollback: the move whose version the alias holds again.")
     forced: bool = Field(description="Whether the version did not meet the gates.")
     reason: str | None
-    gates: list[FindingItem] = Field(validation_alias="evidence", description="What each gate found at that time.")
+    gates: list[GateFinding] = Field(validation_alias="evidence", description="What each gate found at that time.")
     owner: str = Field(description="Of the key that moved it.")
     key: str | None = Field(validation_alias="key_id")
     at: Timestamp = Field(validation_alias="at_ms")

@@ -40,6 +40,7 @@ SECRET = "cormorant"
 UPLOAD = "anns-upload-0001"
 MODEL = f"{SECRET}-digits"
 FACES = f"{SECRET}-faces"
+PRICES = f"{SECRET}-prices"
 """Ann's models, with the alias ``champion``."""
 WORKER = "a-worker-1-00000000"
 TEN = [{"units": 10, "activation": "softmax"}]
@@ -120,7 +121,7 @@ class Stock:
         jobs = ("classifier", "gan", "table", "regressor", "running", "waiting") if "job_id" in names else ("",)
         datasets = ("images", "table_data") if "name" in names else ("",)
         cells = ((true, predicted) for true in "012" for predicted in "012") if "true" in names else (("", ""),)
-        models = (MODEL, FACES) if "reference" in names else ("",)
+        models = (MODEL, FACES, PRICES) if "reference" in names else ("",)
         for job, dataset, (true, predicted), model in itertools.product(jobs, datasets, list(cells), models):
             values = fixed | {"true": true, "predicted": predicted}
             values |= {"job_id": self.ids.get(job, ""), "artifact_id": self.artifacts.get(job, "")}
@@ -211,8 +212,8 @@ def fill(stock: Stock, held: ExitStack) -> None:
         kind="regressor", dataset=stock.ids["numbers"], **common, name=f"{SECRET}-regressor"
     )
     _train(stock, "regressor", 0.5)
-    for model, job in ((MODEL, "classifier"), (MODEL, "other"), (FACES, "gan")):
-        stock.post("ann", f"/models/{model}/versions", {"job": stock.ids[job], "note": SECRET})
+    for model, job in ((MODEL, "classifier"), (MODEL, "other"), (FACES, "gan"), (PRICES, "regressor")):
+        stock.post("ann", f"/models/{model}/versions", {"job": stock.ids[job], "checkpoint": 2, "note": SECRET})
         stock.move(model, 1)
     sweep = stock.post("ann", "/sweeps", SWEEP)
     stock.ids["sweep"] = sweep["id"]

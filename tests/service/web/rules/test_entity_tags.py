@@ -37,19 +37,33 @@ def test_a_tagged_response_is_not_sent_to_a_client_that_has_it(stock: Stock, sub
     assert tagged > 10
 
 
+ALIAS = "/models/{model_name}/aliases/{alias}"
+CHANGES = {f"PUT {ALIAS}": ({"version": 1}, {"version": 1})}
+"""A body that would change something, and one that changes nothing; by default, those of a job."""
+MOVING = {
+    f"DELETE {ALIAS}": "tests/service/web/models/test_registry.py removes and moves aliases",
+    f"POST {ALIAS}/rollback": "the same",
+}
+
+
 def test_a_request_for_another_version_is_refused(stock: Stock, subtests: pytest.Subtests) -> None:
     operations = [operation for operation in stock.operations if "If-Match" in operation.parameters("header")]
     tags = {operation.path: operation for operation in stock.operations if operation.method == "GET"}
+    reached = []
     for operation in operations:
+        if str(operation) in MOVING:
+            continue
+        reached.append(operation)
         with subtests.test(str(operation)):
             values, full = stock.find(tags[operation.path])
             tag, caller = full.headers["ETag"], stock.admitted(operation)
-            change = {"json": {"starred": True}} if operation.takes_json else {}
+            change, same = CHANGES.get(str(operation), ({"starred": True}, {"starred": False}))
+            bodies = [{"json": body} if operation.takes_json else {} for body in (change, same)]
             for condition in (OTHER, f"W/{tag}"):
-                refused = caller.send(operation, values, headers={"If-Match": condition}, **change)
+                refused = caller.send(operation, values, headers={"If-Match": condition}, **bodies[0])
                 assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
             assert stock.find(tags[operation.path])[1].headers["ETag"] == tag
-            same = {"json": {"starred": False}} if operation.takes_json else {}
             for condition in (tag, f"{OTHER}, {tag}", "*"):
-                assert caller.send(operation, values, headers={"If-Match": condition}, **same).status_code == 200
+                assert caller.send(operation, values, headers={"If-Match": condition}, **bodies[1]).status_code == 200
+    assert unreached(operations, reached, MOVING) == set()
     assert len(operations) > 4

@@ -23,6 +23,8 @@ NOT_FOUND = {
     "name": "dataset_not_found",
     "upload_id": None,
     "share_id": "share_not_found",
+    "model_name": "model_not_found",
+    "reference": "model_not_found",
 }
 """The problem code for each path parameter that names an owner's object; ``None``: its absence is no problem."""
 OWNERLESS = {
@@ -34,6 +36,7 @@ OWNERLESS = {
     "PATCH /owners/{owner_id}": "admins manage all owners",
     "POST /workers/{worker_id}/drain": "admins manage the workers",
     "DELETE /workers/{worker_id}/drain": "admins manage the workers",
+    "POST /models/{model_name}/versions": "the name of a new model, which others may have, too",
     "GET /shared/{token}": "whoever has the link may read it",
     "GET /ui/welcome/{token}": "whoever has the link may use it",
     "POST /session/{token}": "whoever has the link may use it",
@@ -54,7 +57,7 @@ def test_another_owners_object_looks_like_one_that_does_not_exist(stock: Stock, 
     before = _anns_view(stock)
     for operation in operations:
         code, *_ = [code for name, code in NOT_FOUND.items() if name in operation.parameters("path")] or [""]
-        if code == "":
+        if code == "" or str(operation) in OWNERLESS:
             continue
         reached.append(operation)
         with subtests.test(str(operation)):

@@ -13,9 +13,19 @@ TOKENS = {"GET /shared/{token}", "GET /ui/welcome/{token}", "POST /session/{toke
 """Operations whose path has a secret in place of a key."""
 ADMIN = ("/audit", "/keys", "/owners", "/ui/keys", "/ui/owners")
 """What starts with these paths belongs to the service and not to an owner."""
-PUBLISHING = {"PATCH /datasets/{name}", "POST /workers/{worker_id}/drain", "DELETE /workers/{worker_id}/drain"}
-"""Operations of admins on what all owners use."""
-READING = {"POST /jobs/{job_id}/predict", "POST /jobs/{job_id}/generate"}
+PUBLISHING = {
+    "PATCH /datasets/{name}",
+    "POST /workers/{worker_id}/drain",
+    "DELETE /workers/{worker_id}/drain",
+    "PUT /models/{model_name}/aliases/{alias}/gates",
+}
+"""Operations of admins on what all owners use, or must meet."""
+READING = {
+    "POST /jobs/{job_id}/predict",
+    "POST /jobs/{job_id}/generate",
+    "POST /models/{reference}/predict",
+    "POST /models/{reference}/generate",
+}
 """Operations that change nothing although their method is POST."""
 KEYS = {Scope.READ: "carol", Scope.SUBMIT: "bob", Scope.ADMIN: "operator"}
 
