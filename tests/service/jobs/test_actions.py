@@ -120,7 +120,11 @@ def test_a_deleted_job_is_found_neither_by_id_nor_by_tag(database: Database, sub
 def test_deleting_a_job_deletes_all_rows_that_refer_to_it_and_none_of_another_job(
     database: Database, submit: Submit
 ) -> None:
-    tables = [table for table in Base.metadata.sorted_tables if "job_id" in table.columns]
+    tables = [
+        table
+        for table in Base.metadata.sorted_tables
+        if "job_id" in table.columns and table.name != "model_versions"  # a registered job is not deleted
+    ]
 
     def stored_job() -> str:
         """A cancelled job with a row in each of these tables."""
