@@ -25,8 +25,7 @@ from urllib.parse import urlsplit
 
 from service.errors import ServiceError
 from service.runtime.failpoints import reach
-from service.storage.artifacts import ArtifactDamaged, ArtifactStore, ArtifactUnreadable, Stored
-from service.storage.download_headers import headers_of
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore, ArtifactUnreadable, Stored, headers_of
 
 if TYPE_CHECKING:
     from obstore import GetResult

@@ -20,8 +20,7 @@ from pydantic import BaseModel
 from werkzeug.datastructures import Range
 
 from service.storage.artifact_rows import use_current
-from service.storage.artifacts import ArtifactDamaged, ArtifactStore
-from service.storage.download_headers import disposition
+from service.storage.artifacts import ArtifactDamaged, ArtifactStore, disposition
 from service.storage.tables import Artifact
 from service.web.http.problems import Problem
 from service.web.http.responses import not_modified
