@@ -31,6 +31,8 @@ _OF_WORKERS: Final = {
     "sweep_trials": "SELECT, INSERT, UPDATE",
     "sweeps": "SELECT, UPDATE",
     "uploads": "SELECT",
+    "webhook_deliveries": "INSERT",
+    "webhooks": "SELECT (id, owner, events, disabled_ms)",  # who wants to know of a job's end; never the secrets
     "workers": "SELECT, INSERT, UPDATE, DELETE",
 }
 """All privileges of the role of workers: their credentials lie on other machines."""

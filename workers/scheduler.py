@@ -16,6 +16,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
@@ -32,6 +33,8 @@ from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
 from service.sweeps.proposer import Proposer
+from service.webhooks import outbox
+from service.webhooks.outbox import MessageType
 from workers.app import create_app
 from workers.heartbeat import Heartbeat
 
@@ -81,7 +84,12 @@ def fail_jobs_without_store(database: Database, settings: Settings) -> None:
 def apply_quotas(database: Database, quotas: Quotas) -> None:
     """Apply the settings for owners that decide whose jobs start."""
     owners.set_default_cap(database, quotas.running)
-    usage.apply_cpu_quotas(database, quotas.cpu_seconds)
+    usage.apply_cpu_quotas(database, quotas.cpu_seconds, on_block=_announce_cpu_quota)
+
+
+def _announce_cpu_quota(session: Session, owner: str) -> None:
+    data = {"id": "cpu_seconds", "url": "/ui/usage", "name": "CPU seconds in 30 days", "status": "exceeded"}
+    outbox.announce(session, owner=owner, type=MessageType.QUOTA_EXCEEDED, data=data)
 
 
 def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -73,11 +73,14 @@ def record_bytes(database: Database) -> None:
             session.execute(row.on_conflict_do_update(index_elements=[OwnerUsage.owner, OwnerUsage.day], set_=values))
 
 
-def apply_cpu_quotas(database: Database, default: int) -> None:
+def apply_cpu_quotas(
+    database: Database, default: int, *, on_block: Callable[[Session, str], object] = lambda session, owner: None
+) -> None:
     """Let the jobs of owners wait who have used the CPU time of their last 30 days.
 
     Args:
         default: CPU seconds of an owner who has no limit of their own; 0: no limit.
+        on_block: called with each owner whose jobs begin to wait, in the transaction of that.
     """
     since = now_ms() / DAY_MS - QUOTA_DAYS
     used = select(OwnerUsage.owner, func.sum(OwnerUsage.cpu_seconds)).where(OwnerUsage.day > since)
@@ -97,6 +100,8 @@ def apply_cpu_quotas(database: Database, default: int) -> None:
         if should_block != blocked:
             with database.write() as session:
                 session.execute(update(OwnerQueue).where(OwnerQueue.owner == owner).values(blocked=should_block))
+                if should_block:
+                    on_block(session, owner)
 
 
 def read(session: Session, *, owner: str | None = None) -> Sequence[Usage]:

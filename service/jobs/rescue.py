@@ -13,6 +13,8 @@ from service.jobs import events, leases, transitions, worker_registry
 from service.states import ErrorCode, MachineFaultReason, Reason, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.tables import Job
+from service.webhooks import outbox
+from service.webhooks.outbox import MessageType
 
 PROBE_LEAD_MS: Final = 2000
 """A renewal probe is sent this long before the lease expires."""
@@ -87,13 +89,20 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
             if probed_ms is None:
                 job.lease_expires_ms = _expiry_ms(job) + 1
             if probed_ms is not None and _expiry_ms(job) < now and now - probed_ms >= _PROBE_TIMEOUT_MS:
-                leases.record_worker_loss(session, job, f"worker {job.lease_owner} timed out")
+                worker = job.lease_owner or ""
+                leases.record_worker_loss(session, job, f"worker {worker} timed out")
+                _announce_loss(session, worker)
                 lost.append(job.id)
             else:
                 probed.append(job)
     if policy:
         policy.record_probes(probed, now)
     return lost
+
+
+def _announce_loss(session: Session, worker: str) -> None:
+    data = {"id": worker, "url": "/ui/workers", "name": worker_registry.name_of(worker), "status": "lost"}
+    outbox.announce(session, owner=outbox.EVERY_OWNER, type=MessageType.WORKER_LOST, data=data, once=worker)
 
 
 def fail_without_store(database: Database, timeout_s: float, *, then: Callable[[Session, Job], None]) -> list[str]:

@@ -9,9 +9,14 @@ from sqlalchemy.orm import Session
 
 from service.jobs import events
 from service.jobs.events import EventType
-from service.states import CANCELLED, TERMINAL, Status
+from service.states import CANCELLED, TERMINAL, ErrorCode, Reason, Status
 from service.storage.database import now_ms
 from service.storage.tables import Job
+from service.webhooks import outbox
+from service.webhooks.outbox import MessageType
+
+_NOT_ANNOUNCED = ("changed", Reason.PAUSED_BY_SWEEP)
+"""Reasons in the events of a paused job that has not been paused now, or waits for its own sweep."""
 
 
 def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> None:
@@ -19,6 +24,8 @@ def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> N
     session.flush()
     events.append(session, job.id, [(EventType.STATUS, status_data(job, reason=reason) | extra)])
     session.refresh(job)
+    if job.status == Status.PAUSED and reason not in _NOT_ANNOUNCED:
+        _announce(session, job, MessageType.JOB_PAUSED, reason=reason)
 
 
 def status_data(job: Job, *, reason: str) -> dict[str, Any]:
@@ -47,6 +54,22 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
     events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])
     session.flush()
     session.refresh(job)
+    _announce(session, job, MessageType(f"job.{status}"), reason=reason)
+    if status == Status.FAILED and (job.error or {}).get("code") == ErrorCode.STORAGE_QUOTA:
+        quota = {"id": "artifact_bytes", "url": "/ui/usage", "name": "bytes of job files", "status": "exceeded"}
+        outbox.announce(session, owner=job.owner, type=MessageType.QUOTA_EXCEEDED, data=quota | {"job": job.id})
+
+
+def _announce(session: Session, job: Job, kind: MessageType, *, reason: str) -> None:
+    data: dict[str, Any] = {
+        "id": job.id,
+        "url": f"/jobs/{job.id}",
+        "name": job.name,
+        "status": job.status,
+        "reason": reason,
+    }
+    data |= {"kind": job.kind, "sweep": job.sweep_id, "seq": job.last_seq}
+    outbox.announce(session, owner=job.owner, type=kind, data=data)
 
 
 def end_data(job: Job) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.storage import model_tables, owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
+from service.storage import model_tables, owner_tables, sweep_tables, webhook_tables  # noqa: F401 - add their tables to Base.metadata
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30

@@ -36,6 +36,8 @@ from service.sweeps.search import proposals
 from service.sweeps.search.proposals import Suggestions
 from service.sweeps.search.space import EPOCHS
 from service.sweeps.trial_scheduler import Outcome, Proposed, State, SweepPlan, TrialScheduler
+from service.webhooks import outbox
+from service.webhooks.outbox import MessageType
 from service.wording import counted
 
 log = structlog.get_logger()
@@ -206,6 +208,9 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
         "best_value": sweep.best_value,
     }
     events.append(session, sweep, SweepEventType.END, data | {"sweep_digest": sweep.sweep_digest})
+    message: dict[str, Any] = {"id": sweep.id, "url": f"/sweeps/{sweep.id}", "name": sweep.name}
+    message |= {"status": sweep.status, "reason": reason, "kind": sweep.kind, "seq": sweep.last_seq}
+    outbox.announce(session, owner=sweep.owner, type=MessageType.SWEEP_ENDED, data=message)
 
 
 class _DatabaseBackend:

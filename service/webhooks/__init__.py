@@ -1,0 +1,1 @@
+"""Webhooks: signed messages to the addresses that owners register, about what happens to their objects."""
