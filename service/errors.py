@@ -136,6 +136,37 @@ class ShareNotFound(ServiceError, LookupError):
         super().__init__("the link was revoked, has expired, or shows something that was deleted: ask for a new one")
 
 
+class WebhookNotFound(ServiceError, LookupError):
+    """There is no such webhook, or it belongs to another owner."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"there is no webhook {webhook_id[:60]!r}")
+
+
+class DeliveryNotFound(ServiceError, LookupError):
+    """A webhook has no such message."""
+
+    code = "delivery_not_found"
+
+    def __init__(self, webhook_id: str, event_id: str) -> None:
+        super().__init__(f"the webhook {webhook_id} has no message {event_id[:60]!r}: it may be deleted already")
+
+
+class WebhookDisabled(ServiceError):
+    """Nothing is sent to a webhook until it is enabled again."""
+
+    code = "webhook_disabled"
+
+    def __init__(self, webhook_id: str, reason: str) -> None:
+        super().__init__(f"the webhook {webhook_id} is disabled: {reason}")
+
+
+class AddressRefused(ServiceError, ValueError):
+    """Messages of webhooks are not sent to an address; the message follows the name of the field."""
+
+
 class LinkNotUsable(ServiceError):
     """A sign-in link cannot be used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import signal
@@ -37,6 +38,7 @@ from service.webhooks import outbox
 from service.webhooks.outbox import MessageType
 from workers.app import create_app
 from workers.heartbeat import Heartbeat
+from workers.message_sender import MessageSender
 
 ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
@@ -46,6 +48,8 @@ OUTAGE_INTERVAL_S: Final = 5.0
 QUOTA_INTERVAL_S: Final = 20.0
 SEAL_INTERVAL_S: Final = 10.0
 CLEANUP_INTERVAL_S: Final = 600.0
+SHUTDOWN_S: Final = 3.0
+"""How long a scheduler that stops waits for the receivers of messages."""
 _MAX_WAKE_UPS: Final = 32
 
 log = structlog.get_logger()
@@ -117,6 +121,8 @@ def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) 
             log.info("removed", what=kind, name=item.name, size_bytes=item.size_bytes)
     if removed.audit_entries:
         log.info("removed", what="audit entries", count=removed.audit_entries)
+    if removed.deliveries:
+        log.info("removed", what="messages to webhooks", count=removed.deliveries)
 
     for upload_id in uploads.purge(database):
         files.discard(upload_id)
@@ -178,6 +184,8 @@ def main() -> int:
     files = UploadFiles.of(settings)
     policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")
     proposer, background = Proposer(database), _BackgroundTasks()
+    messages = MessageSender(database, settings)
+    atexit.register(messages.wait, SHUTDOWN_S)  # what is left then is sent again, under the same id
     for round_number in itertools.count():
         if stopping:
             break
@@ -197,6 +205,7 @@ def main() -> int:
             background.start("fail jobs without a store", lambda: fail_jobs_without_store(database, settings))
         if round_number % round(QUOTA_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("apply the quotas", lambda: apply_quotas(database, settings.quotas))
+        background.start("send messages to webhooks", messages.send_due)
         background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
         if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("resend hints", lambda: resend_hints(database, sender))

@@ -1,4 +1,4 @@
-"""Retention: deletes expired jobs, checkpoints and audit entries, cached images and orphaned files.
+"""Retention: deletes expired jobs, checkpoints, audit entries and messages, cached images and orphaned files.
 
 ``plan`` changes nothing; ``carry_out`` checks each job again before deletion, because it may have been retried. While a
 restore holds its lock, neither may run: its files have no rows until the end, and would be taken for orphans.
@@ -28,6 +28,7 @@ from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore, Stor
 from service.storage.database import Database, locking
 from service.storage.model_tables import ModelVersion
 from service.storage.tables import Artifact, Job
+from service.webhooks import deliveries
 
 STALE_FILE_S: Final = 3600.0
 """A file without a row counts as orphaned at this age; younger ones may be about to get their row."""
@@ -45,6 +46,7 @@ class Policy:
     """From a job's end, as for checkpoints."""
     checkpoints_days: float = 0.0
     audit_days: float = 0.0
+    deliveries_days: float = 0.0
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
@@ -53,6 +55,7 @@ class Policy:
             jobs_days=settings.keep_jobs_days,
             checkpoints_days=settings.keep_checkpoints_days,
             audit_days=settings.keep_audit_days,
+            deliveries_days=settings.keep_deliveries_days,
         )
 
 
@@ -78,6 +81,8 @@ class RetentionPlan:
     cached_bytes: int = 0
     """Size of all cached images, including those that stay."""
     audit_entries: int = 0
+    deliveries: int = 0
+    """Messages to webhooks."""
 
     @property
     def size_bytes(self) -> int:
@@ -121,6 +126,7 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
         files,
         cached_bytes=sum(item.size_bytes for item in cached),
         audit_entries=audit_seals.count_expired(database, policy.audit_days),
+        deliveries=deliveries.count_expired(database, policy.deliveries_days),
     )
 
 
@@ -163,7 +169,8 @@ def carry_out(database: Database, store: ArtifactStore, policy: Policy, planned:
     files = list(_still_orphaned(database, planned.files))
     store.remove(item.name for item in (*planned.pictures, *files))
     audit_entries = audit_seals.remove_expired(database, policy.audit_days)
-    return RetentionPlan(jobs, checkpoints, planned.pictures, files, audit_entries=audit_entries)
+    messages = deliveries.remove_expired(database, policy.deliveries_days)
+    return RetentionPlan(jobs, checkpoints, planned.pictures, files, audit_entries=audit_entries, deliveries=messages)
 
 
 def apply(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:

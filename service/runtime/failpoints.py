@@ -53,6 +53,8 @@ PLACES: Final = {
     "file_migrated": "a migration has copied a file and noted it (the detail is the number of copied files)",
     "store_switched": "the database has the id of the new store, whose last files are not copied",
     "store_published": "the new store has its id, and the command has not ended",
+    "message_claimed": "the scheduler's claim on messages of webhooks is committed, and none is sent",
+    "message_sent": "a receiver has answered to a message, and that is not recorded (the detail is its type)",
     "submitted": "a new job is committed, and the client has no response",
 }
 """Every failpoint, and the state of the system there."""

@@ -33,7 +33,15 @@ MIN_KEY_LENGTH: Final = 16
 
 
 _STORE: Final = re.compile(r"file:///[^?#]*|(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?")
+_PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/-]*)?")
 _ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_network(text))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +242,20 @@ class Settings:
         rule=f"have at least {MIN_KEY_LENGTH} characters in each key",
     )
     allowed_hosts: tuple[str, ...] = _setting("accepted host names besides local ones, comma-separated", ())
+    url: str = _setting(
+        "address at which people reach the service, for links in messages: https://tapeline.example.org (default: "
+        "messages have paths)",
+        "",
+        valid=lambda url: not url or _PUBLIC_URL.fullmatch(url),
+        rule="be http://host or https://host, with a port or path if needed",
+    )
+    webhook_networks: tuple[str, ...] = _setting(
+        "networks to which webhooks may send besides public addresses, such as 10.0.0.0/8, comma-separated",
+        (),
+        valid=lambda networks: all(map(_is_network, networks)),
+        rule="have networks in CIDR notation, such as 10.0.0.0/8,fd00::/8",
+    )
+    webhook_http: bool = _setting("1: webhooks may have http:// URLs (default: {default})", False)
     quotas: Quotas = field(default=Quotas(), metadata={"prefix": "OWNER_"})
     proxies: int = _setting(
         "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: {default})", 0, high=10
@@ -266,6 +288,11 @@ class Settings:
         high=36500,
         valid=lambda days: days == 0 or days >= 1,
         rule="be 0 or at least 1",
+    )
+    keep_deliveries_days: float = _setting(
+        "retention of messages to webhooks: days until they are removed (default: {default}; 0: never)",
+        30.0,
+        high=36500,
     )
 
     @property
