@@ -22,6 +22,7 @@ from tapeline.operations import lookup
 from tapeline.operations.listing import Jobs
 from tapeline.operations.lookup import Found
 from tapeline.operations.training import TrainingOperations
+from tapeline.operations.webhooks import WebhookOperations
 from tapeline.resources import once
 from tapeline.sweeps import Sweep, Trial
 from tapeline.trackers import mlflow_runs
@@ -51,7 +52,7 @@ def checkpoints(job: Job) -> dict[str, Any]:
     return {"data": job.checkpoints()}
 
 
-class Client(TrainingOperations):
+class Client(TrainingOperations, WebhookOperations):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:

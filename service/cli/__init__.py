@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "owners": ("people", "List owners with their shares, or show or change one."),
     "share": ("people", "Print a link to a job, a sweep or a comparison that needs no key."),
     "shares": ("people", "List your share links, or revoke one."),
+    "webhooks": ("people", "List your webhooks, or create, test, change or delete one."),
     "show": ("showing", "Show a job: state, metrics, settings, lineage, files."),
     "metrics": ("comparing", "Show a job's metrics, epoch by epoch."),
     "compare": ("comparing", "Show jobs side by side: metrics, and settings that differ."),

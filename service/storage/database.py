@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.storage import model_tables, owner_tables, sweep_tables, webhook_tables  # noqa: F401 - add their tables to Base.metadata
+from service.storage import model_tables, owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30
@@ -57,15 +57,23 @@ def _now_postgresql(element: now_ms, compiler: SQLCompiler, **options: Any) -> s
     return NOW_POSTGRESQL
 
 
-def locking(query: _Query, *, skip_locked: bool = False, share: bool = False, of: type[Base] | None = None) -> _Query:
+def locking(
+    query: _Query,
+    *,
+    skip_locked: bool = False,
+    share: bool = False,
+    keeps_key: bool = False,
+    of: type[Base] | None = None,
+) -> _Query:
     """``SELECT … FOR UPDATE`` (or ``FOR SHARE``), which also refreshes objects that the session has loaded already.
 
     Otherwise they would keep the state from before the lock, and another transaction may have changed the row since.
 
     Args:
+        keeps_key: others may insert rows that refer to the locked ones meanwhile.
         of: lock the rows of this table only, not those of joined ones.
     """
-    locked = query.with_for_update(skip_locked=skip_locked, read=share, of=of)
+    locked = query.with_for_update(skip_locked=skip_locked, read=share, key_share=keeps_key, of=of)
     return locked.execution_options(populate_existing=True)
 
 

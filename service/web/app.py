@@ -9,7 +9,7 @@ from service.datasets.repository import DatasetRepository
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.stores import open_store
-from service.web import admin, datasets, docs, jobs, models, sweeps
+from service.web import admin, datasets, docs, jobs, models, sweeps, webhooks
 from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provide
 from service.web.core.keyring import Keyring
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> Flask:
     browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     templates.register(app)
     problems.register(app)
-    for subject in (jobs, sweeps, datasets, models, admin, docs):
+    for subject in (jobs, sweeps, datasets, models, webhooks, admin, docs):
         subject.register(app, core)
     if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies

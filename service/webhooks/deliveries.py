@@ -22,9 +22,9 @@ from service.errors import DeliveryNotFound, WebhookDisabled
 from service.storage import cursors
 from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
-from service.storage.webhook_tables import Webhook, WebhookDelivery
+from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.webhooks import endpoints
-from service.webhooks.outbox import DeliveryStatus, MessageType
+from service.webhooks.outbox import TEST, DeliveryStatus
 from service.wording import at_time
 
 RETRY_DELAYS_S: Final = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -167,7 +167,7 @@ def record(database: Database, claimed: Claim, attempt: Attempt, *, jitter: floa
         if attempt.status == GONE:
             row.status = DeliveryStatus.FAILED
             _disable(webhook, now, "the receiver has answered 410 Gone")
-        elif row.type == MessageType.TEST:
+        elif row.type == TEST:
             row.status = DeliveryStatus.FAILED  # whoever asked for it looks at the result, and asks again
         elif row.step > len(RETRY_DELAYS_S):
             row.status = DeliveryStatus.FAILED
@@ -196,7 +196,7 @@ def send_test(database: Database, webhook_id: str, *, owner: str | None, by: Act
         _enabled(session, webhook_id, owner)
         now = session.scalar(select(now_ms())) or 0
         data = {"id": webhook_id, "url": "/ui/webhooks", "name": "test", "status": "ok"}
-        row = WebhookDelivery(webhook_id=webhook_id, event_id=new_id("evt"), type=MessageType.TEST)
+        row = WebhookDelivery(webhook_id=webhook_id, event_id=new_id("evt"), type=TEST)
         row.data = json.dumps(data)
         row.status, row.step, row.asked, row.attempts = DeliveryStatus.PENDING, 0, True, []
         row.created_ms = row.next_ms = now

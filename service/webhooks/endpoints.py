@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import AddressRefused, Fault, SpecError, WebhookNotFound
-from service.storage.database import Database, now_ms, visible
+from service.storage.database import Database, locking, now_ms, visible
 from service.storage.ids import new_id
-from service.storage.webhook_tables import Webhook
+from service.storage.owner_tables import Webhook
 from service.webhooks import addresses, signing
 from service.webhooks.addresses import AddressRules, Resolver, Target
 from service.webhooks.outbox import MessageType
@@ -23,7 +23,6 @@ MAX_WEBHOOKS: Final = 20
 """Of an owner."""
 OVERLAP_S: Final = 24 * 60 * 60
 """How long messages are signed with the keys from before a rotation, too."""
-SUBSCRIBABLE: Final = tuple(kind for kind in MessageType if kind is not MessageType.TEST)
 _OF_ADMINS: Final = frozenset({MessageType.WORKER_LOST})
 """What tells about the service, not about an owner's own objects."""
 
@@ -160,8 +159,7 @@ def find(session: Session, webhook_id: str, *, owner: str | None) -> Webhook:
 
 def lock(session: Session, webhook_id: str) -> Webhook | None:
     """The row of any owner, locked. Others may write messages meanwhile, whose foreign key it is."""
-    query = select(Webhook).where(Webhook.id == webhook_id).with_for_update(key_share=True)
-    return session.scalar(query.execution_options(populate_existing=True))
+    return session.scalar(locking(select(Webhook).where(Webhook.id == webhook_id), keeps_key=True))
 
 
 def get(session: Session, webhook_id: str, *, owner: str | None) -> Webhook:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.storage.database import now_ms
 from service.storage.ids import new_id
-from service.storage.webhook_tables import Webhook, WebhookDelivery
+from service.storage.owner_tables import Webhook, WebhookDelivery
 
 EVERY_OWNER: Final = "*"
 """In place of an owner: the message goes to all webhooks of this type. No owner can have this id."""
@@ -34,8 +34,10 @@ class MessageType(StrEnum):
     ALIAS_MOVED = "alias.moved"
     WORKER_LOST = "worker.lost"
     QUOTA_EXCEEDED = "quota.exceeded"
-    TEST = "webhook.test"
-    """Sent when its owner asks for it; nobody subscribes to it."""
+
+
+TEST: Final = "webhook.test"
+"""The type of a message that is sent when its owner asks for it; nobody subscribes to it."""
 
 
 class DeliveryStatus(StrEnum):

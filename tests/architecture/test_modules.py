@@ -93,7 +93,9 @@ def test_modules_are_short(package: str) -> None:
 
 @pytest.mark.parametrize("package", [*PACKAGES, "tests"])
 def test_folders_have_few_modules(package: str) -> None:
-    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in modules(package) if path.stem != "__init__")
+    counted = (path for path in modules(package) if path.stem != "__init__")
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in counted)
+    del counts["migrations/versions"]  # migrations are never merged, moved or removed
     assert {folder: count for folder, count in counts.items() if count > MAX_PACKAGE_MODULES} == {}
 
 

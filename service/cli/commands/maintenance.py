@@ -94,8 +94,8 @@ def doctor(context: click.Context, as_json: bool) -> None:
 def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
     """Show or delete expired data.
 
-    This covers jobs, checkpoints and audit entries past their retention period, cached animations and plots older
-    than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
+    This covers jobs, checkpoints, audit entries and messages past their retention period, cached animations and plots
+    older than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
     with _open_service() as (settings, database, store):
         policy = replace(Policy.of(settings), **{name: value for name, value in days.items() if value is not None})
@@ -180,6 +180,8 @@ def _show(plan: RetentionPlan, *, deleted: bool) -> None:
             click.echo(f"         and {len(items) - _MAX_SHOWN_ITEMS} more")
     if plan.audit_entries:
         click.echo(f"{plan.audit_entries:6} audit entries")
+    if plan.deliveries:
+        click.echo(f"{plan.deliveries:6} messages to webhooks")
     if deleted:
         click.echo(f"deleted: {size(plan.size_bytes)} freed")
     else:

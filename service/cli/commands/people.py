@@ -1,4 +1,4 @@
-"""The commands about the queue, owners and share links."""
+"""The commands about the queue, owners, share links and webhooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import Any, Final
 import click
 from rich.table import Column
 
-from service.cli.target import Command, Target, job_argument, parse_duration_s, service_options, with_target
+from service.cli.target import (
+    Command,
+    Target,
+    confirm_deletion,
+    job_argument,
+    parse_duration_s,
+    service_options,
+    with_target,
+    yes_option,
+)
 from service.cli.text import about, owner_names, print_rows, print_table, short_ids, with_owners
 from service.spec.metric_info import size
 from service.wording import counted, ordinal, rounded
@@ -245,3 +254,156 @@ def revoke_share(target: Target, share_id: str) -> None:
     with target.client() as client:
         client.revoke_share(share_id)
     target.echo({"id": share_id, "revoked": True}, f"{share_id}  revoked")
+
+
+@click.group(invoke_without_command=True)
+@service_options
+@click.pass_context
+def webhooks(context: click.Context) -> None:
+    """List your webhooks, or create, test, change or delete one.
+
+    A webhook is an address to which signed messages are sent when a job or sweep ends, or needs you.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    target = context.ensure_object(Target)
+    with target.client() as client:
+        items = client.webhooks()
+    if target.prints(items):
+        return
+    titles = ("ID", "URL", "STATE", "MESSAGES")
+    columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in titles]
+    if items:
+        print_table(columns, [(item["id"], item["url"], _state(item), ", ".join(item["events"])) for item in items])
+    else:
+        click.echo("no webhooks; create one with: tapeline webhooks create URL", err=True)
+
+
+def _state(item: Mapping[str, Any]) -> str:
+    if not item["enabled"]:
+        return f"disabled: {item['disabled_reason']}"
+    return f"failing: {item['failures']} attempts in a row" if item["held_until"] else "enabled"
+
+
+@webhooks.command("create")
+@click.argument("url")
+@click.option(
+    "--on",
+    "events",
+    metavar="TYPE",
+    multiple=True,
+    default=("job.failed", "sweep.ended"),
+    show_default=True,
+    help="What to tell of, such as job.succeeded; repeat it for several.",
+)
+@click.option("--description", help="A description for people.")
+@with_target
+def create_webhook(target: Target, url: str, events: tuple[str, ...], description: str | None) -> None:
+    """Create a webhook, and print its secret, which is shown once."""
+    with target.client() as client:
+        created = client.create_webhook(url, events, description=description)
+    _print_secret(target, created)
+
+
+@webhooks.command("rotate")
+@click.argument("webhook_id", metavar="ID")
+@with_target
+def rotate_webhook(target: Target, webhook_id: str) -> None:
+    """Replace the secret of a webhook, and print the new one. For 24 hours, messages have the signatures of both."""
+    with target.client() as client:
+        rotated = client.rotate_webhook(webhook_id)
+    _print_secret(target, rotated)
+
+
+def _print_secret(target: Target, item: Mapping[str, Any]) -> None:
+    if not target.prints(item):
+        rows = [("Webhook", item["id"]), ("URL", item["url"]), ("Secret", item["secret"])]
+        print_rows([*rows, ("Public key", item["public_key"])])
+        click.echo("The secret is shown once: store it where the messages are received.", err=True)
+
+
+@webhooks.command("deliveries")
+@click.argument("webhook_id", metavar="ID")
+@click.option("--status", type=click.Choice(["pending", "delivered", "failed"]), help="Only such messages.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="Maximum number of messages.")
+@with_target
+def show_deliveries(target: Target, webhook_id: str, status: str | None, limit: int) -> None:
+    """List the messages to a webhook, newest first, with the last answer to each."""
+    with target.client() as client:
+        messages = client.webhook_deliveries(webhook_id, status=status, limit=limit)
+    if target.prints(messages):
+        return
+    titles = ("ID", "TYPE", "ABOUT", "CREATED", "STATUS", "ATTEMPTS", "LAST ANSWER")
+    columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in titles]
+    if messages:
+        print_table(columns, [_message(item) for item in messages])
+    else:
+        click.echo("no messages; to send one: tapeline webhooks test ID", err=True)
+
+
+def _message(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """A message as a row of a table."""
+    data, attempts = item["payload"]["data"], item["attempts"]
+    created = item["created_at"][:19].replace("T", " ")
+    about_it = data["name"] or data["id"]
+    return item["id"], item["type"], about_it, created, item["status"], str(len(attempts)), _last_answer(item)
+
+
+def _last_answer(item: Mapping[str, Any]) -> str:
+    if not item["attempts"]:
+        return "-"
+    last = item["attempts"][-1]
+    return str(last["error"] or last["status"])
+
+
+@webhooks.command("test")
+@click.argument("webhook_id", metavar="ID")
+@with_target
+def test_webhook(target: Target, webhook_id: str) -> None:
+    """Send a message of the type webhook.test, and wait up to half a minute for the answer."""
+    with target.client() as client:
+        sent = client.test_webhook(webhook_id, timeout_s=30)
+    answer = _last_answer(sent) if sent["attempts"] else "not sent yet: does the scheduler run?"
+    target.echo(sent, f"{sent['id']}  {sent['status']}: {answer}")
+    if sent["status"] != "delivered":
+        raise click.exceptions.Exit(1)
+
+
+@webhooks.command("redeliver")
+@click.argument("webhook_id", metavar="ID")
+@click.argument("delivery_id", metavar="MESSAGE")
+@with_target
+def redeliver(target: Target, webhook_id: str, delivery_id: str) -> None:
+    """Send a message again, or at once if it waits."""
+    with target.client() as client:
+        item = client.redeliver(webhook_id, delivery_id)
+    target.echo(item, f"{item['id']}  {item['status']}")
+
+
+@webhooks.command("set")
+@click.argument("webhook_id", metavar="ID")
+@click.option("--url", help="Where messages are sent.")
+@click.option("--on", "events", metavar="TYPE", multiple=True, help="What to tell of, in place of what it was.")
+@click.option("--description", help="A description for people.")
+@click.option("--enable/--disable", "enabled", default=None, help="Enabled, it gets the messages that waited.")
+@with_target
+def set_webhook(target: Target, webhook_id: str, **options: Any) -> None:
+    """Change a webhook, disable it, or enable it again."""
+    changes = {name: value for name, value in options.items() if value not in (None, ())}
+    if not changes:
+        raise click.UsageError("nothing to change: give an option, such as --on job.failed")
+    with target.client() as client:
+        item = client.change_webhook(webhook_id, **changes)
+    target.echo(item, f"{item['id']}  {_state(item)}")
+
+
+@webhooks.command("delete")
+@click.argument("webhook_id", metavar="ID")
+@yes_option
+@with_target
+def delete_webhook(target: Target, webhook_id: str, yes: bool) -> None:
+    """Delete a webhook with its messages, also those that were not delivered."""
+    with target.client() as client:
+        confirm_deletion(f"the webhook {webhook_id} with its messages", yes=yes)
+        client.delete_webhook(webhook_id)
+    target.echo({"id": webhook_id, "deleted": True}, f"{webhook_id}  deleted")

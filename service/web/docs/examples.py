@@ -65,6 +65,10 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
             ]
         }
     },
+    "WebhookRequest": {
+        "failures": {"url": "https://hooks.example.org/tapeline", "events": ["job.failed", "sweep.ended"]},
+    },
+    "WebhookPatch": {"enable": {"enabled": True}, "events": {"events": ["job.succeeded", "job.failed"]}},
     "DrainRequest": {"finish": {"running": "finish"}, "release": {"running": "release"}},
     "DatasetPatch": {"publish": {"shared": True}},
     "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},
@@ -86,6 +90,8 @@ PATHS: Final = {
     "owner_id": "ann",
     "worker_id": "gpu-room-2-71-0123abcd",
     "share_id": "shr_0123456789ab",
+    "webhook_id": "whk_01J00000000000000000000000",
+    "delivery_id": "evt_01J00000000000000000000000",
     "token": "tsh_0123456789ab_" + "0" * 64,
     "form": "png",
     "target": "onnx",

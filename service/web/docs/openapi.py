@@ -64,6 +64,8 @@ _PATHS: Final = {
     "owner_id": "An owner's id; `-` stands for everybody without a key.",
     "worker_id": "A worker's id, as in `GET /workers`.",
     "share_id": "A share link's id, such as `shr_0123456789ab`; not its token.",
+    "webhook_id": "A webhook's id, such as `whk_01J00000000000000000000000`.",
+    "delivery_id": "A message's id, `webhook-id` in its headers: the same for all webhooks that an event is sent to.",
     "token": "The token of a link, which is a secret.",
     "name": "A dataset's name.",
     "model_name": "The name of a model.",
@@ -83,6 +85,7 @@ _TAGS: Final = {
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Sharing": "Links with which anybody may read a job, a sweep or a comparison.",
+    "Webhooks": "Signed messages about jobs and sweeps to your own address.",
     "Administration": "Owners, keys, usage and the audit log.",
     "Pages": "The web pages.",
 }

@@ -21,12 +21,14 @@ from service.access.owners import EVERYBODY, display_name, find
 from service.access.shares import Shared
 from service.errors import (
     ArtifactNotFound,
+    DeliveryNotFound,
     FoldsNotFound,
     JobNotFound,
     KeyNotFound,
     LinkNotUsable,
     ShareNotFound,
     SweepNotFound,
+    WebhookNotFound,
     WorkerNotFound,
 )
 from service.runtime.settings import Settings, is_loopback
@@ -82,6 +84,7 @@ _NOT_FOUND: Final[dict[str, type[Exception]]] = {
     "group": FoldsNotFound,
     "key_id": KeyNotFound,
     "job_id": JobNotFound,
+    "webhook_id": WebhookNotFound,
 }
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
@@ -156,6 +159,8 @@ def _check_ids() -> None:
             raise WorkerNotFound(value)
         if name == "artifact_id" and not _ID.fullmatch(value):
             raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
+        if name == "delivery_id" and not _ID.fullmatch(value):
+            raise DeliveryNotFound(view_args["webhook_id"], value)
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:

@@ -88,6 +88,24 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "It stopped, or is gone; `GET /workers` lists those that are alive.",
         way_on=("All workers", "/ui/workers"),
     ),
+    "webhook_not_found": ProblemKind(
+        404,
+        "There is no such webhook.",
+        "Check the id: `GET /webhooks` lists yours.",
+        way_on=("Webhooks", "/ui/webhooks"),
+    ),
+    "delivery_not_found": ProblemKind(
+        404,
+        "There is no such message.",
+        "Check the id. Messages are removed after `TAPELINE_KEEP_DELIVERIES_DAYS`.",
+        way_on=("Webhooks", "/ui/webhooks"),
+    ),
+    "webhook_disabled": ProblemKind(
+        409,
+        "The webhook is disabled.",
+        'Mend the receiver, then enable the webhook: `PATCH /webhooks/{webhook_id}` with `{"enabled": true}`.',
+        "Mend the receiver, then enable the webhook.",
+    ),
     "share_not_found": ProblemKind(
         404, "There is no such share link.", "Ask whoever sent it for a new one; `GET /shares` lists your own."
     ),

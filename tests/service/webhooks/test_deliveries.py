@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from service.errors import AddressRefused, DeliveryNotFound, SpecError, WebhookDisabled, WebhookNotFound
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.storage.webhook_tables import Webhook, WebhookDelivery
+from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.webhooks import deliveries, endpoints, outbox, sending
 from service.webhooks.addresses import AddressRules
 from service.webhooks.deliveries import RETRY_DELAYS_S, Attempt, Claim
@@ -44,7 +44,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def create(database: Database, url: str = "http://127.0.0.1:9/", owner: str | None = None, **options: Any) -> Webhook:
     options = {"is_admin": True} | options
-    return endpoints.create(database, url, list(endpoints.SUBSCRIBABLE), RULES, owner=owner, **options)
+    return endpoints.create(database, url, list(MessageType), RULES, owner=owner, **options)
 
 
 def announce(database: Database, name: str = "digits", owner: str | None = None) -> str:

@@ -10,8 +10,8 @@ from service.jobs import actions, commits, leases
 from service.jobs.rescue import rescue
 from service.runtime.settings import Quotas
 from service.storage.database import Database
+from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.storage.tables import Job
-from service.storage.webhook_tables import Webhook, WebhookDelivery
 from service.webhooks import outbox
 from service.webhooks.outbox import MessageType
 from tests.service.jobs.conftest import Submit, claim, submit

@@ -1,4 +1,4 @@
-"""The commands about the queue, owners, share links and budgets."""
+"""The commands about the queue, owners, share links, webhooks and budgets."""
 
 from __future__ import annotations
 
@@ -114,3 +114,37 @@ def test_a_job_pauses_when_its_budget_is_spent_and_goes_on_with_a_larger_one(run
     assert "give it more with --budget SECONDS" in run("resume", job_id).stderr
     assert run("resume", job_id, "--budget", "1e6").stdout == f"{job_id}  queued\n"
     assert client.job(job_id).cancel().wait(timeout_s=120)["status"] == "cancelled"
+
+
+def test_a_webhook_is_created_tested_changed_and_deleted(run: Run) -> None:
+    assert "tapeline webhooks create URL" in run("webhooks").stderr
+    refused = run("webhooks", "create", "https://127.0.0.1/hook")
+    assert refused.exit_code == 1
+    assert "#/url: leads to an address that is not public: 127.0.0.1" in refused.stderr
+    # A public address at which nobody answers.
+    created = run("webhooks", "create", "https://[2606:4700::1111]:9/hook", "--on", "job.failed", "--description", "chat")
+    assert created.exit_code == 0, created.output
+    rows = dict(line.split("\t") for line in created.stdout.splitlines())
+    assert rows["Secret"].startswith("whsec_")
+    assert "shown once" in created.stderr
+    webhook_id = rows["Webhook"]
+    titles, line = run("webhooks").stdout.splitlines()
+    assert titles.split("\t") == ["ID", "URL", "STATE", "MESSAGES"]
+    assert line.split("\t") == [webhook_id, "https://[2606:4700::1111]:9/hook", "enabled", "job.failed"]
+    rotated = json.loads(run("webhooks", "rotate", webhook_id, "--json").stdout)
+    assert rotated["secret"] != rows["Secret"]
+    tested = run("webhooks", "test", webhook_id)
+    assert tested.exit_code == 1
+    message_id, answer = tested.stdout.split("  ", 1)
+    assert answer.startswith("failed: no connection")
+    titles, line = run("webhooks", "deliveries", webhook_id).stdout.splitlines()
+    assert titles.split("\t")[:3] == ["ID", "TYPE", "ABOUT"]
+    assert line.split("\t")[:3] == [message_id, "webhook.test", "test"]
+    assert run("webhooks", "deliveries", webhook_id, "--status", "delivered").stdout == ""
+    assert run("webhooks", "redeliver", webhook_id, message_id).stdout == f"{message_id}  pending\n"
+    changed = run("webhooks", "set", webhook_id, "--disable", "--on", "sweep.ended")
+    assert changed.stdout == f"{webhook_id}  disabled: its owner has disabled it\n"
+    assert "nothing to change" in run("webhooks", "set", webhook_id).stderr
+    assert "disabled" in run("webhooks", "test", webhook_id).stderr
+    assert run("webhooks", "delete", webhook_id).stdout == f"{webhook_id}  deleted\n"
+    assert "there is no webhook" in run("webhooks", "delete", webhook_id).stderr

@@ -280,7 +280,8 @@ def test_example_bodies_are_valid(client: FlaskClient, document: dict[str, Any],
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             assert content == {} or content["examples"], path
             for example in content.get("examples", {}).values():
-                body = json.loads(json.dumps(example["value"]).replace(examples.PATHS["job_id"], job_id))
+                sent = json.dumps(example["value"]).replace(examples.PATHS["job_id"], job_id)
+                body = json.loads(sent.replace("hooks.example.org", "93.184.216.34"))  # needs no name server
                 values = {**examples.PATHS, "job_id": job_id, "which": "latest"}
                 answer = client.open(path.format(**values), method=method.upper(), json=body)
                 # A body can be valid although the job's state does not allow the request.

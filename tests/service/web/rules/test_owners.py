@@ -25,6 +25,7 @@ NOT_FOUND = {
     "share_id": "share_not_found",
     "model_name": "model_not_found",
     "reference": "model_not_found",
+    "webhook_id": "webhook_not_found",
 }
 """The problem code for each path parameter that names an owner's object; ``None``: its absence is no problem."""
 OWNERLESS = {
@@ -141,7 +142,10 @@ def test_no_list_changes_when_another_owner_creates_objects(stock: Stock, subtes
 def _foreign(stock: Stock, operation: Operation) -> tuple[Values, Values]:
     """The path parameters of an object of Ann's, and of one that does not exist."""
     foreign = next(iter(stock.objects(operation)))
-    return foreign, {**foreign, **{name: UNKNOWN[name] for name in foreign if name in {*NOT_FOUND, "artifact_id"}}}
+    return foreign, {
+        **foreign,
+        **{name: UNKNOWN[name] for name in foreign if name in {*NOT_FOUND, "artifact_id", "delivery_id"}},
+    }
 
 
 def _ask(stock: Stock, operation: Operation, stranger: str, values: Values, accept: str) -> Any:

@@ -22,6 +22,7 @@ DRAWN = {
     "GET /ui/sweeps": "the page of GET /sweeps",
     "GET /ui/jobs/{job_id}/log": "the page of GET /jobs/{job_id}/events",
     "GET /ui/owners": "the page of GET /owners",
+    "GET /ui/webhooks/{webhook_id}": "the page of GET /webhooks/{webhook_id}/deliveries",
     "GET /usage": "one row, except for admins: tests/service/web/admin/test_owners.py reads its pages",
     "GET /ui/models": "the page of GET /models",
     "GET /ui/usage": "the page of GET /usage",
@@ -48,6 +49,7 @@ def add_rows(stock: Stock) -> Callable[[], None]:
         stock.post("ann", f"/models/{MODEL}-{epoch}/versions", version)
         stock.submit(**CLASSIFIER | {"layers": TEN})
         stock.post("ann", "/sweeps", SWEEP)
+        stock.post("ann", f"/webhooks/{stock.ids['webhook']}/test", None)
         with stock.core.database.write() as session:
             events.append(session, session.get_one(Sweep, stock.ids["sweep"]), SweepEventType.RESULT, {})
         audit_seals.seal(stock.core.database, settled_s=0)

@@ -1,0 +1,54 @@
+"""The pages of webhooks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from service.web.core.core import core
+from service.web.gate.access_checks import sees_all
+from service.web.http.endpoint import endpoint
+from service.web.http.responses import as_page, next_address
+from service.web.webhooks import views
+from service.web.webhooks.schemas import DeliveriesQuery
+from service.webhooks.outbox import DeliveryStatus, MessageType
+
+blueprint: Final = Blueprint("webhook_pages", __name__)
+
+TAG: Final = "Pages"
+_EVENTS: Final = {
+    MessageType.JOB_SUCCEEDED: "a job has succeeded",
+    MessageType.JOB_FAILED: "a job has failed",
+    MessageType.JOB_CANCELLED: "a job was cancelled",
+    MessageType.JOB_PAUSED: "a job pauses",
+    MessageType.SWEEP_ENDED: "a sweep has ended",
+    MessageType.ALIAS_MOVED: "an alias of a model was moved",
+    MessageType.QUOTA_EXCEEDED: "a quota is used up",
+    MessageType.WORKER_LOST: "a worker was lost, with its jobs",
+}
+_CHECKED: Final = (MessageType.JOB_FAILED, MessageType.SWEEP_ENDED)
+
+
+@blueprint.get("/ui/webhooks")
+@endpoint(TAG, "text/html")
+def show_list() -> Response:
+    """Manage webhooks."""
+    events = {kind: text for kind, text in _EVENTS.items() if sees_all() or kind is not MessageType.WORKER_LOST}
+    return as_page("webhooks/index.html", webhooks=views.show_list.read().data, events=events, checked=_CHECKED)
+
+
+@blueprint.get("/ui/webhooks/<webhook_id>")
+@endpoint(TAG, "text/html", query=DeliveriesQuery, problems=("webhook_not_found", "invalid_cursor"))
+def show(webhook_id: str, query: DeliveriesQuery) -> Response:
+    """Show a webhook and the messages to it."""
+    page = views.show_deliveries.read(webhook_id, query)
+    return as_page(
+        "webhooks/webhook.html",
+        webhook=views.show.read(webhook_id),
+        deliveries=page.data,
+        statuses=list(DeliveryStatus),
+        shown=query.status,
+        next_address=next_address(page.next_cursor),
+        url_of_service=core().settings.url,
+    )
