@@ -122,7 +122,9 @@ def test_a_webhook_is_created_tested_changed_and_deleted(run: Run) -> None:
     assert refused.exit_code == 1
     assert "#/url: leads to an address that is not public: 127.0.0.1" in refused.stderr
     # A public address at which nobody answers.
-    created = run("webhooks", "create", "https://[2606:4700::1111]:9/hook", "--on", "job.failed", "--description", "chat")
+    created = run(
+        "webhooks", "create", "https://[2606:4700::1111]:9/hook", "--on", "job.failed", "--description", "chat"
+    )
     assert created.exit_code == 0, created.output
     rows = dict(line.split("\t") for line in created.stdout.splitlines())
     assert rows["Secret"].startswith("whsec_")
