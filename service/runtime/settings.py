@@ -208,8 +208,8 @@ class Settings:
         low=1,
     )
     ca: str = _setting(
-        "certificate authority of database, broker and store: a PEM file, or its content in base64 (default: those of "
-        "the system)",
+        "certificate authority of database, broker, store and receivers of webhooks: a PEM file, or its content in "
+        "base64 (default: those of the system)",
         "",
     )
     """The path of the file, once ``from_env`` has read it."""

@@ -16,9 +16,10 @@ class WebhookOperations:
 
     _connection: Connection
 
-    def webhooks(self) -> Sequence[dict[str, Any]]:
-        """The owner's webhooks, the oldest first, without their secrets."""
-        webhooks: Sequence[dict[str, Any]] = self._connection.json("GET", "/webhooks")["data"]
+    def webhooks(self, *, owner: str | None = None) -> Sequence[dict[str, Any]]:
+        """The owner's webhooks, the oldest first, without their secrets; ``owner``: as of ``sweeps``."""
+        params = {"owner": owner} if owner else {}
+        webhooks: Sequence[dict[str, Any]] = self._connection.json("GET", "/webhooks", params=params)["data"]
         return webhooks
 
     def create_webhook(self, url: str, events: Sequence[str], *, description: str | None = None) -> dict[str, Any]:

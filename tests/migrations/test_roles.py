@@ -29,6 +29,9 @@ from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
 from service.storage.stores import ArtifactFolder
 from service.web.app import create_app
+from service.webhooks import deliveries, endpoints, outbox
+from service.webhooks.addresses import AddressRules
+from service.webhooks.outbox import MessageType
 from tests.conftest import create_database
 from tests.faults.sweeps.runs import RANDOM
 from tests.service.maintenance.conftest import Installation
@@ -180,6 +183,14 @@ def test_a_worker_has_no_privilege_on_tables_that_it_does_not_need(
         "UPDATE artifacts SET path = 'mine'",
         "DELETE FROM expected_epochs",
         "DELETE FROM sweeps",
+        "SELECT * FROM webhooks",
+        "SELECT url FROM webhooks",
+        "SELECT secret FROM webhooks",
+        "SELECT id FROM webhooks WHERE signing_key LIKE 'a%'",
+        "UPDATE webhooks SET url = 'https://mine.example/'",
+        "SELECT data FROM webhook_deliveries",
+        "UPDATE webhook_deliveries SET status = 'delivered'",
+        "DELETE FROM webhook_deliveries",
         "CREATE TABLE mine (id int)",
         "CREATE TEMPORARY TABLE mine (id int)",
         "TRUNCATE events",
@@ -191,6 +202,15 @@ def test_a_worker_has_no_privilege_on_tables_that_it_does_not_need(
 )
 def test_a_worker_is_refused_what_it_does_not_need(prepared_roles: Roles, statement: str) -> None:
     assert is_refused(prepared_roles.worker, statement)
+
+
+def test_a_worker_announces_to_webhooks_that_it_cannot_read(prepared_roles: Roles) -> None:
+    url, events = "https://93.184.216.34/", [MessageType.JOB_FAILED]
+    webhook = endpoints.create(prepared_roles.application, url, events, AddressRules(), owner="ann", is_admin=False)
+    with prepared_roles.worker.write() as session:
+        outbox.announce(session, owner="ann", type="job.failed", data={"id": "job_1"})
+    [claimed] = deliveries.claim(prepared_roles.application, in_flight={}, at_most=9)
+    assert (claimed.webhook_id, claimed.secrets) == (webhook.id, [webhook.secret])
 
 
 @pytest.mark.slow

@@ -257,9 +257,10 @@ def revoke_share(target: Target, share_id: str) -> None:
 
 
 @click.group(invoke_without_command=True)
+@click.option("--owner", metavar="OWNER", help="Webhooks of this owner, or of all with '*' (scope admin).")
 @service_options
 @click.pass_context
-def webhooks(context: click.Context) -> None:
+def webhooks(context: click.Context, owner: str | None) -> None:
     """List your webhooks, or create, test, change or delete one.
 
     A webhook is an address to which signed messages are sent when a job or sweep ends, or needs you.
@@ -268,13 +269,14 @@ def webhooks(context: click.Context) -> None:
         return
     target = context.ensure_object(Target)
     with target.client() as client:
-        items = client.webhooks()
-    if target.prints(items):
-        return
-    titles = ("ID", "URL", "STATE", "MESSAGES")
-    columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in titles]
-    if items:
-        print_table(columns, [(item["id"], item["url"], _state(item), ", ".join(item["events"])) for item in items])
+        items = client.webhooks(owner=owner)
+        if target.prints(items):
+            return
+        owner_of = owner_names(client, items)
+    columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in ("ID", "URL", "STATE", "MESSAGES")]
+    rows = [(item["id"], item["url"], _state(item), ", ".join(item["events"])) for item in items]
+    if rows:
+        print_table(*with_owners(columns, rows, owner_of))
     else:
         click.echo("no webhooks; create one with: tapeline webhooks create URL", err=True)
 

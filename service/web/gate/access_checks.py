@@ -67,6 +67,8 @@ _LISTS: Final = frozenset(
         "models.show_version",
         "models.show_versions",
         "shares.show_list",
+        "webhooks.show_list",
+        "webhook_pages.show_list",
         "workers.waiting",
         "service_pages.waiting",
     }

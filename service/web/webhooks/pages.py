@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Final
 
 from flask import Blueprint, Response
@@ -11,7 +13,7 @@ from service.web.gate.access_checks import sees_all
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, next_address
 from service.web.webhooks import views
-from service.web.webhooks.schemas import DeliveriesQuery
+from service.web.webhooks.schemas import DeliveriesQuery, WebhooksQuery
 from service.webhooks.outbox import DeliveryStatus, MessageType
 
 blueprint: Final = Blueprint("webhook_pages", __name__)
@@ -31,11 +33,11 @@ _CHECKED: Final = (MessageType.JOB_FAILED, MessageType.SWEEP_ENDED)
 
 
 @blueprint.get("/ui/webhooks")
-@endpoint(TAG, "text/html")
-def show_list() -> Response:
+@endpoint(TAG, "text/html", query=WebhooksQuery, problems=("owner_not_found",))
+def show_list(query: WebhooksQuery) -> Response:
     """Manage webhooks."""
     events = {kind: text for kind, text in _EVENTS.items() if sees_all() or kind is not MessageType.WORKER_LOST}
-    return as_page("webhooks/index.html", webhooks=views.show_list.read().data, events=events, checked=_CHECKED)
+    return as_page("webhooks/index.html", webhooks=views.show_list.read(query).data, events=events, checked=_CHECKED)
 
 
 @blueprint.get("/ui/webhooks/<webhook_id>")
@@ -51,4 +53,5 @@ def show(webhook_id: str, query: DeliveriesQuery) -> Response:
         shown=query.status,
         next_address=next_address(page.next_cursor),
         url_of_service=core().settings.url,
+        pretty=functools.partial(json.dumps, indent=2, ensure_ascii=False),
     )

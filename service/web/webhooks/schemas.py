@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from service.storage.owner_tables import Webhook, WebhookDelivery
-from service.web.http.queries import Cursor, Query
+from service.web.http.queries import OTHER_OWNER, Cursor, Query, Text
 from service.web.http.schemas import ResponseModel, Timestamp
 from service.webhooks import deliveries, signing
 from service.webhooks.deliveries import DeliveryPage
@@ -60,6 +60,12 @@ class NewWebhook(WebhookItem):
     """A webhook with a new secret."""
 
     secret: str = Field(description="`whsec_…`: only in this response. It verifies the signatures `v1` (HMAC-SHA256).")
+
+
+class WebhooksQuery(Query):
+    """Whose webhooks to list."""
+
+    owner: Text | None = Field(None, description=OTHER_OWNER)
 
 
 class WebhookList(ResponseModel):

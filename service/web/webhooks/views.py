@@ -20,6 +20,7 @@ from service.web.webhooks.schemas import (
     NewWebhook,
     WebhookItem,
     WebhookList,
+    WebhooksQuery,
 )
 from service.webhooks import deliveries, endpoints
 from service.webhooks.addresses import AddressRules
@@ -32,8 +33,8 @@ TAG: Final = "Webhooks"
 
 
 @blueprint.get("/webhooks")
-@endpoint(TAG, WebhookList, page="/ui/webhooks")
-def show_list() -> WebhookList:
+@endpoint(TAG, WebhookList, query=WebhooksQuery, problems=("owner_not_found",), page="/ui/webhooks")
+def show_list(query: WebhooksQuery) -> WebhookList:
     """List the owner's webhooks, the oldest first, without their secrets."""
     with core().database.read() as session:
         now = _now(session)
@@ -78,8 +79,9 @@ def change(webhook_id: str, body: WebhookPatch) -> WebhookItem:
 @blueprint.delete("/webhooks/<webhook_id>")
 @endpoint(TAG, None, status=204, problems=("webhook_not_found",))
 def delete(webhook_id: str) -> None:
-    """Delete a webhook with its messages, also those that were not delivered."""
-    endpoints.remove(core().database, webhook_id, owner=owner(), by=actor())
+    """Delete a webhook with its messages, also those that were not delivered; with the scope `admin`, also one of
+    another owner."""
+    endpoints.remove(core().database, webhook_id, owner=None if sees_all() else owner(), by=actor())
 
 
 @blueprint.post("/webhooks/<webhook_id>/rotate")

@@ -36,6 +36,7 @@ PATHS = (
     "/ui/queue",
     "/ui/owners",
     "/ui/usage",
+    "/ui/webhooks",
     "/ui/learn",
     "/ui/keys",
     "/nope",

@@ -23,8 +23,12 @@ from service.runtime.slots import SlotPool
 from service.storage.artifacts import ID_FILE, ArtifactKind
 from service.storage.database import now_ms
 from service.storage.object_store import ObjectStore
+from service.storage.owner_tables import WebhookDelivery
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
+from service.webhooks import deliveries, endpoints
+from service.webhooks.addresses import AddressRules
+from service.webhooks.outbox import MessageType
 from tests.object_servers import BUCKET
 from tests.service.maintenance.conftest import DAY_MS, Installation, files_of
 from workers.scheduler import delete_expired_data
@@ -262,3 +266,18 @@ def test_expired_data_and_orphans_of_a_bucket_are_deleted(
     monkeypatch.setattr(retention, "STALE_FILE_S", -60.0)
     assert names(retention.apply(installation.database, bucket, policy))[2] == {orphan.path}
     assert {item.path for item in bucket.stored()} == left - {orphan.path}
+
+
+def test_old_messages_to_webhooks_are_deleted(installation: Installation) -> None:
+    database = installation.database
+    url, events = "https://93.184.216.34/", [MessageType.JOB_FAILED]
+    webhook = endpoints.create(database, url, events, AddressRules(), owner=None, is_admin=True)
+    old, new = (deliveries.send_test(database, webhook.id, owner=None).event_id for _ in range(2))
+    with database.write() as session:
+        session.get_one(WebhookDelivery, (webhook.id, old)).created_ms = 1
+    policy = Policy(deliveries_days=30)
+    assert retention.plan(database, installation.store, policy).deliveries == 1
+    delete_expired_data(database, installation.files, Policy())
+    delete_expired_data(database, installation.files, policy)
+    with database.read() as session:
+        assert session.scalars(select(WebhookDelivery.event_id)).all() == [new]

@@ -63,9 +63,10 @@ def test_another_owners_object_looks_like_one_that_does_not_exist(stock: Stock, 
         reached.append(operation)
         with subtests.test(str(operation)):
             foreign, unknown = _foreign(stock, operation)
-            # An admin may read the jobs and sweeps of all owners, and revoke their links.
+            # An admin may read the jobs and sweeps of all owners, revoke their links, and delete their webhooks.
             may_read = operation.method == "GET" and {"job_id", "sweep_id"} & operation.parameters("path").keys()
             may = may_read or "share_id" in operation.parameters("path")
+            may = may or str(operation) == "DELETE /webhooks/{webhook_id}"
             strangers = ("bob",) if may else ("operator",) if operation.scope == "admin" else ("bob", "operator")
             for stranger, accept in itertools.product(strangers, (JSON, HTML)):
                 responses = [_ask(stock, operation, stranger, values, accept) for values in (foreign, unknown)]

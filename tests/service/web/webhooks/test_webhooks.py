@@ -10,11 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service.access import audit
+from service.access import adoption, audit, keys
+from service.access.keys import Scope
 from service.storage.database import Database
 from service.web.core.core import EXTENSION, Core
-from service.webhooks import deliveries
+from service.webhooks import deliveries, endpoints
+from service.webhooks.addresses import AddressRules
 from service.webhooks.deliveries import Attempt
+from service.webhooks.outbox import MessageType
 from tests.service.web.conftest import MakeApp
 from tests.service.web.core.quota_clients import client_of, keyed
 from tests.service.webhooks.receivers import Receiver, answer, receive
@@ -214,3 +217,27 @@ def test_the_pages_show_webhooks_messages_and_answers(permissive: Flask) -> None
     first = client.get(f"/ui/webhooks/{webhook['id']}?limit=2").text
     assert "Earlier messages" in first
     assert "No messages that are delivered" in client.get(f"/ui/webhooks/{webhook['id']}?status=delivered").text
+
+
+def test_an_admin_lists_and_deletes_the_webhooks_of_others(make_app: MakeApp, migrated_url: str) -> None:
+    app = keyed(make_app, migrated_url)
+    webhook = create(client_of(app))
+    admin = app.test_client()
+    _, key = keys.create(core_of(app).database, name="root", owner="root", scope=Scope.ADMIN)
+    admin.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+    assert admin.get("/webhooks").json["data"] == []
+    [listed] = admin.get("/webhooks?owner=*").json["data"]
+    assert listed["id"] == webhook["id"]
+    for method, path in (("get", ""), ("patch", ""), ("post", "/rotate"), ("post", "/test")):
+        options = {"json": {"enabled": False}} if method == "patch" else {}
+        assert getattr(admin, method)(f"/webhooks/{webhook['id']}{path}", **options).status_code == 404
+    assert admin.delete(f"/webhooks/{webhook['id']}").status_code == 204
+    assert client_of(app).get("/webhooks").json["data"] == []
+
+
+def test_an_owner_who_is_given_the_jobs_without_one_is_given_their_webhooks(database: Database) -> None:
+    created = endpoints.create(database, PUBLIC, [MessageType.JOB_FAILED], AddressRules(), owner=None, is_admin=True)
+    keys.create(database, name="laptop", owner="ann", scope=Scope.SUBMIT)
+    adoption.adopt(database, "ann")
+    with database.read() as session:
+        assert endpoints.find(session, created.id, owner="ann").owner == "ann"
