@@ -33,6 +33,8 @@ from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 from service.storage.tables import Job
+from service.webhooks import outbox
+from service.webhooks.outbox import MessageType
 
 _MAX_EVALUATIONS: Final = 100
 """How often gates are checked again because something changed in between."""
@@ -394,7 +396,12 @@ def _append(
     session.add(move)
     detail = {"from": move.from_version, "to": move.to_version, "kind": move.kind}
     detail |= {"forced": True, "reason": move.reason} if move.forced and move.kind == "move" else {}
-    audit.record(session, by, AuditAction.MOVE_ALIAS, f"{model.name}@{row.alias}", **detail)
+    reference = f"{model.name}@{row.alias}"
+    audit.record(session, by, AuditAction.MOVE_ALIAS, reference, **detail)
+    message: dict[str, Any] = {"id": reference, "url": f"/models/{model.name}", "name": model.name, "status": move.kind}
+    message |= {"alias": row.alias, "from": move.from_version, "to": move.to_version, "forced": move.forced}
+    message |= {"reason": move.reason, "seq": move.seq}
+    outbox.announce(session, owner=model.owner or None, type=MessageType.ALIAS_MOVED, data=message)
 
 
 def _move_to_restore(session: Session, model: Model, row: ModelAlias) -> ModelMove:

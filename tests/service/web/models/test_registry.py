@@ -12,11 +12,13 @@ import httpx
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from service.access import keys
 from service.access.keys import Scope
 from service.maintenance import retention
 from service.maintenance.retention import Policy
+from service.storage.owner_tables import WebhookDelivery
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import client_of, keyed
@@ -248,6 +250,23 @@ def test_a_removed_alias_keeps_gates_and_history(client: FlaskClient, three: lis
     answer = client.get("/models/digits@champion")
     assert (answer.status_code, answer.json["detail"].endswith("holds no version now")) == (404, True)
     assert client.post("/models/digits/aliases/champion/rollback", json={}).json["version"] == 1
+
+
+def test_every_move_is_announced_to_webhooks(client: FlaskClient, three: list[str], app: Flask) -> None:
+    hook = client.post("/webhooks", json={"url": "https://93.184.216.34/", "events": ["alias.moved"]})
+    assert hook.status_code == 201, hook.text
+    move(client, 1)
+    move(client, 2, reason="better")
+    assert move(client, 2).json["moved"] is False
+    client.post("/models/digits/aliases/champion/rollback", json={})
+    client.delete("/models/digits/aliases/champion")
+    core: Core = app.extensions[EXTENSION]
+    with core.database.read() as session:
+        rows = session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.created_ms, WebhookDelivery.event_id))
+        messages = sorted((json.loads(row.data) for row in rows), key=lambda message: int(message["seq"]))
+    moves = [(message["status"], message["from"], message["to"]) for message in messages]
+    assert moves == [("move", None, 1), ("move", 1, 2), ("rollback", 2, 1), ("remove", 1, None)]
+    assert (messages[1]["id"], messages[1]["reason"]) == ("digits@champion", "better")
 
 
 def test_what_is_in_use_is_not_deleted(
