@@ -35,6 +35,7 @@ ONLY_REFUSED: Final = {
 }
 """Operations that succeed only in a service that is not recorded."""
 UNUSED: Final = {
+    ("GET", "/jobs/{job_id}/events"),
     ("GET", "/jobs/{job_id}/samples"),
     ("GET", "/sweeps/{sweep_id}/curves"),
     ("GET", "/jobs/{job_id}/artifacts"),  # from the thousandth file on: stub/test_downloads.py

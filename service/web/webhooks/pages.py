@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response
 
@@ -30,6 +30,10 @@ _EVENTS: Final = {
     MessageType.WORKER_LOST: "a worker was lost, with its jobs",
 }
 _CHECKED: Final = (MessageType.JOB_FAILED, MessageType.SWEEP_ENDED)
+_MEANS: Final[dict[str, Any]] = {
+    "statuses": list(DeliveryStatus),
+    "pretty": functools.partial(json.dumps, indent=2, ensure_ascii=False),
+}
 
 
 @blueprint.get("/ui/webhooks")
@@ -49,9 +53,8 @@ def show(webhook_id: str, query: DeliveriesQuery) -> Response:
         "webhooks/webhook.html",
         webhook=views.show.read(webhook_id),
         deliveries=page.data,
-        statuses=list(DeliveryStatus),
         shown=query.status,
         next_address=next_address(page.next_cursor),
         url_of_service=core().settings.url,
-        pretty=functools.partial(json.dumps, indent=2, ensure_ascii=False),
+        **_MEANS,
     )

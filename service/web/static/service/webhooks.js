@@ -6,11 +6,12 @@ import { refresh } from "../common/live.js";
 
 const REFRESH_MS = 5000;
 const refreshPage = () => refresh().catch(() => {}); // the action has succeeded even if the refresh fails
+let isDeleted = false; // the page of a webhook that is gone cannot be read again
 const address = () => `/webhooks/${$("#webhook").dataset.webhook}`;
 
 onRestored(refreshPage);
 setInterval(() => {
-  if (!document.hidden && !$("dialog[open]")) refreshPage();
+  if (!document.hidden && !isDeleted && !$("dialog[open]")) refreshPage();
 }, REFRESH_MS);
 
 function show(webhook) {
@@ -47,7 +48,7 @@ async function act(button, work) {
   button.disabled = true;
   try {
     await work();
-    await refreshPage();
+    if (!isDeleted) await refreshPage();
   } catch (error) {
     announce(error.message, "error");
   } finally {
@@ -77,7 +78,11 @@ document.addEventListener("click", (event) => {
       await call(`${address()}/deliveries/${redeliver}/redeliver`, { method: "POST" });
       lookSoon();
     } else if (await confirmed($("#remove"))) {
-      await call(address(), { method: "DELETE" });
+      isDeleted = true;
+      await call(address(), { method: "DELETE" }).catch((error) => {
+        isDeleted = false;
+        throw error;
+      });
       location.assign("/ui/webhooks");
     }
   });

@@ -116,7 +116,7 @@ def test_a_job_pauses_when_its_budget_is_spent_and_goes_on_with_a_larger_one(run
     assert client.job(job_id).cancel().wait(timeout_s=120)["status"] == "cancelled"
 
 
-def test_a_webhook_is_created_tested_changed_and_deleted(run: Run) -> None:
+def test_a_webhook_is_created_tested_changed_and_deleted(run: Run, client: Client) -> None:
     assert "tapeline webhooks create URL" in run("webhooks").stderr
     refused = run("webhooks", "create", "https://127.0.0.1/hook")
     assert refused.exit_code == 1
@@ -133,6 +133,7 @@ def test_a_webhook_is_created_tested_changed_and_deleted(run: Run) -> None:
     titles, line = run("webhooks").stdout.splitlines()
     assert titles.split("\t") == ["ID", "URL", "STATE", "MESSAGES"]
     assert line.split("\t") == [webhook_id, "https://[2606:4700::1111]:9/hook", "enabled", "job.failed"]
+    assert client.webhook(webhook_id)["description"] == "chat"
     rotated = json.loads(run("webhooks", "rotate", webhook_id, "--json").stdout)
     assert rotated["secret"] != rows["Secret"]
     tested = run("webhooks", "test", webhook_id)
