@@ -353,6 +353,26 @@ class IllegalTransition(ServiceError):
         self.members = {"job_status": status, "allowed_actions": list(allowed)}
 
 
+class NotCertifiable(ServiceError):
+    """The job has no certificate."""
+
+    code = "not_certifiable"
+
+    def __init__(self, job_id: str, reason: str, **members: object) -> None:
+        super().__init__(f"job {job_id} cannot be certified: {reason}")
+        self.members = members
+
+
+class SigningUnavailable(ServiceError):
+    """Certificates cannot be signed: the key or the command does not work."""
+
+    code = "signing_unavailable"
+
+
+class SigningKeyNotFound(ServiceError, LookupError):
+    """No public key with this id was ever registered."""
+
+
 class BudgetSpent(ServiceError):
     """The job has used the CPU time of its budget."""
 

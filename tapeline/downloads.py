@@ -8,9 +8,11 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
@@ -39,6 +41,32 @@ def download(connection: Connection, url: str, to: Path) -> Path:
         time.sleep(delay_s)
         delay_s *= 2
     raise AssertionError  # the last attempt returns or raises
+
+
+def download_folder(connection: Connection, url: str, to: Path) -> Path:
+    """Download a zip of one folder, and store its files in a new folder, or in an empty one: all of them, or none.
+
+    Raises:
+        FileExistsError: the folder has files.
+        DownloadDamaged: what the service sent is no such zip.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise FileExistsError(f"{to} exists already; name a new folder")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as temporary:
+        packed, unpacked = Path(temporary, "packed.zip"), Path(temporary, "unpacked")
+        download(connection, url, packed)
+        unpacked.mkdir()
+        try:
+            with zipfile.ZipFile(packed) as archive:
+                for entry in archive.infolist():
+                    name = safe_name(entry.filename.partition("/")[2])
+                    with archive.open(entry) as source, complete_file(unpacked / name) as file:
+                        shutil.copyfileobj(source, file)
+        except zipfile.BadZipFile as error:
+            raise DownloadDamaged(f"{url} is no complete zip file: {error}") from error
+        unpacked.replace(to)
+    return to
 
 
 def safe_name(text: str) -> str:

@@ -210,6 +210,19 @@ class Job(Resource):
         """
         return downloads.download(self._connection, f"{self._path}/checkpoints/{segment(str(which))}", Path(to))
 
+    def certificate(self, to: Path | str, *, checkpoint: Which = "best") -> Path:
+        """Download the certificate of a succeeded job: a folder that ``python -m tapeline.verify`` verifies offline.
+
+        Args:
+            to: a folder that does not exist yet, or is empty.
+        """
+        path = f"{self._path}/certificate?{urlencode({'checkpoint': str(checkpoint)})}"
+        return downloads.download_folder(self._connection, path, Path(to))
+
+    def digests(self, *, after: int = 0) -> dict[str, Any]:
+        """The digests of the ``epochs`` after this one, and of the whole result: equal ones mean equal trainings."""
+        return self._connection.json("GET", f"{self._path}/digests", params={"after": str(after)})
+
     # New jobs from this one.
 
     def fork(

@@ -57,6 +57,8 @@ class AuditAction(StrEnum):
     CHANGE_GATES = "change_gates"
     DELETE_MODEL = "delete_model"
     DELETE_VERSION = "delete_version"
+    NEW_SIGNING_KEY = "new_signing_key"
+    RETIRE_SIGNING_KEY = "retire_signing_key"
     SIGN_IN = "sign_in"
     SIGN_IN_REFUSED = "sign_in_refused"
     SIGN_OUT = "sign_out"

@@ -18,6 +18,7 @@ from service.access.audit import Actor, AuditAction, owner_of
 from service.errors import ArtifactNotFound, JobNotFound, StorageQuotaExceeded, WrongStore
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Which
+from service.models.certificates import contents
 from service.runtime.slots import SlotPool
 from service.spec.schema import StrictModel
 from service.spec.strict_json import canonical
@@ -123,6 +124,8 @@ class ExportRequest:
         checkpoint: ``None`` for a format without weights.
         epochs, samples: all those of the job.
         license: SPDX identifier from the client's request.
+        checkpoints: all those of the job, for a certificate.
+        kid: the id of the key that signs a certificate.
     """
 
     job: Job
@@ -131,6 +134,8 @@ class ExportRequest:
     epochs: Sequence[Epoch]
     samples: Sequence[Artifact]
     license: str | None
+    checkpoints: Sequence[Artifact] = ()
+    kid: str | None = None
 
     @property
     def epoch(self) -> int:
@@ -153,6 +158,8 @@ class ExportRequest:
             facts |= {"tags": self.job.tags, "epochs": len(self.epochs), "status": self.job.status}
         if EXPORTS[self.format].has_card:
             facts |= {"license": self.license, "best": self.job.best_epoch}
+        if self.kid is not None:
+            facts["kid"] = self.kid
         return facts
 
 
@@ -164,12 +171,14 @@ class Exports:
         make: creates the bytes of an export.
         at_most: maximum bytes of the files of all jobs of an owner; 0: no limit.
         slots: one of which is occupied while an export is created; an owner has one at a time.
+        signing_key: the id of the key that signs certificates, which is made and published if there is none.
     """
 
     database: Database
     artifacts: ArtifactStore
     make: Callable[[ExportRequest], bytes]
     slots: SlotPool
+    signing_key: Callable[[Actor | None], str]
     at_most: int = 0
 
     def export(
@@ -191,7 +200,10 @@ class Exports:
             StorageFull: there is no space to store the export.
             StorageQuotaExceeded: the export does not fit into the quota of the owner.
             Busy: too many exports wait to be created.
+            NotCertifiable, SigningUnavailable: there is no certificate.
         """
+        is_signed = EXPORTS[target].is_signed
+        kid = self._signing_key(job_id, by) if is_signed else None
 
         def find() -> ExportRequest:
             with self.database.read() as session:
@@ -202,8 +214,16 @@ class Exports:
                 if not weights and not epochs:
                     raise ArtifactNotFound(job_id, "finished epoch")
                 samples = lookup.artifacts(session, job_id, ArtifactKind.SAMPLE)
+                checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT) if is_signed else ()
                 return ExportRequest(
-                    job=job, format=target, checkpoint=checkpoint, epochs=epochs, samples=samples, license=license
+                    job=job,
+                    format=target,
+                    checkpoint=checkpoint,
+                    epochs=epochs,
+                    samples=samples,
+                    license=license,
+                    checkpoints=checkpoints,
+                    kid=kid,
                 )
 
         def create(request: ExportRequest) -> Artifact:
@@ -215,6 +235,14 @@ class Exports:
             return existing
         with self.slots.slot(owner_of(by)):
             return artifact_rows.use_current(find, create, key=lambda request: request.epoch)
+
+    def _signing_key(self, job_id: str, by: Actor | None) -> str:
+        """The key for a certificate of a job, which must be able to have one: no key is made for a refusal."""
+        with self.database.read() as session:
+            refusal = contents.refusal(lookup.get(session, job_id, owner=owner_of(by)))
+        if refusal is not None:
+            raise refusal
+        return self.signing_key(by)
 
     def _find_existing(self, request: ExportRequest) -> Artifact | None:
         """The file, if the same was exported before."""

@@ -174,12 +174,26 @@ def digest(
     """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
     scores on the test part, if there is one."""
     with database.read() as session:
-        rows = [
-            [row.epoch, _comparable(row.metrics), row.samples_digest] for row in lookup.epochs(session, claim.job_id)
-        ]
+        rows = [_digested(row) for row in lookup.epochs(session, claim.job_id)]
     test_entry = {"test": _comparable(_storable(test_scores))} if test_scores is not None else {}
     text = canonical({"weights": weights_digest, "epochs": rows, **test_entry})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digested(row: Epoch) -> list[Any]:
+    """What the result digest has of an epoch."""
+    return [row.epoch, _comparable(row.metrics), row.samples_digest]
+
+
+def epoch_digest(row: Epoch) -> str:
+    """The SHA-256 (hex) over what the result digest has of an epoch: its number, metrics, and the pixels of its
+    samples."""
+    return hashlib.sha256(canonical(_digested(row)).encode()).hexdigest()
+
+
+def test_digest(scores: Mapping[str, Any]) -> str:
+    """The SHA-256 (hex) over what the result digest has of the stored scores on the test part."""
+    return hashlib.sha256(canonical(_comparable(scores)).encode()).hexdigest()
 
 
 def succeed(

@@ -270,6 +270,16 @@ class Settings:
     portable_bits: bool = _setting(
         "1: use only the common instruction set, for workers with different CPUs (default: {default})", False
     )
+    signing_key: Path | None = _setting(
+        "PEM file of the P-256 key that signs certificates, made when it is first needed; with "
+        "TAPELINE_SIGNING_COMMAND, of its public key (default: signing-key.pem in TAPELINE_HOME)",
+        None,
+    )
+    signing_command: str = _setting(
+        "command that signs certificates in place of the key: it gets the bytes on standard input, and writes an "
+        "ECDSA signature in DER (default: none)",
+        "",
+    )
     verify_reused: float = _setting(
         "fraction of reused results that are checked by training an epoch again (default: {default})", 0.01, high=1
     )
@@ -317,6 +327,11 @@ class Settings:
         except OSError:
             writable = False
         return self.data / ".cache" if writable else self.home / "cache"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The file of the key that signs certificates."""
+        return self.signing_key or self.home / "signing-key.pem"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, cores: int) -> Self:

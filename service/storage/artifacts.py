@@ -30,6 +30,7 @@ class ArtifactKind(StrEnum):
     TORCH = "torch"
     TENSORBOARD = "tensorboard"
     HUGGINGFACE = "huggingface"
+    CERTIFICATE = "certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class ExportFormat:
         has_weights: of one checkpoint; otherwise, it has all epochs.
         has_history: whether it contains tags, status and epochs of the job.
         has_card: whether it contains a model card, which names a license.
+        is_signed: whether it is a certificate, which only a succeeded job has.
     """
 
     label: str
@@ -52,6 +54,7 @@ class ExportFormat:
     has_weights: bool = True
     has_history: bool = False
     has_card: bool = False
+    is_signed: bool = False
 
     @property
     def missing(self) -> ExtraMissing | None:
@@ -93,6 +96,11 @@ EXPORTS: Final = {
         library="tensorboardX",
         has_weights=False,
         has_history=True,
+    ),
+    ArtifactKind.CERTIFICATE: ExportFormat(
+        label="Certificate",
+        contents="The checkpoint, signed, with all that is needed to train it again bit for bit.",
+        is_signed=True,
     ),
 }
 """The formats. Their files are artifacts that are created on request; at most one of each per epoch."""

@@ -332,6 +332,21 @@ class ApiKey(Base):
     """The key that a rotation created in its place."""
 
 
+class SigningKey(Base):
+    """A public key with which this service signs or signed certificates. Rows are never deleted: a signature is
+    checked as long as it exists."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256 (hex) of the PEM."""
+    public_key: Mapped[str] = mapped_column(Text)
+    """PEM."""
+    not_before_ms: Mapped[int] = mapped_column(BigInteger)
+    retired_ms: Mapped[int | None] = mapped_column(BigInteger)
+    """Signatures that claim a later time are not valid."""
+
+
 class BrowserSession(Base):
     """A browser session, in exchange for a key. It ends by expiry, by signing out, or with the key."""
 

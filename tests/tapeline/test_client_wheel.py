@@ -14,6 +14,7 @@ import pytest
 
 from service.local import LocalStack
 from tapeline.version import VERSION
+from tests.tapeline.verify import making
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 1_000_000
@@ -24,6 +25,18 @@ with Client() as client:
     job = client.submit({"kind": "classifier", "dataset": "iris", "epochs": 1}).wait(timeout_s=120)
     print(job.status, client.server)
 """
+
+NO_NETWORK = """
+import runpy, socket, sys
+
+def refuse(*arguments, **options):
+    raise AssertionError("the network is not needed")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+sys.argv[0] = "tapeline.verify"
+runpy.run_module("tapeline.verify", run_name="__main__", alter_sys=True)
+"""
+"""``python -m tapeline.verify`` without a network."""
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +61,35 @@ def test_the_wheel_is_small_and_has_every_module_and_the_version_of_the_server(w
     packed = {line.split()[0] for line in listing.stdout.splitlines() if line.startswith("tapeline/")}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tapeline").rglob("*.py")}
     assert packed == sources | {"tapeline/py.typed"}
+
+
+def test_a_certificate_is_verified_with_the_wheel_alone_and_no_network(wheel: Path, tmp_path: Path) -> None:
+    signer = making.signer(tmp_path / "home")
+    folder, environment = making.make(tmp_path / "certificate", signer), tmp_path / "environment"
+    key = tmp_path / "key.pub"
+    key.write_text(signer.public_key)
+    venv.create(environment, with_pip=False)
+    python = str(environment / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+
+    def verify(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [python, "-W", "error", "-c", NO_NETWORK, str(folder), *arguments]
+        environ = {"PATH": "/usr/bin:/bin"}
+        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+
+    without = verify()
+    assert without.returncode == 2
+    assert "pip install 'tapeline-client[verify]'" in without.stderr
+    subprocess.run([*pip, f"{wheel}[verify]"], check=True, capture_output=True)
+    result = verify("--public-key", str(key))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("verified  1 of 1 files")
+    assert signer.kid in result.stdout
+    (folder / "checkpoint.safetensors").write_bytes(b"")
+    result = verify("--public-key", str(key))
+    assert result.returncode == 1
+    assert result.stderr.startswith("mismatch: checkpoint.safetensors was changed")
 
 
 def test_the_wheel_works_in_an_empty_environment_beside_a_users_service_and_workers(

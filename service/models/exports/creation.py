@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import pkgutil
-import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from service.models import folders
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Epoch, Job
 
 if TYPE_CHECKING:
     from service.models.exports.trained_network import TrainedModel
-
-_STORED: Final = (".safetensors", ".onnx", ".png")
-"""File types that are stored without compression, which would take time and save little."""
-
 
 _MAKERS: Final = {
     ArtifactKind.ONNX: "service.models.exports.onnx_graph:to_onnx",
@@ -91,22 +85,4 @@ def make(kind: ArtifactKind, facts: JobFacts, pictures: Pictures, model: Trained
     if (missing := EXPORTS[kind].missing) is not None:
         raise missing
     made = pkgutil.resolve_name(_MAKERS[kind])(model, facts, pictures)
-    return made if isinstance(made, bytes) else pack(made, folder(facts, kind))
-
-
-def folder(facts: JobFacts, target: str) -> str:
-    """The name of the folder in a zip: the format, after the characters of the job's name that file systems accept."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.job.name or "").strip("-.")[:60]
-    return f"{name or facts.job.id}-{target}"
-
-
-def pack(files: Mapping[str, bytes], folder: str) -> bytes:
-    """A zip of files (path to content) in one folder, all dated 1980-01-01, the earliest date of the format."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for path, data in files.items():
-            entry = zipfile.ZipInfo(f"{folder}/{path}")
-            entry.compress_type = zipfile.ZIP_STORED if path.endswith(_STORED) else zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data)
-    return target.getvalue()
+    return made if isinstance(made, bytes) else folders.pack(made, folders.folder_name(facts.job, kind))

@@ -204,6 +204,11 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "not_approvable": ProblemKind(
         409, "This key cannot approve the version.", "Approve with another key of the owner, or with one of an admin."
     ),
+    "not_certifiable": ProblemKind(
+        409,
+        "The job has no certificate.",
+        "Only a succeeded job has one, whose bits are not in doubt; `detail` gives the reason.",
+    ),
     "not_comparable": ProblemKind(
         409, "A replay cannot explain how these jobs differ.", "`GET /differences` shows how they differ."
     ),
@@ -278,6 +283,11 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "store_unavailable": ProblemKind(
         503, "The store of files does not respond now.", "Try again later. `tapeline doctor` names the cause."
+    ),
+    "signing_unavailable": ProblemKind(
+        503,
+        "The service cannot sign certificates now.",
+        "The operator checks `TAPELINE_SIGNING_KEY` and `TAPELINE_SIGNING_COMMAND`; `detail` gives the reason.",
     ),
     "database_unavailable": ProblemKind(
         503,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Flask
 
 from service.application.models import Exports
 from service.application.registry import Registry
 from service.web.core.core import Core, provide
 from service.web.http import slots
-from service.web.models import evaluation, exports, registry, views
+from service.web.models import certificates, evaluation, exports, registry, views
 
 
 def register(app: Flask, core: Core) -> None:
@@ -18,6 +20,7 @@ def register(app: Flask, core: Core) -> None:
         artifacts=core.artifacts,
         make=exports.make,
         slots=slots.EXPORTS,
+        signing_key=partial(certificates.signing_key, core),
         at_most=core.settings.quotas.artifacts,
     )
     provide(app, model_exports, Registry(database=core.database))
@@ -27,5 +30,7 @@ def register(app: Flask, core: Core) -> None:
         evaluation.evaluation_blueprint,
         exports.blueprint,
         registry.blueprint,
+        certificates.blueprint,
+        certificates.keys_blueprint,
     ):
         app.register_blueprint(blueprint)

@@ -21,6 +21,7 @@ from service.web.http.problems import Problem
 from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.inference import exporting, loading
 from service.web.jobs.plots import draw_curves
+from service.web.models import certificates
 from service.web.models.registry import use_version
 
 blueprint: Final = Blueprint("exports", __name__)
@@ -31,6 +32,8 @@ TAG: Final = "Files"
 _PROBLEMS: Final = (
     *downloads.PROBLEMS,
     "not_yet",
+    "not_certifiable",
+    "signing_unavailable",
     "dataset_not_found",
     "dataset_changed",
     "extra_missing",
@@ -67,13 +70,13 @@ class ExportQuery(Query):
     problems=_PROBLEMS,
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:
-    """Export a trained model: `onnx`, `torch`, `tensorboard` or `huggingface`.
+    """Export a trained model: `onnx`, `torch`, `tensorboard`, `huggingface` or `certificate`.
 
     `onnx` is one file, the others are zip files. The model contains its preprocessing: a classifier takes levels from 0
     to 255 and returns the probabilities of `predict`; the generator of a GAN takes latent points and returns levels.
     `torch` is a module that needs only PyTorch. `tensorboard` has event files with all metrics and samples.
-    `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. An export is made once
-    and kept with the job's files.
+    `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. `certificate` is the
+    folder of `GET /jobs/{job_id}/certificate`. An export is made once and kept with the job's files.
     """
     loading.job_of(job_id)  # first: another owner's job is a 404 for any format
     return _export(job_id, target, query)
@@ -109,6 +112,8 @@ def _export(job_id: str, target: str, query: ExportQuery) -> Response:
 
 def make(request: ExportRequest) -> bytes:
     """The bytes of an export."""
+    if request.format is ArtifactKind.CERTIFICATE:
+        return certificates.make(request)
     return exporting.make(request, lambda: draw_curves(request.job, "png").data)
 
 

@@ -78,6 +78,7 @@ def test_exports_are_deleted_with_the_checkpoints_that_they_were_made_from(insta
         artifacts=installation.store,
         make=lambda order: b"%d" % order.epoch * 100,
         slots=SlotPool("exports", 1),
+        signing_key=lambda by: "not for this format",
     )
     exported = {which: exports.export(job_id, ArtifactKind.ONNX, which=which) for which in ("1", "best", "latest")}
     assert exports.export(job_id, ArtifactKind.ONNX, which="1").id == exported["1"].id  # created only once

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
@@ -55,6 +57,25 @@ def test_a_redirected_download_is_verified_and_shows_its_key_to_no_other_host(
     assert "tpl_secret" in str(server.requests)
     assert "tpl_secret" not in str(store.requests)
     assert (tmp_path / "a.zip").read_bytes() == b"weights"
+
+
+def test_a_folder_is_stored_whole_or_not_at_all_and_no_name_leaves_it(
+    server: StubServer, client: Client, tmp_path: Path
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("top/model.sig", "top/../../evil", "/etc/passwd"):
+            archive.writestr(name, name)
+    whole = packed.getvalue()
+    server.responses = [response(whole[:-30]), response(whole)]
+    job = client.handle(JOB)
+    with pytest.raises(DownloadDamaged, match="no complete zip"):
+        job.certificate(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new").iterdir()) == []
+    folder = job.certificate(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new").iterdir()) == [folder]
+    assert sorted(path.name for path in folder.iterdir()) == ["_.._evil", "etc_passwd", "model.sig"]
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_a_download_writes_through_a_pipe_or_symbolic_link(server: StubServer, client: Client, tmp_path: Path) -> None:

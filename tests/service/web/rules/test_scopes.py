@@ -8,7 +8,8 @@ from service.access.keys import Scope
 from tests.service.web.rules.stock import Stock
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /ui/learn", "GET /ui/sign-in", "POST /session", "DELETE /session"}
-"""Operations without a key: for probes, for signing in and out, and for readers of a share link."""
+PUBLIC |= {"GET /.well-known/tapeline-keys.json"}
+"""Operations without a key: for probes, for signing in and out, for readers of a share link, and of a certificate."""
 TOKENS = {"GET /shared/{token}", "GET /ui/welcome/{token}", "POST /session/{token}"}
 """Operations whose path has a secret in place of a key."""
 ADMIN = ("/audit", "/keys", "/owners", "/ui/keys", "/ui/owners")

@@ -1,0 +1,1 @@
+"""Certificates of trained models: their format, and their verification without a service."""
