@@ -56,6 +56,12 @@ COMMANDS: Final = {
         "inference",
         "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
     ),
+    "certify": (
+        "models.certificates",
+        "Download a certificate of a job: its checkpoint, signed, with its provenance.",
+    ),
+    "verify": ("models.certificates", "Verify a certificate, offline or by training again."),
+    "signing-keys": ("models.certificates", "List, replace or retire the keys that sign certificates."),
     "cancel": ("jobs", "Cancel a job. A running job stops after the current batch."),
     "pause": ("jobs", "Pause a running job after the current batch; it can resume from its last checkpoint."),
     "resume": ("jobs", "Continue a paused job from its last checkpoint."),

@@ -275,7 +275,8 @@ def export(
 
     onnx is one file, the others are zip files. mlflow logs the job as a run, with all metrics and files. It needs
     the package mlflow-skinny on this machine. onnx and huggingface need onnx on the server, tensorboard needs
-    tensorboardX; torch needs neither. pytorch is another name for torch.
+    tensorboardX; torch and certificate need neither. pytorch is another name for torch. `tapeline certify` downloads a
+    certificate as a folder.
     """
     export_format = EXPORTS[EXPORT_NAMES[program]] if program != "mlflow" else None
     unsuitable: dict[str, object] = {"--uri": uri} if export_format is not None else {"--output": output}

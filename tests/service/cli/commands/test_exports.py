@@ -37,6 +37,21 @@ def test_every_format_can_be_exported(run: Callable[..., Result], client: Client
     assert client.job("exported").export("torch", tmp_path / "named.zip").exists()
 
 
+def test_certificates_are_zip_files_and_need_a_new_folder(
+    run: Callable[..., Result], client: Client, job: Job, tmp_path: Path
+) -> None:
+    # Recordings of files are shortened; tests/service/cli/sessions/test_certificates.py has whole ones.
+    path = client.download(f"/jobs/{job.id}/certificate?checkpoint=best", tmp_path / "c.zip")
+    assert path.read_bytes().startswith(b"PK")
+    for refused in (run("certify", "exported", "c.zip"), run("certify", "exported", ".")):
+        assert (refused.exit_code, "exists already" in refused.stderr) == (1, True)
+    with pytest.raises(FileExistsError, match="exists already"):
+        job.certificate(tmp_path)
+    digests = job.digests(after=1)
+    assert [item["epoch"] for item in digests["epochs"]] == [2]
+    assert digests["result_digest"] == job["result_digest"]
+
+
 def test_options_that_do_not_apply_are_refused(run: Callable[..., Result], job: Job) -> None:
     for arguments, reason in {
         ("onnx", "--uri", "sqlite:///x"): "--uri does not apply to --to onnx",
