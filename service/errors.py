@@ -267,23 +267,6 @@ class IllegalSweepAction(ServiceError):
         self.members = {"status_now": status, "allowed_actions": list(allowed)}
 
 
-class ModelNotFound(ServiceError, LookupError):
-    """There is no such model, version or alias, or it belongs to another owner."""
-
-    code = "model_not_found"
-
-
-class VersionInUse(ServiceError):
-    """An alias holds the version."""
-
-    code = "version_in_use"
-
-    def __init__(self, reference: str, aliases: Sequence[str]) -> None:
-        held = ", ".join(f"@{alias}" for alias in aliases)
-        super().__init__(f"{reference} is held by {held}: move or remove the alias first")
-        self.members = {"aliases": list(aliases)}
-
-
 class JobRegistered(ServiceError):
     """Versions of models need the jobs."""
 
@@ -293,42 +276,6 @@ class JobRegistered(ServiceError):
         job_id, references = next(iter(versions.items()))
         super().__init__(f"job {job_id} is registered as {', '.join(references)}: delete the version first")
         self.members = {"versions": [name for names in versions.values() for name in names]}
-
-
-class GateFailed(ServiceError):
-    """A version does not meet the gates of an alias."""
-
-    code = "gate_failed"
-
-    def __init__(self, reference: str, alias: str, findings: Sequence[Mapping[str, Any]]) -> None:
-        failed = [str(finding["sentence"]).rstrip(".") for finding in findings if not finding["passed"]]
-        super().__init__(
-            f"{reference} does not meet {len(failed)} of {len(findings)} gates of @{alias}: {'; '.join(failed)}"
-        )
-        self.members = {"gates": list(findings)}
-
-
-class AliasMoved(ServiceError):
-    """The alias was moved since the client read it."""
-
-    code = "precondition_failed"
-
-    def __init__(self, alias: str, version: int | None, seq: int) -> None:
-        state = "holds no version" if version is None else f"holds version {version}"
-        super().__init__(f"the alias was moved since you read it: @{alias} now {state}, by move {seq}")
-        self.members = {"version": version, "seq": seq}
-
-
-class NoEarlierVersion(ServiceError):
-    """An alias cannot be rolled back."""
-
-    code = "no_earlier_version"
-
-
-class NotApprovable(ServiceError):
-    """This key cannot approve the version."""
-
-    code = "not_approvable"
 
 
 class ArtifactNotFound(ServiceError, LookupError):

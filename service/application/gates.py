@@ -12,7 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.datasets.info import version_name
+from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
+from service.models.certificates import evidence as certificates
 from service.models.registry import queries
 from service.models.registry.gates import Finding, Remedy
 from service.spec.fields import suggest_metric
@@ -20,6 +22,7 @@ from service.spec.metric_info import TEST_SCORES, Goal, describe, number, size
 from service.spec.strict_json import canonical
 from service.spec.validation import NOT_HASHED, prefix_hash, resolved_hash
 from service.states import TERMINAL, Status
+from service.storage.artifacts import ArtifactStore
 from service.storage.database import visible
 from service.storage.model_tables import Model, ModelVersion
 from service.storage.tables import Epoch, Job
@@ -38,6 +41,7 @@ class Checked:
     """
 
     session: Session
+    artifacts: ArtifactStore
     owner: str | None
     model: Model
     version: ModelVersion
@@ -51,6 +55,7 @@ class Checked:
 
 def check(
     session: Session,
+    artifacts: ArtifactStore,
     model: Model,
     version: ModelVersion,
     gates: Sequence[Mapping[str, Any]],
@@ -59,7 +64,7 @@ def check(
 ) -> list[Finding]:
     """What each gate, as stored, finds about a version."""
     job = lookup.get(session, version.job_id)
-    checked = Checked(session=session, owner=owner, model=model, version=version, job=job)
+    checked = Checked(session=session, artifacts=artifacts, owner=owner, model=model, version=version, job=job)
     return [_check(checked, gate) for gate in gates]
 
 
@@ -150,6 +155,20 @@ def _reproduced(checked: Checked, gate: Mapping[str, Any]) -> Finding:
         remedies = [Remedy(method="POST", path=f"/jobs/{job.id}/reproduce")]
     passed = bool(equal) and not different
     return Finding(gate=gate, passed=passed, sentence=sentence, evidence={"reproductions": matches}, remedies=remedies)
+
+
+def _certificate(checked: Checked, gate: Mapping[str, Any]) -> Finding:
+    """Whether the checkpoint has a certificate, which is verified now."""
+    path = f"/jobs/{checked.job.id}/certificate?checkpoint={checked.version.epoch}"
+    try:
+        checkpoint = lookup.checkpoint(checked.session, checked.job, str(checked.version.epoch))
+    except ArtifactNotFound as error:
+        return Finding(gate=gate, passed=False, sentence=str(error), evidence={"certified": False})
+    found = certificates.state(checked.session, checked.artifacts, checked.job, checkpoint)
+    evidence = {name: value for name, value in found.document().items() if name in ("certified", "kid", "signed_at")}
+    sentence = f"{checked.reference}: {found.reason}"
+    remedies = [Remedy(method="GET", path=path)] if found.request is not None else []
+    return Finding(gate=gate, passed=found.certified, sentence=sentence, evidence=evidence, remedies=remedies)
 
 
 def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
@@ -309,6 +328,7 @@ def _numbers(result: Comparison) -> dict[str, Any]:
 _CHECKS: Final[Mapping[str, Callable[[Checked, Mapping[str, Any]], Finding]]] = {
     "better_than": _better,
     "reproduced": _reproduced,
+    "certificate": _certificate,
     "max_bytes": _size,
     "approvals": _approvals,
     "metric": _metric,

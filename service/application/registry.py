@@ -13,22 +13,21 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.application import gates
-from service.errors import (
+from service.errors import Busy, Fault, SpecError
+from service.jobs.queries import lookup
+from service.jobs.request_bodies import Note, Which
+from service.models.registry import queries
+from service.models.registry.errors import (
     AliasMoved,
-    Busy,
-    Fault,
     GateFailed,
     ModelNotFound,
     NoEarlierVersion,
     NotApprovable,
-    SpecError,
     VersionInUse,
 )
-from service.jobs.queries import lookup
-from service.jobs.request_bodies import Note, Which
-from service.models.registry import queries
 from service.models.registry.gates import LATEST, NAME, Finding, Gate, is_reserved
 from service.spec.schema import StrictModel
+from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
@@ -105,6 +104,7 @@ class Registry:
     """
 
     database: Database
+    artifacts: ArtifactStore
 
     def register(
         self, name: str, request: VersionRequest, *, owner: str | None = None, by: Actor | None = None
@@ -184,7 +184,7 @@ class Registry:
             _require_alias(alias)
             version = queries.version(session, model, number)
             conditions = _gates_of(session, model, alias)
-            findings = gates.check(session, model, version, conditions, owner=owner)
+            findings = gates.check(session, self.artifacts, model, version, conditions, owner=owner)
             return Evaluated(findings=findings, basis=_basis(session, model, conditions))
 
     def try_out(self, name: str, alias: str, request: MoveRequest, *, owner: str | None = None) -> Moved:

@@ -38,7 +38,7 @@ def _metric(name: str) -> str:
 
 
 class Gate(StrictModel):
-    """One condition: a metric within bounds, `better_than`, `reproduced`, `max_bytes` or `approvals`."""
+    """One condition: a metric within bounds, `better_than`, `reproduced`, `certificate`, `max_bytes` or `approvals`."""
 
     metric: Annotated[str, StringConstraints(max_length=200), AfterValidator(_metric)] | None = None
     """With `min` or `max`: a metric at the version's epoch; `test_` metrics are those of the job's test part. With
@@ -57,6 +57,8 @@ class Gate(StrictModel):
     """In the unit of the metric (default: 0)."""
     reproduced: Literal[True] | None = None
     """The job must have been reproduced with the same bits."""
+    certificate: Literal[True] | None = None
+    """The checkpoint must have a certificate that verifies with a key of this service."""
     max_bytes: Annotated[int, Field(ge=1, le=2**62)] | None = None
     """The largest size of the checkpoint."""
     approvals: Annotated[int, Field(ge=1, le=100)] | None = None
@@ -68,7 +70,9 @@ class Gate(StrictModel):
         given = set(self.model_dump(exclude_none=True))
         kind = next((name for name in _FIELDS if name != "metric" and name in given), "metric")
         if not given or not given <= _FIELDS[kind]:
-            kinds = "`metric` with `min` or `max`, `better_than`, `reproduced`, `max_bytes` or `approvals`"
+            kinds = (
+                "`metric` with `min` or `max`, `better_than`, `reproduced`, `certificate`, `max_bytes` or `approvals`"
+            )
             raise PydanticCustomError("not_one_condition", "must be one condition: {kinds}", {"kinds": kinds})
         if kind == "metric":
             if self.min is None and self.max is None:
@@ -92,6 +96,7 @@ class Gate(StrictModel):
 _FIELDS: Final = {
     "better_than": {"better_than", "metric", "seeds", "confidence", "margin"},
     "reproduced": {"reproduced"},
+    "certificate": {"certificate"},
     "max_bytes": {"max_bytes"},
     "approvals": {"approvals"},
     "metric": {"metric", "min", "max"},

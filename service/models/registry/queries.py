@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.errors import InvalidCursor, ModelNotFound
+from service.errors import InvalidCursor
+from service.models.registry.errors import ModelNotFound
 from service.models.registry.gates import LATEST, NAME
 from service.storage import cursors
 from service.storage.database import locking

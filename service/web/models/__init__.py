@@ -23,7 +23,7 @@ def register(app: Flask, core: Core) -> None:
         signing_key=partial(certificates.signing_key, core),
         at_most=core.settings.quotas.artifacts,
     )
-    provide(app, model_exports, Registry(database=core.database))
+    provide(app, model_exports, Registry(database=core.database, artifacts=core.artifacts))
     for blueprint in (
         views.blueprint,
         evaluation.blueprint,

@@ -271,8 +271,8 @@ def change_gates(model_name: str, alias: str, query: OwnerQuery, document: Any) 
     scope `admin`.
 
     A gate is one of `{"metric": "val_accuracy", "min": 0.97}` (or `max`), `{"better_than": "@champion", "metric":
-    "val_accuracy", "seeds": 5, "confidence": 0.95, "margin": 0}`, `{"reproduced": true}`, `{"max_bytes": 1000000}` and
-    `{"approvals": 1}`. The version that the alias holds now is not checked.
+    "val_accuracy", "seeds": 5, "confidence": 0.95, "margin": 0}`, `{"reproduced": true}`, `{"certificate": true}`,
+    `{"max_bytes": 1000000}` and `{"approvals": 1}`. The version that the alias holds now is not checked.
     """
     gates = _read_gates(document)
     whose = _whose(query)

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from sqlalchemy import insert
 
 from service.application import gates
 from service.application.registry import MoveRequest, Registry, VersionRequest
-from service.errors import GateFailed
+from service.models.registry.errors import GateFailed
 from service.models.registry.gates import Finding, Gate
 from service.spec.validation import prefix_hash, resolve, resolved_hash
 from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, Epoch, Job
 from tests.conftest import sqlite_only
 
@@ -62,8 +64,8 @@ def jobs(database: Database) -> Jobs:
 
 
 @pytest.fixture
-def registry(database: Database) -> Registry:
-    return Registry(database=database)
+def registry(database: Database, tmp_path: Path) -> Registry:
+    return Registry(database=database, artifacts=ArtifactFolder(tmp_path))
 
 
 def register(registry: Registry, *job_ids: str) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from service.models.certificates import signing, signing_keys
 from service.runtime.settings import Auth
 from service.storage.artifacts import ArtifactKind
-from service.storage.tables import Job
+from service.storage.tables import Artifact, Job
 from service.web.core.core import EXTENSION, Core
 from tapeline.verify import checking, trusted_keys
 from tests.service.web.conftest import MakeApp, SimulatedWorker
@@ -149,3 +150,23 @@ def test_the_keys_are_public(make_app: MakeApp, sqlite_url: str) -> None:
     client = make_app(sqlite_url, auth=Auth.KEYS).test_client()
     assert client.get("/jobs").status_code == 401
     assert client.get(KEYS).json == {"keys": []}
+
+
+def test_a_gate_asks_for_a_certificate_that_verifies(client: FlaskClient, worker: SimulatedWorker, app: Flask) -> None:
+    job_id = train(client, worker)
+    version = client.post("/models/iris/versions", json={"job": job_id}).json
+    client.put("/models/iris/aliases/champion/gates", json=[{"certificate": True}])
+    refused = client.put("/models/iris/aliases/champion", json={"version": 1}).json
+    assert (refused["code"], refused["gates"][0]["evidence"]["certified"]) == ("gate_failed", False)
+    [remedy] = refused["gates"][0]["remedies"]
+    assert remedy["path"] == f"/jobs/{job_id}/certificate?checkpoint={version['checkpoint']}"
+    made = client.get(remedy["path"])
+    assert made.status_code == 200
+    made.close()
+    moved = client.put("/models/iris/aliases/champion", json={"version": 1}).json
+    assert (moved["moved"], moved["findings"][0]["evidence"]["certified"]) == (True, True)
+    with core(app).database.write() as session:
+        row = session.scalars(select(Artifact).where(Artifact.kind == ArtifactKind.CERTIFICATE)).one()
+        row.sha256 = "0" * 64
+    damaged = client.put("/models/iris/aliases/champion?dry_run=true", json={"version": 1}).json
+    assert (damaged["passed"], "not valid" in damaged["findings"][0]["sentence"]) == (False, True)
