@@ -5,13 +5,15 @@ Whoever changes a job pays one statement, which finds no webhook in most cases. 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
+from typing import cast as typed
 
-from sqlalchemy import Connection, Text, cast, literal, select
+from sqlalchemy import Connection, String, Table, Text, bindparam, cast, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -19,6 +21,8 @@ from service.storage.database import now_ms
 from service.storage.ids import new_id
 from service.storage.owner_tables import Webhook, WebhookDelivery
 
+_WEBHOOKS: Final = typed(Table, Webhook.__table__)
+_DELIVERIES: Final = typed(Table, WebhookDelivery.__table__)
 EVERY_OWNER: Final = "*"
 """In place of an owner: the message goes to all webhooks of this type. No owner can have this id."""
 
@@ -69,25 +73,38 @@ def announce(
         The id of the event, the same for all webhooks.
     """
     event_id = new_id("evt") if once is None else f"evt_{hashlib.sha256(f'{type} {once}'.encode()).hexdigest()[:26]}"
-    message = select(
-        Webhook.id,
-        literal(event_id),
-        literal(MessageType(type).value),
-        literal(json.dumps(data)),
-        select(now_ms()).scalar_subquery(),
-        literal(DeliveryStatus.PENDING.value),
-        literal([], WebhookDelivery.attempts.type),
-        select(now_ms()).scalar_subquery(),
-    ).where(Webhook.disabled_ms.is_(None), cast(Webhook.events, Text).contains(f'"{type}"'))
-    if owner != EVERY_OWNER:
-        message = message.where(Webhook.owner == owner if owner else Webhook.owner.is_(None))
-    columns = ["webhook_id", "event_id", "type", "data", "created_ms", "status", "attempts", "next_ms"]
-    is_postgresql = (
-        session.get_bind().dialect.name == "postgresql"
-        if isinstance(session, Session)
-        else (session.dialect.name == "postgresql")
-    )
-    insert = (postgresql.insert if is_postgresql else sqlite.insert)(WebhookDelivery).from_select(columns, message)
-    # Without a need for it, no clause for conflicts: see the privileges of workers.
-    session.execute(insert.on_conflict_do_nothing() if once is not None else insert)
+    connection = session.connection() if isinstance(session, Session) else session
+    values = {"event_id": event_id, "type": MessageType(type).value, "data": json.dumps(data), "owner": owner or ""}
+    statement = _insertion(connection.dialect.name, owner if owner == EVERY_OWNER else bool(owner), once is not None)
+    connection.execute(statement, values | {"pattern": f'%"{type}"%'})
     return event_id
+
+
+@functools.cache
+def _insertion(dialect: str, owner: str | bool, is_once: bool) -> sqlite.Insert | postgresql.Insert:
+    """The statement, built once: that takes several times as long as its execution.
+
+    Args:
+        owner: ``EVERY_OWNER``, or whether there is one.
+    """
+    now = select(now_ms()).scalar_subquery()
+    columns = {
+        "webhook_id": _WEBHOOKS.c.id,
+        "event_id": bindparam("event_id", type_=String),
+        "type": bindparam("type", type_=String),
+        "data": bindparam("data", type_=Text),
+        "created_ms": now,
+        "status": literal_column(f"'{DeliveryStatus.PENDING}'"),
+        "attempts": literal_column("'[]'") if dialect == "sqlite" else literal_column("CAST('[]' AS JSON)"),
+        "next_ms": now,
+    }
+    wants = cast(_WEBHOOKS.c.events, Text).like(bindparam("pattern", type_=String))
+    message = select(*columns.values()).where(_WEBHOOKS.c.disabled_ms.is_(None), wants)
+    if owner is True:
+        message = message.where(_WEBHOOKS.c.owner == bindparam("owner", type_=String))
+    elif owner is False:
+        message = message.where(_WEBHOOKS.c.owner.is_(None))
+    insert = sqlite.insert(_DELIVERIES) if dialect == "sqlite" else postgresql.insert(_DELIVERIES)
+    statement = insert.from_select(list(columns), message)
+    # Without a need for it, no clause for conflicts: see the privileges of workers.
+    return statement.on_conflict_do_nothing() if is_once else statement

@@ -87,7 +87,9 @@ def test_the_page_behind_a_redirect_accepts_the_parameters_of_its_operation(app:
         operation = operation_of(app.view_functions[rule.endpoint])
         if operation is None or operation.page is None or "#" in operation.page:
             continue
-        endpoint, _ = adapter.match(operation.page.format(job_id="job_x", sweep_id="swp_x", name="mine"))
+        endpoint, _ = adapter.match(
+            operation.page.format(job_id="job_x", sweep_id="swp_x", webhook_id="whk_x", name="mine")
+        )
         page = operation_of(app.view_functions[endpoint])
         assert page is not None, operation.page
         # A request that names a format is not redirected: the browser gets that format.
