@@ -20,7 +20,7 @@ from service.web.inference.images import Levels, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
-    from service.web.inference.model_runner import LoadedModel
+    from service.models.predicting import LoadedModel
 
 _DEFAULT_COUNT: Final = 16
 

@@ -23,7 +23,8 @@ from service.web.http import slots
 from service.web.http.problems import Problem
 
 if TYPE_CHECKING:
-    from service.web.inference.model_runner import Inference, LoadedModel
+    from service.models.predicting import LoadedModel
+    from service.web.inference.model_runner import Inference
 
 PROBLEMS: Final = (
     "job_not_found",

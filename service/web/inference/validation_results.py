@@ -20,8 +20,8 @@ from service.web.http.problems import Problem
 from service.web.inference.loading import dataset_of, inference, job_of, require_available, with_network
 
 if TYPE_CHECKING:
+    from service.models.predicting import LoadedModel
     from service.web.inference.evaluating import Calibration, Importances
-    from service.web.inference.model_runner import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
