@@ -60,6 +60,15 @@ CANCELLED: Final = "cancelled"
 not the error of a job that failed, and is not shown as one."""
 
 
+class JobKind(StrEnum):
+    """What a job does: it trains one of the kinds of models, or predicts with one."""
+
+    CLASSIFIER = "classifier"
+    REGRESSOR = "regressor"
+    GAN = "gan"
+    PREDICTION = "prediction"
+
+
 class ErrorCode(StrEnum):
     """Why a job failed."""
 
@@ -71,6 +80,8 @@ class ErrorCode(StrEnum):
     STORAGE_QUOTA = "storage_quota"
     INTERNAL = "internal"
     NOT_COMPARABLE = "not_comparable"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    """The checkpoint of a prediction was deleted, or does not fit the data."""
 
 
 class Reason(StrEnum):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from service.access.audit import Actor, owner_of
-from service.application.specs import SpecChecks
+from service.application.predictions import PredictionChecks
+from service.application.specs import Forecast, SpecChecks
 from service.datasets.builtins import reference_classifier_sha256
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
@@ -32,7 +33,7 @@ from service.runtime.failpoints import reach
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import Network
-from service.spec.schema import Kind, Reuse, Spec
+from service.spec.schema import Kind, ResolvedPrediction, Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind, Status, Task
 from service.storage import ids
@@ -120,10 +121,7 @@ class Jobs:
         """
         owner = owner_of(by)
         try:
-            spec, data, networks = self.specs.check(document, owner)
-            specs = _expand(document, spec)
-            group = ids.new_id("folds") if len(specs) > 1 else None
-            new = [_submission(sent, resolved, owner, data, networks, fold_group=group) for sent, resolved in specs]
+            new = self._new(document, owner)
             self.admit(owner, len(new), sum(submission.expected_bytes for submission in new))
         except (SpecError, AdmissionRefused):
             # A repeated request gets the response of the first one, even if something has changed since.
@@ -132,6 +130,26 @@ class Jobs:
                 raise
             return earlier
         return self._store([self._add_copied_result(submission) for submission in new], idempotency, by)
+
+    def forecast(self, document: Any, *, by: Actor | None = None) -> Forecast:
+        """Check a spec and estimate its cost without storing anything.
+
+        Raises:
+            SpecError: see ``submit``.
+        """
+        owner = owner_of(by)
+        if validation.is_prediction(document):
+            return PredictionChecks(specs=self.specs).check(document, owner).forecast()
+        return self.specs.forecast(document, owner)
+
+    def _new(self, document: Any, owner: str | None) -> list[Submission]:
+        """The checked submissions of a spec."""
+        if validation.is_prediction(document):
+            return [PredictionChecks(specs=self.specs).check(document, owner).submission(document, owner)]
+        spec, data, networks = self.specs.check(document, owner)
+        specs = _expand(document, spec)
+        group = ids.new_id("folds") if len(specs) > 1 else None
+        return [_submission(sent, resolved, owner, data, networks, fold_group=group) for sent, resolved in specs]
 
     def _store(self, new: Sequence[Submission], idempotency: IdempotencyKey | None, by: Actor | None) -> Submitted:
         """Store jobs, some of which have files already; the files of those that are not stored are removed."""
@@ -161,12 +179,13 @@ class Jobs:
 
     def _add_copied_result(self, new: Submission) -> Submission:
         """The submission with the result of an equal job, if there is one that it may take over."""
-        if new.resolved.reuse is Reuse.NEVER:
+        spec = new.resolved
+        if isinstance(spec, ResolvedPrediction) or spec.reuse is Reuse.NEVER:
             return new
         new_id = ids.new_id("job")
         if is_verified(new_id, self.verified_share):
             return replace(new, id=new_id)  # the worker takes it over, after it has trained an epoch again
-        copied = _whole_result(self.database, self.artifacts, new, new_id)
+        copied = _whole_result(self.database, self.artifacts, new, spec, new_id)
         return replace(new, id=new_id, copied=copied)
 
     def _discard(self, job_ids: Sequence[str]) -> None:
@@ -409,12 +428,13 @@ def _expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
     return jobs
 
 
-def _whole_result(database: Database, artifacts: ArtifactStore, new: Submission, new_id: str) -> Copied | None:
+def _whole_result(
+    database: Database, artifacts: ArtifactStore, new: Submission, spec: Spec, new_id: str
+) -> Copied | None:
     """The result that a new job takes over, its files already in the job's folder; ``None``: train the job.
 
     Compares the provenance that a live worker would record for the job now.
     """
-    spec = new.resolved
     classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
     with database.read() as session:
         provenances = [

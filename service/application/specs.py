@@ -19,13 +19,14 @@ from service.spec.dataset_checks import TABLE_PRESET, check_fit, table_faults, t
 from service.spec.estimation import layer_shapes
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.presets.adaptation import match_output_to_dataset
-from service.spec.schema import Kind, Spec
+from service.spec.schema import JobSpec, Kind, Spec
 from service.spec.splits import Split
 from service.states import DatasetKind
 from service.storage.database import Database
 from service.storage.tables import Job
 from service.wording import counted
 
+DATASET: Final = "#/dataset/name"
 DIGIT_SIDE: Final = 28
 """Rows and columns of the images for which the presets are written."""
 _BUSY: Final = 1.5
@@ -73,7 +74,7 @@ class NetworkMismatch(SpecError):
 class Forecast:
     """The result of a dry run: the resolved spec and its estimated cost."""
 
-    spec: Spec
+    spec: JobSpec
     networks: Sequence[Network]
     cost: TrainingCost
     notes: Sequence[str]
@@ -114,7 +115,7 @@ class SpecChecks:
         data_faults: list[Fault] = []
         name = _dataset_name(document)
         if data is None and name is not None:
-            data = self._look_up_dataset(name, owner, data_faults)
+            data = self.look_up_dataset(name, owner, data_faults)
         document = _with_default_preset(document, data)
         try:
             spec = validation.resolve(document)
@@ -122,7 +123,7 @@ class SpecChecks:
             faults.extend(error.faults)
             undescribed = error.total - len(error.faults)
         if data is None and not data_faults and spec is not None:
-            data = self._look_up_dataset(spec.dataset.name, owner, data_faults)
+            data = self.look_up_dataset(spec.dataset.name, owner, data_faults)
         faults += data_faults
         if spec is not None:
             highest = self.max_priority(owner)
@@ -165,11 +166,11 @@ class SpecChecks:
             basis = f"{cost.estimate.basis} took {slowdown:.1f} times as long as {whose} CPU time"
             notes.append(f"The machine is busy: {basis}.")
         if is_stored:
-            notes += self._notes_on_data(spec, owner)
+            notes += self.notes_on_data(spec.dataset.name, owner)
         notes += _notes_on_preset(_with_default_preset(document, data), spec, shape)
         return Forecast(spec=spec, networks=networks, cost=cost, notes=notes)
 
-    def _look_up_dataset(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
+    def look_up_dataset(self, name: str, owner: str | None, faults: list[Fault]) -> DatasetInfo | None:
         """The dataset; its faults are appended to ``faults``."""
         try:
             built_in = BUILT_IN.get(name)  # known without reading files
@@ -181,9 +182,8 @@ class SpecChecks:
             faults.append(_dataset_fault(error.code, f"its files are damaged: {error.path.name}: {error.reason}"))
         return None
 
-    def _notes_on_data(self, spec: Spec, owner: str | None) -> list[str]:
-        """Hints about downloads that are necessary before training."""
-        name = spec.dataset.name
+    def notes_on_data(self, name: str, owner: str | None) -> list[str]:
+        """Hints about a download that is necessary before the job."""
         info = self.datasets.describe(name, owner)
         size = f"{info.download_bytes / 1e6:.0f} MB"
         match info.state:
@@ -262,4 +262,4 @@ def _dataset_name(document: Any) -> str | None:
 
 def _dataset_fault(code: str, detail: str, suggestion: str | None = None) -> Fault:
     hint = f"; did you mean {suggestion!r}?" if suggestion else ""
-    return Fault(pointer="#/dataset/name", detail=detail + hint, code=code, suggestion=suggestion)
+    return Fault(pointer=DATASET, detail=detail + hint, code=code, suggestion=suggestion)

@@ -18,7 +18,7 @@ from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, J
 from service.jobs import leases
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
-from service.states import CANCELLED, TERMINAL, Action, Request, Status, allowed_actions
+from service.states import CANCELLED, TERMINAL, Action, JobKind, Request, Status, allowed_actions
 from service.storage.database import Database, locking, now_ms, visible
 from service.storage.model_tables import Model, ModelVersion
 from service.storage.sweep_tables import Sweep
@@ -248,6 +248,10 @@ def actions_of(job: Job) -> tuple[Action, ...]:
     requested = Request(job.requested) if job.requested else None
     code = job.error.get("code") if job.error else None
     allowed = allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
+    if job.kind == JobKind.PREDICTION:
+        # It starts again after each interruption, so a pause would keep nothing.
+        excluded = {Action.FORK, Action.REPRODUCE, Action.PAUSE}
+        return tuple(action for action in allowed if action not in excluded)
     if job.investigation is not None:
         return tuple(action for action in allowed if action not in (Action.FORK, Action.REPRODUCE))
     if job.sweep_id is None:

@@ -31,6 +31,7 @@ from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.model_tables import ModelVersion
 from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
+from service.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +243,45 @@ def succeed(
         then(session, job)
         reach("succeeding")
         return orphans
+
+
+def succeed_prediction(
+    database: Database, claim: Claim, file: StoredFile, *, rows: int, at_most: int = 0, used: Usage | None = None
+) -> None:
+    """Commit the file of a prediction, and end the job as succeeded.
+
+    Args:
+        rows: in the file, besides its header.
+        at_most: as for ``commit_epoch``.
+
+    Raises:
+        StorageQuotaExceeded: the file exceeds the limit; nothing is committed.
+        WrongStore: the service has moved to another store; nothing is committed.
+    """
+    with database.write() as session:
+        job = leases.guard(session, claim, **leases.usage_values(used))
+        row = artifact_rows.create(job.id, file, lease=claim.lease)
+        session.add(row)
+        job.size_bytes += file.size_bytes
+        job.epoch, job.step, job.steps = file.epoch, rows, rows
+        job.result_digest = f"sha256:{file.sha256}"
+        message = f"{counted(rows, 'row')} predicted"
+        facts = {"artifact": row.id, "sha256": file.sha256, "size_bytes": file.size_bytes}
+        session.flush()
+        events.log(session, job.id, "info", "predicted", message, **facts)
+        transitions.finish(session, job, Status.SUCCEEDED, reason="done")
+        artifact_rows.check_store(session, {file.store_id})
+        storage_quota.check_growth(session, job.owner, file.size_bytes, at_most)
+        reach("succeeding")
+
+
+def pinned_checkpoint(database: Database, claim: Claim, job_id: str, sha256: str) -> tuple[Job, Artifact] | None:
+    """A checkpoint of another job, with that job; ``None``: it was deleted."""
+    query = select(Job, Artifact).join(Artifact, Artifact.job_id == Job.id)
+    query = query.where(Job.id == job_id, Artifact.kind == ArtifactKind.CHECKPOINT, Artifact.sha256 == sha256)
+    with database.read() as session:
+        row = session.execute(query.limit(1)).first()
+        return None if row is None else (row[0], row[1])
 
 
 def _describe_test(scores: Mapping[str, float]) -> str:

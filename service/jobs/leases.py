@@ -19,7 +19,7 @@ from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime.failpoints import reach
-from service.states import ErrorCode, MachineFaultReason, Reason, Request, Status
+from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.tables import Epoch, Event, Job, Worker
 
@@ -29,10 +29,9 @@ MAX_MACHINE_FAULTS: Final = 5
 """A job fails after this many machine faults without a new epoch between them: the machines seem to be well. Those of
 the store must also have lasted: in an outage, each of many workers releases the job once."""
 
-STORAGE_HINT: Final = (
-    "free disk space or repair the artifact store (tapeline doctor names the cause), then retry: the last checkpoint "
-    "is kept"
-)
+STORAGE_REMEDY: Final = "free disk space or repair the artifact store (tapeline doctor names the cause), then retry"
+CHECKPOINT_KEPT: Final = ": the last checkpoint is kept"
+STORAGE_HINT: Final = STORAGE_REMEDY + CHECKPOINT_KEPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +130,9 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
         job = guard(session, claim)
-        if changed := differences(job.provenance, provenance):
+        # A prediction starts again, so that its bits are those of the last provenance alone.
+        changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
+        if changed:
             names = ", ".join(changed)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
             events.log(session, job.id, "warning", "mixed_provenance", message)

@@ -20,8 +20,8 @@ from service.jobs import transitions
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime.failpoints import reach
-from service.spec.schema import Spec
-from service.spec.validation import prefix_hash, resolved_hash
+from service.spec.schema import PREDICTIONS_EPOCH, JobSpec, ResolvedPrediction
+from service.spec.validation import prefix_hash, spec_hash
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
@@ -42,7 +42,7 @@ class Submission:
 
     spec: Mapping[str, Any]
     """As sent."""
-    resolved: Spec
+    resolved: JobSpec
     steps: int
     owner: str | None = None
     id: str | None = None
@@ -233,6 +233,8 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
     resolved = spec.model_dump(mode="json")
+    epochs = PREDICTIONS_EPOCH if isinstance(spec, ResolvedPrediction) else spec.epochs
+    may_have_equal_epochs = submission.investigates is None and not isinstance(spec, ResolvedPrediction)
     start = origin.start if origin is not None else None
     start_epoch = start.epoch if start is not None else 0
     reproduction: dict[str, Any] | None = None
@@ -254,8 +256,8 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         budget_seconds=spec.budget.seconds if spec.budget is not None else None,
         spec=dict(submission.spec),
         resolved=resolved,
-        spec_hash=resolved_hash(resolved),
-        prefix_hash=prefix_hash(resolved) if submission.investigates is None else None,
+        spec_hash=spec_hash(spec),
+        prefix_hash=prefix_hash(resolved) if may_have_equal_epochs else None,
         investigation=investigation,
         reused_epochs=0,
         reusable=True,
@@ -272,8 +274,8 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         deaths=0,
         lease=0,
         epoch=start_epoch,
-        epochs=spec.epochs,
-        step=submission.steps // spec.epochs * start_epoch,
+        epochs=epochs,
+        step=submission.steps // epochs * start_epoch,
         steps=submission.steps,
         metrics={},
         health=[],

@@ -14,8 +14,21 @@ from service.errors import Fault, SpecError
 from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS, current_name
-from service.spec.schema import SPEC_MODELS, Constant, GanSpec, Kind, Schedule, Spec, Step, StrictModel
+from service.spec.schema import (
+    SPEC_MODELS,
+    Constant,
+    GanSpec,
+    JobSpec,
+    Kind,
+    PredictionSpec,
+    ResolvedPrediction,
+    Schedule,
+    Spec,
+    Step,
+    StrictModel,
+)
 from service.spec.strict_json import canonical, overlay
+from service.states import JobKind
 
 _FIELDS: Final = frozenset(name for model in SPEC_MODELS.values() for name in model.model_fields)
 NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse", "budget"})
@@ -39,14 +52,17 @@ def resolve(document: Any) -> Spec:
         raise SpecError([Fault(pointer="#", detail="must be a JSON object", code="wrong_type")])
     faults: list[Fault] = []
     if "kind" not in document:
-        detail = f"is missing; use one of {', '.join(Kind)}"
+        detail = f"is missing; use one of {', '.join(JobKind)}"
         likely = next((name for name in document if closest(name, ["kind"]) and name not in _FIELDS), None)
         detail += f"; did you mean 'kind' by {likely!r}?" if likely else ""
         raise SpecError([Fault(pointer="#/kind", detail=detail, code="missing")])
     kind_name = document["kind"]
+    if kind_name == JobKind.PREDICTION:
+        detail = "a prediction trains nothing: it cannot be swept or forked; submit it with POST /jobs"
+        raise SpecError([Fault(pointer="#/kind", detail=detail, code="unsuitable")])
     if kind_name not in list(Kind):
-        faults.append(not_one_of("#/kind", kind_name, list(Kind), code="unknown_kind"))
-        if faults[0].suggestion is None:
+        faults.append(not_one_of("#/kind", kind_name, list(JobKind), code="unknown_kind"))
+        if faults[0].suggestion not in list(Kind):
             raise SpecError(faults)
         kind_name = faults[0].suggestion  # continue, to find the other faults too
     kind = Kind(kind_name)
@@ -79,8 +95,32 @@ def _with_split_seed(spec: Spec) -> Spec:
 
 
 def read_resolved(document: dict[str, Any]) -> Spec:
-    """Read a resolved spec from the database."""
+    """Read the resolved spec of a training from the database."""
     return SPEC_MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
+
+
+def is_prediction(document: Any) -> bool:
+    """Whether a document that was sent is the spec of a prediction."""
+    return isinstance(document, dict) and document.get("kind") == JobKind.PREDICTION
+
+
+def read_prediction(document: Mapping[str, Any]) -> ResolvedPrediction:
+    """Read the resolved spec of a prediction from the database."""
+    return ResolvedPrediction.model_validate_json(json.dumps(document))
+
+
+def resolve_prediction(document: dict[str, Any]) -> PredictionSpec:
+    """Check every field of the spec of a prediction.
+
+    Raises:
+        SpecError: lists every fault, each with a pointer into the document.
+    """
+    merged = shorthand(PredictionSpec, document)
+    try:
+        return PredictionSpec.model_validate_json(json.dumps(merged))
+    except ValidationError as error:
+        faults = describe(PredictionSpec, error, merged)
+        raise as_sent(SpecError(faults, total=error.error_count()), document) from error
 
 
 def read_body(model: type[B], document: Any) -> B:
@@ -163,9 +203,13 @@ def _existing_pointer(pointer: str, document: Any) -> str:
     return parent if isinstance(value, str) else pointer
 
 
-def spec_hash(spec: Spec) -> str:
-    """SHA-256 over a resolved spec, without its name, tags, priority, preset and reuse."""
-    return resolved_hash(spec.model_dump(mode="json"))
+def spec_hash(spec: JobSpec) -> str:
+    """SHA-256 over a resolved spec, without its name, tags, priority, preset and reuse. That of a prediction covers the
+    checkpoint, however it was named."""
+    resolved = spec.model_dump(mode="json")
+    if isinstance(spec, ResolvedPrediction):
+        resolved["model"] = spec.model.sha256
+    return resolved_hash(resolved)
 
 
 def resolved_hash(resolved: Mapping[str, Any], *, without: Collection[str] = NOT_HASHED) -> str:

@@ -26,6 +26,7 @@ class ArtifactKind(StrEnum):
 
     CHECKPOINT = "checkpoint"
     SAMPLE = "sample"
+    PREDICTIONS = "predictions"
     ONNX = "onnx"
     TORCH = "torch"
     TENSORBOARD = "tensorboard"
@@ -110,11 +111,13 @@ EXPORT_NAMES: Final[Mapping[str, ArtifactKind]] = {kind.value: kind for kind in 
 MEDIA_TYPES: Final = {
     ArtifactKind.CHECKPOINT: "application/octet-stream",
     ArtifactKind.SAMPLE: "image/png",
+    ArtifactKind.PREDICTIONS: "text/csv",
     **{kind: entry.media_type for kind, entry in EXPORTS.items()},
 }
 SUFFIXES: Final = {
     ArtifactKind.CHECKPOINT: "safetensors",
     ArtifactKind.SAMPLE: "png",
+    ArtifactKind.PREDICTIONS: "csv",
     **{kind: entry.suffix for kind, entry in EXPORTS.items()},
 }
 ID_FILE: Final = "store-id"

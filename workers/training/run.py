@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import sys
 import time
 import traceback
@@ -16,7 +15,6 @@ import structlog
 from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
 from service.datasets.cache import Dataset
 from service.datasets.errors import DatasetError, DatasetUnavailable
-from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded, WrongStore
@@ -29,15 +27,14 @@ from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import networks
 from service.spec.findings import Finding
 from service.spec.schema import Spec
-from service.spec.validation import read_resolved
-from service.states import DatasetKind, ErrorCode, MachineFaultReason, Request
+from service.spec.validation import read_prediction, read_resolved
+from service.states import DatasetKind, ErrorCode, JobKind, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.stores import open_store
-from service.storage.tables import Job
 from service.sweeps import decisions
 from workers.lease_session import OUTAGE_ERRORS, LeaseSession
-from workers.messages import ChildEndpoint, MachineFault, Preparing, Progress, StopRequested
+from workers.messages import ChildEndpoint, MachineFault, Progress, StopRequested
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
@@ -46,8 +43,9 @@ from workers.training.earlier_jobs.investigation import NothingToReplay, investi
 from workers.training.epochs.snapshot import store_epoch, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
 from workers.training.final_scores import test_scores
+from workers.training.prediction import ModelUnavailable, run_prediction
 from workers.training.provenance import base_provenance, provenance
-from workers.training.training_run import TrainingRun
+from workers.training.training_run import Budget, JobRun, TrainingRun, load_data
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
@@ -104,22 +102,25 @@ def train(
         return "failed" if has_failed else f"released: {fault.message}"
 
     estimated_bytes = checkpoint_bytes = 0
+    kept, smaller = leases.CHECKPOINT_KEPT, "use smaller networks or batches"
     try:
         job = lease.call(leases.read_job)
+        interruptible = lease.interruptible(endpoint.check_stop)
+        if job.kind == JobKind.PREDICTION:
+            kept, smaller = "", "predict one part of the dataset at a time"
+            prediction = JobRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, meter=meter)
+            estimated_bytes = costs.prediction_peak_bytes(job.expected_bytes)
+            limits.limit_memory(estimated_bytes)
+            run_prediction(prediction, settings, job, read_prediction(job.resolved))
+            return SUCCEEDED
         spec = read_resolved(job.resolved)
-        run = TrainingRun(
-            lease=lease.interruptible(endpoint.check_stop),
-            artifacts=artifacts,
-            endpoint=endpoint,
-            spec=spec,
-            meter=meter,
-        )
+        run = TrainingRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, spec=spec, meter=meter)
         if job.investigation is not None:
             run.lease.call(leases.begin, base_provenance())
             reach("began")
-            investigate(run, functools.partial(_load_data, run, settings))
+            investigate(run, functools.partial(load_data, run, settings))
             return "investigated"
-        dataset = _load_data(run, settings, job)
+        dataset = load_data(run, settings, job)
         shape = shape_of(dataset.info)
         all_networks = networks(spec, shape)
         estimated_bytes = costs.peak_bytes(spec, all_networks, shape)
@@ -148,24 +149,26 @@ def train(
             fault = MachineFault(MachineFaultReason.DATASET, str(error), str(error.full_folder), _PROBE_BYTES)
             return release(fault, failure)
         return fail(failure)
+    except ModelUnavailable as error:
+        return fail({"code": error.code, "message": str(error), "hint": error.hint})
     except (NothingToReplay, JobNotFound) as error:
         return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
     except _InitialCheckpointLost as error:
         hint = "fork the parent again, or restore the file and retry"
         return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
     except StorageQuotaExceeded as error:
-        hint = "delete jobs, or ask the operator for a higher limit, then retry: the last checkpoint is kept"
+        hint = f"delete jobs, or ask the operator for a higher limit, then retry{kept}"
         return fail({"code": ErrorCode.STORAGE_QUOTA, "message": str(error), "hint": hint})
     except MemoryError as error:
         limits.lift_memory_limit()
-        hint = "use smaller networks or batches, or give the worker more memory"
+        hint = f"{smaller}, or give the worker more memory"
         failure = {"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint}
         if (needed_bytes := limits.missing_memory_bytes(estimated_bytes)) is None:
             return fail(failure)
         message = f"the job needs {needed_bytes / 1e6:,.0f} MB of memory, which other processes use"
         return release(MachineFault(MachineFaultReason.MEMORY, message, size_bytes=needed_bytes), failure)
     except (OSError, ArtifactUnreadable) as error:
-        failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": leases.STORAGE_HINT}
+        failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": leases.STORAGE_REMEDY + kept}
         size_bytes = max(_PROBE_BYTES, checkpoint_bytes)
         return release(MachineFault(MachineFaultReason.STORE, str(error), artifacts.address, size_bytes), failure)
     except Exception as error:  # noqa: BLE001 - a bug must not look like a lost worker
@@ -186,27 +189,6 @@ def _load_preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | N
     return Preprocessing.of(dataset.info, dataset.train.inputs, dataset.train.labels)
 
 
-def _load_data(run: TrainingRun, settings: Settings, job: Job) -> Dataset:
-    """Load the dataset; the progress of a download is logged in the job's events."""
-    logged_at = 0.0
-
-    def progress(received: int, total: int | None) -> None:
-        nonlocal logged_at
-        run.endpoint.check_stop()
-        now = time.monotonic()
-        if now - logged_at > 2:
-            logged_at = now
-            run.endpoint.report_progress(Preparing())
-            of_total = f" of {total / 1e6:.1f}" if total else ""
-            message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of_total} MB"
-            run.lease.call(commits.log, "info", "downloading", message)
-
-    repository = DatasetRepository(settings, run.lease.database)
-    dataset = repository.load(repository.of_job(job), progress=progress)
-    run.endpoint.check_stop()
-    return dataset
-
-
 def _train_loop(
     run: TrainingRun, settings: Settings, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
 ) -> str:
@@ -222,7 +204,7 @@ def _train_loop(
     reach("restored")
     diagnostics = _restore_diagnostics(run, trainer, dataset, is_fork=job.start_epoch > 0)
     steps, started_at = 0, time.monotonic()
-    budget_seconds = math.inf if job.budget_seconds is None else job.budget_seconds
+    budget = Budget(run, job)
     run.meter.begin_epoch()
     with EpochWriter() as writer:
         for report in trainer.run():
@@ -231,8 +213,7 @@ def _train_loop(
                     steps = report.steps
                     writer.check()
                     run.endpoint.check_stop()
-                    if run.meter.cpu_seconds() >= budget_seconds:
-                        budget_seconds = _check_budget(run)
+                    budget.check()
                     run.endpoint.report_progress(Progress(report.step, report.steps))
                     reach("batch_done", report.epoch)
                     if writer.is_busy:
@@ -277,19 +258,6 @@ def _train_loop(
     reach("succeeded")
     run.discard(orphans)
     return SUCCEEDED
-
-
-def _check_budget(run: TrainingRun) -> float:
-    """The CPU seconds at which the budget is spent, which a user may have raised since the lease began.
-
-    Raises:
-        StopRequested: it is spent.
-    """
-    left = run.lease.call(leases.budget_left, run.meter.total())
-    if left is not None and left <= 0:
-        run.endpoint.request = Request.BUDGET
-        raise StopRequested
-    return math.inf if left is None else run.meter.cpu_seconds() + left
 
 
 def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:

@@ -130,7 +130,7 @@ def prepare(
     remaining = _rows(table)
     with (folder / INPUTS).open("wb") as inputs, (folder / COPY).open("w", encoding="utf-8", newline="") as copy:
         writer = csv.writer(copy, delimiter=table.delimiter)
-        writer.writerow([*names, *_new_names(names, class_names)])
+        writer.writerow([*names, *added_names(names, class_names)])
         while batch := list(islice(remaining, _BATCH_SIZE)):
             if not count:
                 decimal = _output_decimal(table.delimiter, [row for _, row in batch], decimal)
@@ -223,15 +223,28 @@ def _write_rows(
     rows = csv.reader(copy, delimiter=prepared.delimiter)
     writer = csv.writer(file, delimiter=prepared.delimiter, lineterminator="\n")
     writer.writerow(next(rows))
-    for classes, probabilities in batches:
-        if not class_names:
-            for value, row in zip(probabilities.tolist(), rows, strict=False):
-                writer.writerow([*row, f"{value:.15g}".replace(".", prepared.decimal)])
-            continue
+    for classes, results in batches:
         # The rows come last: zip takes none for a batch that has ended.
-        for class_index, shares, row in zip(classes.tolist(), probabilities.tolist(), rows, strict=False):
-            numbers = (f"{share:.6g}".replace(".", prepared.decimal) for share in (shares[class_index], *shares))
-            writer.writerow([*row, class_names[class_index], *numbers])
+        for cells, row in zip(added_cells(classes, results, class_names, prepared.decimal), rows, strict=False):
+            writer.writerow([*row, *cells])
+
+
+def added_cells(
+    classes: NDArray[np.int64], results: NDArray[Any], class_names: Sequence[str], decimal: str = "."
+) -> Iterator[list[str]]:
+    """The cells that are added to each row, under ``added_names``.
+
+    Args:
+        classes, results: see ``Batch``.
+        class_names: of a classifier; empty for a regressor.
+    """
+    if not class_names:
+        for value in results.tolist():
+            yield [f"{value:.15g}".replace(".", decimal)]
+        return
+    for class_index, shares in zip(classes.tolist(), results.tolist(), strict=True):
+        numbers = [f"{share:.6g}".replace(".", decimal) for share in (shares[class_index], *shares)]
+        yield [class_names[class_index], *numbers]
 
 
 def _refused(detail: str, **facts: str) -> RowsRefused:
@@ -287,7 +300,7 @@ def _notes(
         yield f"{bound}{count:,} {noun} ({shown}){location}, treated as missing"
 
 
-def _new_names(header: Collection[str], classes: Sequence[str]) -> list[str]:
+def added_names(header: Collection[str], classes: Sequence[str]) -> list[str]:
     """The names of the appended columns, all with the same number if one of them is in the header already."""
     base_names = ["prediction", *(["probability"] if classes else []), *(f"probability of {name}" for name in classes)]
     names, number = base_names, 1

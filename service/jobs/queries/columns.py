@@ -240,6 +240,12 @@ def _duration(job: Job) -> float | None:
     return (job.finished_ms - job.started_ms) / 1000 if job.finished_ms and job.started_ms else None
 
 
+def _preset(job: Job) -> str | None:
+    """``None`` for a prediction, which has none."""
+    preset = job.resolved.get("preset")
+    return None if preset is None else current_name(preset)
+
+
 FACTS: Final[dict[str, Column]] = dict(
     [
         _fact("status", Type.TEXT, lambda job: job.status),
@@ -254,7 +260,7 @@ FACTS: Final[dict[str, Column]] = dict(
         _fact("created_at", Type.TIME, lambda job: job.created_ms, label="created"),
         _fact("kind", Type.TEXT, lambda job: job.kind, Job.kind.expression),
         _fact(
-            "preset", Type.TEXT, lambda job: current_name(job.resolved["preset"]), PRESET,
+            "preset", Type.TEXT, _preset, PRESET,
             needs_spec=True, description="Named starting point of the spec.",
         ),
         _fact(
@@ -262,7 +268,7 @@ FACTS: Final[dict[str, Column]] = dict(
             Job.resolved[("dataset", "name")].as_string(), needs_spec=True,
         ),
         _fact(
-            "seed", Type.NUMBER, lambda job: job.resolved["seed"], Job.resolved["seed"].as_float(), needs_spec=True,
+            "seed", Type.NUMBER, lambda job: job.resolved.get("seed"), Job.resolved["seed"].as_float(), needs_spec=True,
             description="What all randomness comes from.",
         ),
         _fact("duration", Type.SECONDS, _duration, description="From the first start to the end, in seconds."),

@@ -9,11 +9,13 @@ from typing import Final
 from service.spec.estimation.layer_shapes import Network, Shape
 from service.spec.schema import (
     KEEP_LAST,
+    MAX_PARAMETERS,
     Adam,
     AdamW,
     BatchNorm,
     DType,
     GanSpec,
+    LayerShape,
     Optimizer,
     Sgd,
     Spec,
@@ -35,6 +37,8 @@ _GRID_BYTES_PER_IMAGE: Final = 600
 """Bytes of a sample grid for each caption."""
 _SECONDS_PER_OPERATION: Final = 3.4e-12
 """Seconds of a training per floating-point operation, on an Intel Xeon of family 6, model 207, with one BLAS thread."""
+_SECONDS_PER_ROW: Final = 2e-5
+"""Seconds for a line of the CSV file of a prediction."""
 _OPERATIONS_PER_OUTPUT: Final = 1600
 """Operations that take as long as everything else for an output of a layer: its activation, and copies."""
 _OPERATIONS_PER_WEIGHT: Final = 500
@@ -121,6 +125,32 @@ def seconds(spec: Spec, networks: Sequence[Network], *, steps: int, epochs: int)
     )
     operations = steps * (spec.batch_size * per_image + _OPERATIONS_PER_WEIGHT * parameters(networks))
     return (_item_bytes(spec) / 4 * operations + epochs * _OPERATIONS_PER_EPOCH) * _SECONDS_PER_OPERATION
+
+
+def prediction_seconds(spec: Spec, networks: Sequence[Network], rows: int) -> float:
+    """Approximate duration of a prediction on the reference machine: a forward pass costs a third of a training step.
+
+    Args:
+        spec: of the model.
+    """
+    operations = sum(2 * shape.products + _OPERATIONS_PER_OUTPUT / 3 * shape.outputs for shape in _shapes(networks))
+    operations *= _item_bytes(spec) / 4
+    return (
+        rows * (operations * _SECONDS_PER_OPERATION + _SECONDS_PER_ROW) + _OPERATIONS_PER_EPOCH * _SECONDS_PER_OPERATION
+    )
+
+
+def prediction_peak_bytes(csv_bytes: int, parameters: int = MAX_PARAMETERS) -> int:
+    """Estimated peak memory of a prediction: weights, a batch, and the CSV file, twice while it grows.
+
+    Args:
+        parameters: of the network; by default, of the largest one.
+    """
+    return 2 * csv_bytes + 8 * (2 * parameters + 6 * _MAX_EVALUATION_NUMBERS)
+
+
+def _shapes(networks: Sequence[Network]) -> list[LayerShape]:
+    return [layer_shape for network in networks for layer_shape in network.layer_shapes]
 
 
 def _item_bytes(spec: Spec) -> int:

@@ -9,4 +9,5 @@ from __future__ import annotations
 from service.spec.schema.base import *
 from service.spec.schema.layers import *
 from service.spec.schema.optimizers import *
+from service.spec.schema.predictions import *
 from service.spec.schema.specs import *

@@ -23,6 +23,7 @@ from service.spec import splits
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import METRICS, TEST_SCORES, Goal, MetricInfo, describe
 from service.spec.schema import Kind
+from service.states import JobKind
 from service.statistics import CONFIDENCE, Test
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job
@@ -392,6 +393,9 @@ def compare_jobs(
     for side, jobs in sides.items():
         if not jobs:
             raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
+    for side, jobs in sides.items():
+        for job in jobs:
+            require_training(side, job)
     kinds = {job.kind for jobs in sides.values() for job in jobs}
     if len(kinds) > 1:
         raise UnusableParameter("b", f"jobs of the kinds {listed(sorted(kinds))} cannot be compared by one metric")
@@ -430,6 +434,16 @@ def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence
     if missing := set(job_ids) - {job.id for job in jobs}:
         raise JobNotFound(min(missing))
     return jobs
+
+
+def require_training(parameter: str, job: Job) -> None:
+    """Refuse a prediction, which has no epochs, metrics or weights.
+
+    Raises:
+        UnusableParameter: it is one.
+    """
+    if job.kind == JobKind.PREDICTION:
+        raise UnusableParameter(parameter, f"{job.id} is a prediction: it has no metrics or weights to compare")
 
 
 def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:

@@ -22,6 +22,7 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactSto
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.sweeps import queries
+from service.sweeps.results.comparison import require_training
 from service.wording import counted, listed
 from tapeline.inputs.values import dotted
 
@@ -165,6 +166,7 @@ def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner:
 def _by_seed(session: Session, side: str, name: str, owner: str | None) -> Mapping[str, str]:
     if not queries.names_trial(name):
         job = lookup.get(session, name, owner=owner)
+        require_training(side, job)
         return {str(job.resolved["seed"]): job.id}
     jobs = queries.jobs_of_trial(session, name, owner=owner)
     if not jobs:

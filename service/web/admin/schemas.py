@@ -18,7 +18,7 @@ from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
 from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
-from service.states import Drain, MachineFaultReason, Status
+from service.states import Drain, JobKind, MachineFaultReason, Status
 from service.storage.tables import ApiKey, Job, Worker
 from service.web.admin.owner_schemas import OwnerLimits
 from service.web.http import requests
@@ -240,7 +240,7 @@ class Limits(ResponseModel):
             max_samples=_bound(schema.Sampling, "count", "le"),
             max_tags=_bound(schema.BaseSpec, "tags", "max_length"),
             priorities=[_bound(schema.BaseSpec, "priority", "ge"), _bound(schema.BaseSpec, "priority", "le")],
-            kinds=list(Kind),
+            kinds=list(JobKind),
             presets={kind: list(presets) for kind, presets in PRESETS.items()},
             default_presets=dict(DEFAULT_PRESET.items()),
             layers=_names(schema.Layer, "type"),

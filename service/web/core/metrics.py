@@ -33,8 +33,7 @@ from service.jobs import leases, worker_registry
 from service.jobs.events import EventType, is_worker_lost
 from service.jobs.queries import statistics
 from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
-from service.spec.schema import Kind
-from service.states import Status
+from service.states import JobKind, Status
 from service.storage.database import Database
 from service.storage.tables import Worker
 from service.web.core.publisher import Publisher
@@ -186,7 +185,7 @@ class Metrics:
     def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
             snapshot = statistics.now(session)
-            for name, kind in product(_by_name(snapshot.workers), Kind):
+            for name, kind in product(_by_name(snapshot.workers), JobKind):
                 # From 0, before the first loss: Prometheus sees no increase where a series begins.
                 for counter in (_LOST, _FAILED):
                     counter.labels(kind, _worker_label(name)).inc(0)

@@ -57,7 +57,8 @@ def of_model(item: M, link: Shared | None) -> M:
 
 def _spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A spec, or that of a sweep, whose ``base`` is one."""
-    shown = {name: value for name, value in spec.items() if name != "tags"}
+    hidden = {"tags", "model"}  # the model of a prediction is that of another job
+    shown = {name: value for name, value in spec.items() if name not in hidden}
     return shown | ({"base": _spec(shown["base"])} if isinstance(shown.get("base"), dict) else {})
 
 

@@ -14,7 +14,7 @@ from service.datasets.info import DatasetInfo
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.spec.schema import Kind
-from service.states import DatasetKind
+from service.states import DatasetKind, JobKind
 from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
@@ -64,6 +64,8 @@ def job_of(job_id: str, *kinds: Kind) -> Job:
         if not kinds or job.kind in kinds:
             return job
     match job.kind, kinds:
+        case JobKind.PREDICTION, _:
+            remedy = f"it has no model; the one that predicts is {job.resolved['model']['job']}"
         case Kind.GAN, _:
             remedy = f"it generates: POST /jobs/{job_id}/generate"
         case Kind.REGRESSOR, (Kind.CLASSIFIER,):

@@ -15,8 +15,7 @@ from service.jobs.queries.columns import Column, Type, UnknownColumn
 from service.jobs.queries.listing import Group, GroupBy, JobFilter, Lacking
 from service.spec import metric_info
 from service.spec.metric_info import Goal
-from service.spec.schema import Kind
-from service.states import ListedStatus, SweepStatus
+from service.states import JobKind, ListedStatus, SweepStatus
 from service.storage.tables import Job
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
@@ -76,7 +75,7 @@ class FilterQuery(Query):
         description="One or more, repeated or comma-separated. `stopped`: cancelled by their sweeps; `cancelled`: the "
         "other cancelled jobs.",
     )
-    kind: Kind | None = None
+    kind: JobKind | None = None
     tag: Annotated[list[Text], BeforeValidator(split)] = Field(
         default=[], max_length=20, description="Jobs with all of these tags, repeated or comma-separated."
     )

@@ -27,7 +27,7 @@ from service.web.http.queries import ModelName
 from service.web.inference.loading import class_names, dataset_or_none, is_table
 from service.web.jobs import tiles
 from service.web.jobs.result_schemas import ConfusionMatrix, artifact_item, checkpoint_items, event_document
-from service.web.jobs.schemas import FoldSet, JobUrls, job_detail
+from service.web.jobs.schemas import FoldSet, JobDetail, JobUrls, job_detail
 
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
@@ -117,6 +117,14 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "children_count": children_count,
         "export_formats": EXPORTS,
     }
+
+
+def trainer(prediction: JobDetail) -> Job | None:
+    """The job that trained the model of a prediction; ``None``: it was deleted, or the page is shared."""
+    if is_shared():
+        return None
+    with core().database.read() as session:
+        return next(iter(lookup.several(session, [prediction.resolved["model"]["job"]], owner=owner())), None)
 
 
 def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:

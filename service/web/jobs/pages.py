@@ -16,7 +16,7 @@ from service.jobs.queries.listing import GroupBy
 from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, describe
 from service.spec.schema import Kind
-from service.states import TERMINAL
+from service.states import TERMINAL, JobKind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
 from service.web.core.core import core, owner, read_job
@@ -111,7 +111,7 @@ _COLUMNS: Final = ["status", "progress", "metrics", "created_at"]
 """Default columns of the job list, besides the name."""
 _CHOICES: Final[dict[str, Any]] = {
     "default_columns": _COLUMNS,
-    "kinds": list(Kind),
+    "kinds": list(JobKind),
     "sort_labels": _SORT_LABELS,
     "group_by": list(GroupBy),
 }
@@ -228,7 +228,10 @@ job_blueprint: Final = Blueprint("job_view", __name__)
 @endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
 def job(job_id: str, query: ModelQuery) -> Response:
     """Show the page of a job, updated live."""
-    return as_page("jobs/job.html", **overview.values(job_id, query.checkpoint))
+    values = overview.values(job_id, query.checkpoint)
+    if values["job"].kind is JobKind.PREDICTION:
+        return as_page("jobs/prediction.html", **values, trainer=overview.trainer(values["job"]))
+    return as_page("jobs/job.html", **values)
 
 
 @job_blueprint.get("/ui/play/<job_id>")

@@ -10,8 +10,10 @@ from service.datasets.errors import DatasetError
 from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.tables.values import TIME, format_date
+from service.states import JobKind
 from service.storage.tables import Artifact, Job
 from service.web.core.core import provided
+from service.web.http.problems import Problem
 from service.web.http.queries import ModelName
 from service.web.inference.loading import dataset_or_none, is_table
 from service.web.jobs.result_schemas import checkpoint_items
@@ -26,6 +28,9 @@ def values(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, 
         files: the job's checkpoints.
         choice: the one to start with.
     """
+    if job.kind == JobKind.PREDICTION:
+        model = job.resolved["model"]["job"]
+        raise Problem("not_found", f"a prediction has no model; the one that predicts is {model}")
     detail = job_detail(job)
     return {"job": detail, "facts": _facts(job, files, choice) | {"urls": detail.urls.model_dump()}}
 

@@ -174,7 +174,7 @@ def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> 
     Raises:
         Problem: there is no such plot of this job, or not yet.
     """
-    if plot_name not in PLOTS[Kind(job.kind)]:
+    if job.kind not in PLOTS or plot_name not in PLOTS[Kind(job.kind)]:
         raise Problem("not_found", f"a {job.kind} has no plot {plot_name}")
     info = validation_results.table_of(job) if plot_name == "importance" else dataset_of(job)
     require_available(info)

@@ -16,8 +16,7 @@ from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
 from service.spec.intervals import METRICS_WITH_INTERVAL, interval_of
 from service.spec.metric_info import TEST_SCORES
-from service.spec.schema import Kind
-from service.states import TERMINAL, Action, FindingCode, Reason, Request, Severity, Status
+from service.states import TERMINAL, Action, FindingCode, JobKind, Reason, Request, Severity, Status
 from service.storage.tables import Job
 from service.web.gate import shared_view
 from service.web.gate.access_checks import share_link
@@ -55,7 +54,9 @@ class Progress(ResponseModel):
 
     epoch: int = Field(description="Finished epochs.")
     epochs: int
-    step: int = Field(description="Finished batches, including those of the current epoch.")
+    step: int = Field(
+        description="Finished batches, including those of the current epoch; of a prediction, finished rows or images."
+    )
     steps: int
     fraction: float = Field(ge=0, le=1)
     eta_seconds: float | None = Field(
@@ -212,7 +213,7 @@ class JobSummary(ResponseModel):
     """A job in a list."""
 
     id: str
-    kind: Kind
+    kind: JobKind
     name: str | None
     tags: list[str]
     owner: str | None

@@ -233,7 +233,7 @@ def submitted_response(submitted: Submitted, collection: str = "/jobs") -> Respo
 
 def _dry_run(document: Any) -> Response:
     try:
-        return as_json(DryRun.of(provided(Jobs).specs.forecast(document, owner())))
+        return as_json(DryRun.of(provided(Jobs).forecast(document, by=actor())))
     except NetworkMismatch as error:
         # A form shows at which layer a network stops fitting.
         networks = [NetworkItem.from_row(network).model_dump(mode="json") for network in error.networks]

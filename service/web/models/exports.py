@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from service.access.audit import Actor
 from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
+from service.spec.schema import Kind
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, provided, read_job
@@ -33,6 +34,7 @@ _PROBLEMS: Final = (
     *downloads.PROBLEMS,
     "not_yet",
     "not_certifiable",
+    "wrong_kind",
     "signing_unavailable",
     "dataset_not_found",
     "dataset_changed",
@@ -78,7 +80,7 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. `certificate` is the
     folder of `GET /jobs/{job_id}/certificate`. An export is made once and kept with the job's files.
     """
-    loading.job_of(job_id)  # first: another owner's job is a 404 for any format
+    loading.job_of(job_id, *Kind)  # first: another owner's job is a 404 for any format
     return _export(job_id, target, query)
 
 

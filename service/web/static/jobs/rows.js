@@ -106,7 +106,7 @@ const SPECIAL = {
         bar.className = job.status;
         bar.value = progress.fraction;
         bar.setAttribute("aria-label", `${title}: ${Math.round(100 * progress.fraction)}%`);
-        epoch.textContent = `${progress.epoch} / ${progress.epochs}`;
+        epoch.textContent = job.kind === "prediction" ? `${progress.step.toLocaleString("en")} / ${progress.steps.toLocaleString("en")}` : `${progress.epoch} / ${progress.epochs}`;
         timeLeft.title = isOver(job) ? "From the first start to the end, pauses included" : "";
         timeLeft.textContent = progress.eta_seconds !== null && !isOver(job) ? `${duration(progress.eta_seconds)} left` : totalTime(job);
       },
