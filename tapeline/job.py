@@ -45,7 +45,7 @@ class Job(Resource):
 
     @property
     def kind(self) -> str:
-        """``classifier``, ``regressor`` or ``gan``."""
+        """``classifier``, ``regressor``, ``gan`` or ``prediction``."""
         return str(self._read("kind"))
 
     @property
@@ -146,7 +146,9 @@ class Job(Resource):
         return self.status, self["requested"], self.epoch, round(self["progress"]["fraction"], 2), self.health
 
     def _line(self) -> str:
-        done = f"epoch {self.epoch}/{self.epochs} ({self['progress']['fraction']:.0%})"
+        done = f"{self['progress']['fraction']:.0%}"
+        if self.kind != "prediction":
+            done = f"epoch {self.epoch}/{self.epochs} ({done})"
         problem = [self.error["message"]] if self.error else []
         best = self.best if self.status == "succeeded" else None
         metrics = [cards.best_text(best)] if best else cards.metrics_text(self.metrics)[:2]
@@ -222,6 +224,20 @@ class Job(Resource):
     def digests(self, *, after: int = 0) -> dict[str, Any]:
         """The digests of the ``epochs`` after this one, and of the whole result: equal ones mean equal trainings."""
         return self._connection.json("GET", f"{self._path}/digests", params={"after": str(after)})
+
+    def download_predictions(self, to: Path | str = ".") -> Path:
+        """Download the CSV file of a succeeded prediction (``Client.predict_dataset``).
+
+        Args:
+            to: a folder or a file name.
+
+        Raises:
+            ValueError: the job has no such file.
+        """
+        for item in self._connection.items(f"{self._path}/artifacts", {}, page_size=None):
+            if item["kind"] == "predictions":
+                return downloads.download(self._connection, item["url"], Path(to))
+        raise ValueError(f"{self.id} has no predictions: it is a {self.kind} that is {self.status}")
 
     # New jobs from this one.
 

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.target import Failure
+from service.cli.target import Failure, Target
 from service.cli.text import SHORT_ID, STOPPED, STYLES, clock, key_metrics, status_text, visible
 from service.spec.metric_info import KEY_METRICS, describe, number
-from service.states import Status
+from service.states import TERMINAL, JobKind, Status
 from tapeline import Client, ClientError, Event, Job
 from tapeline.notebook.cards import finding_name
 
@@ -220,6 +220,28 @@ def print_outage(is_unavailable: bool) -> None:
     click.echo("connection lost, reconnecting ..." if is_unavailable else "connection restored", err=True)
 
 
+def watch_job(target: Target, job: Job, *, to_stderr: bool = False) -> None:
+    """Follow a job until it ends; with ``--json``, print its events.
+
+    Raises:
+        Failure: it did not succeed.
+    """
+    followed = FollowedJob.of(job)
+    try:
+        if target.as_json and not to_stderr:
+            for event in job.events():
+                print_event(event)
+                followed.apply(event.type, event.data)
+        else:
+            with display_of([followed], Console(highlight=False, stderr=to_stderr)) as display:
+                follow_jobs(target.client, [followed], display)
+    except KeyboardInterrupt:
+        if not target.as_json and followed.status not in TERMINAL:
+            click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
+        raise
+    check_success(f"job {job.id}", followed.status, followed.error)
+
+
 class PlainDisplay:
     """One line per epoch and change of state, without control codes, for pipes and files."""
 
@@ -312,7 +334,8 @@ class _StateColumn(ProgressColumn):
         """The column for one job."""
         job: FollowedJob = task.fields["job"]
         width = len(str(job.epochs))
-        text = Text(f"epoch {job.epoch:>{width}}/{job.epochs}", no_wrap=True)
+        done = f"{job.fraction:4.0%}" if job.kind == JobKind.PREDICTION else f"epoch {job.epoch:>{width}}/{job.epochs}"
+        text = Text(done, no_wrap=True)
         suffix = Text()
         if job.status != "running" or job.requested:
             suffix = Text(f"  {job.state}", STYLES.get(job.status, "yellow"))

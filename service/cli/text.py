@@ -14,6 +14,7 @@ from rich.text import Text
 
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
+from service.states import JobKind
 from service.wording import counted, value_text
 from tapeline import ApiError, Client
 
@@ -173,6 +174,9 @@ def with_owners(
 
 def spec_text(spec: Mapping[str, Any]) -> str:
     """A resolved spec in a few words."""
+    if spec["kind"] == JobKind.PREDICTION:
+        data, model = spec["dataset"], spec["model"]
+        return f"prediction of {data['name']} ({data['part']}) by {model['job']}, epoch {model['checkpoint']}"
     return f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"
 
 
@@ -208,6 +212,8 @@ def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
 
     The dataset, and the layers that a preset adapts to it, do not count as changes.
     """
+    if spec["kind"] == JobKind.PREDICTION:
+        return {}
     unrelated = ("preset", "name", "tags", "priority")  # fields that do not affect training
     preset = _preset_for(client, spec)
     changes = differences(preset, dict(spec)) if preset is not None else {}

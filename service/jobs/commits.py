@@ -265,7 +265,7 @@ def succeed_prediction(
         job.size_bytes += file.size_bytes
         job.epoch, job.step, job.steps = file.epoch, rows, rows
         job.result_digest = f"sha256:{file.sha256}"
-        message = f"{counted(rows, 'row')} predicted"
+        message = f"{counted(rows, 'row')}, {file.size_bytes:,} bytes"
         facts = {"artifact": row.id, "sha256": file.sha256, "size_bytes": file.size_bytes}
         session.flush()
         events.log(session, job.id, "info", "predicted", message, **facts)

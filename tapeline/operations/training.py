@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Unpack
+from typing import Any, Final, Literal, Unpack
 
 from tapeline.connection import json_body
 from tapeline.errors import ApiError
@@ -163,6 +163,34 @@ class TrainingOperations(DatasetOperations):
         spec = self._sweep_spec(spec, **arguments, epochs=epochs, settings=settings, **options)
         request = once(spec, idempotency_key)
         return Sweep(self._connection, self._connection.json("POST", "/sweeps", **request))
+
+    def predict_dataset(
+        self,
+        model: str | Job,
+        dataset: str | Dataset,
+        *,
+        part: Literal["all", "train", "validation", "test"] = "all",
+        name: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Submit a job that predicts a dataset with a trained classifier or regressor.
+
+        ``predict_dataset("job_…", "pets").wait().download_predictions()`` gets the CSV file. ``Job.predict`` answers at
+        once, for a few images or rows, or a file.
+
+        Args:
+            model: a job, or its id, for the best checkpoint; or a text such as ``job_…@7`` or ``job_…@latest``. What it
+                means is decided now.
+            dataset: the dataset to predict, in the shape of the one that the model was trained on.
+            part: of the dataset; ``all`` is training, validation and test part in this order.
+            name: of the job.
+            idempotency_key: as for ``submit``.
+        """
+        data = dataset.reference if isinstance(dataset, Dataset) else dataset
+        spec = {"kind": "prediction", "model": model.id if isinstance(model, Job) else model}
+        return self.submit(
+            {**spec, "dataset": {"name": data, "part": part}, **_given({"name": name})}, idempotency_key=idempotency_key
+        )
 
     def dry_run(self, spec: Mapping[str, Any] | bytes) -> dict[str, Any]:
         """The resolved spec and its estimated cost; nothing is stored."""

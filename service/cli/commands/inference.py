@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
+from service.cli.progress import watch_job
+from service.cli.target import Failure, Target, checkpoint_option, complete_datasets, job_argument, with_target
 from service.cli.text import visible
 from service.spec.metric_info import number, size
+from service.spec.schema import PredictedPart
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.wording import counted
 from tapeline import ApiError
@@ -37,9 +39,7 @@ _FILM_STEPS: Final = 12
 
 @click.command()
 @job_argument
-@click.argument(
-    "pictures", metavar="FILE... | COLUMN=VALUE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("pictures", metavar="[FILE... | COLUMN=VALUE...]", nargs=-1, type=click.Path(path_type=Path))
 @checkpoint_option("best")
 @click.option(
     "--fit",
@@ -51,8 +51,19 @@ _FILM_STEPS: Final = 12
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CSV file for the predictions of a table  [default: stdout]",
+    help="CSV file for the predictions of a table or a dataset  [default: stdout]",
 )
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=complete_datasets,
+    help="Predict this dataset of the service, as a job, instead of files.",
+)
+@click.option(
+    "--part", type=click.Choice([part.value for part in PredictedPart]), help="Part of the dataset  [default: all]"
+)
+@click.option("--name", help="Name of the job that predicts the dataset.")
+@click.option("--no-wait", is_flag=True, help="Print the id of the job that predicts the dataset, and do not wait.")
 @with_target
 def predict(
     target: Target,
@@ -62,6 +73,10 @@ def predict(
     fit: bool,
     invert: bool,
     output: Path | None,
+    dataset: str | None,
+    part: str | None,
+    name: str | None,
+    no_wait: bool,
 ) -> None:
     """Classify images or the rows of a table, or predict the number that a regressor was trained on.
 
@@ -74,7 +89,19 @@ def predict(
 
     Images are converted to grey or colour, as the training images are, and scaled to their size. If these were uploaded
     as image files, images are cropped or padded in the same way. Photos are rotated as in their EXIF data.
+
+    `tapeline predict JOB --dataset NAME -o out.csv` submits a job that predicts a whole dataset of the service, waits
+    for it, and downloads its CSV file. With --json, print that job.
     """
+    if dataset is not None:
+        if pictures or fit or invert:
+            raise click.UsageError("--dataset takes no files, --fit and --invert")
+        _predict_dataset(target, job_text, checkpoint, dataset, part or "all", name, output, waits=not no_wait)
+        return
+    if part or name or no_wait:
+        raise click.UsageError("--part, --name and --no-wait apply to --dataset")
+    if not pictures:
+        raise click.UsageError("nothing to predict: give files, COLUMN=VALUE, or --dataset NAME")
     if all("=" in str(path) and not path.exists() for path in pictures):
         if fit or invert or output is not None:
             raise click.UsageError("a row of COLUMN=VALUE takes no --fit, --invert and --output")
@@ -110,6 +137,38 @@ def predict(
     for path, probabilities in zip(pictures, prediction["probabilities"], strict=True):
         console.print(_bars(path, probabilities, prediction))
     console.print(f"[dim]checkpoint of epoch {prediction['checkpoint']}[/]")
+
+
+def _predict_dataset(
+    target: Target,
+    job_text: str,
+    checkpoint: Which,
+    dataset: str,
+    part: Any,
+    name: str | None,
+    output: Path | None,
+    *,
+    waits: bool,
+) -> None:
+    with target.client() as client:
+        model = target.find(client, job_text)
+        job = client.predict_dataset(f"{model.id}@{checkpoint}", dataset, part=part, name=name)
+        if not waits:
+            target.echo(job, job.id)
+            return
+        watch_job(target, job, to_stderr=True)
+        if target.as_json and output is None:
+            target.prints(job.refresh())
+            return
+        with TemporaryDirectory(prefix="tapeline-predict-") as folder:
+            path = job.download_predictions(output or Path(folder, "predictions.csv"))
+            if output is None:
+                click.echo(path.read_bytes(), nl=False)
+                return
+        if target.prints({"output": str(output), **job.refresh()}):
+            return
+    rows, epoch = job["progress"]["steps"], job.resolved["model"]["checkpoint"]
+    click.echo(f"{output}  {counted(rows, 'row')}  checkpoint of epoch {epoch}")
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from service.cli.text import (
 )
 from service.spec.findings import assignments
 from service.spec.metric_info import KEY_METRICS, METRICS, TEST_SCORES, describe, number, size
+from service.states import JobKind
 from service.wording import counted, listed
 from tapeline import AmbiguousJob, ApiError, Client, Job
 from tapeline.operations.lookup import age
@@ -117,7 +118,10 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows: list[tuple[str, str | Text]] = [("Job", job.id)]
     if job.name:
         rows.append(("Name", ("* " if job.get("starred") else "") + job.name))
-    rows.append(("Spec", f"{spec_text(spec)}, seed {spec['seed']}"))
+    is_prediction = job.kind == JobKind.PREDICTION
+    rows.append(("Spec", spec_text(spec) + ("" if is_prediction else f", seed {spec['seed']}")))
+    if is_prediction:
+        rows.append(("Model", f"named as {spec['model']['reference']}, SHA-256 {spec['model']['sha256']}"))
     rows.append(("Status", _state(job, results["stopped_by_sweep"])))
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
@@ -146,9 +150,9 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         fold_text = f"fold {spec['dataset']['fold'] + 1} of {folds['folds']} of {folds['fold_group']}"
         rows += [("Folds", line) for line in (f"{fold_text}, {folds['finished']} finished", *fold_means(folds))]
     changed = changed_settings(client, spec)
-    rows += [("Settings", f"{name}: {value}") for name, value in changed.items()] or [
-        ("Settings", "same as the preset")
-    ]
+    if not is_prediction:
+        settings = [f"{name}: {value}" for name, value in changed.items()] or ["same as the preset"]
+        rows += [("Settings", line) for line in settings]
     rows += [("Lineage", line) for line in _lineage(client, job)]
     if job.tags:
         rows.append(("Tags", ", ".join(job.tags)))
@@ -162,6 +166,8 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
 def _times(job: Job, trained_s: float) -> str:
     """The time of finished epochs, and all time: ``2:42 in finished epochs, 5:55 since the start``."""
     since = "from start to end" if job["finished_at"] else "since the start"
+    if job.kind == JobKind.PREDICTION:
+        return f"{clock(elapsed_s(job))} {since}"
     return f"{clock(trained_s)} in finished epochs, {clock(elapsed_s(job))} {since}"
 
 
@@ -170,7 +176,10 @@ def _state(job: Job, stopped_by_sweep: bool) -> Text:
     text = Text(STOPPED) if stopped_by_sweep else Text(state(job), STYLES.get(job.status, "yellow"))
     if reason := job.get("reason"):
         text.append(f" ({reason.replace('_', ' ')})", "default")
-    text.append(f", epoch {progress['epoch']}/{progress['epochs']}", "default")
+    if job.kind == JobKind.PREDICTION:
+        text.append(f", {progress['step']:,} of {counted(progress['steps'], 'row')}", "default")
+    else:
+        text.append(f", epoch {progress['epoch']}/{progress['epochs']}", "default")
     if job.status == "running":
         text.append(f", {progress['fraction']:.0%}", "default")
     if progress.get("eta_seconds") is not None:

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from service.cli.progress import FollowedJob, check_success, display_of, follow_jobs, print_event, print_outcome
+from service.cli.progress import FollowedJob, display_of, follow_jobs, print_outcome, watch_job
 from service.cli.spec_files import YAML, refuse_yaml
 from service.cli.target import (
     Failure,
@@ -30,7 +30,6 @@ from service.cli.uploading import UploadOptions, given, parse_name_and_paths, pr
 from service.errors import MalformedJson
 from service.spec.metric_info import KEY_METRICS, size
 from service.spec.strict_json import overlay, parse_json
-from service.states import TERMINAL
 from service.wording import counted
 from tapeline import Client, Job
 from tapeline.inputs.uploads import dataset_name, is_table
@@ -260,20 +259,7 @@ def _show_new(target: Target, job: Job, *, watch: bool) -> None:
 
 
 def _watch(target: Target, job: Job) -> None:
-    followed = FollowedJob.of(job)
-    try:
-        if target.as_json:
-            for event in job.events():
-                print_event(event)
-                followed.apply(event.type, event.data)
-        else:
-            with display_of([followed], Console(highlight=False)) as display:
-                follow_jobs(target.client, [followed], display)
-    except KeyboardInterrupt:
-        if not target.as_json and followed.status not in TERMINAL:
-            click.echo(f"job {job.id} continues; stop it with: tapeline cancel {job.id}", err=True)
-        raise
-    check_success(f"job {job.id}", followed.status, followed.error)
+    watch_job(target, job)
     if not target.as_json:
         print_outcome(job.refresh())
 

@@ -15,7 +15,7 @@ from werkzeug.routing import Rule
 
 from service.access.keys import Scope
 from service.spec.fields import accepts_shorthand, choices_of
-from service.spec.schema import SPEC_MODELS, Discriminator, Generator
+from service.spec.schema import SPEC_MODELS, Discriminator, Generator, PredictedData, PredictionSpec
 from service.storage.artifacts import EXPORTS
 from service.web.docs import examples
 from service.web.gate.access_checks import COOKIE
@@ -89,6 +89,9 @@ _TAGS: Final = {
     "Administration": "Owners, keys, usage and the audit log.",
     "Pages": "The web pages.",
 }
+
+
+_SPECS_AS_SENT: Final = (*SPEC_MODELS.values(), PredictionSpec)
 
 
 @functools.lru_cache(maxsize=1)  # a process has one app, whose routes do not change
@@ -304,15 +307,17 @@ def spec_schema() -> dict[str, Any]:
 
 def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The schema of a spec, and those of its parts."""
-    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in SPEC_MODELS.values()]
+    specs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in _SPECS_AS_SENT]
     _, generated = models_json_schema(specs, ref_template=reference)
     definitions = {
         name: definition if name in _LIST_ITEMS else _with_optional_fields(definition, name)
         for name, definition in generated["$defs"].items()
     }
-    for model in (*SPEC_MODELS.values(), Generator, Discriminator):
+    for model in (*_SPECS_AS_SENT, Generator, Discriminator):
         _add_shorthands(model, definitions[model.__name__]["properties"])
-    text = "What to train. Only `kind` is required; the preset supplies every other field."
+    text = (
+        "What to train: only `kind` is required; the preset supplies every other field. Or what to predict, as a job."
+    )
     return {
         "description": text,
         "anyOf": [{"$ref": reference.format(model=model.__name__)} for model, _ in specs],
@@ -324,6 +329,8 @@ def _with_optional_fields(schema: dict[str, Any], name: str) -> dict[str, Any]:
     relaxed = {key: value for key, value in schema.items() if key != "required"}
     if name in {model.__name__ for model in SPEC_MODELS.values()}:
         relaxed["required"] = ["kind"]
+    elif name in {PredictionSpec.__name__, PredictedData.__name__}:
+        relaxed["required"] = schema["required"]
     relaxed["properties"] = {field: _any_of(value) for field, value in schema.get("properties", {}).items()}
     return relaxed if schema.get("type") == "object" else schema
 

@@ -119,12 +119,13 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
     }
 
 
-def trainer(prediction: JobDetail) -> Job | None:
-    """The job that trained the model of a prediction; ``None``: it was deleted, or the page is shared."""
-    if is_shared():
-        return None
-    with core().database.read() as session:
-        return next(iter(lookup.several(session, [prediction.resolved["model"]["job"]], owner=owner())), None)
+def of_prediction(job: JobDetail) -> dict[str, Any]:
+    """The values of the template of a prediction: ``trainer`` is the job of its model, if it exists."""
+    trainers: Sequence[Job] = ()
+    if not is_shared():
+        with core().database.read() as session:
+            trainers = lookup.several(session, [job.resolved["model"]["job"]], owner=owner())
+    return {"trainer": next(iter(trainers), None), "reasons": _REASONS | {"done": "all examples are predicted"}}
 
 
 def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:

@@ -184,16 +184,14 @@ def compare(query: CompareQuery) -> Response:
         return as_page(
             "jobs/compare.html", status=400, facts=[], asked=job_ids, too_many=len(job_ids), most=MAX_COMPARED
         )
-    facts, why_not = _job_facts(job_ids)
-    missing = len(job_ids) - len(facts)
-    same = why_not == splits.SAME_JOBS
-    return as_page("jobs/compare.html", facts=facts, why_not=why_not, same=same, asked=job_ids, missing=missing)
+    return as_page("jobs/compare.html", asked=job_ids, **_compared(job_ids))
 
 
-def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None]:
+def _compared(job_ids: Sequence[str]) -> dict[str, Any]:
     """The facts of each existing job, in the order of the ids, and why none of them is the best."""
     with core().database.read() as session:
-        rows = lookup.several(session, job_ids, owner=owner())
+        found = lookup.several(session, job_ids, owner=owner())
+        rows = [row for row in found if row.kind != JobKind.PREDICTION]
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
         stopped = lookup.stopped_by_sweep(session, rows)
         counts = lookup.validation_counts(session, rows)
@@ -204,9 +202,10 @@ def _job_facts(job_ids: Sequence[str]) -> tuple[list[dict[str, Any]], str | None
         | {"best_intervals": _best_intervals(row, counts.get(row.id))}
         for row in rows
     ]
-    return facts, splits.why_not_compared(
-        [{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows]
-    )
+    why_not = splits.why_not_compared([{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows])
+    predictions = [listing.title(row.id, row.name, row.kind) for row in found if row.kind == JobKind.PREDICTION]
+    missing, same = len(job_ids) - len(found), why_not == splits.SAME_JOBS
+    return {"facts": facts, "why_not": why_not, "same": same, "missing": missing, "predictions": predictions}
 
 
 def _sample_facts(job: Job, epochs: Sequence[int]) -> dict[str, Any]:
@@ -230,7 +229,7 @@ def job(job_id: str, query: ModelQuery) -> Response:
     """Show the page of a job, updated live."""
     values = overview.values(job_id, query.checkpoint)
     if values["job"].kind is JobKind.PREDICTION:
-        return as_page("jobs/prediction.html", **values, trainer=overview.trainer(values["job"]))
+        return as_page("jobs/prediction.html", **values | overview.of_prediction(values["job"]))
     return as_page("jobs/job.html", **values)
 
 

@@ -17,7 +17,7 @@ from service.jobs.queries import files, lookup
 from service.jobs.queries.files import FilePage
 from service.jobs.transitions import shown_error
 from service.spec.schema import Kind
-from service.states import TERMINAL, FindingCode, Severity, Status
+from service.states import TERMINAL, FindingCode, JobKind, Severity, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.gate import shared_view
@@ -416,7 +416,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
 
 
 def _plots(job: Job) -> dict[str, str]:
-    names = ["curves"] if job.epoch else []
+    names = ["curves"] if job.epoch and job.kind != JobKind.PREDICTION else []
     if job.epoch and job.kind == Kind.CLASSIFIER:
         names.append("confusion")
     if job.epoch and job.kind == Kind.REGRESSOR:
