@@ -22,7 +22,6 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "gan": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]},
         "folds": {"kind": "classifier", "dataset": {"folds": 5}},
         "names": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"},
-        "prediction": {"kind": "prediction", "model": "job_01J00000000000000000000000@best", "dataset": "mnist"},
     },
     "ForkRequest": {
         "more_epochs": {"checkpoint": "latest", "overrides": {"epochs": 20}},

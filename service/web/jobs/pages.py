@@ -188,24 +188,31 @@ def compare(query: CompareQuery) -> Response:
 
 
 def _compared(job_ids: Sequence[str]) -> dict[str, Any]:
-    """The facts of each existing job, in the order of the ids, and why none of them is the best."""
+    """The facts of each existing job, and why none of them is the best; predictions are only named."""
     with core().database.read() as session:
         found = lookup.several(session, job_ids, owner=owner())
-        rows = [row for row in found if row.kind != JobKind.PREDICTION]
+    trained = [row for row in found if row.kind != JobKind.PREDICTION]
+    predictions = [listing.title(row.id, row.name, row.kind) for row in found if row.kind == JobKind.PREDICTION]
+    facts, why_not = _job_facts(sorted(trained, key=lambda row: job_ids.index(row.id)))
+    missing, same = len(job_ids) - len(found), why_not == splits.SAME_JOBS
+    return {"facts": facts, "why_not": why_not, "same": same, "missing": missing, "predictions": predictions}
+
+
+def _job_facts(rows: Sequence[Job]) -> tuple[list[dict[str, Any]], str | None]:
+    """The facts of jobs, in this order, and why none of them is the best."""
+    with core().database.read() as session:
         samples = lookup.artifact_epochs(session, [row.id for row in rows], ArtifactKind.SAMPLE)
         stopped = lookup.stopped_by_sweep(session, rows)
         counts = lookup.validation_counts(session, rows)
-    rows = sorted(rows, key=lambda row: job_ids.index(row.id))
     facts = [
         job_detail(row, stopped_by_sweep=row.id in stopped).model_dump(mode="json", include=_COMPARED_FIELDS)
         | _sample_facts(row, samples.get(row.id, []))
         | {"best_intervals": _best_intervals(row, counts.get(row.id))}
         for row in rows
     ]
-    why_not = splits.why_not_compared([{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows])
-    predictions = [listing.title(row.id, row.name, row.kind) for row in found if row.kind == JobKind.PREDICTION]
-    missing, same = len(job_ids) - len(found), why_not == splits.SAME_JOBS
-    return {"facts": facts, "why_not": why_not, "same": same, "missing": missing, "predictions": predictions}
+    return facts, splits.why_not_compared(
+        [{name: getattr(row, name) for name in splits.COMPARED_FACTS} for row in rows]
+    )
 
 
 def _sample_facts(job: Job, epochs: Sequence[int]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
@@ -18,7 +18,7 @@ from service.jobs.queries.files import FilePage
 from service.jobs.transitions import shown_error
 from service.spec.schema import Kind
 from service.states import TERMINAL, FindingCode, JobKind, Severity, Status
-from service.storage.artifacts import EXPORTS, ArtifactKind
+from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.gate import shared_view
 from service.web.gate.access_checks import is_shared, share_link
@@ -408,11 +408,15 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         artifacts=[artifact_item(row) for row in page.rows],
         **file_cursor(page),
         artifact_count=totals.count(),
-        sizes={kind: size for kind, size in totals.sizes.items() if size or kind not in EXPORTS},
+        sizes={kind: size for kind, size in totals.sizes.items() if size or kind in _ALWAYS_LISTED},
         size_bytes=totals.size_bytes(),
         trained_seconds=lookup.trained_s(session, job),
     )
     return shared_view.of_model(results, share_link())
+
+
+_ALWAYS_LISTED: Final = (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE)
+"""Kinds of files whose size is told even if there are none."""
 
 
 def _plots(job: Job) -> dict[str, str]:

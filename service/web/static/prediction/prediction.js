@@ -3,7 +3,7 @@
 import { $, $$, duration, throttle } from "../common/dom.js";
 import { listen, onRestored } from "../common/api.js";
 import { refresh } from "../common/live.js";
-import { wireActions } from "./actions.js";
+import { wireActions } from "../job/actions.js";
 
 const job = JSON.parse($("#job").textContent);
 const refreshPage = throttle(1200, () => job.isGone || refresh().catch(() => {})); // the service may be down; the stream then reconnects by itself
