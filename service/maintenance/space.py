@@ -72,6 +72,7 @@ def measure(settings: Settings, database: Database, store: ArtifactStore) -> Spa
     kinds = {
         "checkpoints": artifact_bytes.get(ArtifactKind.CHECKPOINT, 0),
         "samples": artifact_bytes.get(ArtifactKind.SAMPLE, 0),
+        "predictions": artifact_bytes.get(ArtifactKind.PREDICTIONS, 0),
         "exported models": sum(artifact_bytes.get(kind, 0) for kind in EXPORTS),
         "cached images": planned.cached_bytes,
         "orphaned files": sum(item.size_bytes for item in planned.files),
