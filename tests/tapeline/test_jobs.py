@@ -214,15 +214,16 @@ def test_former_methods_of_the_client_take_a_job_or_its_id_and_say_what_replaces
 
 
 def test_a_dataset_is_predicted_by_a_job_whose_file_is_downloaded(client: Client, trained: str, tmp_path: Path) -> None:
-    job = client.predict_dataset(client.job(trained), "mnist-10k", part="validation", name="validated")
-    assert (job.kind, job.name, job.resolved["model"]["job"]) == ("prediction", "validated", trained)
+    model = client.train(dataset="iris", epochs=1).wait(timeout_s=120)
+    job = client.predict_dataset(model, "iris", part="validation", name="validated")
+    assert (job.kind, job.name, job.resolved["model"]["job"]) == ("prediction", "validated", model.id)
     assert job.wait(timeout_s=120).status == "succeeded"
     header, *rows = job.download_predictions(tmp_path / "out.csv").read_text().splitlines()
-    assert header.startswith("index,part,class,prediction,probability,probability of 0")
-    assert len(rows) == job["progress"]["steps"] == 1500
+    assert header.startswith("sepal_length_cm,sepal_width_cm,petal_length_cm,petal_width_cm,species,prediction")
+    assert len(rows) == job["progress"]["steps"] == 21
     latest = client.predict_dataset(f"{trained}@latest", client.dataset("mnist-10k"))
     assert latest.resolved["model"]["checkpoint"] == 2
-    latest.wait(timeout_s=120)
+    latest.cancel()
     with pytest.raises(ValueError, match="has no predictions: it is a classifier that is succeeded"):
         client.job(trained).download_predictions(tmp_path)
     with pytest.raises(ApiError, match="there is no job"):

@@ -54,7 +54,7 @@ def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     TAG,
     "application/octet-stream",
     headers=downloads.HEADERS,
-    other_media=("image/png",),
+    other_media=("image/png", "text/csv"),
     other_responses=downloads.SAVED_RESPONSES,
     problems=downloads.PROBLEMS,
 )

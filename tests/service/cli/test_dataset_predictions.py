@@ -7,42 +7,56 @@ from pathlib import Path
 
 import pytest
 
+from tapeline import Client
 from tests.service.cli.conftest import Run
+from tests.tapeline.stub.scenes import Recordings
+
+VALIDATION = ("--dataset", "iris", "--part", "validation")
 
 
-def test_a_dataset_is_predicted_into_a_file(run: Run, trained: str, tmp_path: Path) -> None:
-    result = run("predict", trained, "--dataset", "mnist-10k", "--part", "validation", "-o", "out.csv")
+@pytest.fixture(scope="session")
+def flowers(recordings: Recordings) -> str:
+    """A trained classifier of iris, whose validation part has 21 rows."""
+    with recordings.scene("dataset_predictions", "flowers") as url, Client(url) as client:
+        job = client.train(dataset="iris", epochs=2).wait(timeout_s=120)
+        assert job.status == "succeeded"
+        return job.id
+
+
+def test_a_dataset_is_predicted_into_a_file(run: Run, flowers: str, tmp_path: Path) -> None:
+    result = run("predict", flowers, *VALIDATION, "-o", "out.csv")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("out.csv  1,500 rows  checkpoint of epoch ")
+    assert result.stdout.startswith("out.csv  21 rows  checkpoint of epoch ")
     header, *rows = (tmp_path / "out.csv").read_text().splitlines()
-    assert header.startswith("index,part,class,prediction,probability")
-    assert len(rows) == 1500
+    assert header.startswith(
+        "sepal_length_cm,sepal_width_cm,petal_length_cm,petal_width_cm,species,prediction,probability"
+    )
+    assert len(rows) == 21
     assert "succeeded" in result.stderr, "the progress is not between the rows"
 
 
-def test_without_a_file_the_rows_go_to_standard_output(run: Run, trained: str) -> None:
-    result = run("predict", trained, "--dataset", "mnist-10k", "--part", "validation", "--checkpoint", "1")
+def test_without_a_file_the_rows_go_to_standard_output(run: Run, flowers: str) -> None:
+    result = run("predict", flowers, *VALIDATION, "--checkpoint", "latest")
     assert result.exit_code == 0, result.output
-    assert len(result.stdout.splitlines()) == 1501
+    assert len(result.stdout.splitlines()) == 22
 
 
-def test_the_job_is_only_submitted_and_then_shown(run: Run, trained: str) -> None:
-    options = ("--dataset", "mnist-10k", "--part", "validation", "--name", "nightly")
-    job = run("predict", trained, *options, "--no-wait").stdout.strip()
+def test_the_job_is_only_submitted_and_then_shown(run: Run, flowers: str) -> None:
+    options = (*VALIDATION, "--name", "nightly")
+    job = run("predict", flowers, *options, "--no-wait").stdout.strip()
     assert run("watch", job).exit_code == 0
     shown = run("show", job).stdout
-    assert f"prediction of mnist-10k (validation) by {trained}, epoch " in shown
-    assert f"named as {trained}@best" in shown
-    assert "succeeded, 1,500 of 1,500 rows" in shown
-    document = json.loads(run("predict", trained, *options, "--json").stdout)
+    assert f"prediction of iris (validation) by {flowers}, epoch " in shown
+    assert f"named as {flowers}@best" in shown
+    assert "succeeded, 21 of 21 rows" in shown
+    document = json.loads(run("predict", flowers, *options, "--json").stdout)
     assert (document["kind"], document["name"], document["status"]) == ("prediction", "nightly", "succeeded")
 
 
-def test_a_prediction_has_no_metrics_and_is_not_compared_or_forked(run: Run, trained: str) -> None:
-    options = ("--dataset", "mnist-10k", "--part", "validation")
-    job = json.loads(run("predict", trained, *options, "--json").stdout)["id"]
+def test_a_prediction_has_no_metrics_and_is_not_compared_or_forked(run: Run, flowers: str) -> None:
+    job = json.loads(run("predict", flowers, *VALIDATION, "--json").stdout)["id"]
     assert run("metrics", job).stderr == f"tapeline: {job} is a prediction: it has no metrics\n"
-    compared = run("compare", job, trained).stderr
+    compared = run("compare", job, flowers).stderr
     assert compared == f"tapeline: a prediction has no metrics or weights to compare: {job}\n"
     assert "cannot be forked" in run("fork", job).stderr
 
@@ -60,7 +74,7 @@ def test_options_that_do_not_go_together_are_refused(run: Run, arguments: tuple[
     assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
 
 
-def test_the_faults_of_a_dataset_that_does_not_fit_are_printed(run: Run, trained: str) -> None:
-    result = run("predict", trained, "--dataset", "iris")
+def test_the_faults_of_a_dataset_that_does_not_fit_are_printed(run: Run, flowers: str) -> None:
+    result = run("predict", flowers, "--dataset", "mnist-10k")
     assert result.exit_code == 1
-    assert "iris is a table, and the model predicts images of 28 x 28" in result.stderr
+    assert "mnist-10k has images, and the model predicts rows with the columns 'sepal_length_cm'" in result.stderr
