@@ -226,5 +226,3 @@ def test_a_dataset_is_predicted_by_a_job_whose_file_is_downloaded(client: Client
     latest.cancel()
     with pytest.raises(ValueError, match="has no predictions: it is a classifier that is succeeded"):
         client.job(trained).download_predictions(tmp_path)
-    with pytest.raises(ApiError, match="there is no job"):
-        client.predict_dataset("job_01J00000000000000000000000", "mnist-10k")
