@@ -15,7 +15,8 @@ from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.jobs.submissions import Submission
 from service.models import references
 from service.models.compatibility import columns_of, misfits
-from service.models.references import Model, ModelNotFound
+from service.models.references import Model
+from service.models.registry.errors import ModelNotFound
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.estimation.layer_shapes import Network, networks
@@ -178,6 +179,7 @@ def rows_of(data: DatasetInfo, part: PredictedPart) -> int:
 def _pinned(spec: PredictionSpec, model: Model, highest: int) -> ResolvedPrediction:
     pinned = PinnedModel(
         reference=spec.model,
+        version=model.version,
         job=model.job.id,
         checkpoint=model.checkpoint.epoch,
         sha256=model.checkpoint.sha256,

@@ -122,7 +122,7 @@ class Registry:
             # The job first: commits and deletions lock it, too, so its checkpoint stays.
             session.execute(locking(select(Job.id).where(Job.id == request.job)))
             job = lookup.get(session, request.job, owner=owner)
-            _require_name(name, "#/name")
+            _require_model_name(name)
             checkpoint = lookup.checkpoint(session, job, request.checkpoint)
             now = session.scalar(select(now_ms())) or 0
             values = {"id": new_id("mdl"), "owner": owner or "", "name": name, "created_ms": now}
@@ -347,6 +347,13 @@ def _require_name(name: str, pointer: str) -> None:
             "must be 1 to 64 lower-case letters, digits, dots, dashes and underscores, with none of these at an end"
         )
         raise SpecError([Fault(pointer=pointer, detail=detail, code="invalid")])
+
+
+def _require_model_name(name: str) -> None:
+    _require_name(name, "#/name")
+    if name.startswith("job_"):
+        detail = "could be taken for the id of a job: choose another name"
+        raise SpecError([Fault(pointer="#/name", detail=detail, code="reserved")])
 
 
 def _require_alias(alias: str) -> None:

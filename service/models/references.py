@@ -8,28 +8,32 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from service.errors import ArtifactNotFound, JobNotFound, ServiceError
+from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.queries import lookup
+from service.models.registry import queries
+from service.models.registry.errors import ModelNotFound
 from service.states import JobKind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Job
 
-NOTATION: Final = "the id of a job, such as job_01J00000000000000000000000, or job_…@best, @latest or @7"
+NOTATION: Final = (
+    "a version of a model, such as digits@champion or digits:3, or the id of a job: job_01J00000000000000000000000, "
+    "job_…@best, @latest or @7"
+)
 _JOB: Final = re.compile(r"(job_[0-9A-Za-z]{1,36})(?:@(best|latest|[0-9]{1,9}))?", re.ASCII)
-
-
-class ModelNotFound(ServiceError, LookupError):
-    """A reference names no model of the owner, or one without this checkpoint."""
-
-    code = "not_found"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """The checkpoint that a reference names."""
+    """The checkpoint that a reference names.
+
+    Attributes:
+        version: ``digits:3``, of a registered model.
+    """
 
     job: Job
     checkpoint: Artifact
+    version: str | None = None
 
     @property
     def pinned(self) -> str:
@@ -46,20 +50,26 @@ def resolve(session: Session, reference: str, *, owner: str | None) -> Model:
     Raises:
         ModelNotFound: there is none, it belongs to another owner, or its checkpoint is not stored.
     """
-    match = _JOB.fullmatch(reference)
-    if match is None:
-        raise ModelNotFound(f"is not a reference to a model: give {NOTATION}")
-    job_id, which = match[1], match[2] or "best"
-    try:
-        job = lookup.get(session, job_id, owner=owner)
-    except JobNotFound as error:
-        raise ModelNotFound(f"there is no job {job_id!r}") from error
+    job, which, version = _named(session, reference, owner)
     if job.kind == JobKind.PREDICTION:
         raise ModelNotFound(f"is a prediction, which has no model; it used {job.resolved['model']['job']}")
     try:
-        return Model(job=job, checkpoint=lookup.checkpoint(session, job, which))
+        return Model(job=job, checkpoint=lookup.checkpoint(session, job, which), version=version)
     except ArtifactNotFound as error:
-        if not lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT):
+        if not lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT):
             detail = f"the job is {job.status} and has no checkpoint: the first one follows its first epoch"
             raise ModelNotFound(detail) from error
         raise ModelNotFound(str(error)) from error
+
+
+def _named(session: Session, reference: str, owner: str | None) -> tuple[Job, str, str | None]:
+    """The job that a reference means, which of its checkpoints, and the version of a registered model."""
+    if (match := _JOB.fullmatch(reference)) is not None:
+        try:
+            return lookup.get(session, match[1], owner=owner), match[2] or "best", None
+        except JobNotFound as error:
+            raise ModelNotFound(f"there is no job {match[1]!r}") from error
+    if queries.Reference.parse(reference) is None:
+        raise ModelNotFound(f"is not a reference to a model: give {NOTATION}")
+    model, version = queries.resolve(session, reference, owner=owner)
+    return lookup.get(session, version.job_id), str(version.epoch), f"{model.name}:{version.version}"

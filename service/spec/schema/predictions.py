@@ -47,8 +47,8 @@ class PredictionSpec(StrictModel):
     budget: JobBudget | None = None
     """What the job may use before it pauses. None: no limit. A prediction that is resumed starts again."""
     model: Annotated[str, Field(min_length=1, max_length=200, examples=["job_01J00000000000000000000000@best"])]
-    """The model: the id of a job for its best checkpoint, or with `@best`, `@latest` or `@7` for another one. It is
-    looked up once, at the submission."""
+    """The model: `digits@champion` or `digits:3`, or the id of a job for its best checkpoint, with `@best`, `@latest`
+    or `@7` for another one. It is looked up once, at the submission."""
     dataset: PredictedData
     """The dataset to predict, and which part of it."""
 
@@ -58,6 +58,8 @@ class PinnedModel(StrictModel):
 
     reference: str
     """As it was sent."""
+    version: str | None = None
+    """Of a registered model: `digits:3`."""
     job: str
     """The job that trained it."""
     checkpoint: int

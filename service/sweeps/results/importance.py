@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.spec.metric_info import Goal
 from service.statistics import mean, scale_of
 from service.storage.sweep_tables import Sweep, SweepTrial
-from service.sweeps.results.comparison import best_trial
+from service.sweeps.results.best_trial import best_trial
 from service.sweeps.search import proposals
 from service.sweeps.search.space import values_of
 

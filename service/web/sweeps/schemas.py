@@ -14,7 +14,7 @@ from service.storage.sweep_tables import Sweep
 from service.sweeps import actions
 from service.sweeps.decisions import plan_of
 from service.sweeps.queries import Epochs, TrialView
-from service.sweeps.results.comparison import BestTrial
+from service.sweeps.results.best_trial import BestTrial
 from service.sweeps.results.curves import TrialCurve
 from service.sweeps.results.importance import ImportanceItem
 from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName

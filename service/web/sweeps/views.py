@@ -15,7 +15,7 @@ from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import actions, events, queries
 from service.sweeps.events import DECISIONS
-from service.sweeps.results.comparison import best_trial
+from service.sweeps.results.best_trial import best_trial
 from service.sweeps.results.curves import TrialCurve
 from service.sweeps.results.curves import curves as curves_of
 from service.sweeps.results.importance import importance as importance_of

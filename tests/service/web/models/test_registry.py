@@ -87,7 +87,7 @@ def test_a_version_is_a_checkpoint_and_the_same_bytes_are_the_same_version(
     assert (model["name"], model["versions"], model["latest"], model["aliases"]) == ("digits", 2, 2, {})
 
 
-@pytest.mark.parametrize("name", ["Digits", "-digits", "di gits", "x" * 65, "digits@1", "a:b"])
+@pytest.mark.parametrize("name", ["Digits", "-digits", "di gits", "x" * 65, "digits@1", "a:b", "job_1"])
 def test_a_name_that_could_be_misread_is_refused(
     client: FlaskClient, worker: SimulatedWorker, submit: Submit, name: str
 ) -> None:
@@ -250,6 +250,27 @@ def test_a_removed_alias_keeps_gates_and_history(client: FlaskClient, three: lis
     answer = client.get("/models/digits@champion")
     assert (answer.status_code, answer.json["detail"].endswith("holds no version now")) == (404, True)
     assert client.post("/models/digits/aliases/champion/rollback", json={}).json["version"] == 1
+
+
+def test_a_prediction_keeps_the_version_that_an_alias_held_at_its_submission(
+    client: FlaskClient, three: list[str]
+) -> None:
+    move(client, 2)
+    spec = {"kind": "prediction", "model": "digits@champion", "dataset": "mnist-10k"}
+    job = client.post("/jobs", json=spec).json
+    pinned = job["resolved"]["model"]
+    assert (pinned["reference"], pinned["version"], pinned["job"]) == ("digits@champion", "digits:2", three[1])
+    move(client, 3)
+    assert client.get(f"/jobs/{job['id']}").json["resolved"]["model"] == pinned
+    assert client.post("/jobs", json=spec).json["resolved"]["model"]["version"] == "digits:3"
+    for reference, part in (
+        ("digits@stable", "no alias 'stable'"),
+        ("digits", "is not a reference"),
+        ("x:1", "no model"),
+    ):
+        answer = client.post("/jobs", json=spec | {"model": reference})
+        [fault] = answer.json["errors"]
+        assert (answer.status_code, fault["pointer"], part in fault["detail"]) == (422, "#/model", True), fault
 
 
 def test_every_move_is_announced_to_webhooks(client: FlaskClient, three: list[str], app: Flask) -> None:

@@ -142,7 +142,8 @@ def test_a_gan_a_prediction_and_a_job_without_a_checkpoint_do_not_predict(app: F
         (waiting, "model_not_found", "the job is queued and has no checkpoint"),
         (f"{gan}@9", "model_not_found", "has no checkpoint of epoch 9; available epochs: 1, 2"),
         ("job_01J00000000000000000000000", "model_not_found", "there is no job"),
-        ("digits@champion", "model_not_found", "is not a reference to a model: give the id of a job"),
+        ("digits@champion", "model_not_found", "there is no model 'digits@champion': register a version first"),
+        ("digits", "model_not_found", "is not a reference to a model: give a version of a model"),
     ):
         answer = client.post("/jobs", json={"kind": "prediction", "model": model, "dataset": "mnist-10k"})
         assert faults(answer) == [("#/model", code, None)]
