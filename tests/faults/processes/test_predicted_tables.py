@@ -59,7 +59,12 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def predicting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predicting]:
     with closing(open_harness(tmp_path_factory.mktemp("predictions") / "home", url)) as harness:
         yield Predicting(harness)
-        harness.check(None)
+        harness.stop()
+        with harness.database.read() as session:
+            recorded = {path for paths in lookup.paths(session, harness.accepted).values() for path in paths}
+        # The invariants of the harness know no uploads, whose files are in the store, too.
+        stored = {item.path for item in ArtifactFolder(harness.settings.artifacts).stored()}
+        assert stored == recorded, "a killed prediction leaves no file"
 
 
 @pytest.mark.slow
