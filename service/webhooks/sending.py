@@ -26,6 +26,8 @@ TOTAL_TIMEOUT_S: Final = 20.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
 _MAX_ADDRESSES: Final = 3
 """Addresses of a host that are tried in turn."""
+_MAX_ERROR: Final = 500
+"""Characters: the text of some errors repeats what the receiver sent."""
 _USER_AGENT: Final = "Tapeline-Webhooks/1"
 
 
@@ -51,15 +53,18 @@ def send(
         found = addresses.resolve(target, rules, resolver)
     except AddressRefused as error:
         return Attempt(at_ms=at_ms, seconds=time.monotonic() - began, error=f"the URL {error}")
-    status, answer, error_text, retry_after_s = asyncio.run(
-        _send_within(timeout_s, target, found[:_MAX_ADDRESSES], body, headers, authorities)
-    )
+    try:
+        status, answer, error_text, retry_after_s = asyncio.run(
+            _send_within(timeout_s, target, found[:_MAX_ADDRESSES], body, headers, authorities)
+        )
+    except Exception as error:  # noqa: BLE001 - an attempt without a result would be repeated for ever
+        status, answer, error_text, retry_after_s = None, b"", f"{type(error).__name__}: {error}", None
     return Attempt(
         at_ms=at_ms,
         seconds=time.monotonic() - began,
         status=status,
         response=answer.decode("utf-8", "replace"),
-        error=error_text,
+        error=error_text if error_text is None else error_text[:_MAX_ERROR],
         retry_after_s=retry_after_s,
     )
 
@@ -146,7 +151,7 @@ def _retry_after_s(text: str) -> float | None:
         return float(text[:9])
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 

@@ -68,10 +68,27 @@ def test_any_status_but_success_is_a_failure(receiver: Receiver, status: int) ->
     assert (attempt.response, attempt.retry_after_s) == ("no", 17.0)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("soon", None), ("-5", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("soon", None),
+        ("-5", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        (f"Wed, 21 Oct {10**20} 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 +9999999999", None),
+    ],
+)
 def test_a_strange_retry_after_does_no_harm(receiver: Receiver, text: str, expected: float | None) -> None:
     receiver.respond = answer(503, Retry_After=text)
     assert post(receiver.url).retry_after_s == expected
+
+
+def test_of_what_is_no_http_the_error_repeats_only_the_beginning(receiver: Receiver) -> None:
+    receiver.respond = lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"\1" * 60_000 + b": x\r\n\r\n")
+    attempt = post(receiver.url)
+    assert attempt.status is None
+    assert (attempt.error or "").startswith("the receiver does not speak HTTP: illegal header line")
+    assert len(attempt.error or "") <= 500
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
