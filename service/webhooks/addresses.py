@@ -37,6 +37,12 @@ _LAST_32_BITS: Final = (
     ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64, RFC 6052
 )
 """Prefixes of IPv6 addresses whose last 32 bits are an IPv4 address."""
+_INTERNAL: Final = (
+    ipaddress.IPv4Network("192.0.0.0/24"),  # IETF protocols, RFC 6890, of which clouds use some for metadata
+    ipaddress.IPv4Network("168.63.129.16/32"),  # the host of a virtual machine of Azure
+    ipaddress.IPv6Network("3fff::/20"),  # documentation, RFC 9637
+)
+"""Networks that ``is_global`` takes for public ones, in some releases of Python or in all."""
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 """The 32 bits before the IPv4 address of an ISATAP interface, RFC 5214."""
 
@@ -176,6 +182,7 @@ def _is_public(address: Address) -> bool:
     # ``is_global`` also accepts what no registry has assigned, site-local addresses and, before 3.13, multicast.
     return (
         address.is_global
+        and not any(address in network for network in _INTERNAL)
         and not address.is_multicast
         and not address.is_reserved
         and not (isinstance(address, IPv6Address) and address.is_site_local)
