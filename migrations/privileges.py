@@ -32,7 +32,8 @@ _OF_WORKERS: Final = {
     "sweeps": "SELECT, UPDATE",
     "uploads": "SELECT",
     "webhook_deliveries": "INSERT",
-    "webhooks": "SELECT (id, owner, events, disabled_ms)",  # who wants to know of a job's end; never the secrets
+    # Who wants to know of a job's end, never the secrets. UPDATE of any column is what a row lock needs.
+    "webhooks": "SELECT (id, owner, events, disabled_ms), UPDATE (created_ms)",
     "workers": "SELECT, INSERT, UPDATE, DELETE",
 }
 """All privileges of the role of workers: their credentials lie on other machines."""

@@ -104,6 +104,9 @@ def _insertion(dialect: str, owner: str | bool, is_once: bool) -> sqlite.Insert 
         message = message.where(_WEBHOOKS.c.owner == bindparam("owner", type_=String))
     elif owner is False:
         message = message.where(_WEBHOOKS.c.owner.is_(None))
+    # Whoever deletes a webhook at this moment is waited for: its row would be missing when the foreign key is checked,
+    # and the transaction of the event would fail.
+    message = message.with_for_update(read=True, key_share=True, of=_WEBHOOKS)
     insert = sqlite.insert(_DELIVERIES) if dialect == "sqlite" else postgresql.insert(_DELIVERIES)
     statement = insert.from_select(list(columns), message)
     # Without a need for it, no clause for conflicts: see the privileges of workers.

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select, text
 
 from service.jobs import actions, commits, leases
 from service.jobs.rescue import rescue
@@ -15,6 +16,7 @@ from service.storage.tables import Job
 from service.webhooks import outbox
 from service.webhooks.outbox import MessageType
 from tests.service.jobs.conftest import Submit, claim, submit
+from tests.waiting import wait_until
 from workers.scheduler import apply_quotas
 
 __all__ = ["submit"]
@@ -154,3 +156,22 @@ def test_a_lost_worker_is_announced_once_however_many_jobs_it_had(database: Data
     claim(database, worker="box-12-abcdef", lease_s=0)
     assert len(rescue(database)) == 1
     assert len(messages(database)) == 1
+
+
+def test_a_job_ends_while_its_webhook_is_deleted(database: Database, submit: Submit) -> None:
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    webhook_id, job_id = subscribe(database, "job.cancelled"), submit()
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            session.execute(delete(Webhook).where(Webhook.id == webhook_id))
+            ending = pool.submit(actions.cancel, database, job_id)
+            wait_until(lambda: has_waiting_statement(database), "the end of the job waits for the deletion")
+        assert ending.result(10).status == "cancelled"
+    assert messages(database) == []
+
+
+def has_waiting_statement(database: Database) -> bool:
+    with database.read() as session:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return bool(session.scalar(text(query)))
