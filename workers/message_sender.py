@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from typing import Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,10 +13,8 @@ from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.webhooks import addresses, deliveries, signing
 from service.webhooks.addresses import AddressRules, Resolver
-from service.webhooks.deliveries import Claim
+from service.webhooks.deliveries import MAX_IN_FLIGHT, Claim
 from service.webhooks.sending import send
-
-MAX_IN_FLIGHT: Final = 16
 
 log = structlog.get_logger()
 
@@ -33,21 +29,21 @@ class MessageSender:
         self._database, self._settings, self._resolver = database, settings, resolver
         self._rules = AddressRules.of(settings)
         self._lock = threading.Lock()
-        self._in_flight = Counter[str]()
+        self._in_flight: dict[str, Claim] = {}  # by the lease
         self._threads: set[threading.Thread] = set()
 
     def send_due(self) -> int:
         """Begin to send what is due, as far as there is room; returns the number of messages."""
         with self._lock:
-            in_flight = Counter(self._in_flight)
-        room = MAX_IN_FLIGHT - in_flight.total()
+            in_flight = list(self._in_flight.values())
+        room = MAX_IN_FLIGHT - len(in_flight)
         claims = deliveries.claim(self._database, in_flight=in_flight, at_most=room) if room > 0 else []
         if claims:
             reach("message_claimed")
         for claimed in claims:
             thread = threading.Thread(target=self._send, args=(claimed,), name="send a message", daemon=True)
             with self._lock:
-                self._in_flight[claimed.host] += 1
+                self._in_flight[claimed.lease] = claimed
                 self._threads.add(thread)
             thread.start()
         return len(claims)
@@ -68,7 +64,7 @@ class MessageSender:
             log.warning("could not record the result of a message", event=claimed.event_id, error=str(error))
         finally:
             with self._lock:
-                self._in_flight[claimed.host] -= 1
+                self._in_flight.pop(claimed.lease, None)
                 self._threads.discard(threading.current_thread())
 
     def _deliver(self, claimed: Claim) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import uuid4
@@ -33,6 +34,9 @@ JITTER: Final = 0.1
 """The fraction by which a delay is longer or shorter, so that a receiver that is back is not met by all at once."""
 LEASE_S: Final = 120
 """More than an attempt takes, with the time to resolve a name."""
+MAX_IN_FLIGHT: Final = 16
+MAX_IN_FLIGHT_PER_OWNER: Final = 8
+"""So that one owner's receivers, which may have any number of names, leave room for the others."""
 MAX_IN_FLIGHT_PER_HOST: Final = 4
 MAX_FAILURES: Final = 5
 """Failed attempts in a row after which a webhook gets one message at each step of the schedule, until one succeeds."""
@@ -64,6 +68,7 @@ class Claim:
     webhook_id: str
     event_id: str
     lease: str
+    owner: str | None
     url: str
     host: str
     type: str
@@ -89,24 +94,29 @@ def body_of(kind: str, created_ms: int, data: str, service_url: str) -> str:
     return json.dumps({"type": kind, "timestamp": at_time(created_ms), "data": content})
 
 
-def claim(database: Database, *, in_flight: Mapping[str, int], at_most: int) -> list[Claim]:
-    """Claim messages that are due, the oldest of each webhook first.
+def claim(database: Database, *, in_flight: Collection[Claim] = (), at_most: int = MAX_IN_FLIGHT) -> list[Claim]:
+    """Claim messages that are due, the oldest of each webhook first. Owners with the fewest in flight come first.
 
     Args:
-        in_flight: the messages that are being sent now, by host.
+        in_flight: the messages that are being sent now.
         at_most: how many to claim.
     """
     with database.read() as session:
         has_due = exists().where(*_is_due()).correlate(Webhook)
-        query = select(Webhook.id, Webhook.host, Webhook.failures).where(Webhook.disabled_ms.is_(None), has_due)
-        due = list(session.execute(query).all())
-    random.shuffle(due)  # nobody is always the first
-    sending, claims = dict(in_flight), list[Claim]()
-    for webhook_id, host, failures in due:
-        room = min(MAX_IN_FLIGHT_PER_HOST - sending.get(host, 0), at_most - len(claims))
+        query = select(Webhook.id, Webhook.owner, Webhook.host, Webhook.failures)
+        due = list(session.execute(query.where(Webhook.disabled_ms.is_(None), has_due)).all())
+    random.shuffle(due)  # among equals, nobody is always the first
+    of_host, of_owner = Counter(item.host for item in in_flight), Counter(item.owner for item in in_flight)
+    claims = list[Claim]()
+    while due:
+        row = min(due, key=lambda row: of_owner[row.owner])
+        due.remove(row)
+        limits = (MAX_IN_FLIGHT_PER_HOST - of_host[row.host], MAX_IN_FLIGHT_PER_OWNER - of_owner[row.owner])
+        room = min(*limits, at_most - len(claims))
         if room > 0:
-            found = _claim(database, webhook_id, 1 if failures >= MAX_FAILURES else room)
-            sending[host] = sending.get(host, 0) + len(found)
+            found = _claim(database, row.id, 1 if row.failures >= MAX_FAILURES else room)
+            of_host[row.host] += len(found)
+            of_owner[row.owner] += len(found)
             claims += found
     return claims
 
@@ -136,6 +146,7 @@ def _claim(database: Database, webhook_id: str, at_most: int) -> list[Claim]:
                     webhook_id=webhook_id,
                     event_id=row.event_id,
                     lease=row.lease,
+                    owner=webhook.owner,
                     url=webhook.url,
                     host=webhook.host,
                     type=row.type,
@@ -164,7 +175,9 @@ def record(database: Database, claimed: Claim, attempt: Attempt, *, jitter: floa
             webhook.failures, webhook.resume_ms = 0, None
             return
         now = session.scalar(select(now_ms())) or 0
-        if attempt.status == GONE:
+        if webhook.url != claimed.url:  # nothing is known of the address that the webhook has now
+            row.status, row.next_ms = DeliveryStatus.PENDING, now
+        elif attempt.status == GONE:
             row.status = DeliveryStatus.FAILED
             _disable(webhook, now, "the receiver has answered 410 Gone")
         elif row.type == TEST:

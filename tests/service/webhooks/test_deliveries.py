@@ -4,7 +4,7 @@ import ipaddress
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from service.storage.database import Database
 from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.webhooks import deliveries, endpoints, outbox, sending
 from service.webhooks.addresses import AddressRules
-from service.webhooks.deliveries import RETRY_DELAYS_S, Attempt, Claim
+from service.webhooks.deliveries import MAX_IN_FLIGHT, RETRY_DELAYS_S, Attempt, Claim
 from service.webhooks.endpoints import Changes
 from service.webhooks.outbox import DeliveryStatus, MessageType
 from tests.service.webhooks.receivers import Receiver, answer, receive
 from tests.waiting import wait_until
-from workers.message_sender import MAX_IN_FLIGHT, MessageSender
+from workers.message_sender import MessageSender
 
 RULES = AddressRules(networks=[ipaddress.ip_network("127.0.0.0/8")], http=True)
 FAILED = Attempt(at_ms=0, seconds=0.1, status=500, error="the response is 500")
@@ -63,7 +63,7 @@ def hook(database: Database, webhook_id: str) -> Webhook:
         return endpoints.find(session, webhook_id, owner=None)
 
 
-def claim(database: Database, at_most: int = 100, **in_flight: int) -> list[Claim]:
+def claim(database: Database, at_most: int = 100, in_flight: Collection[Claim] = ()) -> list[Claim]:
     return deliveries.claim(database, in_flight=in_flight, at_most=at_most)
 
 
@@ -221,6 +221,31 @@ def test_a_slow_receiver_takes_only_its_share_of_the_room(
         assert len(held) == deliveries.MAX_IN_FLIGHT_PER_HOST < MAX_IN_FLIGHT
         go.set()
         assert sender.wait(20)
+
+
+def test_an_owner_with_many_hosts_leaves_room_for_others(database: Database) -> None:
+    for number in range(9):
+        create(database, f"http://127.0.0.{number + 1}:9/", owner="ann")
+    for number in range(5):
+        announce(database, str(number), owner="ann")
+    held = claim(database, MAX_IN_FLIGHT)
+    assert len(held) == deliveries.MAX_IN_FLIGHT_PER_OWNER < MAX_IN_FLIGHT
+    create(database, "http://127.0.0.1:8/", owner="ben")
+    announce(database, owner="ben")
+    assert [item.owner for item in claim(database, MAX_IN_FLIGHT - len(held), held)] == ["ben"]
+    announce(database, owner="ben")
+    assert [item.owner for item in claim(database, 1, held)] == ["ben"], "whoever has fewer in flight is the first"
+
+
+def test_what_the_old_address_answers_after_a_change_is_nothing_against_the_new_one(database: Database) -> None:
+    webhook, event_id = create(database), announce(database)
+    [claimed] = claim(database)
+    changes = Changes(url="http://127.0.0.1:8/")
+    endpoints.change(database, webhook.id, changes, RULES, owner=None, is_admin=True)
+    deliveries.record(database, claimed, Attempt(at_ms=0, seconds=0.1, status=410, error="the response is 410"))
+    assert (hook(database, webhook.id).disabled_ms, hook(database, webhook.id).failures) == (None, 0)
+    [again] = claim(database)
+    assert (again.event_id, again.url) == (event_id, "http://127.0.0.1:8/")
 
 
 def test_after_five_failures_in_a_row_one_message_at_a_time_tries_the_receiver(database: Database) -> None:

@@ -189,7 +189,7 @@ def test_every_change_is_in_the_audit_log_without_secrets(make_app: MakeApp, mig
 
 def fail(database: Database, times: int, error: str = "the response is 500") -> None:
     for _ in range(times):
-        [claimed] = deliveries.claim(database, in_flight={}, at_most=1)
+        [claimed] = deliveries.claim(database, at_most=1)
         failed = Attempt(at_ms=1, seconds=0.2, status=500, error=error, response="<b>no</b>")
         deliveries.record(database, claimed, failed)
 
