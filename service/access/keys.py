@@ -167,6 +167,17 @@ def rotate(
     return new, old, key
 
 
+def same_key(session: Session, key_id: str) -> set[str]:
+    """The ids of a key, of those that it replaced by rotations, and of those that replaced it: one person's."""
+    found, new = {key_id}, [key_id]
+    while new:
+        query = select(ApiKey.id, ApiKey.replaced_by).where(or_(ApiKey.id.in_(new), ApiKey.replaced_by.in_(new)))
+        linked = {value for row in session.execute(query) for value in row if value is not None}
+        new = [value for value in linked if value not in found]
+        found.update(new)
+    return found
+
+
 def _add(session: Session, **values: object) -> tuple[ApiKey, str]:
     number, key = generate("tpl")
     row = ApiKey(id=f"key_{number}", digest=digest(key), **values)

@@ -24,10 +24,10 @@ from service.spec.validation import NOT_HASHED, prefix_hash, resolved_hash
 from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import visible
-from service.storage.model_tables import Model, ModelVersion
+from service.storage.model_tables import Model, ModelAlias, ModelVersion
 from service.storage.tables import Epoch, Job
 from service.sweeps.results.comparison import Comparison, compare_jobs
-from service.wording import counted
+from service.wording import counted, listed
 
 _SEEDS_BELOW: Final = 10**9
 
@@ -178,11 +178,14 @@ def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
         return Finding(gate=gate, passed=passed, sentence=sentence, evidence=evidence, remedies=remedies)
 
     session, target = checked.session, gate["better_than"]
-    other = _other(checked, target)
-    if other is None:
+    number = _number_of(checked, target)
+    if number is None:
         return finding(f"{target} holds no version yet: there is nothing to surpass", passed=True, compared_with=None)
-    facts: dict[str, Any] = {"compared_with": other.version}
-    reference = f"{checked.model.name}:{other.version}"
+    facts: dict[str, Any] = {"compared_with": number}
+    reference = f"{checked.model.name}:{number}"
+    other = session.get(ModelVersion, (checked.model.id, number))
+    if other is None:  # otherwise, whoever deletes it has nothing to surpass
+        return finding(f"{reference}, with which {target} compares, does not exist: an admin has to decide", **facts)
     if other.version == checked.version.version:
         return finding(f"{checked.reference} is what {target} holds: it is not better than itself", **facts)
     sides = {reference: lookup.get(session, other.job_id), checked.reference: checked.job}
@@ -201,6 +204,15 @@ def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
         state = "not all have been trained" if remedies else "some are still training"
         sentence = f"comparing needs the same {len(seeds)} seeds on both sides, and {state}: {', '.join(counts)}"
         return finding(sentence, remedies=remedies, **facts)
+    current = max(group.newest for group in groups.values())[1]
+    outdated = {side: group.without(current) for side, group in groups.items()}
+    if any(group.missing for group in outdated.values()):
+        ids = [
+            job_id for group in groups.values() for seed, job_id in group.done.items() if group.code[seed] != current
+        ]
+        sentence = f"{listed(ids)} ran other code than the newest of these jobs: more than the settings differs"
+        remedies = [group.remedy(side, gate["metric"]) for side, group in outdated.items() if group.missing]
+        return finding(sentence, remedies=remedies, **facts)
     a, b = (list(group.done.values()) for group in groups.values())
     result = compare_jobs(
         session, a, b, metric=gate["metric"], which="best", owner=checked.owner, confidence=gate["confidence"]
@@ -210,13 +222,15 @@ def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
     return finding(_verdict(result, gate["margin"]), passed=passed, **facts, **_numbers(result))
 
 
-def _other(checked: Checked, target: str) -> ModelVersion | None:
-    """The version that a gate compares with; ``None`` if its alias holds none."""
+def _number_of(checked: Checked, target: str) -> int | None:
+    """The number of the version that a gate compares with: of an alias that was removed, the one that it held last.
+    ``None``: its alias has never held one."""
     if target.startswith(":"):
-        return checked.session.get(ModelVersion, (checked.model.id, int(target[1:])))
-    held = {row.alias: row.version for row in queries.aliases(checked.session, [checked.model.id])}
-    held_version = held.get(target[1:])
-    return None if held_version is None else checked.session.get(ModelVersion, (checked.model.id, held_version))
+        return int(target[1:])
+    row = checked.session.get(ModelAlias, (checked.model.id, target[1:]))
+    if row is None or row.version is not None:
+        return None if row is None else row.version
+    return queries.last_held(checked.session, checked.model.id, row.alias)
 
 
 def _hash_without_seed(job: Job) -> str:
@@ -240,13 +254,17 @@ class _SeedGroup:
     """The jobs of one setting with the seeds of a comparison.
 
     Attributes:
-        done: the ids of succeeded jobs by seed.
+        done: the ids of succeeded jobs by seed, of several the newest.
+        code: the digest of the code that they ran, by seed; empty: it was not recorded.
+        newest: the time and code of the newest one.
         unfinished: seeds whose jobs have not ended.
         missing: seeds without such jobs.
     """
 
     job: Job
     done: Mapping[int, str]
+    code: Mapping[int, str]
+    newest: tuple[int, str]
     unfinished: Sequence[int]
     missing: Sequence[int]
 
@@ -255,7 +273,7 @@ class _SeedGroup:
         """Jobs with the spec of ``job``, its data, and one of the seeds."""
         wanted = {resolved_hash(spec): spec for seed in seeds for spec in _specs(job, seed)}
         prefixes = {prefix_hash(spec) for spec in wanted.values()}
-        query = select(Job.id, Job.status, Job.spec_hash).where(
+        query = select(Job.id, Job.status, Job.spec_hash, Job.provenance, Job.created_ms).where(
             Job.prefix_hash.in_(prefixes),
             Job.spec_hash.in_(wanted),
             Job.start_epoch == 0,
@@ -263,16 +281,22 @@ class _SeedGroup:
             visible(Job.owner, owner),
         )
         done, unfinished = dict[int, str](), set[int]()
+        code, newest = dict[int, str](), (0, "")
         for row in session.execute(query.order_by(Job.created_ms, Job.id)):
             seed = wanted[row.spec_hash]["seed"]
             if row.status == Status.SUCCEEDED:
-                done.setdefault(seed, row.id)
+                done[seed], code[seed] = row.id, str((row.provenance or {}).get("code", ""))
+                newest = (row.created_ms, code[seed])
             elif row.status not in TERMINAL:
                 unfinished.add(seed)
         ordered = {seed: done[seed] for seed in seeds if seed in done}
         waiting = [seed for seed in seeds if seed in unfinished and seed not in done]
         missing = [seed for seed in seeds if seed not in done and seed not in unfinished]
-        return cls(job=job, done=ordered, unfinished=waiting, missing=missing)
+        return cls(job=job, done=ordered, code=code, newest=newest, unfinished=waiting, missing=missing)
+
+    def without(self, code: str) -> _SeedGroup:
+        """The group in which the seeds that ran other code are missing."""
+        return replace(self, missing=[seed for seed in self.done if self.code[seed] != code])
 
     def remedy(self, side: str, metric: str) -> Remedy:
         """The sweep that trains the missing seeds."""

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.access import audit
+from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
 from service.application import gates
 from service.errors import Busy, Fault, SpecError
@@ -20,6 +20,7 @@ from service.models.registry import queries
 from service.models.registry.errors import (
     AliasMoved,
     GateFailed,
+    ModelGuarded,
     ModelNotFound,
     NoEarlierVersion,
     NotApprovable,
@@ -153,7 +154,8 @@ class Registry:
     def approve(
         self, name: str, number: int, request: ApprovalRequest, *, owner: str | None = None, by: Actor | None = None
     ) -> None:
-        """Approve a version. A second approval by the same key changes nothing.
+        """Approve a version. A second approval by the same key, or by one that a rotation put in its place, changes
+        nothing.
 
         Raises:
             ModelNotFound: there is no such version.
@@ -164,9 +166,10 @@ class Registry:
         with self.database.write() as session:
             model = queries.find(session, name, owner=owner, lock=True)
             version = queries.version(session, model, number)
-            if version.key_id == by.key_id:
+            own = keys.same_key(session, by.key_id)
+            if version.key_id in own:
                 raise NotApprovable(f"{name}:{number} was registered with this key: somebody else has to approve it")
-            if session.get(ModelApproval, (model.id, number, by.key_id)) is not None:
+            if any(row.key_id in own for row in queries.approvals(session, model.id, [number])):
                 return
             row = ModelApproval(model_id=model.id, version=number, key_id=by.key_id, owner=by.owner or "")
             row.note, row.created_ms = request.note or None, session.scalar(select(now_ms())) or 0
@@ -329,12 +332,15 @@ class Registry:
         Raises:
             ModelNotFound: there is no such model.
             VersionInUse: an alias holds one of its versions.
+            ModelGuarded: an alias has gates. Whoever may not change them could otherwise make the model anew, without.
         """
         with self.database.write() as session:
             model = queries.find(session, name, owner=owner, lock=True)
-            held = [row.alias for row in queries.aliases(session, [model.id]) if row.version is not None]
-            if held:
+            rows = queries.aliases(session, [model.id])
+            if held := [row.alias for row in rows if row.version is not None]:
                 raise VersionInUse(f"the model {name!r}", held)
+            if guarded := [row.alias for row in rows if row.gates]:
+                raise ModelGuarded(name, guarded)
             audit.record(session, by, AuditAction.DELETE_MODEL, name, versions=model.last_version)
             session.execute(
                 delete(Model).where(Model.id == model.id)
@@ -376,7 +382,7 @@ def _gates_of(session: Session, model: Model, alias: str) -> Sequence[Mapping[st
 def _basis(session: Session, model: Model, conditions: Sequence[Mapping[str, Any]]) -> object:
     """What a check of gates depends on, besides jobs: the gates, and the versions that aliases in them hold."""
     named = {str(gate.get("better_than", "")).removeprefix("@") for gate in conditions}
-    held = {row.alias: row.version for row in queries.aliases(session, [model.id]) if row.alias in named}
+    held = {row.alias: (row.version, row.seq) for row in queries.aliases(session, [model.id]) if row.alias in named}
     return list(conditions), held
 
 

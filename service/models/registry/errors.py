@@ -25,6 +25,17 @@ class VersionInUse(ServiceError):
         self.members = {"aliases": list(aliases)}
 
 
+class ModelGuarded(ServiceError):
+    """Aliases of the model have gates, which only an admin may remove."""
+
+    code = "version_in_use"
+
+    def __init__(self, name: str, aliases: Sequence[str]) -> None:
+        guarded = ", ".join(f"@{alias}" for alias in aliases)
+        super().__init__(f"the model {name!r} has gates at {guarded}: an admin has to set them to an empty list first")
+        self.members = {"aliases": list(aliases)}
+
+
 class GateFailed(ServiceError):
     """A version does not meet the gates of an alias."""
 

@@ -170,6 +170,14 @@ def move(session: Session, model_id: str, name: str, seq: int) -> ModelMove | No
     return session.get(ModelMove, (model_id, name, seq))
 
 
+def last_held(session: Session, model_id: str, name: str) -> int | None:
+    """The number of the version that an alias holds or held last, which may be deleted; ``None``: it never held one."""
+    query = select(ModelMove.to_version).where(
+        ModelMove.model_id == model_id, ModelMove.alias == name, ModelMove.to_version.is_not(None)
+    )
+    return session.scalar(query.order_by(ModelMove.seq.desc()).limit(1))
+
+
 def approvals(session: Session, model_id: str, numbers: Collection[int]) -> Sequence[ModelApproval]:
     """The approvals of versions, the oldest first."""
     query = select(ModelApproval).where(ModelApproval.model_id == model_id, ModelApproval.version.in_(numbers))

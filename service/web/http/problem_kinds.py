@@ -191,7 +191,9 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "The evidence of each gate is below, with what would supply what is missing.",
     ),
     "version_in_use": ProblemKind(
-        409, "An alias holds the version.", "Move or remove the aliases listed in `aliases` first."
+        409,
+        "An alias holds the version, or has gates.",
+        "Move or remove the aliases listed in `aliases` first; to delete a model, also remove their gates.",
     ),
     "job_registered": ProblemKind(
         409,

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 
 from service.application import gates
 from service.application.registry import MoveRequest, Registry, VersionRequest
+from service.errors import ServiceError
 from service.models.registry.errors import GateFailed
 from service.models.registry.gates import Finding, Gate
 from service.spec.validation import prefix_hash, resolve, resolved_hash
@@ -243,3 +244,51 @@ def test_one_failed_reproduction_outweighs_others(registry: Registry, jobs: Jobs
     for match in (True, False):
         jobs.add(A, parent_id=job, reproduction={"of": job, "match": match})
     assert not check(registry, Gate(reproduced=True), 1).passed
+
+
+def test_a_removed_alias_is_surpassed_as_the_version_that_it_held_last(registry: Registry, jobs: Jobs) -> None:
+    register(registry, jobs.add(A), jobs.add(B))
+    registry.move("iris", "champion", MoveRequest(version=1))
+    registry.change_gates("iris", "champion", [GATE])
+    registry.remove_alias("iris", "champion")
+    with pytest.raises(GateFailed, match="0 of 5 of iris:1"):
+        registry.move("iris", "champion", MoveRequest(version=2))
+    registry.delete_version("iris", 1)
+    with pytest.raises(GateFailed, match="iris:1, with which @champion compares, does not exist"):
+        registry.move("iris", "champion", MoveRequest(version=2))
+
+
+def test_a_version_that_does_not_exist_is_not_surpassed(registry: Registry, jobs: Jobs) -> None:
+    register(registry, jobs.add(A), jobs.add(B))
+    gate = Gate(better_than=":1", metric="val_accuracy")
+    registry.delete_version("iris", 1)
+    finding = check(registry, gate)
+    assert (finding.passed, finding.evidence) == (False, {"compared_with": 1})
+
+
+def test_gates_do_not_end_with_their_model(registry: Registry, jobs: Jobs) -> None:
+    register(registry, jobs.add(A))
+    check(registry, GATE, 1)
+    with pytest.raises(ServiceError, match="@champion"):
+        registry.delete("iris")
+    registry.change_gates("iris", "champion", [])
+    registry.delete("iris")
+
+
+def test_seeds_that_ran_other_code_are_trained_again(registry: Registry, jobs: Jobs) -> None:
+    register(registry, jobs.add(A), jobs.add(B))
+    registry.move("iris", "champion", MoveRequest(version=1))
+    seeds = seeds_of(check(registry, GATE))
+    for number, seed in enumerate(seeds):
+        jobs.add(A | {"seed": seed}, 0.8 + number / 1000, provenance={"code": "sha256:old"})
+    for number, seed in enumerate(seeds):
+        jobs.add(B | {"seed": seed}, 0.9 + number / 999, provenance={"code": "sha256:new"})
+    finding = check(registry, GATE)
+    assert not finding.passed
+    assert "ran other code" in finding.sentence
+    [remedy] = finding.remedies
+    assert remedy.body is not None
+    assert (remedy.body["seeds"], remedy.body["base"]["batch_size"]) == (seeds, 16)
+    for number, seed in enumerate(seeds):
+        jobs.add(A | {"seed": seed}, 0.8 + number / 1000, provenance={"code": "sha256:new"})
+    assert check(registry, GATE).passed

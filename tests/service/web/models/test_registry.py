@@ -19,6 +19,7 @@ from service.access.keys import Scope
 from service.maintenance import retention
 from service.maintenance.retention import Policy
 from service.storage.owner_tables import WebhookDelivery
+from service.storage.tables import ApiKey
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import client_of, keyed
@@ -413,6 +414,27 @@ class TestWithKeys:
         assert move(ann, 1).status_code == 409
         assert admin.post(f"{remedy['path']}?owner=ann", json={}).status_code == 201
         assert move(ann, 1).status_code == 200
+
+    def test_a_rotated_key_is_the_same_person(self, app: Flask, worker: SimulatedWorker, submit: Submit) -> None:
+        core: Core = app.extensions[EXTENSION]
+        ann, colleague = (
+            keys.create(core.database, name=name, owner="ann", scope=Scope.SUBMIT) for name in ("ann", "colleague")
+        )
+
+        def client_with(key: str) -> FlaskClient:
+            client = app.test_client()
+            client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+            return client
+
+        def rotated(row: ApiKey) -> FlaskClient:
+            return client_with(keys.rotate(core.database, row.id)[2])
+
+        before, path = client_with(ann[1]), "/models/digits/versions/1/approvals"
+        register(before, train(before, worker, submit))
+        for own in (rotated(ann[0]), before):
+            assert own.post(path, json={}).json["code"] == "not_approvable"
+        assert len(client_with(colleague[1]).post(path, json={}).json["approvals"]) == 1
+        assert len(rotated(colleague[0]).post(path, json={}).json["approvals"]) == 1
 
     def test_only_an_admin_can_force(self, app: Flask, worker: SimulatedWorker, submit: Submit) -> None:
         ann, admin = self._client(app, "ann", Scope.SUBMIT), self._client(app, "root", Scope.ADMIN)
