@@ -15,13 +15,14 @@ if TYPE_CHECKING:
         ClientError,
         DownloadDamaged,
         ExportFailed,
+        GateFailed,
         MissingPackage,
         NotUploadable,
         ServerUnreachable,
         UnreadableImage,
         VersionMismatch,
     )
-    from tapeline.job import Job
+    from tapeline.job import Job, Model
     from tapeline.method_types import Comparison, Event, Generated, History, Picture, Prediction, Records
     from tapeline.sweeps import Sweep, Trial
 
@@ -34,10 +35,12 @@ __all__ = [
     "DownloadDamaged",
     "Event",
     "ExportFailed",
+    "GateFailed",
     "Generated",
     "History",
     "Job",
     "MissingPackage",
+    "Model",
     "NotUploadable",
     "Picture",
     "Prediction",

@@ -16,7 +16,7 @@ from tapeline import downloads
 from tapeline.addresses import local_server
 from tapeline.connection import Connection, OnWait, json_body, segment
 from tapeline.errors import AmbiguousJob, ApiError
-from tapeline.job import Job
+from tapeline.job import Job, Model
 from tapeline.method_types import Bisection, Comparison, Which
 from tapeline.operations import lookup
 from tapeline.operations.listing import Jobs
@@ -159,6 +159,20 @@ class Client(TrainingOperations, WebhookOperations):
                 yield Job(self._connection, document)
 
         return Jobs(read)
+
+    def model(self, reference: str, *, owner: str | None = None) -> Model:
+        """A model by its name, or one version of it: ``digits@champion``, ``digits@latest`` or ``digits:3``.
+
+        Args:
+            owner: whose model it is, for a key with the scope ``admin``.
+        """
+        return Model(self._connection, reference, owner=owner).refresh()
+
+    def models(self, *, limit: int | None = None, owner: str | None = None) -> Iterator[Model]:
+        """Iterate over models by name; ``owner``: of this one, ``*``: of all, for admins."""
+        query = {"owner": owner} if owner else {}
+        for document in self._connection.items("/models", query, limit=limit):
+            yield Model(self._connection, document["name"], document, owner=document["owner"] if owner else None)
 
     def bisect(
         self, job: Job | str, metric: str, *, below: float | None = None, above: float | None = None

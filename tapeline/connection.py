@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 
 from tapeline.addresses import is_this_machine
-from tapeline.errors import ApiError, ClientError, ServerUnreachable, VersionMismatch
+from tapeline.errors import ApiError, ClientError, GateFailed, ServerUnreachable, VersionMismatch
 from tapeline.inputs.values import plain
 from tapeline.version import VERSION
 
@@ -70,6 +70,12 @@ class Connection:
         self, method: str, path: str, *, repeatable: bool = False, attempts: int = MAX_ATTEMPTS, **options: Any
     ) -> dict[str, Any]:
         """Send a request and return the JSON object of its response."""
+        return self.json_and_headers(method, path, repeatable=repeatable, attempts=attempts, **options)[0]
+
+    def json_and_headers(
+        self, method: str, path: str, *, repeatable: bool = False, attempts: int = MAX_ATTEMPTS, **options: Any
+    ) -> tuple[dict[str, Any], httpx.Headers]:
+        """Send a request and return the JSON object of its response, and its headers."""
         with self.response(method, path, repeatable=repeatable, attempts=attempts, **options) as response:
             response.read()
             try:
@@ -78,7 +84,7 @@ class Connection:
                 document = None
             if not isinstance(document, dict):
                 raise ClientError(f"the server at {self.server} is not Tapeline")
-            return document
+            return document, response.headers
 
     def items(
         self, path: str, params: Mapping[str, str], *, limit: int | None = None, page_size: int | None = _PAGE_SIZE
@@ -234,7 +240,8 @@ def _refusal(response: httpx.Response, note: str = "") -> ApiError:
     if not isinstance(problem, dict):
         url = response.request.url.copy_with(query=None)  # which may be a signature
         problem = {"detail": f"{url} returned {response.status_code} {response.reason_phrase}"}
-    return ApiError(response.status_code, problem, note)
+    kind = GateFailed if problem.get("code") == "gate_failed" else ApiError
+    return kind(response.status_code, problem, note)
 
 
 def reason_of(error: Exception) -> str:

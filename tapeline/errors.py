@@ -34,6 +34,8 @@ _HINTS: Final = {
 """What a method of the client does about a problem, by its code."""
 _METHOD: Final = re.compile(r"(?:GET|POST) /jobs/\w+/(\w+)$")
 """A request that a problem advises, which a method of ``Job`` sends."""
+_GATES: Final = re.compile(r"(gates of @[^:\s]+):.*$", re.DOTALL)
+"""The detail of a failed gate, up to the sentences, which have lines of their own."""
 
 
 class ApiError(ClientError):
@@ -47,9 +49,30 @@ class ApiError(ClientError):
         self.errors: Sequence[Mapping[str, Any]] = problem.get("errors") or []
         """The faults of a spec: each with ``pointer``, ``detail``, ``code`` and possibly ``suggestion``."""
         hint = _HINTS.get(self.code, "")
+        super().__init__("\n".join([self._headline() + note + hint, *(f"  {line}" for line in self._lines())]))
+
+    def _headline(self) -> str:
         # With faults, the detail repeats them.
-        headline = str(problem.get("title") or self.detail) if self.errors else _METHOD.sub(r"job.\1()", self.detail)
-        super().__init__("\n".join([headline + note + hint, *(f"  {_format_fault(error)}" for error in self.errors)]))
+        return str(self.problem.get("title") or self.detail) if self.errors else _METHOD.sub(r"job.\1()", self.detail)
+
+    def _lines(self) -> list[str]:
+        return [_format_fault(error) for error in self.errors]
+
+
+class GateFailed(ApiError):
+    """A version does not meet the gates of an alias."""
+
+    @property
+    def gates(self) -> list[dict[str, Any]]:
+        """What each gate found: ``gate``, ``passed``, ``sentence``, ``evidence``, and in ``remedies`` the requests that
+        would supply what is missing; ``Model.supply`` sends them."""
+        return list(self.problem.get("gates") or [])
+
+    def _headline(self) -> str:
+        return _GATES.sub(r"\1", self.detail)
+
+    def _lines(self) -> list[str]:
+        return [f"{'ok' if gate['passed'] else 'no'}  {gate['sentence']}" for gate in self.gates]
 
 
 class AmbiguousJob(ClientError, LookupError):

@@ -1,33 +1,28 @@
-"""A job: its document, and operations on it."""
+"""A job, and a model that jobs are registered as: their documents, and operations on them."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Final, Literal, Self, Unpack, cast
+from typing import Any, Final, Self, cast
 from urllib.parse import urlencode
 
-import httpx
-
 from tapeline import downloads
-from tapeline.connection import UPLOAD_TIMEOUT_S, FileContent, json_body, segment
+from tapeline.connection import json_body, segment
 from tapeline.errors import ApiError
-from tapeline.inputs.given import bodies, items_of, joined, shown_of, unknown_columns, without_columns
-from tapeline.inputs.uploads import is_table
-from tapeline.method_types import Generated, GenerateOptions, History, Picture, Prediction, Residuals, Which
+from tapeline.method_types import History, Residuals, Which
 from tapeline.notebook import cards
 from tapeline.resources import Resource, once
+from tapeline.sweeps import Sweep
+from tapeline.trained.network import TrainedNetwork
+from tapeline.trained.registered import RegisteredModel
 
 _CHANGEABLE: Final = frozenset({"name", "tags", "priority", "budget", "starred", "note"})
 
 
-class Job(Resource):
+class Job(Resource, TrainedNetwork):
     """A job as of the last request; ``refresh`` and ``wait`` update it.
 
     It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
@@ -263,6 +258,20 @@ class Job(Resource):
         options = once(None, idempotency_key)
         return Job(self._connection, self._connection.json("POST", f"{self._path}/reproduce", **options))
 
+    def register(self, name: str, *, checkpoint: Which = "best", note: str | None = None) -> Model:
+        """Register a checkpoint as the next version of a model, which is created with its first version.
+
+        A checkpoint with the same bytes is the same version: it is not registered again.
+
+        Args:
+            name: of the model: lower-case letters, digits, dots, dashes and underscores.
+            note: free text.
+        """
+        body = {"job": self.id, "checkpoint": checkpoint, "note": note}
+        path = f"/models/{segment(name)}/versions"
+        version = self._connection.json("POST", path, repeatable=True, **json_body(body))
+        return Model(self._connection, version["reference"], version)
+
     # Changing it.
 
     def retry(self) -> Self:
@@ -277,142 +286,7 @@ class Job(Resource):
             raise TypeError(f"change() has no argument {min(unknown)!r}: it changes {names}")
         return self._set_document(self._connection.json("PATCH", self._path, repeatable=True, **json_body(fields)))
 
-    # The trained network.
-
-    def predict(
-        self,
-        data: Any = None,
-        *,
-        checkpoint: Which = "best",
-        fit: bool = False,
-        invert: bool = False,
-        explain: bool = False,
-        images: Any = None,
-        rows: Any = None,
-    ) -> Prediction:
-        """Predict the classes of images, or of the rows of a table; of a regressor, values.
-
-        Args:
-            data: of a table, rows: a DataFrame or Series of pandas, a mapping of columns to values, or a list or array
-                of values in the order of the columns; one or several. Missing columns and NaN count as missing values.
-                Or the path of a CSV or TSV file: then ``summary`` of the response tells what was found in it.
-                Otherwise images: paths of files (PNG, JPEG, WebP, BMP or GIF) or of a folder of them, their bytes,
-                images of Pillow, arrays of numbers in [0, 1] (0 is black) or of bytes; one or several.
-            fit: crop drawings, and centre them like MNIST digits; for a model of arrays in colour, crop images evenly.
-                Without effect for a model of image files, for which images are always prepared as at the upload.
-            invert: the images are dark on a light background.
-            explain: also return ``saliency``, the gradient of the predicted class's logit with respect to each pixel.
-            images, rows: former names of ``data``.
-
-        Columns that the model does not have are left out, with a warning, unless they seem to be misspelt.
-
-        Raises:
-            UnreadableImage: a file or bytes are not a supported image.
-            FileNotFoundError: a text is neither the path of a file nor an image in base64.
-        """
-        data = next((given for given in (data, images, rows) if given is not None), None)
-        if isinstance(data, str | os.PathLike) and is_table(Path(data)):
-            with self._predict_file(Path(data), checkpoint, "application/json") as response:
-                response.read()
-                return Prediction(response.json())
-        options: dict[str, Any] = {"checkpoint": checkpoint, "fit": fit, "invert": invert, "explain": explain}
-        responses: list[dict[str, Any]] = []
-        items = items_of(data, self._dataset)
-        unused: dict[str, str] = {}
-        for body in bodies(items):
-            if responses:  # use the same checkpoint for all: "latest" may have changed
-                options["checkpoint"] = responses[0]["checkpoint"]
-            responses.append(self._predict(body | options, unused))
-        if unused:
-            warnings.warn(f"not used by the model: {', '.join(unused.values())}", stacklevel=2)
-        return Prediction(joined(responses), shown_of(items))
-
-    def _predict(self, body: dict[str, Any], unused: dict[str, str]) -> dict[str, Any]:
-        """Send a request without the columns that the model has not, which are added to ``unused`` with their texts."""
-        while True:
-            request = json_body(without_columns(body, unused))
-            try:
-                return self._connection.json("POST", f"{self._path}/predict", repeatable=True, **request)
-            except ApiError as error:
-                found = unknown_columns(error, body.get("rows", ()))
-                if not found.keys() - unused.keys():
-                    raise
-                unused |= found
-
-    def _dataset(self) -> dict[str, Any]:
-        """The version of the dataset that the job was trained on: a newer one may have other columns."""
-        name, sha256 = self.resolved["dataset"]["name"], self._read("dataset_sha256")
-        try:
-            newest = self._connection.json("GET", f"/datasets/{segment(name)}")
-            if not newest.get("versions") or sha256 in (None, newest["sha256"]):
-                return newest
-            version = f"{name}@{sha256.removeprefix('sha256:')[:12]}"
-            return self._connection.json("GET", f"/datasets/{segment(version)}")
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return {"kind": None, "image_shape": ()}  # deleted; the checkpoint has what the service needs
-
-    def predict_table(
-        self, file: Path | str, to: Path | str | IO[str], *, checkpoint: Which = "best"
-    ) -> dict[str, Any]:
-        """Write a CSV or TSV file with the predicted class and the probabilities added to each row.
-
-        Args:
-            file: its first line has the names of the columns; others than those of the model are copied only.
-            to: the path of the new file, in the format of ``file``, or an open text file.
-
-        Returns:
-            What was found in the file: ``rows``, ``checkpoint``, ``notes`` and others.
-        """
-        with self._predict_file(Path(file), checkpoint, "text/csv") as response:
-            if isinstance(to, str | os.PathLike):
-                with downloads.complete_file(Path(to)) as output:
-                    for chunk in response.iter_bytes():
-                        output.write(chunk)
-            else:
-                for index, text in enumerate(response.iter_text()):
-                    to.write(text if index else text.removeprefix("\ufeff"))
-            return cast("dict[str, Any]", json.loads(response.headers["Tapeline-Summary"]))
-
-    def _predict_file(self, file: Path, checkpoint: Which, accept: str) -> AbstractContextManager[httpx.Response]:
-        headers = {"Content-Type": "text/csv", "Content-Length": str(file.stat().st_size), "Accept": accept}
-        return self._connection.response(
-            "POST",
-            f"{self._path}/predict",
-            repeatable=True,
-            params={"checkpoint": str(checkpoint)},
-            content=FileContent(file),
-            headers=headers,
-            timeout=UPLOAD_TIMEOUT_S,
-        )
-
-    def generate(
-        self,
-        *,
-        format: Literal["png", "array"] = "array",  # noqa: A002 - the API's name for it
-        with_latent: bool = False,
-        **options: Unpack[GenerateOptions],
-    ) -> Generated:
-        """Generate images with a GAN, as rows of numbers in [0, 1], or as PNGs in base64.
-
-        Args:
-            with_latent: also return the latent points, as ``latent``.
-        """
-        body = {"format": format, "with_latent": with_latent, **options}
-        document = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
-        return cast("Generated", document)
-
-    def generate_picture(
-        self,
-        *,
-        format: Literal["grid", "film"] = "grid",  # noqa: A002 - the API's name for it
-        **options: Unpack[GenerateOptions],
-    ) -> Picture:
-        """Generate images with a GAN, as a grid (PNG) or an animation (GIF)."""
-        body = json_body({"format": format, **options})
-        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
-            return Picture(response.read(), int(response.headers.get("Tapeline-Checkpoint", 0)))
+    # The trained network, besides what ``TrainedNetwork`` does with it.
 
     def calibration(self, *, checkpoint: Which = "best") -> dict[str, Any]:
         """The confidence of a classifier's predictions against their accuracy on the validation data.
@@ -457,30 +331,91 @@ class Job(Resource):
         """
         return self._get_evaluation("mistakes", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
 
-    def export(
-        self,
-        target: str,
-        to: Path | str = ".",
-        *,
-        checkpoint: Which = "best",
-        license: str | None = None,  # noqa: A002 - the API's name for it
-    ) -> Path:
-        """Download the trained model in the format of another program.
-
-        Args:
-            target: such as ``onnx`` (a single file), or ``torch``, ``tensorboard`` or ``huggingface`` (a zip file).
-            to: a folder or a file name.
-            license: of the model, for the model card of ``huggingface``; default: that of the dataset.
-        """
-        params = {"checkpoint": str(checkpoint)} | ({"license": license} if license is not None else {})
-        path = f"{self._path}/export/{segment(target)}?{urlencode(params)}"
-        return downloads.download(self._connection, path, Path(to))
-
     def _get_evaluation(self, resource: str, **params: Which) -> dict[str, Any]:
         return self._connection.json("GET", f"{self._path}/{resource}", params={n: str(v) for n, v in params.items()})
+
+    def _dataset(self) -> dict[str, Any]:
+        """The version of the dataset that the job was trained on: a newer one may have other columns."""
+        name, sha256 = self.resolved["dataset"]["name"], self._read("dataset_sha256")
+        try:
+            newest = self._connection.json("GET", f"/datasets/{segment(name)}")
+            if not newest.get("versions") or sha256 in (None, newest["sha256"]):
+                return newest
+            version = f"{name}@{sha256.removeprefix('sha256:')[:12]}"
+            return self._connection.json("GET", f"/datasets/{segment(version)}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return {"kind": None, "image_shape": ()}  # deleted; the checkpoint has what the service needs
+
+    def _checkpoint(self, which: Which) -> dict[str, Which]:
+        return {"checkpoint": which}
 
     @property
     def _path(self) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.id):
             raise ApiError(404, {"code": "job_not_found", "detail": f"{self.id!r} is not the id of a job"})
         return f"/jobs/{segment(self.id)}"
+
+
+class Model(TrainedNetwork, RegisteredModel):
+    """A model of the registry, or one version of it: ``client.model("digits@champion")``.
+
+    A version predicts, generates and is exported as a job does. An alias is resolved by each request: a program uses
+    the version that it holds then. ``refresh`` updates what is read of it. It is also a mapping over its document.
+    """
+
+    @property
+    def version(self) -> int:
+        """The number of the version; of a model without one, of the newest."""
+        return int(self._read("latest" if self.reference == self.name else "version"))
+
+    @property
+    def job(self) -> Job:
+        """The job of the version."""
+        return Job(self._connection, {"id": self._version()["job"]})
+
+    @property
+    def kind(self) -> str:
+        """``classifier``, ``regressor`` or ``gan``."""
+        return str(self._read("kind"))
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The key metrics of the version's checkpoint, with the scores on the test part if it was scored."""
+        return dict(self._read("metrics"))
+
+    def supply(self, findings: Sequence[Mapping[str, Any]]) -> list[Job | Sweep]:
+        """Send the requests that would supply what gates miss, except for approvals, which others have to give.
+
+        Args:
+            findings: ``GateFailed.gates``, or the ``findings`` of ``move(..., dry_run=True)``.
+
+        Returns:
+            The jobs and sweeps that were started: after ``wait()``, move the alias again.
+        """
+        started: list[Job | Sweep] = []
+        for remedy in (remedy for finding in findings for remedy in finding["remedies"]):
+            if remedy["path"].endswith("/approvals"):
+                continue
+            if remedy["method"] == "GET":  # a certificate, which is made by its first download
+                with self._connection.response("GET", remedy["path"]) as response:
+                    response.read()
+                continue
+            document = self._connection.json(remedy["method"], remedy["path"], **once(remedy["body"], None))
+            started.append((Sweep if remedy["path"] == "/sweeps" else Job)(self._connection, document))
+        return started
+
+    def _version(self) -> Mapping[str, Any]:
+        """The document of the version."""
+        if "job" in self._document or self.reference != self.name:
+            return {"job": self._read("job")}
+        return self._connection.json("GET", f"{self._model}/versions/{self.version}", params=self._query)
+
+    def _checkpoint(self, which: Which) -> dict[str, Which]:
+        if which != "best":
+            raise ValueError(f"{self.reference} is one checkpoint: leave out checkpoint={which!r}, or use the job")
+        return {}
+
+    def _dataset(self) -> Mapping[str, Any]:
+        return self.refresh().job._dataset()

@@ -106,10 +106,15 @@ class Prediction(dict[str, Any]):
     logit.
     """
 
-    def __init__(self, document: Mapping[str, Any], given: Sequence[Mapping[str, Any]] = ()) -> None:
+    model: str | None
+    """The version of a model that was used, such as ``digits:3``; ``None``: a job was."""
+
+    def __init__(
+        self, document: Mapping[str, Any], given: Sequence[Mapping[str, Any]] = (), *, model: str | None = None
+    ) -> None:
         """Take the document of the API, and what tells the images or rows apart: a ``file``, or the cells."""
         super().__init__(document)
-        self._given = given
+        self._given, self.model = given, model
         if self.get("values") is not None:
             for name in ("probabilities", "classes", "class_names"):
                 self.pop(name, None)
@@ -158,7 +163,8 @@ class Prediction(dict[str, Any]):
 
     def __repr__(self) -> str:
         rows = self._flat(self._given)
-        return f"<Prediction of {len(rows):,}, checkpoint of epoch {self.get('checkpoint')}>\n{plain.table(rows)}"
+        facts = [f"{len(rows):,}", *filter(None, [self.model]), f"checkpoint of epoch {self.get('checkpoint')}"]
+        return f"<Prediction of {', '.join(facts)}>\n{plain.table(rows)}"
 
     def _repr_html_(self) -> str:
         return self._flat(self._given)._repr_html_()
@@ -230,6 +236,8 @@ class Picture:
     data: bytes
     checkpoint: int
     """The epoch of the checkpoint that was used."""
+    model: str | None = None
+    """The version of a model that was used, such as ``faces:3``."""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, bytes]:
         return {"image/gif" if self.data.startswith(b"GIF") else "image/png": self.data}

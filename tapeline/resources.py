@@ -1,4 +1,4 @@
-"""What jobs and sweeps have in common: a document, actions, and an event stream."""
+"""Documents of the API, and what jobs and sweeps have in common: actions, and an event stream."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ _ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 _POLL_INTERVAL_S: Final = 0.5
 
 
-class Resource(Mapping[str, Any]):
+class Document(Mapping[str, Any]):
     """A resource of the service as of the last request: a mapping over the document of the API."""
-
-    _noun: ClassVar[str]
 
     def __init__(self, connection: Connection, document: Mapping[str, Any]) -> None:
         self._connection = connection
@@ -40,14 +38,54 @@ class Resource(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return dict(self) == dict(other) if isinstance(other, Mapping) else NotImplemented
 
-    def __repr__(self) -> str:
-        name = f" {self._document['name']!r}" if self._document.get("name") else ""
-        return f"<{self._noun.capitalize()} {self.id}{name} {self._document.get('status', 'not read yet')}>"
-
     @property
     def document(self) -> dict[str, Any]:
         """The document of the API, for example to print it as JSON."""
         return dict(self._document)
+
+    @property
+    def page(self) -> str:
+        """The URL of its page."""
+        return f"{self._connection.server}{self._read('urls')['page']}"
+
+    def refresh(self) -> Self:
+        """Fetch the document again."""
+        return self._set_document(self._connection.json("GET", self._path))
+
+    def _html(self) -> str:
+        """It as a notebook shows it, read from the service."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        try:
+            return self._html()
+        except ClientError as error:
+            return escape(f"{self!r}: {error}")
+
+    @property
+    def _path(self) -> str:
+        """Its address."""
+        raise NotImplementedError
+
+    def _read(self, field: str) -> Any:
+        """A field of the document, which is fetched if the list item or handle lacks it."""
+        if field not in self._document:
+            self.refresh()
+        return self._document[field]
+
+    def _set_document(self, document: Mapping[str, Any]) -> Self:
+        self._document = dict(document)
+        return self
+
+
+class Resource(Document):
+    """A job or a sweep."""
+
+    _noun: ClassVar[str]
+
+    def __repr__(self) -> str:
+        name = f" {self._document['name']!r}" if self._document.get("name") else ""
+        return f"<{self._noun.capitalize()} {self.id}{name} {self._document.get('status', 'not read yet')}>"
 
     @property
     def id(self) -> str:
@@ -63,15 +101,6 @@ class Resource(Mapping[str, Any]):
     def ended(self) -> bool:
         """Whether it has succeeded, failed or been cancelled."""
         return self.status in _ENDED
-
-    @property
-    def page(self) -> str:
-        """The URL of its page."""
-        return f"{self._connection.server}{self._read('urls')['page']}"
-
-    def refresh(self) -> Self:
-        """Fetch the document again."""
-        return self._set_document(self._connection.json("GET", self._path))
 
     def wait(
         self, *, timeout_s: float | None = None, outage_timeout_s: float = 60.0, progress: bool | None = None
@@ -129,16 +158,6 @@ class Resource(Mapping[str, Any]):
         """The progress in a line."""
         raise NotImplementedError
 
-    def _html(self) -> str:
-        """It as a notebook shows it, read from the service."""
-        raise NotImplementedError
-
-    def _repr_html_(self) -> str:
-        try:
-            return self._html()
-        except ClientError as error:
-            return escape(f"{self!r}: {error}")
-
     def events(
         self, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None
     ) -> Iterator[Event]:
@@ -177,18 +196,8 @@ class Resource(Mapping[str, Any]):
     def _path(self) -> str:
         return f"/{self._noun}s/{segment(self.id)}"
 
-    def _read(self, field: str) -> Any:
-        """A field of the document, which is fetched if the list item or handle lacks it."""
-        if field not in self._document:
-            self.refresh()
-        return self._document[field]
-
     def _act(self, verb: str) -> Self:
         return self._set_document(self._connection.json("POST", f"{self._path}/{verb}"))
-
-    def _set_document(self, document: Mapping[str, Any]) -> Self:
-        self._document = dict(document)
-        return self
 
 
 def once(body: Mapping[str, Any] | bytes | None, key: str | None) -> dict[str, Any]:

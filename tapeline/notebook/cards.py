@@ -83,6 +83,17 @@ def comparison(document: Document) -> str:
     return f"{paragraphs}{table(rows)}"
 
 
+def model(reference: str, aliases: Sequence[Document], versions: Sequence[Document]) -> str:
+    """A model of the registry: its aliases, and its versions with the first metrics."""
+    facts = [f"@{item['alias']} is version {item['version']}" for item in aliases if item["version"]]
+    rows = [
+        {"version": item["version"], "aliases": ", ".join(f"@{name}" for name in item["aliases"])}
+        | {"metrics": ", ".join(metrics_text(item)[:2]), "job": item["job"], "epoch": item["checkpoint"]}
+        for item in versions
+    ]
+    return _card({"id": reference}, "model", facts, table(rows))
+
+
 def dataset(document: Document, examples: Sequence[Document], columns: Sequence[Document]) -> str:
     """A dataset: its parts, its classes or the range of its target, and some images or rows.
 

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from service.cli import main
-from tapeline import Client, History, Job, Prediction, Records, Sweep
+from tapeline import Client, History, Job, Model, Prediction, Records, Sweep
 from tapeline.operations.datasets import Dataset
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_the_guide_lists_every_command() -> None:
     assert listed == {f"`{name}`" for name in main.list_commands(click.Context(main))}
 
 
-@pytest.mark.parametrize("kind", [Client, Job, Sweep, Dataset])
+@pytest.mark.parametrize("kind", [Client, Job, Model, Sweep, Dataset])
 def test_the_document_of_the_client_has_every_method_and_no_other(kind: type) -> None:
     former = {name for name, member in vars(kind).items() if hasattr(member, "__wrapped__")} | {"list"}
     names = {name for owner in kind.__mro__[:-1] if "tapeline" in owner.__module__ for name in vars(owner)}

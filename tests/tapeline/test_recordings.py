@@ -126,7 +126,7 @@ def check_exchange(document: Document, check: Callable[..., None], exchange: Exc
         check_parameters(operation, request, check)
         check_body(operation, request, check)
     media_type = response["headers"].get("Content-Type", "").partition(";")[0]
-    if response["status"] == 204:
+    if response["status"] in (204, 303):
         return
     assert media_type in described["content"], f"{media_type} is not among {sorted(described['content'])}"
     if media_type in ("application/json", PROBLEM):

@@ -354,8 +354,17 @@ def model_items(session: Session, rows: Sequence[Model]) -> list[ModelItem]:
     """The responses for models, read with the same number of queries for any number of them."""
     ids = [row.id for row in rows]
     counts, newest = queries.version_counts(session, ids), queries.newest(session, ids)
-    aliases = queries.aliases(session, ids)
-    return [ModelItem.of(row, counts.get(row.id, 0), newest.get(row.id), aliases) for row in rows]
+    aliases, metrics = queries.aliases(session, ids), _metrics(session, [*newest.values()])
+    return [
+        ModelItem.of(
+            row,
+            counts.get(row.id, 0),
+            version := newest.get(row.id),
+            aliases,
+            metrics[row.id, version.version] if version is not None else {},
+        )
+        for row in rows
+    ]
 
 
 def version_items(session: Session, model: Model, rows: Sequence[ModelVersion]) -> list[VersionItem]:
@@ -370,14 +379,15 @@ def version_items(session: Session, model: Model, rows: Sequence[ModelVersion]) 
             row,
             aliases=[alias.alias for alias in aliases if alias.version == row.version],
             approvals=[approval for approval in approvals if approval.version == row.version],
-            metrics=metrics.get(row.version, {}),
+            metrics=metrics[model.id, row.version],
         )
         for row in rows
     ]
 
 
-def _metrics(session: Session, rows: Sequence[ModelVersion]) -> dict[int, dict[str, Any]]:
-    """The key metrics of the epochs of versions, with the scores on the test part of those that were scored."""
+def _metrics(session: Session, rows: Sequence[ModelVersion]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The key metrics of the epochs of versions, with the scores on the test part of those that were scored; by model
+    and number."""
     keys = tuple_(Epoch.job_id, Epoch.epoch).in_([(row.job_id, row.epoch) for row in rows])
     query = select(Epoch.job_id, Epoch.epoch, Epoch.metrics).where(keys)
     found = {(row.job_id, row.epoch): row.metrics for row in session.execute(query)}
@@ -389,7 +399,7 @@ def _metrics(session: Session, rows: Sequence[ModelVersion]) -> dict[int, dict[s
         own = {name: measured[name] for name in KEY_METRICS[Kind(row.kind)] if name in measured}
         if scores.get("test_epoch") == row.epoch:
             own |= {name: scores[name] for name in TEST_SCORES if name in scores}
-        metrics[row.version] = own
+        metrics[row.model_id, row.version] = own
     return metrics
 
 

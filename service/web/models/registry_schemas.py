@@ -154,15 +154,24 @@ class ModelItem(ResponseModel):
     versions: int = Field(description="The number of its versions.")
     latest: int | None = Field(description="The newest version.")
     kind: str | None = Field(description="Of the newest version.")
+    metrics: Metrics = Field(description="Of the newest version.")
     aliases: dict[str, int] = Field(description="The versions that aliases hold.")
     created_at: Timestamp = Field(validation_alias="created_ms")
 
     @classmethod
-    def of(cls, row: Model, versions: int, newest: ModelVersion | None, aliases: Sequence[ModelAlias]) -> Self:
+    def of(
+        cls,
+        row: Model,
+        versions: int,
+        newest: ModelVersion | None,
+        aliases: Sequence[ModelAlias],
+        metrics: Mapping[str, Any],
+    ) -> Self:
         """The response for a model; ``aliases`` may have those of others, too."""
         held = {alias.alias: alias.version for alias in aliases if alias.model_id == row.id and alias.version}
         latest, kind = (newest.version, newest.kind) if newest is not None else (None, None)
-        return cls.from_row(row, owner=row.owner or None, versions=versions, latest=latest, kind=kind, aliases=held)
+        facts = {"owner": row.owner or None, "versions": versions, "latest": latest, "kind": kind}
+        return cls.from_row(row, **facts, metrics=dict(metrics), aliases=held)
 
 
 class ModelList(ResponseModel):

@@ -25,6 +25,7 @@ _HEADERS: Final = (
     "Location",
     "Retry-After",
     "Tapeline-Checkpoint",
+    "Tapeline-Model",
     "Tapeline-Summary",
 )
 """The headers that a client may use; ``Repr-Digest`` is computed anew."""
