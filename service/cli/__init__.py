@@ -21,7 +21,10 @@ from service.cli.target import Failure, Target, service_options
 if TYPE_CHECKING:
     from tapeline import ApiError
 
-_EPILOG = "JOB is an id, a name (if several jobs have it: the newest), or a unique part of either."
+_EPILOG = (
+    "JOB is an id, a name (if several jobs have it: the newest), or a unique part of either. predict, generate and "
+    "export also take a version of a model: digits@champion, digits:3."
+)
 COMMANDS: Final = {
     "up": ("demo", "Run the web page, API and workers on this machine until Ctrl-C."),
     "demo": ("demo", "Train a classifier and a GAN on handwritten digits; write the results to demo/."),
@@ -56,6 +59,7 @@ COMMANDS: Final = {
         "inference",
         "Export a trained model to another program: ONNX, PyTorch, TensorBoard, Hugging Face or MLflow.",
     ),
+    "models": ("models.registry", "List models; register versions, and move aliases under gates."),
     "certify": (
         "models.certificates",
         "Download a certificate of a job: its checkpoint, signed, with its provenance.",
@@ -114,6 +118,9 @@ class Commands(click.Group):
                 warnings.showwarning = _print_warning
                 warnings.simplefilter("once", UserWarning)
                 return super().invoke(ctx)
+        except Failure as refused:
+            refused.as_json = ctx.ensure_object(Target).as_json
+            raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from tapeline.errors import AmbiguousJob, ApiError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from tapeline import Client, Job
+    from tapeline import Client, Job, Model
     from tapeline.method_types import Which
 
 _UNITS: Final = {"m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
@@ -105,6 +105,35 @@ class Target:
         with self.client() as client:
             yield self.find(client, text)
 
+    def find_network(self, client: Client, text: str, checkpoint: Which = "best") -> Job | Model:
+        """Find a trained network: a version of a model, ``digits@champion`` or ``digits:3``, or a job as ``find`` does.
+
+        Raises:
+            AmbiguousJob, ApiError: several jobs match, or nothing does.
+            click.UsageError: another checkpoint of a version.
+        """
+        from tapeline.trained.registered import REFERENCE  # lazily, as the client
+
+        if REFERENCE.fullmatch(text) is None:
+            return self.find(client, text)
+        try:
+            model = client.model(text)
+        except ApiError as error:
+            if error.code not in ("model_not_found", "not_found"):
+                raise
+            with suppress(ApiError):
+                return self.find(client, text)  # a name of a job may have the same form
+            raise
+        if checkpoint != "best":
+            raise click.UsageError(f"{text} is one checkpoint: leave out --checkpoint, or name the job")
+        return model
+
+    @contextmanager
+    def network(self, text: str, checkpoint: Which = "best") -> Iterator[Job | Model]:
+        """``find_network`` with a client that is closed at the end of the block."""
+        with self.client() as client:
+            yield self.find_network(client, text, checkpoint)
+
     def find_side(self, client: Client, text: str) -> Job | str:
         """Like ``find``, or the id of a sweep or a trial, as ``Client.find_side``."""
         return client.find_side(text, find_job=partial(self._find, client))
@@ -181,6 +210,21 @@ def _jobs(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterat
         yield str(job.name if is_named else job.id), f"{job.kind}, {job.status}"
 
 
+def _models(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterator[tuple[str, str]]:
+    for model in client.models(limit=100):
+        yield model.name, f"{model['versions']} versions"
+        if "@" in incomplete or ":" in incomplete:
+            for alias in (*model["aliases"], "latest"):
+                yield f"{model.name}@{alias}", f"version {model['aliases'].get(alias, model['latest'])}"
+
+
+def _networks(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterator[tuple[str, str]]:
+    for model in client.models(limit=100):
+        for alias, version in model["aliases"].items():
+            yield f"{model.name}@{alias}", f"version {version}"
+    yield from _jobs(client, options, incomplete)
+
+
 def _datasets(client: Client, options: Mapping[str, Any], incomplete: str) -> Iterator[tuple[str, str]]:
     return ((item["name"], item["title"]) for item in client.datasets())
 
@@ -200,10 +244,12 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
 
 
 complete_jobs: Final = _completer(_jobs)
+complete_models: Final = _completer(_models)
 complete_datasets: Final = _completer(_datasets)
 complete_presets: Final = _completer(_presets)
 
 job_argument = click.argument("job_text", metavar="JOB", shell_complete=complete_jobs)
+network_argument = click.argument("network_text", metavar="JOB|MODEL@ALIAS", shell_complete=_completer(_networks))
 
 
 def checkpoint_option(default: str, *names: str) -> Callable[[Command], Command]:

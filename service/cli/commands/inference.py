@@ -18,13 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.progress import watch_job
-from service.cli.target import Failure, Target, checkpoint_option, complete_datasets, job_argument, with_target
+from service.cli.target import Failure, Target, checkpoint_option, complete_datasets, network_argument, with_target
 from service.cli.text import visible
 from service.spec.metric_info import number, size
 from service.spec.schema import PredictedPart
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.wording import counted
-from tapeline import ApiError
+from tapeline import ApiError, Job, Model
 from tapeline.images.files import IMAGE_SUFFIXES
 from tapeline.inputs.uploads import files_of, is_table
 from tapeline.method_types import GenerateOptions, Which
@@ -38,7 +38,7 @@ _FILM_STEPS: Final = 12
 
 
 @click.command()
-@job_argument
+@network_argument
 @click.argument("pictures", metavar="[FILE... | COLUMN=VALUE...]", nargs=-1, type=click.Path(path_type=Path))
 @checkpoint_option("best")
 @click.option(
@@ -67,7 +67,7 @@ _FILM_STEPS: Final = 12
 @with_target
 def predict(
     target: Target,
-    job_text: str,
+    network_text: str,
     pictures: Sequence[Path],
     checkpoint: Which,
     fit: bool,
@@ -96,7 +96,7 @@ def predict(
     if dataset is not None:
         if pictures or fit or invert:
             raise click.UsageError("--dataset takes no files, --fit and --invert")
-        _predict_dataset(target, job_text, checkpoint, dataset, part or "all", name, output, waits=not no_wait)
+        _predict_dataset(target, network_text, checkpoint, dataset, part or "all", name, output, waits=not no_wait)
         return
     if part or name or no_wait:
         raise click.UsageError("--part, --name and --no-wait apply to --dataset")
@@ -105,24 +105,24 @@ def predict(
     if all("=" in str(path) and not path.exists() for path in pictures):
         if fit or invert or output is not None:
             raise click.UsageError("a row of COLUMN=VALUE takes no --fit, --invert and --output")
-        _predict_row(target, job_text, dict(_cell(str(path)) for path in pictures), checkpoint)
+        _predict_row(target, network_text, dict(_cell(str(path)) for path in pictures), checkpoint)
         return
     if pictures == (_STDIN,):
         with _standard_input() as path:
-            _predict_table(target, job_text, path, checkpoint, output, name="standard input")
+            _predict_table(target, network_text, path, checkpoint, output, name="standard input")
         return
     pictures = [picture for path in pictures for picture in (_images_in(path) if path.is_dir() else [path])]
     # Among images, a .txt file is more likely a note that a file pattern matched, too.
     if all(map(is_table, pictures)) or any(is_table(path) and path.suffix.lower() != ".txt" for path in pictures):
         if len(pictures) > 1 or fit or invert:
             raise Failure("for a table, name exactly one CSV or TSV file, without --fit and --invert")
-        _predict_table(target, job_text, pictures[0], checkpoint, output)
+        _predict_table(target, network_text, pictures[0], checkpoint, output)
         return
     if output is not None:
         raise Failure("--output is for tables")
-    with target.job(job_text) as job:
+    with target.network(network_text, checkpoint) as network:
         try:
-            prediction = job.predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
+            prediction = network.predict(pictures, checkpoint=checkpoint, fit=fit, invert=invert)
         except ApiError as error:
             raise _with_file_names(error, pictures) from error
     if target.prints({"pictures": [str(path) for path in pictures], **prediction}):
@@ -136,12 +136,13 @@ def predict(
         return
     for path, probabilities in zip(pictures, prediction["probabilities"], strict=True):
         console.print(_bars(path, probabilities, prediction))
-    console.print(f"[dim]checkpoint of epoch {prediction['checkpoint']}[/]")
+    source = f"{prediction.model}, " if prediction.model else ""
+    console.print(f"[dim]{source}checkpoint of epoch {prediction['checkpoint']}[/]")
 
 
 def _predict_dataset(
     target: Target,
-    job_text: str,
+    network_text: str,
     checkpoint: Which,
     dataset: str,
     part: Any,
@@ -151,8 +152,9 @@ def _predict_dataset(
     waits: bool,
 ) -> None:
     with target.client() as client:
-        model = target.find(client, job_text)
-        job = client.predict_dataset(f"{model.id}@{checkpoint}", dataset, part=part, name=name)
+        network = target.find_network(client, network_text, checkpoint)
+        job_id, which = (network.id, checkpoint) if isinstance(network, Job) else _pinned(network)
+        job = client.predict_dataset(f"{job_id}@{which}", dataset, part=part, name=name)
         if not waits:
             target.echo(job, job.id)
             return
@@ -171,6 +173,11 @@ def _predict_dataset(
     click.echo(f"{output}  {counted(rows, 'row')}  checkpoint of epoch {epoch}")
 
 
+def _pinned(model: Model) -> tuple[str, Which]:
+    """The job and the epoch of a version."""
+    return model.job.id, int(model["checkpoint"])
+
+
 def _images_in(folder: Path) -> list[Path]:
     images, _ = files_of(folder)
     if not images:
@@ -184,10 +191,10 @@ def _cell(text: str) -> tuple[str, str | None]:
     return name, value or None
 
 
-def _predict_row(target: Target, job_text: str, row: Mapping[str, Any], checkpoint: Which) -> None:
-    with target.job(job_text) as job:
+def _predict_row(target: Target, network_text: str, row: Mapping[str, Any], checkpoint: Which) -> None:
+    with target.network(network_text, checkpoint) as network:
         try:
-            prediction = job.predict(row, checkpoint=checkpoint)
+            prediction = network.predict(row, checkpoint=checkpoint)
         except ApiError as error:
             lines = [f"{str(fault['pointer']).rpartition('/')[2]} {fault['detail']}" for fault in error.errors]
             is_of_cells = bool(lines) and error.errors[0]["code"] != "unsuitable"
@@ -221,21 +228,21 @@ def _standard_input() -> Iterator[Path]:
 
 
 def _predict_table(
-    target: Target, job_text: str, path: Path, checkpoint: Which, output: Path | None, *, name: str | None = None
+    target: Target, network_text: str, path: Path, checkpoint: Which, output: Path | None, *, name: str | None = None
 ) -> None:
     name = name or str(path)
     if not path.exists():
         raise Failure(f"{path} does not exist")
-    with target.job(job_text) as job:
+    with target.network(network_text, checkpoint) as network:
         try:
             if target.as_json and output is None:
-                prediction: dict[str, Any] = {**job.predict(path, checkpoint=checkpoint)}
+                prediction: dict[str, Any] = {**network.predict(path, checkpoint=checkpoint)}
                 names: tuple[str, ...] = ("class_names", "classes", "probabilities")
                 names = ("target", "values") if prediction.get("values") is not None else names
                 results = {field: prediction[field] for field in names}
                 target.prints({"table": name, **prediction["summary"], **results})
                 return
-            summary = job.predict_table(path, sys.stdout if output is None else output, checkpoint=checkpoint)
+            summary = network.predict_table(path, sys.stdout if output is None else output, checkpoint=checkpoint)
         except ApiError as error:
             raise _with_path(error, name) from error
     if target.prints({"table": name, "output": str(output), **summary}):
@@ -260,7 +267,7 @@ def _with_path(error: ApiError, file: str) -> Exception:
 
 
 @click.command()
-@job_argument
+@network_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: ID.png, or ID.gif]")
 @click.option(
     "--count",
@@ -275,7 +282,7 @@ def _with_path(error: ApiError, file: str) -> Exception:
 @with_target
 def generate(
     target: Target,
-    job_text: str,
+    network_text: str,
     output: Path | None,
     count: int | None,
     seed: int,
@@ -296,21 +303,27 @@ def generate(
         options |= {"seeds": [*range(seed, seed + points), seed], "steps": _FILM_STEPS}
     else:
         options |= {"seed": seed, "count": count or 16}
-    with target.job(job_text) as job:
-        if job.kind != "gan":
-            name = str(job.name or job.id[-6:])
-            raise Failure(f"{name} is a {job.kind}; use: tapeline predict {shlex.quote(name)} FILE")
+    with target.network(network_text, checkpoint) as network:
+        if network.kind != "gan":
+            name = _name_of(network)
+            raise Failure(f"{name} is a {network.kind}; use: tapeline predict {shlex.quote(name)} FILE")
         if target.as_json:
-            target.prints(job.generate(**options))
+            target.prints(network.generate(**options))
             return
-        picture = job.generate_picture(format="film" if film else "grid", **options)
-    path = output or Path(f"{job.id}.gif" if film else f"{job.id}.png")
+        picture = network.generate_picture(format="film" if film else "grid", **options)
+    stem = network.id if isinstance(network, Job) else str(picture.model).replace(":", "-")
+    path = output or Path(f"{stem}.gif" if film else f"{stem}.png")
     path.write_bytes(picture.data)
-    click.echo(f"{path}  {size(len(picture.data))}  checkpoint of epoch {picture.checkpoint}")
+    source = f"{picture.model}, " if picture.model else ""
+    click.echo(f"{path}  {size(len(picture.data))}  {source}checkpoint of epoch {picture.checkpoint}")
+
+
+def _name_of(network: Job | Model) -> str:
+    return str(network.name or network.id[-6:]) if isinstance(network, Job) else network.reference
 
 
 @click.command()
-@job_argument
+@network_argument
 @click.option(
     "--to", "program", required=True, type=click.Choice([*EXPORT_NAMES, "mlflow"]), help="The program to export to."
 )
@@ -322,7 +335,7 @@ def generate(
 @with_target
 def export(
     target: Target,
-    job_text: str,
+    network_text: str,
     program: str,
     output: Path | None,
     licence: str | None,
@@ -349,15 +362,18 @@ def export(
             "--to mlflow needs --uri, for example --uri http://127.0.0.1:5000 or sqlite:///mlflow.db"
         )
     with target.client() as client:
-        job = target.find(client, job_text)
+        network = target.find_network(client, network_text, checkpoint)
         if uri is not None:
+            if isinstance(network, Model):
+                checkpoint = network["checkpoint"]
+            job = network.job if isinstance(network, Model) else network
             run_id = client.export_to_mlflow(job, uri, experiment=experiment, checkpoint=checkpoint)
             target.echo({"run_id": run_id, "uri": uri}, f"run {run_id} in {uri}")
             return
         to = output or Path()
         if export_format is not None and not to.suffix and not to.is_dir():
             to = to.with_name(f"{to.name}.{export_format.suffix}")
-        path = job.export(program, to, checkpoint=checkpoint, license=licence)
+        path = network.export(program, to, checkpoint=checkpoint, license=licence)
     size_bytes = path.stat().st_size
     target.echo({"path": str(path), "size_bytes": size_bytes}, f"{path}  {size(size_bytes)}")
 
