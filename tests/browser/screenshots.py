@@ -10,7 +10,7 @@ import argparse
 import io
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,6 +90,11 @@ def _wait_for_charts(page: Page, stack: LocalStack) -> None:
     page.locator(".charts .plot canvas").first.wait_for()
 
 
+def _open_history(page: Page, stack: LocalStack) -> None:
+    page.locator("#history-champion > summary").click()
+    page.locator("#history-champion .findings summary").first.click()
+
+
 def _select_trial(page: Page, stack: LocalStack) -> None:
     _wait_for_charts(page, stack)
     page.get_by_label("Compare trial 0").check()
@@ -136,6 +141,7 @@ VIEWS: Final = {
     "job-phone": View("/ui/jobs/{reader}", width=360, height=1200, prepare=_wait_for_charts),
     "compare": View("/ui/compare?jobs={reader},{wide}", height=1900, prepare=_wait_for_charts),
     "sweep": View("/ui/sweeps/{sweep}", height=1700, prepare=_select_trial),
+    "model": View("/ui/models/digits", height=1100, prepare=_open_history),
     "draw": View("/ui/play/{reader}", height=720, prepare=_draw_digit),
     "draw-phone": View("/ui/play/{reader}", width=360, height=1400, prepare=_draw_digit),
     "walk": View("/ui/play/{painter}", height=950, prepare=_move_along_path),
@@ -203,6 +209,7 @@ def _train(url: str) -> dict[str, str]:
             http.get(job["urls"]["stream"])
         sweep = http.post("/sweeps", json=_SWEEP).raise_for_status().json()
         http.get(sweep["urls"]["stream"])
+        _register(http, [jobs["wide"]["id"], jobs["reader"]["id"]])
         # And some that keep running during the screenshots.
         for job in (
             {"name": "runs through the night", "epochs": 5000},
@@ -214,6 +221,25 @@ def _train(url: str) -> dict[str, str]:
         http.post(f"{cancelled['urls']['self']}/cancel").raise_for_status()
         assert waiting["status"] == "queued"
     return {name: job["id"] for name, job in jobs.items()} | {"sweep": sweep["id"]}
+
+
+def _register(http: httpx.Client, jobs: Sequence[str]) -> None:
+    """Register versions of a model, and move its champion under gates."""
+    for job, note in zip(jobs, ("wider layers", "the first one"), strict=True):
+        http.post("/models/digits/versions", json={"job": job, "note": note}).raise_for_status()
+    better = {"better_than": "@champion", "metric": "val_loss", "seeds": 2, "confidence": 0.5}
+    gates = [{"metric": "val_accuracy", "min": 0.9}, better, {"max_bytes": 10_000_000}]
+    address = "/models/digits/aliases/champion"
+    for version, reason in ((1, "nothing better yet"), (2, "smaller, and better over two seeds")):
+        http.put(f"{address}/gates", json=gates).raise_for_status()
+        move = {"version": version, "reason": reason}
+        checked = http.put(f"{address}?dry_run=true", json=move).raise_for_status().json()
+        for remedy in [remedy for finding in checked["findings"] for remedy in finding["remedies"]]:
+            started = http.post(remedy["path"], json=remedy["body"]).raise_for_status().json()
+            http.get(started["urls"]["stream"])
+        checked = http.put(f"{address}?dry_run=true", json=move).raise_for_status().json()
+        force = {} if checked["passed"] else {"force": True}
+        http.put(address, json=move | force).raise_for_status()
 
 
 def _save(png: bytes, path: Path) -> None:

@@ -66,6 +66,8 @@ _LISTS: Final = frozenset(
         "models.show_list",
         "models.show_version",
         "models.show_versions",
+        "model_pages.show",
+        "model_pages.show_list",
         "shares.show_list",
         "webhooks.show_list",
         "webhook_pages.show_list",

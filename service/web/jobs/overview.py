@@ -14,6 +14,7 @@ from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventFilter, EventType
 from service.jobs.queries import files, folds, lookup, queue
 from service.jobs.worker_registry import Impediment
+from service.models.registry.of_jobs import registrations
 from service.runtime.settings import Settings
 from service.spec.metric_info import TILES
 from service.spec.schema import Kind
@@ -87,6 +88,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         has_folds = row.fold_group is not None and not is_alone
         fold_jobs = folds.jobs(session, str(row.fold_group), owner=owner()) if has_folds else []
         children, children_count = lookup.children(session, job_id, owner=owner(), limit=_MAX_SHOWN_CHILDREN)
+        registered = registrations(session, job_id) if not is_alone else []
         impediment = _impediment(session, row, core().settings) if not is_alone else None
         wait = _wait(session, row) if impediment is None else None
         reason = events.reason_to_wait(session, row)
@@ -96,6 +98,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "budget_s": row.budget_seconds,
         "is_budget_spent": (row.status == Status.FAILED or reason is Reason.BUDGET) and leases.is_budget_spent(row),
         "facts": _facts(row, samples, resumed),
+        "registered": registered,
         "impediment": impediment,
         "took": (row.finished_ms - row.started_ms) / 1000 if row.started_ms and row.finished_ms else None,
         "shown": shown,

@@ -33,7 +33,7 @@ from service.web.http.queries import (
 from service.web.http.responses import as_page, next_address, own_address, see_other
 from service.web.jobs import overview, playground
 from service.web.jobs.listing import FilterQuery, GroupQuery, PageQuery
-from service.web.jobs.result_schemas import LogQuery, ModelQuery, event_document
+from service.web.jobs.result_schemas import LogQuery, ModelQuery, PlayQuery, event_document
 from service.web.jobs.schemas import job_detail, metric_intervals
 from service.web.jobs.views import list_jobs, show_groups
 
@@ -241,8 +241,8 @@ def job(job_id: str, query: ModelQuery) -> Response:
 
 
 @job_blueprint.get("/ui/play/<job_id>")
-@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
-def play(job_id: str, query: ModelQuery) -> Response:
+@endpoint(TAG, "text/html", query=PlayQuery, problems=("job_not_found",))
+def play(job_id: str, query: PlayQuery) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
     with read_job(job_id) as (session, row):
         checkpoints = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)

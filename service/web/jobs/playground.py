@@ -14,19 +14,18 @@ from service.states import JobKind
 from service.storage.tables import Artifact, Job
 from service.web.core.core import provided
 from service.web.http.problems import Problem
-from service.web.http.queries import ModelName
 from service.web.inference.loading import dataset_or_none, is_table
-from service.web.jobs.result_schemas import checkpoint_items
+from service.web.jobs.result_schemas import Checkpoint, checkpoint_items
 from service.web.jobs.schemas import job_detail
 from tapeline.images import files as image_files
 
 
-def values(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
+def values(job: Job, files: Sequence[Artifact], choice: str) -> dict[str, Any]:
     """The values of the template.
 
     Args:
         files: the job's checkpoints.
-        choice: the one to start with.
+        choice: the one to start with: ``best``, ``latest`` or an epoch.
     """
     if job.kind == JobKind.PREDICTION:
         model = job.resolved["model"]["job"]
@@ -35,12 +34,12 @@ def values(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, 
     return {"job": detail, "facts": _facts(job, files, choice) | {"urls": detail.urls.model_dump()}}
 
 
-def _facts(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, Any]:
+def _facts(job: Job, files: Sequence[Artifact], choice: str) -> dict[str, Any]:
     """The facts about the network for the scripts of the page."""
     info, items = dataset_or_none(job), checkpoint_items(job, files)
     return {
         "checkpoints": [{"epoch": item.epoch, "best": item.best, "latest": item.latest} for item in items],
-        "start": next((index for index, item in enumerate(items) if getattr(item, choice)), 0),
+        "start": next((index for index, item in enumerate(items) if _is_chosen(item, choice)), 0),
         "seed": job.resolved["seed"],
         "conditional": job.resolved.get("conditional", False),
         "latent": job.resolved.get("latent"),
@@ -49,6 +48,10 @@ def _facts(job: Job, files: Sequence[Artifact], choice: ModelName) -> dict[str, 
         "sent": _SENT,
         "fields": _fields(job, info),
     }
+
+
+def _is_chosen(item: Checkpoint, choice: str) -> bool:
+    return item.best if choice == "best" else item.latest if choice == "latest" else str(item.epoch) == choice
 
 
 def _images(info: DatasetInfo | None) -> dict[str, Any]:

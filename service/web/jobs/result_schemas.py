@@ -301,6 +301,12 @@ class PlotQuery(PictureQuery):
     )
 
 
+class PlayQuery(Query):
+    """The checkpoint with which the Play page starts."""
+
+    checkpoint: WhichCheckpoint = Field("best", description="`best`, `latest` or an epoch number.")
+
+
 class ModelQuery(Query):
     """Which model a page shows."""
 

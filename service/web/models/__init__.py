@@ -10,7 +10,7 @@ from service.application.models import Exports
 from service.application.registry import Registry
 from service.web.core.core import Core, provide
 from service.web.http import slots
-from service.web.models import certificates, evaluation, exports, registry, views
+from service.web.models import certificates, evaluation, exports, pages, registry, views
 
 
 def register(app: Flask, core: Core) -> None:
@@ -30,6 +30,7 @@ def register(app: Flask, core: Core) -> None:
         evaluation.evaluation_blueprint,
         exports.blueprint,
         registry.blueprint,
+        pages.blueprint,
         certificates.blueprint,
         certificates.keys_blueprint,
     ):

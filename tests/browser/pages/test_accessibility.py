@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -32,6 +33,8 @@ PATHS = (
     "/ui/datasets",
     "/ui/datasets/mnist-10k",
     "/ui/jobs/{reader}/log",
+    "/ui/models",
+    "/ui/models/shown",
     "/ui/workers",
     "/ui/queue",
     "/ui/owners",
@@ -62,8 +65,11 @@ LOADED_LATER = {
     ids=str,
 )
 def test_pages_are_accessible_and_fit_the_window(
-    open_site: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
+    open_site: Callable[..., Visit], http: httpx.Client, jobs: dict[str, Any], width: int, scheme: str
 ) -> None:
+    for job in ("reader", "other"):
+        http.post("/models/shown/versions", json={"job": jobs[job]["id"], "note": "one of two"}).raise_for_status()
+    http.put("/models/shown/aliases/champion", json={"version": 1, "reason": "the first"}).raise_for_status()
     visit = open_site(width=width, color_scheme=scheme)
     visit.error_log.expected = ["404", "403"]
     faults = {}

@@ -2,6 +2,9 @@
 import { $, announce, capital, sentence } from "../common/dom.js";
 import { call, callAll, change } from "../common/api.js";
 import { confirmed, showFaults } from "../common/dialogs.js";
+import { wireRegister } from "../models/register.js";
+import { checkpointOptions } from "../common/job-facts.js";
+import { shownCheckpoint } from "./model.js";
 
 const DONE = { cancel: "Cancelling", pause: "Pausing", resume: "Queued", retry: "Queued" };
 
@@ -39,6 +42,7 @@ export function wireActions(job, onedit, onchange) {
   wireBudget(job, onchange);
   wireEdit(job, onedit);
   wireStar(job, onedit);
+  wireRegister(job, shownCheckpoint, onedit);
 }
 
 // from: the epoch of the preselected checkpoint (default: the newest).
@@ -49,11 +53,7 @@ export async function openFork(job, from) {
     return [];
   });
   if (!detail) return;
-  const options = checkpoints.toReversed().map((item) => {
-    const labels = [item.best && "best", item.latest && "latest"].filter(Boolean).join(", ");
-    return new Option(`epoch ${item.epoch}${labels ? ` (${labels})` : ""}`, item.epoch);
-  });
-  $("#fork-from").replaceChildren(...options);
+  $("#fork-from").replaceChildren(...checkpointOptions(checkpoints));
   if (from !== undefined && checkpoints.some((item) => item.epoch === from)) $("#fork-from").value = from;
   $("#fork-epochs").value = Math.max(detail.progress.epochs, detail.progress.epoch + 1) + (detail.progress.epoch >= detail.progress.epochs ? detail.progress.epochs - 1 : 0);
   $("#fork-rate").placeholder = String(detail.resolved.optimizer.learning_rate);

@@ -25,6 +25,7 @@ DRAWN = {
     "GET /ui/webhooks/{webhook_id}": "the page of GET /webhooks/{webhook_id}/deliveries",
     "GET /usage": "one row, except for admins: tests/service/web/admin/test_owners.py reads its pages",
     "GET /ui/models": "the page of GET /models",
+    "GET /ui/models/{model_name}": "the page of GET /models/{model_name}/versions",
     "GET /ui/usage": "the page of GET /usage",
 }
 """Pages of a list that is tried itself, or elsewhere."""
