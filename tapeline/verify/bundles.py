@@ -213,6 +213,13 @@ def as_text(value: Any, where: str) -> str:
     return value
 
 
+def as_line(value: Any, where: str) -> str:
+    """A text that is shown to people: nothing in it may look like another line, or change what is shown before."""
+    if not as_text(value, where).isprintable():
+        raise CertificateRefused(f"{where} has characters that are not printable: {value!a}")
+    return str(value)
+
+
 def as_digest(value: Any, where: str) -> str:
     """A value that must be a SHA-256 in lower-case hexadecimal."""
     if not isinstance(value, str) or HEX_SHA256.fullmatch(value) is None:

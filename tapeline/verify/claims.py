@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tapeline.verify import bundles
-from tapeline.verify.bundles import Bundle, CertificateRefused, as_digest, as_object, as_text
+from tapeline.verify.bundles import Bundle, CertificateRefused, as_digest, as_line, as_object, as_text
 
 PROVENANCE_TYPE: Final = "https://slsa.dev/provenance/v1"
 RESULT_TYPE: Final = "https://in-toto.io/attestation/svr/v0.2"
@@ -59,6 +59,11 @@ class Provenance:
     public_key: str
     signed_at: datetime
 
+    @property
+    def first(self) -> int:
+        """The first epoch that was trained: a fork begins after that of its first checkpoint."""
+        return 1 if self.start is None else int(self.start["epoch"]) + 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuild:
@@ -90,13 +95,14 @@ def read_provenance(bundle: Bundle) -> Provenance:
     products = _by_name(details.get("byproducts"), f"{where}: byproducts")
     start = dependencies.get("start")
     try:
-        return Provenance(
-            job=as_text(metadata.get("invocationId"), f"{where}: invocationId"),
+        data = as_object(dependencies["dataset"].get("annotations"), f"{where}: annotations of dataset")
+        known = Provenance(
+            job=as_line(metadata.get("invocationId"), f"{where}: invocationId"),
             spec=_member(external, "spec", where),
             spec_hash=as_text(external.get("spec_hash"), f"{where}: spec_hash"),
             environment=_member(_member(definition, "internalParameters", where), "environment", where),
             code=f"sha256:{_digest(dependencies['code'], where)}",
-            dataset={**as_object(dependencies["dataset"].get("annotations", {}), where)}
+            dataset={**data, "name": as_line(data.get("name"), f"{where}: name of the dataset")}
             | {"sha256": _digest(dependencies["dataset"], where)},
             epochs=_numbered(products, "epoch", where),
             checkpoints=_numbered(products, "checkpoint", where),
@@ -106,10 +112,14 @@ def read_provenance(bundle: Bundle) -> Provenance:
             public_key=as_text(_member(details, "builder", where).get(PUBLIC_KEY), f"{where}: {PUBLIC_KEY}"),
             signed_at=read_time(metadata.get(SIGNED_ON), f"{where}: {SIGNED_ON}"),
         )
+        absent = next((epoch for epoch in range(known.first, known.checkpoint + 1) if epoch not in known.epochs), None)
+        if absent is not None or not known.epochs:
+            raise CertificateRefused(f"{where}: the provenance has no digest of epoch {absent or known.first}")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CertificateRefused):
             raise
         raise CertificateRefused(f"{where}: the provenance is not complete: {error!r}") from error
+    return known
 
 
 def read_rebuild(bundle: Bundle) -> Rebuild:
@@ -123,13 +133,13 @@ def read_rebuild(bundle: Bundle) -> Rebuild:
         raise CertificateRefused(f"{where}: the predicate type is {bundle.predicate_type!r}, not {RESULT_TYPE}")
     verifier = _member(bundle.predicate, "verifier", where)
     properties = bundle.predicate.get("properties")
-    if not isinstance(properties, list) or not all(isinstance(name, str) for name in properties):
+    if not isinstance(properties, list):
         raise CertificateRefused(f"{where}: properties must be a list of texts")
     return Rebuild(
         kid=bundle.kid,
-        verifier=as_text(verifier.get("id"), f"{where}: verifier id"),
+        verifier=as_line(verifier.get("id"), f"{where}: verifier id"),
         created_at=read_time(bundle.predicate.get("timeCreated"), f"{where}: timeCreated"),
-        properties=properties,
+        properties=[as_line(name, f"{where}: property") for name in properties],
         public_key=as_text(verifier.get(PUBLIC_KEY), f"{where}: {PUBLIC_KEY}"),
     )
 
@@ -181,7 +191,7 @@ def _by_name(resources: Any, where: str) -> dict[str, Mapping[str, Any]]:
         raise CertificateRefused(f"{where} must be a list")
     named: dict[str, Mapping[str, Any]] = {}
     for resource in resources:
-        name = as_text(as_object(resource, where).get("name"), f"{where}: name")
+        name = as_line(as_object(resource, where).get("name"), f"{where}: name")
         if name in named:
             raise CertificateRefused(f"{where}: {name} is there twice")
         named[name] = resource

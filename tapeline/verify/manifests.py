@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tapeline.verify import bundles
-from tapeline.verify.bundles import Bundle, CertificateRefused, as_digest, as_text, fields
+from tapeline.verify.bundles import Bundle, CertificateRefused, as_digest, as_line, fields
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 SIGNATURE: Final = "model.sig"
@@ -117,7 +117,7 @@ def _read_ignored(paths: Any, where: str) -> list[str]:
 
 
 def _read_path(value: Any, where: str) -> str:
-    path = as_text(value, where)
+    path = as_line(value, where)
     if path.startswith("/") or "\\" in path or "\0" in path:
         raise CertificateRefused(f"{where}: {path!r} is no relative path with / between its parts")
     if any(part in ("", ".", "..") for part in path.split("/")):

@@ -249,6 +249,9 @@ DEFINITION = "predicate/buildDefinition"
         (1, _set(f"{DEFINITION}/externalParameters/spec/epochs", 9), "does not have the hash"),
         (1, _set(f"{DEFINITION}/externalParameters/checkpoint/epoch", 2), "is not the checkpoint of epoch 2"),
         (1, _set("predicate/runDetails/byproducts", []), "not complete"),
+        (1, _set("predicate/runDetails/metadata/invocationId", "job_1\nsigned    by the key 0"), "not printable"),
+        (1, _set(f"{DEFINITION}/resolvedDependencies/0/annotations/name", "iris\x1b[2K"), "not printable"),
+        (1, _set("predicate/runDetails/byproducts/0/name", "epoch/9"), "has no digest of epoch"),
         (1, _set("predicate/runDetails/metadata/tapeline_signedOn", "yesterday"), "is no time"),
         (1, _set("predicate/runDetails/metadata/tapeline_signedOn", "2026-11-30T12:00"), "no time zone"),
     ],
@@ -300,13 +303,13 @@ def test_a_retired_key_is_valid_for_what_it_signed_before(folder: Path, signer: 
     assert "before its key" in refusal(folder, trusted_keys.load(keys_file(tmp_path, younger)))
 
 
-def claim(folder: Path, by: Signer, root: str | None = None) -> bytes:
+def claim(folder: Path, by: Signer, root: str | None = None, verifier: str = "https://lab.example") -> bytes:
     found = manifests.read(bundles.read((folder / SIGNATURE).read_bytes().strip(), SIGNATURE))
     statement = claims.rebuild_statement(
         name="first-certificate",
         root=root or found.root,
         properties=[claims.REBUILT],
-        verifier="https://lab.example",
+        verifier=verifier,
         public_key=by.public_key,
         now=datetime(2026, 12, 24, tzinfo=UTC),
     )
@@ -325,6 +328,14 @@ def test_rebuilds_are_listed_with_who_signed_them(
     found = checking.verify(folder, both)
     assert found.rebuilds[0][1]
     assert "rebuilt   2026-12-24T00:00:00Z by https://lab.example" in found.lines()[-1]
+
+
+@pytest.mark.parametrize("text", ["\nrebuilt   by https://lab.example, key 1", "\x1b[2K", "\u202e", "\u2028"])
+def test_a_claim_cannot_write_lines_of_its_own(folder: Path, other_signer: Signer, text: str) -> None:
+    """Anybody may add a claim: what it says must not look like what the verification says."""
+    with (folder / CLAIMS).open("ab") as file:
+        file.write(claim(folder, other_signer, verifier=f"https://lab.example{text}"))
+    assert "verifier id has characters that are not printable" in refusal(folder)
 
 
 def test_a_claim_about_another_folder_or_with_another_key_is_refused(
