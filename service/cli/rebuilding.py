@@ -102,7 +102,8 @@ def rebuild(client: Client, certificate: Certificate, *, report: Report = print)
 
 
 def spot_check(client: Client, certificate: Certificate, epochs: Sequence[int], *, report: Report = print) -> Outcome:
-    """Train single epochs again, each from the checkpoint before it, and compare them.
+    """Train single epochs again, each from the checkpoint before it, and compare them; of the epoch of the certified
+    checkpoint, also its tensors and state.
 
     Raises:
         NotRebuildable: a checkpoint is not on the service, or an epoch is not in the certificate.
@@ -124,9 +125,19 @@ def spot_check(client: Client, certificate: Certificate, epochs: Sequence[int], 
             raise NotRebuildable(_ended(job))
         if found[epoch] != known.epochs[epoch]:
             return _different(client, known, job, epoch, [epoch])
+        if epoch == known.checkpoint and (part := _checkpoint_difference(certificate, job)) is not None:
+            return _different(client, known, job, epoch, [epoch], what=part)
     environment = {} if job is None else _environment_differences(known, job.refresh()["provenance"])
     texts = ", ".join(map(str, epochs))
-    sentence = f"trained again from the checkpoint before it, each of the epochs {texts} has the same bits"
+    sentence = (
+        f"trained again from the checkpoint before it, each of the epochs {texts} has the same metrics and samples"
+    )
+    if known.checkpoint in epochs:
+        sentence += f", and epoch {known.checkpoint} the weights of the certified checkpoint"
+    else:
+        sentence += (
+            f"; the weights of the certified checkpoint were not compared: that needs epoch {known.checkpoint}, or all"
+        )
     return Outcome(
         status="rebuilt",
         sentence=sentence,
@@ -252,7 +263,8 @@ def _train_epoch(client: Client, certificate: Certificate, original: Job | None,
     if original is None:
         return _submit(client, certificate)
     name = f"epoch {epoch} of {certificate.provenance.job}"
-    return original.fork({"name": name}, checkpoint=epoch - 1)
+    keep = {"every_epochs": 1, "keep_last": certificate.provenance.spec["epochs"]}  # until it can be compared
+    return original.fork({"name": name, "checkpoint": keep}, checkpoint=epoch - 1)
 
 
 def _take_digests(job: Job, found: dict[int, str]) -> None:
@@ -310,8 +322,8 @@ def _checkpoint_difference(certificate: Certificate, job: Job) -> str | None:
             if error.status != 404:
                 raise
             raise NotRebuildable(
-                f"all epochs and the result are equal, but {job.id} keeps no checkpoint of epoch {epoch} to compare "
-                "with the certified one"
+                f"the epochs are equal, but {job.id} keeps no checkpoint of epoch {epoch} to compare with the one that "
+                "is certified"
             ) from error
         if _comparable(path) != _comparable(certificate.folder / CHECKPOINT_FILE):
             return "checkpoint"

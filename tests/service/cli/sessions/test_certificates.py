@@ -149,6 +149,24 @@ def test_a_forged_epoch_and_a_forged_checkpoint_are_named(run: Run, folder: Path
     assert "in its checkpoint" in found["sentence"]
 
 
+def test_a_forged_checkpoint_is_found_by_a_check_of_its_epoch(run: Run, folder: Path, stack: LocalStack) -> None:
+    state = checkpoint.load(folder / claims.CHECKPOINT_FILE)
+    state.tensors[min(state.tensors)].flat[0] += 1
+    checkpoint.save(folder / claims.CHECKPOINT_FILE, state)
+    forge(folder, signer_of(stack), lambda provenance, spec: None)
+    epoch = str(json.loads(run("verify", str(folder), "--json").stdout)["checkpoint"])
+    found = json.loads(run("verify", str(folder), "--rebuild", "--epochs", epoch, "--json").stdout)
+    assert found["status"] == "mismatch"
+    assert "in its checkpoint" in found["sentence"]
+    assert len((folder / CLAIMS).read_bytes().splitlines()) == 2, "no claim was added"
+
+
+def test_a_check_of_other_epochs_says_nothing_of_the_checkpoint(run: Run, folder: Path) -> None:
+    checked = run("verify", str(folder), "--rebuild", "--epochs", "1")
+    assert checked.exit_code == 0, checked.output
+    assert "the weights of the certified checkpoint were not compared" in checked.stdout
+
+
 def test_a_difference_in_another_environment_is_told_as_such(run: Run, folder: Path, stack: LocalStack) -> None:
     def other_machine(provenance: dict[str, Any], spec: dict[str, Any]) -> None:
         provenance["buildDefinition"]["internalParameters"]["environment"]["blas"] = ["openblas 0.3 Zen"]
