@@ -116,6 +116,7 @@ def configure(process: str, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, and those of webhooks may contain a secret
 
 
 def configure_web(secrets: Collection[str] = ()) -> None:

@@ -5,6 +5,8 @@ import ipaddress
 import itertools
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -236,3 +238,18 @@ def test_a_timestamp_is_in_utc_whatever_the_time_zone(monkeypatch: pytest.Monkey
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_the_url_is_not_logged(receiver: Receiver) -> None:
+    """Those of some services have a secret."""
+    code = f"""
+import ipaddress
+from service.runtime import logs
+from service.webhooks.addresses import AddressRules
+from service.webhooks.sending import send
+logs.configure("scheduler")
+rules = AddressRules(networks=[ipaddress.ip_network("127.0.0.0/8")], http=True)
+print(send("{receiver.url}/TOKEN", b"", {{"webhook-id": "evt_1"}}, rules).status)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ended.stdout, "TOKEN" in ended.stderr) == ("204\n", False), ended.stderr
