@@ -37,6 +37,13 @@ def _metric(name: str) -> str:
     raise PydanticCustomError("unknown_metric", "no job reports {name}; {hint}", {"name": repr(name), "hint": hint})
 
 
+def _target(text: str) -> str:
+    if text.startswith("@") and is_reserved(text[1:]):
+        detail = "no alias can be {name}, so there would never be anything to surpass; name another, or `:NUMBER`"
+        raise PydanticCustomError("reserved", detail, {"name": repr(text[1:])})
+    return text
+
+
 class Gate(StrictModel):
     """One condition: a metric within bounds, `better_than`, `reproduced`, `certificate`, `max_bytes` or `approvals`."""
 
@@ -45,7 +52,9 @@ class Gate(StrictModel):
     `better_than`: what is compared, the best of all epochs of each job."""
     min: float | None = None
     max: float | None = None
-    better_than: Annotated[str, StringConstraints(pattern=rf"^(?:@{_NAME}|:[1-9]\d{{0,8}})$")] | None = None
+    better_than: (
+        Annotated[str, StringConstraints(pattern=rf"^(?:@{_NAME}|:[1-9]\d{{0,8}})$"), AfterValidator(_target)] | None
+    ) = None
     """The settings of the version must be better than those of another one, over several seeds: that of an alias of
     the same model (`@champion`), or a version (`:3`). While an alias holds no version, there is nothing to surpass."""
     seeds: Annotated[int, Field(ge=2, le=MAX_SEEDS)] | None = None

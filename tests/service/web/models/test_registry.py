@@ -183,6 +183,8 @@ def test_a_forced_move_needs_a_reason_and_stays_marked(client: FlaskClient, thre
         ([{"max_bytes": 1}, {"reproduced": True, "max_bytes": 5}], "#/1", "must be one condition"),
         ([{}], "#/0", "must be one condition"),
         ([{"better_than": "champion", "metric": "val_accuracy"}], "#/0/better_than", ""),
+        ([{"better_than": "@latest", "metric": "val_accuracy"}], "#/0/better_than", "never be anything to surpass"),
+        ([{"better_than": "@v3", "metric": "val_accuracy"}], "#/0/better_than", "or `:NUMBER`"),
         ([{"better_than": "@champion"}], "#/0", "needs the `metric`"),
         ([{"better_than": "@champion", "metric": "learning_rate"}], "#/0", "choose a metric with a direction"),
         ([{"better_than": "@champion", "metric": "val_loss", "seeds": 1}], "#/0/seeds", ""),
