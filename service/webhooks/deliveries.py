@@ -41,6 +41,8 @@ MAX_IN_FLIGHT_PER_HOST: Final = 4
 MAX_FAILURES: Final = 5
 """Failed attempts in a row after which a webhook gets one message at each step of the schedule, until one succeeds."""
 MAX_RETRY_AFTER_S: Final = 86_400.0
+MAX_ATTEMPTS: Final = 50
+"""Attempts of a message that are kept, the last ones: a person may ask for any number."""
 _KEPT_CHARACTERS: Final = 4000
 """Of the answer to an attempt."""
 GONE: Final = 410
@@ -167,7 +169,8 @@ def record(database: Database, claimed: Claim, attempt: Attempt, *, jitter: floa
         if webhook is None or row is None:
             return
         kept = attempt.response[:_KEPT_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}")
-        row.attempts = [*row.attempts, asdict(attempt) | {"seconds": round(attempt.seconds, 3), "response": kept}]
+        result = asdict(attempt) | {"seconds": round(attempt.seconds, 3), "response": kept}
+        row.attempts = [*row.attempts, result][-MAX_ATTEMPTS:]
         row.lease, row.next_ms, row.asked = None, None, False
         row.step += 1
         if attempt.error is None:

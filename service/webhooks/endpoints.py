@@ -97,8 +97,9 @@ def change(
         _check_events(changes.events, is_admin=is_admin)
     with database.write() as session:
         row = get(session, webhook_id, owner=owner)
-        if target is not None:
+        if target is not None and target.url != row.url:
             row.url, row.host = target.url, target.name
+            row.failures, row.resume_ms = 0, None  # of the address before
         if changes.events is not None:
             row.events = _names(changes.events)
         if changes.description is not None:

@@ -237,6 +237,28 @@ def test_an_owner_with_many_hosts_leaves_room_for_others(database: Database) -> 
     assert [item.owner for item in claim(database, 1, held)] == ["ben"], "whoever has fewer in flight is the first"
 
 
+def test_messages_to_a_new_address_do_not_wait_for_the_old_one(database: Database) -> None:
+    webhook, event_id = create(database), announce(database)
+    with database.write() as session:
+        session.execute(update(Webhook).values(failures=9, resume_ms=2**50))
+    same = Changes(url=webhook.url, description="the same address")
+    endpoints.change(database, webhook.id, same, RULES, owner=None, is_admin=True)
+    assert claim(database) == []
+    new = Changes(url="http://127.0.0.1:8/")
+    endpoints.change(database, webhook.id, new, RULES, owner=None, is_admin=True)
+    assert [item.event_id for item in claim(database)] == [event_id]
+
+
+def test_of_a_message_that_is_sent_again_and_again_the_last_attempts_are_kept(database: Database) -> None:
+    webhook, event_id = create(database), announce(database)
+    for number in range(deliveries.MAX_ATTEMPTS + 3):
+        [claimed] = claim(database)
+        deliveries.record(database, claimed, Attempt(at_ms=number, seconds=0.1, status=200))
+        deliveries.redeliver(database, webhook.id, event_id, owner=None)
+    kept = [attempt["at_ms"] for attempt in read(database, webhook.id, event_id).attempts]
+    assert kept == list(range(3, deliveries.MAX_ATTEMPTS + 3))
+
+
 def test_what_the_old_address_answers_after_a_change_is_nothing_against_the_new_one(database: Database) -> None:
     webhook, event_id = create(database), announce(database)
     [claimed] = claim(database)
