@@ -19,6 +19,8 @@ CLAIMS: Final = "claims.jsonl"
 IGNORED: Final = (CLAIMS, SIGNATURE)
 """The files of a certificate that its manifest does not list: they were written after it, and sign themselves."""
 _CHUNK_BYTES: Final = 1 << 20
+_MAX_DEPTH: Final = 100
+"""Folders inside of each other; the service makes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +137,25 @@ def hash_folder(folder: Path, *, without: Sequence[str] = IGNORED) -> dict[str, 
     return {path: _hash_file(folder / path) for path in _walk(folder) if path not in without}
 
 
+def _shown(path: str) -> str:
+    """A path in a message: a line break in a name must not begin another line."""
+    return path if path.isprintable() else ascii(path)
+
+
 def _walk(folder: Path, prefix: str = "") -> Iterator[str]:
+    if prefix.count("/") > _MAX_DEPTH:
+        raise CertificateRefused(f"{_shown(prefix[:100])}… has too many folders inside of each other")
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = f"{prefix}{entry.name}"
         mode = entry.stat(follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode):
-            raise CertificateRefused(f"{path} is a symbolic link; a certificate has only files")
+            raise CertificateRefused(f"{_shown(path)} is a symbolic link; a certificate has only files")
         if stat.S_ISDIR(mode):
             yield from _walk(Path(entry.path), f"{path}/")
         elif stat.S_ISREG(mode):
             yield path
         else:
-            raise CertificateRefused(f"{path} is neither a file nor a folder")
+            raise CertificateRefused(f"{_shown(path)} is neither a file nor a folder")
 
 
 def _hash_file(path: Path) -> str:
@@ -164,7 +173,7 @@ def compare(manifest: Manifest, found: Mapping[str, str]) -> None:
         CertificateRefused: it names each file that is missing, is too much, or differs.
     """
     faults = [f"{path} is missing" for path in sorted(manifest.files.keys() - found.keys())]
-    faults += [f"{path} is not in the signed list" for path in sorted(found.keys() - manifest.files.keys())]
+    faults += [f"{_shown(path)} is not in the signed list" for path in sorted(found.keys() - manifest.files.keys())]
     faults += [
         f"{path} was changed: its SHA-256 is {found[path]}, the signed one is {digest}"
         for path, digest in sorted(manifest.files.items())

@@ -185,6 +185,23 @@ def test_files_that_are_not_those_of_the_signer_are_refused(
     assert text in refusal(folder)
 
 
+def test_a_name_cannot_look_like_a_line_of_the_output(folder: Path) -> None:
+    (folder / "a\nverified  1 of 1 files").touch()
+    assert refusal(folder) == r"'a\nverified  1 of 1 files' is not in the signed list"
+
+
+def test_folders_inside_of_each_other_without_end_are_refused(folder: Path) -> None:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for _ in range(150):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(before)
+    assert "too many folders inside of each other" in refusal(folder)
+
+
 @pytest.mark.parametrize("name", [CHECKPOINT_FILE, SIGNATURE, CLAIMS])
 def test_files_of_another_model_are_refused(folder: Path, signer: Signer, tmp_path: Path, name: str) -> None:
     other = making.make(tmp_path / "other", signer, value=0.25)
