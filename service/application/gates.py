@@ -203,6 +203,7 @@ def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
         counts = [f"{len(group.done)} of {len(seeds)} of {side}" for side, group in groups.items()]
         state = "not all have been trained" if remedies else "some are still training"
         sentence = f"comparing needs the same {len(seeds)} seeds on both sides, and {state}: {', '.join(counts)}"
+        facts["unfinished"] = {side: list(group.unfinished.values()) for side, group in groups.items()}
         return finding(sentence, remedies=remedies, **facts)
     current = max(group.newest for group in groups.values())[1]
     outdated = {side: group.without(current) for side, group in groups.items()}
@@ -257,7 +258,7 @@ class _SeedGroup:
         done: the ids of succeeded jobs by seed, of several the newest.
         code: the digest of the code that they ran, by seed; empty: it was not recorded.
         newest: the time and code of the newest one.
-        unfinished: seeds whose jobs have not ended.
+        unfinished: the ids of jobs that have not ended, by seed.
         missing: seeds without such jobs.
     """
 
@@ -265,7 +266,7 @@ class _SeedGroup:
     done: Mapping[int, str]
     code: Mapping[int, str]
     newest: tuple[int, str]
-    unfinished: Sequence[int]
+    unfinished: Mapping[int, str]
     missing: Sequence[int]
 
     @classmethod
@@ -280,7 +281,7 @@ class _SeedGroup:
             Job.dataset_sha256.is_not_distinct_from(job.dataset_sha256),
             visible(Job.owner, owner),
         )
-        done, unfinished = dict[int, str](), set[int]()
+        done, unfinished = dict[int, str](), dict[int, str]()
         code, newest = dict[int, str](), (0, "")
         for row in session.execute(query.order_by(Job.created_ms, Job.id)):
             seed = wanted[row.spec_hash]["seed"]
@@ -288,9 +289,9 @@ class _SeedGroup:
                 done[seed], code[seed] = row.id, str((row.provenance or {}).get("code", ""))
                 newest = (row.created_ms, code[seed])
             elif row.status not in TERMINAL:
-                unfinished.add(seed)
+                unfinished[seed] = row.id
         ordered = {seed: done[seed] for seed in seeds if seed in done}
-        waiting = [seed for seed in seeds if seed in unfinished and seed not in done]
+        waiting = {seed: unfinished[seed] for seed in seeds if seed in unfinished and seed not in done}
         missing = [seed for seed in seeds if seed not in done and seed not in unfinished]
         return cls(job=job, done=ordered, code=code, newest=newest, unfinished=waiting, missing=missing)
 

@@ -153,8 +153,8 @@ def _predict_dataset(
 ) -> None:
     with target.client() as client:
         network = target.find_network(client, network_text, checkpoint)
-        job_id, which = (network.id, checkpoint) if isinstance(network, Job) else _pinned(network)
-        job = client.predict_dataset(f"{job_id}@{which}", dataset, part=part, name=name)
+        model = f"{network.id}@{checkpoint}" if isinstance(network, Job) else network_text
+        job = client.predict_dataset(model, dataset, part=part, name=name)
         if not waits:
             target.echo(job, job.id)
             return
@@ -171,11 +171,6 @@ def _predict_dataset(
             return
     rows, epoch = job["progress"]["steps"], job.resolved["model"]["checkpoint"]
     click.echo(f"{output}  {counted(rows, 'row')}  checkpoint of epoch {epoch}")
-
-
-def _pinned(model: Model) -> tuple[str, Which]:
-    """The job and the epoch of a version."""
-    return model.job.id, int(model["checkpoint"])
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -33,7 +33,7 @@ from service.web.http import problems
 from service.web.http.endpoint import Result, endpoint
 from service.web.http.problems import Problem
 from service.web.http.queries import OTHER_OWNER, Cursor, NumberCursor, Query, Text
-from service.web.http.responses import as_json, not_modified, see_other
+from service.web.http.responses import as_json, etag_of, not_modified, see_other
 from service.web.models.registry_schemas import (
     AliasItem,
     AliasList,
@@ -52,6 +52,7 @@ TAG: Final = "Models"
 _NOT_FOUND: Final = ("model_not_found", "owner_not_found")
 _MOVING: Final = (*_NOT_FOUND, "precondition_failed")
 _IF_MATCH: Final = ("If-Match", "If-None-Match")
+_HIGHEST_SEQ: Final = 2**31
 
 
 class OwnerQuery(Query):
@@ -305,12 +306,15 @@ def _whose(query: OwnerQuery) -> str | None:
 
 
 def _seen() -> Collection[int] | None:
-    """The moves after one of which the client expects the alias."""
+    """The moves after one of which the client expects the alias; ``None``: any."""
     if request.if_none_match.star_tag:
         return {0}
-    if not request.if_match or request.if_match.star_tag:
+    if request.if_match.star_tag:
+        return range(1, _HIGHEST_SEQ)
+    if not request.if_match:
         return None
-    return {int(tag) for tag in request.if_match.as_set() if tag.isascii() and tag.isdigit()}
+    numbers = [(tag or "").partition("-")[0] for tag in request.if_match.as_set()]  # an empty tag is None
+    return {int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 10}
 
 
 def _read_gates(document: Any) -> GatesRequest:
@@ -341,7 +345,9 @@ def _move_response(name: str, alias: str, moved: Moved, whose: str | None) -> Re
 
 
 def _etag(item: AliasItem) -> dict[str, str]:
-    return {"ETag": f'"{item.seq}"', "Cache-Control": "private, no-cache"}
+    """The headers of a cached response: the tag is the number of the last move, and changes with the gates, too."""
+    gates = f"-{etag_of(item)[:8]}" if item.gates else ""
+    return {"ETag": f'"{item.seq}{gates}"', "Cache-Control": "private, no-cache"}
 
 
 def alias_item(session: Session, model: Model, alias: str) -> AliasItem:

@@ -110,6 +110,7 @@ def test_missing_seeds_are_named_with_the_sweeps_that_train_them(registry: Regis
     jobs.add(A | {"seed": seeds[2]}, dataset_sha256="sha256:other")
     jobs.add(A | {"seed": seeds[3]}, status="failed")
     again = check(registry, GATE)
+    assert list(again.evidence["unfinished"].values()) == [["job_00000000000000000000000004"], []]
     first, second = (remedy.body or {} for remedy in again.remedies)
     assert (first["seeds"], second["seeds"]) == (seeds[2:], seeds)
 

@@ -139,9 +139,15 @@ def test_of_two_people_who_move_an_alias_at_once_one_is_told(client: FlaskClient
     assert (late.status_code, late.json["code"], late.json["version"]) == (412, "precondition_failed", 2)
     assert "holds version 2" in late.json["detail"]
     assert move(client, 3, headers={"If-None-Match": "*"}).status_code == 412
-    assert move(client, 3, headers={"If-Match": '"x"'}).status_code == 412
+    for tag in ('"x"', f'"{"9" * 5000}"', '""'):
+        assert move(client, 3, headers={"If-Match": tag}).status_code == 412
+    assert move(client, 3, "new", headers={"If-Match": "*"}).status_code == 412, "there is nothing to match"
     assert client.get("/models/digits/aliases/champion", headers={"If-None-Match": '"2"'}).status_code == 304
     assert move(client, 2).json["seq"] == 2, "no move"
+    set_gates(client, {"max_bytes": 1_000_000})
+    changed = client.get("/models/digits/aliases/champion", headers={"If-None-Match": '"2"'})
+    assert (changed.status_code, len(changed.json["gates"])) == (200, 1), "its gates are another version of the alias"
+    assert move(client, 3, headers={"If-Match": changed.headers["ETag"]}).status_code == 200
 
 
 def test_gates_refuse_with_evidence_and_history_keeps_it(client: FlaskClient, three: list[str]) -> None:
