@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.datasets.info import version_name
 from service.errors import ArtifactNotFound
+from service.jobs.actions import refutes
 from service.jobs.queries import lookup
 from service.models.certificates import evidence as certificates
 from service.models.registry import queries
@@ -138,10 +139,12 @@ def _reproduced(checked: Checked, gate: Mapping[str, Any]) -> Finding:
     rows = [row for row in checked.session.scalars(query) if row.reproduction is not None]
     matches = {row.id: (row.reproduction or {}).get("match") for row in rows}
     equal = [job_id for job_id, match in matches.items() if match]
-    different = [row for row in rows if matches[row.id] is False]
+    different = [row for row in rows if refutes(row)]
     open_ids = [row.id for row in rows if matches[row.id] is None and row.status not in TERMINAL]
     remedies: list[Remedy] = []
-    if different:
+    if not job.reusable:
+        sentence = f"the bits of job {job.id} are in doubt: its log, or a reproduction that was deleted, had others"
+    elif different:
         first = (different[0].reproduction or {}).get("first_difference") or {}
         sentence = f"{different[0].id} did not reproduce job {job.id}: epoch {first.get('epoch')} differs"
     elif equal:
@@ -153,7 +156,7 @@ def _reproduced(checked: Checked, gate: Mapping[str, Any]) -> Finding:
     else:
         sentence = f"job {job.id} has not been reproduced"
         remedies = [Remedy(method="POST", path=f"/jobs/{job.id}/reproduce")]
-    passed = bool(equal) and not different
+    passed = bool(equal) and not different and job.reusable
     return Finding(gate=gate, passed=passed, sentence=sentence, evidence={"reproductions": matches}, remedies=remedies)
 
 

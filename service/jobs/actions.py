@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from service.access import audit, owners
@@ -188,13 +188,24 @@ def remove(
         check: called with the locked job; raises if it must not be deleted.
     """
     with database.write() as session:
+        # In the order of ids, as every transaction that locks several jobs: the original is older.
+        original = select(Job.id).where(Job.id == select(Job.parent_id).where(Job.id == job_id).scalar_subquery())
+        session.execute(locking(original))
         job = _claim_for(session, job_id, Action.DELETE, owner)
         check(job)
         _require_ended_sweep(session, job)
         require_unregistered(session, [job_id])
+        if refutes(job):  # what it has shown must not go with it
+            session.execute(update(Job).where(Job.id == job.parent_id).values(reusable=False))
         audit.record(session, by, AuditAction.DELETE, job_id)
         session.execute(delete(Idempotency).where(Idempotency.job_id == job_id))
         session.execute(delete(Job).where(Job.id == job_id))  # and, by the foreign keys, all rows of the job
+
+
+def refutes(job: Job) -> bool:
+    """Whether a job shows that another one cannot be reproduced: with other bits in the same environment."""
+    reproduction = job.reproduction or {}
+    return reproduction.get("match") is False and not reproduction.get("provenance_differs")
 
 
 def require_unregistered(session: Session, job_ids: Collection[str]) -> None:

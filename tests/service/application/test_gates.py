@@ -15,6 +15,7 @@ from sqlalchemy import insert
 from service.application import gates
 from service.application.registry import MoveRequest, Registry, VersionRequest
 from service.errors import ServiceError
+from service.jobs import actions
 from service.models.registry.errors import GateFailed
 from service.models.registry.gates import Finding, Gate
 from service.spec.validation import prefix_hash, resolve, resolved_hash
@@ -239,12 +240,25 @@ def test_a_reproduction_is_evidence_only_with_the_same_bits(
     assert part in finding.sentence
 
 
-def test_one_failed_reproduction_outweighs_others(registry: Registry, jobs: Jobs) -> None:
+def test_one_failed_reproduction_outweighs_others_also_after_its_deletion(registry: Registry, jobs: Jobs) -> None:
     job = jobs.add(A)
     register(registry, job)
-    for match in (True, False):
-        jobs.add(A, parent_id=job, reproduction={"of": job, "match": match})
+    _, failed = (jobs.add(A, parent_id=job, reproduction={"of": job, "match": match}) for match in (True, False))
     assert not check(registry, Gate(reproduced=True), 1).passed
+    actions.remove(jobs.database, failed)
+    finding = check(registry, Gate(reproduced=True), 1)
+    assert (finding.passed, "in doubt" in finding.sentence) == (False, True)
+
+
+def test_a_reproduction_in_another_environment_shows_nothing(registry: Registry, jobs: Jobs) -> None:
+    job = jobs.add(A)
+    register(registry, job)
+    elsewhere = {"of": job, "match": False, "provenance_differs": ["numpy"]}
+    other = jobs.add(A, parent_id=job, reproduction=elsewhere)
+    assert check(registry, Gate(reproduced=True), 1).remedies
+    actions.remove(jobs.database, other)
+    jobs.add(A, parent_id=job, reproduction={"of": job, "match": True})
+    assert check(registry, Gate(reproduced=True), 1).passed
 
 
 def test_a_removed_alias_is_surpassed_as_the_version_that_it_held_last(registry: Registry, jobs: Jobs) -> None:
