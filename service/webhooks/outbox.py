@@ -17,7 +17,7 @@ from sqlalchemy import Connection, String, Table, Text, bindparam, cast, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.storage.database import now_ms
+from service.storage.database import locking, now_ms
 from service.storage.ids import new_id
 from service.storage.owner_tables import Webhook, WebhookDelivery
 
@@ -106,7 +106,7 @@ def _insertion(dialect: str, owner: str | bool, is_once: bool) -> sqlite.Insert 
         message = message.where(_WEBHOOKS.c.owner.is_(None))
     # Whoever deletes a webhook at this moment is waited for: its row would be missing when the foreign key is checked,
     # and the transaction of the event would fail.
-    message = message.with_for_update(read=True, key_share=True, of=_WEBHOOKS)
+    message = locking(message, share=True, keeps_key=True, of=Webhook)
     insert = sqlite.insert(_DELIVERIES) if dialect == "sqlite" else postgresql.insert(_DELIVERIES)
     statement = insert.from_select(list(columns), message)
     # Without a need for it, no clause for conflicts: see the privileges of workers.

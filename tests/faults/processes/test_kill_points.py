@@ -181,6 +181,7 @@ def test_every_failpoint_is_listed_with_its_test() -> None:
     tested |= {"concluding"}  # test_differences
     tested |= {"cleaned", "reported", "commanded"}  # test_reused_children
     tested |= {"object_stored"}  # test_object_stores
+    tested |= {"message_claimed", "message_sent"}  # test_webhooks
     tested |= {"file_migrated", "store_switched", "store_published"}  # test_store_migration
     assert tested == set(failpoints.PLACES)
 

@@ -48,6 +48,7 @@ def test_an_export_that_does_not_fit_is_refused_and_leaves_no_file(database: Dat
         artifacts=store,
         make=lambda request: bytes([7]) * SIZE,
         slots=SlotPool("exports", 1),
+        signing_key=lambda by: "",
         at_most=2 * SIZE,
     )
     row = exports.export(job_id, ArtifactKind.ONNX, by=by)

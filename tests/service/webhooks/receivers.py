@@ -100,7 +100,7 @@ def receive(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
             pass
 
     class Server(ThreadingHTTPServer):
-        daemon_threads = True
+        daemon_threads = False  # joined at the end: a later test may count the threads of this process
 
         def handle_error(self, *_: object) -> None:
             """A client that refuses the certificate, or has seen enough, is no error here."""

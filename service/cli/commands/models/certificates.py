@@ -168,8 +168,8 @@ def _lines(outcome: Outcome) -> list[str]:
 
 @click.group("signing-keys")
 def signing_keys_group() -> None:
-    """Manage the keys that sign certificates. Run it on the machine that hosts the service, with the same
-    environment."""
+    """List, replace or retire the keys that sign certificates. Run it on the machine that hosts the service, with
+    the same environment."""
 
 
 _json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -112,12 +112,32 @@ def test_adopt_gives_all_objects_without_an_owner_to_the_named_owner(
     assert keyed.get(f"/sweeps/{sweep['id']}", headers=ann).json["status"] == "succeeded"
 
     assert "nothing to do" in run("adopt", "ann").stdout
-    assert json.loads(run("adopt", "bob", "--json").stdout) == {"owner": "bob", "jobs": 0, "datasets": 0, "sweeps": 0}
+    nothing = {"jobs": 0, "datasets": 0, "sweeps": 0, "models": 0}
+    assert json.loads(run("adopt", "bob", "--json").stdout) == {"owner": "bob", **nothing}
     assert "adopt" not in run("create", "carl").stderr
     assert "no owner" not in keyed.get("/ui/keys", headers=ann | {"Accept": "text/html"}).text
     with worker.database.read() as session:
         entries = audit.read(session, action="adopt")
-    assert [(row.subject, row.detail) for row in entries] == [("ann", {"jobs": 2, "datasets": 1, "sweeps": 1})]
+    detail = {"jobs": 2, "datasets": 1, "sweeps": 1, "models": 0}
+    assert [(row.subject, row.detail) for row in entries] == [("ann", detail)]
+
+
+def test_an_adopted_model_whose_name_is_taken_gets_a_number(
+    either_app: Flask, keyed: FlaskClient, make_worker: Callable[[Flask], Any], run: Callable[..., Result]
+) -> None:
+    keyless, worker = either_app.test_client(), make_worker(either_app)
+    ann = bearer(run("create", "ann").stdout.strip())
+    for client, headers, content in ((keyless, {}, b"ownerless"), (keyed, ann, b"of ann")):
+        job = client.post("/jobs", json={"kind": "classifier", "epochs": 1}, headers=headers).json["id"]
+        worker.claim()
+        worker.commit_epoch(1, checkpoint=content)
+        worker.succeed()
+        registered = client.post("/models/digits/versions", json={"job": job}, headers=headers)
+        assert registered.status_code == 201
+    keyless.put("/models/digits/aliases/champion", json={"version": 1})
+    assert run("adopt", "ann").stdout == "ann now owns 1 job and 1 model that had no owner\n"
+    models = {item["name"]: item["aliases"] for item in keyed.get("/models", headers=ann).json["data"]}
+    assert models == {"digits": {}, "digits-2": {"champion": 1}}
 
 
 def test_adopted_data_that_the_owner_already_has_is_not_stored_twice(

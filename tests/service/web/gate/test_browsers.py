@@ -88,7 +88,9 @@ def test_the_page_behind_a_redirect_accepts_the_parameters_of_its_operation(app:
         if operation is None or operation.page is None or "#" in operation.page:
             continue
         endpoint, _ = adapter.match(
-            operation.page.format(job_id="job_x", sweep_id="swp_x", webhook_id="whk_x", name="mine")
+            operation.page.format(
+                job_id="job_x", sweep_id="swp_x", webhook_id="whk_x", name="mine", model_name="digits"
+            )
         )
         page = operation_of(app.view_functions[endpoint])
         assert page is not None, operation.page
