@@ -224,7 +224,7 @@ def test_the_command_list_shows_whole_summaries_that_begin_like_the_help_of_thei
         assert command is not None, name
         assert command.get_short_help_str(200).split()[0] == summary.split()[0], name
         options = {option for parameter in command.params for option in parameter.opts}
-        assert "--json" in options or name in ("up", "worker", "keys", "store"), f"{name} has no --json"
+        assert "--json" in options or name in ("up", "worker", "keys", "signing-keys", "store"), f"{name} has no --json"
 
 
 def test_a_mistyped_command_gets_a_suggestion(run: Run) -> None:
