@@ -83,13 +83,14 @@ def retire(database: Database, kid: str, *, at_ms: int | None = None, by: Actor 
     time back.
 
     Args:
-        at_ms: from when on (default: now), for a key that is known to have been stolen earlier.
+        at_ms: from when on (default: now), for a key that is known to have been stolen earlier; the future means now.
     """
     with database.write() as session:
         row = session.scalar(locking(select(SigningKey).where(SigningKey.kid == kid)))
         if row is None:
             raise SigningKeyNotFound(f"no key has the id {kid}: tapeline signing-keys list")
-        moment = at_ms if at_ms is not None else session.scalar(select(now_ms())) or 0
+        now = session.scalar(select(now_ms())) or 0
+        moment = now if at_ms is None else min(at_ms, now)  # it signs no more from now on
         row.retired_ms = moment if row.retired_ms is None else min(row.retired_ms, moment)
         audit.record(session, by, AuditAction.RETIRE_SIGNING_KEY, row.kid, retired_ms=row.retired_ms)
     return row

@@ -27,6 +27,8 @@ EXPORTS: Final = SlotPool("exports", 2, per_owner=1)
 """Each uses a core and several times the memory of the model; one per owner, as for ``DRAWING``."""
 SWEEP_CHECKS: Final = SlotPool("checks of sweeps", 2, per_owner=1)
 """The longest takes a large part of a second, and holds the GIL."""
+LOOKUPS: Final = SlotPool("lookups of host names", 4, per_owner=1)
+"""A name server that does not answer holds a thread for up to half a minute."""
 SCRAPES: Final = SlotPool("scrapes of the metrics", 1, waiting=8)
 """They count events one after the other."""
 

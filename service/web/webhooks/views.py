@@ -12,6 +12,7 @@ from service.storage.database import now_ms
 from service.storage.owner_tables import WebhookDelivery
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor, sees_all
+from service.web.http import slots
 from service.web.http.endpoint import Result, endpoint
 from service.web.webhooks.schemas import (
     DeliveriesQuery,
@@ -42,7 +43,7 @@ def show_list(query: WebhooksQuery) -> WebhookList:
 
 
 @blueprint.post("/webhooks")
-@endpoint(TAG, NewWebhook, status=201, body=WebhookRequest)
+@endpoint(TAG, NewWebhook, status=201, body=WebhookRequest, problems=("busy",))
 def create(body: WebhookRequest) -> Result:
     """Create a webhook: an address to which messages about the owner's jobs and sweeps are sent.
 
@@ -50,10 +51,11 @@ def create(body: WebhookRequest) -> Result:
     it. All addresses of the host are checked now and at each attempt: by default, only public ones are permitted.
     """
     rules, is_admin = provided(AddressRules), sees_all()
-    row = endpoints.create(
-        core().database, body.url, body.events, rules,
-        owner=owner(), description=body.description, is_admin=is_admin, by=actor(),
-    )  # fmt: skip
+    with slots.hold(slots.LOOKUPS):
+        row = endpoints.create(
+            core().database, body.url, body.events, rules,
+            owner=owner(), description=body.description, is_admin=is_admin, by=actor(),
+        )  # fmt: skip
     return NewWebhook.of(row, now=row.created_ms, secret=row.secret), {"Location": f"/webhooks/{row.id}"}
 
 
@@ -66,13 +68,14 @@ def show(webhook_id: str) -> WebhookItem:
 
 
 @blueprint.patch("/webhooks/<webhook_id>")
-@endpoint(TAG, WebhookItem, body=WebhookPatch, problems=("webhook_not_found",))
+@endpoint(TAG, WebhookItem, body=WebhookPatch, problems=("webhook_not_found", "busy"))
 def change(webhook_id: str, body: WebhookPatch) -> WebhookItem:
     """Change a webhook, or disable or enable it."""
     description = body.description or "" if "description" in body.model_fields_set else None
     changes = Changes(url=body.url, events=body.events, description=description, enabled=body.enabled)
     rules, is_admin = provided(AddressRules), sees_all()
-    endpoints.change(core().database, webhook_id, changes, rules, owner=owner(), is_admin=is_admin, by=actor())
+    with slots.hold(slots.LOOKUPS):
+        endpoints.change(core().database, webhook_id, changes, rules, owner=owner(), is_admin=is_admin, by=actor())
     return show.read(webhook_id)
 
 
