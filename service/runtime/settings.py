@@ -272,7 +272,7 @@ class Settings:
     )
     signing_key: Path | None = _setting(
         "PEM file of the P-256 key that signs certificates, made when it is first needed; with "
-        "TAPELINE_SIGNING_COMMAND, of its public key (default: signing-key.pem in TAPELINE_HOME)",
+        "TAPELINE_SIGNING_COMMAND, of its public key (default: keys/signing-key.pem in TAPELINE_HOME)",
         None,
     )
     signing_command: str = _setting(
@@ -331,7 +331,7 @@ class Settings:
     @property
     def signing_key_file(self) -> Path:
         """The file of the key that signs certificates."""
-        return self.signing_key or self.home / "signing-key.pem"
+        return self.signing_key or self.home / "keys" / "signing-key.pem"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, cores: int) -> Self:

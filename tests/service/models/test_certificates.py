@@ -38,8 +38,8 @@ def test_the_key_is_made_once_even_by_several_processes_and_only_its_owner_can_r
     with ThreadPoolExecutor(8) as pool:
         found = {signer.kid for signer in pool.map(lambda _: signing.open_signer(settings(home)), range(16))}
     assert len(found) == 1
-    assert [path.name for path in home.iterdir()] == ["signing-key.pem"]
-    assert stat.S_IMODE((home / "signing-key.pem").stat().st_mode) == 0o600
+    assert [path.name for path in (home / "keys").iterdir()] == ["signing-key.pem"]
+    assert stat.S_IMODE((home / "keys" / "signing-key.pem").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_key_is_made_once_even_by_several_processes_and_only_its_owner_can_r
 def test_an_unusable_key_is_refused_with_the_remedy_and_not_replaced(
     tmp_path: Path, content: bytes | None, mode: int, message: str
 ) -> None:
-    path = tmp_path / "signing-key.pem"
+    path = tmp_path / "keys" / "signing-key.pem"
     signing.open_signer(settings(tmp_path))
     if content is not None:
         path.write_bytes(content)
@@ -65,7 +65,8 @@ def test_an_unusable_key_is_refused_with_the_remedy_and_not_replaced(
 
 
 def test_a_key_on_another_curve_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "signing-key.pem"
+    path = tmp_path / "keys" / "signing-key.pem"
+    path.parent.mkdir()
     command = ["openssl", "ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     path.chmod(0o600)
@@ -85,7 +86,7 @@ def test_a_command_signs_in_place_of_the_key(tmp_path: Path) -> None:
     found = signing.open_signer(external(tmp_path, f"openssl dgst -sha256 -sign {tmp_path / 'private.pem'}"))
     folder = making.make(tmp_path / "certificate", found)
     assert found.kid in (folder / "model.sig").read_text()
-    assert not (tmp_path / "signing-key.pem").exists()
+    assert not (tmp_path / "keys").exists()
 
 
 @pytest.mark.parametrize(
