@@ -11,10 +11,10 @@ import hmac
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _SECRET: Final = "whsec_"  # noqa: S105 - a prefix
 _SIGNING_KEY: Final = "whsk_"
@@ -33,7 +33,7 @@ def new_signing_key() -> str:
 
 def public_key_of(signing_key: str) -> str:
     """The public key with which receivers verify, ``whpk_…``."""
-    public = _private(signing_key).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public = _private(signing_key).public_key().public_bytes_raw()
     return _PUBLIC_KEY + b64encode(public).decode()
 
 
@@ -59,4 +59,7 @@ def headers(
 
 
 def _private(signing_key: str) -> Ed25519PrivateKey:
+    # Loaded with the first signature: most schedulers send no messages, and start faster.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     return Ed25519PrivateKey.from_private_bytes(b64decode(signing_key.removeprefix(_SIGNING_KEY)))
