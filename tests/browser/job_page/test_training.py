@@ -127,7 +127,7 @@ def test_a_fork_continues_with_other_settings(
     parent = jobs["other"]
     page = stack_visit.open(f"/ui/jobs/{parent['id']}")
     page.get_by_role("button", name="Fork…").click()
-    page.get_by_label("Checkpoint", exact=True).select_option("2")
+    page.locator("dialog[open]").get_by_label("Checkpoint", exact=True).select_option("2")
     page.get_by_label("Total epochs").fill("4")
     page.locator("#fork-rate").fill("0.05")
     page.locator("#fork-name").fill("forked")

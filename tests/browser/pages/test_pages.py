@@ -78,7 +78,7 @@ def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]
 def test_each_link_of_the_navigation_opens_a_page(visit: Visit) -> None:
     page = visit.open("/")
     names = page.locator("nav[aria-label=Main] a").all_inner_texts()
-    assert names == ["Jobs", "New job", "Sweeps", "Datasets", "Workers", "Usage", "Keys", "Learn", "API"]
+    assert names == ["Jobs", "New job", "Sweeps", "Models", "Datasets", "Workers", "Usage", "Keys", "Learn", "API"]
     for name in names:
         page.locator("nav[aria-label=Main] a", has_text=re.compile(f"^{name}$")).click()
         expect(page.locator("nav[aria-label=Main] [aria-current=page]")).to_have_text(name)
@@ -360,8 +360,8 @@ def test_on_a_phone_the_navigation_has_two_lines(open_site: Callable[..., Visit]
     page = open_site(width=width, height=844).open("/")
     links = page.get_by_role("navigation", name="Main").get_by_role("link")
     lines = Counter(links.evaluate_all("all => all.map((link) => link.getBoundingClientRect().top)"))
-    assert list(lines.values()) == [5, 4]
-    assert links.evaluate_all("all => all.map((link) => link.scrollWidth - link.clientWidth)") == [0] * 9
+    assert list(lines.values()) == [5, 5]
+    assert links.evaluate_all("all => all.map((link) => link.scrollWidth - link.clientWidth)") == [0] * 10
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
