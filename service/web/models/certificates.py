@@ -117,7 +117,7 @@ def digests(job_id: str, query: DigestsQuery) -> Digests:
         return Digests(epochs=epochs, result_digest=job.result_digest, provenance=job.provenance)
 
 
-keys_blueprint: Final = Blueprint("signing keys", __name__)
+keys_blueprint: Final = Blueprint("signing_keys", __name__)
 
 
 @keys_blueprint.get("/.well-known/tapeline-keys.json")
