@@ -190,7 +190,7 @@ def record(database: Database, claimed: Claim, attempt: Attempt, *, jitter: floa
             webhook.failures += 1
             _disable(webhook, now, f"{row.step} attempts over three days have failed, the last one: {attempt.error}")
         else:
-            delay_s = RETRY_DELAYS_S[row.step - 1] * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311
+            delay_s = RETRY_DELAYS_S[row.step - 1] * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - no secret
             delay_s = max(delay_s, min(attempt.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
             row.status, row.next_ms = DeliveryStatus.PENDING, now + int(delay_s * 1000)
             webhook.failures += 1

@@ -71,7 +71,7 @@ class PinnedModel(StrictModel):
 class ResolvedPrediction(PredictionSpec):
     """The spec of a prediction with the model that its reference meant."""
 
-    model: PinnedModel  # type: ignore[assignment]  # as stored
+    model: PinnedModel  # type: ignore[assignment]  # in place of the text that was sent
     """The checkpoint that predicts."""
 
 

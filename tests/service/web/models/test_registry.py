@@ -396,16 +396,9 @@ class TestWithKeys:
     def app(self, make_app: MakeApp, sqlite_url: str) -> Flask:
         return keyed(make_app, sqlite_url)
 
-    def _client(self, app: Flask, owner: str, scope: Scope) -> FlaskClient:
-        core: Core = app.extensions[EXTENSION]
-        _, key = keys.create(core.database, name=f"a key of {owner}", owner=owner, scope=scope)
-        client = app.test_client()
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
-        return client
-
     def test_a_version_is_approved_by_another_key(self, app: Flask, worker: SimulatedWorker, submit: Submit) -> None:
-        ann, colleague = (self._client(app, "ann", Scope.SUBMIT) for _ in range(2))
-        admin, bob = self._client(app, "root", Scope.ADMIN), client_of(app, "bob")
+        ann, colleague = (client_of(app, "ann", scope=Scope.SUBMIT) for _ in range(2))
+        admin, bob = client_of(app, "root", scope=Scope.ADMIN), client_of(app, "bob")
         register(ann, train(ann, worker, submit))
         assert ann.put("/models/digits/aliases/champion/gates", json=[]).status_code == 403
         gates = admin.put("/models/digits/aliases/champion/gates?owner=ann", json=[{"approvals": 2}])
@@ -445,7 +438,7 @@ class TestWithKeys:
         assert len(rotated(colleague[0]).post(path, json={}).json["approvals"]) == 1
 
     def test_only_an_admin_can_force(self, app: Flask, worker: SimulatedWorker, submit: Submit) -> None:
-        ann, admin = self._client(app, "ann", Scope.SUBMIT), self._client(app, "root", Scope.ADMIN)
+        ann, admin = client_of(app, "ann", scope=Scope.SUBMIT), client_of(app, "root", scope=Scope.ADMIN)
         register(ann, train(ann, worker, submit))
         admin.put("/models/digits/aliases/champion/gates?owner=ann", json=[{"approvals": 2}])
         refused = move(ann, 1, force=True, reason="now")

@@ -8,12 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.access import keys
 from service.access.keys import Scope
 from service.models.registry.gate_text import gate_text
-from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp, SimulatedWorker
-from tests.service.web.core.quota_clients import keyed
+from tests.service.web.core.quota_clients import client_of, keyed
 from tests.service.web.models.test_registry import Submit, move, register, set_gates, train
 
 HTML = {"Accept": "text/html"}
@@ -95,16 +93,9 @@ class TestWithKeys:
     def app(self, make_app: MakeApp, sqlite_url: str) -> Flask:
         return keyed(make_app, sqlite_url)
 
-    def _client(self, app: Flask, owner: str, scope: Scope) -> FlaskClient:
-        core: Core = app.extensions[EXTENSION]
-        _, key = keys.create(core.database, name=f"a key of {owner}", owner=owner, scope=scope)
-        client = app.test_client()
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
-        return client
-
     def test_a_page_has_the_buttons_of_its_reader(self, app: Flask, worker: SimulatedWorker, submit: Submit) -> None:
-        ann, reader = self._client(app, "ann", Scope.SUBMIT), self._client(app, "ann", Scope.READ)
-        admin, bob = self._client(app, "root", Scope.ADMIN), self._client(app, "bob", Scope.SUBMIT)
+        ann, reader = client_of(app, "ann", scope=Scope.SUBMIT), client_of(app, "ann", scope=Scope.READ)
+        admin, bob = client_of(app, "root", scope=Scope.ADMIN), client_of(app, "bob", scope=Scope.SUBMIT)
         register(ann, train(ann, worker, submit))
         move(ann, 1)
         buttons = {
