@@ -6,7 +6,7 @@ does not allow the action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -210,19 +210,13 @@ def refutes(job: Job) -> bool:
 
 def require_unregistered(session: Session, job_ids: Collection[str]) -> None:
     """Raise ``JobRegistered`` if one of the jobs, whose rows are locked, is a version of a model."""
-    if versions := registered(session, job_ids):
-        raise JobRegistered(versions)
-
-
-def registered(session: Session, job_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
-    """The versions that jobs are registered as, such as ``digits:3``, by the ids of those that are."""
     query = select(ModelVersion.job_id, Model.name, ModelVersion.version).join(Model, Model.id == ModelVersion.model_id)
+    query = query.where(ModelVersion.job_id.in_(job_ids)).order_by(Model.name, ModelVersion.version)
     by_job: dict[str, list[str]] = {}
-    for row in session.execute(
-        query.where(ModelVersion.job_id.in_(job_ids)).order_by(Model.name, ModelVersion.version)
-    ):
+    for row in session.execute(query):
         by_job.setdefault(row.job_id, []).append(f"{row.name}:{row.version}")
-    return by_job
+    if by_job:
+        raise JobRegistered(by_job)
 
 
 def _require_ended_sweep(session: Session, job: Job) -> None:
