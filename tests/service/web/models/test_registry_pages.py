@@ -73,7 +73,7 @@ def test_the_page_has_gates_in_words_and_the_evidence_of_each_move(
         ({"metric": "val_loss", "min": 0.1, "max": 0.5}, "val loss at least 0.1 and at most 0.5"),
         (
             {"better_than": ":3", "metric": "val_accuracy", "seeds": 5, "confidence": 0.99, "margin": 0.01},
-            "better than :3 in val accuracy by more than 1.00%, over 5 seeds, 0.99 confidence",
+            "better than :3 in val accuracy by more than 1.00%, over 5 seeds, at 99% confidence",
         ),
         ({"reproduced": True}, "reproduced bit for bit"),
         ({"certificate": True}, "certified"),

@@ -77,7 +77,7 @@ def test_a_failed_gate_is_shown_with_its_evidence_and_what_is_missing_can_be_sup
     gates = run("models", "gates", "gated", "champion", "--set", '[{"reproduced": true}]', "--add", json.dumps(better))
     assert gates.stdout.splitlines() == [
         "reproduced bit for bit",
-        "better than @champion in val loss, over 2 seeds, 0.8 confidence",
+        "better than @champion in val loss, over 2 seeds, at 80% confidence",
     ]
     tried = run("models", "move", "gated", "champion", "2", "--dry-run")
     assert tried.exit_code == 1
