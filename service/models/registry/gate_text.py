@@ -14,7 +14,9 @@ def gate_text(gate: Mapping[str, Any]) -> str:
     match gate:
         case {"better_than": other, "metric": metric}:
             margin = f" by more than {number(metric, gate['margin'])}" if gate.get("margin") else ""
-            over = f"over {counted(gate.get('seeds', 5), 'seed')}, at {100 * gate.get('confidence', 0.95):.4g}% confidence"
+            over = (
+                f"over {counted(gate.get('seeds', 5), 'seed')}, at {100 * gate.get('confidence', 0.95):.4g}% confidence"
+            )
             return f"better than {other} in {describe(metric).label}{margin}, {over}"
         case {"metric": metric}:
             words = (("at least", gate.get("min")), ("at most", gate.get("max")))
