@@ -61,7 +61,7 @@ slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds ea
 	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m "slow and not faults $(CHEAPEST)"
 
 faults: $(VENV)/installed-dev  ## inject faults: kill, stop and disconnect real processes (make test injects the faults that need none)
-	$(PYTEST) -n 4 --dist worksteal -m "faults $(CHEAPEST)" tests/faults
+	$(PYTEST) -n 2 --dist worksteal -m "faults $(CHEAPEST)" tests/faults
 
 fuzz: $(VENV)/installed-dev  ## read mutated IDX, NPZ and CSV files for MINUTES=10; SEED=n repeats a run
 	@PYTHONPATH=. $(BIN)/python -m tests.security.reader_fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
@@ -82,7 +82,7 @@ drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
 
 browser: $(VENV)/installed-dev chromium  ## browser tests in Chromium (installed by apt if run as root; skipped without it)
-	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m "browser $(CHEAPEST)" tests/browser  # they often wait
+	$(IN_MEMORY) $(PYTEST) -n 2 --dist worksteal -m "browser $(CHEAPEST)" tests/browser
 
 chromium:
 	@command -v chromium google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
