@@ -8,12 +8,13 @@ FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv --without-pip /opt/tapeline
 COPY requirements.lock /src/
-# Setuptools is needed to build our own package and stays behind, as do the tests and stubs of others.
+# Setuptools is needed to build our own package and stays behind, as do the tests, stubs and sources in C of others.
 RUN pip --python /opt/tapeline/bin/python install --quiet --require-hashes --only-binary :all: -r /src/requirements.lock \
  && cd /opt/tapeline/lib/python3.*/site-packages \
  && mkdir /opt/build-tools && mv setuptools* _distutils_hack distutils-precedence.pth /opt/build-tools/ \
- && find . -type d \( -name tests -o -name testing -path './sqlalchemy/*' -o -name sample_data \) -prune -exec rm -rf {} + \
- && find . -name '*.pyi' -delete
+ && find . -type d \( -name tests -o -name testing -path './sqlalchemy/*' -o -name sample_data \
+      -o -path ./onnx/backend/test \) -prune -exec rm -rf {} + \
+ && find . \( -name '*.pyi' -o -name '*.c' -o -name '*.cc' -o -name '*.h' \) -delete
 
 # Fashion-MNIST, as Debian packages it.
 FROM ${PYTHON_IMAGE} AS datasets
