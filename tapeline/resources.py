@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any, ClassVar, Final, Self
@@ -52,9 +53,9 @@ class Document(Mapping[str, Any]):
         """Fetch the document again."""
         return self._set_document(self._connection.json("GET", self._path))
 
+    @abstractmethod
     def _html(self) -> str:
         """It as a notebook shows it, read from the service."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         try:
@@ -63,9 +64,9 @@ class Document(Mapping[str, Any]):
             return escape(f"{self!r}: {error}")
 
     @property
+    @abstractmethod
     def _path(self) -> str:
         """Its address."""
-        raise NotImplementedError
 
     def _read(self, field: str) -> Any:
         """A field of the document, which is fetched if the list item or handle lacks it."""
@@ -150,13 +151,13 @@ class Resource(Document):
                         raise TimeoutError(f"{text}; {self._noun}.wait() waits on, {self._noun}.cancel() ends it")
                 time.sleep(_POLL_INTERVAL_S)
 
+    @abstractmethod
     def _state(self) -> Any:
         """What a display shows of the document: it is shown anew when this differs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _line(self) -> str:
         """The progress in a line."""
-        raise NotImplementedError
 
     def events(
         self, *, after: int = 0, outage_timeout_s: float = 60.0, on_outage: OnOutage | None = None

@@ -67,11 +67,10 @@ class MessageSender:
                 self._threads.discard(threading.current_thread())
 
     def _deliver(self, claimed: Claim) -> None:
-        body, now_s = claimed.body(self._settings.url), int(time.time())
-        from service.webhooks.sending import (
-            send,  # lazily: httpx takes a third of the time that a scheduler needs to start
-        )
+        # Loaded with the first message: httpx takes a third of the time that a scheduler needs to start.
+        from service.webhooks.sending import send
 
+        body, now_s = claimed.body(self._settings.url), int(time.time())
         signed = signing.headers(
             claimed.event_id, now_s, body, secrets=claimed.secrets, signing_keys=claimed.signing_keys
         )

@@ -93,7 +93,7 @@ def apply_quotas(database: Database, quotas: Quotas) -> None:
 
 def _announce_cpu_quota(session: Session, owner: str) -> None:
     data = {"id": "cpu_seconds", "url": "/ui/usage", "name": "CPU seconds in 30 days", "status": "exceeded"}
-    outbox.announce(session, owner=owner, type=MessageType.QUOTA_EXCEEDED, data=data)
+    outbox.announce(session, owner=owner, kind=MessageType.QUOTA_EXCEEDED, data=data)
 
 
 def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) -> None:

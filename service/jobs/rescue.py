@@ -102,7 +102,7 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
 
 def _announce_loss(session: Session, worker: str) -> None:
     data = {"id": worker, "url": "/ui/workers", "name": worker_registry.name_of(worker), "status": "lost"}
-    outbox.announce(session, owner=outbox.EVERY_OWNER, type=MessageType.WORKER_LOST, data=data, once=worker)
+    outbox.announce(session, owner=outbox.EVERY_OWNER, kind=MessageType.WORKER_LOST, data=data, once=worker)
 
 
 def fail_without_store(database: Database, timeout_s: float, *, then: Callable[[Session, Job], None]) -> list[str]:

@@ -57,7 +57,7 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
     _announce(session, job, MessageType(f"job.{status}"), reason=reason)
     if status == Status.FAILED and (job.error or {}).get("code") == ErrorCode.STORAGE_QUOTA:
         quota = {"id": "artifact_bytes", "url": "/ui/usage", "name": "bytes of job files", "status": "exceeded"}
-        outbox.announce(session, owner=job.owner, type=MessageType.QUOTA_EXCEEDED, data=quota | {"job": job.id})
+        outbox.announce(session, owner=job.owner, kind=MessageType.QUOTA_EXCEEDED, data=quota | {"job": job.id})
 
 
 def _announce(session: Session, job: Job, kind: MessageType, *, reason: str) -> None:
@@ -69,7 +69,7 @@ def _announce(session: Session, job: Job, kind: MessageType, *, reason: str) -> 
         "reason": reason,
     }
     data |= {"kind": job.kind, "sweep": job.sweep_id, "seq": job.last_seq}
-    outbox.announce(session, owner=job.owner, type=kind, data=data)
+    outbox.announce(session, owner=job.owner, kind=kind, data=data)
 
 
 def end_data(job: Job) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     events.append(session, sweep, SweepEventType.END, data | {"sweep_digest": sweep.sweep_digest})
     message: dict[str, Any] = {"id": sweep.id, "url": f"/sweeps/{sweep.id}", "name": sweep.name}
     message |= {"status": sweep.status, "reason": reason, "kind": sweep.kind, "seq": sweep.last_seq}
-    outbox.announce(session, owner=sweep.owner, type=MessageType.SWEEP_ENDED, data=message)
+    outbox.announce(session, owner=sweep.owner, kind=MessageType.SWEEP_ENDED, data=message)
 
 
 class _DatabaseBackend:

@@ -43,6 +43,7 @@ MAX_FAILURES: Final = 5
 MAX_RETRY_AFTER_S: Final = 86_400.0
 MAX_ATTEMPTS: Final = 50
 """Attempts of a message that are kept, the last ones: a person may ask for any number."""
+_RANDOM: Final = random.SystemRandom()
 _KEPT_CHARACTERS: Final = 4000
 """Of the answer to an attempt."""
 GONE: Final = 410
@@ -107,7 +108,7 @@ def claim(database: Database, *, in_flight: Collection[Claim] = (), at_most: int
         has_due = exists().where(*_is_due()).correlate(Webhook)
         query = select(Webhook.id, Webhook.owner, Webhook.host, Webhook.failures)
         due = list(session.execute(query.where(Webhook.disabled_ms.is_(None), has_due)).all())
-    random.shuffle(due)  # among equals, nobody is always the first
+    _RANDOM.shuffle(due)  # among equals, nobody is always the first
     of_host, of_owner = Counter(item.host for item in in_flight), Counter(item.owner for item in in_flight)
     claims = list[Claim]()
     while due:
@@ -190,7 +191,7 @@ def record(database: Database, claimed: Claim, attempt: Attempt, *, jitter: floa
             webhook.failures += 1
             _disable(webhook, now, f"{row.step} attempts over three days have failed, the last one: {attempt.error}")
         else:
-            delay_s = RETRY_DELAYS_S[row.step - 1] * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - no secret
+            delay_s = RETRY_DELAYS_S[row.step - 1] * _RANDOM.uniform(1 - jitter, 1 + jitter)
             delay_s = max(delay_s, min(attempt.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
             row.status, row.next_ms = DeliveryStatus.PENDING, now + int(delay_s * 1000)
             webhook.failures += 1

@@ -56,7 +56,7 @@ def announce(
     session: Session | Connection,
     *,
     owner: str | None,
-    type: str,  # noqa: A002 - the field of the message
+    kind: str,
     data: Mapping[str, Any],
     once: str | None = None,
 ) -> str:
@@ -64,7 +64,7 @@ def announce(
 
     Args:
         owner: as in ``jobs.owner``; ``None``: those without a key. ``EVERY_OWNER``: all.
-        type: a ``MessageType``.
+        kind: a ``MessageType``.
         data: ``id``, ``url``, ``name`` and ``status``, and what else a receiver may want to know. A ``url`` that is a
             path, such as ``/jobs/job_1``, is completed when it is sent.
         once: what identifies the event, if several callers may tell of it: it is announced once.
@@ -72,11 +72,11 @@ def announce(
     Returns:
         The id of the event, the same for all webhooks.
     """
-    event_id = new_id("evt") if once is None else f"evt_{hashlib.sha256(f'{type} {once}'.encode()).hexdigest()[:26]}"
+    event_id = new_id("evt") if once is None else f"evt_{hashlib.sha256(f'{kind} {once}'.encode()).hexdigest()[:26]}"
     connection = session.connection() if isinstance(session, Session) else session
-    values = {"event_id": event_id, "type": MessageType(type).value, "data": json.dumps(data), "owner": owner or ""}
+    values = {"event_id": event_id, "type": MessageType(kind).value, "data": json.dumps(data), "owner": owner or ""}
     statement = _insertion(connection.dialect.name, owner if owner == EVERY_OWNER else bool(owner), once is not None)
-    connection.execute(statement, values | {"pattern": f'%"{type}"%'})
+    connection.execute(statement, values | {"pattern": f'%"{kind}"%'})
     return event_id
 
 

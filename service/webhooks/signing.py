@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_SECRET: Final = "whsec_"  # noqa: S105 - a prefix
-_SIGNING_KEY: Final = "whsk_"
-_PUBLIC_KEY: Final = "whpk_"
+_SHARED: Final = "whsec_"
+_PRIVATE: Final = "whsk_"
+_PUBLIC: Final = "whpk_"
 
 
 def new_secret() -> str:
     """A secret of 256 random bits that sender and receiver share, ``whsec_…``."""
-    return _SECRET + b64encode(secrets.token_bytes(32)).decode()
+    return _SHARED + b64encode(secrets.token_bytes(32)).decode()
 
 
 def new_signing_key() -> str:
     """A private ed25519 key, ``whsk_…``."""
-    return _SIGNING_KEY + b64encode(secrets.token_bytes(32)).decode()
+    return _PRIVATE + b64encode(secrets.token_bytes(32)).decode()
 
 
 def public_key_of(signing_key: str) -> str:
     """The public key with which receivers verify, ``whpk_…``."""
     public = _private(signing_key).public_key().public_bytes_raw()
-    return _PUBLIC_KEY + b64encode(public).decode()
+    return _PUBLIC + b64encode(public).decode()
 
 
 def headers(
@@ -47,7 +47,7 @@ def headers(
     """
     content = f"{message_id}.{timestamp}.".encode() + body
     signatures = [
-        "v1," + b64encode(hmac.digest(b64decode(secret.removeprefix(_SECRET)), content, hashlib.sha256)).decode()
+        "v1," + b64encode(hmac.digest(b64decode(secret.removeprefix(_SHARED)), content, hashlib.sha256)).decode()
         for secret in secrets
     ]
     signatures += ["v1a," + b64encode(_private(key).sign(content)).decode() for key in signing_keys]
@@ -62,4 +62,4 @@ def _private(signing_key: str) -> Ed25519PrivateKey:
     # Loaded with the first signature: most schedulers send no messages, and start faster.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    return Ed25519PrivateKey.from_private_bytes(b64decode(signing_key.removeprefix(_SIGNING_KEY)))
+    return Ed25519PrivateKey.from_private_bytes(b64decode(signing_key.removeprefix(_PRIVATE)))

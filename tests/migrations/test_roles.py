@@ -208,7 +208,7 @@ def test_a_worker_announces_to_webhooks_that_it_cannot_read(prepared_roles: Role
     url, events = "https://93.184.216.34/", [MessageType.JOB_FAILED]
     webhook = endpoints.create(prepared_roles.application, url, events, AddressRules(), owner="ann", is_admin=False)
     with prepared_roles.worker.write() as session:
-        outbox.announce(session, owner="ann", type="job.failed", data={"id": "job_1"})
+        outbox.announce(session, owner="ann", kind="job.failed", data={"id": "job_1"})
     [claimed] = deliveries.claim(prepared_roles.application, at_most=9)
     assert (claimed.webhook_id, claimed.secrets) == (webhook.id, [webhook.secret])
 

@@ -32,9 +32,7 @@ class PredictedData(StrictModel):
     dataset, not those of a job's own split."""
 
 
-class PredictionSpec(StrictModel):
-    """Predict a dataset with a trained classifier or regressor. The result is a CSV file."""
-
+class _Prediction(StrictModel):
     kind: Literal[JobKind.PREDICTION]
     """What to do."""
     name: PlainText | None = None
@@ -46,11 +44,16 @@ class PredictionSpec(StrictModel):
     owners, if the owner's settings allow it."""
     budget: JobBudget | None = None
     """What the job may use before it pauses. None: no limit. A prediction that is resumed starts again."""
+    dataset: PredictedData
+    """The dataset to predict, and which part of it."""
+
+
+class PredictionSpec(_Prediction):
+    """Predict a dataset with a trained classifier or regressor. The result is a CSV file."""
+
     model: Annotated[str, Field(min_length=1, max_length=200, examples=["job_01J00000000000000000000000@best"])]
     """The model: `digits@champion` or `digits:3`, or the id of a job for its best checkpoint, with `@best`, `@latest`
     or `@7` for another one. It is looked up once, at the submission."""
-    dataset: PredictedData
-    """The dataset to predict, and which part of it."""
 
 
 class PinnedModel(StrictModel):
@@ -68,10 +71,10 @@ class PinnedModel(StrictModel):
     """Of the checkpoint, in hex."""
 
 
-class ResolvedPrediction(PredictionSpec):
+class ResolvedPrediction(_Prediction):
     """The spec of a prediction with the model that its reference meant."""
 
-    model: PinnedModel  # type: ignore[assignment]  # in place of the text that was sent
+    model: PinnedModel
     """The checkpoint that predicts."""
 
 

@@ -50,7 +50,10 @@ PROBLEMS: Final = (
 
 OCTETS: Final = "application/octet-stream"
 AS_OCTETS: Final = (OCTETS,)
-"""``other_media`` of an endpoint whose response is an image: clients may request it as plain bytes."""
+"""``other_media`` of an endpoint whose response is an image or an archive: clients may request it as plain bytes."""
+
+SAVED: Final[dict[str, Any]] = {"other_media": AS_OCTETS, "headers": HEADERS, "other_responses": SAVED_RESPONSES}
+"""What all endpoints of archives have in common."""
 
 DRAWN: Final[dict[str, Any]] = {
     "other_media": AS_OCTETS,

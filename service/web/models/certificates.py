@@ -79,10 +79,8 @@ class PublishedKeys(ResponseModel):
 @endpoint(
     TAG,
     "application/zip",
-    other_media=downloads.AS_OCTETS,
     query=CertificateQuery,
-    headers=downloads.HEADERS,
-    other_responses=downloads.SAVED_RESPONSES,
+    **downloads.SAVED,
     problems=(
         *downloads.PROBLEMS,
         "not_certifiable",

@@ -65,10 +65,8 @@ class ExportQuery(Query):
 @endpoint(
     TAG,
     "application/zip",
-    other_media=downloads.AS_OCTETS,
     query=ExportQuery,
-    headers=downloads.HEADERS,
-    other_responses=downloads.SAVED_RESPONSES,
+    **downloads.SAVED,
     problems=_PROBLEMS,
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:
@@ -94,10 +92,8 @@ class ModelExportQuery(Query):
 @endpoint(
     TAG,
     "application/zip",
-    other_media=downloads.AS_OCTETS,
     query=ModelExportQuery,
-    headers=downloads.HEADERS,
-    other_responses=downloads.SAVED_RESPONSES,
+    **downloads.SAVED,
     problems=("model_not_found", *_PROBLEMS),
 )
 def export_by_model(reference: str, target: str, query: ModelExportQuery) -> Response:

@@ -214,7 +214,7 @@ def test_an_admin_creates_and_revokes_a_key(open_site: Callable[..., Visit], sit
     page.get_by_label("Owner", exact=True).fill("dora")
     page.get_by_role("button", name="Create key").click()
     expect(page.locator("#made")).to_be_visible()
-    key = page.locator("#made-key").inner_text()
+    key = page.locator("#made-secret").inner_text()
     answer = http_client.get(f"{site.url}/session", headers=bearer(key)).json()
     assert (answer["owner"], answer["scope"]) == ("dora", "submit")
     page.get_by_role("button", name="Done").click()
@@ -241,7 +241,7 @@ def test_an_admin_rotates_a_key(open_site: Callable[..., Visit], site: Site) -> 
     page.locator("#rotate").get_by_label("The old key expires").select_option("in an hour")
     page.locator("#rotate").get_by_role("button", name="Rotate").click()
     expect(page.locator("#made")).to_be_visible()
-    key = page.locator("#made-key").inner_text()
+    key = page.locator("#made-secret").inner_text()
     for valid in (old, key):
         assert http_client.get(f"{site.url}/session", headers=bearer(valid)).json()["owner"] == "edwin"
     page.get_by_role("button", name="Done").click()

@@ -50,7 +50,7 @@ def create(database: Database, url: str = "http://127.0.0.1:9/", owner: str | No
 def announce(database: Database, name: str = "digits", owner: str | None = None) -> str:
     with database.write() as session:
         data = {"id": "job_1", "url": "/jobs/job_1", "name": name, "status": "succeeded"}
-        return outbox.announce(session, owner=owner, type="job.succeeded", data=data)
+        return outbox.announce(session, owner=owner, kind="job.succeeded", data=data)
 
 
 def read(database: Database, webhook_id: str, event_id: str) -> WebhookDelivery:

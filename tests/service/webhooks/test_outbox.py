@@ -60,7 +60,7 @@ def test_a_job_that_ends_is_announced_in_the_transaction_of_its_end(database: Da
 def test_a_rolled_back_transaction_announces_nothing(database: Database) -> None:
     subscribe(database, "alias.moved")
     with database.write() as session:
-        outbox.announce(session, owner=None, type="alias.moved", data={"id": "digits"})
+        outbox.announce(session, owner=None, kind="alias.moved", data={"id": "digits"})
         session.rollback()
     assert messages(database) == []
 
@@ -73,7 +73,7 @@ def test_an_owner_hears_only_of_their_own_objects_and_of_what_they_asked_for(dat
     subscribe(database, "job.failed", owner="ann", name="off", disabled_ms=1)
     with database.write() as session:
         for owner in ("ann", "ben", None, ""):
-            outbox.announce(session, owner=owner, type="job.failed", data={"to": owner})
+            outbox.announce(session, owner=owner, kind="job.failed", data={"to": owner})
     assert sorted((webhook, data["to"] or "") for webhook, _, data in messages(database)) == [
         ("whk_ann", "ann"), ("whk_ben", "ben"), ("whk_nobody", ""), ("whk_nobody", ""),
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_an_event_has_one_id_and_time_for_all_webhooks(database: Database) -> No
     for name in "abc":
         subscribe(database, "alias.moved", owner="ann", name=name)
     with database.write() as session:
-        event_id = outbox.announce(session.connection(), owner="ann", type="alias.moved", data={})
+        event_id = outbox.announce(session.connection(), owner="ann", kind="alias.moved", data={})
     with database.read() as session:
         rows = session.scalars(select(WebhookDelivery)).all()
     assert [row.event_id for row in rows] == [event_id] * 3
@@ -94,9 +94,9 @@ def test_a_message_costs_one_statement_and_an_unknown_type_is_an_error(database:
     statements: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
     with database.write() as session:
-        outbox.announce(session, owner="ann", type="job.failed", data={})
+        outbox.announce(session, owner="ann", kind="job.failed", data={})
         with pytest.raises(ValueError, match="coffee"):
-            outbox.announce(session, owner="ann", type="job.coffee", data={})
+            outbox.announce(session, owner="ann", kind="job.coffee", data={})
     assert [text.split()[0] for text in statements if not text.startswith(("BEGIN", "SET"))] == ["INSERT"]
 
 

@@ -1,5 +1,5 @@
 // Confirmation dialogs, copying to the clipboard, saving as a file, and error messages.
-import { announce, capital, h } from "./dom.js";
+import { $, announce, capital, h } from "./dom.js";
 
 // Resolves to true if the dialog was closed by its confirm button; Escape means no.
 export function confirmed(dialog) {
@@ -48,4 +48,35 @@ export function faultsOf(error) {
 export function showFaults(element, error) {
   element.textContent = faultsOf(error);
   element.hidden = false;
+}
+
+// Runs `work` when a form is submitted. Its button is disabled meanwhile; the faults of a refused request stand in `note`.
+export function onSubmit(form, note, work) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = event.submitter;
+    if (button) button.disabled = true;
+    note.hidden = true;
+    try {
+      await work(form.elements);
+    } catch (error) {
+      showFaults(note, error);
+    } finally {
+      if (button) button.disabled = false;
+    }
+  });
+}
+
+// The dialog #made, which shows a secret once: the returned function opens it, and the secret is discarded when it closes.
+export function secretDialog() {
+  const [dialog, shown] = [$("#made"), $("#made-secret")];
+  $("#made-copy").addEventListener("click", () => copy(shown.textContent, shown));
+  dialog.addEventListener("close", () => {
+    shown.textContent = "";
+  });
+  return (secret, about) => {
+    shown.textContent = secret;
+    $("#made-about").textContent = about;
+    dialog.showModal();
+  };
 }

@@ -1,7 +1,7 @@
 // The actions on a job: only those that the service allows have a button.
 import { $, announce, capital, sentence } from "../common/dom.js";
 import { call, callAll, change } from "../common/api.js";
-import { confirmed, showFaults } from "../common/dialogs.js";
+import { confirmed, onSubmit, showFaults } from "../common/dialogs.js";
 import { wireRegister } from "../models/register.js";
 import { checkpointOptions } from "../common/job-facts.js";
 import { shownCheckpoint } from "./model.js";
@@ -114,20 +114,11 @@ function readOverrides() {
 function wireFork(job) {
   for (const field of Object.keys(OVERRIDES)) $(`#fork-${field}`).addEventListener("input", () => writeOverride(field));
   $("#fork-overrides").addEventListener("input", readOverrides);
-  $("#fork form").addEventListener("submit", async (event) => {
-    event.preventDefault();
+  onSubmit($("#fork form"), $("#fork-error"), async () => {
     const overrides = parseOverrides();
     if (overrides === null) return;
-    const button = $("#fork-go");
-    button.disabled = true;
-    try {
-      const body = { checkpoint: Number($("#fork-from").value), overrides };
-      location.assign((await call(`${job.urls.self}/fork`, { method: "POST", body })).urls.page);
-    } catch (error) {
-      showFaults($("#fork-error"), error);
-    } finally {
-      button.disabled = false;
-    }
+    const body = { checkpoint: Number($("#fork-from").value), overrides };
+    location.assign((await call(`${job.urls.self}/fork`, { method: "POST", body })).urls.page);
   });
 }
 
@@ -145,17 +136,15 @@ function wireBudget(job, onchange) {
     $("#budget").showModal();
     $("#budget-seconds").select();
   });
-  $("#budget form").addEventListener("submit", async (event) => {
-    event.preventDefault();
+  onSubmit($("#budget form"), $("#budget-error"), async () => {
     try {
       await call(job.urls.self, { method: "PATCH", body: { budget: { seconds: Number($("#budget-seconds").value) } } });
       await call(`${job.urls.self}/${verb}`, { method: "POST" });
       $("#budget").close();
       announce(DONE[verb], "good");
-    } catch (error) {
-      showFaults($("#budget-error"), error);
+    } finally {
+      onchange();
     }
-    onchange();
   });
 }
 

@@ -1,7 +1,7 @@
 // Finds the epoch from which a metric is bad by binary search, and offers a fork from the checkpoint before it.
 import { $, describe, h, metric } from "../common/dom.js";
 import { call } from "../common/api.js";
-import { showFaults } from "../common/dialogs.js";
+import { onSubmit } from "../common/dialogs.js";
 
 // curves: those of the job, whose metrics can be chosen. fork(epoch): offers a fork from a checkpoint.
 export function wireBisection(job, curves, fork) {
@@ -47,17 +47,9 @@ export function wireBisection(job, curves, fork) {
   $("#bisect-metric").addEventListener("change", choose);
   $("#bisect-side").addEventListener("change", clear);
   $("#bisect-value").addEventListener("input", clear);
-  $("#bisect form").addEventListener("submit", async (event) => {
-    event.preventDefault();
+  onSubmit($("#bisect form"), $("#bisect-error"), async () => {
     clear();
     const query = new URLSearchParams({ metric: $("#bisect-metric").value, [$("#bisect-side").value]: value() });
-    $("#bisect-go").disabled = true;
-    try {
-      show(await call(`${job.urls.self}/bisection?${query}`));
-    } catch (error) {
-      showFaults($("#bisect-error"), error);
-    } finally {
-      $("#bisect-go").disabled = false;
-    }
+    show(await call(`${job.urls.self}/bisection?${query}`));
   });
 }

@@ -1,7 +1,7 @@
 // The page of a model: moves, rolls back and removes aliases, edits gates, approves and deletes versions.
 import { $, $$, announce, sentence } from "../common/dom.js";
 import { call, onRestored } from "../common/api.js";
-import { showFaults } from "../common/dialogs.js";
+import { onSubmit, showFaults } from "../common/dialogs.js";
 import { refresh } from "../common/live.js";
 import { findingItems, follow, showEvidence, supply } from "./findings.js";
 import { wireGates } from "./gates.js";
@@ -46,7 +46,7 @@ document.addEventListener("click", (event) => {
     });
   } else if (deleteModel !== undefined) {
     ask({
-      title: `Delete the model ${model.name}?`, text: "This deletes its versions, gates and the history of its aliases. The jobs stay. It cannot be undone.", action: "Delete", isDangerous: true,
+      title: `Delete the model ${model.name}?`, text: "Deletes its versions and the history of its aliases. The jobs stay. This cannot be undone.", action: "Delete", isDangerous: true,
       run: async () => {
         await call(address(""), { method: "DELETE" });
         location.assign(`/ui/models${query}`);
@@ -69,19 +69,13 @@ function ask({ title, text, field = null, action, isDangerous = false, run }) {
   answered = run;
   $("#sure").showModal();
 }
-$("#sure form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  $("#sure-go").disabled = true;
-  $("#sure-error").hidden = true;
+onSubmit($("#sure form"), $("#sure-error"), async () => {
   try {
     await answered($("#sure-input").value.trim());
     $("#sure").close();
-  } catch (error) {
-    showFaults($("#sure-error"), error);
   } finally {
-    $("#sure-go").disabled = false;
+    await refreshPage();
   }
-  await refreshPage();
 });
 
 function openExport(reference) {

@@ -1,7 +1,7 @@
 // Registers a checkpoint of the job as a version of a model.
 import { $, announce, h } from "../common/dom.js";
 import { call, callAll } from "../common/api.js";
-import { showFaults } from "../common/dialogs.js";
+import { onSubmit } from "../common/dialogs.js";
 import { checkpointOptions } from "../common/job-facts.js";
 
 // shownCheckpoint(): the name of the preselected one, best or latest. onregistered: called after a registration.
@@ -20,20 +20,12 @@ export function wireRegister(job, shownCheckpoint, onregistered) {
     $("#register-names").replaceChildren(...models.data.map(({ name }) => h("option", { value: name })));
     $("#register").showModal();
   });
-  $("#register form").addEventListener("submit", async (event) => {
-    event.preventDefault();
+  onSubmit($("#register form"), $("#register-error"), async () => {
     const name = $("#register-name").value.trim();
-    $("#register-go").disabled = true;
-    try {
-      const body = { job: job.id, checkpoint: Number($("#register-checkpoint").value), note: $("#register-note").value.trim() || null };
-      const version = await call(`/models/${encodeURIComponent(name)}/versions`, { method: "POST", body });
-      $("#register").close();
-      announce(version.job === job.id && version.checkpoint === body.checkpoint ? `Registered as ${version.reference}` : `The same bits are ${version.reference} already`, "good");
-      onregistered();
-    } catch (error) {
-      showFaults($("#register-error"), error);
-    } finally {
-      $("#register-go").disabled = false;
-    }
+    const body = { job: job.id, checkpoint: Number($("#register-checkpoint").value), note: $("#register-note").value.trim() || null };
+    const version = await call(`/models/${encodeURIComponent(name)}/versions`, { method: "POST", body });
+    $("#register").close();
+    announce(version.job === job.id && version.checkpoint === body.checkpoint ? `Registered as ${version.reference}` : `The same bits are ${version.reference} already`, "good");
+    onregistered();
   });
 }

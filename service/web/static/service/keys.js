@@ -1,40 +1,21 @@
 // Creates, rotates and revokes API keys. A new key is shown once, in a dialog, and discarded when that closes.
 import { $, announce } from "../common/dom.js";
 import { call, onRestored } from "../common/api.js";
-import { confirmed, copy, showFaults } from "../common/dialogs.js";
+import { confirmed, onSubmit, secretDialog } from "../common/dialogs.js";
 import { refresh } from "../common/live.js";
 
 const refreshPage = () => refresh().catch(() => {}); // the action has succeeded even if the refresh fails
 
 onRestored(refreshPage);
 
-function show(key) {
-  $("#made-key").textContent = key.key;
-  $("#made-about").textContent = `${key.name}: owner ${key.owner}, scope ${key.scope}.`;
-  $("#made").showModal();
-}
+const showSecret = secretDialog();
+const show = (key) => showSecret(key.key, `${key.name}: owner ${key.owner}, scope ${key.scope}.`);
 
-$("#create").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const { name, owner, scope, lifetime_days: days } = event.target.elements;
-  const button = $("#create button");
-  button.disabled = true;
-  $("#create-error").hidden = true;
-  try {
-    const body = { name: name.value, owner: owner.value, scope: scope.value, lifetime_days: days.value ? Number(days.value) : null };
-    show(await call("/keys", { method: "POST", body }));
-    event.target.reset();
-    await refreshPage();
-  } catch (error) {
-    showFaults($("#create-error"), error);
-  } finally {
-    button.disabled = false;
-  }
-});
-
-$("#made-copy").addEventListener("click", () => copy($("#made-key").textContent, $("#made-key")));
-$("#made").addEventListener("close", () => {
-  $("#made-key").textContent = "";
+onSubmit($("#create"), $("#create-error"), async ({ name, owner, scope, lifetime_days: days }) => {
+  const body = { name: name.value, owner: owner.value, scope: scope.value, lifetime_days: days.value ? Number(days.value) : null };
+  show(await call("/keys", { method: "POST", body }));
+  $("#create").reset();
+  await refreshPage();
 });
 
 document.addEventListener("click", async (event) => {

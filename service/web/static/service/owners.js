@@ -1,7 +1,7 @@
 // Changes the settings of an owner in a dialog; an empty field sets the default again.
 import { $, $$, announce } from "../common/dom.js";
 import { call, onRestored } from "../common/api.js";
-import { showFaults } from "../common/dialogs.js";
+import { onSubmit } from "../common/dialogs.js";
 import { refresh } from "../common/live.js";
 
 const REFRESH_MS = 3000;
@@ -25,18 +25,13 @@ document.addEventListener("click", (event) => {
   dialog.showModal();
 });
 
-$("form", dialog).addEventListener("submit", async (event) => {
-  event.preventDefault();
+onSubmit($("form", dialog), $("#change-error"), async () => {
   const changed = fields.filter((field) => field.value.trim() !== field.defaultValue);
   const valueOf = (field) => (field.value.trim() === "" ? null : field.type === "number" ? Number(field.value) : field.value.trim());
-  try {
-    if (changed.length) await call(`/owners/${encodeURIComponent(owner)}`, { method: "PATCH", body: Object.fromEntries(changed.map((field) => [field.name, valueOf(field)])) });
-    dialog.close();
-    if (changed.length) announce("Saved", "good");
-    await refreshPage();
-  } catch (error) {
-    showFaults($("#change-error"), error);
-  }
+  if (changed.length) await call(`/owners/${encodeURIComponent(owner)}`, { method: "PATCH", body: Object.fromEntries(changed.map((field) => [field.name, valueOf(field)])) });
+  dialog.close();
+  if (changed.length) announce("Saved", "good");
+  await refreshPage();
 });
 $("#change-cancel").addEventListener("click", () => dialog.close());
 

@@ -1,7 +1,7 @@
 // Creates webhooks, and tests, rotates, disables and deletes one. A secret is shown once, in a dialog.
 import { $, $$, announce } from "../common/dom.js";
 import { call, onRestored } from "../common/api.js";
-import { confirmed, copy, showFaults } from "../common/dialogs.js";
+import { confirmed, onSubmit, secretDialog } from "../common/dialogs.js";
 import { refresh } from "../common/live.js";
 
 const REFRESH_MS = 5000;
@@ -14,35 +14,18 @@ setInterval(() => {
   if (!document.hidden && !isDeleted && !$("dialog[open]")) refreshPage();
 }, REFRESH_MS);
 
-function show(webhook) {
-  $("#made-secret").textContent = webhook.secret;
-  $("#made-about").textContent = `Public key, for ed25519 signatures: ${webhook.public_key}`;
-  $("#made").showModal();
-}
+const showSecret = secretDialog();
+const show = (webhook) => showSecret(webhook.secret, `Public key, for ed25519 signatures: ${webhook.public_key}`);
 
-$("#made-copy").addEventListener("click", () => copy($("#made-secret").textContent, $("#made-secret")));
-$("#made").addEventListener("close", () => {
-  $("#made-secret").textContent = "";
-});
-
-$("#create")?.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const { url, description } = event.target.elements;
-  const button = $("#create button.primary");
-  button.disabled = true;
-  $("#create-error").hidden = true;
-  try {
-    const events = $$("[name=events]:checked", event.target).map((box) => box.value);
+if ($("#create")) {
+  onSubmit($("#create"), $("#create-error"), async ({ url, description }) => {
+    const events = $$("[name=events]:checked", $("#create")).map((box) => box.value);
     const body = { url: url.value.trim(), description: description.value.trim() || null, events };
     show(await call("/webhooks", { method: "POST", body }));
-    event.target.reset();
+    $("#create").reset();
     await refreshPage();
-  } catch (error) {
-    showFaults($("#create-error"), error);
-  } finally {
-    button.disabled = false;
-  }
-});
+  });
+}
 
 async function act(button, work) {
   button.disabled = true;
