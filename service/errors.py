@@ -146,12 +146,14 @@ class WebhookNotFound(ServiceError, LookupError):
 
 
 class DeliveryNotFound(ServiceError, LookupError):
-    """A webhook has no such message."""
+    """A webhook has no such delivery."""
 
     code = "delivery_not_found"
 
     def __init__(self, webhook_id: str, event_id: str) -> None:
-        super().__init__(f"the webhook {webhook_id} has no message {event_id[:60]!r}: it may be deleted already")
+        super().__init__(
+            f"the webhook {webhook_id} has no delivery {event_id[:60]!r}: it may have been removed by retention"
+        )
 
 
 class WebhookDisabled(ServiceError):

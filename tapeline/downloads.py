@@ -64,7 +64,7 @@ def download_folder(connection: Connection, url: str, to: Path) -> Path:
                     with archive.open(entry) as source, complete_file(unpacked / name) as file:
                         shutil.copyfileobj(source, file)
         except zipfile.BadZipFile as error:
-            raise DownloadDamaged(f"{url} is no complete zip file: {error}") from error
+            raise DownloadDamaged(f"{url} is not a complete zip file: {error}") from error
         unpacked.replace(to)
     return to
 

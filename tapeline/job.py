@@ -348,6 +348,11 @@ class Job(Resource, TrainedNetwork):
                 raise
             return {"kind": None, "image_shape": ()}  # deleted; the checkpoint has what the service needs
 
+    @property
+    def _used_reference(self) -> str:
+        """It as the model of a prediction job."""
+        return self.id
+
     def _checkpoint(self, which: Which) -> dict[str, Which]:
         return {"checkpoint": which}
 
@@ -386,7 +391,7 @@ class Model(TrainedNetwork, RegisteredModel):
         return dict(self._read("metrics"))
 
     def supply(self, findings: Sequence[Mapping[str, Any]]) -> list[Job | Sweep]:
-        """Send the requests that would supply what gates miss, except for approvals, which others have to give.
+        """Send the requests that supply what the gates need, except for approvals, which others have to give.
 
         Args:
             findings: ``GateFailed.gates``, or the ``findings`` of ``move(..., dry_run=True)``.
@@ -416,6 +421,17 @@ class Model(TrainedNetwork, RegisteredModel):
         if which != "best":
             raise ValueError(f"{self.reference} is one checkpoint: leave out checkpoint={which!r}, or use the job")
         return {}
+
+    @property
+    def _used_reference(self) -> str:
+        """It as the model of a prediction job."""
+        if self._query:  # the service looks references up among the models of the caller
+            raise ValueError(f"{self.reference} was read as that of another owner: use its job, model.job")
+        return self.reference
+
+    @property
+    def _used_path(self) -> str:
+        return f"/models/{segment(self._used_reference)}"
 
     def _dataset(self) -> Mapping[str, Any]:
         return self.refresh().job._dataset()

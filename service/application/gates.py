@@ -143,7 +143,10 @@ def _reproduced(checked: Checked, gate: Mapping[str, Any]) -> Finding:
     open_ids = [row.id for row in rows if matches[row.id] is None and row.status not in TERMINAL]
     remedies: list[Remedy] = []
     if not job.reusable:
-        sentence = f"the bits of job {job.id} are in doubt: its log, or a reproduction that was deleted, had others"
+        sentence = (
+            f"the bits of job {job.id} are in doubt: it went on in another environment, or an epoch that was trained "
+            "again or a reproduction had others; register another job"
+        )
     elif different:
         first = (different[0].reproduction or {}).get("first_difference") or {}
         sentence = f"{different[0].id} did not reproduce job {job.id}: epoch {first.get('epoch')} differs"
@@ -168,7 +171,7 @@ def _certificate(checked: Checked, gate: Mapping[str, Any]) -> Finding:
     except ArtifactNotFound as error:
         return Finding(gate=gate, passed=False, sentence=str(error), evidence={"certified": False})
     found = certificates.state(checked.session, checked.artifacts, checked.job, checkpoint)
-    evidence = {name: value for name, value in found.document().items() if name in ("certified", "kid", "signed_at")}
+    evidence = {"certified": found.certified, "kid": found.kid, "signed_at": found.signed_at}
     sentence = f"{checked.reference}: {found.reason}"
     remedies = [Remedy(method="GET", path=path)] if found.request is not None else []
     return Finding(gate=gate, passed=found.certified, sentence=sentence, evidence=evidence, remedies=remedies)
@@ -183,12 +186,17 @@ def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
     session, target = checked.session, gate["better_than"]
     number = _number_of(checked, target)
     if number is None:
-        return finding(f"{target} holds no version yet: there is nothing to surpass", passed=True, compared_with=None)
+        return finding(
+            f"{target} has never held a version: there is nothing to compare with", passed=True, compared_with=None
+        )
     facts: dict[str, Any] = {"compared_with": number}
     reference = f"{checked.model.name}:{number}"
     other = session.get(ModelVersion, (checked.model.id, number))
     if other is None:  # otherwise, whoever deletes it has nothing to surpass
-        return finding(f"{reference}, with which {target} compares, does not exist: an admin has to decide", **facts)
+        return finding(
+            f"{reference}, with which the gate compares, does not exist: an admin edits the gate or forces the move",
+            **facts,
+        )
     if other.version == checked.version.version:
         return finding(f"{checked.reference} is what {target} holds: it is not better than itself", **facts)
     sides = {reference: lookup.get(session, other.job_id), checked.reference: checked.job}

@@ -139,7 +139,8 @@ class Jobs:
         """
         owner = owner_of(by)
         if validation.is_prediction(document):
-            return PredictionChecks(specs=self.specs).check(document, owner).forecast()
+            checked = PredictionChecks(specs=self.specs).check(document, owner)
+            return checked.forecast(self.specs.notes_on_data(checked.spec.dataset.name, owner))
         return self.specs.forecast(document, owner)
 
     def _new(self, document: Any, owner: str | None) -> list[Submission]:

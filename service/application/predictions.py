@@ -36,14 +36,16 @@ class CheckedPrediction:
     rows: int
     trained: Spec
     """The spec of the model."""
+    class_names: Sequence[str]
+    """Of the model."""
     networks: Sequence[Network]
-    notes: Sequence[str]
+    class_notes: Sequence[str]
 
     @property
     def expected_bytes(self) -> int:
         """The size of the CSV file, if all cells are long."""
         classes = self.networks[0].layer_shapes[-1].outputs if isinstance(self.trained, ClassifierSpec) else 0
-        return _csv_bytes(self.data, self.rows, classes)
+        return _csv_bytes(self.data, self.rows, classes, self.class_names)
 
     def submission(self, document: Any, owner: str | None) -> Submission:
         """What is stored of it.
@@ -61,7 +63,7 @@ class CheckedPrediction:
             dataset_sha256=self.data.pinned_sha256 or self.data.sha256,
         )
 
-    def forecast(self) -> Forecast:
+    def forecast(self, notes_on_data: Sequence[str]) -> Forecast:
         """The response to a dry run."""
         cost = TrainingCost(
             parameters=costs.parameters(self.networks),
@@ -74,7 +76,8 @@ class CheckedPrediction:
                 basis="number of operations",
             ),
         )
-        return Forecast(spec=self.spec, networks=self.networks, cost=cost, notes=self.notes)
+        notes = [*notes_on_data, *self.class_notes]
+        return Forecast(spec=self.spec, networks=self.networks, cost=cost, notes=notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +102,9 @@ class PredictionChecks:
         data = self._data(document, owner, faults)
         model = self._model(document, owner, faults)
         found = self._trained_on(model, faults) if model is not None else None
-        if spec is not None:
-            faults += priority_faults(spec.priority, self.specs.max_priority(owner)) if "priority" in document else []
+        highest = self.specs.max_priority(owner)
+        if spec is not None and "priority" in document:
+            faults += priority_faults(spec.priority, highest)
         if data is not None and found is not None and model is not None:
             columns = columns_of(model.job.provenance)
             faults += [
@@ -115,12 +119,13 @@ class PredictionChecks:
             raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
         trained = validation.read_resolved(model.job.resolved)
         checked = CheckedPrediction(
-            spec=_pinned(spec, model, self.specs.max_priority(owner)),
+            spec=_pinned(spec, model, highest),
             data=data,
             rows=rows,
             trained=trained,
+            class_names=found.class_names,
             networks=networks(trained, shape_of(found)),
-            notes=[*self.specs.notes_on_data(spec.dataset.name, owner), *_notes_on_classes(found, data)],
+            class_notes=_notes_on_classes(found, data),
         )
         if checked.expected_bytes > MAX_BYTES:
             size, limit = checked.expected_bytes / 2**30, MAX_BYTES / 2**30
@@ -192,10 +197,10 @@ _LONGEST_NUMBER: Final = 24
 _LONGEST_PROBABILITY: Final = 12
 
 
-def _csv_bytes(data: DatasetInfo, rows: int, classes: int) -> int:
+def _csv_bytes(data: DatasetInfo, rows: int, classes: int, predicted_names: Sequence[str]) -> int:
     """Upper bound of the size of the CSV file, but for texts with quotes."""
-    names = max((len(name.encode()) for name in data.class_names), default=0)
-    cells = 2 * (names + 3) + (classes + 1) * (_LONGEST_PROBABILITY + 1) + 2 * _LONGEST_NUMBER
+    names = sum(max((len(name.encode()) for name in side), default=0) for side in (data.class_names, predicted_names))
+    cells = names + 6 + (classes + 1) * (_LONGEST_PROBABILITY + 1) + 2 * _LONGEST_NUMBER
     if data.kind is DatasetKind.TABLE:
         cells += sum(_longest(column) + 1 for column in data.columns)
     return rows * cells

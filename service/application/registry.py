@@ -68,7 +68,7 @@ class RollbackRequest(StrictModel):
 
 
 class ApprovalRequest(StrictModel):
-    """An approval."""
+    """The approval of a version by another key than the one that registered it."""
 
     note: Note | None = None
     """What was checked."""
@@ -206,11 +206,11 @@ class Registry:
         owner: str | None = None,
         by: Actor | None = None,
     ) -> Moved:
-        """Point an alias at a version that meets its gates, or, with ``force``, at any. To the version that it holds
+        """Move an alias to a version that meets its gates, or, with ``force``, to any. To the version that it holds
         already is no move.
 
         Args:
-                seen: the moves after which the client expects the alias; ``None``: any.
+            seen: the moves after which the client expects the alias; ``None``: any.
 
         Raises:
             SpecError: the alias is reserved or not valid, or ``force`` has no reason.
@@ -251,9 +251,9 @@ class Registry:
         owner: str | None = None,
         by: Actor | None = None,
     ) -> Moved:
-        """Point an alias at the version that it held before. Another rollback goes further back.
+        """Move an alias back to the version that it held before. Another rollback goes further back.
 
-        The version met the gates when the alias was moved to it: they are not checked again.
+        The gates are not checked again: evidence and ``forced`` are those of the move that is restored.
 
         Raises:
             ModelNotFound: there is no such alias.
@@ -414,7 +414,7 @@ def _append(
     message: dict[str, Any] = {"id": reference, "url": f"/models/{model.name}", "name": model.name, "status": move.kind}
     message |= {"alias": row.alias, "from": move.from_version, "to": move.to_version, "forced": move.forced}
     message |= {"reason": move.reason, "seq": move.seq}
-    outbox.announce(session, owner=model.owner or None, type=MessageType.ALIAS_MOVED, data=message)
+    outbox.announce(session, owner=model.owner or None, kind=MessageType.ALIAS_MOVED, data=message)
 
 
 def _move_to_restore(session: Session, model: Model, row: ModelAlias) -> ModelMove:

@@ -163,8 +163,8 @@ def _submit(client: Client, certificate: Certificate) -> Job:
     if name == known.spec["dataset"]["name"] and job["spec_hash"] != known.spec_hash:
         job.cancel()
         raise NotRebuildable(
-            f"{client.server} completes the spec to another one than the certified ({job['spec_hash']}, not "
-            f"{known.spec_hash}): it runs another release of Tapeline"
+            f"{client.server} resolves the spec differently (spec_hash {job['spec_hash']}, certified "
+            f"{known.spec_hash}): use a service with the release that trained it"
         )
     return job
 
@@ -205,8 +205,8 @@ def _repeat_fork(client: Client, known: Provenance) -> Job:
     if original is None or original.status != "succeeded":
         raise NotRebuildable(
             f"{known.job} is a fork: its training began with epoch {known.start['epoch'] if known.start else 0} of "
-            f"{known.start['job'] if known.start else ''}. Only a service that has {known.job} can repeat it, and "
-            f"{client.server} does not; the certificate of the parent can be rebuilt anywhere"
+            f"{known.start['job'] if known.start else ''}. Only a service that has {known.job} can rebuild it, and "
+            f"{client.server} does not have it; the certificate of the parent can be rebuilt anywhere"
         )
     return original.reproduce()
 

@@ -30,6 +30,7 @@ from service.storage.ids import new_id
 from service.storage.insertions import NewRow, TimeTemplate, insert_rows
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job, Upload
+from service.webhooks.outbox import MessageType
 from service.wording import at_time
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -322,6 +323,7 @@ def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
         for seq, (kind, data) in enumerate(entries, job.last_seq - 1)
     ]
     connection.execute(_INSERT_EVENT, rows)
+    transitions.announce(connection, job, MessageType(f"job.{job.status}"), reason="reused")
     reach("reusing")
 
 

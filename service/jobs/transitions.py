@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, Connection, func
 from sqlalchemy.orm import Session
 
 from service.jobs import events
@@ -25,7 +25,7 @@ def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> N
     events.append(session, job.id, [(EventType.STATUS, status_data(job, reason=reason) | extra)])
     session.refresh(job)
     if job.status == Status.PAUSED and reason not in _NOT_ANNOUNCED:
-        _announce(session, job, MessageType.JOB_PAUSED, reason=reason)
+        announce(session, job, MessageType.JOB_PAUSED, reason=reason)
 
 
 def status_data(job: Job, *, reason: str) -> dict[str, Any]:
@@ -54,13 +54,14 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
     events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])
     session.flush()
     session.refresh(job)
-    _announce(session, job, MessageType(f"job.{status}"), reason=reason)
+    announce(session, job, MessageType(f"job.{status}"), reason=reason)
     if status == Status.FAILED and (job.error or {}).get("code") == ErrorCode.STORAGE_QUOTA:
         quota = {"id": "artifact_bytes", "url": "/ui/usage", "name": "bytes of job files", "status": "exceeded"}
         outbox.announce(session, owner=job.owner, kind=MessageType.QUOTA_EXCEEDED, data=quota | {"job": job.id})
 
 
-def _announce(session: Session, job: Job, kind: MessageType, *, reason: str) -> None:
+def announce(session: Session | Connection, job: Job, kind: MessageType, *, reason: str) -> None:
+    """Write the message of a state change to the owner's webhooks, in the same transaction."""
     data: dict[str, Any] = {
         "id": job.id,
         "url": f"/jobs/{job.id}",

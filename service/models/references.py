@@ -35,11 +35,6 @@ class Model:
     checkpoint: Artifact
     version: str | None = None
 
-    @property
-    def pinned(self) -> str:
-        """The reference that always names this checkpoint."""
-        return f"{self.job.id}@{self.checkpoint.epoch}"
-
 
 def resolve(session: Session, reference: str, *, owner: str | None) -> Model:
     """The model that a reference names now.

@@ -15,8 +15,8 @@ def write(position: list[Any]) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read(cursor: str, length: int) -> list[Any]:
-    """Decode a position of ``length`` values; their types are not checked.
+def read(cursor: str, *types: type) -> list[Any]:
+    """Decode a position of values of these types; ``object``: any, which the caller checks.
 
     Raises:
         InvalidCursor: this service did not issue it.
@@ -26,6 +26,10 @@ def read(cursor: str, length: int) -> list[Any]:
         position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, RecursionError) as error:
         raise InvalidCursor("the cursor was not issued by this service") from error
-    if not isinstance(position, list) or len(position) != length:
+    if not isinstance(position, list) or len(position) != len(types):
         raise InvalidCursor("the cursor was not issued by this service")
+    for part, kind in zip(position, types, strict=True):
+        # A boolean is not a number here, and a number is in the range of the databases.
+        if kind is not object and (type(part) is not kind or (isinstance(part, int) and abs(part) >= 2**63)):
+            raise InvalidCursor("the cursor was not issued by this service")
     return position

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, defer, load_only
 
 from service import statistics
-from service.errors import InvalidCursor, SweepNotFound, TrialNotFound
+from service.errors import SweepNotFound, TrialNotFound
 from service.spec.metric_info import Goal, describe
 from service.spec.strict_json import pointer_of
 from service.states import Status, SweepStatus, TrialStatus
@@ -163,9 +163,7 @@ def find(
     if status:
         query = query.where(Sweep.status.in_(status))
     if cursor is not None:
-        created_ms, last_id = cursors.read(cursor, 2)
-        if type(created_ms) is not int or not isinstance(last_id, str):
-            raise InvalidCursor("the cursor was not issued by this service")
+        created_ms, last_id = cursors.read(cursor, int, str)
         older = (Sweep.created_ms < created_ms) | ((Sweep.created_ms == created_ms) & (Sweep.id < last_id))
         query = query.where(older)
     rows = session.scalars(query.order_by(Sweep.created_ms.desc(), Sweep.id.desc()).limit(limit + 1)).all()

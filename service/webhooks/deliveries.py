@@ -111,7 +111,7 @@ def claim(database: Database, *, in_flight: Collection[Claim] = (), at_most: int
     _RANDOM.shuffle(due)  # among equals, nobody is always the first
     of_host, of_owner = Counter(item.host for item in in_flight), Counter(item.owner for item in in_flight)
     claims = list[Claim]()
-    while due:
+    while due and len(claims) < at_most:
         row = min(due, key=lambda row: of_owner[row.owner])
         due.remove(row)
         limits = (MAX_IN_FLIGHT_PER_HOST - of_host[row.host], MAX_IN_FLIGHT_PER_OWNER - of_owner[row.owner])
@@ -284,7 +284,7 @@ def page(
     if status is not None:
         query = query.where(WebhookDelivery.status == status)
     if cursor is not None:
-        created_ms, event_id = cursors.read(cursor, 2)
+        created_ms, event_id = cursors.read(cursor, int, str)
         earlier = and_(WebhookDelivery.created_ms == created_ms, WebhookDelivery.event_id < event_id)
         query = query.where(or_(WebhookDelivery.created_ms < created_ms, earlier))
     order = (WebhookDelivery.created_ms.desc(), WebhookDelivery.event_id.desc())

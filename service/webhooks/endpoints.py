@@ -64,7 +64,7 @@ def create(
     with database.write() as session:
         count = select(func.count()).select_from(Webhook).where(visible(Webhook.owner, owner or ""))
         if (session.scalar(count) or 0) >= MAX_WEBHOOKS:
-            detail = f"you have {MAX_WEBHOOKS} webhooks: delete one, or let one tell of more events"
+            detail = f"you have {MAX_WEBHOOKS} webhooks: delete one, or let one send more types of events"
             raise SpecError([Fault(pointer="#", detail=detail, code="too_many")])
         row = Webhook(id=new_id("whk"), owner=owner, url=target.url, host=target.name, events=_names(events))
         row.description, row.failures = description or None, 0
@@ -98,6 +98,7 @@ def change(
     with database.write() as session:
         row = get(session, webhook_id, owner=owner)
         if target is not None and target.url != row.url:
+            _check_events([MessageType(name) for name in row.events], is_admin=is_admin)  # nobody else redirects them
             row.url, row.host = target.url, target.name
             row.failures, row.resume_ms = 0, None  # of the address before
         if changes.events is not None:
@@ -193,7 +194,7 @@ def _checked(url: str, rules: AddressRules, resolver: Resolver) -> Target:
 def _check_events(events: Sequence[MessageType], *, is_admin: bool) -> None:
     forbidden = [] if is_admin else sorted(_OF_ADMINS.intersection(events))
     if forbidden:
-        detail = f"{forbidden[0]} tells about the service: it needs a key with the scope admin"
+        detail = f"{forbidden[0]} concerns the whole service: it needs a key with the scope admin"
         raise SpecError([Fault(pointer="#/events", detail=detail, code="scope_missing")])
 
 

@@ -20,9 +20,9 @@ class WebhookRequest(StrictModel):
     url: _Url
     """Where messages are sent: `https://`, with a host that has public addresses only."""
     events: _Events
-    """What to tell of. `worker.lost` needs a key with the scope `admin`."""
+    """The types of events that are sent. `worker.lost` needs a key with the scope `admin`."""
     description: PlainText | None = None
-    """A description for people."""
+    """Free text."""
 
 
 class WebhookPatch(StrictModel):

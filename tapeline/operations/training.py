@@ -15,7 +15,7 @@ from tapeline.errors import ApiError
 from tapeline.images.files import USUAL_SIZE
 from tapeline.inputs.uploads import Given, dataset_name, reason_to_scale
 from tapeline.inputs.values import MAX_SEEDS, first_seeds, nested_settings
-from tapeline.job import Job
+from tapeline.job import Job, Model
 from tapeline.operations.datasets import Dataset, DatasetOperations, UploadOptions
 from tapeline.resources import once
 from tapeline.sweeps import Sweep
@@ -166,7 +166,7 @@ class TrainingOperations(DatasetOperations):
 
     def predict_dataset(
         self,
-        model: str | Job,
+        model: str | Job | Model,
         dataset: str | Dataset,
         *,
         part: Literal["all", "train", "validation", "test"] = "all",
@@ -179,15 +179,15 @@ class TrainingOperations(DatasetOperations):
         once, for a few images or rows, or a file.
 
         Args:
-            model: a job, or its id, for the best checkpoint; or a text such as ``job_…@7`` or ``job_…@latest``. What it
-                means is decided now.
+            model: a job, or its id, for the best checkpoint; a version of a model; or a reference:
+                ``digits@champion``, ``digits:3``, ``job_…@7``. It is resolved at the submission.
             dataset: the dataset to predict, in the shape of the one that the model was trained on.
             part: of the dataset; ``all`` is training, validation and test part in this order.
             name: of the job.
             idempotency_key: as for ``submit``.
         """
         data = dataset.reference if isinstance(dataset, Dataset) else dataset
-        spec = {"kind": "prediction", "model": model.id if isinstance(model, Job) else model}
+        spec = {"kind": "prediction", "model": model if isinstance(model, str) else model._used_reference}
         return self.submit(
             {**spec, "dataset": {"name": data, "part": part}, **_given({"name": name})}, idempotency_key=idempotency_key
         )

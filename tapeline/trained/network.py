@@ -33,6 +33,11 @@ class TrainedNetwork(Document):
     def _checkpoint(self, which: Which) -> dict[str, Which]:
         """The parameter of a request for a checkpoint."""
 
+    @property
+    def _used_path(self) -> str:
+        """The address to predict, generate or export with."""
+        return self._path
+
     @abstractmethod
     def _dataset(self) -> Mapping[str, Any]:
         """The dataset that it was trained on."""
@@ -75,7 +80,7 @@ class TrainedNetwork(Document):
                 return Prediction(response.json(), model=response.headers.get(_MODEL))
         options: dict[str, Any] = {**self._checkpoint(checkpoint), "fit": fit, "invert": invert, "explain": explain}
         responses: list[dict[str, Any]] = []
-        path, model = self._path, None
+        path, model = self._used_path, None
         items = items_of(data, self._dataset)
         unused: dict[str, str] = {}
         for body in bodies(items):
@@ -127,7 +132,7 @@ class TrainedNetwork(Document):
         headers = {"Content-Type": "text/csv", "Content-Length": str(file.stat().st_size), "Accept": accept}
         return self._connection.response(
             "POST",
-            f"{self._path}/predict",
+            f"{self._used_path}/predict",
             repeatable=True,
             params={name: str(which) for name, which in self._checkpoint(checkpoint).items()},
             content=FileContent(file),
@@ -148,7 +153,7 @@ class TrainedNetwork(Document):
             with_latent: also return the latent points, as ``latent``.
         """
         body = {"format": format, "with_latent": with_latent, **self._generating(options)}
-        document = self._connection.json("POST", f"{self._path}/generate", repeatable=True, **json_body(body))
+        document = self._connection.json("POST", f"{self._used_path}/generate", repeatable=True, **json_body(body))
         return cast("Generated", document)
 
     def generate_picture(
@@ -159,7 +164,7 @@ class TrainedNetwork(Document):
     ) -> Picture:
         """Generate images with a GAN, as a grid (PNG) or an animation (GIF)."""
         body = json_body({"format": format, **self._generating(options)})
-        with self._connection.response("POST", f"{self._path}/generate", repeatable=True, **body) as response:
+        with self._connection.response("POST", f"{self._used_path}/generate", repeatable=True, **body) as response:
             headers = response.headers
             return Picture(response.read(), int(headers.get("Tapeline-Checkpoint", 0)), headers.get(_MODEL))
 
@@ -185,5 +190,5 @@ class TrainedNetwork(Document):
         params: dict[str, Which | str] = {**self._checkpoint(checkpoint)}
         params |= {"license": license} if license is not None else {}
         query = f"?{urlencode(params)}" if params else ""
-        path = f"{self._path}/export/{segment(target)}{query}"
+        path = f"{self._used_path}/export/{segment(target)}{query}"
         return downloads.download(self._connection, path, Path(to))

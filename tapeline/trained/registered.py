@@ -95,7 +95,7 @@ class RegisteredModel(Document):
         dry_run: bool = False,
         after: int | None = None,
     ) -> dict[str, Any]:
-        """Point an alias at a version that meets its gates.
+        """Move an alias to a version that meets its gates.
 
         Args:
             reason: why it is moved; it stays in the history.
@@ -116,7 +116,7 @@ class RegisteredModel(Document):
         return self._connection.json("PUT", self._alias(alias), params=params, **options)
 
     def rollback(self, alias: str, *, reason: str | None = None, after: int | None = None) -> dict[str, Any]:
-        """Point an alias at the version that it held before; another rollback goes further back.
+        """Move an alias back to the version that it held before; another rollback goes further back.
 
         Args:
             reason, after: as of ``move``.
@@ -129,7 +129,7 @@ class RegisteredModel(Document):
         self._delete(self._alias(alias), headers=_condition(after))
 
     def set_gates(self, alias: str, gates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Set what a version must meet before the alias points at it: ``[{"metric": "val_accuracy", "min": 0.97}]``.
+        """Set what a version must meet before the alias moves to it: ``[{"metric": "val_accuracy", "min": 0.97}]``.
         Needs the scope ``admin``."""
         options = json_body({"gates": list(gates)})
         return self._connection.json(
@@ -147,7 +147,8 @@ class RegisteredModel(Document):
         self._delete(f"{self._model}/versions/{version}")
 
     def delete(self) -> None:
-        """Delete the model with its versions and history; its aliases must be removed first, and its jobs stay."""
+        """Delete the model with its versions and history; its jobs stay. Remove its aliases and clear their
+        gates first."""
         self._delete(self._model)
 
     def _delete(self, path: str, **options: Any) -> None:

@@ -96,12 +96,14 @@ def verify(folder: Path, trusted: Mapping[str, TrustedKey] | None = None) -> Cer
         OSError: a file cannot be read.
     """
     if not folder.is_dir():
-        raise CertificateRefused(f"{folder} is no folder")
+        raise CertificateRefused(f"{folder} is not a folder")
     data = _read(folder, SIGNATURE)
     signature = bundles.read(data.removesuffix(b"\n"), SIGNATURE)
     manifest = manifests.read(signature)
     if set(manifest.ignored) != set(manifests.IGNORED):
-        raise CertificateRefused(f"{SIGNATURE}: it does not cover {describe(sorted(manifest.ignored))}")
+        raise CertificateRefused(
+            f"{SIGNATURE} leaves out {describe(sorted(manifest.ignored))}, not {describe(sorted(manifests.IGNORED))}"
+        )
     manifests.compare(manifest, manifests.hash_folder(folder))
     first, second, *rest = _read_claims(folder, data)
     provenance = claims.read_provenance(second)
@@ -141,7 +143,7 @@ def verify(folder: Path, trusted: Mapping[str, TrustedKey] | None = None) -> Cer
 def _read(folder: Path, name: str) -> bytes:
     path = folder / name
     if path.is_symlink() or not path.is_file():
-        raise CertificateRefused(f"{folder} has no {name}: it is no certificate")
+        raise CertificateRefused(f"{folder} has no {name}: it is not a certificate")
     with path.open("rb") as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES or not data.endswith(b"\n") or data.startswith(b"\n"):
@@ -168,7 +170,7 @@ def read_header(path: Path) -> dict[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         data = file.read(length) if length <= _MAX_HEADER_BYTES else b""
     if len(data) != length or not data:
-        raise CertificateRefused(f"{path.name} is no checkpoint: its header is not complete")
+        raise CertificateRefused(f"{path.name} is not a checkpoint: its header is incomplete")
     header = bundles.as_object(bundles.parse(data.rstrip(b" "), path.name), path.name)
     bundles.as_object(header.get("__metadata__"), f"{path.name}: metadata")
     return dict(header)
@@ -184,7 +186,7 @@ def _check_checkpoint(folder: Path, manifest: Manifest, provenance: Provenance) 
     if claims.CHECKPOINT_FILE not in manifest.files:
         raise CertificateRefused(f"there is no {claims.CHECKPOINT_FILE} among the signed files")
     if spec_hash(provenance.spec) != provenance.spec_hash:
-        raise CertificateRefused("the spec in the provenance does not have the hash that stands beside it")
+        raise CertificateRefused("spec_hash in the provenance is not that of its spec")
     certified = provenance.checkpoints.get(provenance.checkpoint)
     if certified != manifest.files[claims.CHECKPOINT_FILE]:
         raise CertificateRefused(
@@ -197,6 +199,6 @@ def _check_checkpoint(folder: Path, manifest: Manifest, provenance: Provenance) 
         spec, state = json.loads(metadata["spec"]), json.loads(metadata["state"])
         same = {name: spec[name] for name in provenance.spec} == provenance.spec
     except (KeyError, TypeError, ValueError) as error:
-        raise CertificateRefused(f"{claims.CHECKPOINT_FILE} does not tell its spec and epoch: {error!r}") from error
+        raise CertificateRefused(f"{claims.CHECKPOINT_FILE} has no spec or epoch in its metadata: {error!r}") from error
     if not same or state.get("epoch") != provenance.checkpoint:
         raise CertificateRefused(f"{claims.CHECKPOINT_FILE} is of another training or epoch than the provenance says")

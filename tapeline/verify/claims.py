@@ -175,7 +175,7 @@ def read_time(value: Any, where: str) -> datetime:
     try:
         moment = datetime.fromisoformat(as_text(value, where))
     except ValueError as error:
-        raise CertificateRefused(f"{where} is no time: {value!r}") from error
+        raise CertificateRefused(f"{where} is not a time: {value!r}") from error
     if moment.tzinfo is None:
         raise CertificateRefused(f"{where} has no time zone: {value!r}")
     return moment
@@ -193,7 +193,7 @@ def _by_name(resources: Any, where: str) -> dict[str, Mapping[str, Any]]:
     for resource in resources:
         name = as_line(as_object(resource, where).get("name"), f"{where}: name")
         if name in named:
-            raise CertificateRefused(f"{where}: {name} is there twice")
+            raise CertificateRefused(f"{where}: {name} appears twice")
         named[name] = resource
     return named
 

@@ -121,7 +121,7 @@ def _read_ignored(paths: Any, where: str) -> list[str]:
 def _read_path(value: Any, where: str) -> str:
     path = as_line(value, where)
     if path.startswith("/") or "\\" in path or "\0" in path:
-        raise CertificateRefused(f"{where}: {path!r} is no relative path with / between its parts")
+        raise CertificateRefused(f"{where}: {path!r} is not a relative path with / between its parts")
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise CertificateRefused(f"{where}: {path!r} is not canonical, or leaves the folder")
     return path

@@ -59,9 +59,15 @@ def load(source: str) -> dict[str, TrustedKey]:
     """Keys by their ids, from a PEM file, a JSON file, or the URL of a service or of its keys.
 
     Raises:
-        KeysUnavailable: they cannot be read.
-        CertificateRefused: they are malformed.
+        KeysUnavailable: they cannot be read, or are malformed.
     """
+    try:
+        return _load(source)
+    except CertificateRefused as error:  # no verdict on a certificate
+        raise KeysUnavailable(str(error)) from error
+
+
+def _load(source: str) -> dict[str, TrustedKey]:
     data = _fetch(source) if source.startswith(("http://", "https://")) else _read(Path(source))
     if data.lstrip().startswith(b"-----BEGIN"):
         pem = data.decode("ascii", "replace")

@@ -43,6 +43,11 @@ def test_a_version_predicts_and_is_exported_as_its_job_is(client: Client, irises
     assert model.export("torch", tmp_path / "model.zip").stat().st_size > 1000
     with pytest.raises(ValueError, match="is one checkpoint"):
         model.predict(ROW, checkpoint="latest")
+    of_another = Model(model._connection, "used@champion", owner="ben")
+    with pytest.raises(ValueError, match="of another owner"):
+        of_another.predict(ROW)
+    with pytest.raises(ValueError, match="of another owner"):
+        client.predict_dataset(of_another, "iris")
     assert repr(model) == "<Model used@champion>"
     assert model.page == f"{client.server}/ui/models/used"
 

@@ -25,7 +25,7 @@ from service.storage.tables import Job
 from workers.lease_session import OutcomeUnknown
 from workers.messages import Progress
 from workers.training.provenance import provenance
-from workers.training.training_run import Budget, JobRun, load_data
+from workers.training.training_run import Budget, JobRun
 
 _BLOCK_ROWS: Final = prediction_files.BLOCK_ROWS
 
@@ -37,14 +37,13 @@ class ModelUnavailable(ServiceError):
     hint = "submit the prediction again, with a checkpoint that is stored"
 
 
-def run_prediction(run: JobRun, settings: Settings, job: Job, spec: ResolvedPrediction) -> None:
+def run_prediction(run: JobRun, settings: Settings, job: Job, spec: ResolvedPrediction, dataset: Dataset) -> None:
     """Predict from the first row on, and end the job.
 
     Raises:
         ModelUnavailable: the checkpoint was deleted, is damaged, or does not fit the data.
         StorageQuotaExceeded: the file does not fit into the quota of the owner.
     """
-    dataset = load_data(run, settings, job)
     model, class_names = _load_model(run, settings, spec, dataset)
     facts = provenance(dataset, evaluated=False) | {"checkpoint": spec.model.sha256}
     job = run.lease.call(leases.begin, facts)

@@ -109,9 +109,10 @@ def train(
         if job.kind == JobKind.PREDICTION:
             kept, smaller = "", "predict one part of the dataset at a time"
             prediction = JobRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, meter=meter)
+            dataset = load_data(prediction, settings, job)
             estimated_bytes = costs.prediction_peak_bytes(job.expected_bytes)
             limits.limit_memory(estimated_bytes)
-            run_prediction(prediction, settings, job, read_prediction(job.resolved))
+            run_prediction(prediction, settings, job, read_prediction(job.resolved), dataset)
             return SUCCEEDED
         spec = read_resolved(job.resolved)
         run = TrainingRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, spec=spec, meter=meter)

@@ -71,7 +71,7 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
             click.echo(f"{output}  {counted(len(history['epochs']), 'epoch')}, {counted(len(chosen), 'metric')}")
         return
     if job.kind == JobKind.PREDICTION:
-        raise Failure(f"{job.id} is a prediction: it has no metrics")
+        raise Failure(f"{job.id} is a prediction job: it has no metrics")
     if not history["epochs"]:
         click.echo(f"job {job.id} has no completed epoch yet ({job.status})", err=True)
         return

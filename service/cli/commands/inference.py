@@ -95,7 +95,7 @@ def predict(
     """
     if dataset is not None:
         if pictures or fit or invert:
-            raise click.UsageError("--dataset takes no files, --fit and --invert")
+            raise click.UsageError("--dataset cannot be combined with files, --fit or --invert")
         _predict_dataset(target, network_text, checkpoint, dataset, part or "all", name, output, waits=not no_wait)
         return
     if part or name or no_wait:

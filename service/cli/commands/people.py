@@ -263,7 +263,8 @@ def revoke_share(target: Target, share_id: str) -> None:
 def webhooks(context: click.Context, owner: str | None) -> None:
     """List your webhooks, or create, test, change or delete one.
 
-    A webhook is an address to which signed messages are sent when a job or sweep ends, or needs you.
+    A webhook is a URL to which Tapeline posts a signed message when a job or sweep ends, a job pauses, an alias moves,
+    a quota is exceeded or a worker is lost.
     """
     if context.invoked_subcommand is not None:
         return
@@ -273,7 +274,7 @@ def webhooks(context: click.Context, owner: str | None) -> None:
         if target.prints(items):
             return
         owner_of = owner_names(client, items)
-    columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in ("ID", "URL", "STATE", "MESSAGES")]
+    columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in ("ID", "URL", "STATE", "EVENTS")]
     rows = [(item["id"], item["url"], _state(item), ", ".join(item["events"])) for item in items]
     if rows:
         print_table(*with_owners(columns, rows, owner_of))
@@ -296,9 +297,9 @@ def _state(item: Mapping[str, Any]) -> str:
     multiple=True,
     default=("job.failed", "sweep.ended"),
     show_default=True,
-    help="What to tell of, such as job.succeeded; repeat it for several.",
+    help="Type of event to send, such as job.succeeded; repeatable.",
 )
-@click.option("--description", help="A description for people.")
+@click.option("--description", help="Free text.")
 @with_target
 def create_webhook(target: Target, url: str, events: tuple[str, ...], description: str | None) -> None:
     """Create a webhook, and print its secret, which is shown once."""
@@ -330,12 +331,12 @@ def _print_secret(target: Target, item: Mapping[str, Any]) -> None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="Maximum number of messages.")
 @with_target
 def show_deliveries(target: Target, webhook_id: str, status: str | None, limit: int) -> None:
-    """List the messages to a webhook, newest first, with the last answer to each."""
+    """List the messages to a webhook, newest first, with the last response to each."""
     with target.client() as client:
         messages = client.webhook_deliveries(webhook_id, status=status, limit=limit)
     if target.prints(messages):
         return
-    titles = ("ID", "TYPE", "ABOUT", "CREATED", "STATUS", "ATTEMPTS", "LAST ANSWER")
+    titles = ("ID", "TYPE", "ABOUT", "CREATED", "STATUS", "ATTEMPTS", "LAST RESPONSE")
     columns = [Column(title, overflow="fold", no_wrap=title == "ID") for title in titles]
     if messages:
         print_table(columns, [_message(item) for item in messages])
@@ -362,10 +363,14 @@ def _last_answer(item: Mapping[str, Any]) -> str:
 @click.argument("webhook_id", metavar="ID")
 @with_target
 def test_webhook(target: Target, webhook_id: str) -> None:
-    """Send a message of the type webhook.test, and wait up to half a minute for the answer."""
+    """Send a message of the type webhook.test, and wait up to half a minute for the response."""
     with target.client() as client:
         sent = client.test_webhook(webhook_id, timeout_s=30)
-    answer = _last_answer(sent) if sent["attempts"] else "not sent yet: does the scheduler run?"
+    answer = (
+        _last_answer(sent)
+        if sent["attempts"]
+        else "not sent within 30 s: check the scheduler with `tapeline doctor` on the server"
+    )
     target.echo(sent, f"{sent['id']}  {sent['status']}: {answer}")
     if sent["status"] != "delivered":
         raise click.exceptions.Exit(1)
@@ -373,7 +378,7 @@ def test_webhook(target: Target, webhook_id: str) -> None:
 
 @webhooks.command("redeliver")
 @click.argument("webhook_id", metavar="ID")
-@click.argument("delivery_id", metavar="MESSAGE")
+@click.argument("delivery_id", metavar="DELIVERY")
 @with_target
 def redeliver(target: Target, webhook_id: str, delivery_id: str) -> None:
     """Send a message again, or at once if it waits."""
@@ -385,9 +390,15 @@ def redeliver(target: Target, webhook_id: str, delivery_id: str) -> None:
 @webhooks.command("set")
 @click.argument("webhook_id", metavar="ID")
 @click.option("--url", help="Where messages are sent.")
-@click.option("--on", "events", metavar="TYPE", multiple=True, help="What to tell of, in place of what it was.")
-@click.option("--description", help="A description for people.")
-@click.option("--enable/--disable", "enabled", default=None, help="Enabled, it gets the messages that waited.")
+@click.option(
+    "--on",
+    "events",
+    metavar="TYPE",
+    multiple=True,
+    help="Types of events to send, in place of the present ones; repeatable.",
+)
+@click.option("--description", help="Free text.")
+@click.option("--enable/--disable", "enabled", default=None, help="Enable (pending messages are sent) or disable it.")
 @with_target
 def set_webhook(target: Target, webhook_id: str, **options: Any) -> None:
     """Change a webhook, disable it, or enable it again."""

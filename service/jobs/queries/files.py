@@ -83,7 +83,7 @@ def totals(session: Session, job_id: str) -> FileTotals:
 
 
 def _read_cursor(cursor: str) -> tuple[str, int]:
-    kind, epoch = cursors.read(cursor, 2)
-    if kind not in list(ArtifactKind) or type(epoch) is not int or not 0 <= epoch <= _MAX_EPOCH:
+    kind, epoch = cursors.read(cursor, str, int)
+    if kind not in list(ArtifactKind) or not 0 <= epoch <= _MAX_EPOCH:
         raise InvalidCursor("the cursor belongs to another list; start again without it")
     return kind, epoch

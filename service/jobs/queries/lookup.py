@@ -75,9 +75,10 @@ def stopped_by_sweep(session: Session, jobs: Sequence[Job]) -> set[str]:
     return set(session.scalars(select(Job.id).where(Job.id.in_(candidates), is_stopped_by_sweep())))
 
 
-def epochs(session: Session, job_id: str) -> Sequence[Epoch]:
-    """The finished epochs of a job in order."""
-    return session.scalars(select(Epoch).where(Epoch.job_id == job_id).order_by(Epoch.epoch)).all()
+def epochs(session: Session, job_id: str, *, after: int = 0) -> Sequence[Epoch]:
+    """The finished epochs of a job in order, from the one that follows ``after``."""
+    query = select(Epoch).where(Epoch.job_id == job_id, Epoch.epoch > after)
+    return session.scalars(query.order_by(Epoch.epoch)).all()
 
 
 def matrix(session: Session, job: Job, which: str) -> tuple[int, list[list[int]]] | None:

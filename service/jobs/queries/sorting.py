@@ -127,7 +127,7 @@ class SortOrder:
         return or_(is_after, key.value.is_(None)) if key.nullable else is_after
 
     def _read(self, cursor: str) -> tuple[Any, str]:
-        sort, value, job_id = cursors.read(cursor, 3)
+        sort, value, job_id = cursors.read(cursor, object, object, object)
         if sort != self._sort or not self._is_valid_value(value) or not _is_plain(job_id):
             raise InvalidCursor("the cursor belongs to another list; start again without it")
         return value, job_id

@@ -24,6 +24,8 @@ from tapeline.version import VERSION
 
 _NOT_ENVIRONMENT: Final = frozenset({"dataset", "code", "preprocessing"})
 """Of a job's provenance, what is stated elsewhere or follows from the data."""
+_BUILDER: Final = "https://tapeline.example/service"
+"""A URI of the service, as SLSA wants one."""
 _PACKAGES: Final = ("numpy", "safetensors")
 """Installed packages that compute or store the weights."""
 
@@ -35,14 +37,12 @@ class TrainingRecord:
     Attributes:
         checkpoint: the certified one.
         checkpoints: all that the job still has.
-        builder: a URI of the service.
     """
 
     job: Job
     epochs: Sequence[Epoch]
     checkpoint: Artifact
     checkpoints: Sequence[Artifact]
-    builder: str = "https://tapeline.example/service"
 
     @property
     def start(self) -> Artifact | None:
@@ -56,9 +56,12 @@ def refusal(job: Job, epoch: int | None = None) -> NotCertifiable | None:
     if job.status != Status.SUCCEEDED:
         reason = f"it is {job.status}, and only a succeeded job has a result"
     elif job.investigation is not None:
-        reason = "it trains nothing of its own"
+        reason = "it is an investigation, which has no result: certify one of the jobs that it compares"
     elif not job.reusable:
-        reason = "an epoch that was trained again had other bits: its log has the details"
+        reason = (
+            "its bits are in doubt: it went on in another environment, or an epoch that was trained again or a "
+            "reproduction had others; its log has the details"
+        )
     elif job.result_digest is None or not job.provenance or not job.provenance.get("code"):
         reason = "an earlier release trained it, which did not record what determines the bits; train it again"
     elif job.dataset_sha256 is None:
@@ -123,7 +126,7 @@ def _provenance(record: TrainingRecord, signer: Signer, now: datetime) -> dict[s
         },
         "runDetails": {
             "builder": {
-                "id": record.builder,
+                "id": _BUILDER,
                 "version": {"tapeline": VERSION},
                 PUBLIC_KEY: signer.public_key,
             },

@@ -7,7 +7,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -34,13 +33,7 @@ class CertificateEvidence:
     reason: str
     request: str | None = None
     kid: str | None = None
-    root: str | None = None
     signed_at: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        """It as JSON."""
-        names = ("certified", "reason", "request", "kid", "root", "signed_at")
-        return {name: getattr(self, name) for name in names}
 
 
 def state(session: Session, artifacts: ArtifactStore, job: Job, checkpoint: Artifact) -> CertificateEvidence:
@@ -74,7 +67,6 @@ def state(session: Session, artifacts: ArtifactStore, job: Job, checkpoint: Arti
         certified=True,
         reason=f"certified {signed_at} with the key {found.kid}",
         kid=found.kid,
-        root=found.manifest.root,
         signed_at=signed_at,
     )
 

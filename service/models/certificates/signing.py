@@ -90,7 +90,9 @@ def _of_command(settings: Settings) -> Signer:
                 check=False,
             )
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            raise SigningUnavailable(f"TAPELINE_SIGNING_COMMAND cannot be run: {type(error).__name__}") from error
+            raise SigningUnavailable(
+                f"TAPELINE_SIGNING_COMMAND cannot be run ({type(error).__name__}): check its path and permissions"
+            ) from error
         if result.returncode:
             log.error("the signing command failed", stderr=result.stderr[-1000:].decode("utf-8", "replace"))
             raise SigningUnavailable(
@@ -116,7 +118,10 @@ def _of_file(path: Path) -> Signer:
     if status.st_mode & stat.S_IRWXO:
         raise SigningUnavailable(f"everybody may read the signing key: run chmod 600 {shlex.quote(str(path))}")
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
-        raise SigningUnavailable(f"the signing key {path} is not a key on the curve P-256")
+        raise SigningUnavailable(
+            f"the signing key {path} is not on the curve P-256; create one: openssl ecparam -name prime256v1 -genkey "
+            f"-noout -out {shlex.quote(str(path))}"
+        )
     pem = ecdsa.to_pem(private.public_key())
     kid = ecdsa.kid_of(pem)
     return Signer(kid, pem, int(status.st_mtime) * 1000, lambda data: private.sign(data, ec.ECDSA(hashes.SHA256())))

@@ -16,6 +16,7 @@ from service.errors import SigningKeyNotFound, SigningUnavailable
 from service.models.certificates.signing import Signer
 from service.storage.database import Database, locking, now_ms
 from service.storage.tables import SigningKey
+from tapeline.verify.claims import time_text
 from tapeline.verify.trusted_keys import TrustedKey
 
 
@@ -60,7 +61,12 @@ def all_of(session: Session) -> Sequence[SigningKey]:
 def trusted(session: Session) -> dict[str, TrustedKey]:
     """All keys of this service, for a verification, by their ids."""
     return {
-        row.kid: TrustedKey(row.kid, row.public_key, _time(row.not_before_ms), _time(row.retired_ms))
+        row.kid: TrustedKey(
+            row.kid,
+            row.public_key,
+            _time(row.not_before_ms),
+            None if row.retired_ms is None else _time(row.retired_ms),
+        )
         for row in all_of(session)
     }
 
@@ -98,18 +104,13 @@ def retire(database: Database, kid: str, *, at_ms: int | None = None, by: Actor 
 
 def document(row: SigningKey) -> dict[str, Any]:
     """A key as it is published."""
-    retired = _time(row.retired_ms)
     return {
         "kid": row.kid,
         "public_key": row.public_key,
-        "not_before": _text(_time(row.not_before_ms)),
-        "retired_at": None if retired is None else _text(retired),
+        "not_before": time_text(_time(row.not_before_ms)),
+        "retired_at": None if row.retired_ms is None else time_text(_time(row.retired_ms)),
     }
 
 
-def _time(milliseconds: int | None) -> Any:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _text(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

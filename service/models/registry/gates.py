@@ -1,4 +1,4 @@
-"""Gates of an alias: what a version must meet before the alias points at it, and what is found when it is checked."""
+"""Gates of an alias: what a version must meet before the alias moves to it, and what is found when it is checked."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class Gate(StrictModel):
         Annotated[str, StringConstraints(pattern=rf"^(?:@{_NAME}|:[1-9]\d{{0,8}})$"), AfterValidator(_target)] | None
     ) = None
     """The settings of the version must be better than those of another one, over several seeds: that of an alias of
-    the same model (`@champion`), or a version (`:3`). While an alias holds no version, there is nothing to surpass."""
+    the same model (`@champion`), or a version (`:3`). The gate is met
+    while the alias has never held a version; of a removed alias, the version that it held last counts."""
     seeds: Annotated[int, Field(ge=2, le=MAX_SEEDS)] | None = None
     """Number of seeds with which both settings are trained (default: 5). They follow from the settings, so that nobody
     chooses them."""
@@ -114,7 +115,7 @@ _FIELDS: Final = {
 
 
 class GatesRequest(StrictModel):
-    """What a version must meet before an alias points at it."""
+    """What a version must meet before an alias moves to it."""
 
     gates: Annotated[list[Gate], Field(max_length=MAX_GATES)]
     """An empty list: nothing."""
@@ -122,7 +123,7 @@ class GatesRequest(StrictModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A request that supplies what a gate misses."""
+    """A request that supplies what a gate needs."""
 
     method: str
     path: str

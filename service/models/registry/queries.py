@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from service.errors import InvalidCursor
 from service.models.registry.errors import ModelNotFound
 from service.models.registry.gates import LATEST, NAME
 from service.storage import cursors
@@ -127,10 +126,7 @@ def models(
     if owner is not None:
         query = query.where(Model.owner == owner)
     if cursor is not None:
-        position = cursors.read(cursor, 2)
-        if not all(isinstance(part, str) for part in position):
-            raise InvalidCursor("the cursor was not issued by this service")
-        name, model_id = position
+        name, model_id = cursors.read(cursor, str, str)
         query = query.where((Model.name > name) | ((Model.name == name) & (Model.id > model_id)))
     rows = session.scalars(query.order_by(Model.name, Model.id).limit(limit + 1)).all()
     shown = rows[:limit]

@@ -44,8 +44,6 @@ class _Prediction(StrictModel):
     owners, if the owner's settings allow it."""
     budget: JobBudget | None = None
     """What the job may use before it pauses. None: no limit. A prediction that is resumed starts again."""
-    dataset: PredictedData
-    """The dataset to predict, and which part of it."""
 
 
 class PredictionSpec(_Prediction):
@@ -54,6 +52,8 @@ class PredictionSpec(_Prediction):
     model: Annotated[str, Field(min_length=1, max_length=200, examples=["job_01J00000000000000000000000@best"])]
     """The model: `digits@champion` or `digits:3`, or the id of a job for its best checkpoint, with `@best`, `@latest`
     or `@7` for another one. It is looked up once, at the submission."""
+    dataset: PredictedData
+    """The dataset to predict, and which part of it."""
 
 
 class PinnedModel(StrictModel):
@@ -76,6 +76,8 @@ class ResolvedPrediction(_Prediction):
 
     model: PinnedModel
     """The checkpoint that predicts."""
+    dataset: PredictedData
+    """The dataset to predict, and which part of it."""
 
 
 JobSpec = Spec | ResolvedPrediction

@@ -85,7 +85,7 @@ _TAGS: Final = {
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Sharing": "Links with which anybody may read a job, a sweep or a comparison.",
-    "Webhooks": "Signed messages about jobs and sweeps to your own address.",
+    "Webhooks": "Signed messages about jobs, sweeps and aliases, posted to your own URL.",
     "Administration": "Owners, keys, usage and the audit log.",
     "Pages": "The web pages.",
 }

@@ -96,15 +96,15 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "delivery_not_found": ProblemKind(
         404,
-        "There is no such message.",
+        "There is no such delivery.",
         "Check the id. Messages are removed after `TAPELINE_KEEP_DELIVERIES_DAYS`.",
         way_on=("Webhooks", "/ui/webhooks"),
     ),
     "webhook_disabled": ProblemKind(
         409,
         "The webhook is disabled.",
-        'Mend the receiver, then enable the webhook: `PATCH /webhooks/{webhook_id}` with `{"enabled": true}`.',
-        "Mend the receiver, then enable the webhook.",
+        'Fix the receiver, then enable the webhook: `PATCH /webhooks/{webhook_id}` with `{"enabled": true}`.',
+        "Fix the receiver, then enable the webhook.",
     ),
     "share_not_found": ProblemKind(
         404, "There is no such share link.", "Ask whoever sent it for a new one; `GET /shares` lists your own."
@@ -186,9 +186,9 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "gate_failed": ProblemKind(
         409,
         "The version does not meet the gates of the alias.",
-        "`gates` has the evidence of each, and in `remedies` the requests that would supply what is missing. An admin "
+        "`gates` has the evidence of each, and in `remedies` the requests that supply what it needs. An admin "
         "can move the alias nevertheless, with `force` and a `reason`.",
-        "The evidence of each gate is below, with what would supply what is missing.",
+        "Each gate below shows its evidence and, where a request helps, a button that sends it.",
     ),
     "version_in_use": ProblemKind(
         409,
@@ -197,7 +197,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
     ),
     "job_registered": ProblemKind(
         409,
-        "The job is a version of a model.",
+        "A checkpoint of the job is registered as a version of a model.",
         "Delete the versions listed in `versions` first.",
     ),
     "no_earlier_version": ProblemKind(
@@ -209,7 +209,7 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "not_certifiable": ProblemKind(
         409,
         "The job has no certificate.",
-        "Only a succeeded job has one, whose bits are not in doubt; `detail` gives the reason.",
+        "Certify a job that succeeded and is reproducible; `detail` gives the reason.",
     ),
     "not_comparable": ProblemKind(
         409, "A replay cannot explain how these jobs differ.", "`GET /differences` shows how they differ."

@@ -66,9 +66,10 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     A spec with `dataset.folds` and no `dataset.fold` is a cross-validation: one job for each fold, all of them or none.
     The response is the first one; `fold_jobs` has the ids of all, and `GET /folds/{fold_group}` their results.
 
-    `kind` `prediction` predicts a dataset with the `model` of a job: `job_…` for its best checkpoint, or `job_…@latest`
-    or `job_…@7`. It is looked up once: `resolved.model` has the job, the epoch and the SHA-256 of the checkpoint. The
-    result is a CSV file, the artifact of the kind `predictions`. Such a job can be cancelled, retried and deleted.
+    A spec of the `kind` `prediction` submits a prediction job. `model` is a version of a model (`digits@champion`,
+    `digits:3`), or a job's id for its best checkpoint, with `@latest` or `@7` for another one. The reference is
+    resolved at the submission: `resolved.model` has the job, the epoch and the SHA-256 of the checkpoint. The result is
+    a CSV file, the artifact of the kind `predictions`. Such a job can be cancelled, retried and deleted.
     """
     if query.dry_run:
         return _dry_run(document)

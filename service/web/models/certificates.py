@@ -17,10 +17,12 @@ from service.jobs.queries import lookup
 from service.models import folders
 from service.models.certificates import contents, signing, signing_keys
 from service.models.certificates.contents import TrainingRecord
+from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import Core, core, provided, read_job
-from service.web.gate.access_checks import actor
+from service.web.gate.access_checks import actor, share_link
+from service.web.gate.shared_view import of_model
 from service.web.http import downloads
 from service.web.http.endpoint import PUBLIC, endpoint
 from service.web.http.queries import Query, WhichCheckpoint
@@ -81,8 +83,10 @@ class PublishedKeys(ResponseModel):
     "application/zip",
     query=CertificateQuery,
     **downloads.SAVED,
+    is_private=True,
     problems=(
         *downloads.PROBLEMS,
+        "wrong_kind",
         "not_certifiable",
         "signing_unavailable",
         "storage_full",
@@ -106,13 +110,14 @@ def certificate(job_id: str, query: CertificateQuery) -> Response:
 def digests(job_id: str, query: DigestsQuery) -> Digests:
     """List the digests of a job's epochs, as certificates have them: two trainings with equal digests are equal."""
     with read_job(job_id) as (session, job):
-        rows = [row for row in lookup.epochs(session, job_id) if row.epoch > query.after]
+        rows = lookup.epochs(session, job_id, after=query.after)
         files = {row.epoch: row.sha256 for row in lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)}
         epochs = [
             EpochDigest(epoch=row.epoch, digest=commits.epoch_digest(row), checkpoint=files.get(row.epoch))
             for row in rows
         ]
-        return Digests(epochs=epochs, result_digest=job.result_digest, provenance=job.provenance)
+        shown = Digests(epochs=epochs, result_digest=job.result_digest, provenance=job.provenance)
+        return of_model(shown, share_link())
 
 
 keys_blueprint: Final = Blueprint("signing_keys", __name__)
@@ -152,5 +157,5 @@ def make(request: ExportRequest) -> bytes:
 
 
 def _find(job_id: str, which: str, by: Actor | None) -> Artifact:
-    loading.job_of(job_id)  # first: another owner's job is a 404
+    loading.job_of(job_id, *Kind)  # first: another owner's job is a 404
     return provided(Exports).export(job_id, ArtifactKind.CERTIFICATE, which=which, by=by)

@@ -117,7 +117,10 @@ def show(model_name: str) -> Result:
 @blueprint.delete("/models/<model_name>")
 @endpoint(TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"))
 def delete(model_name: str, query: OwnerQuery) -> None:
-    """Delete a model with its versions and history; its jobs stay. Aliases must be removed first."""
+    """Delete a model with its versions and history; its jobs stay.
+
+    Remove its aliases and clear their gates first.
+    """
     provided(Registry).delete(model_name, owner=_whose(query), by=actor())
 
 
@@ -223,10 +226,10 @@ def show_alias(model_name: str, alias: str) -> Response:
     problems=(*_MOVING, "gate_failed", "scope_missing"),
 )
 def move(model_name: str, alias: str, query: MoveQuery, body: MoveRequest) -> Response:
-    """Point an alias at a version.
+    """Move an alias to a version.
 
     The version must meet the gates of the alias. If it does not, the problem `gate_failed` has the evidence of each
-    gate, and the requests that would supply what is missing. With `dry_run=true` the response has this evidence, and
+    gate, and the requests that supply what it needs. With `dry_run=true` the response has this evidence, and
     nothing is moved. An admin may `force` a move, with a `reason`. With `If-Match`, the alias is moved only if nobody
     else has moved it since; with `If-None-Match: *`, only if it was never moved.
     """
@@ -256,9 +259,9 @@ def remove_alias(model_name: str, alias: str, query: OwnerQuery) -> None:
     problems=(*_MOVING, "no_earlier_version"),
 )
 def roll_back(model_name: str, alias: str, query: OwnerQuery, body: RollbackRequest) -> Response:
-    """Point an alias at the version that it held before; another rollback goes further back.
+    """Move an alias back to the version that it held before; another rollback goes further back.
 
-    That version met the gates when the alias was moved to it: they are not checked again.
+    The gates are not checked again: evidence and `forced` are those of the move that is restored.
     """
     whose = _whose(query)
     provided(Registry).roll_back(model_name, alias, body, seen=_seen(), owner=whose, by=actor())
@@ -268,12 +271,12 @@ def roll_back(model_name: str, alias: str, query: OwnerQuery, body: RollbackRequ
 @blueprint.put("/models/<model_name>/aliases/<alias>/gates")
 @endpoint(TAG, AliasItem, scope=Scope.ADMIN, document=GatesRequest, query=OwnerQuery, problems=_NOT_FOUND)
 def change_gates(model_name: str, alias: str, query: OwnerQuery, document: Any) -> Response:
-    """Set what a version must meet before an alias points at it: `{"gates": [...]}`, or the list alone. Requires the
-    scope `admin`.
+    """Set what a version must meet before an alias moves to it.
 
-    A gate is one of `{"metric": "val_accuracy", "min": 0.97}` (or `max`), `{"better_than": "@champion", "metric":
-    "val_accuracy", "seeds": 5, "confidence": 0.95, "margin": 0}`, `{"reproduced": true}`, `{"certificate": true}`,
-    `{"max_bytes": 1000000}` and `{"approvals": 1}`. The version that the alias holds now is not checked.
+    The body is `{"gates": [...]}`, or the list alone. Requires the scope `admin`. A gate is one of `{"metric":
+    "val_accuracy", "min": 0.97}` (or `max`), `{"better_than": "@champion", "metric": "val_accuracy", "seeds": 5,
+    "confidence": 0.95, "margin": 0}`, `{"reproduced": true}`, `{"certificate": true}`, `{"max_bytes": 1000000}` and
+    `{"approvals": 1}`. The version that the alias holds now is not checked.
     """
     gates = _read_gates(document)
     whose = _whose(query)

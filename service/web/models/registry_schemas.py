@@ -14,7 +14,7 @@ from service.web.http.schemas import Document, Metrics, ResponseModel, Timestamp
 
 
 class RemedyItem(ResponseModel):
-    """A request that supplies what a gate misses."""
+    """A request that supplies what a gate needs."""
 
     method: str
     path: str
@@ -47,7 +47,9 @@ class VersionItem(ResponseModel):
 
     model: str
     version: int
-    reference: str = Field(description="Accepted wherever a model is, such as `digits:3`.")
+    reference: str = Field(
+        description="Accepted by predict, generate and export, and as `model` of a prediction job: `digits:3`."
+    )
     aliases: list[str] = Field(description="That hold it now.")
     job: str = Field(validation_alias="job_id")
     kind: str
@@ -106,9 +108,11 @@ class AliasItem(ResponseModel):
     model: str
     alias: str
     version: int | None = Field(description="Null: it holds none.")
-    reference: str = Field(description="Accepted wherever a model is, such as `digits@champion`.")
+    reference: str = Field(
+        description="Accepted by predict, generate and export, and as `model` of a prediction job: `digits@champion`."
+    )
     seq: int = Field(description="Number of its last move, which is also its `ETag`.")
-    gates: list[Document] = Field(description="What a version must meet before the alias points at it.")
+    gates: list[Document] = Field(description="What a version must meet before the alias moves to it.")
     forced: bool = Field(description="Whether the version did not meet the gates when the alias was moved to it.")
     reason: str | None = Field(description="Of the last move.")
     moved_at: Timestamp | None
@@ -147,7 +151,7 @@ class AliasList(ResponseModel):
 
 
 class ModelItem(ResponseModel):
-    """A model."""
+    """A model, with its aliases."""
 
     name: str
     owner: str | None = None

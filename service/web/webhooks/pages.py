@@ -41,7 +41,10 @@ _MEANS: Final[dict[str, Any]] = {
 def show_list(query: WebhooksQuery) -> Response:
     """Manage webhooks."""
     events = {kind: text for kind, text in _EVENTS.items() if sees_all() or kind is not MessageType.WORKER_LOST}
-    return as_page("webhooks/index.html", webhooks=views.show_list.read(query).data, events=events, checked=_CHECKED)
+    webhooks = views.show_list.read(query).data
+    return as_page(
+        "webhooks/index.html", webhooks=webhooks, events=events, checked=_CHECKED, is_of_others=query.owner is not None
+    )
 
 
 @blueprint.get("/ui/webhooks/<webhook_id>")

@@ -80,7 +80,7 @@ class DeliveryAttempt(ResponseModel):
     at: Timestamp = Field(validation_alias="at_ms")
     seconds: float
     status: int | None = Field(description="HTTP status; null: there was no response.")
-    response: str = Field(description="The beginning of the answer.")
+    response: str = Field(description="The beginning of the response body.")
     error: str | None = Field(description="Why it failed; null: it did not.")
 
 

@@ -45,7 +45,7 @@ def show_list(query: WebhooksQuery) -> WebhookList:
 @blueprint.post("/webhooks")
 @endpoint(TAG, NewWebhook, status=201, body=WebhookRequest, problems=("busy",))
 def create(body: WebhookRequest) -> Result:
-    """Create a webhook: an address to which messages about the owner's jobs and sweeps are sent.
+    """Create a webhook: a URL to which messages about the owner's jobs, sweeps and aliases are posted.
 
     Messages are signed by the Standard Webhooks specification. The secret is only in this response: store it, or rotate
     it. All addresses of the host are checked now and at each attempt: by default, only public ones are permitted.

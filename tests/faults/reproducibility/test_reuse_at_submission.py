@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from service.jobs.submissions import IdempotencyKey
 from service.maintenance import retention
 from service.runtime import failpoints
 from service.states import Status
+from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.storage.tables import AuditEntry, Job, Worker
 from tests.faults.conftest import InProcessHarness
 from tests.faults.reproducibility.results import result
@@ -188,3 +190,21 @@ def test_a_repeated_idempotency_key_gets_the_same_answer(process: InProcessHarne
     process.accepted.append(once.answer["id"])
     assert {path.name for path in process.artifacts.root.glob("job_*")} == set(process.accepted)
     process.check(None)
+
+
+def test_a_result_that_is_reused_at_once_is_announced_as_that_of_a_training(
+    trained: tuple[Jobs, Job], process: InProcessHarness
+) -> None:
+    jobs, _ = trained
+    with process.database.write() as session:
+        session.add(
+            Webhook(id="whk_1", owner="ana", url="https://x", host="x", events=["job.succeeded"], failures=0,
+                    secret="s", signing_key="k", created_ms=1)
+        )  # fmt: skip
+    second = submit(process, jobs, Actor(owner="ana"), reuse="exact")
+    assert second.reused_from is not None
+    with process.database.read() as session:
+        [message] = session.scalars(select(WebhookDelivery)).all()
+        data = json.loads(message.data)
+        assert (message.type, data["id"], data["reason"]) == ("job.succeeded", second.id, "reused")
+        assert data["seq"] == second.last_seq

@@ -269,7 +269,7 @@ def test_a_removed_alias_is_surpassed_as_the_version_that_it_held_last(registry:
     with pytest.raises(GateFailed, match="0 of 5 of iris:1"):
         registry.move("iris", "champion", MoveRequest(version=2))
     registry.delete_version("iris", 1)
-    with pytest.raises(GateFailed, match="iris:1, with which @champion compares, does not exist"):
+    with pytest.raises(GateFailed, match="iris:1, with which the gate compares, does not exist"):
         registry.move("iris", "champion", MoveRequest(version=2))
 
 

@@ -64,7 +64,7 @@ def test_a_prediction_has_no_metrics_and_is_not_compared_or_forked(run: Run, flo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--dataset", "iris", "digit.png"), "--dataset takes no files, --fit and --invert"),
+        (("--dataset", "iris", "digit.png"), "--dataset cannot be combined with files, --fit or --invert"),
         (("--part", "test"), "--part, --name and --no-wait apply to --dataset"),
         ((), "nothing to predict: give files, COLUMN=VALUE, or --dataset NAME"),
     ],

@@ -77,7 +77,7 @@ def test_a_malformed_bundle_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b'{"a": 1, "a": 1}', "'a' is there twice"),
+        (b'{"a": 1, "a": 1}', "'a' appears twice"),
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": "\\ud800"}', "surrogates"),
         (b"\xff\xfe{}", "not JSON"),

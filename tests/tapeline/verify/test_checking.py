@@ -170,7 +170,7 @@ def _repeat_provenance(folder: Path) -> None:
         (_add_below, ".git/config is not in the signed list"),
         (_rename, "checkpoint.safetensors is missing; weights.safetensors is not in the signed list"),
         (_link, "checkpoint.safetensors is a symbolic link"),
-        (_link_signature, "has no model.sig: it is no certificate"),
+        (_link_signature, "has no model.sig: it is not a certificate"),
         (_replace_by_folder, "checkpoint.safetensors is missing"),
         (_pipe, "pipe is neither a file nor a folder"),
         (_drop_provenance, "claims.jsonl has no provenance in line 2"),
@@ -244,10 +244,10 @@ DEFINITION = "predicate/buildDefinition"
 @pytest.mark.parametrize(
     ("line", "change", "text"),
     [
-        (0, _set(f"{MANIFEST}/name", "/etc/passwd"), "no relative path"),
+        (0, _set(f"{MANIFEST}/name", "/etc/passwd"), "not a relative path"),
         (0, _set(f"{MANIFEST}/name", "../checkpoint.safetensors"), "leaves the folder"),
         (0, _set(f"{MANIFEST}/name", "./checkpoint.safetensors"), "not canonical"),
-        (0, _set(f"{MANIFEST}/name", "a\\b"), "no relative path"),
+        (0, _set(f"{MANIFEST}/name", "a\\b"), "not a relative path"),
         (0, _set(f"{MANIFEST}/name", ""), "not empty"),
         (0, _set(f"{MANIFEST}/algorithm", "md5"), "the algorithm is 'md5'"),
         (0, _set(f"{MANIFEST}/digest", "00"), "64 hexadecimal digits"),
@@ -261,15 +261,15 @@ DEFINITION = "predicate/buildDefinition"
         (0, _set(f"{SERIALIZATION}/allow_symlinks", True), "allow_symlinks is True"),
         (0, _set(f"{SERIALIZATION}/allow_symlinks", 0), "allow_symlinks is 0"),
         (0, _set(f"{SERIALIZATION}/hash_type", "blake3"), "hash_type is 'blake3'"),
-        (0, _set(f"{SERIALIZATION}/ignore_paths", ["model.sig", "claims.jsonl", "x"]), "it does not cover"),
+        (0, _set(f"{SERIALIZATION}/ignore_paths", ["model.sig", "claims.jsonl", "x"]), "leaves out"),
         (1, _set(f"{DEFINITION}/buildType", "https://example.com/x"), "the build type is"),
-        (1, _set(f"{DEFINITION}/externalParameters/spec/epochs", 9), "does not have the hash"),
+        (1, _set(f"{DEFINITION}/externalParameters/spec/epochs", 9), "is not that of its spec"),
         (1, _set(f"{DEFINITION}/externalParameters/checkpoint/epoch", 2), "is not the checkpoint of epoch 2"),
         (1, _set("predicate/runDetails/byproducts", []), "not complete"),
         (1, _set("predicate/runDetails/metadata/invocationId", "job_1\nsigned    by the key 0"), "not printable"),
         (1, _set(f"{DEFINITION}/resolvedDependencies/0/annotations/name", "iris\x1b[2K"), "not printable"),
         (1, _set("predicate/runDetails/byproducts/0/name", "epoch/9"), "has no digest of epoch"),
-        (1, _set("predicate/runDetails/metadata/tapeline_signedOn", "yesterday"), "is no time"),
+        (1, _set("predicate/runDetails/metadata/tapeline_signedOn", "yesterday"), "is not a time"),
         (1, _set("predicate/runDetails/metadata/tapeline_signedOn", "2026-11-30T12:00"), "no time zone"),
     ],
 )
@@ -383,6 +383,7 @@ def test_the_command_says_what_it_found_and_ends_with_an_exit_code(
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trusted"] is True
     assert main([str(folder), "--keys", str(tmp_path / "missing.json")]) == 2
+    assert main([str(folder), "--keys", keys_file(tmp_path, "{}")]) == 2, "of the keys, not of the certificate"
     assert "cannot read the keys" in capsys.readouterr().err
     (folder / "more").touch()
     assert main(arguments) == 1
@@ -405,12 +406,12 @@ def test_the_command_says_what_it_found_and_ends_with_an_exit_code(
     ],
 )
 def test_malformed_keys_are_refused(folder: Path, tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(CertificateRefused, match=message):
+    with pytest.raises(trusted_keys.KeysUnavailable, match=message):
         trusted_keys.load(keys_file(tmp_path, text))
 
 
 def test_a_published_key_with_another_id_is_refused(signer: Signer, tmp_path: Path) -> None:
     document = json.loads(making.published(signer))
     document["keys"][0]["kid"] = "0" * 64
-    with pytest.raises(CertificateRefused, match=f"has the id {signer.kid}"):
+    with pytest.raises(trusted_keys.KeysUnavailable, match=f"has the id {signer.kid}"):
         trusted_keys.load(keys_file(tmp_path, json.dumps(document)))

@@ -17,10 +17,11 @@ from service.cli.commands.access import open_database, operator
 from service.cli.rebuilding import NotRebuildable, Outcome
 from service.cli.target import Failure, Target, checkpoint_option, job_argument, with_target
 from service.cli.text import print_table
+from service.errors import SigningUnavailable
 from service.models.certificates import signing, signing_keys
 from service.runtime.settings import Settings
-from tapeline import ApiError, ServerUnreachable
 from tapeline.downloads import complete_file
+from tapeline.errors import ClientError
 from tapeline.method_types import Which
 from tapeline.verify import checking, claims, trusted_keys
 from tapeline.verify.bundles import CertificateRefused
@@ -87,7 +88,7 @@ def verify(
     if keys is not None and public_key is not None:
         raise click.UsageError("give either --keys or --public-key")
     if not rebuild and (epochs is not None or verifier is not None):
-        raise click.UsageError("--epochs and --as go with --rebuild")
+        raise click.UsageError("--epochs and --as need --rebuild")
     numbers = _epochs(epochs) if epochs is not None else None
     certificate = _verify(target, folder, keys or public_key)
     if not rebuild:
@@ -95,10 +96,13 @@ def verify(
         return
     if not target.as_json:
         click.echo("\n".join(certificate.lines()))
+    signer = _signer()  # first: a training may take hours
     outcome = _rebuild(target, certificate, numbers)
     document = {**certificate.document(), **outcome.document()}
     if outcome.status == "rebuilt":
-        document["claim"] = _add_claim(target, certificate, outcome, verifier, is_spot_check=numbers is not None)
+        document["claim"] = _add_claim(
+            target, certificate, outcome, signer, verifier, is_spot_check=numbers is not None
+        )
     target.echo(document, "\n".join(_lines(outcome)))
     context.exit(_CODES[outcome.status])
 
@@ -123,7 +127,7 @@ def _rebuild(target: Target, certificate: Certificate, epochs: Sequence[int] | N
             if epochs is not None:
                 return rebuilding.spot_check(client, certificate, epochs, report=report)
             return rebuilding.rebuild(client, certificate, report=report)
-        except (NotRebuildable, ApiError, ServerUnreachable) as error:
+        except (NotRebuildable, ClientError) as error:
             raise Unusable(str(error)) from error
 
 
@@ -134,11 +138,23 @@ def _epochs(text: str) -> list[int]:
     return sorted({int(part) for part in numbers})
 
 
+def _signer() -> signing.Signer:
+    try:
+        return signing.open_signer(Settings.from_env(os.environ, cores=1))
+    except SigningUnavailable as error:
+        raise Unusable(str(error)) from error
+
+
 def _add_claim(
-    target: Target, certificate: Certificate, outcome: Outcome, verifier: str | None, *, is_spot_check: bool
+    target: Target,
+    certificate: Certificate,
+    outcome: Outcome,
+    signer: signing.Signer,
+    verifier: str | None,
+    *,
+    is_spot_check: bool,
 ) -> dict[str, object]:
     """Add the signed claim of a rebuild to the certificate, whole or not at all."""
-    signer = signing.open_signer(Settings.from_env(os.environ, cores=1))
     with target.client() as client:
         verifier = verifier or client.server
     properties = rebuilding.properties_of(outcome, certificate, is_spot_check=is_spot_check)
@@ -209,11 +225,11 @@ def rotate(as_json: bool) -> None:
         raise Failure("TAPELINE_SIGNING_COMMAND has the key: replace it there, then: tapeline signing-keys retire KEY")
     with open_database() as database:
         old = signing.open_signer(settings) if settings.signing_key_file.exists() else None
+        if old is not None:  # first: if the command ends here, no certificate is signed until it is repeated
+            signing_keys.register_retired(database, old, by=operator())
         signing.replace_key(settings.signing_key_file)
         new = signing.open_signer(settings)
         signing_keys.register(database, new, by=operator())
-        if old is not None:
-            signing_keys.register_retired(database, old, by=operator())
     document = {"kid": new.kid, "retired": None if old is None else old.kid}
     text = f"new key {new.kid}" + ("" if old is None else f"; retired {old.kid}")
     click.echo(json.dumps(document) if as_json else text)
@@ -221,9 +237,7 @@ def rotate(as_json: bool) -> None:
 
 @signing_keys_group.command()
 @click.argument("key", metavar="KEY")
-@click.option(
-    "--at", "moment", metavar="TIME", help="Not valid from then on, such as 2026-11-01T00:00Z (default: now)."
-)
+@click.option("--at", "moment", metavar="TIME", help="When it is retired, such as 2026-11-01T00:00Z (default: now).")
 @_json_option
 def retire(key: str, moment: str | None, as_json: bool) -> None:
     """Retire the key with this id, or the beginning of it.

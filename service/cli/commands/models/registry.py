@@ -50,7 +50,7 @@ reason_option = click.option("--reason", help="Why; it stays in the history.")
 @service_options
 @click.pass_context
 def models(context: click.Context, owner: str | None) -> None:
-    """List the registered models, or register, show and move them.
+    """List the registered models; register and show versions, and move aliases.
 
     A model is a name for networks with one purpose. Its versions are checkpoints, which never change; an alias is a
     name for one version at a time. `tapeline predict digits@champion FILE` predicts with the version that the alias
@@ -171,7 +171,7 @@ def register(target: Target, job_text: str, name: str, checkpoint: Which, note: 
 @alias_argument
 @click.argument("version", type=click.IntRange(1))
 @click.option("--dry-run", is_flag=True, help="Only check the gates; exit code 1 if one is not met.")
-@click.option("--supply", is_flag=True, help="Start what the gates miss, wait for it, and try again.")
+@click.option("--supply", is_flag=True, help="Start what the gates still need, wait for it, and try again.")
 @click.option("--force", is_flag=True, help="Move it although gates are not met (scope admin); needs --reason.")
 @reason_option
 @with_target
@@ -185,7 +185,7 @@ def move(
     force: bool,
     reason: str | None,
 ) -> None:
-    """Point ALIAS of MODEL at a version that meets its gates.
+    """Move ALIAS of MODEL to a version that meets its gates.
 
     Each gate is printed with what it found. If somebody moves the alias at the same time, it is not moved.
     """
@@ -222,7 +222,7 @@ def _print_move(model: Model, held: Mapping[str, Any], answer: Mapping[str, Any]
         gates = counted(len(answer["findings"]), "gate")
         click.echo(f"{reference} has no gates" if not answer["findings"] else f"{gates} checked, nothing moved")
     elif answer["moved"]:
-        before = f", before {was}" if was else ""
+        before = f" (was {was})" if was else ""
         forced = "  forced: gates were not met" if answer["forced"] else ""
         click.echo(f"{reference} is version {answer['version']}{before}{forced}")
     else:
@@ -303,18 +303,18 @@ def _fraction(item: Job | Sweep) -> float:
     return done / max(1, int(item["epochs_started"]))
 
 
-@models.command("rollback", short_help="Point ALIAS at the version that it held before.")
+@models.command("rollback", short_help="Move ALIAS back to the version that it held before.")
 @model_argument
 @alias_argument
 @reason_option
 @with_target
 def rollback(target: Target, name: str, alias: str, reason: str | None) -> None:
-    """Point ALIAS at the version that it held before; another rollback goes further back."""
+    """Move ALIAS back to the version that it held before; another rollback goes further back."""
     with target.client() as client:
         model = _model(client, name)
         held = _held(model, alias.removeprefix("@"))
         answer = model.rollback(alias, reason=reason, after=held["seq"] or None)
-    target.echo(answer, f"{answer['reference']} is version {answer['version']} again, before {held['version'] or '-'}")
+    target.echo(answer, f"{answer['reference']} is version {answer['version']} again (was {held['version'] or '-'})")
 
 
 @models.command("remove")
@@ -358,7 +358,7 @@ def history(target: Target, name: str, alias: str) -> None:
 @click.option("--set", "new", metavar="FILE|JSON", help="Replace all gates by a list; [] removes them (scope admin).")
 @with_target
 def gates(target: Target, name: str, alias: str, added: Sequence[str], new: str | None) -> None:
-    """Show or set what a version must meet before ALIAS points at it.
+    """Show or set the gates of ALIAS: what a version must meet before it moves there.
 
     A gate is one of {"metric": "val_accuracy", "min": 0.97} (or "max"), {"better_than": "@champion", "metric":
     "val_accuracy", "seeds": 5}, {"reproduced": true}, {"certificate": true}, {"max_bytes": 1000000}, {"approvals": 1}.
@@ -394,7 +394,7 @@ def _read(text: str, option: str) -> Any:
 @click.option("--note", help="What was checked.")
 @with_target
 def approve(target: Target, reference: str, note: str | None) -> None:
-    """Approve a version, with another key than the one that registered it."""
+    """Approve a version, with a key other than the one that registered it."""
     with target.client() as client:
         model = _model(client, reference, needs_version=True)
         version = model.approve(model.version, note)
@@ -406,7 +406,8 @@ def approve(target: Target, reference: str, note: str | None) -> None:
 @yes_option
 @with_target
 def delete(target: Target, reference: str, yes: bool) -> None:
-    """Delete a version that no alias holds, or a whole model without aliases. Its jobs stay."""
+    """Delete a version that no alias holds, or a model none of whose aliases holds a version or has gates. Its jobs
+    stay."""
     with target.client() as client:
         model = _model(client, reference)
         if model.reference == model.name:

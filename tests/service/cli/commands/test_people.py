@@ -131,7 +131,7 @@ def test_a_webhook_is_created_tested_changed_and_deleted(run: Run, client: Clien
     assert "shown once" in created.stderr
     webhook_id = rows["Webhook"]
     titles, line = run("webhooks").stdout.splitlines()
-    assert titles.split("\t") == ["ID", "URL", "STATE", "MESSAGES"]
+    assert titles.split("\t") == ["ID", "URL", "STATE", "EVENTS"]
     assert line.split("\t") == [webhook_id, "https://[2606:4700::1111]:9/hook", "enabled", "job.failed"]
     assert client.webhook(webhook_id)["description"] == "chat"
     rotated = json.loads(run("webhooks", "rotate", webhook_id, "--json").stdout)

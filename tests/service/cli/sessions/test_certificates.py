@@ -214,6 +214,18 @@ def test_without_a_service_a_rebuild_cannot_be_checked(run: Run, folder: Path) -
     assert run("verify", str(folder), "--rebuild", "--server", "http://127.0.0.1:1").exit_code == 2
 
 
+def test_a_key_that_cannot_sign_is_found_before_anything_is_trained(run: Run, folder: Path, home: Path) -> None:
+    key = Settings.from_env({"TAPELINE_HOME": str(home)}, cores=1).signing_key_file
+    signing.open_signer(Settings.from_env({"TAPELINE_HOME": str(home)}, cores=1))
+    mode = key.stat().st_mode
+    key.chmod(0o644)
+    try:
+        refused = run("verify", str(folder), "--rebuild")
+    finally:
+        key.chmod(mode)
+    assert (refused.exit_code, "chmod 600" in refused.stderr, "epoch" in refused.stderr) == (2, True, False)
+
+
 def test_signing_keys_are_rotated_retired_and_shown(run: Run, home: Path) -> None:
     first = json.loads(run("signing-keys", "rotate", "--json").stdout)
     assert first["retired"] is None

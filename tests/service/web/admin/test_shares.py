@@ -100,7 +100,10 @@ def test_a_link_shows_neither_private_fields_nor_other_jobs_people_and_machines(
     link = share(ann, f"/jobs/{job}")["token"]
     answers = [stranger.get(f"/shared/{link}", headers=headers) for headers in ({}, BROWSER)]
     paths = (f"/jobs/{job}", f"/jobs/{job}/events", f"/jobs/{job}/events?format=jsonl", f"/jobs/{job}/results")
+    paths = (*paths, f"/jobs/{job}/digests")
     answers += [stranger.get(path) for path in (*paths, f"/ui/jobs/{job}", f"/ui/jobs/{job}/log", f"/ui/play/{job}")]
+    certificates = (f"/jobs/{job}/certificate", f"/jobs/{job}/export/certificate")
+    assert [stranger.get(path).status_code for path in certificates] == [401, 401]
     texts = [answer.text for answer in answers]
     for path in (f"/jobs/{job}/stream", f"/stream?jobs={job}"):
         with stranger.get(path) as stream:

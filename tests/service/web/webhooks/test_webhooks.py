@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from service.access import adoption, audit, keys
 from service.access.keys import Scope
+from service.storage import cursors
 from service.storage.database import Database
 from service.web.core.core import EXTENSION, Core
 from service.webhooks import deliveries, endpoints
@@ -167,6 +168,16 @@ def test_only_a_key_with_the_scope_admin_hears_of_workers(make_app: MakeApp, mig
     status, [(pointer, detail)] = fault(client_of(app).post("/webhooks", json=body))
     assert (status, pointer) == (422, "#/events")
     assert "scope admin" in detail
+    webhook = create(client_of(app, scope=Scope.ADMIN), PUBLIC, "worker.lost")
+    moved = client_of(app).patch(f"/webhooks/{webhook['id']}", json={"url": "https://93.184.216.35/mine"})
+    assert fault(moved)[0] == 422, "nobody else redirects them either"
+    assert client_of(app).get(f"/webhooks/{webhook['id']}").json["url"] == PUBLIC
+
+
+@pytest.mark.parametrize("position", [[{}, "evt_x"], ["a", "b"], [True, "evt_x"], [2**63, "evt_x"], [1, 2], [1]])
+def test_a_cursor_of_other_types_is_refused(client: FlaskClient, position: list[Any]) -> None:
+    refused = client.get(f"/webhooks/{create(client)['id']}/deliveries?cursor={cursors.write(position)}")
+    assert (refused.status_code, refused.json["code"]) == (400, "invalid_cursor")
 
 
 def test_every_change_is_in_the_audit_log_without_secrets(make_app: MakeApp, migrated_url: str) -> None:

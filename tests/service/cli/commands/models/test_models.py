@@ -95,7 +95,7 @@ def test_a_failed_gate_is_shown_with_its_evidence_and_what_is_missing_can_be_sup
     assert [gate["passed"] for gate in problem["gates"]] == [False, False]
     moved = run("models", "move", "gated", "champion", "2", "--supply", "--reason", "learns faster")
     assert moved.exit_code == 0, moved.output
-    assert moved.stdout.splitlines()[-1] == "gated@champion is version 2, before 1"
+    assert moved.stdout.splitlines()[-1] == "gated@champion is version 2 (was 1)"
     assert "seeds of gated:1  succeeded" in moved.stderr
     assert [line[0] for line in moved.stdout.splitlines()[:2]] == ["✓", "✓"]
     history = run("models", "history", "gated", "champion").stdout.splitlines()
@@ -112,9 +112,9 @@ def test_a_move_is_forced_rolled_back_and_removed(run: Run, flowers: list[str], 
     assert (refused.exit_code, "--supply" in refused.stderr) == (1, False), "nothing would help"
     assert "needs a reason" in run("models", "move", "forced", "champion", "2", "--force").stderr
     forced = run("models", "move", "forced", "champion", "2", "--force", "--reason", "the lens was replaced")
-    assert forced.stdout.splitlines()[-1].endswith("is version 2, before 1  forced: gates were not met")
+    assert forced.stdout.splitlines()[-1].endswith("is version 2 (was 1)  forced: gates were not met")
     assert "\t2\t" in run("models", "show", "forced").stdout
-    assert run("models", "rollback", "forced", "champion").stdout == ("forced@champion is version 1 again, before 2\n")
+    assert run("models", "rollback", "forced", "champion").stdout == ("forced@champion is version 1 again (was 2)\n")
     assert run("models", "rollback", "forced", "champion").exit_code == 1
     rows = [line.split("\t")[2:4] for line in run("models", "history", "forced", "champion").stdout.splitlines()[1:]]
     assert rows == [["2 → 1", "rollback"], ["1 → 2", "move, forced"], ["- → 1", "move"]]

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.application import predictions
 from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import commits, leases
 from service.storage.artifacts import ArtifactKind
@@ -90,6 +91,13 @@ def test_a_dry_run_tells_the_cost_and_stores_nothing(app: Flask) -> None:
     assert answer.json["parameters"] > 100
     assert 150 * 50 < answer.json["expected_bytes"] < 100_000
     assert [job["kind"] for job in client.get("/jobs").json["data"]] == ["classifier"]
+
+
+def test_the_size_counts_the_names_of_the_model_and_of_the_data(app: Flask) -> None:
+    core: Core = app.extensions[EXTENSION]
+    data = core.repository.describe("mnist-10k", None)
+    short, long = (predictions._csv_bytes(data, 10, 10, names) for names in (("a",), ("a" * 201,)))
+    assert long - short == 10 * 200
 
 
 def test_all_faults_are_reported_at_once(app: Flask) -> None:
