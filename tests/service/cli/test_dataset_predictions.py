@@ -55,7 +55,7 @@ def test_the_job_is_only_submitted_and_then_shown(run: Run, flowers: str) -> Non
 
 def test_a_prediction_has_no_metrics_and_is_not_compared_or_forked(run: Run, flowers: str) -> None:
     job = json.loads(run("predict", flowers, *VALIDATION, "--json").stdout)["id"]
-    assert run("metrics", job).stderr == f"tapeline: {job} is a prediction: it has no metrics\n"
+    assert run("metrics", job).stderr == f"tapeline: {job} is a prediction job: it has no metrics\n"
     compared = run("compare", job, flowers).stderr
     assert compared == f"tapeline: a prediction has no metrics or weights to compare: {job}\n"
     assert "cannot be forked" in run("fork", job).stderr

@@ -69,7 +69,7 @@ def test_a_folder_is_stored_whole_or_not_at_all_and_no_name_leaves_it(
     whole = packed.getvalue()
     server.responses = [response(whole[:-30]), response(whole)]
     job = client.handle(JOB)
-    with pytest.raises(DownloadDamaged, match="no complete zip"):
+    with pytest.raises(DownloadDamaged, match="not a complete zip"):
         job.certificate(tmp_path / "new" / "folder")
     assert list((tmp_path / "new").iterdir()) == []
     folder = job.certificate(tmp_path / "new" / "folder")
