@@ -40,8 +40,8 @@ def main() -> int:
     if settings.broker_url is None:
         sys.stderr.write("tapeline worker: set TAPELINE_BROKER_URL, or start everything with: tapeline up\n")
         return 2
-    # All jobs share the connections: their monitors only send short statements.
-    database = Database(settings.database_url, application="tapeline-worker", idle_connections=2, connections=4)
+    # All jobs share one connection: of hundreds of workers, each takes one place on the server.
+    database = Database(settings.database_url, application="tapeline-worker", idle_connections=1, connections=1)
     supervisor = Supervisor(settings, database)
 
     # Celery's warm shutdown waits for running tasks; these end when the children have released their jobs.

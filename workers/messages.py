@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from service.jobs.leases import Claim
 from service.states import MachineFaultReason, Request
+from workers.operations import Call, Reply
 
 _PROGRESS_INTERVAL_S: Final = 0.1
 
@@ -77,15 +78,8 @@ class Done:
     """Whether the child waits for another command; otherwise it exits."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseNotEnded:
-    """Last report: the child could not end the lease, which is still held."""
-
-    reason: str
-
-
-Command = Train | Stop
-Report = ChildReady | Preparing | Progress | MachineFault | Done | LeaseNotEnded
+Command = Train | Stop | Reply
+Report = ChildReady | Preparing | Progress | MachineFault | Call | Done
 
 
 _TYPES: Final = {kind.__name__: TypeAdapter[Command | Report](kind) for kind in get_args(Command | Report)}
@@ -93,7 +87,8 @@ _TYPES: Final = {kind.__name__: TypeAdapter[Command | Report](kind) for kind in 
 
 def encode(message: Command | Report) -> bytes:
     """Encode a message as JSON: its name and its fields."""
-    return json.dumps([type(message).__name__, asdict(message)]).encode()
+    members = {name: getattr(message, name) for name in message.__slots__}
+    return json.dumps([type(message).__name__, members], default=asdict).encode()
 
 
 def decode(data: bytes) -> Command | Report:
@@ -119,6 +114,8 @@ class ChildEndpoint:
         self._reports = reports
         self._last_progress = 0.0
         self._work: queue.SimpleQueue[Train] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._call_lock = threading.Lock()
         self.stopping = False
         """Whether a stop was ordered under the current command; checked after each batch."""
         self.request: Request | None = None
@@ -135,6 +132,12 @@ class ChildEndpoint:
             self._reports.send_bytes(encode(report))
         except BrokenPipeError:
             os._exit(3)  # the supervisor is gone
+
+    def call(self, claim: Claim, message: Call) -> Reply:
+        """Have the supervisor execute an operation on the claimed job, one at a time; waits for the reply."""
+        with self._call_lock:
+            self.send(message)
+            return self._replies.get()
 
     def check_stop(self) -> None:
         """Raise ``StopRequested`` if the supervisor has ordered a stop."""
@@ -156,6 +159,8 @@ class ChildEndpoint:
                     case Stop(request):
                         self.request = request
                         self.stopping = True
+                    case Reply() as reply:
+                        self._replies.put(reply)
                     case Train() as work:
                         # A stop that crossed the report of the job's end was for that job: commands arrive in order.
                         self.stopping, self.request = False, None

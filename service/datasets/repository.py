@@ -17,22 +17,21 @@ from service.datasets.uploads import UploadFiles
 from service.runtime.settings import Settings
 from service.spec.splits import Split
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
-from service.storage.database import Database
-from service.storage.tables import Job, Upload
+from service.storage.database import Reader
+from service.storage.tables import Job
 
 
 class DatasetRepository:
     """All datasets of a deployment. Each query returns only those that the given owner can use."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Reader) -> None:
         self._settings, self._database = settings, database
         self._files = UploadFiles.of(settings)
 
     def catalogue(self, owner: str | None) -> list[DatasetInfo]:
         """All datasets that ``owner`` can use: the uploads, the built-in ones, then the folders; last, those that have
         to be downloaded."""
-        with self._database.read() as session:
-            rows = uploads.listed(session, owner=owner)
+        rows = self._database.query(uploads.listed, owner=owner)
         by_name = [list(versions) for _, versions in groupby(rows, key=lambda row: row.name)]
         upload_infos = [uploads.info_of(versions[0], versions) for versions in by_name]
         uploaded_names = {info.name for info in upload_infos}
@@ -63,8 +62,7 @@ class DatasetRepository:
             DatasetChanged: the job started with other data.
         """
         if job.upload_id is not None:
-            with self._database.read() as session:
-                row = session.get(Upload, job.upload_id)
+            row = self._database.query(uploads.of_id, job.upload_id)
             if row is not None:
                 return uploads.info_of(row).divided(Split.of(job.resolved))
         info = self.describe(str(job.resolved["dataset"]["name"]), job.owner).divided(Split.of(job.resolved))
@@ -137,7 +135,6 @@ class DatasetRepository:
             return None
         if not may_be_named(base_name):
             return None
-        with self._database.read() as session:
-            rows = uploads.versions(session, base_name, owner=owner)
+        rows = self._database.query(uploads.versions, base_name, owner=owner)
         row = next((row for row in rows if row.sha256.startswith(f"sha256:{digits}")), None)
         return uploads.info_of(row, rows) if row is not None else None

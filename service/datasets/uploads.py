@@ -69,6 +69,11 @@ def parts(name: str) -> tuple[str, str]:
     return base_name, digits
 
 
+def of_id(session: Session, upload_id: str) -> Upload | None:
+    """One version, even if its owner has deleted it; ``None`` once it is purged."""
+    return session.get(Upload, upload_id)
+
+
 def versions(session: Session, name: str, *, owner: str | None) -> Sequence[Upload]:
     """All versions of one name, newest first: the owner's, otherwise those that an admin has published."""
     published = select(Upload).where(Upload.shared, Upload.name == name, Upload.deleted_ms.is_(None))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, case, exists, func, or_, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, literal, or_, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.errors import LeaseLost
 from service.jobs import events, owner_queue, transitions
@@ -70,6 +70,25 @@ class Position:
     step: int
     steps: int
     steps_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What the renewal of one lease reports."""
+
+    claim: Claim
+    position: Position | None = None
+    used: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What users and the service request of the jobs of one worker."""
+
+    requests: Mapping[Claim, Request | None]
+    """Of each job that runs under its lease; a renewal leaves out those that are locked."""
+    lost: Collection[Claim]
+    """Leases that are held no more."""
 
 
 def claim(database: Database, worker: str, lease_s: float, *, datasets: Collection[str] | None = None) -> Claim | None:
@@ -166,31 +185,76 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
         events.log(session, job.id, "warning", "other_provenance", message)
 
 
-def renew(database: Database, claim: Claim, position: Position | None, used: Usage | None = None) -> Request | None:
-    """Renew the lease, report progress and resources, and return the job's pending request."""
-    values: dict[str, Any] = {}
-    if position is not None:
+def renew(database: Database, renewals: Collection[Renewal]) -> Pending:
+    """Renew leases of one worker, all for the same time, and report progress and resources, in one statement.
+
+    It waits for no lock. A job whose row is locked is left out; what is written to it under its lease renews it, too.
+    """
+    held = {renewal.claim.job_id: renewal for renewal in renewals}
+    claims = [renewal.claim for renewal in renewals]
+    free = locking(select(Job.id).where(_is_held(claims)), skip_locked=True)
+    positions = {job_id: renewal.position for job_id, renewal in held.items() if renewal.position is not None}
+    used = {job_id: renewal.used for job_id, renewal in held.items() if renewal.used is not None}
+    values: dict[str, Any] = {"lease_expires_ms": _expiry(max(claim.lease_s for claim in claims))}
+    if positions:
         # The child may have committed an epoch since the supervisor read its position.
-        step = case((Job.step > position.step, Job.step), else_=position.step)
-        values = {"step": step, "steps": position.steps, "steps_per_second": position.steps_per_second}
+        values["step"] = _at_least(Job.step, {job_id: position.step for job_id, position in positions.items()})
+        values["steps"] = _by_job(Job.steps, {job_id: position.steps for job_id, position in positions.items()})
+        rates = {job_id: position.steps_per_second for job_id, position in positions.items()}
+        values["steps_per_second"] = _by_job(Job.steps_per_second, rates)
+    if used:
+        cpu_seconds = {job_id: item.cpu_seconds for job_id, item in used.items()}
+        values["cpu_seconds"] = _at_least(Job.cpu_seconds, cpu_seconds)
+        peaks = {job_id: item.peak_memory_bytes for job_id, item in used.items()}
+        values["peak_memory_bytes"] = _at_least(Job.peak_memory_bytes, peaks)
     with database.write() as session:
-        job = guard(session, claim, **values, **usage_values(used))
-        return Request(job.requested) if job.requested else Request.BUDGET if is_budget_spent(job) else None
+        rows = session.execute(
+            update(Job)
+            .where(Job.id.in_(free))
+            .values(values)
+            .returning(*_REQUEST_COLUMNS)
+            .execution_options(synchronize_session=False)
+        ).all()
+        requests = {held[row.id].claim: _request(row) for row in rows}
+        missing = [claim for claim in claims if claim not in requests]
+        locked = session.scalars(select(Job.id).where(_is_held(missing))).all() if missing else ()
+        return Pending(requests, frozenset(claim for claim in missing if claim.job_id not in locked))
 
 
-def is_budget_spent(job: Job) -> bool:
+def requested(database: Database, claims: Collection[Claim]) -> Pending:
+    """Read the pending requests to jobs of one worker, without renewing their leases."""
+    query = select(*_REQUEST_COLUMNS).where(_is_held(claims))
+    rows = {row.id: row for row in database.run_alone(lambda connection: connection.execute(query).all())}
+    requests = {claim: _request(rows[claim.job_id]) for claim in claims if claim.job_id in rows}
+    return Pending(requests, frozenset(claim for claim in claims if claim not in requests))
+
+
+_REQUEST_COLUMNS: Final = (Job.id, Job.requested, Job.budget_seconds, Job.cpu_seconds)
+
+
+def _request(row: Row[*tuple[Any, ...]]) -> Request | None:
+    return Request(row.requested) if row.requested else Request.BUDGET if is_budget_spent(row) else None
+
+
+def _is_held(claims: Collection[Claim]) -> ColumnElement[bool]:
+    leases = [(claim.job_id, claim.lease) for claim in claims]
+    return and_(tuple_(Job.id, Job.lease).in_(leases), Job.status == Status.RUNNING)
+
+
+def _by_job(column: InstrumentedAttribute[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
+    """The value of each job; the others keep theirs."""
+    return case({job_id: literal(value, column.type) for job_id, value in values.items()}, value=Job.id, else_=column)
+
+
+def _at_least(column: InstrumentedAttribute[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
+    """Likewise, but no value decreases."""
+    new = _by_job(column, values)
+    return case((column > new, column), else_=new)
+
+
+def is_budget_spent(job: Job | Row[*tuple[Any, ...]]) -> bool:
     """Whether a job has used the CPU time that its user allows."""
     return job.budget_seconds is not None and (job.cpu_seconds or 0.0) >= job.budget_seconds
-
-
-def requested(database: Database, claim: Claim) -> Request | None:
-    """Read the pending request to the job, without renewing the lease."""
-    query = select(Job.requested).where(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
-    with database.read() as session:
-        row = session.execute(query).first()
-    if row is None:
-        raise LeaseLost(claim.job_id, claim.lease)
-    return Request(row.requested) if row.requested else None
 
 
 def release_lease(database: Database, claim: Claim, request: Request | None, *, used: Usage | None = None) -> None:
@@ -220,7 +284,7 @@ def release_for_fault(
     *,
     store_timeout_s: float,
     used: Usage | None = None,
-    then: Callable[[Session, Job], None],
+    then: Callable[[Session, Job], None] = lambda session, job: None,
 ) -> bool:
     """End the lease because of a fault of this machine: the job is queued, and no attempt is counted.
 
@@ -379,7 +443,7 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
 
 def usage_values(used: Usage | None) -> dict[str, Any]:
     """Values for the guard. They are totals, so a write can be repeated, and they never decrease, no matter
-    whether the supervisor or the child writes last."""
+    whether the supervisor or the child has measured last."""
     if used is None:
         return {}
     return {

@@ -7,8 +7,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Final, Generic, TypeVar, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import BigInteger, ColumnElement, Select, create_engine, event, make_url, true
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -29,9 +29,12 @@ _TIME_LIMITS: Final = (
     "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '15s'; "
     "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 )
+PATIENCE_S: Final = 2.0
+"""How long a transaction waits for the only connection before it opens a reserve."""
 _TRUSTED_S: Final = 2.0
 """How long a pooled connection may be idle without being pinged before its next use."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _Query = TypeVar("_Query", bound=Select[Any])
 
@@ -85,6 +88,14 @@ def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElem
     return column == owner if owner else column.is_(None)
 
 
+class Reader(Protocol):
+    """What answers single queries: a database, or the supervisor of a process that has none."""
+
+    def query(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a function of a session and further arguments."""
+        ...
+
+
 class Database:
     """Opens connections on first use, so an instance may be created before a fork.
 
@@ -97,12 +108,14 @@ class Database:
     Args:
         application: the name of the connections in PostgreSQL.
         idle_connections: maximum number of connections to PostgreSQL that are kept open between transactions.
-        connections: maximum number of connections to PostgreSQL; further transactions wait.
+        connections: maximum number of connections to PostgreSQL; further transactions wait. With 1, a second one is
+            opened for as long as the first does not come free within ``PATIENCE_S``, because it may hang.
     """
 
     def __init__(
         self, url: str, *, application: str = "tapeline", idle_connections: int = 20, connections: int = 40
     ) -> None:
+        self._turn: AbstractContextManager[object] = nullcontext()
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -110,11 +123,12 @@ class Database:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            # A pool of size 0 would have no limit.
-            pool = {"pool_size": idle_connections, "max_overflow": connections - idle_connections}
+            if connections == 1:
+                self._turn, connections = Turns(), 2
             self.engine = create_engine(
                 url,
-                **(pool if idle_connections else {"poolclass": NullPool}),
+                pool_size=idle_connections,  # 0 would mean no limit
+                max_overflow=connections - idle_connections,
                 connect_args={
                     "application_name": application[:60],
                     "connect_timeout": 5,
@@ -144,13 +158,18 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that reads from one snapshot of the database."""
-        with Session(self._reader, expire_on_commit=False) as session:
+        with self._turn, Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    def query(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a function that reads in a session."""
+        with self.read() as session:
+            return query(session, *args, **kwargs)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back on an exception."""
-        with self._writer, Session(self._writer_engine, expire_on_commit=False) as session, session.begin():
+        with self._turn, self._writer, Session(self._writer_engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def group_commit(self, work: Callable[[Connection], T]) -> T:
@@ -161,7 +180,7 @@ class Database:
         rolls back that operation only. If the commit or the database itself fails, every caller gets the error.
         """
         if not self.is_sqlite:
-            with self._writer_engine.begin() as connection:
+            with self._turn, self._writer_engine.begin() as connection:
                 return work(connection)
         operation: _Operation[T] = _Operation(work)
         with self._pending_lock:
@@ -180,8 +199,9 @@ class Database:
         return operation.result()  # another thread may still be running it
 
     def run_alone(self, work: Callable[[Connection], T]) -> T:
-        """Run one statement of PostgreSQL: alone it is a transaction, without the round trips of BEGIN and COMMIT."""
-        with self._single.connect() as connection:
+        """Run one statement: alone it is a transaction of PostgreSQL, without the round trips of BEGIN and COMMIT."""
+        engine = self._reader if self.is_sqlite else self._single
+        with self._turn, engine.connect() as connection:
             return work(connection)
 
     def _run(self, batch: Sequence[_Operation[Any]]) -> None:
@@ -248,6 +268,23 @@ class TimedLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+class Turns:
+    """Lets one thread after the other use the only connection; one that has waited for ``PATIENCE_S`` goes on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+
+    def __enter__(self) -> None:
+        if self._lock.acquire(timeout=PATIENCE_S):
+            self._holder = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        if self._holder == threading.get_ident():
+            self._holder = None
+            self._lock.release()
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:

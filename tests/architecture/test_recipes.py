@@ -41,7 +41,7 @@ specs = SpecChecks(database=database, datasets=DatasetRepository(settings, datab
 layers = [{"type": "scale", "factor": 2.0}, {"units": 4, "activation": "relu"}, {"units": 3, "activation": "softmax"}]
 spec = {"kind": "classifier", "dataset": "iris", "epochs": 2, "layers": layers}
 job_id = Jobs(database=database, artifacts=ArtifactFolder(settings.artifacts), specs=specs).submit(spec).answer["id"]
-print(run.train(settings, database, leases.claim(database, "w", 30), NoSupervisor()))
+print(run.train(settings, leases.claim(database, "w", 30), NoSupervisor(database)))
 with database.read() as session:
     job = lookup.get(session, job_id)
     shown = tiles.read(session, job, lookup.epochs(session, job_id)[-1])[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,9 @@ from service.storage.tables import Epoch
 from tests.faults.harness import FEW, QUICK_SPEC, FaultHarness, few_digits, open_harness
 from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
-from workers.messages import ChildEndpoint, Preparing, Progress, Report
+from workers import operations
+from workers.messages import ChildEndpoint, Preparing, Progress, Report, decode, encode
+from workers.operations import Call, Reply
 from workers.training import limits, run
 
 
@@ -37,10 +39,16 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-class NoSupervisor(ChildEndpoint):
-    """A child's endpoint without a supervisor at the other end."""
+def replace_operation(monkeypatch: pytest.MonkeyPatch, operation: Any, replacement: Callable[..., Any]) -> None:
+    """Have another function executed when a child calls an operation."""
+    monkeypatch.setitem(operations._OPERATIONS, operations._CODES[operation], replacement)  # type: ignore[arg-type]
 
-    def __init__(self) -> None:
+
+class NoSupervisor(ChildEndpoint):
+    """A child's endpoint without a supervisor at the other end: it executes operations itself."""
+
+    def __init__(self, database: Database | None = None) -> None:
+        self.database = database
         self.stopping, self.request = False, None
         self.reports: list[Report] = []
         self.after_batches: int | None = None
@@ -51,6 +59,18 @@ class NoSupervisor(ChildEndpoint):
 
     def send(self, report: Report) -> None:
         self.reports.append(report)
+
+    def call(self, claim: Claim, message: Call) -> Reply:
+        received = decode(encode(message))
+        assert isinstance(received, Call)
+        assert self.database is not None
+        try:
+            reply = operations.execute(self.database, claim, received)
+        except LeaseLost as error:
+            reply = operations.refusal(error)
+        answer = decode(encode(reply))
+        assert isinstance(answer, Reply)
+        return answer
 
     def report_progress(self, report: Progress | Preparing) -> None:
         if self.after_batches is not None and isinstance(report, Progress):
@@ -94,7 +114,9 @@ class InProcessHarness:
     def train(self, held: Claim | None = None, endpoint: NoSupervisor | None = None) -> str:
         """Train a claimed job in the test process, as a child would."""
         try:
-            return run.train(self.workers.settings, self.database, held or self.claim(), endpoint or NoSupervisor())
+            endpoint = endpoint or NoSupervisor()
+            endpoint.database = self.database
+            return run.train(self.workers.settings, held or self.claim(), endpoint)
         finally:
             limits.lift_memory_limit()  # it would also apply to the tests that follow
 

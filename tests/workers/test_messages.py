@@ -11,7 +11,6 @@ from workers.messages import (
     ChildReady,
     Command,
     Done,
-    LeaseNotEnded,
     MachineFault,
     Preparing,
     Progress,
@@ -21,6 +20,7 @@ from workers.messages import (
     decode,
     encode,
 )
+from workers.operations import Call, Reply
 
 CLAIM: dict[str, Any] = {
     "job_id": "job_1",
@@ -41,7 +41,12 @@ MESSAGES: list[tuple[Command | Report, Any]] = [
     (MachineFault(MachineFaultReason.STORE, "full", "/a", 7), ["MachineFault", FAULT]),
     (Done("failed"), ["Done", {"outcome": "failed", "is_reusable": False}]),
     (Done("succeeded", is_reusable=True), ["Done", {"outcome": "succeeded", "is_reusable": True}]),
-    (LeaseNotEnded("no answer"), ["LeaseNotEnded", {"reason": "no answer"}]),
+    (
+        Call("service.jobs.commits.log", [["info"], {}], is_interruptible=True),
+        ["Call", {"operation": "service.jobs.commits.log", "arguments": [["info"], {}], "is_interruptible": True}],
+    ),
+    (Reply({"a": 1}), ["Reply", {"value": {"a": 1}, "error": None}]),
+    (Reply(error=["failed", ["why"]]), ["Reply", {"value": None, "error": ["failed", ["why"]]}]),
 ]
 
 

@@ -1,29 +1,34 @@
-"""The monitor of one running job, in the supervisor."""
+"""The monitor of one running job, in the supervisor: executes the operations of its child, and ends its lease."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import LeaseLost
 from service.jobs import leases
-from service.jobs.leases import Claim, Position
+from service.jobs.leases import Claim, Position, Renewal
+from service.states import Request
 from service.storage.database import Database
-from workers.lease_session import LeaseSession
-from workers.messages import Done, LeaseNotEnded, MachineFault, Preparing, Progress, Stop
+from workers import operations
+from workers.messages import Done, MachineFault, Preparing, Progress, Stop
+from workers.operations import Call, Interrupted, OperationFailed, OutcomeUnknown
 from workers.supervisor.child_process import ChildProcess, Exited
+from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.usage import ChildMeter
 
 REPORT_POLL_INTERVAL_S: Final = 0.25
-"""How often reports and requests (cancel, pause) are read."""
-RENEWALS: Final = 3
-"""How often a lease is renewed within its duration: once may fail."""
+"""How often deadlines are checked, at least."""
+RETRY_INTERVAL_S: Final = 0.5
+OUTAGE_ERRORS: Final = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""The database is unavailable, locked, full or a standby, or the connection broke: the outcome is unknown.
+(PostgreSQL reports a transaction that was idle for too long as an internal error.)"""
 STOP_GRACE_S: Final = 8.0
 """Time for a child to finish its batch after a stop."""
 BATCH_DEADLINE_S: Final = 120.0
@@ -37,9 +42,6 @@ DRAIN_RETRY_S: Final = 2.0
 MAX_EARLY_DEATHS: Final = 5
 """When this many children in a row have died before they received their command, such deaths count against the job: no
 child of this worker may ever begin, and the job must not wait for one forever."""
-FENCE: Final = 0.7
-"""Fraction of the lease after which the child is killed if there was no renewal, well before the lease expires."""
-
 log = structlog.get_logger()
 
 
@@ -48,11 +50,12 @@ class StoppedDuringOutage(Exception):
 
 
 class JobMonitor:
-    """Renews the lease, passes requests on to the child, and kills a child that exceeds its deadline.
+    """Executes the operations of a child on its job, passes requests on to it, and kills it if it exceeds a deadline.
 
     Create it before the child gets its command.
 
     Args:
+        keeper: renews the lease.
         draining: set when the worker stops: it does not wait for a database that does not respond.
         releasing: set while the worker releases its jobs.
         requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
@@ -63,6 +66,7 @@ class JobMonitor:
     def __init__(
         self,
         database: Database,
+        keeper: LeaseKeeper,
         claim: Claim,
         child: ChildProcess,
         draining: threading.Event,
@@ -72,27 +76,26 @@ class JobMonitor:
         early_deaths: int = 0,
         on_fault: Callable[[MachineFault], None] = lambda fault: None,
     ) -> None:
+        self.claim = claim
+        self._database, self._keeper, self._requested_at = database, keeper, requested_at
         self._child, self._draining, self._releasing, self.early_deaths = child, draining, releasing, early_deaths
         self._on_fault = on_fault
-        self._lease = LeaseSession(database, claim, timeout_s=math.inf, before_retry=self._stop_retrying_on_exit)
         self._meter = ChildMeter(claim, child.pid)
-        now = time.monotonic()
-        self._renewed_at = requested_at
-        self._ended = threading.Event()
         self._end_lock = threading.Lock()
         """Held to kill the child for an overdue lease, and to end the monitor: the child may get another job then."""
-        self._is_fenced = False
+        self._has_ended = self._is_fenced = self._is_lost = False
         self.has_begun = False
         """Whether the child has received its command. A death before that does not count against the job, unless
         ``MAX_EARLY_DEATHS`` consecutive children died in this way."""
         self.is_child_reusable = False
         """Whether the child has ended the job properly and waits for another command."""
-        self._renewal_interval_s = claim.lease_s / RENEWALS
-        self._next_renewal = now + self._renewal_interval_s
-        self._next_poll = now + REPORT_POLL_INTERVAL_S
+        self._call: Call | None = None
+        """The child waits for its reply."""
+        self._attempts, self._attempt_at = 0, 0.0
+        self._stop_lock = threading.Lock()
         self._stop_sent_at: float | None = None
         self._retries_end_at: float | None = None
-        self._last_report_at = now
+        self._last_report_at = time.monotonic()
         self._deadline_s = START_DEADLINE_S
         self._position: Position | None = None
         self._rate_baseline: tuple[float, int] | None = None
@@ -104,59 +107,63 @@ class JobMonitor:
             LeaseLost: another worker has the job.
             StoppedDuringOutage: the worker stops, and the database does not respond.
         """
-        threading.Thread(target=self._fence, name=f"fence-{self._lease.claim.job_id}", daemon=True).start()
+        self._keeper.add(self, requested_at=self._requested_at)
         try:
             return self._run()
         finally:
+            self._keeper.remove(self)
             with self._end_lock:
-                self._ended.set()
+                self._has_ended = True
 
     def _run(self) -> str:
         while True:
             report = self._child.report(REPORT_POLL_INTERVAL_S)
+            self.has_begun = self.has_begun or not (report is None or isinstance(report, Exited))
             match report:
                 case Done(outcome, is_reusable):
-                    self.has_begun, self.is_child_reusable = True, is_reusable
+                    self.is_child_reusable = is_reusable
                     return outcome
-                case LeaseNotEnded(reason):
-                    return self._release_lease(reason)
                 case Exited(exit_code):
                     return self._end_after_exit(exit_code)
+                case Call():
+                    self._begin(report)
                 case MachineFault():
                     self._on_fault(report)
                 case Preparing():
                     self._last_report_at = time.monotonic()
                 case Progress(step, steps):
                     self._record_progress(step, steps)
-            self.has_begun = self.has_begun or report is not None
+            self._execute_call()
             now = time.monotonic()
-            if self._is_overdue():  # the fence thread may not have noticed yet
+            if self._is_lost:
+                return self._await_final_report()
+            if self._keeper.is_overdue(self):  # the fence thread may not have noticed yet
                 return self._release_lease("could not renew in time")
             if now - self._last_report_at > self._deadline_s:
                 return self._record_child_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
+            if self._releasing.is_set():
+                self._send_stop(None)
             if self._stop_sent_at is not None and now - self._stop_sent_at > STOP_GRACE_S:
                 return self._release_lease(f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed")
-            if now >= self._next_poll:
-                try:
-                    self._poll_database(now)
-                except LeaseLost as error:
-                    return self._await_final_report(error)
-                # Counted from now: with a slow database, reports would pile up otherwise.
-                self._next_poll = time.monotonic() + REPORT_POLL_INTERVAL_S
 
-    def _fence(self) -> None:
-        """Kill the child before its lease expires. Runs in its own thread, since a query may hang."""
-        while not self._ended.wait(REPORT_POLL_INTERVAL_S):
-            with self._end_lock:
-                if self._ended.is_set():
-                    return
-                if self._is_overdue():
-                    self._is_fenced = True
-                    self._child.close()
-                    return
+    def renewal(self) -> Renewal:
+        """What a renewal of the lease reports."""
+        return Renewal(claim=self.claim, position=self._position, used=self._meter.sample())
 
-    def _is_overdue(self) -> bool:
-        return time.monotonic() - self._renewed_at > FENCE * self._lease.claim.lease_s
+    def on_request(self, request: Request) -> None:
+        """Pass a request on to the child."""
+        self._send_stop(request)
+
+    def on_loss(self) -> None:
+        """The job has ended, or another worker has it."""
+        self._is_lost = True
+
+    def on_overdue(self) -> None:
+        """Kill the child before its lease expires."""
+        with self._end_lock:
+            if not (self._has_ended or self._is_fenced):
+                self._is_fenced = True
+                self._child.close()
 
     def _record_progress(self, step: int, steps: int) -> None:
         now = time.monotonic()
@@ -167,37 +174,57 @@ class JobMonitor:
         rate = (step - baseline_step) / (now - baseline_at) if now - baseline_at > 0.5 else None
         self._position = Position(step=step, steps=steps, steps_per_second=rate)
 
-    def _poll_database(self, now: float) -> None:
-        """Renew the lease when due, and pass requests on to the child."""
-        try:
-            if now >= self._next_renewal:
-                request = self._lease.renew(self._position, self._meter.sample())
-                self._renewed_at, self._next_renewal = now, now + self._renewal_interval_s
-            else:
-                request = self._lease.requested()
-        except SQLAlchemyError as error:
-            log.warning("the lease could not be renewed", error=str(error))
-            return
-        if self._stop_sent_at is None and (request is not None or self._releasing.is_set()):
-            self._stop_sent_at = now
-            self._child.send(Stop(request))
+    def _send_stop(self, request: Request | None) -> None:
+        with self._stop_lock:
+            if self._stop_sent_at is None:
+                self._stop_sent_at = time.monotonic()
+                self._child.send(Stop(request))
 
-    def _await_final_report(self, error: LeaseLost) -> str:
+    def _begin(self, call: Call) -> None:
+        self._call, self._attempts, self._attempt_at = call, 0, time.monotonic()
+
+    def _execute_call(self) -> None:
+        """Execute the operation for whose reply the child waits. Without the database, the loop repeats it."""
+        call = self._call
+        if call is None or time.monotonic() < self._attempt_at:
+            return
+        self._attempts += 1
+        try:
+            reply = operations.execute(self._database, self.claim, call)
+        except OUTAGE_ERRORS as error:
+            log.warning("database unavailable; retrying", error=str(error))
+            if not (call.is_interruptible and self._stop_sent_at is not None):
+                self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
+                return
+            reply = operations.refusal(Interrupted(str(error)))
+        except LeaseLost as error:
+            is_first = self._attempts == 1
+            reply = operations.refusal(error if is_first else OutcomeUnknown(error.job_id, error.lease))
+        except Exception as error:
+            log.exception("an operation failed", operation=call.operation)
+            reply = operations.refusal(OperationFailed(f"{type(error).__name__}: {error}"))
+        self._call = None
+        self._child.send(reply)
+
+    def _await_final_report(self) -> str:
         """After the loss of the lease, wait for the child's report: it may have ended the job itself.
 
         Raises:
             LeaseLost: the child has not ended the job.
         """
-        self._ended.set()  # stop the fence thread
+        self._keeper.remove(self)
         deadline = time.monotonic() + FINAL_REPORT_S
         while time.monotonic() < deadline:
+            self._execute_call()  # refused, unless it only reads
             match self._child.report(REPORT_POLL_INTERVAL_S):
+                case Call() as call:
+                    self._begin(call)
                 case Done(outcome, is_reusable):
                     self.is_child_reusable = is_reusable
                     return outcome
                 case Exited():
                     break
-        raise error
+        raise LeaseLost(self.claim.job_id, self.claim.lease)
 
     def _end_after_exit(self, exit_code: int | None) -> str:
         if self._is_fenced:
@@ -228,11 +255,16 @@ class JobMonitor:
         """
         used = self._meter.sample()
         self._child.close()
-        try:
-            self._lease.call(write, argument, used=used)
-        except LeaseLost:
-            return False
-        return True
+        while True:
+            try:
+                write(self._database, self.claim, argument, used=used)
+                return True
+            except LeaseLost:
+                return False
+            except OUTAGE_ERRORS as error:
+                log.warning("database unavailable; retrying", error=str(error))
+            self._stop_retrying_on_exit()
+            time.sleep(RETRY_INTERVAL_S)
 
     def _stop_retrying_on_exit(self) -> None:
         if self._draining.is_set():

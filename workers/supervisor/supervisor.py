@@ -30,6 +30,7 @@ from workers.supervisor import job_monitor
 from workers.supervisor.child_pool import ChildPool
 from workers.supervisor.child_process import ChildProcess, prepare
 from workers.supervisor.job_monitor import JobMonitor, StoppedDuringOutage
+from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.supervisor.machine import MachineState
 
 DATABASE_POLL_INTERVAL_S: Final = 5.0
@@ -69,6 +70,7 @@ class Supervisor:
         self._close_lock = threading.Lock()
         self._is_closed = False
         # Children that have trained return while the spare child waits: at most one for each slot, and the spare.
+        self._leases = LeaseKeeper(database)
         self._children = ChildPool(self._draining, size=settings.workers + 1)
         self._provenance: dict[str, Any] | None = None
         """The provenance of jobs on this worker; known once a child is ready."""
@@ -83,6 +85,7 @@ class Supervisor:
         self._children.restock_in_background()
         check = functools.partial(self._machine.check_repeatedly, self._draining)
         threading.Thread(target=check, name="machine", daemon=True).start()
+        self._leases.start()
         self._machine.is_checked.wait(FIRST_CHECK_S)
         self._poller.start()
 
@@ -203,6 +206,7 @@ class Supervisor:
         try:
             monitor = JobMonitor(
                 self._database,
+                self._leases,
                 claim,
                 child,
                 self._draining,

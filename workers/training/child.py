@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import os
 import random
@@ -16,17 +15,14 @@ import structlog
 import threadpoolctl
 
 from service.errors import LeaseLost
-from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.runtime import logs
 from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
-from service.storage.database import Database
 from service.storage.stores import open_store
-from workers.lease_session import OUTAGE_ERRORS, LeaseSession
-from workers.messages import ChildEndpoint, ChildReady, Done, LeaseNotEnded, Preparing
+from workers.messages import ChildEndpoint, ChildReady, Done, Preparing
 from workers.training import limits, run
-from workers.training.provenance import base_provenance, machine
+from workers.training.provenance import base_provenance
 from workers.usage import OwnMeter
 
 REUSABLE_OUTCOMES: Final = frozenset({run.SUCCEEDED, run.PAUSED_BY_SWEEP})
@@ -40,10 +36,7 @@ def main(endpoint: ChildEndpoint) -> int:
     logs.configure("child")
     limits.lower_priority()
     settings = Settings.from_env(os.environ, cores=1)
-    # A training touches the database once per epoch, and hundreds run: they keep no connections open.
-    database = Database(settings.database_url, application="tapeline-child", idle_connections=0)
     endpoint.send(ChildReady(base_provenance()))
-    _warm_up(database)
     with contextlib.suppress(OSError):  # reported for the first real job
         open_store(settings).prepare()
     lifetime = Lifetime(settings.child_limits)
@@ -52,7 +45,7 @@ def main(endpoint: ChildEndpoint) -> int:
         reach("commanded")
         endpoint.send(Preparing())  # from now on, the death of this process counts against the job
         structlog.contextvars.bind_contextvars(**claim.log_fields)
-        report = _run_job(settings, database, claim, endpoint, lifetime)
+        report = _run_job(settings, claim, endpoint, lifetime)
         endpoint.send(report)
         if not isinstance(report, Done) or not report.is_reusable:
             return 0
@@ -60,19 +53,14 @@ def main(endpoint: ChildEndpoint) -> int:
         reach("reported")
 
 
-def _run_job(
-    settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint, lifetime: Lifetime
-) -> Done | LeaseNotEnded:
+def _run_job(settings: Settings, claim: Claim, endpoint: ChildEndpoint, lifetime: Lifetime) -> Done:
     """Train a job, and clean up after it; returns the report of its end."""
     meter = OwnMeter(claim, is_first=lifetime.jobs == 0)
     try:
-        outcome = run.train(settings, database, claim, endpoint, meter=meter)
+        outcome = run.train(settings, claim, endpoint, meter=meter)
     except LeaseLost as error:
         log.warning("the lease is lost", error=str(error))
         return Done("lease lost")
-    except OUTAGE_ERRORS as error:
-        log.warning("the database does not respond; the worker releases the job", error=str(error))
-        return LeaseNotEnded("the database did not respond to the child")
     if outcome not in REUSABLE_OUTCOMES:
         return Done(outcome)
     is_reusable = lifetime.clear_up()
@@ -123,13 +111,3 @@ class Lifetime:
             "working folder": os.getcwd(),
             "environment": dict(os.environ),
         }
-
-
-def _warm_up(database: Database) -> None:
-    """Run the first statements of a job for a job that does not exist: this opens the connection and compiles the
-    statements, which halves the time of the first command."""
-    session = LeaseSession(database, Claim(job_id="", lease=0, lease_s=0), timeout_s=0)
-    begin = functools.partial(leases.begin, provenance=machine())
-    for statement in (leases.read_job, begin, commits.checkpoints, commits.finished_epochs):
-        with contextlib.suppress(Exception):  # errors are reported for the first real job
-            session.call(statement)

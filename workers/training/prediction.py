@@ -22,8 +22,8 @@ from service.spec.schema import PREDICTIONS_EPOCH, ClassifierSpec, ResolvedPredi
 from service.states import ErrorCode
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactUnreadable
 from service.storage.tables import Job
-from workers.lease_session import OutcomeUnknown
 from workers.messages import Progress
+from workers.operations import OutcomeUnknown
 from workers.training.provenance import provenance
 from workers.training.training_run import Budget, JobRun
 
@@ -74,7 +74,7 @@ def _load_model(
     if found is None:
         raise ModelUnavailable(f"{name} was deleted")
     trainer, row = found
-    trained_on = DatasetRepository(settings, run.lease.database).of_job(trainer)
+    trained_on = DatasetRepository(settings, run.lease).of_job(trainer)
     if problems := misfits(columns_of(trainer.provenance), trained_on.image_shape, dataset.info):
         raise ModelUnavailable(f"{name} does not fit the data: {problems[0].detail}")
     try:

@@ -30,10 +30,8 @@ from service.spec.schema import Spec
 from service.spec.validation import read_prediction, read_resolved
 from service.states import DatasetKind, ErrorCode, JobKind, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
-from service.storage.database import Database
 from service.storage.stores import open_store
-from service.sweeps import decisions
-from workers.lease_session import OUTAGE_ERRORS, LeaseSession
+from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Progress, StopRequested
 from workers.training import build, fork_state, limits
 from workers.training.build import Trainer
@@ -68,9 +66,7 @@ class _StopOnFinding(Exception):
         self.finding = finding
 
 
-def train(
-    settings: Settings, database: Database, claim: Claim, endpoint: ChildEndpoint, *, meter: OwnMeter | None = None
-) -> str:
+def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: OwnMeter | None = None) -> str:
     """Train a job from its last checkpoint; an error in the training itself fails the job.
 
     Args:
@@ -81,12 +77,12 @@ def train(
         two jobs under one memory limit, so its child is not used again).
     """
     meter = meter or OwnMeter(claim)
-    lease = LeaseSession(database, claim, timeout_s=claim.lease_s, max_owner_bytes=settings.quotas.artifacts)
+    lease = LeaseSession(endpoint, claim, max_owner_bytes=settings.quotas.artifacts)
     artifacts = open_store(settings)
 
     def fail(error: dict[str, Any]) -> str:
         log.warning("the job failed", **error)
-        lease.call(commits.fail, error, used=meter.total(), then=decisions.after_result)
+        lease.call(commits.fail, error, used=meter.total())
         return "failed"
 
     def release(fault: MachineFault, failure: dict[str, Any]) -> str:
@@ -97,7 +93,6 @@ def train(
             failure,
             store_timeout_s=settings.store_timeout_s,
             used=meter.total(),
-            then=decisions.after_result,
         )
         return "failed" if has_failed else f"released: {fault.message}"
 
@@ -105,7 +100,7 @@ def train(
     kept, smaller = leases.CHECKPOINT_KEPT, "use smaller networks or batches"
     try:
         job = lease.call(leases.read_job)
-        interruptible = lease.interruptible(endpoint.check_stop)
+        interruptible = lease.interruptible()
         if job.kind == JobKind.PREDICTION:
             kept, smaller = "", "predict one part of the dataset at a time"
             prediction = JobRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, meter=meter)
@@ -133,7 +128,7 @@ def train(
         lease.call(leases.release_lease, endpoint.request, used=meter.total())
         reach("released")
         return "released"
-    except (LeaseLost, *OUTAGE_ERRORS):
+    except LeaseLost:
         raise  # not the training's fault: the next lease continues from the last checkpoint
     except WrongStore as error:
         # No fault of the machine that counts: after a migration, many workers may meet one job.
@@ -254,7 +249,6 @@ def _train_loop(
         used=run.meter.total(),
         # By default, an ended job keeps only its best and its latest checkpoint.
         keep_last=1 if run.spec.checkpoint.keep_last is None else None,
-        then=decisions.after_result,
     )
     reach("succeeded")
     run.discard(orphans)

@@ -90,7 +90,7 @@ def load_data(run: JobRun, settings: Settings, job: Job) -> Dataset:
             message = f"downloading {job.resolved['dataset']['name']}: {received / 1e6:.1f}{of_total} MB"
             run.lease.call(commits.log, "info", "downloading", message)
 
-    repository = DatasetRepository(settings, run.lease.database)
+    repository = DatasetRepository(settings, run.lease)
     dataset = repository.load(repository.of_job(job), progress=progress)
     run.endpoint.check_stop()
     return dataset

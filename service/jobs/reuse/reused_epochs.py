@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -18,9 +17,9 @@ from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import Source
 from service.runtime.failpoints import reach
-from service.spec.schema import Spec
+from service.spec.validation import read_resolved
 from service.states import Status
-from service.storage.artifacts import ArtifactKind, ArtifactStore
+from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.tables import Artifact, Epoch, Job
 
@@ -33,29 +32,28 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
 
 
-def find(database: Database, claim: Claim, spec: Spec, provenance: Mapping[str, Any]) -> Source | None:
+def find(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Source | None:
     """The job from which a running one can take over epochs."""
     with database.read() as session:
-        owner = session.scalar(select(Job.owner).where(Job.id == claim.job_id))
-        return sources.find(session, spec, [provenance], owner=owner)
+        job = lookup.get(session, claim.job_id)
+        return sources.find(session, read_resolved(job.resolved), [provenance], owner=job.owner)
 
 
-def result_of(database: Database, claim: Claim, source: Source) -> tuple[dict[int, Epoch], list[Artifact]]:
+def result_of(database: Database, claim: Claim, source_id: str) -> tuple[dict[int, Epoch], list[Artifact]]:
     """The epochs and the checkpoints of another job."""
     with database.read() as session:
-        rows = {row.epoch: row for row in lookup.epochs(session, source.job.id)}
-        return rows, list(lookup.artifacts(session, source.job.id, ArtifactKind.CHECKPOINT))
+        rows = {row.epoch: row for row in lookup.epochs(session, source_id)}
+        return rows, list(lookup.artifacts(session, source_id, ArtifactKind.CHECKPOINT))
 
 
-def copy(database: Database, claim: Claim, source: Source, artifacts: ArtifactStore) -> Copied:
-    """Copy the files, and read the other data.
+def read(database: Database, claim: Claim, source: Source) -> tuple[Sequence[StoredFile], Copied]:
+    """The files to copy, and the other data.
 
     Raises:
-        ArtifactDamaged: a file cannot be read.
+        ArtifactDamaged: the job, or the checkpoint of the last of these epochs, was deleted.
     """
     with database.read() as session:
-        files, copied = sources.files_of(session, source), copies.read(session, source)
-    return replace(copied, files=artifacts.copy_all(files, job_id=claim.job_id, lease=claim.lease))
+        return sources.files_of(session, source), copies.read(session, source)
 
 
 def store(
@@ -65,7 +63,7 @@ def store(
     *,
     used: Usage,
     at_most: int = 0,
-    then: Callable[[Session, Job], None],
+    then: Callable[[Session, Job], None] = lambda session, job: None,
 ) -> Outcome:
     """Store the reused data; a whole result ends the job.
 
@@ -104,15 +102,15 @@ def store(
         return outcome
 
 
-def disable(database: Database, claim: Claim, source: Source, message: str) -> None:
+def disable(database: Database, claim: Claim, source_id: str, message: str) -> None:
     """Record that a job's epochs could not be repeated: they are not reused any more."""
     line = ("error", events.DETERMINISM_VIOLATION, message)
     with database.write() as session:
         leases.guard(session, claim)
-        events.log(session, claim.job_id, *line, job=source.job.id)
-        for job_id in _related(session, source.job.id):
+        events.log(session, claim.job_id, *line, job=source_id)
+        for job_id in _related(session, source_id):
             session.execute(update(Job).where(Job.id == job_id).values(reusable=False))
-            events.log(session, job_id, *line, job=source.job.id)
+            events.log(session, job_id, *line, job=source_id)
 
 
 def _related(session: Session, job_id: str) -> list[str]:

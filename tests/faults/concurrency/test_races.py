@@ -22,6 +22,7 @@ from service.states import TERMINAL, Request, Status
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import QUICK_SPEC
+from tests.leases import requested
 
 ROUNDS = 12
 """Rounds per seed; the whole suite runs more seeds."""
@@ -71,7 +72,7 @@ def race(process: InProcessHarness, seed: int, rounds: int) -> None:
         run_concurrently(rng, cancel, rival, cancel)
         job = process.workers.job(job_id)
         if job.status == Status.RUNNING:  # the worker sees the request at its next check
-            assert leases.requested(process.database, held) == Request.CANCEL
+            assert requested(process.database, held) == Request.CANCEL
             leases.release_lease(process.database, held, None)
             job = process.workers.job(job_id)
         if job.status not in TERMINAL:  # released after the cancellation: another one must take effect

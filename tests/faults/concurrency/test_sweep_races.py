@@ -27,6 +27,7 @@ from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
 from tests.faults.conftest import InProcessHarness, open_in_process
 from tests.faults.sweeps.runs import RANDOM, submit
+from tests.leases import requested
 from tests.waiting import wait_until
 
 SWEEP = RANDOM | {
@@ -46,7 +47,7 @@ def train_one(database: Database) -> bool:
     with database.read() as session:
         job = session.get_one(Job, held.job_id)
     for epoch in range(job.epoch + 1, job.epochs + 1):
-        if request := leases.requested(database, held):
+        if request := requested(database, held):
             leases.release_lease(database, held, request)
             return True
         if commit(database, held, job, epoch):
@@ -216,7 +217,7 @@ class TestWithATransactionHeldOpen:
         assert held is not None
         sweep_actions.pause(process.database, sweep_id, owner=None, by=None)
         sweep_actions.resume(process.database, sweep_id, owner=None, by=None)
-        leases.release_lease(process.database, held, leases.requested(process.database, held))
+        leases.release_lease(process.database, held, requested(process.database, held))
         pause = partial(sweep_actions.pause, process.database, sweep_id, owner=None, by=None)
         with self.held_open(process, monkeypatch, sweep_actions, pause) as start:
             start(lambda: sweep_actions.requeue_stragglers(process.database))

@@ -17,7 +17,7 @@ from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import read_resolved
 from service.states import Action, Status
 from service.storage.tables import Job
-from tests.faults.conftest import InProcessHarness, NoSupervisor
+from tests.faults.conftest import InProcessHarness, NoSupervisor, replace_operation
 from tests.faults.harness import FEW
 from tests.faults.reproducibility.results import result
 from workers.training import limits, run
@@ -35,7 +35,7 @@ def submit(process: InProcessHarness, **spec: Any) -> str:
 def train(process: InProcessHarness, quota: int, held: Claim | None = None) -> str:
     settings = replace(process.workers.settings, quotas=Quotas(artifacts=quota))
     try:
-        return run.train(settings, process.database, held or process.claim(), NoSupervisor())
+        return run.train(settings, held or process.claim(), NoSupervisor(process.database))
     finally:
         limits.lift_memory_limit()
 
@@ -114,7 +114,7 @@ def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
         sizes.append(stored(process))
         return orphans
 
-    monkeypatch.setattr(commits, "commit_epoch", observed)
+    replace_operation(monkeypatch, commits.commit_epoch, observed)
     job_id = submit(process, checkpoint=checkpoint, epochs=6)
     assert train(process, 0) == "succeeded"
     spec = read_resolved(process.workers.job(job_id).resolved)

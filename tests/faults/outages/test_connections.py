@@ -58,7 +58,7 @@ def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, P
         proxy.refusing = proxy.silent = False
 
 
-def test_a_child_survives_a_connection_killed_inside_an_epochs_commit(
+def test_a_job_survives_a_connection_killed_inside_an_epochs_commit(
     proxied: tuple[FaultHarness, Proxy], reference: Reference
 ) -> None:
     """F13."""
@@ -70,7 +70,7 @@ def test_a_child_survives_a_connection_killed_inside_an_epochs_commit(
     with harness.database.write() as session:
         terminate = (
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'tapeline-child' AND datname = current_database()"
+            " WHERE application_name = 'tapeline-worker' AND datname = current_database()"
         )
         assert session.execute(text(terminate)).all()
     os.kill(child, signal.SIGCONT)

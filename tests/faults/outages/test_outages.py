@@ -21,6 +21,7 @@ from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error
 from tests.faults.invariants import Reference
+from tests.leases import renew
 from tests.waiting import wait_until
 from workers import lease_session
 from workers.lease_session import retry_on_outage
@@ -140,7 +141,7 @@ def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(
         assert waiting.is_alive()
     waiting.join()
     assert rescued == []
-    leases.renew(process.database, held, None)
+    renew(process.database, held, None)
     assert process.workers.job(job_id).deaths == 0
 
 
@@ -168,7 +169,7 @@ def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(
     assert failures > LEASE_S
     event.remove(process.database.engine, "before_cursor_execute", refuse)
     assert rescue(process.database, policy) == [], "the worker had no time to renew"
-    leases.renew(process.database, held, None)
+    renew(process.database, held, None)
     renewed_ms, rounds = leases.clock(process.database), 0
     while not rescue(process.database, policy):
         clock.advance(1)

@@ -5,6 +5,7 @@ The monitor's clock is the test's: the fake children and the failing queries say
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -12,21 +13,25 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
-from service.jobs import leases
+from service.errors import LeaseLost
+from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.states import Status
 from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
-from workers import lease_session
+from workers import operations
 from workers.messages import Done, Preparing, Progress, Report
-from workers.supervisor import job_monitor
+from workers.operations import Call, Reply
+from workers.supervisor import job_monitor, lease_keeper
 from workers.supervisor.child_process import Exited
+from workers.supervisor.lease_keeper import LeaseKeeper
 
 
 class Clock:
-    """A monotonic clock that only the test advances."""
+    """A monotonic clock that only the test advances; sleeping advances it, too."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,23 +42,30 @@ class Clock:
         self._reads[threading.current_thread().name] += 1
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.now += seconds
+
     def fence_reads(self) -> int:
-        return sum(count for name, count in [*self._reads.items()] if name.startswith("fence-"))
+        return self._reads["fence"]
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(lease_session, "RETRY_INTERVAL_S", 0.01)
-    monkeypatch.setattr(job_monitor, "time", clock := Clock())
+    clock = Clock()
+    for module in (job_monitor, lease_keeper):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 class FakeChild:
-    """A fake child that trains forever.
+    """A fake child that trains forever. Between its reports the leases are kept, as another thread does otherwise.
 
     Args:
         batch_s: how far each report advances the clock.
     """
+
+    keeper: LeaseKeeper
 
     def __init__(self, clock: Clock, batch_s: float = 0.1) -> None:
         self.clock, self.batch_s = clock, batch_s
@@ -66,6 +78,8 @@ class FakeChild:
 
     def report(self, timeout_s: float) -> Report | Exited | None:
         self.clock.now += self.batch_s
+        with contextlib.suppress(SQLAlchemyError):
+            self.keeper.keep()
         return Exited(-9) if self.closed else self.next_report()
 
     def next_report(self) -> Report | None:
@@ -78,9 +92,15 @@ class FakeChild:
         self.closed_at = self.closed_at or self.clock.now
 
 
-def monitor(database: Database, held: Claim, child: FakeChild, draining: threading.Event) -> str:
+def monitor(
+    database: Database, held: Claim, child: FakeChild, draining: threading.Event, *, requested_s_ago: float = 0
+) -> str:
     fake: Any = child
-    return job_monitor.JobMonitor(database, held, fake, draining, draining, requested_at=child.clock.now).run()
+    child.keeper = LeaseKeeper(database)
+    requested_at = child.clock.now - requested_s_ago
+    return job_monitor.JobMonitor(
+        database, child.keeper, held, fake, draining, draining, requested_at=requested_at
+    ).run()
 
 
 def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later(
@@ -111,12 +131,12 @@ def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later
 def test_a_query_that_hangs_does_not_keep_the_child_beyond_its_lease(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr(job_monitor, "REPORT_POLL_INTERVAL_S", 0.01)
     job_id = process.submit()
     held, child, began = process.claim(lease_s=6), FakeChild(clock), clock.now
     renew, hung = leases.renew, []
 
     def hang(*arguments: Any) -> Any:
+        threading.Thread(target=child.keeper._fence_repeatedly, name="fence", daemon=True).start()
         while not child.closed and clock.now < began + 2 * held.lease_s:
             clock.now += 0.1
             reads = clock.fence_reads()
@@ -139,13 +159,11 @@ def test_a_lease_runs_from_the_request_not_the_response(
 ) -> None:
     """If the response to the claim was late, the rest of the lease is shorter by the delay."""
     monkeypatch.setattr(job_monitor, "BATCH_DEADLINE_S", -1.0)  # the silence of the child is not blamed, either
+    monkeypatch.setattr(FakeChild, "report", lambda child, timeout_s: Progress(1, 10))  # nothing is renewed
     process.submit()
-    held = process.claim(lease_s=600)
-    fake: Any = FakeChild(clock)
-    late_monitor = job_monitor.JobMonitor(
-        process.database, held, fake, threading.Event(), threading.Event(), requested_at=clock.now - 500
-    )
-    assert late_monitor.run() == "could not renew in time; released"
+    held, child = process.claim(lease_s=600), FakeChild(clock)
+    late = monitor(process.database, held, child, threading.Event(), requested_s_ago=500)
+    assert late == "could not renew in time; released"
 
 
 def test_a_stopping_worker_does_not_wait_for_the_database(
@@ -160,7 +178,6 @@ def test_a_stopping_worker_does_not_wait_for_the_database(
         raise outage_error()
 
     def fail_to_release(*_: Any, **__: Any) -> Any:
-        clock.now += 0.5
         attempts_at.append(clock.now)
         assert len(attempts_at) < 100, "it never gives up"
         raise outage_error()
@@ -171,7 +188,7 @@ def test_a_stopping_worker_does_not_wait_for_the_database(
     with pytest.raises(job_monitor.StoppedDuringOutage):
         monitor(process.database, held, FakeChild(clock), draining)
     assert len(attempts_at) > 1
-    assert attempts_at[-1] - attempts_at[0] <= job_monitor.DRAIN_RETRY_S + 0.5
+    assert attempts_at[-1] - attempts_at[0] <= job_monitor.DRAIN_RETRY_S + job_monitor.RETRY_INTERVAL_S
 
 
 def test_a_stopping_worker_retries_its_queries(
@@ -194,6 +211,101 @@ def test_a_stopping_worker_retries_its_queries(
     assert (process.workers.job(job_id).status, process.workers.job(job_id).deaths) == (Status.QUEUED, 0)
 
 
+class CallingChild(FakeChild):
+    """A child that has an operation executed, and ends when it has the reply."""
+
+    def __init__(self, clock: Clock, message: Call) -> None:
+        super().__init__(clock)
+        self.message: Call | None = message
+        self.sent: list[Any] = []
+
+    def next_report(self) -> Report | None:
+        message, self.message = self.message, None
+        return message or (Done("so") if any(isinstance(item, Reply) for item in self.sent) else None)
+
+    def send(self, command: Any) -> None:
+        self.sent.append(command)
+
+    @property
+    def reply(self) -> Reply:
+        (reply,) = (item for item in self.sent if isinstance(item, Reply))
+        return reply  # type: ignore[no-any-return]
+
+
+LOG_LINE = operations.call(commits.log, "info", "c", "m", is_interruptible=True)
+
+
+def fail_times(monkeypatch: pytest.MonkeyPatch, count: int, *, committed: bool = False) -> None:
+    """Make the next transactions fail, before their commit or after it."""
+    execute, failures = operations.execute, [outage_error()] * count
+
+    def call(*arguments: Any) -> Reply:
+        if not failures:
+            return execute(*arguments)
+        if committed:
+            execute(*arguments)
+        raise failures.pop()
+
+    monkeypatch.setattr(operations, "execute", call)
+
+
+def test_an_operation_is_repeated_until_the_database_responds(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    job_id = process.submit()
+    held, child = process.claim(), CallingChild(clock, LOG_LINE)
+    fail_times(monkeypatch, 3)
+    assert monitor(process.database, held, child, threading.Event()) == "so"
+    assert child.reply.result() is None
+    assert [event.data["code"] for event in process.workers.log(job_id) if event.type == "log"] == ["c"]
+    assert clock.now >= 1000 + 3 * job_monitor.RETRY_INTERVAL_S
+
+
+def test_a_stop_ends_the_wait_for_the_database_but_not_of_the_release_that_follows(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    process.submit()
+    held, releasing = process.claim(), threading.Event()
+    releasing.set()
+    child = CallingChild(clock, LOG_LINE)
+    fail_times(monkeypatch, 1000)
+    assert monitor(process.database, held, child, releasing) == "so"
+    with pytest.raises(operations.Interrupted):
+        child.reply.result()
+    assert clock.now < 1000 + job_monitor.STOP_GRACE_S
+    stubborn = CallingChild(clock, operations.call(commits.log, "info", "c", "m", is_interruptible=False))
+    assert "did not stop" in monitor(process.database, held, stubborn, releasing)
+
+
+@pytest.mark.parametrize(("attempts", "error"), [(1, LeaseLost), (2, operations.OutcomeUnknown)])
+def test_a_lease_lost_after_a_lost_response_may_have_been_used(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock, attempts: int, error: type[LeaseLost]
+) -> None:
+    """The commit of the first attempt ended the lease, or another worker has it: the child must keep its files."""
+    process.submit()
+    held = process.claim()
+    message = operations.call(commits.fail, {"code": "internal", "message": "m"}, is_interruptible=True)
+    if attempts == 1:
+        leases.record_child_loss(process.database, held, "silent")
+    else:
+        fail_times(monkeypatch, 1, committed=True)
+    child = CallingChild(clock, message)
+    with contextlib.suppress(LeaseLost):  # the keeper notices, too
+        monitor(process.database, held, child, threading.Event())
+    with pytest.raises(LeaseLost) as caught:
+        child.reply.result()
+    assert type(caught.value) is error
+
+
+def test_an_unexpected_error_of_an_operation_reaches_the_child(process: InProcessHarness, clock: Clock) -> None:
+    process.submit()
+    held = process.claim()
+    child = CallingChild(clock, operations.call(commits.pinned_checkpoint, {}, {}, is_interruptible=True))
+    monitor(process.database, held, child, threading.Event())
+    with pytest.raises(operations.OperationFailed):
+        child.reply.result()
+
+
 class HungChild(FakeChild):
     """A child that finishes one batch and then hangs; its process lives."""
 
@@ -202,33 +314,6 @@ class HungChild(FakeChild):
     def next_report(self) -> Report | None:
         first, self.has_reported = not self.has_reported, True
         return Progress(1, 10) if first else None
-
-
-class BackloggedChild(FakeChild):
-    """A child that has reported many batches and its end before any report is read."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock, batch_s=0.01)
-        self.reports: list[Report] = [*(Progress(step, 100) for step in range(100)), Done("so")]
-
-    def next_report(self) -> Report | None:
-        return self.reports.pop(0)
-
-
-def test_reports_do_not_pile_up_behind_a_slow_database(
-    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    process.submit()
-    held, queries = process.claim(lease_s=600), []
-
-    def slow(*_: Any) -> None:
-        queries.append(True)
-        clock.now += 2 * job_monitor.REPORT_POLL_INTERVAL_S
-
-    for name in ("renew", "requested"):
-        monkeypatch.setattr(leases, name, slow)
-    assert monitor(process.database, held, BackloggedChild(clock), threading.Event()) == "so"
-    assert 1 <= len(queries) < 10  # and not a hundred
 
 
 def test_a_child_that_hangs_is_ended_although_its_lease_is_renewed(process: InProcessHarness, clock: Clock) -> None:

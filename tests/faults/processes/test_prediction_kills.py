@@ -151,7 +151,7 @@ def test_a_file_beyond_the_quota_of_the_owner_is_not_kept(predictions: Predictio
             job.owner = "ann"
     settings = process.workers.settings
     tight = replace(settings, quotas=replace(settings.quotas, artifacts=1000))
-    assert run.train(tight, process.database, claim, NoSupervisor()) == "failed"
+    assert run.train(tight, claim, NoSupervisor(process.database)) == "failed"
     error = predictions.job(job_id).error
     assert error is not None
     assert (error["code"], "checkpoint" in error["hint"]) == ("storage_quota", False)

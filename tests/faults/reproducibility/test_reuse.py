@@ -17,7 +17,7 @@ from service.jobs.reuse.sources import Source
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Epoch, Event, Job
-from tests.faults.conftest import InProcessHarness
+from tests.faults.conftest import InProcessHarness, replace_operation
 from tests.faults.reproducibility.results import result
 from workers.training import code_digest, provenance
 
@@ -252,7 +252,7 @@ def test_a_job_is_trained_if_its_source_is_deleted_during_the_takeover(
         return source
 
     monkeypatch.setenv("TAPELINE_VERIFY_REUSED", str(verified))
-    monkeypatch.setattr(reused_epochs, "find", find_and_delete)
+    replace_operation(monkeypatch, reused_epochs.find, find_and_delete)
     again = train(process, reuse="exact")
     assert (again.reused_from, again.result_digest) == (None, first.result_digest)
     process.check(None)

@@ -19,6 +19,7 @@ from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact
+from tests.leases import renew
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 
@@ -39,7 +40,7 @@ def test_an_epoch_committed_during_the_next_one_does_not_take_back_reported_step
 ) -> None:
     job_id = submit()
     held = claim(database)
-    leases.renew(database, held, Position(step=13, steps=40))
+    renew(database, held, Position(step=13, steps=40))
     commit(database, held, record(1))
     assert (read_job(database, job_id).epoch, read_job(database, job_id).step) == (1, 13)
     commit(database, held, record(2))

@@ -17,6 +17,7 @@ from service.jobs.reuse import sources
 from service.states import Request, Status
 from service.storage.database import Database
 from service.storage.tables import Job, Worker
+from tests.leases import renew, requested
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
 
@@ -64,8 +65,8 @@ def test_concurrent_workers_claim_each_job_once(database: Database, submit: Subm
 
 WRITES: dict[str, Callable[[Database, Claim], object]] = {
     "begin": lambda database, held: leases.begin(database, held, {}),
-    "renew": lambda database, held: leases.renew(database, held, None),
-    "requested": leases.requested,
+    "renew": lambda database, held: renew(database, held, None),
+    "requested": requested,
     "commit_epoch": lambda database, held: commit(database, held, record(1)),
     "log": lambda database, held: commits.log(database, held, "info", "c", "m"),
     "succeed": lambda database, held: commits.succeed(database, held, "sha256:x"),
@@ -87,7 +88,7 @@ def test_a_worker_that_has_lost_its_lease_writes_nothing(
     with pytest.raises(LeaseLost):
         write(database, stale)
     assert log(database, job_id) == before
-    assert leases.renew(database, current, None) is None
+    assert renew(database, current, None) is None
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -107,11 +108,11 @@ def test_nothing_is_written_after_the_end_of_a_job(
 def test_a_request_is_noticed_at_the_next_poll(database: Database, submit: Submit) -> None:
     job_id = submit()
     held = claim(database)
-    assert leases.requested(database, held) is None
+    assert requested(database, held) is None
     actions.pause(database, job_id)
-    assert leases.requested(database, held) is Request.PAUSE
+    assert requested(database, held) is Request.PAUSE
     actions.cancel(database, job_id)
-    assert leases.renew(database, held, Position(step=3, steps=40)) is Request.CANCEL
+    assert renew(database, held, Position(step=3, steps=40)) is Request.CANCEL
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_releasing_a_lease_discards_the_unfinished_epoch(
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))
-    leases.renew(database, held, Position(step=17, steps=40))
+    renew(database, held, Position(step=17, steps=40))
     leases.release_lease(database, held, request_)
     job = read_job(database, job_id)
     assert (job.status, job.step, job.epoch, job.attempt, job.requested) == (status, 10, 1, 1, None)
@@ -135,9 +136,9 @@ def test_a_late_report_does_not_take_progress_back(database: Database, submit: S
     job_id = submit()
     held = claim(database)
     commit(database, held, record(1))
-    leases.renew(database, held, Position(step=9, steps=40))
+    renew(database, held, Position(step=9, steps=40))
     assert read_job(database, job_id).step == 10
-    leases.renew(database, held, Position(step=11, steps=40))
+    renew(database, held, Position(step=11, steps=40))
     assert read_job(database, job_id).step == 11
 
 

@@ -23,6 +23,7 @@ from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
 from service.storage.tables import Job, Worker
 from tests.faults.invariants import owner_counts
+from tests.leases import renew
 from tests.service.jobs.conftest import Submit, claim, read_job
 from tests.service.jobs.test_leases import reasons
 
@@ -260,7 +261,7 @@ def test_an_urgent_job_takes_the_slot_of_the_least_urgent_one(database: Database
     wait_half_a_second(database)
     assert owner_queue.preempt(database) == low
     assert owner_queue.preempt(database) is None, "one job makes room for one"
-    assert leases.renew(database, taken[low], None) is Request.PREEMPT
+    assert renew(database, taken[low], None) is Request.PREEMPT
     advance_clock(database, 100)
     leases.release_lease(database, taken[low], Request.PREEMPT)
     with database.read() as session:
@@ -419,7 +420,7 @@ def test_a_spent_budget_pauses_a_job_until_it_is_raised(database: Database, subm
     job = submit(owner="ann", budget={"seconds": 60})
     held = claim(database)
     assert leases.budget_left(database, held, Usage(cpu_seconds=59, peak_memory_bytes=0)) == 1
-    assert leases.renew(database, held, None, Usage(cpu_seconds=61, peak_memory_bytes=0)) is Request.BUDGET
+    assert renew(database, held, None, Usage(cpu_seconds=61, peak_memory_bytes=0)) is Request.BUDGET
     leases.release_lease(database, held, Request.BUDGET)
     assert (read_job(database, job).status, reasons(database, job)[-1]) == (Status.PAUSED, "budget")
     with pytest.raises(BudgetSpent):
@@ -427,7 +428,7 @@ def test_a_spent_budget_pauses_a_job_until_it_is_raised(database: Database, subm
     actions.change(database, job, JobPatch(budget={"seconds": 120}))
     actions.resume(database, job)
     held = claim(database)
-    assert leases.renew(database, held, None, Usage(cpu_seconds=130, peak_memory_bytes=0)) is Request.BUDGET
+    assert renew(database, held, None, Usage(cpu_seconds=130, peak_memory_bytes=0)) is Request.BUDGET
     actions.change(database, job, JobPatch(budget={"seconds": 180}))
     leases.release_lease(database, held, Request.BUDGET)
     assert read_job(database, job).status == Status.QUEUED, "the budget was raised while the job was being paused"

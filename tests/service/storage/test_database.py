@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from functools import partial
@@ -83,18 +83,44 @@ def test_a_transaction_has_time_limits_without_parameters_of_the_connection(data
         assert [connection.scalar(text(f"SHOW {limit}")) for limit in limits] == ["0", "0", "0"]
 
 
-@postgresql_only
-@pytest.mark.parametrize(("idle", "kept"), [(0, 0), (2, 2)])
-def test_few_connections_stay_open_between_transactions(migrated_url: str, idle: int, kept: int) -> None:
-    count = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'few'")
+@pytest.fixture
+def single(migrated_url: str) -> Iterator[tuple[Database, Callable[[], int]]]:
+    """A database with one connection, and a function that counts its connections."""
+    count = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'single'")
     with (
         closing(Database(migrated_url)) as database,
-        closing(Database(migrated_url, application="few", idle_connections=idle, connections=4)) as few,
+        closing(Database(migrated_url, application="single", idle_connections=1, connections=1)) as single,
         database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as observer,
     ):
-        run_concurrently([partial(few.group_commit, add(f"w{number}")) for number in range(16)])
-        assert len(names(few)) == 16
-        wait_until(lambda: observer.scalar(count) == kept, "the other connections to end")
+        yield single, lambda: observer.scalar(count) or 0
+
+
+@postgresql_only
+def test_one_connection_serves_one_thread_after_the_other(single: tuple[Database, Callable[[], int]]) -> None:
+    database, connections = single
+
+    def add_and_count(name: str) -> int:
+        database.group_commit(add(name))
+        return connections()
+
+    counts = [add_and_count("first"), *run_concurrently([partial(add_and_count, f"w{n}") for n in range(16)])]
+    assert set(counts) == {1}
+    assert len(names(database)) == 17
+
+
+@postgresql_only
+def test_a_connection_that_hangs_does_not_keep_others_waiting(
+    single: tuple[Database, Callable[[], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, connections = single
+    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    with database.read() as hanging:
+        hanging.scalar(text("SELECT 1"))
+        run_concurrently([partial(database.group_commit, add(f"w{number}")) for number in range(4)])
+        assert connections() <= 2
+    wait_until(lambda: connections() == 1, "the reserve to end")
+    assert len(names(database)) == 4
+    assert connections() == 1
 
 
 @sqlite_only

@@ -35,6 +35,7 @@ from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provided
 from service.web.datasets import uploads
 from service.web.streaming.poller import Poller
+from tests.leases import renew
 
 MakeApp = Callable[..., Flask]
 
@@ -56,7 +57,7 @@ class SimulatedWorker:
 
     def report(self, step: int, steps: int = 100) -> None:
         assert self.current_claim is not None
-        leases.renew(self.database, self.current_claim, Position(step=step, steps=steps, steps_per_second=50.0))
+        renew(self.database, self.current_claim, Position(step=step, steps=steps, steps_per_second=50.0))
 
     def commit_epoch(
         self,

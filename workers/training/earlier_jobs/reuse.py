@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, checkpoint
@@ -18,9 +19,8 @@ from service.spec.schema import Reuse
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Epoch, Job
-from service.sweeps import decisions
-from workers.lease_session import OutcomeUnknown
 from workers.messages import Preparing
+from workers.operations import OutcomeUnknown
 from workers.training import build
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.epochs.snapshot import samples_of, weights_digest
@@ -39,13 +39,14 @@ def take_over(
     """Take over reusable epochs. The job then ends, is held, or continues after them or from the start."""
     if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
         return Outcome.GOES_ON
-    source = run.lease.call(reused_epochs.find, run.spec, provenance)
+    source = run.lease.call(reused_epochs.find, provenance)
     if source is None:
         return Outcome.GOES_ON
     if is_verified(job.id, verified_share) and not _is_repeatable(run, source, dataset, preprocessing):
         return Outcome.GOES_ON
     try:
-        copied = run.lease.call(reused_epochs.copy, source, run.artifacts)
+        files, copied = run.lease.call(reused_epochs.read, source)
+        copied = replace(copied, files=run.artifacts.copy_all(files, job_id=job.id, lease=run.claim.lease))
     except (ArtifactDamaged, OSError) as error:
         log.warning("not reused", source=source.job.id, error=str(error))
         return Outcome.GOES_ON
@@ -56,7 +57,6 @@ def take_over(
             copied,
             used=run.meter.total(),
             at_most=run.lease.max_owner_bytes,
-            then=decisions.after_result,
         )
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
@@ -70,7 +70,7 @@ def take_over(
 def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preprocessing: Preprocessing | None) -> bool:
     """Whether an epoch that is retrained from the checkpoint before it has the stored results; if not, the source is no
     longer reused."""
-    rows, checkpoints = run.lease.call(reused_epochs.result_of, source)
+    rows, checkpoints = run.lease.call(reused_epochs.result_of, source.job.id)
     if source.epochs not in rows:  # deleted in the meantime
         return False
     start = max((row for row in checkpoints if row.epoch < source.epochs), key=lambda row: row.epoch, default=None)
@@ -83,7 +83,7 @@ def _is_repeatable(run: TrainingRun, source: Source, dataset: Dataset, preproces
     if differences:
         message = f"epoch {epoch} of {source.job.id}, trained again, differs in {', '.join(differences)}"
         log.error("not reused", source=source.job.id, error=message)
-        run.lease.call(reused_epochs.disable, source, message)
+        run.lease.call(reused_epochs.disable, source.job.id, message)
         return False
     message = f"epoch {epoch} of {source.job.id}, trained again, has the same bits"
     run.lease.call(commits.log, "info", "verified", message)

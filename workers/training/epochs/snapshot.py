@@ -27,8 +27,7 @@ from service.pictures import grids
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
 from service.storage.artifacts import ArtifactKind
-from service.sweeps import decisions
-from workers.lease_session import OutcomeUnknown
+from workers.operations import OutcomeUnknown
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
@@ -117,7 +116,6 @@ def store_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
             record,
             keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
             at_most=run.lease.max_owner_bytes,
-            then=decisions.after_result,
         )
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them

@@ -61,7 +61,7 @@ def train(app: Flask, job_id: str) -> Any:
     assert claim is not None
     assert claim.job_id == job_id
     try:
-        run.train(core.settings, core.database, claim, NoSupervisor())
+        run.train(core.settings, claim, NoSupervisor(core.database))
     finally:
         limits.lift_memory_limit()
     with core.database.read() as session:

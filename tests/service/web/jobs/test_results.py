@@ -15,6 +15,7 @@ from service.jobs.leases import Usage
 from service.spec.findings import Advice, Finding
 from service.states import FindingCode, Severity
 from service.storage.tables import Job
+from tests.leases import renew
 
 Submit = Callable[..., str]
 
@@ -282,7 +283,7 @@ def test_the_resource_usage_of_a_job_never_decreases(either_app: Flask, make_wor
         return job["cpu_seconds"], job["peak_memory_bytes"]
 
     for cpu_seconds, peak in ((2.0, 300), (1.5, 400), (3.0, 100)):  # a supervisor's usage can be older than an epoch's
-        leases.renew(worker.database, claim, None, Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak))
+        renew(worker.database, claim, None, Usage(cpu_seconds=cpu_seconds, peak_memory_bytes=peak))
     assert used() == (3.0, 400)
     leases.record_child_loss(worker.database, claim, "killed", used=Usage(cpu_seconds=3.5, peak_memory_bytes=100))
     assert used() == (3.5, 400)

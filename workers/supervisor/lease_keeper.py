@@ -1,0 +1,142 @@
+"""Renews the leases of all jobs of a worker, and kills a child whose lease could not be renewed in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final, Protocol
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.jobs import leases
+from service.jobs.leases import Claim, Renewal
+from service.states import Request
+from service.storage.database import Database
+
+REQUESTS_INTERVAL_S: Final = 0.5
+"""How often requests (cancel, pause) are read, in one statement for all jobs."""
+RENEWALS: Final = 3
+"""How often a lease is renewed within its duration: once may fail."""
+FENCE: Final = 0.7
+"""Fraction of the lease after which the child is killed if there was no renewal, well before the lease expires."""
+FENCE_INTERVAL_S: Final = 0.25
+
+log = structlog.get_logger()
+
+
+class Holder(Protocol):
+    """Whoever uses a lease: the monitor of a job."""
+
+    @property
+    def claim(self) -> Claim:
+        """The claim of the lease."""
+        ...
+
+    def renewal(self) -> Renewal:
+        """What a renewal reports now."""
+        ...
+
+    def on_request(self, request: Request) -> None:
+        """Something is requested; called until the lease ends."""
+        ...
+
+    def on_loss(self) -> None:
+        """The lease is held no more."""
+        ...
+
+    def on_overdue(self) -> None:
+        """The lease may expire soon; must not use the database. Called until the lease ends."""
+        ...
+
+
+class LeaseKeeper:
+    """Renews leases in one thread, all in one statement, and watches the time in another, since a query may hang."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._renewed_at: dict[Holder, float] = {}
+        """When the last renewal of each lease was requested, by this process's monotonic clock."""
+        self._due_at: dict[Holder, float] = {}
+        self._has_leases = threading.Event()
+
+    def start(self) -> None:
+        """Start both threads."""
+        for name, loop in (("leases", self._keep_repeatedly), ("fence", self._fence_repeatedly)):
+            threading.Thread(target=loop, name=name, daemon=True).start()
+
+    def add(self, holder: Holder, *, requested_at: float) -> None:
+        """Keep a lease.
+
+        Args:
+            requested_at: when its claim was requested: the lease starts no earlier.
+        """
+        with self._lock:
+            self._renewed_at[holder] = requested_at
+            self._due_at[holder] = requested_at + holder.claim.lease_s / RENEWALS
+            self._has_leases.set()
+
+    def remove(self, holder: Holder) -> None:
+        """Keep a lease no more."""
+        with self._lock:
+            self._renewed_at.pop(holder, None)
+            self._due_at.pop(holder, None)
+            if not self._renewed_at:
+                self._has_leases.clear()
+
+    def is_overdue(self, holder: Holder) -> bool:
+        """Whether a lease was not renewed in time."""
+        with self._lock:
+            renewed_at = self._renewed_at.get(holder)
+        return renewed_at is not None and time.monotonic() - renewed_at > FENCE * holder.claim.lease_s
+
+    def keep(self) -> None:
+        """Renew the leases if one is due, all together, or read what is requested.
+
+        Raises:
+            SQLAlchemyError: the database does not respond.
+        """
+        with self._lock:
+            holders, is_due = list(self._due_at), any(due <= time.monotonic() for due in self._due_at.values())
+        if not holders:
+            return
+        now = time.monotonic()
+        if is_due:
+            pending = leases.renew(self._database, [holder.renewal() for holder in holders])
+        else:
+            pending = leases.requested(self._database, [holder.claim for holder in holders])
+        for holder in holders:
+            if holder.claim in pending.lost:
+                holder.on_loss()
+            elif holder.claim in pending.requests:
+                if is_due:
+                    self._record_renewal(holder, now)
+                if (request := pending.requests[holder.claim]) is not None:
+                    holder.on_request(request)
+
+    def _record_renewal(self, holder: Holder, now: float) -> None:
+        with self._lock:
+            if holder in self._renewed_at:
+                self._renewed_at[holder], self._due_at[holder] = now, now + holder.claim.lease_s / RENEWALS
+
+    def _keep_repeatedly(self) -> None:
+        while True:
+            self._has_leases.wait()
+            try:
+                self.keep()
+            except SQLAlchemyError as error:
+                log.warning("the leases could not be renewed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - without this thread all jobs would be killed
+                log.error("the leases could not be renewed", error=repr(error))
+            time.sleep(REQUESTS_INTERVAL_S)
+
+    def _fence_repeatedly(self) -> None:
+        while True:
+            self._has_leases.wait()
+            with self._lock:
+                holders = list(self._renewed_at)
+            for holder in holders:
+                if self.is_overdue(holder):
+                    holder.on_overdue()
+            time.sleep(FENCE_INTERVAL_S)
