@@ -11,6 +11,10 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Final
 
+import structlog
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
 from service import states
 from service.datasets import uploads
 from service.errors import JobNotFound, LeaseLost, ServiceError, StorageQuotaExceeded, WrongStore
@@ -51,7 +55,7 @@ _UNDER_LEASE: Final = (
 """Functions of the database, the claim and further arguments."""
 _DECIDING: Final = (
     leases.release_for_fault,
-    commits.commit_epoch,
+    commits.commit_epochs,
     commits.succeed,
     commits.fail,
     reused_epochs.store,
@@ -59,6 +63,12 @@ _DECIDING: Final = (
 """Likewise; if the job pauses or ends, the decisions of its sweep belong to the same transaction."""
 _QUERIES: Final = (uploads.of_id, uploads.listed, uploads.versions)
 """Functions of a session and further arguments, which only read."""
+
+OUTAGE_ERRORS: Final = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+"""The database is unavailable, locked, full or a standby, or the connection broke: the outcome is unknown.
+(PostgreSQL reports a transaction that was idle for too long as an internal error.)"""
+
+log = structlog.get_logger()
 
 _CODES: Final = {
     function: f"{function.__module__}.{function.__name__}" for function in (*_UNDER_LEASE, *_DECIDING, *_QUERIES)
@@ -147,6 +157,30 @@ def execute(database: Database, claim: Claim, message: Call) -> Reply:
         return Reply(encode(function(database, claim, *arguments, **named)))
     except _EXPECTED as error:
         return refusal(error)
+
+
+class Execution:
+    """The execution of one call, which is repeated until the database responds."""
+
+    def __init__(self, message: Call) -> None:
+        self._message, self._attempts = message, 0
+
+    def attempt(self, database: Database, claim: Claim, *, is_stopping: bool) -> Reply | None:
+        """Execute the call once; ``None``: the database does not respond.
+
+        Args:
+            is_stopping: whether a stop was ordered.
+        """
+        self._attempts += 1
+        try:
+            return execute(database, claim, self._message)
+        except OUTAGE_ERRORS as error:
+            log.warning("database unavailable; retrying", error=str(error))
+            if self._message.is_interruptible and is_stopping:
+                return refusal(Interrupted(str(error)))
+            return None
+        except LeaseLost as error:
+            return refusal(error if self._attempts == 1 else OutcomeUnknown(error.job_id, error.lease))
 
 
 def refusal(error: ServiceError) -> Reply:

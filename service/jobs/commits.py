@@ -70,12 +70,18 @@ def _no_op(session: Session, job: Job) -> None:
     """No further writes."""
 
 
-def commit_epoch(
-    database: Database, claim: Claim, record: EpochRecord, *, keep_last: int, at_most: int = 0, then: Then = _no_op
+def commit_epochs(
+    database: Database,
+    claim: Claim,
+    records: Sequence[EpochRecord],
+    *,
+    keep_last: int,
+    at_most: int = 0,
+    then: Then = _no_op,
 ) -> list[str]:
-    """Commit an epoch: metrics, events, artifact rows and progress, in one transaction.
+    """Commit consecutive epochs: metrics, events, artifact rows and progress, in one transaction.
 
-    If its sweep pauses the job after this epoch, the commit also ends the lease.
+    If its sweep pauses the job after the last of them, the commit also ends the lease.
 
     An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
     difference is logged as an error.
@@ -87,46 +93,54 @@ def commit_epoch(
         Paths of files without rows, for the caller to remove.
 
     Raises:
-        StorageQuotaExceeded: the files of this epoch exceed the limit; the epoch is not committed.
-        WrongStore: the service has moved to another store; the epoch is not committed.
+        StorageQuotaExceeded: the files of these epochs exceed the limit; none is committed.
+        WrongStore: the service has moved to another store; none is committed.
     """
+    last = records[-1]
     with database.write() as session:
-        job = leases.guard(session, claim, **leases.usage_values(record.used))
+        job = leases.guard(session, claim, **leases.usage_values(last.used))
         size_before = job.size_bytes
-        if record.is_best:
-            job.best_epoch = record.epoch
-        new_events = _record_metrics(session, job, record)
-        orphans: list[str] = []
-        stored_paths = _stored_files(session, job, record)
-        for file in record.files:
-            if file.kind in stored_paths:
-                if stored_paths[file.kind] != file.path:
-                    orphans.append(file.path)
-                continue
-            row = artifact_rows.create(job.id, file, lease=claim.lease)
-            session.add(row)
-            job.size_bytes += file.size_bytes
-            data = {
-                "epoch": file.epoch,
-                "artifact": row.id,
-                "sha256": file.sha256,
-                "size_bytes": file.size_bytes,
-            }
-            if file.kind is ArtifactKind.CHECKPOINT:
-                data["best"] = record.is_best
-            new_events.append((EventType(file.kind.value), data))
-        if new_events:
-            events.append(session, job.id, new_events)
-        session.flush()
+        orphans = [path for record in records for path in _commit_epoch(session, job, record)]
         orphans += _prune_checkpoints(session, job, keep_last)
         session.flush()
-        artifact_rows.check_store(session, {file.store_id for file in record.files})
-        if record.is_paused_by_sweep(job.hold_epoch):
+        artifact_rows.check_store(session, {file.store_id for record in records for file in record.files})
+        if last.is_paused_by_sweep(job.hold_epoch):
             leases.pause_for_sweep(session, job)
             then(session, job)
         storage_quota.check_growth(session, job.owner, job.size_bytes - size_before, at_most)
-        reach("epoch_committing", record.epoch)
+        for record in records:
+            reach("epoch_committing", record.epoch)
         return orphans
+
+
+def _commit_epoch(session: Session, job: Job, record: EpochRecord) -> list[str]:
+    """Record one epoch; returns the paths of files that were stored before."""
+    if record.is_best:
+        job.best_epoch = record.epoch
+    new_events = _record_metrics(session, job, record)
+    orphans: list[str] = []
+    stored_paths = _stored_files(session, job, record)
+    for file in record.files:
+        if file.kind in stored_paths:
+            if stored_paths[file.kind] != file.path:
+                orphans.append(file.path)
+            continue
+        row = artifact_rows.create(job.id, file, lease=job.lease)
+        session.add(row)
+        job.size_bytes += file.size_bytes
+        data = {
+            "epoch": file.epoch,
+            "artifact": row.id,
+            "sha256": file.sha256,
+            "size_bytes": file.size_bytes,
+        }
+        if file.kind is ArtifactKind.CHECKPOINT:
+            data["best"] = record.is_best
+        new_events.append((EventType(file.kind.value), data))
+    if new_events:
+        events.append(session, job.id, new_events)
+    session.flush()
+    return orphans
 
 
 def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[str, str]:
@@ -252,7 +266,7 @@ def succeed_prediction(
 
     Args:
         rows: in the file, besides its header.
-        at_most: as for ``commit_epoch``.
+        at_most: as for ``commit_epochs``.
 
     Raises:
         StorageQuotaExceeded: the file exceeds the limit; nothing is committed.

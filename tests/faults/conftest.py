@@ -28,7 +28,7 @@ from tests.faults.invariants import Reference, check
 from tests.workers.conftest import WorkerHarness, open_worker_harness
 from workers import operations
 from workers.messages import ChildEndpoint, Preparing, Progress, Report, decode, encode
-from workers.operations import Call, Reply
+from workers.operations import Call, Execution, Reply
 from workers.training import limits, run
 
 
@@ -64,10 +64,9 @@ class NoSupervisor(ChildEndpoint):
         received = decode(encode(message))
         assert isinstance(received, Call)
         assert self.database is not None
-        try:
-            reply = operations.execute(self.database, claim, received)
-        except LeaseLost as error:
-            reply = operations.refusal(error)
+        execution, reply = Execution(received), None
+        while reply is None:
+            reply = execution.attempt(self.database, claim, is_stopping=self.stopping)
         answer = decode(encode(reply))
         assert isinstance(answer, Reply)
         return answer

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import LeaseLost
 from service.jobs import leases
@@ -18,7 +16,7 @@ from service.states import Request
 from service.storage.database import Database
 from workers import operations
 from workers.messages import Done, MachineFault, Preparing, Progress, Stop
-from workers.operations import Call, Interrupted, OperationFailed, OutcomeUnknown
+from workers.operations import OUTAGE_ERRORS, Call, Execution, OperationFailed
 from workers.supervisor.child_process import ChildProcess, Exited
 from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.usage import ChildMeter
@@ -26,9 +24,6 @@ from workers.usage import ChildMeter
 REPORT_POLL_INTERVAL_S: Final = 0.25
 """How often deadlines are checked, at least."""
 RETRY_INTERVAL_S: Final = 0.5
-OUTAGE_ERRORS: Final = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""The database is unavailable, locked, full or a standby, or the connection broke: the outcome is unknown.
-(PostgreSQL reports a transaction that was idle for too long as an internal error.)"""
 STOP_GRACE_S: Final = 8.0
 """Time for a child to finish its batch after a stop."""
 BATCH_DEADLINE_S: Final = 120.0
@@ -82,17 +77,16 @@ class JobMonitor:
         self._on_fault = on_fault
         self._meter = ChildMeter(claim, child.pid)
         self._end_lock = threading.Lock()
-        """Held to kill the child for an overdue lease, and to end the monitor: the child may get another job then."""
+        """Held to kill or stop the child, and to end the monitor: the child may get another job then."""
         self._has_ended = self._is_fenced = self._is_lost = False
         self.has_begun = False
         """Whether the child has received its command. A death before that does not count against the job, unless
         ``MAX_EARLY_DEATHS`` consecutive children died in this way."""
         self.is_child_reusable = False
         """Whether the child has ended the job properly and waits for another command."""
-        self._call: Call | None = None
-        """The child waits for its reply."""
-        self._attempts, self._attempt_at = 0, 0.0
-        self._stop_lock = threading.Lock()
+        self._execution: Execution | None = None
+        """Of the call for whose reply the child waits."""
+        self._attempt_at = 0.0
         self._stop_sent_at: float | None = None
         self._retries_end_at: float | None = None
         self._last_report_at = time.monotonic()
@@ -175,36 +169,29 @@ class JobMonitor:
         self._position = Position(step=step, steps=steps, steps_per_second=rate)
 
     def _send_stop(self, request: Request | None) -> None:
-        with self._stop_lock:
-            if self._stop_sent_at is None:
+        with self._end_lock:
+            if self._stop_sent_at is None and not self._has_ended:
                 self._stop_sent_at = time.monotonic()
                 self._child.send(Stop(request))
 
-    def _begin(self, call: Call) -> None:
-        self._call, self._attempts, self._attempt_at = call, 0, time.monotonic()
+    def _begin(self, message: Call) -> None:
+        self._execution, self._attempt_at = Execution(message), time.monotonic()
 
     def _execute_call(self) -> None:
-        """Execute the operation for whose reply the child waits. Without the database, the loop repeats it."""
-        call = self._call
-        if call is None or time.monotonic() < self._attempt_at:
+        """Execute the call for whose reply the child waits. Without the database, the loop repeats it."""
+        if self._execution is None or time.monotonic() < self._attempt_at:
             return
-        self._attempts += 1
         try:
-            reply = operations.execute(self._database, self.claim, call)
-        except OUTAGE_ERRORS as error:
-            log.warning("database unavailable; retrying", error=str(error))
-            if not (call.is_interruptible and self._stop_sent_at is not None):
-                self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
-                return
-            reply = operations.refusal(Interrupted(str(error)))
-        except LeaseLost as error:
-            is_first = self._attempts == 1
-            reply = operations.refusal(error if is_first else OutcomeUnknown(error.job_id, error.lease))
+            is_stopping = self._stop_sent_at is not None
+            reply = self._execution.attempt(self._database, self.claim, is_stopping=is_stopping)
         except Exception as error:
-            log.exception("an operation failed", operation=call.operation)
+            log.exception("an operation failed")
             reply = operations.refusal(OperationFailed(f"{type(error).__name__}: {error}"))
-        self._call = None
-        self._child.send(reply)
+        if reply is None:
+            self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
+        else:
+            self._execution = None
+            self._child.send(reply)
 
     def _await_final_report(self) -> str:
         """After the loss of the lease, wait for the child's report: it may have ended the job itself.

@@ -38,7 +38,7 @@ from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.earlier_jobs import reuse
 from workers.training.earlier_jobs.investigation import NothingToReplay, investigate
-from workers.training.epochs.snapshot import store_epoch, take_snapshot, weights_digest
+from workers.training.epochs.snapshot import commit, size_of, store_files, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
 from workers.training.final_scores import test_scores
 from workers.training.prediction import ModelUnavailable, run_prediction
@@ -202,7 +202,7 @@ def _train_loop(
     steps, started_at = 0, time.monotonic()
     budget = Budget(run, job)
     run.meter.begin_epoch()
-    with EpochWriter() as writer:
+    with EpochWriter(functools.partial(store_files, run), functools.partial(commit, run), size_of) as writer:
         for report in trainer.run():
             match report:
                 case BatchDone():
@@ -230,7 +230,7 @@ def _train_loop(
                         preprocessing=preprocessing,
                         hold_epoch=job.hold_epoch,
                     )
-                    writer.start(functools.partial(store_epoch, run, epoch))
+                    writer.start(epoch)
                     reach("handed_over", report.epoch)
                     if epoch.is_paused_by_sweep:
                         return PAUSED_BY_SWEEP

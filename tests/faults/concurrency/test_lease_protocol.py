@@ -146,7 +146,7 @@ class Protocol(RuleBasedStateMachine):
             self.artifacts.remove([file.path])
 
     def _commit(self, worker: Worker, record: EpochRecord) -> list[str]:
-        return commits.commit_epoch(self.database, worker.held, record, keep_last=1)
+        return commits.commit_epochs(self.database, worker.held, [record], keep_last=1)
 
     @rule(worker=workers)
     def renew(self, worker: Worker) -> None:

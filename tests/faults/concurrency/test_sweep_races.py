@@ -69,7 +69,7 @@ def commit(database: Database, held: Claim, job: Job, epoch: int) -> bool:
         files=[],
         goes_on=epoch < job.epochs,
     )
-    commits.commit_epoch(database, held, record, keep_last=3, then=decisions.after_result)
+    commits.commit_epochs(database, held, [record], keep_last=3, then=decisions.after_result)
     return record.is_paused_by_sweep(job.hold_epoch)
 
 

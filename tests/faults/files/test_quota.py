@@ -21,6 +21,7 @@ from tests.faults.conftest import InProcessHarness, NoSupervisor, replace_operat
 from tests.faults.harness import FEW
 from tests.faults.reproducibility.results import result
 from workers.training import limits, run
+from workers.training.epochs import writer
 
 KEEPS_ALL: dict[str, Any] = {"checkpoint": {"keep_last": 9}, "reuse": "never"}
 
@@ -107,14 +108,15 @@ def test_a_held_job_that_does_not_fit_fails_instead_of_waiting_for_its_sweep(pro
 def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, int]
 ) -> None:
-    commit_epoch, sizes = commits.commit_epoch, list[int]()
+    commit_epoch, sizes = commits.commit_epochs, list[int]()
 
     def observed(*arguments: Any, **options: Any) -> list[str]:
         orphans = commit_epoch(*arguments, **options)
         sizes.append(stored(process))
         return orphans
 
-    replace_operation(monkeypatch, commits.commit_epoch, observed)
+    replace_operation(monkeypatch, commits.commit_epochs, observed)
+    monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 0.0)  # a commit for each epoch
     job_id = submit(process, checkpoint=checkpoint, epochs=6)
     assert train(process, 0) == "succeeded"
     spec = read_resolved(process.workers.job(job_id).resolved)
@@ -122,3 +124,28 @@ def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
     expected = costs.expected_bytes(spec, networks(spec, shape), shape)
     assert len(sizes) == 6
     assert expected / 3 < max(sizes) <= expected
+
+
+def test_of_short_epochs_that_share_a_commit_as_many_are_kept_as_fit(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = submit(process, epochs=4)
+    assert train(process, 0) == "succeeded"
+    undisturbed = process.workers.job(first)
+    batches: list[int] = []
+    commit_epochs = commits.commit_epochs
+
+    def observed(*arguments: Any, **options: Any) -> list[str]:
+        batches.append(len(arguments[2]))
+        return commit_epochs(*arguments, **options)
+
+    replace_operation(monkeypatch, commits.commit_epochs, observed)
+    monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 600.0)
+    quota = stored(process) + undisturbed.size_bytes * 5 // 8  # room for two of four epochs
+    second = submit(process, epochs=4)
+    assert train(process, quota) == "failed"
+    job = process.workers.job(second)
+    assert job.error is not None
+    assert (job.error["code"], job.epoch) == ("storage_quota", 2)
+    assert batches == [1, 3, 1, 2, 1], "the first one, the others, one that fits, the rest, and of it none"
+    process.check(None)  # no file without a row is left

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,43 +18,11 @@ from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.tables import Job
-from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error
+from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error, replace_operation
 from tests.faults.invariants import Reference
 from tests.leases import renew
 from tests.waiting import wait_until
-from workers import lease_session
-from workers.lease_session import retry_on_outage
 from workers.supervisor import supervisor
-
-
-@pytest.fixture(autouse=True)
-def retry_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_session, "RETRY_INTERVAL_S", 0.01)
-
-
-def test_a_query_without_a_response_is_retried() -> None:
-    answers: list[Any] = [outage_error(), outage_error(), "done"]
-
-    def query() -> str:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return str(answer)
-
-    assert retry_on_outage(query, timeout_s=5) == "done"
-
-
-def test_retries_end_at_the_timeout_or_when_a_callback_raises() -> None:
-    def query() -> None:
-        raise outage_error()
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(OperationalError):
-        retry_on_outage(query, timeout_s=0.05)
-    with pytest.raises(KeyboardInterrupt):
-        retry_on_outage(query, timeout_s=60, before_retry=interrupt)
 
 
 def test_workers_get_one_lease_duration_to_renew_after_an_outage() -> None:
@@ -236,16 +203,15 @@ class LostFirstResponse:
         return result
 
 
-@pytest.mark.parametrize(("module", "write"), [(leases, "begin"), (commits, "commit_epoch")])
+@pytest.mark.parametrize("write", [leases.begin, commits.commit_epochs])
 def test_a_commit_whose_response_is_lost_is_retried_and_counts_once(
     process: InProcessHarness,
     reference: Reference,
     monkeypatch: pytest.MonkeyPatch,
-    module: ModuleType,
-    write: str,
+    write: Callable[..., Any],
 ) -> None:
     process.submit()
-    monkeypatch.setattr(module, write, LostFirstResponse(getattr(module, write)))
+    replace_operation(monkeypatch, write, LostFirstResponse(write))
     assert process.train() == "succeeded"
     process.check(reference)
 
@@ -256,7 +222,7 @@ def test_an_end_whose_response_is_lost_is_recorded_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    monkeypatch.setattr(commits, "succeed", LostFirstResponse(commits.succeed))
+    replace_operation(monkeypatch, commits.succeed, LostFirstResponse(commits.succeed))
     with pytest.raises(LeaseLost):  # the retry finds the job ended
         process.train()
     process.check(reference)
@@ -270,15 +236,15 @@ def test_files_of_a_commit_with_an_unknown_outcome_are_not_deleted(
     """The response is lost, and the lease is lost before the retry: committed rows may refer to the files."""
     job_id = process.submit()
     held = process.claim()
-    commit = commits.commit_epoch
+    commit = commits.commit_epochs
 
     def commit_and_lose(*arguments: Any, **named: Any) -> Any:
         commit(*arguments, **named)
         leases.record_child_loss(process.database, held, "silent")
-        monkeypatch.setattr(commits, "commit_epoch", commit)
+        replace_operation(monkeypatch, commits.commit_epochs, commit)
         raise outage_error()
 
-    monkeypatch.setattr(commits, "commit_epoch", commit_and_lose)
+    replace_operation(monkeypatch, commits.commit_epochs, commit_and_lose)
     with pytest.raises(LeaseLost):
         process.train(held)
     assert process.workers.job(job_id).epoch == 1
@@ -317,15 +283,15 @@ def test_a_child_that_is_asked_to_stop_while_it_retries_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    endpoint, commit = NoSupervisor(), commits.commit_epoch
+    endpoint, commit = NoSupervisor(), commits.commit_epochs
 
     def fail(*_: Any, **__: Any) -> Any:
         endpoint.stop(None)
         raise outage_error()
 
-    monkeypatch.setattr(commits, "commit_epoch", fail)
+    replace_operation(monkeypatch, commits.commit_epochs, fail)
     assert process.train(endpoint=endpoint) == "released"
-    monkeypatch.setattr(commits, "commit_epoch", commit)
+    replace_operation(monkeypatch, commits.commit_epochs, commit)
     assert process.train() == "succeeded"
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.errors import LeaseLost
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
-from service.states import Status
+from service.states import Request, Status
 from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
@@ -304,6 +304,20 @@ def test_an_unexpected_error_of_an_operation_reaches_the_child(process: InProces
     monitor(process.database, held, child, threading.Event())
     with pytest.raises(operations.OperationFailed):
         child.reply.result()
+
+
+def test_a_request_that_crosses_the_end_of_a_job_does_not_stop_the_next_job_of_its_child(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """The keeper has read the request, and passes it on after the child has returned to the pool."""
+    process.submit()
+    held, child, holders = process.claim(), CallingChild(clock, LOG_LINE), list[Any]()
+    monkeypatch.setattr(LeaseKeeper, "add", lambda keeper, holder, *, requested_at: holders.append(holder))
+    assert monitor(process.database, held, child, threading.Event()) == "so"
+    holders[0].on_request(Request.PAUSE)
+    holders[0].on_overdue()
+    assert [type(item) for item in child.sent] == [Reply]
+    assert not child.closed
 
 
 class HungChild(FakeChild):

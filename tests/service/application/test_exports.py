@@ -35,7 +35,7 @@ def train(database: Database, store: ArtifactFolder) -> str:
         epoch=1, position=Position(step=1, steps=1), metrics={"train_loss": 0.1}, confusion=None, samples_digest=None,
         seconds=0.1, is_best=True, files=[file],
     )  # fmt: skip
-    commits.commit_epoch(database, held, record, keep_last=3)
+    commits.commit_epochs(database, held, [record], keep_last=3)
     commits.succeed(database, held, "sha256:done")
     return held.job_id
 

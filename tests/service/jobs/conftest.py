@@ -62,7 +62,7 @@ def record(
 
 
 def commit(database: Database, held: Claim, epoch_record: EpochRecord, keep_last: int = 3) -> list[str]:
-    return commits.commit_epoch(database, held, epoch_record, keep_last=keep_last)
+    return commits.commit_epochs(database, held, [epoch_record], keep_last=keep_last)
 
 
 def read_job(database: Database, job_id: str) -> Job:

@@ -20,4 +20,4 @@ def commit(database: Database, held: Claim, epoch: int, **metrics: float) -> Non
         epoch=epoch, position=position, metrics=metrics, confusion=None, samples_digest=None, seconds=1.0,
         is_best=False, files=(),
     )  # fmt: skip
-    commits.commit_epoch(database, held, epoch_record, keep_last=1)
+    commits.commit_epochs(database, held, [epoch_record], keep_last=1)

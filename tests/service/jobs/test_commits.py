@@ -163,7 +163,7 @@ def test_a_rolled_back_epoch_stores_nothing_and_leaves_no_gap_in_the_log(databas
         raise RuntimeError("at the end of the transaction")
 
     with pytest.raises(RuntimeError, match="at the end"):
-        commits.commit_epoch(database, held, record(1, files=(file,)), keep_last=3, then=fail)
+        commits.commit_epochs(database, held, [record(1, files=(file,))], keep_last=3, then=fail)
     written = {table for table in ("epochs", "events", "artifacts") if any(f"INTO {table}" in s for s in statements)}
     assert written == {"epochs", "events", "artifacts"}
     if not database.is_sqlite:  # SQLite accepts a text of any length

@@ -37,7 +37,7 @@ def finish(database: Database, submit: Submit) -> Callable[..., None]:
                 epoch=epoch, position=position, metrics={}, confusion=None, samples_digest=None,
                 seconds=seconds_per_epoch, cpu_seconds=cpu_seconds, is_best=False, files=(),
             )  # fmt: skip
-            commits.commit_epoch(database, held, epoch_record, keep_last=1)
+            commits.commit_epochs(database, held, [epoch_record], keep_last=1)
         commits.succeed(database, held, "sha256:x")
 
     return finish

@@ -113,7 +113,7 @@ class Installation:
                 is_best=epoch <= best,
                 files=files,
             )
-            commits.commit_epoch(self.database, claim, record, keep_last=1000)
+            commits.commit_epochs(self.database, claim, [record], keep_last=1000)
         if ended_days_ago is not None:
             commits.succeed(self.database, claim, "sha256:done")
             with self.database.write() as session:

@@ -96,7 +96,7 @@ class SimulatedWorker:
             memory_bytes=used.peak_memory_bytes if used else None,
             used=used,
         )
-        self.artifacts.remove(commits.commit_epoch(self.database, self.current_claim, record, keep_last=keep_last))
+        self.artifacts.remove(commits.commit_epochs(self.database, self.current_claim, [record], keep_last=keep_last))
 
     def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
         assert self.current_claim is not None

@@ -1,4 +1,4 @@
-"""The snapshot of a finished epoch, and its commit: first its files, then one transaction.
+"""The snapshot of a finished epoch, and its commit: first its files, then one transaction, which short epochs share.
 
 The training thread takes the snapshot, which shares nothing with the trainer, and the thread of ``EpochWriter`` commits
 it while the next epoch is trained. The training thread does everything that uses BLAS, the trainer or the diagnostics.
@@ -19,7 +19,7 @@ import numpy as np
 from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import LeaseLost, StorageQuotaExceeded
+from service.errors import LeaseLost, ServiceError, StorageQuotaExceeded
 from service.jobs import commits
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position, reaches_hold
@@ -98,9 +98,8 @@ def take_snapshot(
     )
 
 
-def store_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
-    """Write the epoch's files, then commit its row. If the lease is lost, or the files do not fit into the quota of the
-    owner, they are removed."""
+def store_files(run: TrainingRun, snapshot: EpochSnapshot) -> EpochRecord:
+    """Write the files of an epoch; returns its complete record."""
     epoch = snapshot.record.epoch
     contents: dict[ArtifactKind, bytes] = {}
     if snapshot.checkpoint is not None:
@@ -108,22 +107,51 @@ def store_epoch(run: TrainingRun, snapshot: EpochSnapshot) -> None:
     if snapshot.draw_samples is not None:
         contents[ArtifactKind.SAMPLE] = snapshot.draw_samples()
     files = run.artifacts.write_all(run.claim.job_id, epoch, run.claim.lease, contents)
-    record = replace(snapshot.record, files=files, used=run.meter.total())
     reach("files_stored", epoch)
+    return replace(snapshot.record, files=files, used=run.meter.total())
+
+
+def size_of(record: EpochRecord) -> int:
+    """The bytes of the files of an epoch."""
+    return sum(file.size_bytes for file in record.files)
+
+
+def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
+    """Commit epochs whose files are stored, in one transaction.
+
+    If the lease is lost, their files are removed. If they do not fit into the quota of the owner, as many as fit are
+    committed.
+    """
     try:
         orphans = run.lease.call(
-            commits.commit_epoch,
-            record,
+            commits.commit_epochs,
+            records,
             keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
             at_most=run.lease.max_owner_bytes,
         )
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
-    except (LeaseLost, StorageQuotaExceeded):
-        run.discard(file.path for file in files)
+    except StorageQuotaExceeded:
+        if len(records) == 1:
+            _discard(run, records)
+            raise
+        try:
+            commit(run, records[:1])
+        except ServiceError:
+            _discard(run, records[1:])
+            raise
+        commit(run, records[1:])
+        return
+    except LeaseLost:
+        _discard(run, records)
         raise
-    reach("epoch_committed", epoch)
+    for record in records:
+        reach("epoch_committed", record.epoch)
     run.discard(orphans)
+
+
+def _discard(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
+    run.discard(file.path for record in records for file in record.files)
 
 
 def samples_of(

@@ -1,49 +1,77 @@
-"""A thread that commits an epoch while the next one is trained."""
+"""A thread that stores and commits finished epochs while the next one is trained."""
 
 from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Generic, Self, TypeVar
+
+COMMIT_INTERVAL_S: Final = 1.0
+"""Time between the commits of a job: epochs that are shorter share one."""
+MAX_UNCOMMITTED_BYTES: Final = 2**24
+"""Size of the files beyond which they are committed earlier: a commit may remove older ones."""
+
+Snapshot = TypeVar("Snapshot")
+Record = TypeVar("Record")
 
 
-class EpochWriter:
-    """Commits one epoch at a time, in order: ``wait`` before each ``start``.
+class EpochWriter(Generic[Snapshot, Record]):
+    """Stores the files of one epoch at a time, in order: ``wait`` before each ``start``. Commits it at once if the last
+    commit was long ago, otherwise when that is so, or together with the epochs that follow.
 
-    An error of a commit is raised in the training thread: after the current batch by ``check``, otherwise by ``wait``.
-    Leaving the context also waits; the error of a commit then replaces one of the later epoch, which would not exist
-    if there were only one thread.
+    An error is raised in the training thread: after the current batch by ``check``, otherwise by ``wait``. Leaving the
+    context commits what is left; an error of that replaces one of the later epoch, which would not exist if there were
+    only one thread.
+
+    Args:
+        store: stores the files of an epoch; returns what its commit needs.
+        commit: commits consecutive epochs.
+        size: the bytes of the files of an epoch, which take space until the commit.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        store: Callable[[Snapshot], Record],
+        commit: Callable[[Sequence[Record]], None],
+        size: Callable[[Record], int],
+    ) -> None:
+        self._store, self._commit, self._size = store, commit, size
         self._thread: threading.Thread | None = None
+        self._stored: list[Record] = []
+        """Epochs that are not committed."""
+        self._is_next_done = threading.Event()
+        self._committed_at = float("-inf")
         self._error: BaseException | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether the commit that was started last is not finished."""
+        """Whether the epoch that was finished last is not committed."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, commit: Callable[[], None]) -> None:
-        """Begin a commit. It runs in the current context, as for log lines and NumPy's error handling."""
+    def start(self, snapshot: Snapshot) -> None:
+        """Begin to store an epoch. That runs in the current context, as for log lines and NumPy's error handling."""
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run, commit), name="epoch writer")
+        self._is_next_done.clear()
+        self._thread = threading.Thread(target=context.run, args=(self._run, snapshot), name="epoch writer")
         try:
             self._thread.start()
-        except RuntimeError:  # no thread available: the training waits for this commit
+        except RuntimeError:  # no thread available: the training waits for this epoch
             self._thread = None
-            self._run(commit)
+            self._is_next_done.set()
+            self._run(snapshot)
 
     def check(self) -> None:
-        """Raise the error of a commit that has failed."""
+        """Raise an error that has occurred."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     def wait(self) -> None:
-        """Wait until the commit has finished, and raise its error."""
+        """Wait until the files are stored, and a commit that has begun has finished; raises its error."""
+        self._is_next_done.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -55,10 +83,23 @@ class EpochWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.wait()
-
-    def _run(self, commit: Callable[[], None]) -> None:
         try:
-            commit()
+            self.wait()
+        finally:
+            if self._stored:
+                self._commit_stored()
+
+    def _run(self, snapshot: Snapshot) -> None:
+        try:
+            self._stored.append(self._store(snapshot))
+            is_large = sum(map(self._size, self._stored)) > MAX_UNCOMMITTED_BYTES
+            remaining_s = self._committed_at + COMMIT_INTERVAL_S - time.monotonic()
+            if is_large or remaining_s <= 0 or not self._is_next_done.wait(remaining_s):
+                self._commit_stored()
         except BaseException as error:  # noqa: BLE001 - the training thread raises it
             self._error = error
+
+    def _commit_stored(self) -> None:
+        stored, self._stored = self._stored, []
+        self._commit(stored)
+        self._committed_at = time.monotonic()
