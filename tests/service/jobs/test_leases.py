@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 
 from service.errors import LeaseLost
 from service.jobs import actions, commits, leases, worker_registry
-from service.jobs.leases import Claim, Position
+from service.jobs.leases import Claim, Position, Renewal, Usage
 from service.jobs.rescue import rescue
 from service.jobs.reuse import sources
 from service.states import Request, Status
 from service.storage.database import Database
 from service.storage.tables import Job, Worker
+from tests.conftest import postgresql_only
 from tests.leases import renew, requested
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
 
@@ -113,6 +115,49 @@ def test_a_request_is_noticed_at_the_next_poll(database: Database, submit: Submi
     assert requested(database, held) is Request.PAUSE
     actions.cancel(database, job_id)
     assert renew(database, held, Position(step=3, steps=40)) is Request.CANCEL
+
+
+def test_all_leases_of_a_worker_are_renewed_by_one_statement(database: Database, submit: Submit) -> None:
+    ids = [submit() for _ in range(4)]
+    held = {claim.job_id: claim for claim in (claim(database) for _ in ids)}
+    lost, paused, silent, busy = (held[job_id] for job_id in ids)
+    leases.record_child_loss(database, lost, "gone")
+    actions.pause(database, paused.job_id)
+    statements: list[str] = []
+
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.extend([statement] if statement.startswith("UPDATE jobs") else [])
+
+    event.listen(database.engine, "before_cursor_execute", count)
+    pending = leases.renew(
+        database,
+        [
+            Renewal(claim=lost, position=Position(step=39, steps=40)),
+            Renewal(claim=paused),
+            Renewal(claim=silent, used=Usage(cpu_seconds=3.5, peak_memory_bytes=2**40)),
+            Renewal(claim=busy, position=Position(step=7, steps=40, steps_per_second=2.5)),
+        ],
+    )
+    expected = leases.Pending({paused: Request.PAUSE, silent: None, busy: None}, frozenset({lost}))
+    assert pending == expected
+    assert len(statements) == 1
+    rows = {job_id: read_job(database, job_id) for job_id in ids}
+    assert rows[lost.job_id].step == 0
+    assert (rows[silent.job_id].cpu_seconds, rows[silent.job_id].peak_memory_bytes) == (3.5, 2**40)
+    assert (rows[silent.job_id].step, rows[silent.job_id].steps_per_second) == (0, None)
+    assert (rows[busy.job_id].step, rows[busy.job_id].steps_per_second) == (7, 2.5)
+    assert leases.requested(database, list(held.values())) == expected
+
+
+@postgresql_only
+def test_a_renewal_does_not_wait_for_a_job_that_is_written(database: Database, submit: Submit) -> None:
+    ids = [submit(), submit()]
+    first, second = (claim(database) for _ in ids)
+    with database.write() as session:
+        leases.guard(session, first)
+        pending = leases.renew(database, [Renewal(claim=first), Renewal(claim=second)])
+        assert pending == leases.Pending({second: None}, frozenset())
+    assert leases.renew(database, [Renewal(claim=first)]) == leases.Pending({first: None}, frozenset())
 
 
 @pytest.mark.parametrize(
