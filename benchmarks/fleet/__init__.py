@@ -1,0 +1,1 @@
+"""How many workers one PostgreSQL server carries: simulated workers that train nothing."""

@@ -1,0 +1,243 @@
+"""``python -m benchmarks.fleet``: run simulated workers on a PostgreSQL server of their own, and measure both."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks.fleet.checks import count_defects
+from benchmarks.fleet.job_data import submit_jobs
+from benchmarks.fleet.measuring import Durations, percentile_ms
+from benchmarks.fleet.server_figures import ServerSampler
+from benchmarks.fleet.simulation import Schedule, run
+from benchmarks.fleet.worker_operations import Fleet
+from benchmarks.postgresql import serve_postgresql
+from benchmarks.service.__main__ import machine
+from migrations.upgrade import upgrade
+from service.datasets import builtins
+from service.maintenance import store_id
+from service.storage.database import Database
+from service.storage.stores import ArtifactFolder
+from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S
+from workers.training.provenance import base_provenance
+
+ROOT: Final = Path(__file__).parents[2]
+LEASE_S: Final = 30.0
+"""The default with PostgreSQL."""
+_EVENTS_PER_EPOCH: Final = 3
+_STARTUP_S: Final = 5.0
+"""Time for the processes of the simulator to import their modules."""
+_SPARE_CONNECTIONS: Final = 20
+
+Figures = dict[str, Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=_positive, nargs="+", default=[200], metavar="N", help="one run for each N")
+    parser.add_argument("--slots", type=_positive, default=2, help="jobs at a time of each worker")
+    parser.add_argument("--epoch-seconds", type=float, default=2.0, help="duration of an epoch")
+    parser.add_argument("--epochs", type=_positive, default=5, help="epochs of each job")
+    parser.add_argument("--owners", type=_positive, default=20, help="owners of the jobs")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the measurement, after the first jobs")
+    parser.add_argument("--processes", type=_positive, default=8, help="processes of the simulator")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    options = parser.parse_args()
+    rows = []
+    for count in options.workers:
+        rows.append(measure(count, options))
+        print(describe(rows[-1]), flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(row["defects"] for row in rows) else 0
+
+
+def measure(count: int, options: argparse.Namespace) -> Figures:
+    """One run with so many workers."""
+    slots = count * options.slots
+    job_s = options.epochs * options.epoch_seconds
+    warm_up_s = DATABASE_POLL_INTERVAL_S + job_s
+    jobs = slots * (math.ceil((warm_up_s + options.seconds) / job_s) + 1)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tapeline-fleet-")))
+        # Each worker has up to 4 connections, and each of its training processes one.
+        most = count * (4 + options.slots) + _SPARE_CONNECTIONS
+        server = stack.enter_context(serve_postgresql(max_connections=most))
+        url = server.create_database("fleet")
+        database = Database(url, application="fleet-checks")
+        stack.callback(database.close)
+        upgrade(database)
+        store_id.verify(database, ArtifactFolder(folder))
+        submit_jobs(database, jobs, epochs=options.epochs, owners=options.owners)
+        fleet = Fleet(
+            url=url,
+            store=str(folder),
+            datasets=builtins.names(folder),
+            provenance=base_provenance() | {"dataset": "0" * 64},
+            slots=options.slots,
+            lease_s=LEASE_S,
+            epochs=options.epochs,
+        )
+        dsn = f"user=postgres dbname=fleet host={server.socket}"
+        sampler = ServerSampler(dsn, server.pid)
+        stack.callback(sampler.close)
+        scheduler = stack.enter_context(_scheduler(url, folder))
+        start_at = time.monotonic() + _STARTUP_S
+        schedule = Schedule(
+            start_at=start_at,
+            ramp_s=DATABASE_POLL_INTERVAL_S,
+            measure_at=start_at + warm_up_s,
+            until=start_at + warm_up_s + options.seconds,
+            epoch_s=options.epoch_seconds,
+        )
+        pipes, processes = _start(fleet, schedule, count, options.processes)
+        time.sleep(max(0.0, schedule.measure_at - time.monotonic()))
+        sampler.begin()
+        scheduler_cpu_s, busy = _cpu_seconds(scheduler), psutil.cpu_times()
+        time.sleep(max(0.0, schedule.until - time.monotonic()))
+        seconds = time.monotonic() - schedule.measure_at
+        server_figures = sampler.end(seconds)
+        scheduler_cpu = (_cpu_seconds(scheduler) - scheduler_cpu_s) / seconds
+        machine_cpu = _busy_seconds(psutil.cpu_times(), busy) / seconds
+        results = [pipe.recv() for pipe in pipes]
+        for process in processes:
+            process.join()
+        measured = [result[0] for result in results]
+        defects = count_defects(database, [result[1] for result in results])
+    return {
+        "workers": count,
+        "slots": options.slots,
+        "epoch_seconds": options.epoch_seconds,
+        "epochs": options.epochs,
+        "owners": options.owners,
+        "seconds": options.seconds,
+        "statements_per_s": round(sum(process["statements"] for process in measured) / options.seconds, 1),
+        "operations": _summarize([process["durations"] for process in measured], options.seconds),
+        "retries": sum(process["retries"] for process in measured),
+        "errors": sum(process["errors"] for process in measured),
+        "server": server_figures,
+        "cpu": {
+            "server": server_figures["cpu"],
+            "simulator": round(sum(process["cpu_s"] for process in measured) / options.seconds, 2),
+            "scheduler": round(scheduler_cpu, 2),
+            "machine": round(machine_cpu, 2),
+        },
+        "defects": defects,
+        "machine": machine(),
+    }
+
+
+def _summarize(durations: Sequence[Durations], seconds: float) -> dict[str, Figures]:
+    names = sorted({name for process in durations for name in process})
+    found: dict[str, Figures] = {}
+    for name in names:
+        values = [value for process in durations for value in process.get(name, ())]
+        found[name] = {
+            "per_s": round(len(values) / seconds, 1),
+            "p50_ms": percentile_ms(values, 50),
+            "p99_ms": percentile_ms(values, 99),
+            "max_ms": percentile_ms(values, 100),
+        }
+    epochs = found.get("epoch commit", {}).get("per_s", 0.0)
+    return found | {"event": {"per_s": round(_EVENTS_PER_EPOCH * epochs, 1)}}
+
+
+def _start(fleet: Fleet, schedule: Schedule, count: int, processes: int) -> tuple[list[Any], list[Any]]:
+    context = multiprocessing.get_context("spawn")
+    pipes, started = [], []
+    for first in range(min(processes, count)):
+        receiver, sender = context.Pipe(duplex=False)
+        arguments = (sender, fleet, schedule, range(first, count, processes), count)
+        process = context.Process(target=run, args=arguments, daemon=True)
+        process.start()
+        pipes.append(receiver)
+        started.append(process)
+        sender.close()  # the end of the process then ends the pipe
+    return pipes, started
+
+
+@contextmanager
+def _scheduler(url: str, folder: Path) -> Iterator[psutil.Process]:
+    """The product's scheduler: it looks for expired leases."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
+    environ = {
+        "TAPELINE_HOME": str(folder / "home"),
+        "TAPELINE_DATABASE_URL": url,
+        "TAPELINE_STORE": folder.as_uri(),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "workers.scheduler"]
+    with (folder / "scheduler.log").open("wb") as log:
+        process = subprocess.Popen(command, env=inherited | environ, stdout=log, stderr=log, cwd=folder)
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _busy_seconds(now: Any, before: Any) -> float:
+    """CPU time of all processes of the machine, with those that have nothing to do with the benchmark."""
+    names = [name for name in now._fields if name not in ("idle", "iowait", "guest", "guest_nice")]
+    return float(sum(getattr(now, name) - getattr(before, name) for name in names))
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """The figures for people."""
+    server, cpu = row["server"], row["cpu"]
+    title = f"{row['workers']} workers with {row['slots']} slots, epochs of {row['epoch_seconds']:g} s"
+    rates = {"statements": row["statements_per_s"], "transactions": server["transactions_per_s"]}
+    rates |= {"new connections": server["new_connections_per_s"], "MB of WAL": server["wal_mb_per_s"]}
+    faults = {"deadlocks": server["deadlocks"], "waiting for locks, on average": server["waiting_for_locks"]}
+    faults |= {name: row[name] for name in ("retries", "errors")}
+    lines = [
+        title,
+        f"  per second: {_list(rates)}",
+        f"  connections, at most: {_list(server['connections'])}",
+        f"  processors: {_list(cpu)}",
+        f"  processors of the server: {_list(server['cpu_of'])}",
+        f"  connections at work, on average: {_list(server['active'])}",
+        f"  {_list(faults)}",
+    ]
+    for name, figures in row["operations"].items():
+        times = (
+            ""
+            if "p50_ms" not in figures
+            else f"  p50 {figures['p50_ms']:8.2f}  p99 {figures['p99_ms']:8.2f}  max {figures['max_ms']:8.1f} ms"
+        )
+        lines.append(f"  {name:14}{figures['per_s']:9.1f}/s{times}")
+    lines.append(f"  defects: {_list(row['defects']) or 'none'}")
+    return "\n".join(lines)
+
+
+def _list(figures: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in figures.items())
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

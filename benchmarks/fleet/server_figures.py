@@ -1,0 +1,111 @@
+"""What a PostgreSQL server does meanwhile: its connections, what they wait for, and its CPU time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from typing import Any, Final
+
+import psutil
+import psycopg
+
+SAMPLE_INTERVAL_S: Final = 0.5
+_APPLICATION: Final = "fleet-sampler"
+_CONNECTIONS: Final = """
+    SELECT application_name, count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND application_name <> %s GROUP BY 1
+"""
+_WAITS: Final = """
+    SELECT coalesce(wait_event_type || ' ' || wait_event, 'CPU'), count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND application_name <> %s AND state = 'active' GROUP BY 1
+"""
+_COUNTERS: Final = """
+    SELECT xact_commit, xact_rollback, deadlocks, sessions, wal_bytes::bigint AS wal_bytes
+    FROM pg_stat_database, pg_stat_wal WHERE datname = current_database()
+"""
+_BACKENDS: Final = "SELECT pid, application_name FROM pg_stat_activity WHERE backend_type = 'client backend'"
+
+
+class ServerSampler:
+    """Samples a server from ``begin`` to ``end``.
+
+    Args:
+        dsn: of the database.
+        pid: of the server's first process.
+    """
+
+    def __init__(self, dsn: str, pid: int) -> None:
+        self._connection = psycopg.connect(dsn, autocommit=True, application_name=_APPLICATION)
+        self._postmaster = psutil.Process(pid)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample_repeatedly, daemon=True)
+        self._samples = 0
+        self._most: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """Begin to sample."""
+        self._counters = self._read_counters()
+        self._cpu = self._cpu_times()
+        self._thread.start()
+
+    def end(self, seconds: float) -> dict[str, Any]:
+        """The figures since ``begin``, which was so long ago."""
+        self._stop.set()
+        self._thread.join()
+        cpu, counters = self._cpu_times(), self._read_counters()
+        change = {name: counters[name] - self._counters[name] for name in counters}
+        total = cpu.pop("total") - self._cpu.pop("total")
+        by_application: Counter[str] = Counter()
+        for name, seconds_of in cpu.items():
+            by_application[name.partition("\n")[0]] += max(0.0, seconds_of - self._cpu.get(name, 0.0))
+        by_application["connections that have ended"] = max(0.0, total - by_application.total())
+        return {
+            "connections": dict(self._most.most_common()),
+            "transactions_per_s": round((change["xact_commit"] + change["xact_rollback"]) / seconds, 1),
+            "new_connections_per_s": round(change["sessions"] / seconds, 1),
+            "wal_mb_per_s": round(change["wal_bytes"] / seconds / 1e6, 2),
+            "deadlocks": change["deadlocks"],
+            "active": {name: round(count / self._samples, 2) for name, count in self._waits.most_common(8)},
+            "waiting_for_locks": round(
+                sum(count for name, count in self._waits.items() if name.startswith("Lock ")) / self._samples, 2
+            ),
+            "cpu": round(total / seconds, 2),
+            "cpu_of": {name: round(value / seconds, 3) for name, value in by_application.most_common() if value > 0},
+        }
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stop.set()
+        self._connection.close()
+
+    def _sample_repeatedly(self) -> None:
+        while not self._stop.wait(SAMPLE_INTERVAL_S):
+            self._samples += 1
+            total = 0
+            for name, count in self._connection.execute(_CONNECTIONS, [_APPLICATION]).fetchall():
+                self._most[name] = max(self._most[name], count)
+                total += count
+            self._most["all"] = max(self._most["all"], total)
+            for name, count in self._connection.execute(_WAITS, [_APPLICATION]).fetchall():
+                self._waits[name] += count
+
+    def _read_counters(self) -> dict[str, int]:
+        cursor = self._connection.execute(_COUNTERS)
+        row = cursor.fetchone()
+        return dict(zip([column.name for column in cursor.description or ()], row or (), strict=True))
+
+    def _cpu_times(self) -> dict[str, float]:
+        """CPU seconds of each live process, by application and pid, and of all, with those that have ended."""
+        names = dict(self._connection.execute(_BACKENDS).fetchall())
+        found: dict[str, float] = {}
+        own = self._postmaster.cpu_times()
+        found["server\n"] = own.user + own.system
+        total = found["server\n"] + own.children_user + own.children_system
+        for process in self._postmaster.children():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+                found[f"{names.get(process.pid, 'server')}\n{process.pid}"] = times.user + times.system
+        return found | {"total": total}

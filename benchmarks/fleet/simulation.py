@@ -1,0 +1,242 @@
+"""Simulated workers in one process: the loops of the real ones, in threads and at their intervals, without training."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from benchmarks.fleet import worker_operations
+from benchmarks.fleet.job_data import STEPS_PER_EPOCH
+from benchmarks.fleet.measuring import Recorder
+from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, children_database
+from service.errors import LeaseLost
+from service.jobs.leases import Claim, Position
+from workers.supervisor.job_monitor import FENCE, RENEWALS, REPORT_POLL_INTERVAL_S
+from workers.supervisor.machine import CHECK_INTERVAL_S
+from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S
+
+_TAIL_S: Final = 120.0
+"""The most that running jobs take to end after the last claim, beyond their epochs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When what happens, by the monotonic clock of the machine.
+
+    Attributes:
+        start_at: the first worker starts.
+        ramp_s: the last one starts so much later.
+        measure_at, until: the window of the figures; after it, no jobs are claimed.
+    """
+
+    start_at: float
+    ramp_s: float
+    measure_at: float
+    until: float
+    epoch_s: float
+
+
+@dataclass(slots=True)
+class _RunningJob:
+    """A job of a worker."""
+
+    claim: Claim
+    renewed_at: float
+    next_renewal: float
+    epoch: int = 0
+    is_lost: bool = False
+
+    def position(self, epochs: int) -> Position:
+        return Position(step=STEPS_PER_EPOCH * self.epoch, steps=STEPS_PER_EPOCH * epochs, steps_per_second=20.0)
+
+
+class SimulatedWorker:
+    """One worker: a loop of heartbeats, one for each slot, and those that keep the leases."""
+
+    def __init__(
+        self, fleet: Fleet, schedule: Schedule, number: int, operations: WorkerOperations, recorder: Recorder
+    ) -> None:
+        self._fleet, self._schedule, self._number = fleet, schedule, number
+        self._operations, self._recorder = operations, recorder
+        self._lock = threading.Lock()
+        self._jobs: dict[Claim, _RunningJob] = {}
+        self._draining = threading.Event()
+        self._slots_ended = threading.Event()
+        self._slots: list[threading.Thread] = []
+        self._loops: list[threading.Thread] = []
+        self.epochs: list[tuple[str, int]] = []
+        """The epochs whose commits were acknowledged."""
+        self.ended: list[str] = []
+        """The jobs whose results were acknowledged."""
+        self.lost: list[str] = []
+        """The jobs whose leases were lost, or could not be renewed in time."""
+
+    def start(self, start_at: float) -> None:
+        """Start the loops at this time."""
+        self._slots = [self._thread(self._run_slot, start_at) for _ in range(self._fleet.slots)]
+        self._loops = [
+            self._thread(self._beat, start_at, DATABASE_POLL_INTERVAL_S),
+            self._thread(self._check_machine, start_at, CHECK_INTERVAL_S),
+        ]
+        if not worker_operations.MONITORS_EACH_JOB:
+            self._loops.append(self._thread(self._keep_all_leases, start_at, REPORT_POLL_INTERVAL_S))
+
+    def drain(self) -> None:
+        """Claim no more jobs."""
+        self._draining.set()
+
+    def join(self, deadline: float) -> bool:
+        """Wait until the running jobs have ended; returns whether they have."""
+        for thread in self._slots:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._slots_ended.set()
+        for thread in self._loops:
+            thread.join(10)
+        return not any(thread.is_alive() for thread in self._slots)
+
+    def _thread(self, loop: Callable[..., None], start_at: float, interval_s: float | None = None) -> threading.Thread:
+        run = functools.partial(self._repeat, loop, start_at, interval_s) if interval_s else loop
+        arguments = () if interval_s else (start_at,)
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        thread.start()
+        return thread
+
+    def _repeat(self, operation: Callable[[], None], start_at: float, interval_s: float) -> None:
+        """Repeat an operation; as in the product, the interval begins when the last one has ended."""
+        due = start_at
+        while not self._slots_ended.wait(max(0.0, due - time.monotonic())):
+            self._recorder.add("lateness", time.monotonic() - due)
+            with self._counting_errors():
+                operation()
+            due = time.monotonic() + interval_s
+
+    def _beat(self) -> None:
+        self._operations.heartbeat(len(self._jobs), draining=self._draining.is_set())
+
+    def _check_machine(self) -> None:
+        self._operations.check_machine()
+
+    def _run_slot(self, start_at: float) -> None:
+        """Claim jobs and train them one after the other; without one, wait for the next poll."""
+        _sleep_until(start_at)
+        while not self._draining.is_set():
+            requested_at = time.monotonic()
+            claim = None
+            with self._counting_errors():
+                claim = self._operations.claim()
+            if claim is None:
+                self._draining.wait(DATABASE_POLL_INTERVAL_S)
+                continue
+            job = _RunningJob(claim, requested_at, time.monotonic() + self._fleet.lease_s / RENEWALS)
+            with self._lock:
+                self._jobs[claim] = job
+            has_ended = threading.Event()
+            if worker_operations.MONITORS_EACH_JOB:
+                threading.Thread(target=self._keep_lease, args=(job, has_ended), daemon=True).start()
+            try:
+                self._train(job)
+            except (LeaseLost, SQLAlchemyError):
+                self.lost.append(claim.job_id)
+            finally:
+                has_ended.set()
+                with self._lock:
+                    del self._jobs[claim]
+
+    def _train(self, job: _RunningJob) -> None:
+        claim = job.claim
+        self._operations.begin(claim)
+        trained_at = time.monotonic() + self._schedule.epoch_s
+        for epoch in range(1, self._fleet.epochs + 1):
+            _sleep_until(trained_at)
+            self._recorder.add("lateness", time.monotonic() - trained_at)
+            if job.is_lost:
+                raise LeaseLost(claim.job_id, claim.lease)
+            # The next epoch is trained during the commit, but waits for it before its own.
+            trained_at = time.monotonic() + self._schedule.epoch_s
+            self._operations.commit_epoch(claim, epoch)
+            self.epochs.append((claim.job_id, epoch))
+            job.epoch = epoch
+        self._operations.succeed(claim)
+        self.ended.append(claim.job_id)
+
+    def _keep_lease(self, job: _RunningJob, has_ended: threading.Event) -> None:
+        while not has_ended.wait(REPORT_POLL_INTERVAL_S):
+            self._keep([job])
+
+    def _keep_all_leases(self) -> None:
+        with self._lock:
+            jobs = list(self._jobs.values())
+        if jobs:
+            self._keep(jobs)
+
+    def _keep(self, jobs: Sequence[_RunningJob]) -> None:
+        now = time.monotonic()
+        due = [job for job in jobs if now >= job.next_renewal]
+        with self._counting_errors():
+            try:
+                if due:
+                    self._operations.renew({job.claim: job.position(self._fleet.epochs) for job in due})
+                    for job in due:
+                        job.renewed_at, job.next_renewal = now, now + self._fleet.lease_s / RENEWALS
+                if others := [job.claim for job in jobs if job not in due]:
+                    self._operations.read_requests(others)
+            except LeaseLost:
+                return  # the job has ended meanwhile; otherwise its next commit fails
+        for job in jobs:
+            job.is_lost = job.is_lost or now - job.renewed_at > FENCE * self._fleet.lease_s
+
+    @contextmanager
+    def _counting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError:
+            self._recorder.count_error()
+
+
+def run(pipe: Connection, fleet: Fleet, schedule: Schedule, numbers: Sequence[int], count: int) -> None:
+    """The main function of a process: run some of the workers, and send what was measured.
+
+    Args:
+        numbers: of this process's workers, of ``count``.
+    """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    recorder, children = Recorder(), children_database(fleet.url)
+    workers = []
+    for number in numbers:
+        operations = WorkerOperations(fleet, number, children, recorder)
+        workers.append((operations, SimulatedWorker(fleet, schedule, number, operations, recorder)))
+    for number, (_, worker) in zip(numbers, workers, strict=True):
+        worker.start(schedule.start_at + schedule.ramp_s * number / count)
+    _sleep_until(schedule.measure_at)
+    cpu_s = recorder.take()["cpu_s"]
+    _sleep_until(schedule.until)
+    measured = recorder.take()
+    measured["cpu_s"] -= cpu_s
+    for _, worker in workers:
+        worker.drain()
+    deadline = time.monotonic() + fleet.epochs * schedule.epoch_s + _TAIL_S
+    unfinished = sum(not worker.join(deadline) for _, worker in workers)
+    for operations, _ in workers:
+        operations.close()
+    acknowledged: dict[str, Any] = {
+        "epochs": [epoch for _, worker in workers for epoch in worker.epochs],
+        "ended": [job for _, worker in workers for job in worker.ended],
+        "lost": [job for _, worker in workers for job in worker.lost],
+        "unfinished": unfinished,
+    }
+    pipe.send((measured, acknowledged))
+
+
+def _sleep_until(at: float) -> None:
+    while (left := at - time.monotonic()) > 0:
+        time.sleep(left)
