@@ -12,19 +12,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from benchmarks.fleet.checks import count_defects
+from benchmarks.fleet.costs import describe_costs, measure_costs
 from benchmarks.fleet.job_data import submit_jobs
 from benchmarks.fleet.measuring import Durations, percentile_ms
 from benchmarks.fleet.server_figures import ServerSampler
 from benchmarks.fleet.simulation import Schedule, run
 from benchmarks.fleet.worker_operations import Fleet
-from benchmarks.postgresql import serve_postgresql
+from benchmarks.postgresql import PostgresServer, serve_postgresql
 from benchmarks.service.__main__ import machine
 from migrations.upgrade import upgrade
 from service.datasets import builtins
@@ -41,6 +42,9 @@ _EVENTS_PER_EPOCH: Final = 3
 _STARTUP_S: Final = 5.0
 """Time for the processes of the simulator to import their modules."""
 _SPARE_CONNECTIONS: Final = 20
+_COST_ROUNDS: Final = 200
+_SHOWN: Final = 10
+"""The most lost leases that are listed."""
 
 Figures = dict[str, Any]
 
@@ -54,30 +58,31 @@ def main() -> int:
     parser.add_argument("--owners", type=_positive, default=20, help="owners of the jobs")
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of the measurement, after the first jobs")
     parser.add_argument("--processes", type=_positive, default=8, help="processes of the simulator")
+    parser.add_argument("--costs", action="store_true", help="measure the cost of each operation alone, and no fleet")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     options = parser.parse_args()
     rows = []
+    if options.costs:
+        with _prepared(options, jobs=_COST_ROUNDS, connections=_SPARE_CONNECTIONS) as (fleet, server):
+            rows = measure_costs(fleet, server.pid, _COST_ROUNDS)
+        print(f"costs (1,000,000 additions take {reference_ms():g} ms)\n{describe_costs(rows)}")
+        options.workers = []
     for count in options.workers:
         rows.append(measure(count, options))
         print(describe(rows[-1]), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(row["defects"] for row in rows) else 0
+    return 1 if any(row.get("defects") for row in rows) else 0
 
 
-def measure(count: int, options: argparse.Namespace) -> Figures:
-    """One run with so many workers."""
-    slots = count * options.slots
-    job_s = options.epochs * options.epoch_seconds
-    warm_up_s = DATABASE_POLL_INTERVAL_S + job_s
-    jobs = slots * (math.ceil((warm_up_s + options.seconds) / job_s) + 1)
+@contextmanager
+def _prepared(options: argparse.Namespace, *, jobs: int, connections: int) -> Iterator[tuple[Fleet, PostgresServer]]:
+    """A server with a migrated database in which so many jobs wait."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tapeline-fleet-")))
-        # Each worker has up to 4 connections, and each of its training processes one.
-        most = count * (4 + options.slots) + _SPARE_CONNECTIONS
-        server = stack.enter_context(serve_postgresql(max_connections=most))
+        server = stack.enter_context(serve_postgresql(max_connections=connections + _SPARE_CONNECTIONS))
         url = server.create_database("fleet")
-        database = Database(url, application="fleet-checks")
+        database = Database(url)
         stack.callback(database.close)
         upgrade(database)
         store_id.verify(database, ArtifactFolder(folder))
@@ -91,10 +96,22 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             lease_s=LEASE_S,
             epochs=options.epochs,
         )
-        dsn = f"user=postgres dbname=fleet host={server.socket}"
-        sampler = ServerSampler(dsn, server.pid)
-        stack.callback(sampler.close)
-        scheduler = stack.enter_context(_scheduler(url, folder))
+        yield fleet, server
+
+
+def measure(count: int, options: argparse.Namespace) -> Figures:
+    """One run with so many workers."""
+    job_s = options.epochs * options.epoch_seconds
+    warm_up_s = DATABASE_POLL_INTERVAL_S + job_s
+    jobs = count * options.slots * (math.ceil((warm_up_s + options.seconds) / job_s) + 1)
+    with ExitStack() as stack:
+        # Each worker has up to 4 connections, and each of its training processes one.
+        prepared = _prepared(options, jobs=jobs, connections=count * (4 + options.slots))
+        fleet, server = stack.enter_context(prepared)
+        sampler = stack.enter_context(
+            closing(ServerSampler(f"user=postgres dbname=fleet host={server.socket}", server.pid))
+        )
+        scheduler = stack.enter_context(_scheduler(fleet))
         start_at = time.monotonic() + _STARTUP_S
         schedule = Schedule(
             start_at=start_at,
@@ -115,8 +132,10 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
         results = [pipe.recv() for pipe in pipes]
         for process in processes:
             process.join()
-        measured = [result[0] for result in results]
-        defects = count_defects(database, [result[1] for result in results])
+        with closing(Database(fleet.url)) as database:
+            defects = count_defects(database, [acknowledged for _, acknowledged in results])
+    measured = [figures for figures, _ in results]
+    wanted = count * options.slots * options.seconds / options.epoch_seconds
     return {
         "workers": count,
         "slots": options.slots,
@@ -136,8 +155,19 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             "machine": round(machine_cpu, 2),
         },
         "defects": defects,
-        "machine": machine(),
+        "lost": [text for _, acknowledged in results for text in acknowledged["lost"]][:_SHOWN],
+        "of_wanted": round(sum(len(process["durations"].get("epoch commit", ())) for process in measured) / wanted, 3),
+        "machine": machine() | {"reference_ms": reference_ms()},
     }
+
+
+def reference_ms() -> float:
+    """CPU time of a fixed loop: how slow the processors are at the moment, since others share them."""
+    started_at = time.process_time()
+    total = 0
+    for number in range(1_000_000):
+        total += number
+    return round(1000 * (time.process_time() - started_at), 1)
 
 
 def _summarize(durations: Sequence[Durations], seconds: float) -> dict[str, Figures]:
@@ -170,12 +200,13 @@ def _start(fleet: Fleet, schedule: Schedule, count: int, processes: int) -> tupl
 
 
 @contextmanager
-def _scheduler(url: str, folder: Path) -> Iterator[psutil.Process]:
+def _scheduler(fleet: Fleet) -> Iterator[psutil.Process]:
     """The product's scheduler: it looks for expired leases."""
+    folder = Path(fleet.store)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAPELINE_")}
     environ = {
         "TAPELINE_HOME": str(folder / "home"),
-        "TAPELINE_DATABASE_URL": url,
+        "TAPELINE_DATABASE_URL": fleet.url,
         "TAPELINE_STORE": folder.as_uri(),
         "PYTHONPATH": str(ROOT),
     }
@@ -203,7 +234,10 @@ def _busy_seconds(now: Any, before: Any) -> float:
 def describe(row: Mapping[str, Any]) -> str:
     """The figures for people."""
     server, cpu = row["server"], row["cpu"]
-    title = f"{row['workers']} workers with {row['slots']} slots, epochs of {row['epoch_seconds']:g} s"
+    title = (
+        f"{row['workers']} workers with {row['slots']} slots, epochs of {row['epoch_seconds']:g} s: "
+        f"{row['of_wanted']:.0%} of the epochs that slots without any delay would commit"
+    )
     rates = {"statements": row["statements_per_s"], "transactions": server["transactions_per_s"]}
     rates |= {"new connections": server["new_connections_per_s"], "MB of WAL": server["wal_mb_per_s"]}
     faults = {"deadlocks": server["deadlocks"], "waiting for locks, on average": server["waiting_for_locks"]}
@@ -212,7 +246,10 @@ def describe(row: Mapping[str, Any]) -> str:
         title,
         f"  per second: {_list(rates)}",
         f"  connections, at most: {_list(server['connections'])}",
-        f"  processors: {_list(cpu)}",
+        (
+            f"  processors: {_list(cpu)}, of {row['machine']['cores']}; "
+            f"1,000,000 additions take {row['machine']['reference_ms']:g} ms"
+        ),
         f"  processors of the server: {_list(server['cpu_of'])}",
         f"  connections at work, on average: {_list(server['active'])}",
         f"  {_list(faults)}",
@@ -225,6 +262,7 @@ def describe(row: Mapping[str, Any]) -> str:
         )
         lines.append(f"  {name:14}{figures['per_s']:9.1f}/s{times}")
     lines.append(f"  defects: {_list(row['defects']) or 'none'}")
+    lines += [f"    {text}" for text in row["lost"]]
     return "\n".join(lines)
 
 

@@ -27,6 +27,36 @@ _COUNTERS: Final = """
 _BACKENDS: Final = "SELECT pid, application_name FROM pg_stat_activity WHERE backend_type = 'client backend'"
 
 
+class ServerCpu:
+    """The CPU time of a server.
+
+    Args:
+        pid: of its first process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._postmaster = psutil.Process(pid)
+
+    def seconds(self) -> float:
+        """Of all its processes, with those that have ended."""
+        own = self._postmaster.cpu_times()
+        ended = float(own.user + own.system + own.children_user + own.children_system)
+        return ended + sum(times.user + times.system for times in self._of_children().values())
+
+    def by_process(self) -> dict[int, float]:
+        """Of each process that lives."""
+        own = self._postmaster.cpu_times()
+        found = {self._postmaster.pid: own.user + own.system}
+        return found | {pid: times.user + times.system for pid, times in self._of_children().items()}
+
+    def _of_children(self) -> dict[int, Any]:
+        found = {}
+        for process in self._postmaster.children():
+            with contextlib.suppress(psutil.Error):
+                found[process.pid] = process.cpu_times()
+        return found
+
+
 class ServerSampler:
     """Samples a server from ``begin`` to ``end``.
 
@@ -37,7 +67,7 @@ class ServerSampler:
 
     def __init__(self, dsn: str, pid: int) -> None:
         self._connection = psycopg.connect(dsn, autocommit=True, application_name=_APPLICATION)
-        self._postmaster = psutil.Process(pid)
+        self._server = ServerCpu(pid)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample_repeatedly, daemon=True)
         self._samples = 0
@@ -99,13 +129,6 @@ class ServerSampler:
     def _cpu_times(self) -> dict[str, float]:
         """CPU seconds of each live process, by application and pid, and of all, with those that have ended."""
         names = dict(self._connection.execute(_BACKENDS).fetchall())
-        found: dict[str, float] = {}
-        own = self._postmaster.cpu_times()
-        found["server\n"] = own.user + own.system
-        total = found["server\n"] + own.children_user + own.children_system
-        for process in self._postmaster.children():
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                total += times.user + times.system
-                found[f"{names.get(process.pid, 'server')}\n{process.pid}"] = times.user + times.system
-        return found | {"total": total}
+        total = self._server.seconds()
+        live = {f"{names.get(pid, 'server')}\n{pid}": seconds for pid, seconds in self._server.by_process().items()}
+        return live | {"total": total}

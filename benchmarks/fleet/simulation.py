@@ -79,7 +79,7 @@ class SimulatedWorker:
         self.ended: list[str] = []
         """The jobs whose results were acknowledged."""
         self.lost: list[str] = []
-        """The jobs whose leases were lost, or could not be renewed in time."""
+        """The jobs whose leases were lost, or could not be renewed in time, and why."""
 
     def start(self, start_at: float) -> None:
         """Start the loops at this time."""
@@ -145,8 +145,8 @@ class SimulatedWorker:
                 threading.Thread(target=self._keep_lease, args=(job, has_ended), daemon=True).start()
             try:
                 self._train(job)
-            except (LeaseLost, SQLAlchemyError):
-                self.lost.append(claim.job_id)
+            except (LeaseLost, SQLAlchemyError) as error:
+                self.lost.append(f"{claim.job_id} in epoch {job.epoch + 1}: {error}")
             finally:
                 has_ended.set()
                 with self._lock:
