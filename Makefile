@@ -9,6 +9,9 @@ PYTEST ?= $(BIN)/pytest
 # Some parts of bench-service or bench-page, and a folder of datasets with mnist for bench-service: PARTS="post overhead" DATA=...
 PARTS ?=
 VIEWS ?=
+# Numbers of simulated workers for bench-fleet.
+WORKERS ?=
+COSTS ?=
 # Some of the attacks: ATTACKS="broker_errors slow_bodies".
 ATTACKS ?=
 # Duration of the soak; SEED=n repeats an earlier run, DATABASE=postgresql selects the database, SWEEPS=1 runs sweeps,
@@ -34,7 +37,7 @@ CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-page results audit licences sbom pin-images docs client-wheel settings reference-classifier clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-fleet bench-page results audit licences sbom pin-images docs client-wheel settings reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -109,6 +112,9 @@ bench: $(VENV)/installed  ## compare the engine with its floor, and with PyTorch
 
 bench-service: $(VENV)/installed-dev  ## measure the performance of the service on SQLite and PostgreSQL (an hour), or PARTS="post scale"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.service $(PARTS) $(if $(DATA),--data $(DATA))
+
+bench-fleet: $(VENV)/installed-dev  ## measure simulated workers on PostgreSQL: WORKERS="50 200" (90 seconds each), or COSTS=1 of each operation
+	@PYTHONPATH=. $(BIN)/python -W ignore -m benchmarks.fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(COSTS),--costs)
 
 bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes), or PARTS="sweep draw"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page $(PARTS)

@@ -13,13 +13,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from benchmarks.fleet.checks import count_defects
-from benchmarks.fleet.costs import describe_costs, measure_costs
+from benchmarks.fleet.costs import describe_costs, measure_costs, predict
 from benchmarks.fleet.job_data import submit_jobs
 from benchmarks.fleet.measuring import Durations, percentile_ms
 from benchmarks.fleet.server_figures import ServerSampler
@@ -39,8 +41,8 @@ ROOT: Final = Path(__file__).parents[2]
 LEASE_S: Final = 30.0
 """The default with PostgreSQL."""
 _EVENTS_PER_EPOCH: Final = 3
-_STARTUP_S: Final = 5.0
-"""Time for the processes of the simulator to import their modules."""
+_LEAD_S: Final = 1.0
+"""Time for the processes of the simulator to get the schedule."""
 _SPARE_CONNECTIONS: Final = 20
 _COST_ROUNDS: Final = 200
 _SHOWN: Final = 10
@@ -58,21 +60,28 @@ def main() -> int:
     parser.add_argument("--owners", type=_positive, default=20, help="owners of the jobs")
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of the measurement, after the first jobs")
     parser.add_argument("--processes", type=_positive, default=8, help="processes of the simulator")
-    parser.add_argument("--costs", action="store_true", help="measure the cost of each operation alone, and no fleet")
+    parser.add_argument("--costs", action="store_true", help="only measure the cost of each operation, and predict")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     options = parser.parse_args()
-    rows = []
     if options.costs:
-        with _prepared(options, jobs=_COST_ROUNDS, connections=_SPARE_CONNECTIONS) as (fleet, server):
-            rows = measure_costs(fleet, server.pid, _COST_ROUNDS)
-        print(f"costs (1,000,000 additions take {reference_ms():g} ms)\n{describe_costs(rows)}")
-        options.workers = []
-    for count in options.workers:
-        rows.append(measure(count, options))
-        print(describe(rows[-1]), flush=True)
+        document: Any = measure_all_costs(options)
+        print(describe_costs(document))
+    else:
+        document = []
+        for count in options.workers:
+            document.append(measure(count, options))
+            print(describe(document[-1]), flush=True)
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(row.get("defects") for row in rows) else 0
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 1 if not options.costs and any(row["defects"] for row in document) else 0
+
+
+def measure_all_costs(options: argparse.Namespace) -> Figures:
+    """The costs of operations, and what fleets would need."""
+    with _prepared(options, jobs=_COST_ROUNDS, connections=_SPARE_CONNECTIONS) as (fleet, server):
+        costs = measure_costs(fleet, server.pid, _COST_ROUNDS)
+        predicted = [predict(costs, fleet, count, options.epoch_seconds) for count in options.workers]
+    return {"costs": costs, "predicted": predicted, "machine": machine() | {"reference_ms": reference_ms()}}
 
 
 @contextmanager
@@ -112,7 +121,8 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             closing(ServerSampler(f"user=postgres dbname=fleet host={server.socket}", server.pid))
         )
         scheduler = stack.enter_context(_scheduler(fleet))
-        start_at = time.monotonic() + _STARTUP_S
+        pipes, processes = _start(fleet, count, options.processes)
+        start_at = time.monotonic() + _LEAD_S
         schedule = Schedule(
             start_at=start_at,
             ramp_s=DATABASE_POLL_INTERVAL_S,
@@ -120,7 +130,8 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             until=start_at + warm_up_s + options.seconds,
             epoch_s=options.epoch_seconds,
         )
-        pipes, processes = _start(fleet, schedule, count, options.processes)
+        for pipe in pipes:
+            pipe.send(schedule)
         time.sleep(max(0.0, schedule.measure_at - time.monotonic()))
         sampler.begin()
         scheduler_cpu_s, busy = _cpu_seconds(scheduler), psutil.cpu_times()
@@ -132,8 +143,8 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
         results = [pipe.recv() for pipe in pipes]
         for process in processes:
             process.join()
-        with closing(Database(fleet.url)) as database:
-            defects = count_defects(database, [acknowledged for _, acknowledged in results])
+        with closing(Database(fleet.url)) as database, database.read() as session:
+            defects = count_defects(session, [acknowledged for _, acknowledged in results])
     measured = [figures for figures, _ in results]
     wanted = count * options.slots * options.seconds / options.epoch_seconds
     return {
@@ -154,6 +165,7 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             "scheduler": round(scheduler_cpu, 2),
             "machine": round(machine_cpu, 2),
         },
+        "jobs_ended": sum(len(acknowledged["ended"]) for _, acknowledged in results),
         "defects": defects,
         "lost": [text for _, acknowledged in results for text in acknowledged["lost"]][:_SHOWN],
         "of_wanted": round(sum(len(process["durations"].get("epoch commit", ())) for process in measured) / wanted, 3),
@@ -185,17 +197,19 @@ def _summarize(durations: Sequence[Durations], seconds: float) -> dict[str, Figu
     return found | {"event": {"per_s": round(_EVENTS_PER_EPOCH * epochs, 1)}}
 
 
-def _start(fleet: Fleet, schedule: Schedule, count: int, processes: int) -> tuple[list[Any], list[Any]]:
+def _start(fleet: Fleet, count: int, processes: int) -> tuple[list[Connection], list[SpawnProcess]]:
+    """Start the processes of the simulator, and wait until they are ready."""
     context = multiprocessing.get_context("spawn")
     pipes, started = [], []
     for first in range(min(processes, count)):
-        receiver, sender = context.Pipe(duplex=False)
-        arguments = (sender, fleet, schedule, range(first, count, processes), count)
-        process = context.Process(target=run, args=arguments, daemon=True)
+        pipe, other = context.Pipe()
+        process = context.Process(target=run, args=(other, fleet, range(first, count, processes), count), daemon=True)
         process.start()
-        pipes.append(receiver)
+        other.close()  # the end of the process then ends the pipe
+        pipes.append(pipe)
         started.append(process)
-        sender.close()  # the end of the process then ends the pipe
+    for pipe in pipes:
+        pipe.recv()
     return pipes, started
 
 

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import text
-
-from service.storage.database import Database
+from sqlalchemy.orm import Session
 
 _QUERIES: Final = {
     "jobs still running": "SELECT count(*) FROM jobs WHERE status = 'running'",
     "jobs neither queued nor succeeded": (
         "SELECT count(*) FROM jobs WHERE status NOT IN ('queued', 'running', 'succeeded')"
     ),
-    "jobs claimed twice": "SELECT count(*) FROM jobs WHERE lease > 1 OR attempt > 1 OR deaths > 0",
+    "jobs of lost workers": "SELECT count(*) FROM jobs WHERE attempt > 1 OR deaths > 0",
     "queued jobs with traces of a claim": (
-        "SELECT count(*) FROM jobs WHERE status = 'queued' AND (last_seq <> 1 OR lease <> 0 OR epoch <> 0)"
+        "SELECT count(*) FROM jobs WHERE status = 'queued' AND lease = 0 AND (last_seq <> 1 OR epoch <> 0)"
     ),
     "jobs without exactly their epochs": """
         SELECT count(*) FROM jobs LEFT JOIN (
@@ -43,12 +42,12 @@ _QUERIES: Final = {
             FROM events WHERE type = 'metrics' WINDOW job AS (PARTITION BY job_id ORDER BY seq)
         ) AS pairs WHERE epoch <> epoch_before + 1 OR created_ms < created_before
     """,
-    "jobs without one claim and one end": """
+    "jobs without one event of each claim and of the end": """
         SELECT count(*) FROM jobs JOIN (
             SELECT job_id, count(*) FILTER (WHERE type = 'status' AND data ->> 'reason' = 'claimed') AS claims,
                 count(*) FILTER (WHERE type = 'end') AS ends
             FROM events GROUP BY job_id
-        ) AS found ON job_id = id WHERE status = 'succeeded' AND (claims <> 1 OR ends <> 1)
+        ) AS found ON job_id = id WHERE status = 'succeeded' AND (claims <> lease OR ends <> 1)
     """,
     "owners with wrong counters": """
         SELECT count(*) FROM owner_queue LEFT JOIN (
@@ -60,22 +59,24 @@ _QUERIES: Final = {
 }
 
 
-def count_defects(database: Database, acknowledged: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def count_defects(session: Session, acknowledged: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count what is lost, doubled or wrong; by its name, without what there is none of.
 
     Args:
         acknowledged: by each process, what its workers know to be committed.
     """
-    with database.read() as session:
-        defects = {name: session.scalar(text(query)) or 0 for name, query in _QUERIES.items()}
-        epochs = Counter(tuple(row) for row in session.execute(text("SELECT job_id, epoch FROM epochs")))
-        ended = Counter(session.scalars(text("SELECT id FROM jobs WHERE status = 'succeeded'")))
+    defects = {name: session.scalar(text(query)) or 0 for name, query in _QUERIES.items()}
+    epochs = Counter(tuple(row) for row in session.execute(text("SELECT job_id, epoch FROM epochs")))
+    again = session.scalar(text("SELECT coalesce(sum(lease - 1), 0) FROM jobs WHERE lease > 1")) or 0
+    waiting = session.scalar(text("SELECT count(*) FROM jobs WHERE status = 'queued' AND lease > 0")) or 0
+    ended = Counter(session.scalars(text("SELECT id FROM jobs WHERE status = 'succeeded'")))
     known_epochs = Counter(tuple(item) for process in acknowledged for item in process["epochs"])
     known_ended = Counter(item for process in acknowledged for item in process["ended"])
     defects["epochs acknowledged but not stored"] = (known_epochs - epochs).total()
     defects["epochs stored but not acknowledged"] = (epochs - known_epochs).total()
     defects["results acknowledged but not stored"] = (known_ended - ended).total()
     defects["results stored but not acknowledged"] = (ended - known_ended).total()
-    defects["leases lost"] = sum(len(process["lost"]) for process in acknowledged)
+    defects["leases lost"] = lost = sum(len(process["lost"]) for process in acknowledged)
+    defects["jobs claimed twice"] = max(0, again + waiting - lost)
     defects["workers that did not end"] = sum(process["unfinished"] for process in acknowledged)
     return {name: count for name, count in defects.items() if count}

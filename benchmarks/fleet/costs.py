@@ -4,17 +4,21 @@ these figures little, so they predict larger fleets."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from benchmarks.fleet.job_data import STEPS_PER_EPOCH
 from benchmarks.fleet.measuring import Recorder, percentile_ms
 from benchmarks.fleet.server_figures import ServerCpu
-from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, children_database
+from benchmarks.fleet.worker_operations import MONITORS_EACH_JOB, Fleet, WorkerOperations, children_database
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
+from workers.supervisor.job_monitor import RENEWALS, REPORT_POLL_INTERVAL_S
+from workers.supervisor.machine import CHECK_INTERVAL_S
+from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S
 
-_SETTLE_S = 0.5
+_NEEDS: Final = ("statements", "client_ms", "server_ms")
+_SETTLE_S: Final = 0.5
 """Time for the server to end the processes of closed connections."""
 
 Figures = dict[str, Any]
@@ -27,6 +31,7 @@ def measure_costs(fleet: Fleet, pid: int, count: int) -> list[Figures]:
         pid: of the server's first process.
     """
     recorder, cpu = Recorder(), ServerCpu(pid)
+    recorder.listen()
     kept = Database(fleet.url, application="tapeline-kept", idle_connections=1, connections=1)
     children = children_database(fleet.url)
     worker, with_kept = (WorkerOperations(fleet, 1, database, recorder) for database in (children, kept))
@@ -75,10 +80,45 @@ def measure_costs(fleet: Fleet, pid: int, count: int) -> list[Figures]:
     return rows
 
 
-def describe_costs(rows: Sequence[Figures]) -> str:
+def predict(rows: Sequence[Figures], fleet: Fleet, workers: int, epoch_s: float) -> Figures:
+    """What a fleet needs in which no slot is ever idle: the cost of each operation times its rate."""
+    jobs, loops = workers * fleet.slots, workers * (fleet.slots if MONITORS_EACH_JOB else 1)
+    renewals = loops * RENEWALS / fleet.lease_s
+    rates = {
+        "heartbeat": workers / DATABASE_POLL_INTERVAL_S,
+        "store check": workers / CHECK_INTERVAL_S,
+        "request poll": loops / REPORT_POLL_INTERVAL_S - renewals,
+        "renewal": renewals,
+        "epoch commit": jobs / epoch_s,
+        **dict.fromkeys(("claim", "begin", "result"), jobs / epoch_s / fleet.epochs),
+    }
+    costs = {row["operation"]: row for row in rows}
+    needs = {name: sum(costs[operation][name] * rate for operation, rate in rates.items()) for name in _NEEDS}
+    return {
+        "workers": workers,
+        "statements_per_s": round(needs["statements"]),
+        "client_processors": round(needs["client_ms"] / 1000, 2),
+        "server_processors": round(needs["server_ms"] / 1000, 2),
+        "server_processors_of": {
+            operation: round(costs[operation]["server_ms"] * rate / 1000, 2) for operation, rate in rates.items()
+        },
+    }
+
+
+def describe_costs(document: Mapping[str, Any]) -> str:
     """The figures for people."""
-    lines = [f"  {'operation':31}{'statements':>11}{'client ms':>11}{'server ms':>11}{'p50 ms':>9}"]
-    for row in rows:
+    lines = [
+        f"costs (1,000,000 additions take {document['machine']['reference_ms']:g} ms)",
+        f"  {'operation':31}{'statements':>11}{'client ms':>11}{'server ms':>11}{'p50 ms':>9}",
+    ]
+    for row in document["costs"]:
         figures = f"{row['statements']:11.1f}{row['client_ms']:11.2f}{row['server_ms']:11.2f}{row['p50_ms']:9.2f}"
         lines.append(f"  {row['operation']:31}{figures}")
+    for row in document["predicted"]:
+        parts = sorted(row["server_processors_of"].items(), key=lambda item: -item[1])
+        lines.append(
+            f"{row['workers']:,} workers need {row['server_processors']:g} processors of the server and "
+            f"{row['client_processors']:g} of their own, for {row['statements_per_s']:,} statements/s"
+        )
+        lines.append("  of the server: " + ", ".join(f"{name} {value:g}" for name, value in parts))
     return "\n".join(lines)

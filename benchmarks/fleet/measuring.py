@@ -19,12 +19,15 @@ Durations = dict[str, list[float]]
 
 
 class Recorder:
-    """Records what happens in this process. Create one per process: it listens to all of SQLAlchemy's engines."""
+    """Records what happens in one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._durations: Durations = {}
         self._statements, self._retries, self._errors = itertools.count(), itertools.count(), itertools.count()
+
+    def listen(self) -> None:
+        """Count the statements and connections of all of SQLAlchemy's engines in this process, from now on."""
         for name in _ROUND_TRIPS:
             event.listen(Engine, name, self._count_statement)
         event.listen(Engine, "do_connect", self._connect)

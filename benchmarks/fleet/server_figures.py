@@ -41,7 +41,7 @@ class ServerCpu:
         """Of all its processes, with those that have ended."""
         own = self._postmaster.cpu_times()
         ended = float(own.user + own.system + own.children_user + own.children_system)
-        return ended + sum(times.user + times.system for times in self._of_children().values())
+        return ended + float(sum(times.user + times.system for times in self._of_children().values()))
 
     def by_process(self) -> dict[int, float]:
         """Of each process that lives."""
@@ -87,10 +87,12 @@ class ServerSampler:
         cpu, counters = self._cpu_times(), self._read_counters()
         change = {name: counters[name] - self._counters[name] for name in counters}
         total = cpu.pop("total") - self._cpu.pop("total")
-        by_application: Counter[str] = Counter()
+        by_application: dict[str, float] = {}
         for name, seconds_of in cpu.items():
-            by_application[name.partition("\n")[0]] += max(0.0, seconds_of - self._cpu.get(name, 0.0))
-        by_application["connections that have ended"] = max(0.0, total - by_application.total())
+            application = name.partition("\n")[0]
+            spent = max(0.0, seconds_of - self._cpu.get(name, 0.0))
+            by_application[application] = by_application.get(application, 0.0) + spent
+        by_application["connections that have ended"] = max(0.0, total - sum(by_application.values()))
         return {
             "connections": dict(self._most.most_common()),
             "transactions_per_s": round((change["xact_commit"] + change["xact_rollback"]) / seconds, 1),
@@ -102,7 +104,7 @@ class ServerSampler:
                 sum(count for name, count in self._waits.items() if name.startswith("Lock ")) / self._samples, 2
             ),
             "cpu": round(total / seconds, 2),
-            "cpu_of": {name: round(value / seconds, 3) for name, value in by_application.most_common() if value > 0},
+            "cpu_of": {name: round(value / seconds, 3) for name, value in by_application.items() if value > 0},
         }
 
     def close(self) -> None:
@@ -128,7 +130,7 @@ class ServerSampler:
 
     def _cpu_times(self) -> dict[str, float]:
         """CPU seconds of each live process, by application and pid, and of all, with those that have ended."""
-        names = dict(self._connection.execute(_BACKENDS).fetchall())
+        names: dict[int, str] = dict(self._connection.execute(_BACKENDS).fetchall())
         total = self._server.seconds()
         live = {f"{names.get(pid, 'server')}\n{pid}": seconds for pid, seconds in self._server.by_process().items()}
         return live | {"total": total}

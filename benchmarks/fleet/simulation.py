@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -79,7 +79,7 @@ class SimulatedWorker:
         self.ended: list[str] = []
         """The jobs whose results were acknowledged."""
         self.lost: list[str] = []
-        """The jobs whose leases were lost, or could not be renewed in time, and why."""
+        """The jobs whose leases could not be renewed in time, or were lost, and why. They are queued again."""
 
     def start(self, start_at: float) -> None:
         """Start the loops at this time."""
@@ -146,7 +146,9 @@ class SimulatedWorker:
             try:
                 self._train(job)
             except (LeaseLost, SQLAlchemyError) as error:
-                self.lost.append(f"{claim.job_id} in epoch {job.epoch + 1}: {error}")
+                self.lost.append(f"{claim.job_id} after epoch {job.epoch}: {error}")
+                with self._counting_errors(), suppress(LeaseLost):
+                    self._operations.release(claim)
             finally:
                 has_ended.set()
                 with self._lock:
@@ -154,9 +156,9 @@ class SimulatedWorker:
 
     def _train(self, job: _RunningJob) -> None:
         claim = job.claim
-        self._operations.begin(claim)
+        job.epoch = self._operations.begin(claim)
         trained_at = time.monotonic() + self._schedule.epoch_s
-        for epoch in range(1, self._fleet.epochs + 1):
+        for epoch in range(job.epoch + 1, self._fleet.epochs + 1):
             _sleep_until(trained_at)
             self._recorder.add("lateness", time.monotonic() - trained_at)
             if job.is_lost:
@@ -203,14 +205,18 @@ class SimulatedWorker:
             self._recorder.count_error()
 
 
-def run(pipe: Connection, fleet: Fleet, schedule: Schedule, numbers: Sequence[int], count: int) -> None:
-    """The main function of a process: run some of the workers, and send what was measured.
+def run(pipe: Connection, fleet: Fleet, numbers: Sequence[int], count: int) -> None:
+    """The main function of a process: say that it is ready, get the schedule, run some of the workers, and send what
+    was measured.
 
     Args:
         numbers: of this process's workers, of ``count``.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     recorder, children = Recorder(), children_database(fleet.url)
+    recorder.listen()
+    pipe.send("ready")
+    schedule: Schedule = pipe.recv()
     workers = []
     for number in numbers:
         operations = WorkerOperations(fleet, number, children, recorder)

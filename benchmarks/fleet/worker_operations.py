@@ -94,14 +94,15 @@ class WorkerOperations:
             with self._recorder.timed("request poll"):
                 leases.requested(self._database, claim)
 
-    def begin(self, claim: Claim) -> None:
-        """What a training process reads and writes before the first batch."""
+    def begin(self, claim: Claim) -> int:
+        """What a training process reads and writes before the first batch; returns the last epoch so far."""
         session = self._session(claim)
         with self._recorder.timed("begin"):
             job = session.call(leases.read_job)
             session.call(leases.begin, self._fleet.provenance)
             session.call(reused_epochs.find, read_resolved(job.resolved), self._fleet.provenance)
             session.call(commits.checkpoints)
+            return job.epoch
 
     def commit_epoch(self, claim: Claim, epoch: int) -> None:
         record = epoch_record(claim, epoch, self._fleet.epochs, self._store.read_id())
@@ -120,6 +121,10 @@ class WorkerOperations:
                 keep_last=1,
                 then=decisions.after_result,
             )
+
+    def release(self, claim: Claim) -> None:
+        """Give a job back, as after a lease that could not be renewed in time."""
+        leases.release_lease(self._database, claim, None)
 
     def close(self) -> None:
         """Deregister the worker, and close its connections."""
