@@ -254,8 +254,7 @@ def describe(row: Mapping[str, Any]) -> str:
     )
     rates = {"statements": row["statements_per_s"], "transactions": server["transactions_per_s"]}
     rates |= {"new connections": server["new_connections_per_s"], "MB of WAL": server["wal_mb_per_s"]}
-    faults = {"deadlocks": server["deadlocks"], "waiting for locks, on average": server["waiting_for_locks"]}
-    faults |= {name: row[name] for name in ("retries", "errors")}
+    faults = {"deadlocks": server["deadlocks"], "retries": row["retries"], "errors": row["errors"]}
     lines = [
         title,
         f"  per second: {_list(rates)}",
@@ -266,6 +265,7 @@ def describe(row: Mapping[str, Any]) -> str:
         ),
         f"  processors of the server: {_list(server['cpu_of'])}",
         f"  connections at work, on average: {_list(server['active'])}",
+        *(f"    waiting for a lock: {count:g} {name}" for name, count in server["lock_waits"].items()),
         f"  {_list(faults)}",
     ]
     for name, figures in row["operations"].items():

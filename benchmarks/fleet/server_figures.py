@@ -11,6 +11,8 @@ import psutil
 import psycopg
 
 SAMPLE_INTERVAL_S: Final = 0.5
+_SHOWN: Final = 8
+"""The most frequent waits."""
 _APPLICATION: Final = "fleet-sampler"
 _CONNECTIONS: Final = """
     SELECT application_name, count(*) FROM pg_stat_activity
@@ -19,6 +21,10 @@ _CONNECTIONS: Final = """
 _WAITS: Final = """
     SELECT coalesce(wait_event_type || ' ' || wait_event, 'CPU'), count(*) FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND application_name <> %s AND state = 'active' GROUP BY 1
+"""
+_LOCK_WAITS: Final = """
+    SELECT application_name || ': ' || left(regexp_replace(query, '\\s+', ' ', 'g'), 60), count(*) FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' GROUP BY 1
 """
 _COUNTERS: Final = """
     SELECT xact_commit, xact_rollback, deadlocks, sessions, wal_bytes::bigint AS wal_bytes
@@ -73,6 +79,7 @@ class ServerSampler:
         self._samples = 0
         self._most: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
+        self._lock_waits: Counter[str] = Counter()
 
     def begin(self) -> None:
         """Begin to sample."""
@@ -99,13 +106,14 @@ class ServerSampler:
             "new_connections_per_s": round(change["sessions"] / seconds, 1),
             "wal_mb_per_s": round(change["wal_bytes"] / seconds / 1e6, 2),
             "deadlocks": change["deadlocks"],
-            "active": {name: round(count / self._samples, 2) for name, count in self._waits.most_common(8)},
-            "waiting_for_locks": round(
-                sum(count for name, count in self._waits.items() if name.startswith("Lock ")) / self._samples, 2
-            ),
+            "active": self._average(self._waits),
+            "lock_waits": self._average(self._lock_waits),
             "cpu": round(total / seconds, 2),
             "cpu_of": {name: round(value / seconds, 3) for name, value in by_application.items() if value > 0},
         }
+
+    def _average(self, counts: Counter[str]) -> dict[str, float]:
+        return {name: round(count / max(1, self._samples), 2) for name, count in counts.most_common(_SHOWN)}
 
     def close(self) -> None:
         """Close the connection."""
@@ -122,6 +130,8 @@ class ServerSampler:
             self._most["all"] = max(self._most["all"], total)
             for name, count in self._connection.execute(_WAITS, [_APPLICATION]).fetchall():
                 self._waits[name] += count
+            for name, count in self._connection.execute(_LOCK_WAITS).fetchall():
+                self._lock_waits[name] += count
 
     def _read_counters(self) -> dict[str, int]:
         cursor = self._connection.execute(_COUNTERS)
