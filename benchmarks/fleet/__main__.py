@@ -45,6 +45,10 @@ _LEAD_S: Final = 1.0
 """Time for the processes of the simulator to get the schedule."""
 _SPARE_CONNECTIONS: Final = 20
 _COST_ROUNDS: Final = 200
+_BUSY: Final = 0.95
+"""Share of the processors at which they are the limit."""
+_REACHED: Final = 0.9
+"""Share of the epochs that a fleet reaches whose slots are free for a moment between two jobs."""
 _SHOWN: Final = 10
 """The most lost leases that are listed."""
 
@@ -147,7 +151,7 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             defects = count_defects(session, [acknowledged for _, acknowledged in results])
     measured = [figures for figures, _ in results]
     wanted = count * options.slots * options.seconds / options.epoch_seconds
-    return {
+    row: Figures = {
         "workers": count,
         "slots": options.slots,
         "epoch_seconds": options.epoch_seconds,
@@ -171,6 +175,19 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
         "of_wanted": round(sum(len(process["durations"].get("epoch commit", ())) for process in measured) / wanted, 3),
         "machine": machine() | {"reference_ms": reference_ms()},
     }
+    return row | {"limit": _find_limit(row)}
+
+
+def _find_limit(row: Mapping[str, Any]) -> str:
+    """What keeps the fleet from its epochs."""
+    cpu, cores = row["cpu"], row["machine"]["cores"]
+    if cpu["machine"] >= _BUSY * cores:
+        others = cpu["machine"] - cpu["server"] - cpu["simulator"] - cpu["scheduler"]
+        parts = {"server": cpu["server"], "simulator": cpu["simulator"], "other programs": round(max(0.0, others), 2)}
+        return f"all {cores} processors are busy ({_list(parts)}): the durations are theirs"
+    if row["of_wanted"] < _REACHED:
+        return "the server: processors are idle, and epochs are late"
+    return "none: the fleet commits its epochs in time"
 
 
 def reference_ms() -> float:
@@ -275,6 +292,7 @@ def describe(row: Mapping[str, Any]) -> str:
             else f"  p50 {figures['p50_ms']:8.2f}  p99 {figures['p99_ms']:8.2f}  max {figures['max_ms']:8.1f} ms"
         )
         lines.append(f"  {name:14}{figures['per_s']:9.1f}/s{times}")
+    lines.append(f"  limit: {row['limit']}")
     lines.append(f"  defects: {_list(row['defects']) or 'none'}")
     lines += [f"    {text}" for text in row["lost"]]
     return "\n".join(lines)
