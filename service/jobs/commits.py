@@ -28,7 +28,7 @@ from service.spec.strict_json import canonical
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
-from service.storage.database import Database, now_ms
+from service.storage.database import Database
 from service.storage.model_tables import ModelVersion
 from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
 from service.wording import counted
@@ -99,9 +99,15 @@ def commit_epochs(
     last = records[-1]
     with database.write() as session:
         job = leases.guard(session, claim, **leases.usage_values(last.used))
+        now = leases.time_of_guard(job, claim)
         size_before = job.size_bytes
-        orphans = [path for record in records for path in _commit_epoch(session, job, record)]
-        orphans += _prune_checkpoints(session, job, keep_last)
+        orphans: list[str] = []
+        rows: list[Artifact] = []
+        for record in records:
+            new_rows, stored_before = _record_epoch(session, job, record, now)
+            rows, orphans = rows + new_rows, orphans + stored_before
+        orphans += _prune_checkpoints(session, job, keep_last, rows)
+        session.add_all(rows)
         session.flush()
         artifact_rows.check_store(session, {file.store_id for record in records for file in record.files})
         if last.is_paused_by_sweep(job.hold_epoch):
@@ -113,20 +119,23 @@ def commit_epochs(
         return orphans
 
 
-def _commit_epoch(session: Session, job: Job, record: EpochRecord) -> list[str]:
-    """Record one epoch; returns the paths of files that were stored before."""
+def _record_epoch(session: Session, job: Job, record: EpochRecord, now: int) -> tuple[list[Artifact], list[str]]:
+    """Record one epoch; returns the new rows of its files, and the paths of files that were stored before."""
     if record.is_best:
         job.best_epoch = record.epoch
-    new_events = _record_metrics(session, job, record)
+    # Of an epoch after all others there are no rows yet.
+    is_repeated = record.epoch <= job.epoch
+    new_events = _record_metrics(session, job, record, now, is_repeated=is_repeated)
+    stored_paths = _stored_files(session, job, record) if is_repeated else {}
     orphans: list[str] = []
-    stored_paths = _stored_files(session, job, record)
+    rows: list[Artifact] = []
     for file in record.files:
         if file.kind in stored_paths:
             if stored_paths[file.kind] != file.path:
                 orphans.append(file.path)
             continue
-        row = artifact_rows.create(job.id, file, lease=job.lease)
-        session.add(row)
+        row = artifact_rows.create(job.id, file, lease=job.lease, now=now)
+        rows.append(row)
         job.size_bytes += file.size_bytes
         data = {
             "epoch": file.epoch,
@@ -137,10 +146,8 @@ def _commit_epoch(session: Session, job: Job, record: EpochRecord) -> list[str]:
         if file.kind is ArtifactKind.CHECKPOINT:
             data["best"] = record.is_best
         new_events.append((EventType(file.kind.value), data))
-    if new_events:
-        events.append(session, job.id, new_events)
-    session.flush()
-    return orphans
+    events.append_to(session, job, new_events, now=now)
+    return rows, orphans
 
 
 def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[str, str]:
@@ -325,8 +332,10 @@ def fail(
         then(session, job)
 
 
-def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    stored = session.get(Epoch, (job.id, record.epoch))
+def _record_metrics(
+    session: Session, job: Job, record: EpochRecord, now: int, *, is_repeated: bool
+) -> list[tuple[EventType, Mapping[str, Any]]]:
+    stored = session.get(Epoch, (job.id, record.epoch)) if is_repeated else None
     metrics = _storable(record.metrics)
     if stored is None:
         job.deaths = 0  # not for a repeated epoch, or a job that always kills its worker after it would never fail
@@ -346,7 +355,7 @@ def _record_metrics(session: Session, job: Job, record: EpochRecord) -> list[tup
                 cpu_seconds=record.cpu_seconds,
                 memory_bytes=record.memory_bytes,
                 lease=job.lease,
-                finished_ms=now_ms(),
+                finished_ms=now,
             )
         )
         _compare_epoch(session, job, record, metrics)
@@ -430,20 +439,29 @@ def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _prune_checkpoints(session: Session, job: Job, keep_last: int) -> list[str]:
-    conditions = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
-    oldest_kept = (
-        select(Artifact.epoch).where(*conditions).order_by(Artifact.epoch.desc()).offset(keep_last - 1).limit(1)
-    )
+def _prune_checkpoints(session: Session, job: Job, keep_last: int, new: list[Artifact] | None = None) -> list[str]:
+    """Delete the rows of old checkpoints; returns the paths of their files.
+
+    Args:
+        new: rows that are not inserted yet; those that would be deleted again are removed from the list.
+    """
+    new = [] if new is None else new
+    new_checkpoints = sorted((row for row in new if row.kind == ArtifactKind.CHECKPOINT), key=lambda row: row.epoch)
     # A fork can only start from its initial checkpoint.
     kept_epochs = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
-    excess = session.scalars(
-        select(Artifact)
-        .where(*conditions, Artifact.epoch < oldest_kept.scalar_subquery(), Artifact.epoch.not_in(kept_epochs))
-        .where(Artifact.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == job.id)))
-        .order_by(Artifact.epoch)
-    ).all()
+    excess = [row for row in new_checkpoints[:-keep_last] if row.epoch not in kept_epochs]
     for row in excess:
+        new.remove(row)
+    conditions = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
+    query = select(Artifact).where(*conditions, Artifact.epoch.not_in(kept_epochs)).order_by(Artifact.epoch)
+    query = query.where(Artifact.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == job.id)))
+    if (kept_stored := keep_last - len(new_checkpoints)) > 0:
+        last = select(Artifact.epoch).where(*conditions).order_by(Artifact.epoch.desc())
+        query = query.where(Artifact.epoch < last.offset(kept_stored - 1).limit(1).scalar_subquery())
+    with session.no_autoflush:
+        stored = session.scalars(query).all()
+    for row in stored:
         session.delete(row)
-        job.size_bytes -= row.size_bytes
+    excess = [*stored, *excess]
+    job.size_bytes -= sum(row.size_bytes for row in excess)
     return [row.path for row in excess]

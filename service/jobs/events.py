@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Text, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
 from service.states import ErrorCode, Reason, Status
 from service.storage.database import now_ms
@@ -52,19 +54,34 @@ def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapp
     The numbers come from the job's row, which is locked: two writers cannot get the same number, and a rolled back
     transaction leaves no gap.
     """
-    last = session.scalar(
+    row = session.execute(
         update(Job)
         .where(Job.id == job_id)
         .values(last_seq=Job.last_seq + len(events))
-        .returning(Job.last_seq)
+        .returning(Job.last_seq, now_ms())
         .execution_options(synchronize_session=False)
-    )
-    if last is None:
+    ).first()
+    if row is None:
         return 0
-    first = last - len(events) + 1
-    for seq, (kind, data) in enumerate(events, first):
-        session.add(Event(job_id=job_id, seq=seq, type=kind, data=dict(data), created_ms=now_ms()))
-    return last
+    last, now = row
+    _add(session, job_id, events, after=last - len(events), now=now)
+    job = session.identity_map.get(identity_key(Job, job_id))
+    if job is not None:
+        set_committed_value(job, "last_seq", last)
+    return int(last)
+
+
+def append_to(session: Session, job: Job, events: Sequence[tuple[EventType, Mapping[str, Any]]], *, now: int) -> None:
+    """Likewise, for a row that the transaction has locked and read: the number is written with its other changes."""
+    _add(session, job.id, events, after=job.last_seq, now=now)
+    job.last_seq += len(events)
+
+
+def _add(
+    session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]], *, after: int, now: int
+) -> None:
+    for seq, (kind, data) in enumerate(events, after + 1):
+        session.add(Event(job_id=job_id, seq=seq, type=kind, data=dict(data), created_ms=now))
 
 
 def log(session: Session, job_id: str, level: str, code: str, message: str, **more: Any) -> None:

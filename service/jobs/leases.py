@@ -441,6 +441,11 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
     return job
 
 
+def time_of_guard(job: Job, claim: Claim) -> int:
+    """The database's time, in milliseconds since 1970, when the guard has locked the job's row."""
+    return (job.lease_expires_ms or 0) - _milliseconds(claim.lease_s)
+
+
 def usage_values(used: Usage | None) -> dict[str, Any]:
     """Values for the guard. They are totals, so a write can be repeated, and they never decrease, no matter
     whether the supervisor or the child has measured last."""
@@ -455,4 +460,8 @@ def usage_values(used: Usage | None) -> dict[str, Any]:
 
 
 def _expiry(lease_s: float) -> Any:
-    return now_ms() + int(lease_s * 1000)
+    return now_ms() + _milliseconds(lease_s)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -42,8 +42,12 @@ def use_current(
                 raise
 
 
-def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
-    """The row of a stored file. A file without a committed row does not exist for the service."""
+def create(job_id: str, file: StoredFile, *, lease: int, now: int | None = None) -> Artifact:
+    """The row of a stored file. A file without a committed row does not exist for the service.
+
+    Args:
+        now: by the database's clock; by default, that of the insertion.
+    """
     return Artifact(
         id=new_id("art"),
         job_id=job_id,
@@ -55,7 +59,7 @@ def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
         media_type=MEDIA_TYPES[file.kind],
         size_bytes=file.size_bytes,
         sha256=file.sha256,
-        created_ms=now_ms(),
+        created_ms=now_ms() if now is None else now,
     )
 
 
