@@ -10,10 +10,9 @@ from typing import Any, Final
 from benchmarks.fleet.job_data import STEPS_PER_EPOCH
 from benchmarks.fleet.measuring import Recorder, percentile_ms
 from benchmarks.fleet.server_figures import ServerCpu
-from benchmarks.fleet.worker_operations import MONITORS_EACH_JOB, Fleet, WorkerOperations, children_database
-from service.jobs.leases import Claim, Position
-from service.storage.database import Database
-from workers.supervisor.job_monitor import RENEWALS, REPORT_POLL_INTERVAL_S
+from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, usage
+from service.jobs.leases import Claim, Position, Renewal
+from workers.supervisor.lease_keeper import RENEWALS, REQUESTS_INTERVAL_S
 from workers.supervisor.machine import CHECK_INTERVAL_S
 from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S
 
@@ -32,9 +31,7 @@ def measure_costs(fleet: Fleet, pid: int, count: int) -> list[Figures]:
     """
     recorder, cpu = Recorder(), ServerCpu(pid)
     recorder.listen()
-    kept = Database(fleet.url, application="tapeline-kept", idle_connections=1, connections=1)
-    children = children_database(fleet.url)
-    worker, with_kept = (WorkerOperations(fleet, 1, database, recorder) for database in (children, kept))
+    worker = WorkerOperations(fleet, 1, recorder)
     rows: list[Figures] = []
 
     def measure(name: str, operation: Callable[[Any], object], arguments: Sequence[Any]) -> list[Any]:
@@ -67,27 +64,25 @@ def measure_costs(fleet: Fleet, pid: int, count: int) -> list[Figures]:
     measure("store check", lambda _: worker.check_machine(), again)
     claims: list[Claim] = measure("claim", lambda _: worker.claim(), again)
     position = Position(step=STEPS_PER_EPOCH, steps=STEPS_PER_EPOCH * fleet.epochs, steps_per_second=20.0)
-    measure("request poll", lambda claim: worker.read_requests([claim]), claims)
-    measure("renewal", lambda claim: worker.renew({claim: position}), claims)
+    pairs = [claims[start : start + fleet.slots] for start in range(0, len(claims), fleet.slots)]
+    renewals = [[Renewal(claim=claim, position=position, used=usage(position)) for claim in pair] for pair in pairs]
+    measure("renewal", worker.renew, renewals)
+    measure("request poll", worker.read_requests, pairs)
     measure("begin", worker.begin, claims)
     measure("epoch commit", lambda claim: worker.commit_epoch(claim, 1), claims)
-    measure("epoch commit, connection kept", lambda claim: with_kept.commit_epoch(claim, 2), claims)
-    measure("result", worker.succeed, claims[: len(claims) // 2])
-    measure("result, connection kept", with_kept.succeed, claims[len(claims) // 2 + 1 :])
-    for database in (children, kept):
-        database.close()
+    measure("result", worker.succeed, claims)
     worker.close()
     return rows
 
 
 def predict(rows: Sequence[Figures], fleet: Fleet, workers: int, epoch_s: float) -> Figures:
     """What a fleet needs in which no slot is ever idle: the cost of each operation times its rate."""
-    jobs, loops = workers * fleet.slots, workers * (fleet.slots if MONITORS_EACH_JOB else 1)
-    renewals = loops * RENEWALS / fleet.lease_s
+    jobs = workers * fleet.slots
+    renewals = workers * RENEWALS / fleet.lease_s
     rates = {
         "heartbeat": workers / DATABASE_POLL_INTERVAL_S,
         "store check": workers / CHECK_INTERVAL_S,
-        "request poll": loops / REPORT_POLL_INTERVAL_S - renewals,
+        "request poll": workers / REQUESTS_INTERVAL_S - renewals,
         "renewal": renewals,
         "epoch commit": jobs / epoch_s,
         **dict.fromkeys(("claim", "begin", "result"), jobs / epoch_s / fleet.epochs),

@@ -15,13 +15,13 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from benchmarks.fleet import worker_operations
 from benchmarks.fleet.job_data import STEPS_PER_EPOCH
 from benchmarks.fleet.measuring import Recorder
-from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, children_database
+from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, usage
 from service.errors import LeaseLost
-from service.jobs.leases import Claim, Position
-from workers.supervisor.job_monitor import FENCE, RENEWALS, REPORT_POLL_INTERVAL_S
+from service.jobs.leases import Claim, Position, Renewal
+from service.states import Request
+from workers.supervisor.lease_keeper import REQUESTS_INTERVAL_S
 from workers.supervisor.machine import CHECK_INTERVAL_S
 from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S
 
@@ -46,18 +46,28 @@ class Schedule:
     epoch_s: float
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _RunningJob:
-    """A job of a worker."""
+    """A job of a worker, which holds its lease."""
 
     claim: Claim
-    renewed_at: float
-    next_renewal: float
+    epochs: int
     epoch: int = 0
     is_lost: bool = False
 
-    def position(self, epochs: int) -> Position:
-        return Position(step=STEPS_PER_EPOCH * self.epoch, steps=STEPS_PER_EPOCH * epochs, steps_per_second=20.0)
+    def renewal(self) -> Renewal:
+        steps = STEPS_PER_EPOCH * self.epochs
+        position = Position(step=STEPS_PER_EPOCH * self.epoch, steps=steps, steps_per_second=20.0)
+        return Renewal(claim=self.claim, position=position, used=usage(position))
+
+    def on_request(self, request: Request) -> None:
+        """Nothing is requested of these jobs."""
+
+    def on_loss(self) -> None:
+        self.is_lost = True
+
+    def on_overdue(self) -> None:
+        self.is_lost = True
 
 
 class SimulatedWorker:
@@ -88,8 +98,7 @@ class SimulatedWorker:
             self._thread(self._beat, start_at, DATABASE_POLL_INTERVAL_S),
             self._thread(self._check_machine, start_at, CHECK_INTERVAL_S),
         ]
-        if not worker_operations.MONITORS_EACH_JOB:
-            self._loops.append(self._thread(self._keep_all_leases, start_at, REPORT_POLL_INTERVAL_S))
+        self._loops.append(self._thread(self._operations.keep_leases, start_at, REQUESTS_INTERVAL_S))
 
     def drain(self) -> None:
         """Claim no more jobs."""
@@ -137,12 +146,10 @@ class SimulatedWorker:
             if claim is None:
                 self._draining.wait(DATABASE_POLL_INTERVAL_S)
                 continue
-            job = _RunningJob(claim, requested_at, time.monotonic() + self._fleet.lease_s / RENEWALS)
+            job = _RunningJob(claim, self._fleet.epochs)
             with self._lock:
                 self._jobs[claim] = job
-            has_ended = threading.Event()
-            if worker_operations.MONITORS_EACH_JOB:
-                threading.Thread(target=self._keep_lease, args=(job, has_ended), daemon=True).start()
+            self._operations.keeper.add(job, requested_at=requested_at)
             try:
                 self._train(job)
             except (LeaseLost, SQLAlchemyError) as error:
@@ -150,7 +157,7 @@ class SimulatedWorker:
                 with self._counting_errors(), suppress(LeaseLost):
                     self._operations.release(claim)
             finally:
-                has_ended.set()
+                self._operations.keeper.remove(job)
                 with self._lock:
                     del self._jobs[claim]
 
@@ -161,7 +168,7 @@ class SimulatedWorker:
         for epoch in range(job.epoch + 1, self._fleet.epochs + 1):
             _sleep_until(trained_at)
             self._recorder.add("lateness", time.monotonic() - trained_at)
-            if job.is_lost:
+            if job.is_lost or self._operations.keeper.is_overdue(job):
                 raise LeaseLost(claim.job_id, claim.lease)
             # The next epoch is trained during the commit, but waits for it before its own.
             trained_at = time.monotonic() + self._schedule.epoch_s
@@ -170,32 +177,6 @@ class SimulatedWorker:
             job.epoch = epoch
         self._operations.succeed(claim)
         self.ended.append(claim.job_id)
-
-    def _keep_lease(self, job: _RunningJob, has_ended: threading.Event) -> None:
-        while not has_ended.wait(REPORT_POLL_INTERVAL_S):
-            self._keep([job])
-
-    def _keep_all_leases(self) -> None:
-        with self._lock:
-            jobs = list(self._jobs.values())
-        if jobs:
-            self._keep(jobs)
-
-    def _keep(self, jobs: Sequence[_RunningJob]) -> None:
-        now = time.monotonic()
-        due = [job for job in jobs if now >= job.next_renewal]
-        with self._counting_errors():
-            try:
-                if due:
-                    self._operations.renew({job.claim: job.position(self._fleet.epochs) for job in due})
-                    for job in due:
-                        job.renewed_at, job.next_renewal = now, now + self._fleet.lease_s / RENEWALS
-                if others := [job.claim for job in jobs if job not in due]:
-                    self._operations.read_requests(others)
-            except LeaseLost:
-                return  # the job has ended meanwhile; otherwise its next commit fails
-        for job in jobs:
-            job.is_lost = job.is_lost or now - job.renewed_at > FENCE * self._fleet.lease_s
 
     @contextmanager
     def _counting_errors(self) -> Iterator[None]:
@@ -213,13 +194,13 @@ def run(pipe: Connection, fleet: Fleet, numbers: Sequence[int], count: int) -> N
         numbers: of this process's workers, of ``count``.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    recorder, children = Recorder(), children_database(fleet.url)
+    recorder = Recorder()
     recorder.listen()
     pipe.send("ready")
     schedule: Schedule = pipe.recv()
     workers = []
     for number in numbers:
-        operations = WorkerOperations(fleet, number, children, recorder)
+        operations = WorkerOperations(fleet, number, recorder)
         workers.append((operations, SimulatedWorker(fleet, schedule, number, operations, recorder)))
     for number, (_, worker) in zip(numbers, workers, strict=True):
         worker.start(schedule.start_at + schedule.ramp_s * number / count)

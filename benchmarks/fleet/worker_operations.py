@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from benchmarks.fleet.job_data import epoch_record
 from benchmarks.fleet.measuring import Recorder
 from service.jobs import commits, leases, worker_registry
-from service.jobs.leases import Claim, Position, Usage
+from service.jobs.leases import Claim, Position, Renewal, Usage
 from service.jobs.reuse import reused_epochs
 from service.maintenance import store_id
 from service.spec.schema import KEEP_LAST
-from service.spec.validation import read_resolved
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Worker
-from service.sweeps import decisions
-from workers.lease_session import LeaseSession
-
-MONITORS_EACH_JOB: Final = True
-"""Whether each running job has a loop of its own that renews its lease and reads its requests; otherwise a worker has
-one loop for all of its jobs."""
+from workers import operations
+from workers.operations import Execution
+from workers.supervisor.job_monitor import RETRY_INTERVAL_S
+from workers.supervisor.lease_keeper import LeaseKeeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +38,15 @@ class Fleet:
 
 
 class WorkerOperations:
-    """The operations of one simulated worker: the product's own functions, through the connections that they get.
+    """The operations of one simulated worker: the product's own functions, through its one connection."""
 
-    Args:
-        children: the database of training processes, which keep no connection open: those of a whole process of the
-            simulator may share the object.
-    """
-
-    def __init__(self, fleet: Fleet, number: int, children: Database, recorder: Recorder) -> None:
-        self._fleet, self._children, self._recorder = fleet, children, recorder
+    def __init__(self, fleet: Fleet, number: int, recorder: Recorder) -> None:
+        self._fleet, self._recorder = fleet, recorder
         self._id = f"simulated-{number}-00000000"
         self._store = ArtifactFolder(Path(fleet.store))
         # As in workers.__main__.
-        self._database = Database(fleet.url, application="tapeline-worker", idle_connections=2, connections=4)
+        self._database = Database(fleet.url, application="tapeline-worker", idle_connections=1, connections=1)
+        self.keeper = LeaseKeeper(self._database)
 
     def heartbeat(self, running: int, *, draining: bool = False) -> None:
         with self._recorder.timed("heartbeat"):
@@ -82,45 +76,38 @@ class WorkerOperations:
         with self._recorder.timed("claim"):
             return leases.claim(self._database, self._id, self._fleet.lease_s, datasets=self._fleet.datasets)
 
-    def renew(self, positions: Mapping[Claim, Position]) -> None:
-        """Renew the leases of some jobs, and read the requests to them."""
-        for claim, position in positions.items():
-            with self._recorder.timed("renewal"):
-                leases.renew(self._database, claim, position, _usage(position))
+    def keep_leases(self) -> None:
+        """Renew all leases, or read what is requested."""
+        with self._recorder.timed("renewal or poll"):
+            self.keeper.keep()
+
+    def renew(self, renewals: Sequence[Renewal]) -> None:
+        """Renew some leases."""
+        leases.renew(self._database, renewals)
 
     def read_requests(self, claims: Sequence[Claim]) -> None:
-        """Read the requests to some jobs."""
-        for claim in claims:
-            with self._recorder.timed("request poll"):
-                leases.requested(self._database, claim)
+        """Read what is requested of some jobs."""
+        leases.requested(self._database, claims)
 
     def begin(self, claim: Claim) -> int:
-        """What a training process reads and writes before the first batch; returns the last epoch so far."""
-        session = self._session(claim)
+        """What is read and written before the first batch; returns the last epoch so far."""
         with self._recorder.timed("begin"):
-            job = session.call(leases.read_job)
-            session.call(leases.begin, self._fleet.provenance)
-            session.call(reused_epochs.find, read_resolved(job.resolved), self._fleet.provenance)
-            session.call(commits.checkpoints)
-            return job.epoch
+            job = self._call(claim, leases.read_job)
+            self._call(claim, leases.begin, self._fleet.provenance)
+            self._call(claim, reused_epochs.find, self._fleet.provenance)
+            self._call(claim, commits.checkpoints)
+            return int(job.epoch)
 
     def commit_epoch(self, claim: Claim, epoch: int) -> None:
         record = epoch_record(claim, epoch, self._fleet.epochs, self._store.read_id())
         with self._recorder.timed("epoch commit"):
-            self._session(claim).call(
-                commits.commit_epoch, record, keep_last=KEEP_LAST, at_most=0, then=decisions.after_result
-            )
+            self._call(claim, commits.commit_epochs, [record], keep_last=KEEP_LAST, at_most=0)
 
     def succeed(self, claim: Claim) -> None:
-        session = self._session(claim)
         with self._recorder.timed("result"):
-            session.call(
-                commits.succeed,
-                session.call(commits.digest, claim.job_id, None),
-                used=Usage(cpu_seconds=1.0, peak_memory_bytes=2**27),
-                keep_last=1,
-                then=decisions.after_result,
-            )
+            digest = self._call(claim, commits.digest, claim.job_id, None)
+            used = Usage(cpu_seconds=1.0, peak_memory_bytes=2**27)
+            self._call(claim, commits.succeed, digest, used=used, keep_last=1)
 
     def release(self, claim: Claim) -> None:
         """Give a job back, as after a lease that could not be renewed in time."""
@@ -131,16 +118,15 @@ class WorkerOperations:
         worker_registry.deregister(self._database, self._id)
         self._database.close()
 
-    def _session(self, claim: Claim) -> LeaseSession:
-        return LeaseSession(
-            self._children, claim, timeout_s=self._fleet.lease_s, before_retry=self._recorder.count_retry
-        )
+    def _call(self, claim: Claim, operation: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Execute an operation as a supervisor does for its child, whose values cross as JSON."""
+        execution = Execution(operations.call(operation, *arguments, is_interruptible=True, **named))
+        while (reply := execution.attempt(self._database, claim, is_stopping=False)) is None:
+            self._recorder.count_retry()
+            time.sleep(RETRY_INTERVAL_S)
+        return reply.result()
 
 
-def children_database(url: str) -> Database:
-    """As in workers.training.child: a connection for each transaction."""
-    return Database(url, application="tapeline-child", idle_connections=0)
-
-
-def _usage(position: Position) -> Usage:
+def usage(position: Position) -> Usage:
+    """Of a job at this position."""
     return Usage(cpu_seconds=position.step / 100, peak_memory_bytes=2**27)
