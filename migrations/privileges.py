@@ -1,4 +1,5 @@
-"""What the PostgreSQL roles that run the service, and workers on other machines, may do with each table."""
+"""What the PostgreSQL roles that run the service, workers on other machines, and what starts such machines, may do with
+each table."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ _EXCEPTIONS: Final = {
     "alembic_version": sql.SQL("SELECT"),
     "audit": sql.SQL("SELECT, INSERT, DELETE"),  # DELETE for retention; triggers restrict it
     "audit_seals": sql.SQL("SELECT, INSERT, UPDATE"),  # UPDATE marks ranges that retention removed
+    "tapeline_demand": sql.SQL("SELECT"),  # a view
 }
 """Tables on which the application role has fewer privileges."""
 _OF_WORKERS: Final = {
@@ -37,6 +39,15 @@ _OF_WORKERS: Final = {
     "workers": "SELECT, INSERT, UPDATE, DELETE",
 }
 """All privileges of the role of workers: their credentials lie on other machines."""
+
+
+def grant_demand(connection: Connection, reader: str) -> None:
+    """Let a role read the view ``tapeline_demand`` and nothing else; called as ``grant`` is."""
+    raw: Any = connection.connection.driver_connection
+    role = sql.Identifier(reader)
+    raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
+    raw.execute(sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {}").format(role))
+    raw.execute(sql.SQL("GRANT SELECT ON public.tapeline_demand TO {}").format(role))
 
 
 def grant(connection: Connection, application: str) -> None:

@@ -96,13 +96,15 @@ def prepare(
 
 
 def _hand_over(raw: Any, owner: str) -> list[str]:
-    """Transfer tables, with their indices and sequences, and trigger functions to the owner role; returns their
+    """Transfer tables, with their indices and sequences, views and trigger functions to the owner role; returns their
     names."""
     names: list[str] = []
-    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tableowner <> %s"
-    for (name,) in raw.execute(tables, (owner,)).fetchall():
-        raw.execute(sql.SQL("ALTER TABLE public.{} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
-        names.append(f"table {name}")
+    for kind in ("table", "view"):
+        owned = f"SELECT {kind}name FROM pg_{kind}s WHERE schemaname = 'public' AND {kind}owner <> %s"  # noqa: S608
+        for (name,) in raw.execute(owned, (owner,)).fetchall():
+            change = sql.SQL("ALTER TABLE public.{} OWNER TO {}")
+            raw.execute(change.format(sql.Identifier(name), sql.Identifier(owner)))
+            names.append(f"{kind} {name}")
     functions = """SELECT proname, pg_get_function_identity_arguments(oid) FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND pg_get_userbyid(proowner) <> %s
         AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"""

@@ -1,8 +1,8 @@
 """Upgrade the database to the schema of this version: ``python -m migrations.upgrade [--grant-to ROLE]
-[--grant-to-workers ROLE]``.
+[--grant-to-workers ROLE] [--grant-demand-to ROLE]``.
 
 With ``--grant-to``, the migrating role owns the schema, and ROLE gets the privileges that the service needs; with
-``--grant-to-workers``, those that a worker needs.
+``--grant-to-workers``, those that a worker needs; with ``--grant-demand-to``, only that to read ``tapeline_demand``.
 ``--check`` only says whether the database can be upgraded, and ``--downgrade-to REVISION`` takes it back to the schema
 of an older version.
 
@@ -106,12 +106,19 @@ def _without_cascades(database: Database, connection: Connection) -> Iterator[No
         cursor.close()
 
 
-def upgrade(database: Database, *, grant_to: str | None = None, grant_to_workers: str | None = None) -> Move:
+def upgrade(
+    database: Database,
+    *,
+    grant_to: str | None = None,
+    grant_to_workers: str | None = None,
+    grant_demand_to: str | None = None,
+) -> Move:
     """Apply the missing migrations. Of several concurrent processes, one migrates; the others wait for it.
 
     Args:
         grant_to: a PostgreSQL role that runs the service, but does not own the schema.
         grant_to_workers: a PostgreSQL role of workers on other machines.
+        grant_demand_to: a PostgreSQL role of what starts and stops machines.
 
     Raises:
         UnknownSchema: this version cannot upgrade the database, which is unchanged.
@@ -121,10 +128,14 @@ def upgrade(database: Database, *, grant_to: str | None = None, grant_to_workers
         if before in revisions_of(_bridge())[1:]:
             command.upgrade(_bridge(connection), "head")
         command.upgrade(config(connection), "head")
-        if grant_to is not None and not database.is_sqlite:
-            privileges.grant(connection, grant_to)
-        if grant_to_workers is not None and not database.is_sqlite:
-            privileges.grant_to_workers(connection, grant_to_workers)
+        if not database.is_sqlite:
+            for give, role in (
+                (privileges.grant, grant_to),
+                (privileges.grant_to_workers, grant_to_workers),
+                (privileges.grant_demand, grant_demand_to),
+            ):
+                if role is not None:
+                    give(connection, role)
         return Move(before, head())
 
 
@@ -204,6 +215,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m migrations.upgrade", description=main.__doc__)
     parser.add_argument("--grant-to", metavar="ROLE", help="PostgreSQL role that runs the service, if not the owner")
     parser.add_argument("--grant-to-workers", metavar="ROLE", help="PostgreSQL role of workers on other machines")
+    parser.add_argument(
+        "--grant-demand-to", metavar="ROLE", help="PostgreSQL role that reads the number of slots wanted"
+    )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--check", action="store_true", help="only say whether the database can be upgraded")
     other.add_argument("--downgrade-to", metavar="REVISION", help="take the database back to an older schema")
@@ -218,10 +232,13 @@ def main() -> int:
             elif arguments.downgrade_to:
                 _report("downgraded", downgrade(database, arguments.downgrade_to))
             else:
-                _report(
-                    "upgraded",
-                    upgrade(database, grant_to=arguments.grant_to, grant_to_workers=arguments.grant_to_workers),
+                move = upgrade(
+                    database,
+                    grant_to=arguments.grant_to,
+                    grant_to_workers=arguments.grant_to_workers,
+                    grant_demand_to=arguments.grant_demand_to,
                 )
+                _report("upgraded", move)
     except SettingsError as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2

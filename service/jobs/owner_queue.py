@@ -38,6 +38,14 @@ FIRST_URGENT: Final = 6
 _MIN_WAIT_MS: Final = 500
 """How long an urgent job waits for a worker with a free slot before another job must make room."""
 
+DEMAND: Final = (
+    "SELECT COALESCE(SUM(running + CASE WHEN NOT ready THEN 0 "
+    "WHEN cap IS NULL OR running + queued < cap THEN queued ELSE cap - running END), 0) AS slots FROM owner_queue"
+)
+"""The slots that the running jobs hold and those that may start now would, under the caps and quotas of their owners:
+one row with one number. The view ``tapeline_demand`` has this text; a change needs a migration. A paused job, or a
+trial that its sweep's budget does not permit, is not queued. A job on a folder that no worker has is counted."""
+
 
 def next_owner(session: Session, *, without: Collection[str] = ()) -> str | None:
     """Lock and return the owner whose job is claimed next; ``''``: everybody without a key, ``None``: no job waits.

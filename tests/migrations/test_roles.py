@@ -213,6 +213,38 @@ def test_a_worker_announces_to_webhooks_that_it_cannot_read(prepared_roles: Role
     assert (claimed.webhook_id, claimed.secrets) == (webhook.id, [webhook.secret])
 
 
+def test_the_role_of_an_autoscaler_reads_the_demand_and_nothing_else(new_roles: Roles, postgres_url: str) -> None:
+    new_roles.prepare()
+    reader = new_roles.names[2].replace("worker", "demand")
+    with new_roles.superuser.engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {reader} LOGIN"))
+        connection.execute(text(f"GRANT CONNECT ON DATABASE {new_roles.superuser.engine.url.database} TO {reader}"))
+    for _ in range(2):
+        upgrade(new_roles.owner, grant_to=new_roles.names[1], grant_demand_to=reader)
+        with new_roles.owner.engine.begin() as connection:
+            connection.execute(text(f"GRANT SELECT ON jobs TO {reader}"))  # the second upgrade takes it away
+    upgrade(new_roles.owner, grant_to=new_roles.names[1], grant_demand_to=reader)
+    with closing(connect_as(postgres_url, reader)) as database:
+        with database.engine.connect() as connection:
+            assert connection.execute(text("SELECT * FROM tapeline_demand")).all() == [(0,)]
+        for statement in (
+            "SELECT owner FROM owner_queue",
+            "SELECT id FROM jobs",
+            "SELECT * FROM alembic_version",
+            "UPDATE owner_queue SET vtime = 0",
+            "CREATE TABLE mine (id int)",
+            "CREATE TEMPORARY TABLE mine (id int)",
+            "CREATE OR REPLACE VIEW tapeline_demand AS SELECT 9 AS slots",
+        ):
+            assert is_refused(database, statement), statement
+        query = """SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind <> 'i'
+            AND (relkind = 'S' AND has_sequence_privilege(oid, 'USAGE, SELECT, UPDATE') OR relkind <> 'S' AND (
+            has_any_column_privilege(oid, 'SELECT, INSERT, UPDATE, REFERENCES')
+            OR has_table_privilege(oid, 'DELETE, TRUNCATE, TRIGGER')))"""
+        with database.engine.connect() as connection:
+            assert connection.scalars(text(query)).all() == ["tapeline_demand"]
+
+
 @pytest.mark.slow
 def test_a_worker_with_a_role_of_its_own_trains_a_job_and_a_sweep(new_roles: Roles, tmp_path: Path) -> None:
     new_roles.prepare()
@@ -282,7 +314,7 @@ def test_a_database_of_a_single_role_is_transferred_to_the_owner(new_roles: Role
         new_roles.prepare()
         new_roles.upgrade()
     with new_roles.superuser.engine.connect() as connection:
-        query = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        query = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         assert connection.scalars(text(query)).all() == [new_roles.names[0]]
         query = "SELECT DISTINCT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         assert connection.scalars(text(query)).all() == [new_roles.names[0]]

@@ -9,8 +9,10 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, select, update
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, select, text, update
 
+from migrations.upgrade import config
 from service.access import owners, usage
 from service.errors import BudgetSpent, IllegalTransition, JobNotFound, LeaseLost
 from service.jobs import actions, commits, leases, owner_queue, worker_registry
@@ -196,6 +198,47 @@ def test_a_cap_limits_the_running_jobs_of_an_owner(database: Database, submit: S
     for _ in range(3):
         submit(owner="carl")
     assert [leases.claim(database, "w", 15) is not None for _ in range(3)] == [True, True, False], "a new owner's, too"
+
+
+def demand(database: Database) -> int:
+    with database.read() as session:
+        return int(session.execute(text("SELECT * FROM tapeline_demand")).scalar_one())
+
+
+def test_the_demand_is_what_runs_and_what_may_start_under_caps_and_quotas(database: Database, submit: Submit) -> None:
+    """Whatever random owners, limits and states: as many slots start as many jobs, and one more starts none."""
+    choice = random.Random(29)
+    assert demand(database) == 0
+    for name in [None, *(f"owner {number}" for number in range(25))]:
+        jobs = [submit(owner=name, priority=choice.randrange(10)) for _ in range(choice.randrange(6))]
+        for job in jobs[: choice.randrange(2)]:
+            actions.cancel(database, job)
+        if name is not None and jobs:
+            owners.change(database, name, {"running_jobs": choice.choice((None, 1, 2, 9))})
+    owners.set_default_cap(database, 3)
+    for _ in range(5):
+        leases.release_lease(database, claim(database), Request.PAUSE)
+    held = [claim(database) for _ in range(10)]
+    with database.write() as session:
+        names = ["owner 3", "owner 8", owner_of(database, held[0]) or ""]
+        session.execute(update(OwnerQueue).where(OwnerQueue.owner.in_(names)).values(blocked="quota"))
+    for name in ("owner 1", "owner 2", "owner 5"):  # below what runs, perhaps
+        owners.change(database, name, {"running_jobs": 1})
+    expected = demand(database)
+    while (started := leases.claim(database, "w", 60)) is not None:
+        held.append(started)
+        assert demand(database) == expected
+    assert len(held) == expected
+    assert 15 < expected < 60
+    for taken in held:
+        commits.fail(database, taken, {"code": "internal", "message": "m"})
+    usage.apply_cpu_quotas(database, default=0)  # unblocks
+    assert demand(database) > 0
+
+
+def test_the_view_of_the_demand_has_the_text_of_this_version() -> None:
+    migration = ScriptDirectory.from_config(config()).get_revision("0029")
+    assert migration.module.QUERY == owner_queue.DEMAND
 
 
 def vtimes(database: Database) -> dict[str, float]:
