@@ -3,8 +3,8 @@
 
 With ``--grant-to``, the migrating role owns the schema, and ROLE gets the privileges that the service needs; with
 ``--grant-to-workers``, those that a worker needs; with ``--grant-demand-to``, only that to read ``tapeline_demand``.
-``--check`` only says whether the database can be upgraded, and ``--downgrade-to REVISION`` takes it back to the schema
-of an older version.
+``--check`` only says whether the database can be upgraded, ``--wait`` waits until another process has done it, and
+``--downgrade-to REVISION`` takes it back to the schema of an older version.
 
 Databases at revisions 0007 to 0013 belong to an earlier chain of migrations, and cross ``migrations/bridge`` first.
 """
@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import privileges
 from service.errors import SettingsError, UnknownSchema
@@ -37,6 +39,9 @@ from service.storage.tables import Base
 
 _LOCK: Final = 7_267_001
 """An arbitrary id for migrations among PostgreSQL's advisory locks."""
+_POLL_INTERVAL_S: Final = 1.0
+_REPEAT_S: Final = 30.0
+"""How often a wait says again what it waits for."""
 _FOLDER: Final = Path(__file__).parent
 _MARKS: Final = {
     "0008": ("jobs", "extremes"),
@@ -204,6 +209,34 @@ def is_current(database: Database) -> bool:
         return MigrationContext.configure(connection).get_current_heads() == (head(),)
 
 
+def wait_for_schema(database: Database, timeout_s: float) -> str:
+    """Wait until the database has the schema of this version, or of a newer one: migrations are additive. Returns its
+    revision.
+
+    Raises:
+        SettingsError: not within this time; it says what is missing.
+    """
+    deadline, said, said_at = time.monotonic() + timeout_s, "", 0.0
+    while True:
+        try:
+            with database.engine.connect() as connection:
+                found = MigrationContext.configure(connection).get_current_revision()
+            if found is not None and found >= str(head()):
+                return found
+            missing = f"the migration to revision {head()}: the database is at revision {found or 'none'}"
+        except SQLAlchemyError as error:
+            missing = f"the database: {str(getattr(error, 'orig', None) or error).strip()}"
+        if time.monotonic() >= deadline:
+            raise SettingsError(
+                f"waited {timeout_s:g} seconds for {missing}; run python -m migrations.upgrade as its owner, or read "
+                "the log of the process that does"
+            )
+        if missing != said or time.monotonic() - said_at >= _REPEAT_S:
+            log.info(f"waiting for {missing}")
+            said, said_at = missing, time.monotonic()
+        time.sleep(_POLL_INTERVAL_S)
+
+
 def configure_logs(process: str) -> None:
     """Log what a command did, without what Alembic says of each connection."""
     logs.configure(process)
@@ -220,6 +253,14 @@ def main() -> int:
     )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--check", action="store_true", help="only say whether the database can be upgraded")
+    other.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=600.0,
+        metavar="SECONDS",
+        help="change nothing, and wait until another process has upgraded the database (default: 600)",
+    )
     other.add_argument("--downgrade-to", metavar="REVISION", help="take the database back to an older schema")
     arguments = parser.parse_args()
     configure_logs("migrate")
@@ -229,6 +270,8 @@ def main() -> int:
             if arguments.check:
                 with database.engine.connect() as connection:
                     _report("checked", Move(find_revision(connection), head()))
+            elif arguments.wait is not None:
+                log.info("the schema is there", revision=wait_for_schema(database, arguments.wait))
             elif arguments.downgrade_to:
                 _report("downgraded", downgrade(database, arguments.downgrade_to))
             else:

@@ -16,8 +16,8 @@ import pytest
 from alembic import command
 from sqlalchemy import event
 
-from migrations.upgrade import config, downgrade, head, is_current, revisions_of, upgrade
-from service.errors import UnknownSchema
+from migrations.upgrade import config, downgrade, head, is_current, revisions_of, upgrade, wait_for_schema
+from service.errors import SettingsError, UnknownSchema
 from service.storage.database import Database
 from tests.migrations.test_additive import BASE, breaking_changes, schema
 
@@ -147,3 +147,28 @@ def test_the_command_says_what_it_did_or_why_it_did_nothing(tmp_path: Path) -> N
         code, output = run(url, *arguments)
         assert (code, output.count("\n")) == (2, 1)
         assert "tapeline: the database is at revision 9999" in output
+
+
+def test_a_process_waits_for_the_schema_and_says_what_it_waits_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrations.upgrade._POLL_INTERVAL_S", 0.05)
+    with closing(Database(database_url)) as database, ThreadPoolExecutor(1) as threads:
+        with pytest.raises(SettingsError, match=f"for the migration to revision {head()}: .* none; run python"):
+            wait_for_schema(database, 0.1)
+        waiting = threads.submit(wait_for_schema, database, 60)
+        upgrade(database)
+        assert waiting.result(60) == head()
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        assert wait_for_schema(database, 0) == "9999", "a rollback: migrations are additive"
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0028'")
+        with pytest.raises(SettingsError, match="the database is at revision 0028"):
+            wait_for_schema(database, 0)
+
+
+def test_a_wait_names_the_error_of_a_database_that_does_not_answer() -> None:
+    code, output = run("postgresql+psycopg://tapeline@127.0.0.1:1/tapeline", "--wait", "0")
+    assert code == 2
+    assert "waited 0 seconds for the database: connection failed" in output
