@@ -146,7 +146,7 @@ client-wheel: $(VENV)/installed-dev  ## build dist/tapeline_client-*.whl, the Py
 	@tar --exclude=__pycache__ -cf - tapeline LICENSE | tar -xf - -C dist/client && mv dist/client/LICENSE dist/client/tapeline
 	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist dist/client/tapeline
 
-settings: $(VENV)/installed-dev  ## write the declared settings into docs/configuration.md, docker-compose.yml and .env.example
+settings: $(VENV)/installed-dev  ## write the declared settings into the documents, compose and the chart
 	@$(BIN)/python -m tests.deploy.settings_documents
 
 docs: $(VENV)/installed-dev  ## build the documentation as a site, dist/docs; a broken link is an error

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from service.runtime.settings import SETTINGS
+from tests.deploy import chart_schema
 
 ROOT = Path(__file__).parents[2]
 BY_THE_SERVICES = {
@@ -31,8 +32,9 @@ LISTS = {
         r"(?<=written by `make settings`:\n)(#TAPELINE_.*\n)+",
         "".join(f"#{name}={SETTINGS[name].default_text}\n" for name in PASSED),
     ),
+    "deploy/helm/tapeline/values.schema.json": (r"(?s)\A.*\Z", chart_schema.document()),
 }
-"""Of each file, the pattern of its list, and the list as declared."""
+"""Of each file, the pattern of its list, or of the whole, and the list as declared."""
 
 
 def updated(file: str) -> str:
