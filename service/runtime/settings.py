@@ -141,7 +141,7 @@ class ChildLimits:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of a deployment, each declared here or in ``Quotas`` and ``ChildLimits``. `make settings` writes the
-    declarations into docs/configuration.md, docker-compose.yml and .env.example."""
+    declarations into docs/configuration.md, docker-compose.yml, .env.example and the schema of the Helm chart."""
 
     home: Path = _setting(
         "state folder of the embedded stack (default: .tapeline in the home folder)",

@@ -159,6 +159,7 @@ def test_a_job_whose_worker_is_killed_finishes_on_the_other_with_the_same_bits(
     docker("start", victim)
 
 
+@pytest.mark.exhaustive  # tests/compose/test_chart.py drains a worker, too
 def test_a_stopped_worker_hands_its_job_back_before_it_is_killed(service: Service, undisturbed_digest: str) -> None:
     job_id = service.submit(**LONG_JOB)
     service.wait_until_epoch(job_id, 2)

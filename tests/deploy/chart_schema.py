@@ -186,7 +186,7 @@ VALUES: Final = fields(
     networkPolicy=fields(
         enabled=FLAG,
         webFrom=PEERS,
-        **dict.fromkeys(("database", "broker", "store", "dns", "webhooks"), EGRESS),
+        **dict.fromkeys(("database", "broker", "store", "dns", "webhooks", "extra"), EGRESS),
     ),
     serviceMonitor=fields(
         enabled=FLAG, interval=text("^[0-9]+(ms|s|m|h)$"), labels=TEXTS, apiKeySecret=NAME, apiKeyKey=KEY

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,9 +311,9 @@ def test_network_policies_select_the_pods_and_open_what_each_needs() -> None:
         labels = owner["spec"]["template"]["metadata"]["labels"]
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     assert {name: ports(policy, "egress") for name, policy in policies.items()} == {
-        "web": {53, 5432, 6379, 8333},
-        "worker": {53, 5432, 6379, 8333},
-        "scheduler": {53, 5432, 6379, 8333, 443},
+        "web": {53, 5432, 6379, 8333, 4318},
+        "worker": {53, 5432, 6379, 8333, 4318},
+        "scheduler": {53, 5432, 6379, 8333, 4318, 443},
         "migrate": {53, 5432},
     }
     assert {name: ports(policy, "ingress") for name, policy in policies.items()} == {
@@ -348,6 +349,21 @@ def test_the_notes_say_how_to_make_the_first_key() -> None:
     assert command in notes(values_of("small"))
     assert "tapeline keys" not in notes(values_of("team")), "it has a key"
     assert "https://tapeline.example.org/" in notes(values_of("team"))
+
+
+def test_the_documented_values_are_accepted() -> None:
+    text = (CHART.parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (first,) = re.findall(r"<<'VALUES'\n(.*?)VALUES\n", text, re.DOTALL)
+    (scaled,) = re.findall(r"```yaml\n(migrations:.*?)```", text, re.DOTALL)
+    values = yaml.safe_load(first) | yaml.safe_load(scaled)
+    assert {("Ingress", "web"), ("ScaledObject", "worker")} <= render(values).keys()
+
+
+def test_the_chart_installs_the_version_of_this_tree() -> None:
+    project = tomllib.loads((CHART.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    with Chart.load(CHART) as chart:
+        assert chart.metadata["appVersion"] == project["version"]
+        assert f"## {chart.version}\n" in (CHART / "UPGRADING.md").read_text(encoding="utf-8")
 
 
 def test_no_secret_is_in_the_manifests(values: Object) -> None:
