@@ -278,7 +278,7 @@ def test_the_migration_runs_before_the_pods_or_beside_them_or_not(
         (init,) = objects["Deployment", component]["spec"]["template"]["spec"]["initContainers"]
         assert init["args"] == ["python", "-m", "migrations.upgrade", "--wait"]
     if mode == "job":
-        other = render(with_value(values, "image.digest", f"sha256:{'1' * 64}"))
+        other = render(with_value(values, "migrations.resources.limits", {"memory": "1Gi"}))
         assert not jobs.keys() & {key[1] for key in other}, "a Job cannot be changed"
 
 
@@ -326,6 +326,16 @@ def test_network_policies_select_the_pods_and_open_what_each_needs() -> None:
     peers = policies["web"]["spec"]["ingress"][0]["from"]
     own = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
     assert any(labels.items() <= test["metadata"]["labels"].items() for labels in own), "helm test reaches the service"
+
+
+def test_disruption_budgets_permit_to_drain_a_node(values: Object) -> None:
+    objects = render(values)
+    budgets = {name: item["spec"] for (kind, name), item in objects.items() if kind == "PodDisruptionBudget"}
+    assert ("web" in budgets) is (objects["Deployment", "web"]["spec"]["replicas"] > 1)
+    for name, budget in budgets.items():
+        selector = objects["Deployment", name]["spec"]["selector"]
+        assert budget["selector"] == selector
+        assert budget.get("minAvailable", 1) == budget.get("maxUnavailable", 1) == 1
 
 
 def test_routes_and_monitor_lead_to_the_web_pods_and_their_hosts_are_accepted(values: Object) -> None:
