@@ -25,6 +25,7 @@ from tests.faults.sweeps.runs import (
     submit,
     until_end,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)  # whole sweeps, some of them three in a row
 
@@ -121,21 +122,29 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
 ) -> None:
     sweep_id = submit(harness, RANDOM)
     harness.arm(place)
-    harness.start()
+    for _ in range(2):  # inside a transaction, a worker dies
+        harness.start()
     harness.start("workers.scheduler")
     assert until_end(harness, sweep_id) == undisturbed
     assert not (harness.points / place).exists(), "no process reached it"
 
 
 @pytest.mark.faults
-def test_children_killed_inside_every_decision_change_none(harness: FaultHarness, undisturbed: SweepResult) -> None:
-    """A kill aborts the transaction of each decision once, just before its commit."""
+def test_workers_killed_inside_every_decision_change_none(harness: FaultHarness, undisturbed: SweepResult) -> None:
+    """A kill aborts the transaction of each decision once, just before its commit. Dead workers are replaced."""
     harness.patch(LIFT_LOSS_LIMIT)
     sweep_id = submit(harness, RANDOM)
     for seq in range(1, 50):
         harness.arm(f"deciding.{seq}")
-    harness.start()
-    assert until_end(harness, sweep_id, 240) == undisturbed
+    harness.start("workers.scheduler")
+    workers = [harness.start() for _ in range(2)]
+
+    def replace_dead_workers_until_the_end() -> bool:
+        workers[:] = [harness.start() if worker.poll() is not None else worker for worker in workers]
+        return has_ended(harness, sweep_id)
+
+    wait_until(replace_dead_workers_until_the_end, "the end of the sweep", 240)
+    assert until_end(harness, sweep_id) == undisturbed
     reached = {path.name.split(".reached-")[0] for path in harness.points.glob("deciding.*.reached-*")}
     results = [data for kind, data in undisturbed.decisions if kind == "result"]
     assert len(reached) >= len(results)
