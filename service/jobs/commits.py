@@ -106,7 +106,8 @@ def commit_epochs(
         for record in records:
             new_rows, stored_before = _record_epoch(session, job, record, now)
             rows, orphans = rows + new_rows, orphans + stored_before
-        orphans += _prune_checkpoints(session, job, keep_last, rows)
+        if any(row.kind == ArtifactKind.CHECKPOINT for row in rows):
+            orphans += _prune_checkpoints(session, job, keep_last, rows)
         session.add_all(rows)
         session.flush()
         artifact_rows.check_store(session, {file.store_id for record in records for file in record.files})
