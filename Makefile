@@ -160,7 +160,7 @@ format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
 	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock pyproject.toml
-	$(COMPILE) --all-build-deps --extra export --extra objects --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-build-deps --extra export --extra objects --extra otel --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 clean:  ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
