@@ -14,7 +14,7 @@ import structlog
 from celery import bootsteps, signals
 
 from service.errors import SettingsError
-from service.runtime import logs, machine_limits
+from service.runtime import logs, machine_limits, tracing
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from workers.app import create_app
@@ -34,6 +34,7 @@ def main() -> int:
     logs.configure("worker")
     try:
         settings = Settings.from_env(os.environ, cores=machine_limits.processors())
+        tracing.start("worker", os.environ, is_child=settings.otel_parent == "child")
     except SettingsError as error:
         sys.stderr.write(f"tapeline worker: {error}\n")
         return 2
@@ -53,6 +54,7 @@ def main() -> int:
     def force_exit() -> None:
         """End the process even if Celery waits for a broker that does not respond."""
         supervisor.close()
+        tracing.stop()
         time.sleep(CELERY_GRACE_S)
         os._exit(0)
 
@@ -74,6 +76,7 @@ def main() -> int:
         listen(settings, supervisor)
     finally:
         supervisor.close()
+        tracing.stop()
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 from pydantic import TypeAdapter
 
 from service.jobs.leases import Claim
+from service.runtime.tracing import Span
 from service.states import MachineFaultReason, Request
 from workers.operations import Call, Reply
 
@@ -79,7 +80,8 @@ class Done:
 
 
 Command = Train | Stop | Reply
-Report = ChildReady | Preparing | Progress | MachineFault | Call | Done
+Report = ChildReady | Preparing | Progress | MachineFault | Call | Done | Span
+"""A span is exported when it arrives; a monitor does not see it."""
 
 
 _TYPES: Final = {kind.__name__: TypeAdapter[Command | Report](kind) for kind in get_args(Command | Report)}
@@ -111,7 +113,7 @@ class ChildEndpoint:
     """The child's end of the pipes. If the supervisor's end closes, the process exits, to never train unsupervised."""
 
     def __init__(self, commands: Connection, reports: Connection) -> None:
-        self._reports = reports
+        self._reports, self._send_lock = reports, threading.Lock()
         self._last_progress = 0.0
         self._work: queue.SimpleQueue[Train] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
@@ -129,7 +131,8 @@ class ChildEndpoint:
     def send(self, report: Report) -> None:
         """Send a report."""
         try:
-            self._reports.send_bytes(encode(report))
+            with self._send_lock:  # the thread that commits epochs reports their spans
+                self._reports.send_bytes(encode(report))
         except BrokenPipeError:
             os._exit(3)  # the supervisor is gone
 

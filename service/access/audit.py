@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
+from service.runtime import tracing
 from service.storage.database import now_ms
 from service.storage.insertions import NewRow
 from service.storage.tables import AUDIT, AuditEntry
@@ -72,6 +73,7 @@ class Actor:
     key_id: str | None = None
     address: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
     is_audited: bool = True
     """Not the requests to a service without keys: they have no owner."""
     recorded: list[dict[str, Any]] = field(default_factory=list)
@@ -113,7 +115,9 @@ def owner_of(by: Actor | None) -> str | None:
 
 def request_of(by: Actor | None) -> dict[str, str]:
     """The request behind an action, for the events of a job."""
-    return {"request_id": by.request_id} if by is not None and by.request_id else {}
+    if by is None:
+        return {}
+    return ({"request_id": by.request_id} if by.request_id else {}) | tracing.named(by.traceparent)
 
 
 def _values(by: Actor, action: AuditAction, subject: str | None) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _requeue(session: Session, job: Job, *, reason: str, by: Actor | None = None
     job.requested = None
     job.priority = owners.allowed_priority(session, job.owner, job.priority)
     job.queued_ms = session.scalar(select(now_ms())) or 0
-    job.request_id = by.request_id if by is not None else None
+    job.request_id, job.traceparent = (by.request_id, by.traceparent) if by is not None else (None, None)
     record_status(session, job, reason=reason, **audit.request_of(by))
 
 

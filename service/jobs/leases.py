@@ -18,6 +18,7 @@ from service.jobs import events, owner_queue, transitions
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
+from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
@@ -47,12 +48,31 @@ class Claim:
     """CPU time of the job under earlier leases."""
     request_id: str | None = None
     """Of the HTTP request that queued the job."""
+    traceparent: str | None = None
+    """Of that request."""
+    trace: str | None = None
+    """The traceparent of this attempt."""
 
     @property
     def log_fields(self) -> dict[str, Any]:
         """What the lines in a worker's log say about the job, from the request to the lease."""
         request = {"request_id": self.request_id} if self.request_id else {}
-        return {"job": self.job_id, "lease": self.lease, "attempt": self.attempt, **request}
+        return {
+            "job": self.job_id,
+            "lease": self.lease,
+            "attempt": self.attempt,
+            **request,
+            **tracing.named(self.trace),
+        }
+
+    @property
+    def span_attributes(self) -> dict[str, str | int]:
+        """What the spans of this attempt say about the job."""
+        return {
+            "tapeline.job.id": self.job_id,
+            "tapeline.job.lease": self.lease,
+            "tapeline.job.attempt": self.attempt,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +123,8 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
             lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
             has_data = owner_queue.has_data(datasets)
             if (job := _claim_first(session, select(Job.id).where(lane, has_data), worker, lease_s)) is not None:
-                transitions.record_status(session, job, reason="claimed", worker=worker)
+                trace = tracing.new_attempt(job.traceparent)
+                transitions.record_status(session, job, reason="claimed", worker=worker, **tracing.named(trace))
                 return Claim(
                     job_id=job.id,
                     lease=job.lease,
@@ -111,6 +132,8 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
                     attempt=job.attempt,
                     cpu_seconds=job.cpu_seconds or 0.0,
                     request_id=job.request_id,
+                    traceparent=job.traceparent,
+                    trace=trace,
                 )
             if datasets is None or not session.scalar(select(exists().where(lane, ~has_data))):
                 break

@@ -19,6 +19,7 @@ from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
 from service.jobs import transitions
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
+from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import PREDICTIONS_EPOCH, JobSpec, ResolvedPrediction
 from service.spec.validation import prefix_hash, spec_hash
@@ -61,6 +62,8 @@ class Submission:
     """Set for a trial of a sweep."""
     investigates: tuple[Job, Job] | None = None
     """Two jobs to train again side by side, instead of training the spec, which is that of the first."""
+    traceparent: str | None = None
+    """That of its sweep, for a trial."""
     copied: Copied | None = None
     """The whole result of an equal job: the job has succeeded when it is stored."""
 
@@ -215,7 +218,7 @@ def _first_event_row(job: Job) -> NewRow:
 def _first_event_data(job: Job) -> dict[str, Any]:
     first = {"status": Status.QUEUED, "epoch": job.start_epoch}
     request = {"request_id": job.request_id} if job.request_id is not None else {}
-    return transitions.status_data(job, reason="submitted") | first | request
+    return transitions.status_data(job, reason="submitted") | first | request | tracing.named(job.traceparent)
 
 
 def add(session: Session, submission: Submission) -> Job:
@@ -271,6 +274,7 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         hold_epoch=submission.placement.hold_epoch if submission.placement is not None else None,
         status=Status.QUEUED,
         request_id=by.request_id if by is not None else None,
+        traceparent=by.traceparent if by is not None else submission.traceparent,
         attempt=1,
         deaths=0,
         lease=0,

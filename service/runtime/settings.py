@@ -16,7 +16,7 @@ from typing import Any, Final, Self, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 from service.errors import SettingsError
-from service.runtime import server_urls
+from service.runtime import server_urls, tracing
 
 
 class Auth(StrEnum):
@@ -279,6 +279,13 @@ class Settings:
         "ECDSA signature in DER (default: none)",
         "",
     )
+    otel_parent: str = _setting(
+        "traces of attempts, see docs/operations.md: link (default; a trace each, linked to that of the request), or "
+        "child (part of the trace of the request)",
+        "link",
+        valid=("link", "child").__contains__,
+        rule="be link or child",
+    )
     verify_reused: float = _setting(
         "fraction of reused results that are checked by training an epoch again (default: {default})", 0.01, high=1
     )
@@ -361,7 +368,7 @@ class Settings:
         if (path := found["database_url"].removeprefix("sqlite:///")) != found["database_url"]:
             # Processes have different working folders: a path must mean the same file in all of them.
             found["database_url"] = f"sqlite:///{Path(path).absolute()}"
-        faults += _read_store(found, environ)
+        faults += [*_read_store(found, environ), *tracing.faults(environ)]
         for name in ("database", "broker"):
             url, variable = found[f"{name}_url"], f"TAPELINE_{name.upper()}_PASSWORD_FILE"
             password_file = found.pop(f"{name}_password_file")

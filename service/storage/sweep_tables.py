@@ -33,6 +33,8 @@ class Sweep(Base):
     status: Mapped[str] = mapped_column(String(20))
     state: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The state of the decisions."""
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """Of the request that created the sweep; its jobs have the same."""
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     trials: Mapped[int] = mapped_column(Integer)
     """The planned number of trials, which is reached unless the budget is exhausted first."""

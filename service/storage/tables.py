@@ -120,6 +120,8 @@ class Job(Base):
     requested: Mapped[str | None] = mapped_column(String(20))
     request_id: Mapped[str | None] = mapped_column(String(128))
     """Of the last HTTP request that queued the job; the worker's log repeats it."""
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """Of the same request, as in W3C Trace Context."""
     attempt: Mapped[int] = mapped_column(Integer, default=1)
     """For display: 1, plus the number of lost workers and retries."""
     deaths: Mapped[int] = mapped_column(Integer, default=0)

@@ -57,6 +57,7 @@ def submit(
         sweep = Sweep(
             id=new_id("swp"),
             owner=new.owner,
+            traceparent=by.traceparent if by is not None else None,
             name=new.name,
             kind=new.kind,
             spec=dict(new.spec),

@@ -90,6 +90,7 @@ def submit(
                 resolved=resolved.model_copy(update={"priority": priority}),
                 steps=costs.total_steps(resolved, shape.train_count),
                 owner=sweep.owner,
+                traceparent=sweep.traceparent,
                 upload_id=sweep.data["upload_id"],
                 dataset_sha256=sweep.data["sha256"],
                 expected_bytes=expected_bytes,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import SettingsError
-from service.runtime import machine_limits, process_limits
+from service.runtime import machine_limits, process_limits, tracing
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
 from service.storage.database import Database
@@ -93,6 +93,11 @@ def when_ready(server: Any) -> None:
                 f"tapeline: gunicorn listens on {name[0]}, a non-loopback address, but no API keys are required with "
                 f"TAPELINE_HOST={_settings.host}: set TAPELINE_HOST to the same address, or TAPELINE_AUTH=keys"
             )
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Send the last spans of a process that ends."""
+    tracing.stop()
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -6,12 +6,13 @@ import os
 import sys
 
 from service.errors import SettingsError
-from service.runtime import logs, machine_limits
+from service.runtime import logs, machine_limits, tracing
 from service.runtime.settings import Settings
 from service.web.app import create_app
 
 try:
     _settings = Settings.from_env(os.environ, cores=machine_limits.processors())
+    tracing.start("web", os.environ)
 except SettingsError as error:
     sys.exit(f"tapeline: {error}")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.jobs.leases import Claim
+from service.runtime.tracing import Span
 from service.states import MachineFaultReason, Request
 from workers.messages import (
     ChildReady,
@@ -29,6 +30,20 @@ CLAIM: dict[str, Any] = {
     "attempt": 3,
     "cpu_seconds": 0.5,
     "request_id": "req_1",
+    "traceparent": None,
+    "trace": "00-abababababababababababababababab-cdcdcdcdcdcdcdcd-01",
+}
+SPAN: dict[str, Any] = {
+    "name": "commit",
+    "trace_id": "ab" * 16,
+    "span_id": "cd" * 8,
+    "start_ns": 1,
+    "end_ns": 2,
+    "kind": "internal",
+    "parent_id": "ef" * 8,
+    "link": None,
+    "error": None,
+    "attributes": {"tapeline.job.id": "job_1", "tapeline.epoch": 3},
 }
 FAULT = {"reason": "store", "message": "full", "folder": "/a", "size_bytes": 7}
 MESSAGES: list[tuple[Command | Report, Any]] = [
@@ -47,6 +62,7 @@ MESSAGES: list[tuple[Command | Report, Any]] = [
     ),
     (Reply({"a": 1}), ["Reply", {"value": {"a": 1}, "error": None}]),
     (Reply(error=["failed", ["why"]]), ["Reply", {"value": None, "error": ["failed", ["why"]]}]),
+    (Span(**SPAN), ["Span", SPAN]),
 ]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import structlog
 
+from service.runtime import tracing
 from workers.messages import ChildEndpoint, ChildReady, Command, Report, decode, encode
 from workers.supervisor import fork_server
 
@@ -148,7 +149,8 @@ class ChildProcess:
         try:
             with report_reader:
                 while True:
-                    self._reports.put(decode(report_reader.recv_bytes()))
+                    report = decode(report_reader.recv_bytes())
+                    tracing.export(report) if isinstance(report, tracing.Span) else self._reports.put(report)
         except EOFError:
             pass
         except Exception as error:  # noqa: BLE001 - after any error, the child is not supervised any more

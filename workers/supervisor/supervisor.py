@@ -18,8 +18,10 @@ from service.datasets.formats.array_folders import ArrayCache
 from service.errors import LeaseLost
 from service.jobs import leases, worker_registry
 from service.jobs.leases import Claim
+from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
+from service.runtime.tracing import OpenSpan
 from service.states import Drain
 from service.storage.database import Database
 from service.storage.tables import Worker
@@ -39,6 +41,8 @@ FIRST_CHECK_S: Final = 5.0
 """How long a starting worker waits for the first check of its machine; a lost network share may not respond."""
 DEREGISTER_TIMEOUT_S: Final = 3.0
 """How long a stopping worker tries to delete its row."""
+GOOD_OUTCOMES: Final = ("succeeded", "paused", "released", "investigated")
+"""What the outcome of an attempt without an error begins with, in its trace."""
 
 log = structlog.get_logger()
 
@@ -200,6 +204,12 @@ class Supervisor:
 
     def _train(self, claim: Claim, child: ChildProcess, *, requested_at: float) -> bool:
         """Monitor a job until its lease has ended; returns whether the child received its command."""
+        with tracing.attempt(claim.trace, claim.traceparent, requested_at, claim.span_attributes) as attempt:
+            with tracing.span("claim", since=requested_at):
+                pass
+            return self._monitor(claim, child, attempt, requested_at=requested_at)
+
+    def _monitor(self, claim: Claim, child: ChildProcess, attempt: OpenSpan, *, requested_at: float) -> bool:
         tokens = structlog.contextvars.bind_contextvars(**claim.log_fields)
         log.info("training", child=child.pid)
         monitor = None
@@ -218,11 +228,16 @@ class Supervisor:
             child.send(Train(claim))
             outcome = monitor.run()
             self._early_deaths = 0 if monitor.has_begun else monitor.early_deaths
+            attempt.attributes["tapeline.outcome"] = outcome
+            if not outcome.startswith(GOOD_OUTCOMES):
+                attempt.error = outcome
             log.info("lease ended", outcome=outcome)
             return monitor.has_begun
         except LeaseLost:
+            attempt.error = "lease lost"
             log.warning("the lease is lost; the child was killed")
         except StoppedDuringOutage:
+            attempt.error = "the database did not respond before exit"
             log.warning("the database did not respond before exit; the job is requeued when its lease expires")
         finally:
             if monitor is not None and monitor.is_child_reusable:

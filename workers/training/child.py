@@ -16,7 +16,7 @@ import threadpoolctl
 
 from service.errors import LeaseLost
 from service.jobs.leases import Claim
-from service.runtime import logs
+from service.runtime import logs, tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.stores import open_store
@@ -45,7 +45,8 @@ def main(endpoint: ChildEndpoint) -> int:
         reach("commanded")
         endpoint.send(Preparing())  # from now on, the death of this process counts against the job
         structlog.contextvars.bind_contextvars(**claim.log_fields)
-        report = _run_job(settings, claim, endpoint, lifetime)
+        with tracing.below(claim.trace, endpoint.send, claim.span_attributes):
+            report = _run_job(settings, claim, endpoint, lifetime)
         endpoint.send(report)
         if not isinstance(report, Done) or not report.is_reusable:
             return 0

@@ -16,6 +16,7 @@ from service.jobs import commits, leases
 from service.models.compatibility import columns_of, misfits
 from service.models.predicting import LoadedModel, batch_size, predict, read_model
 from service.models.prediction_csv import PredictionCsv, in_order_of, inputs_of, parts_of, slices_of
+from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.schema import PREDICTIONS_EPOCH, ClassifierSpec, ResolvedPrediction
@@ -48,14 +49,17 @@ def run_prediction(run: JobRun, settings: Settings, job: Job, spec: ResolvedPred
     facts = provenance(dataset, evaluated=False) | {"checkpoint": spec.model.sha256}
     job = run.lease.call(leases.begin, facts)
     reach("began")
-    content, rows = _predict(run, job, model, class_names, dataset, spec)
-    file = run.artifacts.write(job.id, ArtifactKind.PREDICTIONS, PREDICTIONS_EPOCH, run.claim.lease, content)
+    with tracing.span("predict"):
+        content, rows = _predict(run, job, model, class_names, dataset, spec)
+    with tracing.span("upload", {"tapeline.bytes": len(content)}):
+        file = run.artifacts.write(job.id, ArtifactKind.PREDICTIONS, PREDICTIONS_EPOCH, run.claim.lease, content)
     del content
     reach("files_stored", PREDICTIONS_EPOCH)
     try:
-        run.lease.call(
-            commits.succeed_prediction, file, rows=rows, at_most=run.lease.max_owner_bytes, used=run.meter.total()
-        )
+        with tracing.span("commit"):
+            run.lease.call(
+                commits.succeed_prediction, file, rows=rows, at_most=run.lease.max_owner_bytes, used=run.meter.total()
+            )
     except OutcomeUnknown:
         raise  # keep the file: an earlier attempt may have committed its row
     except (LeaseLost, StorageQuotaExceeded):

@@ -21,6 +21,7 @@ from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded, WrongSt
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
+from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.spec.estimation import costs
@@ -230,7 +231,8 @@ def _train_loop(
                         preprocessing=preprocessing,
                         hold_epoch=job.hold_epoch,
                     )
-                    writer.start(epoch)
+                    with tracing.span("epoch", {"tapeline.epoch": report.epoch}, since=started_at):
+                        writer.start(epoch)
                     reach("handed_over", report.epoch)
                     if epoch.is_paused_by_sweep:
                         return PAUSED_BY_SWEEP

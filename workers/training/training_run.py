@@ -13,6 +13,7 @@ from service.datasets.cache import Dataset
 from service.datasets.repository import DatasetRepository
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
+from service.runtime import tracing
 from service.runtime.settings import Settings
 from service.spec.schema import Spec
 from service.states import Request
@@ -91,7 +92,8 @@ def load_data(run: JobRun, settings: Settings, job: Job) -> Dataset:
             run.lease.call(commits.log, "info", "downloading", message)
 
     repository = DatasetRepository(settings, run.lease)
-    dataset = repository.load(repository.of_job(job), progress=progress)
+    with tracing.span("load", {"tapeline.dataset": job.resolved["dataset"]["name"]}):
+        dataset = repository.load(repository.of_job(job), progress=progress)
     run.endpoint.check_stop()
     return dataset
 

@@ -47,6 +47,7 @@ _HEADERS: Final = {
     "Prefer": "`wait=30` delays the response until it changes, for at most this many seconds (up to 60).",
     "Upload-Id": "An id for this upload, 8 to 64 letters, digits, dashes and underscores, such as a random UUID: "
     "`GET /uploads/{upload_id}` shows its progress.",
+    "traceparent": "The caller's trace, as in W3C Trace Context; it leads to the jobs and their attempts.",
     "Last-Event-ID": "The `id` of the last event that the client has.",
 }
 _PATHS: Final = {

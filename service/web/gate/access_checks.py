@@ -238,7 +238,9 @@ def sees_all() -> bool:
 def actor() -> Actor:
     """The current request's actor; without keys, it has no owner and is not audited."""
     caller = identity()
-    return named_actor(caller) if caller is not None else Actor(request_id=g.get("request_id"), is_audited=False)
+    if caller is not None:
+        return named_actor(caller)
+    return Actor(request_id=g.get("request_id"), traceparent=g.get("traceparent"), is_audited=False)
 
 
 def named_actor(caller: Identity | None) -> Actor:
@@ -248,6 +250,7 @@ def named_actor(caller: Identity | None) -> Actor:
         key_id=caller.key_id if caller is not None else None,
         address=request.remote_addr,
         request_id=g.get("request_id"),
+        traceparent=g.get("traceparent"),
         recorded=g.actor.recorded if "actor" in g else [],
     )
     g.actor = new_actor

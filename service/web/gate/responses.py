@@ -10,6 +10,8 @@ import structlog
 from flask import Flask, Response, g, request
 from ulid import ULID
 
+from service.runtime import tracing
+from service.web.gate import server_spans
 from service.web.gate.access_checks import identity, is_shared
 from tapeline.version import VERSION
 
@@ -53,7 +55,8 @@ def log_requests(app: Flask) -> None:
         client_id = request.headers.get("X-Request-Id", "")
         g.request_id = client_id if _ID.fullmatch(client_id) else f"req_{ULID()}"
         g.began = time.perf_counter()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        server_spans.begin()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id, **tracing.named(g.traceparent))
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -72,11 +75,13 @@ def log_requests(app: Flask) -> None:
             for action in g.actor.recorded if "actor" in g else ():  # committed by now, unless there is an error
                 if response.status_code < 400 or action["subject"] is None:
                     _log.info("audit", owner=g.actor.owner, address=request.remote_addr, **action)
+            server_spans.describe(response.status_code, job=_job(response))
         return response
 
     @app.teardown_request
     def forget(error: BaseException | None) -> None:
-        structlog.contextvars.unbind_contextvars("request_id")
+        server_spans.end()
+        structlog.contextvars.unbind_contextvars("request_id", "trace_id")
 
 
 def add_headers(app: Flask) -> None:

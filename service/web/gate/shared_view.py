@@ -26,6 +26,7 @@ _PRIVATE: Final[Mapping[str, Any]] = {
     "investigation": None,
     "fold_group": None,
     "provenance": None,
+    "trace_id": None,
 }
 _SPECS: Final = ("spec", "resolved")
 _OF_TRAINING: Final = frozenset({ErrorCode.DIVERGED.value, *(code.value for code in FindingCode)})

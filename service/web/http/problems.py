@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from service.datasets.errors import DatasetBroken, DatasetError, DatasetUnavailable
 from service.datasets.importer import UploadRefused
 from service.errors import Fault, KeyNotFound, ServiceError, SpecError, StorageQuotaExceeded
+from service.runtime import tracing
 from service.spec.faults import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.database import is_disk_full
@@ -64,6 +65,7 @@ def respond(
         "instance": request.path,
         "code": code,
         "request_id": g.get("request_id"),
+        **tracing.named(g.get("traceparent")),
         **members,
     }
     response = Response(

@@ -14,6 +14,7 @@ from service.jobs import actions, events
 from service.jobs.queries import folds, listing, lookup
 from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
+from service.runtime import tracing
 from service.spec.intervals import METRICS_WITH_INTERVAL, interval_of
 from service.spec.metric_info import TEST_SCORES
 from service.states import TERMINAL, Action, FindingCode, JobKind, Reason, Request, Severity, Status
@@ -287,6 +288,9 @@ class JobDetail(JobSummary):
     stopped_by_sweep: bool = Field(description=STOPPED_BY_SWEEP)
     reason: Reason | None = Field(
         None, description="Why the job is queued or paused again, if not at its user's request, as in its last event."
+    )
+    trace_id: Annotated[str | None, BeforeValidator(tracing.trace_id_of)] = Field(
+        None, validation_alias="traceparent", description="Of the request that queued the job."
     )
 
 

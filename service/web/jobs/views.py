@@ -52,7 +52,7 @@ _NOT_FOUND: Final = ("job_not_found",)
     SubmittedJob,
     status=201,
     query=SubmitQuery,
-    headers=("Idempotency-Key",),
+    headers=("Idempotency-Key", "traceparent"),
     document="spec",
     other_responses={200: DryRun},
     problems=("idempotency_conflict", "quota_exceeded"),

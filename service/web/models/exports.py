@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from service.access.audit import Actor
 from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
+from service.runtime import tracing
 from service.spec.schema import Kind
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS, ArtifactKind
 from service.storage.tables import Artifact
@@ -110,9 +111,10 @@ def _export(job_id: str, target: str, query: ExportQuery) -> Response:
 
 def make(request: ExportRequest) -> bytes:
     """The bytes of an export."""
-    if request.format is ArtifactKind.CERTIFICATE:
-        return certificates.make(request)
-    return exporting.make(request, lambda: draw_curves(request.job, "png").data)
+    with tracing.span("export", {"tapeline.export.format": request.format.value, "tapeline.job.id": request.job.id}):
+        if request.format is ArtifactKind.CERTIFICATE:
+            return certificates.make(request)
+        return exporting.make(request, lambda: draw_curves(request.job, "png").data)
 
 
 def _find(job_id: str, target: ArtifactKind, query: ExportQuery, by: Actor | None) -> Artifact:

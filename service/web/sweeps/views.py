@@ -67,7 +67,7 @@ _NOT_FOUND: Final = ("sweep_not_found",)
     SweepDetail,
     status=201,
     query=SubmitQuery,
-    headers=("Idempotency-Key",),
+    headers=("Idempotency-Key", "traceparent"),
     document=SweepSpec,
     other_responses={200: SweepDryRun},
     problems=("idempotency_conflict", "quota_exceeded"),

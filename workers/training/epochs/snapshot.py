@@ -24,6 +24,7 @@ from service.jobs import commits
 from service.jobs.commits import EpochRecord
 from service.jobs.leases import Position, reaches_hold
 from service.pictures import grids
+from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
 from service.storage.artifacts import ArtifactKind
@@ -106,7 +107,8 @@ def store_files(run: TrainingRun, snapshot: EpochSnapshot) -> EpochRecord:
         contents[ArtifactKind.CHECKPOINT] = snapshot.checkpoint
     if snapshot.draw_samples is not None:
         contents[ArtifactKind.SAMPLE] = snapshot.draw_samples()
-    files = run.artifacts.write_all(run.claim.job_id, epoch, run.claim.lease, contents)
+    with tracing.span("upload", {"tapeline.epoch": epoch, "tapeline.bytes": sum(map(len, contents.values()))}):
+        files = run.artifacts.write_all(run.claim.job_id, epoch, run.claim.lease, contents)
     reach("files_stored", epoch)
     return replace(snapshot.record, files=files, used=run.meter.total())
 
@@ -123,12 +125,13 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
     committed.
     """
     try:
-        orphans = run.lease.call(
-            commits.commit_epochs,
-            records,
-            keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
-            at_most=run.lease.max_owner_bytes,
-        )
+        with tracing.span("commit", {"tapeline.epoch": records[-1].epoch, "tapeline.epochs": len(records)}):
+            orphans = run.lease.call(
+                commits.commit_epochs,
+                records,
+                keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
+                at_most=run.lease.max_owner_bytes,
+            )
     except OutcomeUnknown:
         raise  # keep the files: an earlier attempt may have committed rows that name them
     except StorageQuotaExceeded:
