@@ -379,7 +379,13 @@ class _Exporter:
         )
 
     def export(self, span: Span) -> None:
-        """Queue a span."""
+        """Queue a span. An error is logged: no request and no job fails because of its trace."""
+        try:
+            self._queue(span)
+        except Exception as error:  # noqa: BLE001 - of the SDK, whatever it is
+            log.warning("a span was dropped", span=span.name, error=repr(error))
+
+    def _queue(self, span: Span) -> None:
         trace = self._trace
         link = Context.of(span.link) if span.link is not None else None
         parent = Context(trace_id=span.trace_id, span_id=span.parent_id) if span.parent_id is not None else None

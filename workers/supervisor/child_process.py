@@ -150,7 +150,10 @@ class ChildProcess:
             with report_reader:
                 while True:
                     report = decode(report_reader.recv_bytes())
-                    tracing.export(report) if isinstance(report, tracing.Span) else self._reports.put(report)
+                    if isinstance(report, tracing.Span):
+                        tracing.export(report)
+                    else:
+                        self._reports.put(report)
         except EOFError:
             pass
         except Exception as error:  # noqa: BLE001 - after any error, the child is not supervised any more

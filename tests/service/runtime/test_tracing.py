@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -184,3 +185,13 @@ def test_a_collector_that_does_not_listen_is_one_line_of_the_log(
     output = "".join(capfd.readouterr())
     assert output.count("traces are not exported") == 1
     assert len(output.splitlines()) == 1
+
+
+def test_a_span_that_the_sdk_refuses_is_dropped(receiver: Collector, capfd: pytest.CaptureFixture[str]) -> None:
+    start()
+    good = Span(name="load", trace_id=TRACE, span_id=PARENT, start_ns=1, end_ns=2)
+    tracing.export(replace(good, kind="unknown"))
+    tracing.export(good)
+    tracing.stop()
+    assert [span.name for span in receiver.spans] == ["load"]
+    assert "a span was dropped" in "".join(capfd.readouterr())
