@@ -113,7 +113,8 @@ class ChildEndpoint:
     """The child's end of the pipes. If the supervisor's end closes, the process exits, to never train unsupervised."""
 
     def __init__(self, commands: Connection, reports: Connection) -> None:
-        self._reports, self._send_lock = reports, threading.Lock()
+        self._reports = reports
+        self._send_lock = threading.Lock()  # the thread that stores epochs sends, too
         self._last_progress = 0.0
         self._work: queue.SimpleQueue[Train] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
@@ -131,7 +132,7 @@ class ChildEndpoint:
     def send(self, report: Report) -> None:
         """Send a report."""
         try:
-            with self._send_lock:  # the thread that commits epochs reports their spans
+            with self._send_lock:
                 self._reports.send_bytes(encode(report))
         except BrokenPipeError:
             os._exit(3)  # the supervisor is gone

@@ -165,6 +165,10 @@ class Execution:
     def __init__(self, message: Call) -> None:
         self._message, self._attempts = message, 0
 
+    def is_of(self, operation: Callable[..., Any]) -> bool:
+        """Whether the call asks for this operation."""
+        return self._message.operation == _CODES[operation]
+
     def attempt(self, database: Database, claim: Claim, *, is_stopping: bool) -> Reply | None:
         """Execute the call once; ``None``: the database does not respond.
 

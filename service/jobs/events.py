@@ -44,6 +44,8 @@ DETERMINISM_VIOLATION: Final = "determinism_violation"
 """Code of the log entry of an epoch that was trained again and was not bit-identical."""
 _WORKER_LOST: Final = (Reason.LOST.value, ErrorCode.WORKER_LOST.value)
 """The reasons of a worker loss: the job is queued again, or has failed."""
+TIMED_OUT: Final = "timed out"
+"""How the message of a worker loss ends if the lease expired; otherwise, the training process died."""
 _OLD_WORKER_LOST: Final = "worker lost"
 """What the reason of a worker loss began with until 0.2; stored events are not rewritten."""
 
@@ -166,6 +168,11 @@ def level_of(event: Event) -> Level:
 def is_worker_lost(reason: str) -> bool:
     """Whether the reason of a status event is a worker loss, including the one that failed the job."""
     return reason.startswith(_OLD_WORKER_LOST) or reason in _WORKER_LOST
+
+
+def is_lease_expiry(data: Mapping[str, Any]) -> bool:
+    """Whether a status event is the loss of a worker that did not renew its lease."""
+    return is_worker_lost(str(data.get("reason"))) and str(data.get("message", "")).endswith(TIMED_OUT)
 
 
 def reason_to_wait(session: Session, job: Job) -> Reason | None:

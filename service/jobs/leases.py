@@ -384,7 +384,7 @@ def record_worker_loss(session: Session, job: Job, message: str) -> None:
     if job.requested is None and job.deaths >= MAX_DEATHS:
         text = f"{message}; {job.deaths} workers were lost without a new epoch between them"
         job.error = {"code": ErrorCode.WORKER_LOST, "message": text, "epoch": job.epoch}
-        transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST)
+        transitions.finish(session, job, Status.FAILED, reason=ErrorCode.WORKER_LOST, message=message)
         return
     job.attempt += 1
     release(session, job, reason=Reason.LOST, message=message)

@@ -90,7 +90,7 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
                 job.lease_expires_ms = _expiry_ms(job) + 1
             if probed_ms is not None and _expiry_ms(job) < now and now - probed_ms >= _PROBE_TIMEOUT_MS:
                 worker = job.lease_owner or ""
-                leases.record_worker_loss(session, job, f"worker {worker} timed out")
+                leases.record_worker_loss(session, job, f"worker {worker} {events.TIMED_OUT}")
                 _announce_loss(session, worker)
                 lost.append(job.id)
             else:

@@ -25,6 +25,10 @@ from service.storage.database import Database, now_ms
 from service.storage.tables import Worker
 
 WORKER_GONE_MS: Final = 60_000
+MISSING_MS: Final = 60 * 60 * 1000
+"""How long a worker that has not said goodbye is missed."""
+COMMIT_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Upper bounds of the histogram of commit latencies in the totals of a worker; one more count is above the last."""
 _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
 _MAX_HOST_LENGTH: Final = 40
 _MIN_FREE_BYTES: Final = 2**20
@@ -162,6 +166,23 @@ def live_workers(session: Session) -> Sequence[Worker]:
     """The worker processes with a heartbeat within the last minute."""
     is_live = Worker.seen_ms > now_ms() - WORKER_GONE_MS
     return session.scalars(select(Worker).where(is_live).order_by(Worker.started_ms)).all()
+
+
+def count_missing(session: Session) -> int:
+    """The number of names of workers that fell silent within the last hour without deregistering, and none of which has
+    a live worker: a machine is lost, or its process was killed and not started again."""
+    rows = session.execute(
+        select(Worker.id, Worker.seen_ms > now_ms() - WORKER_GONE_MS).where(Worker.seen_ms > now_ms() - MISSING_MS)
+    ).all()
+    return len({name_of(name) for name, _ in rows} - {name_of(name) for name, is_live in rows if is_live})
+
+
+def reason_for_none(workers: Sequence[Worker]) -> str | None:
+    """Why none of these live workers claims jobs, as of ``Impediment``; ``None`` if one does."""
+    claiming = [worker for worker in workers if not worker.draining]
+    if any(worker.blocked is None for worker in claiming):
+        return None
+    return _FAULTS[MachineFaultReason((claiming[0].blocked or {})["reason"])].reason if claiming else _NO_WORKER.reason
 
 
 def claiming_workers(session: Session) -> Sequence[Worker]:

@@ -433,6 +433,8 @@ class Worker(Base):
     """The names of those that it has, besides uploads; NULL: all."""
     drain: Mapped[str | None] = mapped_column(String(10))
     """What a ``Drain`` does with its running jobs; NULL: it claims jobs."""
+    totals: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What it has counted since its start, for metrics: see ``WorkerTotals``; NULL: an older version counts nothing."""
 
 
 class Store(Base):

@@ -16,6 +16,7 @@ from service.web.core.keyring import Keyring
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
+from service.web.core.server_certificates import ServerCertificates, servers
 from service.web.core.store_check import StoreCheck
 from service.web.gate import access_checks, browsers, responses
 from service.web.http import problems, requests, templates
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> Flask:
             database,
             publisher=publisher,
             artifacts=settings.artifacts,
+            certificates=ServerCertificates(servers(settings.database_url, settings.broker_url)),
             owner_limit_bytes=settings.quotas.artifacts if settings.keys_required else 0,
         ),
     )

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from service.errors import LeaseLost
-from service.jobs import leases
+from service.jobs import commits, leases
 from service.jobs.leases import Claim, Position, Renewal
 from service.states import Request
 from service.storage.database import Database
@@ -56,6 +56,7 @@ class JobMonitor:
         requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
         early_deaths: number of consecutive children before this one that died before they received their command.
         on_fault: called with a fault of this machine, before the child releases the job.
+        on_commit: called with the seconds that the commit of an epoch took.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class JobMonitor:
         requested_at: float,
         early_deaths: int = 0,
         on_fault: Callable[[MachineFault], None] = lambda fault: None,
+        on_commit: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.claim = claim
         self._database, self._keeper, self._requested_at = database, keeper, requested_at
         self._child, self._draining, self._releasing, self.early_deaths = child, draining, releasing, early_deaths
-        self._on_fault = on_fault
+        self._on_fault, self._on_commit = on_fault, on_commit
         self._meter = ChildMeter(claim, child.pid)
         self._end_lock = threading.Lock()
         """Held to kill or stop the child, and to end the monitor: the child may get another job then."""
@@ -86,7 +88,7 @@ class JobMonitor:
         """Whether the child has ended the job properly and waits for another command."""
         self._execution: Execution | None = None
         """Of the call for whose reply the child waits."""
-        self._attempt_at = 0.0
+        self._called_at = self._attempt_at = 0.0
         self._stop_sent_at: float | None = None
         self._retries_end_at: float | None = None
         self._last_report_at = time.monotonic()
@@ -175,7 +177,8 @@ class JobMonitor:
                 self._child.send(Stop(request))
 
     def _begin(self, message: Call) -> None:
-        self._execution, self._attempt_at = Execution(message), time.monotonic()
+        self._execution, self._called_at = Execution(message), time.monotonic()
+        self._attempt_at = self._called_at
 
     def _execute_call(self) -> None:
         """Execute the call for whose reply the child waits. Without the database, the loop repeats it."""
@@ -190,6 +193,8 @@ class JobMonitor:
         if reply is None:
             self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
         else:
+            if reply.error is None and self._execution.is_of(commits.commit_epochs):
+                self._on_commit(time.monotonic() - self._called_at)
             self._execution = None
             self._child.send(reply)
 

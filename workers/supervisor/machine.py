@@ -19,6 +19,7 @@ from service.states import MachineFaultReason
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder, open_store
 from workers.messages import MachineFault
+from workers.supervisor.totals import WorkerTotals
 
 CHECK_INTERVAL_S: Final = 5.0
 SILENCE_S: Final = 60.0
@@ -30,7 +31,8 @@ log = structlog.get_logger()
 class MachineState:
     """Checks the machine repeatedly, in a thread, because an access to a lost share may hang."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, totals: WorkerTotals) -> None:
+        self._totals = totals
         self._store, self._database = open_store(settings), database
         self._lock = threading.Lock()
         self._reported: MachineFault | None = None
@@ -58,6 +60,8 @@ class MachineState:
     def report(self, fault: MachineFault) -> None:
         """Record a fault that a job has met."""
         log.error("this machine claims no more jobs", reason=fault.reason, message=fault.message)
+        if fault.reason is MachineFaultReason.STORE:
+            self._totals.count_store_error()
         with self._lock:
             self._reported = fault
 
@@ -82,6 +86,7 @@ class MachineState:
             wrong_store = MachineFault(MachineFaultReason.STORE, str(error))
         if wrong_store != self._wrong_store and wrong_store is not None:
             log.error("this machine claims no jobs", reason=wrong_store.reason, message=wrong_store.message)
+            self._totals.count_store_error()
         self._wrong_store = wrong_store
         self._checked_at = time.monotonic()
         reported = self._reported

@@ -34,6 +34,7 @@ from workers.supervisor.child_process import ChildProcess, prepare
 from workers.supervisor.job_monitor import JobMonitor, StoppedDuringOutage
 from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.supervisor.machine import MachineState
+from workers.supervisor.totals import WorkerTotals
 
 DATABASE_POLL_INTERVAL_S: Final = 5.0
 """How often a worker polls the database for jobs, besides messages."""
@@ -78,7 +79,8 @@ class Supervisor:
         self._children = ChildPool(self._draining, size=settings.workers + 1)
         self._provenance: dict[str, Any] | None = None
         """The provenance of jobs on this worker; known once a child is ready."""
-        self._machine = MachineState(settings, database)
+        self._totals = WorkerTotals()
+        self._machine = MachineState(settings, database, self._totals)
         self._heartbeat = Heartbeat(settings.home, "worker")
         self._poller = threading.Thread(target=self._poll_repeatedly, name="poll", daemon=True)
 
@@ -224,6 +226,7 @@ class Supervisor:
                 requested_at=requested_at,
                 early_deaths=self._early_deaths,
                 on_fault=self._machine.report,
+                on_commit=self._totals.count_commit,
             )
             child.send(Train(claim))
             outcome = monitor.run()
@@ -288,6 +291,7 @@ class Supervisor:
                     datasets=self._datasets(),
                     cache={"used_bytes": self._cache.used_bytes(), "limit_bytes": self._cache.limit_bytes},
                     drain=Drain.FINISH if was_signalled else None,
+                    totals=self._totals.document(),
                 ),
             )
             if was_signalled:

@@ -13,7 +13,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.jobs import worker_registry
-from service.jobs.owner_queue import FIRST_URGENT, belongs_to, is_queued
+from service.jobs.owner_queue import FIRST_URGENT, belongs_to, has_data, is_queued
 from service.spec.metric_info import duration
 from service.states import Status
 from service.storage.database import now_ms, visible
@@ -259,6 +259,59 @@ def _running(session: Session, workers: Mapping[str, int], rows: Sequence[OwnerQ
         _End((steps - step) / rate if rate else means.get(owner or "", 0.0), owner or "", worker in workers)
         for owner, step, steps, rate, worker in session.execute(select(*columns).where(Job.status == Status.RUNNING))
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """How many slots jobs want and workers have, and why the queued jobs wait."""
+
+    slots: int
+    """Of the workers that claim jobs."""
+    wanted: int
+    """Running jobs, and those queued ones that could run if there were slots."""
+    reasons: Mapping[str, int]
+    """The number of queued jobs for each of ``REASONS``."""
+
+
+REASONS: Final = ("share", "cap", "quota", "dataset", "no_worker", "storage", "memory", "starting")
+"""Why jobs wait. A job beyond its owner's cap waits for that, others until a slot is free: ``share``."""
+
+
+def demand(session: Session, *, without_data: Mapping[str, int]) -> Demand:
+    """Count the slots and the waiting jobs; cheap, since the counts of owners are stored.
+
+    Args:
+        without_data: as of ``count_without_data``.
+    """
+    reasons = dict.fromkeys(REASONS, 0)
+    alive = worker_registry.live_workers(session)
+    slots = sum(worker.slots for worker in worker_registry.claiming_workers(session))
+    rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
+    running = sum(row.running for row in rows)
+    no_start = worker_registry.reason_for_none(alive)
+    startable = 0
+    for row in rows:
+        if row.blocked is not None:
+            reasons[row.blocked] += row.queued
+            continue
+        hopeless = 0 if no_start else min(row.queued, without_data.get(row.owner, 0))
+        room = row.queued - hopeless if row.cap is None else min(row.queued - hopeless, max(0, row.cap - row.running))
+        reasons["dataset"] += hopeless
+        reasons["cap"] += row.queued - hopeless - room
+        startable += room
+    starting = 0 if no_start else min(startable, max(0, slots - running))
+    reasons["starting"] += starting
+    reasons[no_start or "share"] += startable - starting
+    return Demand(slots=slots, wanted=running + startable, reasons=reasons)
+
+
+def count_without_data(session: Session) -> dict[str, int]:
+    """For each owner, the number of queued jobs whose dataset no worker has. It reads the specs of all queued jobs."""
+    claiming = worker_registry.claiming_workers(session)
+    if not claiming or (known := worker_registry.datasets(claiming)) is None:
+        return {}
+    query = select(Job.owner, func.count()).where(is_queued(), ~has_data(known)).group_by(Job.owner)
+    return {owner or "": count for owner, count in session.execute(query)}
 
 
 def waiting_by_owner(session: Session) -> dict[str, int]:

@@ -27,6 +27,8 @@ class ServiceSnapshot:
     expired_lease_s: float
     """Time since the oldest expired lease of a running job expired; 0 if none. The scheduler requeues such jobs."""
     workers: Sequence[Worker]
+    missing_workers: int
+    """As of ``worker_registry.count_missing``."""
     clock_ms: int
 
 
@@ -55,6 +57,7 @@ def now(session: Session) -> ServiceSnapshot:
         longest_wait_s=max(0, clock_ms - since_ms) / 1000 if since_ms is not None else 0.0,
         expired_lease_s=max(0, clock_ms - (session.scalar(first_expiry) or clock_ms)) / 1000,
         workers=worker_registry.live_workers(session),
+        missing_workers=worker_registry.count_missing(session),
         clock_ms=clock_ms,
     )
 

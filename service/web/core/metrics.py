@@ -25,18 +25,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.access import usage
 from service.jobs import leases, worker_registry
-from service.jobs.events import EventType, is_worker_lost
-from service.jobs.queries import statistics
+from service.jobs.events import EventType, is_lease_expiry, is_worker_lost
+from service.jobs.queries import queue, statistics
+from service.jobs.queries.queue import Demand
 from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
-from service.states import JobKind, Status
+from service.states import JobKind, MachineFaultReason, Status
 from service.storage.database import Database
 from service.storage.tables import Worker
 from service.web.core.publisher import Publisher
+from service.web.core.server_certificates import ServerCertificates
+from service.web.core.worker_metrics import WorkerCounters
 
 _LATE_MS: Final = 10_000
 """Minimum age of counted events: an event gets its time before its transaction commits, but has been
@@ -98,6 +102,12 @@ _LOST: Final = Counter(
     ["kind", "worker"],
     registry=_REGISTRY,
 )
+_EXPIRED: Final = Counter(
+    "tapeline_lease_expiries",
+    "Leases that expired: their workers did not renew them. tapeline_workers_lost_total counts these, too.",
+    ["kind", "worker"],
+    registry=_REGISTRY,
+)
 _FAILED: Final = Counter(
     "tapeline_jobs_failed", "Jobs that failed, by their last worker.", ["kind", "worker"], registry=_REGISTRY
 )
@@ -132,6 +142,7 @@ class Metrics:
     Args:
         publisher: checks the broker.
         artifacts: the folder whose disk is measured.
+        certificates: checks those of database and broker.
         owner_limit_bytes: the quota of job files per owner; 0: no limit.
         late_ms: minimum age of counted events, in ms.
     """
@@ -142,16 +153,18 @@ class Metrics:
         *,
         publisher: Publisher | None = None,
         artifacts: Path | None = None,
+        certificates: ServerCertificates | None = None,
         owner_limit_bytes: int = 0,
         late_ms: int = _LATE_MS,
     ) -> None:
         self._database, self._publisher, self._artifacts = database, publisher, artifacts
+        self._certificates = certificates or ServerCertificates([])
         self._owner_limit_bytes = owner_limit_bytes or math.inf
         self._late_ms = late_ms
-        self._watermark: int | None = None
-        """The time up to which events have been counted, by the database's clock in ms."""
+        self._counted = _Counted()
         self._lock = threading.Lock()
         self._sizes: tuple[float, list[Metric]] | None = None
+        self._without_data: Mapping[str, int] = {}
 
     def page(self, *, with_owners: bool = False) -> bytes:
         """All metrics in Prometheus's text format; without the database, only the counters of the processes.
@@ -165,33 +178,37 @@ class Metrics:
         else:
             registry.register(_FunctionCollector(_REGISTRY.collect))
         try:
-            self._count_new_events()
-            gauges = self._gauges() + (self._owners() if with_owners else [])
+            gauges = self._count_news() + self._gauges() + (self._owners() if with_owners else [])
         except SQLAlchemyError as error:
             _log.warning("metrics from the database are missing: it does not respond", error=str(error))
             gauges = [_database_up(0)]
-        gauges += [*self._broker(), *self._disk()]
+        gauges += [*self._broker(), *self._certificate_ends(), *self._disk()]
         registry.register(_FunctionCollector(lambda: gauges))
         return generate_latest(registry)
 
-    def _count_new_events(self) -> None:
-        with self._lock, self._shared_watermark(), self._database.read() as session:
-            until = leases.clock(self._database) - self._late_ms
-            after = max(until if self._watermark is None else self._watermark, until - _LOOKBACK_MS)
+    def _count_news(self) -> list[Metric]:
+        """Count the new events, and what workers have counted; returns the latter."""
+        with self._lock, self._shared_counts(), self._database.read() as session:
+            until, counted = leases.clock(self._database) - self._late_ms, self._counted.until_ms
+            after = max(until if counted is None else counted, until - _LOOKBACK_MS)
             for event in statistics.events_between(session, after, until):
                 _count(event)
-            self._watermark = max(after, until)
+            self._counted.until_ms = max(after, until)
+            self._counted.workers.count(worker_registry.live_workers(session), max_names=_MAX_WORKERS)
+            return self._counted.workers.families()
 
     def _gauges(self) -> list[Metric]:
         with self._database.read() as session:
             snapshot = statistics.now(session)
             for name, kind in product(_by_name(snapshot.workers), JobKind):
                 # From 0, before the first loss: Prometheus sees no increase where a series begins.
-                for counter in (_LOST, _FAILED):
+                for counter in (_LOST, _EXPIRED, _FAILED):
                     counter.labels(kind, _worker_label(name)).inc(0)
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
                 self._sizes = (time.monotonic(), self._measure_sizes(session))
-        return [*_families(snapshot), *self._sizes[1]]
+                self._without_data = queue.count_without_data(session)
+            demand = queue.demand(session, without_data=self._without_data)
+        return [*_families(snapshot), *_demand(demand), *self._sizes[1]]
 
     def _owners(self) -> list[Metric]:
         with self._database.read() as session:
@@ -241,6 +258,11 @@ class Metrics:
             value = 0
         yield _gauge("broker_up", "Whether the broker accepted a write during this scrape.", value)
 
+    def _certificate_ends(self) -> Iterator[Metric]:
+        ends = {(name,): end for name, end in self._certificates.ends().items()}
+        meaning = "When the TLS certificate of a server ends, as a Unix time."
+        yield _gauge("certificate_end_timestamp_seconds", meaning, ends, ["server"])
+
     def _disk(self) -> Iterator[Metric]:
         if self._artifacts is None:
             return
@@ -253,8 +275,8 @@ class Metrics:
         yield _gauge("disk_size_bytes", "Size bytes of the artifacts' disk.", usage.total)
 
     @contextmanager
-    def _shared_watermark(self) -> Iterator[None]:
-        """gunicorn's processes share the watermark through a file, which is locked for one scrape."""
+    def _shared_counts(self) -> Iterator[None]:
+        """gunicorn's processes share what is counted through a file, which is locked for one scrape."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if folder is None:
             yield
@@ -263,10 +285,18 @@ class Metrics:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             text = file.read()
-            self._watermark = int(text) if text else None
+            self._counted = _Counted.model_validate_json(text) if text else _Counted()
             yield
             file.truncate(0)
-            file.write(str(self._watermark))
+            file.write(self._counted.model_dump_json())
+
+
+class _Counted(BaseModel):
+    """What is counted so far."""
+
+    until_ms: int | None = None
+    """The time up to which events have been counted, by the database's clock in ms."""
+    workers: WorkerCounters = Field(default_factory=WorkerCounters)
 
 
 class _FunctionCollector(Collector):
@@ -297,6 +327,8 @@ def _count(event: EventRecord) -> None:
             _WAITS.labels(event.kind).observe(max(0, event.at_ms - event.created_ms) / 1000)
         if is_worker_lost(reason):
             _LOST.labels(event.kind, worker).inc()
+        if is_lease_expiry(event.data):
+            _EXPIRED.labels(event.kind, worker).inc()
         if event.data.get("status") == Status.FAILED:
             _FAILED.labels(event.kind, worker).inc()
 
@@ -335,6 +367,12 @@ def _families(snapshot: ServiceSnapshot) -> list[Metric]:
     ages = {name: max(0, snapshot.clock_ms - min(row.seen_ms for row in rows)) / 1000 for name, rows in workers.items()}
     slots = {name: sum(row.slots for row in rows) for name, rows in workers.items()}
     busy = {name: sum(row.running for row in rows) for name, rows in workers.items()}
+    blocked = dict.fromkeys([(reason.value,) for reason in MachineFaultReason], 0)
+    for row in snapshot.workers:
+        if row.blocked is not None:
+            blocked[row.blocked["reason"],] += 1
+    draining = sum(row.draining for row in snapshot.workers)
+    missing = "Names of workers that fell silent within the last hour, and did not come back."
     expired = "Time since the oldest expired lease of a running job expired; 0 if none."
     return [
         _database_up(1),
@@ -342,7 +380,19 @@ def _families(snapshot: ServiceSnapshot) -> list[Metric]:
         _gauge("longest_wait_seconds", "Waiting time of the longest-waiting queued job.", snapshot.longest_wait_s),
         _gauge("expired_lease_seconds", expired, snapshot.expired_lease_s),
         _gauge("workers", "Workers with a heartbeat within the last minute.", len(snapshot.workers)),
+        _gauge("workers_missing", missing, snapshot.missing_workers),
+        _gauge("workers_draining", "Workers that claim no jobs: they stop or are drained.", draining),
+        _gauge("workers_blocked", "Workers that claim no jobs for a fault of their machines.", blocked, ["reason"]),
         _gauge("worker_heartbeat_age_seconds", "Time since the last heartbeat of a worker.", ages, ["worker"]),
         _gauge("worker_slots", "Maximum concurrent jobs of a worker.", slots, ["worker"]),
         _gauge("worker_running", "Running jobs of a worker.", busy, ["worker"]),
+    ]
+
+
+def _demand(demand: Demand) -> list[Metric]:
+    waiting = {(reason,): count for reason, count in demand.reasons.items()}
+    return [
+        _gauge("queue_waiting", "Queued jobs by the reason for which they wait.", waiting, ["reason"]),
+        _gauge("slots", "Maximum concurrent jobs of the workers that claim jobs.", demand.slots),
+        _gauge("slots_wanted", "Running jobs, and queued ones that may run if there is a slot.", demand.wanted),
     ]

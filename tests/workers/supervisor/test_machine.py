@@ -14,6 +14,7 @@ from tests.object_servers import BUCKET, FaultyProxy, credentials
 from tests.waiting import wait_until
 from workers.messages import MachineFault
 from workers.supervisor.machine import MachineState
+from workers.supervisor.totals import WorkerTotals
 
 
 def test_a_machine_claims_no_jobs_until_the_object_store_takes_files_again(
@@ -24,7 +25,8 @@ def test_a_machine_claims_no_jobs_until_the_object_store_takes_files_again(
     with closing(FaultyProxy(moto)) as proxy, closing(Database(sqlite_url)) as database:
         environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_LEASE_S": "4", "TAPELINE_STORE_ENDPOINT": proxy.url}
         environ |= {"TAPELINE_DATABASE_URL": sqlite_url, "TAPELINE_STORE": f"s3://{BUCKET}/machine"}
-        machine = MachineState(Settings.from_env(environ, cores=1), database)
+        totals = WorkerTotals()
+        machine = MachineState(Settings.from_env(environ, cores=1), database, totals)
         machine.check()
         assert machine.blocked is None
         proxy.fault = lambda exchange: (503, b"") if exchange.method == "GET" else None
@@ -44,3 +46,4 @@ def test_a_machine_claims_no_jobs_until_the_object_store_takes_files_again(
         proxy.fault = lambda exchange: None
         machine.check()
         assert machine.blocked is None
+        assert totals.document()["store_errors"] == 2
