@@ -37,7 +37,7 @@ CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-fleet bench-page results audit licences sbom pin-images docs client-wheel settings reference-classifier clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-fleet bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -60,7 +60,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-slow: $(VENV)/installed-dev  ## the tests that take longer than a few seconds each
+slow: $(VENV)/installed-dev prometheus  ## the tests that take longer than a few seconds each
 	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m "slow and not faults $(CHEAPEST)"
 
 faults: $(VENV)/installed-dev  ## inject faults: kill, stop and disconnect real processes (make test injects the faults that need none)
@@ -91,6 +91,15 @@ chromium:
 	@command -v chromium google-chrome > /dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null \
 		|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium > /dev/null; } \
 		|| echo "Chromium could not be installed: the browser tests will say so and skip" >&2
+
+# Only the programs, into .venv: the package would start a server.
+prometheus: $(VENV)/installed-dev
+	@{ command -v prometheus && command -v promtool; } > /dev/null || [ -e $(BIN)/promtool ] || ! command -v apt-get > /dev/null \
+		|| { cd $(VENV) && { apt-get download -qq prometheus promtool 2> /dev/null \
+			|| { apt-get update -qq && apt-get download -qq prometheus promtool; }; } \
+		&& for package in prometheus_*.deb promtool_*.deb; do dpkg -x $$package prometheus; done \
+		&& mv prometheus/usr/bin/* bin/ && rm -r prometheus prometheus_*.deb promtool_*.deb; } \
+		|| echo "Prometheus could not be downloaded: the tests of dashboards and alerts will say so and skip" >&2
 
 screenshots: $(VENV)/installed-dev  ## update the screenshots in docs/page, light and dark (3 minutes); VIEWS="jobs draw" selects some
 	@PYTHONPATH=. $(BIN)/python -m tests.browser.screenshots $(VIEWS)
@@ -148,6 +157,9 @@ client-wheel: $(VENV)/installed-dev  ## build dist/tapeline_client-*.whl, the Py
 
 settings: $(VENV)/installed-dev  ## write the declared settings into the documents, compose and the chart
 	@$(BIN)/python -m tests.deploy.settings_documents
+
+dashboards: $(VENV)/installed-dev  ## write deploy/grafana, the dashboards
+	@$(BIN)/python -m tests.deploy.dashboards
 
 docs: $(VENV)/installed-dev  ## build the documentation as a site, dist/docs; a broken link is an error
 	@rm -rf dist/docs-sources && mkdir -p dist/docs-sources

@@ -213,7 +213,7 @@ class Metrics:
     def _owners(self) -> list[Metric]:
         with self._database.read() as session:
             largest = usage.largest(session, at_most=_MAX_OWNERS)
-        names = [row.owner for row in largest]
+        names = [row.owner or "-" for row in largest]  # an empty label is none
         return [
             _gauge(f"owner_{name}", meaning, dict(zip(zip(names), values, strict=True)), labels=["owner"])
             for name, meaning, values in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,7 @@ from service.storage.tables import Job
 from service.web.core.core import EXTENSION
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
+from tests import prometheus
 from tests.service.web.conftest import SimulatedWorker
 
 pytestmark = pytest.mark.usefixtures("no_requests_yet")
@@ -40,7 +40,7 @@ def exposed(either_app: Flask) -> str:
     metrics = Metrics(
         core.database, publisher=Publisher("redis://127.0.0.1:1/0"), artifacts=core.settings.artifacts.parent
     )
-    return metrics.page().decode()
+    return metrics.page(with_owners=True).decode()
 
 
 @pytest.mark.sqlite_by_default
@@ -62,10 +62,12 @@ def test_every_metric_is_documented(exposed: str) -> None:
     assert sorted(name for name in families if f"`{name}" not in text) == []
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.slow  # make slow downloads it
+@pytest.mark.skipif(prometheus.program("promtool") is None, reason=prometheus.WHY_SKIPPED)
 @pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...]) -> None:
-    result = subprocess.run(["promtool", *command], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    program = str(prometheus.program("promtool"))
+    result = subprocess.run([program, *command], cwd=RULES.parent, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
