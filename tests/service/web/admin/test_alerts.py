@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
@@ -71,11 +73,42 @@ def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...]) ->
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_every_alert_has_a_test() -> None:
-    names = re.findall(r"- alert: (\w+)", RULES.read_text())
-    tested = (RULES.parent / "alerts_test.yml").read_text()
-    assert len(names) > 8
-    assert [name for name in names if name not in tested] == []
+def alerts() -> dict[str, dict[str, Any]]:
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    return {rule["alert"]: rule for rule in rules}
+
+
+def test_every_alert_fires_in_its_test_and_clears() -> None:
+    cleared = set()
+    for test in yaml.safe_load((RULES.parent / "alerts_test.yml").read_text())["tests"]:
+        fired: set[str] = set()
+        for query in test["promql_expr_test"]:  # in the order of time
+            texts = [sample["labels"] for sample in query.get("exp_samples", ())]
+            firing = set(re.findall(r'alertname="(\w+)"', " ".join(texts)))
+            cleared |= fired - firing
+            fired |= firing
+    assert len(alerts()) > 16
+    assert sorted(alerts().keys() - cleared) == []
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_every_alert_links_to_its_entry_in_the_runbook(name: str) -> None:
+    annotations = alerts()[name]["annotations"]
+    document, _, anchor = annotations["runbook"].partition("#")
+    assert anchor == name.lower()
+    entry = (ROOT / document).read_text().partition(f"\n#### {name}\n\n")[2].partition("\n##")[0]
+    meaning, _, steps = entry.partition("\n\n")
+    assert len(meaning) > 40
+    first, remedy = steps.strip().partition("\n- ")[::2]
+    assert first.startswith("- First: ")
+    assert f"`{annotations['first']}`" in first
+    assert len(remedy) > 40
+
+
+def test_no_entry_of_the_runbook_is_left_over() -> None:
+    entries = re.findall(r"^#### (Tapeline\w+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    assert entries == [name for name in entries if name in alerts()]
+    assert len(entries) == len(alerts())
 
 
 def read(metrics: Metrics) -> dict[str, float]:
