@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,8 +27,10 @@ from service.local import LocalStack
 from service.maintenance import doctor
 from service.runtime.settings import Settings
 from service.storage.database import Database
+from service.web.core import server_certificates
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
+from service.web.core.server_certificates import ServerCertificates
 from tests.waiting import wait_until
 from workers.app import create_app
 
@@ -266,3 +269,15 @@ def test_a_job_trains_when_only_tls_connections_are_possible(servers: Servers) -
         assert http.get("/readyz").json()["status"] == "ready"
     with psycopg.connect(servers.database_url().replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+
+
+def test_metrics_have_the_end_of_the_certificates_of_both_servers(servers: Servers) -> None:
+    shown = subprocess.run(
+        [str(PROGRAMS["openssl"]), "x509", "-in", servers.folder / "server.crt", "-noout", "-enddate"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    end = ssl.cert_time_to_seconds(shown.stdout.strip().removeprefix("notAfter="))
+    found = server_certificates.servers(servers.database_url(), servers.broker_url())
+    assert ServerCertificates(found).ends() == {"database": end, "broker": end}

@@ -30,7 +30,7 @@ OWNER: Final = {
             Query(_own("running_jobs"), "running"),
             Query(_own("queued_jobs"), "queued"),
             stacked=True,
-            colours=STATES,
+            colours={state: STATES[state] for state in ("running", "queued")},
         ),
         chart(
             "Share of the running jobs",

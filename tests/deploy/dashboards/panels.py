@@ -16,7 +16,6 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders import prometheus, stat, text, timeseries
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
-from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana_foundation_sdk.models.text import TextMode
 
 TAG: Final = "tapeline"
@@ -90,7 +89,9 @@ def chart(
     panel = panel.height(8).span(width).legend(legend).tooltip(tooltip).line_width(1).fill_opacity(10)
     panel = panel.show_points(common.VisibilityMode.NEVER)
     if stacked:
-        panel = panel.stacking(build_common.StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(40)
+        panel = panel.stacking(build_common.StackingConfig().mode(common.StackingMode.NORMAL).group("A")).fill_opacity(
+            40
+        )
     if maximum is not None:
         panel = panel.max(maximum)
     for name, colour in (colours or {}).items():
@@ -149,7 +150,7 @@ def note(title: str, content: str, *, width: int = 12, height: int = 8) -> text.
 
 def dashboard(
     uid: str, title: str, description: str, rows: Mapping[str, Sequence[Any]], *variables: Variable
-) -> Dashboard:
+) -> dict[str, Any]:
     """A dashboard of rows of panels, as the document that Grafana imports."""
     built = build.Dashboard(f"Tapeline / {title}").uid(f"{TAG}-{uid}").description(description).tags([TAG]).editable()
     built = built.refresh("30s").time("now-3h", "now").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
@@ -169,4 +170,6 @@ def dashboard(
         built = built.with_row(build.Row(name).id(next(ids)))
         for panel in panels:
             built = built.with_panel(panel.id(next(ids)))
-    return built.build()
+    document: dict[str, Any] = built.build().to_json()
+    del document["style"]  # that of the reader
+    return document
