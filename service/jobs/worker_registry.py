@@ -187,7 +187,12 @@ def reason_for_none(workers: Sequence[Worker]) -> str | None:
 
 def claiming_workers(session: Session) -> Sequence[Worker]:
     """The live workers that claim jobs."""
-    return [worker for worker in live_workers(session) if not worker.draining and worker.blocked is None]
+    return [worker for worker in live_workers(session) if is_claiming(worker)]
+
+
+def is_claiming(worker: Worker) -> bool:
+    """Whether a live worker claims jobs."""
+    return not worker.draining and worker.blocked is None
 
 
 def datasets(workers: Sequence[Worker]) -> set[str] | None:

@@ -18,7 +18,7 @@ from service.spec.metric_info import duration
 from service.states import Status
 from service.storage.database import now_ms, visible
 from service.storage.owner_tables import OwnerQueue
-from service.storage.tables import Job
+from service.storage.tables import Job, Worker
 from service.wording import counted, listed, ordinal
 
 CLAIM_ORDER: Final = (Job.priority.desc(), Job.queued_ms, Job.id)
@@ -277,27 +277,28 @@ REASONS: Final = ("share", "cap", "quota", "dataset", "no_worker", "storage", "m
 """Why jobs wait. A job beyond its owner's cap waits for that, others until a slot is free: ``share``."""
 
 
-def demand(session: Session, *, without_data: Mapping[str, int]) -> Demand:
+def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping[str, int]) -> Demand:
     """Count the slots and the waiting jobs; cheap, since the counts of owners are stored.
 
     Args:
+        workers: those that are alive.
         without_data: as of ``count_without_data``.
     """
     reasons = dict.fromkeys(REASONS, 0)
-    alive = worker_registry.live_workers(session)
-    slots = sum(worker.slots for worker in worker_registry.claiming_workers(session))
+    slots = sum(worker.slots for worker in workers if worker_registry.is_claiming(worker))
     rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
     running = sum(row.running for row in rows)
-    no_start = worker_registry.reason_for_none(alive)
+    no_start = worker_registry.reason_for_none(workers)
     startable = 0
     for row in rows:
         if row.blocked is not None:
             reasons[row.blocked] += row.queued
             continue
         hopeless = 0 if no_start else min(row.queued, without_data.get(row.owner, 0))
-        room = row.queued - hopeless if row.cap is None else min(row.queued - hopeless, max(0, row.cap - row.running))
+        left = row.queued - hopeless
+        room = left if row.cap is None else min(left, max(0, row.cap - row.running))
         reasons["dataset"] += hopeless
-        reasons["cap"] += row.queued - hopeless - room
+        reasons["cap"] += left - room
         startable += room
     starting = 0 if no_start else min(startable, max(0, slots - running))
     reasons["starting"] += starting

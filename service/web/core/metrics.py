@@ -207,7 +207,7 @@ class Metrics:
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
                 self._sizes = (time.monotonic(), self._measure_sizes(session))
                 self._without_data = queue.count_without_data(session)
-            demand = queue.demand(session, without_data=self._without_data)
+            demand = queue.demand(session, snapshot.workers, without_data=self._without_data)
         return [*_families(snapshot), *_demand(demand), *self._sizes[1]]
 
     def _owners(self) -> list[Metric]:

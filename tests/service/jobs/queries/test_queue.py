@@ -18,7 +18,8 @@ from tests.service.jobs.conftest import Submit
 
 def demand(database: Database) -> Demand:
     with database.read() as session:
-        found = queue.demand(session, without_data=queue.count_without_data(session))
+        workers = worker_registry.live_workers(session)
+        found = queue.demand(session, workers, without_data=queue.count_without_data(session))
         assert sum(found.reasons.values()) == sum(queue.waiting_by_owner(session).values())
     return found
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
 from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventType
 from service.jobs.leases import Usage
-from service.storage.database import Database
+from service.jobs.rescue import rescue
+from service.storage.database import Database, now_ms
 from service.storage.tables import Job, Worker
 from service.web.core.core import EXTENSION
 from service.web.core.metrics import Metrics
@@ -120,6 +123,51 @@ def test_metrics_show_lost_workers_and_the_longest_wait(
     assert 0 <= value(after, "tapeline_worker_heartbeat_age_seconds", worker="w-1") < 5
     # Series begin with 0 when a worker is seen, not with its first loss, which would be no increase.
     assert after["tapeline_workers_lost_total", frozenset({"kind": "gan", "worker": "w-1"}.items())] == 0
+
+
+def test_an_expired_lease_is_told_from_a_training_process_that_died(
+    app: Flask, worker: SimulatedWorker, submit: Callable[..., str]
+) -> None:
+    database = app.extensions[EXTENSION].database
+    metrics = Metrics(database, late_ms=0)
+    labels = {"kind": "classifier", "worker": "simulated"}
+
+    def counts() -> tuple[float, float]:
+        samples = read(metrics.page().decode())
+        names = ("tapeline_lease_expiries_total", "tapeline_workers_lost_total")
+        expired, lost = (value(samples, name, **labels) for name in names)
+        return expired, lost
+
+    before = counts()
+    submit(app.test_client())
+    leases.record_child_loss(database, worker.claim(), "the training process ended with code -9")
+    for _ in range(leases.MAX_DEATHS - 1):  # the last one fails the job
+        worker.claim()
+        with database.write() as session:
+            session.execute(update(Job).values(lease_expires_ms=now_ms() - 1))
+        assert len(rescue(database)) == 1
+    expired, lost = counts()
+    assert (expired - before[0], lost - before[1]) == (leases.MAX_DEATHS - 1, leases.MAX_DEATHS)
+
+
+def test_the_processes_of_a_server_share_what_workers_have_counted(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "counters"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    database = app.extensions[EXTENSION].database
+    first, second = Metrics(database), Metrics(database)
+    columns = {"id": "w-1-x", "host": "h", "pid": 1, "slots": 1, "running": 0, "draining": False}
+
+    def heartbeat(store_errors: int) -> None:
+        worker_registry.record_heartbeat(database, Worker(**columns, totals={"store_errors": store_errors}))
+
+    heartbeat(2)
+    assert value(read(first.page().decode()), "tapeline_store_errors_total", worker="w") == 0
+    heartbeat(5)
+    for metrics in (second, first, second):
+        assert value(read(metrics.page().decode()), "tapeline_store_errors_total", worker="w") == 3
 
 
 def test_beyond_a_hundred_names_of_workers_losses_are_counted_together(
