@@ -61,6 +61,12 @@ def serve_tls(certificates: Path, target: Path) -> Iterator[int]:
         back, onward = await asyncio.open_unix_connection(str(target))
         await asyncio.gather(copy(reader, onward), copy(back, writer))
 
+    async def cancel_all() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(forward, "127.0.0.1", 0, ssl=context))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -71,10 +77,7 @@ def serve_tls(certificates: Path, target: Path) -> Iterator[int]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(cancel_all())
         loop.close()
 
 

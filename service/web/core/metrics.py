@@ -35,7 +35,7 @@ from service.jobs.events import EventType, is_lease_expiry, is_worker_lost
 from service.jobs.queries import queue, statistics
 from service.jobs.queries.queue import Demand
 from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
-from service.states import JobKind, MachineFaultReason, Status
+from service.states import TERMINAL, JobKind, MachineFaultReason, Status
 from service.storage.database import Database
 from service.storage.tables import Worker
 from service.web.core.publisher import Publisher
@@ -188,6 +188,7 @@ class Metrics:
 
     def _count_news(self) -> list[Metric]:
         """Count the new events, and what workers have counted; returns the latter."""
+        _begin_series()
         with self._lock, self._shared_counts(), self._database.read() as session:
             until, counted = leases.clock(self._database) - self._late_ms, self._counted.until_ms
             after = max(until if counted is None else counted, until - _LOOKBACK_MS)
@@ -308,6 +309,15 @@ class _FunctionCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Call the function."""
         return self._collect()
+
+
+def _begin_series() -> None:
+    """Begin what is counted per kind with 0: Prometheus sees no increase where a series begins."""
+    for kind in JobKind:
+        for metric in (_WAITS, _EPOCHS, _CPU, _MEMORY, _VIOLATIONS):
+            metric.labels(kind)
+        for status in TERMINAL:
+            _RUNS.labels(kind, status)
 
 
 def _count(event: EventRecord) -> None:
