@@ -92,7 +92,7 @@ WORKERS: Final = {
         ),
         chart(
             "Commits",
-            "Committed epochs per second, by worker.",
+            "Transactions that commit epochs, per second, by worker; epochs of less than a second share one.",
             "none",
             Query("max by (worker) (rate(tapeline_commit_seconds_count[5m]))", "{{worker}}"),
             stacked=True,

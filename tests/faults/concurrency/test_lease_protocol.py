@@ -31,7 +31,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job
-from tests.leases import renew
+from tests.service.jobs.leases import renew
 
 EPOCHS = 3
 SPEC = {"kind": "classifier", "epochs": EPOCHS}

@@ -22,7 +22,7 @@ from service.states import TERMINAL, Request, Status
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import QUICK_SPEC
-from tests.leases import requested
+from tests.service.jobs.leases import requested
 
 ROUNDS = 12
 """Rounds per seed; the whole suite runs more seeds."""

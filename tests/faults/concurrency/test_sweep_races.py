@@ -27,7 +27,7 @@ from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
 from tests.faults.conftest import InProcessHarness, open_in_process
 from tests.faults.sweeps.runs import RANDOM, submit
-from tests.leases import requested
+from tests.service.jobs.leases import requested
 from tests.waiting import wait_until
 
 SWEEP = RANDOM | {

@@ -20,7 +20,7 @@ from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error, replace_operation
 from tests.faults.invariants import Reference
-from tests.leases import renew
+from tests.service.jobs.leases import renew
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
 

@@ -19,8 +19,8 @@ from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact
-from tests.leases import renew
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
+from tests.service.jobs.leases import renew
 
 
 def finding(epoch: int, code: FindingCode = FindingCode.OVERFITTING) -> Finding:

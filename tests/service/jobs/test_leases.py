@@ -19,8 +19,8 @@ from service.states import Request, Status
 from service.storage.database import Database
 from service.storage.tables import Job, Worker
 from tests.conftest import postgresql_only
-from tests.leases import renew, requested
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
+from tests.service.jobs.leases import renew, requested
 
 
 def reasons(database: Database, job_id: str) -> list[str]:

@@ -25,8 +25,8 @@ from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
 from service.storage.tables import Job, Worker
 from tests.faults.invariants import owner_counts
-from tests.leases import renew
 from tests.service.jobs.conftest import Submit, claim, read_job
+from tests.service.jobs.leases import renew
 from tests.service.jobs.test_leases import reasons
 
 OWNERS = (None, "ann", "bob", "özlem")

@@ -35,7 +35,7 @@ from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provided
 from service.web.datasets import uploads
 from service.web.streaming.poller import Poller
-from tests.leases import renew
+from tests.service.jobs.leases import renew
 
 MakeApp = Callable[..., Flask]
 

@@ -15,7 +15,7 @@ from service.jobs.leases import Usage
 from service.spec.findings import Advice, Finding
 from service.states import FindingCode, Severity
 from service.storage.tables import Job
-from tests.leases import renew
+from tests.service.jobs.leases import renew
 
 Submit = Callable[..., str]
 
