@@ -35,7 +35,7 @@ NEVER_AGAIN = (
     "tests/faults/concurrency/",
     "tests/faults/reproducibility/",
     "tests/faults/sweeps/",
-    "tests/workers/test_golden_bits.py",
+    "tests/workers/golden/test_golden_bits.py",
 )
 """Tests of the engine, of security, and of what is the same under failure."""
 NO_CHANCE = re.compile(

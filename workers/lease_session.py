@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.jobs.leases import Claim
 from service.storage.database import Database
 from workers import operations
-from workers.messages import ChildEndpoint
+from workers.messages import ChildEndpoint, StopRequested
 from workers.operations import Interrupted
 
 P = ParamSpec("P")
@@ -52,6 +52,5 @@ class LeaseSession:
         message = operations.call(operation, *args, is_interruptible=self.is_interruptible, **named)
         try:
             return self.endpoint.call(self.claim, message).result()
-        except Interrupted:
-            self.endpoint.check_stop()
-            raise
+        except Interrupted as error:
+            raise StopRequested from error

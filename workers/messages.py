@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 from pydantic import TypeAdapter
 
@@ -20,6 +20,7 @@ from service.states import MachineFaultReason, Request
 from workers.operations import Call, Reply
 
 _PROGRESS_INTERVAL_S: Final = 0.1
+_REPLY: Final = f'["{Reply.__name__}"'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class ChildEndpoint:
         self._send_lock = threading.Lock()  # the thread that stores epochs sends, too
         self._last_progress = 0.0
         self._work: queue.SimpleQueue[Train] = queue.SimpleQueue()
-        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._call_lock = threading.Lock()
         self.stopping = False
         """Whether a stop was ordered under the current command; checked after each batch."""
@@ -141,7 +142,7 @@ class ChildEndpoint:
         """Have the supervisor execute an operation on the claimed job, one at a time; waits for the reply."""
         with self._call_lock:
             self.send(message)
-            return self._replies.get()
+            return cast(Reply, decode(self._replies.get()))
 
     def check_stop(self) -> None:
         """Raise ``StopRequested`` if the supervisor has ordered a stop."""
@@ -159,12 +160,14 @@ class ChildEndpoint:
     def _read(self, commands: Connection) -> None:
         try:
             while True:
-                match decode(commands.recv_bytes()):
+                data = commands.recv_bytes()
+                if data.startswith(_REPLY):  # may be large: the thread that waits for it decodes it
+                    self._replies.put(data)
+                    continue
+                match decode(data):
                     case Stop(request):
                         self.request = request
                         self.stopping = True
-                    case Reply() as reply:
-                        self._replies.put(reply)
                     case Train() as work:
                         # A stop that crossed the report of the job's end was for that job: commands arrive in order.
                         self.stopping, self.request = False, None

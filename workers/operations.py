@@ -170,7 +170,7 @@ class Execution:
         return self._message.operation == _CODES[operation]
 
     def attempt(self, database: Database, claim: Claim, *, is_stopping: bool) -> Reply | None:
-        """Execute the call once; ``None``: the database does not respond.
+        """Execute the call once; ``None``: it must be repeated, since the database does not respond.
 
         Args:
             is_stopping: whether a stop was ordered.
@@ -185,6 +185,12 @@ class Execution:
             return None
         except LeaseLost as error:
             return refusal(error if self._attempts == 1 else OutcomeUnknown(error.job_id, error.lease))
+        except MemoryError as error:  # of this process, not of the job
+            log.warning("out of memory; retrying", error=str(error))
+            return None
+        except Exception as error:
+            log.exception("an operation failed")
+            return refusal(OperationFailed(f"{type(error).__name__}: {error}"))
 
 
 def refusal(error: ServiceError) -> Reply:

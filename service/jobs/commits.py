@@ -99,6 +99,9 @@ def commit_epochs(
     last = records[-1]
     with database.write() as session:
         job = leases.guard(session, claim, **leases.usage_values(last.used))
+        if records[0].epoch <= job.epoch and (stored := _stored_paths(session, records)):
+            # Done before, in a transaction whose response was lost; it may have removed checkpoints again.
+            return [file.path for record in records for file in record.files if file.path not in stored]
         now = leases.time_of_guard(job, claim)
         size_before = job.size_bytes
         orphans: list[str] = []
@@ -149,6 +152,12 @@ def _record_epoch(session: Session, job: Job, record: EpochRecord, now: int) -> 
         new_events.append((EventType(file.kind.value), data))
     events.append_to(session, job, new_events, now=now)
     return rows, orphans
+
+
+def _stored_paths(session: Session, records: Sequence[EpochRecord]) -> set[str]:
+    """The paths of the files of these epochs that have rows. A path names its lease, and never repeats."""
+    paths = [file.path for record in records for file in record.files]
+    return set(session.scalars(select(Artifact.path).where(Artifact.path.in_(paths)))) if paths else set()
 
 
 def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[str, str]:
@@ -459,6 +468,8 @@ def _prune_checkpoints(session: Session, job: Job, keep_last: int, new: list[Art
     if (kept_stored := keep_last - len(new_checkpoints)) > 0:
         last = select(Artifact.epoch).where(*conditions).order_by(Artifact.epoch.desc())
         query = query.where(Artifact.epoch < last.offset(kept_stored - 1).limit(1).scalar_subquery())
+    elif new_checkpoints:
+        query = query.where(Artifact.epoch < new_checkpoints[-1].epoch)
     with session.no_autoflush:
         stored = session.scalars(query).all()
     for row in stored:

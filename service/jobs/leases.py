@@ -240,19 +240,21 @@ def renew(database: Database, renewals: Collection[Renewal]) -> Pending:
         ).all()
         requests = {held[row.id].claim: _request(row) for row in rows}
         missing = [claim for claim in claims if claim not in requests]
-        locked = session.scalars(select(Job.id).where(_is_held(missing))).all() if missing else ()
-        return Pending(requests, frozenset(claim for claim in missing if claim.job_id not in locked))
+        rows = session.execute(select(*_REQUEST_COLUMNS).where(_is_held(missing))).all() if missing else []
+        locked = {(row.id, row.lease) for row in rows}
+        return Pending(requests, frozenset(item for item in missing if (item.job_id, item.lease) not in locked))
 
 
 def requested(database: Database, claims: Collection[Claim]) -> Pending:
     """Read the pending requests to jobs of one worker, without renewing their leases."""
     query = select(*_REQUEST_COLUMNS).where(_is_held(claims))
-    rows = {row.id: row for row in database.run_alone(lambda connection: connection.execute(query).all())}
-    requests = {claim: _request(rows[claim.job_id]) for claim in claims if claim.job_id in rows}
-    return Pending(requests, frozenset(claim for claim in claims if claim not in requests))
+    rows = database.run_alone(lambda connection: connection.execute(query).all())
+    found = {(row.id, row.lease): _request(row) for row in rows}
+    requests = {item: found[item.job_id, item.lease] for item in claims if (item.job_id, item.lease) in found}
+    return Pending(requests, frozenset(item for item in claims if item not in requests))
 
 
-_REQUEST_COLUMNS: Final = (Job.id, Job.requested, Job.budget_seconds, Job.cpu_seconds)
+_REQUEST_COLUMNS: Final = (Job.id, Job.lease, Job.requested, Job.budget_seconds, Job.cpu_seconds)
 
 
 def _request(row: Row[*tuple[Any, ...]]) -> Request | None:
@@ -361,7 +363,7 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
     The response to the claim was lost. It does not count as a worker loss.
     """
     query = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker)
-    # Not locked: a child that holds the lock of its own job may wait for that of another, to end a sweep.
+    # Not locked: a transaction that holds the lock of its own job may wait for that of another, to end a sweep.
     acknowledged_leases = [(claim.job_id, claim.lease) for claim in acknowledged]
     query = query.where(tuple_(Job.id, Job.lease).not_in(acknowledged_leases))
     query = query.order_by(func.coalesce(Job.owner, ""), Job.id)  # the order in which a commit locks owners

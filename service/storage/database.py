@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import select
 import sqlite3
 import threading
@@ -30,7 +31,7 @@ _TIME_LIMITS: Final = (
     "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 )
 PATIENCE_S: Final = 2.0
-"""How long a transaction waits for the only connection before it opens a reserve."""
+"""How long renewals wait for the only connection before they open another one."""
 _TRUSTED_S: Final = 2.0
 """How long a pooled connection may be idle without being pinged before its next use."""
 
@@ -108,8 +109,7 @@ class Database:
     Args:
         application: the name of the connections in PostgreSQL.
         idle_connections: maximum number of connections to PostgreSQL that are kept open between transactions.
-        connections: maximum number of connections to PostgreSQL; further transactions wait. With 1, a second one is
-            opened for as long as the first does not come free within ``PATIENCE_S``, because it may hang.
+        connections: maximum number of connections to PostgreSQL; further transactions wait. See also ``with_reserve``.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             if connections == 1:
-                self._turn, connections = Turns(), 2
+                self._turn, connections = Turn(threading.Lock(), _BUSY_S), 2
             self.engine = create_engine(
                 url,
                 pool_size=idle_connections,  # 0 would mean no limit
@@ -133,6 +133,10 @@ class Database:
                     "application_name": application[:60],
                     "connect_timeout": 5,
                     "tcp_user_timeout": 10_000,
+                    # A server that is gone after it has received a query is noticed after 15 seconds.
+                    "keepalives_idle": 5,
+                    "keepalives_interval": 5,
+                    "keepalives_count": 2,
                     "prepare_threshold": None,  # a prepared statement belongs to a connection
                 },
             )
@@ -149,6 +153,14 @@ class Database:
         self._pending_lock = threading.Lock()
         self._pending: list[_Operation[Any]] = []
         self._writer = TimedLock() if self.is_sqlite else nullcontext()
+
+    def with_reserve(self) -> Database:
+        """The same database, for what must not wait behind other transactions: if the only connection is not free
+        within ``PATIENCE_S``, because it hangs or waits for a lock, another one is opened for this use."""
+        other = copy.copy(self)
+        if isinstance(self._turn, Turn):
+            other._turn = self._turn.with_reserve()
+        return other
 
     def insert(self, table: type[Base]) -> sqlite.Insert:
         """An INSERT that supports ``ON CONFLICT``: the same syntax in both databases, but not in generic SQLAlchemy."""
@@ -270,20 +282,29 @@ class TimedLock:
         self._lock.release()
 
 
-class Turns:
-    """Lets one thread after the other use the only connection; one that has waited for ``PATIENCE_S`` goes on."""
+class Turn:
+    """Lets one thread after the other use the only connection.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holder: int | None = None
+    Args:
+        timeout_s: how long to wait.
+        has_reserve: whether to go on then, with another connection, instead of an error.
+    """
+
+    def __init__(self, lock: threading.Lock, timeout_s: float, *, has_reserve: bool = False) -> None:
+        self._lock, self._timeout_s, self._has_reserve = lock, timeout_s, has_reserve
+        self._thread = threading.local()
+
+    def with_reserve(self) -> Turn:
+        """A turn at the same connection that does not wait for long."""
+        return Turn(self._lock, PATIENCE_S, has_reserve=True)
 
     def __enter__(self) -> None:
-        if self._lock.acquire(timeout=PATIENCE_S):
-            self._holder = threading.get_ident()
+        self._thread.holds = self._lock.acquire(timeout=self._timeout_s)
+        if not self._thread.holds and not self._has_reserve:
+            raise PoolTimeout(f"the connection was not free for {self._timeout_s:g} seconds")
 
     def __exit__(self, *_: object) -> None:
-        if self._holder == threading.get_ident():
-            self._holder = None
+        if self._thread.holds:
             self._lock.release()
 
 

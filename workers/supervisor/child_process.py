@@ -125,11 +125,16 @@ class ChildProcess:
             return None
         return report if report is not None else Exited(self._exit_code())
 
-    def close(self) -> None:
-        """Kill the child, with or without a fork server."""
+    def kill(self) -> None:
+        """Kill the child, with or without a fork server, and wait for nothing; ``close`` must follow."""
         if self.alive:  # otherwise the process id may have been reused
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill the child, and wait for its end."""
+        self.kill()
+        if self.alive:
             self._ended.wait(EXIT_TIMEOUT_S)
         fork_server.reap(self.pid)
         with self._commands_lock:  # a second close of the descriptor could hit another file

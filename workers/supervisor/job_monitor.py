@@ -14,9 +14,8 @@ from service.jobs import commits, leases
 from service.jobs.leases import Claim, Position, Renewal
 from service.states import Request
 from service.storage.database import Database
-from workers import operations
 from workers.messages import Done, MachineFault, Preparing, Progress, Stop
-from workers.operations import OUTAGE_ERRORS, Call, Execution, OperationFailed
+from workers.operations import OUTAGE_ERRORS, Call, Execution
 from workers.supervisor.child_process import ChildProcess, Exited
 from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.usage import ChildMeter
@@ -24,6 +23,8 @@ from workers.usage import ChildMeter
 REPORT_POLL_INTERVAL_S: Final = 0.25
 """How often deadlines are checked, at least."""
 RETRY_INTERVAL_S: Final = 0.5
+STUCK_S: Final = 60.0
+"""Time after which a monitor hangs; a transaction ends within half of it, see ``service.storage.database``."""
 STOP_GRACE_S: Final = 8.0
 """Time for a child to finish its batch after a stop."""
 BATCH_DEADLINE_S: Final = 120.0
@@ -79,7 +80,7 @@ class JobMonitor:
         self._on_fault, self._on_commit = on_fault, on_commit
         self._meter = ChildMeter(claim, child.pid)
         self._end_lock = threading.Lock()
-        """Held to kill or stop the child, and to end the monitor: the child may get another job then."""
+        """Held to kill the child, and to end the monitor: the child may get another job then."""
         self._has_ended = self._is_fenced = self._is_lost = False
         self.has_begun = False
         """Whether the child has received its command. A death before that does not count against the job, unless
@@ -89,9 +90,10 @@ class JobMonitor:
         self._execution: Execution | None = None
         """Of the call for whose reply the child waits."""
         self._called_at = self._attempt_at = 0.0
+        self._request: Request | None = None
         self._stop_sent_at: float | None = None
         self._retries_end_at: float | None = None
-        self._last_report_at = time.monotonic()
+        self._last_report_at = self._turned_at = time.monotonic()
         self._deadline_s = START_DEADLINE_S
         self._position: Position | None = None
         self._rate_baseline: tuple[float, int] | None = None
@@ -113,6 +115,7 @@ class JobMonitor:
 
     def _run(self) -> str:
         while True:
+            self._turned_at = time.monotonic()
             report = self._child.report(REPORT_POLL_INTERVAL_S)
             self.has_begun = self.has_begun or not (report is None or isinstance(report, Exited))
             match report:
@@ -135,10 +138,14 @@ class JobMonitor:
                 return self._await_final_report()
             if self._keeper.is_overdue(self):  # the fence thread may not have noticed yet
                 return self._release_lease("could not renew in time")
-            if now - self._last_report_at > self._deadline_s:
+            if self._execution is not None:
+                if now - self._called_at > self.claim.lease_s:
+                    return self._release_lease(f"the database did not respond for {self.claim.lease_s:g} seconds")
+            elif now - self._last_report_at > self._deadline_s:
                 return self._record_child_loss(f"no batch was finished for {self._deadline_s:.0f} seconds")
-            if self._releasing.is_set():
-                self._send_stop(None)
+            if self._stop_sent_at is None and (self._request is not None or self._releasing.is_set()):
+                self._child.send(Stop(self._request))
+                self._stop_sent_at = now
             if self._stop_sent_at is not None and now - self._stop_sent_at > STOP_GRACE_S:
                 return self._release_lease(f"did not stop within {STOP_GRACE_S:.0f} seconds and was killed")
 
@@ -146,9 +153,14 @@ class JobMonitor:
         """What a renewal of the lease reports."""
         return Renewal(claim=self.claim, position=self._position, used=self._meter.sample())
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the monitor hangs, in a query or on a full pipe, so that its lease must not be renewed for ever."""
+        return time.monotonic() - self._turned_at > STUCK_S
+
     def on_request(self, request: Request) -> None:
-        """Pass a request on to the child."""
-        self._send_stop(request)
+        """Have a request passed on to the child."""
+        self._request = request
 
     def on_loss(self) -> None:
         """The job has ended, or another worker has it."""
@@ -157,9 +169,9 @@ class JobMonitor:
     def on_overdue(self) -> None:
         """Kill the child before its lease expires."""
         with self._end_lock:
-            if not (self._has_ended or self._is_fenced):
+            if not self._has_ended:
                 self._is_fenced = True
-                self._child.close()
+                self._child.kill()
 
     def _record_progress(self, step: int, steps: int) -> None:
         now = time.monotonic()
@@ -170,12 +182,6 @@ class JobMonitor:
         rate = (step - baseline_step) / (now - baseline_at) if now - baseline_at > 0.5 else None
         self._position = Position(step=step, steps=steps, steps_per_second=rate)
 
-    def _send_stop(self, request: Request | None) -> None:
-        with self._end_lock:
-            if self._stop_sent_at is None and not self._has_ended:
-                self._stop_sent_at = time.monotonic()
-                self._child.send(Stop(request))
-
     def _begin(self, message: Call) -> None:
         self._execution, self._called_at = Execution(message), time.monotonic()
         self._attempt_at = self._called_at
@@ -184,18 +190,15 @@ class JobMonitor:
         """Execute the call for whose reply the child waits. Without the database, the loop repeats it."""
         if self._execution is None or time.monotonic() < self._attempt_at:
             return
-        try:
-            is_stopping = self._stop_sent_at is not None
-            reply = self._execution.attempt(self._database, self.claim, is_stopping=is_stopping)
-        except Exception as error:
-            log.exception("an operation failed")
-            reply = operations.refusal(OperationFailed(f"{type(error).__name__}: {error}"))
+        is_stopping = self._stop_sent_at is not None
+        reply = self._execution.attempt(self._database, self.claim, is_stopping=is_stopping)
         if reply is None:
             self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
         else:
             if reply.error is None and self._execution.is_of(commits.commit_epochs):
                 self._on_commit(time.monotonic() - self._called_at)
             self._execution = None
+            self._last_report_at = time.monotonic()
             self._child.send(reply)
 
     def _await_final_report(self) -> str:

@@ -21,6 +21,8 @@ RENEWALS: Final = 3
 FENCE: Final = 0.7
 """Fraction of the lease after which the child is killed if there was no renewal, well before the lease expires."""
 FENCE_INTERVAL_S: Final = 0.25
+STUCK_S: Final = 5.0
+"""Time after which a round hangs."""
 
 log = structlog.get_logger()
 
@@ -31,6 +33,11 @@ class Holder(Protocol):
     @property
     def claim(self) -> Claim:
         """The claim of the lease."""
+        ...
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the holder hangs: its lease is not renewed."""
         ...
 
     def renewal(self) -> Renewal:
@@ -54,8 +61,9 @@ class LeaseKeeper:
     """Renews leases in one thread, all in one statement, and watches the time in another, since a query may hang."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database = database.with_reserve()
         self._lock = threading.Lock()
+        self._round_began_at: float | None = None
         self._renewed_at: dict[Holder, float] = {}
         """When the last renewal of each lease was requested, by this process's monotonic clock."""
         self._due_at: dict[Holder, float] = {}
@@ -99,6 +107,7 @@ class LeaseKeeper:
         """
         with self._lock:
             holders, is_due = list(self._due_at), any(due <= time.monotonic() for due in self._due_at.values())
+        holders = [holder for holder in holders if not holder.is_stuck]
         if not holders:
             return
         now = time.monotonic()
@@ -120,15 +129,23 @@ class LeaseKeeper:
             if holder in self._renewed_at:
                 self._renewed_at[holder], self._due_at[holder] = now, now + holder.claim.lease_s / RENEWALS
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a query hangs, so that no lease is renewed: no job should be claimed."""
+        began_at = self._round_began_at
+        return began_at is not None and time.monotonic() - began_at > STUCK_S
+
     def _keep_repeatedly(self) -> None:
         while True:
             self._has_leases.wait()
+            self._round_began_at = time.monotonic()
             try:
                 self.keep()
             except SQLAlchemyError as error:
                 log.warning("the leases could not be renewed", error=str(error))
             except Exception as error:  # noqa: BLE001 - without this thread all jobs would be killed
                 log.error("the leases could not be renewed", error=repr(error))
+            self._round_began_at = None
             time.sleep(REQUESTS_INTERVAL_S)
 
     def _fence_repeatedly(self) -> None:

@@ -114,7 +114,7 @@ class Supervisor:
 
     def _may_claim(self) -> bool:
         is_drained = self._draining.is_set() or self._was_signalled or self._ordered is not None
-        return not is_drained and self._machine.fault is None
+        return not is_drained and self._machine.fault is None and not self._leases.is_stuck
 
     def claim_no_more(self) -> None:
         """Finish the running jobs, and claim no others, until the worker is undrained."""

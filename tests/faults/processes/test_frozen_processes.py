@@ -119,7 +119,8 @@ def unfenced(session, held, **values):
     return job
 
 leases.guard = unfenced
-leases.renew = leases.requested = lambda database, held: leases.Pending({}, ())
+leases.renew = lambda database, renewals: leases.Pending({item.claim: None for item in renewals}, ())
+leases.requested = lambda database, claims: leases.Pending(dict.fromkeys(claims), ())
 """
 
 

@@ -88,8 +88,10 @@ class FakeChild:
     def send(self, command: Any) -> None:
         pass
 
-    def close(self) -> None:
+    def kill(self) -> None:
         self.closed_at = self.closed_at or self.clock.now
+
+    close = kill
 
 
 def monitor(
@@ -320,6 +322,37 @@ def test_a_request_that_crosses_the_end_of_a_job_does_not_stop_the_next_job_of_i
     assert not child.closed
 
 
+def test_a_lease_is_not_renewed_for_a_monitor_that_hangs(process: InProcessHarness, clock: Clock) -> None:
+    """It hangs in a query whose server has gone: another worker must get the job."""
+    process.submit()
+    held, child = process.claim(), FakeChild(clock)
+    fake: Any = child
+    keeper = LeaseKeeper(process.database)
+    stopping = threading.Event()
+    hung = job_monitor.JobMonitor(process.database, keeper, held, fake, stopping, stopping, requested_at=clock.now)
+    keeper.add(hung, requested_at=clock.now)
+    clock.now += held.lease_s / 2
+    keeper.keep()
+    clock.now += held.lease_s / 2
+    assert not keeper.is_overdue(hung)
+    clock.now += job_monitor.STUCK_S
+    keeper.keep()
+    assert keeper.is_overdue(hung)
+    hung.on_overdue()
+    assert child.closed
+
+
+def test_a_job_is_released_if_its_operation_fails_for_the_duration_of_the_lease(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Its lease is renewed, so only inserts fail: a full disk is no fault of the job."""
+    job_id = process.submit()
+    held, child = process.claim(), CallingChild(clock, LOG_LINE)
+    fail_times(monkeypatch, 1000)
+    assert "did not respond for 30 seconds; released" in monitor(process.database, held, child, threading.Event())
+    assert (process.workers.job(job_id).status, process.workers.job(job_id).deaths) == (Status.QUEUED, 0)
+
+
 class HungChild(FakeChild):
     """A child that finishes one batch and then hangs; its process lives."""
 
@@ -357,7 +390,7 @@ def test_a_child_without_a_first_batch_is_ended_but_not_while_it_prepares(
 ) -> None:
     """F22: it hangs in a read, and its lease is renewed."""
     process.submit()
-    held, child, began = process.claim(lease_s=600), StuckChild(clock, batch_s=100), clock.now
+    held, child, began = process.claim(lease_s=600), StuckChild(clock, batch_s=50), clock.now
     assert "no batch was finished" in monitor(process.database, held, child, threading.Event())
     assert child.preparing_reports < 0
     assert child.closed_at is not None

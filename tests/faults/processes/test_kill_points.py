@@ -164,12 +164,19 @@ def test_a_lease_lost_during_a_commit_ends_the_training_and_leaves_no_file(
 def test_an_error_in_a_commit_takes_precedence_over_one_in_the_next_epoch(process: InProcessHarness) -> None:
     job_id = process.submit()
     process.arm("files_stored.1", "wait overlapping.2")
-    process.arm("epoch_committing.1", "memory")
-    process.arm("overlapping.2", "error")
+    process.arm("epoch_committing.1", "error")
+    process.arm("overlapping.2", "memory")
     assert process.train() == "failed"
     job = process.workers.job(job_id)
     assert job.error is not None
-    assert (job.error["code"], job.epoch) == ("out_of_memory", 0)
+    assert (job.error["code"], job.epoch) == ("internal", 0)
+
+
+def test_a_worker_without_memory_repeats_a_commit(process: InProcessHarness, reference: Reference) -> None:
+    process.submit()
+    process.arm("epoch_committing.2", "memory")
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 def test_every_failpoint_is_listed_with_its_test() -> None:

@@ -253,3 +253,25 @@ def test_a_repeated_epoch_reports_no_finding_twice(database: Database, submit: S
     commit(database, held, record(2, health=(finding(2),)))
     assert read_job(database, job_id).health == [finding(2).document()]
     assert [kind for kind, _ in log(database, job_id)].count("health") == 1
+
+
+def test_a_batch_whose_response_was_lost_is_committed_once(database: Database, submit: Submit, tmp_path: Path) -> None:
+    """It has more checkpoints than are kept: the first attempt has removed rows that the second one does not find."""
+    job_id = submit()
+    held = claim(database)
+    store = ArtifactFolder(tmp_path)
+    records = [
+        record(
+            epoch, files=(store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"x"),), is_best=epoch == 2
+        )
+        for epoch in range(1, 11)
+    ]
+    orphans = commits.commit_epochs(database, held, records, keep_last=3)
+    before = log(database, job_id)
+    assert commits.commit_epochs(database, held, records, keep_last=3) == orphans
+    assert log(database, job_id) == before
+    with database.read() as session:
+        stored = lookup.artifacts(session, job_id, ArtifactKind.CHECKPOINT)
+        assert [row.epoch for row in stored] == [2, 8, 9, 10]
+        assert lookup.get(session, job_id).size_bytes == sum(row.size_bytes for row in stored)
+    assert sorted([*orphans, *(row.path for row in stored)]) == sorted(item.files[0].path for item in records)

@@ -109,17 +109,28 @@ def test_one_connection_serves_one_thread_after_the_other(single: tuple[Database
 
 
 @postgresql_only
-def test_a_connection_that_hangs_does_not_keep_others_waiting(
+def test_a_connection_that_hangs_does_not_keep_renewals_waiting(
     single: tuple[Database, Callable[[], int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, connections = single
     monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    urgent, waiting = database.with_reserve(), threading.Event()
+
+    def wait_for_a_turn() -> None:
+        waiting.set()
+        database.group_commit(add("last"))
+
     with database.read() as hanging:
         hanging.scalar(text("SELECT 1"))
-        run_concurrently([partial(database.group_commit, add(f"w{number}")) for number in range(4)])
+        waiter = threading.Thread(target=wait_for_a_turn)
+        waiter.start()
+        waiting.wait()
+        urgent.group_commit(add("first"))
+        assert names(urgent) == {"first"}
         assert connections() <= 2
+    waiter.join()
     wait_until(lambda: connections() == 1, "the reserve to end")
-    assert len(names(database)) == 4
+    assert names(database) == {"first", "last"}
     assert connections() == 1
 
 

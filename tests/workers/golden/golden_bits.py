@@ -1,4 +1,4 @@
-"""Digests of small trainings: ``python -m tests.workers.golden_bits`` prints them, ``--update`` stores them.
+"""Digests of small trainings: ``python -m tests.workers.golden.golden_bits`` prints them, ``--update`` stores them.
 
 The bits of a training depend on its spec, the NumPy build, the BLAS kernels and the CPU. So the trainings run
 with ``TAPELINE_PORTABLE_BITS`` and one BLAS thread, and the file describes its machine next to the digests: they
@@ -17,7 +17,7 @@ from typing import Any
 
 from workers.supervisor import child_process
 
-GOLDEN_FILE = Path(__file__).parent / "golden" / "bits.json"
+GOLDEN_FILE = Path(__file__).parent / "bits.json"
 
 DENSE = [{"units": 12, "activation": "tanh"}, {"units": 3, "activation": "softmax"}]
 SMALL_CLASSIFIER: dict[str, Any] = {

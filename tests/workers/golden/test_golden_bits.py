@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.workers.golden_bits import FORKS, GOLDEN_FILE, SPECS
+from tests.workers.golden.golden_bits import FORKS, GOLDEN_FILE, SPECS
 
 
 @pytest.fixture(scope="module")
 def current() -> Any:
     """The digests of the trainings now, computed in a process with the kernels of the golden file."""
-    command = [sys.executable, "-m", "tests.workers.golden_bits"]
+    command = [sys.executable, "-m", "tests.workers.golden.golden_bits"]
     return json.loads(
         subprocess.run(command, capture_output=True, text=True, check=True, cwd=GOLDEN_FILE.parents[3]).stdout
     )
@@ -29,4 +29,4 @@ def test_every_training_reproduces_its_committed_bits(current: Any) -> None:
     if differing:
         pytest.skip(f"the golden file is from another machine: {', '.join(sorted(differing))} differ")
     changed = [name for name, digests in current["digests"].items() if digests != golden["digests"][name]]
-    assert changed == [], "bits changed: if on purpose, run python -m tests.workers.golden_bits --update"
+    assert changed == [], "bits changed: if on purpose, run python -m tests.workers.golden.golden_bits --update"
