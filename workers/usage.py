@@ -1,8 +1,8 @@
 """CPU time and memory of a training process, measured by its supervisor and by the process itself.
 
-The supervisor samples the child with each renewal of its lease, so that the usage of a child that hangs or is killed is also
-counted. The child measures itself exactly, at each epoch and at its end. Both count from the child's command on, and
-add the job's usage under earlier leases; totals never decrease.
+The supervisor samples the child with each renewal of its lease, so that the usage of a child that hangs or is killed is
+also counted. The child measures itself exactly, at each epoch and at its end. Both count from the child's command on,
+and add the job's usage under earlier leases; totals never decrease.
 """
 
 from __future__ import annotations
