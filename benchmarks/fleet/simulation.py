@@ -54,6 +54,7 @@ class _RunningJob:
     epochs: int
     epoch: int = 0
     is_lost: bool = False
+    is_stuck: bool = False
 
     def renewal(self) -> Renewal:
         steps = STEPS_PER_EPOCH * self.epochs

@@ -50,6 +50,8 @@ QUICK_SPEC: dict[str, Any] = {
 
 
 _LOCK_TIMEOUT_S = 3
+COMMITS_EACH_EPOCH = "from workers.training.epochs import writer\nwriter.COMMIT_INTERVAL_S = 0.0\n"
+"""A patch: short epochs share no commit."""
 
 FEW = 850
 """Number of training images in the ``few`` dataset."""

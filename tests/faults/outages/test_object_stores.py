@@ -14,7 +14,7 @@ import pytest
 
 from service.jobs import actions, worker_registry
 from service.storage.object_store import ObjectStore
-from tests.faults.harness import FaultHarness
+from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness
 from tests.faults.invariants import Reference
 from tests.object_servers import BUCKET, Exchange, FaultyProxy, credentials, free_ports, serve_seaweedfs
 from tests.waiting import wait_until
@@ -105,6 +105,7 @@ def test_jobs_that_wait_too_long_for_the_store_fail_and_continue_when_retried(
 ) -> None:
     in_bucket.extra_environ |= {"TAPELINE_STORE_TIMEOUT_S": "12"}
     in_bucket.patch("from service.storage import object_store\nobject_store._MIN_TIMEOUT_S = 1.0")
+    in_bucket.patch(COMMITS_EACH_EPOCH)
     broken: str | tuple[int, bytes] = "hang" if fault == "silent" else (503, b"<Code>ServiceUnavailable</Code>")
     in_bucket.arm("epoch_committed.2", "stop")
     interrupted, waiting = in_bucket.submit(), in_bucket.submit()

@@ -15,7 +15,7 @@ import pytest
 from service.jobs import actions
 from service.jobs.queries import lookup
 from service.states import Status
-from tests.faults.harness import FaultHarness, all_exited, open_harness
+from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness, all_exited, open_harness
 from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, kill_groups, parent_of
@@ -27,7 +27,6 @@ PLACES_BEFORE_COMMIT = [
     ["epoch_trained", "file_written.checkpoint", "file_renamed.sample"],
     ["files_stored", "handed_over", "file_renamed.checkpoint"],
 ]
-COMMITS_EACH_EPOCH = "from workers.training.epochs import writer\nwriter.COMMIT_INTERVAL_S = 0.0\n"
 
 
 @pytest.mark.exhaustive  # test_kill_points.py kills at each failpoint

@@ -92,7 +92,8 @@ def test_a_worker_that_dies_before_and_after_the_commit_of_the_end(
     harness.start()
     harness.start("workers.scheduler")
     harness.until_reached("succeeding")
-    harness.arm("succeeded", "kill")
+    harness.arm("succeeded", "kill")  # of the child
+    harness.start()
     harness.until_reached("succeeded")
     harness.until_all_end()
     wait_until(lambda: ("job.succeeded", job_id) in told(receiver), "the message", 30)

@@ -136,14 +136,15 @@ def test_workers_killed_inside_every_decision_change_none(harness: FaultHarness,
     sweep_id = submit(harness, RANDOM)
     for seq in range(1, 50):
         harness.arm(f"deciding.{seq}")
-    harness.start("workers.scheduler")
-    workers = [harness.start() for _ in range(2)]
+    processes = {module: harness.start(module) for module in ("workers", "workers.scheduler")}
 
-    def replace_dead_workers_until_the_end() -> bool:
-        workers[:] = [harness.start() if worker.poll() is not None else worker for worker in workers]
+    def replace_dead_processes_until_the_end() -> bool:
+        processes.update(
+            {name: harness.start(name) for name, process in processes.items() if process.poll() is not None}
+        )
         return has_ended(harness, sweep_id)
 
-    wait_until(replace_dead_workers_until_the_end, "the end of the sweep", 240)
+    wait_until(replace_dead_processes_until_the_end, "the end of the sweep", 240)
     assert until_end(harness, sweep_id) == undisturbed
     reached = {path.name.split(".reached-")[0] for path in harness.points.glob("deciding.*.reached-*")}
     results = [data for kind, data in undisturbed.decisions if kind == "result"]
