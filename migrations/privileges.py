@@ -3,10 +3,13 @@ each table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from psycopg import sql
 from sqlalchemy import Connection
+
+from service.errors import SettingsError
 
 ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _EXCEPTIONS: Final = {
@@ -41,13 +44,50 @@ _OF_WORKERS: Final = {
 """All privileges of the role of workers: their credentials lie on other machines."""
 
 
+def check(connection: Connection, roles: Mapping[str, str]) -> None:
+    """Refuse roles that cannot have the exact privileges of one purpose; called before a migration.
+
+    Args:
+        roles: by the option that names them.
+
+    Raises:
+        SettingsError: a role would lose what it needs to own the schema, or what another option grants it.
+    """
+    raw: Any = connection.connection.driver_connection
+    owners = """SELECT current_user::text UNION SELECT tableowner::text FROM pg_tables
+        WHERE schemaname = 'public' AND tablename = 'alembic_version'"""
+    owning = {name for (name,) in raw.execute(owners).fetchall()}
+    seen: dict[str, str] = {}
+    for option, role in roles.items():
+        if role in owning:
+            raise SettingsError(
+                f"{option} {role}: this role owns the schema or migrates it, and would lose its own privileges. Name "
+                f"another role, or omit {option}. Nothing was changed."
+            )
+        if role in seen:
+            raise SettingsError(
+                f"{seen[role]} and {option} name the same role, {role}, and the second would take away what the first "
+                "grants. Make a role for each purpose. Nothing was changed."
+            )
+        seen[role] = option
+
+
 def grant_demand(connection: Connection, reader: str) -> None:
-    """Let a role read the view ``tapeline_demand`` and nothing else; called as ``grant`` is."""
+    """Let a role connect and read the view ``tapeline_demand``, and nothing else; called as ``grant`` is."""
     raw: Any = connection.connection.driver_connection
     role = sql.Identifier(reader)
     raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
     raw.execute(sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {}").format(role))
     raw.execute(sql.SQL("GRANT SELECT ON public.tapeline_demand TO {}").format(role))
+    # By default, every role may do both.
+    may = """SELECT has_database_privilege(%s, current_database(), 'CONNECT'),
+        has_schema_privilege(%s, 'public', 'USAGE')"""
+    may_connect, may_use = raw.execute(may, (reader, reader)).fetchone()
+    if not may_connect:
+        database = sql.Identifier(raw.info.dbname)
+        raw.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
+    if not may_use:
+        raw.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(role))
 
 
 def grant(connection: Connection, application: str) -> None:

@@ -126,19 +126,23 @@ def upgrade(
         grant_demand_to: a PostgreSQL role of what starts and stops machines.
 
     Raises:
-        UnknownSchema: this version cannot upgrade the database, which is unchanged.
+        UnknownSchema: this version cannot upgrade the database.
+        SettingsError: two of the roles are the same, or one is the owner. In both cases the database is unchanged.
     """
+    grants = [
+        ("--grant-to", privileges.grant, grant_to),
+        ("--grant-to-workers", privileges.grant_to_workers, grant_to_workers),
+        ("--grant-demand-to", privileges.grant_demand, grant_demand_to),
+    ]
     with exclusively(database) as connection:
         before = find_revision(connection)
+        if not database.is_sqlite:
+            privileges.check(connection, {option: role for option, _, role in grants if role is not None})
         if before in revisions_of(_bridge())[1:]:
             command.upgrade(_bridge(connection), "head")
         command.upgrade(config(connection), "head")
         if not database.is_sqlite:
-            for give, role in (
-                (privileges.grant, grant_to),
-                (privileges.grant_to_workers, grant_to_workers),
-                (privileges.grant_demand, grant_demand_to),
-            ):
+            for _, give, role in grants:
                 if role is not None:
                     give(connection, role)
         return Move(before, head())

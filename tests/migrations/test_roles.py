@@ -218,7 +218,7 @@ def test_the_role_of_an_autoscaler_reads_the_demand_and_nothing_else(new_roles: 
     reader = new_roles.names[2].replace("worker", "demand")
     with new_roles.superuser.engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE {reader} LOGIN"))
-        connection.execute(text(f"GRANT CONNECT ON DATABASE {new_roles.superuser.engine.url.database} TO {reader}"))
+        connection.execute(text("REVOKE USAGE ON SCHEMA public FROM PUBLIC"))  # as the database refuses CONNECT
     for _ in range(2):
         upgrade(new_roles.owner, grant_to=new_roles.names[1], grant_demand_to=reader)
         with new_roles.owner.engine.begin() as connection:
@@ -243,6 +243,20 @@ def test_the_role_of_an_autoscaler_reads_the_demand_and_nothing_else(new_roles: 
             OR has_table_privilege(oid, 'DELETE, TRUNCATE, TRIGGER')))"""
         with database.engine.connect() as connection:
             assert connection.scalars(text(query)).all() == ["tapeline_demand"]
+
+
+def test_a_role_that_would_lose_its_own_privileges_is_refused_before_the_migration(new_roles: Roles) -> None:
+    new_roles.prepare()
+    owner, application, worker = new_roles.names
+    with pytest.raises(SettingsError, match=f"--grant-demand-to {owner}: .*omit --grant-demand-to"):
+        upgrade(new_roles.owner, grant_demand_to=owner)
+    with pytest.raises(SettingsError, match=f"--grant-to and --grant-demand-to name the same role, {application}"):
+        upgrade(new_roles.owner, grant_to=application, grant_to_workers=worker, grant_demand_to=application)
+    assert not is_current(new_roles.superuser)
+    new_roles.upgrade()
+    with pytest.raises(SettingsError, match=f"--grant-to-workers {owner}: this role owns the schema"):
+        upgrade(new_roles.superuser, grant_to_workers=owner)
+    assert is_current(new_roles.application)
 
 
 @pytest.mark.slow
