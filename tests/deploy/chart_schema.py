@@ -21,7 +21,7 @@ BY_THE_CHART: Final = {
     "CA": "ca",
     "SIGNING_KEY": "signing",
     "WORKERS": "worker.slots",
-    "WORKER_NAME": "the name of the pod",
+    "WORKER_NAME": "the name of the node",
 }
 """Settings that are not in ``settings``, with the value of the chart that they come from."""
 
@@ -67,7 +67,7 @@ LISTS: Final = list_of(ANY)
 def connection(scheme: str, *, is_required: bool) -> Schema:
     """A URL without a password, with the Secret of a password, or a Secret with the whole URL."""
     declared = fields(
-        url=text(rf"^({scheme}://([^:@/]*@)?[^@]*)?$"),
+        url=text(rf"^({scheme}://([^:@/]*@)?[^@]*)?$") | {"not": {"pattern": "[?&](ssl)?password="}},
         existingSecret=NAME,
         key=KEY,
         passwordSecret=NAME,
@@ -104,6 +104,11 @@ SPREAD: Final = list_of(
 )
 PEERS: Final = list_of(fields(ipBlock=ANY, namespaceSelector=ANY, podSelector=ANY))
 EGRESS: Final = fields(to=PEERS, ports=list_of(number(1, 65535)))
+EXTRA: Final = EGRESS | {
+    "if": {"properties": {"to": {"minItems": 1}}, "required": ["to"]},
+    "then": {"properties": {"ports": {"minItems": 1}}, "required": ["ports"]},
+}
+"""Without ports, there is no rule."""
 
 
 def of_setting(setting: Setting) -> Schema:
@@ -112,6 +117,8 @@ def of_setting(setting: Setting) -> Schema:
     found = {"description": setting.meaning, **kinds.get(setting.kind, text())}
     if setting.kind in (int, float):
         found |= {"minimum": setting.low, "maximum": setting.high}
+    if isinstance(choices := getattr(setting.valid, "__self__", None), tuple):
+        found |= {"enum": [*choices]}
     return found
 
 
@@ -186,7 +193,8 @@ VALUES: Final = fields(
     networkPolicy=fields(
         enabled=FLAG,
         webFrom=PEERS,
-        **dict.fromkeys(("database", "broker", "store", "dns", "webhooks", "extra"), EGRESS),
+        **dict.fromkeys(("database", "broker", "store", "dns", "webhooks"), EGRESS),
+        extra=EXTRA,
     ),
     serviceMonitor=fields(
         enabled=FLAG, interval=text("^[0-9]+(ms|s|m|h)$"), labels=TEXTS, apiKeySecret=NAME, apiKeyKey=KEY

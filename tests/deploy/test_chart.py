@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import yaml
 from helm_python import Chart
 from helm_python.chart import lint
-from helm_python.errors import HelmValuesError
+from helm_python.errors import HelmError, HelmValuesError
 
 from service.runtime.settings import SETTINGS, Settings
 from tests.deploy.chart_schema import BY_THE_CHART
@@ -192,11 +194,14 @@ def test_no_part_of_the_schema_accepts_names_that_it_does_not_know() -> None:
         ("settings.TAPELINE_PORTABLE_BITS", "yes"),
         ("settings.TAPELINE_STORE", "s3://another"),
         ("settings.TAPELINE_AUTH", "local"),
+        ("settings.TAPELINE_OTEL_PARENT", "parent"),
         ("database", {"url": ""}),
         ("database.url", "postgresql+psycopg://tapeline:secret@db/tapeline"),
+        ("database.url", "postgresql+psycopg://db/tapeline?user=tapeline&password=secret"),
         ("database.url", "sqlite:////tmp/x.db"),
         ("database.existingSecret", "and-a-url"),
         ("broker.url", "redis://:secret@redis:6379/0"),
+        ("broker.url", "redis://redis:6379/0?password=secret"),
         ("broker.url", "memory://"),
         ("worker.database", {"url": "postgresql+psycopg://w:secret@db/tapeline"}),
         ("store", {"url": "", "existingClaim": ""}),
@@ -213,6 +218,7 @@ def test_no_part_of_the_schema_accepts_names_that_it_does_not_know() -> None:
         ("keda", {"enabled": True, "connectionSecret": ""}),
         ("serviceMonitor", {"enabled": True, "apiKeySecret": ""}),
         ("networkPolicy.store.ports", ["https"]),
+        ("networkPolicy.extra", {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": []}),
         ("networkPolicy.webFrom", [{"cidr": "10.0.0.0/8"}]),
         ("web.podDisruptionBudget.minAvailable", "half"),
         ("worker.resources", {"limit": {"memory": "1Gi"}}),
@@ -272,6 +278,9 @@ def test_the_migration_runs_before_the_pods_or_beside_them_or_not(
         (container,) = job["spec"]["template"]["spec"]["containers"]
         grants = ["--grant-to", "tapeline_app", "--grant-demand-to", "tapeline_demand"]
         assert container["args"] == ["python", "-m", "migrations.upgrade", *grants]
+        policy = objects["NetworkPolicy", "migrate"]["metadata"].get("annotations", {})
+        weights = [item.get("helm.sh/hook-weight") for item in (policy, annotations)]
+        assert (policy.get("helm.sh/hook"), weights) == (hook, ["-1", "0"] if hook else [None, None])
         account = job["spec"]["template"]["spec"]["serviceAccountName"]
         assert account == ("default" if hook else "tl-tapeline"), "a hook runs before the account exists"
     for component in ("web", "worker", "scheduler"):
@@ -280,6 +289,33 @@ def test_the_migration_runs_before_the_pods_or_beside_them_or_not(
     if mode == "job":
         other = render(with_value(values, "migrations.resources.limits", {"memory": "1Gi"}))
         assert not jobs.keys() & {key[1] for key in other}, "a Job cannot be changed"
+
+
+@pytest.mark.parametrize("name", ["grantToWorkers", "grantDemandTo"])
+def test_a_role_for_two_purposes_is_refused(name: str) -> None:
+    with pytest.raises(HelmError, match="must be different roles"):
+        render(with_value(values_of("external"), f"migrations.{name}", "tapeline_app"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"NODE_NAME": "ip-192-168-101-102.eu-central-1.compute.internal"}, "ip-192-168-101-102"),
+        ({"NODE_NAME": f"gke-{'long' * 9}-a1b2c3d4-wxyz"}, f"g{'long' * 9}-a1b2c3d4-wxyz"[-40:]),
+        ({"NODE_NAME": "10.0.0.17"}, "10.0.0.17"),
+        ({"NODE_NAME": "node-1", "TAPELINE_WORKER_NAME": "chosen"}, "chosen"),
+    ],
+)
+def test_a_worker_has_the_name_of_its_node(variables: dict[str, str], name: str) -> None:
+    (container,) = render(values_of("small"))["Deployment", "worker"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in container["env"]
+    shell, option, script = container["args"]
+    shown = script.replace("exec python -m workers", "printenv TAPELINE_WORKER_NAME")
+    assert shown != script
+    environ = {"PATH": os.environ["PATH"], **variables}
+    run = subprocess.run([shell, option, shown], env=environ, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == name
+    assert SETTINGS["TAPELINE_WORKER_NAME"].valid(name)
 
 
 def test_workers_scale_with_the_demand_when_keda_is_enabled() -> None:
@@ -351,7 +387,9 @@ def test_routes_and_monitor_lead_to_the_web_pods_and_their_hosts_are_accepted(va
     if ("ServiceMonitor", "web") in objects:
         monitor = objects["ServiceMonitor", "web"]["spec"]
         assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-        assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+        (endpoint,) = monitor["endpoints"]
+        assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "tapeline"}], "rules name the job"
 
 
 def test_the_notes_say_how_to_make_the_first_key() -> None:

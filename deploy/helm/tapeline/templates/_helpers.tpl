@@ -89,6 +89,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- if eq .component "worker" }}
 - {name: TAPELINE_WORKERS, value: {{ $values.worker.slots | quote }}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
 {{- end }}
 {{- with (index $values .component).cacheGiB }}
 - {name: TAPELINE_CACHE, value: /var/lib/tapeline/cache}
