@@ -36,6 +36,11 @@ _SAMPLED: Final = 0x01
 _EXPORT_INTERVAL_MS: Final = 1000
 """Unless ``OTEL_BSP_SCHEDULE_DELAY`` says otherwise: a process that is killed loses the spans of this time."""
 _WARNING_INTERVAL_S: Final = 60.0
+_HEADERS_LOGGER: Final = "opentelemetry.util.re"
+_HEADERS_REMEDY: Final = (
+    "write OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS as name=value,name=value, "
+    "with URL-encoded values"
+)
 STOP_TIMEOUT_S: Final = 2.0
 """How long a process that exits waits for its last spans to be sent."""
 
@@ -444,4 +449,8 @@ class _Warnings(logging.Handler):
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + _WARNING_INTERVAL_S
-            log.warning("traces are not exported", error=record.getMessage())
+            if record.name == _HEADERS_LOGGER:
+                # The message contains the header, which is a secret.
+                log.warning("headers for the collector are ignored", remedy=_HEADERS_REMEDY)
+            else:
+                log.warning("traces are not exported", error=record.getMessage())

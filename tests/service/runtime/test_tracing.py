@@ -187,6 +187,17 @@ def test_a_collector_that_does_not_listen_is_one_line_of_the_log(
     assert len(output.splitlines()) == 1
 
 
+def test_the_token_in_a_header_that_the_sdk_refuses_is_not_logged(
+    receiver: Collector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer the-token-of-the-collector")
+    start()
+    output = "".join(capfd.readouterr())
+    assert "headers for the collector are ignored" in output
+    assert "URL-encoded" in output
+    assert "the-token" not in output
+
+
 def test_a_span_that_the_sdk_refuses_is_dropped(receiver: Collector, capfd: pytest.CaptureFixture[str]) -> None:
     start()
     good = Span(name="load", trace_id=TRACE, span_id=PARENT, start_ns=1, end_ns=2)
