@@ -285,9 +285,9 @@ def faults(environ: Mapping[str, str]) -> Iterator[str]:
         return
     if not environ[variable].strip().startswith(("http://", "https://")):
         yield f"{variable} must be http://host:port or https://host:port"
-    for name in _PROTOCOLS:
-        if environ.get(name, _PROTOCOL).strip() not in ("", _PROTOCOL):
-            yield f"{name} must be {_PROTOCOL}, the only protocol that is supported, not {environ[name]!r}"
+    name = next((name for name in _PROTOCOLS if environ.get(name, "").strip()), None)
+    if name is not None and environ[name].strip() != _PROTOCOL:
+        yield f"{name} must be {_PROTOCOL}, the only protocol that is supported, not {environ[name]!r}"
     if not _is_installed():
         yield (
             f"{variable} needs OpenTelemetry: pip install 'tapeline[otel]', or, to run without traces, set "

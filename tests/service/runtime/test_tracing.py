@@ -17,6 +17,7 @@ from tests.otlp_receiver import Collector, collector
 TRACE, PARENT = "ab" * 16, "cd" * 8
 SENT = f"00-{TRACE}-{PARENT}-01"
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 
 
 @pytest.fixture
@@ -116,12 +117,21 @@ def test_without_an_endpoint_no_exporter_is_imported_and_attempts_have_no_trace(
             {ENDPOINT: "http://c:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             "OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, the only protocol that is supported, not 'grpc'",
         ),
+        (
+            {ENDPOINT: "http://c:4318", TRACES_PROTOCOL: "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            f"{TRACES_PROTOCOL} must be http/protobuf",
+        ),
         ({"TAPELINE_OTEL_PARENT": "both"}, "TAPELINE_OTEL_PARENT must be link or child"),
     ],
 )
 def test_variables_that_cannot_work_are_refused(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.from_env(environ, cores=1)
+
+
+def test_the_protocol_of_traces_precedes_that_of_everything() -> None:
+    environ = {ENDPOINT: "http://c:4318", TRACES_PROTOCOL: "http/protobuf", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert list(tracing.faults(environ)) == []
 
 
 def test_without_the_extra_the_message_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
