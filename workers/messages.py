@@ -109,6 +109,8 @@ def decode(data: bytes) -> Command | Report:
 class StopRequested(Exception):
     """The supervisor ordered the child to release the job."""
 
+    is_failure: Final = False  # of a span
+
 
 class ChildEndpoint:
     """The child's end of the pipes. If the supervisor's end closes, the process exits, to never train unsupervised."""

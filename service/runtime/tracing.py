@@ -237,7 +237,8 @@ def below(trace: str | None, sink: Sink, attributes: Attributes) -> Iterator[Non
 
 @contextmanager
 def span(name: str, attributes: Attributes | None = None, *, since: float | None = None) -> Iterator[None]:
-    """A span around a block, as a child of the current span; without one, nothing.
+    """A span around a block, as a child of the current span; without one, nothing. An exception marks it as an error,
+    unless its attribute ``is_failure`` is false.
 
     Args:
         since: when it began, by the monotonic clock, if that was before the block.
@@ -264,7 +265,8 @@ def _under(span: OpenSpan) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        span.error = span.error or type(error).__name__
+        if getattr(error, "is_failure", True):
+            span.error = span.error or type(error).__name__
         raise
     finally:
         _current.set(before)

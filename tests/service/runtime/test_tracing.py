@@ -13,6 +13,7 @@ from service.runtime import tracing
 from service.runtime.settings import Settings
 from service.runtime.tracing import Span
 from tests.otlp_receiver import Collector, collector
+from workers.messages import StopRequested
 
 TRACE, PARENT = "ab" * 16, "cd" * 8
 SENT = f"00-{TRACE}-{PARENT}-01"
@@ -85,6 +86,13 @@ def test_spans_of_a_training_process_nest_below_their_attempt_and_name_the_job()
     assert commit.attributes == {"tapeline.job.id": "job_1"}
     assert epoch.end_ns - epoch.start_ns >= 5e9
     assert (epoch.error, load.error) == (None, "ZeroDivisionError")
+
+
+def test_a_stop_is_no_error_of_the_spans_that_it_ends() -> None:
+    spans: list[Span] = []
+    with tracing.below(SENT, spans.append, {}), pytest.raises(StopRequested), tracing.span("load"):
+        raise StopRequested
+    assert [span.error for span in spans] == [None]
 
 
 def test_nothing_is_recorded_of_a_trace_that_is_not_sampled() -> None:
