@@ -189,13 +189,17 @@ class Metrics:
     def _count_news(self) -> list[Metric]:
         """Count the new events, and what workers have counted; returns the latter."""
         _begin_series()
-        with self._lock, self._shared_counts(), self._database.read() as session:
+        with self._lock, self._shared_counts():
             until, counted = leases.clock(self._database) - self._late_ms, self._counted.until_ms
             after = max(until if counted is None else counted, until - _LOOKBACK_MS)
-            for event in statistics.events_between(session, after, until):
+            # All is read before anything is counted: what an error interrupts is counted again.
+            with self._database.read() as session:
+                workers = worker_registry.live_workers(session)
+                news = statistics.events_between(session, after, until)
+            self._counted.workers.count(workers, max_names=_MAX_WORKERS)
+            for event in news:
                 _count(event)
             self._counted.until_ms = max(after, until)
-            self._counted.workers.count(worker_registry.live_workers(session), max_names=_MAX_WORKERS)
             return self._counted.workers.families()
 
     def _gauges(self) -> list[Metric]:

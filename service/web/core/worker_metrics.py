@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from service.jobs.worker_registry import COMMIT_BOUNDS_S, name_of
 from service.storage.tables import Worker
@@ -86,5 +86,8 @@ class WorkerCounters(BaseModel):
 
 def _totals(document: dict[str, Any] | None) -> Totals:
     """The totals in a worker's row; none, if it is of another version that counts otherwise."""
-    totals = Totals.model_validate(document or {})
+    try:
+        totals = Totals.model_validate(document or {})
+    except ValidationError:
+        return Totals()
     return totals if len(totals.commits) == len(_BOUNDS) else Totals()

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventType
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.usefixtures("no_requests_yet")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def read(text: str) -> Samples:
+def read(page: str) -> Samples:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
 
@@ -77,6 +77,23 @@ def test_events_are_counted_once(
     assert (
         value(read(Metrics(metrics._database).page().decode()), "tapeline_artifact_bytes", kind="checkpoint") == 20_000
     )
+
+
+def test_what_an_error_interrupts_is_not_counted_twice(
+    app: Flask, worker: SimulatedWorker, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics(app.extensions[EXTENSION].database, late_ms=0)
+
+    def waits() -> float:
+        return value(read(metrics.page().decode()), "tapeline_queue_wait_seconds_count", kind="classifier")
+
+    before = waits()
+    submit(app.test_client())
+    worker.claim()
+    with monkeypatch.context() as broken:
+        broken.setattr(worker_registry, "live_workers", lambda session: session.execute(text("SELECT nothing")))
+        assert waits() == before
+    assert waits() == before + 1
 
 
 def test_the_owner_who_stores_most_is_shown_beside_the_quota_but_not_named(

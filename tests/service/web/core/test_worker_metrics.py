@@ -69,5 +69,8 @@ def test_later_names_share_a_label() -> None:
 def test_workers_of_other_versions_count_nothing() -> None:
     counters = WorkerCounters()
     counters.count([], max_names=9)
-    counters.count([Worker(id="a-1-x", totals=None), Worker(id="b-1-x", totals={"commits": [1, 2]})], max_names=9)
-    assert values(counters, "tapeline_commit_seconds_count") == [0, 0]
+    documents = [None, {"commits": [1, 2]}, {"commits": {"0.1": 1}}, {"store_errors": "many"}]
+    rows = [Worker(id=f"w-{number}-x", totals=totals) for number, totals in enumerate(documents)]
+    counters.count([row("a-1-x", store_errors=1), *rows], max_names=9)
+    assert values(counters, "tapeline_commit_seconds_count", worker="w") == [0]
+    assert values(counters, "tapeline_store_errors_total") == [1, 0]
