@@ -69,7 +69,7 @@ class ServerCertificates:
     def _check(self, server: TlsServer) -> bool:
         try:
             end = _end_of(server)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a host name or a certificate that cannot be read
             _log.warning("the certificate of a server cannot be read", server=server.name, error=str(error))
             return False
         if end is None:
@@ -87,8 +87,11 @@ def _end_of(server: TlsServer) -> float | None:
     with socket.create_connection((server.host, server.port), timeout=_TIMEOUT_S) as connection:
         if server.is_postgresql:
             connection.sendall(_POSTGRESQL_TLS_REQUEST)
-            if connection.recv(1) != b"S":
+            answer = connection.recv(1)
+            if answer == b"N":
                 return None
+            if answer != b"S":
+                raise ConnectionError("the server does not say whether it uses TLS")
         with context.wrap_socket(connection, server_hostname=server.host) as secured:
             certificate = secured.getpeercert(binary_form=True)
     return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp() if certificate else None

@@ -52,7 +52,7 @@ def serve(context: ssl.SSLContext, answer: bytes | None = None) -> Iterator[int]
                 if answer is not None:
                     assert connection.recv(8) == bytes.fromhex("0000000804d2162f")
                     connection.sendall(answer)
-                if answer != b"N":
+                if answer in (None, b"S"):
                     context.wrap_socket(connection, server_side=True).close()
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
@@ -77,6 +77,20 @@ def test_an_end_stays_known_while_the_server_does_not_respond(
         certificates.ends()
     monkeypatch.setattr(certificates, "_check_at", 0.0)
     assert certificates.ends() == {"broker": END.timestamp()}
+
+
+@pytest.mark.parametrize("answer", [b"", b"E"])
+def test_a_database_that_does_not_say_whether_it_uses_tls_keeps_its_end(
+    server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    with serve(server_context, answer) as port:
+        certificates = ServerCertificates([TlsServer("database", "127.0.0.1", port, is_postgresql=True)])
+        monkeypatch.setattr(certificates, "_ends", {"database": END.timestamp()})
+        assert certificates.ends() == {"database": END.timestamp()}
+
+
+def test_a_host_name_that_cannot_be_encoded_is_no_error_of_the_scrape() -> None:
+    assert ServerCertificates([TlsServer("broker", f"{'a' * 64}.example", 1)]).ends() == {}
 
 
 def test_a_database_without_tls_has_no_certificate(server_context: ssl.SSLContext) -> None:
