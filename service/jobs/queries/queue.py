@@ -101,6 +101,7 @@ class _Forecast:
 
     rows: Sequence[OwnerQueue]
     slots: int
+    free: int
     datasets: AbstractSet[str] | None
     """That a worker has, besides uploads; ``None``: all."""
     claims: Sequence[_Claim]
@@ -136,12 +137,11 @@ class _Forecast:
         if first.job.upload_id is None and self.datasets is not None and data not in self.datasets:
             return "dataset", f"no worker has the folder {data} in TAPELINE_DATA: copy it there, or upload the dataset"
         row = next(row for row in rows if row.owner == name)
-        running = sum(other.running for other in rows)
         if row.blocked is not None:
             return row.blocked, "the CPU time of the last 30 days is used up: jobs wait until some of it is older"
         if row.cap is not None and row.running >= row.cap:
             return "cap", f"{counted(row.running, 'job')} of yours run, the most at a time"
-        if running < slots and first.waited_s < _STARTING_S:
+        if self.free > 0 and first.waited_s < _STARTING_S:
             return "starting", "a worker is about to start it"
         if len(rows) == 1:
             return "share", f"you run {row.running} of {counted(slots, 'slot')}"
@@ -178,11 +178,13 @@ def _forecast(session: Session) -> _Forecast:
     claiming = worker_registry.claiming_workers(session)
     workers = {worker.id: worker.slots for worker in claiming}
     slots, datasets = sum(workers.values()), worker_registry.datasets(claiming) if claiming else None
-    claims = _simulate(rows, _urgent_jobs(session), _running(session, workers, rows), slots)
+    ends = _running(session, workers, rows)
+    free = slots - sum(end.frees_slot for end in ends)
+    claims = _simulate(rows, _urgent_jobs(session), ends, slots)
     places: dict[str, list[int]] = {}
     for place, claim in enumerate(claims, start=1):
         places.setdefault(claim.owner, []).append(place)
-    return _Forecast(rows, slots, datasets, claims, places, session.scalar(select(now_ms())) or 0)
+    return _Forecast(rows, slots, free, datasets, claims, places, session.scalar(select(now_ms())) or 0)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -288,6 +290,7 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
     slots = sum(worker.slots for worker in workers if worker_registry.is_claiming(worker))
     rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
     running = sum(row.running for row in rows)
+    free = slots - _count_busy(session, workers)
     no_start = worker_registry.reason_for_none(workers)
     startable = 0
     for row in rows:
@@ -300,10 +303,19 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
         reasons["dataset"] += hopeless
         reasons["cap"] += left - room
         startable += room
-    starting = 0 if no_start else min(startable, max(0, slots - running))
+    starting = 0 if no_start else min(startable, free)
     reasons["starting"] += starting
     reasons[no_start or "share"] += startable - starting
     return Demand(slots=slots, wanted=running + startable, reasons=reasons)
+
+
+def _count_busy(session: Session, workers: Sequence[Worker]) -> int:
+    """The slots that are taken of the workers that claim jobs: those that are drained run jobs, too."""
+    query = select(Job.lease_owner, func.count()).where(Job.status == Status.RUNNING).group_by(Job.lease_owner)
+    running = dict(session.execute(query).all())
+    return sum(
+        min(running.get(worker.id, 0), worker.slots) for worker in workers if worker_registry.is_claiming(worker)
+    )
 
 
 def count_without_data(session: Session) -> dict[str, int]:

@@ -60,6 +60,22 @@ def test_jobs_wait_for_a_share_a_cap_a_quota_or_are_starting(database: Database,
     assert found.reasons["cap"] == 1
 
 
+def test_jobs_on_a_drained_worker_take_no_slot_of_the_others(database: Database, submit: Submit) -> None:
+    columns = {"host": "h", "pid": 2, "running": 2, "draining": True, "slots": 2}
+    worker_registry.record_heartbeat(database, Worker(id="drained-2-y", **columns))
+    register(database, 2)
+    for _ in range(4):
+        submit(owner="ann")
+    for _ in range(2):
+        leases.claim(database, "drained-2-y", 15)
+    assert reasons(database) == {"starting": 2}
+    with database.read() as session:
+        assert queue.read(session, owner="ann").reason == "starting"
+    leases.claim(database, "w-1-x", 15)
+    assert reasons(database) == {"starting": 1}
+    assert (demand(database).wanted, demand(database).slots) == (4, 2)
+
+
 def test_jobs_whose_dataset_no_worker_has_want_no_slot(database: Database, submit: Submit) -> None:
     submit(owner="ann")
     submit(owner="ann")
