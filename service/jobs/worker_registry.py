@@ -26,7 +26,7 @@ from service.storage.tables import Worker
 
 WORKER_GONE_MS: Final = 60_000
 MISSING_MS: Final = 60 * 60 * 1000
-"""How long a worker that has not said goodbye is missed."""
+"""How long a worker that fell silent without deregistering is missed."""
 COMMIT_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the histogram of commit latencies in the totals of a worker; one more count is above the last."""
 _KEEP_GONE_MS: Final = 24 * 60 * 60 * 1000
