@@ -25,7 +25,7 @@ def documents() -> dict[str, str]:
     owner = Variable("owner", "Owner", "tapeline_owner_running_jobs")
     built = {
         "service": dashboard("service", "Service", "Health, jobs and requests.", SERVICE),
-        "queue": dashboard("queue", "Queue", "Why jobs wait, slots wanted and had, and fairness.", QUEUE),
+        "queue": dashboard("queue", "Queue", "Why jobs wait, slots wanted and available, and fairness.", QUEUE),
         "workers": dashboard("workers", "Workers", "Workers, their work and their faults.", WORKERS),
         "storage": dashboard("storage", "Storage", "Space, growth and faults of the store.", STORAGE),
         "owner": dashboard("owner", "Owner", "What one owner uses. Needs a key of an admin.", OWNER, owner),

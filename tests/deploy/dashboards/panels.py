@@ -38,6 +38,15 @@ COMPETING: Final = f"({LOAD} and on (owner) max by (owner) (min_over_time(tapeli
 """The loads of the owners whose jobs waited for all of the last 10 minutes."""
 
 
+NONE_THOUGH_WANTED: Final = {"-1": ("0", "red")}
+"""How a number of ``or_missing`` shows it."""
+
+
+def or_missing(metric: str) -> str:
+    """The metric; -1 where it is 0 although jobs want slots. Without jobs, an autoscaler may stop all workers."""
+    return f"(max({metric}) > 0) or 0 - (max(tapeline_slots_wanted) > bool 0)"
+
+
 class Query(NamedTuple):
     """A query, and the name of its series, with labels as ``{{label}}``."""
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.deploy.dashboards.panels import COMPETING, LOAD, RUNNING, Query, chart, note, number, quantile
+from tests.deploy.dashboards.panels import (
+    COMPETING,
+    LOAD,
+    NONE_THOUGH_WANTED,
+    RUNNING,
+    Query,
+    chart,
+    note,
+    number,
+    or_missing,
+    quantile,
+)
 
 _REASONS: Final = {
     "share": "blue",
@@ -21,11 +32,11 @@ _REASONS: Final = {
 _WHY: Final = """\
 | reason | the job waits for | remedy |
 |---|---|---|
-| share | a free slot, in the order of fair shares | more workers, if *wanted* stays above *had* |
+| share | a free slot, in the order of fair shares | more workers, if *wanted* stays above *available* |
 | starting | a worker that has a free slot, for a moment | if it lasts: `tapeline doctor` |
 | cap | a job of its owner to end | `tapeline owners set ann --running-jobs 8` |
 | quota | CPU time of the last 30 days to get older | `tapeline owners set ann --cpu-seconds 720000` |
-| dataset | a worker that has its folder | copy the folder to `TAPELINE_DATA`, or upload it |
+| dataset | a worker that has its folder, or can store it | copy or upload it; if the cache is full: `tapeline doctor` |
 | no_worker | a worker: none is alive, or all are drained | start one, `tapeline workers undrain NAME` |
 | storage, memory | a fault of every worker's machine to end | `tapeline doctor` |
 
@@ -54,12 +65,11 @@ QUEUE: Final = {
             limits=[600, 3600],
         ),
         number(
-            "Slots had",
-            "Slots of the workers that claim jobs.",
+            "Slots available",
+            "Slots of the workers that claim jobs. Red: none, although jobs want some.",
             "none",
-            "max(tapeline_slots)",
-            limits=[1],
-            falling=True,
+            or_missing("tapeline_slots"),
+            words=NONE_THOUGH_WANTED,
         ),
         number(
             "Slots wanted",
@@ -85,11 +95,11 @@ QUEUE: Final = {
         ),
         note("Reasons", _WHY),
         chart(
-            "Slots wanted and had",
-            "If wanted stays above had, more workers help; if running stays below both, workers do not claim.",
+            "Slots wanted and available",
+            "If wanted stays above available, more workers help; if running stays below both, workers do not claim.",
             "none",
             Query("max(tapeline_slots_wanted)", "wanted"),
-            Query("max(tapeline_slots)", "had"),
+            Query("max(tapeline_slots)", "available"),
             Query(RUNNING, "running"),
         ),
         chart(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.deploy.dashboards.panels import STATES, Query, chart, number, quantile
+from tests.deploy.dashboards.panels import NONE_THOUGH_WANTED, STATES, Query, chart, number, or_missing, quantile
 
 _UP: Final = {"1": ("up", "green"), "0": ("down", "red")}
 
@@ -33,11 +33,10 @@ SERVICE: Final = {
         ),
         number(
             "Workers",
-            "Workers with a heartbeat within the last minute.",
+            "Workers with a heartbeat within the last minute. Red: none, although jobs want slots.",
             "none",
-            "max(tapeline_workers)",
-            limits=[1],
-            falling=True,
+            or_missing("tapeline_workers"),
+            words=NONE_THOUGH_WANTED,
         ),
         number(
             "Alerts",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.deploy.dashboards.panels import RUNNING, Query, chart, number, quantile
+from tests.deploy.dashboards.panels import NONE_THOUGH_WANTED, RUNNING, Query, chart, number, or_missing, quantile
 
 WORKERS: Final = {
     "Fleet": [
         number(
             "Alive",
-            "Workers with a heartbeat within the last minute.",
+            "Workers with a heartbeat within the last minute. Red: none, although jobs want slots.",
             "none",
-            "max(tapeline_workers)",
-            limits=[1],
-            falling=True,
+            or_missing("tapeline_workers"),
+            words=NONE_THOUGH_WANTED,
         ),
         number(
             "Missing",
