@@ -30,6 +30,7 @@ from workers import operations
 from workers.messages import ChildEndpoint, Preparing, Progress, Report, decode, encode
 from workers.operations import Call, Execution, Reply
 from workers.training import limits, run
+from workers.training.epochs import writer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -160,8 +161,11 @@ def open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
-def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InProcessHarness]:
-    """On SQLite by default; with the ``faults`` marker, on both databases."""
+def process(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InProcessHarness]:
+    """On SQLite by default; with the ``faults`` marker, on both databases. Short epochs share no commit."""
+    monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 0.0)
     yield from open_in_process(
         tmp_path / "home",
         request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url"),

@@ -116,7 +116,6 @@ def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
         return orphans
 
     replace_operation(monkeypatch, commits.commit_epochs, observed)
-    monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 0.0)  # a commit for each epoch
     job_id = submit(process, checkpoint=checkpoint, epochs=6)
     assert train(process, 0) == "succeeded"
     spec = read_resolved(process.workers.job(job_id).resolved)

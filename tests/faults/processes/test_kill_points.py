@@ -17,6 +17,7 @@ from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
 from workers.messages import Preparing, Progress
+from workers.training.epochs import writer
 
 EACH_EPOCH = ("batch_done", "epoch_trained", "handed_over", "files_stored", "epoch_committing", "epoch_committed")
 EACH_FILE = ("file_written", "file_renamed")
@@ -49,6 +50,18 @@ def test_a_child_that_dies_at_a_failpoint_does_not_change_the_result(
         assert process.train() == "succeeded"
     process.check(reference)
     assert process.workers.job(job_id).attempt == 1 + len(schedule) - (schedule == ["succeeded"])
+
+
+@pytest.mark.parametrize("place", ["files_stored.3", "epoch_committing.3", "epoch_committed.2"])
+def test_a_kill_around_a_commit_of_several_epochs_loses_none_and_repeats_none(
+    process: InProcessHarness, reference: Reference, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 600.0)
+    job_id = process.submit()
+    process.die_at(place)
+    assert process.workers.job(job_id).epoch == {"epoch_committing.3": 1, "epoch_committed.2": 3}.get(place, 2)
+    assert process.train() == "succeeded"
+    process.check(reference)
 
 
 @pytest.mark.parametrize("place", ["succeeding", "succeeded"])

@@ -202,7 +202,7 @@ def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
     uninterrupted = train(app, submit(client))
     folder = tmp_path / "armed"
     folder.mkdir()
-    (folder / failpoint).write_text("memory")
+    (folder / failpoint).write_text("error" if failpoint == "succeeding" else "memory")
     failpoints.arm(folder)
     job_id = submit(client)
     interrupted = train(app, job_id)
