@@ -108,7 +108,8 @@ class Pod:
                     source["secretKeyRef"]["key"]
                 ]
             elif source:
-                assert source == {"fieldRef": {"fieldPath": "status.podIP"}}
+                fields = {"status.podIP": self.ip, "spec.nodeName": "node-1.example.internal"}
+                found[item["name"]] = fields[source["fieldRef"]["fieldPath"]]
             else:
                 found[item["name"]] = item["value"].replace("$(POD_IP)", self.ip)
         return found
