@@ -99,12 +99,12 @@ def _hand_over(raw: Any, owner: str) -> list[str]:
     """Transfer tables, with their indices and sequences, views and trigger functions to the owner role; returns their
     names."""
     names: list[str] = []
-    for kind in ("table", "view"):
-        owned = f"SELECT {kind}name FROM pg_{kind}s WHERE schemaname = 'public' AND {kind}owner <> %s"  # noqa: S608
-        for (name,) in raw.execute(owned, (owner,)).fetchall():
-            change = sql.SQL("ALTER TABLE public.{} OWNER TO {}")
-            raw.execute(change.format(sql.Identifier(name), sql.Identifier(owner)))
-            names.append(f"{kind} {name}")
+    owned = """SELECT 'table', tablename FROM pg_tables WHERE schemaname = 'public' AND tableowner <> %(owner)s
+        UNION ALL SELECT 'view', viewname FROM pg_views WHERE schemaname = 'public' AND viewowner <> %(owner)s"""
+    for kind, name in raw.execute(owned, {"owner": owner}).fetchall():
+        change = sql.SQL("ALTER TABLE public.{} OWNER TO {}")  # also of a view
+        raw.execute(change.format(sql.Identifier(name), sql.Identifier(owner)))
+        names.append(f"{kind} {name}")
     functions = """SELECT proname, pg_get_function_identity_arguments(oid) FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND pg_get_userbyid(proowner) <> %s
         AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')"""

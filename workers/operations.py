@@ -74,7 +74,7 @@ _CODES: Final = {
     function: f"{function.__module__}.{function.__name__}" for function in (*_UNDER_LEASE, *_DECIDING, *_QUERIES)
 }
 """The name of each operation in a message."""
-_OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {code: function for function, code in _CODES.items()}
+_OPERATIONS: Final[dict[str, Callable[..., Any]]] = {code: function for function, code in _CODES.items()}
 _DECIDING_CODES, _QUERY_CODES = ({_CODES[function] for function in table} for table in (_DECIDING, _QUERIES))
 
 

@@ -389,7 +389,7 @@ class _Exporter:
         """Queue a span. An error is logged: no request and no job fails because of its trace."""
         try:
             self._queue(span)
-        except Exception as error:  # noqa: BLE001 - of the SDK, whatever it is
+        except Exception as error:  # noqa: BLE001 - the SDK names no errors, and no job may fail by its trace
             log.warning("a span was dropped", span=span.name, error=repr(error))
 
     def _queue(self, span: Span) -> None:

@@ -169,7 +169,9 @@ def test_the_variables_offer_the_owners_and_the_scrape_job(scraped: Prometheus) 
     for document in documents().values():
         for variable in json.loads(document)["templating"]["list"]:
             if variable["type"] == "query":
-                metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+                values = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+                assert values is not None
+                metric, label = values.groups()
                 found[variable["name"]] = scraped.labels(substituted(metric), label)
     assert found == {"job": ["tapeline"], "owner": [*OWNERS]}
 

@@ -42,7 +42,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 def replace_operation(monkeypatch: pytest.MonkeyPatch, operation: Any, replacement: Callable[..., Any]) -> None:
     """Have another function executed when a child calls an operation."""
-    monkeypatch.setitem(operations._OPERATIONS, operations._CODES[operation], replacement)  # type: ignore[arg-type]
+    monkeypatch.setitem(operations._OPERATIONS, operations._CODES[operation], replacement)
 
 
 class NoSupervisor(ChildEndpoint):

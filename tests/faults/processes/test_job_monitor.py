@@ -23,7 +23,7 @@ from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
 from workers import operations
-from workers.messages import Done, Preparing, Progress, Report
+from workers.messages import Command, Done, Preparing, Progress, Report
 from workers.operations import Call, Reply
 from workers.supervisor import job_monitor, lease_keeper
 from workers.supervisor.child_process import Exited
@@ -219,7 +219,7 @@ class CallingChild(FakeChild):
     def __init__(self, clock: Clock, message: Call) -> None:
         super().__init__(clock)
         self.message: Call | None = message
-        self.sent: list[Any] = []
+        self.sent: list[Command] = []
 
     def next_report(self) -> Report | None:
         message, self.message = self.message, None
@@ -231,7 +231,7 @@ class CallingChild(FakeChild):
     @property
     def reply(self) -> Reply:
         (reply,) = (item for item in self.sent if isinstance(item, Reply))
-        return reply  # type: ignore[no-any-return]
+        return reply
 
 
 LOG_LINE = operations.call(commits.log, "info", "c", "m", is_interruptible=True)
