@@ -18,9 +18,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service import states
 from service.datasets import uploads
 from service.errors import JobNotFound, LeaseLost, ServiceError, StorageQuotaExceeded, WrongStore
-from service.jobs import commits, leases
-from service.jobs.commits import EpochRecord
+from service.jobs import commits, epoch_commits, leases
 from service.jobs.differences import results
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.reuse import reused_epochs
@@ -55,7 +55,7 @@ _UNDER_LEASE: Final = (
 """Functions of the database, the claim and further arguments."""
 _DECIDING: Final = (
     leases.release_for_fault,
-    commits.commit_epochs,
+    epoch_commits.commit,
     commits.succeed,
     commits.fail,
     reused_epochs.store,

@@ -11,7 +11,8 @@ from benchmarks.fleet.job_data import STEPS_PER_EPOCH
 from benchmarks.fleet.measuring import Recorder, percentile_ms
 from benchmarks.fleet.server_figures import ServerCpu
 from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, usage
-from service.jobs.leases import Claim, Position, Renewal
+from service.jobs.leases import Claim, Position
+from service.jobs.renewals import Renewal
 from workers.supervisor.lease_keeper import RENEWALS, REQUESTS_INTERVAL_S
 from workers.supervisor.machine import CHECK_INTERVAL_S
 from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from service.jobs import submissions
-from service.jobs.commits import EpochRecord
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.submissions import Submission
 from service.spec.validation import resolve

@@ -19,7 +19,8 @@ from benchmarks.fleet.job_data import STEPS_PER_EPOCH
 from benchmarks.fleet.measuring import Recorder
 from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, usage
 from service.errors import LeaseLost
-from service.jobs.leases import Claim, Position, Renewal
+from service.jobs.leases import Claim, Position
+from service.jobs.renewals import Renewal
 from service.states import Request
 from workers.supervisor.lease_keeper import REQUESTS_INTERVAL_S
 from workers.supervisor.machine import CHECK_INTERVAL_S

@@ -10,8 +10,9 @@ from typing import Any
 
 from benchmarks.fleet.job_data import epoch_record
 from benchmarks.fleet.measuring import Recorder
-from service.jobs import commits, leases, worker_registry
-from service.jobs.leases import Claim, Position, Renewal, Usage
+from service.jobs import commits, epoch_commits, leases, renewals, worker_registry
+from service.jobs.leases import Claim, Position, Usage
+from service.jobs.renewals import Renewal
 from service.jobs.reuse import reused_epochs
 from service.maintenance import store_id
 from service.spec.schema import KEEP_LAST
@@ -81,13 +82,13 @@ class WorkerOperations:
         with self._recorder.timed("renewal or poll"):
             self.keeper.keep()
 
-    def renew(self, renewals: Sequence[Renewal]) -> None:
+    def renew(self, due: Sequence[Renewal]) -> None:
         """Renew some leases."""
-        leases.renew(self._database, renewals)
+        renewals.renew(self._database, due)
 
     def read_requests(self, claims: Sequence[Claim]) -> None:
         """Read what is requested of some jobs."""
-        leases.requested(self._database, claims)
+        renewals.requested(self._database, claims)
 
     def begin(self, claim: Claim) -> int:
         """What is read and written before the first batch; returns the last epoch so far."""
@@ -101,7 +102,7 @@ class WorkerOperations:
     def commit_epoch(self, claim: Claim, epoch: int) -> None:
         record = epoch_record(claim, epoch, self._fleet.epochs, self._store.read_id())
         with self._recorder.timed("epoch commit"):
-            self._call(claim, commits.commit_epochs, [record], keep_last=KEEP_LAST, at_most=0)
+            self._call(claim, epoch_commits.commit, [record], keep_last=KEEP_LAST, at_most=0)
 
     def succeed(self, claim: Claim) -> None:
         with self._recorder.timed("result"):

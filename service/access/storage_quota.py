@@ -57,7 +57,13 @@ def check_growth(session: Session, owner: str | None, added: int, at_most: int) 
     Raises:
         StorageQuotaExceeded: they do not fit; roll back.
     """
-    if owner is None or added <= 0 or not (at_most := owners.limit_of(session, owner, "artifact_bytes", at_most)):
+    if owner is not None and added > 0:
+        check_within(session, owner, added, owners.limit_of(session, owner, "artifact_bytes", at_most))
+
+
+def check_within(session: Session, owner: str | None, added: int, at_most: int) -> None:
+    """Likewise, with the limit of this owner; 0: no limit."""
+    if owner is None or added <= 0 or not at_most:
         return
     if session.connection().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCK_ID, zlib.crc32(owner.encode()) - 2**31)))

@@ -22,8 +22,8 @@ from service.errors import (
     SpecError,
     StorageQuotaExceeded,
 )
-from service.jobs import actions, names, submissions, worker_registry
-from service.jobs.queries import lookup
+from service.jobs import actions, submissions, worker_registry
+from service.jobs.queries import lookup, names
 from service.jobs.request_bodies import ForkRequest, Investigation
 from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied

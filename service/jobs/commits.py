@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, cast
 
-from sqlalchemy import select
+from sqlalchemy import Connection, Integer, Row, Table, and_, bindparam, delete, literal_column, select
 from sqlalchemy.orm import Session
 
 from service.access import storage_quota
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
-from service.jobs.extremes import extended
-from service.jobs.leases import Claim, Position, Usage
+from service.jobs.leases import Claim, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
-from service.spec.findings import Finding
 from service.spec.intervals import interval_of
 from service.spec.metric_info import NOT_DIGESTED, TEST_SCORES, describe, number
 from service.spec.strict_json import canonical
@@ -30,142 +27,15 @@ from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
 from service.storage.model_tables import ModelVersion
-from service.storage.tables import Artifact, Epoch, ExpectedEpoch, Job
+from service.storage.tables import Artifact, Epoch, Job
 from service.wording import counted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochRecord:
-    """The data to commit for a finished epoch; its files are on disk already."""
-
-    epoch: int
-    position: Position
-    metrics: Mapping[str, float]
-    confusion: Sequence[Sequence[int]] | None
-    samples_digest: str | None
-    seconds: float
-    is_best: bool
-    files: Sequence[StoredFile]
-    health: Sequence[Finding] = ()
-    """The findings after this epoch."""
-    cpu_seconds: float | None = None
-    """CPU time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
-    memory_bytes: int | None = None
-    """Resident memory at the end of the epoch."""
-    used: Usage | None = None
-    """Resources of the whole job so far."""
-    goes_on: bool = True
-    """Whether another epoch would follow."""
-
-    def is_paused_by_sweep(self, hold_epoch: int | None) -> bool:
-        """Whether the sweep pauses a job with this hold epoch after this record's epoch."""
-        return self.goes_on and leases.reaches_hold(self.epoch, hold_epoch)
-
 
 Then = Callable[[Session, Job], None]
 """Further writes of the transaction in which a job pauses or ends."""
 
 
-def _no_op(session: Session, job: Job) -> None:
+def no_op(session: Session, job: Job) -> None:
     """No further writes."""
-
-
-def commit_epochs(
-    database: Database,
-    claim: Claim,
-    records: Sequence[EpochRecord],
-    *,
-    keep_last: int,
-    at_most: int = 0,
-    then: Then = _no_op,
-) -> list[str]:
-    """Commit consecutive epochs: metrics, events, artifact rows and progress, in one transaction.
-
-    If its sweep pauses the job after the last of them, the commit also ends the lease.
-
-    An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
-    difference is logged as an error.
-
-    Args:
-        at_most: maximum bytes of the files of all jobs of an owner who has no limit of their own; 0: no limit.
-
-    Returns:
-        Paths of files without rows, for the caller to remove.
-
-    Raises:
-        StorageQuotaExceeded: the files of these epochs exceed the limit; none is committed.
-        WrongStore: the service has moved to another store; none is committed.
-    """
-    last = records[-1]
-    with database.write() as session:
-        job = leases.guard(session, claim, **leases.usage_values(last.used))
-        if records[0].epoch <= job.epoch and (stored := _stored_paths(session, records)):
-            # Done before, in a transaction whose response was lost; it may have removed checkpoints again.
-            return [file.path for record in records for file in record.files if file.path not in stored]
-        now = leases.time_of_guard(job, claim)
-        size_before = job.size_bytes
-        orphans: list[str] = []
-        rows: list[Artifact] = []
-        for record in records:
-            new_rows, stored_before = _record_epoch(session, job, record, now)
-            rows, orphans = rows + new_rows, orphans + stored_before
-        if any(row.kind == ArtifactKind.CHECKPOINT for row in rows):
-            orphans += _prune_checkpoints(session, job, keep_last, rows)
-        session.add_all(rows)
-        session.flush()
-        artifact_rows.check_store(session, {file.store_id for record in records for file in record.files})
-        if last.is_paused_by_sweep(job.hold_epoch):
-            leases.pause_for_sweep(session, job)
-            then(session, job)
-        storage_quota.check_growth(session, job.owner, job.size_bytes - size_before, at_most)
-        for record in records:
-            reach("epoch_committing", record.epoch)
-        return orphans
-
-
-def _record_epoch(session: Session, job: Job, record: EpochRecord, now: int) -> tuple[list[Artifact], list[str]]:
-    """Record one epoch; returns the new rows of its files, and the paths of files that were stored before."""
-    if record.is_best:
-        job.best_epoch = record.epoch
-    # Of an epoch after all others there are no rows yet.
-    is_repeated = record.epoch <= job.epoch
-    new_events = _record_metrics(session, job, record, now, is_repeated=is_repeated)
-    stored_paths = _stored_files(session, job, record) if is_repeated else {}
-    orphans: list[str] = []
-    rows: list[Artifact] = []
-    for file in record.files:
-        if file.kind in stored_paths:
-            if stored_paths[file.kind] != file.path:
-                orphans.append(file.path)
-            continue
-        row = artifact_rows.create(job.id, file, lease=job.lease, now=now)
-        rows.append(row)
-        job.size_bytes += file.size_bytes
-        data = {
-            "epoch": file.epoch,
-            "artifact": row.id,
-            "sha256": file.sha256,
-            "size_bytes": file.size_bytes,
-        }
-        if file.kind is ArtifactKind.CHECKPOINT:
-            data["best"] = record.is_best
-        new_events.append((EventType(file.kind.value), data))
-    events.append_to(session, job, new_events, now=now)
-    return rows, orphans
-
-
-def _stored_paths(session: Session, records: Sequence[EpochRecord]) -> set[str]:
-    """The paths of the files of these epochs that have rows. A path names its lease, and never repeats."""
-    paths = [file.path for record in records for file in record.files]
-    return set(session.scalars(select(Artifact.path).where(Artifact.path.in_(paths)))) if paths else set()
-
-
-def _stored_files(session: Session, job: Job, record: EpochRecord) -> Mapping[str, str]:
-    """The paths of the epoch's files that were committed before, by kind."""
-    if not record.files:
-        return {}
-    query = select(Artifact.kind, Artifact.path).where(Artifact.job_id == job.id, Artifact.epoch == record.epoch)
-    return {row.kind: row.path for row in session.execute(query)}
 
 
 def finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
@@ -207,14 +77,14 @@ def digest(
     scores on the test part, if there is one."""
     with database.read() as session:
         rows = [_digested(row) for row in lookup.epochs(session, claim.job_id)]
-    test_entry = {"test": _comparable(_storable(test_scores))} if test_scores is not None else {}
+    test_entry = {"test": comparable(storable(test_scores))} if test_scores is not None else {}
     text = canonical({"weights": weights_digest, "epochs": rows, **test_entry})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digested(row: Epoch) -> list[Any]:
     """What the result digest has of an epoch."""
-    return [row.epoch, _comparable(row.metrics), row.samples_digest]
+    return [row.epoch, comparable(row.metrics), row.samples_digest]
 
 
 def epoch_digest(row: Epoch) -> str:
@@ -225,7 +95,7 @@ def epoch_digest(row: Epoch) -> str:
 
 def test_digest(scores: Mapping[str, Any]) -> str:
     """The SHA-256 (hex) over what the result digest has of the stored scores on the test part."""
-    return hashlib.sha256(canonical(_comparable(scores)).encode()).hexdigest()
+    return hashlib.sha256(canonical(comparable(scores)).encode()).hexdigest()
 
 
 def succeed(
@@ -237,7 +107,7 @@ def succeed(
     stopped_early: Mapping[str, Any] | None = None,
     used: Usage | None = None,
     keep_last: int | None = None,
-    then: Then = _no_op,
+    then: Then = no_op,
 ) -> list[str]:
     """End the job as succeeded.
 
@@ -253,7 +123,7 @@ def succeed(
         job = leases.guard(session, claim, **leases.usage_values(used))
         job.result_digest = result_digest
         if test_scores is not None:
-            job.test_scores = _storable(test_scores)
+            job.test_scores = storable(test_scores)
             events.log(session, job.id, "info", "tested", _describe_test(test_scores), **job.test_scores)
         if stopped_early is not None:
             job.stopped_early = dict(stopped_early)
@@ -267,13 +137,19 @@ def succeed(
                 original = session.get(Job, job.reproduction["of"])
                 part = "weights" if original is None else final_difference(original, job)
                 difference = {"epoch": job.epoch, "differs": [part]}
-            _conclude(session, job, job.reproduction, difference)
-        orphans = _prune_checkpoints(session, job, keep_last) if keep_last is not None else []
+                job.reusable = False
+            job.reproduction, line = conclusion(job.reproduction, difference)
+            session.flush()
+            events.append(session, job.id, [line])
+        removed: Sequence[Row[str, int, int]] = ()
+        if keep_last is not None:
+            removed = prune_checkpoints(session.connection(), job.id, keep_last, (job.best_epoch, job.start_epoch))
+            job.size_bytes -= sum(row.size_bytes for row in removed)
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         session.flush()
         then(session, job)
         reach("succeeding")
-        return orphans
+        return [row.path for row in removed]
 
 
 def succeed_prediction(
@@ -283,7 +159,7 @@ def succeed_prediction(
 
     Args:
         rows: in the file, besides its header.
-        at_most: as for ``commit_epochs``.
+        at_most: as for ``epoch_commits.commit``.
 
     Raises:
         StorageQuotaExceeded: the file exceeds the limit; nothing is committed.
@@ -332,7 +208,7 @@ def _explain_early_stop(job: Job, reason: Mapping[str, Any]) -> str:
 
 
 def fail(
-    database: Database, claim: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = _no_op
+    database: Database, claim: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = no_op
 ) -> None:
     """End the job as failed; ``error`` has at least ``code`` and ``message``."""
     with database.write() as session:
@@ -342,138 +218,78 @@ def fail(
         then(session, job)
 
 
-def _record_metrics(
-    session: Session, job: Job, record: EpochRecord, now: int, *, is_repeated: bool
-) -> list[tuple[EventType, Mapping[str, Any]]]:
-    stored = session.get(Epoch, (job.id, record.epoch)) if is_repeated else None
-    metrics = _storable(record.metrics)
-    if stored is None:
-        job.deaths = 0  # not for a repeated epoch, or a job that always kills its worker after it would never fail
-        job.epoch, job.metrics = record.epoch, metrics
-        job.extremes = extended(job.extremes, metrics, record.epoch)
-        # The supervisor may already have reported a batch of the next epoch.
-        job.step, job.steps = max(job.step, record.position.step), record.position.steps
-        session.add(
-            Epoch(
-                job_id=job.id,
-                epoch=record.epoch,
-                step=record.position.step,
-                metrics=metrics,
-                confusion=[list(row) for row in record.confusion] if record.confusion is not None else None,
-                samples_digest=record.samples_digest,
-                seconds=record.seconds,
-                cpu_seconds=record.cpu_seconds,
-                memory_bytes=record.memory_bytes,
-                lease=job.lease,
-                finished_ms=now,
-            )
-        )
-        _compare_epoch(session, job, record, metrics)
-        data = {"epoch": record.epoch, "step": record.position.step, "values": metrics, "seconds": record.seconds}
-        data |= {"cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
-        data["health"] = [finding.code.value for finding in record.health]
-        return [(EventType.METRICS, data), *_record_health(job, record)]
-    if _comparable(stored.metrics) == _comparable(metrics) and stored.samples_digest == record.samples_digest:
-        return []
-    job.reusable = False
-    names = _differences(stored.metrics, metrics) or ["samples"]
-    message = f"epoch {record.epoch}, trained again, differs in {', '.join(names)}"
-    data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
-    return [(EventType.LOG, data | {"stored": stored.metrics, "again": metrics})]
-
-
-def _compare_epoch(session: Session, job: Job, record: EpochRecord, metrics: Mapping[str, Any]) -> None:
-    """Compare an epoch of a reproduction with the original's; the first difference ends the comparison."""
-    if job.reproduction is None or job.reproduction["match"] is not None:
-        return
-    expected = session.get(ExpectedEpoch, (job.id, record.epoch))
-    differs = ["epochs"] if expected is None else _differences(expected.metrics, metrics)
-    if expected is not None and expected.samples_digest != record.samples_digest:
-        differs = [*differs, "samples"]
-    if differs:
-        _conclude(session, job, job.reproduction, {"epoch": record.epoch, "differs": differs})
-
-
-def _conclude(
-    session: Session, job: Job, reproduction: Mapping[str, Any], difference: Mapping[str, Any] | None
-) -> None:
-    """Record the result of a reproduction, in the job and in its log."""
+def conclusion(
+    reproduction: Mapping[str, Any], difference: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], events.NewEvent]:
+    """The result of a reproduction, and the line of its log. With a difference, the job's bits are in doubt."""
     original = reproduction["of"]
     if difference is None:
-        job.reproduction = {**reproduction, "match": True}
-        session.flush()
-        events.log(session, job.id, "info", "reproduced", f"bit-identical to {original}")
-    else:
-        job.reproduction = {**reproduction, "match": False, "first_difference": dict(difference)}
-        job.reusable = False
-        session.flush()
-        message = f"epoch {difference['epoch']} differs from {original} in {', '.join(difference['differs'])}"
-        events.log(session, job.id, "error", "not_reproduced", message, **difference)
+        line = {"level": "info", "code": "reproduced", "message": f"bit-identical to {original}"}
+        return {**reproduction, "match": True}, (EventType.LOG, line)
+    message = f"epoch {difference['epoch']} differs from {original} in {', '.join(difference['differs'])}"
+    line = {"level": "error", "code": "not_reproduced", "message": message, **difference}
+    return {**reproduction, "match": False, "first_difference": dict(difference)}, (EventType.LOG, line)
 
 
 def final_difference(a: Job, b: Job) -> str:
     """Where two results differ whose epochs are all equal: ``test scores`` if these differ (the weights may, too),
     otherwise ``weights``."""
-    scores_a, scores_b = (_comparable(job.test_scores or {}) for job in (a, b))
+    scores_a, scores_b = (comparable(job.test_scores or {}) for job in (a, b))
     return "weights" if scores_a == scores_b else "test scores"
 
 
 def differences(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:
     """The names of the metrics in which an epoch differs from the stored ones."""
-    return _differences(stored, _storable(metrics))
+    return differing(stored, storable(metrics))
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the metrics in which an epoch differs from the stored ones; both are storable."""
     return sorted(name for name in {*before, *now} - NOT_DIGESTED if before.get(name) != now.get(name))
 
 
-def _comparable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics by which results are compared."""
     return {name: value for name, value in metrics.items() if name not in NOT_DIGESTED}
 
 
-def _record_health(job: Job, record: EpochRecord) -> list[tuple[EventType, Mapping[str, Any]]]:
-    """Store the current findings; returns events for new and resolved ones."""
-    before, now = job.health, [finding.document() for finding in record.health]
-    job.health = now
-    resolved = [(finding, "over") for finding in before if finding not in now]
-    new = [(finding, "found") for finding in now if finding not in before]
-    return [
-        (EventType.HEALTH, {"state": state, **finding, "epoch": record.epoch, "since": finding["epoch"]})
-        for finding, state in resolved + new
-    ]
-
-
-def _storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
+def storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """The metrics with ``None`` for values that are not finite, since JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def _prune_checkpoints(session: Session, job: Job, keep_last: int, new: list[Artifact] | None = None) -> list[str]:
-    """Delete the rows of old checkpoints; returns the paths of their files.
+_artifacts: Final = cast(Table, Artifact.__table__)
+_checkpoints: Final = and_(
+    _artifacts.c.job_id == bindparam("job"), _artifacts.c.kind == literal_column(f"'{ArtifactKind.CHECKPOINT}'")
+)
+_PRUNE: Final = (
+    delete(_artifacts)
+    .where(
+        _checkpoints,
+        _artifacts.c.epoch
+        < select(_artifacts.c.epoch)
+        .where(_checkpoints)
+        .order_by(_artifacts.c.epoch.desc())
+        .offset(bindparam("newer", type_=Integer))
+        .limit(1)
+        .scalar_subquery(),
+        _artifacts.c.epoch.not_in(bindparam("kept", expanding=True)),
+        _artifacts.c.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == bindparam("job"))),
+    )
+    .returning(_artifacts.c.path, _artifacts.c.size_bytes, _artifacts.c.epoch)
+)
+
+
+def prune_checkpoints(
+    connection: Connection, job_id: str, keep_last: int, kept_epochs: Collection[int | None]
+) -> Sequence[Row[str, int, int]]:
+    """Delete the rows of old checkpoints; returns the ``path`` and ``size_bytes`` of each, the oldest first.
 
     Args:
-        new: rows that are not inserted yet; those that would be deleted again are removed from the list.
+        keep_last: number of latest checkpoints to keep, at least 1.
+        kept_epochs: checkpoints that are kept, too: the best one, and the initial one, since a fork can only start
+            there. Those of versions of models are always kept.
     """
-    new = [] if new is None else new
-    new_checkpoints = sorted((row for row in new if row.kind == ArtifactKind.CHECKPOINT), key=lambda row: row.epoch)
-    # A fork can only start from its initial checkpoint.
-    kept_epochs = [epoch for epoch in (job.best_epoch, job.start_epoch) if epoch is not None]
-    excess = [row for row in new_checkpoints[:-keep_last] if row.epoch not in kept_epochs]
-    for row in excess:
-        new.remove(row)
-    conditions = (Artifact.job_id == job.id, Artifact.kind == ArtifactKind.CHECKPOINT)
-    query = select(Artifact).where(*conditions, Artifact.epoch.not_in(kept_epochs)).order_by(Artifact.epoch)
-    query = query.where(Artifact.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == job.id)))
-    if (kept_stored := keep_last - len(new_checkpoints)) > 0:
-        last = select(Artifact.epoch).where(*conditions).order_by(Artifact.epoch.desc())
-        query = query.where(Artifact.epoch < last.offset(kept_stored - 1).limit(1).scalar_subquery())
-    elif new_checkpoints:
-        query = query.where(Artifact.epoch < new_checkpoints[-1].epoch)
-    with session.no_autoflush:
-        stored = session.scalars(query).all()
-    for row in stored:
-        session.delete(row)
-    excess = [*stored, *excess]
-    job.size_bytes -= sum(row.size_bytes for row in excess)
-    return [row.path for row in excess]
+    kept = [epoch for epoch in kept_epochs if epoch is not None]
+    rows = connection.execute(_PRUNE, {"job": job_id, "newer": keep_last - 1, "kept": kept}).all()
+    return sorted(rows, key=lambda row: row.epoch)

@@ -14,7 +14,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
 
 from service.states import ErrorCode, Reason, Status
-from service.storage.database import now_ms
+from service.storage.database import insert_rows, now_ms
 from service.storage.tables import Event, Job
 
 
@@ -50,7 +50,11 @@ _OLD_WORKER_LOST: Final = "worker lost"
 """What the reason of a worker loss began with until 0.2; stored events are not rewritten."""
 
 
-def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]]) -> int:
+NewEvent = tuple[EventType, Mapping[str, Any]]
+"""The type and the data of an event to append."""
+
+
+def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> int:
     """Append events to a job's log; returns the number of the last one.
 
     The numbers come from the job's row, which is locked: two writers cannot get the same number, and a rolled back
@@ -66,24 +70,19 @@ def append(session: Session, job_id: str, events: Sequence[tuple[EventType, Mapp
     if row is None:
         return 0
     last, now = row
-    _add(session, job_id, events, after=last - len(events), now=now)
+    insert_rows(session.connection(), Event, rows(job_id, events, last - len(events), now))
     job = session.identity_map.get(identity_key(Job, job_id))
     if job is not None:
         set_committed_value(job, "last_seq", last)
     return int(last)
 
 
-def append_to(session: Session, job: Job, events: Sequence[tuple[EventType, Mapping[str, Any]]], *, now: int) -> None:
-    """Likewise, for a row that the transaction has locked and read: the number is written with its other changes."""
-    _add(session, job.id, events, after=job.last_seq, now=now)
-    job.last_seq += len(events)
-
-
-def _add(
-    session: Session, job_id: str, events: Sequence[tuple[EventType, Mapping[str, Any]]], *, after: int, now: int
-) -> None:
-    for seq, (kind, data) in enumerate(events, after + 1):
-        session.add(Event(job_id=job_id, seq=seq, type=kind, data=dict(data), created_ms=now))
+def rows(job_id: str, events: Sequence[NewEvent], after: int, now: int) -> list[dict[str, Any]]:
+    """The rows of events, numbered from the last one's number."""
+    return [
+        {"job_id": job_id, "seq": seq, "type": kind.value, "data": dict(data), "created_ms": now}
+        for seq, (kind, data) in enumerate(events, after + 1)
+    ]
 
 
 def log(session: Session, job_id: str, level: str, code: str, message: str, **more: Any) -> None:

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, literal, or_, select, tuple_, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import (
+    Column,
+    Connection,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.orm import Session
 
 from service.errors import LeaseLost
 from service.jobs import events, owner_queue, transitions
@@ -21,7 +36,7 @@ from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
-from service.storage.database import Database, locking, now_ms
+from service.storage.database import Database, insert_rows, locking, now_ms
 from service.storage.tables import Epoch, Event, Job, Worker
 
 MAX_DEATHS: Final = 3
@@ -92,23 +107,11 @@ class Position:
     steps_per_second: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """What the renewal of one lease reports."""
-
-    claim: Claim
-    position: Position | None = None
-    used: Usage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What users and the service request of the jobs of one worker."""
-
-    requests: Mapping[Claim, Request | None]
-    """Of each job that runs under its lease; a renewal leaves out those that are locked."""
-    lost: Collection[Claim]
-    """Leases that are held no more."""
+_jobs: Final = cast(Table, Job.__table__)
+_CLAIMED: Final = (
+    *("id", "lease", "attempt", "status", "requested", "epoch", "last_seq", "claimed_ms", "claimed_cpu_seconds"),
+    *("request_id", "traceparent"),
+)
 
 
 def claim(database: Database, worker: str, lease_s: float, *, datasets: Collection[str] | None = None) -> Claim | None:
@@ -122,15 +125,18 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
         while (owner := owner_queue.next_owner(session, without=passed)) is not None:
             lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
             has_data = owner_queue.has_data(datasets)
-            if (job := _claim_first(session, select(Job.id).where(lane, has_data), worker, lease_s)) is not None:
+            first = select(Job.id).where(lane, has_data).order_by(*CLAIM_ORDER).limit(1)
+            if (job := _take(session, first, worker, lease_s)) is not None:
                 trace = tracing.new_attempt(job.traceparent)
-                transitions.record_status(session, job, reason="claimed", worker=worker, **tracing.named(trace))
+                data = transitions.status_data(job, reason="claimed") | {"worker": worker, **tracing.named(trace)}
+                rows = events.rows(job.id, [(EventType.STATUS, data)], job.last_seq - 1, job.claimed_ms)
+                insert_rows(session.connection(), Event, rows)
                 return Claim(
                     job_id=job.id,
                     lease=job.lease,
                     lease_s=lease_s,
                     attempt=job.attempt,
-                    cpu_seconds=job.cpu_seconds or 0.0,
+                    cpu_seconds=job.claimed_cpu_seconds,
                     request_id=job.request_id,
                     traceparent=job.traceparent,
                     trace=trace,
@@ -141,24 +147,26 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
     return None
 
 
-def _claim_first(session: Session, lane: Select[str], worker: str, lease_s: float) -> Job | None:
+def _take(session: Session, first: Select[str], worker: str, lease_s: float) -> Row[Any] | None:
+    """Begin the lease of a job, unless another worker does so now; returns some columns."""
     is_drained = and_(Worker.id == worker, Worker.drain.is_not(None))
-    first = locking(lane.order_by(*CLAIM_ORDER).limit(1), skip_locked=True).scalar_subquery()
-    return session.scalar(
-        update(Job)
-        .where(Job.id == first, Job.status == Status.QUEUED, ~exists().where(is_drained))
+    free = locking(first, skip_locked=True).scalar_subquery()
+    statement = (
+        update(_jobs)
+        .where(_jobs.c.id == free, _jobs.c.status == Status.QUEUED, ~exists().where(is_drained))
         .values(
             status=Status.RUNNING,
-            lease=Job.lease + 1,
+            lease=_jobs.c.lease + 1,
             lease_owner=worker,
-            lease_expires_ms=_expiry(lease_s),
+            lease_expires_ms=expiry(lease_s),
             claimed_ms=now_ms(),
-            claimed_cpu_seconds=func.coalesce(Job.cpu_seconds, 0.0),
-            started_ms=func.coalesce(Job.started_ms, now_ms()),
+            claimed_cpu_seconds=func.coalesce(_jobs.c.cpu_seconds, 0.0),
+            started_ms=func.coalesce(_jobs.c.started_ms, now_ms()),
+            last_seq=_jobs.c.last_seq + 1,
         )
-        .returning(Job)
-        .execution_options(synchronize_session=False)
+        .returning(*(_jobs.c[name] for name in _CLAIMED))
     )
+    return session.connection().execute(statement).first()
 
 
 def read_job(database: Database, claim: Claim) -> Job:
@@ -206,75 +214,6 @@ def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, 
         message = f"provenance differs from {job.reproduction['of']} in {', '.join(changed)}: the bits may differ"
         session.flush()
         events.log(session, job.id, "warning", "other_provenance", message)
-
-
-def renew(database: Database, renewals: Collection[Renewal]) -> Pending:
-    """Renew leases of one worker, all for the same time, and report progress and resources, in one statement.
-
-    It waits for no lock. A job whose row is locked is left out; what is written to it under its lease renews it, too.
-    """
-    held = {renewal.claim.job_id: renewal for renewal in renewals}
-    claims = [renewal.claim for renewal in renewals]
-    free = locking(select(Job.id).where(_is_held(claims)), skip_locked=True)
-    positions = {job_id: renewal.position for job_id, renewal in held.items() if renewal.position is not None}
-    used = {job_id: renewal.used for job_id, renewal in held.items() if renewal.used is not None}
-    values: dict[str, Any] = {"lease_expires_ms": _expiry(max(claim.lease_s for claim in claims))}
-    if positions:
-        # The child may have committed an epoch since the supervisor read its position.
-        values["step"] = _at_least(Job.step, {job_id: position.step for job_id, position in positions.items()})
-        values["steps"] = _by_job(Job.steps, {job_id: position.steps for job_id, position in positions.items()})
-        rates = {job_id: position.steps_per_second for job_id, position in positions.items()}
-        values["steps_per_second"] = _by_job(Job.steps_per_second, rates)
-    if used:
-        cpu_seconds = {job_id: item.cpu_seconds for job_id, item in used.items()}
-        values["cpu_seconds"] = _at_least(Job.cpu_seconds, cpu_seconds)
-        peaks = {job_id: item.peak_memory_bytes for job_id, item in used.items()}
-        values["peak_memory_bytes"] = _at_least(Job.peak_memory_bytes, peaks)
-    with database.write() as session:
-        rows = session.execute(
-            update(Job)
-            .where(Job.id.in_(free))
-            .values(values)
-            .returning(*_REQUEST_COLUMNS)
-            .execution_options(synchronize_session=False)
-        ).all()
-        requests = {held[row.id].claim: _request(row) for row in rows}
-        missing = [claim for claim in claims if claim not in requests]
-        rows = session.execute(select(*_REQUEST_COLUMNS).where(_is_held(missing))).all() if missing else []
-        locked = {(row.id, row.lease) for row in rows}
-        return Pending(requests, frozenset(item for item in missing if (item.job_id, item.lease) not in locked))
-
-
-def requested(database: Database, claims: Collection[Claim]) -> Pending:
-    """Read the pending requests to jobs of one worker, without renewing their leases."""
-    query = select(*_REQUEST_COLUMNS).where(_is_held(claims))
-    rows = database.run_alone(lambda connection: connection.execute(query).all())
-    found = {(row.id, row.lease): _request(row) for row in rows}
-    requests = {item: found[item.job_id, item.lease] for item in claims if (item.job_id, item.lease) in found}
-    return Pending(requests, frozenset(item for item in claims if item not in requests))
-
-
-_REQUEST_COLUMNS: Final = (Job.id, Job.lease, Job.requested, Job.budget_seconds, Job.cpu_seconds)
-
-
-def _request(row: Row[*tuple[Any, ...]]) -> Request | None:
-    return Request(row.requested) if row.requested else Request.BUDGET if is_budget_spent(row) else None
-
-
-def _is_held(claims: Collection[Claim]) -> ColumnElement[bool]:
-    leases = [(claim.job_id, claim.lease) for claim in claims]
-    return and_(tuple_(Job.id, Job.lease).in_(leases), Job.status == Status.RUNNING)
-
-
-def _by_job(column: InstrumentedAttribute[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
-    """The value of each job; the others keep theirs."""
-    return case({job_id: literal(value, column.type) for job_id, value in values.items()}, value=Job.id, else_=column)
-
-
-def _at_least(column: InstrumentedAttribute[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
-    """Likewise, but no value decreases."""
-    new = _by_job(column, values)
-    return case((column > new, column), else_=new)
 
 
 def is_budget_spent(job: Job | Row[*tuple[Any, ...]]) -> bool:
@@ -457,7 +396,7 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
     job = session.scalar(
         update(Job)
         .where(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
-        .values(lease_expires_ms=_expiry(claim.lease_s), **values)
+        .values(lease_expires_ms=expiry(claim.lease_s), **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
@@ -466,9 +405,31 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
     return job
 
 
+def lock_statement(*columns: Column[Any]) -> Select[Any]:
+    """The statement of ``lock`` that reads these columns, to be made once."""
+    query: Select[Any] = select(*columns, now_ms().label("now"))
+    held = and_(_jobs.c.id == bindparam("job"), _jobs.c.status == Status.RUNNING, _jobs.c.lease == bindparam("held"))
+    return locking(query.where(held), keeps_key=True)
+
+
+def lock(connection: Connection, claim: Claim, statement: Select[Any]) -> Row[Any]:
+    """The lease guard of a write that changes the row once, at its end: lock the row, and read some columns.
+
+    Returns:
+        The columns and ``now``, the database's time in milliseconds since 1970.
+
+    Raises:
+        LeaseLost: the job no longer runs, or runs under another lease.
+    """
+    row = connection.execute(statement, {"job": claim.job_id, "held": claim.lease}).first()
+    if row is None:
+        raise LeaseLost(claim.job_id, claim.lease)
+    return row
+
+
 def time_of_guard(job: Job, claim: Claim) -> int:
     """The database's time, in milliseconds since 1970, when the guard has locked the job's row."""
-    return (job.lease_expires_ms or 0) - _milliseconds(claim.lease_s)
+    return (job.lease_expires_ms or 0) - milliseconds(claim.lease_s)
 
 
 def usage_values(used: Usage | None) -> dict[str, Any]:
@@ -484,9 +445,11 @@ def usage_values(used: Usage | None) -> dict[str, Any]:
     }
 
 
-def _expiry(lease_s: float) -> Any:
-    return now_ms() + _milliseconds(lease_s)
+def expiry(lease_s: float) -> Any:
+    """In SQL, when a lease expires that is renewed now."""
+    return now_ms() + milliseconds(lease_s)
 
 
-def _milliseconds(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
+    """The unit of the database's times."""
     return int(seconds * 1000)

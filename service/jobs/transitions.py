@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func
+from sqlalchemy import ColumnElement, Connection, Row, func
 from sqlalchemy.orm import Session
 
 from service.jobs import events
@@ -28,7 +28,7 @@ def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> N
         announce(session, job, MessageType.JOB_PAUSED, reason=reason)
 
 
-def status_data(job: Job, *, reason: str) -> dict[str, Any]:
+def status_data(job: Job | Row[Any], *, reason: str) -> dict[str, Any]:
     """The data of a status event."""
     data = {"status": job.status, "requested": job.requested, "attempt": job.attempt, "lease": job.lease}
     return data | {"epoch": job.epoch, "reason": reason}

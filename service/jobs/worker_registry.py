@@ -113,8 +113,7 @@ def record_heartbeat(database: Database, worker: Worker) -> Drain | None:
     insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
     changed = values | {"draining": or_(insert.excluded.draining, Worker.drain.is_not(None))}
     upsert = insert.on_conflict_do_update(index_elements=[Worker.id], set_=changed).returning(Worker.drain)
-    with database.write() as session:
-        drain = session.scalar(upsert)
+    drain = database.run_alone(lambda connection: connection.scalar(upsert), writes=True)
     return Drain(drain) if drain else None
 
 

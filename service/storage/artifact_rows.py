@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Update, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -48,19 +48,24 @@ def create(job_id: str, file: StoredFile, *, lease: int, now: int | None = None)
     Args:
         now: by the database's clock; by default, that of the insertion.
     """
-    return Artifact(
-        id=new_id("art"),
-        job_id=job_id,
-        kind=file.kind,
-        epoch=file.epoch,
-        lease=lease,
-        name=file.name,
-        path=file.path,
-        media_type=MEDIA_TYPES[file.kind],
-        size_bytes=file.size_bytes,
-        sha256=file.sha256,
-        created_ms=now_ms() if now is None else now,
-    )
+    return Artifact(**values(job_id, file, lease=lease, now=now))
+
+
+def values(job_id: str, file: StoredFile, *, lease: int, now: int | None = None) -> dict[str, Any]:
+    """The values of that row, by column."""
+    return {
+        "id": new_id("art"),
+        "job_id": job_id,
+        "kind": file.kind.value,
+        "epoch": file.epoch,
+        "lease": lease,
+        "name": file.name,
+        "path": file.path,
+        "media_type": MEDIA_TYPES[file.kind],
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "created_ms": now_ms() if now is None else now,
+    }
 
 
 def check_store(transaction: Session | Connection, store_ids: AbstractSet[str | None]) -> None:
@@ -76,10 +81,13 @@ def check_store(transaction: Session | Connection, store_ids: AbstractSet[str | 
     Raises:
         WrongStore: they are in another one.
     """
-    if not store_ids:
-        return
-    registered = transaction.scalar(select(Store.id))
-    if registered is not None and store_ids != {registered}:
+    if store_ids:
+        check_same_store(transaction.scalar(select(Store.id)), store_ids)
+
+
+def check_same_store(registered: str | None, store_ids: AbstractSet[str | None]) -> None:
+    """Likewise, with the id of the database's store, if it has one, as read then."""
+    if store_ids and registered is not None and store_ids != {registered}:
         raise WrongStore(
             "the service has moved to another store: restart this process with the TAPELINE_STORE of the others"
         )

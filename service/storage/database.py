@@ -7,11 +7,11 @@ import select
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from sqlalchemy import BigInteger, ColumnElement, Select, create_engine, event, make_url, true
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, create_engine, event, make_url, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
@@ -89,6 +89,12 @@ def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElem
     return column == owner if owner else column.is_(None)
 
 
+def insert_rows(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns, without objects: a fraction of the time."""
+    if rows:
+        connection.execute(cast(Table, table.__table__).insert(), rows)
+
+
 class Reader(Protocol):
     """What answers single queries: a database, or the supervisor of a process that has none."""
 
@@ -140,6 +146,7 @@ class Database:
                     "prepare_threshold": None,  # a prepared statement belongs to a connection
                 },
             )
+            self.engine.dialect.use_insertmanyvalues_wo_returning = True  # one statement for several rows
             event.listen(self.engine, "begin", _limit_times)
             event.listen(self.engine, "connect", _record_use)
             event.listen(self.engine, "checkin", _record_use)
@@ -210,10 +217,16 @@ class Database:
                     raise
         return operation.result()  # another thread may still be running it
 
-    def run_alone(self, work: Callable[[Connection], T]) -> T:
-        """Run one statement: alone it is a transaction of PostgreSQL, without the round trips of BEGIN and COMMIT."""
-        engine = self._reader if self.is_sqlite else self._single
-        with self._turn, engine.connect() as connection:
+    def run_alone(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
+        """Run one statement: alone it is a transaction of PostgreSQL, without the round trips of BEGIN and COMMIT, and
+        without a limit of its time: it should wait for no lock for long."""
+        if not self.is_sqlite:
+            with self._turn, self._single.connect() as connection:
+                return work(connection)
+        if writes:
+            with self._writer, self._writer_engine.begin() as connection:
+                return work(connection)
+        with self._reader.connect() as connection:
             return work(connection)
 
     def _run(self, batch: Sequence[_Operation[Any]]) -> None:

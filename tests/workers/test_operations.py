@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.jobs import commits, leases
-from service.jobs.commits import EpochRecord
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.reuse.sources import Source
 from service.spec.findings import Advice, Finding

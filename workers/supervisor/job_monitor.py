@@ -10,8 +10,9 @@ from typing import Final
 import structlog
 
 from service.errors import LeaseLost
-from service.jobs import commits, leases
-from service.jobs.leases import Claim, Position, Renewal
+from service.jobs import epoch_commits, leases
+from service.jobs.leases import Claim, Position
+from service.jobs.renewals import Renewal
 from service.states import Request
 from service.storage.database import Database
 from workers.messages import Done, MachineFault, Preparing, Progress, Stop
@@ -195,7 +196,7 @@ class JobMonitor:
         if reply is None:
             self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
         else:
-            if reply.error is None and self._execution.is_of(commits.commit_epochs):
+            if reply.error is None and self._execution.is_of(epoch_commits.commit):
                 self._on_commit(time.monotonic() - self._called_at)
             self._execution = None
             self._last_report_at = time.monotonic()

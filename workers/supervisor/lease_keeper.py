@@ -9,8 +9,9 @@ from typing import Final, Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.jobs import leases
-from service.jobs.leases import Claim, Renewal
+from service.jobs import renewals
+from service.jobs.leases import Claim
+from service.jobs.renewals import Renewal
 from service.states import Request
 from service.storage.database import Database
 
@@ -112,9 +113,9 @@ class LeaseKeeper:
             return
         now = time.monotonic()
         if is_due:
-            pending = leases.renew(self._database, [holder.renewal() for holder in holders])
+            pending = renewals.renew(self._database, [holder.renewal() for holder in holders])
         else:
-            pending = leases.requested(self._database, [holder.claim for holder in holders])
+            pending = renewals.requested(self._database, [holder.claim for holder in holders])
         for holder in holders:
             if holder.claim in pending.lost:
                 holder.on_loss()

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from service.jobs.events import EventType
-from service.jobs.extremes import extended
 from service.jobs.queries import lookup
+from service.jobs.queries.extremes import extended
 from service.jobs.reuse.sources import Source
 from service.states import Status
 from service.storage import artifact_rows

@@ -68,7 +68,7 @@ def store(
     """Store the reused data; a whole result ends the job.
 
     Args:
-        at_most: as for ``commit_epochs``.
+        at_most: as for ``epoch_commits.commit``.
         then: further writes of a transaction in which a job pauses or ends.
 
     Raises:

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.jobs import extremes
-from service.jobs.queries import lookup
+from service.jobs.queries import extremes, lookup
 from service.spec import metric_info
 from service.spec.metric_info import TEST_SCORES, TILES
 from service.storage.tables import Epoch, Job

@@ -19,8 +19,8 @@ from sqlalchemy import event, select, update
 
 from migrations.upgrade import upgrade
 from service.errors import IllegalTransition, LeaseLost
-from service.jobs import actions, commits, events, leases, submissions
-from service.jobs.commits import EpochRecord
+from service.jobs import actions, commits, epoch_commits, events, leases, submissions
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.jobs.queries import lookup
 from service.jobs.rescue import rescue
@@ -146,7 +146,7 @@ class Protocol(RuleBasedStateMachine):
             self.artifacts.remove([file.path])
 
     def _commit(self, worker: Worker, record: EpochRecord) -> list[str]:
-        return commits.commit_epochs(self.database, worker.held, [record], keep_last=1)
+        return epoch_commits.commit(self.database, worker.held, [record], keep_last=1)
 
     @rule(worker=workers)
     def renew(self, worker: Worker) -> None:

@@ -16,8 +16,8 @@ from sqlalchemy import func, select, text
 
 from service.errors import IllegalSweepAction, IllegalTransition
 from service.jobs import actions as job_actions
-from service.jobs import commits, events, leases
-from service.jobs.commits import EpochRecord
+from service.jobs import commits, epoch_commits, events, leases
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.states import SWEEP_ENDED, Status, SweepStatus
 from service.storage.database import Database
@@ -69,7 +69,7 @@ def commit(database: Database, held: Claim, job: Job, epoch: int) -> bool:
         files=[],
         goes_on=epoch < job.epochs,
     )
-    commits.commit_epochs(database, held, [record], keep_last=3, then=decisions.after_result)
+    epoch_commits.commit(database, held, [record], keep_last=3, then=decisions.after_result)
     return record.is_paused_by_sweep(job.hold_epoch)
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from service.access import storage_quota
-from service.jobs import actions, commits
+from service.jobs import actions, epoch_commits
 from service.jobs.leases import Claim
 from service.runtime.settings import Quotas
 from service.spec.estimation import costs
@@ -108,14 +108,14 @@ def test_a_held_job_that_does_not_fit_fails_instead_of_waiting_for_its_sweep(pro
 def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, int]
 ) -> None:
-    commit_epoch, sizes = commits.commit_epochs, list[int]()
+    commit_epoch, sizes = epoch_commits.commit, list[int]()
 
     def observed(*arguments: Any, **options: Any) -> list[str]:
         orphans = commit_epoch(*arguments, **options)
         sizes.append(stored(process))
         return orphans
 
-    replace_operation(monkeypatch, commits.commit_epochs, observed)
+    replace_operation(monkeypatch, epoch_commits.commit, observed)
     job_id = submit(process, checkpoint=checkpoint, epochs=6)
     assert train(process, 0) == "succeeded"
     spec = read_resolved(process.workers.job(job_id).resolved)
@@ -132,13 +132,13 @@ def test_of_short_epochs_that_share_a_commit_as_many_are_kept_as_fit(
     assert train(process, 0) == "succeeded"
     undisturbed = process.workers.job(first)
     batches: list[int] = []
-    commit_epochs = commits.commit_epochs
+    commit_epochs = epoch_commits.commit
 
     def observed(*arguments: Any, **options: Any) -> list[str]:
         batches.append(len(arguments[2]))
         return commit_epochs(*arguments, **options)
 
-    replace_operation(monkeypatch, commits.commit_epochs, observed)
+    replace_operation(monkeypatch, epoch_commits.commit, observed)
     monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 600.0)
     quota = stored(process) + undisturbed.size_bytes * 5 // 8  # room for two of four epochs
     second = submit(process, epochs=4)

@@ -13,7 +13,7 @@ from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.errors import LeaseLost
-from service.jobs import commits, leases
+from service.jobs import commits, epoch_commits, leases
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
@@ -203,7 +203,7 @@ class LostFirstResponse:
         return result
 
 
-@pytest.mark.parametrize("write", [leases.begin, commits.commit_epochs])
+@pytest.mark.parametrize("write", [leases.begin, epoch_commits.commit])
 def test_a_commit_whose_response_is_lost_is_retried_and_counts_once(
     process: InProcessHarness,
     reference: Reference,
@@ -236,15 +236,15 @@ def test_files_of_a_commit_with_an_unknown_outcome_are_not_deleted(
     """The response is lost, and the lease is lost before the retry: committed rows may refer to the files."""
     job_id = process.submit()
     held = process.claim()
-    commit = commits.commit_epochs
+    commit = epoch_commits.commit
 
     def commit_and_lose(*arguments: Any, **named: Any) -> Any:
         commit(*arguments, **named)
         leases.record_child_loss(process.database, held, "silent")
-        replace_operation(monkeypatch, commits.commit_epochs, commit)
+        replace_operation(monkeypatch, epoch_commits.commit, commit)
         raise outage_error()
 
-    replace_operation(monkeypatch, commits.commit_epochs, commit_and_lose)
+    replace_operation(monkeypatch, epoch_commits.commit, commit_and_lose)
     with pytest.raises(LeaseLost):
         process.train(held)
     assert process.workers.job(job_id).epoch == 1
@@ -283,15 +283,15 @@ def test_a_child_that_is_asked_to_stop_while_it_retries_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    endpoint, commit = NoSupervisor(), commits.commit_epochs
+    endpoint, commit = NoSupervisor(), epoch_commits.commit
 
     def fail(*_: Any, **__: Any) -> Any:
         endpoint.stop(None)
         raise outage_error()
 
-    replace_operation(monkeypatch, commits.commit_epochs, fail)
+    replace_operation(monkeypatch, epoch_commits.commit, fail)
     assert process.train(endpoint=endpoint) == "released"
-    replace_operation(monkeypatch, commits.commit_epochs, commit)
+    replace_operation(monkeypatch, epoch_commits.commit, commit)
     assert process.train() == "succeeded"
 
 

@@ -108,19 +108,23 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
 
 
 WITHOUT_LEASE_GUARD = """
-from service.jobs import leases
+from sqlalchemy import select
+from service.jobs import leases, renewals
 from service.storage.tables import Job
 
 def unfenced(session, held, **values):
     job = session.get_one(Job, held.job_id)
     for name, value in values.items():
         setattr(job, name, value)
-    job.lease_expires_ms = leases._expiry(held.lease_s)
+    job.lease_expires_ms = leases.expiry(held.lease_s)
     return job
 
-leases.guard = unfenced
-leases.renew = lambda database, renewals: leases.Pending({item.claim: None for item in renewals}, ())
-leases.requested = lambda database, claims: leases.Pending(dict.fromkeys(claims), ())
+def lock_unfenced(connection, held, statement):
+    return connection.execute(select(*statement.selected_columns).where(Job.id == held.job_id)).first()
+
+leases.guard, leases.lock = unfenced, lock_unfenced
+renewals.renew = lambda database, due: renewals.Pending({item.claim: None for item in due}, ())
+renewals.requested = lambda database, claims: renewals.Pending(dict.fromkeys(claims), ())
 """
 
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import LeaseLost
-from service.jobs import commits, leases
+from service.jobs import commits, leases, renewals
 from service.jobs.leases import Claim
 from service.states import Request, Status
 from service.storage.database import Database
@@ -135,7 +135,7 @@ def test_a_query_that_hangs_does_not_keep_the_child_beyond_its_lease(
 ) -> None:
     job_id = process.submit()
     held, child, began = process.claim(lease_s=6), FakeChild(clock), clock.now
-    renew, hung = leases.renew, []
+    renew, hung = renewals.renew, []
 
     def hang(*arguments: Any) -> Any:
         threading.Thread(target=child.keeper._fence_repeatedly, name="fence", daemon=True).start()

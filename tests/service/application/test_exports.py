@@ -10,8 +10,8 @@ from service.access import storage_quota
 from service.access.audit import Actor
 from service.application.models import Exports
 from service.errors import StorageQuotaExceeded
-from service.jobs import commits, leases, submissions
-from service.jobs.commits import EpochRecord
+from service.jobs import commits, epoch_commits, leases, submissions
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.submissions import Submission
 from service.runtime.slots import SlotPool
@@ -35,7 +35,7 @@ def train(database: Database, store: ArtifactFolder) -> str:
         epoch=1, position=Position(step=1, steps=1), metrics={"train_loss": 0.1}, confusion=None, samples_digest=None,
         seconds=0.1, is_best=True, files=[file],
     )  # fmt: skip
-    commits.commit_epochs(database, held, [record], keep_last=3)
+    epoch_commits.commit(database, held, [record], keep_last=3)
     commits.succeed(database, held, "sha256:done")
     return held.job_id
 

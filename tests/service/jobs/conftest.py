@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.jobs import commits, events, leases, submissions
-from service.jobs.commits import EpochRecord
+from service.jobs import epoch_commits, events, leases, submissions
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
@@ -62,7 +62,7 @@ def record(
 
 
 def commit(database: Database, held: Claim, epoch_record: EpochRecord, keep_last: int = 3) -> list[str]:
-    return commits.commit_epochs(database, held, [epoch_record], keep_last=keep_last)
+    return epoch_commits.commit(database, held, [epoch_record], keep_last=keep_last)
 
 
 def read_job(database: Database, job_id: str) -> Job:

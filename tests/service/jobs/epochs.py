@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.jobs import commits, leases
-from service.jobs.commits import EpochRecord
+from service.jobs import epoch_commits, leases
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.storage.database import Database
 
@@ -20,4 +20,4 @@ def commit(database: Database, held: Claim, epoch: int, **metrics: float) -> Non
         epoch=epoch, position=position, metrics=metrics, confusion=None, samples_digest=None, seconds=1.0,
         is_best=False, files=(),
     )  # fmt: skip
-    commits.commit_epochs(database, held, [epoch_record], keep_last=1)
+    epoch_commits.commit(database, held, [epoch_record], keep_last=1)

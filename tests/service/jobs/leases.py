@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from service.errors import LeaseLost
-from service.jobs import leases
-from service.jobs.leases import Claim, Pending, Position, Renewal, Usage
+from service.jobs import renewals
+from service.jobs.leases import Claim, Position, Usage
+from service.jobs.renewals import Pending, Renewal
 from service.states import Request
 from service.storage.database import Database
 
@@ -17,12 +18,12 @@ def renew(
     Raises:
         LeaseLost: it is held no more.
     """
-    return _of(held, leases.renew(database, [Renewal(claim=held, position=position, used=used)]))
+    return _of(held, renewals.renew(database, [Renewal(claim=held, position=position, used=used)]))
 
 
 def requested(database: Database, held: Claim) -> Request | None:
     """Likewise, without renewing it."""
-    return _of(held, leases.requested(database, [held]))
+    return _of(held, renewals.requested(database, [held]))
 
 
 def _of(held: Claim, pending: Pending) -> Request | None:

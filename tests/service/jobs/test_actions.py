@@ -17,9 +17,9 @@ from service.errors import (
     InvalidCursor,
     JobNotFound,
 )
-from service.jobs import actions, commits, leases, names, submissions
+from service.jobs import actions, commits, leases, submissions
 from service.jobs.leases import Usage
-from service.jobs.queries import listing, lookup
+from service.jobs.queries import listing, lookup, names
 from service.jobs.queries.estimates import plan
 from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.jobs import commits, leases
+from service.jobs import commits, epoch_commits, leases
 from service.jobs.queries.estimates import Estimate, TrainingCost, _spread, plan
 from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import resolve
@@ -33,11 +33,11 @@ def finish(database: Database, submit: Submit) -> Callable[..., None]:
         assert held is not None
         for epoch in range(1, 5):
             position = leases.Position(step=10 * epoch, steps=40)
-            epoch_record = commits.EpochRecord(
+            epoch_record = epoch_commits.EpochRecord(
                 epoch=epoch, position=position, metrics={}, confusion=None, samples_digest=None,
                 seconds=seconds_per_epoch, cpu_seconds=cpu_seconds, is_best=False, files=(),
             )  # fmt: skip
-            commits.commit_epochs(database, held, [epoch_record], keep_last=1)
+            epoch_commits.commit(database, held, [epoch_record], keep_last=1)
         commits.succeed(database, held, "sha256:x")
 
     return finish

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from service.errors import LeaseLost
 from service.jobs import commits, leases, submissions
-from service.jobs.extremes import Extremes, extended
 from service.jobs.queries import lookup
+from service.jobs.queries.extremes import Extremes, extended
 from service.jobs.submissions import Origin, Submission
 from service.spec.validation import resolve
 from service.storage.database import Database

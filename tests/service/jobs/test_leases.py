@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import event, text, update
 
 from service.errors import LeaseLost
-from service.jobs import actions, commits, leases, worker_registry
-from service.jobs.leases import Claim, Position, Renewal, Usage
+from service.jobs import actions, commits, leases, renewals, worker_registry
+from service.jobs.leases import Claim, Position, Usage
+from service.jobs.renewals import Renewal
 from service.jobs.rescue import rescue
 from service.jobs.reuse import sources
 from service.states import Request, Status
@@ -129,7 +130,7 @@ def test_all_leases_of_a_worker_are_renewed_by_one_statement(database: Database,
         statements.extend([statement] if statement.startswith("UPDATE jobs") else [])
 
     event.listen(database.engine, "before_cursor_execute", count)
-    pending = leases.renew(
+    pending = renewals.renew(
         database,
         [
             Renewal(claim=lost, position=Position(step=39, steps=40)),
@@ -138,7 +139,7 @@ def test_all_leases_of_a_worker_are_renewed_by_one_statement(database: Database,
             Renewal(claim=busy, position=Position(step=7, steps=40, steps_per_second=2.5)),
         ],
     )
-    expected = leases.Pending({paused: Request.PAUSE, silent: None, busy: None}, frozenset({lost}))
+    expected = renewals.Pending({paused: Request.PAUSE, silent: None, busy: None}, frozenset({lost}))
     assert pending == expected
     assert len(statements) == 1
     rows = {job_id: read_job(database, job_id) for job_id in ids}
@@ -146,7 +147,7 @@ def test_all_leases_of_a_worker_are_renewed_by_one_statement(database: Database,
     assert (rows[silent.job_id].cpu_seconds, rows[silent.job_id].peak_memory_bytes) == (3.5, 2**40)
     assert (rows[silent.job_id].step, rows[silent.job_id].steps_per_second) == (0, None)
     assert (rows[busy.job_id].step, rows[busy.job_id].steps_per_second) == (7, 2.5)
-    assert leases.requested(database, list(held.values())) == expected
+    assert renewals.requested(database, list(held.values())) == expected
 
 
 @postgresql_only
@@ -155,9 +156,9 @@ def test_a_renewal_does_not_wait_for_a_job_that_is_written(database: Database, s
     first, second = (claim(database) for _ in ids)
     with database.write() as session:
         leases.guard(session, first)
-        pending = leases.renew(database, [Renewal(claim=first), Renewal(claim=second)])
-        assert pending == leases.Pending({second: None}, frozenset())
-    assert leases.renew(database, [Renewal(claim=first)]) == leases.Pending({first: None}, frozenset())
+        pending = renewals.renew(database, [Renewal(claim=first), Renewal(claim=second)])
+        assert pending == renewals.Pending({second: None}, frozenset())
+    assert renewals.renew(database, [Renewal(claim=first)]) == renewals.Pending({first: None}, frozenset())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, func, select, text, update
 from service.access import storage_quota
 from service.access.storage_quota import StoredBytes
 from service.errors import LeaseLost, StorageQuotaExceeded
-from service.jobs import actions, commits, submissions
+from service.jobs import actions, commits, epoch_commits, submissions
 from service.jobs.submissions import Submission
 from service.spec.validation import resolve
 from service.states import Status
@@ -59,19 +59,19 @@ def test_an_epoch_that_does_not_fit_is_not_committed_and_the_files_of_others_do_
 ) -> None:
     other = submit(owner="bob")
     held = claim(database)
-    commits.commit_epochs(database, held, [record(1, files=(write(other, 1),))], keep_last=3, at_most=KIBIBYTE)
+    epoch_commits.commit(database, held, [record(1, files=(write(other, 1),))], keep_last=3, at_most=KIBIBYTE)
     job_id = submit(owner="ann")
     held = claim(database)
-    commits.commit_epochs(database, held, [record(1, files=(write(job_id, 1),))], keep_last=3, at_most=2 * KIBIBYTE)
+    epoch_commits.commit(database, held, [record(1, files=(write(job_id, 1),))], keep_last=3, at_most=2 * KIBIBYTE)
     before = log(database, job_id)
     file = write(job_id, 2, size=KIBIBYTE + 1)
     with pytest.raises(StorageQuotaExceeded, match=r"ann's jobs take 1,024 of 2,048 bytes .* and 1,025 more") as caught:
-        commits.commit_epochs(database, held, [record(2, files=(file,))], keep_last=3, at_most=2 * KIBIBYTE)
+        epoch_commits.commit(database, held, [record(2, files=(file,))], keep_last=3, at_most=2 * KIBIBYTE)
     assert (caught.value.stored, caught.value.added, caught.value.limit) == (1024, 1025, 2048)
     job = read_job(database, job_id)
     assert (job.status, job.epoch, job.size_bytes, log(database, job_id)) == (Status.RUNNING, 1, 1024, before)
     assert [row.epoch for row in commits.checkpoints(database, held)] == [1]
-    commits.commit_epochs(database, held, [record(2, files=(write(job_id, 2),))], keep_last=3, at_most=2 * KIBIBYTE)
+    epoch_commits.commit(database, held, [record(2, files=(write(job_id, 2),))], keep_last=3, at_most=2 * KIBIBYTE)
     assert read(database, "ann").stored == 2048
 
 
@@ -80,16 +80,16 @@ def test_an_epoch_that_replaces_files_of_the_same_size_fits_although_the_limit_w
 ) -> None:
     job_id = submit(owner="ann")
     held = claim(database)
-    commits.commit_epochs(database, held, [record(1, files=(write(job_id, 1),))], keep_last=1)
-    commits.commit_epochs(database, held, [record(2, files=(write(job_id, 2),))], keep_last=1, at_most=1)
-    commits.commit_epochs(database, held, [record(3)], keep_last=1, at_most=1)
+    epoch_commits.commit(database, held, [record(1, files=(write(job_id, 1),))], keep_last=1)
+    epoch_commits.commit(database, held, [record(2, files=(write(job_id, 2),))], keep_last=1, at_most=1)
+    epoch_commits.commit(database, held, [record(3)], keep_last=1, at_most=1)
     assert (read_job(database, job_id).epoch, rows(database, "ann")) == (3, KIBIBYTE)
 
 
 def test_files_of_jobs_without_an_owner_are_not_limited(database: Database, submit: Submit, write: Write) -> None:
     job_id = submit()
     held = claim(database)
-    commits.commit_epochs(database, held, [record(1, files=(write(job_id, 1),))], keep_last=3, at_most=1)
+    epoch_commits.commit(database, held, [record(1, files=(write(job_id, 1),))], keep_last=3, at_most=1)
     assert read_job(database, job_id).size_bytes == KIBIBYTE
 
 
@@ -103,9 +103,11 @@ def test_an_epoch_begins_with_the_guard_and_reads_no_sums_without_a_quota(
     for epoch, at_most in ((1, 0), (2, 2 * KIBIBYTE)):
         statements.clear()
         file = write(job_id, epoch)
-        commits.commit_epochs(database, held, [record(epoch, files=(file,))], keep_last=3, at_most=at_most)
+        epoch_commits.commit(database, held, [record(epoch, files=(file,))], keep_last=3, at_most=at_most)
         first = next(sql for sql in statements if not sql.startswith(("BEGIN", "SET")))
-        assert first.startswith("UPDATE jobs SET")
+        condition = first.partition("WHERE")[2]
+        assert "jobs.lease" in condition
+        assert "jobs.status = " in condition
         assert sum("sum(" in sql for sql in statements) == (at_most > 0)
 
 
@@ -115,7 +117,7 @@ def test_the_lease_of_a_deleted_job_is_lost(database: Database, submit: Submit) 
     commits.fail(database, held, {"code": "internal", "message": "m"})
     actions.remove(database, job_id)
     with pytest.raises(LeaseLost):
-        commits.commit_epochs(database, held, [record(1)], keep_last=3, at_most=1)
+        epoch_commits.commit(database, held, [record(1)], keep_last=3, at_most=1)
 
 
 def is_waiting_for_an_owner(database: Database) -> bool:
@@ -135,7 +137,7 @@ def test_two_epochs_that_fit_only_alone_are_not_both_committed(
 
     def commit() -> None:
         try:
-            commits.commit_epochs(database, held, [record(1, files=(write(second, 1),))], keep_last=3, at_most=KIBIBYTE)
+            epoch_commits.commit(database, held, [record(1, files=(write(second, 1),))], keep_last=3, at_most=KIBIBYTE)
         except StorageQuotaExceeded as error:
             errors.append(error)
 
@@ -169,9 +171,9 @@ def test_unfinished_jobs_count_with_what_they_may_still_store(database: Database
     store(database, "bob", expected_bytes=7)
     assert read(database, "ann") == StoredBytes(stored=0, expected=10_000)
     held = next(item for item in (claim(database) for _ in range(3)) if item.job_id == running)
-    commits.commit_epochs(database, held, [record(1, files=(write(running, 1, size=2000),))], keep_last=3)
+    epoch_commits.commit(database, held, [record(1, files=(write(running, 1, size=2000),))], keep_last=3)
     assert read(database, "ann") == StoredBytes(stored=2000, expected=8000)
-    commits.commit_epochs(database, held, [record(2, files=(write(running, 2, size=4000),))], keep_last=3)
+    epoch_commits.commit(database, held, [record(2, files=(write(running, 2, size=4000),))], keep_last=3)
     assert read(database, "ann") == StoredBytes(stored=6000, expected=5000), "it stores more than expected"
     commits.fail(database, held, {"code": "storage_quota", "message": "m"})
     assert read(database, "ann") == StoredBytes(stored=6000, expected=5000)

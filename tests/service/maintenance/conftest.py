@@ -17,8 +17,8 @@ from sqlalchemy import update
 from service.datasets.formats.array_files import write_array, write_meta
 from service.datasets.info import IDX_NAMES
 from service.datasets.uploads import UploadFiles
-from service.jobs import commits, leases, submissions
-from service.jobs.commits import EpochRecord
+from service.jobs import commits, epoch_commits, leases, submissions
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
@@ -113,7 +113,7 @@ class Installation:
                 is_best=epoch <= best,
                 files=files,
             )
-            commits.commit_epochs(self.database, claim, [record], keep_last=1000)
+            epoch_commits.commit(self.database, claim, [record], keep_last=1000)
         if ended_days_ago is not None:
             commits.succeed(self.database, claim, "sha256:done")
             with self.database.write() as session:

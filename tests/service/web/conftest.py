@@ -21,8 +21,8 @@ from werkzeug.serving import make_server
 
 from service.datasets.info import ImportedDataset, OnProgress
 from service.datasets.sandbox import import_in_sandbox
-from service.jobs import commits, leases
-from service.jobs.commits import EpochRecord
+from service.jobs import commits, epoch_commits, leases
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.pictures import grids
 from service.runtime.settings import Auth, Settings
@@ -96,7 +96,7 @@ class SimulatedWorker:
             memory_bytes=used.peak_memory_bytes if used else None,
             used=used,
         )
-        self.artifacts.remove(commits.commit_epochs(self.database, self.current_claim, [record], keep_last=keep_last))
+        self.artifacts.remove(epoch_commits.commit(self.database, self.current_claim, [record], keep_last=keep_last))
 
     def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
         assert self.current_claim is not None

@@ -20,8 +20,8 @@ from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
 from engine.checkpoint import State
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost, ServiceError, StorageQuotaExceeded
-from service.jobs import commits
-from service.jobs.commits import EpochRecord
+from service.jobs import epoch_commits
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position, reaches_hold
 from service.pictures import grids
 from service.runtime import tracing
@@ -127,7 +127,7 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
     try:
         with tracing.span("commit", {"tapeline.epoch": records[-1].epoch, "tapeline.epochs": len(records)}):
             orphans = run.lease.call(
-                commits.commit_epochs,
+                epoch_commits.commit,
                 records,
                 keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
                 at_most=run.lease.max_owner_bytes,

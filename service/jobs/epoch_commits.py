@@ -1,0 +1,304 @@
+"""The commit of finished epochs, the most frequent write of a worker: a few short statements.
+
+The guard reads no more of the job's row than a commit changes, and the row is written once: it has long documents and
+many indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sqlalchemy import BigInteger, Column, ColumnElement, Row, String, Table, bindparam, case, func, select, update
+from sqlalchemy.orm import Session
+
+from service.access import storage_quota
+from service.jobs import commits, events, leases
+from service.jobs.commits import Then, no_op, storable
+from service.jobs.events import EventType
+from service.jobs.leases import Claim, Position, Usage
+from service.jobs.queries.extremes import Extremes, extended
+from service.runtime.failpoints import reach
+from service.spec.findings import Finding
+from service.storage import artifact_rows
+from service.storage.artifacts import ArtifactKind, StoredFile
+from service.storage.database import Database, insert_rows, now_ms
+from service.storage.owner_tables import Owner
+from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Job, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """The data to commit for a finished epoch; its files are on disk already."""
+
+    epoch: int
+    position: Position
+    metrics: Mapping[str, float]
+    confusion: Sequence[Sequence[int]] | None
+    samples_digest: str | None
+    seconds: float
+    is_best: bool
+    files: Sequence[StoredFile]
+    health: Sequence[Finding] = ()
+    """The findings after this epoch."""
+    cpu_seconds: float | None = None
+    """CPU time of the epoch. Like ``seconds``, it differs from run to run, so it is not a metric."""
+    memory_bytes: int | None = None
+    """Resident memory at the end of the epoch."""
+    used: Usage | None = None
+    """Resources of the whole job so far."""
+    goes_on: bool = True
+    """Whether another epoch would follow."""
+
+    def is_paused_by_sweep(self, hold_epoch: int | None) -> bool:
+        """Whether the sweep pauses a job with this hold epoch after this record's epoch."""
+        return self.goes_on and leases.reaches_hold(self.epoch, hold_epoch)
+
+
+def commit(
+    database: Database,
+    claim: Claim,
+    records: Sequence[EpochRecord],
+    *,
+    keep_last: int,
+    at_most: int = 0,
+    then: Then = no_op,
+) -> list[str]:
+    """Commit consecutive epochs: metrics, events, artifact rows and progress, in one transaction.
+
+    If its sweep pauses the job after the last of them, the commit also ends the lease.
+
+    An epoch that was committed before (its checkpoint was lost, or none was due) must have the stored metrics; a
+    difference is logged as an error.
+
+    Args:
+        at_most: maximum bytes of the files of all jobs of an owner who has no limit of their own; 0: no limit.
+
+    Returns:
+        Paths of files without rows, for the caller to remove.
+
+    Raises:
+        StorageQuotaExceeded: the files of these epochs exceed the limit; none is committed.
+        WrongStore: the service has moved to another store; none is committed.
+    """
+    last = records[-1]
+    with database.write() as session:
+        connection = session.connection()
+        progress = _Progress(leases.lock(connection, claim, _LOCK))
+        if records[0].epoch <= progress.epoch and (stored := _stored_paths(session, records)):
+            # Done before, in a transaction whose response was lost; it may have removed checkpoints again.
+            return [file.path for record in records for file in record.files if file.path not in stored]
+        orphans = [path for record in records for path in _record_epoch(session, progress, record)]
+        insert_rows(connection, Epoch, progress.new_epochs)
+        insert_rows(connection, Artifact, progress.new_files)
+        if any(file["kind"] == ArtifactKind.CHECKPOINT for file in progress.new_files):
+            kept = (progress.best_epoch, progress.start_epoch)
+            removed = commits.prune_checkpoints(connection, claim.job_id, keep_last, kept)
+            progress.size_bytes -= sum(row.size_bytes for row in removed)
+            orphans += [row.path for row in removed]
+        insert_rows(connection, Event, events.rows(claim.job_id, progress.events, progress.last_seq, progress.now))
+        store, own_limit = connection.execute(_WRITE, progress.values(claim, last.used)).one()
+        artifact_rows.check_same_store(store, {file.store_id for record in records for file in record.files})
+        if last.is_paused_by_sweep(progress.hold_epoch):
+            job = session.get_one(Job, claim.job_id)
+            leases.pause_for_sweep(session, job)
+            then(session, job)
+        limit = at_most if own_limit is None else own_limit
+        storage_quota.check_within(session, progress.owner, progress.size_bytes - progress.size_before, limit)
+        for record in records:
+            reach("epoch_committing", record.epoch)
+        return orphans
+
+
+class _Progress:
+    """What a commit reads of a job's row, the new values, and the rows to insert."""
+
+    def __init__(self, row: Row[Any]) -> None:
+        self._before = row._mapping
+        self.job_id: str = row.id
+        self.owner: str | None = row.owner
+        self.lease: int = row.lease
+        self.start_epoch: int = row.start_epoch
+        self.hold_epoch: int | None = row.hold_epoch
+        self.last_seq: int = row.last_seq
+        self.size_before: int = row.size_bytes
+        self.now: int = row.now
+
+        self.epoch: int = row.epoch
+        self.step: int = row.step
+        self.steps: int = row.steps
+        self.deaths: int = row.deaths
+        self.metrics: Mapping[str, Any] = row.metrics
+        self.extremes: Extremes = row.extremes
+        self.best_epoch: int | None = row.best_epoch
+        self.health: list[Any] = row.health
+        self.size_bytes: int = row.size_bytes
+        self.reproduction: Mapping[str, Any] | None = row.reproduction
+        self.reusable: bool = row.reusable
+
+        self.new_epochs: list[dict[str, Any]] = []
+        self.new_files: list[dict[str, Any]] = []
+        self.events: list[events.NewEvent] = []
+
+    def values(self, claim: Claim, used: Usage | None) -> dict[str, Any]:
+        """The parameters of the statement that writes the row: of its columns, those that have changed."""
+        changed = {name: value for name in _CHANGEABLE if (value := getattr(self, name)) is not self._before[name]}
+        return {
+            **changed,
+            "last_seq": self.last_seq + len(self.events),
+            "job": self.job_id,
+            "job_owner": self.owner,
+            "lease_ms": leases.milliseconds(claim.lease_s),
+            "used_cpu_seconds": None if used is None else used.cpu_seconds,
+            "used_memory_bytes": None if used is None else used.peak_memory_bytes,
+        }
+
+
+def _at_least(column: Column[Any], name: str) -> ColumnElement[Any]:
+    """No value decreases: the supervisor may have measured later than the child."""
+    new = bindparam(name, type_=column.type)
+    return func.coalesce(case((column > new, column), else_=new), column)
+
+
+_CHANGEABLE: Final = (
+    *("epoch", "step", "steps", "deaths", "metrics", "extremes", "best_epoch", "health"),
+    *("size_bytes", "reproduction", "reusable"),
+)
+_jobs: Final = cast(Table, Job.__table__)
+_LOCK: Final = leases.lock_statement(
+    *(_jobs.c[name] for name in ("id", "owner", "lease", "start_epoch", "hold_epoch", "last_seq", *_CHANGEABLE))
+)
+_WRITE: Final = (
+    update(_jobs)
+    .where(_jobs.c.id == bindparam("job"))
+    .values(
+        lease_expires_ms=now_ms() + bindparam("lease_ms", type_=BigInteger),
+        cpu_seconds=_at_least(_jobs.c.cpu_seconds, "used_cpu_seconds"),
+        peak_memory_bytes=_at_least(_jobs.c.peak_memory_bytes, "used_memory_bytes"),
+    )
+    .returning(
+        select(Store.id).scalar_subquery(),
+        select(Owner.artifact_bytes).where(Owner.id == bindparam("job_owner", type_=String)).scalar_subquery(),
+    )
+)
+"""Further values are those of the parameters."""
+
+
+def _record_epoch(session: Session, progress: _Progress, record: EpochRecord) -> list[str]:
+    """Record one epoch; returns the paths of files that were stored before."""
+    if record.is_best:
+        progress.best_epoch = record.epoch
+    stored_paths: Mapping[str, str] = {}
+    # Of an epoch after all others there are no rows yet.
+    if record.epoch <= progress.epoch:
+        stored_paths = _stored_files(session, progress.job_id, record)
+        stored = session.get(Epoch, (progress.job_id, record.epoch))
+    else:
+        stored = None
+    if stored is None:
+        _record_metrics(session, progress, record)
+    else:
+        _compare_with_stored(progress, record, stored)
+    orphans: list[str] = []
+    for file in record.files:
+        if file.kind in stored_paths:
+            if stored_paths[file.kind] != file.path:
+                orphans.append(file.path)
+            continue
+        row = artifact_rows.values(progress.job_id, file, lease=progress.lease, now=progress.now)
+        progress.new_files.append(row)
+        progress.size_bytes += file.size_bytes
+        data = {"epoch": file.epoch, "artifact": row["id"], "sha256": file.sha256, "size_bytes": file.size_bytes}
+        if file.kind is ArtifactKind.CHECKPOINT:
+            data["best"] = record.is_best
+        progress.events.append((EventType(file.kind.value), data))
+    return orphans
+
+
+def _stored_paths(session: Session, records: Sequence[EpochRecord]) -> set[str]:
+    """The paths of the files of these epochs that have rows. A path names its lease, and never repeats."""
+    paths = [file.path for record in records for file in record.files]
+    return set(session.scalars(select(Artifact.path).where(Artifact.path.in_(paths)))) if paths else set()
+
+
+def _stored_files(session: Session, job_id: str, record: EpochRecord) -> Mapping[str, str]:
+    """The paths of the epoch's files that were committed before, by kind."""
+    if not record.files:
+        return {}
+    query = select(Artifact.kind, Artifact.path).where(Artifact.job_id == job_id, Artifact.epoch == record.epoch)
+    return {row.kind: row.path for row in session.execute(query)}
+
+
+def _record_metrics(session: Session, progress: _Progress, record: EpochRecord) -> None:
+    metrics = storable(record.metrics)
+    progress.deaths = 0  # not for a repeated epoch, or a job that always kills its worker after it would never fail
+    progress.epoch, progress.metrics = record.epoch, metrics
+    progress.extremes = extended(progress.extremes, metrics, record.epoch)
+    # The supervisor may already have reported a batch of the next epoch.
+    progress.step, progress.steps = max(progress.step, record.position.step), record.position.steps
+    measured = {"seconds": record.seconds, "cpu_seconds": record.cpu_seconds, "memory_bytes": record.memory_bytes}
+    progress.new_epochs.append(
+        {
+            "job_id": progress.job_id,
+            "epoch": record.epoch,
+            "step": record.position.step,
+            "metrics": metrics,
+            "confusion": [list(row) for row in record.confusion] if record.confusion is not None else None,
+            "samples_digest": record.samples_digest,
+            "lease": progress.lease,
+            "finished_ms": progress.now,
+        }
+        | measured
+    )
+    if progress.reproduction is not None and progress.reproduction["match"] is None:
+        _compare_with_original(session, progress, progress.reproduction, record, metrics)
+    data = {"epoch": record.epoch, "step": record.position.step, "values": metrics} | measured
+    data["health"] = [finding.code.value for finding in record.health]
+    progress.events += [(EventType.METRICS, data), *_record_health(progress, record)]
+
+
+def _compare_with_original(
+    session: Session,
+    progress: _Progress,
+    reproduction: Mapping[str, Any],
+    record: EpochRecord,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Compare an epoch of a reproduction with the original's; the first difference ends the comparison."""
+    expected = session.get(ExpectedEpoch, (progress.job_id, record.epoch))
+    differs = ["epochs"] if expected is None else commits.differing(expected.metrics, metrics)
+    if expected is not None and expected.samples_digest != record.samples_digest:
+        differs = [*differs, "samples"]
+    if differs:
+        difference = {"epoch": record.epoch, "differs": differs}
+        progress.reproduction, line = commits.conclusion(reproduction, difference)
+        progress.reusable = False
+        progress.events.append(line)
+
+
+def _compare_with_stored(progress: _Progress, record: EpochRecord, stored: Epoch) -> None:
+    """Log an epoch that was trained again with other bits."""
+    metrics = storable(record.metrics)
+    has_metrics = commits.comparable(stored.metrics) == commits.comparable(metrics)
+    if has_metrics and stored.samples_digest == record.samples_digest:
+        return
+    progress.reusable = False
+    names = commits.differing(stored.metrics, metrics) or ["samples"]
+    message = f"epoch {record.epoch}, trained again, differs in {', '.join(names)}"
+    data = {"level": "error", "code": events.DETERMINISM_VIOLATION, "message": message, "epoch": record.epoch}
+    progress.events.append((EventType.LOG, data | {"stored": stored.metrics, "again": metrics}))
+
+
+def _record_health(progress: _Progress, record: EpochRecord) -> list[events.NewEvent]:
+    """Store the current findings; returns events for new and resolved ones."""
+    before, now = progress.health, [finding.document() for finding in record.health]
+    if now == before:
+        return []
+    progress.health = now
+    resolved = [(finding, "over") for finding in before if finding not in now]
+    new = [(finding, "found") for finding in now if finding not in before]
+    return [
+        (EventType.HEALTH, {"state": state, **finding, "epoch": record.epoch, "since": finding["epoch"]})
+        for finding, state in resolved + new
+    ]

@@ -1,0 +1,100 @@
+"""Renewals of leases, and the requests that wait for the jobs of a worker: what each worker asks for all the time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sqlalchemy import Column, ColumnElement, Row, Table, and_, bindparam, case, literal, select, tuple_, update
+
+from service.jobs import leases
+from service.jobs.leases import Claim, Position, Usage
+from service.states import Request, Status
+from service.storage.database import Database, locking
+from service.storage.tables import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What the renewal of one lease reports."""
+
+    claim: Claim
+    position: Position | None = None
+    used: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What users and the service request of the jobs of one worker."""
+
+    requests: Mapping[Claim, Request | None]
+    """Of each job that runs under its lease; a renewal leaves out those that are locked."""
+    lost: Collection[Claim]
+    """Leases that are held no more."""
+
+
+_jobs: Final = cast(Table, Job.__table__)
+_COLUMNS: Final = (_jobs.c.id, _jobs.c.lease, _jobs.c.requested, _jobs.c.budget_seconds, _jobs.c.cpu_seconds)
+_REQUESTED: Final = select(*_COLUMNS).where(
+    _jobs.c.id.in_(bindparam("ids", expanding=True)), _jobs.c.status == Status.RUNNING
+)
+
+
+def renew(database: Database, renewals: Collection[Renewal]) -> Pending:
+    """Renew leases of one worker, all for the same time, and report progress and resources, in one statement.
+
+    It waits for no lock. A job whose row is locked is left out; what is written to it under its lease renews it, too.
+    """
+    held = {renewal.claim.job_id: renewal for renewal in renewals}
+    claims = [renewal.claim for renewal in renewals]
+    are_held = and_(
+        tuple_(_jobs.c.id, _jobs.c.lease).in_([(claim.job_id, claim.lease) for claim in claims]),
+        _jobs.c.status == Status.RUNNING,
+    )
+    free = locking(select(_jobs.c.id).where(are_held), skip_locked=True)
+    positions = {job_id: renewal.position for job_id, renewal in held.items() if renewal.position is not None}
+    used = {job_id: renewal.used for job_id, renewal in held.items() if renewal.used is not None}
+    values: dict[str, Any] = {"lease_expires_ms": leases.expiry(max(claim.lease_s for claim in claims))}
+    if positions:
+        # The child may have committed an epoch since the supervisor read its position.
+        values["step"] = _at_least(_jobs.c.step, {job_id: position.step for job_id, position in positions.items()})
+        values["steps"] = _by_job(_jobs.c.steps, {job_id: position.steps for job_id, position in positions.items()})
+        rates = {job_id: position.steps_per_second for job_id, position in positions.items()}
+        values["steps_per_second"] = _by_job(_jobs.c.steps_per_second, rates)
+    if used:
+        cpu_seconds = {job_id: item.cpu_seconds for job_id, item in used.items()}
+        values["cpu_seconds"] = _at_least(_jobs.c.cpu_seconds, cpu_seconds)
+        peaks = {job_id: item.peak_memory_bytes for job_id, item in used.items()}
+        values["peak_memory_bytes"] = _at_least(_jobs.c.peak_memory_bytes, peaks)
+    statement = update(_jobs).where(_jobs.c.id.in_(free)).values(values).returning(*_COLUMNS)
+    rows = database.run_alone(lambda connection: connection.execute(statement).all(), writes=True)
+    requests = {held[row.id].claim: _request(row) for row in rows}
+    missing = [claim for claim in claims if claim not in requests]
+    return Pending(requests, requested(database, missing).lost if missing else frozenset())
+
+
+def requested(database: Database, claims: Collection[Claim]) -> Pending:
+    """Read the pending requests to jobs of one worker, without renewing their leases."""
+    parameters = {"ids": [claim.job_id for claim in claims]}
+    rows = database.run_alone(lambda connection: connection.execute(_REQUESTED, parameters).all())
+    found = {(row.id, row.lease): _request(row) for row in rows}
+    requests = {item: found[item.job_id, item.lease] for item in claims if (item.job_id, item.lease) in found}
+    return Pending(requests, frozenset(item for item in claims if item not in requests))
+
+
+def _request(row: Row[*tuple[Any, ...]]) -> Request | None:
+    return Request(row.requested) if row.requested else Request.BUDGET if leases.is_budget_spent(row) else None
+
+
+def _by_job(column: Column[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
+    """The value of each job; the others keep theirs."""
+    return case(
+        {job_id: literal(value, column.type) for job_id, value in values.items()}, value=_jobs.c.id, else_=column
+    )
+
+
+def _at_least(column: Column[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
+    """Likewise, but no value decreases."""
+    new = _by_job(column, values)
+    return case((column > new, column), else_=new)
