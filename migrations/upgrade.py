@@ -85,7 +85,7 @@ def exclusively(database: Database) -> Iterator[Connection]:
     """A transaction that excludes concurrent migrations, without a time limit."""
     if database.is_sqlite and (path := make_url(database.url).database):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = database.engine.execution_options(tapeline_write=True)
+    engine = database.engine.execution_options(tapeline_begin="write")
     with engine.connect() as connection, _without_cascades(database, connection), connection.begin():
         if not database.is_sqlite:  # in SQLite, BEGIN IMMEDIATE locks the database
             # A migration, and the wait for one in another process, may take long.

@@ -133,6 +133,7 @@ class Database:
                 self._turn, connections = Turn(threading.Lock(), _BUSY_S), 2
             self.engine = create_engine(
                 url,
+                isolation_level="AUTOCOMMIT",  # _begin_postgresql sends BEGIN
                 pool_size=idle_connections,  # 0 would mean no limit
                 max_overflow=connections - idle_connections,
                 connect_args={
@@ -147,16 +148,13 @@ class Database:
                 },
             )
             self.engine.dialect.use_insertmanyvalues_wo_returning = True  # one statement for several rows
-            event.listen(self.engine, "begin", _limit_times)
+            event.listen(self.engine, "begin", _begin_postgresql)
             event.listen(self.engine, "connect", _record_use)
             event.listen(self.engine, "checkin", _record_use)
             event.listen(self.engine, "checkout", _check_idle)
-        # Snapshot reads: SQLite always has them, PostgreSQL from this isolation level on.
-        self._reader = (
-            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
-        )
-        self._writer_engine = self.engine.execution_options(tapeline_write=True)
-        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reader = self.engine.execution_options(tapeline_begin="snapshot")
+        self._writer_engine = self.engine.execution_options(tapeline_begin="write")
+        self._single = self.engine.execution_options(tapeline_begin="single")
         self._pending_lock = threading.Lock()
         self._pending: list[_Operation[Any]] = []
         self._writer = TimedLock() if self.is_sqlite else nullcontext()
@@ -354,10 +352,15 @@ def is_disk_full(error: Exception) -> bool:
     )
 
 
-def _limit_times(connection: Connection) -> None:
-    """Limit how long this transaction may take: PgBouncer refuses such limits as parameters of the connection."""
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql(_TIME_LIMITS)
+def _begin_postgresql(connection: Connection) -> None:
+    """Begin a transaction and limit its time, in one message: PgBouncer refuses such limits as parameters of the
+    connection."""
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT" or options.get("tapeline_begin") == "single":
+        return
+    # Of one snapshot, as in SQLite.
+    snapshot = " ISOLATION LEVEL REPEATABLE READ" if options.get("tapeline_begin") == "snapshot" else ""
+    connection.exec_driver_sql(f"BEGIN{snapshot}; {_TIME_LIMITS}")
 
 
 def _record_use(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -384,5 +387,5 @@ def _check_idle(connection: Any, record: ConnectionPoolEntry, _: object) -> None
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    is_write = connection.get_execution_options().get("tapeline_write", False)
+    is_write = connection.get_execution_options().get("tapeline_begin") == "write"
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
