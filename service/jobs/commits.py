@@ -267,10 +267,10 @@ _PRUNE: Final = (
     .where(
         _checkpoints,
         _artifacts.c.epoch
-        < select(_artifacts.c.epoch)
+        <= select(_artifacts.c.epoch)
         .where(_checkpoints)
         .order_by(_artifacts.c.epoch.desc())
-        .offset(bindparam("newer", type_=Integer))
+        .offset(bindparam("keep", type_=Integer))
         .limit(1)
         .scalar_subquery(),
         _artifacts.c.epoch.not_in(bindparam("kept", expanding=True)),
@@ -286,10 +286,10 @@ def prune_checkpoints(
     """Delete the rows of old checkpoints; returns the ``path`` and ``size_bytes`` of each, the oldest first.
 
     Args:
-        keep_last: number of latest checkpoints to keep, at least 1.
+        keep_last: number of latest checkpoints to keep.
         kept_epochs: checkpoints that are kept, too: the best one, and the initial one, since a fork can only start
             there. Those of versions of models are always kept.
     """
     kept = [epoch for epoch in kept_epochs if epoch is not None]
-    rows = connection.execute(_PRUNE, {"job": job_id, "newer": keep_last - 1, "kept": kept}).all()
+    rows = connection.execute(_PRUNE, {"job": job_id, "keep": max(0, keep_last), "kept": kept}).all()
     return sorted(rows, key=lambda row: row.epoch)

@@ -10,7 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Row, String, Table, bindparam, case, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    Table,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from service.access import storage_quota
@@ -23,9 +36,10 @@ from service.runtime.failpoints import reach
 from service.spec.findings import Finding
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
-from service.storage.database import Database, insert_rows, now_ms
+from service.storage.database import Database, now_ms
+from service.storage.insertions import update_with_rows
 from service.storage.owner_tables import Owner
-from service.storage.tables import Artifact, Epoch, Event, ExpectedEpoch, Job, Store
+from service.storage.tables import Artifact, Base, Epoch, Event, ExpectedEpoch, Job, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +104,14 @@ def commit(
             # Done before, in a transaction whose response was lost; it may have removed checkpoints again.
             return [file.path for record in records for file in record.files if file.path not in stored]
         orphans = [path for record in records for path in _record_epoch(session, progress, record)]
-        insert_rows(connection, Epoch, progress.new_epochs)
-        insert_rows(connection, Artifact, progress.new_files)
-        if any(file["kind"] == ArtifactKind.CHECKPOINT for file in progress.new_files):
-            kept = (progress.best_epoch, progress.start_epoch)
-            removed = commits.prune_checkpoints(connection, claim.job_id, keep_last, kept)
-            progress.size_bytes -= sum(row.size_bytes for row in removed)
-            orphans += [row.path for row in removed]
-        insert_rows(connection, Event, events.rows(claim.job_id, progress.events, progress.last_seq, progress.now))
-        store, own_limit = connection.execute(_WRITE, progress.values(claim, last.used)).one()
+        orphans += _prune_checkpoints(connection, progress, keep_last)
+        rows: dict[type[Base], list[dict[str, Any]]] = {
+            Epoch: progress.new_epochs,
+            Artifact: progress.new_files,
+            Event: events.rows(claim.job_id, progress.events, progress.last_seq, progress.now),
+        }
+        row = update_with_rows(connection, _WRITE, progress.values(claim, last.used), rows).one()
+        store, own_limit = row.store, row.own_limit
         artifact_rows.check_same_store(store, {file.store_id for record in records for file in record.files})
         if last.is_paused_by_sweep(progress.hold_epoch):
             job = session.get_one(Job, claim.job_id)
@@ -169,6 +182,7 @@ _jobs: Final = cast(Table, Job.__table__)
 _LOCK: Final = leases.lock_statement(
     *(_jobs.c[name] for name in ("id", "owner", "lease", "start_epoch", "hold_epoch", "last_seq", *_CHANGEABLE))
 )
+_own_limit: Final = select(Owner.artifact_bytes).where(Owner.id == bindparam("job_owner", type_=String))
 _WRITE: Final = (
     update(_jobs)
     .where(_jobs.c.id == bindparam("job"))
@@ -178,8 +192,8 @@ _WRITE: Final = (
         peak_memory_bytes=_at_least(_jobs.c.peak_memory_bytes, "used_memory_bytes"),
     )
     .returning(
-        select(Store.id).scalar_subquery(),
-        select(Owner.artifact_bytes).where(Owner.id == bindparam("job_owner", type_=String)).scalar_subquery(),
+        select(Store.id).scalar_subquery().label("store"),
+        _own_limit.scalar_subquery().label("own_limit"),
     )
 )
 """Further values are those of the parameters."""
@@ -302,3 +316,20 @@ def _record_health(progress: _Progress, record: EpochRecord) -> list[events.NewE
         (EventType.HEALTH, {"state": state, **finding, "epoch": record.epoch, "since": finding["epoch"]})
         for finding, state in resolved + new
     ]
+
+
+def _prune_checkpoints(connection: Connection, progress: _Progress, keep_last: int) -> list[str]:
+    """Delete the rows of checkpoints that new ones replace, and do not insert those that newer ones replace.
+
+    Returns:
+        The paths of their files.
+    """
+    new = [file for file in progress.new_files if file["kind"] == ArtifactKind.CHECKPOINT]
+    if not new:
+        return []
+    kept = (progress.best_epoch, progress.start_epoch)
+    removed = commits.prune_checkpoints(connection, progress.job_id, keep_last - len(new), kept)
+    old = [file for file in new[:-keep_last] if file["epoch"] not in kept]
+    progress.new_files = [file for file in progress.new_files if file not in old]
+    progress.size_bytes -= sum(row.size_bytes for row in removed) + sum(file["size_bytes"] for file in old)
+    return [row.path for row in removed] + [file["path"] for file in old]

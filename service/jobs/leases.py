@@ -36,7 +36,8 @@ from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
-from service.storage.database import Database, insert_rows, locking, now_ms
+from service.storage.database import Database, locking, now_ms
+from service.storage.insertions import insert_many
 from service.storage.tables import Epoch, Event, Job, Worker
 
 MAX_DEATHS: Final = 3
@@ -130,7 +131,7 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
                 trace = tracing.new_attempt(job.traceparent)
                 data = transitions.status_data(job, reason="claimed") | {"worker": worker, **tracing.named(trace)}
                 rows = events.rows(job.id, [(EventType.STATUS, data)], job.last_seq - 1, job.claimed_ms)
-                insert_rows(session.connection(), Event, rows)
+                insert_many(session.connection(), Event, rows)
                 return Claim(
                     job_id=job.id,
                     lease=job.lease,

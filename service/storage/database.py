@@ -7,11 +7,11 @@ import select
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, create_engine, event, make_url, true
+from sqlalchemy import BigInteger, ColumnElement, Select, create_engine, event, make_url, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
@@ -87,12 +87,6 @@ def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElem
     if owner is None:
         return true()
     return column == owner if owner else column.is_(None)
-
-
-def insert_rows(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that all have the same columns, without objects: a fraction of the time."""
-    if rows:
-        connection.execute(cast(Table, table.__table__).insert(), rows)
 
 
 class Reader(Protocol):
