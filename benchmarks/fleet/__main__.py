@@ -43,6 +43,8 @@ LEASE_S: Final = 30.0
 _EVENTS_PER_EPOCH: Final = 3
 _LEAD_S: Final = 1.0
 """Time for the processes of the simulator to get the schedule."""
+_SETTLE_S: Final = 5.0
+"""From the start of the last slot to the measurement."""
 _SPARE_CONNECTIONS: Final = 20
 _COST_ROUNDS: Final = 200
 _BUSY: Final = 0.95
@@ -60,7 +62,7 @@ def main() -> int:
     parser.add_argument("--workers", type=_positive, nargs="+", default=[200], metavar="N", help="one run for each N")
     parser.add_argument("--slots", type=_positive, default=2, help="jobs at a time of each worker")
     parser.add_argument("--epoch-seconds", type=float, default=2.0, help="duration of an epoch")
-    parser.add_argument("--epochs", type=_positive, default=5, help="epochs of each job")
+    parser.add_argument("--epochs", type=_positive, default=30, help="epochs of each job")
     parser.add_argument("--owners", type=_positive, default=20, help="owners of the jobs")
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of the measurement, after the first jobs")
     parser.add_argument("--processes", type=_positive, default=8, help="processes of the simulator")
@@ -115,7 +117,9 @@ def _prepared(options: argparse.Namespace, *, jobs: int, connections: int) -> It
 def measure(count: int, options: argparse.Namespace) -> Figures:
     """One run with so many workers."""
     job_s = options.epochs * options.epoch_seconds
-    warm_up_s = DATABASE_POLL_INTERVAL_S + job_s
+    # So that the jobs end evenly spread over time. A slot begins at the latest at the end of the ramp.
+    ramp_s = max(job_s, DATABASE_POLL_INTERVAL_S)
+    warm_up_s = ramp_s + _SETTLE_S
     jobs = count * options.slots * (math.ceil((warm_up_s + options.seconds) / job_s) + 1)
     with ExitStack() as stack:
         # Each worker has up to 4 connections, and each of its training processes one.
@@ -129,7 +133,7 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
         start_at = time.monotonic() + _LEAD_S
         schedule = Schedule(
             start_at=start_at,
-            ramp_s=DATABASE_POLL_INTERVAL_S,
+            ramp_s=ramp_s,
             measure_at=start_at + warm_up_s,
             until=start_at + warm_up_s + options.seconds,
             epoch_s=options.epoch_seconds,
@@ -172,7 +176,7 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
         "jobs_ended": sum(len(acknowledged["ended"]) for _, acknowledged in results),
         "defects": defects,
         "lost": [text for _, acknowledged in results for text in acknowledged["lost"]][:_SHOWN],
-        "of_wanted": round(sum(len(process["durations"].get("epoch commit", ())) for process in measured) / wanted, 3),
+        "of_wanted": round(sum(len(process["durations"].get("epoch age", ())) for process in measured) / wanted, 3),
         "machine": machine() | {"reference_ms": reference_ms()},
     }
     return row | {"limit": _find_limit(row)}
@@ -210,7 +214,7 @@ def _summarize(durations: Sequence[Durations], seconds: float) -> dict[str, Figu
             "p99_ms": percentile_ms(values, 99),
             "max_ms": percentile_ms(values, 100),
         }
-    epochs = found.get("epoch commit", {}).get("per_s", 0.0)
+    epochs = found.get("epoch age", {}).get("per_s", 0.0)
     return found | {"event": {"per_s": round(_EVENTS_PER_EPOCH * epochs, 1)}}
 
 

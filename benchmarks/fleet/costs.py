@@ -70,7 +70,7 @@ def measure_costs(fleet: Fleet, pid: int, count: int) -> list[Figures]:
     measure("renewal", worker.renew, renewals)
     measure("request poll", worker.read_requests, pairs)
     measure("begin", worker.begin, claims)
-    measure("epoch commit", lambda claim: worker.commit_epoch(claim, 1), claims)
+    measure("epoch commit", lambda claim: worker.commit_epochs(claim, [worker.epoch_record(claim, 1)]), claims)
     measure("result", worker.succeed, claims)
     worker.close()
     return rows

@@ -8,12 +8,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Engine, event
-
-_ROUND_TRIPS: Final = ("before_cursor_execute", "begin", "commit", "rollback")
-"""The events of SQLAlchemy that stand for a statement each, with those that begin and end transactions."""
+from sqlalchemy import Connection, Engine, event
 
 Durations = dict[str, list[float]]
 
@@ -28,8 +25,9 @@ class Recorder:
 
     def listen(self) -> None:
         """Count the statements and connections of all of SQLAlchemy's engines in this process, from now on."""
-        for name in _ROUND_TRIPS:
-            event.listen(Engine, name, self._count_statement)
+        event.listen(Engine, "before_cursor_execute", self._count_statement)
+        for name in ("commit", "rollback"):
+            event.listen(Engine, name, self._count_end)
         event.listen(Engine, "do_connect", self._connect)
 
     @contextmanager
@@ -64,6 +62,10 @@ class Recorder:
 
     def _count_statement(self, *_: object) -> None:
         next(self._statements)
+
+    def _count_end(self, connection: Connection) -> None:
+        if connection.get_execution_options().get("tapeline_begin") != "single":
+            next(self._statements)
 
     def _connect(self, dialect: Any, record: object, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> Any:
         with self.timed("connect"):

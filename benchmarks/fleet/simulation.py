@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -19,15 +18,24 @@ from benchmarks.fleet.job_data import STEPS_PER_EPOCH
 from benchmarks.fleet.measuring import Recorder
 from benchmarks.fleet.worker_operations import Fleet, WorkerOperations, usage
 from service.errors import LeaseLost
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.jobs.renewals import Renewal
 from service.states import Request
-from workers.supervisor.lease_keeper import REQUESTS_INTERVAL_S
 from workers.supervisor.machine import CHECK_INTERVAL_S
 from workers.supervisor.supervisor import DATABASE_POLL_INTERVAL_S
+from workers.training.epochs.writer import EpochWriter
 
 _TAIL_S: Final = 120.0
 """The most that running jobs take to end after the last claim, beyond their epochs."""
+
+
+_Trained = tuple[EpochRecord, float]
+"""An epoch, and when its training ended."""
+
+
+def _size_of(trained: _Trained) -> int:
+    return sum(file.size_bytes for file in trained[0].files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +103,14 @@ class SimulatedWorker:
 
     def start(self, start_at: float) -> None:
         """Start the loops at this time."""
-        self._slots = [self._thread(self._run_slot, start_at) for _ in range(self._fleet.slots)]
+        slots = self._fleet.slots
+        apart_s = self._schedule.ramp_s / slots
+        self._slots = [self._thread(self._run_slot, start_at + slot * apart_s) for slot in range(slots)]
         self._loops = [
-            self._thread(self._beat, start_at, DATABASE_POLL_INTERVAL_S),
-            self._thread(self._check_machine, start_at, CHECK_INTERVAL_S),
+            self._thread(self._repeat, self._beat, start_at, lambda: DATABASE_POLL_INTERVAL_S),
+            self._thread(self._repeat, self._operations.check_machine, start_at, lambda: CHECK_INTERVAL_S),
+            self._thread(self._repeat, self._operations.keep_leases, start_at, self._keeper_interval),
         ]
-        self._loops.append(self._thread(self._operations.keep_leases, start_at, REQUESTS_INTERVAL_S))
 
     def drain(self) -> None:
         """Claim no more jobs."""
@@ -115,27 +125,25 @@ class SimulatedWorker:
             thread.join(10)
         return not any(thread.is_alive() for thread in self._slots)
 
-    def _thread(self, loop: Callable[..., None], start_at: float, interval_s: float | None = None) -> threading.Thread:
-        run = functools.partial(self._repeat, loop, start_at, interval_s) if interval_s else loop
-        arguments = () if interval_s else (start_at,)
-        thread = threading.Thread(target=run, args=arguments, daemon=True)
+    def _thread(self, loop: Callable[..., None], *arguments: Any) -> threading.Thread:
+        thread = threading.Thread(target=loop, args=arguments, daemon=True)
         thread.start()
         return thread
 
-    def _repeat(self, operation: Callable[[], None], start_at: float, interval_s: float) -> None:
+    def _repeat(self, operation: Callable[[], None], start_at: float, interval_s: Callable[[], float]) -> None:
         """Repeat an operation; as in the product, the interval begins when the last one has ended."""
         due = start_at
         while not self._slots_ended.wait(max(0.0, due - time.monotonic())):
             self._recorder.add("lateness", time.monotonic() - due)
             with self._counting_errors():
                 operation()
-            due = time.monotonic() + interval_s
+            due = time.monotonic() + interval_s()
 
     def _beat(self) -> None:
         self._operations.heartbeat(len(self._jobs), draining=self._draining.is_set())
 
-    def _check_machine(self) -> None:
-        self._operations.check_machine()
+    def _keeper_interval(self) -> float:
+        return self._operations.keeper.interval_s
 
     def _run_slot(self, start_at: float) -> None:
         """Claim jobs and train them one after the other; without one, wait for the next poll."""
@@ -166,17 +174,28 @@ class SimulatedWorker:
     def _train(self, job: _RunningJob) -> None:
         claim = job.claim
         job.epoch = self._operations.begin(claim)
-        trained_at = time.monotonic() + self._schedule.epoch_s
-        for epoch in range(job.epoch + 1, self._fleet.epochs + 1):
-            _sleep_until(trained_at)
-            self._recorder.add("lateness", time.monotonic() - trained_at)
-            if job.is_lost or self._operations.keeper.is_overdue(job):
-                raise LeaseLost(claim.job_id, claim.lease)
-            # The next epoch is trained during the commit, but waits for it before its own.
+
+        def commit(records: Sequence[_Trained]) -> None:
+            self._operations.commit_epochs(claim, [record for record, _ in records])
+            for record, trained_at in records:
+                self._recorder.add("epoch age", time.monotonic() - trained_at)
+                self.epochs.append((claim.job_id, record.epoch))
+                job.epoch = record.epoch
+
+        def store(trained: tuple[int, float]) -> _Trained:
+            epoch, trained_at = trained
+            return self._operations.epoch_record(claim, epoch), trained_at
+
+        with EpochWriter(store, commit, _size_of) as writer:
             trained_at = time.monotonic() + self._schedule.epoch_s
-            self._operations.commit_epoch(claim, epoch)
-            self.epochs.append((claim.job_id, epoch))
-            job.epoch = epoch
+            for epoch in range(job.epoch + 1, self._fleet.epochs + 1):
+                _sleep_until(trained_at)
+                self._recorder.add("lateness", time.monotonic() - trained_at)
+                if job.is_lost or self._operations.keeper.is_overdue(job):
+                    raise LeaseLost(claim.job_id, claim.lease)
+                writer.wait()
+                trained_at = time.monotonic() + self._schedule.epoch_s
+                writer.start((epoch, time.monotonic()))
         self._operations.succeed(claim)
         self.ended.append(claim.job_id)
 

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.fleet.job_data import epoch_record
 from benchmarks.fleet.measuring import Recorder
 from service.jobs import commits, epoch_commits, leases, renewals, worker_registry
+from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Renewal
 from service.jobs.reuse import reused_epochs
@@ -99,10 +100,13 @@ class WorkerOperations:
             self._call(claim, commits.checkpoints)
             return int(job.epoch)
 
-    def commit_epoch(self, claim: Claim, epoch: int) -> None:
-        record = epoch_record(claim, epoch, self._fleet.epochs, self._store.read_id())
+    def epoch_record(self, claim: Claim, epoch: int) -> EpochRecord:
+        """The record of an epoch whose files are stored."""
+        return epoch_record(claim, epoch, self._fleet.epochs, self._store.read_id())
+
+    def commit_epochs(self, claim: Claim, records: Sequence[EpochRecord]) -> None:
         with self._recorder.timed("epoch commit"):
-            self._call(claim, epoch_commits.commit, [record], keep_last=KEEP_LAST, at_most=0)
+            self._call(claim, epoch_commits.commit, records, keep_last=KEEP_LAST, at_most=0)
 
     def succeed(self, claim: Claim) -> None:
         with self._recorder.timed("result"):

@@ -75,14 +75,15 @@ def digest(
 ) -> str:
     """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
     scores on the test part, if there is one."""
+    query = select(Epoch.epoch, Epoch.metrics, Epoch.samples_digest).where(Epoch.job_id == claim.job_id)
     with database.read() as session:
-        rows = [_digested(row) for row in lookup.epochs(session, claim.job_id)]
+        rows = [_digested(row) for row in session.execute(query.order_by(Epoch.epoch))]
     test_entry = {"test": comparable(storable(test_scores))} if test_scores is not None else {}
     text = canonical({"weights": weights_digest, "epochs": rows, **test_entry})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digested(row: Epoch) -> list[Any]:
+def _digested(row: Epoch | Row[int, dict[str, Any], str | None]) -> list[Any]:
     """What the result digest has of an epoch."""
     return [row.epoch, comparable(row.metrics), row.samples_digest]
 

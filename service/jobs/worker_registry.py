@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from service.access.audit import Actor, AuditAction, record
 from service.errors import WorkerNotFound
@@ -76,8 +77,12 @@ _FAULTS: Final = {
 }
 
 
-_NOT_REPORTED: Final = frozenset({"id", "started_ms", "seen_ms", "drain"})
-"""Columns of a worker's row that a heartbeat does not simply overwrite."""
+_REPORTED: Final = tuple(
+    column.key for column in Worker.__table__.columns if column.key not in ("id", "started_ms", "seen_ms", "drain")
+)
+"""The columns of a worker's row that a heartbeat overwrites."""
+_HEARTBEATS: Final[dict[bool, ReturningInsert[str | None]]] = {}
+"""The statement of a heartbeat, which is made once: for SQLite, and for PostgreSQL."""
 
 
 def new_id(settings: Settings) -> str:
@@ -106,15 +111,22 @@ def cpu_name() -> str:
 def record_heartbeat(database: Database, worker: Worker) -> Drain | None:
     """Record a heartbeat of a worker process; returns how it is to be drained. If ``worker`` has a ``drain``, that is
     stored, too."""
-    names = {column.key for column in Worker.__table__.columns} - _NOT_REPORTED
-    values = {name: getattr(worker, name) for name in names} | {"seen_ms": now_ms()}
-    if worker.drain is not None:
-        values["drain"] = worker.drain
-    insert = database.insert(Worker).values(id=worker.id, started_ms=now_ms(), **values)
-    changed = values | {"draining": or_(insert.excluded.draining, Worker.drain.is_not(None))}
-    upsert = insert.on_conflict_do_update(index_elements=[Worker.id], set_=changed).returning(Worker.drain)
-    drain = database.run_alone(lambda connection: connection.scalar(upsert), writes=True)
+    statement = _HEARTBEATS.get(database.is_sqlite)
+    if statement is None:
+        statement = _HEARTBEATS[database.is_sqlite] = _heartbeat_statement(database)
+    values = {name: getattr(worker, name) for name in ("id", "drain", *_REPORTED)}
+    drain = database.run_alone(lambda connection: connection.scalar(statement, values), writes=True)
     return Drain(drain) if drain else None
+
+
+def _heartbeat_statement(database: Database) -> ReturningInsert[str | None]:
+    insert = database.insert(Worker).values(started_ms=now_ms(), seen_ms=now_ms())
+    new = insert.excluded
+    changed: dict[str, Any] = {name: new[name] for name in _REPORTED}
+    changed["seen_ms"] = now_ms()
+    changed["drain"] = func.coalesce(new.drain, Worker.drain)
+    changed["draining"] = or_(new.draining, Worker.drain.is_not(None))
+    return insert.on_conflict_do_update(index_elements=[Worker.id], set_=changed).returning(Worker.drain)
 
 
 def drain(database: Database, worker_id: str, running: Drain, *, by: Actor | None = None) -> None:

@@ -22,6 +22,8 @@ from service.storage.tables import Artifact, Store, Upload
 _SAMPLE: Final = 20
 """Number of files of which one must exist in the store of a database that has no store id yet."""
 
+_CURRENT: Final = select(Store.id)
+
 
 def verify(database: Database, store: ArtifactStore) -> None:
     """Check that the store is that of the database. The first one is registered, unless it lacks the files that the
@@ -31,6 +33,9 @@ def verify(database: Database, store: ArtifactStore) -> None:
         WrongStore: it is another one.
         OSError: the store cannot be read or written.
     """
+    current = database.run_alone(lambda connection: connection.scalar(_CURRENT))
+    if current is not None and store.read_id() == current:
+        return
     with database.read() as session:
         registered = session.get(Store, 1)
         lacks_files = registered is None and _lacks_files(session, store)

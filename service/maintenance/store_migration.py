@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import socket
 import time
@@ -111,9 +112,12 @@ def migrate(
         copier = _Copier(database, source_files, target_files, _Journal(journal, ids.target), report, progress)
         copier.may_be_present = not ids.is_new
         if not ids.is_switched:
+            before = math.inf
             for _ in range(_MAX_PASSES):
-                if copier.run_pass() <= _SMALL_PASS:
+                # If as much was stored during a pass as it copied, another one would be no shorter.
+                if (copied := copier.run_pass()) <= _SMALL_PASS or copied >= before:
                     break
+                before = copied
             if copy_only or (report.damaged and not skip_damaged):
                 return report
             try:
@@ -298,12 +302,16 @@ class _Copier:
         return self._report.copied - copied_before
 
     def _batches(self) -> Iterator[list[_NamedFile]]:
+        """What is stored at the beginning: workers may store files faster than they are copied."""
         for table in _TABLES:
             path = table.path if table is Artifact else table.id
+            with self._database.read() as session:
+                newest = session.scalar(select(func.max(table.id))) or ""
             last = ""
             while True:
                 with self._database.read() as session:
-                    query = select(table.id, path, table.sha256, table.size_bytes).where(table.id > last)
+                    query = select(table.id, path, table.sha256, table.size_bytes)
+                    query = query.where(table.id > last, table.id <= newest)
                     rows = session.execute(query.order_by(table.id).limit(_BATCH)).all()
                 if not rows:
                     break

@@ -89,7 +89,7 @@ def _run_one_job(fleet: Fleet) -> dict[str, Any]:
     assert claim is not None
     assert worker.begin(claim) == 0
     for epoch in (1, 2):
-        worker.commit_epoch(claim, epoch)
+        worker.commit_epochs(claim, [worker.epoch_record(claim, epoch)])
     worker.succeed(claim)
     worker.close()
     return {"epochs": [(claim.job_id, 1), (claim.job_id, 2)], "ended": [claim.job_id], "lost": [], "unfinished": 0}

@@ -14,9 +14,13 @@ from service.jobs.leases import Claim
 from service.jobs.renewals import Renewal
 from service.states import Request
 from service.storage.database import Database
+from workers.pace import Pace
 
 REQUESTS_INTERVAL_S: Final = 0.5
 """How often requests (cancel, pause) are read, in one statement for all jobs."""
+_QUICK_S: Final = 0.002
+_MOST: Final = 4.0
+"""While that takes longer, because many workers share the database, it is done less often, by up to this factor."""
 RENEWALS: Final = 3
 """How often a lease is renewed within its duration: once may fail."""
 FENCE: Final = 0.7
@@ -69,6 +73,7 @@ class LeaseKeeper:
         """When the last renewal of each lease was requested, by this process's monotonic clock."""
         self._due_at: dict[Holder, float] = {}
         self._has_leases = threading.Event()
+        self._pace = Pace(_QUICK_S, _MOST)
 
     def start(self) -> None:
         """Start both threads."""
@@ -115,7 +120,8 @@ class LeaseKeeper:
         if is_due:
             pending = renewals.renew(self._database, [holder.renewal() for holder in holders])
         else:
-            pending = renewals.requested(self._database, [holder.claim for holder in holders])
+            with self._pace.measured():
+                pending = renewals.requested(self._database, [holder.claim for holder in holders])
         for holder in holders:
             if holder.claim in pending.lost:
                 holder.on_loss()
@@ -129,6 +135,11 @@ class LeaseKeeper:
         with self._lock:
             if holder in self._renewed_at:
                 self._renewed_at[holder], self._due_at[holder] = now, now + holder.claim.lease_s / RENEWALS
+
+    @property
+    def interval_s(self) -> float:
+        """The time until the next round."""
+        return REQUESTS_INTERVAL_S * self._pace.factor
 
     @property
     def is_stuck(self) -> bool:
@@ -147,7 +158,7 @@ class LeaseKeeper:
             except Exception as error:  # noqa: BLE001 - without this thread all jobs would be killed
                 log.error("the leases could not be renewed", error=repr(error))
             self._round_began_at = None
-            time.sleep(REQUESTS_INTERVAL_S)
+            time.sleep(self.interval_s)
 
     def _fence_repeatedly(self) -> None:
         while True:

@@ -9,8 +9,14 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
+from workers.pace import Pace
+
 COMMIT_INTERVAL_S: Final = 1.0
 """Time between the commits of a job: epochs that are shorter share one."""
+_QUICK_S: Final = 0.01
+_MOST: Final = 5.0
+"""While commits take longer than that, because many workers share the database, the time between them is longer, too: a
+hundred times what they take, up to this factor."""
 MAX_UNCOMMITTED_BYTES: Final = 2**24
 """Size of the files beyond which they are committed earlier: a commit may remove older ones."""
 
@@ -44,6 +50,7 @@ class EpochWriter(Generic[Snapshot, Record]):
         """Epochs that are not committed."""
         self._is_next_done = threading.Event()
         self._committed_at = float("-inf")
+        self._pace = Pace(_QUICK_S, _MOST)
         self._error: BaseException | None = None
 
     @property
@@ -93,7 +100,7 @@ class EpochWriter(Generic[Snapshot, Record]):
         try:
             self._stored.append(self._store(snapshot))
             is_large = sum(map(self._size, self._stored)) > MAX_UNCOMMITTED_BYTES
-            remaining_s = self._committed_at + COMMIT_INTERVAL_S - time.monotonic()
+            remaining_s = self._committed_at + COMMIT_INTERVAL_S * self._pace.factor - time.monotonic()
             if is_large or remaining_s <= 0 or not self._is_next_done.wait(remaining_s):
                 self._commit_stored()
         except BaseException as error:  # noqa: BLE001 - the training thread raises it
@@ -101,5 +108,6 @@ class EpochWriter(Generic[Snapshot, Record]):
 
     def _commit_stored(self) -> None:
         stored, self._stored = self._stored, []
-        self._commit(stored)
+        with self._pace.measured():
+            self._commit(stored)
         self._committed_at = time.monotonic()
