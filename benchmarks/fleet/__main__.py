@@ -51,6 +51,8 @@ _BUSY: Final = 0.95
 """Share of the processors at which they are the limit."""
 _REACHED: Final = 0.9
 """Share of the epochs that a fleet reaches whose slots are free for a moment between two jobs."""
+_WORKERS_PER_PROCESS: Final = 5
+"""With more, their threads wait for the interpreter's lock, which real workers do not share."""
 _SHOWN: Final = 10
 """The most lost leases that are listed."""
 
@@ -65,7 +67,6 @@ def main() -> int:
     parser.add_argument("--epochs", type=_positive, default=30, help="epochs of each job")
     parser.add_argument("--owners", type=_positive, default=20, help="owners of the jobs")
     parser.add_argument("--seconds", type=float, default=60.0, help="duration of the measurement, after the first jobs")
-    parser.add_argument("--processes", type=_positive, default=8, help="processes of the simulator")
     parser.add_argument("--costs", action="store_true", help="only measure the cost of each operation, and predict")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     options = parser.parse_args()
@@ -129,7 +130,7 @@ def measure(count: int, options: argparse.Namespace) -> Figures:
             closing(ServerSampler(f"user=postgres dbname=fleet host={server.socket}", server.pid))
         )
         scheduler = stack.enter_context(_scheduler(fleet))
-        pipes, processes = _start(fleet, count, options.processes)
+        pipes, processes = _start(fleet, count)
         start_at = time.monotonic() + _LEAD_S
         schedule = Schedule(
             start_at=start_at,
@@ -218,11 +219,12 @@ def _summarize(durations: Sequence[Durations], seconds: float) -> dict[str, Figu
     return found | {"event": {"per_s": round(_EVENTS_PER_EPOCH * epochs, 1)}}
 
 
-def _start(fleet: Fleet, count: int, processes: int) -> tuple[list[Connection], list[SpawnProcess]]:
+def _start(fleet: Fleet, count: int) -> tuple[list[Connection], list[SpawnProcess]]:
     """Start the processes of the simulator, and wait until they are ready."""
     context = multiprocessing.get_context("spawn")
     pipes, started = [], []
-    for first in range(min(processes, count)):
+    processes = math.ceil(count / _WORKERS_PER_PROCESS)
+    for first in range(processes):
         pipe, other = context.Pipe()
         process = context.Process(target=run, args=(other, fleet, range(first, count, processes), count), daemon=True)
         process.start()

@@ -101,11 +101,12 @@ class SimulatedWorker:
         self.lost: list[str] = []
         """The jobs whose leases could not be renewed in time, or were lost, and why. They are queued again."""
 
-    def start(self, start_at: float) -> None:
-        """Start the loops at this time."""
-        slots = self._fleet.slots
-        apart_s = self._schedule.ramp_s / slots
-        self._slots = [self._thread(self._run_slot, start_at + slot * apart_s) for slot in range(slots)]
+    def start(self, share: float) -> None:
+        """Start the loops after this share of the ramp, and the slots evenly spread over it."""
+        start_at, ramp_s, slots = self._schedule.start_at, self._schedule.ramp_s, self._fleet.slots
+        shares = [(share + slot / slots) % 1 for slot in range(slots)]
+        self._slots = [self._thread(self._run_slot, start_at + ramp_s * part) for part in shares]
+        start_at += ramp_s * min(shares)
         self._loops = [
             self._thread(self._repeat, self._beat, start_at, lambda: DATABASE_POLL_INTERVAL_S),
             self._thread(self._repeat, self._operations.check_machine, start_at, lambda: CHECK_INTERVAL_S),
@@ -224,7 +225,7 @@ def run(pipe: Connection, fleet: Fleet, numbers: Sequence[int], count: int) -> N
         operations = WorkerOperations(fleet, number, recorder)
         workers.append((operations, SimulatedWorker(fleet, schedule, number, operations, recorder)))
     for number, (_, worker) in zip(numbers, workers, strict=True):
-        worker.start(schedule.start_at + schedule.ramp_s * number / count)
+        worker.start(number / count)
     _sleep_until(schedule.measure_at)
     cpu_s = recorder.take()["cpu_s"]
     _sleep_until(schedule.until)

@@ -294,8 +294,8 @@ def _compare_with_original(
 def _compare_with_stored(progress: _Progress, record: EpochRecord, stored: Epoch) -> None:
     """Log an epoch that was trained again with other bits."""
     metrics = storable(record.metrics)
-    has_metrics = commits.comparable(stored.metrics) == commits.comparable(metrics)
-    if has_metrics and stored.samples_digest == record.samples_digest:
+    has_same_metrics = commits.comparable(stored.metrics) == commits.comparable(metrics)
+    if has_same_metrics and stored.samples_digest == record.samples_digest:
         return
     progress.reusable = False
     names = commits.differing(stored.metrics, metrics) or ["samples"]
