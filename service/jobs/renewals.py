@@ -48,11 +48,7 @@ def renew(database: Database, renewals: Collection[Renewal]) -> Pending:
     """
     held = {renewal.claim.job_id: renewal for renewal in renewals}
     claims = [renewal.claim for renewal in renewals]
-    are_held = and_(
-        tuple_(_jobs.c.id, _jobs.c.lease).in_([(claim.job_id, claim.lease) for claim in claims]),
-        _jobs.c.status == Status.RUNNING,
-    )
-    free = locking(select(_jobs.c.id).where(are_held), skip_locked=True)
+    free = locking(select(_jobs.c.id).where(_are_held(claims)), skip_locked=True)
     positions = {job_id: renewal.position for job_id, renewal in held.items() if renewal.position is not None}
     used = {job_id: renewal.used for job_id, renewal in held.items() if renewal.used is not None}
     values: dict[str, Any] = {"lease_expires_ms": leases.expiry(max(claim.lease_s for claim in claims))}
@@ -81,6 +77,11 @@ def requested(database: Database, claims: Collection[Claim]) -> Pending:
     found = {(row.id, row.lease): _request(row) for row in rows}
     requests = {item: found[item.job_id, item.lease] for item in claims if (item.job_id, item.lease) in found}
     return Pending(requests, frozenset(item for item in claims if item not in requests))
+
+
+def _are_held(claims: Collection[Claim]) -> ColumnElement[bool]:
+    leases = [(claim.job_id, claim.lease) for claim in claims]
+    return and_(tuple_(_jobs.c.id, _jobs.c.lease).in_(leases), _jobs.c.status == Status.RUNNING)
 
 
 def _request(row: Row[*tuple[Any, ...]]) -> Request | None:

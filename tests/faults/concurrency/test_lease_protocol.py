@@ -31,6 +31,7 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Job
+from tests.faults.unfenced import remove_lease_guard
 from tests.service.jobs.leases import renew
 
 EPOCHS = 3
@@ -316,19 +317,8 @@ def test_a_zombie_can_write_only_without_the_lease_guard(
     template: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Protocol, Worker], None], fenced: bool
 ) -> None:
     """Deliberate defect: if writes check only whether the job is running, a dead lease is accepted."""
-
-    def unfenced(session: Any, held: Claim, **values: Any) -> Job:
-        job = session.get(Job, held.job_id)
-        if job is None or job.status != Status.RUNNING:
-            raise LeaseLost(held.job_id, held.lease)
-        for name, value in values.items():
-            setattr(job, name, value)
-        running: Job = job
-        return running
-
     if not fenced:
-        monkeypatch.setattr(leases, "guard", unfenced)
-        monkeypatch.setattr(leases, "_is_held", lambda claims: Job.id.in_([held.job_id for held in claims]))
+        remove_lease_guard(monkeypatch, keeps_status=True)
     monkeypatch.setattr(Protocol, "template", template, raising=False)
     machine = Protocol()
     try:

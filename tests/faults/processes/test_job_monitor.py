@@ -121,8 +121,8 @@ def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later
 
         return call
 
-    for name in ("renew", "requested", "release_lease"):
-        monkeypatch.setattr(leases, name, fail_until_the_lease_is_over(getattr(leases, name)))
+    for module, name in ((renewals, "renew"), (renewals, "requested"), (leases, "release_lease")):
+        monkeypatch.setattr(module, name, fail_until_the_lease_is_over(getattr(module, name)))
     assert monitor(process.database, held, child, threading.Event()) == "could not renew in time; released"
     assert child.closed_at is not None
     assert child.closed_at < began + held.lease_s
@@ -145,10 +145,10 @@ def test_a_query_that_hangs_does_not_keep_the_child_beyond_its_lease(
             # At its second look at the clock, it has acted on the first.
             wait_until(lambda reads=reads: child.closed or clock.fence_reads() >= reads + 2, "the fence's next look")
         hung.append(True)
-        monkeypatch.setattr(leases, "renew", renew)
+        monkeypatch.setattr(renewals, "renew", renew)
         raise outage_error()
 
-    monkeypatch.setattr(leases, "renew", hang)
+    monkeypatch.setattr(renewals, "renew", hang)
     assert monitor(process.database, held, child, threading.Event()) == "could not renew in time; released"
     assert len(hung) == 1
     assert child.closed_at is not None
@@ -185,7 +185,7 @@ def test_a_stopping_worker_does_not_wait_for_the_database(
         raise outage_error()
 
     for name in ("renew", "requested"):
-        monkeypatch.setattr(leases, name, fail)
+        monkeypatch.setattr(renewals, name, fail)
     monkeypatch.setattr(leases, "release_lease", fail_to_release)
     with pytest.raises(job_monitor.StoppedDuringOutage):
         monitor(process.database, held, FakeChild(clock), draining)

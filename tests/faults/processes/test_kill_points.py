@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import pytest
 
@@ -13,9 +12,9 @@ from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request, Status
 from service.storage.artifacts import ArtifactKind
-from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
+from tests.faults.unfenced import remove_lease_guard
 from workers.messages import Preparing, Progress
 from workers.training.epochs import writer
 
@@ -277,13 +276,7 @@ def test_without_the_lease_guard_a_late_worker_violates_an_invariant(
     zombie()
     process.check(reference)
 
-    def unfenced(session: Any, held: Any, **values: Any) -> Job:
-        job = session.get_one(Job, held.job_id)
-        for name, value in values.items():
-            setattr(job, name, value)
-        return job  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(leases, "guard", unfenced)
+    remove_lease_guard(monkeypatch, keeps_status=False)
     with pytest.raises(AssertionError):  # noqa: PT012 - either statement may raise
         zombie()
         process.check(reference)
