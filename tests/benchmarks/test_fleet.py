@@ -47,7 +47,7 @@ BROKEN = {
 
 @pytest.mark.slow
 def test_a_small_fleet_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    options = ["--workers", "4", "--seconds", "3", "--epoch-seconds", "0.5", "--epochs", "2", "--processes", "2"]
+    options = ["--workers", "4", "--seconds", "3", "--epoch-seconds", "0.5", "--epochs", "2"]
     figures = tmp_path / "fleet.json"
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fleet", *options, "--json", str(figures)]
     completed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
