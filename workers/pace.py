@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_WEIGHT: Final = 0.25
-"""Of the latest duration in the mean: one that is slow by chance changes little."""
+_COUNTED: Final = 5
+"""The number of latest durations that count."""
+_ENOUGH: Final = 3
+"""With fewer, nothing is known: the first one opens connections and compiles statements."""
 
 
 class Pace:
@@ -21,7 +24,7 @@ class Pace:
 
     def __init__(self, expected_s: float, most: float) -> None:
         self._expected_s, self._most = expected_s, most
-        self._mean_s = 0.0
+        self._durations: deque[float] = deque(maxlen=_COUNTED)
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -32,9 +35,13 @@ class Pace:
 
     def add(self, seconds: float) -> None:
         """Count the duration of an operation."""
-        self._mean_s += _WEIGHT * (seconds - self._mean_s)
+        self._durations.append(seconds)
 
     @property
     def factor(self) -> float:
-        """By how much the interval is longer now: 1 to ``most``, in proportion to the mean duration."""
-        return min(self._most, max(1.0, self._mean_s / self._expected_s))
+        """By how much the interval is longer now: 1 to ``most``, in proportion to the median of the latest durations,
+        which a single slow operation does not change."""
+        if len(self._durations) < _ENOUGH:
+            return 1.0
+        median_s = sorted(self._durations)[(len(self._durations) - 1) // 2]
+        return min(self._most, max(1.0, median_s / self._expected_s))

@@ -8,21 +8,18 @@ from workers.pace import Pace
 
 
 def test_the_interval_is_longer_while_operations_are_slow() -> None:
+    pace, factors = Pace(expected_s=0.02, most=4), list[float]()
+    for seconds in [0.06] * 5 + [1.0] * 5 + [0.001] * 5:
+        pace.add(seconds)
+        factors.append(round(pace.factor, 6))
+    assert factors == [1, 1, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 1, 1, 1]
+
+
+def test_a_single_slow_operation_changes_nothing() -> None:
     pace = Pace(expected_s=0.02, most=4)
-    assert pace.factor == 1
-    factors = []
-    for _ in range(8):
-        pace.add(0.06)
-        factors.append(pace.factor)
-    assert factors == sorted(factors)
-    assert factors[0] == 1, "a single operation may be slow by chance"
-    assert 2 < factors[-1] < 3
-    for _ in range(30):
-        pace.add(1.0)
-    assert pace.factor == 4, "the limit"
-    for _ in range(30):
-        pace.add(0.001)
-    assert pace.factor == 1
+    for seconds in (5.0, 0.01, 0.01, 0.01, 5.0, 0.01, 0.01):
+        pace.add(seconds)
+        assert pace.factor == 1
 
 
 def test_only_operations_that_succeed_count() -> None:
@@ -32,9 +29,11 @@ def test_only_operations_that_succeed_count() -> None:
         with pace.measured():
             raise OSError("gone")
 
-    with pytest.raises(OSError, match="gone"):
-        fail()
+    for _ in range(3):
+        with pytest.raises(OSError, match="gone"):
+            fail()
     assert pace.factor == 1
-    with pace.measured():
-        sum(range(1000))
+    for _ in range(3):
+        with pace.measured():
+            sum(range(1000))
     assert pace.factor > 1

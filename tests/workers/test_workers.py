@@ -304,7 +304,7 @@ def test_a_job_with_a_damaged_checkpoint_resumes_from_the_previous_one(
     sqlite_workers: WorkerHarness, undisturbed_job: Job
 ) -> None:
     job_id = sqlite_workers.submit()
-    worker = sqlite_workers.start()
+    worker = sqlite_workers.start(COMMITS_EACH_EPOCH="1")
     sqlite_workers.until(job_id, lambda job: job.epoch >= 2)
     actions.pause(sqlite_workers.database, job_id)
     sqlite_workers.until(job_id, lambda job: job.status == Status.PAUSED)

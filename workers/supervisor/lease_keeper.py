@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Final, Protocol
@@ -138,8 +139,10 @@ class LeaseKeeper:
 
     @property
     def interval_s(self) -> float:
-        """The time until the next round."""
-        return REQUESTS_INTERVAL_S * self._pace.factor
+        """The time until the next round: a renewal that is due earlier is not late."""
+        with self._lock:
+            due_in_s = min(self._due_at.values(), default=math.inf) - time.monotonic()
+        return max(REQUESTS_INTERVAL_S, min(REQUESTS_INTERVAL_S * self._pace.factor, due_in_s))
 
     @property
     def is_stuck(self) -> bool:

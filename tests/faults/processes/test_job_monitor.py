@@ -22,7 +22,7 @@ from service.states import Request, Status
 from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
-from workers import operations
+from workers import operations, pace
 from workers.messages import Command, Done, Preparing, Progress, Report
 from workers.operations import Call, Reply
 from workers.supervisor import job_monitor, lease_keeper
@@ -340,6 +340,33 @@ def test_a_lease_is_not_renewed_for_a_monitor_that_hangs(process: InProcessHarne
     assert keeper.is_overdue(hung)
     hung.on_overdue()
     assert child.closed
+
+
+def test_slow_polls_do_not_delay_a_renewal(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    requested = renewals.requested
+
+    def slow(*arguments: Any) -> Any:
+        clock.now += 0.1
+        return requested(*arguments)
+
+    monkeypatch.setattr(renewals, "requested", slow)
+    monkeypatch.setattr(pace, "time", clock)
+    process.submit()
+    held, stopping = process.claim(lease_s=6), threading.Event()
+    fake: Any = FakeChild(clock)
+    keeper = LeaseKeeper(process.database)
+    holder = job_monitor.JobMonitor(process.database, keeper, held, fake, stopping, stopping, requested_at=clock.now)
+    keeper.add(holder, requested_at=clock.now)
+    for _ in range(10):
+        keeper.keep()
+    assert keeper.interval_s == pytest.approx(1.0), "the renewal is due after 2 seconds, and 1 of them has passed"
+    clock.now += 1.0
+    keeper.keep()
+    assert keeper.interval_s == pytest.approx(2.0), "it was renewed"
+    clock.now += 1.9
+    assert keeper.interval_s == lease_keeper.REQUESTS_INTERVAL_S
 
 
 def test_a_job_is_released_if_its_operation_fails_for_the_duration_of_the_lease(
