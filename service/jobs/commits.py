@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from sqlalchemy import Connection, Integer, Row, Table, and_, bindparam, delete, literal_column, select
+from sqlalchemy import Connection, Integer, Row, and_, bindparam, delete, literal_column, select
 from sqlalchemy.orm import Session
 
 from service.access import storage_quota
@@ -27,7 +27,7 @@ from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
 from service.storage.model_tables import ModelVersion
-from service.storage.tables import Artifact, Epoch, Job
+from service.storage.tables import ARTIFACTS, Artifact, Epoch, Job
 from service.wording import counted
 
 Then = Callable[[Session, Job], None]
@@ -259,25 +259,24 @@ def storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-_artifacts: Final = cast(Table, Artifact.__table__)
 _checkpoints: Final = and_(
-    _artifacts.c.job_id == bindparam("job"), _artifacts.c.kind == literal_column(f"'{ArtifactKind.CHECKPOINT}'")
+    ARTIFACTS.c.job_id == bindparam("job"), ARTIFACTS.c.kind == literal_column(f"'{ArtifactKind.CHECKPOINT}'")
 )
 _PRUNE: Final = (
-    delete(_artifacts)
+    delete(ARTIFACTS)
     .where(
         _checkpoints,
-        _artifacts.c.epoch
-        <= select(_artifacts.c.epoch)
+        ARTIFACTS.c.epoch
+        <= select(ARTIFACTS.c.epoch)
         .where(_checkpoints)
-        .order_by(_artifacts.c.epoch.desc())
+        .order_by(ARTIFACTS.c.epoch.desc())
         .offset(bindparam("keep", type_=Integer))
         .limit(1)
         .scalar_subquery(),
-        _artifacts.c.epoch.not_in(bindparam("kept", expanding=True)),
-        _artifacts.c.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == bindparam("job"))),
+        ARTIFACTS.c.epoch.not_in(bindparam("kept", expanding=True)),
+        ARTIFACTS.c.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == bindparam("job"))),
     )
-    .returning(_artifacts.c.path, _artifacts.c.size_bytes, _artifacts.c.epoch)
+    .returning(ARTIFACTS.c.path, ARTIFACTS.c.size_bytes, ARTIFACTS.c.epoch)
 )
 
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
-    Column,
-    ColumnElement,
     Connection,
+    Float,
     Row,
     String,
-    Table,
     bindparam,
-    case,
-    func,
     select,
     update,
 )
@@ -39,7 +35,7 @@ from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.insertions import update_with_rows
 from service.storage.owner_tables import Owner
-from service.storage.tables import Artifact, Base, Epoch, Event, ExpectedEpoch, Job, Store
+from service.storage.tables import ARTIFACTS, EPOCHS, EVENTS, JOBS, Artifact, Epoch, ExpectedEpoch, Job, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +101,10 @@ def commit(
             return [file.path for record in records for file in record.files if file.path not in stored]
         orphans = [path for record in records for path in _record_epoch(session, progress, record)]
         orphans += _prune_checkpoints(connection, progress, keep_last)
-        rows: dict[type[Base], list[dict[str, Any]]] = {
-            Epoch: progress.new_epochs,
-            Artifact: progress.new_files,
-            Event: events.rows(claim.job_id, progress.events, progress.last_seq, progress.now),
+        rows = {
+            EPOCHS: progress.new_epochs,
+            ARTIFACTS: progress.new_files,
+            EVENTS: events.rows(claim.job_id, progress.events, progress.last_seq, progress.now),
         }
         row = update_with_rows(connection, _WRITE, progress.values(claim, last.used), rows).one()
         store, own_limit = row.store, row.own_limit
@@ -156,7 +152,7 @@ class _Progress:
 
     def values(self, claim: Claim, used: Usage | None) -> dict[str, Any]:
         """The parameters of the statement that writes the row: of its columns, those that have changed."""
-        changed = {name: value for name in _CHANGEABLE if (value := getattr(self, name)) is not self._before[name]}
+        changed = {name: value for name in _CHANGEABLE if (value := getattr(self, name)) != self._before[name]}
         return {
             **changed,
             "last_seq": self.last_seq + len(self.events),
@@ -168,28 +164,21 @@ class _Progress:
         }
 
 
-def _at_least(column: Column[Any], name: str) -> ColumnElement[Any]:
-    """No value decreases: the supervisor may have measured later than the child."""
-    new = bindparam(name, type_=column.type)
-    return func.coalesce(case((column > new, column), else_=new), column)
-
-
 _CHANGEABLE: Final = (
     *("epoch", "step", "steps", "deaths", "metrics", "extremes", "best_epoch", "health"),
     *("size_bytes", "reproduction", "reusable"),
 )
-_jobs: Final = cast(Table, Job.__table__)
 _LOCK: Final = leases.lock_statement(
-    *(_jobs.c[name] for name in ("id", "owner", "lease", "start_epoch", "hold_epoch", "last_seq", *_CHANGEABLE))
+    *(JOBS.c[name] for name in ("id", "owner", "lease", "start_epoch", "hold_epoch", "last_seq", *_CHANGEABLE))
 )
 _own_limit: Final = select(Owner.artifact_bytes).where(Owner.id == bindparam("job_owner", type_=String))
 _WRITE: Final = (
-    update(_jobs)
-    .where(_jobs.c.id == bindparam("job"))
+    update(JOBS)
+    .where(JOBS.c.id == bindparam("job"))
     .values(
         lease_expires_ms=now_ms() + bindparam("lease_ms", type_=BigInteger),
-        cpu_seconds=_at_least(_jobs.c.cpu_seconds, "used_cpu_seconds"),
-        peak_memory_bytes=_at_least(_jobs.c.peak_memory_bytes, "used_memory_bytes"),
+        cpu_seconds=leases.at_least(JOBS.c.cpu_seconds, bindparam("used_cpu_seconds", type_=Float)),
+        peak_memory_bytes=leases.at_least(JOBS.c.peak_memory_bytes, bindparam("used_memory_bytes", type_=BigInteger)),
     )
     .returning(
         select(Store.id).scalar_subquery().label("store"),

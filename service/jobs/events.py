@@ -16,7 +16,7 @@ from sqlalchemy.orm.util import identity_key
 from service.states import ErrorCode, Reason, Status
 from service.storage.database import now_ms
 from service.storage.insertions import insert_many
-from service.storage.tables import Event, Job
+from service.storage.tables import EVENTS, Event, Job
 
 
 class EventType(StrEnum):
@@ -71,7 +71,7 @@ def append(session: Session, job_id: str, events: Sequence[NewEvent]) -> int:
     if row is None:
         return 0
     last, now = row
-    insert_many(session.connection(), Event, rows(job_id, events, last - len(events), now))
+    insert_many(session.connection(), EVENTS, rows(job_id, events, last - len(events), now))
     job = session.identity_map.get(identity_key(Job, job_id))
     if job is not None:
         set_committed_value(job, "last_seq", last)

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Row,
     Select,
-    Table,
     and_,
     bindparam,
     case,
     exists,
     func,
+    literal,
     or_,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.errors import LeaseLost
 from service.jobs import events, owner_queue, transitions
@@ -38,7 +40,7 @@ from service.runtime.failpoints import reach
 from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.insertions import insert_many
-from service.storage.tables import Epoch, Event, Job, Worker
+from service.storage.tables import EVENTS, JOBS, Epoch, Event, Job, Worker
 
 MAX_DEATHS: Final = 3
 """A job fails after this many consecutive worker losses without a new epoch: it probably kills its workers."""
@@ -108,7 +110,6 @@ class Position:
     steps_per_second: float | None = None
 
 
-_jobs: Final = cast(Table, Job.__table__)
 _CLAIMED: Final = (
     *("id", "lease", "attempt", "status", "requested", "epoch", "last_seq", "claimed_ms", "claimed_cpu_seconds"),
     *("request_id", "traceparent"),
@@ -131,7 +132,7 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
                 trace = tracing.new_attempt(job.traceparent)
                 data = transitions.status_data(job, reason="claimed") | {"worker": worker, **tracing.named(trace)}
                 rows = events.rows(job.id, [(EventType.STATUS, data)], job.last_seq - 1, job.claimed_ms)
-                insert_many(session.connection(), Event, rows)
+                insert_many(session.connection(), EVENTS, rows)
                 return Claim(
                     job_id=job.id,
                     lease=job.lease,
@@ -153,19 +154,19 @@ def _take(session: Session, first: Select[str], worker: str, lease_s: float) -> 
     is_drained = and_(Worker.id == worker, Worker.drain.is_not(None))
     free = locking(first, skip_locked=True).scalar_subquery()
     statement = (
-        update(_jobs)
-        .where(_jobs.c.id == free, _jobs.c.status == Status.QUEUED, ~exists().where(is_drained))
+        update(JOBS)
+        .where(JOBS.c.id == free, JOBS.c.status == Status.QUEUED, ~exists().where(is_drained))
         .values(
             status=Status.RUNNING,
-            lease=_jobs.c.lease + 1,
+            lease=JOBS.c.lease + 1,
             lease_owner=worker,
             lease_expires_ms=expiry(lease_s),
             claimed_ms=now_ms(),
-            claimed_cpu_seconds=func.coalesce(_jobs.c.cpu_seconds, 0.0),
-            started_ms=func.coalesce(_jobs.c.started_ms, now_ms()),
-            last_seq=_jobs.c.last_seq + 1,
+            claimed_cpu_seconds=func.coalesce(JOBS.c.cpu_seconds, 0.0),
+            started_ms=func.coalesce(JOBS.c.started_ms, now_ms()),
+            last_seq=JOBS.c.last_seq + 1,
         )
-        .returning(*(_jobs.c[name] for name in _CLAIMED))
+        .returning(*(JOBS.c[name] for name in _CLAIMED))
     )
     return session.connection().execute(statement).first()
 
@@ -409,7 +410,7 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
 def lock_statement(*columns: Column[Any]) -> Select[Any]:
     """The statement of ``lock`` that reads these columns, to be made once."""
     query: Select[Any] = select(*columns, now_ms().label("now"))
-    held = and_(_jobs.c.id == bindparam("job"), _jobs.c.status == Status.RUNNING, _jobs.c.lease == bindparam("held"))
+    held = and_(JOBS.c.id == bindparam("job"), JOBS.c.status == Status.RUNNING, JOBS.c.lease == bindparam("held"))
     return locking(query.where(held), keeps_key=True)
 
 
@@ -428,22 +429,20 @@ def lock(connection: Connection, claim: Claim, statement: Select[Any]) -> Row[An
     return row
 
 
-def time_of_guard(job: Job, claim: Claim) -> int:
-    """The database's time, in milliseconds since 1970, when the guard has locked the job's row."""
-    return (job.lease_expires_ms or 0) - milliseconds(claim.lease_s)
-
-
 def usage_values(used: Usage | None) -> dict[str, Any]:
     """Values for the guard. They are totals, so a write can be repeated, and they never decrease, no matter
     whether the supervisor or the child has measured last."""
     if used is None:
         return {}
     return {
-        "cpu_seconds": case((Job.cpu_seconds > used.cpu_seconds, Job.cpu_seconds), else_=used.cpu_seconds),
-        "peak_memory_bytes": case(
-            (Job.peak_memory_bytes > used.peak_memory_bytes, Job.peak_memory_bytes), else_=used.peak_memory_bytes
-        ),
+        "cpu_seconds": at_least(Job.cpu_seconds, literal(used.cpu_seconds)),
+        "peak_memory_bytes": at_least(Job.peak_memory_bytes, literal(used.peak_memory_bytes, BigInteger)),
     }
+
+
+def at_least(column: ColumnElement[Any] | InstrumentedAttribute[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The new value, unless it is NULL or lower than the column's."""
+    return func.coalesce(case((column > new, column), else_=new), column)
 
 
 def expiry(lease_s: float) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Table, and_, bindparam, case, literal, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, Row, and_, bindparam, case, literal, select, tuple_, update
 
 from service.jobs import leases
 from service.jobs.leases import Claim, Position, Usage
 from service.states import Request, Status
 from service.storage.database import Database, locking
-from service.storage.tables import Job
+from service.storage.tables import JOBS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,9 @@ class Pending:
     """Leases that are held no more."""
 
 
-_jobs: Final = cast(Table, Job.__table__)
-_COLUMNS: Final = (_jobs.c.id, _jobs.c.lease, _jobs.c.requested, _jobs.c.budget_seconds, _jobs.c.cpu_seconds)
+_COLUMNS: Final = (JOBS.c.id, JOBS.c.lease, JOBS.c.requested, JOBS.c.budget_seconds, JOBS.c.cpu_seconds)
 _REQUESTED: Final = select(*_COLUMNS).where(
-    _jobs.c.id.in_(bindparam("ids", expanding=True)), _jobs.c.status == Status.RUNNING
+    JOBS.c.id.in_(bindparam("ids", expanding=True)), JOBS.c.status == Status.RUNNING
 )
 
 
@@ -48,22 +47,25 @@ def renew(database: Database, renewals: Collection[Renewal]) -> Pending:
     """
     held = {renewal.claim.job_id: renewal for renewal in renewals}
     claims = [renewal.claim for renewal in renewals]
-    free = locking(select(_jobs.c.id).where(_are_held(claims)), skip_locked=True)
+    free = locking(select(JOBS.c.id).where(_are_held(claims)), skip_locked=True)
     positions = {job_id: renewal.position for job_id, renewal in held.items() if renewal.position is not None}
     used = {job_id: renewal.used for job_id, renewal in held.items() if renewal.used is not None}
     values: dict[str, Any] = {"lease_expires_ms": leases.expiry(max(claim.lease_s for claim in claims))}
     if positions:
         # The child may have committed an epoch since the supervisor read its position.
-        values["step"] = _at_least(_jobs.c.step, {job_id: position.step for job_id, position in positions.items()})
-        values["steps"] = _by_job(_jobs.c.steps, {job_id: position.steps for job_id, position in positions.items()})
+        steps = _by_job(JOBS.c.step, {job_id: position.step for job_id, position in positions.items()})
+        values["step"] = leases.at_least(JOBS.c.step, steps)
+        values["steps"] = _by_job(JOBS.c.steps, {job_id: position.steps for job_id, position in positions.items()})
         rates = {job_id: position.steps_per_second for job_id, position in positions.items()}
-        values["steps_per_second"] = _by_job(_jobs.c.steps_per_second, rates)
+        values["steps_per_second"] = _by_job(JOBS.c.steps_per_second, rates)
     if used:
-        cpu_seconds = {job_id: item.cpu_seconds for job_id, item in used.items()}
-        values["cpu_seconds"] = _at_least(_jobs.c.cpu_seconds, cpu_seconds)
+        seconds = _by_job(JOBS.c.cpu_seconds, {job_id: item.cpu_seconds for job_id, item in used.items()})
         peaks = {job_id: item.peak_memory_bytes for job_id, item in used.items()}
-        values["peak_memory_bytes"] = _at_least(_jobs.c.peak_memory_bytes, peaks)
-    statement = update(_jobs).where(_jobs.c.id.in_(free)).values(values).returning(*_COLUMNS)
+        values["cpu_seconds"] = leases.at_least(JOBS.c.cpu_seconds, seconds)
+        values["peak_memory_bytes"] = leases.at_least(
+            JOBS.c.peak_memory_bytes, _by_job(JOBS.c.peak_memory_bytes, peaks)
+        )
+    statement = update(JOBS).where(JOBS.c.id.in_(free)).values(values).returning(*_COLUMNS)
     rows = database.run_alone(lambda connection: connection.execute(statement).all(), writes=True)
     requests = {held[row.id].claim: _request(row) for row in rows}
     missing = [claim for claim in claims if claim not in requests]
@@ -80,8 +82,8 @@ def requested(database: Database, claims: Collection[Claim]) -> Pending:
 
 
 def _are_held(claims: Collection[Claim]) -> ColumnElement[bool]:
-    leases = [(claim.job_id, claim.lease) for claim in claims]
-    return and_(tuple_(_jobs.c.id, _jobs.c.lease).in_(leases), _jobs.c.status == Status.RUNNING)
+    held = [(claim.job_id, claim.lease) for claim in claims]
+    return and_(tuple_(JOBS.c.id, JOBS.c.lease).in_(held), JOBS.c.status == Status.RUNNING)
 
 
 def _request(row: Row[*tuple[Any, ...]]) -> Request | None:
@@ -91,11 +93,5 @@ def _request(row: Row[*tuple[Any, ...]]) -> Request | None:
 def _by_job(column: Column[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
     """The value of each job; the others keep theirs."""
     return case(
-        {job_id: literal(value, column.type) for job_id, value in values.items()}, value=_jobs.c.id, else_=column
+        {job_id: literal(value, column.type) for job_id, value in values.items()}, value=JOBS.c.id, else_=column
     )
-
-
-def _at_least(column: Column[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
-    """Likewise, but no value decreases."""
-    new = _by_job(column, values)
-    return case((column > new, column), else_=new)

@@ -42,17 +42,17 @@ def use_current(
                 raise
 
 
-def create(job_id: str, file: StoredFile, *, lease: int, now: int | None = None) -> Artifact:
-    """The row of a stored file. A file without a committed row does not exist for the service.
+def create(job_id: str, file: StoredFile, *, lease: int) -> Artifact:
+    """The row of a stored file. A file without a committed row does not exist for the service."""
+    return Artifact(**values(job_id, file, lease=lease))
+
+
+def values(job_id: str, file: StoredFile, *, lease: int, now: int | None = None) -> dict[str, Any]:
+    """The values of that row, by column.
 
     Args:
         now: by the database's clock; by default, that of the insertion.
     """
-    return Artifact(**values(job_id, file, lease=lease, now=now))
-
-
-def values(job_id: str, file: StoredFile, *, lease: int, now: int | None = None) -> dict[str, Any]:
-    """The values of that row, by column."""
     return {
         "id": new_id("art"),
         "job_id": job_id,

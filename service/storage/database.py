@@ -212,13 +212,10 @@ class Database:
     def run_alone(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
         """Run one statement: alone it is a transaction of PostgreSQL, without the round trips of BEGIN and COMMIT, and
         without a limit of its time: it should wait for no lock for long."""
-        if not self.is_sqlite:
-            with self._turn, self._single.connect() as connection:
-                return work(connection)
-        if writes:
-            with self._writer, self._writer_engine.begin() as connection:
-                return work(connection)
-        with self._reader.connect() as connection:
+        if self.is_sqlite and writes:
+            return self.group_commit(work)
+        engine = self._reader if self.is_sqlite else self._single
+        with self._turn, engine.connect() as connection:
             return work(connection)
 
     def _run(self, batch: Sequence[_Operation[Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -24,7 +24,6 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from service.storage.database import NOW_POSTGRESQL
-from service.storage.tables import Base
 from service.wording import at_time
 
 _TIME_AS_TEXT: Final = "to_char(to_timestamp({} / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
@@ -128,14 +127,14 @@ Values = Mapping[str, Any]
 """A row, by column."""
 
 
-def insert_many(connection: Connection, table: type[Base], rows: Sequence[Values]) -> None:
+def insert_many(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
     """Insert rows that have the same columns, without objects."""
     if rows:
-        connection.execute(cast(Table, table.__table__).insert(), rows)
+        connection.execute(table.insert(), rows)
 
 
 def update_with_rows(
-    connection: Connection, statement: Update, values: Values, rows: Mapping[type[Base], Sequence[Values]]
+    connection: Connection, statement: Update, values: Values, rows: Mapping[Table, Sequence[Values]]
 ) -> CursorResult[Any]:
     """Execute an update with these parameters after inserting rows.
 
@@ -150,19 +149,18 @@ def update_with_rows(
         for table, new in rows.items():
             insert_many(connection, table, new)
         return connection.execute(statement, values)
-    documents = {f"new_{table.__tablename__}": new for table, new in rows.items()}
+    documents = {f"new_{table.name}": new for table, new in rows.items()}
     return connection.execute(_with_rows(statement, tuple(rows)), {**values, **documents})
 
 
 @functools.cache
-def _with_rows(statement: Update, tables: Sequence[type[Base]]) -> Update:
+def _with_rows(statement: Update, tables: Sequence[Table]) -> Update:
     """The update and the insertions as one statement, whose parameters include the rows of each table, as JSON."""
     for table in tables:
-        columns = cast(Table, table.__table__).columns
-        documents = func.json_to_recordset(bindparam(f"new_{table.__tablename__}", type_=JSON()))
-        rows = documents.table_valued(*(column(item.name, item.type) for item in columns)).render_derived(
+        documents = func.json_to_recordset(bindparam(f"new_{table.name}", type_=JSON()))
+        rows = documents.table_valued(*(column(item.name, item.type) for item in table.columns)).render_derived(
             with_types=True
         )
-        insertion = insert(table).from_select([item.name for item in columns], select(*rows.columns))
-        statement = statement.add_cte(insertion.cte(f"inserted_{table.__tablename__}"))
+        insertion = insert(table).from_select([item.name for item in table.columns], select(*rows.columns))
+        statement = statement.add_cte(insertion.cte(f"inserted_{table.name}"))
     return statement

@@ -209,7 +209,7 @@ class Epoch(Base):
     step: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
     """Name to float; bit-identical in every run."""
-    confusion: Mapped[list[list[int]] | None] = mapped_column(JSON)
+    confusion: Mapped[list[list[int]] | None] = mapped_column(JSON(none_as_null=True))
     samples_digest: Mapped[str | None] = mapped_column(String(80))
     """SHA-256 of the sample arrays, not of the rendered image."""
     seconds: Mapped[float] = mapped_column(Float)

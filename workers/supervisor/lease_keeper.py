@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from typing import Final, Protocol
@@ -19,8 +18,8 @@ from workers.pace import Pace
 
 REQUESTS_INTERVAL_S: Final = 0.5
 """How often requests (cancel, pause) are read, in one statement for all jobs."""
-_QUICK_S: Final = 0.002
-_MOST: Final = 4.0
+_EXPECTED_READ_S: Final = 0.002
+_MAX_SLOWDOWN: Final = 4.0
 """While that takes longer, because many workers share the database, it is done less often, by up to this factor."""
 RENEWALS: Final = 3
 """How often a lease is renewed within its duration: once may fail."""
@@ -74,7 +73,7 @@ class LeaseKeeper:
         """When the last renewal of each lease was requested, by this process's monotonic clock."""
         self._due_at: dict[Holder, float] = {}
         self._has_leases = threading.Event()
-        self._pace = Pace(_QUICK_S, _MOST)
+        self._pace = Pace(_EXPECTED_READ_S, _MAX_SLOWDOWN)
 
     def start(self) -> None:
         """Start both threads."""
@@ -139,9 +138,9 @@ class LeaseKeeper:
 
     @property
     def interval_s(self) -> float:
-        """The time until the next round: a renewal that is due earlier is not late."""
+        """The time until the next round, in which no renewal becomes late, nor the first one of the next lease."""
         with self._lock:
-            due_in_s = min(self._due_at.values(), default=math.inf) - time.monotonic()
+            due_in_s = min(self._due_at.values(), default=0.0) - time.monotonic()
         return max(REQUESTS_INTERVAL_S, min(REQUESTS_INTERVAL_S * self._pace.factor, due_in_s))
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
+from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.extremes import extended
@@ -16,6 +17,7 @@ from service.jobs.reuse.sources import Source
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
+from service.storage.insertions import insert_many
 from service.storage.tables import ARTIFACTS, EPOCHS, EVENTS, Artifact, Epoch, Event
 
 _EPOCH_EVENTS: Final = (EventType.METRICS, EventType.SAMPLE, EventType.CHECKPOINT, EventType.HEALTH)
@@ -71,23 +73,16 @@ class Copied:
         """Insert the epochs, the rows of files, and the events, which follow event number ``after``. The
         job's row exists and is locked; the caller sets its ``values`` and ``last_seq``."""
         keys = {"job_id": job_id, "lease": lease}
-        connection.execute(EPOCHS.insert(), [_values(row) | keys | {"finished_ms": now} for row in self.epochs])
-        rows = [artifact_rows.create(job_id, file, lease=lease) for file in self.files]
-        if rows:
-            connection.execute(ARTIFACTS.insert(), [_values(row) | {"created_ms": now} for row in rows])
-            artifact_rows.check_store(connection, {file.store_id for file in self.files})
-        ids = {(row.kind, row.epoch): row.id for row in rows}
-        entries: list[tuple[str, dict[str, Any]]] = [(EventType.LOG, self._log_line())]
+        insert_many(connection, EPOCHS, [_values(row) | keys | {"finished_ms": now} for row in self.epochs])
+        rows = [artifact_rows.values(job_id, file, lease=lease, now=now) for file in self.files]
+        insert_many(connection, ARTIFACTS, rows)
+        artifact_rows.check_store(connection, {file.store_id for file in self.files})
+        ids = {(row["kind"], row["epoch"]): row["id"] for row in rows}
+        entries: list[events.NewEvent] = [(EventType.LOG, self._log_line())]
         for event in self.events:
             artifact = ids.get((event.type, event.data.get("epoch", 0)))
-            entries.append((event.type, event.data | ({"artifact": artifact} if artifact else {})))
-        connection.execute(
-            EVENTS.insert(),
-            [
-                {"job_id": job_id, "seq": seq, "type": kind, "data": data, "created_ms": now}
-                for seq, (kind, data) in enumerate(entries, after + 1)
-            ],
-        )
+            entries.append((EventType(event.type), event.data | ({"artifact": artifact} if artifact else {})))
+        insert_many(connection, EVENTS, events.rows(job_id, entries, after, now))
 
     def _log_line(self) -> dict[str, Any]:
         epochs, job_id = self.source.epochs, self.source.job.id
@@ -99,8 +94,8 @@ def read(session: Session, source: Source) -> Copied:
     """The data to copy, without the files: they are copied after the session, because that may take long."""
     rows = [row for row in lookup.epochs(session, source.job.id) if row.epoch <= source.epochs]
     query = select(Event).where(Event.job_id == source.job.id, Event.type.in_([*_EPOCH_EVENTS, EventType.LOG]))
-    events = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
-    return Copied(source=source, epochs=rows, events=events, files=())
+    copied = [event for event in session.scalars(query.order_by(Event.seq)) if _belongs(event, source)]
+    return Copied(source=source, epochs=rows, events=copied, files=())
 
 
 def _belongs(event: Event, source: Source) -> bool:

@@ -13,10 +13,10 @@ from workers.pace import Pace
 
 COMMIT_INTERVAL_S: Final = 1.0
 """Time between the commits of a job: epochs that are shorter share one."""
-_QUICK_S: Final = 0.01
-_MOST: Final = 5.0
-"""While commits take longer than that, because many workers share the database, the time between them is longer, too: a
-hundred times what they take, up to this factor."""
+_EXPECTED_COMMIT_S: Final = 0.01
+_MAX_SLOWDOWN: Final = 5.0
+"""While commits take longer than that, because many workers share the database, the time between them is longer, too,
+up to this factor."""
 MAX_UNCOMMITTED_BYTES: Final = 2**24
 """Size of the files beyond which they are committed earlier: a commit may remove older ones."""
 
@@ -50,7 +50,7 @@ class EpochWriter(Generic[Snapshot, Record]):
         """Epochs that are not committed."""
         self._is_next_done = threading.Event()
         self._committed_at = float("-inf")
-        self._pace = Pace(_QUICK_S, _MOST)
+        self._pace = Pace(_EXPECTED_COMMIT_S, _MAX_SLOWDOWN)
         self._error: BaseException | None = None
 
     @property
