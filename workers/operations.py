@@ -39,7 +39,6 @@ _UNDER_LEASE: Final = (
     leases.budget_left,
     leases.release_lease,
     commits.checkpoints,
-    commits.digest,
     commits.drop_checkpoint,
     commits.finished_epochs,
     commits.log,
@@ -56,7 +55,7 @@ _UNDER_LEASE: Final = (
 _DECIDING: Final = (
     leases.release_for_fault,
     epoch_commits.commit,
-    commits.succeed,
+    epoch_commits.succeed,
     commits.fail,
     reused_epochs.store,
 )
@@ -76,6 +75,7 @@ _CODES: Final = {
 """The name of each operation in a message."""
 _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {code: function for function, code in _CODES.items()}
 _DECIDING_CODES, _QUERY_CODES = ({_CODES[function] for function in table} for table in (_DECIDING, _QUERIES))
+_COMMIT_CODES = {_CODES[epoch_commits.commit], _CODES[epoch_commits.succeed]}
 
 
 class OutcomeUnknown(LeaseLost):
@@ -165,9 +165,10 @@ class Execution:
     def __init__(self, message: Call) -> None:
         self._message, self._attempts = message, 0
 
-    def is_of(self, operation: Callable[..., Any]) -> bool:
-        """Whether the call asks for this operation."""
-        return self._message.operation == _CODES[operation]
+    @property
+    def commits_epochs(self) -> bool:
+        """Whether the call commits epochs or a result."""
+        return self._message.operation in _COMMIT_CODES
 
     def attempt(self, database: Database, claim: Claim, *, is_stopping: bool) -> Reply | None:
         """Execute the call once; ``None``: it must be repeated, since the database does not respond.

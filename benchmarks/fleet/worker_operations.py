@@ -110,9 +110,8 @@ class WorkerOperations:
 
     def succeed(self, claim: Claim) -> None:
         with self._recorder.timed("result"):
-            digest = self._call(claim, commits.digest, claim.job_id, None)
             used = Usage(cpu_seconds=1.0, peak_memory_bytes=2**27)
-            self._call(claim, commits.succeed, digest, used=used, keep_last=1)
+            self._call(claim, epoch_commits.succeed, claim.job_id, used=used, keep_last=1)
 
     def release(self, claim: Claim) -> None:
         """Give a job back, as after a lease that could not be renewed in time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, Row, and_, bindparam, delete, literal_column, select
@@ -19,8 +19,7 @@ from service.jobs.events import EventType
 from service.jobs.leases import Claim, Usage
 from service.jobs.queries import lookup
 from service.runtime.failpoints import reach
-from service.spec.intervals import interval_of
-from service.spec.metric_info import NOT_DIGESTED, TEST_SCORES, describe, number
+from service.spec.metric_info import NOT_DIGESTED
 from service.spec.strict_json import canonical
 from service.states import Status
 from service.storage import artifact_rows
@@ -30,11 +29,11 @@ from service.storage.model_tables import ModelVersion
 from service.storage.tables import ARTIFACTS, Artifact, Epoch, Job
 from service.wording import counted
 
-Then = Callable[[Session, Job], None]
+Then = Callable[[Session, Job | Row[Any]], None]
 """Further writes of the transaction in which a job pauses or ends."""
 
 
-def no_op(session: Session, job: Job) -> None:
+def no_op(session: Session, job: Job | Row[Any]) -> None:
     """No further writes."""
 
 
@@ -70,87 +69,35 @@ def log(database: Database, claim: Claim, level: str, code: str, message: str) -
         events.log(session, claim.job_id, level, code, message)
 
 
-def digest(
-    database: Database, claim: Claim, weights_digest: str, test_scores: Mapping[str, float] | None = None
+DigestedEpoch = tuple[int, Mapping[str, Any], str | None]
+"""Number, metrics and the digest of the samples of an epoch."""
+
+
+def result_digest(
+    epochs: Iterable[DigestedEpoch], weights_digest: str, test_scores: Mapping[str, float] | None = None
 ) -> str:
     """The result digest: SHA-256 over the final weights, the metrics of all epochs, the pixels of all samples, and the
     scores on the test part, if there is one."""
-    query = select(Epoch.epoch, Epoch.metrics, Epoch.samples_digest).where(Epoch.job_id == claim.job_id)
-    with database.read() as session:
-        rows = [_digested(row) for row in session.execute(query.order_by(Epoch.epoch))]
     test_entry = {"test": comparable(storable(test_scores))} if test_scores is not None else {}
-    text = canonical({"weights": weights_digest, "epochs": rows, **test_entry})
+    entries = [_digested(*epoch) for epoch in epochs]
+    text = canonical({"weights": weights_digest, "epochs": entries, **test_entry})
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digested(row: Epoch | Row[int, dict[str, Any], str | None]) -> list[Any]:
+def _digested(epoch: int, metrics: Mapping[str, Any], samples_digest: str | None) -> list[Any]:
     """What the result digest has of an epoch."""
-    return [row.epoch, comparable(row.metrics), row.samples_digest]
+    return [epoch, comparable(metrics), samples_digest]
 
 
 def epoch_digest(row: Epoch) -> str:
     """The SHA-256 (hex) over what the result digest has of an epoch: its number, metrics, and the pixels of its
     samples."""
-    return hashlib.sha256(canonical(_digested(row)).encode()).hexdigest()
+    return hashlib.sha256(canonical(_digested(row.epoch, row.metrics, row.samples_digest)).encode()).hexdigest()
 
 
 def test_digest(scores: Mapping[str, Any]) -> str:
     """The SHA-256 (hex) over what the result digest has of the stored scores on the test part."""
     return hashlib.sha256(canonical(comparable(scores)).encode()).hexdigest()
-
-
-def succeed(
-    database: Database,
-    claim: Claim,
-    result_digest: str,
-    *,
-    test_scores: Mapping[str, float] | None = None,
-    stopped_early: Mapping[str, Any] | None = None,
-    used: Usage | None = None,
-    keep_last: int | None = None,
-    then: Then = no_op,
-) -> list[str]:
-    """End the job as succeeded.
-
-    Args:
-        test_scores: on the test part of the data, if there is one.
-        stopped_early: the reason, if it ended before its last epoch.
-        keep_last: number of latest checkpoints to keep, besides the best; ``None``: all.
-
-    Returns:
-        Paths of files without rows, for the caller to remove.
-    """
-    with database.write() as session:
-        job = leases.guard(session, claim, **leases.usage_values(used))
-        job.result_digest = result_digest
-        if test_scores is not None:
-            job.test_scores = storable(test_scores)
-            events.log(session, job.id, "info", "tested", _describe_test(test_scores), **job.test_scores)
-        if stopped_early is not None:
-            job.stopped_early = dict(stopped_early)
-            job.steps = job.steps // job.epochs * job.epoch
-            events.log(session, job.id, "info", "stopped_early", _explain_early_stop(job, stopped_early))
-        job.step = job.steps
-        if job.reproduction is not None and job.reproduction["match"] is None:
-            difference = None
-            if job.reproduction["result_digest"] != result_digest:
-                # All epochs are equal, so only test scores or weights can differ. Without the original, assume weights.
-                original = session.get(Job, job.reproduction["of"])
-                part = "weights" if original is None else final_difference(original, job)
-                difference = {"epoch": job.epoch, "differs": [part]}
-                job.reusable = False
-            job.reproduction, line = conclusion(job.reproduction, difference)
-            session.flush()
-            events.append(session, job.id, [line])
-        removed: Sequence[Row[str, int, int]] = ()
-        if keep_last is not None:
-            removed = prune_checkpoints(session.connection(), job.id, keep_last, (job.best_epoch, job.start_epoch))
-            job.size_bytes -= sum(row.size_bytes for row in removed)
-        transitions.finish(session, job, Status.SUCCEEDED, reason="done")
-        session.flush()
-        then(session, job)
-        reach("succeeding")
-        return [row.path for row in removed]
 
 
 def succeed_prediction(
@@ -192,22 +139,6 @@ def pinned_checkpoint(database: Database, claim: Claim, job_id: str, sha256: str
         return None if row is None else (row[0], row[1])
 
 
-def _describe_test(scores: Mapping[str, float]) -> str:
-    count, texts = int(scores.get("test_count", 0)), []
-    for name in TEST_SCORES:
-        if name in scores:
-            interval = interval_of(name, scores, count)
-            text = f"{describe(name).label} {number(name, scores[name])}"
-            texts.append(text if interval is None else f"{text} {interval.text}")
-    return f"{', '.join(texts)}, with the weights of epoch {scores['test_epoch']}"
-
-
-def _explain_early_stop(job: Job, reason: Mapping[str, Any]) -> str:
-    epochs = "1 epoch" if reason["patience"] == 1 else f"{reason['patience']} epochs"
-    best = f"{reason['metric']} was best in epoch {reason['best_epoch']} ({reason['best']:.6g})"
-    return f"stopped after epoch {job.epoch} of {job.epochs}: {best}, and not better for {epochs}"
-
-
 def fail(
     database: Database, claim: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = no_op
 ) -> None:
@@ -232,11 +163,10 @@ def conclusion(
     return {**reproduction, "match": False, "first_difference": dict(difference)}, (EventType.LOG, line)
 
 
-def final_difference(a: Job, b: Job) -> str:
-    """Where two results differ whose epochs are all equal: ``test scores`` if these differ (the weights may, too),
-    otherwise ``weights``."""
-    scores_a, scores_b = (comparable(job.test_scores or {}) for job in (a, b))
-    return "weights" if scores_a == scores_b else "test scores"
+def final_difference(scores_a: Mapping[str, Any] | None, scores_b: Mapping[str, Any] | None) -> str:
+    """Where two results differ whose epochs are all equal, by their stored test scores: ``test scores`` if these differ
+    (the weights may, too), otherwise ``weights``."""
+    return "weights" if comparable(scores_a or {}) == comparable(scores_b or {}) else "test scores"
 
 
 def differences(stored: Mapping[str, Any], metrics: Mapping[str, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commit of finished epochs, the most frequent write of a worker: a few short statements.
+"""The commit of finished epochs, the most frequent write of a worker, and of the result: a few short statements.
 
 The guard reads no more of the job's row than a commit changes, and the row is written once: it has long documents and
 many indexes.
@@ -21,21 +21,26 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from service.access import storage_quota
-from service.jobs import commits, events, leases
+from service.jobs import commits, events, leases, transitions
 from service.jobs.commits import Then, no_op, storable
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries.extremes import Extremes, extended
 from service.runtime.failpoints import reach
 from service.spec.findings import Finding
+from service.spec.intervals import interval_of
+from service.spec.metric_info import TEST_SCORES, describe, number
+from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
 from service.storage.insertions import update_with_rows
 from service.storage.owner_tables import Owner
 from service.storage.tables import ARTIFACTS, EPOCHS, EVENTS, JOBS, Artifact, Epoch, ExpectedEpoch, Job, Store
+from service.webhooks.outbox import MessageType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,23 +105,82 @@ def commit(
             # Done before, in a transaction whose response was lost; it may have removed checkpoints again.
             return [file.path for record in records for file in record.files if file.path not in stored]
         orphans = [path for record in records for path in _record_epoch(session, progress, record)]
-        orphans += _prune_checkpoints(connection, progress, keep_last)
-        rows = {
-            EPOCHS: progress.new_epochs,
-            ARTIFACTS: progress.new_files,
-            EVENTS: events.rows(claim.job_id, progress.events, progress.last_seq, progress.now),
-        }
-        row = update_with_rows(connection, _WRITE, progress.values(claim, last.used), rows).one()
-        store, own_limit = row.store, row.own_limit
-        artifact_rows.check_same_store(store, {file.store_id for record in records for file in record.files})
+        if progress.new_files:
+            orphans += _prune_checkpoints(connection, progress, keep_last)
+        row = _write(connection, _WRITE, progress, records, {"lease_ms": leases.milliseconds(claim.lease_s)}, last.used)
         if last.is_paused_by_sweep(progress.hold_epoch):
             job = session.get_one(Job, claim.job_id)
             leases.pause_for_sweep(session, job)
             then(session, job)
-        limit = at_most if own_limit is None else own_limit
-        storage_quota.check_within(session, progress.owner, progress.size_bytes - progress.size_before, limit)
+        _check_quota(session, progress, row, at_most)
         for record in records:
             reach("epoch_committing", record.epoch)
+        return orphans
+
+
+def succeed(
+    database: Database,
+    claim: Claim,
+    weights_digest: str,
+    *,
+    records: Sequence[EpochRecord] = (),
+    test_scores: Mapping[str, float] | None = None,
+    stopped_early: Mapping[str, Any] | None = None,
+    used: Usage | None = None,
+    keep_last: int | None = None,
+    at_most: int = 0,
+    then: Then = no_op,
+) -> list[str]:
+    """End the job as succeeded, in one transaction with the commit of its last epochs.
+
+    Args:
+        records: the epochs that are not committed.
+        test_scores: on the test part of the data, if there is one.
+        stopped_early: the reason, if it ended before its last epoch.
+        keep_last: number of latest checkpoints to keep, besides the best; ``None``: all.
+        at_most: as for ``commit``.
+
+    Returns:
+        Paths of files without rows, for the caller to remove.
+
+    Raises:
+        StorageQuotaExceeded: the files of these epochs exceed the limit; nothing is committed.
+        WrongStore: the service has moved to another store; nothing is committed.
+    """
+    with database.write() as session:
+        connection = session.connection()
+        row = leases.lock(connection, claim, _LOCK_TO_END)
+        progress = _Progress(row)
+        orphans = [path for record in records for path in _record_epoch(session, progress, record)]
+        digest = commits.result_digest(_digested_epochs(connection, progress), weights_digest, test_scores)
+        result: dict[str, Any] = {"result_digest": digest, "finished_ms": progress.now, "status": Status.SUCCEEDED}
+        if test_scores is not None:
+            result["test_scores"] = scores = storable(test_scores)
+            progress.log("tested", _describe_test(test_scores), **scores)
+        if stopped_early is not None:
+            result["stopped_early"] = dict(stopped_early)
+            progress.steps = progress.steps // row.epochs * progress.epoch
+            progress.log("stopped_early", _explain_early_stop(row.epochs, progress.epoch, stopped_early))
+        progress.step = progress.steps
+        if progress.reproduction is not None and progress.reproduction["match"] is None:
+            _conclude_reproduction(connection, progress, progress.reproduction, digest, result.get("test_scores"))
+        if keep_last is not None:
+            orphans += _prune_checkpoints(connection, progress, keep_last)
+        # A cancelled job that ends before the request was noticed has succeeded.
+        error = None if transitions.is_cancelled_by_user(row) else row.error
+        if error != row.error:
+            result["error"] = error
+        now = {"status": Status.SUCCEEDED, "requested": None, "epoch": progress.epoch}
+        ended = transitions.status_data(row, reason="done", **now) | transitions.holder(row)
+        last = {"status": Status.SUCCEEDED, "error": error, "result_digest": digest}
+        progress.events += [(EventType.STATUS, ended), (EventType.END, last)]
+        job = _write(connection, _END, progress, records, result, used)
+        transitions.announce(connection, job, MessageType.JOB_SUCCEEDED, reason="done")
+        then(session, job)
+        _check_quota(session, progress, job, at_most)
+        for record in records:
+            reach("epoch_committing", record.epoch)
+        reach("succeeding")
         return orphans
 
 
@@ -129,6 +193,8 @@ class _Progress:
         self.owner: str | None = row.owner
         self.lease: int = row.lease
         self.start_epoch: int = row.start_epoch
+        self.has_rows: bool = row.epoch > 0 or row.start_epoch > 0
+        """Whether epochs or files of the job may have rows."""
         self.hold_epoch: int | None = row.hold_epoch
         self.last_seq: int = row.last_seq
         self.size_before: int = row.size_bytes
@@ -150,7 +216,11 @@ class _Progress:
         self.new_files: list[dict[str, Any]] = []
         self.events: list[events.NewEvent] = []
 
-    def values(self, claim: Claim, used: Usage | None) -> dict[str, Any]:
+    def log(self, code: str, message: str, **data: Any) -> None:
+        """Append a line to the job's log."""
+        self.events.append((EventType.LOG, {"level": "info", "code": code, "message": message, **data}))
+
+    def values(self, used: Usage | None) -> dict[str, Any]:
         """The parameters of the statement that writes the row: of its columns, those that have changed."""
         changed = {name: value for name in _CHANGEABLE if (value := getattr(self, name)) != self._before[name]}
         return {
@@ -158,7 +228,6 @@ class _Progress:
             "last_seq": self.last_seq + len(self.events),
             "job": self.job_id,
             "job_owner": self.owner,
-            "lease_ms": leases.milliseconds(claim.lease_s),
             "used_cpu_seconds": None if used is None else used.cpu_seconds,
             "used_memory_bytes": None if used is None else used.peak_memory_bytes,
         }
@@ -168,15 +237,16 @@ _CHANGEABLE: Final = (
     *("epoch", "step", "steps", "deaths", "metrics", "extremes", "best_epoch", "health"),
     *("size_bytes", "reproduction", "reusable"),
 )
-_LOCK: Final = leases.lock_statement(
-    *(JOBS.c[name] for name in ("id", "owner", "lease", "start_epoch", "hold_epoch", "last_seq", *_CHANGEABLE))
+_READ: Final = ("id", "owner", "lease", "start_epoch", "hold_epoch", "last_seq", *_CHANGEABLE)
+_LOCK: Final = leases.lock_statement(*(JOBS.c[name] for name in _READ))
+_LOCK_TO_END: Final = leases.lock_statement(
+    *(JOBS.c[name] for name in (*_READ, "epochs", "attempt", "status", "requested", "error", "lease_owner"))
 )
 _own_limit: Final = select(Owner.artifact_bytes).where(Owner.id == bindparam("job_owner", type_=String))
-_WRITE: Final = (
+_write_used: Final = (
     update(JOBS)
     .where(JOBS.c.id == bindparam("job"))
     .values(
-        lease_expires_ms=now_ms() + bindparam("lease_ms", type_=BigInteger),
         cpu_seconds=leases.at_least(JOBS.c.cpu_seconds, bindparam("used_cpu_seconds", type_=Float)),
         peak_memory_bytes=leases.at_least(JOBS.c.peak_memory_bytes, bindparam("used_memory_bytes", type_=BigInteger)),
     )
@@ -186,6 +256,38 @@ _WRITE: Final = (
     )
 )
 """Further values are those of the parameters."""
+_WRITE: Final = _write_used.values(lease_expires_ms=now_ms() + bindparam("lease_ms", type_=BigInteger))
+_END: Final = _write_used.values(lease_expires_ms=None, lease_owner=None, requested=None).returning(
+    *(JOBS.c[name] for name in ("id", "owner", "name", "kind", "status", "sweep_id", "last_seq"))
+)
+
+
+def _write(
+    connection: Connection,
+    statement: ReturningUpdate[Any],
+    progress: _Progress,
+    records: Sequence[EpochRecord],
+    further: Mapping[str, Any],
+    used: Usage | None,
+) -> Row[Any]:
+    """Write the job's row, and insert the others; returns what the statement reads.
+
+    Args:
+        further: parameters of the statement.
+    """
+    rows = {
+        EPOCHS: progress.new_epochs,
+        ARTIFACTS: progress.new_files,
+        EVENTS: events.rows(progress.job_id, progress.events, progress.last_seq, progress.now),
+    }
+    row = update_with_rows(connection, statement, {**progress.values(used), **further}, rows).one()
+    artifact_rows.check_same_store(row.store, {file.store_id for record in records for file in record.files})
+    return row
+
+
+def _check_quota(session: Session, progress: _Progress, row: Row[Any], at_most: int) -> None:
+    limit = at_most if row.own_limit is None else row.own_limit
+    storage_quota.check_within(session, progress.owner, progress.size_bytes - progress.size_before, limit)
 
 
 def _record_epoch(session: Session, progress: _Progress, record: EpochRecord) -> list[str]:
@@ -293,6 +395,52 @@ def _compare_with_stored(progress: _Progress, record: EpochRecord, stored: Epoch
     progress.events.append((EventType.LOG, data | {"stored": stored.metrics, "again": metrics}))
 
 
+def _digested_epochs(connection: Connection, progress: _Progress) -> list[commits.DigestedEpoch]:
+    """What the result digest has of each epoch, in order."""
+    epochs = [(row["epoch"], row["metrics"], row["samples_digest"]) for row in progress.new_epochs]
+    if progress.has_rows:
+        query = select(EPOCHS.c.epoch, EPOCHS.c.metrics, EPOCHS.c.samples_digest)
+        stored = connection.execute(query.where(EPOCHS.c.job_id == progress.job_id))
+        epochs += [(row.epoch, row.metrics, row.samples_digest) for row in stored]
+    return sorted(epochs, key=lambda epoch: epoch[0])
+
+
+def _conclude_reproduction(
+    connection: Connection,
+    progress: _Progress,
+    reproduction: Mapping[str, Any],
+    digest: str,
+    test_scores: Mapping[str, Any] | None,
+) -> None:
+    """Compare the result of a reproduction with the original's."""
+    difference = None
+    if reproduction["result_digest"] != digest:
+        # All epochs are equal, so only test scores or weights can differ. Without the original, assume weights.
+        query = select(JOBS.c.test_scores).where(JOBS.c.id == reproduction["of"])
+        original = connection.execute(query).first()
+        part = "weights" if original is None else commits.final_difference(original.test_scores, test_scores)
+        difference = {"epoch": progress.epoch, "differs": [part]}
+        progress.reusable = False
+    progress.reproduction, line = commits.conclusion(reproduction, difference)
+    progress.events.append(line)
+
+
+def _describe_test(scores: Mapping[str, float]) -> str:
+    count, texts = int(scores.get("test_count", 0)), []
+    for name in TEST_SCORES:
+        if name in scores:
+            interval = interval_of(name, scores, count)
+            text = f"{describe(name).label} {number(name, scores[name])}"
+            texts.append(text if interval is None else f"{text} {interval.text}")
+    return f"{', '.join(texts)}, with the weights of epoch {scores['test_epoch']}"
+
+
+def _explain_early_stop(epochs: int, last_epoch: int, reason: Mapping[str, Any]) -> str:
+    patience = "1 epoch" if reason["patience"] == 1 else f"{reason['patience']} epochs"
+    best = f"{reason['metric']} was best in epoch {reason['best_epoch']} ({reason['best']:.6g})"
+    return f"stopped after epoch {last_epoch} of {epochs}: {best}, and not better for {patience}"
+
+
 def _record_health(progress: _Progress, record: EpochRecord) -> list[events.NewEvent]:
     """Store the current findings; returns events for new and resolved ones."""
     before, now = progress.health, [finding.document() for finding in record.health]
@@ -314,10 +462,10 @@ def _prune_checkpoints(connection: Connection, progress: _Progress, keep_last: i
         The paths of their files.
     """
     new = [file for file in progress.new_files if file["kind"] == ArtifactKind.CHECKPOINT]
-    if not new:
-        return []
     kept = (progress.best_epoch, progress.start_epoch)
-    removed = commits.prune_checkpoints(connection, progress.job_id, keep_last - len(new), kept)
+    removed: Sequence[Row[str, int, int]] = ()
+    if progress.has_rows:
+        removed = commits.prune_checkpoints(connection, progress.job_id, keep_last - len(new), kept)
     old = [file for file in new[:-keep_last] if file["epoch"] not in kept]
     progress.new_files = [file for file in progress.new_files if file not in old]
     progress.size_bytes -= sum(row.size_bytes for row in removed) + sum(file["size_bytes"] for file in old)

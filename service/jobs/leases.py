@@ -181,7 +181,11 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
     """Record the provenance of this run and return the job. A change since the last lease, or, in a
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
-        job = guard(session, claim)
+        row = session.execute(locking(select(Job, now_ms()).where(_is_held(claim)), keeps_key=True)).first()
+        if row is None:
+            raise LeaseLost(claim.job_id, claim.lease)
+        job, now = row
+        job.lease_expires_ms = now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
         # A prediction starts again, so that its bits are those of the last provenance alone.
         changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
         if changed:
@@ -194,7 +198,6 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
         if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
             job.dataset_sha256 = provenance.get("dataset")
         session.flush()
-        session.refresh(job)
         return job
 
 
@@ -397,7 +400,7 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
     """
     job = session.scalar(
         update(Job)
-        .where(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
+        .where(_is_held(claim))
         .values(lease_expires_ms=expiry(claim.lease_s), **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
@@ -405,6 +408,10 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
     if job is None:
         raise LeaseLost(claim.job_id, claim.lease)
     return job
+
+
+def _is_held(claim: Claim) -> ColumnElement[bool]:
+    return and_(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
 
 
 def lock_statement(*columns: Column[Any]) -> Select[Any]:

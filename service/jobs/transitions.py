@@ -28,13 +28,13 @@ def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> N
         announce(session, job, MessageType.JOB_PAUSED, reason=reason)
 
 
-def status_data(job: Job | Row[Any], *, reason: str) -> dict[str, Any]:
-    """The data of a status event."""
+def status_data(job: Job | Row[Any], *, reason: str, **changed: Any) -> dict[str, Any]:
+    """The data of a status event; ``changed`` has values that the row does not have yet."""
     data = {"status": job.status, "requested": job.requested, "attempt": job.attempt, "lease": job.lease}
-    return data | {"epoch": job.epoch, "reason": reason}
+    return data | {"epoch": job.epoch} | changed | {"reason": reason}
 
 
-def holder(job: Job) -> dict[str, str]:
+def holder(job: Job | Row[Any]) -> dict[str, str]:
     """The worker that holds the job's lease, for the event that ends it."""
     return {"worker": job.lease_owner} if job.lease_owner is not None else {}
 
@@ -60,7 +60,7 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
         outbox.announce(session, owner=job.owner, kind=MessageType.QUOTA_EXCEEDED, data=quota | {"job": job.id})
 
 
-def announce(session: Session | Connection, job: Job, kind: MessageType, *, reason: str) -> None:
+def announce(session: Session | Connection, job: Job | Row[Any], kind: MessageType, *, reason: str) -> None:
     """Write the message of a state change to the owner's webhooks, in the same transaction."""
     data: dict[str, Any] = {
         "id": job.id,
@@ -78,7 +78,7 @@ def end_data(job: Job) -> dict[str, Any]:
     return {"status": job.status, "error": shown_error(job), "result_digest": job.result_digest}
 
 
-def is_cancelled_by_user(job: Job) -> bool:
+def is_cancelled_by_user(job: Job | Row[Any]) -> bool:
     """Whether a user, not its sweep, cancelled the job of a trial, or has requested its cancellation."""
     return job.error is not None and job.error.get("code") == CANCELLED
 

@@ -37,7 +37,7 @@ _TRUSTED_S: Final = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Query = TypeVar("_Query", bound=Select[Any])
+_Query = TypeVar("_Query", bound=Select[*tuple[Any, ...]])
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is

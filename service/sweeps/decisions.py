@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -66,7 +66,7 @@ def plan_of(resolved: Mapping[str, Any], count: int) -> SweepPlan:
     )
 
 
-def after_result(session: Session, job: Job) -> None:
+def after_result(session: Session, job: Job | Row[Any]) -> None:
     """Make the decisions that the pause or end of a job permits, in the job's transaction. If that fails, the
     scheduler makes them."""
     if job.sweep_id is None:

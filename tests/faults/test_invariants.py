@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.jobs import actions, commits, events
+from service.jobs import actions, epoch_commits, events
 from service.jobs.events import EventType
 from service.jobs.request_bodies import JobPatch
 from service.storage.tables import Job
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.sqlite_by_default
 def end(process: InProcessHarness) -> str:
     """Submit a job, and end it at once."""
     job_id = process.submit()
-    commits.succeed(process.database, process.claim(), "sha256:x")
+    epoch_commits.succeed(process.database, process.claim(), "sha256:x")
     return job_id
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from service.errors import LeaseLost
-from service.jobs import epoch_commits, leases
+from service.jobs import leases
 from service.jobs.leases import Claim, Position
 from service.jobs.renewals import Renewal
 from service.states import Request
@@ -58,7 +58,7 @@ class JobMonitor:
         requested_at: when the claim was requested, by this process's monotonic clock; the lease starts no earlier.
         early_deaths: number of consecutive children before this one that died before they received their command.
         on_fault: called with a fault of this machine, before the child releases the job.
-        on_commit: called with the seconds that the commit of an epoch took.
+        on_commit: called with the seconds that a commit of epochs or of the result took.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class JobMonitor:
         if reply is None:
             self._attempt_at = time.monotonic() + RETRY_INTERVAL_S
         else:
-            if reply.error is None and self._execution.is_of(epoch_commits.commit):
+            if reply.error is None and self._execution.commits_epochs:
                 self._on_commit(time.monotonic() - self._called_at)
             self._execution = None
             self._last_report_at = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine import CheckpointError, GanTrainer, checkpoint
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
@@ -13,13 +15,21 @@ from workers.training.training_run import TrainingRun, log
 
 
 def test_scores(
-    run: TrainingRun, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
+    run: TrainingRun,
+    trainer: Trainer,
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    *,
+    commit_epochs: Callable[[], None],
 ) -> dict[str, float] | None:
     """The scores of a classifier or regressor such as ``test_loss``, ``test_epoch``, the epoch of the weights, and
     ``test_count``, the number of examples; ``None`` without a test part.
 
     The weights are those of the best checkpoint (averaged, if the spec requires it) or, if it is lost, the last ones.
     Afterwards the trainer has the weights that were scored.
+
+    Args:
+        commit_epochs: called before a checkpoint is read.
 
     Raises:
         ArtifactUnreadable: the artifact folder cannot be read.
@@ -28,8 +38,11 @@ def test_scores(
     if data is None or isinstance(trainer, GanTrainer):
         return None
     best = trainer.best_epoch
-    row = next((row for row in run.lease.call(commits.checkpoints) if row.epoch == best), None)
-    if row is not None and best != trainer.epoch:
+    row = None
+    if best != trainer.epoch:
+        commit_epochs()
+        row = next((row for row in run.lease.call(commits.checkpoints) if row.epoch == best), None)
+    if row is not None:
         try:
             trainer.load_state_dict(checkpoint.loads(run.artifacts.read(row.path, row.sha256)))
         except (ArtifactDamaged, CheckpointError) as error:

@@ -7,6 +7,7 @@ import functools
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from service.spec.validation import read_prediction, read_resolved
 from service.states import DatasetKind, ErrorCode, JobKind, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.stores import open_store
+from service.storage.tables import Artifact, Job
 from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Progress, StopRequested
 from workers.training import build, fork_state, limits
@@ -39,7 +41,7 @@ from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.earlier_jobs import reuse
 from workers.training.earlier_jobs.investigation import NothingToReplay, investigate
-from workers.training.epochs.snapshot import commit, size_of, store_files, take_snapshot, weights_digest
+from workers.training.epochs.snapshot import commit, size_of, store_files, succeed, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
 from workers.training.final_scores import test_scores
 from workers.training.prediction import ModelUnavailable, run_prediction
@@ -123,7 +125,7 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
         estimated_bytes = costs.peak_bytes(spec, all_networks, shape)
         checkpoint_bytes = costs.checkpoint_bytes(spec, all_networks)
         limits.limit_memory(estimated_bytes)
-        preprocessing = _load_preprocessing(run, dataset)
+        preprocessing = _load_preprocessing(run, job, dataset)
         return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
     except StopRequested:
         lease.call(leases.release_lease, endpoint.request, used=meter.total())
@@ -173,12 +175,12 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
         return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
 
 
-def _load_preprocessing(run: TrainingRun, dataset: Dataset) -> Preprocessing | None:
+def _load_preprocessing(run: TrainingRun, job: Job, dataset: Dataset) -> Preprocessing | None:
     """The preprocessing of a table: that of the checkpoint from which the training continues, or fitted to the training
     part. ``_restore`` handles damaged checkpoints."""
     if dataset.info.kind is not DatasetKind.TABLE:
         return None
-    for row in run.lease.call(commits.checkpoints):
+    for row in _checkpoints(run, job):
         with contextlib.suppress(ArtifactDamaged, CheckpointError, ValueError):
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
             if "preprocessing" in state:
@@ -197,7 +199,7 @@ def _train_loop(
     outcome = reuse.take_over(run, job, job_provenance, dataset, preprocessing, verified_share=settings.verify_reused)
     if outcome is not Outcome.GOES_ON:
         return outcome.value
-    _restore(run, trainer, job.start_epoch)
+    _restore(run, trainer, job)
     reach("restored")
     diagnostics = _restore_diagnostics(run, trainer, dataset, is_fork=job.start_epoch > 0)
     steps, started_at = 0, time.monotonic()
@@ -231,8 +233,9 @@ def _train_loop(
                         preprocessing=preprocessing,
                         hold_epoch=job.hold_epoch,
                     )
+                    left = 0 if done.is_last else run.spec.epochs - report.epoch
                     with tracing.span("epoch", {"tapeline.epoch": report.epoch}, since=started_at):
-                        writer.start(epoch)
+                        writer.start(epoch, ends_in_s=left * epoch.record.seconds)
                     reach("handed_over", report.epoch)
                     if epoch.is_paused_by_sweep:
                         return PAUSED_BY_SWEEP
@@ -240,31 +243,27 @@ def _train_loop(
                     _stop_on_finding(diagnostics)
                     started_at = time.monotonic()
                     run.meter.begin_epoch()
-    weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
-    scores = test_scores(run, trainer, dataset, preprocessing)
-    reach("tested")
-    orphans = run.lease.call(
-        commits.succeed,
-        run.lease.call(commits.digest, weights, scores),
-        test_scores=scores,
-        stopped_early=asdict(stopped) if stopped else None,
-        used=run.meter.total(),
-        # By default, an ended job keeps only its best and its latest checkpoint.
-        keep_last=1 if run.spec.checkpoint.keep_last is None else None,
-    )
-    reach("succeeded")
-    run.discard(orphans)
+        weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
+        scores = test_scores(run, trainer, dataset, preprocessing, commit_epochs=writer.flush)
+        reach("tested")
+        succeed(run, writer.take(), weights, test_scores=scores, stopped_early=asdict(stopped) if stopped else None)
     return SUCCEEDED
 
 
-def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
+def _checkpoints(run: TrainingRun, job: Job) -> Sequence[Artifact]:
+    """The job's checkpoints, newest first."""
+    return run.lease.call(commits.checkpoints) if job.epoch > 0 or job.start_epoch > 0 else ()
+
+
+def _restore(run: TrainingRun, trainer: Trainer, job: Job) -> None:
     """Load the newest readable checkpoint; without one, start from scratch.
 
     Raises:
         _InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
         ArtifactUnreadable: the folder cannot be read; checkpoints that may be intact are not dropped.
     """
-    for row in run.lease.call(commits.checkpoints):
+    start_epoch = job.start_epoch
+    for row in _checkpoints(run, job):
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:

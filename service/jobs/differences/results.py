@@ -45,7 +45,7 @@ def first_difference(a: Job, b: Job, epochs_a: Sequence[Epoch], epochs_b: Sequen
             return DifferingEpoch(row.epoch, differs)
     is_comparable = a.epoch == b.epoch and a.result_digest and b.result_digest
     if is_comparable and a.result_digest != b.result_digest:
-        return DifferingEpoch(a.epoch, [commits.final_difference(a, b)])
+        return DifferingEpoch(a.epoch, [commits.final_difference(a.test_scores, b.test_scores)])
     return None
 
 

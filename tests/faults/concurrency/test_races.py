@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from service.errors import IdempotencyConflict, IllegalTransition, JobNotFound, LeaseLost
-from service.jobs import actions, commits, leases, submissions
+from service.jobs import actions, commits, epoch_commits, leases, submissions
 from service.jobs.rescue import rescue
 from service.jobs.submissions import IdempotencyKey, Submission
 from service.spec.validation import resolve
@@ -60,7 +60,7 @@ def race(process: InProcessHarness, seed: int, rounds: int) -> None:
         held = process.claim()
         rival = rng.choice(
             [
-                lambda held=held: commits.succeed(process.database, held, "sha256:x"),
+                lambda held=held: epoch_commits.succeed(process.database, held, "sha256:x"),
                 lambda held=held: commits.fail(process.database, held, {"code": "internal", "message": "m"}),
                 lambda held=held: leases.release_lease(process.database, held, rng.choice([None, Request.PAUSE])),
                 lambda held=held: leases.record_child_loss(process.database, held, "died"),
@@ -113,7 +113,7 @@ def test_one_of_two_schedulers_rescues_a_job_and_its_late_worker_is_refused(proc
         run_concurrently(rng, run_rescue, run_rescue)
         assert rescued == [job_id]
         with pytest.raises(LeaseLost):
-            commits.succeed(process.database, held, "sha256:late")
+            epoch_commits.succeed(process.database, held, "sha256:late")
         job = process.workers.job(job_id)
         assert (job.status, job.attempt, job.result_digest) == (Status.QUEUED, 2, None)
         actions.cancel(process.database, job_id)

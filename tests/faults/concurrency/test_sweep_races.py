@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text
 
 from service.errors import IllegalSweepAction, IllegalTransition
 from service.jobs import actions as job_actions
-from service.jobs import commits, epoch_commits, events, leases
+from service.jobs import epoch_commits, events, leases
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.states import SWEEP_ENDED, Status, SweepStatus
@@ -52,7 +52,7 @@ def train_one(database: Database) -> bool:
             return True
         if commit(database, held, job, epoch):
             return True
-    commits.succeed(database, held, f"sha256:{held.job_id}", then=decisions.after_result)
+    epoch_commits.succeed(database, held, f"sha256:{held.job_id}", then=decisions.after_result)
     return True
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.errors import LeaseLost
-from service.jobs import commits, epoch_commits, leases
+from service.jobs import epoch_commits, leases
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
 from service.states import Status
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
@@ -222,7 +222,7 @@ def test_an_end_whose_response_is_lost_is_recorded_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process.submit()
-    replace_operation(monkeypatch, commits.succeed, LostFirstResponse(commits.succeed))
+    replace_operation(monkeypatch, epoch_commits.succeed, LostFirstResponse(epoch_commits.succeed))
     with pytest.raises(LeaseLost):  # the retry finds the job ended
         process.train()
     process.check(reference)

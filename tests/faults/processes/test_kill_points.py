@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from service.errors import LeaseLost
-from service.jobs import actions, commits, leases
+from service.jobs import actions, epoch_commits, leases
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request, Status
@@ -271,7 +271,7 @@ def test_without_the_lease_guard_a_late_worker_violates_an_invariant(
             leases.release_lease(process.database, stale, Request.PAUSE)
         assert process.train(fresh) == "succeeded"
         with contextlib.suppress(LeaseLost):
-            commits.succeed(process.database, stale, "sha256:stale")
+            epoch_commits.succeed(process.database, stale, "sha256:stale")
 
     zombie()
     process.check(reference)

@@ -10,7 +10,7 @@ from service.access import storage_quota
 from service.access.audit import Actor
 from service.application.models import Exports
 from service.errors import StorageQuotaExceeded
-from service.jobs import commits, epoch_commits, leases, submissions
+from service.jobs import epoch_commits, leases, submissions
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.submissions import Submission
@@ -36,7 +36,7 @@ def train(database: Database, store: ArtifactFolder) -> str:
         seconds=0.1, is_best=True, files=[file],
     )  # fmt: skip
     epoch_commits.commit(database, held, [record], keep_last=3)
-    commits.succeed(database, held, "sha256:done")
+    epoch_commits.succeed(database, held, "sha256:done")
     return held.job_id
 
 

@@ -17,7 +17,7 @@ from service.errors import (
     InvalidCursor,
     JobNotFound,
 )
-from service.jobs import actions, commits, leases, submissions
+from service.jobs import actions, commits, epoch_commits, leases, submissions
 from service.jobs.leases import Usage
 from service.jobs.queries import listing, lookup, names
 from service.jobs.queries.estimates import plan
@@ -69,7 +69,7 @@ def bring_to(database: Database, job_id: str, status: Status) -> None:
         case Status.PAUSED:
             leases.release_lease(database, held, Request.PAUSE)
         case Status.SUCCEEDED:
-            commits.succeed(database, held, "sha256:x")
+            epoch_commits.succeed(database, held, "sha256:x")
         case Status.FAILED:
             commits.fail(database, held, {"code": "internal", "message": "m"})
         case Status.CANCELLED:

@@ -53,7 +53,7 @@ def test_an_early_stop_is_a_success_with_a_reason(database: Database, submit: Su
     for epoch in (1, 2):
         commit(database, held, record(epoch))
     reason = {"metric": "val_loss", "best": 0.25, "best_epoch": 1, "patience": 1}
-    commits.succeed(database, held, "sha256:done", stopped_early=reason)
+    epoch_commits.succeed(database, held, "sha256:done", stopped_early=reason)
     job = read_job(database, job_id)
     assert (job.status, job.epoch, job.epochs, job.stopped_early) == (Status.SUCCEEDED, 2, 4, reason)
     assert job.step == job.steps == 20  # no steps remain
@@ -193,11 +193,13 @@ def test_the_result_digest_depends_only_on_weights_digested_metrics_samples_and_
     database: Database, submit: Submit
 ) -> None:
     def digest(*epochs: EpochRecord, weights: str = "w", test_scores: dict[str, float] | None = None) -> str:
-        submit()
+        """The digest of a job whose last epoch is committed with the result."""
+        job_id = submit()
         held = claim(database)
-        for epoch_record in epochs:
+        for epoch_record in epochs[:-1]:
             commit(database, held, epoch_record)
-        return commits.digest(database, held, weights, test_scores)
+        epoch_commits.succeed(database, held, weights, records=epochs[-1:], test_scores=test_scores)
+        return read_job(database, job_id).result_digest or ""
 
     first = record(1)
     expected = digest(first)
@@ -214,8 +216,8 @@ def test_the_result_digest_depends_only_on_weights_digested_metrics_samples_and_
         digest(replace(first, metrics={"val_loss": 1.0})),
         digest(replace(first, samples_digest="sha256:2")),
         digest(first, record(2)),
-        digest(first, test_scores={"test_loss": 0.5}),
-        digest(first, test_scores={"test_loss": 0.25}),
+        digest(first, test_scores={"test_loss": 0.5, "test_epoch": 1}),
+        digest(first, test_scores={"test_loss": 0.25, "test_epoch": 1}),
     ]
     assert len({expected, *others}) == 1 + len(others)
 

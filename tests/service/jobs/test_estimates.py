@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.jobs import commits, epoch_commits, leases
+from service.jobs import epoch_commits, leases
 from service.jobs.queries.estimates import Estimate, TrainingCost, _spread, plan
 from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.validation import resolve
@@ -38,7 +38,7 @@ def finish(database: Database, submit: Submit) -> Callable[..., None]:
                 seconds=seconds_per_epoch, cpu_seconds=cpu_seconds, is_best=False, files=(),
             )  # fmt: skip
             epoch_commits.commit(database, held, [epoch_record], keep_last=1)
-        commits.succeed(database, held, "sha256:x")
+        epoch_commits.succeed(database, held, "sha256:x")
 
     return finish
 

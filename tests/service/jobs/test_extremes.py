@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import LeaseLost
-from service.jobs import commits, leases, submissions
+from service.jobs import epoch_commits, leases, submissions
 from service.jobs.queries import lookup
 from service.jobs.queries.extremes import Extremes, extended
 from service.jobs.submissions import Origin, Submission
@@ -54,7 +54,7 @@ def test_a_fork_starts_without_its_parents_extremes(database: Database, submit: 
     parent_id = submit()
     held = claim(database)
     commit(database, held, 1, val_loss=0.1)
-    commits.succeed(database, held, "sha256:x")
+    epoch_commits.succeed(database, held, "sha256:x")
     with database.read() as session:
         parent = lookup.get(session, parent_id)
     document = {"kind": "classifier", "epochs": 4}

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text, update
 
 from service.errors import LeaseLost
-from service.jobs import actions, commits, leases, renewals, worker_registry
+from service.jobs import actions, commits, epoch_commits, leases, renewals, worker_registry
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Renewal
 from service.jobs.rescue import rescue
@@ -72,7 +72,7 @@ WRITES: dict[str, Callable[[Database, Claim], object]] = {
     "requested": requested,
     "commit_epoch": lambda database, held: commit(database, held, record(1)),
     "log": lambda database, held: commits.log(database, held, "info", "c", "m"),
-    "succeed": lambda database, held: commits.succeed(database, held, "sha256:x"),
+    "succeed": lambda database, held: epoch_commits.succeed(database, held, "sha256:x"),
     "fail": lambda database, held: commits.fail(database, held, {"code": "internal", "message": "m"}),
     "release_lease": lambda database, held: leases.release_lease(database, held, None),
     "record_child_loss": lambda database, held: leases.record_child_loss(database, held, "m"),
@@ -100,7 +100,7 @@ def test_nothing_is_written_after_the_end_of_a_job(
 ) -> None:
     job_id = submit()
     held = claim(database)
-    commits.succeed(database, held, "sha256:done")
+    epoch_commits.succeed(database, held, "sha256:done")
     before = log(database, job_id)
     with pytest.raises(LeaseLost):
         write(database, held)

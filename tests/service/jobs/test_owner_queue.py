@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text, update
 from migrations.upgrade import config
 from service.access import owners, usage
 from service.errors import BudgetSpent, IllegalTransition, JobNotFound, LeaseLost
-from service.jobs import actions, commits, leases, owner_queue, worker_registry
+from service.jobs import actions, commits, epoch_commits, leases, owner_queue, worker_registry
 from service.jobs.leases import Claim, Usage
 from service.jobs.queries import queue
 from service.jobs.request_bodies import JobPatch
@@ -78,7 +78,7 @@ def test_after_random_operations_the_queue_of_each_owner_equals_the_counts(datab
                 if (taken := leases.claim(database, "w", choice.choice((0.001, 60)))) is not None:
                     held.append(taken)
             case 5 if held:
-                commits.succeed(database, held.pop(choice.randrange(len(held))), "sha256:x")
+                epoch_commits.succeed(database, held.pop(choice.randrange(len(held))), "sha256:x")
             case 6 if held:
                 commits.fail(database, held.pop(choice.randrange(len(held))), {"code": "internal", "message": "m"})
             case 7 if held:
@@ -146,7 +146,7 @@ def simulate(
         clock = end
         used[owner] += shares[owner][1]
         owner_queue.accrue(database)
-        commits.succeed(database, held, "sha256:x")
+        epoch_commits.succeed(database, held, "sha256:x")
     for end, _, owner, _ in running:
         used[owner] += max(0.0, clock - (end - shares[owner][1]))
     return dict(used)
@@ -177,7 +177,7 @@ def test_idleness_earns_nothing(database: Database, submit: Submit) -> None:
     for _ in range(8):
         held = claim(database, lease_s=10_000)
         advance_clock(database, 30)
-        commits.succeed(database, held, "sha256:x")
+        epoch_commits.succeed(database, held, "sha256:x")
     for _ in range(20):
         submit(owner="bob")
     order = [owner_of(database, claim(database)) for _ in range(10)]
@@ -261,7 +261,7 @@ def test_neither_a_cap_nor_a_quota_earns_credit(database: Database, submit: Subm
     set_vtime(database, "carl", 80_000)
     submit(owner="dora")
     assert vtimes(database)["dora"] == pytest.approx(80_000), "not where Ann is, who cannot start a job"
-    commits.succeed(database, anns, "sha256:x")
+    epoch_commits.succeed(database, anns, "sha256:x")
     assert vtimes(database)["ann"] == pytest.approx(80_000)
     with database.write() as session:
         session.execute(update(OwnerQueue).where(OwnerQueue.owner == "bob").values(blocked="quota"))
@@ -481,7 +481,7 @@ def test_jobs_wait_while_the_cpu_time_of_thirty_days_is_used_up(database: Databa
     for owner in ("ann", "ann", "bob"):
         submit(owner=owner)
     held = claim(database)
-    commits.succeed(database, held, "sha256:x", used=Usage(cpu_seconds=100, peak_memory_bytes=0))
+    epoch_commits.succeed(database, held, "sha256:x", used=Usage(cpu_seconds=100, peak_memory_bytes=0))
     owners.change(database, "ann", {"cpu_seconds": 90})
     usage.apply_cpu_quotas(database, default=0)
     with database.read() as session:

@@ -17,7 +17,7 @@ from sqlalchemy import update
 from service.datasets.formats.array_files import write_array, write_meta
 from service.datasets.info import IDX_NAMES
 from service.datasets.uploads import UploadFiles
-from service.jobs import commits, epoch_commits, leases, submissions
+from service.jobs import epoch_commits, leases, submissions
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
@@ -115,7 +115,7 @@ class Installation:
             )
             epoch_commits.commit(self.database, claim, [record], keep_last=1000)
         if ended_days_ago is not None:
-            commits.succeed(self.database, claim, "sha256:done")
+            epoch_commits.succeed(self.database, claim, "sha256:done")
             with self.database.write() as session:
                 finished_ms = now_ms() - int(ended_days_ago * DAY_MS)
                 session.execute(update(Job).where(Job.id == claim.job_id).values(finished_ms=finished_ms))

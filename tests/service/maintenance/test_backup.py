@@ -19,7 +19,7 @@ from migrations import upgrade
 from migrations.upgrade import head, is_current
 from service.access import audit_seals, owners
 from service.access.audit_chain import verify
-from service.jobs import commits, events, leases
+from service.jobs import epoch_commits, events, leases
 from service.jobs.queries import lookup
 from service.maintenance.backup import BackupError, backup, restore
 from service.maintenance.backup_format import PartWriter, read_parts
@@ -139,7 +139,7 @@ def test_everything_is_restored_and_a_running_job_continues_with_its_log(
     assert (claim.job_id, claim.lease) == (running, 2)
     with empty.database.read() as session:
         assert lookup.get(session, running).epoch == 5
-    commits.succeed(empty.database, claim, "sha256:done")
+    epoch_commits.succeed(empty.database, claim, "sha256:done")
     continued = logged_events(empty.database, running)
     assert continued[: len(logged)] == logged
     assert [seq for seq, _, _ in continued] == list(range(1, len(continued) + 1))

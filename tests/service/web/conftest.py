@@ -101,7 +101,7 @@ class SimulatedWorker:
     def succeed(self, stopped_early: dict[str, Any] | None = None, *, keep_last: int | None = None) -> None:
         assert self.current_claim is not None
         self.artifacts.remove(
-            commits.succeed(
+            epoch_commits.succeed(
                 self.database, self.current_claim, "sha256:done", stopped_early=stopped_early, keep_last=keep_last
             )
         )

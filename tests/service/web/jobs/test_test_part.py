@@ -195,7 +195,7 @@ def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tm
 
 
 @pytest.mark.sqlite_by_default
-@pytest.mark.parametrize("failpoint", ["epoch_committed.4", "tested", "succeeding", "batch_done.3"])
+@pytest.mark.parametrize("failpoint", ["files_stored.4", "tested", "succeeding", "batch_done.3"])
 def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
     app: Flask, client: FlaskClient, tmp_path: Path, failpoint: str
 ) -> None:
@@ -224,9 +224,9 @@ def test_a_reproduction_compares_the_test_scores_too(
     assert reproduced.test_scores == job.test_scores
     score = run.test_scores
 
-    def score_another_way(*arguments: Any) -> dict[str, float]:
+    def score_another_way(*arguments: Any, **named: Any) -> dict[str, float]:
         """As after a change of how the loss is computed; the training is the same."""
-        scores = score(*arguments)
+        scores = score(*arguments, **named)
         assert scores is not None
         return scores | {"test_loss": np.nextafter(scores["test_loss"], np.inf)}
 

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from service.jobs import commits, leases, transitions
+from service.jobs import commits, epoch_commits, leases, transitions
 from service.jobs import events as log
 from service.jobs.queries import lookup
 from service.states import Status
@@ -182,7 +182,7 @@ def test_no_event_is_lost_among_jobs_that_run_concurrently(either_app: Flask, su
             while (claim := leases.claim(database, "w", 600)) is not None:
                 for number in range(random.randint(1, 9)):
                     commits.log(database, claim, "info", "c", str(number))
-                commits.succeed(database, claim, "sha256:x")
+                epoch_commits.succeed(database, claim, "sha256:x")
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
