@@ -45,9 +45,9 @@ class DatasetRepository:
             DatasetNotFound: it does not exist, or belongs to another owner.
             DatasetBroken: the files of the folder are inconsistent.
         """
-        upload = self._find(name, owner)
-        if upload is not None:
-            return upload
+        return self._find(name, owner) or self._folder(name, owner)
+
+    def _folder(self, name: str, owner: str | None) -> DatasetInfo:
         try:
             return describe(name, self._settings.data)
         except DatasetNotFound as error:
@@ -61,11 +61,13 @@ class DatasetRepository:
             DatasetNotFound, DatasetBroken: see ``describe``.
             DatasetChanged: the job started with other data.
         """
+        find = self._folder  # at the submission, no upload had this name
         if job.upload_id is not None:
             row = self._database.query(uploads.of_id, job.upload_id)
             if row is not None:
                 return uploads.info_of(row).divided(Split.of(job.resolved))
-        info = self.describe(str(job.resolved["dataset"]["name"]), job.owner).divided(Split.of(job.resolved))
+            find = self.describe
+        info = find(str(job.resolved["dataset"]["name"]), job.owner).divided(Split.of(job.resolved))
         if job.dataset_sha256 is None:
             return info
         if info.sha256 not in (None, job.dataset_sha256):

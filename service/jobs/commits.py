@@ -39,13 +39,13 @@ def no_op(session: Session, job: Job | Row[Any]) -> None:
 
 def finished_epochs(database: Database, claim: Claim) -> Sequence[Epoch]:
     """The job's committed epochs, in order."""
-    with database.read() as session:
+    with database.read_once() as session:
         return lookup.epochs(session, claim.job_id)
 
 
 def checkpoints(database: Database, claim: Claim) -> Sequence[Artifact]:
     """The job's checkpoints, newest first."""
-    with database.read() as session:
+    with database.read_once() as session:
         return lookup.artifacts(session, claim.job_id, ArtifactKind.CHECKPOINT)[::-1]
 
 
@@ -134,7 +134,7 @@ def pinned_checkpoint(database: Database, claim: Claim, job_id: str, sha256: str
     """A checkpoint of another job, with that job; ``None``: it was deleted."""
     query = select(Job, Artifact).join(Artifact, Artifact.job_id == Job.id)
     query = query.where(Job.id == job_id, Artifact.kind == ArtifactKind.CHECKPOINT, Artifact.sha256 == sha256)
-    with database.read() as session:
+    with database.read_once() as session:
         row = session.execute(query.limit(1)).first()
         return None if row is None else (row[0], row[1])
 

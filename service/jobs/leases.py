@@ -6,6 +6,7 @@ lease. If not, it raises ``LeaseLost``, and the worker stops and leaves nothing 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    String,
     and_,
     bindparam,
     case,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from service.errors import LeaseLost
 from service.jobs import events, owner_queue, transitions
@@ -125,10 +128,11 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
     passed: list[str] = []
     with database.write() as session:
         while (owner := owner_queue.next_owner(session, without=passed)) is not None:
-            lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
-            has_data = owner_queue.has_data(datasets)
-            first = select(Job.id).where(lane, has_data).order_by(*CLAIM_ORDER).limit(1)
-            if (job := _take(session, first, worker, lease_s)) is not None:
+            who = {"job_owner": owner} if owner else {}
+            which = {"datasets": list(datasets)} if datasets is not None else {}
+            values = {"worker": worker, "lease_ms": milliseconds(lease_s), **who, **which}
+            job = session.connection().execute(_taking(bool(who), bool(which)), values).first()
+            if job is not None:
                 trace = tracing.new_attempt(job.traceparent)
                 data = transitions.status_data(job, reason="claimed") | {"worker": worker, **tracing.named(trace)}
                 rows = events.rows(job.id, [(EventType.STATUS, data)], job.last_seq - 1, job.claimed_ms)
@@ -143,24 +147,30 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
                     traceparent=job.traceparent,
                     trace=trace,
                 )
-            if datasets is None or not session.scalar(select(exists().where(lane, ~has_data))):
+            lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
+            if datasets is None or not session.scalar(select(exists().where(lane, ~owner_queue.has_data(datasets)))):
                 break
             passed.append(owner)
     return None
 
 
-def _take(session: Session, first: Select[str], worker: str, lease_s: float) -> Row[Any] | None:
-    """Begin the lease of a job, unless another worker does so now; returns some columns."""
-    is_drained = and_(Worker.id == worker, Worker.drain.is_not(None))
+@functools.cache
+def _taking(has_owner: bool, has_datasets: bool) -> ReturningUpdate[Any]:
+    """The statement that begins the lease of an owner's first job, unless another worker does so now, and returns some
+    columns. It is built once: that takes as long as its execution."""
+    is_drained = and_(Worker.id == bindparam("worker"), Worker.drain.is_not(None))
+    owner = owner_queue.belongs_to(bindparam("job_owner", type_=String) if has_owner else "")
+    has_data = owner_queue.has_data(bindparam("datasets", expanding=True) if has_datasets else None)
+    first = select(Job.id).where(owner_queue.is_queued(), owner, has_data).order_by(*CLAIM_ORDER).limit(1)
     free = locking(first, skip_locked=True).scalar_subquery()
-    statement = (
+    return (
         update(JOBS)
         .where(JOBS.c.id == free, JOBS.c.status == Status.QUEUED, ~exists().where(is_drained))
         .values(
             status=Status.RUNNING,
             lease=JOBS.c.lease + 1,
-            lease_owner=worker,
-            lease_expires_ms=expiry(lease_s),
+            lease_owner=bindparam("worker"),
+            lease_expires_ms=now_ms() + bindparam("lease_ms", type_=BigInteger),
             claimed_ms=now_ms(),
             claimed_cpu_seconds=func.coalesce(JOBS.c.cpu_seconds, 0.0),
             started_ms=func.coalesce(JOBS.c.started_ms, now_ms()),
@@ -168,12 +178,11 @@ def _take(session: Session, first: Select[str], worker: str, lease_s: float) -> 
         )
         .returning(*(JOBS.c[name] for name in _CLAIMED))
     )
-    return session.connection().execute(statement).first()
 
 
 def read_job(database: Database, claim: Claim) -> Job:
     """The row of the claimed job."""
-    with database.read() as session:
+    with database.read_once() as session:
         return lookup.get(session, claim.job_id)
 
 
@@ -240,7 +249,7 @@ def release_lease(database: Database, claim: Claim, request: Request | None, *, 
 
 def budget_left(database: Database, claim: Claim, used: Usage) -> float | None:
     """The CPU seconds that a job may still use; ``None``: no limit. A user may have changed the budget."""
-    with database.read() as session:
+    with database.read_once() as session:
         budget = lookup.get(session, claim.job_id).budget_seconds
     return None if budget is None else budget - used.cpu_seconds
 

@@ -9,9 +9,10 @@ fewer slots than owners. See P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Que
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Select,
     TextClause,
@@ -53,13 +54,13 @@ def next_owner(session: Session, *, without: Collection[str] = ()) -> str | None
     Args:
         without: owners who are passed over.
     """
-    order = (OwnerQueue.urgent.desc(), OwnerQueue.due, OwnerQueue.load, OwnerQueue.owner)
-    query = select(OwnerQueue.owner).where(is_ready()).order_by(*order).limit(1)
+    connection = session.connection()
     if without:  # no wait: the rows of these owners are locked, and whoever has the other may wait for them
-        return session.scalar(locking(query.where(OwnerQueue.owner.not_in(without)), skip_locked=True))
-    owner = session.scalar(locking(query, skip_locked=True))
+        other = locking(_NEXT_OWNER.where(OwnerQueue.owner.not_in(without)), skip_locked=True)
+        return connection.scalar(other)
+    owner = connection.scalar(_NEXT_FREE_OWNER)
     # An owner whose row is locked gets or ends a job at this moment: the next one is served. If there is none, wait.
-    return owner if owner is not None else session.scalar(locking(query))
+    return owner if owner is not None else connection.scalar(_NEXT_OWNER_WAITING)
 
 
 def preempt(database: Database) -> str | None:
@@ -170,13 +171,23 @@ def is_queued() -> ColumnElement[bool]:
     return literal_column("jobs.status") == literal_column("'queued'")
 
 
-def has_data(datasets: Collection[str] | None) -> ColumnElement[bool]:
+def has_data(datasets: Collection[str] | BindParameter[Any] | None) -> ColumnElement[bool]:
     """That a job's data are uploaded, or among the datasets of a worker; ``None``: it has all."""
     if datasets is None:
         return true()
     return or_(Job.upload_id.is_not(None), _dataset_name().in_(datasets))
 
 
-def belongs_to(owner: str) -> ColumnElement[bool]:
+_NEXT_OWNER: Final = (
+    select(OwnerQueue.owner)
+    .where(is_ready())
+    .order_by(OwnerQueue.urgent.desc(), OwnerQueue.due, OwnerQueue.load, OwnerQueue.owner)
+    .limit(1)
+)
+_NEXT_FREE_OWNER: Final = locking(_NEXT_OWNER, skip_locked=True)
+_NEXT_OWNER_WAITING: Final = locking(_NEXT_OWNER)
+
+
+def belongs_to(owner: str | BindParameter[str]) -> ColumnElement[bool]:
     """That a job has this owner."""
-    return Job.owner == owner if owner else Job.owner.is_(None)
+    return Job.owner.is_(None) if isinstance(owner, str) and not owner else Job.owner == owner

@@ -178,6 +178,13 @@ class Database:
             return query(session, *args, **kwargs)
 
     @contextmanager
+    def read_once(self) -> Iterator[Session]:
+        """A session for one statement, see ``run_alone``."""
+        engine = self._reader if self.is_sqlite else self._single
+        with self._turn, Session(engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end of the block, rolled back on an exception."""
         with self._turn, self._writer, Session(self._writer_engine, expire_on_commit=False) as session, session.begin():

@@ -285,7 +285,8 @@ def test_a_job_without_its_dataset_fails_with_the_name_and_a_remedy(running_on_s
     lost = Upload(id="ds_lost", owner="", name="lost", sha256="sha256:1", size_bytes=1, created_ms=1, **shape)
     with running_on_sqlite.database.write() as session:
         session.add(lost)
-    job_ids = [running_on_sqlite.submit(dataset={"name": name}) for name in ("mnits", "lost")]
+    pinned = {"mnits": None, "lost": "ds_lost"}
+    job_ids = [running_on_sqlite.submit(dataset={"name": name}, upload_id=pinned[name]) for name in pinned]
     jobs = [running_on_sqlite.until_end(job_id) for job_id in job_ids]
     with running_on_sqlite.database.write() as session:
         session.delete(lost)
