@@ -34,10 +34,6 @@ _Trained = tuple[EpochRecord, float]
 """An epoch, and when its training ended."""
 
 
-def _size_of(trained: _Trained) -> int:
-    return sum(file.size_bytes for file in trained[0].files)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """When what happens, by the monotonic clock of the machine.
@@ -183,11 +179,10 @@ class SimulatedWorker:
                 self.epochs.append((claim.job_id, record.epoch))
                 job.epoch = record.epoch
 
-        def store(trained: tuple[int, float]) -> _Trained:
-            epoch, trained_at = trained
-            return self._operations.epoch_record(claim, epoch), trained_at
+        def store(trained: Sequence[tuple[int, float]]) -> Sequence[_Trained]:
+            return [(self._operations.epoch_record(claim, epoch), trained_at) for epoch, trained_at in trained]
 
-        with EpochWriter(store, commit, _size_of) as writer:
+        with EpochWriter(store, commit, size=lambda trained: 0) as writer:
             trained_at = time.monotonic() + self._schedule.epoch_s
             for epoch in range(job.epoch + 1, self._fleet.epochs + 1):
                 _sleep_until(trained_at)

@@ -40,7 +40,7 @@ def pickup(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     with both(launcher) as services:
         for service in services.values():
             service.serve()
-            service.work()
+            service.work(takes_notes=True)
         for number in range(3 * rounds + 1):
             for kind, service in services.items():
                 service.note("batch_done")

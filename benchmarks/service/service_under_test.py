@@ -54,7 +54,7 @@ class ServiceUnderTest:
         if data is not None:
             own_settings["TAPELINE_DATA"] = str(data)
         self.settings = Settings.from_env(own_settings | environ, cores=1)
-        self._environ = inherited | {"PYTHONPATH": str(ROOT), VARIABLE: str(self.points)} | self.settings.to_env()
+        self._environ = inherited | {"PYTHONPATH": str(ROOT)} | self.settings.to_env()
         self.database = Database(database_url)
         self._processes: list[subprocess.Popen[bytes]] = []
         upgrade(self.database)
@@ -115,10 +115,15 @@ class ServiceUnderTest:
         wait_until(responds, "the web process")
         return process
 
-    def work(self, slots: int = 1) -> subprocess.Popen[bytes]:
-        """Start a worker, and wait until its spare child process is ready."""
+    def work(self, slots: int = 1, *, takes_notes: bool = False) -> subprocess.Popen[bytes]:
+        """Start a worker, and wait until its spare child process is ready.
+
+        Args:
+            takes_notes: whether ``note`` has an effect. That costs time in each batch.
+        """
         workers_before = self._worker_count()
-        process = self.start("-m", "workers", TAPELINE_WORKERS=str(slots))
+        armed = {VARIABLE: str(self.points)} if takes_notes else {}
+        process = self.start("-m", "workers", TAPELINE_WORKERS=str(slots), **armed)
         wait_until(lambda: self._worker_count() > workers_before, "a worker")
         time.sleep(2)  # its spare child loads
         return process

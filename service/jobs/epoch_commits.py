@@ -55,6 +55,8 @@ class EpochRecord:
     seconds: float
     is_best: bool
     files: Sequence[StoredFile]
+    replaced: Sequence[StoredFile] = ()
+    """Files that are not stored, since later ones of the same commit replace them: only their events remain."""
     health: Sequence[Finding] = ()
     """The findings after this epoch."""
     cpu_seconds: float | None = None
@@ -306,14 +308,16 @@ def _record_epoch(session: Session, progress: _Progress, record: EpochRecord) ->
     else:
         _compare_with_stored(progress, record, stored)
     orphans: list[str] = []
-    for file in record.files:
+    for file in (*record.replaced, *record.files):
+        is_stored = file in record.files
         if file.kind in stored_paths:
-            if stored_paths[file.kind] != file.path:
+            if is_stored and stored_paths[file.kind] != file.path:
                 orphans.append(file.path)
             continue
         row = artifact_rows.values(progress.job_id, file, lease=progress.lease, now=progress.now)
-        progress.new_files.append(row)
-        progress.size_bytes += file.size_bytes
+        if is_stored:
+            progress.new_files.append(row)
+            progress.size_bytes += file.size_bytes
         data = {"epoch": file.epoch, "artifact": row["id"], "sha256": file.sha256, "size_bytes": file.size_bytes}
         if file.kind is ArtifactKind.CHECKPOINT:
             data["best"] = record.is_best
@@ -329,7 +333,7 @@ def _stored_paths(session: Session, records: Sequence[EpochRecord]) -> set[str]:
 
 def _stored_files(session: Session, job_id: str, record: EpochRecord) -> Mapping[str, str]:
     """The paths of the epoch's files that were committed before, by kind."""
-    if not record.files:
+    if not record.files and not record.replaced:
         return {}
     query = select(Artifact.kind, Artifact.path).where(Artifact.job_id == job_id, Artifact.epoch == record.epoch)
     return {row.kind: row.path for row in session.execute(query)}

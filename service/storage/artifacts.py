@@ -350,10 +350,14 @@ class ArtifactStore(ABC):
         self, job_id: str, epoch: int, lease: int, contents: Mapping[ArtifactKind, bytes]
     ) -> list[StoredFile]:
         """Store the files of an epoch, as ``write`` and ``put_all`` do."""
-        files = [_name_file(self.id, job_id, kind, epoch, lease, data) for kind, data in contents.items()]
+        files = self.name_all(job_id, epoch, lease, contents)
         data = {file.path: content for file, content in zip(files, contents.values(), strict=True)}
         self.put_all(data, {file.path: file.sha256 for file in files})
         return files
+
+    def name_all(self, job_id: str, epoch: int, lease: int, contents: Mapping[ArtifactKind, bytes]) -> list[StoredFile]:
+        """Likewise, without storing them."""
+        return [_name_file(self.id, job_id, kind, epoch, lease, data) for kind, data in contents.items()]
 
     def copy(self, path: str, sha256: str, *, job_id: str, kind: ArtifactKind, epoch: int) -> StoredFile:
         """Copy a file of one job into the folder of another, whose row need not exist yet; as durable as ``write``.

@@ -67,7 +67,7 @@ class Budget:
             StopRequested: it is spent.
         """
         run = self._run
-        if run.meter.cpu_seconds() < self._spent_at:
+        if self._spent_at == math.inf or run.meter.cpu_seconds() < self._spent_at:
             return
         left = run.lease.call(leases.budget_left, run.meter.total())
         if left is not None and left <= 0:

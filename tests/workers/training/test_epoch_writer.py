@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextvars
-import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,10 +24,10 @@ class Commits:
         self._before_store = before_store
         self.writer = EpochWriter(self.store, self.commit, lambda epoch: self.bytes_per_epoch)
 
-    def store(self, epoch: int) -> int:
+    def store(self, epochs: Sequence[int]) -> Sequence[int]:
         self._before_store()
-        self.stored.append(epoch)
-        return epoch
+        self.stored += epochs
+        return epochs
 
     def commit(self, epochs: Sequence[int]) -> None:
         if self.error is not None:
@@ -63,7 +62,7 @@ def test_short_epochs_share_a_commit_and_none_is_lost_at_the_end() -> None:
         wait_until(lambda: commits.batches, "the first commit, which does not wait")
         commits.train(2, 3, 4)
         commits.writer.wait()
-        assert commits.stored == [1, 2, 3, 4]
+        assert commits.stored == [1]
         assert commits.batches == [[1]]
     assert commits.batches == [[1], [2, 3, 4]]
 
@@ -111,7 +110,7 @@ def test_an_error_is_raised_when_it_occurs_and_only_once() -> None:
     assert commits.batches == []
 
 
-def test_epochs_before_one_that_cannot_be_stored_are_committed() -> None:
+def test_no_epoch_is_committed_after_some_that_could_not_be_stored() -> None:
     is_full = threading.Event()
 
     def fail() -> None:
@@ -122,14 +121,14 @@ def test_epochs_before_one_that_cannot_be_stored_are_committed() -> None:
 
     def train() -> None:
         with commits.writer:
-            commits.train(1, 2)
-            commits.writer.wait()
+            commits.train(1)
+            wait_until(lambda: commits.batches, "the first commit")
             is_full.set()
-            commits.train(3, 4)
+            commits.train(2, 3, 4)
 
     with pytest.raises(OSError, match="full"):
         train()
-    assert list(itertools.chain(*commits.batches)) == [1, 2]
+    assert commits.batches == [[1]]
 
 
 def test_a_commit_error_replaces_an_error_of_the_next_epoch() -> None:
@@ -145,6 +144,28 @@ def test_a_commit_error_replaces_an_error_of_the_next_epoch() -> None:
 
     with pytest.raises(OSError, match="full"):
         train()
+
+
+def test_the_last_epochs_wait_for_the_result() -> None:
+    commits = Commits()
+    with commits.writer as writer:
+        writer.start(1, ends_in_s=0.2)
+        writer.wait()
+        writer.start(2, ends_in_s=0.0)
+        assert writer.take() == [1, 2]
+    assert commits.batches == []
+
+
+def test_the_last_epochs_do_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMMIT_INTERVAL_S", 0.3)
+    commits = Commits()
+    with commits.writer as writer:
+        writer.start(1, ends_in_s=0.0)
+        wait_until(lambda: commits.batches, "the commit")
+        assert writer.take() == []
+        writer.start(2, ends_in_s=0.0)
+        writer.flush()
+        assert commits.batches == [[1], [2]]
 
 
 def test_a_commit_runs_synchronously_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

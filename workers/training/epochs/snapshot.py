@@ -1,4 +1,4 @@
-"""The snapshot of a finished epoch, and its commit: first its files, then one transaction, which short epochs share.
+"""The snapshot of a finished epoch, and its commit: first the files, then one transaction; short epochs share both.
 
 The training thread takes the snapshot, which shares nothing with the trainer, and the thread of ``EpochWriter`` commits
 it while the next epoch is trained. The training thread does everything that uses BLAS, the trainer or the diagnostics.
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 
-Draw = Callable[[], bytes]
+Draw: TypeAlias = "functools.partial[bytes]"
 """Draws a picture from its own copies of arrays."""
 
 
@@ -99,23 +99,61 @@ def take_snapshot(
     )
 
 
-def store_files(run: TrainingRun, snapshot: EpochSnapshot) -> EpochRecord:
-    """Write the files of an epoch; returns its complete record."""
-    epoch = snapshot.record.epoch
+def store_files(
+    run: TrainingRun, snapshots: Sequence[EpochSnapshot], keep_last: int | None = None
+) -> Sequence[EpochRecord]:
+    """Write the files of consecutive epochs, all together, but not the checkpoints that later ones replace.
+
+    Args:
+        keep_last: the number of latest checkpoints to keep; by default, while the job goes on.
+
+    Returns:
+        The complete records, in order.
+    """
+    kept = _kept_checkpoints(snapshots, keep_last or _keep_last(run))
+    records, contents, digests = list[EpochRecord](), dict[str, bytes](), dict[str, str]()
+    used = run.meter.total()
+    for snapshot in snapshots:
+        epoch, data = snapshot.record.epoch, _contents(snapshot)
+        named = run.artifacts.name_all(run.claim.job_id, epoch, run.claim.lease, data)
+        files = [file for file in named if file.kind is not ArtifactKind.CHECKPOINT or epoch in kept]
+        contents |= {file.path: data[file.kind] for file in files}
+        digests |= {file.path: file.sha256 for file in files}
+        replaced = [file for file in named if file not in files]
+        records.append(replace(snapshot.record, files=files, replaced=replaced, used=used))
+    if contents:
+        size = sum(map(len, contents.values()))
+        with tracing.span("upload", {"tapeline.epoch": records[-1].epoch, "tapeline.bytes": size}):
+            run.artifacts.put_all(contents, digests)
+    for record in records:
+        reach("files_stored", record.epoch)
+    return records
+
+
+def _contents(snapshot: EpochSnapshot) -> dict[ArtifactKind, bytes]:
     contents: dict[ArtifactKind, bytes] = {}
     if snapshot.checkpoint is not None:
         contents[ArtifactKind.CHECKPOINT] = snapshot.checkpoint
     if snapshot.draw_samples is not None:
         contents[ArtifactKind.SAMPLE] = snapshot.draw_samples()
-    with tracing.span("upload", {"tapeline.epoch": epoch, "tapeline.bytes": sum(map(len, contents.values()))}):
-        files = run.artifacts.write_all(run.claim.job_id, epoch, run.claim.lease, contents)
-    reach("files_stored", epoch)
-    return replace(snapshot.record, files=files, used=run.meter.total())
+    return contents
 
 
-def size_of(record: EpochRecord) -> int:
-    """The bytes of the files of an epoch."""
-    return sum(file.size_bytes for file in record.files)
+def _keep_last(run: TrainingRun) -> int:
+    return run.spec.checkpoint.keep_last or KEEP_LAST
+
+
+def _kept_checkpoints(snapshots: Sequence[EpochSnapshot], keep_last: int) -> set[int]:
+    """The epochs whose checkpoints the commit keeps: the latest ones, and the best."""
+    epochs = [snapshot.record.epoch for snapshot in snapshots if snapshot.checkpoint is not None]
+    best = [snapshot.record.epoch for snapshot in snapshots if snapshot.record.is_best]
+    return {*epochs[-keep_last:], *best[-1:]}
+
+
+def size_of(snapshot: EpochSnapshot) -> int:
+    """The bytes of the files of an epoch, about: images are not larger than the arrays that they show."""
+    arrays = [*snapshot.draw_samples.args, *snapshot.draw_samples.keywords.values()] if snapshot.draw_samples else []
+    return len(snapshot.checkpoint or b"") + sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
 def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
@@ -129,7 +167,7 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
             orphans = run.lease.call(
                 epoch_commits.commit,
                 records,
-                keep_last=run.spec.checkpoint.keep_last or KEEP_LAST,
+                keep_last=_keep_last(run),
                 at_most=run.lease.max_owner_bytes,
             )
     except OutcomeUnknown:
@@ -153,8 +191,8 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
     run.discard(orphans)
 
 
-def succeed(run: TrainingRun, records: Sequence[EpochRecord], weights: str, **result: Any) -> None:
-    """Commit the last epochs and the result, in one transaction.
+def succeed(run: TrainingRun, snapshots: Sequence[EpochSnapshot], weights: str, **result: Any) -> None:
+    """Store and commit the last epochs, with the result, in one transaction.
 
     Likewise; if the files do not fit into the quota, as many epochs as fit are committed, and the job does not end.
 
@@ -162,14 +200,16 @@ def succeed(run: TrainingRun, records: Sequence[EpochRecord], weights: str, **re
         weights: their digest.
         result: as for ``epoch_commits.succeed``.
     """
+    # By default, an ended job keeps only its best and its latest checkpoint.
+    keep_last = run.spec.checkpoint.keep_last or 1
+    records = store_files(run, snapshots, keep_last)
     try:
         orphans = run.lease.call(
             epoch_commits.succeed,
             weights,
             records=records,
             used=run.meter.total(),
-            # By default, an ended job keeps only its best and its latest checkpoint.
-            keep_last=run.spec.checkpoint.keep_last or 1,
+            keep_last=keep_last,
             at_most=run.lease.max_owner_bytes,
             **result,
         )

@@ -21,14 +21,14 @@ _MAX_SLOWDOWN: Final = 5.0
 """While commits take longer than that, because many workers share the database, the time between them is longer, too,
 up to this factor."""
 MAX_UNCOMMITTED_BYTES: Final = 2**24
-"""Size of the files beyond which they are committed earlier: a commit may remove older ones."""
+"""Size of the files beyond which they are committed earlier: until then, they are in memory."""
 
 Snapshot = TypeVar("Snapshot")
 Record = TypeVar("Record")
 
 
 class EpochWriter(Generic[Snapshot, Record]):
-    """Stores the files of one epoch at a time, in order: ``wait`` before each ``start``. Commits it at once if the last
+    """Stores and commits epochs, in order: ``wait`` before each ``start``. An epoch is committed at once if the last
     commit was long ago, otherwise when that is so, or together with the epochs that follow, or with the result.
 
     An error is raised in the training thread: after the current batch by ``check``, otherwise by ``wait``. Leaving the
@@ -36,47 +36,58 @@ class EpochWriter(Generic[Snapshot, Record]):
     only one thread.
 
     Args:
-        store: stores the files of an epoch; returns what its commit needs.
+        store: stores the files of consecutive epochs; returns what their commit needs.
         commit: commits consecutive epochs.
-        size: the bytes of the files of an epoch, which take space until the commit.
+        size: the bytes of the files of an epoch, which take memory until the commit.
     """
 
     def __init__(
         self,
-        store: Callable[[Snapshot], Record],
+        store: Callable[[Sequence[Snapshot]], Sequence[Record]],
         commit: Callable[[Sequence[Record]], None],
-        size: Callable[[Record], int],
+        size: Callable[[Snapshot], int],
     ) -> None:
         self._store, self._commit, self._size = store, commit, size
-        self._thread: threading.Thread | None = None
-        self._stored: list[Record] = []
+        self._changed = threading.Condition()
+        """Held to read or change the attributes below."""
+        self._pending: list[Snapshot] = []
         """Epochs that are not committed."""
-        self._is_next_done = threading.Event()
-        self._committed_at = float("-inf")
+        self._context = contextvars.copy_context()
+        """That of the last epoch, as for log lines and NumPy's error handling."""
+        self._due_at = self._committed_at = -math.inf
+        self._is_committing = self._is_closed = False
+        self._thread: threading.Thread | None = None
         self._pace = Pace(_EXPECTED_COMMIT_S, _MAX_SLOWDOWN)
         self._error: BaseException | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether the epoch that was finished last is not committed."""
-        return self._thread is not None and self._thread.is_alive()
+        with self._changed:
+            return self._is_committing or bool(self._pending)
 
     def start(self, snapshot: Snapshot, *, ends_in_s: float = math.inf) -> None:
-        """Begin to store an epoch. That runs in the current context, as for log lines and NumPy's error handling.
+        """Commit an epoch, now or later.
 
         Args:
             ends_in_s: when the training ends well, about; ``take`` follows.
         """
-        context = contextvars.copy_context()
-        self._is_next_done.clear()
-        arguments = (self._run, snapshot, ends_in_s <= SOON_S)
-        self._thread = threading.Thread(target=context.run, args=arguments, name="epoch writer")
-        try:
-            self._thread.start()
-        except RuntimeError:  # no thread available: the training waits for this epoch
-            self._thread = None
-            self._is_next_done.set()
-            self._run(snapshot, ends_soon=False)
+        with self._changed:
+            self._pending.append(snapshot)
+            self._context = contextvars.copy_context()
+            self._due_at = self._committed_at + COMMIT_INTERVAL_S * self._pace.factor
+            if ends_in_s <= SOON_S:
+                self._due_at = max(self._due_at, time.monotonic() + COMMIT_INTERVAL_S)
+            if sum(map(self._size, self._pending)) > MAX_UNCOMMITTED_BYTES:
+                self._due_at = -math.inf
+            self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="epoch writer")
+            try:
+                self._thread.start()
+            except RuntimeError:  # no thread available: the training waits for this epoch
+                self._thread = None
+                self.flush()
 
     def check(self) -> None:
         """Raise an error that has occurred."""
@@ -85,24 +96,23 @@ class EpochWriter(Generic[Snapshot, Record]):
             raise error
 
     def wait(self) -> None:
-        """Wait until the files are stored, and a commit that has begun has finished; raises its error."""
-        self._is_next_done.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Wait until what is due is committed; raises an error of that."""
+        with self._changed:
+            self._wait()
         self.check()
 
-    def take(self) -> Sequence[Record]:
+    def take(self) -> Sequence[Snapshot]:
         """Wait likewise; returns the epochs that are not committed, and leaves that to the caller."""
-        self.wait()
-        stored, self._stored = self._stored, []
-        return stored
+        with self._changed:
+            self._wait()
+            pending, self._pending = self._pending, []
+        self.check()
+        return pending
 
     def flush(self) -> None:
         """Wait likewise, and commit what is not committed."""
-        self.wait()
-        if self._stored:
-            self._commit_stored()
+        if pending := self.take():
+            self._commit_now(pending)
 
     def __enter__(self) -> Self:
         return self
@@ -111,25 +121,42 @@ class EpochWriter(Generic[Snapshot, Record]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.wait()
+            self.flush()
         finally:
-            if self._stored:
-                self._commit_stored()
+            with self._changed:
+                self._is_closed = True
+                self._changed.notify_all()
+            if self._thread is not None:
+                self._thread.join()
 
-    def _run(self, snapshot: Snapshot, ends_soon: bool) -> None:
-        try:
-            self._stored.append(self._store(snapshot))
-            is_large = sum(map(self._size, self._stored)) > MAX_UNCOMMITTED_BYTES
-            remaining_s = self._committed_at + COMMIT_INTERVAL_S * self._pace.factor - time.monotonic()
-            if ends_soon:
-                remaining_s = max(remaining_s, COMMIT_INTERVAL_S)
-            if is_large or remaining_s <= 0 or not self._is_next_done.wait(remaining_s):
-                self._commit_stored()
-        except BaseException as error:  # noqa: BLE001 - the training thread raises it
-            self._error = error
+    def _wait(self) -> None:
+        self._changed.wait_for(lambda: not self._is_committing and not (self._thread is not None and self._is_due()))
 
-    def _commit_stored(self) -> None:
-        stored, self._stored = self._stored, []
+    def _run(self) -> None:
+        while epochs := self._next_due():
+            try:
+                self._context.run(self._commit_now, epochs)
+            except BaseException as error:  # noqa: BLE001 - the training thread raises it
+                self._error = error
+            with self._changed:
+                self._is_committing = False
+                self._changed.notify_all()
+
+    def _next_due(self) -> Sequence[Snapshot]:
+        """Wait until epochs must be committed; empty: the writer is closed."""
+        with self._changed:
+            while not self._is_closed:
+                if self._is_due():
+                    epochs, self._pending, self._is_committing = self._pending, [], True
+                    return epochs
+                self._changed.wait(max(0.0, self._due_at - time.monotonic()) if self._pending else None)
+            return ()
+
+    def _is_due(self) -> bool:
+        return bool(self._pending) and self._due_at <= time.monotonic()
+
+    def _commit_now(self, epochs: Sequence[Snapshot]) -> None:
+        records = self._store(epochs)
         with self._pace.measured():
-            self._commit(stored)
+            self._commit(records)
         self._committed_at = time.monotonic()
