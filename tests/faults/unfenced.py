@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, and_, select
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLost
@@ -39,5 +39,6 @@ def remove_lease_guard(monkeypatch: pytest.MonkeyPatch, *, keeps_status: bool) -
         return row
 
     monkeypatch.setattr(leases, "guard", guard)
+    monkeypatch.setattr(leases, "_is_held", lambda held: and_(Job.id == held.job_id, any_status))
     monkeypatch.setattr(leases, "lock", lock)
     monkeypatch.setattr(renewals, "_are_held", lambda claims: Job.id.in_([held.job_id for held in claims]))

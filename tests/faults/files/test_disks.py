@@ -62,7 +62,8 @@ def test_a_full_disk_stops_the_queue_and_fails_no_job(
     fault = blocked(harness)
     assert fault is not None
     assert (fault["reason"], "No space left" in fault["message"]) == ("store", True)
-    wait_until(lambda: all(harness.job(job_id).status == Status.QUEUED for job_id in jobs), "the release")
+    wait_until(lambda: all(harness.job(job_id).status != Status.RUNNING for job_id in jobs), "the release")
+    assert Status.QUEUED in {harness.job(job_id).status for job_id in jobs} <= {Status.QUEUED, Status.SUCCEEDED}
     claims = sum(harness.job(job_id).lease for job_id in jobs)
     seen = worker_heartbeat(harness)
     wait_until(lambda: worker_heartbeat(harness) > seen + 2000 * CHECK_INTERVAL_S, "further checks")

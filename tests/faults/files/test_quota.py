@@ -140,11 +140,14 @@ def test_of_short_epochs_that_share_a_commit_as_many_are_kept_as_fit(
 
     replace_operation(monkeypatch, epoch_commits.commit, observed)
     monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 600.0)
+    monkeypatch.setattr(writer, "SOON_S", -1.0)
     quota = stored(process) + undisturbed.size_bytes * 5 // 8  # room for two of four epochs
     second = submit(process, epochs=4)
     assert train(process, quota) == "failed"
     job = process.workers.job(second)
     assert job.error is not None
     assert (job.error["code"], job.epoch) == ("storage_quota", 2)
-    assert batches == [1, 3, 1, 2, 1], "the first one, the others, one that fits, the rest, and of it none"
+    assert batches == [1, 3, 1, 2, 1], (
+        "the first one, the others without the result, one that fits, the rest, then none"
+    )
     process.check(None)  # no file without a row is left

@@ -248,6 +248,7 @@ def test_copies_of_a_running_service_continue_to_the_same_results(
 
 def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: FaultHarness, reference: Reference) -> None:
     """F21: killed as by the kernel when memory runs out; the supervisor survives."""
+    harness.patch(COMMITS_EACH_EPOCH)
     poison = harness.submit()
     harness.arm("epoch_trained.2", "stop")
     worker = harness.start()
