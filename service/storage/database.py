@@ -161,6 +161,13 @@ class Database:
             other._turn = self._turn.with_reserve()
         return other
 
+    def if_free(self) -> Database:
+        """The same database, for what can be left out: ``PoolTimeout`` at once if the only connection is in use."""
+        other = copy.copy(self)
+        if isinstance(self._turn, Turn):
+            other._turn = self._turn.if_free()
+        return other
+
     def insert(self, table: type[Base]) -> sqlite.Insert:
         """An INSERT that supports ``ON CONFLICT``: the same syntax in both databases, but not in generic SQLAlchemy."""
         # PostgreSQL's construct has the same methods, but no common base that declares them.
@@ -306,6 +313,10 @@ class Turn:
     def with_reserve(self) -> Turn:
         """A turn at the same connection that does not wait for long."""
         return Turn(self._lock, PATIENCE_S, has_reserve=True)
+
+    def if_free(self) -> Turn:
+        """A turn at the same connection that does not wait."""
+        return Turn(self._lock, 0.0)
 
     def __enter__(self) -> None:
         self._thread.holds = self._lock.acquire(timeout=self._timeout_s)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.jobs import renewals
 from service.jobs.leases import Claim
-from service.jobs.renewals import Renewal
+from service.jobs.renewals import Pending, Renewal
 from service.states import Request
 from service.storage.database import Database
 from workers.pace import Pace
@@ -66,7 +68,7 @@ class LeaseKeeper:
     """Renews leases in one thread, all in one statement, and watches the time in another, since a query may hang."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database.with_reserve()
+        self._to_renew, self._to_read = database.with_reserve(), database.if_free()
         self._lock = threading.Lock()
         self._round_began_at: float | None = None
         self._renewed_at: dict[Holder, float] = {}
@@ -116,12 +118,13 @@ class LeaseKeeper:
         holders = [holder for holder in holders if not holder.is_stuck]
         if not holders:
             return
-        now = time.monotonic()
+        now, pending = time.monotonic(), Pending(requests={}, lost=frozenset())
         if is_due:
-            pending = renewals.renew(self._database, [holder.renewal() for holder in holders])
+            pending = renewals.renew(self._to_renew, [holder.renewal() for holder in holders])
         else:
-            with self._pace.measured():
-                pending = renewals.requested(self._database, [holder.claim for holder in holders])
+            # Not with a connection of its own, for something that renewals read, too.
+            with suppress(PoolTimeout), self._pace.measured():
+                pending = renewals.requested(self._to_read, [holder.claim for holder in holders])
         for holder in holders:
             if holder.claim in pending.lost:
                 holder.on_loss()
