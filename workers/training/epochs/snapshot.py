@@ -12,7 +12,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from workers.operations import OutcomeUnknown
 from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
+
+_FILES_AT_ONCE: Final = 64
+"""Files that are open at the same time; a child may have 256."""
 
 Draw: TypeAlias = "functools.partial[bytes]"
 """Draws a picture from its own copies of arrays."""
@@ -122,9 +125,11 @@ def store_files(
         replaced = [file for file in named if file not in files]
         records.append(replace(snapshot.record, files=files, replaced=replaced, used=used))
     if contents:
-        size = sum(map(len, contents.values()))
+        size, paths = sum(map(len, contents.values())), list(contents)
         with tracing.span("upload", {"tapeline.epoch": records[-1].epoch, "tapeline.bytes": size}):
-            run.artifacts.put_all(contents, digests)
+            for start in range(0, len(paths), _FILES_AT_ONCE):
+                some = paths[start : start + _FILES_AT_ONCE]
+                run.artifacts.put_all({path: contents[path] for path in some}, {path: digests[path] for path in some})
     for record in records:
         reach("files_stored", record.epoch)
     return records
