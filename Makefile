@@ -37,7 +37,7 @@ CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-fleet bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
+.PHONY: help demo test check up format lock slow faults fuzz fuzz-api hostile exhaustive everything attack soak drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -124,6 +124,9 @@ bench-service: $(VENV)/installed-dev  ## measure the performance of the service 
 
 bench-fleet: $(VENV)/installed-dev  ## measure simulated workers on PostgreSQL: WORKERS="50 200" (90 seconds each), or COSTS=1 of each operation
 	@PYTHONPATH=. $(BIN)/python -W ignore -m benchmarks.fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(COSTS),--costs)
+
+bench-sweeps: $(VENV)/installed-dev  ## measure sweeps of small trials by the service, Ray Tune and Optuna, as far as they are installed (half an hour)
+	@PYTHONPATH=. $(BIN)/python -W ignore -m benchmarks.sweep_peers
 
 bench-page: $(VENV)/installed-dev  ## measure the latency of the web page in Chromium (2 minutes), or PARTS="sweep draw"
 	@PYTHONPATH=. $(BIN)/python -m benchmarks.page $(PARTS)

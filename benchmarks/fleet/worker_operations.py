@@ -97,7 +97,8 @@ class WorkerOperations:
             job = self._call(claim, leases.read_job)
             self._call(claim, leases.begin, self._fleet.provenance)
             self._call(claim, reused_epochs.find, self._fleet.provenance)
-            self._call(claim, commits.checkpoints)
+            if job.epoch > 0:
+                self._call(claim, commits.checkpoints)
             return int(job.epoch)
 
     def epoch_record(self, claim: Claim, epoch: int) -> EpochRecord:

@@ -77,7 +77,7 @@ def _first_epoch(service: ServiceUnderTest, job_id: str) -> float:
 
 def short(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
     """Throughput of tiny jobs, trained by two child processes; bare: two forked loops with the same files and rows."""
-    count = 40
+    count, rounds = 200, (rounds + 1) // 2
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     bare: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with both(launcher) as services:
@@ -88,8 +88,7 @@ def short(launcher: ServiceLauncher, rounds: int) -> list[Figures]:
             for kind, service in services.items():
                 started_at = time.monotonic()
                 job_ids = [service.submit(**TINY) for _ in range(count)]
-                for job_id in job_ids:
-                    service.wait_until_ended(job_id)
+                service.wait_until_all_ended(job_ids)
                 rate = count / (time.monotonic() - started_at)
                 bare_rate = count / _bare(service, TINY, jobs=count, children=2, warm=True)
                 if number:

@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy import select
 
 from benchmarks.postgresql import PostgresServer, serve_postgresql
 from migrations.upgrade import upgrade
@@ -23,6 +24,7 @@ from service.local.broker import Broker
 from service.runtime.failpoints import VARIABLE
 from service.runtime.settings import Settings
 from service.storage.database import Database
+from service.storage.tables import Job
 
 ROOT = Path(__file__).parent.parent.parent
 _NUMBERS = itertools.count()
@@ -147,6 +149,13 @@ class ServiceUnderTest:
                     return dict(job)
                 if job["status"] in ("failed", "cancelled"):
                     raise RuntimeError(f"a job of the benchmark {job['status']}: {job['error']}")
+
+    def wait_until_all_ended(self, job_ids: Sequence[str]) -> None:
+        """Wait for the end of many jobs without a request for each, which would take time from them."""
+        unfinished = select(Job.id).where(Job.id.in_(job_ids), Job.status != "succeeded").limit(1)
+        wait_until(
+            lambda: self.database.query(lambda session: session.scalar(unfinished)) is None, "the jobs", 600, 0.05
+        )
 
     def note(self, point: str) -> None:
         """Let the next process that reaches a failpoint record the time."""

@@ -208,16 +208,18 @@ def succeed(run: TrainingRun, snapshots: Sequence[EpochSnapshot], weights: str, 
     # By default, an ended job keeps only its best and its latest checkpoint.
     keep_last = run.spec.checkpoint.keep_last or 1
     records = store_files(run, snapshots, keep_last)
+    last = {"tapeline.epoch": records[-1].epoch} if records else {}
     try:
-        orphans = run.lease.call(
-            epoch_commits.succeed,
-            weights,
-            records=records,
-            used=run.meter.total(),
-            keep_last=keep_last,
-            at_most=run.lease.max_owner_bytes,
-            **result,
-        )
+        with tracing.span("commit", {"tapeline.epochs": len(records), **last}):
+            orphans = run.lease.call(
+                epoch_commits.succeed,
+                weights,
+                records=records,
+                used=run.meter.total(),
+                keep_last=keep_last,
+                at_most=run.lease.max_owner_bytes,
+                **result,
+            )
     except OutcomeUnknown:
         raise  # keep the files, as above
     except StorageQuotaExceeded:
