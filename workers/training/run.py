@@ -7,7 +7,6 @@ import functools
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -33,7 +32,7 @@ from service.spec.validation import read_prediction, read_resolved
 from service.states import DatasetKind, ErrorCode, JobKind, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.stores import open_store
-from service.storage.tables import Artifact, Job
+from service.storage.tables import Job
 from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Progress, StopRequested
 from workers.training import build, fork_state, limits
@@ -180,7 +179,7 @@ def _load_preprocessing(run: TrainingRun, job: Job, dataset: Dataset) -> Preproc
     part. ``_restore`` handles damaged checkpoints."""
     if dataset.info.kind is not DatasetKind.TABLE:
         return None
-    for row in _checkpoints(run, job):
+    for row in run.lease.call(commits.checkpoints) if _may_have_checkpoints(job) else ():
         with contextlib.suppress(ArtifactDamaged, CheckpointError, ValueError):
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
             if "preprocessing" in state:
@@ -197,9 +196,10 @@ def _train_loop(
     job = run.lease.call(leases.begin, job_provenance)
     reach("began")
     outcome = reuse.take_over(run, job, job_provenance, dataset, preprocessing, verified_share=settings.verify_reused)
-    if outcome is not Outcome.GOES_ON:
+    if outcome in (Outcome.SUCCEEDED, Outcome.PAUSED_BY_SWEEP):
         return outcome.value
-    _restore(run, trainer, job)
+    if outcome is Outcome.GOES_ON or _may_have_checkpoints(job):
+        _restore(run, trainer, job.start_epoch)
     reach("restored")
     diagnostics = _restore_diagnostics(run, trainer, dataset, is_fork=job.start_epoch > 0)
     steps, started_at = 0, time.monotonic()
@@ -250,20 +250,19 @@ def _train_loop(
     return SUCCEEDED
 
 
-def _checkpoints(run: TrainingRun, job: Job) -> Sequence[Artifact]:
-    """The job's checkpoints, newest first."""
-    return run.lease.call(commits.checkpoints) if job.epoch > 0 or job.start_epoch > 0 else ()
+def _may_have_checkpoints(job: Job) -> bool:
+    """Whether a job may have checkpoints that it did not take over under this lease."""
+    return job.epoch > 0 or job.start_epoch > 0
 
 
-def _restore(run: TrainingRun, trainer: Trainer, job: Job) -> None:
+def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
     """Load the newest readable checkpoint; without one, start from scratch.
 
     Raises:
         _InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
         ArtifactUnreadable: the folder cannot be read; checkpoints that may be intact are not dropped.
     """
-    start_epoch = job.start_epoch
-    for row in _checkpoints(run, job):
+    for row in run.lease.call(commits.checkpoints):
         try:
             state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:

@@ -27,7 +27,9 @@ from service.storage.tables import Artifact, Epoch, Job
 class Outcome(StrEnum):
     """The state of the job after the takeover."""
 
+    NOTHING_REUSED = "nothing reused"
     GOES_ON = "goes on"
+    """After the epochs that it has taken over."""
     PAUSED_BY_SWEEP = "paused_by_sweep"
     SUCCEEDED = "succeeded"
 

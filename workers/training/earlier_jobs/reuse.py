@@ -38,18 +38,18 @@ def take_over(
 ) -> Outcome:
     """Take over reusable epochs. The job then ends, is held, or continues after them or from the start."""
     if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
-        return Outcome.GOES_ON
+        return Outcome.NOTHING_REUSED
     source = run.lease.call(reused_epochs.find, provenance)
     if source is None:
-        return Outcome.GOES_ON
+        return Outcome.NOTHING_REUSED
     if is_verified(job.id, verified_share) and not _is_repeatable(run, source, dataset, preprocessing):
-        return Outcome.GOES_ON
+        return Outcome.NOTHING_REUSED
     try:
         files, copied = run.lease.call(reused_epochs.read, source)
         copied = replace(copied, files=run.artifacts.copy_all(files, job_id=job.id, lease=run.claim.lease))
     except (ArtifactDamaged, OSError) as error:
         log.warning("not reused", source=source.job.id, error=str(error))
-        return Outcome.GOES_ON
+        return Outcome.NOTHING_REUSED
     reach("reuse_stored")
     try:
         outcome = run.lease.call(
