@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.states import Status
-from tests.faults.harness import FaultHarness
+from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness
 from tests.waiting import wait_until
 from tests.workers.conftest import kill_groups
 
@@ -46,6 +46,7 @@ def test_a_task_that_does_not_end_delays_no_rescue(harness: FaultHarness, tmp_pa
     )
     harness.start("workers.scheduler")
     wait_until(begun.exists, "the slow task")
+    harness.patch(COMMITS_EACH_EPOCH)
     job_id = harness.submit()
     harness.arm("epoch_committed.1", "hang")
     worker = harness.start()
