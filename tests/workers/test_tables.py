@@ -63,7 +63,7 @@ def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_o
 ) -> None:
     with closing(open_harness(tmp_path / "home", f"sqlite:///{tmp_path / 'tapeline.db'}")) as harness:
         jobs, spec = import_table(harness, rows_of(kind)), SPEC | {"kind": kind}
-        harness.start()
+        harness.start(COMMITS_EACH_EPOCH="1")
         undisturbed = harness.until_end(jobs.submit(spec).answer["id"])
         assert undisturbed.status == "succeeded", undisturbed.error
         harness.arm("epoch_committed.2", "kill")
