@@ -9,6 +9,7 @@ Ray and Optuna are measured if they are installed.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -76,6 +77,12 @@ class Trials:
         return accuracy
 
 
+@functools.cache
+def kept_trials(dataset: str) -> Trials:
+    """Those of this process."""
+    return Trials(dataset)
+
+
 def tapeline(kind: str, dataset: str, trials: int) -> None:
     """The service, with two slots: from the POST of the sweep to its end."""
     with tempfile.TemporaryDirectory(prefix="tapeline-peers-") as folder:
@@ -105,11 +112,10 @@ def ray_tune(dataset: str, trials: int) -> None:
     from ray import tune
 
     def objective(settings: dict[str, Any]) -> None:
-        if not hasattr(Trials, "kept"):
-            Trials.kept = Trials(dataset)  # type: ignore[attr-defined] # of the actor's process
-        Trials.kept.train(  # type: ignore[attr-defined]
-            settings["rate"], settings["units"], lambda epoch, metrics: tune.report(dict(metrics))
-        )
+        from benchmarks import sweep_peers  # by its name: __main__ is another module in an actor
+
+        trials = sweep_peers.kept_trials(dataset)
+        trials.train(settings["rate"], settings["units"], lambda epoch, metrics: tune.report(dict(metrics)))
 
     with tempfile.TemporaryDirectory(prefix="tapeline-peers-") as folder:
         ray.init(num_cpus=SLOTS, include_dashboard=False, logging_level="error", log_to_driver=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -168,15 +168,7 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
     committed.
     """
     try:
-        with tracing.span("commit", {"tapeline.epoch": records[-1].epoch, "tapeline.epochs": len(records)}):
-            orphans = run.lease.call(
-                epoch_commits.commit,
-                records,
-                keep_last=_keep_last(run),
-                at_most=run.lease.max_owner_bytes,
-            )
-    except OutcomeUnknown:
-        raise  # keep the files: an earlier attempt may have committed rows that name them
+        orphans = _call(run, records, epoch_commits.commit, records, keep_last=_keep_last(run))
     except StorageQuotaExceeded:
         if len(records) == 1:
             _discard(run, records)
@@ -188,11 +180,6 @@ def commit(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
             raise
         commit(run, records[1:])
         return
-    except LeaseLost:
-        _discard(run, records)
-        raise
-    for record in records:
-        reach("epoch_committed", record.epoch)
     run.discard(orphans)
 
 
@@ -208,31 +195,38 @@ def succeed(run: TrainingRun, snapshots: Sequence[EpochSnapshot], weights: str, 
     # By default, an ended job keeps only its best and its latest checkpoint.
     keep_last = run.spec.checkpoint.keep_last or 1
     records = store_files(run, snapshots, keep_last)
-    last = {"tapeline.epoch": records[-1].epoch} if records else {}
+    named = {"records": records, "used": run.meter.total(), "keep_last": keep_last, **result}
     try:
-        with tracing.span("commit", {"tapeline.epochs": len(records), **last}):
-            orphans = run.lease.call(
-                epoch_commits.succeed,
-                weights,
-                records=records,
-                used=run.meter.total(),
-                keep_last=keep_last,
-                at_most=run.lease.max_owner_bytes,
-                **result,
-            )
-    except OutcomeUnknown:
-        raise  # keep the files, as above
+        orphans = _call(run, records, epoch_commits.succeed, weights, **named)
     except StorageQuotaExceeded:
         commit(run, records)
         succeed(run, (), weights, **result)
         return
+    reach("succeeded")
+    run.discard(orphans)
+
+
+def _call(
+    run: TrainingRun,
+    records: Sequence[EpochRecord],
+    operation: Callable[..., list[str]],
+    /,
+    *arguments: Any,
+    **named: Any,
+) -> list[str]:
+    """Call an operation that commits epochs; returns the paths of files without rows."""
+    last = {"tapeline.epoch": records[-1].epoch} if records else {}
+    try:
+        with tracing.span("commit", {"tapeline.epochs": len(records), **last}):
+            orphans = run.lease.call(operation, *arguments, at_most=run.lease.max_owner_bytes, **named)
+    except OutcomeUnknown:
+        raise  # keep the files: an earlier attempt may have committed rows that name them
     except LeaseLost:
         _discard(run, records)
         raise
     for record in records:
         reach("epoch_committed", record.epoch)
-    reach("succeeded")
-    run.discard(orphans)
+    return orphans
 
 
 def _discard(run: TrainingRun, records: Sequence[EpochRecord]) -> None:
