@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import json
 import os
 import statistics
@@ -112,9 +113,9 @@ def ray_tune(dataset: str, trials: int) -> None:
     from ray import tune
 
     def objective(settings: dict[str, Any]) -> None:
-        from benchmarks import sweep_peers  # by its name: __main__ is another module in an actor
+        module = importlib.import_module("benchmarks.sweep_peers")  # in an actor, __main__ is another module
 
-        trials = sweep_peers.kept_trials(dataset)
+        trials = module.kept_trials(dataset)
         trials.train(settings["rate"], settings["units"], lambda epoch, metrics: tune.report(dict(metrics)))
 
     with tempfile.TemporaryDirectory(prefix="tapeline-peers-") as folder:
