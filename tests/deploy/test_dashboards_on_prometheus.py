@@ -165,15 +165,18 @@ def test_every_query_returns_data(scraped: Prometheus) -> None:
 
 
 def test_the_variables_offer_the_owners_and_the_scrape_job(scraped: Prometheus) -> None:
-    found: dict[str, list[str]] = {}
-    for document in documents().values():
-        for variable in json.loads(document)["templating"]["list"]:
-            if variable["type"] == "query":
-                values = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
-                assert values is not None
-                metric, label = values.groups()
-                found[variable["name"]] = scraped.labels(substituted(metric), label)
-    assert found == {"job": ["tapeline"], "owner": [*OWNERS]}
+    def offered() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for document in documents().values():
+            for variable in json.loads(document)["templating"]["list"]:
+                if variable["type"] == "query":
+                    values = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+                    assert values is not None
+                    metric, label = values.groups()
+                    found[variable["name"]] = scraped.labels(substituted(metric), label)
+        return found
+
+    wait_until(lambda: offered() == {"job": ["tapeline"], "owner": [*OWNERS]}, "a scrape with the owners")
 
 
 def test_owners_who_compete_share_the_slots_fairly(scraped: Prometheus) -> None:
@@ -189,7 +192,7 @@ def test_waiting_jobs_have_a_reason(scraped: Prometheus) -> None:
     def most(expr: str) -> Any:
         return max(scraped.values(expr), default=0)
 
-    assert most('tapeline_queue_waiting{reason="share"}') >= 8
+    wait_until(lambda: most('tapeline_queue_waiting{reason="share"}') >= 8, "a scrape of the waiting jobs")
     assert most("tapeline_slots_wanted") > most("tapeline_slots") == 2
 
 
