@@ -34,7 +34,6 @@ from service.storage.tables import Artifact, Base, Epoch, Event, Job, Upload
 from service.sweeps import decisions
 
 _UNDER_LEASE: Final = (
-    leases.read_job,
     leases.begin,
     leases.budget_left,
     leases.release_lease,
@@ -46,8 +45,8 @@ _UNDER_LEASE: Final = (
     commits.succeed_prediction,
     results.conclude,
     results.read_jobs,
+    reused_epochs.begin,
     reused_epochs.disable,
-    reused_epochs.find,
     reused_epochs.read,
     reused_epochs.result_of,
 )

@@ -94,9 +94,7 @@ class WorkerOperations:
     def begin(self, claim: Claim) -> int:
         """What is read and written before the first batch; returns the last epoch so far."""
         with self._recorder.timed("begin"):
-            job = self._call(claim, leases.read_job)
-            self._call(claim, leases.begin, self._fleet.provenance)
-            self._call(claim, reused_epochs.find, self._fleet.provenance)
+            job, _ = self._call(claim, reused_epochs.begin, self._fleet.provenance)
             if job.epoch > 0:
                 self._call(claim, commits.checkpoints)
             return int(job.epoch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -73,6 +73,8 @@ class Claim:
     """Of that request."""
     trace: str | None = None
     """The traceparent of this attempt."""
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The job's row at the claim, by column: its training begins without another query."""
 
     @property
     def log_fields(self) -> dict[str, Any]:
@@ -113,12 +115,6 @@ class Position:
     steps_per_second: float | None = None
 
 
-_CLAIMED: Final = (
-    *("id", "lease", "attempt", "status", "requested", "epoch", "last_seq", "claimed_ms", "claimed_cpu_seconds"),
-    *("request_id", "traceparent"),
-)
-
-
 def claim(database: Database, worker: str, lease_s: float, *, datasets: Collection[str] | None = None) -> Claim | None:
     """Claim a job: of the owner whose turn it is, the first by priority, then age; or ``None``.
 
@@ -146,6 +142,7 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
                     request_id=job.request_id,
                     traceparent=job.traceparent,
                     trace=trace,
+                    row=dict(job._mapping),
                 )
             lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
             if datasets is None or not session.scalar(select(exists().where(lane, ~owner_queue.has_data(datasets)))):
@@ -156,8 +153,8 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
 
 @functools.cache
 def _taking(has_owner: bool, has_datasets: bool) -> ReturningUpdate[Any]:
-    """The statement that begins the lease of an owner's first job, unless another worker does so now, and returns some
-    columns. It is built once: that takes as long as its execution."""
+    """The statement that begins the lease of an owner's first job, unless another worker does so now, and returns its
+    row. It is built once: that takes as long as its execution."""
     is_drained = and_(Worker.id == bindparam("worker"), Worker.drain.is_not(None))
     owner = owner_queue.belongs_to(bindparam("job_owner", type_=String) if has_owner else "")
     has_data = owner_queue.has_data(bindparam("datasets", expanding=True) if has_datasets else None)
@@ -176,38 +173,37 @@ def _taking(has_owner: bool, has_datasets: bool) -> ReturningUpdate[Any]:
             started_ms=func.coalesce(JOBS.c.started_ms, now_ms()),
             last_seq=JOBS.c.last_seq + 1,
         )
-        .returning(*(JOBS.c[name] for name in _CLAIMED))
+        .returning(*JOBS.c)
     )
-
-
-def read_job(database: Database, claim: Claim) -> Job:
-    """The row of the claimed job."""
-    with database.read_once() as session:
-        return lookup.get(session, claim.job_id)
 
 
 def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Job:
     """Record the provenance of this run and return the job. A change since the last lease, or, in a
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
-        row = session.execute(locking(select(Job, now_ms()).where(_is_held(claim)), keeps_key=True)).first()
-        if row is None:
-            raise LeaseLost(claim.job_id, claim.lease)
-        job, now = row
-        job.lease_expires_ms = now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
-        # A prediction starts again, so that its bits are those of the last provenance alone.
-        changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
-        if changed:
-            names = ", ".join(changed)
-            message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
-            events.log(session, job.id, "warning", "mixed_provenance", message)
-            job.reusable = False
-        _compare_with_original(session, job, provenance)
-        job.provenance = dict(provenance)
-        if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
-            job.dataset_sha256 = provenance.get("dataset")
-        session.flush()
-        return job
+        return begin_within(session, claim, provenance)
+
+
+def begin_within(session: Session, claim: Claim, provenance: Mapping[str, Any]) -> Job:
+    """Likewise, as the beginning of a transaction."""
+    row = session.execute(locking(select(Job, now_ms()).where(_is_held(claim)), keeps_key=True)).first()
+    if row is None:
+        raise LeaseLost(claim.job_id, claim.lease)
+    job, now = row
+    job.lease_expires_ms = now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
+    # A prediction starts again, so that its bits are those of the last provenance alone.
+    changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
+    if changed:
+        names = ", ".join(changed)
+        message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
+        events.log(session, job.id, "warning", "mixed_provenance", message)
+        job.reusable = False
+    _compare_with_original(session, job, provenance)
+    job.provenance = dict(provenance)
+    if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
+        job.dataset_sha256 = provenance.get("dataset")
+    session.flush()
+    return job
 
 
 def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, checkpoint
 from service.datasets.cache import Dataset
@@ -15,7 +14,6 @@ from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source, is_verified
 from service.runtime.failpoints import reach
-from service.spec.schema import Reuse
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Epoch, Job
@@ -30,16 +28,14 @@ from workers.training.training_run import TrainingRun, log
 def take_over(
     run: TrainingRun,
     job: Job,
-    provenance: Mapping[str, Any],
+    source: Source | None,
     dataset: Dataset,
     preprocessing: Preprocessing | None,
     *,
     verified_share: float,
 ) -> Outcome:
-    """Take over reusable epochs. The job then ends, is held, or continues after them or from the start."""
-    if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
-        return Outcome.NOTHING_REUSED
-    source = run.lease.call(reused_epochs.find, provenance)
+    """Take over the reusable epochs of another job. The job then ends, is held, or continues after them or from the
+    start."""
     if source is None:
         return Outcome.NOTHING_REUSED
     if is_verified(job.id, verified_share) and not _is_repeatable(run, source, dataset, preprocessing):
