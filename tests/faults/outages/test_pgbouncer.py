@@ -64,6 +64,15 @@ def responds(database: Database) -> bool:
         return False
 
 
+def test_no_statement_is_prepared_behind_pgbouncer(pooled_url: str) -> None:
+    """Its setting ``max_prepared_statements`` may be 0, which makes them fail."""
+    with closing(Database(pooled_url, idle_connections=1, connections=1)) as database:
+        for _ in range(10):
+            database.run_alone(lambda connection: connection.execute(text("SELECT 1")))
+        with database.read_once() as session:
+            assert session.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
+
+
 def test_jobs_and_sweeps_run_behind_pgbouncer(pooled_url: str, tmp_path: Path, reference: Reference) -> None:
     (tmp_path / "home").mkdir()
     harness = FaultHarness(tmp_path / "home", Database(pooled_url), lease_s=3, data=few_digits(), train_count=FEW)

@@ -109,6 +109,15 @@ def test_one_connection_serves_one_thread_after_the_other(single: tuple[Database
 
 
 @postgresql_only
+def test_the_server_keeps_the_plans_of_a_single_connection(single: tuple[Database, Callable[[], int]]) -> None:
+    database, _ = single
+    for _ in range(10):
+        database.run_alone(lambda connection: connection.scalar(text("SELECT 1")))
+    with database.read_once() as session:
+        assert session.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 1
+
+
+@postgresql_only
 def test_a_connection_that_hangs_does_not_keep_renewals_waiting(
     single: tuple[Database, Callable[[], int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
