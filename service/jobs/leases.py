@@ -186,9 +186,10 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
 
 def begin_within(session: Session, claim: Claim, provenance: Mapping[str, Any]) -> Job:
     """Likewise, as the beginning of a transaction."""
-    row = session.execute(locking(select(Job, now_ms()).where(_is_held(claim)), keeps_key=True)).first()
+    row = session.execute(_LOCK_JOB, {"job": claim.job_id, "held": claim.lease}).first()
     if row is None:
         raise LeaseLost(claim.job_id, claim.lease)
+    job: Job
     job, now = row
     job.lease_expires_ms = now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
     # A prediction starts again, so that its bits are those of the last provenance alone.
@@ -419,11 +420,14 @@ def _is_held(claim: Claim) -> ColumnElement[bool]:
     return and_(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
 
 
-def lock_statement(*columns: Column[Any]) -> Select[Any]:
+def lock_statement(*columns: Column[Any] | type[Job]) -> Select[Any]:
     """The statement of ``lock`` that reads these columns, to be made once."""
     query: Select[Any] = select(*columns, now_ms().label("now"))
     held = and_(JOBS.c.id == bindparam("job"), JOBS.c.status == Status.RUNNING, JOBS.c.lease == bindparam("held"))
     return locking(query.where(held), keeps_key=True)
+
+
+_LOCK_JOB: Final = lock_statement(Job)
 
 
 def lock(connection: Connection, claim: Claim, statement: Select[Any]) -> Row[Any]:

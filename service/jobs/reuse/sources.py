@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from service.jobs import events
@@ -79,17 +79,23 @@ def is_verified(job_id: str, fraction: float) -> bool:
     return int(hashlib.sha256(job_id.encode()).hexdigest()[:13], 16) < fraction * 16**13
 
 
-def _candidates(session: Session, hash_of_prefix: str, owner: str | None) -> Sequence[Job]:
-    query = select(Job).where(
-        Job.prefix_hash == hash_of_prefix,
+_CANDIDATES: Final = (
+    select(Job)
+    .where(
+        Job.prefix_hash == bindparam("prefix"),
         Job.finished_ms.is_not(None),
         Job.reusable,
         Job.epoch > 0,
         Job.start_epoch == 0,
-        Job.owner.is_(None) if owner is None else Job.owner == owner,
+        func.coalesce(Job.owner, "") == bindparam("job_owner"),
     )
-    trained_first = (Job.reused_from.is_not(None), Job.finished_ms.desc(), Job.id)
-    return session.scalars(query.order_by(*trained_first).limit(_MAX_CANDIDATES)).all()
+    .order_by(Job.reused_from.is_not(None), Job.finished_ms.desc(), Job.id)  # those that were trained first
+    .limit(_MAX_CANDIDATES)
+)
+
+
+def _candidates(session: Session, hash_of_prefix: str, owner: str | None) -> Sequence[Job]:
+    return session.scalars(_CANDIDATES, {"prefix": hash_of_prefix, "job_owner": owner or ""}).all()
 
 
 def _equal(recorded: Mapping[str, Any] | None, current: Mapping[str, Any]) -> bool:
