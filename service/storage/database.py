@@ -183,6 +183,8 @@ class Database:
         """A session that reads from one snapshot of the database."""
         with self._turn, Session(self._reader, expire_on_commit=False) as session:
             yield session
+            session.expunge_all()  # what the block has changed is not written
+            session.commit()  # a rollback would discard the plans that the server keeps
 
     def query(self, query: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a function that reads in a session."""

@@ -113,8 +113,20 @@ def test_the_server_keeps_the_plans_of_a_single_connection(single: tuple[Databas
     database, _ = single
     for _ in range(10):
         database.run_alone(lambda connection: connection.scalar(text("SELECT 1")))
+        with database.write() as session:
+            session.scalar(text("SELECT 2"))
+        database.query(lambda session: session.scalar(text("SELECT 3")))
     with database.read_once() as session:
-        assert session.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 1
+        kept = set(session.scalars(text("SELECT statement FROM pg_prepared_statements")))
+    assert kept == {"SELECT 1", "SELECT 2", "SELECT 3"}
+
+
+def test_what_a_reader_changes_is_not_written(database: Database) -> None:
+    database.group_commit(add("first"))
+    with database.read() as session:
+        session.scalars(select(Worker)).one().host = "other"
+    with database.read() as session:
+        assert session.scalars(select(Worker.host)).one() == "h"
 
 
 @postgresql_only
