@@ -15,7 +15,7 @@ from service.jobs.leases import Claim, Position
 from service.jobs.renewals import Renewal
 from service.states import Request
 from service.storage.database import Database
-from workers.messages import Done, MachineFault, Preparing, Progress, Stop
+from workers.messages import Done, MachineFault, Preparing, Progress, Stop, Train
 from workers.operations import OUTAGE_ERRORS, Call, Execution
 from workers.supervisor.child_process import ChildProcess, Exited
 from workers.supervisor.lease_keeper import LeaseKeeper
@@ -100,7 +100,7 @@ class JobMonitor:
         self._rate_baseline: tuple[float, int] | None = None
 
     def run(self) -> str:
-        """Monitor the job until its lease has ended; returns the outcome, for the log.
+        """Have the child train the job, and monitor it until its lease has ended; returns the outcome, for the log.
 
         Raises:
             LeaseLost: another worker has the job.
@@ -108,6 +108,7 @@ class JobMonitor:
         """
         self._keeper.add(self, requested_at=self._requested_at)
         try:
+            self._child.send(Train(self.claim))  # may wait for a child that hangs: see ``is_stuck``
             return self._run()
         finally:
             self._keeper.remove(self)

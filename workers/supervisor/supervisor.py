@@ -27,7 +27,6 @@ from service.storage.database import Database
 from service.storage.tables import Worker
 from tapeline.version import VERSION
 from workers.heartbeat import Heartbeat
-from workers.messages import Train
 from workers.supervisor import job_monitor
 from workers.supervisor.child_pool import ChildPool
 from workers.supervisor.child_process import ChildProcess, prepare
@@ -228,7 +227,6 @@ class Supervisor:
                 on_fault=self._machine.report,
                 on_commit=self._totals.count_commit,
             )
-            child.send(Train(claim))
             outcome = monitor.run()
             self._early_deaths = 0 if monitor.has_begun else monitor.early_deaths
             attempt.attributes["tapeline.outcome"] = outcome

@@ -24,7 +24,7 @@ from service.storage.database import Database
 from tests.faults.conftest import InProcessHarness, outage_error
 from tests.waiting import wait_until
 from workers import operations, pace
-from workers.messages import Command, Done, Preparing, Progress, Report
+from workers.messages import Command, Done, Preparing, Progress, Report, Train
 from workers.operations import Call, Reply
 from workers.supervisor import job_monitor, lease_keeper
 from workers.supervisor.child_process import Exited
@@ -129,6 +129,21 @@ def test_a_worker_that_cannot_renew_stops_the_child_and_hands_the_job_back_later
     assert child.closed_at < began + held.lease_s
     job = process.workers.job(job_id)
     assert (job.status, job.attempt, job.deaths) == (Status.QUEUED, 1, 0)
+
+
+def test_a_child_that_does_not_read_its_command_is_killed(process: InProcessHarness, clock: Clock) -> None:
+    """The command may be larger than the pipe."""
+    process.submit()
+    held = process.claim(lease_s=6)
+
+    class Deaf(FakeChild):
+        def send(self, command: Any) -> None:
+            assert isinstance(command, Train)
+            self.clock.now += held.lease_s
+            threading.Thread(target=self.keeper._fence_repeatedly, name="fence", daemon=True).start()
+            wait_until(lambda: self.closed, "the fence")
+
+    assert monitor(process.database, held, Deaf(clock), threading.Event()) == "could not renew in time; released"
 
 
 def test_a_query_that_hangs_does_not_keep_the_child_beyond_its_lease(
@@ -319,7 +334,7 @@ def test_a_request_that_crosses_the_end_of_a_job_does_not_stop_the_next_job_of_i
     assert monitor(process.database, held, child, threading.Event()) == "so"
     holders[0].on_request(Request.PAUSE)
     holders[0].on_overdue()
-    assert [type(item) for item in child.sent] == [Reply]
+    assert [type(item) for item in child.sent] == [Train, Reply]
     assert not child.closed
 
 
