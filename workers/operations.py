@@ -45,8 +45,8 @@ _UNDER_LEASE: Final = (
     commits.succeed_prediction,
     results.conclude,
     results.read_jobs,
-    reused_epochs.begin,
     reused_epochs.disable,
+    reused_epochs.find,
     reused_epochs.read,
     reused_epochs.result_of,
 )

@@ -14,7 +14,6 @@ from service.jobs import commits, epoch_commits, leases, renewals, worker_regist
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Renewal
-from service.jobs.reuse import reused_epochs
 from service.maintenance import store_id
 from service.spec.schema import KEEP_LAST
 from service.storage.database import Database
@@ -94,7 +93,7 @@ class WorkerOperations:
     def begin(self, claim: Claim) -> int:
         """What is read and written before the first batch; returns the last epoch so far."""
         with self._recorder.timed("begin"):
-            job, _ = self._call(claim, reused_epochs.begin, self._fleet.provenance)
+            job = self._call(claim, leases.begin, self._fleet.provenance)
             if job.epoch > 0:
                 self._call(claim, commits.checkpoints)
             return int(job.epoch)

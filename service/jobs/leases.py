@@ -181,30 +181,22 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
     """Record the provenance of this run and return the job. A change since the last lease, or, in a
     reproduction, since the original, is logged as a warning."""
     with database.write() as session:
-        return begin_within(session, claim, provenance)
-
-
-def begin_within(session: Session, claim: Claim, provenance: Mapping[str, Any]) -> Job:
-    """Likewise, as the beginning of a transaction."""
-    row = session.execute(_LOCK_JOB, {"job": claim.job_id, "held": claim.lease}).first()
-    if row is None:
-        raise LeaseLost(claim.job_id, claim.lease)
-    job: Job
-    job, now = row
-    job.lease_expires_ms = now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
-    # A prediction starts again, so that its bits are those of the last provenance alone.
-    changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
-    if changed:
-        names = ", ".join(changed)
-        message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
-        events.log(session, job.id, "warning", "mixed_provenance", message)
-        job.reusable = False
-    _compare_with_original(session, job, provenance)
-    job.provenance = dict(provenance)
-    if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
-        job.dataset_sha256 = provenance.get("dataset")
-    session.flush()
-    return job
+        row = lock(session, claim, _LOCK_JOB)
+        job: Job = row.Job
+        job.lease_expires_ms = row.now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
+        # A prediction starts again, so that its bits are those of the last provenance alone.
+        changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
+        if changed:
+            names = ", ".join(changed)
+            message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
+            events.log(session, job.id, "warning", "mixed_provenance", message)
+            job.reusable = False
+        _compare_with_original(session, job, provenance)
+        job.provenance = dict(provenance)
+        if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
+            job.dataset_sha256 = provenance.get("dataset")
+        session.flush()
+        return job
 
 
 def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
@@ -430,7 +422,7 @@ def lock_statement(*columns: Column[Any] | type[Job]) -> Select[Any]:
 _LOCK_JOB: Final = lock_statement(Job)
 
 
-def lock(connection: Connection, claim: Claim, statement: Select[Any]) -> Row[Any]:
+def lock(connection: Connection | Session, claim: Claim, statement: Select[Any]) -> Row[Any]:
     """The lease guard of a write that changes the row once, at its end: lock the row, and read some columns.
 
     Returns:

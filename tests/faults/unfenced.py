@@ -31,8 +31,9 @@ def remove_lease_guard(monkeypatch: pytest.MonkeyPatch, *, keeps_status: bool) -
             setattr(job, name, value)
         return job
 
-    def lock(connection: Connection, held: Claim, statement: Select[Any]) -> Row[Any]:
-        query = select(*statement.selected_columns).where(Job.id == held.job_id, any_status)
+    def lock(connection: Connection | Session, held: Claim, statement: Select[Any]) -> Row[Any]:
+        query = select(*(item["expr"] for item in statement.column_descriptions))
+        query = query.where(Job.id == held.job_id, any_status)
         row = connection.execute(query).first()
         if row is None:
             raise LeaseLost(held.job_id, held.lease)

@@ -20,7 +20,6 @@ from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded, WrongStore
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
-from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.reused_epochs import Outcome
 from service.runtime import tracing
 from service.runtime.failpoints import reach
@@ -194,9 +193,9 @@ def _train_loop(
     job_provenance = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
     if preprocessing is not None:
         job_provenance["preprocessing"] = preprocessing.document()
-    job, source = run.lease.call(reused_epochs.begin, job_provenance)
+    job = run.lease.call(leases.begin, job_provenance)
     reach("began")
-    outcome = reuse.take_over(run, job, source, dataset, preprocessing, verified_share=settings.verify_reused)
+    outcome = reuse.take_over(run, job, job_provenance, dataset, preprocessing, verified_share=settings.verify_reused)
     if outcome in (Outcome.SUCCEEDED, Outcome.PAUSED_BY_SWEEP):
         return outcome.value
     if outcome is Outcome.GOES_ON or _may_have_checkpoints(job):

@@ -34,13 +34,11 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
 
 
-def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> tuple[Job, Source | None]:
-    """As ``leases.begin``; returns also the job from which this one can take over epochs."""
-    with database.write() as session:
-        job = leases.begin_within(session, claim, provenance)
-        if job.parent_id is not None or job.epoch > 0:
-            return job, None
-        return job, sources.find(session, read_resolved(job.resolved), [provenance], owner=job.owner)
+def find(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Source | None:
+    """The job from which a running one can take over epochs."""
+    with database.read() as session:
+        job = lookup.get(session, claim.job_id)
+        return sources.find(session, read_resolved(job.resolved), [provenance], owner=job.owner)
 
 
 def result_of(database: Database, claim: Claim, source_id: str) -> tuple[dict[int, Epoch], list[Artifact]]:

@@ -15,7 +15,6 @@ from sqlalchemy.exc import OperationalError
 from service.errors import LeaseLost
 from service.jobs import epoch_commits, leases
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
-from service.jobs.reuse import reused_epochs
 from service.states import Status
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
 from service.storage.tables import Job
@@ -204,7 +203,7 @@ class LostFirstResponse:
         return result
 
 
-@pytest.mark.parametrize("write", [reused_epochs.begin, epoch_commits.commit])
+@pytest.mark.parametrize("write", [leases.begin, epoch_commits.commit])
 def test_a_commit_whose_response_is_lost_is_retried_and_counts_once(
     process: InProcessHarness,
     reference: Reference,

@@ -241,18 +241,18 @@ def test_a_job_is_trained_if_its_source_is_deleted_during_the_takeover(
 ) -> None:
     """The source is found, but deleted before its epochs are read."""
     first = train(process)
-    begin = reused_epochs.begin
+    find = reused_epochs.find
 
-    def begin_and_delete(*arguments: Any) -> tuple[Job, Source | None]:
-        job, source = begin(*arguments)
+    def find_and_delete(*arguments: Any) -> Source | None:
+        source = find(*arguments)
         assert source is not None
         actions.remove(process.database, first.id)
         process.artifacts.remove_folder(first.id)
         process.accepted.remove(first.id)
-        return job, source
+        return source
 
     monkeypatch.setenv("TAPELINE_VERIFY_REUSED", str(verified))
-    replace_operation(monkeypatch, reused_epochs.begin, begin_and_delete)
+    replace_operation(monkeypatch, reused_epochs.find, find_and_delete)
     again = train(process, reuse="exact")
     assert (again.reused_from, again.result_digest) == (None, first.result_digest)
     process.check(None)

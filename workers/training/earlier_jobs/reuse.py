@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from engine import BatchDone, CheckpointError, EngineError, EpochDone, checkpoint
 from service.datasets.cache import Dataset
@@ -14,6 +15,7 @@ from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source, is_verified
 from service.runtime.failpoints import reach
+from service.spec.schema import Reuse
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Epoch, Job
@@ -28,14 +30,16 @@ from workers.training.training_run import TrainingRun, log
 def take_over(
     run: TrainingRun,
     job: Job,
-    source: Source | None,
+    provenance: Mapping[str, Any],
     dataset: Dataset,
     preprocessing: Preprocessing | None,
     *,
     verified_share: float,
 ) -> Outcome:
-    """Take over the reusable epochs of another job. The job then ends, is held, or continues after them or from the
-    start."""
+    """Take over reusable epochs. The job then ends, is held, or continues after them or from the start."""
+    if run.spec.reuse is Reuse.NEVER or job.parent_id is not None or job.epoch > 0:
+        return Outcome.NOTHING_REUSED
+    source = run.lease.call(reused_epochs.find, provenance)
     if source is None:
         return Outcome.NOTHING_REUSED
     if is_verified(job.id, verified_share) and not _is_repeatable(run, source, dataset, preprocessing):
