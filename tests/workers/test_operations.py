@@ -21,9 +21,10 @@ from service.jobs.reuse.sources import Source
 from service.spec.findings import Advice, Finding
 from service.states import ErrorCode, FindingCode, Request, Severity, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
-from service.storage.tables import Artifact, Base
+from service.storage.tables import Artifact, Base, Job
 from tests.workers.conftest import WorkerHarness
-from workers import operations
+from workers import messages, operations
+from workers.messages import Train
 from workers.operations import OperationFailed, decode, encode, refusal
 
 KEYS = st.text() | st.integers()
@@ -118,6 +119,20 @@ def test_rows_arrive_without_a_session(sqlite_workers: WorkerHarness) -> None:
     arrived = sent([source, Artifact(id="a", job_id=job_id, kind="sample", epoch=1)])
     assert is_same(columns(arrived[0].job), columns(job))
     assert (arrived[0].is_whole, arrived[1].id) == (True, "a")
+
+
+def test_the_row_of_a_claim_arrives_with_its_command(sqlite_workers: WorkerHarness) -> None:
+    job_id = sqlite_workers.submit(name="grün", tags=["a"])
+    with sqlite_workers.database.write() as session:
+        job = session.get_one(Job, job_id)
+        job.metrics, job.extremes = {"train_loss": 0.1}, {"train_loss": [0.1, 1]}
+        job.provenance = {"numpy": "2", "judge": "sha256:a", "preprocessing": {"mean": [1.5, None]}}
+    held = leases.claim(sqlite_workers.database, "w", 30)
+    assert held is not None
+    command = messages.decode(messages.encode(Train(held)))
+    assert isinstance(command, Train)
+    assert is_same(dict(command.claim.row), held.row)
+    assert is_same(columns(Job(**command.claim.row)), columns(sqlite_workers.job(job_id)))
 
 
 @pytest.mark.parametrize("value", [{"~": "Claim", "value": {}}, {"~": "Job"}, {"~": "Status", "value": "other"}])
