@@ -181,7 +181,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that reads from one snapshot of the database."""
-        with self._turn, Session(self._reader, expire_on_commit=False) as session:
+        with self._turn, Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
             session.expunge_all()  # what the block has changed is not written
             session.commit()  # a rollback would discard the plans that the server keeps
