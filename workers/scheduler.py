@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import itertools
 import os
 import signal
@@ -164,6 +165,7 @@ class _BackgroundTasks:
 
 def main() -> int:
     """Run until SIGTERM."""
+    gc.freeze()  # as a worker does
     logs.configure("scheduler")
     try:
         settings = Settings.from_env(os.environ, cores=1)
