@@ -26,7 +26,7 @@ from service.sweeps import events
 from service.sweeps.events import DECISIONS
 from tests.faults.harness import QUICK_SPEC, FaultHarness, kill_training_child, open_harness
 from tests.waiting import wait_until
-from tests.workers.conftest import kill_groups
+from tests.workers.conftest import WorkerHarness, kill_groups
 
 RANDOM: Final[dict[str, Any]] = {
     "base": QUICK_SPEC | {"epochs": 4},
@@ -58,7 +58,7 @@ class SweepResult:
     decisions: list[tuple[str, dict[str, Any]]]
 
 
-def submit(harness: FaultHarness, document: dict[str, Any]) -> str:
+def submit(harness: WorkerHarness, document: dict[str, Any]) -> str:
     repository = DatasetRepository(harness.settings, harness.database)
     use_case = Sweeps(
         database=harness.database,
@@ -69,16 +69,16 @@ def submit(harness: FaultHarness, document: dict[str, Any]) -> str:
     return str(use_case.submit(document).answer["id"])
 
 
-def state(harness: FaultHarness, sweep_id: str) -> Sweep:
+def state(harness: WorkerHarness, sweep_id: str) -> Sweep:
     with harness.database.read() as session:
         return session.get_one(Sweep, sweep_id)
 
 
-def has_ended(harness: FaultHarness, sweep_id: str) -> bool:
+def has_ended(harness: WorkerHarness, sweep_id: str) -> bool:
     return state(harness, sweep_id).status in SWEEP_ENDED
 
 
-def until_end(harness: FaultHarness, sweep_id: str, timeout_s: float = 240) -> SweepResult:
+def until_end(harness: WorkerHarness, sweep_id: str, timeout_s: float = 240) -> SweepResult:
     wait_until(lambda: has_ended(harness, sweep_id), "the end of the sweep", timeout_s)
     with harness.database.read() as session:
         sweep = session.get_one(Sweep, sweep_id)

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from service.jobs import leases
+from service.runtime.failpoints import SimulatedKill
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
+from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.sweeps.runs import (
-    LIFT_LOSS_LIMIT,
     RANDOM,
     SEARCHES,
     Killer,
@@ -130,26 +132,22 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
 
 
 @pytest.mark.faults
-def test_workers_killed_inside_every_decision_change_none(harness: FaultHarness, undisturbed: SweepResult) -> None:
-    """A kill aborts the transaction of each decision once, just before its commit. Dead workers are replaced."""
-    harness.patch(LIFT_LOSS_LIMIT)
-    sweep_id = submit(harness, RANDOM)
+def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
+    """Each transaction with decisions is aborted once, just before its commit; its process is simulated."""
+    sweep_id = submit(process.workers, RANDOM)
     for seq in range(1, 50):
-        harness.arm(f"deciding.{seq}")
-    processes = {module: harness.start(module) for module in ("workers", "workers.scheduler")}
-
-    def replace_dead_processes_until_the_end() -> bool:
-        processes.update(
-            {name: harness.start(name) for name, process in processes.items() if process.poll() is not None}
-        )
-        return has_ended(harness, sweep_id)
-
-    wait_until(replace_dead_processes_until_the_end, "the end of the sweep", 240)
-    assert until_end(harness, sweep_id) == undisturbed
-    reached = {path.name.split(".reached-")[0] for path in harness.points.glob("deciding.*.reached-*")}
+        process.arm(f"deciding.{seq}")
+    while not has_ended(process.workers, sweep_id):
+        held = process.claim()  # without a scheduler, each result is decided on by the worker that commits it
+        try:
+            process.train(held)
+        except SimulatedKill:
+            leases.record_child_loss(process.database, held, "killed while it decided")
+    assert until_end(process.workers, sweep_id) == undisturbed
+    reached = {path.name.split(".reached-")[0] for path in process.points.glob("deciding.*.reached-*")}
     results = [data for kind, data in undisturbed.decisions if kind == "result"]
     assert len(reached) >= len(results)
-    assert f"deciding.{state(harness, sweep_id).last_seq}" in reached, "the last one ends the sweep"
+    assert f"deciding.{state(process.workers, sweep_id).last_seq}" in reached, "the last one ends the sweep"
 
 
 @pytest.mark.faults
