@@ -53,6 +53,9 @@ _LOCK_TIMEOUT_S = 3
 COMMITS_EACH_EPOCH = "from workers.training.epochs import writer\nwriter.COMMIT_INTERVAL_S = 0.0\n"
 """A patch: short epochs share no commit."""
 
+LONG_LEASE_S = 600.0
+"""For tests in which no lease expires: at 3 s, a worker without CPU time for two seconds stops its own child."""
+
 FEW = 850
 """Number of training images in the ``few`` dataset."""
 
@@ -200,7 +203,7 @@ class FaultHarness(WorkerHarness):
             self.until_end(job_id, timeout_s)
 
     def logs(self) -> str:
-        return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in self.home.glob("*.log"))
+        return "\n".join(f"{path.name}:\n{path.read_text()[-6000:]}" for path in self.home.glob("*.log"))
 
     def stop(self) -> None:
         for process in self.processes:

@@ -22,7 +22,7 @@ from service.runtime.broker import TRAIN_QUEUE, TRAIN_TASK, send_hints
 from service.states import Status
 from service.storage.tables import Job, Worker
 from tests import brokers
-from tests.faults.harness import FaultHarness, open_harness
+from tests.faults.harness import LONG_LEASE_S, FaultHarness, open_harness
 from tests.faults.invariants import Reference
 from tests.faults.proxy import Proxy
 from tests.waiting import wait_until
@@ -173,6 +173,7 @@ def test_a_broker_killed_four_times_only_delays_jobs(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
     """F07: two children are busy, one more job waits, and the broker dies and restarts at random moments."""
+    sqlite_harness.lease_s = LONG_LEASE_S
     rng = random.Random(7)
     worker = sqlite_harness.start(TAPELINE_WORKERS="2")
     sqlite_harness.submit()
@@ -210,6 +211,7 @@ def test_a_broker_that_answers_with_errors_only_delays_jobs(
     celery_failures: int,
 ) -> None:
     """F07b: Celery exits on such errors of the broker; a worker must not."""
+    sqlite_harness.lease_s = LONG_LEASE_S
     worker = sqlite_harness.start(TAPELINE_WORKERS="2")
     sqlite_harness.submit()
     sqlite_harness.until_all_end()
@@ -306,6 +308,7 @@ def test_repeated_foreign_and_malicious_messages_have_no_effect(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
     """F11 and F12."""
+    sqlite_harness.lease_s = LONG_LEASE_S
     sqlite_harness.submit()
     worker = sqlite_harness.start(TAPELINE_WORKERS="4")  # with one slot, Celery consumes two messages per second
     sqlite_harness.until_all_end()

@@ -7,7 +7,7 @@ import pytest
 from service.jobs import actions
 from service.jobs.request_bodies import JobPatch
 from service.states import Status
-from tests.faults.harness import FaultHarness
+from tests.faults.harness import LONG_LEASE_S, FaultHarness
 from tests.faults.invariants import Reference
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -27,6 +27,7 @@ def test_an_urgent_job_takes_a_slot_and_its_victim_ends_with_the_same_bits(
     harness: FaultHarness, reference: Reference
 ) -> None:
     """The victim is stopped in its second epoch, until the urgent job waits: it cannot end before."""
+    harness.lease_s = LONG_LEASE_S
     victim = harness.submit(priority=3)
     harness.arm("batch_done.2", "wait urgent")
     harness.start(TAPELINE_WORKERS="1")

@@ -15,7 +15,7 @@ import pytest
 from service.jobs import actions
 from service.jobs.queries import lookup
 from service.states import Status
-from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness, all_exited, open_harness
+from tests.faults.harness import COMMITS_EACH_EPOCH, LONG_LEASE_S, FaultHarness, all_exited, open_harness
 from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, kill_groups, parent_of
@@ -121,6 +121,7 @@ def test_without_the_fork_server_a_job_continues_and_the_next_starts(
     harness: FaultHarness, reference: Reference
 ) -> None:
     """The kernel may kill it when memory runs out."""
+    harness.lease_s = LONG_LEASE_S
     harness.submit()
     harness.submit()
     harness.arm("epoch_committed.1", "stop")
@@ -204,6 +205,7 @@ JobMonitor.run = fail
 def test_a_job_whose_monitor_fails_is_released_without_a_worker_loss(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
+    sqlite_harness.lease_s = LONG_LEASE_S
     sqlite_harness.patch(FAILING_MONITOR)
     job_id = sqlite_harness.submit()
     sqlite_harness.start()
@@ -289,7 +291,7 @@ def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
 @pytest.mark.exhaustive  # tests/faults/concurrency/test_races.py
 def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarness) -> None:
     """F26."""
-    harness.lease_s = 15  # so that a slow machine causes no worker losses
+    harness.lease_s = LONG_LEASE_S
     tiny = {"epochs": 1, "batch_size": 400, "layers": [{"units": 10, "activation": "softmax"}]}
     for _ in range(24):
         harness.submit(**tiny)
