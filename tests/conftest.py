@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -88,6 +88,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
             rest.append(item)
     middle = max(0, len(items) // 2 - len(service))
     items[:] = [*service, *rest[:middle], *worker, *streams, *rest[middle:]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes of a failed test have logged: the failure may not come again."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        from tests.workers.conftest import WorkerHarness  # not at the top: it imports this module
+
+        harnesses = {id(value): value for value in item.funcargs.values() if isinstance(value, WorkerHarness)}
+        report.sections += [("logs", harness.logs()) for harness in harnesses.values()]
+    return report
 
 
 def pytest_sessionstart() -> None:

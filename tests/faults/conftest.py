@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,18 +31,6 @@ from workers.messages import ChildEndpoint, Preparing, Progress, Report, decode,
 from workers.operations import Call, Execution, Reply
 from workers.training import limits, run
 from workers.training.epochs import writer
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the processes of a failed test have logged."""
-    report = yield
-    if report.failed and isinstance(item, pytest.Function):
-        harnesses = [value for value in item.funcargs.values() if isinstance(value, FaultHarness)]
-        report.sections += [(f"logs in {harness.home}", harness.logs()) for harness in harnesses]
-    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

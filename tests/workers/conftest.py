@@ -110,13 +110,18 @@ class WorkerHarness:
         deadline = time.monotonic() + timeout_s
         while not holds(job := self.job(job_id)):
             if time.monotonic() > deadline:
-                logs = "\n".join(path.read_text()[-4000:] for path in self.home.glob("*.log"))
-                pytest.fail(f"{job_id} stays {job.status}, epoch {job.epoch}, step {job.step}:\n{logs}")
+                pytest.fail(f"{job_id} stays {job.status}, epoch {job.epoch}, step {job.step}")
             time.sleep(0.02)
         return job
 
     def until_end(self, job_id: str, timeout_s: float = 90) -> Job:
         return self.until(job_id, lambda job: job.status in TERMINAL, timeout_s)
+
+    def logs(self) -> str:
+        """The end of what each kind of process has logged; a failed test shows it."""
+        return "\n".join(
+            f"{path.name}:\n{path.read_text(errors='replace')[-6000:]}" for path in self.home.glob("*.log")
+        )
 
     def stop(self) -> None:
         """Stop all processes. Those that do not stop in time are killed with their descendants, and fail the test."""
