@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -77,14 +78,15 @@ def test_lost_answers_and_refused_requests_change_no_bit(
 def test_jobs_wait_while_the_store_is_unavailable(
     in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
 ) -> None:
-    is_stored = threading.Event()
+    in_bucket.patch(COMMITS_EACH_EPOCH)
+    is_broken, checkpoints = threading.Event(), itertools.count()
 
     def fail_later(exchange: Exchange) -> tuple[int, bytes] | None:
         """Fail from the second checkpoint on."""
-        stored = sum("/checkpoint/" in path and method == "PUT" for method, path, _ in proxy.requests)
-        if stored < 1 and not is_stored.is_set():
+        is_checkpoint = exchange.method == "PUT" and "/checkpoint/" in exchange.path
+        if not is_broken.is_set() and (not is_checkpoint or next(checkpoints) == 0):
             return None
-        is_stored.set()
+        is_broken.set()
         return 503, b"<Code>ServiceUnavailable</Code>"
 
     proxy.fault = fail_later
