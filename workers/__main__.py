@@ -32,7 +32,7 @@ CELERY_GRACE_S: Final = 2.0
 
 def main() -> int:
     """Run until SIGTERM: then release the running jobs and stop. After SIGUSR1, finish them and claim no others."""
-    gc.freeze()  # imported modules stay: no collection scans them, nor the one at the exit, which takes half a second
+    gc.freeze()  # imported modules stay: no collection scans them, and the exit takes 0.4 s of CPU less
     logs.configure("worker")
     try:
         settings = Settings.from_env(os.environ, cores=machine_limits.processors())

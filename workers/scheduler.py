@@ -165,7 +165,7 @@ class _BackgroundTasks:
 
 def main() -> int:
     """Run until SIGTERM."""
-    gc.freeze()  # as a worker does
+    gc.freeze()  # imported modules stay: no collection scans them, as in a worker
     logs.configure("scheduler")
     try:
         settings = Settings.from_env(os.environ, cores=1)

@@ -133,7 +133,7 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
 
 @pytest.mark.faults
 def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
-    """Each transaction with decisions is aborted once, just before its commit; its process is simulated."""
+    """A simulated kill aborts each transaction with decisions once, just before its commit."""
     sweep_id = submit(process.workers, RANDOM)
     for seq in range(1, 50):
         process.arm(f"deciding.{seq}")
