@@ -50,8 +50,8 @@ QUICK_SPEC: dict[str, Any] = {
 
 
 _LOCK_TIMEOUT_S = 3
-COMMITS_EACH_EPOCH = "from workers.training.epochs import writer\nwriter.COMMIT_INTERVAL_S = 0.0\n"
-"""A patch: short epochs share no commit."""
+COMMITS_EACH_EPOCH = {"COMMITS_EACH_EPOCH": "1"}
+"""For ``extra_environ``: short epochs share no commit, see ``POLL_OFTEN``."""
 
 LONG_LEASE_S = 600.0
 """For tests in which no lease expires: at 3 s, a worker without CPU time for two seconds stops its own child."""

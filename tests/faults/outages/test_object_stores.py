@@ -43,7 +43,7 @@ def in_bucket(harness: FaultHarness, proxy: FaultyProxy, moto: str, monkeypatch:
 
 
 def test_a_worker_killed_between_a_file_and_its_row_continues(in_bucket: FaultHarness, reference: Reference) -> None:
-    in_bucket.patch(COMMITS_EACH_EPOCH)  # otherwise the job may have ended with its second epoch
+    in_bucket.extra_environ |= COMMITS_EACH_EPOCH  # otherwise the job may have ended with its second epoch
     for place in ("object_stored", "files_stored", "epoch_committed"):
         in_bucket.submit()
         in_bucket.arm(f"{place}.{'checkpoint' if place == 'object_stored' else 2}")
@@ -78,7 +78,7 @@ def test_lost_answers_and_refused_requests_change_no_bit(
 def test_jobs_wait_while_the_store_is_unavailable(
     in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
 ) -> None:
-    in_bucket.patch(COMMITS_EACH_EPOCH)
+    in_bucket.extra_environ |= COMMITS_EACH_EPOCH
     is_broken, checkpoints = threading.Event(), itertools.count()
 
     def fail_later(exchange: Exchange) -> tuple[int, bytes] | None:
@@ -108,7 +108,7 @@ def test_jobs_that_wait_too_long_for_the_store_fail_and_continue_when_retried(
 ) -> None:
     in_bucket.extra_environ |= {"TAPELINE_STORE_TIMEOUT_S": "12"}
     in_bucket.patch("from service.storage import object_store\nobject_store._MIN_TIMEOUT_S = 1.0")
-    in_bucket.patch(COMMITS_EACH_EPOCH)
+    in_bucket.extra_environ |= COMMITS_EACH_EPOCH
     broken: str | tuple[int, bytes] = "hang" if fault == "silent" else (503, b"<Code>ServiceUnavailable</Code>")
     in_bucket.arm("epoch_committed.2", "stop")
     interrupted, waiting = in_bucket.submit(), in_bucket.submit()

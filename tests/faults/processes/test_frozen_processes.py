@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 )
 def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHarness, frozen: str) -> None:
     """F02: they cannot read the closed pipe, by which running processes notice the worker's death."""
-    sqlite_harness.patch(COMMITS_EACH_EPOCH)
+    sqlite_harness.extra_environ |= COMMITS_EACH_EPOCH
     sqlite_harness.submit()
     sqlite_harness.arm("epoch_committed.1", "hang" if frozen == "adopted" else "stop")
     worker = sqlite_harness.start()
@@ -47,7 +47,7 @@ def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHa
 @pytest.mark.exhaustive  # the cases above end one together with its fork server
 def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarness, reference: Reference) -> None:
     """I8: a worker that exits ends the child, and another worker trains its job."""
-    harness.patch(COMMITS_EACH_EPOCH)
+    harness.extra_environ |= COMMITS_EACH_EPOCH
     harness.submit()
     harness.arm("epoch_committed.1", "hang")
     worker = harness.start(TAPELINE_WORKERS="2")
@@ -68,7 +68,7 @@ def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarn
 
 def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -> None:
     """Freeze a worker at ``place``, and resume it once another worker has trained its job."""
-    harness.patch(COMMITS_EACH_EPOCH)
+    harness.extra_environ |= COMMITS_EACH_EPOCH
     job_id = harness.submit()
     harness.arm(place, "stop")
     worker = harness.start()

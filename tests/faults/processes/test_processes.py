@@ -33,7 +33,7 @@ PLACES_BEFORE_COMMIT = [
 def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHarness, reference: Reference) -> None:
     """F01. Each kill before an epoch's commit is followed by one right after it: three losses without a new
     epoch would fail the job."""
-    harness.patch(COMMITS_EACH_EPOCH)
+    harness.extra_environ |= COMMITS_EACH_EPOCH
     points = []
     for places in PLACES_BEFORE_COMMIT:
         harness.submit()
@@ -250,7 +250,7 @@ def test_copies_of_a_running_service_continue_to_the_same_results(
 
 def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: FaultHarness, reference: Reference) -> None:
     """F21: killed as by the kernel when memory runs out; the supervisor survives."""
-    harness.patch(COMMITS_EACH_EPOCH)
+    harness.extra_environ |= COMMITS_EACH_EPOCH
     poison = harness.submit()
     harness.arm("epoch_trained.2", "stop")
     worker = harness.start()

@@ -46,7 +46,7 @@ def test_a_task_that_does_not_end_delays_no_rescue(harness: FaultHarness, tmp_pa
     )
     harness.start("workers.scheduler")
     wait_until(begun.exists, "the slow task")
-    harness.patch(COMMITS_EACH_EPOCH)
+    harness.extra_environ |= COMMITS_EACH_EPOCH
     job_id = harness.submit()
     harness.arm("epoch_committed.1", "hang")
     worker = harness.start()
