@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +47,9 @@ def digest_of(root: Path) -> str:
     hasher = hashlib.sha256()
     for path in _files(root):
         hasher.update(f"{path.relative_to(root).as_posix()}\n".encode())
-        for text in _serialize(ast.parse(path.read_bytes())):
-            hasher.update(text.encode("utf-8", "surrogatepass"))
+        parts: list[str] = []
+        _serialize(ast.parse(path.read_bytes()), parts.append)
+        hasher.update("".join(parts).encode("utf-8", "surrogatepass"))
     return f"sha256:{hasher.hexdigest()}"
 
 
@@ -58,24 +59,27 @@ def _files(root: Path) -> Iterator[Path]:
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def _serialize(value: object) -> Iterator[str]:
-    """A syntax tree as text. Empty fields are omitted, because newer versions of Python add some."""
-    match value:
-        case ast.AST():
-            yield f"{type(value).__name__}("
-            for name, field in ast.iter_fields(value):
-                if name not in _NOT_CODE and field is not None and field != []:
-                    yield f"{name}="
-                    yield from _serialize(field)
-            yield ")"
-        case list():
-            yield "["
-            for item in value:
-                if not _is_bare_string(item):
-                    yield from _serialize(item)
-            yield "]"
-        case _:
-            yield f"{type(value).__name__}:{value!r};"
+def _serialize(value: object, add: Callable[[str], None]) -> None:
+    """Add a syntax tree as text. Empty fields are omitted, because newer versions of Python add some.
+
+    Every worker does this when it starts: generators would pass each text up through all levels of the tree.
+    """
+    if isinstance(value, ast.AST):
+        add(f"{type(value).__name__}(")
+        for name in value._fields:
+            field = None if name in _NOT_CODE else getattr(value, name, None)
+            if field is not None and field != []:
+                add(f"{name}=")
+                _serialize(field, add)
+        add(")")
+    elif isinstance(value, list):
+        add("[")
+        for item in value:
+            if not _is_bare_string(item):
+                _serialize(item, add)
+        add("]")
+    else:
+        add(f"{type(value).__name__}:{value!r};")
 
 
 _NOT_CODE: Final = {"ctx", "kind", "type_comment"}
