@@ -87,10 +87,10 @@ def test_a_service_moves_into_a_bucket_and_back(service: Installation, server: s
 @pytest.mark.parametrize(
     "place",
     [
-        "object_stored",
-        "object_stored.ds_1",
-        "object_stored.checkpoint",
-        "file_migrated.4",
+        *(
+            pytest.param(place, marks=pytest.mark.sqlite_by_default)
+            for place in ("object_stored", "object_stored.ds_1", "object_stored.checkpoint", "file_migrated.4")
+        ),
         "store_switched",
         "store_published",
     ],
