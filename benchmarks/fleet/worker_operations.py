@@ -45,7 +45,7 @@ class WorkerOperations:
         self._fleet, self._recorder = fleet, recorder
         self._id = f"simulated-{number}-00000000"
         self._store = ArtifactFolder(Path(fleet.store))
-        # As in workers.__main__.
+        # As in workers.supervisor.worker.
         self._database = Database(fleet.url, application="tapeline-worker", idle_connections=1, connections=1)
         self.keeper = LeaseKeeper(self._database)
 

@@ -25,7 +25,7 @@ FORBIDDEN = {
     "tapeline.client": {"flask", "celery", "numpy", "sqlalchemy", "PIL", "engine", "workers", "migrations", "service"},
     "workers.supervisor.supervisor": SUPERVISOR,
     "workers.supervisor.job_monitor": SUPERVISOR,
-    "workers.__main__": SUPERVISOR,
+    "workers.supervisor.worker": SUPERVISOR,
     "workers.scheduler": {"numpy", "flask", "matplotlib", "engine"},
     "workers.training.child": {"flask", "celery", "matplotlib"},
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
@@ -42,8 +42,8 @@ FORBIDDEN = {
 # Modules without a process of their own: another case loads them, and must forbid at least the same modules.
 LOADED_BY = {
     "service.storage.database": "service.jobs.actions",
-    "workers.supervisor.supervisor": "workers.__main__",
-    "workers.supervisor.job_monitor": "workers.__main__",
+    "workers.supervisor.supervisor": "workers.supervisor.worker",
+    "workers.supervisor.job_monitor": "workers.supervisor.worker",
 }
 
 

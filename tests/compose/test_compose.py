@@ -142,9 +142,9 @@ def test_a_job_whose_worker_is_killed_finishes_on_the_other_with_the_same_bits(
     service.wait_until_epoch(job_id, 2)
     (victim,) = service.trained_by(job_id)
     docker("update", "--restart=no", victim)  # otherwise it would be back before its lease expires
-    kill = (
-        "import os, pathlib; [os.kill(int(p.parent.name), 9) for p in pathlib.Path('/proc').glob('[0-9]*/cmdline')"
-        " if p.read_bytes() == b'python\\0-m\\0workers\\0' and p.parent.name != '1']"
+    kill = (  # the worker, not its fork server and children, which have the same command
+        "import os, pathlib; os.kill(min(int(p.parent.name) for p in pathlib.Path('/proc').glob('[0-9]*/cmdline')"
+        " if p.read_bytes() == b'python\\0-m\\0workers\\0' and p.parent.name != '1'), 9)"
     )
     subprocess.run(["docker", "exec", victim, "python", "-c", kill], check=False, capture_output=True)
     job = service.wait_until_success(job_id)

@@ -22,8 +22,8 @@ from helm_python.errors import HelmError, HelmValuesError
 
 from service.runtime.settings import SETTINGS, Settings
 from tests.deploy.chart_schema import BY_THE_CHART
-from workers.__main__ import CELERY_GRACE_S
 from workers.supervisor import job_monitor, supervisor
+from workers.supervisor.worker import CELERY_GRACE_S
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "tapeline"
 KUBERNETES = "1.34"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from tapeline.errors import ServerUnreachable
 from tests.object_servers import BUCKET, is_loaded
 from tests.service.storage.test_store_conformance import damage
 from tests.waiting import wait_until
+from tests.workers.conftest import children_of
 
 pytestmark = pytest.mark.slow
 
@@ -113,17 +113,16 @@ def test_a_job_of_a_killed_process_continues_from_the_store_with_the_same_digest
     assert ended["result_digest"] == undisturbed["result_digest"]
 
 
-def test_only_processes_that_fork_no_more_have_loaded_the_library(http: httpx.Client) -> None:
+def test_only_processes_that_fork_no_more_have_loaded_the_library(http: httpx.Client, in_bucket: LocalStack) -> None:
     until(http, submit(http, {**CLASSIFIER, "epochs": 1}), "succeeded")
     assert http.get("/readyz").json()["checks"]["storage"] == {"status": "ok", "detail": "s3"}
     processes = loaded()
-    assert {"gunicorn", "forkserver", "workers"} <= {word for name in map(name_of, processes) for word in name}
+    pids, worker = {process.pid for process in processes}, in_bucket.pids["worker"]
+    assert worker in pids
+    assert not pids.isdisjoint(children_of(worker)), "a training process"
+    assert any("gunicorn" in " ".join(process.cmdline()) for process in processes)
     for process in processes:
         assert not any(is_loaded(child.pid, LIBRARY) for child in process.children()), process.cmdline()
-
-
-def name_of(process: psutil.Process) -> set[str]:
-    return set(re.findall(r"[a-z]+", " ".join(process.cmdline())))
 
 
 def loaded() -> list[psutil.Process]:

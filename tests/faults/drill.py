@@ -144,8 +144,10 @@ class Site:
     def stopped_trainings(self) -> Iterator[None]:
         """Training processes stand still: a job does not end meanwhile, however busy the machine is."""
         assert self._stack is not None
-        processes = psutil.Process(self._stack.pid).children(recursive=True)
-        trainings = [process for process in processes if "multiprocessing.forkserver" in " ".join(process.cmdline())]
+        (worker,) = [
+            process for process in psutil.Process(self._stack.pid).children() if process.cmdline()[-1] == "workers"
+        ]
+        trainings = worker.children(recursive=True)
         for process in trainings:
             process.suspend()
         yield

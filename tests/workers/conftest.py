@@ -77,7 +77,13 @@ class WorkerHarness:
 
     def start(self, module: str = "workers", **overrides: str) -> subprocess.Popen[bytes]:
         python_path = os.pathsep.join([str(POLL_OFTEN), os.environ["PYTHONPATH"]])
-        environ = {**os.environ, "PYTHONPATH": python_path, **self.settings.to_env(), **overrides}
+        environ = {
+            **os.environ,
+            "PYTHONPATH": python_path,
+            "PYTHONHASHSEED": "0",
+            **self.settings.to_env(),
+            **overrides,
+        }
         with (self.home / f"{module}.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", module], env=environ, stderr=log, stdout=log)
         self.processes.append(process)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import redis
 import safetensors.numpy
@@ -27,7 +29,7 @@ from service.storage.stores import ArtifactFolder
 from service.storage.tables import AuditEntry, Job, Upload, Worker
 from tests import brokers
 from tests.waiting import wait_until
-from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_migrated_harness
+from tests.workers.conftest import WorkerHarness, children_of, is_alive, open_migrated_harness, parent_of
 
 
 def training_child(worker_pid: int) -> int:
@@ -111,6 +113,22 @@ def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(run
         files = {(row.kind, row.epoch) for row in lookup.artifacts(session, job_id)}
     assert {(ArtifactKind.CHECKPOINT, 2), (ArtifactKind.SAMPLE, 2)} <= files
     assert [event.data["code"] for event in running_on_sqlite.log(job_id) if event.type == "log"] == ["stopped_early"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
+@pytest.mark.slow
+def test_the_fork_server_is_forked_from_the_worker_with_the_hash_seed_of_children(
+    sqlite_workers: WorkerHarness, undisturbed_job: Job
+) -> None:
+    """A random seed is replaced."""
+    worker = sqlite_workers.start(PYTHONHASHSEED="random")
+    job = sqlite_workers.until_end(sqlite_workers.submit())
+    assert job.result_digest == undisturbed_job.result_digest
+    (fork_server,) = {parent_of(pid) for pid in children_of(worker.pid)}
+    assert psutil.Process(fork_server).cmdline() == psutil.Process(worker.pid).cmdline()
+    assert psutil.Process(worker.pid).environ()["PYTHONHASHSEED"] == "0"
+    sqlite_workers.stop()
+    wait_until(lambda: not is_alive(fork_server), "the end of the fork server")
 
 
 @pytest.mark.slow
