@@ -123,7 +123,8 @@ def unfenced(session, held, **values):
     return job
 
 def lock_unfenced(connection, held, statement):
-    return connection.execute(select(*statement.selected_columns).where(Job.id == held.job_id)).first()
+    query = select(*(item["expr"] for item in statement.column_descriptions))
+    return connection.execute(query.where(Job.id == held.job_id)).first()
 
 leases.guard, leases.lock = unfenced, lock_unfenced
 renewals.renew = lambda database, due: renewals.Pending({item.claim: None for item in due}, ())
