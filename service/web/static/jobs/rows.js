@@ -52,6 +52,7 @@ export class JobRow {
     const rendered = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction, this.on.showsOwners && this.on.nameOf(job.owner)]);
     if (rendered === this.rendered) return;
     this.rendered = rendered;
+    this.about.querySelector(".lineage")?.dispatchEvent(new Event("mouseleave")); // which an element that is removed does not get
     this.about.replaceChildren(
       h("span", {}, kindName(job.kind)),
       h("code", {}, shortId(job.id)),
