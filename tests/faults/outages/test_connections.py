@@ -215,6 +215,7 @@ def test_a_broker_that_answers_with_errors_only_delays_jobs(
     worker = sqlite_harness.start(TAPELINE_WORKERS="2")
     sqlite_harness.submit()
     sqlite_harness.until_all_end()
+    wait_until(lambda: has_consumer(broker), "Celery, without which the job has ended")
     running = sqlite_harness.submit()
     assert send_command(broker, break_command).startswith(b"+OK")
     sqlite_harness.submit()
