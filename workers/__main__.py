@@ -6,6 +6,7 @@ Its fork server is forked from it, before it has threads and loads what children
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 
 
 def main() -> int:
@@ -16,8 +17,9 @@ def main() -> int:
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - no shell, this very command
     from service.errors import SettingsError
     from service.runtime.settings import Settings
-    from workers.supervisor import child_process, fork_server, supervisor  # noqa: F401 - children need the last one
+    from workers.supervisor import child_process, fork_server
 
+    import_module("workers.supervisor.supervisor")  # most of it is needed by children, too
     # The worker itself reports invalid settings. If nothing can be forked now, the first child is another attempt.
     with suppress(SettingsError, OSError):
         child_process.prepare(portable_bits=Settings.from_env(os.environ, cores=1).portable_bits)

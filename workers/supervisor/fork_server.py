@@ -20,12 +20,15 @@ import shutil
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
-from multiprocessing import connection, forkserver, process
+from multiprocessing import forkserver, process
 from typing import Any, Final, NoReturn
 
+import structlog
+
 from service.runtime import machine_limits
+
+log = structlog.get_logger()
 
 IS_FORKING: Final = sys.platform == "linux"
 """Whether children are forked from a process that has loaded the engine. On macOS, whose BLAS does not survive a fork,
@@ -59,10 +62,9 @@ def start() -> None:
         return
     if "numpy" in sys.modules or len(os.listdir("/proc/self/task")) > 1:
         return
-    keep_reachable()
+    address = os.path.join(_socket_folder(), "listener")
     gc.freeze()  # a collection would copy shared pages
     with socket.socket(socket.AF_UNIX) as listener:
-        address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]  # private
         listener.bind(address)
         os.chmod(address, 0o600)
         listener.listen()
@@ -82,8 +84,8 @@ def _serve(listener: socket.socket, alive: int) -> NoReturn:
         forkserver.main(listener.detach(), alive, _PRELOADED)
     except SystemExit:
         code = 0
-    except Exception:  # noqa: BLE001 - there is no caller to which it could be raised
-        traceback.print_exc()
+    except Exception:
+        log.exception("the fork server failed")
     finally:
         os._exit(code)
 
@@ -106,12 +108,17 @@ def keep_reachable() -> None:
         os.kill(_server._forkserver_pid, signal.SIGKILL)
         with suppress(FileNotFoundError):  # _stop() removes the socket, which is gone
             _server._stop()
+    _socket_folder()
+
+
+def _socket_folder() -> str:
+    """The folder in which sockets are made. The library's own would be left behind if this process is killed."""
     config = process.current_process()._config  # type: ignore[attr-defined]  # private
     if not os.path.isdir(config.get("tempdir") or ""):
-        # The library's own folder would be left behind if this process is killed.
         folder = machine_limits.new_folder("worker")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         config["tempdir"] = str(folder)
+    return str(config["tempdir"])
 
 
 def begin_child() -> None:
