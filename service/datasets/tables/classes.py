@@ -18,7 +18,7 @@ from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import MAX_NAME
 from service.datasets.tables.values import is_number, number
 
-MAX_TEXTS: Final = 100_000
+MAX_TEXTS: Final = 10_000
 """Maximum number of distinct target values that are tracked, for error messages."""
 _MAX_NUMBERS: Final = 20
 """A numeric target with more distinct values than this is a quantity."""
