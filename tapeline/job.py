@@ -183,11 +183,15 @@ class Job(Resource, TrainedNetwork):
         if results.get("next_cursor") is not None:
             rest = {"cursor": results["next_cursor"]}
             items += self._connection.items(f"{self._path}/artifacts", rest, page_size=None)
-        files = [(downloads.safe_name(item["name"]), str(item["url"])) for item in items]
+        files = [(downloads.safe_name(item["name"]), self._url_to_show(item)) for item in items]
         files += [(downloads.safe_name(f"{name}.png"), str(url)) for name, url in results["plots"].items()]
         if results["samples"]["film"]:
             files.append(("samples.gif", str(results["samples"]["film"])))
         return files
+
+    def _url_to_show(self, item: Mapping[str, Any]) -> str:
+        """The URL of a file; sample grids are downloaded as they are shown, with their predictions."""
+        return f"{self._path}/samples/{item['epoch']}.png" if item["kind"] == "sample" else str(item["url"])
 
     def download(self, to: Path | str | None = None) -> list[Path]:
         """Download all files and verify their SHA-256.

@@ -1,11 +1,16 @@
-"""Grids of images, with or without predictions. Uses only Pillow."""
+"""Grids of images, with or without predictions. Uses only Pillow.
+
+A training stores grids without captions, and what they say in a text chunk of the PNG file: a grid with its captions
+is drawn when somebody looks at it.
+"""
 
 import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +33,7 @@ _MARGIN, _GAP = 4, 8  # pixels: the frame of a captioned image, and the space ar
 _CAPTIONED_SCALE = 3
 _MIN_CONFIDENCE = 0.5
 _PREVIEW_CLASSES, _PREVIEW_SIDE = 32, 64
-_PNG_TEXT = "tapeline.verdicts"  # the key of a text chunk in the PNG file
+_CLASSES_TEXT, _PREDICTIONS_TEXT = "tapeline.verdicts", "tapeline.predictions"  # keys of text chunks in PNG files
 
 Images = NDArray[np.uint8]  # (count, rows, columns), in colour (count, rows, columns, 3)
 
@@ -57,24 +62,10 @@ def sample_grid(
         ValueError: there is no image, the array does not have the shape of ``Images``, or the number of
             predictions differs from the number of images.
     """
-    count, *_ = check_images(images)
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    cells = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
-    cells[:count] = images
-    cells = cells.repeat(scale, axis=1).repeat(scale, axis=2)
-    channels = images.shape[3:]
-    unpadded = ((0, 0),) * len(channels)
-    framed = np.pad(cells, ((0, 0), (_GUTTER, 0), (_GUTTER, 0), *unpadded), constant_values=_GUTTER_GREY)
-    framed[count:] = _GUTTER_GREY
-    cell_height, cell_width = framed.shape[1:3]
-    sheet = framed.reshape(rows, columns, cell_height, cell_width, *channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * cell_height, columns * cell_width, *channels)
-    sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
-    text = (
-        None if sample_classes is None else _to_text(sample_classes, columns=columns, scale=scale, shape=images.shape)
-    )
-    return _png(Image.fromarray(sheet), text)
+    sheet, layout = _draw_plain(images, columns, scale=scale)
+    if sample_classes is None:
+        return _png(sheet)
+    return _png(sheet, {_CLASSES_TEXT: json.dumps(_describe(sample_classes, len(images)) | layout)})
 
 
 def image_base64(image: NDArray[np.uint8], *, scale: int = 1) -> str:
@@ -99,11 +90,7 @@ def classified_grid(png: bytes, *, classes: int, class_names: Sequence[str] | No
     images, sample_classes = _from_grid(png)
     class_names = legible(class_names or ())
     captions = [
-        _Caption(
-            text=f"{name}?" if confidence < _MIN_CONFIDENCE else name,
-            confidence=confidence,
-            is_marked=confidence < _MIN_CONFIDENCE,
-        )
+        _Caption(f"{name}?" if confidence < _MIN_CONFIDENCE else name, confidence, confidence < _MIN_CONFIDENCE)
         for label, confidence in zip(sample_classes.labels, sample_classes.confidences, strict=True)
         for name in [_class_name(label, class_names)]
     ]
@@ -132,10 +119,10 @@ def prediction_grid(
     *,
     class_names: Sequence[str] | None = None,
 ) -> bytes:
-    """A PNG of the images, each with the predicted class and its probability (0 to 1) below.
+    """A small PNG of the images, for :func:`as_shown`: the predictions are stored invisibly in the file.
 
-    A wrong prediction is marked by a thick frame, a cross in the corner and the true class, so that it is recognizable
-    without colour.
+    Args:
+        predictions: the predicted classes, and ``confidences`` their probabilities (0 to 1).
 
     Raises:
         ValueError: there is no image, or the numbers of labels, predictions, confidences and images differ.
@@ -145,20 +132,47 @@ def prediction_grid(
         raise ValueError(
             f"{count} images with {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences"
         )
-    class_names = legible(class_names or ())
+    sheet, layout = _draw_plain(images, None, scale=1)
+    text = {
+        "labels": list(map(int, labels)),
+        "predictions": list(map(int, predictions)),
+        "confidences": list(map(float, confidences)),
+        "class_names": list(class_names or ()),
+    }
+    return _png(sheet, {_PREDICTIONS_TEXT: json.dumps(text | layout)})
+
+
+def has_captions(grid: bytes) -> bool:
+    """Whether :func:`as_shown` draws captions below the images of a stored grid."""
+    return _PREDICTIONS_TEXT.encode() in grid
+
+
+def as_shown(grid: bytes) -> bytes:
+    """The PNG to show for a stored grid: a :func:`prediction_grid` is drawn with its captions, others are complete.
+
+    Each image is enlarged, with the predicted class and its probability below. A wrong prediction is marked by a thick
+    frame, a cross in the corner and the true class, so that it is recognizable without colour.
+    """
+    if not has_captions(grid):
+        return grid
+    with Image.open(io.BytesIO(grid)) as image:
+        stored, sheet = json.loads(getattr(image, "text", {})[_PREDICTIONS_TEXT]), np.asarray(image)
+    class_names = legible(stored["class_names"])
     has_second_line = max(map(len, class_names), default=0) > 3
     captions = []
-    for label, prediction, confidence in zip(labels, predictions, confidences, strict=True):
-        is_correct = int(prediction) == int(label)
-        text = _class_name(int(prediction), class_names)
-        truth = "" if is_correct else f"is {_class_name(int(label), class_names)}"
+    for label, prediction, confidence in zip(
+        stored["labels"], stored["predictions"], stored["confidences"], strict=True
+    ):
+        text = _class_name(prediction, class_names)
+        truth = "" if prediction == label else f"is {_class_name(label, class_names)}"
         if truth and not has_second_line:
             text += f", {truth}"
-        captions.append(_Caption(text=text, confidence=float(confidence), is_marked=not is_correct, second_line=truth))
+        captions.append(_Caption(text, confidence, prediction != label, truth))
+    images = _split_sheet(sheet, len(captions), stored)
     return _png(_draw_captioned(images, captions, has_second_line=has_second_line, has_crosses=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Caption:
     """The caption below an image."""
 
@@ -166,6 +180,25 @@ class _Caption:
     confidence: float
     is_marked: bool
     second_line: str = ""  # second line, if any
+
+
+def _draw_plain(images: Images, columns: int | None, *, scale: int) -> tuple[Image.Image, dict[str, Any]]:
+    """All images, row by row, and the layout, from which ``_split_sheet`` returns them."""
+    count, *_ = check_images(images)
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    cells = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
+    cells[:count] = images
+    cells = cells.repeat(scale, axis=1).repeat(scale, axis=2)
+    channels = images.shape[3:]
+    unpadded = ((0, 0),) * len(channels)
+    framed = np.pad(cells, ((0, 0), (_GUTTER, 0), (_GUTTER, 0), *unpadded), constant_values=_GUTTER_GREY)
+    framed[count:] = _GUTTER_GREY
+    cell_height, cell_width = framed.shape[1:3]
+    sheet = framed.reshape(rows, columns, cell_height, cell_width, *channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * cell_height, columns * cell_width, *channels)
+    sheet = np.pad(sheet, ((0, _GUTTER), (0, _GUTTER), *unpadded), constant_values=_GUTTER_GREY)
+    return Image.fromarray(sheet), {"columns": columns, "scale": scale, "size": list(images.shape[1:])}
 
 
 def _draw_captioned(
@@ -235,32 +268,37 @@ def _add_histogram(grid: Image.Image, labels: Sequence[int], classes: int, class
     return sheet
 
 
-def _to_text(sample_classes: SampleClasses, *, columns: int, scale: int, shape: tuple[int, ...]) -> str:
+def _describe(sample_classes: SampleClasses, count: int) -> dict[str, Any]:
     labels, confidences = (
         list(map(int, sample_classes.labels)),
         [round(float(value), 4) for value in sample_classes.confidences],
     )
-    if not len(labels) == len(confidences) == shape[0]:
-        raise ValueError(f"{shape[0]} images with {len(labels)} sample_classes and {len(confidences)} confidences")
-    layout = {"columns": columns, "scale": scale, "size": list(shape[1:])}
-    return json.dumps({"labels": labels, "confidences": confidences, **layout})
+    if not len(labels) == len(confidences) == count:
+        raise ValueError(f"{count} images with {len(labels)} sample_classes and {len(confidences)} confidences")
+    return {"labels": labels, "confidences": confidences}
 
 
 def _from_grid(png: bytes) -> tuple[Images, SampleClasses]:
     """The images of a grid, and the predicted classes that its file contains."""
     with Image.open(io.BytesIO(png)) as image:
-        text = getattr(image, "text", {}).get(_PNG_TEXT)
+        text = getattr(image, "text", {}).get(_CLASSES_TEXT)
         sheet = np.asarray(image)
     if text is None:
         raise NotClassified("the sample grid has no predicted classes")
     stored = json.loads(text)
-    scale, (height, width, *channels) = stored["scale"], stored["size"]
-    images = np.zeros((len(stored["labels"]), height, width, *channels), np.uint8)
-    for index in range(len(images)):
-        row, column = divmod(index, stored["columns"])
+    images = _split_sheet(sheet, len(stored["labels"]), stored)
+    return images, SampleClasses(stored["labels"], stored["confidences"])
+
+
+def _split_sheet(sheet: NDArray[np.uint8], count: int, layout: Mapping[str, Any]) -> Images:
+    """The images of a sheet that was drawn with this layout."""
+    scale, (height, width, *channels) = layout["scale"], layout["size"]
+    images = np.zeros((count, height, width, *channels), np.uint8)
+    for index in range(count):
+        row, column = divmod(index, layout["columns"])
         top, left = _GUTTER + row * (height * scale + _GUTTER), _GUTTER + column * (width * scale + _GUTTER)
         images[index] = sheet[top : top + height * scale : scale, left : left + width * scale : scale]
-    return images, SampleClasses(stored["labels"], stored["confidences"])
+    return images
 
 
 def check_images(images: Images) -> tuple[int, int, int]:
@@ -286,9 +324,9 @@ def _cross(draw: ImageDraw.ImageDraw, left: int, top: int, size: int) -> None:
         draw.line((left, top + size, left + size, top), fill=colour, width=width)
 
 
-def _png(image: Image.Image, text: str | None = None) -> bytes:
+def _png(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
     buffer, info = io.BytesIO(), PngInfo()
-    if text is not None:
-        info.add_text(_PNG_TEXT, text, zip=True)
+    for key, text in (texts or {}).items():
+        info.add_text(key, text, zip=True)
     image.save(buffer, "PNG", compress_level=4, pnginfo=info)  # as small as with level 6, and slightly faster
     return buffer.getvalue()

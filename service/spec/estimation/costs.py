@@ -32,9 +32,9 @@ _PROBE_IMAGES: Final = 128
 _CHECKPOINT_HEADER_BYTES: Final = 10_000
 """Size of a checkpoint besides its tensors: the spec, and the state of the training."""
 _GRID_BYTES_PER_VALUE: Final = 1.5
-"""Bytes of a sample grid, a PNG of enlarged images, for each value of its images."""
-_GRID_BYTES_PER_IMAGE: Final = 600
-"""Bytes of a sample grid for each caption."""
+"""Bytes of a sample grid, a PNG, for each value of its images."""
+_GRID_BYTES_PER_IMAGE: Final = 250
+"""Bytes of a sample grid for what is known about each image."""
 _SECONDS_PER_OPERATION: Final = 3.4e-12
 """Seconds of a training per floating-point operation, on an Intel Xeon of family 6, model 207, with one BLAS thread."""
 _SECONDS_PER_ROW: Final = 2e-5

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import IO, Any, BinaryIO, Final
 from urllib.parse import quote
@@ -83,27 +84,32 @@ def picture(data: bytes) -> Picture:
 
 
 def send_artifact(
-    store: ArtifactStore, find: Callable[[], Artifact], *, cache: str, is_shown: bool = False
+    store: ArtifactStore,
+    find: Callable[[], Artifact],
+    *,
+    cache: str,
+    draw: Callable[[bytes], bytes] | None = None,
 ) -> Response:
     """The response with a stored file, or a redirection to it.
 
     Args:
         find: looks up the file's row; called again if the file was just removed.
         cache: ``FOREVER`` if the URL always refers to this file, otherwise ``ASK``.
-        is_shown: whether the client shows the file instead of saving it. Such files are not redirected: a page may
-            load images only from its own server.
+        draw: makes what the client shows from what is stored, and does not save it. Such files are not redirected: a
+            page may load images only from its own server.
 
     Raises:
         ArtifactDamaged: the row exists, but not the file.
     """
     # The conditions of a client name our ETag, which is not that of the object.
-    if store.redirects and not is_shown and not request.if_match and "If-Range" not in request.headers:
+    if store.redirects and draw is None and not request.if_match and "If-Range" not in request.headers:
         row = find()
         if (url := store.download_url(row.path, method=request.method)) is not None:
             return _redirect(row, url)
-    row, file = use_current(find, lambda row: (row, _open(store, row)))
+    opened = _open if draw is None else partial(_draw, draw)
+    row, file = use_current(find, lambda row: opened(store, row))
     try:
-        return _respond(row, file, cache=cache, is_shown=is_shown)
+        return _respond(row, file, cache=cache, is_shown=draw is not None)
     except BaseException:
         file.close()
         raise
@@ -152,13 +158,20 @@ def _accepted(media_type: str) -> str:
     return request.accept_mimetypes.best_match([media_type, OCTETS], default=media_type)
 
 
-def _open(store: ArtifactStore, row: Artifact) -> BinaryIO:
+def _open(store: ArtifactStore, row: Artifact) -> tuple[Artifact, BinaryIO]:
     file = store.open(row.path)
     size = file.seek(0, os.SEEK_END)
     if size != row.size_bytes:
         file.close()
         raise ArtifactDamaged(row.path, f"has {size} bytes instead of {row.size_bytes}")
-    return file
+    return row, file
+
+
+def _draw(draw: Callable[[bytes], bytes], store: ArtifactStore, row: Artifact) -> tuple[Artifact, BinaryIO]:
+    """What is drawn from a file, described as if it were stored."""
+    data = draw(store.read(row.path, row.sha256))
+    same = {name: getattr(row, name) for name in ("job_id", "kind", "epoch", "path", "media_type")}
+    return Artifact(**same, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()), io.BytesIO(data)
 
 
 def _headers(row: Artifact, *, cache: str, is_shown: bool = False) -> dict[str, str]:

@@ -12,6 +12,7 @@ from service.jobs.queries import listing
 from service.models.exports import creation
 from service.models.exports.creation import JobFacts, Pictures, Sample
 from service.models.exports.photos import PhotoPreparation
+from service.pictures import grids
 from service.spec.schema import Kind
 from service.storage.tables import Artifact
 from service.web.core.core import core
@@ -69,7 +70,11 @@ def _pictures(request: ExportRequest, curves: Callable[[], bytes]) -> Pictures:
     if len(rows) > _MAX_SAMPLES:
         rows = [rows[(index + 1) * len(rows) // _MAX_SAMPLES - 1] for index in range(_MAX_SAMPLES)]
     artifacts = core().artifacts
-    samples = [Sample(row.epoch, partial(artifacts.read, row.path, row.sha256), row.created_ms) for row in rows]
+
+    def read(row: Artifact) -> bytes:
+        return grids.as_shown(artifacts.read(row.path, row.sha256))
+
+    samples = [Sample(row.epoch, partial(read, row), row.created_ms) for row in rows]
     return Pictures(samples=samples, curves=curves)
 
 

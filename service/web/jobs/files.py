@@ -133,7 +133,8 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
 
     A GAN's grid is generated from the same latent points in every epoch. With `predicted_labels=true`, each sample has
     the class predicted by the reference classifier, with the number of samples per class below. A classifier's grid
-    always shows images with their predictions.
+    always shows images with their predictions, which are drawn for each request: the stored file, whose size and
+    SHA-256 lists have, contains the images alone.
     """
 
     def find() -> Artifact:
@@ -144,7 +145,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
         job = loading.job_of(job_id)
         if job.kind == Kind.GAN:
             return downloads.send_picture(plots.classified_samples(job, find()), "image/png")
-    return downloads.send_artifact(core().artifacts, find, cache=downloads.cache_of(which), is_shown=True)
+    return downloads.send_artifact(core().artifacts, find, cache=downloads.cache_of(which), draw=plots.shown_samples)
 
 
 @samples_blueprint.get("/jobs/<job_id>/samples.gif")

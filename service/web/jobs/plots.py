@@ -43,12 +43,20 @@ def film(job: Job, fmt: animations.AnimationFormat) -> Picture:
 
     def draw() -> bytes:
         info = dataset_or_none(job)
-        pngs, epochs = _LazyFiles(core().artifacts, rows), [row.epoch for row in rows]
+        pngs, epochs = _LazyGrids(core().artifacts, rows), [row.epoch for row in rows]
         return animations.animate(
             pngs, epochs=epochs, fmt=fmt, is_colour=info is not None and len(info.image_shape) > 2
         )
 
     return _cached_picture(job.id, "samples", rows[-1].epoch, fmt, draw)
+
+
+def shown_samples(grid: bytes) -> bytes:
+    """A stored sample grid as it is shown: that of a classifier with its predictions."""
+    if not grids.has_captions(grid):
+        return grid
+    with slots.hold(slots.DRAWING):
+        return grids.as_shown(grid)
 
 
 def classified_samples(job: Job, sample: Artifact) -> Picture:
@@ -154,8 +162,8 @@ def _cache(job_id: str, name: str, version: str, data: bytes) -> None:
         core().artifacts.remove_folder(job_id)
 
 
-class _LazyFiles(Sequence[bytes]):
-    """Files that are read one at a time, on access."""
+class _LazyGrids(Sequence[bytes]):
+    """Sample grids that are read one at a time, on access, and drawn as they are shown."""
 
     def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
         self._artifacts, self._rows = artifacts, rows
@@ -165,7 +173,7 @@ class _LazyFiles(Sequence[bytes]):
 
     def __getitem__(self, index: Any) -> Any:
         row = self._rows[index]
-        return self._artifacts.read(row.path, row.sha256)
+        return grids.as_shown(self._artifacts.read(row.path, row.sha256))
 
 
 def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:

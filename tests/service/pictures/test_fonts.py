@@ -64,7 +64,7 @@ def pixels(content: bytes) -> bytes:
 
 
 def predicted(*names: str) -> bytes:
-    return pixels(grids.prediction_grid(DIGITS, [0, 1, 2], [0, 1, 1], [0.9] * 3, class_names=names))
+    return pixels(grids.as_shown(grids.prediction_grid(DIGITS, [0, 1, 2], [0, 1, 1], [0.9] * 3, class_names=names)))
 
 
 def classified(*names: str) -> bytes:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ def open_picture(content: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(content))
     image.load()
     return image
+
+
+def draw_predictions(*arguments: Any, **named: Any) -> Image.Image:
+    return open_picture(grids.as_shown(grids.prediction_grid(*arguments, **named)))
 
 
 def read_film(content: bytes) -> tuple[list[NDArray[np.uint8]], list[int], int]:
@@ -65,19 +70,46 @@ def test_arrays_that_are_not_images_are_rejected(shape: tuple[int, ...]) -> None
 
 def test_a_wrong_prediction_is_marked_not_only_by_colour() -> None:
     def draw(prediction: int) -> NDArray[np.uint8]:
-        content = grids.prediction_grid(DIGITS[:1], [3], [prediction], [0.5])
-        return np.asarray(open_picture(content).convert("L"), np.int16)
+        return np.asarray(draw_predictions(DIGITS[:1], [3], [prediction], [0.5]).convert("L"), np.int16)
 
     difference = np.abs(draw(5) - draw(3)) > 40  # in grey, so not by colour
     assert difference.mean() > 0.03
 
 
 def test_long_class_names_get_a_second_line() -> None:
-    short = open_picture(grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4, class_names=["a", "b"]))
+    short = draw_predictions(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4, class_names=["a", "b"])
     names = ["an extraordinarily long name of a class", "Ankle boot"]
-    long = open_picture(grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4, class_names=names))
+    long = draw_predictions(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4, class_names=names)
     assert long.width == short.width
     assert long.height > short.height
+
+
+@pytest.mark.parametrize("shape", [(7, 8, 8), (5, 6, 9, 3)])
+def test_predictions_are_stored_as_images_alone_and_drawn_from_them(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    labels = list(range(len(images)))
+    stored = grids.prediction_grid(images, labels, labels[::-1], [0.625] * len(images), class_names=list("ábcdefg"))
+    assert open_picture(stored).tobytes() == open_picture(grids.sample_grid(images, scale=1)).tobytes()
+    shown = np.asarray(open_picture(grids.as_shown(stored)))
+    for index, image in enumerate(images):
+        row, column = divmod(index, 3)
+        top, left = (8 + row * (shape[1] * 3 + 2 * 4 + 20 + 8) + 4, 8 + column * (shape[2] * 3 + 2 * 4 + 8) + 4)
+        pixels = shown[top + 1 : top + 3 * shape[1] : 3, left + 1 : left + 3 * shape[2] : 3]
+        is_kept = np.ones(shape[1:3], bool)
+        is_kept[:7, -7:] = False  # the cross of a wrong prediction
+        grey = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+        np.testing.assert_array_equal(pixels[is_kept], grey[is_kept])
+
+
+def test_a_grid_that_is_complete_is_shown_as_it_is() -> None:
+    for complete in (grids.sample_grid(DIGITS), grids.as_shown(grids.prediction_grid(DIGITS[:1], [0], [0], [1.0]))):
+        assert grids.as_shown(complete) is complete
+
+
+def test_a_film_of_predictions_shows_their_captions() -> None:
+    stored = grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4)
+    frames, _, _ = read_film(animations.animate([grids.as_shown(stored)], epochs=[1]))
+    assert (np.abs(frames[0].astype(int) - grids.WRONG).max(axis=2) < 8).sum() > 1000  # frames of wrong predictions
 
 
 def test_the_number_of_labels_must_match_the_number_of_images() -> None:
@@ -201,7 +233,7 @@ def test_non_ascii_letters_are_drawn(first: str, second: str) -> None:
     """All letters missing from a font are drawn as the same box."""
 
     def predicted(name: str) -> bytes:
-        return open_picture(grids.prediction_grid(DIGITS[:1], [0], [0], [0.9], class_names=[name])).tobytes()
+        return draw_predictions(DIGITS[:1], [0], [0], [0.9], class_names=[name]).tobytes()
 
     def classified(name: str) -> bytes:
         png = grids.sample_grid(DIGITS[:1], sample_classes=grids.SampleClasses([0], [0.9]))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,17 +128,23 @@ def test_a_safe_name_stays_in_the_folder_and_is_not_hidden(tmp_path: Path, name:
 
 
 def test_files_beyond_the_first_thousand_are_listed_page_by_page(server: StubServer, client: Client) -> None:
-    def item(number: int) -> dict[str, str]:
-        return {"name": f"{number}.png", "url": f"/file/{number}"}
+    def item(number: int, kind: str = "checkpoint") -> dict[str, Any]:
+        return {"name": f"{number}.png", "url": f"/file/{number}", "kind": kind, "epoch": 9}
 
-    results = {"artifacts": [item(1)], "next_cursor": "c1", "plots": {"curves": "/curves"}, "samples": {"film": None}}
+    first = [item(1, "sample")]
+    results = {"artifacts": first, "next_cursor": "c1", "plots": {"curves": "/curves"}, "samples": {"film": None}}
     server.responses = [
         response({"id": JOB}),
         response(results),
         response({"data": [item(2)], "next_cursor": "c2"}),
         response({"data": [item(3)], "next_cursor": None}),
     ]
-    names = [name for name, _ in client.job(JOB).files()]
-    assert names == ["1.png", "2.png", "3.png", "curves.png"]
+    files = client.job(JOB).files()
+    assert files == [
+        ("1.png", f"/jobs/{JOB}/samples/9.png"),  # as it is shown
+        ("2.png", "/file/2"),
+        ("3.png", "/file/3"),
+        ("curves.png", "/curves"),
+    ]
     paths = [f"/jobs/{JOB}/artifacts?cursor={cursor}" for cursor in ("c1", "c2")]
     assert [request[1] for request in server.requests][2:] == paths

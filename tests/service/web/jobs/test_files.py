@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import insert, select
 
+from service.pictures import grids
 from service.pictures.grids import SampleClasses
 from service.storage.tables import Artifact
 from service.web.core.core import EXTENSION
@@ -227,6 +230,33 @@ def test_the_client_lists_every_file_of_a_job_with_thousands(app: Flask, address
         assert [item["epoch"] for item in client.job(job_id).checkpoints()] == [1, 2, 3, *range(10, 2010)]
     assert len(set(names)) == len(names)
     assert {f"{at}.sng" for at in range(10, 2010)} <= set(names)
+
+
+def test_the_grid_of_a_classifier_is_drawn_when_it_is_shown(
+    client: FlaskClient, worker: Any, submit: Submit, serve: Serve, app: Flask, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8)).astype(np.uint8)
+    stored = grids.prediction_grid(images, [0, 1, 2, 3], [0, 1, 2, 4], [0.9] * 4)
+    job_id = submit(client)
+    worker.claim()
+    worker.commit_epoch(1, sample=stored, confusion=[[1, 0], [0, 1]])
+    path = f"/jobs/{job_id}/samples"
+    (item,) = client.get(path).json["data"]
+    assert fetch(client, f"/jobs/{job_id}/artifacts/{item['id']}")[2] == stored
+    assert item["sha256"] == hashlib.sha256(stored).hexdigest()
+    status, headers, shown = fetch(client, f"{path}/1.png")
+    assert (status, shown) == (200, grids.as_shown(stored))
+    assert len(shown) > len(stored)
+    assert headers["Content-Type"] == "image/png"
+    assert headers["Content-Length"] == str(len(shown))
+    assert headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(hashlib.sha256(shown).digest()).decode()}:"
+    assert "immutable" in headers["Cache-Control"]
+    assert fetch(client, f"{path}/latest.png", Range="bytes=1-3")[::2] == (206, shown[1:4])
+    with Image.open(BytesIO(fetch(client, f"{path}.webp")[2])) as film, Image.open(BytesIO(shown)) as grid:
+        assert film.width == grid.width
+    with Client(serve(app)) as user:
+        files = {file.name: file.read_bytes() for file in user.job(job_id).download(tmp_path / "files")}
+    assert files[item["name"]] == shown
 
 
 def test_an_artifact_of_another_job_is_not_found(client: FlaskClient, address: str, submit: Submit) -> None:
