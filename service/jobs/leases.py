@@ -121,33 +121,51 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
     Args:
         datasets: that the worker has, besides uploads; jobs on others are passed over. ``None``: it has all.
     """
+    while True:
+        with database.write() as session:
+            if (owner := owner_queue.next_owner(session)) is not None:
+                return _claim_of(session, owner, worker, lease_s, datasets)
+        # Nobody waits, or each who does gets or ends a job at this moment: wait for the first one.
+        with database.read_once() as session:
+            owner = owner_queue.first_owner(session)
+        if owner is None:
+            return None
+        with database.write() as session:
+            if owner_queue.lock_owner(session, owner):
+                return _claim_of(session, owner, worker, lease_s, datasets)
+
+
+def _claim_of(
+    session: Session, owner: str | None, worker: str, lease_s: float, datasets: Collection[str] | None
+) -> Claim | None:
+    """Claim the first job of an owner; if the worker lacks its data, the first of the next owner."""
     passed: list[str] = []
-    with database.write() as session:
-        while (owner := owner_queue.next_owner(session, without=passed)) is not None:
-            who = {"job_owner": owner} if owner else {}
-            which = {"datasets": list(datasets)} if datasets is not None else {}
-            values = {"worker": worker, "lease_ms": milliseconds(lease_s), **who, **which}
-            job = session.connection().execute(_taking(bool(who), bool(which)), values).first()
-            if job is not None:
-                trace = tracing.new_attempt(job.traceparent)
-                data = transitions.status_data(job, reason="claimed") | {"worker": worker, **tracing.named(trace)}
-                rows = events.rows(job.id, [(EventType.STATUS, data)], job.last_seq - 1, job.claimed_ms)
-                insert_many(session.connection(), EVENTS, rows)
-                return Claim(
-                    job_id=job.id,
-                    lease=job.lease,
-                    lease_s=lease_s,
-                    attempt=job.attempt,
-                    cpu_seconds=job.claimed_cpu_seconds,
-                    request_id=job.request_id,
-                    traceparent=job.traceparent,
-                    trace=trace,
-                    row=dict(job._mapping),
-                )
-            lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
-            if datasets is None or not session.scalar(select(exists().where(lane, ~owner_queue.has_data(datasets)))):
-                break
-            passed.append(owner)
+    while owner is not None:
+        who = {"job_owner": owner} if owner else {}
+        which = {"datasets": list(datasets)} if datasets is not None else {}
+        values = {"worker": worker, "lease_ms": milliseconds(lease_s), **who, **which}
+        job = session.connection().execute(_taking(bool(who), bool(which)), values).first()
+        if job is not None:
+            trace = tracing.new_attempt(job.traceparent)
+            data = transitions.status_data(job, reason="claimed") | {"worker": worker, **tracing.named(trace)}
+            rows = events.rows(job.id, [(EventType.STATUS, data)], job.last_seq - 1, job.claimed_ms)
+            insert_many(session.connection(), EVENTS, rows)
+            return Claim(
+                job_id=job.id,
+                lease=job.lease,
+                lease_s=lease_s,
+                attempt=job.attempt,
+                cpu_seconds=job.claimed_cpu_seconds,
+                request_id=job.request_id,
+                traceparent=job.traceparent,
+                trace=trace,
+                row=dict(job._mapping),
+            )
+        lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
+        if datasets is None or not session.scalar(select(exists().where(lane, ~owner_queue.has_data(datasets)))):
+            return None
+        passed.append(owner)
+        owner = owner_queue.next_owner(session, without=passed)
     return None
 
 

@@ -15,8 +15,10 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Select,
+    String,
     TextClause,
     and_,
+    bindparam,
     case,
     func,
     literal_column,
@@ -49,18 +51,29 @@ trial that its sweep's budget does not permit, is not queued. A job on a folder 
 
 
 def next_owner(session: Session, *, without: Collection[str] = ()) -> str | None:
-    """Lock and return the owner whose job is claimed next; ``''``: everybody without a key, ``None``: no job waits.
+    """Lock and return the owner whose job is claimed next; ``''``: everybody without a key, ``None``: there is none.
+
+    An owner whose row is locked gets or ends a job at this moment, and the next one is served.
 
     Args:
         without: owners who are passed over.
     """
-    connection = session.connection()
-    if without:  # no wait: the rows of these owners are locked, and whoever has the other may wait for them
-        other = locking(_NEXT_OWNER.where(OwnerQueue.owner.not_in(without)), skip_locked=True)
-        return connection.scalar(other)
-    owner = connection.scalar(_NEXT_FREE_OWNER)
-    # An owner whose row is locked gets or ends a job at this moment: the next one is served. If there is none, wait.
-    return owner if owner is not None else connection.scalar(_NEXT_OWNER_WAITING)
+    other = locking(_NEXT_OWNER.where(OwnerQueue.owner.not_in(without)), skip_locked=True) if without else None
+    return session.connection().scalar(_NEXT_FREE_OWNER if other is None else other)
+
+
+def first_owner(session: Session) -> str | None:
+    """The owner whose job is claimed next, although another transaction may have locked its row."""
+    return session.connection().scalar(_NEXT_OWNER)
+
+
+def lock_owner(session: Session, owner: str) -> bool:
+    """Lock an owner, waiting for other transactions; returns whether one of its jobs may be claimed.
+
+    Call it in a transaction that has locked no other one: two that lock two owners, in either order, would wait for
+    each other. So would two statements that wait for the next owner who is ready: each keeps those who no longer are.
+    """
+    return session.connection().scalar(_WAIT_FOR_OWNER, {"waiting": owner}) is not None
 
 
 def preempt(database: Database) -> str | None:
@@ -185,7 +198,9 @@ _NEXT_OWNER: Final = (
     .limit(1)
 )
 _NEXT_FREE_OWNER: Final = locking(_NEXT_OWNER, skip_locked=True)
-_NEXT_OWNER_WAITING: Final = locking(_NEXT_OWNER)
+_WAIT_FOR_OWNER: Final = locking(
+    select(OwnerQueue.owner).where(OwnerQueue.owner == bindparam("waiting", type_=String), is_ready())
+)
 
 
 def belongs_to(owner: str | BindParameter[str]) -> ColumnElement[bool]:

@@ -6,7 +6,6 @@ import contextlib
 import heapq
 import random
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -408,28 +407,6 @@ def held_by(database: Database, job_id: str) -> Claim:
     with database.read() as session:
         job = session.get_one(Job, job_id)
     return Claim(job_id=job_id, lease=job.lease, lease_s=15)
-
-
-def test_workers_that_lack_folders_do_not_wait_for_each_other(database: Database, submit: Submit) -> None:
-    """Each holds the rows of the owners that it has passed over."""
-    for owner in ("ann", "bob", "carl"):
-        for _ in range(15):
-            submit(owner=owner, dataset="ours", priority=5)
-            submit(owner=owner)
-
-    def work(worker: str) -> int:
-        claimed = 0
-        for _ in range(60):
-            claimed += leases.claim(database, worker, 60, datasets=["mnist-10k"]) is not None
-        return claimed
-
-    with ThreadPoolExecutor(3) as pool:
-        assert sum(pool.map(work, ("a", "b", "c"))) <= 45
-    while leases.claim(database, "d", 60, datasets=["mnist-10k"]) is not None:
-        pass
-    with database.read() as session:
-        running = session.scalar(select(func.count()).where(Job.status == Status.RUNNING))
-    assert running == 45
 
 
 def test_what_ends_a_lease_comes_before_preemption(database: Database, submit: Submit) -> None:
