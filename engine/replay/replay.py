@@ -105,7 +105,7 @@ class Replay:
         return self._memory.nbytes
 
     def verify_again(self) -> None:
-        """Run the next step of each plan both ways, like the second one. Trainers call it before each epoch."""
+        """Run the next step of each plan both ways, like the second one. Trainers call it before epochs."""
         for prepared in self._prepared.values():
             if prepared is not None:
                 prepared.due = True

@@ -86,6 +86,7 @@ class RunSettings(TypedDict):
     early_stopping: NotRequired[EarlyStopping | None]
     dtype: NotRequired[DTypeLike]
     replay: NotRequired[bool]
+    verify_steps: NotRequired[int]
 
 
 class Trainer(ABC):
@@ -99,6 +100,8 @@ class Trainer(ABC):
         early_stopping: ends the run when a metric stops improving; None: never.
         dtype: of the inputs; must be the dtype of the networks.
         replay: trace a step once and replay it (:mod:`engine.replay`), with the same bits; False always uses the tape.
+        verify_steps: compare the replay with the tape again before an epoch if at least so many steps were taken since.
+            With 1, before every epoch, so that settings and layers may be changed between epochs.
 
     Raises:
         SettingError: a setting is out of range.
@@ -127,6 +130,7 @@ class Trainer(ABC):
         early_stopping: EarlyStopping | None = None,
         dtype: DTypeLike = np.float32,
         replay: bool = True,
+        verify_steps: int = 1,
     ) -> None:
         self.train = train
         self.batch_size = batch_size
@@ -134,6 +138,7 @@ class Trainer(ABC):
         self.seed = seed
         self.dtype = np.dtype(dtype)
         self.replay = replay
+        self._verify_steps = verify_steps
         self.epochs = epochs
         self.epoch = 0
         """Number of finished epochs."""
@@ -143,7 +148,7 @@ class Trainer(ABC):
         self._early_stopping = early_stopping
         self._accumulation = Accumulation(accumulate, reduction)
         self._average = AveragedWeights(self.trained[0].network, average_decay)
-        check_positive(epochs=epochs)
+        check_positive(epochs=epochs, verify_steps=verify_steps)
         for each in self.trained:
             if each.network.dtype != self.dtype:  # every step would convert the inputs
                 raise SettingError(
@@ -176,10 +181,13 @@ class Trainer(ABC):
             enabled=self.replay,
         )
         arrays = self.named_arrays()
+        verified = self._first_step
         while not self._over:
             self._underway = True
             self._accumulation.clear()
-            replay.verify_again()
+            if self._first_step - verified >= self._verify_steps:
+                replay.verify_again()
+                verified = self._first_step
             epoch = Epoch(
                 [GradientNorms(network, self._steps_per_epoch) for network in networks],
                 generator_for(self.seed, "dropout", self.epoch),

@@ -54,6 +54,9 @@ LOSSES = {
     "smoothed": (lambda reduction: SoftmaxCrossEntropy(reduction, 0.1), "softmax"),
 }
 
+NEVER_AGAIN = 10**9
+"""``verify_steps`` of the runs here: a later comparison with the tape would hide a plan that is wrong since."""
+
 
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
@@ -84,6 +87,7 @@ def classifier(
         Dense(7, 4, output_activation, rng=rng, dtype=dtype),
     ]
     arguments = {"train": images(), "validation": images(), "epochs": 3, "batch_size": 16, "shuffle": True, "seed": 1}
+    arguments |= {"verify_steps": NEVER_AGAIN}
     return ClassifierTrainer(Sequential(layers), loss, optimizer(), schedule, **(arguments | changes), replay=replay)
 
 
@@ -96,7 +100,12 @@ def gan(replay: bool, optimizer: Any, hidden: Any, schedule: Any, reduction: Any
         Dense(8, 1, "sigmoid", rng=rng, dtype=dtype),
     ]
     arguments = {"train": images(), "latent": Latent(6), "epochs": 3, "batch_size": 16, "shuffle": True, "seed": 1}
-    arguments |= {"skip_every": 3, "label_smoothing": 0.1, "reduction": reduction} | changes
+    arguments |= {
+        "verify_steps": NEVER_AGAIN,
+        "skip_every": 3,
+        "label_smoothing": 0.1,
+        "reduction": reduction,
+    } | changes
     return GanTrainer(
         Sequential(generator),
         Sequential(discriminator),
@@ -201,6 +210,27 @@ def changed_run(trainer: Any, change: Callable[[Any], None]) -> bytes:
     return checkpoint.dumps(trainer.state_dict())
 
 
+@pytest.mark.parametrize(("verify_steps", "verifications"), [(1, [1, 2, 2, 2, 2]), (8, [1, 1, 2, 0, 2]), (99, [1, 1])])
+def test_replays_are_compared_with_the_tape_again_after_enough_steps(
+    monkeypatch: pytest.MonkeyPatch, verify_steps: int, verifications: list[int]
+) -> None:
+    """An epoch has three whole batches, and a short one, which has a plan of its own."""
+    compared, counts = Replay._check, list[int]()
+
+    def count(self: Replay, *arguments: Any) -> Any:
+        counts[-1] += 1
+        return compared(self, *arguments)
+
+    monkeypatch.setattr(Replay, "_check", count)
+    trainer = classifier(
+        True, SquaredError(), None, SGD_MOMENTUM, "tanh", schedules.constant(), epochs=5, verify_steps=verify_steps
+    )
+    for report in trainer.run():
+        if isinstance(report, EpochDone) or not counts:
+            counts.append(0)
+    assert counts[:5] == verifications + [0] * (5 - len(verifications))
+
+
 def smooth_less(trainer: Any) -> None:
     trainer._steps.losses = replace(trainer._steps.losses, label_smoothing=0.3)
 
@@ -213,9 +243,9 @@ def smooth_more(trainer: Any) -> None:
 def test_a_setting_that_changes_between_epochs_has_an_effect_on_a_replay_too(make: str) -> None:
     def trainer(replay: bool) -> Any:
         if make == "gan":
-            return gan(replay, SGD_MOMENTUM, "tanh", schedules.constant(), "mean")
+            return gan(replay, SGD_MOMENTUM, "tanh", schedules.constant(), "mean", verify_steps=1)
         loss = SoftmaxCrossEntropy("mean", 0.1)
-        return classifier(replay, loss, "softmax", SGD_MOMENTUM, "tanh", schedules.constant())
+        return classifier(replay, loss, "softmax", SGD_MOMENTUM, "tanh", schedules.constant(), verify_steps=1)
 
     change = smooth_less if make == "gan" else smooth_more
     with pytest.warns(RuntimeWarning, match="replay and the tape differ"):
