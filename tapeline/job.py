@@ -190,8 +190,9 @@ class Job(Resource, TrainedNetwork):
         return files
 
     def _url_to_show(self, item: Mapping[str, Any]) -> str:
-        """The URL of a file; sample grids are downloaded as they are shown, with their predictions."""
-        return f"{self._path}/samples/{item['epoch']}.png" if item["kind"] == "sample" else str(item["url"])
+        """The URL of a file; a classifier's sample grids are downloaded as they are shown, with their predictions."""
+        is_drawn = item["kind"] == "sample" and self.kind == "classifier"
+        return f"{self._path}/samples/{item['epoch']}.png" if is_drawn else str(item["url"])
 
     def download(self, to: Path | str | None = None) -> list[Path]:
         """Download all files and verify their SHA-256.

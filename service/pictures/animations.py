@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.pictures.grids import FAINT, INK, PAPER, WRONG, Images, check_images
+from service.pictures.grids import FAINT, INK, PAPER, WRONG, Images, check_images, shown_image
 
 MAX_FRAMES = 120
 LAST_FRAME_MS = 2000
@@ -41,7 +41,7 @@ def animate(
     if not pngs or len(pngs) != len(epochs):
         raise ValueError(f"{len(pngs)} grids with {len(epochs)} epochs")
     chosen = sorted({round(position) for position in np.linspace(0, len(pngs) - 1, min(len(pngs), MAX_FRAMES))})
-    grids = [_open_rgb(pngs[index]) for index in chosen]
+    grids = [_open(pngs[index]) for index in chosen]
     size = (max(grid.width for grid in grids), max(grid.height for grid in grids))
     palette = _palette_for(grids) if is_colour else _GREY_PALETTE
     frames = [
@@ -110,6 +110,5 @@ def _frame(
     return frame.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def _open_rgb(png: bytes | Path) -> Image.Image:
-    with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png) as image:
-        return image.convert("RGB")
+def _open(png: bytes | Path) -> Image.Image:
+    return shown_image(png if isinstance(png, bytes) else png.read_bytes())

@@ -4,6 +4,7 @@ The Docker image has fonts for the scripts of today in that folder. Whether a fo
 it, because some fonts list letters that they draw as nothing, or as a box.
 """
 
+import bisect
 import functools
 import itertools
 import unicodedata
@@ -33,32 +34,38 @@ class Lettering:
     def __init__(self, draw: ImageDraw.ImageDraw, texts: Iterable[str], size: int) -> None:
         """Prepare the font of about this size for these texts. Pillow's own font has only ASCII letters."""
         self._draw, self._size = draw, size
+        self._widths = dict[str, float]()
         default = cast("Font", ImageFont.load_default(size))
         self.font = default if all(map(str.isascii, texts)) else _load_font(_dejavu(), round(size * _DEJAVU_SIZE))
 
     def width(self, text: str) -> float:
         """The width of a text in pixels."""
-        return sum(self._draw.textlength(run, font) for font, run in self._split_runs(text))
+        if text not in self._widths:  # a grid has few different captions
+            self._widths[text] = sum(self._draw.textlength(run, font) for font, run in self._split_runs(text))
+        return self._widths[text]
 
     def shorten(self, text: str, max_width: float) -> str:
         """The text, truncated with an ellipsis if it is wider than ``max_width`` pixels."""
         if self.width(text) <= max_width:
             return text
-        while text and self.width(text + "…") > max_width:
-            text = text[:-1]
-        return text.rstrip() + "…"
+        kept = bisect.bisect_right(range(1, len(text)), max_width, key=lambda length: self.width(text[:length] + "…"))
+        return text[:kept].rstrip() + "…"
 
     def write(
         self, position: tuple[float, float], text: str, *, fill: Colour, align: Literal["l", "m", "r"] = "l"
     ) -> None:
         """Write a text below ``position``, which is its left end, middle or right end (``align``)."""
-        x = position[0] - self.width(text) * {"l": 0, "m": 0.5, "r": 1}[align]
+        x = position[0] - (0 if align == "l" else self.width(text) * (0.5 if align == "m" else 1))
         baseline = position[1] + self.font.getmetrics()[0]
         for font, run in self._split_runs(text):
             self._draw.text((x, baseline), run, font=font, fill=fill, anchor="ls")
-            x += self._draw.textlength(run, font)
+            if len(run) < len(text):
+                x += self._draw.textlength(run, font)
 
     def _split_runs(self, text: str) -> Iterator[tuple[Font, str]]:
+        if text.isascii():
+            yield self.font, text
+            return
         for font, letters in itertools.groupby(text, self._font_of):
             yield font, "".join(letters)
 

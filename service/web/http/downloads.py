@@ -107,7 +107,7 @@ def send_artifact(
         if (url := store.download_url(row.path, method=request.method)) is not None:
             return _redirect(row, url)
     opened = _open if draw is None else partial(_draw, draw)
-    row, file = use_current(find, lambda row: opened(store, row))
+    row, file = use_current(find, partial(opened, store))
     try:
         return _respond(row, file, cache=cache, is_shown=draw is not None)
     except BaseException:

@@ -23,6 +23,8 @@ COMPUTING: Final = SlotPool("computations with networks, checkpoints or tables",
 """More would only share the cores, and each needs memory."""
 DRAWING: Final = SlotPool("drawings", 2, per_owner=1, waiting=128)
 """Each occupies a core. With one per owner, simultaneous requests for a picture draw it once. Pages request many."""
+GRIDS: Final = SlotPool("sample grids", 2, waiting=128)
+"""Each takes some 40 ms, at the limits a second. A page that is scrubbed through the epochs of jobs requests many."""
 EXPORTS: Final = SlotPool("exports", 2, per_owner=1)
 """Each uses a core and several times the memory of the model; one per owner, as for ``DRAWING``."""
 SWEEP_CHECKS: Final = SlotPool("checks of sweeps", 2, per_owner=1)

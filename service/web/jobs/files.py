@@ -59,7 +59,7 @@ def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     problems=downloads.PROBLEMS,
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
-    """Download a file by its id."""
+    """Download a file by its id, as it is stored: the sample grid of a classifier has the images alone."""
 
     def find() -> Artifact:
         with read_job(job_id) as (session, _):
@@ -133,8 +133,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
 
     A GAN's grid is generated from the same latent points in every epoch. With `predicted_labels=true`, each sample has
     the class predicted by the reference classifier, with the number of samples per class below. A classifier's grid
-    always shows images with their predictions, which are drawn for each request: the stored file, whose size and
-    SHA-256 lists have, contains the images alone.
+    always shows images with their predictions, which are drawn for each request from the stored file.
     """
 
     def find() -> Artifact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -43,7 +44,7 @@ def film(job: Job, fmt: animations.AnimationFormat) -> Picture:
 
     def draw() -> bytes:
         info = dataset_or_none(job)
-        pngs, epochs = _LazyGrids(core().artifacts, rows), [row.epoch for row in rows]
+        pngs, epochs = _LazyFiles(core().artifacts, rows), [row.epoch for row in rows]
         return animations.animate(
             pngs, epochs=epochs, fmt=fmt, is_colour=info is not None and len(info.image_shape) > 2
         )
@@ -55,8 +56,13 @@ def shown_samples(grid: bytes) -> bytes:
     """A stored sample grid as it is shown: that of a classifier with its predictions."""
     if not grids.has_captions(grid):
         return grid
-    with slots.hold(slots.DRAWING):
-        return grids.as_shown(grid)
+    with slots.hold(slots.GRIDS):
+        return _draw_again(grid) if len(grid) <= _MAX_KEPT_BYTES else grids.as_shown(grid)
+
+
+_draw_again: Final = functools.lru_cache(32)(grids.as_shown)
+"""The grids that were shown last, for clients that ask whether theirs is still the latest."""
+_MAX_KEPT_BYTES: Final = 2**17
 
 
 def classified_samples(job: Job, sample: Artifact) -> Picture:
@@ -162,8 +168,8 @@ def _cache(job_id: str, name: str, version: str, data: bytes) -> None:
         core().artifacts.remove_folder(job_id)
 
 
-class _LazyGrids(Sequence[bytes]):
-    """Sample grids that are read one at a time, on access, and drawn as they are shown."""
+class _LazyFiles(Sequence[bytes]):
+    """Files that are read one at a time, on access."""
 
     def __init__(self, artifacts: ArtifactStore, rows: Sequence[Artifact]) -> None:
         self._artifacts, self._rows = artifacts, rows
@@ -173,7 +179,7 @@ class _LazyGrids(Sequence[bytes]):
 
     def __getitem__(self, index: Any) -> Any:
         row = self._rows[index]
-        return grids.as_shown(self._artifacts.read(row.path, row.sha256))
+        return self._artifacts.read(row.path, row.sha256)
 
 
 def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> Picture:

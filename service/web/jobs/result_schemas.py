@@ -153,8 +153,8 @@ class ArtifactItem(ResponseModel):
     epoch: int
     name: str
     media_type: str
-    size_bytes: int
-    sha256: str
+    size_bytes: int = Field(description="Of the stored file.")
+    sha256: str = Field(description="Of the stored file. A classifier's sample grid is shown as a drawing of it.")
     created_at: Timestamp = Field(validation_alias="created_ms")
     url: str
 

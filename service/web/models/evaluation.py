@@ -237,8 +237,7 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
     count, names = len(result.inputs), result.info.class_names
     classes = [true] * count, [predicted] * count
     with slots.hold(slots.DRAWING):
-        grid = grids.prediction_grid(result.inputs, *classes, confidences=result.confidences, class_names=names)
-        data = grids.as_shown(grid)
+        data = grids.captioned_grid(result.inputs, *classes, confidences=result.confidences, class_names=names)
     return downloads.send_picture(picture(data), "image/png")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from service.datasets.cache import load
 from service.datasets.formats.array_folders import ArrayCache
-from service.pictures import animations, grids
+from service.pictures import animations, fonts, grids
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (64, 28, 28)).astype(np.uint8)
 CELL = 28 * 2 + 2
@@ -106,9 +106,31 @@ def test_a_grid_that_is_complete_is_shown_as_it_is() -> None:
         assert grids.as_shown(complete) is complete
 
 
+def test_class_names_are_shortened_to_their_column() -> None:
+    stored = grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [0.5] * 4, class_names=["wwww" * 25, "iiii" * 25])
+    drawn, shorter = open_picture(grids.as_shown(stored)), "iiii" * 4
+    short = draw_predictions(DIGITS[:4], [0] * 4, [1] * 4, [0.5] * 4, class_names=["wwww" * 25, shorter])
+    assert drawn.size == short.size
+    assert drawn.tobytes() != short.tobytes()
+
+
+@pytest.mark.parametrize("text", ["Ankle boot", "wwww" * 25, "αβγδ" * 25, "", "a"])
+@pytest.mark.parametrize("max_width", [1, 40, 79.5])
+def test_a_shortened_text_is_the_longest_that_fits(text: str, max_width: float) -> None:
+    letters = fonts.Lettering(ImageDraw.Draw(Image.new("RGB", (9, 9))), [text], 13)
+    shortened = letters.shorten(text, max_width)
+    if shortened != text:
+        kept = len(shortened) - 1
+        assert shortened == text[:kept] + "…"
+        assert kept == 0 or letters.width(shortened) <= max_width
+        assert letters.width(text[: kept + 1].rstrip() + "…") > max_width or text[kept] == " "
+    else:
+        assert letters.width(text) <= max_width
+
+
 def test_a_film_of_predictions_shows_their_captions() -> None:
     stored = grids.prediction_grid(DIGITS[:4], [0] * 4, [1] * 4, [1.0] * 4)
-    frames, _, _ = read_film(animations.animate([grids.as_shown(stored)], epochs=[1]))
+    frames, _, _ = read_film(animations.animate([stored], epochs=[1]))
     assert (np.abs(frames[0].astype(int) - grids.WRONG).max(axis=2) < 8).sum() > 1000  # frames of wrong predictions
 
 

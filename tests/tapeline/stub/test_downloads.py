@@ -134,7 +134,7 @@ def test_files_beyond_the_first_thousand_are_listed_page_by_page(server: StubSer
     first = [item(1, "sample")]
     results = {"artifacts": first, "next_cursor": "c1", "plots": {"curves": "/curves"}, "samples": {"film": None}}
     server.responses = [
-        response({"id": JOB}),
+        response({"id": JOB, "kind": "classifier"}),
         response(results),
         response({"data": [item(2)], "next_cursor": "c2"}),
         response({"data": [item(3)], "next_cursor": None}),

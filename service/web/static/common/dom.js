@@ -38,6 +38,27 @@ export function keepFocus(partSelector, keyOf, change) {
   if (updated) controls(updated)[position]?.focus({ preventScroll: true });
 }
 
+// Shows an image, then loads another one in advance. Of those that are to be shown while one is loading, only the last one
+// is requested: the service draws many of them for each request. An image that does not load delays the next one for a
+// few seconds; one that is far from the window is not loaded at all.
+export async function showImage(image, address, following = null) {
+  if (image.loading === "lazy" && image.getBoundingClientRect().top > 2 * innerHeight) {
+    image.src = address;
+    return;
+  }
+  const isLoading = wantedImages.has(image);
+  wantedImages.set(image, { address, following });
+  if (isLoading) return;
+  while (image.getAttribute("src") !== wantedImages.get(image).address) {
+    image.src = wantedImages.get(image).address;
+    await Promise.race([image.decode().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 3000))]);
+  }
+  const { following: next } = wantedImages.get(image);
+  if (next) new Image().src = next;
+  wantedImages.delete(image);
+}
+const wantedImages = new WeakMap();
+
 export const words = (name) => name.replaceAll("_", " ").replaceAll("/", " · ");
 // A setting as people read and write it: optimizer.learning_rate for /optimizer/learning_rate.
 export const settingName = (pointer) => (pointer.startsWith("/") ? pointer.slice(1).replaceAll("/", ".") : pointer);

@@ -1,5 +1,5 @@
 // Compares jobs: curves on one chart, settings against metrics, the settings, samples of the same epoch.
-import { $, $$, counted, describe, h, keyMetrics, memory, throttle } from "../common/dom.js";
+import { $, $$, counted, describe, h, keyMetrics, memory, showImage, throttle } from "../common/dom.js";
 import { call, callAll, listen, pool } from "../common/api.js";
 import { Chart } from "../charts/chart.js";
 import { Settings, drawSettings, replaceIfChanged } from "./settings.js";
@@ -266,9 +266,8 @@ function wireSamples() {
       image.hidden = shownEpoch === undefined;
       text.textContent = shownEpoch === undefined ? "none yet" : `epoch ${shownEpoch}`;
       if (shownEpoch === undefined) continue;
-      const url = `${job.urls.self}/samples/${shownEpoch}.png`;
       image.alt = `Samples of ${job.label}, epoch ${shownEpoch}`;
-      if (image.getAttribute("src") !== url) image.src = url;
+      showImage(image, `${job.urls.self}/samples/${shownEpoch}.png`);
     }
   });
   scrubber.epochs = epochs;

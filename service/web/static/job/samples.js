@@ -1,5 +1,5 @@
 // Sample images of all epochs: a slider and playback, neither of which jumps while the user holds the slider.
-import { $, memory } from "../common/dom.js";
+import { $, memory, showImage } from "../common/dom.js";
 
 export class Samples {
   // find: returns the URL of the image of an epoch
@@ -53,9 +53,7 @@ export class Samples {
     this.slider.setAttribute("aria-valuetext", text);
     this.label.textContent = text;
     this.image.alt = `Samples of epoch ${this.epoch}`;
-    const address = this.find(this.epoch);
-    if (this.image.getAttribute("src") !== address) this.image.src = address;
-    if (this.at < last) new Image().src = this.find(this.epochs[this.at + 1]); // preloads the next one
+    showImage(this.image, this.find(this.epoch), this.at < last ? this.find(this.epochs[this.at + 1]) : null);
     for (const listener of this.listeners) listener(this.epoch);
   }
 

@@ -1,5 +1,5 @@
 // The samples of two epochs, overlaid: the left of a divider shows one epoch, the right the other.
-import { $ } from "../common/dom.js";
+import { $, showImage } from "../common/dom.js";
 
 export class Split {
   // samples: provides the epochs and the image URLs
@@ -51,7 +51,7 @@ export class Split {
       $(`output[for=${slider.id}]`, this.root).textContent = `epoch ${epoch}`;
       const image = $(`img[data-side=${side}]`, this.root);
       image.alt = `Samples of epoch ${epoch}, ${side} of the divider`;
-      if (image.getAttribute("src") !== find(epoch)) image.src = find(epoch);
+      showImage(image, find(epoch));
     }
     this.divide();
   }

@@ -1,5 +1,5 @@
 // One dialog for all images of a page, as large as the window allows, with buttons for the previous and the next one.
-import { $ } from "../common/dom.js";
+import { $, showImage } from "../common/dom.js";
 
 const dialog = $("#viewer");
 const image = $("img", dialog);
@@ -22,7 +22,7 @@ export function viewAgain(images, index) {
 function show() {
   const { images, index } = current;
   const { src, title, about, file } = images.at(index);
-  if (image.getAttribute("src") !== src) image.src = src;
+  showImage(image, src);
   image.alt = title;
   $("#viewer-title").textContent = title;
   $("#viewer-about").textContent = about ?? "";

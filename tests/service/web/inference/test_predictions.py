@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def test_confusion_cells_contain_the_images_that_were_counted(
     assert len(mistaken["images"]) == 2 <= mistaken["count"]
     assert mistaken["confidences"] == sorted(mistaken["confidences"], reverse=True)
     picture = client.get(f"/jobs/{job_id}/confusion/{row}/{column}.png")
-    assert Image.open(io.BytesIO(picture.data)).width > 100
+    columns = math.ceil(math.sqrt(min(mistaken["count"], 64)))
+    assert Image.open(io.BytesIO(picture.data)).width == columns * (3 * 28 + 16) + 8  # with captions
     unchanged = client.get(
         f"/jobs/{job_id}/confusion/{row}/{column}.png", headers={"If-None-Match": picture.headers["ETag"]}
     )

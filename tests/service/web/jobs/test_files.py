@@ -233,7 +233,13 @@ def test_the_client_lists_every_file_of_a_job_with_thousands(app: Flask, address
 
 
 def test_the_grid_of_a_classifier_is_drawn_when_it_is_shown(
-    client: FlaskClient, worker: Any, submit: Submit, serve: Serve, app: Flask, tmp_path: Path
+    client: FlaskClient,
+    worker: Any,
+    submit: Submit,
+    serve: Serve,
+    app: Flask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8)).astype(np.uint8)
     stored = grids.prediction_grid(images, [0, 1, 2, 3], [0, 1, 2, 4], [0.9] * 4)
@@ -251,6 +257,9 @@ def test_the_grid_of_a_classifier_is_drawn_when_it_is_shown(
     assert headers["Content-Length"] == str(len(shown))
     assert headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(hashlib.sha256(shown).digest()).decode()}:"
     assert "immutable" in headers["Cache-Control"]
+    with monkeypatch.context() as patch:  # what was shown is not drawn again
+        patch.setattr(grids, "_draw_predictions", pytest.fail)
+        assert fetch(client, f"{path}/1.png", If_None_Match=headers["ETag"])[0] == 304
     assert fetch(client, f"{path}/latest.png", Range="bytes=1-3")[::2] == (206, shown[1:4])
     with Image.open(BytesIO(fetch(client, f"{path}.webp")[2])) as film, Image.open(BytesIO(shown)) as grid:
         assert film.width == grid.width
@@ -320,7 +329,7 @@ def test_a_sample_is_a_png_that_is_shown_inline(client: FlaskClient, address: st
     assert (status, headers["Content-Type"]) == (200, "image/png")
     assert "Content-Disposition" not in headers
     Image.open(BytesIO(data)).verify()
-    assert fetch(client, f"{address}/samples/latest.png")[1]["ETag"].strip('"') == listed["data"][2]["sha256"]
+    assert hashlib.sha256(data).hexdigest() == listed["data"][1]["sha256"]
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("gif", "GIF"), ("webp", "WEBP")])
