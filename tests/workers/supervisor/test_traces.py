@@ -96,6 +96,7 @@ def test_a_request_leads_to_its_attempts_one_of_which_is_killed_and_to_the_commi
     assert all(about.items() <= span.attributes.items() for span in trace)
 
 
+@pytest.mark.essential
 def test_in_child_mode_attempts_belong_to_the_trace_of_the_request(
     receiver: Collector, sqlite_workers: WorkerHarness
 ) -> None:
@@ -120,8 +121,13 @@ def test_training_processes_are_used_again_and_have_no_exporter(
     for job_id in job_ids:
         sqlite_workers.until_end(job_id)
     if sys.platform == "linux":
-        for child in children_of(worker.pid):
-            assert len(list(Path(f"/proc/{child}/task").iterdir())) <= 2  # it trains, and reads commands
+        # One trains, and one reads commands; the thread that commits may outlive its job for a moment.
+        def count_threads() -> int:
+            return max(
+                (len(list(Path(f"/proc/{child}/task").glob("*"))) for child in children_of(worker.pid)), default=0
+            )
+
+        wait_until(lambda: count_threads() <= 2, "the end of all other threads")
     lines = [json.loads(line) for line in (sqlite_workers.home / "workers.log").read_text().splitlines()]
     assert len({line["child"] for line in lines if line["event"] == "training"}) < len(job_ids)
     assert len(receiver.wait_for("attempt", 3)) == 3
