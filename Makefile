@@ -32,7 +32,7 @@ export PYTHONDONTWRITEBYTECODE :=
 IN_MEMORY = $(shell [ "$$(df -k /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -gt 4000000 ] 2>/dev/null && echo \
 	PYTEST_DEBUG_TEMPROOT=/dev/shm "PYTEST_ADDOPTS='-o tmp_path_retention_policy=failed -o tmp_path_retention_count=1'")
 
-# Tests that another one covers at a cheaper level run only in `make everything`.
+# Tests that another one covers at a cheaper level run only in `make everything`; CI runs the essential ones.
 CHEAPEST := and not exhaustive
 
 .DEFAULT_GOAL := help

@@ -58,6 +58,7 @@ def test_a_test_that_passes_the_second_time_is_named_as_flaky_and_ci_is_green(fo
     assert (folder / ".ci" / "flaky.txt").read_text() == f"{name}\n"
 
 
+@pytest.mark.essential
 def test_a_test_that_fails_twice_makes_ci_red(folder: Path) -> None:
     add(folder, "tests/service/test_jobs.py", FAILS_ONCE + FAILS_ALWAYS)
     assert run(folder, "suite.py", "default", "tests").returncode == 0
@@ -69,6 +70,7 @@ def test_a_test_that_fails_twice_makes_ci_red(folder: Path) -> None:
     )
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("path", "code"),
     [
@@ -94,6 +96,7 @@ def test_a_module_that_cannot_be_imported_has_no_second_chance(folder: Path, pro
     assert run(folder, "once_more.py").returncode == 1
 
 
+@pytest.mark.essential
 def test_a_suite_of_which_nothing_ran_is_no_success(folder: Path) -> None:
     add(folder, "tests/browser/test_page.py", "import pytest\ndef test_page():\n    pytest.skip('no Chromium')\n")
     assert run(folder, "suite.py", "browser", "tests").returncode == 1

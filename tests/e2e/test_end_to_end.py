@@ -144,6 +144,7 @@ def test_fifteen_lines_of_numpy_reproduce_the_reported_accuracy(http: httpx.Clie
     assert accuracy == pytest.approx(results["metrics"]["val_accuracy"], abs=1e-3)
 
 
+@pytest.mark.essential
 @EXTERNAL_PARTS_IF_EXHAUSTIVE
 @pytest.mark.slow
 def test_both_kinds_of_jobs_have_images(http: httpx.Client) -> None:
@@ -159,6 +160,7 @@ def test_both_kinds_of_jobs_have_images(http: httpx.Client) -> None:
         assert confusion.status_code == (200 if spec is CLASSIFIER else 404)
 
 
+@pytest.mark.essential
 @EXTERNAL_PARTS_IF_EXHAUSTIVE
 @pytest.mark.slow
 def test_equal_specs_have_equal_digests(http: httpx.Client) -> None:

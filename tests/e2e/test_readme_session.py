@@ -86,6 +86,7 @@ def folder(tmp_path: Path) -> Path:
     return reader_folder
 
 
+@pytest.mark.essential
 def test_the_session_of_the_readme_runs_without_errors(service: LocalStack, folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     program = session(text.partition("\n## From POST to download\n")[2].partition("\n## ")[0])

@@ -259,6 +259,7 @@ def test_a_role_that_would_lose_its_own_privileges_is_refused_before_the_migrati
     assert is_current(new_roles.application)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_worker_with_a_role_of_its_own_trains_a_job_and_a_sweep(new_roles: Roles, tmp_path: Path) -> None:
     new_roles.prepare()

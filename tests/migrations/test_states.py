@@ -242,6 +242,7 @@ def test_a_backup_from_before_the_first_revision_is_refused_with_the_remedy() ->
         tables_of("9999")
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 @on_sqlite
 def test_unfinished_jobs_go_on_and_other_code_is_named(state: State) -> None:

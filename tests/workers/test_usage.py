@@ -20,6 +20,7 @@ from workers.usage import ChildMeter, OwnMeter
 CLAIM = Claim(job_id="job_1", lease=2, lease_s=15.0, cpu_seconds=100.0)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_job_reports_resources_in_total_and_per_epoch(running: WorkerHarness) -> None:
     job_id = running.submit(epochs=3)

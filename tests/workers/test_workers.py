@@ -42,6 +42,7 @@ def training_child(worker_pid: int) -> int:
     return max(children_of(worker_pid), key=ticks)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "keep_last"),
@@ -99,6 +100,7 @@ def test_a_job_produces_metrics_samples_and_checkpoints(running: WorkerHarness) 
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(running_on_sqlite: WorkerHarness) -> None:
     early_stopping = {"metric": "val_accuracy", "patience": 1, "min_delta": 1}
@@ -115,6 +117,7 @@ def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(run
     assert [event.data["code"] for event in running_on_sqlite.log(job_id) if event.type == "log"] == ["stopped_early"]
 
 
+@pytest.mark.essential
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
 @pytest.mark.slow
 def test_the_fork_server_is_forked_from_the_worker_with_the_hash_seed_of_children(
@@ -131,6 +134,7 @@ def test_the_fork_server_is_forked_from_the_worker_with_the_hash_seed_of_childre
     wait_until(lambda: not is_alive(fork_server), "the end of the fork server")
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_killed_child_changes_no_bit_of_the_result(running: WorkerHarness, undisturbed_job: Job) -> None:
     job_id = running.submit()
@@ -200,6 +204,7 @@ def registered(workers: WorkerHarness, pid: int) -> Worker:
         return next(row for row in worker_registry.live_workers(session) if row.pid == pid)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_the_child_of_a_killed_worker_exits_and_another_worker_continues(
     sqlite_workers: WorkerHarness, undisturbed_job: Job
@@ -231,6 +236,7 @@ def test_the_scheduler_seals_the_audit_log(sqlite_workers: WorkerHarness) -> Non
     assert (verification.fault, verification.entries, verification.unsealed) == (None, 1, 0)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_stopped_worker_hands_its_job_back_at_once(sqlite_workers: WorkerHarness, undisturbed_job: Job) -> None:
     job_id = sqlite_workers.submit()
@@ -248,6 +254,7 @@ def test_a_stopped_worker_hands_its_job_back_at_once(sqlite_workers: WorkerHarne
     assert job.result_digest == undisturbed_job.result_digest
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_pause_takes_effect_before_the_end_and_changes_no_bit(
     running_on_sqlite: WorkerHarness, undisturbed_job: Job
@@ -261,6 +268,7 @@ def test_a_pause_takes_effect_before_the_end_and_changes_no_bit(
     assert job.result_digest == undisturbed_job.result_digest
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_cancelled_job_keeps_its_latest_checkpoint(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(epochs=500)
@@ -281,6 +289,7 @@ DIVERGING: dict[str, Any] = {
 }
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_non_finite_loss_fails_the_job_with_a_hint(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(**DIVERGING)
@@ -383,6 +392,7 @@ def test_a_worker_that_cannot_start_a_child_claims_no_job(sqlite_workers: Worker
     assert (sqlite_workers.job(job_id).status, sqlite_workers.job(job_id).lease) == (Status.QUEUED, 0)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_no_child_process_is_left_after_a_worker_stops(sqlite_workers: WorkerHarness) -> None:
     sqlite_workers.submit(epochs=500)

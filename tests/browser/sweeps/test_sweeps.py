@@ -38,6 +38,7 @@ FIND_CROSSED_VALUES = """[...document.querySelectorAll("#coordinates text:not(.a
 """Returns the values at axes that a line crosses."""
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
@@ -247,6 +248,7 @@ def test_every_trial_is_a_visible_line_and_its_result_is_in_view(
         assert box["x"] + box["width"] <= edge, "the result is in view without scrolling sideways"
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "dark"), (390, "light")])
 def test_a_range_brushed_on_an_axis_selects_trials(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str

@@ -136,6 +136,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("damage", "count"),
     [

@@ -79,6 +79,7 @@ def test_a_job_survives_a_connection_killed_inside_an_epochs_commit(
     harness.check(reference)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("place", ["epoch_committing.2", "succeeding"])
 def test_a_commit_without_confirmation_counts_once(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
@@ -169,6 +170,7 @@ def has_consumer(broker: Broker) -> bool:
     return b":1" in send_command(broker, b"SCARD _kombu.binding." + TRAIN_QUEUE.encode())
 
 
+@pytest.mark.essential
 def test_a_broker_killed_four_times_only_delays_jobs(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
@@ -305,6 +307,7 @@ def send_invalid_messages(sqlite_harness: FaultHarness, broker: Broker, trace: P
     )
 
 
+@pytest.mark.essential
 def test_repeated_foreign_and_malicious_messages_have_no_effect(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:

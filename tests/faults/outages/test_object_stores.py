@@ -75,6 +75,7 @@ def test_lost_answers_and_refused_requests_change_no_bit(
     in_bucket.check(reference)
 
 
+@pytest.mark.essential
 def test_jobs_wait_while_the_store_is_unavailable(
     in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
 ) -> None:

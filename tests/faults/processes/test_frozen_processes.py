@@ -94,6 +94,7 @@ def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -
     harness.check(reference)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "place",
     [

@@ -32,6 +32,7 @@ SCHEDULES: dict[str, list[str]] = {
 RUN_BY_DEFAULT = ("files_stored", "epoch_committing", "epoch_committed", "succeeding")
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -109,6 +110,7 @@ def test_a_child_that_dies_while_it_hands_its_job_back_does_not_lose_it(
     process.check(reference)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "batches", [1, pytest.param(17, marks=pytest.mark.faults), 18, pytest.param(50, marks=pytest.mark.faults)]
 )

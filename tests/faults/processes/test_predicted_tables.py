@@ -85,6 +85,7 @@ def test_a_prediction_leaves_one_file_with_every_row_and_its_digest(predicting: 
     assert job.provenance["checkpoint"] == job.resolved["model"]["sha256"]
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_killed_prediction_starts_again_and_has_the_same_bytes(predicting: Predicting) -> None:
     undisturbed = predicting.harness.until_end(predicting.predict())

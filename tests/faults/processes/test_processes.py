@@ -50,6 +50,7 @@ def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHa
     harness.check(reference)
 
 
+@pytest.mark.essential
 def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     harness: FaultHarness, reference: Reference
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     harness.check(reference)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "place",
     [

@@ -61,6 +61,7 @@ def test_a_child_that_dies_in_its_second_job_costs_that_job_one_attempt(
     harness.check(reference)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "place",
     [

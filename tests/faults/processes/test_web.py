@@ -76,6 +76,7 @@ def test_without_a_broker_posts_are_answered_jobs_run_and_streams_work(
     harness.check(reference)
 
 
+@pytest.mark.essential
 def test_an_api_killed_after_the_commit_returns_the_same_job_to_a_retry(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:

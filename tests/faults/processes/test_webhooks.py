@@ -84,6 +84,7 @@ def test_a_web_process_that_dies_after_the_commit_of_a_cancellation(
     assert told(receiver) == [("job.cancelled", job_id)]
 
 
+@pytest.mark.essential
 def test_a_worker_that_dies_before_and_after_the_commit_of_the_end(
     harness: FaultHarness, receiver: Receiver, webhook: Webhook
 ) -> None:

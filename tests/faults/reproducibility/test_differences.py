@@ -71,6 +71,7 @@ def flip(process: InProcessHarness, job_id: str, epoch: int, tensor: str, index:
         return before, float(flat[index])
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("index", "epoch"),
     [

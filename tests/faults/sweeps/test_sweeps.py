@@ -63,6 +63,7 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHar
         yield harness
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_two_workers_make_the_same_decisions_as_one(harness: FaultHarness, undisturbed: SweepResult) -> None:
     sweep_id = submit(harness, RANDOM)
@@ -101,6 +102,7 @@ def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, sear
     assert until_end(harness, sweep_id, 180) == undisturbed
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: SweepResult) -> None:
     """With one worker, no decision meets a locked row."""
@@ -131,6 +133,7 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
     assert until_end(harness, sweep_id) == undisturbed
 
 
+@pytest.mark.essential
 @pytest.mark.faults
 def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
     """A simulated kill aborts each transaction with decisions once, just before its commit."""

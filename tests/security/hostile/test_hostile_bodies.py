@@ -138,6 +138,7 @@ def send(stack: Stack, method: str, path: str, body: bytes) -> tuple[httpx.Respo
     return response, f"{seconds:.2f} s of processor time" if seconds > MAX_S else ""
 
 
+@pytest.mark.essential
 def test_no_hostile_body_becomes_a_job(stack: Stack) -> None:
     faults: list[Any] = []
     before = send(stack, "GET", "/jobs", b"")[0].json()["data"]

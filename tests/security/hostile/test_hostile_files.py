@@ -23,6 +23,7 @@ def test_the_corpus_is_large_and_a_good_upload_is_accepted(stack: Stack) -> None
         assert http.delete("/datasets/good").status_code == 204
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(("title", "files"), CORPUS, ids=[title for title, _ in CORPUS])
 def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> None:
     with stack.client("ann") as http, Meter(stack.home) as meter:
@@ -38,6 +39,7 @@ def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> N
     assert not list((stack.home / "artifacts" / "datasets").iterdir())
 
 
+@pytest.mark.essential
 def test_good_archives_are_accepted(stack: Stack) -> None:
     good = image_archives.GOOD
     junk = good | {"b/junk.png": b"junk", "c/cut.png": image_archives.PNG[:60]}

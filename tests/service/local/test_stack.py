@@ -86,6 +86,7 @@ def url_from(process: subprocess.Popen[str]) -> str:
     pytest.fail(f"it ended: {output}")
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 @pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
 def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> None:
@@ -174,6 +175,7 @@ def test_the_stack_reports_a_slow_start_refuses_a_second_one_restarts_its_proces
     assert not (home / "broker.sock").exists()
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_ctrl_c_stops_the_stack_and_everything_it_started(
     tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
@@ -189,6 +191,7 @@ def test_ctrl_c_stops_the_stack_and_everything_it_started(
     assert processes_of(tmp_path / "home") == set()
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_sigkill_stops_all_processes_and_the_next_start_waits_for_that(
     tmp_path: Path, up: Callable[[], subprocess.Popen[str]]

@@ -67,6 +67,7 @@ def preset_spec(kind: str, name: str) -> dict[str, Any]:
     )
 
 
+@pytest.mark.essential
 @pytest.mark.timeout(400)
 @pytest.mark.slow
 def test_every_preset_has_the_same_digest_in_a_reused_child_as_in_a_fresh_one(tmp_path: Path) -> None:
@@ -109,6 +110,7 @@ def test_a_child_is_replaced_at_each_limit(
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == jobs_per_child
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_child_is_not_reused_after_a_failed_or_cancelled_job(sqlite_workers: WorkerHarness) -> None:
     failing = sqlite_workers.store(TINY | {"dataset": {"name": "gone"}})

@@ -54,6 +54,7 @@ def test_mode_collapse_is_found_early_in_the_seed_gan_and_not_in_stable(sqlite_w
     assert len(grids._from_grid(grid)[1].labels) == 9
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_job_stops_on_the_finding_that_its_spec_names_and_can_be_forked(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(**DYING, health={"stop_on": ["dead_units"]}, checkpoint={"every_epochs": 100})

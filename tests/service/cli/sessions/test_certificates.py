@@ -31,7 +31,7 @@ SPEC: dict[str, Any] = {
     "schedule": {"name": "cosine"},
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.essential]
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def test_every_metric_is_documented(exposed: str) -> None:
     assert sorted(name for name in families if f"`{name}" not in text) == []
 
 
+@pytest.mark.essential
 @pytest.mark.slow  # make slow downloads it
 @pytest.mark.skipif(prometheus.program("promtool") is None, reason=prometheus.WHY_SKIPPED)
 @pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])

@@ -176,6 +176,7 @@ def test_without_required_keys_no_sign_in_is_needed(client: FlaskClient) -> None
     assert "Sign out" not in client.get("/").text
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("path", [pytest.param("/jobs/{}/stream", marks=pytest.mark.slow), "/stream"])
 @pytest.mark.parametrize(
     "ended",

@@ -25,6 +25,7 @@ def document(client: FlaskClient, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_the_generated_client_has_a_module_for_every_operation(document: Path, tmp_path: Path) -> None:
     config, out = tmp_path / "config.yml", tmp_path / "generated_client"

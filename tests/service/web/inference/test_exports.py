@@ -326,6 +326,7 @@ def test_the_torch_module_matches_generate(
 CLASSIFIER_PRESETS = [name for name in PRESETS[Kind.CLASSIFIER] if name != "table"]
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", CLASSIFIER_PRESETS)
 def test_exports_of_each_classifier_preset_match_predict_on_all_validation_images(
@@ -343,6 +344,7 @@ def test_exports_of_each_classifier_preset_match_predict_on_all_validation_image
     assert np.abs(by_torch - expected).max() < TOLERANCE
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS[Kind.GAN])
 def test_exports_of_each_gan_preset_match_generate(

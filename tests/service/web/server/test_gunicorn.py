@@ -97,6 +97,7 @@ def wait_until_healthy(http: httpx.Client) -> None:
     wait_until(is_healthy, "the server", 60)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_streams_do_not_delay_short_requests_and_end_cleanly_on_sigterm(
     start: Start, port: int, tmp_path: Path
@@ -155,6 +156,7 @@ def test_invalid_settings_are_named_and_prevent_the_start(start: Start, tmp_path
     assert "TAPELINE_AUTH" in text
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_listening_on_the_network_requires_an_api_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
     process = start(TAPELINE_HOST="0.0.0.0")
@@ -168,6 +170,7 @@ def test_listening_on_the_network_requires_an_api_key(start: Start, sqlite_url: 
         assert http.get("/jobs").status_code == 401
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_an_address_passed_to_gunicorn_itself_is_checked_too(start: Start, tmp_path: Path, port: int) -> None:
     process = start(GUNICORN_CMD_ARGS=f"--bind 0.0.0.0:{port}")
@@ -175,6 +178,7 @@ def test_an_address_passed_to_gunicorn_itself_is_checked_too(start: Start, tmp_p
     assert "0.0.0.0" in (tmp_path / "web.log").read_text()
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port: int) -> None:
     process = start()
@@ -206,6 +210,7 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
         reconnected.close()
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_metrics_are_summed_over_all_processes(start: Start, port: int, shared_postgres_url: str) -> None:
     start(TAPELINE_DATABASE_URL=shared_postgres_url)

@@ -227,6 +227,7 @@ def test_events_are_returned_after_a_failed_read(
     assert {received.job_id for received in read(core.database, reader)} == set(job_ids)
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch

@@ -125,6 +125,7 @@ def test_an_owner_who_comes_later_has_no_credit_for_the_time_before(
     assert made.turns == ["ann", "eve", "eve", "eve", "ann", "ann"]
 
 
+@pytest.mark.essential
 @pytest.mark.slow
 def test_a_tpe_sweep_is_reproducible(client: FlaskClient, worker: Any) -> None:
     changes = {"search": {"name": "tpe", "trials": 16, "seed": 3}, "seeds": [0], "halving": None, "parallel": 2}
