@@ -196,6 +196,9 @@ def set_default_cap(database: Database, cap: int) -> None:
         own = select(Owner.running_jobs).where(Owner.id == OwnerQueue.owner).scalar_subquery()
         wanted = func.coalesce(own, literal(default, Integer))
         changed = OwnerQueue.owner != EVERYBODY, OwnerQueue.cap.is_distinct_from(wanted)
+        # First lock them in the order of names, as a commit that ends jobs of several owners does: with different
+        # orders, two transactions would wait for each other.
+        session.execute(locking(select(OwnerQueue.owner).where(*changed).order_by(OwnerQueue.owner))).all()
         session.execute(
             update(OwnerQueue).where(*changed).values(cap=wanted), execution_options={"synchronize_session": False}
         )
