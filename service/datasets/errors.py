@@ -4,8 +4,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from rapidfuzz import fuzz, process
-
 from service.states import ErrorCode
 
 _SIMILAR: Final = 50
@@ -86,6 +84,8 @@ class DatasetBroken(DatasetError, ValueError):
 
 def closest(name: str, candidates: Sequence[str], *, similarity: int = _SIMILAR) -> str | None:
     """The most similar known name, ignoring case, if any is similar enough."""
+    from rapidfuzz import fuzz, process  # here: each process that reads an upload would load it
+
     match = process.extractOne(
         name.lower(), candidates, scorer=fuzz.ratio, score_cutoff=similarity, processor=str.lower
     )

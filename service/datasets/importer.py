@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ from service.datasets.errors import DatasetBroken, DatasetError
 from service.datasets.formats.archives import is_archive
 from service.datasets.formats.array_files import ArrayFile, write_meta
 from service.datasets.formats.idx import open_idx
-from service.datasets.formats.npz import open_npz
-from service.datasets.formats.photos import Photos, is_npz, open_photos
+from service.datasets.formats.npz import is_npz, open_npz
 from service.datasets.formats.streams import ArrayStream
 from service.datasets.info import (
     IDX_NAMES,
@@ -33,6 +32,9 @@ from service.datasets.info import (
     unscored_note,
 )
 from tapeline.images.files import MAX_DATASET_SIDE
+
+if TYPE_CHECKING:
+    from service.datasets.formats.photos import Photos
 
 ARCHIVE: Final = "archive"
 IMAGES, LABELS = "images", "labels"
@@ -187,6 +189,8 @@ def _open(
     """The arrays by role, the form field of each, and the further content of an archive of image files."""
     if ARCHIVE in files:
         if is_image_archive(files[ARCHIVE]):
+            from service.datasets.formats.photos import open_photos  # loads Pillow: a quarter of the start of a reader
+
             photos = stack.enter_context(
                 open_photos(
                     files[ARCHIVE],

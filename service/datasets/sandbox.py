@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import importlib
 import io
 import json
 import math
@@ -48,7 +49,6 @@ from service.errors import Fault
 from service.runtime import process_limits
 from service.states import DatasetKind, Task
 from tapeline.errors import UnreadableImage
-from tapeline.images.decoding import open_image, pixels_of
 from tapeline.images.files import Size
 
 _IMAGE_CPU_S: Final = 20
@@ -338,6 +338,8 @@ def main() -> None:
 
 def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
     """Decode images and write their pixels to the inherited file; returns the shape or the error of each."""
+    from tapeline.images.decoding import open_image, pixels_of
+
     apply_limits(_IMAGE_CPU_S, IMAGE_ARCHIVE.memory_bytes)
     size = tuple(request["size"]) if request["size"] else None
     responses: list[dict[str, Any]] = []
@@ -380,6 +382,8 @@ def _write(request: Mapping[str, Any]) -> dict[str, Any]:
 def _import(request: Mapping[str, Any]) -> dict[str, Any]:
     files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
     upload_format, fraction, options = _format_of(files), request["fraction"], request["photos"]
+    if upload_format is IMAGE_ARCHIVE:
+        importlib.import_module("service.datasets.formats.photos")  # Pillow does not count toward the limit on memory
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
     size = tuple(options["size"]) if options["size"] else None
     photos = PhotoOptions(

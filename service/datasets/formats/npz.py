@@ -42,6 +42,15 @@ _PAIR: Final = re.compile(
 _KINDS: Final = "biuf"
 
 
+def is_npz(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an NPZ archive."""
+    with path.open("rb") as file:
+        head = file.read(30)
+        if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
+            return False
+        return file.read(int.from_bytes(head[26:28], "little")).endswith(b".npy")
+
+
 @contextmanager
 def open_npz(path: Path, *, max_bytes: int) -> Iterator[dict[str, ArrayStream]]:
     """Open the arrays of an archive by name (without ``.npy``), to read them piece by piece.

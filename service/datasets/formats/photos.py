@@ -69,15 +69,6 @@ class Photos:
     report: Mapping[str, Any]
 
 
-def is_npz(path: Path) -> bool:
-    """Whether the first bytes of a file are those of an NPZ archive."""
-    with path.open("rb") as file:
-        head = file.read(30)
-        if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
-            return False
-        return file.read(int.from_bytes(head[26:28], "little")).endswith(b".npy")
-
-
 @contextmanager
 def open_photos(
     path: Path,
