@@ -58,8 +58,10 @@ def next_owner(session: Session, *, without: Collection[str] = ()) -> str | None
     Args:
         without: owners who are passed over.
     """
-    other = locking(_NEXT_OWNER.where(OwnerQueue.owner.not_in(without)), skip_locked=True) if without else None
-    return session.connection().scalar(_NEXT_FREE_OWNER if other is None else other)
+    query = _NEXT_FREE_OWNER
+    if without:
+        query = locking(_NEXT_OWNER.where(OwnerQueue.owner.not_in(without)), skip_locked=True)
+    return session.connection().scalar(query)
 
 
 def first_owner(session: Session) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
@@ -13,6 +12,7 @@ from service.jobs import leases
 from service.states import Status
 from service.storage.database import Database
 from service.storage.tables import Job
+from tests.conftest import postgresql_only
 from tests.service.jobs.conftest import Submit
 from tests.service.jobs.test_owner_queue import owner_of
 from tests.waiting import wait_until
@@ -40,10 +40,9 @@ def test_workers_that_lack_folders_do_not_wait_for_each_other(database: Database
     assert running == 45
 
 
+@postgresql_only
 def test_a_claim_that_waits_for_an_owner_locks_no_other(database: Database, submit: Submit) -> None:
     """Two of them, which lock owners in different orders, would wait for each other."""
-    if database.is_sqlite:
-        pytest.skip("SQLite has one writer")
     for owner in ("ann", "bob"):
         submit(owner=owner)
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
