@@ -57,10 +57,10 @@ def shown_samples(grid: bytes) -> bytes:
     if not grids.has_captions(grid):
         return grid
     with slots.hold(slots.GRIDS):
-        return _draw_again(grid) if len(grid) <= _MAX_KEPT_BYTES else grids.as_shown(grid)
+        return _drawn(grid) if len(grid) <= _MAX_KEPT_BYTES else grids.as_shown(grid)
 
 
-_draw_again: Final = functools.lru_cache(32)(grids.as_shown)
+_drawn: Final = functools.lru_cache(32)(grids.as_shown)
 """The grids that were shown last, for clients that ask whether theirs is still the latest."""
 _MAX_KEPT_BYTES: Final = 2**17
 

@@ -42,11 +42,11 @@ export function keepFocus(partSelector, keyOf, change) {
 // is requested: the service draws many of them for each request. An image that does not load delays the next one for a
 // few seconds; one that is far from the window is not loaded at all.
 export async function showImage(image, address, following = null) {
-  if (image.loading === "lazy" && image.getBoundingClientRect().top > 2 * innerHeight) {
+  const isLoading = wantedImages.has(image);
+  if (!isLoading && image.loading === "lazy" && image.getBoundingClientRect().top > 2 * innerHeight) {
     image.src = address;
     return;
   }
-  const isLoading = wantedImages.has(image);
   wantedImages.set(image, { address, following });
   if (isLoading) return;
   while (image.getAttribute("src") !== wantedImages.get(image).address) {
