@@ -6,6 +6,7 @@ Tensors have names such as ``layers.0.weight`` and ``optimizer.velocity.0``. The
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -25,6 +26,9 @@ FORMAT = "1"
 
 _DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I64": "int64"}
 """The dtypes of tensors: the name in the file format, and NumPy's."""
+_NAMES = {np.dtype(name): key for key, name in _DTYPES.items()}
+_ORDER = [np.dtype(name) for name in ("int64", "float64", "float32", "float16")]
+"""In which the format has tensors, so that all are aligned."""
 _HEADER_LIMIT = 2**20
 """Maximum size of a header in bytes. A genuine header lists a few dozen tensors."""
 
@@ -47,27 +51,26 @@ class State:
 def dumps(state: State) -> bytes:
     """The bytes of a checkpoint: equal states give equal bytes, and :func:`loads` reads them.
 
+    They are what the library safetensors writes, except that it writes the metadata in the random order of a hash map.
+
     Raises:
         CheckpointError: a tensor has an unsupported dtype or name; state or spec is not JSON, or is too large for a
             header.
     """
-    for name, array in state.tensors.items():
-        _check_name(name)
-        if array.dtype.name not in _DTYPES.values():
-            raise _dtype_error(name, array.dtype.name)
+    arrays = {name: _to_native_layout(name, array) for name, array in state.tensors.items()}
     texts = {"spec": _to_json("spec", state.spec), "state": _to_json("state", state.state)}
-    metadata = {"tapeline.format": FORMAT} | texts
-    tensors = {name: _to_native_layout(array) for name, array in state.tensors.items()}
-    data = safetensors.numpy.save(tensors, metadata)
-    # safetensors writes the metadata in the random order of a hash map. Write it sorted, for reproducible bytes.
-    size = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:size])
-    header["__metadata__"] = dict(sorted(metadata.items()))
+    header: dict[str, Any] = {"__metadata__": texts | {"tapeline.format": FORMAT}}
+    names = sorted(arrays, key=lambda name: (_ORDER.index(arrays[name].dtype), name))
+    end = 0
+    for name in names:
+        array, start = arrays[name], end
+        end += array.nbytes
+        header[name] = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    content = len(text).to_bytes(8, "little") + text + data[size:]
-    _read_metadata(content[: 8 + len(text)], len(content))
-    return content
+    if len(text) > _HEADER_LIMIT:
+        raise _header_error(len(text))
+    return b"".join((len(text).to_bytes(8, "little"), text, *(arrays[name].data for name in names)))
 
 
 def _check_name(name: str) -> None:
@@ -84,13 +87,22 @@ def _to_json(key: str, value: dict[str, Any]) -> str:
         text = json.dumps(value, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"state or spec is not JSON: {error}") from error
-    _json_object({key: text}, key)  # do not write anything that cannot be read
+    _check_readable(text, key)
     return text
 
 
-def _to_native_layout(array: Array) -> Array:
-    """The array in row-major and native byte order, which safetensors assumes."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+@functools.lru_cache(maxsize=4)  # the spec is the same in each checkpoint of a training
+def _check_readable(text: str, key: str) -> None:
+    _json_object({key: text}, key)  # do not write anything that cannot be read
+
+
+def _to_native_layout(name: str, array: Array) -> Array:
+    """The array in row-major and native byte order, which the format assumes."""
+    _check_name(name)
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    if native.dtype not in _NAMES:
+        raise _dtype_error(name, array.dtype.name)
+    return native
 
 
 def save(target: str | os.PathLike[str] | BinaryIO, state: State) -> None:
@@ -145,7 +157,7 @@ def _read_metadata(data: bytes, size: int) -> dict[str, Any]:
     if len(data) < 8 or length > size - 8:
         raise CheckpointError(f"truncated: {size} bytes, but the header alone declares {length}")
     if length > _HEADER_LIMIT:
-        raise CheckpointError(f"the header has {length} bytes; at most {_HEADER_LIMIT} are supported")
+        raise _header_error(length)
     try:
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
@@ -167,6 +179,10 @@ def _read_metadata(data: bytes, size: int) -> dict[str, Any]:
         if not isinstance(end, int) or end > size - 8 - length:
             raise CheckpointError(f"not a whole safetensors file: {name} ends at {end} of {size - 8 - length} bytes")
     return metadata
+
+
+def _header_error(size: int) -> CheckpointError:
+    return CheckpointError(f"the header has {size} bytes; at most {_HEADER_LIMIT} are supported")
 
 
 def _dtype_error(name: str, dtype: str) -> CheckpointError:
