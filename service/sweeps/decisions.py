@@ -221,6 +221,11 @@ class _DatabaseBackend:
     ) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
         self._wait = wait
+        # Locked in this transaction, so nobody else changes them.
+        self._rows: dict[int, SweepTrial] = {}
+        self._locked_jobs: dict[int, dict[str, Job | None]] = {}
+        self._results: dict[tuple[int, int], trials.Result] = {}
+        """Those whose turn it is, by trial and rung."""
         self.queued: list[str] = []
         self._proposals_left = PROPOSALS_PER_TRANSACTION
 
@@ -252,6 +257,7 @@ class _DatabaseBackend:
             data["error"] = row.error
             self._sweep.finished_trials += 1
         self._session.add(row)
+        self._rows[trial] = row
         self._append(SweepEventType.PROPOSE, data)
         return Proposed(epochs)
 
@@ -264,15 +270,24 @@ class _DatabaseBackend:
                 self.queued.append(job.id)
 
     def outcome(self, trial: int, rung: int) -> Outcome | None:
-        result = self._read_outcome(trial, rung)
-        return result[0] if result is not None else None
+        objective = self._sweep.resolved["objective"]
+        is_last = rung == len(self._plan.rungs) - 1
+        result = trials.result(
+            self._session,
+            self._lock_jobs(self._row(trial)),
+            metric=objective["metric"],
+            over_seeds=objective["over_seeds"],
+            epoch=None if is_last else self._plan.rungs[rung],
+        )
+        if result is None:
+            return None
+        self._results[trial, rung] = result
+        return result.outcome
 
     def record(self, trial: int, rung: int, outcome: Outcome, best: Sequence[Any] | None) -> None:
-        result = self._read_outcome(trial, rung)
-        if result is None:
-            raise RuntimeError("a result is gone")
         row, sweep = self._row(trial), self._sweep
-        _, row.values, row.error = result
+        result = self._results.pop((trial, rung))
+        row.values, row.error = dict(result.values), result.error
         row.value, row.rung = outcome.value, rung
         jobs = self._jobs(row)
         is_last = rung == len(self._plan.rungs) - 1
@@ -327,25 +342,15 @@ class _DatabaseBackend:
         status = SweepStatus.FAILED if sweep.error is not None else SweepStatus.SUCCEEDED
         finish(self._session, sweep, status, reason=sweep.error["code"] if sweep.error else ended_by or "done")
 
-    def _read_outcome(
-        self, trial: int, rung: int
-    ) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
-        objective = self._sweep.resolved["objective"]
-        is_last = rung == len(self._plan.rungs) - 1
-        row = self._row(trial)
-        return trials.outcome(
-            self._session,
-            self._lock_jobs(row),
-            metric=objective["metric"],
-            over_seeds=objective["over_seeds"],
-            epoch=None if is_last else self._plan.rungs[rung],
-        )
-
     def _row(self, trial: int) -> SweepTrial:
-        return self._session.get_one(SweepTrial, (self._sweep.id, trial))
+        if trial not in self._rows:
+            self._rows[trial] = self._session.get_one(SweepTrial, (self._sweep.id, trial))
+        return self._rows[trial]
 
     def _lock_jobs(self, row: SweepTrial) -> dict[str, Job | None]:
-        return trials.lock_jobs(self._session, row, wait=self._wait)
+        if row.trial not in self._locked_jobs:
+            self._locked_jobs[row.trial] = trials.lock_jobs(self._session, row, wait=self._wait)
+        return self._locked_jobs[row.trial]
 
     def _jobs(self, row: SweepTrial) -> list[Job]:
         return [job for job in self._lock_jobs(row).values() if job is not None]

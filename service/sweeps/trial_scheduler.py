@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol, Self
 
 BUDGET: Final = "budget"
@@ -98,8 +98,8 @@ class State:
         return cls(results=[[] for _ in range(rungs)], promoted=[[] for _ in range(rungs)])
 
     def document(self) -> dict[str, Any]:
-        """The state as JSON."""
-        return asdict(self)
+        """The state as JSON, which shares its lists."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

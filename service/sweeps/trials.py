@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from service.access import owners
 from service.jobs import leases, submissions
@@ -29,6 +31,8 @@ from service.sweeps.search.space import with_settings
 from service.sweeps.trial_scheduler import Outcome
 
 _MAX_NAME_LENGTH: int = 200
+_WITHOUT_DOCUMENTS = (defer(Job.spec), defer(Job.resolved), defer(Job.provenance))
+"""No decision reads them."""
 
 
 def document(
@@ -118,7 +122,7 @@ def lock_jobs(session: Session, row: SweepTrial, *, wait: bool) -> dict[str, Job
     Raises:
         JobsLockedError: a job is locked already, and ``wait`` is false.
     """
-    jobs = session.scalars(locking(_query(row), skip_locked=not wait)).all()
+    jobs = session.scalars(locking(_query(row), skip_locked=not wait).options(*_WITHOUT_DOCUMENTS)).all()
     if len(jobs) < len(row.jobs) and len(jobs) < len(session.scalars(_query(row).with_only_columns(Job.id)).all()):
         raise JobsLockedError
     return _by_seed(row, jobs)
@@ -138,11 +142,19 @@ def is_settled(job: Job | None) -> bool:
     return job is None or job.status in TERMINAL or leases.is_paused_by_sweep(job)
 
 
-def outcome(
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of a trial, its values by seed, and the error if it failed."""
+
+    outcome: Outcome
+    values: Mapping[str, float | None]
+    error: dict[str, Any] | None
+
+
+def result(
     session: Session, jobs: Mapping[str, Job | None], *, metric: str, over_seeds: str, epoch: int | None
-) -> tuple[Outcome, dict[str, float | None], dict[str, Any] | None] | None:
-    """The outcome of a trial at an epoch (``None``: at its end), its values by seed, and the error if it failed;
-    ``None`` until all jobs are settled."""
+) -> Result | None:
+    """The result of a trial at an epoch (``None``: at its end); ``None`` until all jobs are settled."""
     if not all(is_settled(job) for job in jobs.values()):
         return None
     failed, error = False, None
@@ -157,7 +169,7 @@ def outcome(
             values[seed] = _value(session, job.id, metric, epoch)
     finite = [value for value in values.values() if value is not None]
     is_complete = not failed and len(finite) == len(values)
-    return Outcome(_combine(finite, over_seeds) if is_complete else None, failed), values, error
+    return Result(Outcome(_combine(finite, over_seeds) if is_complete else None, failed), values, error)
 
 
 def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> float | None:
@@ -165,7 +177,9 @@ def _value(session: Session, job_id: str, metric: str, epoch: int | None) -> flo
     query = select(Epoch.metrics).where(Epoch.job_id == job_id)
     if epoch is not None:
         query = query.where(Epoch.epoch <= epoch)
-    for metrics in session.scalars(query.order_by(Epoch.epoch.desc())):
+    newest_first = query.order_by(Epoch.epoch.desc())
+    # Most metrics are measured in each epoch: the last one is enough.
+    for metrics in itertools.chain.from_iterable(map(session.scalars, (newest_first.limit(1), newest_first))):
         if metric in metrics:
             value = metrics[metric]
             return value if value is not None and math.isfinite(value) else None
