@@ -217,7 +217,7 @@ def tree_map(value: Any, kind: type | tuple[type, ...], function: Callable[[Any]
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, (tuple, list)):
-        return type(value)(tree_map(item, kind, function) for item in value)
+        return type(value)([tree_map(item, kind, function) for item in value])
     return {key: tree_map(item, kind, function) for key, item in value.items()} if isinstance(value, dict) else value
 
 

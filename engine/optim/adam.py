@@ -10,7 +10,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import CheckpointError, check_fraction, check_positive
-from engine.optim.optimizer import Optimizer, blocks, zip_arrays
+from engine.optim.optimizer import Optimizer
 
 __all__ = ["Adam", "AdamW"]
 
@@ -54,27 +54,24 @@ class Adam(Optimizer):
         self.epsilon = epsilon
 
     def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        first, second = self._sums_of(parameters)
         # The efficient order from the last paragraph of section 2, which turns both bias corrections into scalars. The
         # moments are stored as sums, which turns the factors 1 - beta into scalars too: ten passes instead of twelve.
         root = ((1 - self.beta2**self._steps) / (1 - self.beta2)) ** 0.5
         rate = learning_rate * root * (1 - self.beta1) / (1 - self.beta1**self._steps)
         epsilon = self.epsilon * root
-        for parameter, *arrays in zip_arrays(parameters, gradients, first, second):
-            decay_factor = 1 - learning_rate * self._decay_of(parameter)
-            for p, g, m, v in blocks(parameter, *arrays):
-                np.multiply(m, self.beta1, out=m)
-                np.add(m, g, out=m)  # m = beta1 m + g
-                np.multiply(g, g, out=g)
-                np.multiply(v, self.beta2, out=v)
-                np.add(v, g, out=v)  # v = beta2 v + g^2
-                np.sqrt(v, out=g)
-                np.add(g, epsilon, out=g)
-                np.divide(m, g, out=g)
-                np.multiply(g, rate, out=g)
-                if decay_factor != 1:
-                    np.multiply(p, decay_factor, out=p)
-                np.subtract(p, g, out=p)
+        for decay, (p, g, m, v) in self._operands(parameters, gradients):
+            np.multiply(m, self.beta1, out=m)
+            np.add(m, g, out=m)  # m = beta1 m + g
+            np.multiply(g, g, out=g)
+            np.multiply(v, self.beta2, out=v)
+            np.add(v, g, out=v)  # v = beta2 v + g^2
+            np.sqrt(v, out=g)
+            np.add(g, epsilon, out=g)
+            np.divide(m, g, out=g)
+            np.multiply(g, rate, out=g)
+            if decay:
+                np.multiply(p, 1 - learning_rate * decay, out=p)
+            np.subtract(p, g, out=p)
 
     def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:
         first, second = sums

@@ -6,10 +6,12 @@ created at the first step and is part of a checkpoint, so that a resumed optimiz
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,11 +23,28 @@ from engine.errors import CheckpointError, SettingError, ShapeError
 
 CACHE_BLOCK_ELEMENTS = 2**16
 """Elements updated at a time: the operands of one block stay in a core's second-level cache."""
+SMALL_ELEMENTS = 2**13
+"""Parameters of at most so many elements are updated together, as one vector: ten calls for each of them would take
+longer than copying them."""
 UNDERFLOW = 1e-30
 """Magnitude below which elements of momentum sums are set to 0. Below 1e-38, a float32 is denormal, which some
 processors handle a hundred times more slowly; with momentum 0.9, this happens 830 steps after the last gradient."""
 UNDERFLOW_INTERVAL_STEPS = 32
 """Number of steps between two searches for such elements."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Small parameters that are updated together, or a parameter alone."""
+
+    numbers: Sequence[int]
+    decay: float
+    sums: Sequence[Array]
+    """Of each kind: a vector, of which those of the parameters are parts."""
+    vectors: tuple[Array, Array] | None = None
+    """Memory for the values and the gradients of several parameters."""
+    parts: Sequence[Array] = ()
+    """Of the first vector, with the shapes of the parameters."""
 
 
 class Optimizer(ABC):
@@ -53,6 +72,8 @@ class Optimizer(ABC):
         self.clip_norm = clip_norm
         self._steps = 0
         self._sums: list[list[Array]] = []
+        self._groups: list[_Group] = []
+        self._grouped: Any = None  # the properties of the parameters and the settings that determine the groups
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of ``steps`` and the sums, such as ``velocity.0``, ``velocity.1``, ... in the order of the parameters;
@@ -73,7 +94,7 @@ class Optimizer(ABC):
         if len(state) != sum(map(len, sums)) + ("steps" in state):
             raise CheckpointError(f"the state belongs to another kind of optimizer: it has {', '.join(sorted(state))}")
         self._check_sums(int(steps), sums)
-        self._steps, self._sums = int(steps), sums if any(sums) else []
+        self._steps, self._sums, self._grouped = int(steps), sums if any(sums) else [], None
 
     def _check_sums(self, steps: int, sums: Sequence[Sequence[Array]]) -> None:  # noqa: B027 - SGD has nothing to check
         """Raise CheckpointError unless the sums in a state are possible after this number of steps."""
@@ -105,14 +126,72 @@ class Optimizer(ABC):
     def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
         """Update the parameters, and the sums."""
 
-    def _sums_of(self, parameters: Sequence[Tensor]) -> list[list[Array]]:
-        """The sums of each kind, zero before the first step."""
-        if not self._sums:
+    @property
+    def _used_sums(self) -> tuple[str, ...]:
+        """The kinds of sums that a step uses."""
+        return self.sums
+
+    def _operands(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Array]
+    ) -> Iterator[tuple[float, tuple[Array, ...]]]:
+        """All that is to be updated: a weight decay, and arrays of one shape, which are values, gradients and sums.
+
+        Small parameters are copied into one vector, and back after the update; large ones are split into blocks.
+        """
+        decays = [self._decay_of(parameter) for parameter in parameters]
+        properties = self._used_sums, decays, [(parameter.shape, parameter.dtype) for parameter in parameters]
+        if properties != self._grouped:
+            self._groups, self._grouped = self._group(parameters, decays), properties
+        for group in self._groups:
+            own = [np.asarray(parameters[number]) for number in group.numbers]
+            own_gradients = [np.asarray(gradients[number]) for number in group.numbers]
+            if group.vectors is None:
+                for block in blocks(*own, *own_gradients, *group.sums):
+                    yield group.decay, block
+                continue
+            for vector, arrays in zip(group.vectors, (own, own_gradients), strict=True):
+                np.concatenate(arrays, axis=None, out=vector)
+            yield group.decay, (*group.vectors, *group.sums)
+            for parameter, part in zip(own, group.parts, strict=True):
+                np.copyto(parameter, part)
+
+    def _group(self, parameters: Sequence[Tensor], decays: Sequence[float]) -> list[_Group]:
+        """The groups of the parameters; small ones have the same dtype and decay. Their sums become parts of vectors,
+        and are zero before the first step."""
+        if self._used_sums and not self._sums:
             self._sums = [[memory.zeros(p.shape, p.dtype) for p in parameters] for _ in self.sums]
-        return self._sums
+        used = self._sums if self._used_sums else []
+        for arrays in used:
+            if [array.shape for array in arrays] != [parameter.shape for parameter in parameters]:
+                raise ShapeError("apply: the parameters have other shapes than in earlier steps", operation="apply")
+        members: dict[Any, list[int]] = {}
+        for number, parameter in enumerate(parameters):
+            key = (parameter.dtype, decays[number]) if parameter.size <= SMALL_ELEMENTS else number
+            members.setdefault(key, []).append(number)
+        groups = []
+        for numbers in members.values():
+            first = numbers[0]
+            if len(numbers) == 1:
+                groups.append(_Group(numbers, decays[first], [arrays[first] for arrays in used]))
+                continue
+            chosen = [parameters[number] for number in numbers]
+            size, dtype = sum(parameter.size for parameter in chosen), chosen[0].dtype
+            values, gradients, *sums = (memory.empty((size,), dtype) for _ in range(2 + len(used)))
+            for arrays, vector in zip(used, sums, strict=True):
+                np.concatenate([arrays[number] for number in numbers], axis=None, out=vector)
+                for number, part in zip(numbers, _parts(vector, chosen), strict=True):
+                    arrays[number] = part
+            groups.append(_Group(numbers, decays[first], sums, (values, gradients), _parts(values, chosen)))
+        return groups
 
     def _decay_of(self, parameter: Array) -> float:
         return self.weight_decay if self.decay_biases or parameter.ndim > 1 else 0.0
+
+
+def _parts(vector: Array, like: Sequence[Array]) -> list[Array]:
+    """Consecutive parts of a vector, with the shapes of these arrays."""
+    ends = itertools.accumulate(array.size for array in like)
+    return [vector[end - array.size : end].reshape(array.shape) for array, end in zip(like, ends, strict=True)]
 
 
 def _flush_underflow(sums: Sequence[Array], scratch: Sequence[Array]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from engine.autograd.graph import Array
 from engine.autograd.tensor import Tensor
 from engine.errors import SettingError, check_fraction
-from engine.optim.optimizer import Optimizer, blocks, zip_arrays
+from engine.optim.optimizer import Optimizer
 
 __all__ = ["SGD"]
 
@@ -55,22 +55,19 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
 
+    @property
+    def _used_sums(self) -> tuple[str, ...]:
+        return self.sums if self.momentum else ()
+
     def _update(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        if not self.momentum:
-            for p, g in zip_arrays(parameters, gradients):
-                if decay := self._decay_of(p):
-                    # Without momentum, coupled and decoupled decay are equal.
+        for decay, (p, g, *velocity) in self._operands(parameters, gradients):
+            if not velocity:
+                if decay:  # without momentum, coupled and decoupled decay are equal
                     np.multiply(p, 1 - learning_rate * decay, out=p)
                 np.multiply(g, learning_rate, out=g)
                 np.subtract(p, g, out=p)
-            return
-        (velocities,) = self._sums_of(parameters)
-        for p, g, v in zip_arrays(parameters, gradients, velocities):
-            self._step_with_momentum(p, g, v, learning_rate)
-
-    def _step_with_momentum(self, parameter: Array, gradient: Array, velocity: Array, learning_rate: float) -> None:
-        decay = self._decay_of(parameter)
-        for p, g, v in blocks(parameter, gradient, velocity):
+                continue
+            (v,) = velocity
             if decay:
                 g += np.multiply(p, decay)
             np.multiply(v, self.momentum, out=v)

@@ -205,6 +205,36 @@ def test_updates_do_not_depend_on_blocks_or_memory_order(make) -> None:
     np.testing.assert_allclose(large[0], scattered[0], rtol=1e-12)  # the norm is summed in another order
 
 
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@given(small=st.integers(0, 40), decay=st.sampled_from([0.0, 0.1]))
+def test_parameters_that_are_updated_together_get_the_same_bits(make, small: int, decay: float) -> None:
+    shapes = [((), "f4"), ((2, 3), "f4"), ((3, 4), "f8"), ((7,), "f4"), ((0, 2), "f8"), ((5, 8), "f4"), ((4,), "f8")]
+
+    def bits(limit: int) -> list[bytes]:
+        rng, optimizer = np.random.default_rng(1), make()
+        tensors = [Tensor(np.asfortranarray(rng.standard_normal(shape).astype(dtype))) for shape, dtype in shapes]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optimizer_module, "SMALL_ELEMENTS", limit)
+            train(optimizer, tensors, range(2))
+            optimizer.weight_decay = decay  # users may change settings between epochs
+            train(optimizer, tensors, range(2, 35))
+            resumed = make()
+            resumed.weight_decay = decay
+            resumed.load_state_dict(optimizer.state_dict(), tensors)
+            train(resumed, tensors, range(35, 37))
+        return [array.tobytes() for array in (*tensors, *resumed.state_dict().values())]
+
+    assert bits(small) == bits(-1)
+
+
+def test_parameters_of_other_shapes_than_before_are_rejected() -> None:
+    adam = Adam()
+    train(adam, parameters(), range(1))
+    for others in (parameters(size=4), parameters()[:1]):
+        with pytest.raises(ShapeError, match="other shapes than in earlier steps"):
+            train(adam, others, range(1))
+
+
 def test_parameters_are_updated_in_place() -> None:
     tensors = parameters()
     memory = [np.asarray(tensor) for tensor in tensors]
