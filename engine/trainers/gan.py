@@ -6,6 +6,7 @@ The loop around them is :meth:`Trainer.run`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -20,7 +21,6 @@ from engine.evaluation.diagnostics import (
     probe,
     sample_diversity,
 )
-from engine.memory import training_arithmetic
 from engine.nn.activations import by_name
 from engine.nn.containers import Sequential
 from engine.nn.losses import Reduction, per_image
@@ -141,15 +141,19 @@ class GanTrainer(Trainer):
         if self.classes:
             noise = with_classes(noise, epoch.inputs.integers(0, self.classes, len(batch)), self.classes)
         updated = self._updated_networks(step)
-        with training_arithmetic():
-            if updated == [_GENERATOR]:
-                results = replay(self._steps.generator_step, noise, rng=epoch.dropout)
-            else:
-                inputs = [self.train.inputs(batch, self.dtype, out=buffer), *self._one_hot_classes(batch)]
-                step_function = self._steps.both_steps if _GENERATOR in updated else self._steps.discriminator_step
-                results = replay(step_function, noise, *inputs, rng=epoch.dropout)
-            rows = len(batch) // self._inputs.pack
-            self._update(self._record(updated, list(results), rows, step, epoch), rows, step, epoch)
+        if updated == [_GENERATOR]:
+            play = partial(replay, self._steps.generator_step, noise)
+        else:
+            inputs = [self.train.inputs(batch, self.dtype, out=buffer), *self._one_hot_classes(batch)]
+            step_function = self._steps.both_steps if _GENERATOR in updated else self._steps.discriminator_step
+            play = partial(replay, step_function, noise, *inputs)
+        rows = len(batch) // self._inputs.pack
+
+        def take_step() -> None:
+            results = list(play(rng=epoch.dropout))
+            self._update(self._record(updated, results, rows, step, epoch), rows, step, epoch)
+
+        epoch.arithmetic.run(take_step)
 
     def _updated_networks(self, step: int) -> list[int]:
         """Which networks a step updates, the generator first."""

@@ -66,15 +66,18 @@ class SupervisedTrainer(Trainer):
 
     def _train_batch(self, replay: Replay, batch: Array, buffer: Array, step: int, epoch: Epoch) -> None:
         inputs = self._batch_inputs(batch, buffer, epoch)
-        with training_arithmetic():
-            loss, outputs, *gradients = replay(
-                self._loss_and_gradients, inputs, self._train_targets[batch], rng=epoch.dropout
-            )
-            value = per_image(loss, self.loss.reduction, len(batch))
-            self._check_finite("train_loss", value, step)
-            self._update({0: gradients}, len(batch), step, epoch)
+        value, outputs = epoch.arithmetic.run(self._take_step, replay, inputs, batch, step, epoch)
         epoch.add("train_loss", value * len(batch), len(batch))
         self._add_batch_scores(outputs, batch, epoch)
+
+    def _take_step(self, replay: Replay, inputs: Array, batch: Array, step: int, epoch: Epoch) -> tuple[float, Array]:
+        """Update the network; returns the mean loss and the outputs."""
+        targets = self._train_targets[batch]
+        loss, outputs, *gradients = replay(self._loss_and_gradients, inputs, targets, rng=epoch.dropout)
+        value = per_image(loss, self.loss.reduction, len(batch))
+        self._check_finite("train_loss", value, step)
+        self._update({0: gradients}, len(batch), step, epoch)
+        return value, outputs
 
     def _batch_inputs(self, batch: Array, buffer: Array, epoch: Epoch) -> Array:
         return self.train.inputs(batch, self.dtype, buffer)

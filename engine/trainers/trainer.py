@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, NotRequired, TypedDict
@@ -40,6 +41,7 @@ class Epoch:
         dropout, inputs: generators of dropout masks, and of what the inputs need: augmentation, or noise.
         parameters: of each network.
         optimizers, rates: of the networks in the latest step, with their learning rates.
+        arithmetic: the context in which steps run.
     """
 
     norms: list[GradientNorms]
@@ -48,6 +50,7 @@ class Epoch:
     parameters: list[list[Tensor]]
     optimizers: list[Optimizer] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    arithmetic: Context = field(default_factory=memory.training_context)
     _sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, name: str, total: float, count: int) -> None:
