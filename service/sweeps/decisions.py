@@ -245,9 +245,10 @@ class _DatabaseBackend:
         epochs: int | None = None
         data: dict[str, Any] = {"trial": trial, "settings": settings}
         try:
-            row.jobs, epochs = trials.submit(
-                self._session, self._sweep, trial, settings, rungs=self._plan.rungs, max_epochs=max_epochs
-            )
+            with self._session.no_autoflush:  # likewise
+                row.jobs, epochs = trials.submit(
+                    self._session, self._sweep, trial, settings, rungs=self._plan.rungs, max_epochs=max_epochs
+                )
             if not row.jobs:
                 return Proposed(epochs, is_started=False)
             self.queued += row.jobs.values()
@@ -272,13 +273,14 @@ class _DatabaseBackend:
     def outcome(self, trial: int, rung: int) -> Outcome | None:
         objective = self._sweep.resolved["objective"]
         is_last = rung == len(self._plan.rungs) - 1
-        result = trials.result(
-            self._session,
-            self._lock_jobs(self._row(trial)),
-            metric=objective["metric"],
-            over_seeds=objective["over_seeds"],
-            epoch=None if is_last else self._plan.rungs[rung],
-        )
+        with self._session.no_autoflush:  # it reads nothing that this transaction has changed
+            result = trials.result(
+                self._session,
+                self._lock_jobs(self._row(trial)),
+                metric=objective["metric"],
+                over_seeds=objective["over_seeds"],
+                epoch=None if is_last else self._plan.rungs[rung],
+            )
         if result is None:
             return None
         self._results[trial, rung] = result
