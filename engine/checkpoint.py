@@ -28,7 +28,7 @@ _DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I64": "int64"}
 """The dtypes of tensors: the name in the file format, and NumPy's."""
 _NAMES = {np.dtype(name): key for key, name in _DTYPES.items()}
 _ORDER = [np.dtype(name) for name in ("int64", "float64", "float32", "float16")]
-"""In which the format has tensors, so that all are aligned."""
+"""The order of dtypes in a file: larger elements first, so that all tensors are aligned."""
 _HEADER_LIMIT = 2**20
 """Maximum size of a header in bytes. A genuine header lists a few dozen tensors."""
 
@@ -87,6 +87,8 @@ def _to_json(key: str, value: dict[str, Any]) -> str:
         text = json.dumps(value, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"state or spec is not JSON: {error}") from error
+    if len(text) > _HEADER_LIMIT:
+        raise _header_error(len(text))
     _check_readable(text, key)
     return text
 

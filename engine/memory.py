@@ -35,8 +35,8 @@ def training_arithmetic() -> Iterator[None]:
 
 
 def training_context() -> Context:
-    """A copy of the current context with :func:`training_arithmetic`, in which a step runs: ``context.run(step)`` takes
-    0.1 µs, entering and leaving that block 11."""
+    """A copy of the current context with :func:`training_arithmetic`, in which steps run: ``context.run(step)`` takes
+    0.1 µs, entering and leaving that block 11. NumPy's settings that are changed later do not apply to it."""
     context = copy_context()
     context.run(np.setbufsize, BUFFER_ELEMENTS)
     context.run(np.seterr, over="ignore", invalid="ignore")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from engine import memory
 from engine.autograd.graph import Array
@@ -26,6 +28,8 @@ CACHE_BLOCK_ELEMENTS = 2**16
 SMALL_ELEMENTS = 2**13
 """Parameters of at most so many elements are updated together, as one vector: ten calls for each of them would take
 longer than copying them."""
+GROUP_ELEMENTS = 2**18
+"""Number of elements after which another vector begins. Larger ones would leave the second-level cache."""
 UNDERFLOW = 1e-30
 """Magnitude below which elements of momentum sums are set to 0. Below 1e-38, a float32 is denormal, which some
 processors handle a hundred times more slowly; with momentum 0.9, this happens 830 steps after the last gradient."""
@@ -73,7 +77,11 @@ class Optimizer(ABC):
         self._steps = 0
         self._sums: list[list[Array]] = []
         self._groups: list[_Group] = []
-        self._grouped: Any = None  # the properties of the parameters and the settings that determine the groups
+        self._grouped: Any = None  # what determines the groups: properties of the parameters, and settings
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the groups: in a copy, the sums would no longer be parts of their vectors."""
+        return vars(self) | {"_groups": [], "_grouped": None}
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of ``steps`` and the sums, such as ``velocity.0``, ``velocity.1``, ... in the order of the parameters;
@@ -100,7 +108,11 @@ class Optimizer(ABC):
         """Raise CheckpointError unless the sums in a state are possible after this number of steps."""
 
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Array], learning_rate: float) -> None:
-        """Take one step. The gradients are used as scratch memory and are overwritten."""
+        """Take one step. The gradients are used as scratch memory, and may be overwritten.
+
+        Raises:
+            ShapeError: gradients or earlier steps had other shapes or dtypes. Nothing is changed.
+        """
         refuse_in_trace("an optimizer's step")
         for parameter in parameters:
             refuse_write(parameter, "an optimizer's step")
@@ -114,6 +126,11 @@ class Optimizer(ABC):
                     f"apply: parameter {p.shape} and gradient {g.shape} differ",
                     operation="apply",
                     shapes=(p.shape, g.shape),
+                )
+        for sums in self._sums:
+            if [(s.shape, s.dtype) for s in sums] != [(p.shape, p.dtype) for p in parameters]:
+                raise ShapeError(
+                    "apply: the parameters have other shapes or dtypes than in earlier steps", operation="apply"
                 )
         if self.clip_norm is not None:
             clip_by_global_norm(gradients, self.clip_norm)
@@ -139,9 +156,9 @@ class Optimizer(ABC):
         Small parameters are copied into one vector, and back after the update; large ones are split into blocks.
         """
         decays = [self._decay_of(parameter) for parameter in parameters]
-        properties = self._used_sums, decays, [(parameter.shape, parameter.dtype) for parameter in parameters]
-        if properties != self._grouped:
-            self._groups, self._grouped = self._group(parameters, decays), properties
+        arrays = [(id(p), p.shape, p.dtype, g.dtype) for p, g in zip(parameters, gradients, strict=True)]
+        if (properties := (self._used_sums, decays, arrays)) != self._grouped:
+            self._groups, self._grouped = self._group(parameters, gradients, decays), properties
         for group in self._groups:
             own = [np.asarray(parameters[number]) for number in group.numbers]
             own_gradients = [np.asarray(gradients[number]) for number in group.numbers]
@@ -149,24 +166,27 @@ class Optimizer(ABC):
                 for block in blocks(*own, *own_gradients, *group.sums):
                     yield group.decay, block
                 continue
-            for vector, arrays in zip(group.vectors, (own, own_gradients), strict=True):
-                np.concatenate(arrays, axis=None, out=vector)
+            for vector, parts in zip(group.vectors, (own, own_gradients), strict=True):
+                np.concatenate(parts, axis=None, out=vector)
             yield group.decay, (*group.vectors, *group.sums)
             for parameter, part in zip(own, group.parts, strict=True):
                 np.copyto(parameter, part)
 
-    def _group(self, parameters: Sequence[Tensor], decays: Sequence[float]) -> list[_Group]:
+    def _group(self, parameters: Sequence[Tensor], gradients: Sequence[Array], decays: Sequence[float]) -> list[_Group]:
         """The groups of the parameters; small ones have the same dtype and decay. Their sums become parts of vectors,
         and are zero before the first step."""
         if self._used_sums and not self._sums:
             self._sums = [[memory.zeros(p.shape, p.dtype) for p in parameters] for _ in self.sums]
         used = self._sums if self._used_sums else []
-        for arrays in used:
-            if [array.shape for array in arrays] != [parameter.shape for parameter in parameters]:
-                raise ShapeError("apply: the parameters have other shapes than in earlier steps", operation="apply")
+        largest = -1 if _overlap(parameters) else SMALL_ELEMENTS  # each sees what the update of another has changed
         members: dict[Any, list[int]] = {}
-        for number, parameter in enumerate(parameters):
-            key = (parameter.dtype, decays[number]) if parameter.size <= SMALL_ELEMENTS else number
+        sizes: Counter[Any] = Counter()
+        for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            key: Any = number
+            if parameter.size <= largest and parameter.dtype == gradient.dtype:
+                kind = parameter.dtype, decays[number]
+                sizes[kind] += parameter.size
+                key = kind, sizes[kind] // GROUP_ELEMENTS
             members.setdefault(key, []).append(number)
         groups = []
         for numbers in members.values():
@@ -176,12 +196,12 @@ class Optimizer(ABC):
                 continue
             chosen = [parameters[number] for number in numbers]
             size, dtype = sum(parameter.size for parameter in chosen), chosen[0].dtype
-            values, gradients, *sums = (memory.empty((size,), dtype) for _ in range(2 + len(used)))
+            values, scratch, *sums = (memory.empty((size,), dtype) for _ in range(2 + len(used)))
             for arrays, vector in zip(used, sums, strict=True):
                 np.concatenate([arrays[number] for number in numbers], axis=None, out=vector)
                 for number, part in zip(numbers, _parts(vector, chosen), strict=True):
                     arrays[number] = part
-            groups.append(_Group(numbers, decays[first], sums, (values, gradients), _parts(values, chosen)))
+            groups.append(_Group(numbers, decays[first], sums, (values, scratch), _parts(values, chosen)))
         return groups
 
     def _decay_of(self, parameter: Array) -> float:
@@ -194,18 +214,18 @@ def _parts(vector: Array, like: Sequence[Array]) -> list[Array]:
     return [vector[end - array.size : end].reshape(array.shape) for array, end in zip(like, ends, strict=True)]
 
 
+def _overlap(arrays: Sequence[Array]) -> bool:
+    """Whether two arrays may share memory."""
+    bounds = sorted(byte_bounds(np.asarray(array)) for array in arrays if array.size)
+    return any(end > start for (_, end), (start, _) in itertools.pairwise(bounds))
+
+
 def _flush_underflow(sums: Sequence[Array], scratch: Sequence[Array]) -> None:
     """Set elements of ``sums`` to 0 that are too small to have an effect."""
-    for total, buffer in zip_arrays(sums, scratch):
-        for block, magnitude in blocks(total, buffer):
+    for total, buffer in zip(sums, scratch, strict=True):
+        for block, magnitude in blocks(total, np.asarray(buffer)):
             np.abs(block, out=magnitude)
             np.copyto(block, 0, where=magnitude < UNDERFLOW)
-
-
-def zip_arrays(*groups: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
-    """Iterate over groups of arrays in parallel, as plain arrays."""
-    for group in zip(*groups, strict=True):
-        yield tuple(np.asarray(array) for array in group)
 
 
 def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:

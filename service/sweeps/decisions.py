@@ -221,7 +221,7 @@ class _DatabaseBackend:
     ) -> None:
         self._session, self._sweep, self._plan, self._suggestions = session, sweep, plan, suggestions
         self._wait = wait
-        # Locked in this transaction, so nobody else changes them.
+        # The sweep's row is locked, and so are these jobs: nobody else changes them.
         self._rows: dict[int, SweepTrial] = {}
         self._locked_jobs: dict[int, dict[str, Job | None]] = {}
         self._results: dict[tuple[int, int], trials.Result] = {}
@@ -245,7 +245,7 @@ class _DatabaseBackend:
         epochs: int | None = None
         data: dict[str, Any] = {"trial": trial, "settings": settings}
         try:
-            with self._session.no_autoflush:  # likewise
+            with self._session.no_autoflush:  # nothing that it reads is pending
                 row.jobs, epochs = trials.submit(
                     self._session, self._sweep, trial, settings, rungs=self._plan.rungs, max_epochs=max_epochs
                 )
@@ -273,7 +273,7 @@ class _DatabaseBackend:
     def outcome(self, trial: int, rung: int) -> Outcome | None:
         objective = self._sweep.resolved["objective"]
         is_last = rung == len(self._plan.rungs) - 1
-        with self._session.no_autoflush:  # it reads nothing that this transaction has changed
+        with self._session.no_autoflush:  # nothing that it reads is pending: jobs and epochs are written at once
             result = trials.result(
                 self._session,
                 self._lock_jobs(self._row(trial)),

@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -227,12 +229,44 @@ def test_parameters_that_are_updated_together_get_the_same_bits(make, small: int
     assert bits(small) == bits(-1)
 
 
-def test_parameters_of_other_shapes_than_before_are_rejected() -> None:
-    adam = Adam()
-    train(adam, parameters(), range(1))
-    for others in (parameters(size=4), parameters()[:1]):
-        with pytest.raises(ShapeError, match="other shapes than in earlier steps"):
-            train(adam, others, range(1))
+def test_parameters_of_other_shapes_than_before_are_rejected_and_change_nothing() -> None:
+    adam, tensors = Adam(clip_norm=1e-3), parameters()
+    train(adam, tensors, range(1))
+    before = {name: array.tobytes() for name, array in adam.state_dict().items()}
+    for others in (parameters(size=4), parameters()[:1], parameters(np.float32)):
+        given_gradients = gradients(others, 1)
+        with pytest.raises(ShapeError, match="other shapes or dtypes than in earlier steps"):
+            adam.apply(others, given_gradients, 0.1)
+        np.testing.assert_array_equal(given_gradients[0], gradients(others, 1)[0])
+    assert {name: array.tobytes() for name, array in adam.state_dict().items()} == before
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_a_copy_of_an_optimizer_goes_on_with_the_same_bits(make, duplicate) -> None:
+    first, tensors = make(), parameters()
+    train(first, tensors, range(2))
+    second, others = duplicate(first), [Tensor(tensor.copy()) for tensor in tensors]
+    train(first, tensors, range(2, 4))
+    train(second, others, range(2, 4))
+    ours, theirs = [*tensors, *first.state_dict().values()], [*others, *second.state_dict().values()]
+    assert [array.tobytes() for array in ours] == [array.tobytes() for array in theirs]
+
+
+def test_parameters_that_share_memory_are_updated_one_after_the_other() -> None:
+    weight = Tensor(np.zeros((2, 2)))
+    SGD(0.1).apply([weight, weight.T], [np.ones((2, 2)), np.ones((2, 2))], 0.1)
+    np.testing.assert_array_equal(weight, np.full((2, 2), -0.2))
+
+
+def test_large_groups_are_divided(monkeypatch) -> None:
+    monkeypatch.setattr(optimizer_module, "GROUP_ELEMENTS", 15)
+    divided, whole = parameters(), parameters()
+    train(Adam(), [*divided, *parameters()], range(3))
+    monkeypatch.undo()
+    train(Adam(), [*whole, *parameters()], range(3))
+    np.testing.assert_array_equal(divided[0], whole[0])
+    np.testing.assert_array_equal(divided[1], whole[1])
 
 
 def test_parameters_are_updated_in_place() -> None:
