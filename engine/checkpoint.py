@@ -24,11 +24,10 @@ from engine.errors import CheckpointError
 
 FORMAT = "1"
 
-_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "I64": "int64"}
-"""The dtypes of tensors: the name in the file format, and NumPy's."""
+_DTYPES = {"I64": "int64", "F64": "float64", "F32": "float32", "F16": "float16"}
+"""The dtypes of tensors, in the order in which a file has them: the name in the file format, and NumPy's. Larger
+elements come first, so that all tensors are aligned."""
 _NAMES = {np.dtype(name): key for key, name in _DTYPES.items()}
-_ORDER = [np.dtype(name) for name in ("int64", "float64", "float32", "float16")]
-"""The order of dtypes in a file: larger elements first, so that all tensors are aligned."""
 _HEADER_LIMIT = 2**20
 """Maximum size of a header in bytes. A genuine header lists a few dozen tensors."""
 
@@ -60,7 +59,8 @@ def dumps(state: State) -> bytes:
     arrays = {name: _to_native_layout(name, array) for name, array in state.tensors.items()}
     texts = {"spec": _to_json("spec", state.spec), "state": _to_json("state", state.state)}
     header: dict[str, Any] = {"__metadata__": texts | {"tapeline.format": FORMAT}}
-    names = sorted(arrays, key=lambda name: (_ORDER.index(arrays[name].dtype), name))
+    order = list(_NAMES)
+    names = sorted(arrays, key=lambda name: (order.index(arrays[name].dtype), name))
     end = 0
     for name in names:
         array, start = arrays[name], end

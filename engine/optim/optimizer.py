@@ -127,11 +127,7 @@ class Optimizer(ABC):
                     operation="apply",
                     shapes=(p.shape, g.shape),
                 )
-        for sums in self._sums:
-            if [(s.shape, s.dtype) for s in sums] != [(p.shape, p.dtype) for p in parameters]:
-                raise ShapeError(
-                    "apply: the parameters have other shapes or dtypes than in earlier steps", operation="apply"
-                )
+        self._prepare(parameters, gradients)
         if self.clip_norm is not None:
             clip_by_global_norm(gradients, self.clip_norm)
         self._steps += 1
@@ -148,6 +144,19 @@ class Optimizer(ABC):
         """The kinds of sums that a step uses."""
         return self.sums
 
+    def _prepare(self, parameters: Sequence[Tensor], gradients: Sequence[Array]) -> None:
+        """Group the parameters, unless they and the settings are those of the step before."""
+        decays = [self._decay_of(parameter) for parameter in parameters]
+        arrays = [(id(p), p.shape, p.dtype, g.dtype) for p, g in zip(parameters, gradients, strict=True)]
+        if (properties := (self._used_sums, decays, arrays)) == self._grouped:
+            return
+        for sums in self._sums:
+            if [(s.shape, s.dtype) for s in sums] != [(p.shape, p.dtype) for p in parameters]:
+                raise ShapeError(
+                    "apply: the parameters have other shapes or dtypes than in earlier steps", operation="apply"
+                )
+        self._groups, self._grouped = self._group(parameters, gradients, decays), properties
+
     def _operands(
         self, parameters: Sequence[Tensor], gradients: Sequence[Array]
     ) -> Iterator[tuple[float, tuple[Array, ...]]]:
@@ -155,10 +164,6 @@ class Optimizer(ABC):
 
         Small parameters are copied into one vector, and back after the update; large ones are split into blocks.
         """
-        decays = [self._decay_of(parameter) for parameter in parameters]
-        arrays = [(id(p), p.shape, p.dtype, g.dtype) for p, g in zip(parameters, gradients, strict=True)]
-        if (properties := (self._used_sums, decays, arrays)) != self._grouped:
-            self._groups, self._grouped = self._group(parameters, gradients, decays), properties
         for group in self._groups:
             own = [np.asarray(parameters[number]) for number in group.numbers]
             own_gradients = [np.asarray(gradients[number]) for number in group.numbers]
