@@ -131,7 +131,9 @@ class ObjectStore(ArtifactStore):
                 self._call(lambda client: _send(client, path, data, attributes=attributes, **options), part_bytes)
                 break
             except OSError as error:
-                if error.errno in _REFUSED or time.monotonic() > deadline + self._retry_s:
+                # An upload in parts may take longer than all retries by itself, and fail with the answer to its end.
+                is_late = not options["use_multipart"] and time.monotonic() > deadline + self._retry_s
+                if error.errno in _REFUSED or is_late:
                     raise
                 try:
                     found = self._put_id(path)

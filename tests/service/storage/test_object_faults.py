@@ -265,7 +265,11 @@ def test_an_upload_that_loses_a_part_leaves_nothing(store: ObjectStore, proxy: F
     assert content(store, "job_1/checkpoint/x") == data
 
 
-def test_an_upload_whose_last_answer_is_lost_is_complete(store: ObjectStore, proxy: FaultyProxy) -> None:
+@pytest.mark.parametrize("lease_s", [4, pytest.param(0, id="longer than all retries")])
+def test_an_upload_whose_last_answer_is_lost_is_complete(
+    proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, lease_s: float
+) -> None:
+    store = open_bucket(proxy.url, monkeypatch, lease_s=lease_s)
     left = ["lose"]
     proxy.fault = lambda exchange: (
         left.pop() if exchange.method == "POST" and "uploadId" in exchange.path and left else None
