@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from engine.autograd.graph import Array
@@ -82,19 +84,28 @@ def regression_scores(targets: Array, predictions: Array) -> dict[str, float]:
     error, divided by twice the RMSE (delta method). Both are NaN for a single row.
     """
     _check(targets, predictions)
-    targets = np.asarray(targets, np.float64)
-    errors = np.asarray(predictions, np.float64) - targets
+    targets, predictions, exponent = _scaled(np.asarray(targets, np.float64), np.asarray(predictions, np.float64))
+    errors = predictions - targets
     distances, rmse = np.abs(errors), _root_mean_square(errors)
     has_spread = targets.min() < targets.max()  # that of equal decimals is not exactly 0
     ratio = rmse / _root_mean_square(targets - targets.mean()) if has_spread else float("nan")
-    scores = {"rmse": rmse, "mae": float(np.mean(distances)), "r2": 1 - ratio * ratio}
-    if len(targets) == 1:
-        return scores | {"rmse_error": float("nan"), "mae_error": float("nan")}
-    unit, root = rmse or 1.0, float(np.sqrt(len(targets)))
-    squares_error, distances_error = (
-        unit * float(np.std((distances / unit) ** power, ddof=1)) / root for power in (2, 1)
-    )
-    return scores | {"rmse_error": squares_error / 2, "mae_error": distances_error}
+    scores = {"rmse": rmse, "mae": float(np.mean(distances)), "rmse_error": float("nan"), "mae_error": float("nan")}
+    if len(targets) > 1:
+        unit, root = rmse or 1.0, float(np.sqrt(len(targets)))
+        squares_error, distances_error = (
+            unit * float(np.std((distances / unit) ** power, ddof=1)) / root for power in (2, 1)
+        )
+        scores |= {"rmse_error": squares_error / 2, "mae_error": distances_error}
+    with np.errstate(over="ignore"):  # an error may be up to twice the largest float
+        in_unit = {name: float(np.ldexp(value, exponent)) for name, value in scores.items()}
+    return in_unit | {"r2": 1 - ratio * ratio}
+
+
+def _scaled(*arrays: Array) -> Any:
+    """The arrays divided by a power of two, which rounds nothing, so that their differences are at most 1; and its
+    exponent."""
+    exponent = int(np.frexp(max(float(np.abs(array).max()) for array in arrays))[1]) + 1
+    return *(np.ldexp(array, -exponent) for array in arrays), exponent
 
 
 def _root_mean_square(values: Array) -> float:

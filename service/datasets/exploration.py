@@ -17,6 +17,7 @@ from pydantic import ConfigDict
 from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
 from service.datasets.repository import DatasetRepository
+from service.datasets.tables.moments import exponent_of, moments
 from service.datasets.tables.rows import display_value, named_row
 from service.states import DatasetKind, Task
 
@@ -196,12 +197,10 @@ def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> 
         distinct = int(np.count_nonzero(counts))
         return replace(empty, categories=frequent, distinct=distinct)
     low, high = float(present.min()), float(present.max())
-    with np.errstate(over="ignore", invalid="ignore"):  # for values near the largest float
-        mean, deviation = float(present.mean()), float(present.std())
-        spread = high - low
-        bins = (
-            np.minimum((present - low) / spread * _BINS, _BINS - 1) if 0 < spread < np.inf else np.zeros(len(present))
-        )
+    mean, deviation = moments(present)
+    scaled = np.ldexp(present, -exponent_of(present) - 1)  # the difference of two floats may be too large for one
+    spread = scaled.max() - scaled.min()
+    bins = np.minimum((scaled - scaled.min()) / spread * _BINS, _BINS - 1) if spread > 0 else np.zeros(len(present))
     is_date = kind == "date"
     if is_date and np.array_equal(present, np.floor(present)):
         mean = float(np.round(mean))  # of days without a time of day
@@ -209,8 +208,8 @@ def _describe_column(values: NDArray[np.float64], column: Mapping[str, Any]) -> 
         empty,
         low=display_value(low, column),
         high=display_value(high, column),
-        mean=None if not np.isfinite(mean) else str(display_value(mean, column)) if is_date else mean,
+        mean=str(display_value(mean, column)) if is_date else mean,
         median=display_value(float(np.quantile(present, 0.5, method="lower")), column),
-        standard_deviation=None if is_date or not np.isfinite(deviation) else deviation,
+        standard_deviation=None if is_date else deviation,
         histogram=np.bincount(bins.astype(np.int64), minlength=_BINS).tolist(),
     )

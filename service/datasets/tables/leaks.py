@@ -9,10 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.tables.moments import exponent_of, moments, ranks
+
 _MAX_ROWS: Final = 100_000
 _MAX_CELLS: Final = 4_000_000
 _COPIED: Final = 0.9999
-"""A column with a higher correlation is the target in another unit."""
+"""A column with a higher correlation is the target in another unit, or under another function."""
 _MIN_PAIRS: Final = 10
 _MAX_CHANCE: Final = 0.001
 """Probability that any column of a table without a leak is reported."""
@@ -26,17 +28,19 @@ def find_leaks(columns: Sequence[Mapping[str, Any]], inputs: NDArray[Any], label
     Args:
         columns: see ``DatasetInfo.columns``.
         inputs: (rows, columns), NaN for missing values; categories as indices.
-        labels: the class of each row, or a number to predict: a column that is proportional to it is a leak.
+        labels: the class of each row, or a number to predict: a column that is a linear or monotone function of it is a
+            leak.
     """
     count = min(len(inputs), _MAX_ROWS, _MAX_CELLS // len(columns))
     rows = np.linspace(0, len(inputs) - 1, count).astype(np.int64)
-    examined, classes = np.asarray(inputs[rows], np.float64), np.asarray(labels[rows], np.int64)
+    examined = np.asarray(inputs[rows], np.float64)
     if labels.dtype.kind == "f":
         return [
             column["name"]
             for index, column in enumerate(columns)
             if "categories" not in column and _correlation(examined[:, index], np.asarray(labels[rows])) > _COPIED
         ]
+    classes = np.asarray(labels[rows], np.int64)
     limit = math.log(_MAX_CHANCE / len(columns))
     return [
         column["name"]
@@ -46,13 +50,31 @@ def find_leaks(columns: Sequence[Mapping[str, Any]], inputs: NDArray[Any], label
 
 
 def _correlation(values: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
-    """The absolute correlation with the target, in the rows that have a value; 0 if less than half of them do."""
+    """The absolute correlation with the target, of the numbers or of their ranks, in the rows that have a value; 0 if
+    less than half of them do.
+
+    That of the ranks (Spearman 1904) finds the target under any rising or falling function, such as its logarithm; that
+    of the numbers finds it with rounded decimals.
+    """
     present = ~np.isnan(values)
     if 2 * present.sum() < len(values) or present.sum() < _MIN_PAIRS:
         return 0.0
-    with np.errstate(all="ignore"):
-        correlation = abs(float(np.corrcoef(values[present], targets[present])[0, 1]))
-    return 0.0 if math.isnan(correlation) else correlation
+    values, targets = values[present], np.asarray(targets[present], np.float64)
+    return max(_pearson(values, targets), _pearson(ranks(values), ranks(targets)))
+
+
+def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The absolute correlation of two rows of numbers; 0 if those of one are equal."""
+    (x, y), (spread_x, spread_y) = zip(*map(_centred, (x, y)), strict=True)
+    return float(abs(np.dot(x, y)) / (spread_x * spread_y)) if spread_x > 0 and spread_y > 0 else 0.0
+
+
+def _centred(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The deviations from the mean, in a unit in which no square overflows, and their length."""
+    scaled = np.ldexp(values, -exponent_of(values) - 1)
+    distances = scaled - moments(scaled)[0]
+    distances = np.ldexp(distances, -exponent_of(distances))
+    return distances, float(np.sqrt(np.dot(distances, distances)))
 
 
 def _log_chance(values: NDArray[np.float64], labels: NDArray[np.int64], *, is_ordered: bool) -> float:
@@ -66,7 +88,7 @@ def _log_chance(values: NDArray[np.float64], labels: NDArray[np.int64], *, is_or
     order = np.lexsort((labels[present], values[present]))
     values, labels = values[present][order], labels[present][order]
     counts = np.bincount(labels)
-    is_new_value, is_new_label = np.diff(values) != 0, np.diff(labels) != 0
+    is_new_value, is_new_label = values[1:] != values[:-1], labels[1:] != labels[:-1]
     if (is_new_label & ~is_new_value).any():  # equal values with different classes
         return 0.0
     distinct, classes = int(is_new_value.sum()) + 1, int((counts > 0).sum())

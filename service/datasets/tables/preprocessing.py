@@ -14,7 +14,7 @@ Each column becomes inputs of the network, in this order:
 - ``category``: one-hot: one input per item of ``categories``; all 0 if the value is missing or unknown;
 - with ``indicator``, a further input: 1 if the value is missing, else 0.
 
-``mean`` and ``scale`` (the standard deviation, or 1 if that is 0) are those of the training part. Inputs are
+``mean`` and ``scale`` (the standard deviation, or 1 if all numbers are equal) are those of the training part. Inputs are
 computed in float64, then rounded to the network's precision.
 
 A regressor's has ``"target": {"name": "price", "mean": 250.0, "scale": 80.0}``, too: the network's output is
@@ -31,12 +31,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.info import DatasetInfo
+from service.datasets.tables.moments import moments
 from service.spec.estimation.features import features_of
 from service.states import Task
 
 FORMAT: Final = 1
 CLIP_LIMIT: Final = 1e6
 """Inputs are clipped to this absolute value, so that products in single precision do not overflow."""
+
+_MIN_SCALE: Final = 1e-140
+"""A smaller standard deviation is the root of squares that a float rounds, or that are too small for one."""
 
 Array = NDArray[Any]
 
@@ -154,7 +158,9 @@ def _mean_and_scale(present: Array) -> dict[str, float]:
         mean, scale = float(present.mean()), float(present.std())
     if not np.isfinite(mean) or not np.isfinite(scale):  # values near the largest float
         mean, scale = 0.0, float(np.abs(present).max())
-    return {"mean": mean, "scale": scale if scale > 0 else 1.0}
+    elif scale < _MIN_SCALE:  # squares that are too small for a float
+        mean, scale = moments(present)
+    return {"mean": mean, "scale": scale if scale > 0 else float(present.max() - present.min())}
 
 
 def _recode(values: Array, old_categories: Sequence[str], new_categories: Sequence[str]) -> Array:
