@@ -24,7 +24,7 @@ from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
 from service.datasets.uploads import UploadFiles
 from service.errors import SettingsError, WrongStore
-from service.jobs import owner_queue, submissions, worker_registry
+from service.jobs import owner_queue, scheduler_heartbeat, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
 from service.maintenance import retention, store_id
@@ -194,6 +194,8 @@ def main() -> int:
         try:
             for job_id in rescue(database, policy):
                 log.warning("requeued from a lost worker", job=job_id)
+            if round_number % round(scheduler_heartbeat.INTERVAL_S / ROUND_INTERVAL_S) == 0:
+                scheduler_heartbeat.beat(database)  # in this thread: it shows that leases are handled
         except SQLAlchemyError as error:
             log.warning("the database does not respond", error=str(error))
         background.start(

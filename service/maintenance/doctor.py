@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from migrations.upgrade import find_revision, head
 from service.access import audit_seals
 from service.errors import UnknownSchema, WrongStore
-from service.jobs import leases, worker_registry
+from service.jobs import leases, scheduler_heartbeat, worker_registry
 from service.maintenance import store_id, store_probes
 from service.runtime import broker
 from service.runtime.settings import Settings
@@ -157,15 +157,22 @@ def _check_workers(settings: Settings, database: Database) -> str:
 
 
 def _check_scheduler(settings: Settings, database: Database) -> str:
-    """The scheduler has no row in the database: leases that expired long ago show that it does not run."""
     overdue_before_ms = now_ms() - int(3 * settings.lease_s * 1000)
     with database.read() as session:
+        last = scheduler_heartbeat.last_beat(session)
         query = select(func.count()).where(Job.status == Status.RUNNING, Job.lease_expires_ms < overdue_before_ms)
         expired_count = session.scalar(query) or 0
+    start = "start it: tapeline up, or python -m workers.scheduler (compose: docker compose up -d scheduler)"
+    if last is None:
+        raise _Fault(f"no scheduler of this version has run. {scheduler_heartbeat.STOPPED}", start)
+    if last.is_silent:
+        raise _Fault(f"{last.host} was last seen {last.age_s:.0f} s ago. {scheduler_heartbeat.STOPPED}", start)
     if expired_count:
-        advice = "start it: tapeline up, or python -m workers.scheduler (compose: docker compose up -d scheduler)"
-        raise _Fault(f"running jobs with an expired lease: {expired_count}", advice)
-    return "no running job has an expired lease"
+        raise _Fault(
+            f"{last.host} runs, but running jobs have an expired lease: {expired_count}",
+            "look at its log (compose: docker compose logs scheduler)",
+        )
+    return f"{last.host} was last seen {last.age_s:.0f} s ago; no running job has an expired lease"
 
 
 def _check_audit_log(settings: Settings, database: Database) -> str:

@@ -24,11 +24,13 @@ from service.states import Reason, Status
 from service.storage import artifact_rows
 from service.storage.database import Database
 from service.storage.owner_tables import Owner, OwnerDefaults, OwnerQueue
-from service.storage.tables import Artifact, Base, Job, Store, Upload, Worker
+from service.storage.tables import Artifact, Base, Job, SchedulerHeartbeat, Store, Upload, Worker
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
-_TRANSIENT: Final = frozenset(table.__tablename__ for table in (Worker, Store, OwnerQueue, OwnerDefaults))
+_TRANSIENT: Final = frozenset(
+    table.__tablename__ for table in (Worker, SchedulerHeartbeat, Store, OwnerQueue, OwnerDefaults)
+)
 """Tables that describe running processes, their settings and their folder, which a copy does not have, or that
 triggers of ``jobs`` fill."""
 _GROUP_ROWS: Final = 500

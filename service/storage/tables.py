@@ -437,6 +437,18 @@ class Worker(Base):
     """What it has counted since its start, for metrics: see ``WorkerTotals``; NULL: an older version counts nothing."""
 
 
+class SchedulerHeartbeat(Base):
+    """When a scheduler last handled expired leases."""
+
+    __tablename__ = "scheduler_heartbeat"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """Always 1."""
+    host: Mapped[str] = mapped_column(String(255))
+    version: Mapped[str] = mapped_column(String(40))
+    seen_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class Store(Base):
     """The artifact folder, by the id in its file ``store-id``."""
 

@@ -136,6 +136,7 @@ FORBIDDEN = (
     "owner_defaults",
     "owner_usage",
     "calibrations",
+    "scheduler_heartbeat",
 )
 """Tables on which a worker has no privilege."""
 

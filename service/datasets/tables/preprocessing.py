@@ -14,8 +14,8 @@ Each column becomes inputs of the network, in this order:
 - ``category``: one-hot: one input per item of ``categories``; all 0 if the value is missing or unknown;
 - with ``indicator``, a further input: 1 if the value is missing, else 0.
 
-``mean`` and ``scale`` (the standard deviation, or 1 if all numbers are equal) are those of the training part. Inputs are
-computed in float64, then rounded to the network's precision.
+``mean`` and ``scale`` (the standard deviation, or 1 if all numbers are equal) are those of the training part.
+Inputs are computed in float64, then rounded to the network's precision.
 
 A regressor's has ``"target": {"name": "price", "mean": 250.0, "scale": 80.0}``, too: the network's output is
 ``(price - mean) / scale``.

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.access.keys import Scope
 from service.errors import WorkerNotFound
-from service.jobs import worker_registry
+from service.jobs import scheduler_heartbeat, worker_registry
 from service.jobs.queries import queue
 from service.jobs.queries.queue import Queue
 from service.jobs.request_bodies import DrainRequest
@@ -164,7 +164,7 @@ def readyz() -> Response:
     """Report whether the service can work.
 
     `down` (503): the database or the storage does not respond, or the storage is not that of the database. `degraded`:
-    there is no broker, or no worker on a machine that is well; jobs are accepted and wait.
+    there is no broker, no worker on a machine that is well, or no scheduler; jobs are accepted and wait.
     """
     checks = {
         "database": _check("down", _database),
@@ -173,6 +173,7 @@ def readyz() -> Response:
     }
     if checks["database"].status == "ok":
         checks["workers"] = _workers()
+        checks["scheduler"] = _scheduler()
     states = {check.status for check in checks.values()}
     status = "down" if "down" in states else "degraded" if "degraded" in states else "ready"
     return as_json(Readiness(status=status, checks=checks), 503 if status == "down" else 200)
@@ -217,6 +218,16 @@ def _broker() -> Check:
     if not publisher.has_broker:
         return Check(status="degraded", detail="no broker is configured; workers look for jobs by themselves")
     return _check("degraded", lambda: publisher.check_broker(_BROKER_TIMEOUT_S))
+
+
+def _scheduler() -> Check:
+    """Never `down`: this process still answers, and a load balancer must not take it away."""
+    with core().database.read() as session:
+        last = scheduler_heartbeat.last_beat(session)
+    if last is None or last.is_silent:
+        seen = "none has run" if last is None else f"last seen {last.age_s:.0f} s ago"
+        return Check(status="degraded", detail=f"{seen}. {scheduler_heartbeat.STOPPED}")
+    return Check(status="ok", detail=f"last seen {last.age_s:.0f} s ago")
 
 
 def _workers() -> Check:

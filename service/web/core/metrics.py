@@ -392,6 +392,11 @@ def _families(snapshot: ServiceSnapshot) -> list[Metric]:
         _database_up(1),
         _gauge("jobs", "Jobs by state and kind.", jobs, ["status", "kind"]),
         _gauge("longest_wait_seconds", "Waiting time of the longest-waiting queued job.", snapshot.longest_wait_s),
+        _gauge(
+            "scheduler_heartbeat_age_seconds",
+            "Time since a scheduler last handled expired leases; infinite if none has run.",
+            snapshot.scheduler_age_s,
+        ),
         _gauge("expired_lease_seconds", expired, snapshot.expired_lease_s),
         _gauge("workers", "Workers with a heartbeat within the last minute.", len(snapshot.workers)),
         _gauge("workers_missing", missing, snapshot.missing_workers),

@@ -124,6 +124,12 @@ WORKERS: Final = {
             Query("max(tapeline_expired_lease_seconds)", "oldest"),
         ),
         chart(
+            "Scheduler",
+            "Time since its last heartbeat, which it writes every 5 seconds. Without it, lost workers are not noticed.",
+            "s",
+            Query("min(tapeline_scheduler_heartbeat_age_seconds)", "silent for"),
+        ),
+        chart(
             "Expired leases",
             "In the hour before each point: the worker died, or could not reach the database.",
             "none",

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from migrations.upgrade import config, exclusively, head, upgrade
 from service.access import audit_seals
 from service.cli import main
-from service.jobs import leases, worker_registry
+from service.jobs import leases, scheduler_heartbeat, worker_registry
 from service.local.broker import Broker
 from service.maintenance import doctor, store_id
 from service.maintenance.doctor import Diagnosis
@@ -56,6 +56,7 @@ def failed_checks(diagnoses: dict[str, Diagnosis]) -> set[str]:
 
 def test_a_healthy_service_passes_every_check(settings: Settings, database: Database, broker: Broker) -> None:
     worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
+    scheduler_heartbeat.beat(database)
     diagnoses = examine(replace(settings, keep_jobs_days=7.0), broker.url)
     assert failed_checks(diagnoses) == set()
     assert set(diagnoses) == {
@@ -93,8 +94,19 @@ def test_a_machine_with_a_fault_and_a_folder_of_another_database_are_reported(
 
 def test_a_missing_worker_and_an_unreachable_broker_are_reported(settings: Settings) -> None:
     diagnoses = examine(settings, "redis://127.0.0.1:1/0")
-    assert failed_checks(diagnoses) == {"workers", "broker"}
+    assert failed_checks(diagnoses) == {"workers", "scheduler", "broker"}
     assert "docker compose up -d worker" in str(diagnoses["workers"].advice)
+
+
+def test_a_stopped_scheduler_is_reported_although_no_lease_has_expired(settings: Settings, database: Database) -> None:
+    assert examine(settings)["scheduler"].detail.startswith("no scheduler of this version has run. Lost workers")
+    scheduler_heartbeat.beat(database)
+    assert examine(settings)["scheduler"].ok
+    with database.write() as session:
+        session.execute(text("UPDATE scheduler_heartbeat SET seen_ms = seen_ms - 60000"))
+    stopped = examine(settings)["scheduler"]
+    assert re.match(r"\S+ was last seen 6\d s ago\. Lost workers are not noticed", stopped.detail)
+    assert "docker compose up -d scheduler" in str(stopped.advice)
 
 
 def test_a_schema_that_is_behind_or_ahead_is_reported(settings: Settings, database: Database) -> None:
@@ -132,10 +144,11 @@ def test_running_jobs_with_expired_leases_fail_the_scheduler_check_and_are_count
                 {"id": "job_4", "status": "queued", "expires": expired_long_ago},
             ],
         )
+    scheduler_heartbeat.beat(database)
     diagnoses = examine(settings)
     assert "scheduler" in failed_checks(diagnoses)
-    assert diagnoses["scheduler"].detail == "running jobs with an expired lease: 2"
-    assert "workers.scheduler" in str(diagnoses["scheduler"].advice)
+    assert diagnoses["scheduler"].detail.endswith("runs, but running jobs have an expired lease: 2")
+    assert "docker compose logs scheduler" in str(diagnoses["scheduler"].advice)
 
 
 def test_a_difference_between_clocks_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

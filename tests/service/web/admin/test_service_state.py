@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import re
 import socket
 import threading
 import time
@@ -12,11 +14,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import update
 
-from service.jobs import worker_registry
+from service.jobs import scheduler_heartbeat, worker_registry
 from service.spec import strict_json
 from service.storage.artifacts import ID_FILE
-from service.storage.tables import Worker
+from service.storage.database import now_ms
+from service.storage.tables import SchedulerHeartbeat, Worker
 from service.web.core import store_check
 from service.web.core.core import EXTENSION
 from tests import object_servers
@@ -56,7 +60,37 @@ def test_a_service_without_workers_and_broker_is_degraded_but_ready(client: Flas
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
     states = {name: check["status"] for name, check in answer.json["checks"].items()}
-    assert states == {"database": "ok", "storage": "ok", "broker": "degraded", "workers": "degraded"}
+    assert states == {
+        "database": "ok",
+        "storage": "ok",
+        **dict.fromkeys(("broker", "workers", "scheduler"), "degraded"),
+    }
+
+
+def test_a_stopped_scheduler_is_named_by_readiness_and_metrics(either_app: Flask) -> None:
+    client, database = either_app.test_client(), either_app.extensions[EXTENSION].database
+
+    def look() -> tuple[str, str, float]:
+        answer = client.get("/readyz")
+        assert answer.status_code == 200  # this process answers: a load balancer must keep it
+        check = answer.json["checks"]["scheduler"]
+        (age,) = re.findall(r"^tapeline_scheduler_heartbeat_age_seconds (.+)$", client.get("/metrics").text, re.M)
+        return check["status"], check["detail"], float(age)
+
+    status, detail, age = look()
+    assert (status, detail.startswith("none has run. Lost workers are not noticed"), age) == (
+        "degraded",
+        True,
+        math.inf,
+    )
+    scheduler_heartbeat.beat(database)
+    status, detail, age = look()
+    assert (status, age < scheduler_heartbeat.SILENT_S) == ("ok", True)
+    with database.write() as session:
+        session.execute(update(SchedulerHeartbeat).values(seen_ms=now_ms() - 90_000))
+    status, detail, age = look()
+    assert (status, age >= 90) == ("degraded", True)
+    assert re.match(r"last seen \d+ s ago\. Lost workers are not noticed", detail)
 
 
 def test_workers_with_a_heartbeat_are_listed(either_app: Flask) -> None:
