@@ -170,7 +170,7 @@ _FUNCTIONS: dict[Any, Any] = {
     np.atleast_3d: data_movement.at_least(np.atleast_3d),
     np.clip: _clip,
     np.compress: _compress,
-    np.copy: _positive,
+    np.copy: lambda a, order="K": shape.copied(a, order=order),
     np.cumsum: _cumsum,
     np.dot: _dot,
     np.full_like: _full_like,
@@ -189,12 +189,13 @@ _FUNCTIONS: dict[Any, Any] = {
 _METHODS: dict[str, Any] = {
     name: (_MOVED | _FUNCTIONS)[getattr(np, name)]
     for name in (
-        *("astype", "clip", "copy", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel", "repeat"),
+        *("astype", "clip", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel", "repeat"),
         *("squeeze", "std", "sum", "swapaxes", "take", "trace", "var"),
     )
 } | {
     "__getitem__": shape.getitem,
     "compress": lambda x, condition, axis=None: _compress(condition, x, axis),
+    "copy": shape.copied,
     "flatten": lambda x: shape.ravel(_positive(x)),  # always a copy, unlike np.ravel
     "reshape": lambda x, *sizes: shape.reshape(x, shape=sizes[0] if len(sizes) == 1 else sizes),
     "transpose": _transpose_method,

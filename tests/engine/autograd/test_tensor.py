@@ -305,3 +305,14 @@ def test_unwatched_tensors_are_not_recorded() -> None:
         y += 1
         y[0] = 2
     assert not tape.records
+
+
+def test_a_copy_has_the_order_that_numpy_gives_it_on_a_tape_too() -> None:
+    x = Tensor(np.asfortranarray(np.ones((3, 4))), watch=True)
+    copies = [lambda x: x.copy(), lambda x: x.copy("K"), np.copy, lambda x: np.copy(x, order="C")]
+    plain = [make_copy(np.asarray(x)).strides for make_copy in copies]
+    with GradientTape() as tape:
+        recorded = [make_copy(x) for make_copy in copies]
+        total = np.sum(np.stack(recorded))
+    assert [copied.strides for copied in recorded] == plain
+    np.testing.assert_array_equal(tape.gradient(total, [x])[0], np.full((3, 4), 4))

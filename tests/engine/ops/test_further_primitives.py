@@ -143,6 +143,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
         )
     },
     **{name: vjp_primitive(name) for name in ("max_unpool2d", "move_home", "pick_of_windows", "scatter")},
+    "copy": unary(lambda x: x.copy()),
     "cumsum": cumsum(),
     "einsum": einsum(),
     "move": move(),
