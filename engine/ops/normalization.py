@@ -1,7 +1,7 @@
 """Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167: each channel over all other axes), layer normalization.
 
-Internally, arrays are *rows*, (groups, channels, everything else): a view of images in the layout of planes, where each
-row of pixels is a group, and of other arrays as a single group.
+Internally, arrays are *rows*, (groups, channels, everything else). Images of any layout are in that of planes: each row
+of pixels is a group, and contiguous. Other arrays are a single group, a view in any layout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.autograd.tensor import untracked
 from engine.autograd.tracing import computing
 from engine.errors import DataError, ShapeError
 from engine.ops.elementwise import add, divide, multiply, sqrt, square, subtract
-from engine.ops.images.geometry import as_rows, from_planes
+from engine.ops.images.geometry import as_rows, from_planes, has_contiguous_rows
 from engine.ops.linalg import sum_along_rows, sum_over_rows
 from engine.ops.reductions import mean
 
@@ -36,9 +36,10 @@ def _from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
 
 def _sums(rows: Array) -> Array:
     """The sum of each channel: (channels, 1)."""
-    if rows.strides[2] == rows.itemsize:
+    if has_contiguous_rows(rows):
         return _column(np.sum(sum_along_rows(rows), axis=0))
-    return _column(sum_over_rows(rows[0].T))
+    # The columns of one matrix: images, which have several groups, never get here, and would be an error.
+    return _column(sum_over_rows(np.squeeze(rows, axis=0).T))
 
 
 def _products(rows: Array, others: Array) -> Array:

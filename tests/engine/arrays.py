@@ -59,6 +59,40 @@ def strided(array: np.ndarray) -> np.ndarray:
     return view
 
 
+def in_order(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """The same values, with the axes in memory in this order, the last one innermost."""
+    return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
+
+
+def rows(array: np.ndarray) -> np.ndarray:
+    """The same values in row-major order."""
+    return np.array(array, order="C")
+
+
+def planes(array: np.ndarray) -> np.ndarray:
+    """The same values in the layout of convolutions, or with the batch innermost if they are no images."""
+    return in_order(array, (1, 3, 2, 0) if array.ndim == 4 else (*range(1, array.ndim), 0))
+
+
+def slice_of_planes(array: np.ndarray) -> np.ndarray:
+    """The same values as the inner part of larger planes, like the result of a convolution that drops its border."""
+    inner = (slice(None), *(slice(1, -1),) * (array.ndim - 2), slice(None))
+    padded = planes(np.full((len(array), *(size + 2 for size in array.shape[1:-1]), array.shape[-1]), np.nan))
+    padded[inner] = array
+    return padded[inner]
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rows": rows,
+    "columns": lambda array: np.array(array, order="F"),
+    "planes": planes,
+    "slice of planes": slice_of_planes,
+    "batch innermost": lambda array: in_order(array, (*range(1, array.ndim), 0)),
+    "scattered": strided,
+}
+"""Copies of an array in the layouts that can reach a layer."""
+
+
 def value_and_gradients(f: Callable[..., Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The value of ``f``, and its gradient with respect to each argument."""
     tensors = [Tensor(array, watch=True) for array in arrays]

@@ -119,9 +119,16 @@ def from_planes(planes: Array) -> Array:
 
 
 def as_rows(x: Array) -> Array:
-    """Images as (height, channels, width * batch), a view of planes."""
+    """Images as (height, channels, width * batch), each row contiguous: a view of planes, a copy of other layouts."""
     batch, height, width, channels = x.shape
-    return np.reshape(to_planes(x), (height, channels, width * batch))
+    rows = np.reshape(to_planes(x), (height, channels, width * batch))
+    # NumPy copies only if it must. With one image, one column or repeated pixels, any layout can be a view.
+    return rows if has_contiguous_rows(rows) else rows.copy()
+
+
+def has_contiguous_rows(x: Array) -> bool:
+    """Whether the elements along the last axis of ``x`` follow each other in memory."""
+    return x.shape[-1] <= 1 or x.strides[-1] == x.itemsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,14 +137,14 @@ def resampled(draw: Any, op: Any, shrinks: bool) -> Case:
 
 @st.composite
 def batch_norm(draw: Any) -> Case:
-    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=3)))
+    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=3)))
     vectors = [distinct(draw, x.shape[-1:]) for _ in range(2)]
     return lambda x, scale, shift: ops.batch_norm(x, scale, shift, epsilon=0.01)[0], [x, *vectors]
 
 
 @st.composite
 def layer_norm(draw: Any) -> Case:
-    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=2, max_side=3)))
+    x = distinct(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=3)))
     vectors = [distinct(draw, x.shape[-1:]) for _ in range(2)]
     return lambda x, scale, shift: ops.layer_norm(x, scale, shift, epsilon=0.01), [x, *vectors]
 
