@@ -77,22 +77,23 @@ class Actor:
     is_audited: bool = True
     """Not the requests to a service without keys: they have no owner."""
     recorded: list[dict[str, Any]] = field(default_factory=list)
-    """Entries recorded so far; the request log repeats them after the transaction."""
+    """Entries recorded so far, as ``action``, ``subject`` and ``detail``; the request log repeats them after the
+    transaction."""
 
 
 def record(
-    session: Session | Connection, by: Actor | None, action: AuditAction, subject: str | None, **detail: Any
+    session: Session | Connection, by: Actor | None, action: AuditAction, subject: str | None, /, **detail: Any
 ) -> None:
     """Add an entry to the audit log, if there is an actor who is audited.
 
     Args:
         subject: the id of the job, key or session, or the name of the dataset.
-        detail: further facts, without secrets.
+        detail: further facts, under any names, without secrets.
     """
     if by is None or not by.is_audited:
         return
     session.execute(_ADD, _values(by, action, subject) | {"detail": detail})
-    by.recorded.append({"action": action.value, "subject": subject, **detail})
+    by.recorded.append(_recorded(action, subject, detail))
 
 
 def new_rows(by: Actor | None, action: AuditAction, subject: str) -> list[NewRow]:
@@ -105,7 +106,12 @@ def new_rows(by: Actor | None, action: AuditAction, subject: str) -> list[NewRow
 def was_recorded(by: Actor | None, action: AuditAction, subject: str) -> None:
     """Note in ``by`` that the row of ``new_rows`` was inserted."""
     if by is not None and by.is_audited:
-        by.recorded.append({"action": action.value, "subject": subject})
+        by.recorded.append(_recorded(action, subject, {}))
+
+
+def _recorded(action: AuditAction, subject: str | None, detail: dict[str, Any]) -> dict[str, Any]:
+    # The details keep a key of their own: one of them may have the name of an argument of the logger.
+    return {"action": action.value, "subject": subject, "detail": detail}
 
 
 def owner_of(by: Actor | None) -> str | None:

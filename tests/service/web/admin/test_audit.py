@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
+import structlog
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import DatabaseError
+from structlog.testing import capture_logs
 
 from service.access import audit, audit_seals, keys
 from service.access.audit import Actor, AuditAction
@@ -17,6 +20,9 @@ from service.runtime.settings import Auth
 from service.storage.database import Database
 from service.storage.tables import AuditEntry
 from service.web.core.core import EXTENSION, Core
+from service.web.gate.access_checks import named_actor
+
+OPERATOR = {"Authorization": "Bearer chosen-by-the-operator"}
 
 
 def test_every_change_is_recorded_exactly_once(
@@ -49,8 +55,7 @@ def test_every_change_is_recorded_exactly_once(
     browser.post("/session", json={"key": key})
     browser.delete("/session")
     keys.revoke(core.database, "ann", by=Actor(address="terminal"))
-    operator = {"Authorization": "Bearer chosen-by-the-operator"}
-    page = app.test_client().get("/audit", headers=operator).json
+    page = app.test_client().get("/audit", headers=OPERATOR).json
     assert page["next_cursor"] is None
     assert page["next_before"] is None
     entries = [(item["action"], item["subject"]) for item in reversed(page["data"])]
@@ -82,10 +87,32 @@ def test_the_audit_log_can_be_filtered_by_action(make_app: Callable[..., Flask],
     core: Core = app.extensions[EXTENSION]
     client = app.test_client()
     keys.create(core.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
-    operator = {"Authorization": "Bearer chosen-by-the-operator"}
-    assert len(client.get("/audit?action=create_key", headers=operator).json["data"]) == 1
-    assert client.get("/audit?action=delete", headers=operator).json["data"] == []
-    assert client.get("/audit?action=nothing", headers=operator).status_code == 400
+    assert len(client.get("/audit?action=create_key", headers=OPERATOR).json["data"]) == 1
+    assert client.get("/audit?action=delete", headers=OPERATOR).json["data"] == []
+    assert client.get("/audit?action=nothing", headers=OPERATOR).status_code == 400
+
+
+def test_no_name_of_a_detail_collides_with_a_name_of_the_line_or_of_the_code(
+    make_app: Callable[..., Flask], migrated_url: str
+) -> None:
+    """The request that is logged has been carried out: its answer must not fail."""
+    app = make_app(migrated_url, auth=Auth.KEYS, api_keys=("chosen-by-the-operator",))
+    core: Core = app.extensions[EXTENSION]
+    names = {*signature(audit.record).parameters, *signature(structlog.stdlib.BoundLogger.info).parameters}
+    names |= {"owner", "address", "action", "event", "level", "timestamp", "request_id", "trace_id", "exc_info"}
+    detail = dict.fromkeys(names, "a fact")
+
+    @app.before_request
+    def act() -> None:
+        with core.database.write() as session:
+            audit.record(session, named_actor(None), AuditAction.REDELIVER, "wh_1", **detail)
+
+    with capture_logs() as logged:
+        assert app.test_client().get("/jobs", headers=OPERATOR).status_code == 200
+    with core.database.read() as session:
+        assert [entry.detail for entry in audit.read(session)] == [detail]
+    [line] = [line for line in logged if line["event"] == "audit"]
+    assert (line["action"], line["subject"], line["detail"]) == ("redeliver", "wh_1", detail)
 
 
 def test_the_log_can_be_verified_against_the_head_of_its_seals(
@@ -95,12 +122,11 @@ def test_the_log_can_be_verified_against_the_head_of_its_seals(
     core: Core = app.extensions[EXTENSION]
     client = app.test_client()
     keys.create(core.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
-    operator = {"Authorization": "Bearer chosen-by-the-operator"}
-    assert client.get("/audit/seals", headers=operator).json == {"data": [], "next_cursor": None, "next_before": None}
+    assert client.get("/audit/seals", headers=OPERATOR).json == {"data": [], "next_cursor": None, "next_before": None}
     audit_seals.seal(core.database, settled_s=0)
-    client.post("/jobs", json={"kind": "classifier"}, headers=operator)
+    client.post("/jobs", json={"kind": "classifier"}, headers=OPERATOR)
     audit_seals.seal(core.database, settled_s=0)
-    seals = client.get("/audit/seals", headers=operator).json["data"]
+    seals = client.get("/audit/seals", headers=OPERATOR).json["data"]
     assert [(seal["id"], seal["count"]) for seal in seals] == [(2, 1), (1, 1)]
     head = seals[0]["digest"]
     assert verify(audit_seals.items(core.database), head=head).head == head

@@ -185,11 +185,11 @@ def test_every_change_is_in_the_audit_log_without_secrets(make_app: MakeApp, mig
     client = client_of(app)
     webhook = create(client)
     address = f"/webhooks/{webhook['id']}"
-    client.patch(address, json={"enabled": True})
-    client.post(f"{address}/rotate")
+    assert client.patch(address, json={"enabled": True}).status_code == 200
+    assert client.post(f"{address}/rotate").status_code == 202
     test = client.post(f"{address}/test").json
-    client.post(f"{address}/deliveries/{test['id']}/redeliver")
-    client.delete(address)
+    assert client.post(f"{address}/deliveries/{test['id']}/redeliver").status_code == 202
+    assert client.delete(address).status_code == 204
     with core_of(app).database.read() as session:
         entries = audit.read(session, subject=webhook["id"])
     assert [entry.action for entry in entries][::-1] == [
