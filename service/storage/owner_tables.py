@@ -145,6 +145,25 @@ class SignInLink(Base):
     used_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class UploadProgress(Base):
+    """An upload that a web process is receiving or reading, with an id from its sender; see ``web/datasets``."""
+
+    __tablename__ = "upload_progress"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    """Of the request: after an interruption, an upload is sent again under the id of its sender."""
+    upload: Mapped[str] = mapped_column(String(64), index=True)
+    """SHA-256 of the owner and the id of the sender."""
+    state: Mapped[str] = mapped_column(String(20))
+    received_bytes: Mapped[int] = mapped_column(BigInteger)
+    total_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    fraction: Mapped[float | None] = mapped_column(Float)
+    verdict: Mapped[str | None] = mapped_column(String(10))
+    """``cancelled`` or ``stored``; what is written first decides."""
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    """When it was last written: a row is not read for long after its process has died."""
+
+
 class Webhook(Base):
     """An address of an owner to which messages are sent. Workers may read ``id``, ``owner``, ``events`` and
     ``disabled_ms``, and never the secrets."""

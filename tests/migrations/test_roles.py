@@ -137,6 +137,7 @@ FORBIDDEN = (
     "owner_usage",
     "calibrations",
     "scheduler_heartbeat",
+    "upload_progress",
 )
 """Tables on which a worker has no privilege."""
 

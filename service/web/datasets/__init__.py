@@ -9,6 +9,7 @@ from service.datasets.exploration import DatasetExplorer
 from service.datasets.uploads import UploadFiles
 from service.web.core.core import Core, provide
 from service.web.datasets import pages, uploads, views
+from service.web.datasets.upload_progress import ProgressBoard
 
 
 def register(app: Flask, core: Core) -> None:
@@ -20,6 +21,6 @@ def register(app: Flask, core: Core) -> None:
         import_files=uploads.import_files,
         at_most=core.settings.quotas.datasets,
     )
-    provide(app, dataset_uploads, uploads.ProgressBoard(core.settings.artifacts), DatasetExplorer(core.repository))
+    provide(app, dataset_uploads, ProgressBoard(core.database), DatasetExplorer(core.repository))
     for blueprint in (views.blueprint, views.content_blueprint, pages.blueprint):
         app.register_blueprint(blueprint)

@@ -1,14 +1,8 @@
-"""Uploads: their form and their progress. Files are streamed to disk: memory use does not depend on their size."""
+"""The form of an upload. Files are streamed to disk: memory use does not depend on their size."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from enum import StrEnum
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, cast
 
@@ -46,7 +40,6 @@ from service.states import Task
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
 from service.web.http.requests import MAX_UPLOAD_BYTES, UploadedBody
-from service.web.http.schemas import ResponseModel
 from tapeline.images.files import parse_size
 
 _MAX_PARTS: Final = 16
@@ -302,136 +295,3 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFile
         labels = ", ".join(entry.label for entry in FORMATS)
         raise UploadRefused({"archive": f"is missing: send a file; these are read: {labels}"})
     return received
-
-
-_WRITE_INTERVAL_S: Final = 0.25
-_MAX_BYTES: Final = 1000
-_ABANDONED_S: Final = 15 * 60
-"""Age at which a file's upload counts as ended: no running upload pauses for so long."""
-_FOLDER: Final = ".progress"
-_VERDICT: Final = ".verdict"
-"""Suffix of a link whose target says whether an upload was cancelled or is stored; creating the link decides."""
-_CANCELLED: Final = "cancelled"
-_STORED: Final = "stored"
-
-
-class UploadState(StrEnum):
-    """What is done with an upload."""
-
-    ABSENT = "absent"
-    """It has not begun, or has ended."""
-    RECEIVING = "receiving"
-    READING = "reading"
-
-
-class UploadItem(ResponseModel):
-    """How far an upload is."""
-
-    id: str
-    state: UploadState = Field(
-        description="`receiving`, then `reading`: checked, converted and stored; before and afterwards `absent`."
-    )
-    received_bytes: int
-    total_bytes: int | None = Field(description="Of the whole request; null if its size was not sent.")
-    fraction: float | None = Field(description="The fraction of this state that is done, from 0 to 1; null: unknown.")
-
-
-class ProgressBoard:
-    """The progress of all uploads; each is visible only to its owner.
-
-    Args:
-        artifacts: the folder that all web processes share.
-    """
-
-    def __init__(self, artifacts: Path) -> None:
-        self._folder = artifacts / "datasets" / _FOLDER
-
-    @contextmanager
-    def upload(self, owner: str | None, upload_id: str | None, total_bytes: int | None) -> Iterator[ProgressRecorder]:
-        """Record the progress of an upload in this block; without an id, nothing is recorded."""
-        path = None if upload_id is None else self._path(owner, upload_id)
-        try:
-            yield ProgressRecorder(path, total_bytes)
-        finally:
-            if path is not None:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
-                    path.with_suffix(_VERDICT).unlink(missing_ok=True)
-                    path.parent.rmdir()  # unless there are others
-
-    def look_up(self, owner: str | None, upload_id: str) -> UploadItem:
-        """The progress of an upload of this owner."""
-        absent = UploadItem(id=upload_id, state=UploadState.ABSENT, received_bytes=0, total_bytes=None, fraction=None)
-        try:
-            with self._path(owner, upload_id).open() as file:
-                is_abandoned = time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
-                return absent if is_abandoned else UploadItem(id=upload_id, **json.loads(file.read(_MAX_BYTES)))
-        except FileNotFoundError:
-            return absent
-
-    def cancel(self, owner: str | None, upload_id: str) -> None:
-        """Cancel an upload of this owner; without effect if there is none.
-
-        Raises:
-            Problem: its data are being stored.
-        """
-        path = self._path(owner, upload_id)
-        if path.exists() and _verdict(path, _CANCELLED) == _STORED:
-            raise Problem("upload_stored", "all files have been read, and are being stored")
-
-    def _path(self, owner: str | None, upload_id: str) -> Path:
-        """The file's path: cannot be guessed without the owner's name, and is safe for any id."""
-        digest = hashlib.sha256(json.dumps([owner, upload_id]).encode()).hexdigest()
-        return self._folder / f"{digest}.json"
-
-
-class ProgressRecorder:
-    """Records the progress of one upload, a few times a second. Its methods raise ``Problem`` once it is cancelled."""
-
-    def __init__(self, path: Path | None, total_bytes: int | None) -> None:
-        self._path, self._total = path, total_bytes
-        self._received = 0
-        self._next_write_at = 0.0
-        self._state: UploadState | None = None
-
-    def received(self, count: int) -> None:
-        """Add a number of received bytes."""
-        self._received += count
-        fraction = self._received / self._total if self._total else None
-        self._record(UploadState.RECEIVING, None if fraction is None else min(fraction, 1.0))
-
-    def read(self, fraction: float) -> None:
-        """Record that the sandbox has read this fraction of the files, 0 to 1."""
-        self._record(UploadState.READING, fraction)
-
-    def _record(self, state: UploadState, fraction: float | None) -> None:
-        now = time.monotonic()
-        if self._path is None or (now < self._next_write_at and state is self._state and fraction != 1):
-            return
-        is_read = state is UploadState.READING and fraction == 1
-        if _verdict(self._path, _STORED if is_read else None) == _CANCELLED:
-            raise Problem("upload_cancelled", "the upload was cancelled by its sender")
-        self._next_write_at, self._state = now + _WRITE_INTERVAL_S, state
-        progress = {
-            "state": state,
-            "received_bytes": self._received,
-            "total_bytes": self._total,
-            "fraction": fraction,
-        }
-        temporary = self._path.with_suffix(".new")
-        with suppress(OSError):  # nothing depends on it; the import itself reports a full disk
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(progress))
-            os.replace(temporary, self._path)
-
-
-def _verdict(path: Path, proposed: str | None) -> str | None:
-    """What was decided about an upload; if nothing was yet, what is proposed."""
-    link = path.with_suffix(_VERDICT)
-    if proposed is not None:
-        with suppress(FileExistsError, FileNotFoundError):
-            os.symlink(proposed, link)
-    try:
-        return os.readlink(link)
-    except FileNotFoundError:
-        return None

@@ -36,7 +36,8 @@ from service.web.datasets.schemas import (
     dataset_item,
     examples_page,
 )
-from service.web.datasets.uploads import ProgressBoard, UploadForm, UploadItem
+from service.web.datasets.upload_progress import ProgressBoard, UploadItem
+from service.web.datasets.uploads import UploadForm
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, requests, slots
 from service.web.http.downloads import Picture

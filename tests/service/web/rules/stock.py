@@ -27,7 +27,7 @@ from service.spec.validation import read_resolved
 from service.storage.database import now_ms
 from service.storage.tables import Job, Worker
 from service.web.core.core import EXTENSION, Core, provided
-from service.web.datasets.uploads import ProgressBoard
+from service.web.datasets.upload_progress import ProgressBoard
 from service.web.streaming.poller import Poller
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.rules.operations import STREAM, Caller, Operation, Values, operations_of
