@@ -126,6 +126,7 @@ _DERIVED: Final = "derived"
 """The folder for cached images, which can be rendered again and have no rows."""
 UNFINISHED: Final = ".tmp"
 """The end of the name of a file that is being written."""
+_MAX_LABEL_BYTES: Final = 200
 _BATCH: Final = 1000
 _COPY_BYTES: Final = 2**25
 """Files are copied together up to this size, because syncing several at once takes less time."""
@@ -406,27 +407,30 @@ class ArtifactStore(ABC):
             raise ArtifactDamaged(path, "its SHA-256 differs from the stored one")
         return data
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Store a small file, as ``put_all`` does, in place of the one that has this name."""
+        self.put_all({path: data})
+
     def cache_image(self, job_id: str, stem: str, version: str, data: bytes) -> None:
-        """Cache an image that can be rendered again; replaces its earlier versions.
+        """Cache an image that can be rendered again; replaces its earlier versions, which are not looked for: all
+        have one name, and the content begins with the version and a digest.
+
+        Args:
+            version: ends with the suffix of the image's format, and contains no space.
 
         Raises:
             OSError: it could not be stored.
         """
-        path = f"{job_id}/{_DERIVED}/{stem}-{version}"
-        with suppress(FileExistsError):  # another process has drawn it
-            self.put_all({path: data})
-        prefix = f"{job_id}/{_DERIVED}/{stem}-"
-        suffix = Path(version).suffix
-        versions = [item.path for item in self.stored(job_id) if item.path.startswith(prefix)]
-        self.remove(name for name in versions if name != path and Path(name).suffix == suffix)
+        self.replace(_name_image(job_id, stem, version), _label(version, data) + data)
 
     def cached_image(self, job_id: str, stem: str, version: str) -> bytes | None:
         """The cached image, or ``None`` if it must be rendered again."""
         try:
-            with self.open(f"{job_id}/{_DERIVED}/{stem}-{version}") as file:
-                return file.read()
+            with self.open(_name_image(job_id, stem, version)) as file:
+                label, data = file.readline(_MAX_LABEL_BYTES), file.read()
         except (ArtifactDamaged, OSError):
             return None
+        return data if label == _label(version, data) else None
 
     def orphans(
         self,
@@ -460,6 +464,16 @@ class ArtifactStore(ABC):
                 batch = []
         if batch:
             yield from check(batch)
+
+
+def _name_image(job_id: str, stem: str, version: str) -> str:
+    return f"{job_id}/{_DERIVED}/{stem}{Path(version).suffix}"
+
+
+def _label(version: str, data: bytes) -> bytes:
+    """The first line of a cached image. Its digest finds a mixture of two versions, too: the parts of a large object
+    are read one after the other, and another process may have replaced it in between."""
+    return f"{version} {hashlib.sha256(data).hexdigest()}\n".encode()
 
 
 _PATH: Final = re.compile(rf"(\w+)/({'|'.join(ArtifactKind)})/(\d+)-.*")

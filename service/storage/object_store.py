@@ -109,7 +109,13 @@ class ObjectStore(ArtifactStore):
         file.seek(0)
         self._put(path, file.read() if size_bytes <= PART_BYTES else file)
 
-    def _put(self, path: str, data: bytes | io.BufferedReader, sha256: str | None = None) -> None:
+    def replace(self, path: str, data: bytes) -> None:
+        """Create an object, or overwrite the one of this name."""
+        self._put(path, data, may_exist=True)
+
+    def _put(
+        self, path: str, data: bytes | io.BufferedReader, sha256: str | None = None, *, may_exist: bool = False
+    ) -> None:
         """Create an object.
 
         A request may have succeeded although its answer is lost, so that its repetition meets its own object: the
@@ -117,7 +123,7 @@ class ObjectStore(ArtifactStore):
         names are never used twice.
         """
         put_id, deadline = secrets.token_hex(8), time.monotonic() + self._retry_s
-        options: dict[str, Any] = {"use_multipart": False, "mode": "create"}
+        options: dict[str, Any] = {"use_multipart": False, "mode": "overwrite" if may_exist else "create"}
         part_bytes = min(len(data), PART_BYTES) if isinstance(data, bytes) else PART_BYTES
         if not isinstance(data, bytes) or len(data) > PART_BYTES:
             options = {"use_multipart": True, "chunk_size": PART_BYTES, "max_concurrency": _MAX_PARTS_IN_FLIGHT}
@@ -141,7 +147,7 @@ class ObjectStore(ArtifactStore):
                     raise error from None  # the outcome is unknown: a file that is there has no row
                 if found == put_id:
                     break
-                if found is not None:
+                if found is not None and not may_exist:
                     raise FileExistsError(errno.EEXIST, f"{self.address}/{path} already exists") from error
                 if time.monotonic() > deadline:
                     raise

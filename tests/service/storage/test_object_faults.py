@@ -125,10 +125,16 @@ def test_other_bytes_are_not_taken_for_the_file(store: ObjectStore, proxy: Fault
 
 def test_a_cached_image_of_other_bytes_is_drawn_again(store: ObjectStore, proxy: FaultyProxy) -> None:
     store.cache_image("job_1", "curves", "000001.png", b"drawn")
-    store.cache_image("job_1", "curves", "000001.png", b"drawn by another process")
     assert store.cached_image("job_1", "curves", "000001.png") == b"drawn"
     proxy.fault = always("flip", "GET")
     assert store.cached_image("job_1", "curves", "000001.png") is None
+
+
+def test_a_cached_image_replaces_another_one_although_an_answer_is_lost(store: ObjectStore, proxy: FaultyProxy) -> None:
+    store.cache_image("job_1", "curves", "000001.png", b"drawn")
+    proxy.fault = first("lose", "PUT")
+    store.cache_image("job_1", "curves", "000002.png", b"drawn later")
+    assert store.cached_image("job_1", "curves", "000002.png") == b"drawn later"
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])

@@ -108,14 +108,21 @@ def test_stored_files_are_listed_with_their_sizes(store: ArtifactStore) -> None:
     assert list(store.stored("job_3")) == []
 
 
-def test_only_the_newest_version_of_a_cached_image_is_kept(store: ArtifactStore) -> None:
+def test_only_the_newest_version_of_a_cached_image_is_kept(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert store.cached_image("job_1", "curves", "000001.png") is None
-    store.cache_image("job_1", "curves", "000001.png", b"one")
-    store.cache_image("job_1", "curves", "000001.svg", b"drawn")
-    store.cache_image("job_1", "curves", "000002.png", b"two")
+    with monkeypatch.context() as without_lists:
+        without_lists.setattr(type(store), "stored", lambda *_: pytest.fail("a list of the store takes long"))
+        store.cache_image("job_1", "curves", "000001.png", b"one")
+        store.cache_image("job_1", "curves", "000001.svg", b"drawn")
+        store.cache_image("job_1", "curves", "000002.png", b"two")
+    assert {item.path for item in store.stored()} == {"job_1/derived/curves.png", "job_1/derived/curves.svg"}
     assert store.cached_image("job_1", "curves", "000001.png") is None
     assert store.cached_image("job_1", "curves", "000002.png") == b"two"
     assert store.cached_image("job_1", "curves", "000001.svg") == b"drawn"
+    damage(store, "job_1/derived/curves.svg", lambda data: data[:-1] + b"!")
+    assert store.cached_image("job_1", "curves", "000001.svg") is None
 
 
 def test_old_files_without_a_row_are_swept(store: ArtifactStore) -> None:
@@ -131,12 +138,12 @@ def test_old_files_without_a_row_are_swept(store: ArtifactStore) -> None:
     def paths_with_rows(job_ids: object) -> dict[str, set[str]]:
         return {"job_1": {with_row}}
 
-    expected = {without_row, of_deleted_job, "job_1/checkpoint/.x.tmp", "job_2/derived/curves-000001.png"}
+    expected = {without_row, of_deleted_job, "job_1/checkpoint/.x.tmp", "job_2/derived/curves.png"}
     young = [item for item in store.stored() if item.path == fresh]
     orphans = store.orphans(paths_with_rows, older_than_s=60, among=[*old, *young])
     assert {item.path for item in orphans} == expected
     store.remove(expected)
-    assert {item.path for item in store.stored()} == {with_row, fresh, "job_1/derived/curves-000001.png"}
+    assert {item.path for item in store.stored()} == {with_row, fresh, "job_1/derived/curves.png"}
 
 
 def test_a_deleted_job_leaves_no_files(store: ArtifactStore) -> None:

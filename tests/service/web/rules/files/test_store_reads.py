@@ -1,0 +1,36 @@
+"""Files are read by their rows or fixed names: a list of a bucket takes the longer the more it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from service.storage.artifacts import Stored
+from service.storage.stores import ArtifactFolder
+from tests.service.web.rules.stock import Stock
+
+
+def test_no_operation_that_reads_lists_the_store(
+    stock: Stock, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    listed: list[str | None] = []
+    store, list_files = stock.core.artifacts, ArtifactFolder.stored
+    for job_id in stock.artifacts:
+        store.remove_folder(f"{stock.ids[job_id]}/derived")  # drawn by other tests
+
+    def stored(self: ArtifactFolder, folder: str | None = None) -> Iterator[Stored]:
+        listed.append(folder)
+        return list_files(self, folder)
+
+    monkeypatch.setattr(ArtifactFolder, "stored", stored)
+    for operation in stock.operations:
+        if operation.method == "GET":
+            listed.clear()
+            with subtests.test(str(operation)):
+                for values in stock.objects(operation):
+                    query = stock.query(operation)
+                    stock.admitted(operation).send(operation, values, query_string=query, may_be_no_route=True)
+                assert not listed
+    kept = [item.path for item in list_files(stock.core.artifacts) if item.is_derived]  # type: ignore[arg-type]
+    assert len(kept) > 5, "pictures were drawn and cached"
