@@ -33,6 +33,9 @@ from service.states import JobKind
 _FIELDS: Final = frozenset(name for model in SPEC_MODELS.values() for name in model.model_fields)
 NOT_HASHED: Final = frozenset({"name", "tags", "priority", "preset", "reuse", "budget"})
 """Fields that do not affect the result."""
+NOT_IN_FILES: Final = NOT_HASHED - {"preset"}
+"""Fields of the job that its checkpoints do not have: who shares a model shares neither names nor tags. Readers need
+the preset, which is a public name."""
 _WITHOUT_WEIGHTS: Final = {"activation", "negative_slope", "rate", "momentum", "epsilon"}
 """Fields of a layer on which its weights do not depend; a fork may change them."""
 
@@ -210,6 +213,11 @@ def spec_hash(spec: JobSpec) -> str:
     if isinstance(spec, ResolvedPrediction):
         resolved["model"] = spec.model.sha256
     return resolved_hash(resolved)
+
+
+def document_for_files(spec: Spec) -> dict[str, Any]:
+    """A resolved spec as checkpoints have it; ``read_resolved`` reads it, with the defaults of the fields left out."""
+    return spec.model_dump(mode="json", exclude=set(NOT_IN_FILES))
 
 
 def resolved_hash(resolved: Mapping[str, Any], *, without: Collection[str] = NOT_HASHED) -> str:

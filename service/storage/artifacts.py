@@ -58,6 +58,11 @@ class ExportFormat:
     is_signed: bool = False
 
     @property
+    def is_shown_by_links(self) -> bool:
+        """Whether share links give it out: it has neither the job's tags, nor the machine, nor examples of the data."""
+        return not (self.has_history or self.is_signed)
+
+    @property
     def missing(self) -> ExtraMissing | None:
         """Why this process cannot create the format; ``None`` if it can."""
         return None if self.library is None or find_spec(self.library) is not None else ExtraMissing(self.library)

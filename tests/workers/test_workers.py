@@ -73,7 +73,7 @@ def test_a_succeeded_job_keeps_its_best_and_as_many_latest_checkpoints_as_its_sp
 
 
 def test_a_job_produces_metrics_samples_and_checkpoints(running: WorkerHarness) -> None:
-    job_id = running.submit(epochs=3, checkpoint={"keep_last": 1})
+    job_id = running.submit(epochs=3, checkpoint={"keep_last": 1}, name="private-name", tags=["private-tag"])
     job = running.until_end(job_id)
     assert (job.status, job.epoch, job.error) == (Status.SUCCEEDED, 3, None)
     assert job.step == job.steps == 3 * 170
@@ -91,7 +91,9 @@ def test_a_job_produces_metrics_samples_and_checkpoints(running: WorkerHarness) 
     assert kinds == ["status", "status", *["metrics", "checkpoint", "sample"] * 3, "status", "end"]
 
     # safetensors alone can read the checkpoint, and NumPy alone reproduces the reported accuracy from it.
-    weights = safetensors.numpy.load((running.settings.artifacts / latest.path).read_bytes())
+    content = (running.settings.artifacts / latest.path).read_bytes()
+    assert b"private-" not in content, "whoever shares a model shares neither the job's name nor its tags"
+    weights = safetensors.numpy.load(content)
     data = load("mnist-10k", running.home, cache=ArrayCache(running.home / "cache"))
     x = data.validation.inputs.reshape(-1, 784).astype(np.float32) / 255
     hidden = np.maximum(x @ weights["layers.0.weight"] + weights["layers.0.bias"], 0)

@@ -33,7 +33,7 @@ from service.errors import (
 )
 from service.runtime.settings import Settings, is_loopback
 from service.spec.schema import Kind
-from service.storage.artifacts import ArtifactKind
+from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.web.core.core import core
@@ -443,7 +443,8 @@ def _is_shown(session: Session, shared: Shared) -> bool:
         kind = shares.kind_of(session, shared, job_id)
         # The sample grids of a classifier and the residuals of a regressor show examples of its dataset.
         is_private = request.endpoint in _SAMPLES or view_args.get("which") == "residuals"
-        if view_args.get("target") == ArtifactKind.CERTIFICATE:  # it names data, machine and other jobs
+        target = EXPORT_NAMES.get(view_args.get("target", ""))
+        if target is not None and not EXPORTS[target].is_shown_by_links:
             return False
         return kind is not None and (kind == Kind.GAN or not is_private)
     if (sweep_id := view_args.get("sweep_id")) is not None:

@@ -3,13 +3,17 @@ other jobs, people and machines."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
 from service.access.shares import Shared
+from service.errors import ArtifactNotFound
 from service.states import ErrorCode, FindingCode
+from service.storage.artifacts import EXPORTS, ArtifactDamaged, ArtifactKind, ArtifactStore
+from service.storage.tables import Artifact
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -40,6 +44,45 @@ _SHOWN: Final[Mapping[str, frozenset[str]]] = {
     "log": _COMMON | {"level", "code"},
 }
 """The fields of events that can have others, by type."""
+
+_FILES: Final = frozenset(
+    {
+        ArtifactKind.CHECKPOINT.value,
+        ArtifactKind.SAMPLE.value,
+        *(kind.value for kind, export in EXPORTS.items() if export.is_shown_by_links),
+    }
+)
+"""The kinds of files that a link gives out."""
+_MAX_HEADER_BYTES: Final = 2**20
+"""Of a checkpoint, as in ``engine.checkpoint``."""
+
+
+def of_file(row: Artifact, link: Shared | None, store: ArtifactStore) -> Artifact:
+    """A file of a job.
+
+    Checkpoints that 0.2.0 has written contain the tags. They are refused and not rewritten: their digest and size are
+    in lists, certificates and registered versions.
+
+    Raises:
+        ArtifactNotFound: the link does not give it out.
+        ArtifactDamaged: it is not a checkpoint.
+    """
+    if link is None:
+        return row
+    if row.kind not in _FILES:
+        raise ArtifactNotFound(row.job_id, "such file for a share link")
+    if row.kind == ArtifactKind.CHECKPOINT and _has_tags(row, store):
+        raise ArtifactNotFound(row.job_id, "such checkpoint for a share link: the stored ones contain the job's tags")
+    return row
+
+
+def _has_tags(row: Artifact, store: ArtifactStore) -> bool:
+    with store.open(row.path) as file:
+        size_bytes = min(int.from_bytes(file.read(8), "little"), _MAX_HEADER_BYTES)
+        try:
+            return bool(json.loads(json.loads(file.read(size_bytes))["__metadata__"]["spec"]).get("tags"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ArtifactDamaged(row.path, "its header cannot be read") from error
 
 
 def of_model(item: M, link: Shared | None) -> M:

@@ -12,6 +12,8 @@ from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, read_job
+from service.web.gate.access_checks import share_link
+from service.web.gate.shared_view import of_file
 from service.web.http import downloads
 from service.web.http.endpoint import endpoint
 from service.web.http.problems import Problem
@@ -63,7 +65,8 @@ def artifact(job_id: str, artifact_id: str) -> Response:
 
     def find() -> Artifact:
         with read_job(job_id) as (session, _):
-            return lookup.artifact(session, job_id, artifact_id)
+            row = lookup.artifact(session, job_id, artifact_id)
+        return of_file(row, share_link(), core().artifacts)
 
     return downloads.send_artifact(core().artifacts, find, cache=downloads.FOREVER)
 
@@ -97,7 +100,8 @@ def checkpoint(job_id: str, which: str) -> Response:
 
     def find() -> Artifact:
         with read_job(job_id) as (session, job):
-            return lookup.checkpoint(session, job, which)
+            row = lookup.checkpoint(session, job, which)
+        return of_file(row, share_link(), core().artifacts)
 
     return downloads.send_artifact(core().artifacts, find, cache=downloads.cache_of(which))
 

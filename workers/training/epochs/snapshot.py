@@ -27,6 +27,7 @@ from service.pictures import grids
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
+from service.spec.validation import document_for_files
 from service.storage.artifacts import ArtifactKind
 from workers.operations import OutcomeUnknown
 from workers.training.build import Trainer
@@ -76,7 +77,7 @@ def take_snapshot(
     checkpoint_bytes = draw = samples_digest = None
     if done.is_last or done.is_best or is_paused_by_sweep or done.epoch % run.spec.checkpoint.every_epochs == 0:
         state = trainer.state_dict()
-        state.spec = run.spec.model_dump(mode="json")
+        state.spec = document_for_files(run.spec)
         if preprocessing is not None:
             state.state["preprocessing"] = preprocessing.document()
         checkpoint_bytes = checkpoint.dumps(state)

@@ -23,7 +23,7 @@ from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import leases, worker_registry
 from service.jobs.queries import lookup
 from service.models.certificates import signing, signing_keys
-from service.spec.validation import read_resolved
+from service.spec.validation import document_for_files, read_resolved
 from service.storage.database import now_ms
 from service.storage.tables import Job, Worker
 from service.web.core.core import EXTENSION, Core, provided
@@ -269,7 +269,8 @@ def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
         preprocessing = Preprocessing.of(dataset.info, dataset.train.inputs, dataset.train.labels)
         provenance["preprocessing"] = preprocessing.document()
     state = build.trainer(spec, dataset, preprocessing).state_dict()
-    state.spec = spec.model_dump(mode="json")
+    is_older = name == "table"  # 0.2.0 has written the whole spec
+    state.spec = spec.model_dump(mode="json") if is_older else document_for_files(spec)
     if preprocessing is not None:
         state.state["preprocessing"] = preprocessing.document()
     data = checkpoint.dumps(state)
