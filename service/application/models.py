@@ -112,7 +112,7 @@ class GenerateRequest(StrictModel):
         return self
 
 
-_LAYOUT: Final = 3
+_LAYOUT: Final = 4
 """Version of the exported files. Increase it when their content changes, so that they are created again."""
 
 

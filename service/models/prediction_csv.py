@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -29,6 +30,7 @@ Piece = tuple[PartName, int, Examples]
 """Consecutive examples of a part, and the index of the first."""
 
 _IMAGE_COLUMNS: Final = ("index", "part", "class")
+_GROUPED: Final = re.compile(r"-?[1-9]\d{0,2}\.\d{3}")
 
 
 def parts_of(dataset: Dataset, part: PredictedPart) -> Parts:
@@ -96,7 +98,7 @@ class PredictionCsv:
         columns = self._info.columns
         for row, label in zip(examples.inputs.tolist(), labels, strict=True):
             target = [self._target(label)] if self._info.target else []
-            yield [*(_cell(value, column) for value, column in zip(row, columns, strict=True)), *target]
+            yield [*(cell_of(value, column) for value, column in zip(row, columns, strict=True)), *target]
 
     def _target(self, label: Any) -> Any:
         """The text of a class, or the number to predict."""
@@ -114,8 +116,12 @@ def in_order_of(
     return found, [data[index] for index in found]
 
 
-def _cell(value: float, column: Mapping[str, Any]) -> Any:
+def cell_of(value: float, column: Mapping[str, Any]) -> Any:
+    """A cell of the file, which means the same number if the file is read again for the model."""
     shown = display_value(value, column)
+    if column.get("group") == "." and isinstance(shown, float):
+        text = repr(shown)  # 1.234 would be 1234 in this notation, which groups three digits
+        return text + "0" if _GROUPED.fullmatch(text) else shown
     return "" if shown is None else shown
 
 

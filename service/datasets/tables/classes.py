@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.importer import MAX_LABEL, UploadRefused
+from service.datasets.tables.cells import number
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.plan import MAX_NAME
-from service.datasets.tables.values import is_number, number
+from service.datasets.tables.values import is_number
 
 MAX_TEXTS: Final = 10_000
 """Maximum number of distinct target values that are tracked, for error messages."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.tables.cells import MISSING, is_infinite
 from service.datasets.tables.numerals import (
     NOTATIONS,
     SIGNS,
@@ -19,7 +20,7 @@ from service.datasets.tables.numerals import (
     keeps_plain_values,
     looks_like_number,
 )
-from service.datasets.tables.values import DATES, MISSING, dates, is_infinite, numbers
+from service.datasets.tables.values import DATES, dates, numbers
 from service.wording import counted
 
 MAX_CATEGORIES: Final = 256

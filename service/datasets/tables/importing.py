@@ -33,12 +33,12 @@ from service.datasets.info import (
     TableOptions,
     unscored_note,
 )
+from service.datasets.tables.cells import MISSING, is_infinite
 from service.datasets.tables.classes import MAX_TEXTS, classes_of, is_quantity, too_many_classes
 from service.datasets.tables.detection import ColumnType
 from service.datasets.tables.leaks import leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
-from service.datasets.tables.values import MISSING, is_infinite
 from service.spec.estimation.features import features_of
 from service.spec.strict_json import canonical
 from service.states import DatasetKind, Task

@@ -6,26 +6,21 @@ A column has one notation: all of its cells must fit it. Plain numbers are read 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.tables.cells import APOSTROPHES, GROUPS, SPACES, notation_number, notation_pattern
 from service.datasets.tables.values import is_number, parse_all
 
-_SPACES: Final = " \u00a0\u2009\u202f"
-_APOSTROPHES: Final = "'\u2019"
-_GROUPS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
-"""The thousands separators, each with a pattern of the characters that are used for it."""
 CURRENCIES: Final = "$\u20ac\u00a3\u00a5"
 _POINT_CURRENCIES: Final = frozenset("$\u00a3\u00a5")
 """Currencies of countries that write a decimal point."""
-SIGNS: Final = frozenset(f".,%{CURRENCIES}{_SPACES}{_APOSTROPHES}")
+SIGNS: Final = frozenset(f".,%{CURRENCIES}{SPACES}{APOSTROPHES}")
 """Characters by which notations differ."""
 
 
@@ -45,17 +40,9 @@ class Numerals:
     percent: bool = False
     currency: str = ""
 
-    @cached_property
+    @property
     def _pattern(self) -> re.Pattern[str]:
-        decimal, group = re.escape(self.decimal), _GROUPS[self.group]
-        integer = rf"(?:[1-9]\d{{0,2}}(?:{group}\d{{3}})+|\d+)"
-        value = rf"(?:{integer}(?:{decimal}\d*)?|{decimal}\d+)(?:[eE][+-]?\d+)?"
-        if self.currency:
-            sign = f"[{re.escape(self.currency)}]"
-            before = rf"(?P<sign>[+-]?){sign}[{_SPACES}]?(?P<value>[+-]?{value})"
-            return re.compile(rf"{before}|(?P<first>[+-]?{value})[{_SPACES}]?{sign}", re.ASCII)
-        suffix = f"[{_SPACES}]?%" if self.percent else ""
-        return re.compile(rf"(?P<first>[+-]?{value}){suffix}", re.ASCII)
+        return notation_pattern(self.decimal, self.group, self.percent, self.currency)
 
     def number(self, text: str) -> float:
         """Parse a number.
@@ -63,13 +50,7 @@ class Numerals:
         Raises:
             ValueError: it is not written in this notation, or not finite.
         """
-        match = self._pattern.fullmatch(text)
-        value = math.inf
-        if match is not None:
-            value = float(self._python_notation(match["first"] or match["sign"] + match["value"]))
-        if not math.isfinite(value):
-            raise ValueError(f"{text!r} is not a number")
-        return value
+        return notation_number(text, self.decimal, self.group, self.percent, self.currency)
 
     def numbers(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Parse numbers; missing values and infinite ones become NaN.
@@ -96,11 +77,6 @@ class Numerals:
         if "group" not in column:
             return None
         return cls(column["decimal"], column["group"], column.get("percent", False), column.get("currency", ""))
-
-    def _python_notation(self, text: str) -> str:
-        for sign in {" ": _SPACES, "'": _APOSTROPHES}.get(self.group, self.group):
-            text = text.replace(sign, "")
-        return text.replace(self.decimal, ".")
 
 
 NOTATIONS: Final = tuple(
@@ -167,7 +143,7 @@ def choose_notation(
 
 
 def _has_group_sign(form: Numerals, signs: Collection[str]) -> bool:
-    return any(re.fullmatch(_GROUPS[form.group], sign) for sign in signs)
+    return any(re.fullmatch(GROUPS[form.group], sign) for sign in signs)
 
 
 def looks_like_number(text: str) -> bool:

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from service.datasets.errors import DatasetError, closest, quoted
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
 from service.datasets.importer import MAX_UNPACKED_BYTES
+from service.datasets.tables.cells import MISSING, number
 from service.datasets.tables.importing import MAX_ROWS
 from service.datasets.tables.numerals import CURRENCIES, NOTATIONS, SIGNS, Numerals, choose_notation, decimal_sign
 from service.datasets.tables.rows import missing_notes, missing_values, read_rows
-from service.datasets.tables.values import MISSING, number
 from service.errors import Fault
 from service.spec.strict_json import pointer_step
 from service.wording import counted

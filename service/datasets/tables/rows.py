@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.errors import closest, column_hint, quoted
-from service.datasets.tables.numerals import Numerals
-from service.datasets.tables.values import DATES, MISSING, TIME, format_date, is_infinite, number
+from service.datasets.tables.cells import TIME, read_cell
+from service.datasets.tables.values import format_date
 from service.wording import counted
 
 MAX_FAULTS: Final = 100
-_EXAMPLE: Final = 20_088
-"""31 December 2024: day and month cannot be confused."""
 
 
 @dataclass(slots=True)
@@ -70,7 +67,7 @@ def read_rows(
                 continue
             column_index = index_of_column[name]
             try:
-                stored_value = _parse_value(value, columns[column_index], codes[column_index])
+                stored_value = read_cell(value, columns[column_index], codes[column_index])
             except ValueError as error:
                 result.faults.append((index, name, str(error), None))
                 continue
@@ -142,58 +139,3 @@ def display_value(value: float, column: Mapping[str, Any]) -> float | int | str 
     if column["type"] == "date":
         return format_date(value, TIME if column.get("format") == TIME else "iso")
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
-
-
-def _code_of(value: Any, codes: Mapping[str, int]) -> int | None:
-    """The category that an integer or a boolean denotes: some programs read codes with leading zeros as numbers, and
-    write ``True`` where others write ``true``."""
-    if not isinstance(value, int):
-        return None
-    if isinstance(value, bool):
-        matches = [code for text, code in codes.items() if text.lower() == str(value).lower()]
-    else:
-        matches = [code for text, code in codes.items() if text.isdecimal() and int(text) == value]
-    return matches[0] if len(matches) == 1 else None
-
-
-def _parse_value(value: Any, column: Mapping[str, Any], codes: Mapping[str, int]) -> float | None:
-    """The stored number of a value: NaN if missing, ``None`` for an unknown category.
-
-    Raises:
-        ValueError: it does not have the column's type.
-    """
-    text = _to_text(value)
-    if "categories" in column and text in codes:  # a stored dataset may have a category that is now a missing value
-        return codes[text]
-    if text in MISSING or (column["type"] == "number" and is_infinite(text)):
-        return math.nan
-    if "categories" in column:
-        return _code_of(value, codes)
-    if column["type"] == "number":
-        notation = Numerals.of(column)
-        if notation is not None and isinstance(value, str):
-            with suppress(ValueError):
-                return notation.number(text)
-        try:
-            return number(text, decimal_comma=column.get("decimal") == ",")
-        except ValueError:
-            raise ValueError(f"must be a number, not {text[:40]!r}") from None
-    form = column["format"]
-    for parse in [DATES[form]] if form == TIME else [DATES[form], DATES["iso"]]:
-        with suppress(ValueError):
-            return parse(text)
-    examples = " or ".join(dict.fromkeys([format_date(_EXAMPLE, form), format_date(_EXAMPLE, "iso")]))
-    expected = "time of day such as 14:30" if form == TIME else f"date such as {examples}"
-    raise ValueError(f"must be a {expected}, not {text[:40]!r}")
-
-
-def _to_text(value: Any) -> str:
-    """A value as it would appear in a file."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case float() if value.is_integer():
-            return f"{value:.0f}"
-    return str(value).strip()

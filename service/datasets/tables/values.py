@@ -1,49 +1,16 @@
-"""Parses the cells of a table: numbers, dates and missing values. Used by imports and predictions."""
+"""Parses columns of texts by the rules of ``cells``, and formats dates."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING: Final = frozenset(
-    {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?", "-", "--", ".", "k.A.", "k. A."}
-)
-"""Texts that mean a missing value. Words that may also name a category, such as ``none``, are excluded."""
-_EPOCH: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - only the date counts
-
-TIME: Final = "time"
-"""The format of times of day."""
-_TIME: Final = re.compile(
-    r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d{1,9})?))?(?:\s?([aApP])\.?[mM]\.?)?", re.ASCII
-)
-
-
-def is_infinite(text: str) -> bool:
-    """Whether a text means infinity, as NumPy and pandas write it: in a column of numbers, it is a missing value."""
-    return text.strip().lstrip("+-").lower() in ("inf", "infinity")
-
-
-def number(text: str, *, decimal_comma: bool = False) -> float:
-    """Parse a number.
-
-    Raises:
-        ValueError: not a number, or not finite.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        if not decimal_comma or "." in text or text.count(",") != 1:
-            raise
-        value = float(text.replace(",", "."))
-    if not math.isfinite(value) or "_" in text:  # 1_000 is a number only in Python
-        raise ValueError(f"{text!r} is not a finite number")
-    return value
+from service.datasets.tables.cells import MISSING, TIME, date_parser, is_missing_number, number
 
 
 def is_number(text: str) -> bool:
@@ -63,7 +30,7 @@ def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.
     """
     try:
         values = np.array(list(map(float, texts)))
-        if not np.isinf(values).any() and "_" not in "".join(texts):
+        if np.isfinite(values).all() and "_" not in "".join(texts):
             return values
     except ValueError:
         pass
@@ -73,49 +40,15 @@ def numbers(texts: Sequence[str], *, decimal_comma: bool = False) -> NDArray[np.
 def parse_all(texts: Sequence[str], parse: Callable[[str], float]) -> NDArray[np.float64]:
     """Parse numbers in a notation; missing values and infinite ones become NaN."""
     stripped = map(str.strip, texts)
-    return np.array([math.nan if text in MISSING or is_infinite(text) else parse(text) for text in stripped], float)
-
-
-def _to_days(moment: datetime) -> float:
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
-    seconds = 3600 * moment.hour + 60 * moment.minute + moment.second + moment.microsecond / 1e6
-    return moment.toordinal() - _EPOCH + seconds / 86_400
-
-
-def _parse_iso(text: str) -> float:
-    if len(text) < 8 or "-" not in text:  # 20240101 is a number
-        raise ValueError(f"{text!r} is not a date")
-    try:
-        return _to_days(datetime.fromisoformat(text))
-    except OverflowError as error:  # for years close to 1 and 9999
-        raise ValueError(f"{text!r} is out of range") from error
-
-
-def _parse_time(text: str) -> float:
-    match = _TIME.fullmatch(text)
-    hour = int(match[1]) if match else -1
-    if match is None or (match[4] and not 1 <= hour <= 12):
-        raise ValueError(f"{text!r} is not a time of day")
-    if match[4]:
-        hour = hour % 12 + (12 if match[4] in "pP" else 0)
-    return (3600 * hour + 60 * int(match[2]) + float(match[3] or 0)) / 86_400
-
-
-def _strptime_parser(pattern: str) -> Callable[[str], float]:
-    return lambda text: _to_days(datetime.strptime(text, pattern))  # noqa: DTZ007 - days are all that is kept
+    return np.array([math.nan if is_missing_number(text) else parse(text) for text in stripped], float)
 
 
 DATES: Final[Mapping[str, Callable[[str], float]]] = {
-    "iso": _parse_iso,
-    "%Y/%m/%d": _strptime_parser("%Y/%m/%d"),
-    "%d.%m.%Y": _strptime_parser("%d.%m.%Y"),
-    "%m/%d/%Y": _strptime_parser("%m/%d/%Y"),
-    "%d/%m/%Y": _strptime_parser("%d/%m/%Y"),
-    TIME: _parse_time,
+    form: date_parser(form) for form in ("iso", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", TIME)
 }
 """Parsers of date formats, by the name in a column's ``format``; they return days since 1970-01-01. A time of
 day is parsed as a time on that date."""
+_EPOCH: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - only the date counts
 
 
 def dates(texts: Sequence[str], form: str) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
+from service.models.exports.table_code import TABLE_CODE, TABLE_IMPORTS
 from service.models.exports.trained_network import (
     GELU_CUBIC,
     GELU_SCALE,
@@ -42,47 +43,6 @@ def layer_norm(x, n, epsilon):
     x = x - x.mean(axes, keepdims=True)
     return x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * w[f"{n}.scale"] + w[f"{n}.shift"]
 """
-TABLE_CODE: Final = """\
-MISSING = ["", "None", "nan", "NaT"]
-
-
-def number(value, column):
-    try:
-        if column["type"] == "date" and re.match(r"\\d{4}-\\d\\d-\\d\\d", str(value)):
-            return (datetime.fromisoformat(str(value)) - datetime(1970, 1, 1)) / timedelta(days=1)
-        return float("nan" if str(value) in MISSING else value)
-    except (TypeError, ValueError):
-        raise ValueError(f"column {column['name']!r}: {value!r} is not a {column['type']}") from None
-
-
-def _features(row):
-    names, made = [column["name"] for column in COLUMNS], []
-    for name in {str(name) for name in row}.difference(names, UNUSED_COLUMNS):
-        raise ValueError(f"{name!r} is not a column; did you mean {get_close_matches(name, names, 1, 0)[0]!r}?")
-    for column in COLUMNS:
-        value = row.get(column["name"])
-        if "categories" in column:
-            missing = value not in column["categories"]
-            if missing and str(value) not in MISSING:
-                warnings.warn(f"column {column['name']!r}: the category {value!r} is unknown, and counts as missing")
-            made += [float(value == category) for category in column["categories"]]
-        else:
-            value = number(value, column)
-            missing = value != value
-            scaled = 0.0 if missing else (value - column["mean"]) / column["scale"]
-            made.append(min(max(scaled, -1e6), 1e6))
-        if column["indicator"]:
-            made.append(float(missing))
-    return made
-"""
-"""Converts a row, a dict by column name, to inputs of the network; also part of the PyTorch modules."""
-_TABLE_IMPORTS: Final = """\
-import re
-import warnings
-from datetime import datetime, timedelta
-from difflib import get_close_matches
-from pathlib import Path
-"""
 _WRAPPERS: Final = {
     Activation.SIGMOID: ("1 / (1 + np.exp(-(", ")))"),
     Activation.TANH: ("np.tanh(", ")"),
@@ -112,7 +72,7 @@ def numpy_code(model: TrainedModel, weights: str) -> str:
         weights: the name of the safetensors file.
     """
     kinds = {type(trained.layer) for trained in model.all_layers}
-    lines = ["import json", *_TABLE_IMPORTS.splitlines(), ""] if model.is_table else []
+    lines = ["import json", *TABLE_IMPORTS.splitlines(), "from pathlib import Path", ""] if model.is_table else []
     lines += ["import numpy as np", *(["from PIL import Image, ImageOps"] if model.photos else [])]
     lines += ["from safetensors.numpy import load_file", "", f'w = load_file("{weights}")']
     lines += (

@@ -140,7 +140,8 @@ def _documentation(model: TrainedModel) -> str:
     if model.target is not None:
         result = "prediction: the number in the column that metadata has as target, in its unit."
     if model.is_table:
-        return f"One input for each column; missing: NaN, or an empty text. Dates: days since 1970-01-01. {result}"
+        missing = "missing: NaN, infinity, or an empty text"
+        return f"One input for each column; {missing}. Dates: days since 1970-01-01. {result}"
     photo_text = f" Photos are prepared as {photos.NAME} says." if model.photos is not None else ""
     return f"images: uint8 levels 0 to 255, 0 is black.{photo_text} {result}"
 
@@ -351,7 +352,7 @@ def _features(graph: Graph, model: TrainedModel) -> str:
 
 
 def _encode_number(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:
-    missing = graph.add("IsNaN", value)
+    missing = graph.add("Or", graph.add("IsNaN", value), graph.add("IsInf", value))  # as in a cell of text
     mean = graph.constant(f"columns.{index}.mean", column["mean"], np.float64)
     scale = graph.constant(f"columns.{index}.scale", column["scale"], np.float64)
     zero = graph.constant(f"columns.{index}.zero", 0, np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from service.models.exports.creation import JobFacts, Pictures
-from service.models.exports.numpy_code import TABLE_CODE
+from service.models.exports.table_code import TABLE_CODE
 from service.models.exports.torch_templates import (
     CLASSIFIER,
     CONDITIONAL_GENERATOR,

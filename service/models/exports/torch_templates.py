@@ -6,6 +6,8 @@ from __future__ import annotations
 import string
 from typing import Final
 
+from service.models.exports.table_code import TABLE_IMPORTS
+
 READER: Final = '''
 def load(path=None):
     """The trained model, ready for inference.
@@ -138,13 +140,10 @@ CONDITIONAL_GENERATOR: Final = _generator(takes_classes=True)
 def _table(introduction: str, *, constants: str, outputs: str, method: str) -> string.Template:
     return _module(
         introduction,
-        imports="""\
+        imports=f"""\
 import json
-import re
 import struct
-import warnings
-from datetime import datetime, timedelta
-from difflib import get_close_matches
+{TABLE_IMPORTS}
 from pathlib import Path
 """,
         constants=constants
@@ -156,8 +155,8 @@ $table_code
 def features(rows):
     """Rows (dicts by column name) as inputs (N, $dim) of the model: standardized numbers, one-hot categories.
 
-    An unknown column, or a value that is not of its column's type, is a ValueError. An unknown category counts as
-    missing, with a warning.
+    Cells are read as by the service. An unknown column, or a value that is not of its column's type, is a
+    ValueError. An unknown category counts as missing, with a warning.
     """
     return torch.tensor([_features(row) for row in rows], dtype=torch.float64).reshape(-1, $dim)
 ''',

@@ -9,7 +9,8 @@ from typing import Any, Final
 from service.datasets.errors import DatasetError
 from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
-from service.datasets.tables.values import TIME, format_date
+from service.datasets.tables.cells import TIME
+from service.datasets.tables.values import format_date
 from service.states import JobKind
 from service.storage.tables import Artifact, Job
 from service.web.core.core import provided
