@@ -294,7 +294,8 @@ class ColumnScan:
         if self._counts_rows:  # 1, 2, 3, ..., or customer numbers 1000, 1001, 1002, ...
             previous = self._last if self._last is not None else float(values[0]) - 1
             self._counts_rows = not missing and previous.is_integer()
-            self._counts_rows = self._counts_rows and bool((np.diff(values, prepend=previous) == 1).all())
+            with np.errstate(over="ignore"):  # the distance of two numbers may be above any float
+                self._counts_rows = self._counts_rows and bool((np.diff(values, prepend=previous) == 1).all())
             self._last = float(values[-1])
 
     def _are_identifiers(self, span: float) -> bool:

@@ -114,7 +114,8 @@ def range_notes(
         low, high, values = data_column["min"], data_column["max"], inputs[:, index]
         outside = values[(values < low) | (values > high)]
         if outside.size:
-            furthest = outside[np.argmax(np.maximum(low - outside, outside - high))]
+            distances = np.maximum(low / 2 - outside / 2, outside / 2 - high / 2)  # the whole may be above any float
+            furthest = outside[np.argmax(distances)]
             value, low, high = (_limit_text(number, column) for number in (furthest, low, high))
             where = f" in {counted(int(outside.size), 'row')}, such as {value}" if len(inputs) > 1 else f": {value}"
             yield f"column {column['name']!r} is outside the range of the dataset ({low} to {high}){where}"

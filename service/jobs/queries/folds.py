@@ -59,6 +59,14 @@ class FoldMean:
     high: float | None
 
 
+def spread_of(values: Sequence[float]) -> float | None:
+    """The sample standard deviation of finite values; ``None`` for a single one, or if it is too large for a float."""
+    try:
+        return statistics.stdev(values) if len(values) > 1 else None
+    except OverflowError:
+        return None
+
+
 def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
     """The mean over the succeeded folds; ``None`` if none of them has this metric."""
     values = [column.value(job) for job in jobs_ if job.status == Status.SUCCEEDED]
@@ -66,13 +74,12 @@ def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
     if not finite:
         return None
     low, high = interval(finite, limits=describe(str(column.metric)).limits)
-    deviation = statistics.stdev(finite) if len(finite) > 1 else None
     return FoldMean(
         label=column.label,
         percent=column.percent,
         count=len(finite),
         mean=mean(finite),
-        standard_deviation=deviation,
+        standard_deviation=spread_of(finite),
         low=low,
         high=high,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine import generator_for, regression_scores
 from service.datasets.cache import Dataset
 from service.states import Task
+from service.statistics import scale_of
 
 BINS: Final = 10
 REPEATS: Final = 5
@@ -114,6 +115,15 @@ def importances(predict: Callable[[NDArray[np.float64]], NDArray[Any]], dataset:
             shuffled = inputs.copy()
             shuffled[:, index] = rng.permutation(inputs[:, index])
             drops.append(baseline - score(shuffled))
-        results.append(Importance(str(column["name"]), float(np.mean(drops)), float(np.std(drops))))
+        results.append(Importance(str(column["name"]), *mean_and_deviation(drops)))
     accuracy, rmse = (None, -baseline) if is_regression else (baseline, None)
     return Importances(accuracy, rmse, len(labels), tuple(results))
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and the standard deviation (of the population) of values of any size, at least one."""
+    if min(values) == max(values):  # the sum of equal decimals is rounded
+        return values[0], 0.0
+    scale = scale_of(values) or 1.0
+    scaled = np.asarray(values) / scale  # by a power of two, which rounds nothing
+    return float(scaled.mean()) * scale, float(scaled.std()) * scale
