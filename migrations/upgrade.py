@@ -84,7 +84,7 @@ def _bridge(connection: Connection | None = None) -> Config:
 def exclusively(database: Database) -> Iterator[Connection]:
     """A transaction that excludes concurrent migrations, without a time limit."""
     if database.is_sqlite and (path := make_url(database.url).database):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = database.engine.execution_options(tapeline_begin="write")
     with engine.connect() as connection, _without_cascades(database, connection), connection.begin():
         if not database.is_sqlite:  # in SQLite, BEGIN IMMEDIATE locks the database

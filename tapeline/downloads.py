@@ -75,12 +75,15 @@ def safe_name(text: str) -> str:
 
 
 @contextmanager
-def complete_file(path: Path) -> Iterator[BinaryIO]:
+def complete_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Open a file for writing that is never visible half-written: it is written beside ``path``, synced and
     renamed at the end of the block, and removed after an exception.
 
     A symbolic link is kept, and its target is replaced. Devices and pipes (``/dev/null``) are written to
     directly, since a rename would replace them with a file.
+
+    Args:
+        private: only the owner may read the new file, from its creation on, also if it replaces one with another mode.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as device:
@@ -89,11 +92,12 @@ def complete_file(path: Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
     try:
-        with temporary.open("xb") as file:
+        mode = 0o600 if private else 0o666
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
+        if target.exists() and not private:
             shutil.copymode(target, temporary)
         temporary.replace(target)
     finally:

@@ -8,6 +8,9 @@ job, is omitted together with its row.
 
 A backup without the files of jobs (format 3) names their store in the manifest; the rows have names and digests. It is
 restored beside a store that has the files.
+
+The manifest also names the service, by the id of its store, and has the key that signs certificates, if that was asked
+for. Version 0.2.0 ignores both.
 """
 
 from __future__ import annotations
@@ -27,16 +30,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
 from service.datasets.uploads import UploadFiles
-from service.maintenance import retention
+from service.maintenance import retention, signing_key_backup
 from service.maintenance import rows as rows_of
 from service.maintenance.backup_format import BackupError, PartWriter, read_parts
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database
-from service.storage.tables import Artifact, Base, Upload
+from service.storage.tables import Artifact, Base, Store, Upload
 
 __all__ = ["BackupError", "Report", "backup", "restore", "verify"]
 
@@ -60,6 +64,8 @@ class Report:
     """Missing or damaged files that rows name; they are omitted together with their rows."""
     store: str | None = None
     """The address of the store that has the files of jobs, if the backup has none."""
+    signing_key: str | None = None
+    """The id of the key that signs certificates, if the backup has it."""
 
     def add_file(self, size_bytes: int) -> None:
         """Count a file."""
@@ -67,11 +73,19 @@ class Report:
         self.size_bytes += size_bytes
 
 
-def backup(database: Database, uploads: UploadFiles, target: IO[bytes], *, with_files: bool = True) -> Report:
+def backup(
+    database: Database,
+    uploads: UploadFiles,
+    target: IO[bytes],
+    *,
+    with_files: bool = True,
+    signing_key: str | None = None,
+) -> Report:
     """Write a backup to a file or pipe. The rows are buffered in a temporary file in the artifact folder.
 
     Args:
         with_files: include the files; otherwise, their names and digests only.
+        signing_key: the private key that signs certificates, as PEM, which the backup then has.
 
     Raises:
         BackupError: the database has the schema of another version.
@@ -86,7 +100,10 @@ def backup(database: Database, uploads: UploadFiles, target: IO[bytes], *, with_
             groups.append((table, buffer.write(data)))
         buffer.seek(0)
         writer = PartWriter(target)
-        manifest: dict[str, Any] = {"format": FORMAT, "schema": migrations.head()}
+        manifest: dict[str, Any] = {"format": FORMAT, "schema": migrations.head(), "service": _read_service(database)}
+        if signing_key is not None:
+            report.signing_key = signing_key_backup.kid_of(signing_key.encode(), "of this service")
+            manifest["signing_key"] = signing_key
         if not with_files:
             report.store = store.address
             manifest |= {"format": FORMAT_WITHOUT_FILES, "store": {"address": store.address, "id": store.read_id()}}
@@ -116,7 +133,24 @@ def verify(source: IO[bytes]) -> Report:
     return _read(parts, manifest, None)
 
 
-def restore(database: Database, uploads: UploadFiles, source: IO[bytes]) -> Report:
+def service_of(source: IO[bytes]) -> str | None:
+    """The id of the service that a backup, or the beginning of one, is of; ``None``: it does not say.
+
+    Raises:
+        BackupError: it is none.
+    """
+    return _read_manifest(read_parts(source)).service
+
+
+def _read_service(database: Database) -> str | None:
+    """The id that the service has by its store, once it has started."""
+    with database.read() as session:
+        return session.scalar(select(Store.id))
+
+
+def restore(
+    database: Database, uploads: UploadFiles, source: IO[bytes], *, signing_key_file: Path | None = None
+) -> Report:
     """Restore a backup into an empty database and an empty store, and upgrade the schema.
 
     All or nothing: the rows are inserted in one transaction after the last byte has been verified. After a failure the
@@ -125,29 +159,40 @@ def restore(database: Database, uploads: UploadFiles, source: IO[bytes]) -> Repo
     Of a backup without files, rows are omitted whose file is not in the store or has another size. A dataset without
     its files is reported, and its row kept, since jobs name it.
 
+    Args:
+        signing_key_file: where the key that signs certificates is put, if the backup has it; ``None``: nowhere.
+
     Raises:
-        BackupError: database or store are not empty, or the file is not a complete backup that this version can read,
-            or the store has none of the files of a backup without them.
+        BackupError: another signing key is in its file, or database or store are not empty, or the file is not a
+            complete backup that this version can read, or the store has none of the files of a backup without them.
     """
     rows_of.check_database_empty(database)
     parts = read_parts(source)
     manifest = _read_manifest(parts)
+    key = manifest.signing_key if signing_key_file is not None else None
+    if signing_key_file is not None and key is not None:
+        signing_key_backup.check_place(signing_key_file, key)
     with _start_attempt(uploads) as attempt:
         attempt.roll_back()
         if manifest.store is None and next(uploads.store.stored(), None) is not None:
             raise BackupError("there are artifacts already: restore into an empty folder")
         if manifest.store is None and not uploads.is_empty():
             raise BackupError("there are datasets already: restore into an empty folder")
+        key_is_new = False
         try:
             report = _read(parts, manifest, attempt)
             lost = set() if manifest.store is None else _find_lost(uploads, manifest.store, attempt, report)
             attempt.finish_uploads()
+            if signing_key_file is not None and key is not None:
+                key_is_new = signing_key_backup.put_back(signing_key_file, key)
             rows_of.load(database, manifest.schema, attempt.rows(without=lost))
         except BaseException:
-            # If the response to the commit was lost, the rows may exist and need their files.
+            # If the response to the commit was lost, the rows may exist and need their files, and the key.
             with suppress(SQLAlchemyError, BackupError):
                 rows_of.check_database_empty(database)
                 attempt.roll_back()
+                if key_is_new and signing_key_file is not None:
+                    signing_key_file.unlink(missing_ok=True)
             raise
         attempt.keep()
     return report
@@ -239,15 +284,21 @@ class _Manifest:
 
     Attributes:
         store: the address of the store that has the files of jobs; ``None``: the backup has them.
+        service: the id of the service; ``None``: of a former version, or of a service that had not started yet.
+        signing_key: the private key that signs certificates, as PEM, and its id; ``None``: the backup does not have it.
     """
 
     schema: str
     store: str | None
+    service: str | None
+    signing_key: str | None
+    kid: str | None
 
 
 def _read(parts: Iterator[tuple[str, Iterator[bytes]]], manifest: _Manifest, attempt: _Attempt | None) -> Report:
     """Check a backup, and pass its parts to the attempt to restore it, if any."""
-    report, files, datasets = Report(store=manifest.store), dict[str, str](), set[str]()
+    report = Report(store=manifest.store, signing_key=manifest.kid)
+    files, datasets = dict[str, str](), set[str]()
     tables = rows_of.tables_of(manifest.schema)
     for name, content in parts:
         if match := _ROWS.fullmatch(name):
@@ -283,7 +334,9 @@ def _read_manifest(parts: Iterator[tuple[str, Iterator[bytes]]]) -> _Manifest:
         raise BackupError(
             f"the backup was made by another version of Tapeline (format {version}): restore it with that version"
         )
-    return _Manifest(schema, store)
+    service, key = manifest.get("service"), manifest.get("signing_key")
+    kid = None if key is None else signing_key_backup.kid_of(str(key).encode(), "in the backup")
+    return _Manifest(schema, store, service, key, kid)
 
 
 def _check_files(

@@ -22,6 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.runtime.private_files import create_private
 from service.storage import model_tables, owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
 from service.storage.tables import Base
 
@@ -122,6 +123,7 @@ class Database:
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = create_engine(url, connect_args={"timeout": _BUSY_S, "check_same_thread": False})
+            event.listen(self.engine, "do_connect", _create_sqlite)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
@@ -333,6 +335,12 @@ class Turn:
     def __exit__(self, *_: object) -> None:
         if self._thread.holds:
             self._lock.release()
+
+
+def _create_sqlite(dialect: Any, record: ConnectionPoolEntry, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Create the file for its owner alone: it has secrets. SQLite gives its log and index the same mode."""
+    if (path := str(arguments[0])) and ":" not in path.partition("/")[0]:  # neither :memory: nor file:...
+        create_private(path)
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -170,8 +170,7 @@ def _print_links(invited: Sequence[Invitation], url: str | None, sheet: Path | N
         for name, owner, text in links:
             click.echo(f"{visible(name)} ({owner})\n  {text}")
     if sheet is not None and sheet != Path("-"):
-        with complete_file(sheet) as file:
-            os.fchmod(file.fileno(), 0o600)
+        with complete_file(sheet, private=True) as file:
             file.write(page.encode())
     if as_json:
         return
@@ -427,7 +426,7 @@ def _open_output(output: str) -> Iterator[IO[str]]:
     if output == "-":
         yield sys.stdout
         return
-    with complete_file(Path(output)) as file:
+    with complete_file(Path(output), private=True) as file:
         text = TextIOWrapper(file, encoding="utf-8")
         yield text
         text.detach()  # flushed, not closed

@@ -23,6 +23,7 @@ from service.cli.target import Target, with_target
 from service.cli.text import duration_s, key_metrics
 from service.local import HomeInUse, LocalStack, PortTaken
 from service.runtime import machine_limits
+from service.runtime.private_files import private_umask
 from service.runtime.settings import Settings
 from service.spec.metric_info import KEY_METRICS, size
 from tapeline import ApiError, Client, ClientError
@@ -39,6 +40,8 @@ _CANCEL_TIMEOUT_S: Final = 5.0
 def up() -> None:
     """Run the web page, API and workers on this machine until Ctrl-C."""
     settings = Settings.from_env(os.environ, cores=machine_limits.processors())
+    if settings.artifacts.is_relative_to(settings.home):  # a folder elsewhere may be for others, too
+        click.get_current_context().with_resource(private_umask())
     console = Console(highlight=False, soft_wrap=True)
     for signal_number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, interrupt)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Final
@@ -21,10 +21,12 @@ from service.datasets.uploads import UploadFiles
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import retention, store_id, store_migration
+from service.maintenance import retention, rotation, signing_key_backup, store_id, store_migration
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.maintenance.store_migration import MigrationReport
+from service.runtime.durable_files import fsync_folder
+from service.runtime.private_files import private_umask, protect_redirected
 from service.runtime.settings import Settings
 from service.spec.metric_info import size
 from service.storage.artifacts import ArtifactStore
@@ -112,29 +114,85 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
 
 
 @click.command()
-@click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("target", metavar="FILE", type=click.Path(allow_dash=True))
 @click.option("--verify", is_flag=True, help="Check an existing backup FILE (-: standard input); write nothing.")
 @click.option("--files", is_flag=True, help="Include all files although they are in an object store.")
+@click.option(
+    "--with-signing-key",
+    "signing_key",
+    is_flag=True,
+    help="Include the private key that signs certificates: whoever has the backup can sign, too.",
+)
+@click.option(
+    "--keep",
+    metavar="N",
+    type=click.IntRange(1),
+    help="FILE is a folder: write a file named after the time, verify it, then remove older ones but the newest N.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to standard error.")
-def backup(target: str, verify: bool, files: bool, as_json: bool) -> None:
-    """Back up the database and all files to FILE, a tar archive (-: standard output).
+def backup(target: str, keep: int | None, *, verify: bool, files: bool, signing_key: bool, as_json: bool) -> None:
+    """Back up the database and all files to FILE, a tar archive (-: standard output), which you alone can read.
 
     The service can keep running. With an object store, the backup has the names and digests of the files, and needs
     the store to be restored; --files includes the files.
     """
+    if keep is not None and (verify or target == "-" or Path(target).is_file()):
+        raise click.UsageError("with --keep, FILE must be a folder, and nothing else is verified")
     if verify:
         with click.open_file(target, "rb") as source:
             _print_summary("verified", copies.verify(source), as_json=as_json)
         return
-    output = nullcontext(sys.stdout.buffer) if target == "-" else complete_file(Path(target))
-    with _open_service() as (settings, database, _), output as file:
-        report = copies.backup(database, UploadFiles.of(settings), file, with_files=files or not settings.store)
+    if keep is None and Path(target).is_dir():
+        raise click.UsageError(f"{target} is a folder: with --keep N, a new backup is written there")
+    _create_privately()
+    with _open_service() as (settings, database, _):
+        uploads = UploadFiles.of(settings)
+        key = signing_key_backup.read(settings, database) if signing_key else None
+        if signing_key and key is None:
+            click.echo(f"there is no signing key yet: {settings.signing_key_file} does not exist", err=True)
+
+        def write(file: IO[bytes]) -> copies.Report:
+            with_files = files or not settings.store
+            return copies.backup(database, uploads, file, with_files=with_files, signing_key=key)
+
+        if keep is not None:
+            report = _rotate(Path(target), keep, database, uploads.store, write)
+        elif target == "-":
+            protect_redirected(sys.stdout)
+            report = write(sys.stdout.buffer)
+        else:
+            with complete_file(Path(target), private=True) as file:
+                report = write(file)
     _print_summary("backed up", report, as_json=as_json)
     if report.damaged:
         damaged_files = "\n  ".join(report.damaged)
+        kept = "; all older backups were kept" if keep is not None else ""
         raise Failure(
-            f"damaged or missing, and not in the backup: {counted(len(report.damaged), 'file')}\n  {damaged_files}"
+            f"damaged or missing, and not in the backup{kept}: {counted(len(report.damaged), 'file')}\n"
+            f"  {damaged_files}"
         )
+
+
+def _rotate(
+    folder: Path, keep: int, database: Database, store: ArtifactStore, write: Callable[[IO[bytes]], copies.Report]
+) -> copies.Report:
+    """Write a backup into a folder. Older ones are removed once it is verified, and only if it lacks no file, which an
+    older one may have."""
+    store_id.verify(database, store)  # a service that has not started yet has no id
+    with rotation.locked(folder):
+        path = rotation.new_path(folder)
+        with complete_file(path, private=True) as file:
+            report = write(file)
+        fsync_folder(folder)
+        click.echo(f"wrote {path}", err=True)
+        with path.open("rb") as written:
+            copies.verify(written)
+            written.seek(0)
+            service = copies.service_of(written)
+        if not report.damaged and service is not None:
+            for removed in rotation.remove_older(path, service=service, keep=keep):
+                click.echo(f"removed {removed}", err=True)
+    return report
 
 
 @click.command()
@@ -144,15 +202,25 @@ def restore(source: IO[bytes], as_json: bool) -> None:
     """Restore a backup from FILE (-: standard input) into an empty database and an empty store.
 
     A backup of SQLite can be restored to PostgreSQL, and vice versa. A backup without files needs the store that has
-    them; exit code 1: some are not in it.
+    them; exit code 1: some are not in it. A signing key in the backup is put back into its file, never over another
+    one. The files belong to you, and others cannot read them: run it as the user of the service.
     """
+    _create_privately()
     settings = Settings.from_env(os.environ, cores=1)
+    key_file = None if settings.signing_command else settings.signing_key_file
     with closing(Database(settings.database_url, application="tapeline-restore")) as database:
-        report = copies.restore(database, UploadFiles.of(settings), source)
+        report = copies.restore(database, UploadFiles.of(settings), source, signing_key_file=key_file)
     _print_summary("restored", report, as_json=as_json)
+    if report.signing_key is not None and key_file is None:
+        click.echo("not restored: the signing key, because TAPELINE_SIGNING_COMMAND signs here", err=True)
     if report.damaged:
         lost_files = "\n  ".join(report.damaged)
         raise Failure(f"not in the store, and not restored: {counted(len(report.damaged), 'file')}\n  {lost_files}")
+
+
+def _create_privately() -> None:
+    """Let nobody else read what this command creates."""
+    click.get_current_context().with_resource(private_umask())
 
 
 @contextmanager
@@ -218,6 +286,8 @@ def _print_summary(action: str, report: copies.Report, *, as_json: bool) -> None
     click.echo(f"{action}: {summary} ({size(report.size_bytes)})", err=True)
     if report.store is not None:
         click.echo(f"without the files, which are in {report.store}", err=True)
+    if report.signing_key is not None:
+        click.echo(f"with the signing key {report.signing_key}", err=True)
 
 
 @click.group()
@@ -249,6 +319,7 @@ def migrate(
     keep running: from the end of the copying on, its workers claim no jobs until they are restarted with the new
     TAPELINE_STORE. Run the command again if it was interrupted. Exit code 1: files are missing or damaged in FROM.
     """
+    _create_privately()
     default = os.environ.get("TAPELINE_STORE_ENDPOINT", "")
     from_endpoint = from_endpoint or (default if source.startswith("s3:") else "")
     to_endpoint = to_endpoint or (default if target.startswith("s3:") else "")

@@ -22,9 +22,11 @@ from service.cli.commands.access import open_database, operator
 from service.cli.target import Failure, Target, service_options, with_target
 from service.cli.text import print_table
 from service.maintenance import worker_invitation
+from service.runtime.private_files import protect_redirected
 from service.runtime.settings import SETTINGS, Settings
 from service.storage.database import Database
 from tapeline import Client
+from tapeline.downloads import complete_file
 
 _IMPEDIMENTS: Final = ("no_worker", "storage", "dataset", "memory")
 """Reasons why no job starts at all."""
@@ -121,15 +123,29 @@ def _find(client: Client, text: str) -> str:
     help="File with its password (default: the one that compose's setup writes).",
 )
 @click.option("--image", default="tapeline", show_default=True, help="Image on that machine.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the file here, readable by you alone (default: print it).",
+)
 @with_target
 def invite(
-    target: Target, name: str, host: str | None, share: Path | None, role: str, password_file: Path | None, image: str
+    target: Target,
+    name: str,
+    host: str | None,
+    share: Path | None,
+    role: str,
+    password_file: Path | None,
+    image: str,
+    output: Path | None,
 ) -> None:
     """Print what a worker NAME on another machine needs, for a file worker.env there.
 
     Run it on the machine that hosts the service, with the same environment. How to use the file is printed on standard
     error. The file has passwords: of a role that can only train jobs, of the broker, and of the store.
     """
+    protect_redirected(sys.stdout)
     settings = Settings.from_env(os.environ, cores=1)
     if not SETTINGS["TAPELINE_WORKER_NAME"].valid(name):
         raise click.UsageError(f"NAME must {SETTINGS['TAPELINE_WORKER_NAME'].rule}")
@@ -154,12 +170,16 @@ def invite(
         "docker": invitation.docker_command("worker.env", image),
         "command": "tapeline worker --env-file worker.env",
     }
+    if output is not None:
+        with complete_file(output, private=True) as file:
+            file.write(invitation.env_file().encode())
     if target.prints({"variables": dict(invitation.variables), "remarks": list(invitation.remarks), **commands}):
         return
-    click.echo(invitation.env_file(), nl=False)
+    if output is None:
+        click.echo(invitation.env_file(), nl=False)
     click.echo(
-        "\nStore this as worker.env on the other machine, and start the worker there, in a\n"
-        f"container with the same image:\n\n{commands['docker']}\n\n"
+        f"\nStore {'this' if output is None else output} as worker.env on the other machine, and start the worker\n"
+        f"there, in a container with the same image:\n\n{commands['docker']}\n\n"
         f"or from an environment with the same version of Tapeline:\n\n{commands['command']}",
         err=True,
     )

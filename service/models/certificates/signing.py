@@ -111,28 +111,54 @@ def _of_file(path: Path) -> Signer:
     try:
         if not path.exists():
             _create(path)
-        status = path.stat()
-        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        status, data = path.stat(), path.read_bytes()
+    except OSError as error:
         raise SigningUnavailable(f"the signing key {path} cannot be used: {error}") from error
     if status.st_mode & stat.S_IRWXO:
         raise SigningUnavailable(f"everybody may read the signing key: run chmod 600 {shlex.quote(str(path))}")
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
-        raise SigningUnavailable(
-            f"the signing key {path} is not on the curve P-256; create one: openssl ecparam -name prime256v1 -genkey "
-            f"-noout -out {shlex.quote(str(path))}"
-        )
+    private = _load(data, str(path))
     pem = ecdsa.to_pem(private.public_key())
     kid = ecdsa.kid_of(pem)
     return Signer(kid, pem, int(status.st_mtime) * 1000, lambda data: private.sign(data, ec.ECDSA(hashes.SHA256())))
 
 
+def kid_of_private(pem: bytes, source: str) -> str:
+    """The id of a private key, given as PEM; ``source`` names it in errors.
+
+    Raises:
+        SigningUnavailable: it is no private key of P-256.
+    """
+    return ecdsa.kid_of(ecdsa.to_pem(_load(pem, source).public_key()))
+
+
+def _load(pem: bytes, source: str) -> ec.EllipticCurvePrivateKey:
+    try:
+        private = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SigningUnavailable(f"the signing key {source} cannot be used: {error}") from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+        raise SigningUnavailable(
+            f"the signing key {source} is not on the curve P-256; create one: openssl ecparam -name prime256v1 -genkey "
+            f"-noout -out {shlex.quote(source)}"
+        )
+    return private
+
+
 def _create(path: Path) -> None:
     """Make a key, unless another process has just made one."""
-    temporary = _write_new(path)
+    with suppress(FileExistsError):
+        put_back(path, _new_key())
+
+
+def put_back(path: Path, pem: bytes) -> None:
+    """Write a private key that only its owner can read, complete or not at all.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    temporary = _write_beside(path, pem)
     try:
-        with suppress(FileExistsError):
-            os.link(temporary, path)
+        os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -144,17 +170,20 @@ def replace_key(path: Path) -> None:
         SigningUnavailable: the file cannot be written.
     """
     try:
-        _write_new(path).replace(path)
+        _write_beside(path, _new_key()).replace(path)
     except OSError as error:
         raise SigningUnavailable(f"the signing key {path} cannot be replaced: {error}") from error
 
 
-def _write_new(path: Path) -> Path:
-    """A new key in a file beside ``path``, synced, which only its owner can read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+def _new_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    """A key in a file beside ``path``, synced, which only its owner can read."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import signal
 import subprocess
 import sys
@@ -123,6 +124,9 @@ def test_a_worker_trains_from_its_invitation(
     assert (variables["TAPELINE_WORKER_NAME"], variables["TAPELINE_PORTABLE_BITS"]) == ("gpu-2", "1")
     printed = invite(monkeypatch, home, *options, **environ)
     assert "--env-file worker.env tapeline python -m workers" in printed.stderr
+    written = invite(monkeypatch, home, *options, "--output", str(tmp_path / "private.env"), **environ)
+    assert (written.stdout, (tmp_path / "private.env").read_text()) == ("", printed.stdout)
+    assert stat.S_IMODE((tmp_path / "private.env").stat().st_mode) == 0o600
     socket = make_url(postgres_url).query["host"]
     local = address.set(host=None).update_query_dict({"host": socket}).render_as_string(hide_password=False)
     env_file = tmp_path / "worker.env"
@@ -139,7 +143,7 @@ def test_a_worker_trains_from_its_invitation(
             (row,) = worker_registry.live_workers(session)
             assert (worker_registry.name_of(row.id), row.pid) == ("gpu-2", worker.pid)
             entries = audit.read(session, action="invite_worker")
-            assert [(entry.subject, entry.detail) for entry in entries] == [("gpu-2", {"role": names[2]})] * 2
+            assert [(entry.subject, entry.detail) for entry in entries] == [("gpu-2", {"role": names[2]})] * 3
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
     with closing(Database(postgres_url)) as superuser, superuser.engine.begin() as connection:
