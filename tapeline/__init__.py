@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingPackage,
         NotUploadable,
         ServerUnreachable,
+        ServerUntrusted,
         UnreadableImage,
         VersionMismatch,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "Prediction",
     "Records",
     "ServerUnreachable",
+    "ServerUntrusted",
     "Sweep",
     "Trial",
     "UnreadableImage",

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import re
+import ssl
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from tapeline.addresses import is_this_machine
-from tapeline.errors import ApiError, ClientError, GateFailed, ServerUnreachable, VersionMismatch
+from tapeline.addresses import is_this_machine, tls_context
+from tapeline.errors import ApiError, ClientError, GateFailed, ServerUnreachable, ServerUntrusted, VersionMismatch
 from tapeline.inputs.values import plain
 from tapeline.version import VERSION
 
@@ -33,6 +34,15 @@ _PAGE_SIZE: Final = 100
 _MAX_RETRY_AFTER_S: Final = 30.0
 """There is no retry if ``Retry-After`` is longer."""
 
+_CADDY: Final = (
+    "set TAPELINE_CA to the file with the certificate of its authority (that of Caddy in compose: docker compose cp "
+    "caddy:/data/caddy/pki/authorities/local/root.crt . and TAPELINE_CA=$PWD/root.crt)"
+)
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+_OTHER_NAME: Final = (62, 64)
+"""Codes of OpenSSL: another host name, another address."""
+
 OnWait = Callable[[str, float], None]
 """Called with the reason and the delay in seconds before a request is sent again."""
 
@@ -42,6 +52,7 @@ class Connection:
 
     Raises:
         ValueError: ``server`` is not an HTTP URL.
+        ClientError: the authorities that the environment names cannot be read.
     """
 
     def __init__(self, server: str, key: str | None = None, *, on_wait: OnWait | None = None) -> None:
@@ -51,6 +62,10 @@ class Connection:
         url = httpx.URL(self.server)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"the server must be a URL such as http://127.0.0.1:8000, not {server!r}")
+        try:
+            verify = tls_context() if url.scheme == "https" else True
+        except ValueError as error:
+            raise ClientError(str(error)) from error
         self._has_warned = False
         headers = {"User-Agent": f"tapeline-client/{VERSION}"}
         if self.key:
@@ -59,6 +74,7 @@ class Connection:
             base_url=self.server,
             headers=headers,
             timeout=httpx.Timeout(30, connect=5),
+            verify=verify,
             trust_env=not is_this_machine(url.host),  # no proxy for this machine
         )
 
@@ -134,6 +150,8 @@ class Connection:
             try:
                 response = self.http.send(request, stream=True, follow_redirects=follow_redirects)
             except httpx.TransportError as error:
+                if (refused := untrusted(self.server, error)) is not None:
+                    raise refused from None
                 # Without a connection, the request had no effect.
                 if last or not (repeatable or isinstance(error, httpx.ConnectError)):
                     raise ServerUnreachable(self.server, reason_of(error)) from None
@@ -242,6 +260,24 @@ def _refusal(response: httpx.Response, note: str = "") -> ApiError:
         problem = {"detail": f"{url} returned {response.status_code} {response.reason_phrase}"}
     kind = GateFailed if problem.get("code") == "gate_failed" else ApiError
     return kind(response.status_code, problem, note)
+
+
+def untrusted(server: str, error: BaseException) -> ServerUntrusted | None:
+    """The error for a connection that no repetition would change; ``None``: TLS is not its cause, or it broke."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in _OTHER_NAME:
+            remedy = f"it is not for this host: use a name that it has ({cause.verify_message.rstrip('.')})"
+        elif cause.verify_code in (_EXPIRED, _NOT_YET_VALID):
+            remedy = f"{cause.verify_message}: renew it, or set the clock of this machine"
+        else:
+            remedy = f"{cause.verify_message}: {_CADDY}"
+        return ServerUntrusted(server, f"its certificate is not trusted: {remedy}")
+    if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return ServerUntrusted(server, f"it does not speak TLS: use http://{urlsplit(server).netloc}")
+    return None
 
 
 def reason_of(error: Exception) -> str:

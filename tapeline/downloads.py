@@ -20,7 +20,7 @@ from uuid import uuid4
 import httpx
 
 from tapeline.connection import MIN_RETRY_DELAY_S, Connection
-from tapeline.errors import DownloadDamaged, ServerUnreachable
+from tapeline.errors import DownloadDamaged, ServerUnreachable, ServerUntrusted
 
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_DOWNLOAD_ATTEMPTS: Final = 4
@@ -35,6 +35,8 @@ def download(connection: Connection, url: str, to: Path) -> Path:
         try:
             with connection.response("GET", url, follow_redirects=True) as response:
                 return _store(response, to)
+        except ServerUntrusted:
+            raise
         except ServerUnreachable:
             if attempt == _MAX_DOWNLOAD_ATTEMPTS:
                 raise

@@ -18,9 +18,21 @@ class ServerUnreachable(ClientError, ConnectionError):
     """The service does not respond."""
 
     def __init__(self, server: str, reason: str) -> None:
-        hint = "; start it with: tapeline up" if is_this_machine(urlsplit(server).hostname or "") else ""
-        super().__init__(f"no response from {server} ({reason}){hint}")
+        super().__init__(self._message(server, reason))
         self.server, self.reason = server, reason
+
+    def _message(self, server: str, reason: str) -> str:
+        url = urlsplit(server)
+        # `tapeline up` serves HTTP; in front of HTTPS is a proxy, which something else starts.
+        is_startable = url.scheme == "http" and is_this_machine(url.hostname or "")
+        return f"no response from {server} ({reason}){'; start it with: tapeline up' if is_startable else ''}"
+
+
+class ServerUntrusted(ServerUnreachable):
+    """The TLS connection was refused by this client: the server's certificate is not trusted here, or it has none."""
+
+    def _message(self, server: str, reason: str) -> str:
+        return f"no connection to {server}: {reason}"
 
 
 class NotUploadable(ClientError):

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from tapeline import streams
 from tapeline.connection import Connection, json_body, segment
-from tapeline.errors import ClientError, ServerUnreachable
+from tapeline.errors import ClientError, ServerUnreachable, ServerUntrusted
 from tapeline.method_types import Event
 from tapeline.notebook.live import live
 from tapeline.streams import OnOutage
@@ -139,6 +139,8 @@ class Resource(Document):
                     if (state := self._state()) != seen:
                         seen = state
                         show()
+                except ServerUntrusted:
+                    raise
                 except ServerUnreachable:
                     if time.monotonic() - responded_at > outage_timeout_s:
                         raise

@@ -18,6 +18,7 @@ from tapeline.connection import (
     Connection,
     check,
     reason_of,
+    untrusted,
 )
 from tapeline.errors import ApiError, ServerUnreachable
 from tapeline.method_types import Event
@@ -69,6 +70,8 @@ def events(
                 if event.type == "end":
                     return
         except (httpx.TransportError, SSEError) as error:
+            if (refused := untrusted(connection.server, error)) is not None:
+                raise refused from None
             reason = reason_of(error)
         except ApiError as error:
             if error.status not in RETRYABLE_STATUSES and error.status != TOO_MANY_REQUESTS:

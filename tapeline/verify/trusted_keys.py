@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tapeline.addresses import tls_context
 from tapeline.errors import ClientError
 from tapeline.verify import bundles, claims, ecdsa
 from tapeline.verify.bundles import CertificateRefused
@@ -104,8 +105,8 @@ def _read(path: Path) -> bytes:
 def _fetch(url: str) -> bytes:
     url = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}{WELL_KNOWN}"
     try:
-        response = httpx.get(url, timeout=_TIMEOUT_S).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = httpx.get(url, timeout=_TIMEOUT_S, verify=tls_context()).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise KeysUnavailable(f"cannot fetch the keys from {url}: {error}") from error
     return response.content[:_MAX_BYTES]
 
