@@ -49,7 +49,7 @@ FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 tapeline \
  && useradd --uid 10001 --gid tapeline --home-dir /var/lib/tapeline --no-create-home --shell /usr/sbin/nologin tapeline \
  && install -d -o tapeline -g tapeline \
-      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/bucket /var/lib/tapeline/cache \
+      /var/lib/tapeline /var/lib/tapeline/artifacts /var/lib/tapeline/backups /var/lib/tapeline/bucket /var/lib/tapeline/cache \
       /var/lib/tapeline/data /var/lib/tapeline/keys /var/lib/tapeline/run /var/lib/tapeline/secrets /var/lib/tapeline/secrets/app \
       /var/lib/tapeline/secrets/owner /var/lib/tapeline/secrets/servers
 COPY --from=datasets /usr/share/datasets/fashion-mnist/*.gz /usr/share/datasets/fashion-mnist/

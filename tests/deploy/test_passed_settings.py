@@ -16,7 +16,7 @@ def test_each_list_of_settings_is_the_declared_one(file: str) -> None:
     assert (ROOT / file).read_text(encoding="utf-8") == updated(file), "run `make settings`"
 
 
-@pytest.mark.parametrize("service", ["web", "worker", "s3-worker", "scheduler", "migrate"])
+@pytest.mark.parametrize("service", ["web", "worker", "s3-worker", "scheduler", "migrate", "backup"])
 def test_each_setting_reaches_the_service_or_is_fixed_for_a_reason(service: str) -> None:
     services: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
     passed = {name for name in services[service]["environment"] if name.startswith("TAPELINE_")}

@@ -16,6 +16,7 @@ from migrations.upgrade import upgrade
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
 from tests.service.maintenance.conftest import Installation
+from tests.waiting import wait_until
 
 _COMMAND = "import os, sys; os.umask(0o022); from service.cli import main; main(sys.argv[1:], prog_name='tapeline')"
 
@@ -88,11 +89,7 @@ def test_a_restore_has_no_window_in_which_others_may_read(home: Installation, tm
         assert command.stdin is not None
         command.stdin.write(data[: len(data) // 2])  # it waits for the rest in the middle
         command.stdin.flush()
-        deadline = time.monotonic() + 60
-        while not [*(tmp_path / "new").rglob("*.npy"), *(tmp_path / "new").rglob("*.safetensors")]:
-            assert command.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: [*(tmp_path / "new").rglob("*.npy")] or command.poll() is not None, "the first files")
         assert modes(tmp_path / "new") == {}
         command.stdin.write(data[len(data) // 2 :])
         command.stdin.close()

@@ -6,11 +6,14 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from migrations.upgrade import upgrade
@@ -116,6 +119,28 @@ def test_one_backup_at_a_time_and_a_clock_that_was_set_back(
     assert run(home, "backup", "--keep", "1", str(backups)).exit_code == 0
     (kept,) = names(backups)
     assert kept.startswith("tapeline-202"), "the new one is kept, although another has a later name"
+
+
+def test_the_compose_service_makes_a_backup_a_day(home: Path, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docker-compose.yml").read_text(encoding="utf-8")
+    shell, option, script = yaml.safe_load(text)["services"]["backup"]["command"]
+    once = script.replace("$$", "$").replace("sleep 3600 & wait $!", "exit")
+    assert once.count("exit") == 1
+    bin_folder = Path(sys.executable).parent
+    environ = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "TAPELINE_HOME": str(home), "BACKUP_KEEP": "2"}
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    counts = []
+    for hours in (0, 1, 24, 24):
+        for path in backups.glob("*.tar"):
+            aged = path.stat().st_mtime - hours * 3600
+            os.utime(path, (aged, aged))
+        ran = subprocess.run(
+            [shell, option, once], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        )
+        counts.append(ran.stderr.count("wrote backups/tapeline-"))
+    assert counts == [1, 0, 1, 1]
+    assert len(names(backups)) == 2
 
 
 @pytest.mark.parametrize("arguments", [("-",), ("--verify", "folder"), ("file",)])
