@@ -107,6 +107,11 @@ class Pod:
                 found[item["name"]] = self.network.secrets[source["secretKeyRef"]["name"]][
                     source["secretKeyRef"]["key"]
                 ]
+            elif "resourceFieldRef" in source:
+                of = next(
+                    one for one in self.spec["containers"] if one["name"] == source["resourceFieldRef"]["containerName"]
+                )
+                found[item["name"]] = str(of["resources"]["limits"]["cpu"])
             elif source:
                 fields = {"status.podIP": self.ip, "spec.nodeName": "node-1.example.internal"}
                 found[item["name"]] = fields[source["fieldRef"]["fieldPath"]]

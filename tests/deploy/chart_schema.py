@@ -20,7 +20,7 @@ BY_THE_CHART: Final = {
     "DATA": "data",
     "CA": "ca",
     "SIGNING_KEY": "signing",
-    "WORKERS": "worker.slots",
+    "WORKERS": "worker.slots, or the limit of processors",
     "WORKER_NAME": "the name of the node",
 }
 """Settings that are not in ``settings``, with the value of the chart that they come from."""
@@ -143,6 +143,7 @@ VALUES: Final = fields(
     | {"oneOf": [given("url"), given("existingClaim")]},
     signing=fields(existingSecret=NAME, key=KEY) | {"allOf": [given("existingSecret")]},
     ca=fields(existingSecret=NAME, key=KEY),
+    proxy=fields(url=text("^(https?://[^@/]+/?)?$"), exceptions=list_of(text("^[^, ]+$"))),
     auth=fields(existingSecret=NAME, key=KEY),
     settings=fields(
         **{
@@ -163,6 +164,7 @@ VALUES: Final = fields(
     web=fields(
         replicas=number(1),
         cacheGiB=number(1, 65536),
+        homeGiB=number(1, 65536),
         # After the pause of 5 s, gunicorn waits 10 s for requests.
         terminationGracePeriodSeconds=number(20),
         service=fields(
@@ -174,8 +176,9 @@ VALUES: Final = fields(
     ),
     worker=fields(
         replicas=number(0),
-        slots=number(1, 1024),
+        slots=number(1, 1024) | {"type": ["integer", "null"]},
         cacheGiB=number(1, 65536),
+        homeGiB=number(1, 65536),
         # Less would kill jobs that could be released.
         terminationGracePeriodSeconds=number(20),
         database=connection(DATABASE, is_required=False),
@@ -183,7 +186,20 @@ VALUES: Final = fields(
         **PLACE,
         topologySpreadConstraints=SPREAD,
     ),
-    scheduler=fields(terminationGracePeriodSeconds=number(5), **PLACE),
+    scheduler=fields(homeGiB=number(1, 65536), terminationGracePeriodSeconds=number(5), **PLACE),
+    backup=fields(
+        enabled=FLAG,
+        schedule=text(r"^(@(hourly|daily|midnight|weekly|monthly)|[^ ]+( [^ ]+){4})$"),
+        timeZone=text("^[A-Za-z0-9_/+-]*$"),
+        keep=number(1, 10000),
+        files=FLAG,
+        signingKey=FLAG,
+        existingClaim=NAME,
+        homeGiB=number(1, 65536),
+        deadlineSeconds=number(60),
+        **PLACE,
+    )
+    | needs("enabled", "existingClaim"),
     data=fields(existingClaim=NAME),
     serviceAccount=fields(create=FLAG, name=NAME, annotations=TEXTS),
     ingress=fields(enabled=FLAG, className=NAME, host=NAME, tlsSecret=NAME, annotations=TEXTS)
@@ -193,13 +209,15 @@ VALUES: Final = fields(
     networkPolicy=fields(
         enabled=FLAG,
         webFrom=PEERS,
-        **dict.fromkeys(("database", "broker", "store", "dns", "webhooks"), EGRESS),
+        **dict.fromkeys(("database", "broker", "store", "metadata", "proxy", "dns", "webhooks"), EGRESS),
         extra=EXTRA,
     ),
     serviceMonitor=fields(
         enabled=FLAG, interval=text("^[0-9]+(ms|s|m|h)$"), labels=TEXTS, apiKeySecret=NAME, apiKeyKey=KEY
     )
     | needs("enabled", "apiKeySecret"),
+    prometheusRule=fields(enabled=FLAG, labels=TEXTS),
+    dashboards=fields(enabled=FLAG, labels=TEXTS, annotations=TEXTS),
     keda=fields(
         enabled=FLAG,
         minReplicas=number(0),

@@ -10,6 +10,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ def values_of(name: str) -> Object:
 
 
 NAMES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+
+
+WHOLE_PROCESSORS = {"containerName": "worker", "resource": "limits.cpu", "divisor": "1"}
 
 
 def with_value(values: Object, path: str, value: Any) -> Object:
@@ -72,6 +76,8 @@ def pods(objects: dict[tuple[str, str], Object]) -> Iterator[tuple[str, Object]]
     for (kind, name), item in objects.items():
         if kind in ("Deployment", "Job"):
             yield name, item["spec"]["template"]["spec"]
+        elif kind == "CronJob":
+            yield name, item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         elif kind == "Pod":
             yield name, item["spec"]
 
@@ -100,6 +106,7 @@ def test_all_kinds_of_objects_are_rendered_in_some_case() -> None:
     assert found == {
         *("Deployment", "Service", "ServiceAccount", "Job", "Pod", "PodDisruptionBudget", "NetworkPolicy", "Ingress"),
         *("HTTPRoute", "ServiceMonitor", "ScaledObject", "TriggerAuthentication", "ConfigMap"),
+        *("CronJob", "PrometheusRule"),
     }
 
 
@@ -123,12 +130,15 @@ def test_every_pod_fulfils_the_restricted_standard_and_has_a_read_only_root(valu
         assert container["resources"]["limits"]["memory"], name
 
 
-def environment(container: Object) -> dict[str, str]:
-    """The variables, with contents for what comes from Secrets and the pod."""
+def environment(container: Object, cpu: str = "1") -> dict[str, str]:
+    """The variables, with contents for what comes from Secrets and the pod; ``cpu`` is its limit of processors."""
     found: dict[str, str] = {}
     for item in container["env"]:
         if "valueFrom" in item:
             urls = {"TAPELINE_DATABASE_URL": "postgresql+psycopg://secret/", "TAPELINE_BROKER_URL": "redis://secret/"}
+            if "resourceFieldRef" in item["valueFrom"]:  # as Kubernetes does: in units of the divisor, rounded up
+                assert item["valueFrom"]["resourceFieldRef"] == WHOLE_PROCESSORS
+                urls[item["name"]] = str(ceil(float(cpu.removesuffix("m")) / (1000 if cpu.endswith("m") else 1)))
             value = urls.get(item["name"], "10.1.2.3" if item["name"] == "POD_IP" else "a-key-of-16-letters")
         else:
             value = item["value"]
@@ -187,6 +197,10 @@ def test_no_part_of_the_schema_accepts_names_that_it_does_not_know() -> None:
         ("web.replica", 3),
         ("web.replicas", 0),
         ("worker.slots", 0),
+        ("backup", {"enabled": True, "existingClaim": ""}),
+        ("backup.keep", 0),
+        ("backup.schedule", "daily"),
+        ("proxy.url", "http://user:secret@proxy:3128"),
         ("worker.slots", "2"),
         ("worker.terminationGracePeriodSeconds", 10),
         ("settings.TAPELINE_LEASES", 3),
@@ -325,7 +339,7 @@ def test_workers_scale_with_the_demand_when_keda_is_enabled() -> None:
     assert scaled["spec"]["scaleTargetRef"]["name"] == worker["metadata"]["name"]
     (trigger,) = scaled["spec"]["triggers"]
     (container,) = worker["spec"]["template"]["spec"]["containers"]
-    slots = environment(container)["TAPELINE_WORKERS"]
+    slots = environment(container, "4")["TAPELINE_WORKERS"]
     assert trigger["metadata"] == {"query": "SELECT slots FROM tapeline_demand", "targetQueryValue": slots}
     authentication = objects["TriggerAuthentication", trigger["authenticationRef"]["name"].removeprefix("tl-tapeline-")]
     parameter = {"parameter": "connection", "name": "tapeline", "key": "demand"}

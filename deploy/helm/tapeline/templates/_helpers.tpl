@@ -61,6 +61,20 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{ join "," $hosts }}
 {{- end -}}
 
+{{- /* Not empty for pods that have the key of certificates. */ -}}
+{{- define "tapeline.hasSigningKey" -}}
+{{- if or (eq .component "web") (and (eq .component "backup") .root.Values.backup.signingKey) }}true{{ end -}}
+{{- end -}}
+
+{{- /* Slots of a worker pod: as given, or by its limit of processors, rounded up. */ -}}
+{{- define "tapeline.slots" -}}
+{{- $cpu := toString (dig "limits" "cpu" "" .Values.worker.resources) -}}
+{{- if .Values.worker.slots }}{{ .Values.worker.slots }}
+{{- else if not $cpu }}{{ fail "worker.slots follows worker.resources.limits.cpu: give one of them" }}
+{{- else if hasSuffix "m" $cpu }}{{ divf (trimSuffix "m" $cpu) 1000 | ceil }}
+{{- else }}{{ ceil $cpu }}{{ end -}}
+{{- end -}}
+
 {{- define "tapeline.env" -}}
 {{- $values := .root.Values -}}
 {{- $routed := or $values.ingress.enabled $values.httpRoute.enabled -}}
@@ -80,15 +94,22 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if $values.ca.existingSecret }}
 - {name: TAPELINE_CA, value: /etc/tapeline/ca/ca.crt}
 {{- end }}
-{{- if eq .component "web" }}
+{{- if include "tapeline.hasSigningKey" . }}
 - {name: TAPELINE_SIGNING_KEY, value: /etc/tapeline/signing/key.pem}
+{{- end }}
+{{- if eq .component "web" }}
 {{- if $values.auth.existingSecret }}
 - name: TAPELINE_API_KEYS
   valueFrom: {secretKeyRef: {name: {{ $values.auth.existingSecret }}, key: {{ $values.auth.key }}}}
 {{- end }}
 {{- end }}
 {{- if eq .component "worker" }}
+{{- if $values.worker.slots }}
 - {name: TAPELINE_WORKERS, value: {{ $values.worker.slots | quote }}}
+{{- else }}
+- name: TAPELINE_WORKERS  # the limit in whole processors, rounded up
+  valueFrom: {resourceFieldRef: {containerName: worker, resource: limits.cpu, divisor: "1"}}
+{{- end }}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
 {{- end }}
@@ -97,6 +118,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 # A fifth less than the volume: a folder that exceeds it costs the pod.
 - {name: TAPELINE_CACHE_BYTES, value: {{ div (mul . 1073741824 4) 5 | quote }}}
 {{- end }}
+{{- with $values.proxy }}{{ if .url }}
+- {name: HTTPS_PROXY, value: {{ .url | quote }}}
+- {name: NO_PROXY, value: {{ join "," (concat (list "localhost" "127.0.0.1" ".svc" ".cluster.local") .exceptions) | quote }}}
+{{- end }}{{ end }}
 {{- if and $routed (not (hasKey $values.settings "TAPELINE_PROXIES")) }}
 - {name: TAPELINE_PROXIES, value: "1"}
 {{- end }}
@@ -159,7 +184,10 @@ volumeMounts:
   {{- if $values.ca.existingSecret }}
   - {name: ca, mountPath: /etc/tapeline/ca, readOnly: true}
   {{- end }}
-  {{- if eq .component "web" }}
+  {{- if eq .component "backup" }}
+  - {name: backups, mountPath: /var/lib/tapeline/backups}
+  {{- end }}
+  {{- if include "tapeline.hasSigningKey" . }}
   - {name: signing, mountPath: /etc/tapeline/signing, readOnly: true}
   {{- end }}
   {{- with $values.extraVolumeMounts }}
@@ -170,7 +198,7 @@ volumeMounts:
 {{- define "tapeline.volumes" -}}
 {{- $values := .root.Values -}}
 {{- $database := include "tapeline.databaseOf" . | fromJson -}}
-- {name: home, emptyDir: {}}
+- {name: home, emptyDir: {sizeLimit: {{ (index $values .component).homeGiB | default 1 }}Gi}}
 - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
 {{- with (index $values .component).cacheGiB }}
 - {name: cache, emptyDir: {sizeLimit: {{ . }}Gi}}
@@ -190,7 +218,10 @@ volumeMounts:
 {{- with $values.ca }}{{ if .existingSecret }}
 - {name: ca, secret: {secretName: {{ .existingSecret }}, items: [{key: {{ .key }}, path: ca.crt}]}}
 {{- end }}{{ end }}
-{{- if eq .component "web" }}
+{{- if eq .component "backup" }}
+- {name: backups, persistentVolumeClaim: {claimName: {{ $values.backup.existingClaim }}}}
+{{- end }}
+{{- if include "tapeline.hasSigningKey" . }}
 - {name: signing, secret: {secretName: {{ $values.signing.existingSecret }}, defaultMode: 0440, items: [{key: {{ $values.signing.key }}, path: key.pem}]}}
 {{- end }}
 {{- with $values.extraVolumes }}
