@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import owner_triggers
+from service.storage import owner_triggers
 
 revision = "0024"
 down_revision = "0023"
@@ -141,7 +141,11 @@ def upgrade() -> None:
             "ALTER TABLE owner_queue SET (fillfactor = 50, autovacuum_vacuum_threshold = 500, "
             "autovacuum_vacuum_scale_factor = 0)"
         )
-    for statement in owner_triggers.POSTGRESQL if _is_postgresql() else owner_triggers.SQLITE:
+    if _is_postgresql():
+        statements = [owner_triggers.postgresql_count(owner_triggers.WHOLE_LEASE), *owner_triggers.POSTGRESQL]
+    else:
+        statements = [owner_triggers.sqlite_update(owner_triggers.WHOLE_LEASE), *owner_triggers.SQLITE]
+    for statement in statements:
         op.execute(statement)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from migrations import owner_triggers
+from service.storage import owner_triggers
 
 revision = "0025"
 down_revision = "0024"

@@ -16,7 +16,7 @@ import pytest
 from alembic import command
 from sqlalchemy import event
 
-from migrations.upgrade import config, downgrade, head, is_current, revisions_of, upgrade, wait_for_schema
+from migrations.upgrade import config, downgrade, exclusively, head, is_current, revisions_of, upgrade, wait_for_schema
 from service.errors import SettingsError, UnknownSchema
 from service.storage.database import Database
 from tests.migrations.test_additive import BASE, breaking_changes, schema
@@ -45,6 +45,32 @@ def test_all_migrations_can_be_downgraded_and_reapplied(database: Database) -> N
     assert not is_current(database)
     upgrade(database)
     assert is_current(database)
+
+
+def _triggers(database: Database) -> dict[str, Any]:
+    """The text of all triggers, and of the functions of PostgreSQL, with the right they run under."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+    if not database.is_sqlite:
+        query = """SELECT proname, (prosrc, prosecdef, proconfig, proacl)::text FROM pg_proc
+            WHERE pronamespace = 'public'::regnamespace
+            UNION SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"""
+    with database.engine.connect() as connection:
+        return dict(connection.exec_driver_sql(query).tuples().all())
+
+
+def test_triggers_are_replaced_and_come_back(database_url: str) -> None:
+    with closing(Database(database_url)) as database:
+        with exclusively(database) as connection:
+            command.upgrade(config(connection), "0031")
+        old = _triggers(database)
+        upgrade(database)
+        new = _triggers(database)
+        assert old.keys() == new.keys()
+        (changed,) = [name for name in old if old[name] != new[name]]
+        assert changed == ("owner_queue_update" if database.is_sqlite else "count_owner_queue")
+        assert database.is_sqlite or "search_path" in new[changed]
+        downgrade(database, "0031")
+        assert _triggers(database) == old
 
 
 def test_of_concurrent_upgrades_exactly_one_migrates_and_the_others_wait_for_it(database_url: str) -> None:

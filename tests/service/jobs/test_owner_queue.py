@@ -22,9 +22,9 @@ from service.jobs.rescue import rescue
 from service.states import Reason, Request, Status
 from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
-from service.storage.tables import Job, Worker
+from service.storage.tables import Epoch, Job, Worker
 from tests.faults.invariants import owner_counts
-from tests.service.jobs.conftest import Submit, claim, read_job
+from tests.service.jobs.conftest import Submit, claim, commit, read_job, record
 from tests.service.jobs.leases import renew
 from tests.service.jobs.test_leases import reasons
 
@@ -115,6 +115,7 @@ def advance_clock(database: Database, seconds: float) -> None:
     with database.write() as session:
         session.execute(update(OwnerQueue).values(accrued_ms=OwnerQueue.accrued_ms - passed))
         session.execute(update(Job).where(Job.status == Status.RUNNING).values(claimed_ms=Job.claimed_ms - passed))
+        session.execute(update(Epoch).values(finished_ms=Epoch.finished_ms - passed))
 
 
 def simulate(
@@ -319,6 +320,32 @@ def test_an_urgent_job_takes_the_slot_of_the_least_urgent_one(database: Database
     submit(owner="bob", priority=8)
     assert owner_queue.preempt(database) is None
     assert urgent in taken
+
+
+def test_a_preempted_lease_is_charged_up_to_its_last_epoch(database: Database, submit: Submit) -> None:
+    """Its epochs are kept. Before, three hours were given back, and the next 40 claims went to the victim's owner."""
+    start_worker(database, 1)
+    victim = submit(owner="ann", priority=1)
+    held = claim(database, lease_s=100_000)
+    for _ in range(12):  # queued all the time: an owner who becomes ready would start where others are
+        submit(owner="ann")
+    advance_clock(database, 3 * 3600)
+    owner_queue.accrue(database)
+    commit(database, held, record(1))
+    advance_clock(database, 20)
+    submit(owner="bob", priority=9)
+    wait_half_a_second(database)
+    set_vtime(database, "bob", 3 * 3600)
+    assert owner_queue.preempt(database) == victim
+    leases.release_lease(database, held, Request.PREEMPT)
+    assert vtimes(database)["ann"] == pytest.approx(3 * 3600, abs=5), "less 20 seconds, which have to be done again"
+    urgent = claim(database)
+    assert owner_of(database, urgent) == "bob"
+    epoch_commits.succeed(database, urgent, "sha256:x")
+    for _ in range(12):
+        submit(owner="bob")
+    order = [owner_of(database, claim(database)) for _ in range(12)]
+    assert 4 <= order.count("ann") <= 8
 
 
 def test_no_job_makes_room_for_one_that_its_owners_cap_holds_back(database: Database, submit: Submit) -> None:

@@ -2,29 +2,43 @@
 
 They run for every change of a job's state, owner or priority, whichever code makes it: ``owner_queue`` always equals
 the counts of the rows. PostgreSQL runs them at the end of a transaction, so that the row of an owner is locked after
-all rows of jobs, and briefly. ``vtime`` is the integral of ``running / weight`` up to ``accrued_ms``; the time of a
-preempted lease is given back. An owner that becomes ready (by a job, a slot under its cap, a new limit) starts at
-least at the virtual time of those that are, or, without any, at the highest: neither idleness nor a cap earns credit.
+all rows of jobs, and briefly. ``vtime`` is the integral of ``running / weight`` up to ``accrued_ms``; what a preempted
+lease has done since its last epoch is lost, and its time is given back. An owner that becomes ready (by a job, a slot
+under its cap, a new limit) starts at least at the virtual time of those that are, or, without any, at the highest:
+neither idleness nor a cap earns credit.
+
+Revisions 0024 and 0033 create them; a change needs a migration.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+LAST_EPOCH: Final = "(SELECT finished_ms FROM epochs WHERE job_id = OLD.id ORDER BY epoch DESC LIMIT 1)"
+"""From when on the time of a preempted lease is given back, if that is later than its begin: its epochs are kept."""
+WHOLE_LEASE: Final = "0"
+"""The same in revisions 0024 to 0032: all of its time."""
+
 _SQLITE_NOW: Final = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 _SQLITE_HELD: Final = f"MAX(0, {_SQLITE_NOW} - COALESCE(OLD.claimed_ms, {_SQLITE_NOW})) / 1000.0"
+_SQLITE_PREEMPTED: Final = "OLD.requested IS 'preempt' AND NEW.status = 'queued'"
 _SQLITE_CPU: Final = "MAX(0.0, COALESCE({row}.cpu_seconds, 0.0) - COALESCE(OLD.claimed_cpu_seconds, 0.0))"
 
 
-def _sqlite_change(before: str, after: str, *, held: str = "0.0", preempted: str = "FALSE") -> str:
+def _sqlite_refund(since: str) -> str:
+    """The seconds of a preempted lease that are given back."""
+    lost = f"{_SQLITE_NOW} - MAX(COALESCE(OLD.claimed_ms, {_SQLITE_NOW}), COALESCE({since}, 0))"
+    return f"CASE WHEN {_SQLITE_PREEMPTED} THEN MAX(0, {lost}) / 1000.0 ELSE 0.0 END"
+
+
+def _sqlite_change(before: str, after: str, *, held: str = "0.0", preempted: str = "FALSE", refund: str = "0.0") -> str:
     """Count a job that was ``before`` and is ``after``: conditions on OLD and NEW, with {} for a status."""
     running = f"({before.format('running')}) + ({after.format('running')})"
     queued = f"({before.format('queued')}) + ({after.format('queued')})"
     released = f"{before.format('running')} < 0 AND NOT {after.format('running')}"
     return f"""
 UPDATE owner_queue SET
-    vtime = vtime + (running * MAX(0, {_SQLITE_NOW} - accrued_ms) / 1000.0
-                     - CASE WHEN {preempted} THEN {held} ELSE 0.0 END) / weight,
+    vtime = vtime + (running * MAX(0, {_SQLITE_NOW} - accrued_ms) / 1000.0 - {refund}) / weight,
     accrued_ms = {_SQLITE_NOW},
     mean_seconds = CASE WHEN {released} AND NOT ({preempted})
         THEN 0.8 * mean_seconds + 0.2 * {held} ELSE mean_seconds END,
@@ -61,15 +75,14 @@ _VIRTUAL_TIME: Final = """
 COALESCE((SELECT MIN(vtime) FROM owner_queue WHERE ready AND owner <> NEW.owner), (SELECT MAX(vtime) FROM owner_queue))
 """
 
-SQLITE: Final = (
-    f"""
-CREATE TRIGGER owner_queue_insert AFTER INSERT ON jobs WHEN NEW.status IN ('queued', 'running')
-BEGIN
-{_SQLITE_ENTER}
-{_sqlite_change("0", _SQLITE_AFTER)} WHERE owner = COALESCE(NEW.owner, '');
-END
-""",
-    f"""
+
+def sqlite_update(since: str = LAST_EPOCH) -> str:
+    """The trigger of changed jobs.
+
+    Args:
+        since: ``LAST_EPOCH``, or what it was in an earlier revision.
+    """
+    return f"""
 CREATE TRIGGER owner_queue_update AFTER UPDATE OF status, owner, priority ON jobs
 WHEN OLD.status <> NEW.status
     OR NEW.status IN ('queued', 'running') AND (OLD.owner IS NOT NEW.owner OR OLD.priority <> NEW.priority)
@@ -80,7 +93,8 @@ BEGIN
             _SQLITE_BEFORE,
             _SQLITE_AFTER,
             held=_SQLITE_HELD,
-            preempted="OLD.requested IS 'preempt' AND NEW.status = 'queued'",
+            preempted=_SQLITE_PREEMPTED,
+            refund=_sqlite_refund(since),
         )
     }
 WHERE owner IN (COALESCE(OLD.owner, ''), COALESCE(NEW.owner, ''));
@@ -91,6 +105,16 @@ WHERE owner IN (COALESCE(OLD.owner, ''), COALESCE(NEW.owner, ''));
             jobs="(NEW.finished_ms IS NOT NULL AND OLD.finished_ms IS NULL)",
         )
     }
+END
+"""
+
+
+SQLITE: Final = (
+    f"""
+CREATE TRIGGER owner_queue_insert AFTER INSERT ON jobs WHEN NEW.status IN ('queued', 'running')
+BEGIN
+{_SQLITE_ENTER}
+{_sqlite_change("0", _SQLITE_AFTER)} WHERE owner = COALESCE(NEW.owner, '');
 END
 """,
     f"""
@@ -107,6 +131,60 @@ UPDATE owner_queue SET vtime = MAX(vtime, {_VIRTUAL_TIME}) WHERE owner = NEW.own
 END
 """,  # noqa: S608 - all text is in this module
 )
+"""All triggers but that of changed jobs."""
+
+
+def postgresql_count(since: str = LAST_EPOCH) -> str:
+    """The function that counts a changed job; arguments as of ``sqlite_update``."""
+    return f"""
+CREATE OR REPLACE FUNCTION count_owner_queue() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    now bigint := CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT);
+    held float8 := 0;
+    counted float8 := 0;  -- in the mean of the owner's leases
+    used float8 := 0;
+    ended int := 0;
+    refund float8 := 0;
+BEGIN
+    IF TG_OP = 'DELETE' AND OLD.status = 'running'
+            OR TG_OP = 'UPDATE' AND OLD.status = 'running' AND NEW.status <> 'running' THEN
+        held := GREATEST(0, now - COALESCE(OLD.claimed_ms, now)) / 1000.0;
+        used := GREATEST(0, COALESCE(CASE WHEN TG_OP = 'DELETE' THEN OLD.cpu_seconds ELSE NEW.cpu_seconds END, 0)
+                            - COALESCE(OLD.claimed_cpu_seconds, 0));
+        counted := held;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        ended := (NEW.finished_ms IS NOT NULL AND OLD.finished_ms IS NULL)::int;
+        IF OLD.requested = 'preempt' AND NEW.status = 'queued' THEN
+            refund := LEAST(held, GREATEST(0, now - COALESCE({since}, 0)) / 1000.0);
+            counted := 0;
+        END IF;
+        IF NEW.owner IS NOT DISTINCT FROM OLD.owner THEN
+            PERFORM change_owner_queue(
+                NEW.owner,
+                (NEW.status = 'running')::int - (OLD.status = 'running')::int,
+                (NEW.status = 'queued')::int - (OLD.status = 'queued')::int, counted, refund);
+        END IF;
+    END IF;
+    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND NEW.owner IS DISTINCT FROM OLD.owner THEN
+        PERFORM change_owner_queue(
+            OLD.owner, -(OLD.status = 'running')::int, -(OLD.status = 'queued')::int, counted, refund);
+    END IF;
+    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND NEW.owner IS DISTINCT FROM OLD.owner THEN
+        PERFORM change_owner_queue(
+            NEW.owner, (NEW.status = 'running')::int, (NEW.status = 'queued')::int, 0, 0);
+    END IF;
+    IF held > 0 OR used > 0 OR ended > 0 THEN
+        INSERT INTO owner_usage (owner, day, jobs, cpu_seconds, slot_seconds)
+        VALUES (COALESCE(OLD.owner, ''), now / 86400000, ended, used, held)
+        ON CONFLICT (owner, day) DO UPDATE SET jobs = owner_usage.jobs + excluded.jobs,
+            cpu_seconds = owner_usage.cpu_seconds + excluded.cpu_seconds,
+            slot_seconds = owner_usage.slot_seconds + excluded.slot_seconds;
+    END IF;
+    RETURN NULL;
+END $$
+"""  # noqa: S608 - all text is in this module
+
 
 POSTGRESQL: Final = (
     """
@@ -153,49 +231,6 @@ END $$
     """
 CREATE TRIGGER owner_queue_ready AFTER UPDATE ON owner_queue FOR EACH ROW
 WHEN (NEW.ready AND NOT OLD.ready) EXECUTE FUNCTION start_owner_queue()
-""",
-    """
-CREATE FUNCTION count_owner_queue() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    now bigint := CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT);
-    held float8 := 0;
-    used float8 := 0;
-    ended int := 0;
-    refund float8 := 0;
-BEGIN
-    IF TG_OP = 'DELETE' AND OLD.status = 'running'
-            OR TG_OP = 'UPDATE' AND OLD.status = 'running' AND NEW.status <> 'running' THEN
-        held := GREATEST(0, now - COALESCE(OLD.claimed_ms, now)) / 1000.0;
-        used := GREATEST(0, COALESCE(CASE WHEN TG_OP = 'DELETE' THEN OLD.cpu_seconds ELSE NEW.cpu_seconds END, 0)
-                            - COALESCE(OLD.claimed_cpu_seconds, 0));
-    END IF;
-    IF TG_OP = 'UPDATE' THEN
-        ended := (NEW.finished_ms IS NOT NULL AND OLD.finished_ms IS NULL)::int;
-        refund := CASE WHEN OLD.requested = 'preempt' AND NEW.status = 'queued' THEN held ELSE 0 END;
-        IF NEW.owner IS NOT DISTINCT FROM OLD.owner THEN
-            PERFORM change_owner_queue(
-                NEW.owner,
-                (NEW.status = 'running')::int - (OLD.status = 'running')::int,
-                (NEW.status = 'queued')::int - (OLD.status = 'queued')::int, held, refund);
-        END IF;
-    END IF;
-    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND NEW.owner IS DISTINCT FROM OLD.owner THEN
-        PERFORM change_owner_queue(
-            OLD.owner, -(OLD.status = 'running')::int, -(OLD.status = 'queued')::int, held, refund);
-    END IF;
-    IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND NEW.owner IS DISTINCT FROM OLD.owner THEN
-        PERFORM change_owner_queue(
-            NEW.owner, (NEW.status = 'running')::int, (NEW.status = 'queued')::int, 0, 0);
-    END IF;
-    IF held > 0 OR used > 0 OR ended > 0 THEN
-        INSERT INTO owner_usage (owner, day, jobs, cpu_seconds, slot_seconds)
-        VALUES (COALESCE(OLD.owner, ''), now / 86400000, ended, used, held)
-        ON CONFLICT (owner, day) DO UPDATE SET jobs = owner_usage.jobs + excluded.jobs,
-            cpu_seconds = owner_usage.cpu_seconds + excluded.cpu_seconds,
-            slot_seconds = owner_usage.slot_seconds + excluded.slot_seconds;
-    END IF;
-    RETURN NULL;
-END $$
 """,
     """
 CREATE CONSTRAINT TRIGGER owner_queue_insert AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
