@@ -70,8 +70,8 @@ def resend_hints(database: Database, sender: Celery | None) -> None:
     """Send hints again for jobs that have waited long."""
     with database.read() as session:
         # At most one hint per free slot, so that they do not pile up.
-        claiming = worker_registry.claiming_workers(session)
-        free_slots = sum(max(0, worker.slots - worker.running) for worker in claiming)
+        responsive = worker_registry.responsive_workers(session)
+        free_slots = sum(max(0, slots - worker.running) for worker, slots in responsive)
         job_ids = queue.stale_queued(session, waited_s=STALE_QUEUED_S, limit=min(free_slots, _MAX_WAKE_UPS))
     send_hints(sender, job_ids)
 

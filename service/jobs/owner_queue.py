@@ -102,7 +102,8 @@ def _find_victims(session: Session) -> Select[Job] | None:
     can run; ``None``: no slot is wanted, or none can be had."""
     if not session.scalar(select(func.max(OwnerQueue.urgent)).where(is_ready())):
         return None
-    workers = worker_registry.claiming_workers(session)
+    slots_of = dict(worker_registry.responsive_workers(session))
+    workers = list(slots_of)
     is_urgent = and_(is_queued(), Job.priority >= FIRST_URGENT)
     able: dict[str, frozenset[str]] = {}  # the workers that have a dataset
     if any(worker.datasets is not None for worker in workers):
@@ -115,7 +116,7 @@ def _find_victims(session: Session) -> Select[Job] | None:
         runs_here = and_(Job.upload_id.is_(None), _dataset_name().in_(names))
         if ids == everyone:
             runs_here = has_data(names if able else None)
-        slots = {worker.id: worker.slots for worker in workers if worker.id in ids}
+        slots = {worker.id: count for worker, count in slots_of.items() if worker.id in ids}
         jobs, highest = _count_startable(session, and_(is_urgent, runs_here))
         if jobs > _count_free(session, slots):
             victims = _less_urgent(slots, highest)
@@ -157,10 +158,11 @@ def _count_startable(session: Session, condition: ColumnElement[bool]) -> tuple[
 
 def _count_free(session: Session, slots: Mapping[str, int]) -> int:
     """How many of these workers' slots are free, or are being freed."""
-    kept = func.count(case((Job.requested.is_distinct_from(Request.PREEMPT), 1)))
-    query = select(Job.lease_owner, kept).where(Job.status == Status.RUNNING).group_by(Job.lease_owner)
-    taken = dict(session.execute(query).all())
-    return sum(max(0, count - taken.get(worker, 0)) for worker, count in slots.items())
+    freed = func.count(case((Job.requested == Request.PREEMPT, 1)))
+    query = select(Job.lease_owner, func.count(), freed).where(Job.status == Status.RUNNING).group_by(Job.lease_owner)
+    taken = {worker: (running, freed) for worker, running, freed in session.execute(query)}
+    counts = ((count, *taken.get(worker, (0, 0))) for worker, count in slots.items())
+    return sum(max(0, count - running) + freed for count, running, freed in counts)
 
 
 def accrue(database: Database) -> None:

@@ -25,7 +25,12 @@ from service.states import Drain, MachineFaultReason
 from service.storage.database import Database, now_ms
 from service.storage.tables import Worker
 
+HEARTBEAT_INTERVAL_S: Final = 5.0
+"""How often a worker records a heartbeat, at least, and then looks for jobs."""
+_SILENT_MS: Final = int(2 * HEARTBEAT_INTERVAL_S * 1000)
+"""A worker has missed its heartbeats: it claims no job now."""
 WORKER_GONE_MS: Final = 60_000
+"""A worker that is silent for so long is no longer shown."""
 MISSING_MS: Final = 60 * 60 * 1000
 """How long a worker that fell silent without deregistering is missed."""
 COMMIT_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -199,6 +204,30 @@ def reason_for_none(workers: Sequence[Worker]) -> str | None:
 def claiming_workers(session: Session) -> Sequence[Worker]:
     """The live workers that claim jobs."""
     return [worker for worker in live_workers(session) if is_claiming(worker)]
+
+
+def responsive_workers(session: Session) -> Sequence[tuple[Worker, int]]:
+    """The workers that claim jobs and have missed no heartbeats, each with the slots in which it starts jobs.
+
+    A process that is killed leaves its row behind. The row of the one that replaces it, of its name and on its host,
+    shows at once that it is dead. The new one has no slot until its next heartbeat: it may end as the other did.
+    """
+    now = session.scalar(select(now_ms())) or 0
+    siblings: dict[tuple[str, str], list[Worker]] = {}
+    for worker in live_workers(session):
+        siblings.setdefault((name_of(worker.id), worker.host), []).append(worker)
+    found: list[tuple[Worker, int]] = []
+    for workers in siblings.values():
+        silent = [worker for worker in workers if worker.seen_ms < now - _SILENT_MS or _is_replaced(worker, workers)]
+        for worker in workers:
+            if worker not in silent and is_claiming(worker):
+                is_proven = not silent or worker.seen_ms - worker.started_ms >= HEARTBEAT_INTERVAL_S * 1000
+                found.append((worker, worker.slots if is_proven else 0))
+    return found
+
+
+def _is_replaced(worker: Worker, siblings: Sequence[Worker]) -> bool:
+    return any(other.started_ms > worker.seen_ms for other in siblings if other is not worker)
 
 
 def is_claiming(worker: Worker) -> bool:

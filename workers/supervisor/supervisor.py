@@ -35,7 +35,7 @@ from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.supervisor.machine import MachineState
 from workers.supervisor.totals import WorkerTotals
 
-DATABASE_POLL_INTERVAL_S: Final = 5.0
+DATABASE_POLL_INTERVAL_S: Final = worker_registry.HEARTBEAT_INTERVAL_S
 """How often a worker polls the database for jobs, besides messages."""
 FIRST_CHECK_S: Final = 5.0
 """How long a starting worker waits for the first check of its machine; a lost network share may not respond."""

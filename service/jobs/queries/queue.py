@@ -176,11 +176,14 @@ def read_one(session: Session, job: Job) -> Queue:
 def _forecast(session: Session) -> _Forecast:
     rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
     claiming = worker_registry.claiming_workers(session)
-    workers = {worker.id: worker.slots for worker in claiming}
-    slots, datasets = sum(workers.values()), worker_registry.datasets(claiming) if claiming else None
-    ends = _running(session, workers, rows)
-    free = slots - sum(end.frees_slot for end in ends)
-    claims = _simulate(rows, _urgent_jobs(session), ends, slots)
+    slots, datasets = (
+        sum(worker.slots for worker in claiming),
+        worker_registry.datasets(claiming) if claiming else None,
+    )
+    responsive = {worker.id: worker.slots for worker, _ in worker_registry.responsive_workers(session)}
+    ends = _running(session, responsive, rows)
+    free = sum(responsive.values()) - sum(end.frees_slot for end in ends)
+    claims = _simulate(rows, _urgent_jobs(session), ends, sum(responsive.values()))
     places: dict[str, list[int]] = {}
     for place, claim in enumerate(claims, start=1):
         places.setdefault(claim.owner, []).append(place)
@@ -290,7 +293,8 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
     slots = sum(worker.slots for worker in workers if worker_registry.is_claiming(worker))
     rows = session.scalars(select(OwnerQueue).where((OwnerQueue.queued > 0) | (OwnerQueue.running > 0))).all()
     running = sum(row.running for row in rows)
-    free = slots - _count_busy(session, workers)
+    responsive = [worker for worker, _ in worker_registry.responsive_workers(session)]
+    free = sum(worker.slots for worker in responsive) - _count_busy(session, responsive)
     no_start = worker_registry.reason_for_none(workers)
     startable = 0
     for row in rows:
@@ -310,12 +314,10 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
 
 
 def _count_busy(session: Session, workers: Sequence[Worker]) -> int:
-    """The slots that are taken of the workers that claim jobs: those that are drained run jobs, too."""
+    """The slots of these workers that are taken."""
     query = select(Job.lease_owner, func.count()).where(Job.status == Status.RUNNING).group_by(Job.lease_owner)
     running = dict(session.execute(query).all())
-    return sum(
-        min(running.get(worker.id, 0), worker.slots) for worker in workers if worker_registry.is_claiming(worker)
-    )
+    return sum(min(running.get(worker.id, 0), worker.slots) for worker in workers)
 
 
 def count_without_data(session: Session) -> dict[str, int]:

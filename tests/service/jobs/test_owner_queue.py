@@ -348,6 +348,51 @@ def test_a_preempted_lease_is_charged_up_to_its_last_epoch(database: Database, s
     assert 4 <= order.count("ann") <= 8
 
 
+def fall_silent(database: Database, seconds: float, *workers: str) -> None:
+    """Make the rows of workers older."""
+    passed = int(seconds * 1000)
+    with database.write() as session:
+        older = {"seen_ms": Worker.seen_ms - passed, "started_ms": Worker.started_ms - passed}
+        session.execute(update(Worker).where(Worker.id.in_(workers)).values(**older))
+
+
+def test_slots_of_a_worker_that_has_missed_its_heartbeats_are_not_free(database: Database, submit: Submit) -> None:
+    """Before, they were for a minute, in which an urgent job waited."""
+    start_worker(database, 1, "alive")
+    start_worker(database, 3, "dead")
+    low = submit(owner="ann")
+    claim(database, "alive")
+    submit(owner="bob", priority=9)
+    wait_half_a_second(database)
+    fall_silent(database, 4, "dead")
+    assert owner_queue.preempt(database) is None, "it may only be slow"
+    fall_silent(database, 8, "dead")
+    with database.read() as session:
+        assert queue.read(session, owner="bob").reason == "share", "it does not start"
+    assert owner_queue.preempt(database) == low
+
+
+def test_a_worker_that_is_killed_again_and_again_has_no_free_slot(database: Database, submit: Submit) -> None:
+    start_worker(database, 1, "box-1-a")
+    low = submit(owner="ann")
+    held = claim(database, "box-1-a")
+    start_worker(database, 2, "gpu-7-b")
+    submit(owner="bob", priority=9)
+    wait_half_a_second(database)
+    fall_silent(database, 3, "gpu-7-b")
+    assert owner_queue.preempt(database) is None
+    start_worker(database, 2, "gpu-8-c")
+    assert owner_queue.preempt(database) == low, "the new one has replaced it, and has not proved itself"
+    assert owner_queue.preempt(database) is None, "a slot is being freed"
+    leases.release_lease(database, held, Request.PREEMPT)
+    assert claim(database, "box-1-a").job_id != low
+    submit(owner="bob", priority=8)
+    wait_half_a_second(database)
+    fall_silent(database, 6, "gpu-7-b", "gpu-8-c")
+    start_worker(database, 2, "gpu-8-c")
+    assert owner_queue.preempt(database) is None, "it has lived for a heartbeat, and starts jobs"
+
+
 def test_no_job_makes_room_for_one_that_its_owners_cap_holds_back(database: Database, submit: Submit) -> None:
     start_worker(database, 2)
     start_worker(database, 1, "leaving")
