@@ -1,8 +1,9 @@
 """Kill processes at random for a given time: ``make soak MINUTES=30``. The same seed repeats the kills.
 
 After each kill, the next one is armed. A kill counts if the killed process held a running job, whose log then
-records a worker loss. At the end, every job must have ended once, completely, and with the bits of an
-undisturbed one. The seed is printed.
+records a worker loss. Meanwhile, urgent jobs of another owner preempt the long ones of three. After each kill, the
+counts of each owner must be those of its jobs; at the end, every job must have ended once, completely, and with the
+bits of an undisturbed one. The seed is printed.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.states import TERMINAL, Status
+from sqlalchemy import func, select
+
+from service.jobs.events import EventType
+from service.states import TERMINAL, Reason, Request, Status
+from service.storage.tables import Event, Job
 from tests.conftest import create_database, serve_postgres
 from tests.faults.harness import FaultHarness, kill_training_child, open_harness
-from tests.faults.invariants import Reference
+from tests.faults.invariants import Reference, owner_counts
 from tests.faults.sweeps.runs import LIFT_LOSS_LIMIT, SEARCHES, Killer, has_ended, run_undisturbed, submit, until_end
 from tests.faults.two_machines import MACHINES, open_two_machines, train_references
+from tests.waiting import wait_until
 from tests.workers.conftest import kill_groups
 
 PLACES = (
@@ -38,7 +45,13 @@ BETWEEN_JOBS = frozenset({"succeeded", "cleaned", "reported"})
 """Points at which the killed process has no running job: one has ended, and the next is not claimed."""
 WORKER_WITH_CHILDREN = "a worker with its children, at any moment"
 RANDOM_CHILD = "a child, at any moment"
-SPEC: dict[str, Any] = {"epochs": 12}
+SPEC: dict[str, Any] = {"epochs": 200}
+"""It runs for long enough to be preempted."""
+URGENT_SPEC: dict[str, Any] = {"epochs": 12, "priority": 9}
+OWNERS = (None, "ann", "bob")
+URGENT_OWNER = "carl"
+URGENT_SHARE = 0.5
+"""Of the kills without an urgent job, those before which some are submitted."""
 LEASE_S = 6.0
 
 
@@ -51,6 +64,8 @@ class Soak:
     worker_count: int
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     open_jobs: list[str] = field(default_factory=list)
+    urgent_jobs: list[str] = field(default_factory=list)
+    """All that were submitted."""
     stopping: bool = False
 
     def run(self, seconds: float, max_kills: int) -> None:
@@ -63,11 +78,14 @@ class Soak:
         while not self.stopping and time.monotonic() - started < seconds and self.total < max_kills:
             self._fill_queue()
             self._kill_one()
+            kept, counted = owner_counts(self.harness.database)
+            assert kept == counted, "I12: the counts of an owner are not those of its jobs"
             if time.monotonic() - last_report > 60:
                 last_report = time.monotonic()
                 ended = len(self.harness.accepted) - len(self.open_jobs)
                 print(
-                    f"  after {(last_report - started) / 60:.0f} min: {self.total} kills, {ended} jobs ended",
+                    f"  after {(last_report - started) / 60:.0f} min: {self.total} kills, {ended} jobs ended, "
+                    f"preemptions: {self.preemptions()}",
                     flush=True,
                 )
         for place in PLACES:
@@ -79,10 +97,43 @@ class Soak:
     def total(self) -> int:
         return sum(count for place, count in self.kills.items() if place not in BETWEEN_JOBS)
 
+    def preemptions(self) -> int:
+        """The number of leases that ended for an urgent job."""
+        reason = Event.data["reason"].as_string()
+        query = select(func.count()).where(Event.type == EventType.STATUS, reason == Reason.PREEMPTED)
+        with self.harness.database.read() as session:
+            return session.scalar(query) or 0
+
+    def references(self, usual: Reference, urgent: Reference) -> dict[str, Reference]:
+        """What each job must result in."""
+        return dict.fromkeys(self.harness.accepted, usual) | dict.fromkeys(self.urgent_jobs, urgent)
+
     def _fill_queue(self) -> None:
         self.open_jobs = [job_id for job_id in self.open_jobs if self.harness.job(job_id).status not in TERMINAL]
-        while len(self.open_jobs) < self.worker_count + 2:
-            self.open_jobs.append(self.harness.submit(**SPEC))
+        urgent = set(self.urgent_jobs) & set(self.open_jobs)
+        while len(self.open_jobs) - len(urgent) < self.worker_count + 2:
+            self.open_jobs.append(self.harness.submit(owner=self.rng.choice(OWNERS), **SPEC))
+        if not urgent and self.rng.random() < URGENT_SHARE:
+            self._submit_urgent_jobs(self.rng.randint(1, 2))
+
+    def _submit_urgent_jobs(self, count: int) -> None:
+        """Submit urgent jobs when no slot is free, and wait until a job is asked to make room, or longer: the kill that
+        follows strikes one that is about to be released, or has been."""
+
+        def states() -> list[Job]:
+            return [self.harness.job(job_id) for job_id in self.open_jobs]
+
+        def are_full() -> bool:
+            return sum(job.status == Status.RUNNING for job in states()) == self.worker_count
+
+        with contextlib.suppress(AssertionError):  # after a kill, a worker starts
+            wait_until(are_full, "jobs in all slots", 5)
+        new = [self.harness.submit(owner=URGENT_OWNER, **URGENT_SPEC) for _ in range(count)]
+        self.urgent_jobs += new
+        self.open_jobs += new
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: any(job.requested == Request.PREEMPT for job in states()), "preemption", 3)
+        time.sleep(self.rng.choice((0, 0.5)))
 
     def _kill_one(self) -> None:
         target = self.rng.choice([*PLACES, *[RANDOM_CHILD] * 3, WORKER_WITH_CHILDREN])
@@ -145,11 +196,13 @@ def _soak_jobs(home: Path, url: str, seed: int, options: argparse.Namespace) -> 
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, stop)
     try:
-        reference = _reference(home)
+        usual, urgent = _reference(home / "usual", SPEC), _reference(home / "urgent", URGENT_SPEC)
         started = time.monotonic()
         soak.run(options.minutes * 60, options.kills)
         minutes = (time.monotonic() - started) / 60
-        harness.check(reference)
+        harness.check(soak.references(usual, urgent))
+        preemptions = soak.preemptions()
+        assert soak.total < 100 or preemptions >= soak.total / 10, f"{preemptions} preemptions are too few"
     except BaseException:
         print(f"RED with seed {seed}; everything lies in {home}", flush=True)
         harness.stop()
@@ -159,8 +212,9 @@ def _soak_jobs(home: Path, url: str, seed: int, options: argparse.Namespace) -> 
     leases = sum(harness.job(job_id).lease for job_id in harness.accepted)
     print(
         f"{soak.total} kills in {minutes:.0f} minutes that struck a process with a running job, "
-        f"{harness.worker_losses()} lost workers in the jobs' logs; {len(harness.accepted)} jobs, {leases} leases: "
-        f"0 lost, 0 doubled, 0 bits different (seed {seed})"
+        f"{harness.worker_losses()} lost workers in the jobs' logs, preemptions: {preemptions}; "
+        f"{len(harness.accepted)} jobs, {leases} leases: 0 lost, 0 doubled, 0 bits different, counts as the rows "
+        f"(seed {seed})"
     )
     harness.database.close()
 
@@ -229,9 +283,10 @@ def _soak_two_machines(seed: int, jobs: int) -> int:
     return 0
 
 
-def _reference(home: Path) -> Reference:
+def _reference(home: Path, spec: Mapping[str, Any]) -> Reference:
+    home.mkdir()
     with contextlib.closing(open_harness(home / "reference", f"sqlite:///{home / 'reference.db'}")) as harness:
-        harness.submit(**SPEC)
+        harness.submit(**spec)
         harness.start()
         harness.until_all_end(600)
         reference = Reference.of(harness.database, harness.accepted[0])

@@ -89,13 +89,13 @@ class WorkerHarness:
         self.processes.append(process)
         return process
 
-    def submit(self, *, upload_id: str | None = None, **spec: Any) -> str:
-        return self.store(STEADY_SPEC | spec, upload_id=upload_id)
+    def submit(self, *, upload_id: str | None = None, owner: str | None = None, **spec: Any) -> str:
+        return self.store(STEADY_SPEC | spec, upload_id=upload_id, owner=owner)
 
-    def store(self, document: dict[str, Any], *, upload_id: str | None = None) -> str:
+    def store(self, document: dict[str, Any], *, upload_id: str | None = None, owner: str | None = None) -> str:
         resolved = resolve(document)
         steps = costs.total_steps(resolved, self.train_count)
-        submission = Submission(spec=document, resolved=resolved, steps=steps, upload_id=upload_id)
+        submission = Submission(spec=document, resolved=resolved, steps=steps, upload_id=upload_id, owner=owner)
         answer, _ = submissions.submit(
             self.database, [submission], idempotency=None, represent=lambda jobs: {"id": jobs[0].id}
         )
