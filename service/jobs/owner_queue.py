@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs import transitions, worker_registry
 from service.states import Request, Status
+from service.storage import owner_room
 from service.storage.database import Database, locking, now_ms
 from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Epoch, Job
@@ -40,14 +41,6 @@ FIRST_URGENT: Final = 6
 """Jobs of this priority or more start before those of all owners; lower ones order an owner's own jobs."""
 _MIN_WAIT_MS: Final = 500
 """How long an urgent job waits for a worker with a free slot before another job must make room."""
-
-DEMAND: Final = (
-    "SELECT COALESCE(SUM(running + CASE WHEN NOT ready THEN 0 "
-    "WHEN cap IS NULL OR running + queued < cap THEN queued ELSE cap - running END), 0) AS slots FROM owner_queue"
-)
-"""The slots that the running jobs hold and those that may start now would, under the caps and quotas of their owners:
-one row with one number. The view ``tapeline_demand`` has this text; a change needs a migration. A paused job, or a
-trial that its sweep's budget does not permit, is not queued. A job on a folder that no worker has is counted."""
 
 
 def next_owner(session: Session, *, without: Collection[str] = ()) -> str | None:
@@ -150,10 +143,12 @@ def _count_startable(session: Session, condition: ColumnElement[bool]) -> tuple[
     owner, old_enough = func.coalesce(Job.owner, "").label("owner"), Job.queued_ms <= now_ms() - _MIN_WAIT_MS
     queued = select(owner, func.count().label("jobs"), func.max(Job.priority).label("highest"))
     found = queued.where(condition, old_enough).group_by(owner).subquery()
-    rows = select(found.c.jobs, OwnerQueue.cap - OwnerQueue.running, found.c.highest).where(is_ready())
-    startable = session.execute(rows.join(OwnerQueue, OwnerQueue.owner == found.c.owner)).all()
-    count = sum(jobs if room is None else min(jobs, room) for jobs, room, _ in startable)
-    return count, max((highest for _, _, highest in startable), default=0)
+    rows = select(found.c.jobs, found.c.highest, OwnerQueue).join(OwnerQueue, OwnerQueue.owner == found.c.owner)
+    counts = [
+        (owner_room.startable(jobs, cap=row.cap, running=row.running, blocked=row.blocked), highest)
+        for jobs, highest, row in session.execute(rows)
+    ]
+    return sum(count for count, _ in counts), max((highest for count, highest in counts if count), default=0)
 
 
 def _count_free(session: Session, slots: Mapping[str, int]) -> int:

@@ -16,6 +16,7 @@ from service.jobs import worker_registry
 from service.jobs.owner_queue import FIRST_URGENT, belongs_to, has_data, is_queued
 from service.spec.metric_info import duration
 from service.states import Status
+from service.storage import owner_room
 from service.storage.database import now_ms, visible
 from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Job, Worker
@@ -139,7 +140,7 @@ class _Forecast:
         row = next(row for row in rows if row.owner == name)
         if row.blocked is not None:
             return row.blocked, "the CPU time of the last 30 days is used up: jobs wait until some of it is older"
-        if row.cap is not None and row.running >= row.cap:
+        if not owner_room.has_room(cap=row.cap, running=row.running):
             return "cap", f"{counted(row.running, 'job')} of yours run, the most at a time"
         if self.free > 0 and first.waited_s < _STARTING_S:
             return "starting", "a worker is about to start it"
@@ -211,8 +212,7 @@ def _simulate(
     due, load = {name: row.due for name, row in waiting.items()}, {name: row.load for name, row in waiting.items()}
 
     def is_full(name: str) -> bool:
-        cap = waiting[name].cap
-        return slots > 0 and cap is not None and running[name] >= cap
+        return slots > 0 and not owner_room.has_room(cap=waiting[name].cap, running=running[name])
 
     def turn(name: str) -> tuple[int, float, float, str]:
         return -max(priorities[name], default=0), due[name], load[name], name
@@ -303,7 +303,7 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
             continue
         hopeless = 0 if no_start else min(row.queued, without_data.get(row.owner, 0))
         left = row.queued - hopeless
-        room = left if row.cap is None else min(left, max(0, row.cap - row.running))
+        room = owner_room.startable(left, cap=row.cap, running=row.running)
         reasons["dataset"] += hopeless
         reasons["cap"] += left - room
         startable += room

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -20,6 +21,7 @@ from service.jobs.queries import queue
 from service.jobs.request_bodies import JobPatch
 from service.jobs.rescue import rescue
 from service.states import Reason, Request, Status
+from service.storage import owner_room
 from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
 from service.storage.tables import Epoch, Job, Worker
@@ -236,9 +238,30 @@ def test_the_demand_is_what_runs_and_what_may_start_under_caps_and_quotas(databa
     assert demand(database) > 0
 
 
+def test_the_texts_of_the_rule_of_room_and_its_functions_agree(database: Database) -> None:
+    """For all small counts: the column, the view, and the functions by which others count and simulate."""
+    cases = itertools.product(range(4), range(4), (None, 1, 2, 3, 5), (None, "quota"))
+    rows = [
+        OwnerQueue(owner=f"{number:03}", queued=queued, running=running, cap=cap, blocked=blocked, weight=1.0)
+        for number, (queued, running, cap, blocked) in enumerate(cases)
+    ]
+    with database.write() as session:
+        session.add_all(rows)
+    with database.read() as session:
+        kept = session.scalars(select(OwnerQueue)).all()
+    startable = {
+        row.owner: owner_room.startable(row.queued, cap=row.cap, running=row.running, blocked=row.blocked)
+        for row in kept
+    }
+    assert {row.owner for row in kept if row.ready} == {owner for owner, count in startable.items() if count}
+    assert demand(database) == sum(row.running for row in kept) + sum(startable.values())
+    claims = Counter(claim.owner for claim in queue._simulate(kept, {}, [], slots=10_000) if claim.start_s == 0)
+    assert claims == Counter(startable), "as many start at once as may"
+
+
 def test_the_view_of_the_demand_has_the_text_of_this_version() -> None:
     migration = ScriptDirectory.from_config(config()).get_revision("0029")
-    assert migration.module.QUERY == owner_queue.DEMAND
+    assert migration.module.QUERY == owner_room.DEMAND
 
 
 def vtimes(database: Database) -> dict[str, float]:
