@@ -77,9 +77,14 @@ def limits_of(row: Owner | None, owner: str | None, defaults: Quotas) -> OwnerLi
 
 def allowed_priority(session: Session, owner: str | None, priority: int) -> int:
     """A job's priority when it is queued: an admin may have lowered the highest one since it was chosen."""
-    highest = DEFAULT_MAX_PRIORITY if owner else HIGHEST_PRIORITY
+    return min(priority, highest_priority(session, owner))
+
+
+def highest_priority(session: Session, owner: str | None) -> int:
+    """The highest priority of an owner's jobs; ``None``: of everybody without a key."""
+    default = DEFAULT_MAX_PRIORITY if owner else HIGHEST_PRIORITY
     # One column: workers on other machines may not read the others.
-    return min(priority, limit_of(session, owner or EVERYBODY, "max_priority", highest))
+    return limit_of(session, owner or EVERYBODY, "max_priority", default)
 
 
 def limit_of(session: Session, owner: str, name: str, default: int) -> int:

@@ -160,7 +160,8 @@ def _limit_options(command: Command) -> Command:
 def set_owner(target: Target, owner: str, **options: str | None) -> None:
     """Change an owner. A change takes effect within two seconds, without a restart.
 
-    The value "default" sets the default of the service again; 0 is no limit of a quota.
+    The value "default" sets the default of the service again; 0 is no limit of a quota. A lower highest priority lowers
+    that of unfinished jobs.
     """
     changes = {name: _value(name, text) for name, text in options.items() if text is not None}
     if not changes:

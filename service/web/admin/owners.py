@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.access import owners
 from service.access.keys import Scope
-from service.jobs import worker_registry
+from service.jobs import priorities, worker_registry
 from service.jobs.request_bodies import OwnerPatch
 from service.storage.owner_tables import OwnerQueue
 from service.web.admin.owner_schemas import OwnerItem, OwnerList, OwnersQuery
@@ -64,11 +64,14 @@ def show(owner_id: str) -> OwnerItem:
 def change(owner_id: str, body: OwnerPatch) -> OwnerItem:
     """Change an owner's name, weight, cap, highest priority or quotas. Requires the scope `admin`.
 
-    Null sets the default of the service again. A change takes effect within two seconds, without a restart.
+    Null sets the default of the service again. A change takes effect within two seconds, without a restart. A lower
+    highest priority lowers that of unfinished jobs.
     """
     changes = {name: getattr(body, name) for name in body.model_fields_set}
     owner = named_owner(owner_id)
     owners.change(core().database, owner, changes, by=actor())
+    if "max_priority" in changes:
+        priorities.lower(core().database, owner, by=actor())
     return _item(owner)
 
 

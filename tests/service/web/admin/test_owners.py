@@ -11,16 +11,17 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event
+from sqlalchemy import event, update
 from structlog.testing import capture_logs
 
 from service.access.keys import Scope
 from service.cli import main
-from service.jobs import commits, leases, worker_registry
+from service.jobs import commits, events, leases, priorities, worker_registry
 from service.states import Request
-from service.storage.tables import Worker
+from service.storage.tables import Job, Worker
 from service.sweeps import decisions
 from service.web.core.core import EXTENSION, Core
+from tests.faults.invariants import owner_counts
 from tests.service.web.core.quota_clients import SPEC, MakeApp, check_refusal, client_of, keyed
 from tests.terminals import run_in_terminal, strip_ansi
 
@@ -121,7 +122,47 @@ def test_a_lower_highest_priority_holds_for_all_that_is_queued_afterwards(make_a
     assert first is not None
     commits.fail(core.database, first, {"code": "internal", "message": "m"}, then=decisions.after_result)
     trials = ann.get(f"/jobs?sweep={started.json['id']}").json["data"]
-    assert {job["id"] == first.job_id: job["priority"] for job in trials} == {True: 7, False: 3}
+    assert {job["id"] == first.job_id: job["priority"] for job in trials} == {True: 3, False: 3}
+
+
+def test_a_lower_highest_priority_holds_for_what_is_queued(make_app: MakeApp, migrated_url: str) -> None:
+    app = keyed(make_app, migrated_url)
+    admin, ann = client_of(app, "root", scope=Scope.ADMIN), client_of(app, "ann")
+    core: Core = app.extensions[EXTENSION]
+    change(admin, "ann", max_priority=9)
+    eventually(lambda: ann.post("/jobs", json=SPEC | {"priority": 9}).status_code == 201)
+    paused = leases.claim(core.database, "w", 60)
+    assert paused is not None
+    leases.release_lease(core.database, paused, Request.PAUSE)
+    urgent, usual = (ann.post("/jobs", json=SPEC | {"priority": priority}).json["id"] for priority in (8, 4))
+    before = ann.get(f"/jobs/{urgent}")
+    client_of(app, "bob").post("/jobs", json=SPEC)
+    assert owner_counts(core.database)[0]["ann"] == (0, 2, 8)
+    changed = change(admin, "ann", max_priority=5)
+    assert changed.status_code == 200
+    kept, counted = owner_counts(core.database)
+    assert kept == counted
+    assert kept["ann"] == (0, 2, 0), "no longer urgent"
+    after = ann.get(f"/jobs/{urgent}")
+    assert (after.json["priority"], after.headers["ETag"] != before.headers["ETag"]) == (5, True)
+    assert [ann.get(f"/jobs/{job}").json["priority"] for job in (paused.job_id, usual)] == [5, 4]
+    with core.database.read() as session:
+        last = events.read(session, urgent)[-1]
+    assert (last.type, last.data["reason"], last.data["priority"]) == ("status", "changed", 5)
+    assert last.data["request_id"] == changed.headers["X-Request-ID"]
+
+
+def test_the_scheduler_lowers_what_was_submitted_as_the_limit_changed(make_app: MakeApp, migrated_url: str) -> None:
+    app = keyed(make_app, migrated_url)
+    core: Core = app.extensions[EXTENSION]
+    ann = client_of(app, "ann")
+    ids = [ann.post("/jobs", json=SPEC).json["id"] for _ in range(2)]
+    with core.database.write() as session:
+        session.execute(update(Job).where(Job.id == ids[0]).values(priority=9, owner=None))
+        session.execute(update(Job).where(Job.id == ids[1]).values(priority=9))
+    assert priorities.lower_urgent(core.database) == 1
+    with core.database.read() as session:
+        assert [session.get_one(Job, job).priority for job in ids] == [9, 5], "everybody without a key may have 9"
 
 
 def test_the_priority_of_an_owner_with_a_low_highest_one_need_not_be_sent(make_app: MakeApp, migrated_url: str) -> None:
