@@ -24,8 +24,7 @@ from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
 from service.datasets.uploads import UploadFiles
 from service.errors import SettingsError, WrongStore
-from service.jobs import owner_queue, scheduler_heartbeat, submissions, worker_registry
-from service.jobs import owner_queue, priorities, submissions, worker_registry
+from service.jobs import actions, owner_queue, scheduler_heartbeat, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
 from service.maintenance import retention, store_id
@@ -210,7 +209,7 @@ def main() -> int:
             background.start("fail jobs without a store", lambda: fail_jobs_without_store(database, settings))
         if round_number % round(QUOTA_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("apply the quotas", lambda: apply_quotas(database, settings.quotas))
-            background.start("lower priorities", lambda: priorities.lower_urgent(database))
+            background.start("lower priorities", lambda: actions.lower_urgent(database))
         background.start("send messages to webhooks", messages.send_due)
         background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
         if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from service.storage import owner_triggers
+from service.storage.fairness import triggers
 
 revision = "0024"
 down_revision = "0023"
@@ -142,9 +142,9 @@ def upgrade() -> None:
             "autovacuum_vacuum_scale_factor = 0)"
         )
     if _is_postgresql():
-        statements = [owner_triggers.postgresql_count(owner_triggers.WHOLE_LEASE), *owner_triggers.POSTGRESQL]
+        statements = [triggers.postgresql_count(triggers.WHOLE_LEASE), *triggers.POSTGRESQL]
     else:
-        statements = [owner_triggers.sqlite_update(owner_triggers.WHOLE_LEASE), *owner_triggers.SQLITE]
+        statements = [triggers.sqlite_update(triggers.WHOLE_LEASE), *triggers.SQLITE]
     for statement in statements:
         op.execute(statement)
 
@@ -162,5 +162,5 @@ def downgrade() -> None:
     for table in ("sign_in_links", "shares", "owner_usage", "owner_queue", "owner_defaults", "owners"):
         op.drop_table(table)
     if _is_postgresql():
-        for function in owner_triggers.FUNCTIONS:
+        for function in triggers.FUNCTIONS:
             op.execute(f"DROP FUNCTION {function}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from service.storage import owner_triggers
+from service.storage.fairness import triggers
 
 revision = "0025"
 down_revision = "0024"
@@ -29,7 +29,7 @@ def upgrade() -> None:
     if _is_postgresql():
         # A role that may only change jobs sets off triggers that change other tables, which it must not do by itself.
         schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
-        for function in owner_triggers.FUNCTIONS:
+        for function in triggers.FUNCTIONS:
             op.execute(f"ALTER FUNCTION {function} SECURITY DEFINER SET search_path = {schema}, pg_temp")
             op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
 
@@ -37,7 +37,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Revert."""
     if _is_postgresql():
-        for function in owner_triggers.FUNCTIONS:
+        for function in triggers.FUNCTIONS:
             op.execute(f"ALTER FUNCTION {function} SECURITY INVOKER RESET search_path")
             op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
     for column in _COLUMNS:

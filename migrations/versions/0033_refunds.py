@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from service.storage import owner_triggers
+from service.storage.fairness import triggers
 
 revision = "0033"
 down_revision = "0031"
@@ -17,18 +17,18 @@ def _replace(since: str) -> None:
     if op.get_bind().dialect.name == "postgresql":
         # A function that is replaced loses what revision 0025 has set, but keeps its privileges.
         schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
-        op.execute(owner_triggers.postgresql_count(since))
+        op.execute(triggers.postgresql_count(since))
         op.execute(f"ALTER FUNCTION count_owner_queue() SECURITY DEFINER SET search_path = {schema}, pg_temp")
     else:
         op.execute("DROP TRIGGER owner_queue_update")
-        op.execute(owner_triggers.sqlite_update(since))
+        op.execute(triggers.sqlite_update(since))
 
 
 def upgrade() -> None:
     """Apply."""
-    _replace(owner_triggers.LAST_EPOCH)
+    _replace(triggers.LAST_EPOCH)
 
 
 def downgrade() -> None:
     """Revert."""
-    _replace(owner_triggers.WHOLE_LEASE)
+    _replace(triggers.WHOLE_LEASE)

@@ -7,9 +7,9 @@ does not allow the action.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.access import audit, owners
@@ -21,8 +21,12 @@ from service.jobs.transitions import finish, record_status
 from service.states import CANCELLED, TERMINAL, Action, JobKind, Request, Status, allowed_actions
 from service.storage.database import Database, locking, now_ms, visible
 from service.storage.model_tables import Model, ModelVersion
+from service.storage.owner_tables import Owner, OwnerQueue
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, JobTag
+
+_BATCH: Final = 100
+"""Jobs that one transaction changes: claims and commits do not wait for thousands."""
 
 
 def cancel(database: Database, job_id: str, *, owner: str | None = None, by: Actor | None = None) -> Job:
@@ -264,3 +268,40 @@ def actions_of(job: Job) -> tuple[Action, ...]:
     # A sweep schedules its own trials, and its decisions depend on results that must not change.
     excluded = {Action.RETRY, Action.PAUSE, Action.RESUME}
     return tuple(action for action in allowed if action not in excluded)
+
+
+def lower_priorities(database: Database, owner: str, *, by: Actor | None = None) -> int:
+    """Lower the priorities of an owner's unfinished jobs to the highest allowed one, each with an event.
+
+    Args:
+        owner: ``''`` for everybody without a key.
+
+    Returns:
+        The number of jobs.
+    """
+    count = 0
+    while changed := _lower_some(database, owner, by):
+        count += changed
+    return count
+
+
+def _lower_some(database: Database, owner: str, by: Actor | None) -> int:
+    with database.write() as session:
+        highest = owners.highest_priority(session, owner or None)
+        above = select(Job).where(visible(Job.owner, owner), Job.status.not_in(TERMINAL), Job.priority > highest)
+        jobs = session.scalars(locking(above.order_by(Job.id).limit(_BATCH))).all()
+        for job in jobs:
+            job.priority = highest
+            record_status(session, job, reason="changed", priority=highest, **audit.request_of(by))
+        return len(jobs)
+
+
+def lower_urgent(database: Database) -> int:
+    """The same for each owner with a queued job that is more urgent than allowed: it was submitted while the limit
+    changed, or preempted. Returns the number of jobs."""
+    default = case((OwnerQueue.owner == owners.EVERYBODY, owners.HIGHEST_PRIORITY), else_=owners.DEFAULT_MAX_PRIORITY)
+    query = select(OwnerQueue.owner).outerjoin(Owner, Owner.id == OwnerQueue.owner)
+    query = query.where(OwnerQueue.urgent > func.coalesce(Owner.max_priority, default))
+    with database.read() as session:
+        names = session.scalars(query).all()
+    return sum(lower_priorities(database, name) for name in names)

@@ -32,8 +32,8 @@ from sqlalchemy.orm import Session
 
 from service.jobs import transitions, worker_registry
 from service.states import Request, Status
-from service.storage import owner_room
 from service.storage.database import Database, locking, now_ms
+from service.storage.fairness import room
 from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Epoch, Job
 
@@ -145,7 +145,7 @@ def _count_startable(session: Session, condition: ColumnElement[bool]) -> tuple[
     found = queued.where(condition, old_enough).group_by(owner).subquery()
     rows = select(found.c.jobs, found.c.highest, OwnerQueue).join(OwnerQueue, OwnerQueue.owner == found.c.owner)
     counts = [
-        (owner_room.startable(jobs, cap=row.cap, running=row.running, blocked=row.blocked), highest)
+        (room.startable(jobs, cap=row.cap, running=row.running, blocked=row.blocked), highest)
         for jobs, highest, row in session.execute(rows)
     ]
     return sum(count for count, _ in counts), max((highest for count, highest in counts if count), default=0)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.storage import owner_room
+from service.storage.fairness import room
 from service.storage.tables import Base
 
 
@@ -73,7 +73,7 @@ class OwnerQueue(Base):
     due: Mapped[float] = mapped_column(Float, Computed("vtime + running * mean_seconds / weight", persisted=True))
     """``vtime`` once the running jobs have ended, as expected. The owner with the least is served next."""
     load: Mapped[float] = mapped_column(Float, Computed("running / weight", persisted=True))
-    ready: Mapped[bool] = mapped_column(Boolean, Computed(owner_room.READY, persisted=True))
+    ready: Mapped[bool] = mapped_column(Boolean, Computed(room.READY, persisted=True))
     """Whether it has a queued job and room for it."""
 
 

@@ -16,8 +16,8 @@ from service.jobs import worker_registry
 from service.jobs.owner_queue import FIRST_URGENT, belongs_to, has_data, is_queued
 from service.spec.metric_info import duration
 from service.states import Status
-from service.storage import owner_room
 from service.storage.database import now_ms, visible
+from service.storage.fairness import room
 from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Job, Worker
 from service.wording import counted, listed, ordinal
@@ -140,7 +140,7 @@ class _Forecast:
         row = next(row for row in rows if row.owner == name)
         if row.blocked is not None:
             return row.blocked, "the CPU time of the last 30 days is used up: jobs wait until some of it is older"
-        if not owner_room.has_room(cap=row.cap, running=row.running):
+        if not room.has_room(cap=row.cap, running=row.running):
             return "cap", f"{counted(row.running, 'job')} of yours run, the most at a time"
         if self.free > 0 and first.waited_s < _STARTING_S:
             return "starting", "a worker is about to start it"
@@ -212,7 +212,7 @@ def _simulate(
     due, load = {name: row.due for name, row in waiting.items()}, {name: row.load for name, row in waiting.items()}
 
     def is_full(name: str) -> bool:
-        return slots > 0 and not owner_room.has_room(cap=waiting[name].cap, running=running[name])
+        return slots > 0 and not room.has_room(cap=waiting[name].cap, running=running[name])
 
     def turn(name: str) -> tuple[int, float, float, str]:
         return -max(priorities[name], default=0), due[name], load[name], name
@@ -303,10 +303,10 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
             continue
         hopeless = 0 if no_start else min(row.queued, without_data.get(row.owner, 0))
         left = row.queued - hopeless
-        room = owner_room.startable(left, cap=row.cap, running=row.running)
+        may_start = room.startable(left, cap=row.cap, running=row.running)
         reasons["dataset"] += hopeless
-        reasons["cap"] += left - room
-        startable += room
+        reasons["cap"] += left - may_start
+        startable += may_start
     starting = 0 if no_start else min(startable, free)
     reasons["starting"] += starting
     reasons[no_start or "share"] += startable - starting

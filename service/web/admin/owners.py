@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.access import owners
 from service.access.keys import Scope
-from service.jobs import priorities, worker_registry
+from service.jobs import actions, worker_registry
 from service.jobs.request_bodies import OwnerPatch
 from service.storage.owner_tables import OwnerQueue
 from service.web.admin.owner_schemas import OwnerItem, OwnerList, OwnersQuery
@@ -71,7 +71,7 @@ def change(owner_id: str, body: OwnerPatch) -> OwnerItem:
     owner = named_owner(owner_id)
     owners.change(core().database, owner, changes, by=actor())
     if "max_priority" in changes:
-        priorities.lower(core().database, owner, by=actor())
+        actions.lower_priorities(core().database, owner, by=actor())
     return _item(owner)
 
 

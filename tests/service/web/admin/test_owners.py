@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from service.access.keys import Scope
 from service.cli import main
-from service.jobs import commits, events, leases, priorities, worker_registry
+from service.jobs import actions, commits, events, leases, worker_registry
 from service.states import Request
 from service.storage.tables import Job, Worker
 from service.sweeps import decisions
@@ -160,7 +160,7 @@ def test_the_scheduler_lowers_what_was_submitted_as_the_limit_changed(make_app: 
     with core.database.write() as session:
         session.execute(update(Job).where(Job.id == ids[0]).values(priority=9, owner=None))
         session.execute(update(Job).where(Job.id == ids[1]).values(priority=9))
-    assert priorities.lower_urgent(core.database) == 1
+    assert actions.lower_urgent(core.database) == 1
     with core.database.read() as session:
         assert [session.get_one(Job, job).priority for job in ids] == [9, 5], "everybody without a key may have 9"
 
