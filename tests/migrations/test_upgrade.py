@@ -55,7 +55,7 @@ def _triggers(database: Database) -> dict[str, Any]:
             WHERE pronamespace = 'public'::regnamespace
             UNION SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"""
     with database.engine.connect() as connection:
-        return dict(connection.exec_driver_sql(query).tuples().all())
+        return {row[0]: row[1] for row in connection.exec_driver_sql(query)}
 
 
 def test_triggers_are_replaced_and_come_back(database_url: str) -> None:
