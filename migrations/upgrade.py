@@ -32,8 +32,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import privileges
 from service.errors import SettingsError, UnknownSchema
-from service.runtime import logs
+from service.runtime import broker, logs
 from service.runtime.settings import Settings
+from service.storage import server_promises
 from service.storage.database import Database
 from service.storage.tables import Base
 
@@ -271,6 +272,8 @@ def main() -> int:
     try:
         settings = Settings.from_env(os.environ, cores=1)
         with closing(Database(settings.database_url, application="tapeline-migrate")) as database:
+            broker.require_kombu()
+            server_promises.require(database)
             if arguments.check:
                 with database.engine.connect() as connection:
                     _report("checked", Move(find_revision(connection), head()))

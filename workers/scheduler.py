@@ -31,6 +31,7 @@ from service.maintenance import retention, store_id
 from service.maintenance.retention import Policy
 from service.runtime import broker, logs
 from service.runtime.settings import Quotas, Settings
+from service.storage import server_promises
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
@@ -182,6 +183,12 @@ def main() -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, stop)
     database = Database(settings.database_url, application="tapeline-scheduler")
+    try:
+        broker.require_kombu()
+        server_promises.require(database)
+    except SettingsError as error:
+        sys.stderr.write(f"tapeline scheduler: {error}\n")
+        return 2
     sender = create_app(settings.broker_url) if settings.broker_url else None
     files = UploadFiles.of(settings)
     policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")

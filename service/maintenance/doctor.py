@@ -17,12 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.upgrade import find_revision, head
 from service.access import audit_seals
-from service.errors import UnknownSchema, WrongStore
+from service.errors import SettingsError, UnknownSchema, WrongStore
 from service.jobs import leases, scheduler_heartbeat, worker_registry
 from service.maintenance import store_id, store_probes
 from service.runtime import broker
 from service.runtime.settings import Settings
 from service.states import Status
+from service.storage import server_promises
 from service.storage.database import Database, now_ms
 from service.storage.stores import open_store
 from service.storage.tables import Job
@@ -107,7 +108,10 @@ def _check_database(settings: Settings, database: Database) -> str:
             connection.execute(text("SELECT 1"))
             raw: Any = connection.connection.driver_connection
             encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
+        warning = server_promises.warning_of(database)
     except SQLAlchemyError as error:
+        if unkept := server_promises.unkept(error):
+            raise _Fault(f"{address}: {unkept}", "the service refuses to start on it, until that is done") from error
         reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
         advice = (
             _TLS_ADVICE.format("sslmode and sslrootcert", "TAPELINE_DATABASE_URL")
@@ -117,7 +121,7 @@ def _check_database(settings: Settings, database: Database) -> str:
         )
         raise _Fault(f"{address} does not respond: {reason}", advice) from error
     response_ms = 1000 * (time.monotonic() - started_at)
-    return f"{address} responds in {response_ms:.0f} ms{encrypted}"
+    return f"{address} responds in {response_ms:.0f} ms{encrypted}{f'. Warning: {warning}' if warning else ''}"
 
 
 def _check_schema(database: Database) -> str:
@@ -208,6 +212,10 @@ def _check_broker(broker_url: str | None) -> str:
         raise _Fault("no broker is configured, and no embedded broker is running", advice)
     parts = urlsplit(broker_url)
     address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    try:
+        broker.require_kombu()
+    except SettingsError as error:
+        raise _Fault(str(error), "install it in every process, then restart the workers") from error
     try:
         broker.probe(broker_url, timeout_s=_TIMEOUT_S)
     except redis.RedisError as error:

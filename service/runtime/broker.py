@@ -5,12 +5,19 @@ Senders and workers must agree on the names and options, also across versions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from service.errors import SettingsError
+
+_KOMBU: Final = (5, 7)
+"""Before 5.7, a worker whose connection to the broker is lost may consume no more messages, and say nothing."""
 
 TRAIN_TASK: Final = "tapeline.train"
 """The Celery task. Its argument, a job id, makes the queue readable for operators; to a worker, the message is only a
@@ -68,6 +75,20 @@ SENDER_OPTIONS: Final = CELERY_OPTIONS | {
     },
 }
 """Celery settings of a process that only sends."""
+
+
+def require_kombu() -> None:
+    """Refuse to start with an installed kombu that loses messages.
+
+    Raises:
+        SettingsError: it is too old.
+    """
+    installed = metadata.version("kombu")
+    if tuple(int(part) for part in re.findall(r"\d+", installed)[:2]) < _KOMBU:
+        raise SettingsError(
+            f"kombu {installed} is installed, with which workers stop consuming messages after the broker was away; "
+            "install kombu 5.7 or newer: pip install 'kombu>=5.7'"
+        )
 
 
 def send_hints(app: Any, job_ids: Sequence[str]) -> int:

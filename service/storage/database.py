@@ -23,7 +23,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from service.runtime.private_files import create_private
-from service.storage import model_tables, owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
+from service.storage import (  # add their tables to Base.metadata
+    model_tables,  # noqa: F401
+    owner_tables,  # noqa: F401
+    server_promises,
+    sweep_tables,  # noqa: F401
+)
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30
@@ -148,6 +153,7 @@ class Database:
             )
             self.engine.dialect.use_insertmanyvalues_wo_returning = True  # one statement for several rows
             event.listen(self.engine, "begin", _begin_postgresql)
+            event.listen(self.engine, "connect", server_promises.check)
             if has_single:  # it repeats a few statements
                 event.listen(self.engine, "connect", _prepare_repeated)
             event.listen(self.engine, "connect", _record_use)

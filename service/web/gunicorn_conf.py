@@ -13,9 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import SettingsError
-from service.runtime import machine_limits, process_limits, tracing
+from service.runtime import broker, machine_limits, process_limits, tracing
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
+from service.storage import server_promises
 from service.storage.database import Database
 from service.web.http.request_limits import ARRIVALS, MAX_ARRIVALS
 from service.web.http.slots import MAX_REQUESTS
@@ -58,11 +59,14 @@ if workers > 1:
 
 
 def on_starting(server: Any) -> None:
-    """Before the first fork: redact keys in gunicorn's log, and exit if keys are required and none exists."""
+    """Before the first fork: redact keys in gunicorn's log, and exit on what cannot keep the promises of the service,
+    and if keys are required and none exists."""
     for handler in server.log.error_log.handlers:
         handler.addFilter(Redacting(_settings.api_keys))
     with closing(Database(_settings.database_url, application="tapeline-web")) as database:
         try:
+            broker.require_kombu()
+            server_promises.require(database)
             keys.require_any_key(_settings, database)
         except SettingsError as error:
             sys.exit(f"tapeline: {error}")

@@ -282,9 +282,6 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=120, help="epochs of the two jobs that are interrupted")
     options = parser.parse_args()
     with serve_postgres() as server, tempfile.TemporaryDirectory(prefix="tapeline-drill-") as folder:
-        with psycopg.connect(f"user=postgres dbname=postgres host={server}", autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM RESET fsync")  # tests turn it off
-            connection.execute("SELECT pg_reload_conf()")
         print(drill(Path(folder), server, jobs=options.jobs, later=options.later, epochs=options.epochs).table())
     return 0
 

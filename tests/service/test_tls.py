@@ -109,7 +109,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         options = {
             "port": servers.postgres_port,
             "unix_socket_directories": "",
-            "fsync": "off",
             "ssl": "on",
             "ssl_cert_file": folder / "server.crt",
             "ssl_key_file": folder / "server.key",

@@ -15,8 +15,9 @@ import structlog
 from celery import bootsteps, signals
 
 from service.errors import SettingsError
-from service.runtime import logs, machine_limits, tracing
+from service.runtime import broker, logs, machine_limits, tracing
 from service.runtime.settings import Settings
+from service.storage import server_promises
 from service.storage.database import Database
 from workers.app import create_app
 from workers.supervisor.supervisor import Supervisor
@@ -45,6 +46,12 @@ def main() -> int:
         return 2
     # All jobs share one connection: of hundreds of workers, each takes one place on the server.
     database = Database(settings.database_url, application="tapeline-worker", idle_connections=1, connections=1)
+    try:
+        broker.require_kombu()
+        server_promises.require(database)
+    except SettingsError as error:
+        sys.stderr.write(f"tapeline worker: {error}\n")
+        return 2
     supervisor = Supervisor(settings, database)
 
     # Celery's warm shutdown waits for running tasks; these end when the children have released their jobs.
