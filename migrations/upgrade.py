@@ -16,9 +16,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from migrations import privileges
 from service.errors import SettingsError, UnknownSchema
@@ -40,6 +41,16 @@ from service.storage.tables import Base
 
 _LOCK: Final = 7_267_001
 """An arbitrary id for migrations among PostgreSQL's advisory locks."""
+_LOCK_TIMEOUT_S: Final = 3
+"""How long a statement of a migration waits for a lock: all queries on the table wait behind it."""
+_LOCK_ATTEMPTS: Final = 20
+_LOCK_PAUSE_S: Final = 3.0
+_LOCK_REMEDY: Final = (
+    "Nothing of it was changed. The column xact_start of pg_stat_activity says which transactions are the oldest, and "
+    "application_name whose they are. End them, and run this again: it goes on where it stopped"
+)
+_LOCK_ERRORS: Final = ("55P03", "40P01")
+"""PostgreSQL's codes for a lock that was not available in time, and for a deadlock."""
 _POLL_INTERVAL_S: Final = 1.0
 _REPEAT_S: Final = 30.0
 """How often a wait says again what it waits for."""
@@ -89,9 +100,7 @@ def exclusively(database: Database) -> Iterator[Connection]:
     engine = database.engine.execution_options(tapeline_begin="write")
     with engine.connect() as connection, _without_cascades(database, connection), connection.begin():
         if not database.is_sqlite:  # in SQLite, BEGIN IMMEDIATE locks the database
-            # A migration, and the wait for one in another process, may take long.
-            for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-                connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
+            _set_limits(connection)  # a migration, and the wait for one in another process, may take long
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         yield connection
 
@@ -137,16 +146,66 @@ def upgrade(
     ]
     with exclusively(database) as connection:
         before = find_revision(connection)
-        if not database.is_sqlite:
-            privileges.check(connection, {option: role for option, _, role in grants if role is not None})
-        if before in revisions_of(_bridge())[1:]:
-            command.upgrade(_bridge(connection), "head")
-        command.upgrade(config(connection), "head")
-        if not database.is_sqlite:
-            for _, give, role in grants:
-                if role is not None:
-                    give(connection, role)
+        if database.is_sqlite:
+            if before in revisions_of(_bridge())[1:]:
+                command.upgrade(_bridge(connection), "head")
+            command.upgrade(config(connection), "head")
+            return Move(before, head())
+        privileges.check(connection, {option: role for option, _, role in grants if role is not None})
+        # This transaction only keeps others from migrating, and holds no lock of a table meanwhile.
+        for chain in (_bridge, config):
+            for revision in _missing(chain, before):
+                _apply(database, partial(_upgrade_to, chain, revision), f"revision {revision}")
+        for option, give, role in grants:
+            if role is not None:
+                _apply(database, partial(_give, give, role), option)
         return Move(before, head())
+
+
+def _missing(chain: Callable[[], Config], revision: str | None) -> list[str]:
+    """The revisions of a chain after this one, oldest first."""
+    revisions = revisions_of(chain())
+    if chain is _bridge:  # it ends where the other chain begins; an empty database needs none of it
+        return revisions[: revisions.index(revision)][::-1] if revision in revisions else []
+    return revisions[: revisions.index(revision)][::-1] if revision in revisions else revisions[::-1]
+
+
+def _upgrade_to(chain: Callable[..., Config], revision: str, connection: Connection) -> None:
+    command.upgrade(chain(connection), revision)
+
+
+def _give(give: Callable[[Connection, str], None], role: str, connection: Connection) -> None:
+    give(connection, role)
+
+
+def _apply(database: Database, change: Callable[[Connection], None], name: str) -> None:
+    """Make one change of PostgreSQL's schema, in a transaction of its own: it locks tables for as long as it takes. A
+    lock that others hold is tried again, because their queries wait behind whoever waits for it.
+
+    Raises:
+        SettingsError: others hold it all the time. The changes before remain.
+    """
+    engine = database.engine.execution_options(tapeline_begin="write")
+    for attempt in range(1, _LOCK_ATTEMPTS + 1):
+        try:
+            with engine.connect() as connection, connection.begin():
+                _set_limits(connection, lock_timeout_s=_LOCK_TIMEOUT_S)
+                change(connection)
+            return
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) not in _LOCK_ERRORS:
+                raise
+            if attempt == _LOCK_ATTEMPTS:
+                raise SettingsError(f"{name} needs a lock that other transactions hold. {_LOCK_REMEDY}") from error
+            log.warning("a table is locked by other transactions; trying again", change=name, attempt=attempt)
+        time.sleep(_LOCK_PAUSE_S)
+
+
+def _set_limits(connection: Connection, lock_timeout_s: int = 0) -> None:
+    """Let a transaction take as long as it needs, except for its waits for locks; 0: these, too."""
+    limits = {"statement_timeout": 0, "idle_in_transaction_session_timeout": 0, "lock_timeout": lock_timeout_s}
+    for name, limit_s in limits.items():
+        connection.exec_driver_sql(f"SET LOCAL {name} = '{limit_s}s'")
 
 
 def downgrade(database: Database, revision: str) -> Move:

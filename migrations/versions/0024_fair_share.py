@@ -107,10 +107,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_sign_in_links"),
     )
     op.create_index("ix_sign_in_links_key_id", "sign_in_links", ["key_id"])
-    op.add_column("uploads", sa.Column("shared", sa.Boolean(), server_default=sa.false(), nullable=False))
-    op.add_column("jobs", sa.Column("budget_seconds", sa.Float(), nullable=True))
-    op.add_column("jobs", sa.Column("claimed_ms", sa.BigInteger(), nullable=True))
-    op.add_column("jobs", sa.Column("claimed_cpu_seconds", sa.Float(), nullable=True))
+    # From here on, nobody writes jobs: the index locks the table, until the triggers count what is written.
     op.create_index(
         "ix_jobs_lane",
         "jobs",
@@ -147,6 +144,11 @@ def upgrade() -> None:
         statements = [triggers.sqlite_update(triggers.WHOLE_LEASE), *triggers.SQLITE]
     for statement in statements:
         op.execute(statement)
+    # Last: nothing can even be read while these are locked.
+    op.add_column("uploads", sa.Column("shared", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("jobs", sa.Column("budget_seconds", sa.Float(), nullable=True))
+    op.add_column("jobs", sa.Column("claimed_ms", sa.BigInteger(), nullable=True))
+    op.add_column("jobs", sa.Column("claimed_cpu_seconds", sa.Float(), nullable=True))
 
 
 def downgrade() -> None:

@@ -21,17 +21,17 @@ def _is_postgresql() -> bool:
 
 def upgrade() -> None:
     """Apply."""
-    op.add_column("workers", sa.Column("version", sa.String(40), nullable=True))
-    op.add_column("workers", sa.Column("cpu", sa.String(200), nullable=True))
-    op.add_column("workers", sa.Column("cache", sa.JSON(), nullable=True))
-    op.add_column("workers", sa.Column("datasets", sa.JSON(), nullable=True))
-    op.add_column("workers", sa.Column("drain", sa.String(10), nullable=True))
     if _is_postgresql():
         # A role that may only change jobs sets off triggers that change other tables, which it must not do by itself.
         schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
         for function in triggers.FUNCTIONS:
             op.execute(f"ALTER FUNCTION {function} SECURITY DEFINER SET search_path = {schema}, pg_temp")
             op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+    op.add_column("workers", sa.Column("version", sa.String(40), nullable=True))
+    op.add_column("workers", sa.Column("cpu", sa.String(200), nullable=True))
+    op.add_column("workers", sa.Column("cache", sa.JSON(), nullable=True))
+    op.add_column("workers", sa.Column("datasets", sa.JSON(), nullable=True))
+    op.add_column("workers", sa.Column("drain", sa.String(10), nullable=True))
 
 
 def downgrade() -> None:
