@@ -31,7 +31,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from migrations import privileges
+from migrations import newer_kinds, privileges
 from service.errors import SettingsError, UnknownSchema
 from service.runtime import broker, logs
 from service.runtime.settings import Settings
@@ -54,6 +54,8 @@ _LOCK_ERRORS: Final = ("55P03", "40P01")
 _POLL_INTERVAL_S: Final = 1.0
 _REPEAT_S: Final = 30.0
 """How often a wait says again what it waits for."""
+_LAST_OF_0_2: Final = "0023"
+_KINDS_OF_0_2: Final = ("classifier", "gan")
 _FOLDER: Final = Path(__file__).parent
 _MARKS: Final = {
     "0008": ("jobs", "extremes"),
@@ -208,12 +210,15 @@ def _set_limits(connection: Connection, lock_timeout_s: int = 0) -> None:
         connection.exec_driver_sql(f"SET LOCAL {name} = '{limit_s}s'")
 
 
-def downgrade(database: Database, revision: str) -> Move:
+def downgrade(database: Database, revision: str, *, delete_newer_kinds: bool = False) -> Move:
     """Take the schema back to that of an older version; what newer versions added is lost.
+
+    Args:
+        delete_newer_kinds: delete jobs and sweeps of kinds that the older version does not know.
 
     Raises:
         UnknownSchema: this version does not know the revision of the database.
-        SettingsError: it cannot be taken back to this revision. In both cases the database is unchanged.
+        SettingsError: it cannot be taken back to this revision, or has such jobs. In each case nothing was changed.
     """
     with exclusively(database) as connection:
         before = find_revision(connection)
@@ -224,6 +229,8 @@ def downgrade(database: Database, revision: str) -> Move:
                 f"the database, at revision {before}, cannot be taken back to revision {revision}, only to one of: "
                 f"{', '.join(reversed(older)) or 'none'}; restore a backup with the version that made it"
             )
+        if revision <= _LAST_OF_0_2:
+            newer_kinds.remove(connection, known=_KINDS_OF_0_2, delete=delete_newer_kinds)
         command.downgrade(config(connection), revision)
         return Move(before, revision)
 
@@ -326,20 +333,26 @@ def main() -> int:
         help="change nothing, and wait until another process has upgraded the database (default: 600)",
     )
     other.add_argument("--downgrade-to", metavar="REVISION", help="take the database back to an older schema")
+    parser.add_argument(
+        "--delete-newer-kinds",
+        action="store_true",
+        help="with --downgrade-to: delete jobs and sweeps of kinds that the older version does not know",
+    )
     arguments = parser.parse_args()
     configure_logs("migrate")
     try:
         settings = Settings.from_env(os.environ, cores=1)
         with closing(Database(settings.database_url, application="tapeline-migrate")) as database:
             broker.require_kombu()
-            server_promises.require(database)
+            server_promises.require(database.engine)
             if arguments.check:
                 with database.engine.connect() as connection:
                     _report("checked", Move(find_revision(connection), head()))
             elif arguments.wait is not None:
                 log.info("the schema is there", revision=wait_for_schema(database, arguments.wait))
             elif arguments.downgrade_to:
-                _report("downgraded", downgrade(database, arguments.downgrade_to))
+                move = downgrade(database, arguments.downgrade_to, delete_newer_kinds=arguments.delete_newer_kinds)
+                _report("downgraded", move)
             else:
                 move = upgrade(
                     database,

@@ -17,6 +17,7 @@ from service.errors import AdmissionRefused, Fault, SpecError
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
 from service.runtime.slots import SlotPool
+from service.spec import validation
 from service.spec.estimation.layer_shapes import Shape
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
@@ -77,7 +78,7 @@ class _Check:
             self._check_shape_of_search()
             raise self._error()
         shape = shape_of(data)
-        resolved_base = base.model_dump(mode="json")
+        resolved_base = validation.stored(base)
         prepared = self._prepare_base(base, resolved_base)
         spans = {
             pointer: span

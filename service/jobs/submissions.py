@@ -22,7 +22,7 @@ from service.jobs.reuse.copies import Copied
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import PREDICTIONS_EPOCH, JobSpec, ResolvedPrediction
-from service.spec.validation import prefix_hash, spec_hash
+from service.spec.validation import prefix_hash, spec_hash, stored
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
@@ -236,7 +236,7 @@ def add(session: Session, submission: Submission) -> Job:
 def _new_job(submission: Submission, by: Actor | None = None) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
-    resolved = spec.model_dump(mode="json")
+    resolved = stored(spec)
     epochs = PREDICTIONS_EPOCH if isinstance(spec, ResolvedPrediction) else spec.epochs
     may_have_equal_epochs = submission.investigates is None and not isinstance(spec, ResolvedPrediction)
     start = origin.start if origin is not None else None

@@ -58,12 +58,13 @@ class Finding:
     advice: Sequence[Advice]
 
     def document(self) -> dict[str, Any]:
-        """The finding as a JSON document."""
+        """The finding as a JSON document; ``steps`` is as data what ``advice`` is as text, for the previous release."""
         return {
             "code": self.code.value,
             "severity": self.severity.value,
             "epoch": self.epoch,
             "message": self.message,
             "numbers": dict(self.numbers),
-            "advice": [{"settings": dict(item.settings), "reason": item.reason} for item in self.advice],
+            "advice": [item.text for item in self.advice],
+            "steps": [{"settings": dict(item.settings), "reason": item.reason} for item in self.advice],
         }

@@ -102,6 +102,12 @@ def read_resolved(document: dict[str, Any]) -> Spec:
     return SPEC_MODELS[Kind(document["kind"])].model_validate_json(json.dumps(document))
 
 
+def stored(spec: JobSpec) -> dict[str, Any]:
+    """A resolved spec as the database keeps it, without the budget, which has a column of its own and may change: the
+    previous release refuses a spec with a field that it does not know, even if it is null."""
+    return spec.model_dump(mode="json", exclude={"budget"})
+
+
 def is_prediction(document: Any) -> bool:
     """Whether a document that was sent is the spec of a prediction."""
     return isinstance(document, dict) and document.get("kind") == JobKind.PREDICTION

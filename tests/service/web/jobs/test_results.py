@@ -200,7 +200,12 @@ def test_advice_stored_as_text_by_an_earlier_version_is_still_shown(
     with worker.database.write() as session:
         job = session.get(Job, job_id)
         assert job is not None
-        job.health = [job.health[0] | {"advice": ['preset: "stable"']}]
+        assert job.health[0]["advice"] == ["initializer=glorot optimizer.beta1=0.5; together", "fewer layers"], (
+            "the previous release reads text"
+        )
+        assert "budget" not in job.resolved, "and refuses a spec with a field that it does not know"
+        without_steps = {name: value for name, value in job.health[0].items() if name != "steps"}
+        job.health = [without_steps | {"advice": ['preset: "stable"']}]
     (finding,) = client.get(f"/jobs/{job_id}").json["health"]
     assert finding["advice"] == [{"settings": {}, "reason": 'preset: "stable"'}]
     assert "preset: &#34;stable&#34;" in client.get(f"/ui/jobs/{job_id}").text
