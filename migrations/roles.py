@@ -25,8 +25,8 @@ from psycopg import sql
 from migrations.privileges import ROWS
 from migrations.upgrade import configure_logs, find_revision
 from service.errors import SettingsError
+from service.runtime import server_promises
 from service.runtime.settings import Settings
-from service.storage import server_promises
 from service.storage.database import Database
 
 OWNER: Final = "tapeline_owner"
@@ -187,7 +187,7 @@ def main() -> int:
     try:
         settings = Settings.from_env(os.environ, cores=1)
         with closing(Database(settings.database_url, application="tapeline-roles")) as database:
-            server_promises.require(database)
+            server_promises.require(database.engine)
             with database.engine.connect() as connection:
                 find_revision(connection)
             passwords = write_passwords(settings.home / "secrets", os.environ)

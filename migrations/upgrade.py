@@ -33,9 +33,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from migrations import newer_kinds, privileges
 from service.errors import SettingsError, UnknownSchema
-from service.runtime import broker, logs
+from service.runtime import broker, logs, server_promises
 from service.runtime.settings import Settings
-from service.storage import server_promises
 from service.storage.database import Database
 from service.storage.tables import Base
 

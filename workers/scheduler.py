@@ -29,9 +29,8 @@ from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
 from service.maintenance import retention, store_id
 from service.maintenance.retention import Policy
-from service.runtime import broker, logs
+from service.runtime import broker, logs, server_promises
 from service.runtime.settings import Quotas, Settings
-from service.storage import server_promises
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
@@ -185,7 +184,7 @@ def main() -> int:
     database = Database(settings.database_url, application="tapeline-scheduler")
     try:
         broker.require_kombu()
-        server_promises.require(database)
+        server_promises.require(database.engine)
     except SettingsError as error:
         sys.stderr.write(f"tapeline scheduler: {error}\n")
         return 2

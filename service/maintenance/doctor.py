@@ -20,10 +20,9 @@ from service.access import audit_seals
 from service.errors import SettingsError, UnknownSchema, WrongStore
 from service.jobs import leases, scheduler_heartbeat, worker_registry
 from service.maintenance import store_id, store_probes
-from service.runtime import broker
+from service.runtime import broker, server_promises
 from service.runtime.settings import Settings
 from service.states import Status
-from service.storage import server_promises
 from service.storage.database import Database, now_ms
 from service.storage.stores import open_store
 from service.storage.tables import Job
@@ -108,7 +107,7 @@ def _check_database(settings: Settings, database: Database) -> str:
             connection.execute(text("SELECT 1"))
             raw: Any = connection.connection.driver_connection
             encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
-        warning = server_promises.warning_of(database)
+        warning = server_promises.warning_of(database.engine)
     except SQLAlchemyError as error:
         if unkept := server_promises.unkept(error):
             raise _Fault(f"{address}: {unkept}", "the service refuses to start on it, until that is done") from error

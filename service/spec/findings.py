@@ -68,3 +68,13 @@ class Finding:
             "advice": [item.text for item in self.advice],
             "steps": [{"settings": dict(item.settings), "reason": item.reason} for item in self.advice],
         }
+
+
+def with_steps(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Stored findings, with their advice as data. Releases up to 0.2 recorded text only: it is the reason then."""
+    found = []
+    for finding in stored:
+        advice = finding.get("steps", finding["advice"])
+        as_data = [{"settings": {}, "reason": item} if isinstance(item, str) else item for item in advice]
+        found.append({**finding, "advice": as_data})
+    return found

@@ -22,13 +22,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.runtime import server_promises
 from service.runtime.private_files import create_private
-from service.storage import (  # add their tables to Base.metadata
-    model_tables,  # noqa: F401
-    owner_tables,  # noqa: F401
-    server_promises,
-    sweep_tables,  # noqa: F401
-)
+from service.storage import model_tables, owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30

@@ -13,10 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import keys
 from service.errors import SettingsError
-from service.runtime import broker, machine_limits, process_limits, tracing
+from service.runtime import broker, machine_limits, process_limits, server_promises, tracing
 from service.runtime.logs import Redacting
 from service.runtime.settings import Auth, Settings, is_loopback
-from service.storage import server_promises
 from service.storage.database import Database
 from service.web.http.request_limits import ARRIVALS, MAX_ARRIVALS
 from service.web.http.slots import MAX_REQUESTS
@@ -66,7 +65,7 @@ def on_starting(server: Any) -> None:
     with closing(Database(_settings.database_url, application="tapeline-web")) as database:
         try:
             broker.require_kombu()
-            server_promises.require(database)
+            server_promises.require(database.engine)
             keys.require_any_key(_settings, database)
         except SettingsError as error:
             sys.exit(f"tapeline: {error}")

@@ -15,9 +15,8 @@ import structlog
 from celery import bootsteps, signals
 
 from service.errors import SettingsError
-from service.runtime import broker, logs, machine_limits, tracing
+from service.runtime import broker, logs, machine_limits, server_promises, tracing
 from service.runtime.settings import Settings
-from service.storage import server_promises
 from service.storage.database import Database
 from workers.app import create_app
 from workers.supervisor.supervisor import Supervisor
@@ -48,7 +47,7 @@ def main() -> int:
     database = Database(settings.database_url, application="tapeline-worker", idle_connections=1, connections=1)
     try:
         broker.require_kombu()
-        server_promises.require(database)
+        server_promises.require(database.engine)
     except SettingsError as error:
         sys.stderr.write(f"tapeline worker: {error}\n")
         return 2

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasPath, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from service.application.specs import Forecast
@@ -15,6 +15,7 @@ from service.jobs.queries import folds, listing, lookup
 from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
 from service.runtime import tracing
+from service.spec import findings
 from service.spec.intervals import METRICS_WITH_INTERVAL, interval_of
 from service.spec.metric_info import TEST_SCORES
 from service.states import TERMINAL, Action, FindingCode, JobKind, Reason, Request, Severity, Status
@@ -179,14 +180,6 @@ class FindingItem(ResponseModel):
     numbers: dict[str, float] = Field(description="The values that triggered it.")
     advice: list[AdviceItem] = Field(description="What to try, best first.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_steps(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """Stored advice is text, which the previous release reads too; its settings are in ``steps``, if they were
-        recorded at all."""
-        advice = stored.get("steps", stored["advice"])
-        return stored | {"advice": [{"settings": {}, "reason": i} if isinstance(i, str) else i for i in advice]}
-
 
 TEST_SCORE: Final = "{} on the dataset's test part, scored once at the end; null before, or without such a part."
 
@@ -241,7 +234,9 @@ class JobSummary(ResponseModel):
     test_mae: float | None = Field(None, description=TEST_SCORE.format("MAE of a regressor"))
     test_r2: float | None = Field(None, description=TEST_SCORE.format("R² of a regressor"))
     test_epoch: int | None = Field(description="The epoch whose weights were scored on the test part: the best one.")
-    health: Annotated[list[FindingItem], BeforeValidator(finite)] = Field(description="Current findings, oldest first.")
+    health: Annotated[list[FindingItem], BeforeValidator(finite), BeforeValidator(findings.with_steps)] = Field(
+        description="Current findings, oldest first."
+    )
     parent_id: str | None = Field(description="The job that this one is a fork or a reproduction of.")
     start_epoch: int = Field(
         description="The epoch of the parent's checkpoint that it continues from; 0: trained from scratch."

@@ -14,8 +14,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from service.errors import SettingsError
-from service.runtime import broker
-from service.storage import server_promises
+from service.runtime import broker, server_promises
 from service.storage.database import Database
 from tests.conftest import postgres_folder, serve_postgres
 
@@ -53,11 +52,11 @@ def test_a_server_that_loses_or_refuses_writes_is_refused_until_it_is_mended(
     bad, good = ("off", "on") if setting == "fsync" else ("on", "off")
     url = URL.format(own_server)
     with closing(Database(url)) as database:
-        server_promises.require(database)
+        server_promises.require(database.engine)
         set_on(own_server, setting, bad)
         try:
             with pytest.raises(SettingsError, match=message), closing(Database(url)) as started:
-                server_promises.require(started)
+                server_promises.require(started.engine)
             database.engine.dispose()  # it reconnects, as after a failover
             with pytest.raises(OperationalError, match=message):
                 database.engine.connect()
@@ -83,16 +82,16 @@ def test_a_server_in_recovery_is_refused() -> None:
             closing(Database(URL.format(server))) as database,
             pytest.raises(SettingsError, match=message),
         ):
-            server_promises.require(database)
+            server_promises.require(database.engine)
 
 
 def test_a_commit_that_does_not_wait_for_the_disk_is_a_warning(own_server: str) -> None:
     url = URL.format(own_server)
     with closing(Database(url)) as database:
-        assert server_promises.warning_of(database) is None
+        assert server_promises.warning_of(database.engine) is None
     with closing(Database(f"{url}&options=-csynchronous_commit%3Doff")) as database:
-        server_promises.require(database)
-        assert "SET synchronous_commit = on" in str(server_promises.warning_of(database))
+        server_promises.require(database.engine)
+        assert "SET synchronous_commit = on" in str(server_promises.warning_of(database.engine))
 
 
 def test_a_kombu_that_loses_messages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

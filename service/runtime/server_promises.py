@@ -6,15 +6,13 @@ the promises counts as one that does not respond: whoever runs waits for another
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import SettingsError
-
-if TYPE_CHECKING:
-    from service.storage.database import Database
 
 _QUERY: Final = (
     "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only'), current_setting('fsync'), "
@@ -70,17 +68,17 @@ def check(connection: Any, _: object = None) -> None:
         raise error
 
 
-def require(database: Database) -> None:
+def require(engine: Engine) -> None:
     """Refuse to start on a server that cannot keep the promises, and warn of one that keeps them in part. A server that
     does not respond is no reason: its connections are checked once there are some.
 
     Raises:
         SettingsError: the server cannot keep them.
     """
-    if database.is_sqlite:
+    if engine.dialect.name == "sqlite":
         return
     try:
-        if warning := warning_of(database):
+        if warning := warning_of(engine):
             log.warning(warning)
     except SQLAlchemyError as error:
         if fault := unkept(error):
@@ -93,10 +91,10 @@ def unkept(error: SQLAlchemyError) -> str | None:
     return fault
 
 
-def warning_of(database: Database) -> str | None:
+def warning_of(engine: Engine) -> str | None:
     """What a server promises in part only."""
-    if database.is_sqlite:
+    if engine.dialect.name == "sqlite":
         return None
-    with database.engine.connect() as connection:
+    with engine.connect() as connection:
         setting = connection.exec_driver_sql("SELECT current_setting('synchronous_commit')").scalar()
     return ASYNCHRONOUS if setting == "off" else None
