@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from service.access import storage_quota
+from service.errors import LeaseLost
 from service.jobs import commits, events, leases, transitions
 from service.jobs.commits import Then, no_op, storable
 from service.jobs.events import EventType
@@ -96,6 +97,7 @@ def commit(
         Paths of files without rows, for the caller to remove.
 
     Raises:
+        LeaseLost: the lease is held no more, or the database has lost earlier epochs.
         StorageQuotaExceeded: the files of these epochs exceed the limit; none is committed.
         WrongStore: the service has moved to another store; none is committed.
     """
@@ -103,6 +105,7 @@ def commit(
     with database.write() as session:
         connection = session.connection()
         progress = _Progress(leases.lock(connection, claim, _LOCK))
+        progress.check_has(records[0].epoch - 1, claim)
         if records[0].epoch <= progress.epoch and (stored := _stored_paths(session, records)):
             # Done before, in a transaction whose response was lost; it may have removed checkpoints again.
             return [file.path for record in records for file in record.files if file.path not in stored]
@@ -125,6 +128,7 @@ def succeed(
     claim: Claim,
     weights_digest: str,
     *,
+    epoch: int = 0,
     records: Sequence[EpochRecord] = (),
     test_scores: Mapping[str, float] | None = None,
     stopped_early: Mapping[str, Any] | None = None,
@@ -136,6 +140,7 @@ def succeed(
     """End the job as succeeded, in one transaction with the commit of its last epochs.
 
     Args:
+        epoch: of the weights; all up to it are committed, or among ``records``.
         records: the epochs that are not committed.
         test_scores: on the test part of the data, if there is one.
         stopped_early: the reason, if it ended before its last epoch.
@@ -146,6 +151,7 @@ def succeed(
         Paths of files without rows, for the caller to remove.
 
     Raises:
+        LeaseLost: likewise.
         StorageQuotaExceeded: the files of these epochs exceed the limit; nothing is committed.
         WrongStore: the service has moved to another store; nothing is committed.
     """
@@ -153,7 +159,10 @@ def succeed(
         connection = session.connection()
         row = leases.lock(connection, claim, _LOCK_TO_END)
         progress = _Progress(row)
+        if records:
+            progress.check_has(records[0].epoch - 1, claim)
         orphans = [path for record in records for path in _record_epoch(session, progress, record)]
+        progress.check_has(epoch, claim)
         digest = commits.result_digest(_digested_epochs(connection, progress), weights_digest, test_scores)
         result: dict[str, Any] = {"result_digest": digest, "finished_ms": progress.now, "status": Status.SUCCEEDED}
         if test_scores is not None:
@@ -217,6 +226,12 @@ class _Progress:
         self.new_epochs: list[dict[str, Any]] = []
         self.new_files: list[dict[str, Any]] = []
         self.events: list[events.NewEvent] = []
+
+    def check_has(self, epoch: int, claim: Claim) -> None:
+        """Raise ``LeaseLost`` if the database lacks epochs up to this one, which this worker has committed: it went
+        back in time, and the lease with it. The next lease repeats them."""
+        if epoch > self.epoch:
+            raise LeaseLost(claim.job_id, claim.lease)
 
     def log(self, code: str, message: str, **data: Any) -> None:
         """Append a line to the job's log."""

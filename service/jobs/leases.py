@@ -2,11 +2,15 @@
 
 Every write of a worker is one transaction that begins with the guard, which checks that the job is running under this
 lease. If not, it raises ``LeaseLost``, and the worker stops and leaves nothing behind.
+
+A lease is its number and a random token. The number alone is issued again after the database went back in time: it was
+restored from a copy, or a failover lost its last transactions.
 """
 
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -51,6 +55,8 @@ MAX_MACHINE_FAULTS: Final = 5
 """A job fails after this many machine faults without a new epoch between them: the machines seem to be well. Those of
 the store must also have lasted: in an outage, each of many workers releases the job once."""
 
+_TOKEN_BYTES: Final = 16
+
 STORAGE_REMEDY: Final = "free disk space or repair the artifact store (tapeline doctor names the cause), then retry"
 CHECKPOINT_KEPT: Final = ": the last checkpoint is kept"
 STORAGE_HINT: Final = STORAGE_REMEDY + CHECKPOINT_KEPT
@@ -62,6 +68,8 @@ class Claim:
 
     job_id: str
     lease: int
+    token: str = field(repr=False)
+    """Random, so that no other claim has the same lease. It is written to no log, event or response."""
     lease_s: float
     attempt: int = 1
     """For the logs."""
@@ -143,7 +151,8 @@ def _claim_of(
     while owner is not None:
         who = {"job_owner": owner} if owner else {}
         which = {"datasets": list(datasets)} if datasets is not None else {}
-        values = {"worker": worker, "lease_ms": milliseconds(lease_s), **who, **which}
+        token = secrets.token_hex(_TOKEN_BYTES)
+        values = {"worker": worker, "token": token, "lease_ms": milliseconds(lease_s), **who, **which}
         job = session.connection().execute(_taking(bool(who), bool(which)), values).first()
         if job is not None:
             trace = tracing.new_attempt(job.traceparent)
@@ -153,6 +162,7 @@ def _claim_of(
             return Claim(
                 job_id=job.id,
                 lease=job.lease,
+                token=token,
                 lease_s=lease_s,
                 attempt=job.attempt,
                 cpu_seconds=job.claimed_cpu_seconds,
@@ -184,6 +194,7 @@ def _taking(has_owner: bool, has_datasets: bool) -> ReturningUpdate[Any]:
         .values(
             status=Status.RUNNING,
             lease=JOBS.c.lease + 1,
+            lease_token=bindparam("token"),
             lease_owner=bindparam("worker"),
             lease_expires_ms=now_ms() + bindparam("lease_ms", type_=BigInteger),
             claimed_ms=now_ms(),
@@ -324,8 +335,7 @@ def release_unacknowledged_claims(database: Database, worker: str, acknowledged:
     """
     query = select(Job).where(Job.status == Status.RUNNING, Job.lease_owner == worker)
     # Not locked: a transaction that holds the lock of its own job may wait for that of another, to end a sweep.
-    acknowledged_leases = [(claim.job_id, claim.lease) for claim in acknowledged]
-    query = query.where(tuple_(Job.id, Job.lease).not_in(acknowledged_leases))
+    query = query.where(or_(Job.lease_token.is_(None), ~is_one_of(acknowledged)))
     query = query.order_by(func.coalesce(Job.owner, ""), Job.id)  # the order in which a commit locks owners
     with database.write() as session:
         unacknowledged = session.scalars(locking(query)).all()
@@ -427,13 +437,21 @@ def guard(session: Session, claim: Claim, **values: Any) -> Job:
 
 
 def _is_held(claim: Claim) -> ColumnElement[bool]:
-    return and_(Job.id == claim.job_id, Job.status == Status.RUNNING, Job.lease == claim.lease)
+    is_same = and_(Job.lease == claim.lease, Job.lease_token == claim.token)
+    return and_(Job.id == claim.job_id, Job.status == Status.RUNNING, is_same)
+
+
+def is_one_of(claims: Collection[Claim]) -> ColumnElement[bool]:
+    """That a job's last lease is that of one of these claims; NULL if it has no token."""
+    held = [(claim.job_id, claim.lease, claim.token) for claim in claims]
+    return tuple_(JOBS.c.id, JOBS.c.lease, JOBS.c.lease_token).in_(held)
 
 
 def lock_statement(*columns: Column[Any] | type[Job]) -> Select[Any]:
     """The statement of ``lock`` that reads these columns, to be made once."""
     query: Select[Any] = select(*columns, now_ms().label("now"))
-    held = and_(JOBS.c.id == bindparam("job"), JOBS.c.status == Status.RUNNING, JOBS.c.lease == bindparam("held"))
+    held = and_(JOBS.c.id == bindparam("job"), JOBS.c.status == Status.RUNNING)
+    held = and_(held, JOBS.c.lease == bindparam("held"), JOBS.c.lease_token == bindparam("token"))
     return locking(query.where(held), keeps_key=True)
 
 
@@ -449,7 +467,8 @@ def lock(connection: Connection | Session, claim: Claim, statement: Select[Any])
     Raises:
         LeaseLost: the job no longer runs, or runs under another lease.
     """
-    row = connection.execute(statement, {"job": claim.job_id, "held": claim.lease}).first()
+    parameters = {"job": claim.job_id, "held": claim.lease, "token": claim.token}
+    row = connection.execute(statement, parameters).first()
     if row is None:
         raise LeaseLost(claim.job_id, claim.lease)
     return row

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, and_, bindparam, case, literal, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, Row, and_, bindparam, case, literal, select, update
 
 from service.jobs import leases
 from service.jobs.leases import Claim, Position, Usage
@@ -34,7 +34,14 @@ class Pending:
     """Leases that are held no more."""
 
 
-_COLUMNS: Final = (JOBS.c.id, JOBS.c.lease, JOBS.c.requested, JOBS.c.budget_seconds, JOBS.c.cpu_seconds)
+_COLUMNS: Final = (
+    JOBS.c.id,
+    JOBS.c.lease,
+    JOBS.c.lease_token,
+    JOBS.c.requested,
+    JOBS.c.budget_seconds,
+    JOBS.c.cpu_seconds,
+)
 _REQUESTED: Final = select(*_COLUMNS).where(
     JOBS.c.id.in_(bindparam("ids", expanding=True)), JOBS.c.status == Status.RUNNING
 )
@@ -76,14 +83,14 @@ def requested(database: Database, claims: Collection[Claim]) -> Pending:
     """Read the pending requests to jobs of one worker, without renewing their leases."""
     parameters = {"ids": [claim.job_id for claim in claims]}
     rows = database.run_alone(lambda connection: connection.execute(_REQUESTED, parameters).all())
-    found = {(row.id, row.lease): _request(row) for row in rows}
-    requests = {item: found[item.job_id, item.lease] for item in claims if (item.job_id, item.lease) in found}
+    found = {(row.id, row.lease, row.lease_token): _request(row) for row in rows}
+    held = {item: (item.job_id, item.lease, item.token) for item in claims}
+    requests = {item: found[key] for item, key in held.items() if key in found}
     return Pending(requests, frozenset(item for item in claims if item not in requests))
 
 
 def _are_held(claims: Collection[Claim]) -> ColumnElement[bool]:
-    held = [(claim.job_id, claim.lease) for claim in claims]
-    return and_(tuple_(JOBS.c.id, JOBS.c.lease).in_(held), JOBS.c.status == Status.RUNNING)
+    return and_(leases.is_one_of(claims), JOBS.c.status == Status.RUNNING)
 
 
 def _request(row: Row[*tuple[Any, ...]]) -> Request | None:

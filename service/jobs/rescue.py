@@ -41,8 +41,8 @@ class LeaseExpiryPolicy:
         self._gap_ms = max(self.lease_ms // 2, _MIN_GAP_MS)
         self._last_ms: int | None = None
         self._from_ms = 0
-        self._probes: dict[tuple[str, int], tuple[int, int]] = {}
-        """By job and lease: when the probe was sent, and the expiry at that time."""
+        self._probes: dict[tuple[str, int, str | None], tuple[int, int]] = {}
+        """By job and lease (number and token): when the probe was sent, and the expiry at that time."""
 
     def allows_rescue(self, now_ms: int) -> bool:
         """Whether leases may expire now. Call it in every round, with the database's time."""
@@ -54,12 +54,12 @@ class LeaseExpiryPolicy:
     def probed_ms(self, job: Job) -> int | None:
         """When the probe of the job's lease was sent; ``None`` if there was none, or the lease was renewed since.
         Another scheduler may have sent a probe, too."""
-        probed, expiry = self._probes.get((job.id, job.lease), (None, 0))
+        probed, expiry = self._probes.get(_lease_of(job), (None, 0))
         return probed if abs(_expiry_ms(job) - expiry) < _MIN_RENEWAL_MS else None
 
     def record_probes(self, probed: Sequence[Job], now_ms: int) -> None:
         """Record the jobs whose probes have been committed, now or in an earlier round."""
-        self._probes = {(job.id, job.lease): (self.probed_ms(job) or now_ms, _expiry_ms(job)) for job in probed}
+        self._probes = {_lease_of(job): (self.probed_ms(job) or now_ms, _expiry_ms(job)) for job in probed}
 
 
 def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[str]:
@@ -132,6 +132,10 @@ def _fail_for_store(database: Database, job_id: str, message: str, then: Callabl
         transitions.finish(session, job, Status.FAILED, reason=ErrorCode.STORAGE)
         then(session, job)
         return True
+
+
+def _lease_of(job: Job) -> tuple[str, int, str | None]:
+    return job.id, job.lease, job.lease_token
 
 
 def _expiry_ms(job: Job) -> int:

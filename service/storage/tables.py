@@ -128,6 +128,9 @@ class Job(Base):
     """Worker losses since the last new epoch."""
     lease: Mapped[int] = mapped_column(BigInteger, default=0)
     """The lease number: incremented by each claim, never reset. Every write of a worker checks it."""
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    """128 random bits of the claim, in hex: every write of a worker checks them, too, since a database that was
+    restored issues numbers again. An earlier release leaves those of an earlier lease, or NULL."""
     lease_owner: Mapped[str | None] = mapped_column(String(80))
     lease_expires_ms: Mapped[int | None] = mapped_column(BigInteger)
     claimed_ms: Mapped[int | None] = mapped_column(BigInteger)

@@ -26,6 +26,7 @@ from workers.operations import Call, Reply
 CLAIM: dict[str, Any] = {
     "job_id": "job_1",
     "lease": 2,
+    "token": "cd" * 16,
     "lease_s": 15.0,
     "attempt": 3,
     "cpu_seconds": 0.5,

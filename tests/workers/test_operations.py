@@ -155,7 +155,7 @@ def test_every_expected_error_arrives_as_itself() -> None:
 def test_an_operation_that_no_table_lists_is_not_executed(sqlite_workers: WorkerHarness) -> None:
     message = operations.Call("os.system", encode([["true"], {}]), is_interruptible=False)
     with pytest.raises(KeyError, match=r"os\.system"):
-        operations.execute(sqlite_workers.database, Claim(job_id="job_1", lease=1, lease_s=1), message)
+        operations.execute(sqlite_workers.database, Claim(job_id="job_1", lease=1, token="", lease_s=1), message)
     with pytest.raises(OperationFailed, match="KeyError"):
         refusal(OperationFailed("KeyError: 'os.system'")).result()
 

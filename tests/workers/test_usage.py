@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness, children_of
 from workers.usage import ChildMeter, OwnMeter
 
-CLAIM = Claim(job_id="job_1", lease=2, lease_s=15.0, cpu_seconds=100.0)
+CLAIM = Claim(job_id="job_1", lease=2, token="", lease_s=15.0, cpu_seconds=100.0)
 
 
 @pytest.mark.essential

@@ -243,10 +243,11 @@ def _train_loop(
                     _stop_on_finding(diagnostics)
                     started_at = time.monotonic()
                     run.meter.begin_epoch()
-        weights, stopped = weights_digest(trainer.state_dict()), trainer.stopped_early
+        weights, last, stopped = weights_digest(trainer.state_dict()), trainer.epoch, trainer.stopped_early
         scores = test_scores(run, trainer, dataset, preprocessing, commit_epochs=writer.flush)
         reach("tested")
-        succeed(run, writer.take(), weights, test_scores=scores, stopped_early=asdict(stopped) if stopped else None)
+        why = asdict(stopped) if stopped else None
+        succeed(run, writer.take(), weights, epoch=last, test_scores=scores, stopped_early=why)
     return SUCCEEDED
 
 

@@ -111,7 +111,7 @@ class Protocol(RuleBasedStateMachine):
         held = leases.claim(self.database, "w", 600)
         if held is None:
             assert not waiting, "a queued job cannot be claimed"
-            return Worker(Claim(job_id="", lease=0, lease_s=0), 0)
+            return Worker(Claim(job_id="", lease=0, token="", lease_s=0), 0)
         assert held.job_id in waiting
         expected = self.jobs[held.job_id]
         assert held.lease > max(expected.live, 0)

@@ -8,8 +8,12 @@ import sys
 
 import pytest
 
-from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness, all_exited
+from service.maintenance import store_id
+from service.states import TERMINAL, Status
+from service.storage.stores import ArtifactFolder
+from tests.faults.harness import COMMITS_EACH_EPOCH, LONG_LEASE_S, FaultHarness, all_exited
 from tests.faults.invariants import Reference
+from tests.restored import copied
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, parent_of
 
@@ -109,6 +113,37 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
 ) -> None:
     """F04: after the claim, at the start, before an epoch's commit, and before that of the end."""
     freeze_and_resume(harness, reference, place)
+
+
+def test_a_worker_whose_lease_a_restored_database_issued_again_changes_nothing(
+    sqlite_harness: FaultHarness, reference: Reference
+) -> None:
+    """A copy of the database, in which the job is queued, is put in place under two workers: both get lease 1."""
+    sqlite_harness.extra_environ |= {**COMMITS_EACH_EPOCH, "TAPELINE_LEASE_S": str(LONG_LEASE_S)}
+    store_id.verify(sqlite_harness.database, ArtifactFolder(sqlite_harness.settings.artifacts))  # registers the folder
+    job_id = sqlite_harness.submit()
+    restore = copied(sqlite_harness.database)
+    children, workers = [], []
+    for _ in range(2):
+        sqlite_harness.arm("files_stored.2", "stop")
+        workers.append(sqlite_harness.start())
+        children.append(sqlite_harness.until_reached("files_stored.2"))
+        sqlite_harness.freeze(workers[-1])
+        if len(workers) == 1:
+            restore()
+    held = sqlite_harness.job(job_id)
+    assert (held.status, held.epoch, held.lease) == (Status.RUNNING, 1, 1)
+    for process in (children[0], workers[0].pid):
+        os.kill(process, signal.SIGCONT)
+    has_ended = lambda: all_exited(children[:1]) or sqlite_harness.job(job_id).status in TERMINAL  # noqa: E731
+    wait_until(has_ended, "the end of the first child, or of its job")
+    found = sqlite_harness.job(job_id)
+    assert (found.status, found.last_seq) == (Status.RUNNING, held.last_seq), "the first worker wrote"
+    for process in (children[1], workers[1].pid):
+        os.kill(process, signal.SIGCONT)
+    sqlite_harness.until_all_end()
+    assert sqlite_harness.job(job_id).lease == 1
+    sqlite_harness.check(reference)
 
 
 WITHOUT_LEASE_GUARD = """

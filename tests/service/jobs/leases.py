@@ -1,13 +1,16 @@
-"""A single lease, renewed and asked for requests as its worker does for all of its leases."""
+"""The writes of a worker; a single lease, renewed and asked for requests as its worker does for all of its leases."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from service.errors import LeaseLost
-from service.jobs import renewals
+from service.jobs import commits, epoch_commits, leases, renewals
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Pending, Renewal
 from service.states import Request
 from service.storage.database import Database
+from tests.service.jobs.conftest import commit, record
 
 
 def renew(
@@ -30,3 +33,16 @@ def _of(held: Claim, pending: Pending) -> Request | None:
     if held in pending.lost:
         raise LeaseLost(held.job_id, held.lease)
     return pending.requests[held]
+
+
+WRITES: dict[str, Callable[[Database, Claim], object]] = {
+    "begin": lambda database, held: leases.begin(database, held, {}),
+    "renew": lambda database, held: renew(database, held, None),
+    "requested": requested,
+    "commit_epoch": lambda database, held: commit(database, held, record(1)),
+    "log": lambda database, held: commits.log(database, held, "info", "c", "m"),
+    "succeed": lambda database, held: epoch_commits.succeed(database, held, "sha256:x"),
+    "fail": lambda database, held: commits.fail(database, held, {"code": "internal", "message": "m"}),
+    "release_lease": lambda database, held: leases.release_lease(database, held, None),
+    "record_child_loss": lambda database, held: leases.record_child_loss(database, held, "m"),
+}

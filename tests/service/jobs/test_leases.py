@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text, update
 
 from service.errors import LeaseLost
-from service.jobs import actions, commits, epoch_commits, leases, renewals, worker_registry
+from service.jobs import actions, epoch_commits, leases, renewals, worker_registry
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Renewal
 from service.jobs.rescue import rescue
@@ -21,7 +21,7 @@ from service.storage.database import Database
 from service.storage.tables import Job, Worker
 from tests.conftest import postgresql_only
 from tests.service.jobs.conftest import Submit, claim, commit, log, read_job, record
-from tests.service.jobs.leases import renew, requested
+from tests.service.jobs.leases import WRITES, renew, requested
 
 
 def reasons(database: Database, job_id: str) -> list[str]:
@@ -64,19 +64,6 @@ def test_concurrent_workers_claim_each_job_once(database: Database, submit: Subm
     while (held := leases.claim(database, "last", 15)) is not None:  # rows that were locked when the workers looked
         claimed.append(held.job_id)
     assert sorted(claimed) == sorted(job_ids)
-
-
-WRITES: dict[str, Callable[[Database, Claim], object]] = {
-    "begin": lambda database, held: leases.begin(database, held, {}),
-    "renew": lambda database, held: renew(database, held, None),
-    "requested": requested,
-    "commit_epoch": lambda database, held: commit(database, held, record(1)),
-    "log": lambda database, held: commits.log(database, held, "info", "c", "m"),
-    "succeed": lambda database, held: epoch_commits.succeed(database, held, "sha256:x"),
-    "fail": lambda database, held: commits.fail(database, held, {"code": "internal", "message": "m"}),
-    "release_lease": lambda database, held: leases.release_lease(database, held, None),
-    "record_child_loss": lambda database, held: leases.record_child_loss(database, held, "m"),
-}
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)

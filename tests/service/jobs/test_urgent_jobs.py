@@ -212,7 +212,7 @@ def test_only_the_slot_of_a_worker_that_has_the_data_is_taken(database: Database
 def held_by(database: Database, job_id: str) -> Claim:
     with database.read() as session:
         job = session.get_one(Job, job_id)
-    return Claim(job_id=job_id, lease=job.lease, lease_s=15)
+    return Claim(job_id=job_id, lease=job.lease, token=job.lease_token or "", lease_s=15)
 
 
 def test_what_ends_a_lease_comes_before_preemption(database: Database, submit: Submit) -> None:

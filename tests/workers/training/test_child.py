@@ -152,7 +152,7 @@ from workers.messages import ChildEndpoint, Stop, Train, encode
 
 commands, sender = multiprocessing.Pipe(duplex=False)
 endpoint = ChildEndpoint(commands, multiprocessing.Pipe(duplex=False)[1])
-train = Train(Claim(job_id="job_1", lease=1, lease_s=15.0))
+train = Train(Claim(job_id="job_1", lease=1, token="", lease_s=15.0))
 
 def send_stop(request):
     sender.send_bytes(encode(Stop(request)))

@@ -48,7 +48,7 @@ def snapshots(count: int, *, best: int) -> list[EpochSnapshot]:
 def run(tmp_path: Path) -> TrainingRun:
     store = ArtifactFolder(tmp_path)
     store.prepare()
-    claim, endpoint = Claim(job_id="job_1", lease=1, lease_s=15.0), NoSupervisor()
+    claim, endpoint = Claim(job_id="job_1", lease=1, token="", lease_s=15.0), NoSupervisor()
     spec = resolve({"kind": "classifier"})
     session = LeaseSession(endpoint, claim)
     return TrainingRun(lease=session, artifacts=store, endpoint=endpoint, meter=OwnMeter(claim), spec=spec)
