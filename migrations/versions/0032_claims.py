@@ -1,4 +1,4 @@
-"""What a claim writes."""
+"""What a claim writes and what it compares: the token of the lease, and the version of the spec."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     op.add_column("jobs", sa.Column("lease_token", sa.String(32), nullable=True))
+    op.add_column("jobs", sa.Column("spec_version", sa.Integer(), nullable=False, server_default=sa.text("1")))
+    op.add_column("workers", sa.Column("spec_version", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
     """Revert."""
-    op.drop_column("jobs", "lease_token")
+    op.drop_column("workers", "spec_version")
+    for column in ("spec_version", "lease_token"):
+        op.drop_column("jobs", column)

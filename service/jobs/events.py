@@ -215,3 +215,23 @@ def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:
     """All events of one type, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.seq)
     return session.scalars(query).all()
+
+
+def provenance_differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """The names of the entries in which two provenances differ. Entries that an earlier version did not record are not
+    compared, except ``code``: a version that did not record it had other code."""
+    if not before:
+        return []
+    return sorted(name for name, value in now.items() if before.get(name, None if name == "code" else value) != value)
+
+
+def compare_with_original(session: Session, job: Job, provenance: Mapping[str, Any]) -> None:
+    """Log a warning if the provenance of a reproduction differs from that of the original."""
+    if job.reproduction is None:
+        return
+    changed = provenance_differences(job.reproduction.get("provenance"), provenance)
+    if changed and changed != job.reproduction.get("provenance_differs"):
+        job.reproduction = {**job.reproduction, "provenance_differs": changed}
+        message = f"provenance differs from {job.reproduction['of']} in {', '.join(changed)}: the bits may differ"
+        session.flush()
+        log(session, job.id, "warning", "other_provenance", message)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Integer,
     Row,
     Select,
     String,
@@ -38,12 +39,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from service.errors import LeaseLost
-from service.jobs import events, owner_queue, transitions
+from service.jobs import events, owner_queue, transitions, worker_registry
 from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime import tracing
 from service.runtime.failpoints import reach
+from service.spec.versions import SPEC_VERSION
 from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.insertions import insert_many
@@ -123,16 +125,24 @@ class Position:
     steps_per_second: float | None = None
 
 
-def claim(database: Database, worker: str, lease_s: float, *, datasets: Collection[str] | None = None) -> Claim | None:
+def claim(
+    database: Database,
+    worker: str,
+    lease_s: float,
+    *,
+    datasets: Collection[str] | None = None,
+    spec_version: int = SPEC_VERSION,
+) -> Claim | None:
     """Claim a job: of the owner whose turn it is, the first by priority, then age; or ``None``.
 
     Args:
         datasets: that the worker has, besides uploads; jobs on others are passed over. ``None``: it has all.
+        spec_version: the newest that the worker knows; newer jobs, and those of unknown kinds, are passed over.
     """
     while True:
         with database.write() as session:
             if (owner := owner_queue.next_owner(session)) is not None:
-                return _claim_of(session, owner, worker, lease_s, datasets)
+                return _claim_of(session, owner, worker, lease_s, datasets, spec_version)
         # Nobody waits, or each who does gets or ends a job at this moment: wait for the first one.
         with database.read_once() as session:
             owner = owner_queue.first_owner(session)
@@ -140,19 +150,25 @@ def claim(database: Database, worker: str, lease_s: float, *, datasets: Collecti
             return None
         with database.write() as session:
             if owner_queue.lock_owner(session, owner):
-                return _claim_of(session, owner, worker, lease_s, datasets)
+                return _claim_of(session, owner, worker, lease_s, datasets, spec_version)
 
 
 def _claim_of(
-    session: Session, owner: str | None, worker: str, lease_s: float, datasets: Collection[str] | None
+    session: Session,
+    owner: str | None,
+    worker: str,
+    lease_s: float,
+    datasets: Collection[str] | None,
+    spec_version: int,
 ) -> Claim | None:
-    """Claim the first job of an owner; if the worker lacks its data, the first of the next owner."""
+    """Claim the first job of an owner; if the worker cannot run those of the owner, the first of the next one."""
     passed: list[str] = []
     while owner is not None:
         who = {"job_owner": owner} if owner else {}
         which = {"datasets": list(datasets)} if datasets is not None else {}
         token = secrets.token_hex(_TOKEN_BYTES)
         values = {"worker": worker, "token": token, "lease_ms": milliseconds(lease_s), **who, **which}
+        values["known"] = spec_version
         job = session.connection().execute(_taking(bool(who), bool(which)), values).first()
         if job is not None:
             trace = tracing.new_attempt(job.traceparent)
@@ -172,7 +188,8 @@ def _claim_of(
                 row=dict(job._mapping),
             )
         lane = and_(owner_queue.is_queued(), owner_queue.belongs_to(owner))
-        if datasets is None or not session.scalar(select(exists().where(lane, ~owner_queue.has_data(datasets)))):
+        can_run = and_(owner_queue.has_data(datasets), worker_registry.is_known(spec_version))
+        if not session.scalar(select(exists().where(lane, ~can_run))):
             return None
         passed.append(owner)
         owner = owner_queue.next_owner(session, without=passed)
@@ -186,7 +203,8 @@ def _taking(has_owner: bool, has_datasets: bool) -> ReturningUpdate[Any]:
     is_drained = and_(Worker.id == bindparam("worker"), Worker.drain.is_not(None))
     owner = owner_queue.belongs_to(bindparam("job_owner", type_=String) if has_owner else "")
     has_data = owner_queue.has_data(bindparam("datasets", expanding=True) if has_datasets else None)
-    first = select(Job.id).where(owner_queue.is_queued(), owner, has_data).order_by(*CLAIM_ORDER).limit(1)
+    can_run = and_(has_data, worker_registry.is_known(bindparam("known", type_=Integer)))
+    first = select(Job.id).where(owner_queue.is_queued(), owner, can_run).order_by(*CLAIM_ORDER).limit(1)
     free = locking(first, skip_locked=True).scalar_subquery()
     return (
         update(JOBS)
@@ -214,38 +232,18 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
         job: Job = row.Job
         job.lease_expires_ms = row.now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
         # A prediction starts again, so that its bits are those of the last provenance alone.
-        changed = differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
+        changed = events.provenance_differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
         if changed:
             names = ", ".join(changed)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
             events.log(session, job.id, "warning", "mixed_provenance", message)
             job.reusable = False
-        _compare_with_original(session, job, provenance)
+        events.compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)
         if job.dataset_sha256 is None:  # of a folder: later leases must find the same data
             job.dataset_sha256 = provenance.get("dataset")
         session.flush()
         return job
-
-
-def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """The names of the entries in which two provenances differ. Entries that an earlier version did not record are not
-    compared, except ``code``: a version that did not record it had other code."""
-    if not before:
-        return []
-    return sorted(name for name, value in now.items() if before.get(name, None if name == "code" else value) != value)
-
-
-def _compare_with_original(session: Session, job: Job, provenance: Mapping[str, Any]) -> None:
-    """Log a warning if the provenance of a reproduction differs from that of the original."""
-    if job.reproduction is None:
-        return
-    changed = differences(job.reproduction.get("provenance"), provenance)
-    if changed and changed != job.reproduction.get("provenance_differs"):
-        job.reproduction = {**job.reproduction, "provenance_differs": changed}
-        message = f"provenance differs from {job.reproduction['of']} in {', '.join(changed)}: the bits may differ"
-        session.flush()
-        events.log(session, job.id, "warning", "other_provenance", message)
 
 
 def is_budget_spent(job: Job | Row[*tuple[Any, ...]]) -> bool:

@@ -98,6 +98,8 @@ def _find_victims(session: Session) -> Select[Job] | None:
     slots_of = dict(worker_registry.responsive_workers(session))
     workers = list(slots_of)
     is_urgent = and_(is_queued(), Job.priority >= FIRST_URGENT)
+    if (version := worker_registry.oldest_spec(workers)) is not None:  # the slot of another worker may be of no use
+        is_urgent = and_(is_urgent, worker_registry.is_known(version))
     able: dict[str, frozenset[str]] = {}  # the workers that have a dataset
     if any(worker.datasets is not None for worker in workers):
         for name in session.scalars(select(_dataset_name()).where(is_urgent, Job.upload_id.is_(None)).distinct()):

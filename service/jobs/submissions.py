@@ -23,6 +23,7 @@ from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import PREDICTIONS_EPOCH, JobSpec, ResolvedPrediction
 from service.spec.validation import prefix_hash, spec_hash, stored
+from service.spec.versions import SPEC_VERSION
 from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import StoredFile
@@ -261,6 +262,7 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         spec=dict(submission.spec),
         resolved=resolved,
         spec_hash=spec_hash(spec),
+        spec_version=SPEC_VERSION,
         prefix_hash=prefix_hash(resolved) if may_have_equal_epochs else None,
         investigation=investigation,
         reused_epochs=0,

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
 from service.access.audit import Actor, AuditAction, record
 from service.errors import WorkerNotFound
 from service.runtime.settings import Settings
-from service.states import Drain, MachineFaultReason
+from service.spec.versions import RELEASES
+from service.states import Drain, JobKind, MachineFaultReason
 from service.storage.database import Database, now_ms
-from service.storage.tables import Worker
+from service.storage.tables import JOBS, Job, Worker
 
 HEARTBEAT_INTERVAL_S: Final = 5.0
 """How often a worker records a heartbeat, at least, and then looks for jobs."""
@@ -80,6 +81,7 @@ _FAULTS: Final = {
         "memory", "No worker has the memory that the first job needs: jobs wait until other programs release some."
     ),
 }
+KINDS: Final = [kind.value for kind in JobKind]
 
 
 _REPORTED: Final = tuple(
@@ -240,6 +242,36 @@ def datasets(workers: Sequence[Worker]) -> set[str] | None:
     if any(worker.datasets is None for worker in workers):
         return None
     return {name for worker in workers for name in worker.datasets or ()}
+
+
+def is_known(version: int | BindParameter[int]) -> ColumnElement[bool]:
+    """That the spec of a job is of this version or older, and of a kind that this code knows."""
+    return and_(JOBS.c.spec_version <= version, JOBS.c.kind.in_(KINDS))
+
+
+def newest_spec(workers: Sequence[Worker]) -> int | None:
+    """The newest version that one of these workers claims; ``None``: none is alive, or one of an earlier release, which
+    does not tell, claims every job."""
+    versions = [worker.spec_version for worker in workers]
+    return max((version or 0 for version in versions), default=None) if None not in versions else None
+
+
+def oldest_spec(workers: Sequence[Worker]) -> int | None:
+    """The newest version that all of these workers claim; ``None``: all claim every job."""
+    return min((worker.spec_version for worker in workers if worker.spec_version is not None), default=None)
+
+
+def reason_to_wait(job: Job, version: int | None) -> str | None:
+    """Why no worker claims a job, with the remedy; ``None``: one does.
+
+    Args:
+        version: as of ``newest_spec``.
+    """
+    if version is None or (job.spec_version <= version and job.kind in KINDS):
+        return None
+    release = RELEASES.get(job.spec_version) if job.kind in KINDS else None
+    needed = f"of Tapeline {release} or newer" if release else "of a newer release of Tapeline than this service"
+    return f"no worker knows this kind of spec: it needs one {needed}, so upgrade the workers"
 
 
 def impediment(session: Session, settings: Settings) -> Impediment | None:

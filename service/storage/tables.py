@@ -90,6 +90,9 @@ class Job(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     resolved: Mapped[dict[str, Any]] = mapped_column(JSON)
     spec_hash: Mapped[str] = mapped_column(String(80))
+    spec_version: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"))
+    """The version of specs of the service that accepted it: workers leave those in the queue that are newer than their
+    own. A retry, or a resume, does not change it."""
     parent_id: Mapped[str | None] = mapped_column(String(40))
     """The job that this one was forked from or reproduces, which may have been deleted."""
     start_epoch: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
@@ -438,6 +441,8 @@ class Worker(Base):
     """What a ``Drain`` does with its running jobs; NULL: it claims jobs."""
     totals: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What it has counted since its start, for metrics: see ``WorkerTotals``; NULL: an older version counts nothing."""
+    spec_version: Mapped[int | None] = mapped_column(Integer)
+    """The newest version of specs that it knows; NULL: an older version, which claims every job."""
 
 
 class SchedulerHeartbeat(Base):

@@ -22,6 +22,7 @@ from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.runtime.tracing import OpenSpan
+from service.spec.versions import SPEC_VERSION
 from service.states import Drain
 from service.storage.database import Database
 from service.storage.tables import Worker
@@ -290,6 +291,7 @@ class Supervisor:
                     cache={"used_bytes": self._cache.used_bytes(), "limit_bytes": self._cache.limit_bytes},
                     drain=Drain.FINISH if was_signalled else None,
                     totals=self._totals.document(),
+                    spec_version=SPEC_VERSION,
                 ),
             )
             if was_signalled:

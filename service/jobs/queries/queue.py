@@ -59,7 +59,8 @@ class Queue:
     own: int
     """How many of these the reader can see."""
     reason: str | None
-    """Why the reader's first job has not started: ``share``, ``cap``, ``quota``, ``starting``; ``None``: none waits."""
+    """Why the reader's first job has not started: ``share``, ``cap``, ``quota``, ``starting``, ``dataset``, or
+    ``no_worker``, if it is newer than all workers; ``None``: none waits."""
     reason_text: str | None
 
     def sentence(self, *, is_own: bool = True) -> str:
@@ -105,6 +106,8 @@ class _Forecast:
     free: int
     datasets: AbstractSet[str] | None
     """That a worker has, besides uploads; ``None``: all."""
+    spec_version: int | None
+    """As of ``worker_registry.newest_spec``."""
     claims: Sequence[_Claim]
     places: Mapping[str, Sequence[int]]
     """Of each owner's jobs, from 1."""
@@ -134,6 +137,8 @@ class _Forecast:
     def _reason(self, first: Waiting) -> tuple[str, str]:
         """Why a job waits although workers claim jobs."""
         rows, slots, name = self.rows, self.slots, first.job.owner or ""
+        if (text := worker_registry.reason_to_wait(first.job, self.spec_version)) is not None:
+            return "no_worker", text
         data = first.job.resolved["dataset"]["name"]
         if first.job.upload_id is None and self.datasets is not None and data not in self.datasets:
             return "dataset", f"no worker has the folder {data} in TAPELINE_DATA: copy it there, or upload the dataset"
@@ -188,7 +193,8 @@ def _forecast(session: Session) -> _Forecast:
     places: dict[str, list[int]] = {}
     for place, claim in enumerate(claims, start=1):
         places.setdefault(claim.owner, []).append(place)
-    return _Forecast(rows, slots, free, datasets, claims, places, session.scalar(select(now_ms())) or 0)
+    version, now = worker_registry.newest_spec(claiming), session.scalar(select(now_ms())) or 0
+    return _Forecast(rows, slots, free, datasets, version, claims, places, now)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -282,12 +288,15 @@ REASONS: Final = ("share", "cap", "quota", "dataset", "no_worker", "storage", "m
 """Why jobs wait. A job beyond its owner's cap waits for that, others until a slot is free: ``share``."""
 
 
-def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping[str, int]) -> Demand:
+def demand(
+    session: Session, workers: Sequence[Worker], *, without_data: Mapping[str, int], unknown: Mapping[str, int]
+) -> Demand:
     """Count the slots and the waiting jobs; cheap, since the counts of owners are stored.
 
     Args:
         workers: those that are alive.
         without_data: as of ``count_without_data``.
+        unknown: as of ``count_unknown``.
     """
     reasons = dict.fromkeys(REASONS, 0)
     slots = sum(worker.slots for worker in workers if worker_registry.is_claiming(worker))
@@ -301,8 +310,10 @@ def demand(session: Session, workers: Sequence[Worker], *, without_data: Mapping
         if row.blocked is not None:
             reasons[row.blocked] += row.queued
             continue
-        hopeless = 0 if no_start else min(row.queued, without_data.get(row.owner, 0))
-        left = row.queued - hopeless
+        newer = 0 if no_start else min(row.queued, unknown.get(row.owner, 0))
+        reasons["no_worker"] += newer
+        hopeless = 0 if no_start else min(row.queued - newer, without_data.get(row.owner, 0))
+        left = row.queued - newer - hopeless
         may_start = room.startable(left, cap=row.cap, running=row.running)
         reasons["dataset"] += hopeless
         reasons["cap"] += left - may_start
@@ -326,6 +337,15 @@ def count_without_data(session: Session) -> dict[str, int]:
     if not claiming or (known := worker_registry.datasets(claiming)) is None:
         return {}
     query = select(Job.owner, func.count()).where(is_queued(), ~has_data(known)).group_by(Job.owner)
+    return {owner or "": count for owner, count in session.execute(query)}
+
+
+def count_unknown(session: Session) -> dict[str, int]:
+    """For each owner, the number of queued jobs whose spec no worker knows. It reads the rows of all queued jobs."""
+    version = worker_registry.newest_spec(worker_registry.claiming_workers(session))
+    if version is None:
+        return {}
+    query = select(Job.owner, func.count()).where(is_queued(), ~worker_registry.is_known(version)).group_by(Job.owner)
     return {owner or "": count for owner, count in session.execute(query)}
 
 

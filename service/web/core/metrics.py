@@ -165,6 +165,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._sizes: tuple[float, list[Metric]] | None = None
         self._without_data: Mapping[str, int] = {}
+        self._unknown: Mapping[str, int] = {}
 
     def page(self, *, with_owners: bool = False) -> bytes:
         """All metrics in Prometheus's text format; without the database, only the counters of the processes.
@@ -211,8 +212,9 @@ class Metrics:
                     counter.labels(kind, _worker_label(name)).inc(0)
             if self._sizes is None or time.monotonic() - self._sizes[0] > _SIZES_MAX_AGE_S:
                 self._sizes = (time.monotonic(), self._measure_sizes(session))
-                self._without_data = queue.count_without_data(session)
-            demand = queue.demand(session, snapshot.workers, without_data=self._without_data)
+                self._without_data, self._unknown = queue.count_without_data(session), queue.count_unknown(session)
+            counts = {"without_data": self._without_data, "unknown": self._unknown}
+            demand = queue.demand(session, snapshot.workers, **counts)
         return [*_families(snapshot), *_demand(demand), *self._sizes[1]]
 
     def _owners(self) -> list[Metric]:

@@ -19,7 +19,8 @@ from tests.service.jobs.conftest import Submit
 def demand(database: Database) -> Demand:
     with database.read() as session:
         workers = worker_registry.live_workers(session)
-        found = queue.demand(session, workers, without_data=queue.count_without_data(session))
+        counts = {"without_data": queue.count_without_data(session), "unknown": queue.count_unknown(session)}
+        found = queue.demand(session, workers, **counts)
         assert sum(found.reasons.values()) == sum(queue.waiting_by_owner(session).values())
     return found
 
