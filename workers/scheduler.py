@@ -27,7 +27,7 @@ from service.errors import SettingsError, WrongStore
 from service.jobs import actions, owner_queue, scheduler_heartbeat, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
-from service.maintenance import retention, store_id
+from service.maintenance import file_checks, retention, store_id
 from service.maintenance.retention import Policy
 from service.runtime import broker, logs, server_promises
 from service.runtime.settings import Quotas, Settings
@@ -49,6 +49,8 @@ OUTAGE_INTERVAL_S: Final = 5.0
 QUOTA_INTERVAL_S: Final = 20.0
 SEAL_INTERVAL_S: Final = 10.0
 CLEANUP_INTERVAL_S: Final = 600.0
+SCRUB_INTERVAL_S: Final = 60.0
+"""How soon reading stored files continues after an outage, and how late it begins again when it is due."""
 SHUTDOWN_S: Final = 3.0
 """How long a scheduler that stops waits for the receivers of messages."""
 _MAX_WAKE_UPS: Final = 32
@@ -135,6 +137,16 @@ def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) 
 
     for name in files.sweep(read_upload_ids, older_than_s=retention.STALE_FILE_S):
         log.info("removed", what="upload", name=name)
+
+
+def read_stored_files(database: Database, files: UploadFiles, bytes_per_hour: int) -> None:
+    """Find stored files that are damaged; returns when all were read, which may take days."""
+    if bytes_per_hour == 0 or retention.is_restoring(files.artifacts):
+        return
+    try:
+        file_checks.scrub(database, files, bytes_per_hour=bytes_per_hour)
+    except WrongStore as error:
+        log.warning("no stored file is read", error=str(error))
 
 
 class _BackgroundTasks:
@@ -228,6 +240,8 @@ def main() -> int:
                 lambda: delete_expired_data(database, files, Policy.of(settings)),
             )
             background.start("record the stored bytes", lambda: usage.record_bytes(database))
+        if round_number % round(SCRUB_INTERVAL_S / ROUND_INTERVAL_S) == 0:
+            background.start("read stored files", lambda: read_stored_files(database, files, settings.scrub_bytes))
         heartbeat.beat()
         time.sleep(ROUND_INTERVAL_S)
     return 0

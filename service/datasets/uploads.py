@@ -113,12 +113,12 @@ def _versions(name: str, digits: str, owner: str | None) -> Select[Upload]:
 
 def used_bytes(session: Session, *, owner: str | None) -> int:
     """Size of an owner's datasets in bytes."""
-    return session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0
+    return int(session.scalar(select(func.sum(Upload.size_bytes)).where(Upload.owner == (owner or ""))) or 0)
 
 
 def total_bytes(session: Session) -> int:
     """Size of all owners' datasets in bytes."""
-    return session.scalar(select(func.sum(Upload.size_bytes))) or 0
+    return int(session.scalar(select(func.sum(Upload.size_bytes))) or 0)
 
 
 def ids(session: Session) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,15 @@ from migrations.upgrade import find_revision, head
 from service.access import audit_seals
 from service.errors import SettingsError, UnknownSchema, WrongStore
 from service.jobs import leases, scheduler_heartbeat, worker_registry
-from service.maintenance import store_id, store_probes
+from service.maintenance import file_checks, store_id, store_probes
+from service.maintenance.file_checks import Damage
 from service.runtime import broker, server_promises
 from service.runtime.settings import Settings
 from service.states import Status
 from service.storage.database import Database, now_ms
 from service.storage.stores import open_store
 from service.storage.tables import Job
+from service.wording import counted
 
 _MAX_CLOCK_OFFSET_S: Final = 2.0
 _MIN_FREE_BYTES: Final = 1_000_000_000
@@ -60,11 +62,14 @@ class _Fault(Exception):
         self.advice = advice
 
 
-def examine(settings: Settings, database: Database, *, broker_url: str | None) -> Iterator[Diagnosis]:
+def examine(
+    settings: Settings, database: Database, *, broker_url: str | None, with_files: bool = True
+) -> Iterator[Diagnosis]:
     """Run the checks, except those that depend on a failed one.
 
     Args:
         broker_url: from the settings, or of the embedded broker.
+        with_files: report what the scheduler has found in stored files; otherwise, the caller reads them.
     """
     reachable = _run_check("database", lambda: _check_database(settings, database))
     yield reachable
@@ -80,6 +85,8 @@ def examine(settings: Settings, database: Database, *, broker_url: str | None) -
         yield _run_check("clocks", lambda: _check_clocks(database))
     yield _run_check("broker", lambda: _check_broker(broker_url))
     yield _run_check("artifacts", lambda: _check_store(settings, database if has_schema else None))
+    if has_schema and with_files:
+        yield _run_check("files", lambda: _check_files(settings, database))
     for folder in _disks(settings):
         yield _run_check("disk", partial(_check_disk, folder))
     yield _run_check("settings", lambda: _list_changed(settings))
@@ -242,6 +249,36 @@ def _check_store(settings: Settings, database: Database | None) -> str:
             detail = f"cannot write to {store.address}: {(error.strerror or detail).removeprefix(f'{store.address}: ')}"
         raise _Fault(detail, advice) from error
     return found
+
+
+def _check_files(settings: Settings, database: Database) -> str:
+    """What the scheduler has found in stored files."""
+    state = file_checks.read_state(database)
+    if state.damaged:
+        raise _Fault(
+            _list_damaged(state.damaged), "tapeline doctor --files reads all files again, and has the remedies"
+        )
+    if state.finished_s is not None:
+        return f"none is known to be damaged; all were read within {state.finished_s / 3600:.0f} hours"
+    if settings.scrub_bytes == 0:
+        return "they are never read again (TAPELINE_SCRUB_BYTES=0); tapeline doctor --files does"
+    return "none is known to be damaged; the scheduler has not read all of them yet"
+
+
+def diagnose_files(checked: int, damaged: Sequence[Damage]) -> Diagnosis:
+    """The result of reading all stored files."""
+    if not damaged:
+        return Diagnosis(name="files", ok=True, detail=f"{counted(checked, 'file')} read, none is damaged")
+    first = damaged[0]
+    advice = f"{first.meaning}; {first.remedy}" if len(damaged) == 1 else "each is listed below with its remedy"
+    return Diagnosis(name="files", ok=False, detail=_list_damaged(damaged), advice=advice)
+
+
+def _list_damaged(damaged: Sequence[Damage]) -> str:
+    first = damaged[0]
+    others = f", and {counted(len(damaged) - 1, 'other file')}" if len(damaged) > 1 else ""
+    of_job = f" of {first.job}" if first.job else ""
+    return f"{first.file}{of_job} is damaged ({first.path}: {first.reason}){others}"
 
 
 def _disks(settings: Settings) -> Iterable[Path]:

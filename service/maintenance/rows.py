@@ -23,16 +23,21 @@ from service.maintenance.backup_format import BackupError
 from service.states import Reason, Status
 from service.storage import artifact_rows
 from service.storage.database import Database
+from service.storage.file_tables import DamagedFile, FileCheck
 from service.storage.owner_tables import Owner, OwnerDefaults, OwnerQueue, UploadProgress
 from service.storage.tables import Artifact, Base, Job, SchedulerHeartbeat, Store, Upload, Worker
 
 ARTIFACTS: Final = Artifact.__tablename__
 UPLOADS: Final = Upload.__tablename__
 _TRANSIENT: Final = frozenset(
-    table.__tablename__ for table in (Worker, SchedulerHeartbeat, Store, OwnerQueue, OwnerDefaults, UploadProgress)
+    table.__tablename__
+    for table in (
+        *(Worker, SchedulerHeartbeat, Store, FileCheck, DamagedFile),
+        *(OwnerQueue, OwnerDefaults, UploadProgress),
+    )
 )
-"""Tables that describe running processes, their settings and their folder, which a copy does not have, or that
-triggers of ``jobs`` fill."""
+"""Tables that describe running processes, their settings, and their folder and its files, which a copy does not have,
+or that triggers of ``jobs`` fill."""
 _GROUP_ROWS: Final = 500
 
 

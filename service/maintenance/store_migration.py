@@ -25,24 +25,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.datasets.uploads import UploadFiles
 from service.errors import ServiceError, WrongStore
 from service.jobs import worker_registry
-from service.maintenance import store_id
+from service.maintenance import named_files, store_id
+from service.maintenance.named_files import NamedFile
 from service.runtime.failpoints import reach
 from service.storage.artifacts import ID_FILE, ArtifactDamaged, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
-from service.storage.tables import Artifact, Store, Upload
+from service.storage.tables import Store, Upload
 
 MARKER: Final = "store-migration"
-_BATCH: Final = 500
 _CONCURRENT_COPIES: Final = 4
-_TABLES: Final = (Artifact, Upload)
-"""Tables whose rows name files."""
 _MAX_PASSES: Final = 5
 _SMALL_PASS: Final = 50
 """A pass that copied no more files than this is followed by the switch."""
@@ -235,22 +233,6 @@ def _open_journal(home: Path) -> Iterator[IO[str]]:
                 Path(file.name).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _NamedFile:
-    """What a row names: the file of an artifact, or all files of an upload.
-
-    Attributes:
-        path: of the artifact; the id of the upload.
-        sha256: of the artifact's file; of the upload's content.
-    """
-
-    row_id: str
-    path: str
-    sha256: str
-    size_bytes: int
-    table: type[Artifact | Upload]
-
-
 class _Copier:
     """Copies the files that rows name, in passes over all rows."""
 
@@ -282,9 +264,10 @@ class _Copier:
         self._report.damaged.clear()
         copied_before = self._report.copied
         with self._database.read() as session:
-            total = sum(session.scalar(select(func.count()).select_from(table)) or 0 for table in _TABLES)
+            total = named_files.count(session)
         self._progress(min(len(self._journal.done), total), total)
-        for batch in self._batches():
+        for page in named_files.pages(self._database):
+            batch = [file for file in page if file.row_id not in self._journal.done]
             for file, outcome in zip(batch, pool.map(self._copy, batch), strict=True):
                 if isinstance(outcome, ArtifactDamaged):
                     if self._exists(file):
@@ -301,24 +284,7 @@ class _Copier:
         self.may_be_present = False
         return self._report.copied - copied_before
 
-    def _batches(self) -> Iterator[list[_NamedFile]]:
-        """What is stored at the beginning: workers may store files faster than they are copied."""
-        for table in _TABLES:
-            path = table.path if table is Artifact else table.id
-            with self._database.read() as session:
-                newest = session.scalar(select(func.max(table.id))) or ""
-            last = ""
-            while True:
-                with self._database.read() as session:
-                    query = select(table.id, path, table.sha256, table.size_bytes)
-                    query = query.where(table.id > last, table.id <= newest)
-                    rows = session.execute(query.order_by(table.id).limit(_BATCH)).all()
-                if not rows:
-                    break
-                last = rows[-1][0]
-                yield [_NamedFile(*row, table) for row in rows if row[0] not in self._journal.done]
-
-    def _copy(self, file: _NamedFile) -> bool | ArtifactDamaged:
+    def _copy(self, file: NamedFile) -> bool | ArtifactDamaged:
         """Copy a file, unless its copy is there, and read it back; returns whether it was copied, or why not."""
         if self.may_be_present and _is_intact(self._target, file):
             return False
@@ -335,7 +301,7 @@ class _Copier:
             raise OSError(f"{self._target.store.address} returns other bytes than were stored in {file.path}")
         return True
 
-    def _copy_file(self, file: _NamedFile) -> None:
+    def _copy_file(self, file: NamedFile) -> None:
         data, target = self._source.store.read(file.path, file.sha256), self._target.store
         try:
             target.put_all({file.path: data})
@@ -344,16 +310,16 @@ class _Copier:
                 target.remove([file.path])
                 target.put_all({file.path: data})
 
-    def _copy_upload(self, file: _NamedFile) -> None:
+    def _copy_upload(self, file: NamedFile) -> None:
         self._source.check(file.path, file.sha256)
         self._target.copy_from(self._source, file.path)
 
-    def _exists(self, file: _NamedFile) -> bool:
+    def _exists(self, file: NamedFile) -> bool:
         with self._database.read() as session:
             return session.get(file.table, file.row_id) is not None
 
 
-def _is_intact(files: UploadFiles, file: _NamedFile) -> bool:
+def _is_intact(files: UploadFiles, file: NamedFile) -> bool:
     """Whether the file is in a store; reads it without keeping it in memory."""
     try:
         if file.table is Upload:

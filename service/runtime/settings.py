@@ -311,6 +311,12 @@ class Settings:
         high=36500,
     )
 
+    scrub_bytes: int = _setting(
+        "bytes of stored files that the scheduler reads again per hour, to find damaged ones (default: {default}; 0: "
+        "none)",
+        4 * 1024**3,
+    )
+
     @property
     def embedded_database(self) -> bool:
         """Whether the database is a SQLite file."""

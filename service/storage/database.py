@@ -24,7 +24,12 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from service.runtime import server_promises
 from service.runtime.private_files import create_private
-from service.storage import model_tables, owner_tables, sweep_tables  # noqa: F401 - add their tables to Base.metadata
+from service.storage import (  # noqa: F401 - add their tables to Base.metadata
+    file_tables,
+    model_tables,
+    owner_tables,
+    sweep_tables,
+)
 from service.storage.tables import Base
 
 _BUSY_S: Final = 30

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session, defer, load_only
 
 from service import statistics
 from service.errors import SweepNotFound, TrialNotFound
+from service.runtime import cursors
 from service.spec.metric_info import Goal, describe
 from service.spec.strict_json import pointer_of
 from service.states import Status, SweepStatus, TrialStatus
-from service.storage import cursors
 from service.storage.database import visible
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.storage.tables import Job

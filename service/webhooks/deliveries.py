@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import DeliveryNotFound, WebhookDisabled
-from service.storage import cursors
+from service.runtime import cursors
 from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.owner_tables import Webhook, WebhookDelivery

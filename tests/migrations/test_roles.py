@@ -138,6 +138,8 @@ FORBIDDEN = (
     "calibrations",
     "scheduler_heartbeat",
     "upload_progress",
+    "file_checks",
+    "damaged_files",
 )
 """Tables on which a worker has no privilege."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import make_url
 
 from service.cli.target import Failure
@@ -21,7 +21,17 @@ from service.datasets.uploads import UploadFiles
 from service.local.broker import running_url
 from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import retention, rotation, signing_key_backup, store_id, store_migration
+from service.maintenance import (
+    file_checks,
+    named_files,
+    retention,
+    rotation,
+    signing_key_backup,
+    store_id,
+    store_migration,
+)
+from service.maintenance.doctor import Diagnosis
+from service.maintenance.file_checks import Damage
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.maintenance.store_migration import MigrationReport
@@ -42,37 +52,83 @@ _STEPS: Final = 10
 
 
 @click.command()
+@click.option("--files", "with_files", is_flag=True, help="Read all stored files, and list those that are damaged.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def doctor(context: click.Context, as_json: bool) -> None:
+def doctor(context: click.Context, with_files: bool, as_json: bool) -> None:
     """Diagnose the service: problems, remedies and disk usage.
 
     Run it on the machine that hosts the service, with the same environment. It accesses the database and the files
     directly, so it also works when the service cannot start. Exit code 1: at least one check failed.
     """
     settings = Settings.from_env(os.environ, cores=1)
-    results, space = [], None
+    results, space, file_check = [], None, None
+
+    def report(item: Diagnosis) -> None:
+        results.append(item)
+        if not as_json:
+            mark = click.style("ok  ", fg="green") if item.ok else click.style("FAIL", fg="red")
+            click.echo(f"{mark} {item.name}: {item.detail}")
+            if item.advice and not item.ok:
+                click.echo(f"     {click.style('->', fg='yellow')} {item.advice}")
+
     if not as_json:
         url = make_url(settings.database_url).render_as_string(hide_password=True)
         click.echo(f"Examined: folder {settings.home}, database {url}; not the service at {local_server()}")
     with closing(Database(settings.database_url, application="tapeline-doctor")) as database:
         broker_url = settings.broker_url or running_url(settings.home)
-        for item in doctors.examine(settings, database, broker_url=broker_url):
-            results.append(item)
-            if not as_json:
-                mark = click.style("ok  ", fg="green") if item.ok else click.style("FAIL", fg="red")
-                click.echo(f"{mark} {item.name}: {item.detail}")
-                if item.advice and not item.ok:
-                    click.echo(f"     {click.style('->', fg='yellow')} {item.advice}")
+        for item in doctors.examine(settings, database, broker_url=broker_url, with_files=not with_files):
+            report(item)
         if {"database", "schema", "artifacts"} <= {item.name for item in results if item.ok}:
+            if with_files:
+                file_check = _read_files(settings, database, shown=not as_json)
+                report(doctors.diagnose_files(file_check.checked, file_check.damaged))
+                if not as_json and len(file_check.damaged) > 1:
+                    _show_damaged(file_check.damaged)
             space = measure(settings, database, open_store(settings))
             if not as_json:
                 _show_space(space, settings)
     all_ok = all(item.ok for item in results)
     if as_json:
         checks = [asdict(item) for item in results]
-        click.echo(json.dumps({"ok": all_ok, "checks": checks, "space": space and asdict(space)}, indent=2))
+        document = {"ok": all_ok, "checks": checks, "space": space and asdict(space)}
+        if with_files:
+            document["files"] = file_check and asdict(file_check)
+        click.echo(json.dumps(document, indent=2))
     context.exit(0 if all_ok else 1)
+
+
+@dataclass(slots=True)
+class _FileCheck:
+    """The files that were read; a dataset counts as one."""
+
+    checked: int = 0
+    size_bytes: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+
+
+def _read_files(settings: Settings, database: Database, *, shown: bool) -> _FileCheck:
+    with database.read() as session:
+        check = _FileCheck(named_files.count(session))
+        total = named_files.size_bytes(session)
+    try:
+        with _progress("reading", shown=shown, as_bytes=True) as progress:
+
+            def on_read(count: int) -> None:
+                check.size_bytes += count
+                progress(min(check.size_bytes, total), total)
+
+            check.damaged.extend(file_checks.read_all(database, UploadFiles.of(settings), on_read))
+    except OSError as error:
+        raise Failure(f"the files cannot be read now: {error.strerror or error}") from error
+    return check
+
+
+def _show_damaged(damaged: Sequence[Damage]) -> None:
+    for item in damaged:
+        click.echo(f"     {item.path}: {item.reason}")
+        click.echo(f"       {item.file}{f' of {item.job}' if item.job else ''}: {item.meaning}")
+        click.echo(f"       {click.style('->', fg='yellow')} {item.remedy}")
 
 
 @click.command()
@@ -323,7 +379,7 @@ def migrate(
     default = os.environ.get("TAPELINE_STORE_ENDPOINT", "")
     from_endpoint = from_endpoint or (default if source.startswith("s3:") else "")
     to_endpoint = to_endpoint or (default if target.startswith("s3:") else "")
-    with _open_service() as (settings, database, _), _progress(shown=not as_json) as progress:
+    with _open_service() as (settings, database, _), _progress("copying", shown=not as_json) as progress:
         report = store_migration.migrate(
             database,
             UploadFiles.of(settings_of(source, from_endpoint, settings.ca)),
@@ -367,7 +423,7 @@ def _show_migration(report: MigrationReport, target: str, endpoint: str) -> None
 
 
 @contextmanager
-def _progress(*, shown: bool) -> Iterator[store_migration.Progress]:
+def _progress(verb: str, *, shown: bool, as_bytes: bool = False) -> Iterator[store_migration.Progress]:
     """A bar in a terminal, lines in a pipe; on standard error."""
     if not shown or not sys.stderr.isatty():
         step = 0
@@ -376,11 +432,13 @@ def _progress(*, shown: bool) -> Iterator[store_migration.Progress]:
             nonlocal step
             if shown and total and done * _STEPS // total > step:
                 step = done * _STEPS // total
-                click.echo(f"{done} of {total} files are in the new store", err=True)
+                amounts = f"{size(done)} of {size(total)}" if as_bytes else f"{done} of {total} files"
+                click.echo(f"{verb}: {amounts}", err=True)
 
         yield print_line
         return
-    columns = (TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    amount = DownloadColumn() if as_bytes else MofNCompleteColumn()
+    columns = (TextColumn(verb), BarColumn(), amount, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("copying", total=None)
+        task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

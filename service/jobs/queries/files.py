@@ -10,7 +10,7 @@ from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.errors import InvalidCursor
-from service.storage import cursors
+from service.runtime import cursors
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 

@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, UnaryExpression, and_, case, func, literal
 from service.errors import InvalidCursor
 from service.jobs.queries import columns
 from service.jobs.queries.columns import Type, UnknownColumn
+from service.runtime import cursors
 from service.states import Status
-from service.storage import cursors
 from service.storage.tables import Job
 
 _STATUS_ORDER: Final = (

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.models.registry.errors import ModelNotFound
 from service.models.registry.gates import LATEST, NAME
-from service.storage import cursors
+from service.runtime import cursors
 from service.storage.database import locking
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 

@@ -35,6 +35,7 @@ from service.jobs.events import EventType, is_lease_expiry, is_worker_lost
 from service.jobs.queries import queue, statistics
 from service.jobs.queries.queue import Demand
 from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
+from service.maintenance import file_checks
 from service.states import TERMINAL, JobKind, MachineFaultReason, Status
 from service.storage.database import Database
 from service.storage.tables import Worker
@@ -215,7 +216,9 @@ class Metrics:
                 self._without_data, self._unknown = queue.count_without_data(session), queue.count_unknown(session)
             counts = {"without_data": self._without_data, "unknown": self._unknown}
             demand = queue.demand(session, snapshot.workers, **counts)
-        return [*_families(snapshot), *_demand(demand), *self._sizes[1]]
+            damaged = file_checks.count_damaged(session)
+        files = _gauge("damaged_files", "Stored files that were missing or damaged when they were read last.", damaged)
+        return [*_families(snapshot), *_demand(demand), *self._sizes[1], files]
 
     def _owners(self) -> list[Metric]:
         with self._database.read() as session:

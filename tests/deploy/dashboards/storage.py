@@ -82,5 +82,11 @@ STORAGE: Final = {
             "none",
             Query('max(tapeline_workers_blocked{reason="store"})', "blocked"),
         ),
+        chart(
+            "Damaged files",
+            "Missing or damaged when they were read last; 0 is sound. `tapeline doctor --files` lists them.",
+            "none",
+            Query("max(tapeline_damaged_files)", "damaged"),
+        ),
     ],
 }

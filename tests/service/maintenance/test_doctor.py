@@ -69,6 +69,7 @@ def test_a_healthy_service_passes_every_check(settings: Settings, database: Data
             "clocks",
             "broker",
             "artifacts",
+            "files",
             "disk",
             "settings",
         )

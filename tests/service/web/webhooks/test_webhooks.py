@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from service.access import adoption, audit, keys
 from service.access.keys import Scope
-from service.storage import cursors
+from service.runtime import cursors
 from service.storage.database import Database
 from service.web.core.core import EXTENSION, Core
 from service.webhooks import deliveries, endpoints
