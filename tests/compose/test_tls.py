@@ -44,14 +44,16 @@ def test_https_requires_a_key_and_only_caddy_publishes_ports(behind_caddy: Servi
         (details,) = json.loads(docker("inspect", container))
         assert details["HostConfig"]["ReadonlyRootfs"], details["Name"]
         published[details["Name"].split("-")[-2]] = sorted(details["HostConfig"]["PortBindings"])
-    assert {name: ports for name, ports in published.items() if ports} == {"caddy": ["443/tcp", "443/udp", "80/tcp"]}
+    port = service.settings["CADDY_HTTPS_PORT"]
+    expected = {"caddy": sorted([f"{port}/tcp", f"{port}/udp", "80/tcp"])}
+    assert {name: ports for name, ports in published.items() if ports} == expected
     root = tmp_path / "root.crt"
     service.compose("cp", "caddy:/data/caddy/pki/authorities/local/root.crt", str(root))
-    url = f"https://localhost:{service.settings['CADDY_HTTPS_PORT']}"
+    url = f"https://localhost:{port}"
     with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=root), trust_env=False) as http:
         assert http.get("/jobs").status_code == 401
         response = http.get("/jobs", headers={"Authorization": f"Bearer {key}"})
         assert response.status_code == 200
         assert response.headers["Strict-Transport-Security"].startswith("max-age=")
     redirect = httpx.get(f"http://localhost:{service.settings['CADDY_HTTP_PORT']}/ui", trust_env=False)
-    assert redirect.headers["Location"] == "https://localhost/ui"
+    assert redirect.headers["Location"] == f"{url}/ui"
