@@ -35,7 +35,7 @@ from migrations import newer_kinds, privileges
 from service.errors import SettingsError, UnknownSchema
 from service.runtime import broker, logs, server_promises
 from service.runtime.settings import Settings
-from service.storage.database import Database
+from service.storage.database import Database, DatabaseDamaged
 from service.storage.tables import Base
 
 _LOCK: Final = 7_267_001
@@ -360,7 +360,7 @@ def main() -> int:
                     grant_demand_to=arguments.grant_demand_to,
                 )
                 _report("upgraded", move)
-    except SettingsError as error:
+    except (SettingsError, DatabaseDamaged) as error:
         sys.stderr.write(f"tapeline: {error}\n")
         return 2
     return 0

@@ -159,6 +159,7 @@ def _failure(error: Exception, target: Target) -> Failure | None:
     # Lazily: these modules are needed for errors only.
     from service.errors import ServiceError
     from service.local import StackError
+    from service.storage.database import is_database_fault
     from tapeline import ApiError, ClientError
 
     if isinstance(error, ClientError):
@@ -166,6 +167,9 @@ def _failure(error: Exception, target: Target) -> Failure | None:
         return Failure(_in_options(message), getattr(error, "problem", None))
     if isinstance(error, (StackError, ServiceError)):
         return Failure(str(error))
+    if is_database_fault(error):
+        reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+        return Failure(f"the database cannot be used: {reason}; tapeline doctor names the cause and the remedy")
     if isinstance(error, OSError):
         return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return None

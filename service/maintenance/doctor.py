@@ -24,7 +24,7 @@ from service.maintenance.file_checks import Damage
 from service.runtime import broker, server_promises
 from service.runtime.settings import Settings
 from service.states import Status
-from service.storage.database import Database, now_ms
+from service.storage.database import Database, DatabaseDamaged, now_ms
 from service.storage.stores import open_store
 from service.storage.tables import Job
 from service.wording import counted
@@ -112,9 +112,14 @@ def _check_database(settings: Settings, database: Database) -> str:
     try:
         with database.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
+            response_ms = 1000 * (time.monotonic() - started_at)
+            if database.is_sqlite and (fault := connection.scalar(text("PRAGMA quick_check(1)"))) != "ok":
+                raise DatabaseDamaged(url.database, str(fault).replace("\n", " "))
             raw: Any = connection.connection.driver_connection
             encrypted = ", over TLS" if not database.is_sqlite and raw.pgconn.ssl_in_use else ""
         warning = server_promises.warning_of(database.engine)
+    except DatabaseDamaged as error:
+        raise _Fault(error.detail, error.remedy) from error
     except SQLAlchemyError as error:
         if unkept := server_promises.unkept(error):
             raise _Fault(f"{address}: {unkept}", "the service refuses to start on it, until that is done") from error
@@ -126,7 +131,6 @@ def _check_database(settings: Settings, database: Database) -> str:
             "(compose: docker compose up -d postgres; docker compose logs postgres)"
         )
         raise _Fault(f"{address} does not respond: {reason}", advice) from error
-    response_ms = 1000 * (time.monotonic() - started_at)
     return f"{address} responds in {response_ms:.0f} ms{encrypted}{f'. Warning: {warning}' if warning else ''}"
 
 

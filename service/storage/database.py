@@ -13,8 +13,15 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 
 from sqlalchemy import BigInteger, ColumnElement, Select, create_engine, event, make_url, true
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DisconnectionError, IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.exc import (
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -22,6 +29,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.errors import ServiceError
 from service.runtime import server_promises
 from service.runtime.private_files import create_private
 from service.storage import (  # noqa: F401 - add their tables to Base.metadata
@@ -43,6 +51,9 @@ PATIENCE_S: Final = 2.0
 """How long renewals wait for the only connection before they open another one."""
 _TRUSTED_S: Final = 2.0
 """How long a pooled connection may be idle without being pinged before its next use."""
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""Primary error codes of a file whose content is not that of a database."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,6 +109,23 @@ def visible(column: InstrumentedAttribute[Any], owner: str | None) -> ColumnElem
     return column == owner if owner else column.is_(None)
 
 
+class DatabaseDamaged(ServiceError, SQLAlchemyError):  # type: ignore[misc]  # both have a ``code``
+    """The file of the database is damaged: repeating what failed does not help."""
+
+    remedy = (
+        "stop the service, move this file and those that begin with its name to another folder, and restore a backup: "
+        "tapeline restore FILE"
+    )
+
+    def __init__(self, path: str | None, reason: str) -> None:
+        self.detail = f"the database {path or 'file'} is damaged ({reason})"
+        super().__init__(f"{self.detail}: {self.remedy}")
+
+    def __str__(self) -> str:
+        """The message, without SQLAlchemy's link to a page about it."""
+        return f"{self.detail}: {self.remedy}"
+
+
 class Reader(Protocol):
     """What answers single queries: a database, or the supervisor of a process that has none."""
 
@@ -132,6 +160,7 @@ class Database:
             event.listen(self.engine, "do_connect", _create_sqlite)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+            event.listen(self.engine, "handle_error", _recognize_damage)
         else:
             has_single = connections == 1
             if has_single:
@@ -373,6 +402,18 @@ def _enable_wal(cursor: Any) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
+
+
+def _recognize_damage(context: ExceptionContext) -> None:
+    """Replace the errors of a damaged file by one that names the remedy."""
+    cause = context.original_exception
+    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        raise DatabaseDamaged(context.engine.url.database if context.engine else None, str(cause)) from cause
+
+
+def is_database_fault(error: Exception) -> bool:
+    """Whether the database, rather than a query, is at fault: it does not respond, or lacks a table or column."""
+    return isinstance(error, (OperationalError, ProgrammingError, InterfaceError, PoolTimeout))
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from service.errors import Fault, KeyNotFound, ServiceError, SpecError, StorageQ
 from service.runtime import tracing
 from service.spec.faults import MAX_FAULTS
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
-from service.storage.database import is_disk_full
+from service.storage.database import DatabaseDamaged, is_disk_full
 from service.web.http.problem_kinds import KINDS
 
 _log = structlog.get_logger("tapeline.web")
@@ -163,6 +163,11 @@ def register(app: Flask) -> None:
         return respond(
             "dataset_unavailable", f"the dataset cannot be read: {error.reason}", headers={"Retry-After": "60"}
         )
+
+    @app.errorhandler(DatabaseDamaged)
+    def _(error: DatabaseDamaged) -> Response:
+        _log.error("database damaged", error=str(error))  # the response has no path
+        return respond("database_unavailable", "the file of the database is damaged; the service's log has the remedy")
 
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
