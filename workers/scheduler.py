@@ -24,10 +24,10 @@ from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
 from service.datasets.uploads import UploadFiles
 from service.errors import SettingsError, WrongStore
-from service.jobs import actions, owner_queue, scheduler_heartbeat, submissions, worker_registry
+from service.jobs import actions, owner_queue, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
-from service.maintenance import file_checks, retention, store_id
+from service.maintenance import file_checks, retention, scheduler_heartbeat, store_id
 from service.maintenance.retention import Policy
 from service.runtime import broker, logs, server_promises
 from service.runtime.settings import Quotas, Settings

@@ -17,7 +17,7 @@ from pydantic import ConfigDict
 from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
 from service.datasets.repository import DatasetRepository
-from service.datasets.tables.moments import exponent_of, moments
+from service.datasets.tables.analysis.moments import exponent_of, moments
 from service.datasets.tables.rows import display_value, named_row
 from service.states import DatasetKind, Task
 

@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from migrations.upgrade import find_revision, head
 from service.access import audit_seals
 from service.errors import SettingsError, UnknownSchema, WrongStore
-from service.jobs import leases, scheduler_heartbeat, worker_registry
-from service.maintenance import file_checks, store_id, store_probes
+from service.jobs import leases, worker_registry
+from service.maintenance import file_checks, scheduler_heartbeat, store_id, store_probes
 from service.maintenance.file_checks import Damage
 from service.runtime import broker, server_promises
 from service.runtime.settings import Settings

@@ -31,7 +31,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from service.errors import ServiceError
 from service.runtime import server_promises
-from service.runtime.private_files import create_private
+from service.runtime.files.private_files import create_private
 from service.storage import (  # noqa: F401 - add their tables to Base.metadata
     file_tables,
     model_tables,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
 
-from service.runtime.durable_files import fsync_folder, open_beneath
 from service.runtime.failpoints import reach
+from service.runtime.files.durable_files import fsync_folder, open_beneath
 from service.runtime.settings import Settings
 from service.storage.artifacts import UNFINISHED, ArtifactStore, Stored, unreadable
 from service.storage.object_store import ObjectStore

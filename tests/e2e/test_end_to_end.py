@@ -210,5 +210,5 @@ def test_a_running_job_is_cancelled(http: httpx.Client) -> None:
 def test_readyz_reports_every_check_as_ok(http: httpx.Client) -> None:
     readiness = http.get("/readyz").json()
     assert {name: check["status"] for name, check in readiness["checks"].items()} == {
-        "database": "ok", "storage": "ok", "broker": "ok", "workers": "ok",
+        "database": "ok", "storage": "ok", "broker": "ok", "workers": "ok", "scheduler": "ok",
     }  # fmt: skip

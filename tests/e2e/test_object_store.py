@@ -131,7 +131,7 @@ def loaded() -> list[psutil.Process]:
     return [process for process in descendants if is_loaded(process.pid, LIBRARY)]
 
 
-@pytest.mark.exhaustive  # tests/service/maintenance/test_backup_of_store.py
+@pytest.mark.exhaustive  # tests/service/maintenance/backups/test_backup_of_store.py
 def test_a_backup_is_restored_into_another_part_of_the_bucket(
     http: httpx.Client, in_bucket: LocalStack, tmp_path: Path
 ) -> None:

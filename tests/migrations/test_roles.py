@@ -22,7 +22,8 @@ from migrations import roles
 from migrations.upgrade import is_current, upgrade
 from service.errors import SettingsError
 from service.jobs import worker_registry
-from service.maintenance import backup, retention
+from service.maintenance import retention
+from service.maintenance.backups import backup
 from service.maintenance.retention import Policy
 from service.states import Status
 from service.storage.database import Database

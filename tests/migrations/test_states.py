@@ -26,9 +26,9 @@ from sqlalchemy import make_url, select, text
 from migrations.upgrade import head, is_current, upgrade
 from service.datasets.uploads import UploadFiles
 from service.local import LocalStack
-from service.maintenance.backup import restore
-from service.maintenance.backup_format import BackupError
-from service.maintenance.rows import _reflect, tables_of
+from service.maintenance.backups.backup import restore
+from service.maintenance.backups.backup_format import BackupError
+from service.maintenance.backups.rows import _reflect, tables_of
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.tables import Base

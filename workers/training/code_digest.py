@@ -22,6 +22,8 @@ DECIDES_BITS: Final = (
     "service/datasets/formats/streams.py",
     "service/datasets/info.py",
     "service/datasets/repository.py",
+    "service/datasets/tables/analysis/moments.py",
+    "service/datasets/tables/cells.py",
     "service/datasets/tables/plan.py",
     "service/datasets/tables/preprocessing.py",
     "service/datasets/tables/rows.py",

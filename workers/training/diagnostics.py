@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
-from service.datasets.tables.leaks import leak_text
+from service.datasets.tables.analysis.leaks import leak_text
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
 from service.spec.estimation.layer_shapes import Shape

@@ -23,7 +23,7 @@ from service.cli.target import Target, with_target
 from service.cli.text import duration_s, key_metrics
 from service.local import HomeInUse, LocalStack, PortTaken
 from service.runtime import machine_limits
-from service.runtime.private_files import private_umask
+from service.runtime.files.private_files import private_umask
 from service.runtime.settings import Settings
 from service.spec.metric_info import KEY_METRICS, size
 from tapeline import ApiError, Client, ClientError

@@ -19,24 +19,17 @@ from sqlalchemy import make_url
 from service.cli.target import Failure
 from service.datasets.uploads import UploadFiles
 from service.local.broker import running_url
-from service.maintenance import backup as copies
 from service.maintenance import doctor as doctors
-from service.maintenance import (
-    file_checks,
-    named_files,
-    retention,
-    rotation,
-    signing_key_backup,
-    store_id,
-    store_migration,
-)
+from service.maintenance import file_checks, named_files, retention, store_id, store_migration
+from service.maintenance.backups import backup as copies
+from service.maintenance.backups import rotation, signing_key_backup
 from service.maintenance.doctor import Diagnosis
 from service.maintenance.file_checks import Damage
 from service.maintenance.retention import Policy, RetentionPlan
 from service.maintenance.space import TRIAL_DAYS, Space, measure
 from service.maintenance.store_migration import MigrationReport
-from service.runtime.durable_files import fsync_folder
-from service.runtime.private_files import private_umask, protect_redirected
+from service.runtime.files.durable_files import fsync_folder
+from service.runtime.files.private_files import private_umask, protect_redirected
 from service.runtime.settings import Settings
 from service.spec.metric_info import size
 from service.storage.artifacts import ArtifactStore

@@ -22,7 +22,7 @@ from service.cli.commands.access import open_database, operator
 from service.cli.target import Failure, Target, service_options, with_target
 from service.cli.text import print_table
 from service.maintenance import worker_invitation
-from service.runtime.private_files import protect_redirected
+from service.runtime.files.private_files import protect_redirected
 from service.runtime.settings import SETTINGS, Settings
 from service.storage.database import Database
 from tapeline import Client

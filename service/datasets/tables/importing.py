@@ -33,10 +33,10 @@ from service.datasets.info import (
     TableOptions,
     unscored_note,
 )
+from service.datasets.tables.analysis.leaks import leak_text
 from service.datasets.tables.cells import MISSING, is_infinite
 from service.datasets.tables.classes import MAX_TEXTS, classes_of, is_quantity, too_many_classes
 from service.datasets.tables.detection import ColumnType
-from service.datasets.tables.leaks import leak_text
 from service.datasets.tables.parts import PARTS, SplitColumn, draw_mask
 from service.datasets.tables.plan import TABLE, TablePlan
 from service.spec.estimation.features import features_of

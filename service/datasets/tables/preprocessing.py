@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.info import DatasetInfo
-from service.datasets.tables.moments import moments
+from service.datasets.tables.analysis.moments import moments
 from service.spec.estimation.features import features_of
 from service.states import Task
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.jobs import scheduler_heartbeat, worker_registry
+from service.jobs import worker_registry
 from service.jobs.events import DETERMINISM_VIOLATION, EventType
 from service.states import Status
 from service.storage.database import now_ms
@@ -27,8 +26,6 @@ class ServiceSnapshot:
     """Waiting time of the oldest queued job; 0 if none is queued."""
     expired_lease_s: float
     """Time since the oldest expired lease of a running job expired; 0 if none. The scheduler requeues such jobs."""
-    scheduler_age_s: float
-    """Time since the last heartbeat of a scheduler; infinite if there was none."""
     workers: Sequence[Worker]
     missing_workers: int
     """As of ``worker_registry.count_missing``."""
@@ -55,12 +52,10 @@ def now(session: Session) -> ServiceSnapshot:
     first_expiry = select(func.min(Job.lease_expires_ms)).where(Job.status == Status.RUNNING)
     clock_ms = session.scalar(select(now_ms())) or 0
     since_ms = session.scalar(oldest)
-    scheduler = scheduler_heartbeat.last_beat(session)
     return ServiceSnapshot(
         jobs=[(status, kind, count) for status, kind, count in session.execute(counts)],
         longest_wait_s=max(0, clock_ms - since_ms) / 1000 if since_ms is not None else 0.0,
         expired_lease_s=max(0, clock_ms - (session.scalar(first_expiry) or clock_ms)) / 1000,
-        scheduler_age_s=math.inf if scheduler is None else scheduler.age_s,
         workers=worker_registry.live_workers(session),
         missing_workers=worker_registry.count_missing(session),
         clock_ms=clock_ms,

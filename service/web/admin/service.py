@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 
 from service.access.keys import Scope
 from service.errors import WorkerNotFound
-from service.jobs import scheduler_heartbeat, worker_registry
+from service.jobs import worker_registry
 from service.jobs.queries import queue
 from service.jobs.queries.queue import Queue
 from service.jobs.request_bodies import DrainRequest
 from service.jobs.worker_registry import Impediment
+from service.maintenance import scheduler_heartbeat
 from service.spec.presets.info import PRESET_INFO
 from service.storage.tables import Job
 from service.web.admin.owner_schemas import OwnerLimits
@@ -172,8 +173,7 @@ def readyz() -> Response:
         "broker": _broker(),
     }
     if checks["database"].status == "ok":
-        checks["workers"] = _workers()
-        checks["scheduler"] = _scheduler()
+        checks |= {"workers": _workers(), "scheduler": _scheduler()}
     states = {check.status for check in checks.values()}
     status = "down" if "down" in states else "degraded" if "degraded" in states else "ready"
     return as_json(Readiness(status=status, checks=checks), 503 if status == "down" else 200)

@@ -35,7 +35,7 @@ from service.jobs.events import EventType, is_lease_expiry, is_worker_lost
 from service.jobs.queries import queue, statistics
 from service.jobs.queries.queue import Demand
 from service.jobs.queries.statistics import EventRecord, ServiceSnapshot
-from service.maintenance import file_checks
+from service.maintenance import file_checks, scheduler_heartbeat
 from service.states import TERMINAL, JobKind, MachineFaultReason, Status
 from service.storage.database import Database
 from service.storage.tables import Worker
@@ -216,9 +216,14 @@ class Metrics:
                 self._without_data, self._unknown = queue.count_without_data(session), queue.count_unknown(session)
             counts = {"without_data": self._without_data, "unknown": self._unknown}
             demand = queue.demand(session, snapshot.workers, **counts)
-            damaged = file_checks.count_damaged(session)
+            damaged, scheduler = file_checks.count_damaged(session), scheduler_heartbeat.last_beat(session)
         files = _gauge("damaged_files", "Stored files that were missing or damaged when they were read last.", damaged)
-        return [*_families(snapshot), *_demand(demand), *self._sizes[1], files]
+        heartbeat = _gauge(
+            "scheduler_heartbeat_age_seconds",
+            "Time since a scheduler last handled expired leases; infinite if none has run.",
+            math.inf if scheduler is None else scheduler.age_s,
+        )
+        return [*_families(snapshot), *_demand(demand), *self._sizes[1], files, heartbeat]
 
     def _owners(self) -> list[Metric]:
         with self._database.read() as session:
@@ -397,11 +402,6 @@ def _families(snapshot: ServiceSnapshot) -> list[Metric]:
         _database_up(1),
         _gauge("jobs", "Jobs by state and kind.", jobs, ["status", "kind"]),
         _gauge("longest_wait_seconds", "Waiting time of the longest-waiting queued job.", snapshot.longest_wait_s),
-        _gauge(
-            "scheduler_heartbeat_age_seconds",
-            "Time since a scheduler last handled expired leases; infinite if none has run.",
-            snapshot.scheduler_age_s,
-        ),
         _gauge("expired_lease_seconds", expired, snapshot.expired_lease_s),
         _gauge("workers", "Workers with a heartbeat within the last minute.", len(snapshot.workers)),
         _gauge("workers_missing", missing, snapshot.missing_workers),

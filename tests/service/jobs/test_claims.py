@@ -14,7 +14,7 @@ from service.storage.database import Database
 from service.storage.tables import Job
 from tests.conftest import postgresql_only
 from tests.service.jobs.conftest import Submit
-from tests.service.jobs.test_owner_queue import owner_of
+from tests.service.jobs.fairness.test_owner_queue import owner_of
 from tests.waiting import wait_until
 
 

@@ -19,9 +19,9 @@ from sqlalchemy import text
 from migrations.upgrade import config, exclusively, head, upgrade
 from service.access import audit_seals
 from service.cli import main
-from service.jobs import leases, scheduler_heartbeat, worker_registry
+from service.jobs import leases, worker_registry
 from service.local.broker import Broker
-from service.maintenance import doctor, store_id
+from service.maintenance import doctor, scheduler_heartbeat, store_id
 from service.maintenance.doctor import Diagnosis
 from service.runtime.settings import Settings
 from service.storage.artifacts import ID_FILE

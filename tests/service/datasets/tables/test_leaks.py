@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.datasets.tables.leaks import find_leaks, leak_text
+from service.datasets.tables.analysis.leaks import find_leaks, leak_text
 
 NUMBER, CATEGORY = {"name": "n"}, {"name": "c", "categories": ["a", "b", "c", "d"]}
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from engine.evaluation.metrics import regression_scores
 from service.datasets.exploration import statistics
-from service.datasets.tables.leaks import find_leaks
-from service.datasets.tables.moments import moments, ranks
+from service.datasets.tables.analysis.leaks import find_leaks
+from service.datasets.tables.analysis.moments import moments, ranks
 from service.datasets.tables.preprocessing import Preprocessing
 
 LARGEST = sys.float_info.max

@@ -16,7 +16,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import update
 
-from service.jobs import scheduler_heartbeat, worker_registry
+from service.jobs import worker_registry
+from service.maintenance import scheduler_heartbeat
 from service.spec import strict_json
 from service.storage.artifacts import ID_FILE
 from service.storage.database import now_ms

@@ -25,7 +25,8 @@ def test_no_operation_that_reads_lists_the_store(
 
     monkeypatch.setattr(ArtifactFolder, "stored", stored)
     for operation in stock.operations:
-        if operation.method == "GET":
+        # The exports of a version are those of its job. Another test of this process needs that none is stored yet.
+        if operation.method == "GET" and operation.path != "/models/{reference}/export/{target}":
             listed.clear()
             with subtests.test(str(operation)):
                 for values in stock.objects(operation):

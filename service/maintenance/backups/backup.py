@@ -35,9 +35,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from migrations import upgrade as migrations
 from service.datasets.uploads import UploadFiles
-from service.maintenance import retention, signing_key_backup
-from service.maintenance import rows as rows_of
-from service.maintenance.backup_format import BackupError, PartWriter, read_parts
+from service.maintenance import retention
+from service.maintenance.backups import rows as rows_of
+from service.maintenance.backups import signing_key_backup
+from service.maintenance.backups.backup_format import BackupError, PartWriter, read_parts
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database
 from service.storage.tables import Artifact, Base, Store, Upload

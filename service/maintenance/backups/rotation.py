@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from service.maintenance import backup
-from service.maintenance.backup_format import BackupError
-from service.runtime.private_files import FILE_MODE
+from service.maintenance.backups import backup
+from service.maintenance.backups.backup_format import BackupError
+from service.runtime.files.private_files import FILE_MODE
 
 _NAME: Final = re.compile(r"tapeline-[0-9]{8}T[0-9]{6}Z\.tar", re.ASCII)
 _UNFINISHED: Final = re.compile(rf"\.{_NAME.pattern}\.[0-9a-f]{{8}}\.part", re.ASCII)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.errors import SigningUnavailable
-from service.maintenance.backup_format import BackupError
+from service.maintenance.backups.backup_format import BackupError
 from service.models.certificates import signing, signing_keys
-from service.runtime.durable_files import fsync_folder
+from service.runtime.files.durable_files import fsync_folder
 from service.runtime.settings import Settings
 from service.storage.database import Database
 

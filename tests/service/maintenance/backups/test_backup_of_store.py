@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from service.cli import main
 from service.maintenance import store_id
-from service.maintenance.backup import BackupError, backup, restore, verify
+from service.maintenance.backups.backup import BackupError, backup, restore, verify
 from service.maintenance.store_migration import migrate
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database

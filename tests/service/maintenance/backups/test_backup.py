@@ -21,8 +21,8 @@ from service.access import audit_seals, owners
 from service.access.audit_chain import verify
 from service.jobs import epoch_commits, events, leases
 from service.jobs.queries import lookup
-from service.maintenance.backup import BackupError, backup, restore
-from service.maintenance.backup_format import PartWriter, read_parts
+from service.maintenance.backups.backup import BackupError, backup, restore
+from service.maintenance.backups.backup_format import PartWriter, read_parts
 from service.states import TERMINAL
 from service.storage.database import Database, now_ms
 from service.storage.owner_tables import OwnerQueue, OwnerUsage

@@ -24,11 +24,11 @@ from sqlalchemy import func, inspect, select, text
 
 from migrations.upgrade import exclusively, upgrade
 from service.cli import main
-from service.maintenance.backup import BackupError, backup, restore, verify
-from service.maintenance.backup_format import read_parts
+from service.maintenance.backups.backup import BackupError, backup, restore, verify
+from service.maintenance.backups.backup_format import read_parts
 from service.storage.tables import Epoch, Job, Upload
+from tests.service.maintenance.backups.test_backup import empty, make_backup, rewritten, rows
 from tests.service.maintenance.conftest import Installation, read_dataset
-from tests.service.maintenance.test_backup import empty, make_backup, rewritten, rows
 from tests.waiting import wait_until
 
 __all__ = ["empty"]

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from migrations.upgrade import upgrade
 from service.cli import main
-from service.maintenance import rotation
+from service.maintenance.backups import rotation
 from service.models.certificates import signing, signing_keys
 from service.runtime.settings import Settings
 from service.storage.artifacts import ArtifactKind
@@ -122,7 +122,7 @@ def test_one_backup_at_a_time_and_a_clock_that_was_set_back(
 
 
 def test_the_compose_service_makes_a_backup_a_day(home: Path, tmp_path: Path) -> None:
-    text = (Path(__file__).parents[3] / "docker-compose.yml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[4] / "docker-compose.yml").read_text(encoding="utf-8")
     shell, option, script = yaml.safe_load(text)["services"]["backup"]["command"]
     once = script.replace("$$", "$").replace("sleep 3600 & wait $!", "exit")
     assert once.count("exit") == 1

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from migrations import upgrade as migrations
 from service.access import owners
 from service.jobs import leases
-from service.maintenance.backup_format import BackupError
+from service.maintenance.backups.backup_format import BackupError
 from service.states import Reason, Status
 from service.storage import artifact_rows
 from service.storage.database import Database

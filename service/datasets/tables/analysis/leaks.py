@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.tables.moments import exponent_of, moments, ranks
+from service.datasets.tables.analysis.moments import exponent_of, moments, ranks
 
 _MAX_ROWS: Final = 100_000
 _MAX_CELLS: Final = 4_000_000

@@ -14,9 +14,9 @@ from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue
 from service.storage.tables import Job, Worker
 from tests.service.jobs.conftest import Submit, claim, commit, read_job, record
+from tests.service.jobs.fairness.test_owner_queue import advance_clock, owner_of, set_vtime, vtimes
 from tests.service.jobs.leases import renew
 from tests.service.jobs.test_leases import reasons
-from tests.service.jobs.test_owner_queue import advance_clock, owner_of, set_vtime, vtimes
 
 
 def start_worker(database: Database, slots: int, worker: str = "w", datasets: list[str] | None = None) -> None:
