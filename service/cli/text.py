@@ -207,6 +207,18 @@ def differences(before: Any, after: Any, path: str = "") -> dict[str, tuple[Any,
     return result
 
 
+def is_set(spec: Mapping[str, Any], path: str) -> bool:
+    """Whether a spec, as sent, sets what is at a dotted path, or all that the path is part of."""
+    value: Any = spec
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return True
+        if name not in value:
+            return False
+        value = value[name]
+    return True
+
+
 def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
     """Settings of a resolved spec that differ from its preset: ``epochs`` to ``9 (preset: 3)``.
 

@@ -41,6 +41,8 @@ class Level(StrEnum):
 
 MAX_SEQ: Final = 2**62
 """Above every event's number."""
+MIXED_PROVENANCE: Final = "mixed_provenance"
+"""Code of the log entry of a job that was continued under another provenance."""
 DETERMINISM_VIOLATION: Final = "determinism_violation"
 """Code of the log entry of an epoch that was trained again and was not bit-identical."""
 _WORKER_LOST: Final = (Reason.LOST.value, ErrorCode.WORKER_LOST.value)
@@ -215,6 +217,12 @@ def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:
     """All events of one type, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.seq)
     return session.scalars(query).all()
+
+
+def mixed_provenance(session: Session, job_id: str) -> list[str]:
+    """The messages of the log that say under which other provenance a job was continued, in order."""
+    logged = of_type(session, job_id, EventType.LOG)
+    return [str(event.data["message"]) for event in logged if event.data.get("code") == MIXED_PROVENANCE]
 
 
 def provenance_differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:

@@ -236,7 +236,7 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
         if changed:
             names = ", ".join(changed)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"
-            events.log(session, job.id, "warning", "mixed_provenance", message)
+            events.log(session, job.id, "warning", events.MIXED_PROVENANCE, message)
             job.reusable = False
         events.compare_with_original(session, job, provenance)
         job.provenance = dict(provenance)

@@ -19,6 +19,7 @@ from service.cli.text import (
     clock,
     elapsed_s,
     fold_means,
+    is_set,
     print_rows,
     spec_text,
     state,
@@ -125,6 +126,8 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows.append(("Status", _state(job, results["stopped_by_sweep"])))
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
+    mixed = results.get("mixed_provenance", ())  # an older service does not tell
+    rows += [("Provenance", Text(f"mixed_provenance: {line}", "yellow")) for line in mixed]
     for finding in job.health:
         ending = ". Try:" if finding["advice"] else "."
         rows.append(("Health", Text(f"epoch {finding['epoch']}: {finding_text(finding)}{ending}", "yellow")))
@@ -149,10 +152,13 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         folds = client.folds(job)
         fold_text = f"fold {spec['dataset']['fold'] + 1} of {folds['folds']} of {folds['fold_group']}"
         rows += [("Folds", line) for line in (f"{fold_text}, {folds['finished']} finished", *fold_means(folds))]
-    changed = changed_settings(client, spec)
     if not is_prediction:
-        settings = [f"{name}: {value}" for name, value in changed.items()] or ["same as the preset"]
-        rows += [("Settings", line) for line in settings]
+        changed = changed_settings(client, spec)
+        chosen = {path: text for path, text in changed.items() if is_set(job["spec"], path)}
+        rows += [("Settings", f"{path}: {text}") for path, text in chosen.items()]
+        rows += [("Preset", f"has changed since: {path}: {changed[path]}") for path in changed if path not in chosen]
+        if not changed:
+            rows.append(("Settings", "same as the preset"))
     rows += [("Lineage", line) for line in _lineage(client, job)]
     if job.tags:
         rows.append(("Tags", ", ".join(job.tags)))

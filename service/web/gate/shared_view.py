@@ -30,6 +30,7 @@ _PRIVATE: Final[Mapping[str, Any]] = {
     "investigation": None,
     "fold_group": None,
     "provenance": None,
+    "mixed_provenance": [],
     "trace_id": None,
 }
 _SPECS: Final = ("spec", "resolved")

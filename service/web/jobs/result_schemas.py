@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from service.access.shares import Shared
 from service.diagnosis.class_scores import class_scores
 from service.errors import ArtifactNotFound
+from service.jobs import events
 from service.jobs.events import EventFilter, EventType, Level, LogPage
 from service.jobs.queries import files, lookup
 from service.jobs.queries.files import FilePage
@@ -380,6 +381,9 @@ class Results(ResponseModel):
         description="Time spent on finished epochs: without waiting, pauses, and reused epochs (`reuse`)."
     )
     result_digest: str | None
+    mixed_provenance: list[str] = Field(
+        [], description="How it was continued under another provenance: its bits may differ from an undisturbed run."
+    )
     error: Annotated[JobError | None, BeforeValidator(finite)]
 
 
@@ -417,6 +421,7 @@ def read_results(session: Session, job: Job, query: FilesQuery) -> Results:
         sizes={kind: size for kind, size in totals.sizes.items() if size or kind in _ALWAYS_LISTED},
         size_bytes=totals.size_bytes(),
         trained_seconds=lookup.trained_s(session, job),
+        mixed_provenance=[] if job.reusable else events.mixed_provenance(session, job.id),
     )
     return shared_view.of_model(results, share_link())
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text, update
 
 from service.errors import LeaseLost
-from service.jobs import actions, epoch_commits, leases, renewals, worker_registry
+from service.jobs import actions, epoch_commits, events, leases, renewals, worker_registry
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Renewal
 from service.jobs.rescue import rescue
@@ -245,6 +245,8 @@ def test_a_change_of_provenance_is_logged(database: Database, submit: Submit) ->
     kind, data = log(database, job_id)[-1]
     assert (kind, data["code"]) == ("log", "mixed_provenance")
     assert "numpy" in data["message"]
+    with database.read() as session:
+        assert events.mixed_provenance(session, job_id) == [data["message"]]
 
 
 def test_a_provenance_stored_under_the_former_name_of_the_reference_classifier_is_equal(

@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.cli import COMMANDS, main
-from tapeline import Client
+from service.cli.commands import showing
+from tapeline import Client, Job
 from tests.service.cli.conftest import TINY, Run
 from tests.tapeline.stub.scenes import Recordings
 from tests.terminals import run_in_terminal, strip_ansi
@@ -66,6 +67,28 @@ def test_show_prints_everything_about_a_job(run: Run, jobs: dict[str, str], clie
     assert "Lineage" not in fields
     document = json.loads(run("show", "adam", "--json").stdout)
     assert (document["id"], document["results"]["final"]) == (jobs["adam"], True)
+
+
+def test_show_tells_settings_from_changes_of_the_preset_and_names_another_provenance(
+    run: Run, jobs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {
+        "epochs": "2 (preset: 3)",
+        "optimizer.momentum": "0.9 (preset: 0)",
+        "schedule": "constant (preset: step)",
+    }
+    monkeypatch.setattr(showing, "changed_settings", lambda client, spec: changed)
+    message = "continued with another provenance (numpy): the bits may differ from an undisturbed run"
+    known = Job.results
+    monkeypatch.setattr(Job, "results", lambda self: known(self) | {"mixed_provenance": [message]})
+    fields = rows(run("show", "adam"))
+    assert fields["Job"] == [jobs["adam"]]
+    assert fields["Settings"] == ["epochs: 2 (preset: 3)"], "what the spec has that was sent"
+    assert fields["Preset"] == [
+        "has changed since: optimizer.momentum: 0.9 (preset: 0)",
+        "has changed since: schedule: constant (preset: step)",
+    ]
+    assert fields["Provenance"] == [f"mixed_provenance: {message}"]
 
 
 def test_the_advice_for_an_overfitting_table_can_be_pasted_and_submitted(
