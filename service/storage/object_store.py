@@ -118,9 +118,8 @@ class ObjectStore(ArtifactStore):
     ) -> None:
         """Create an object.
 
-        A request may have succeeded although its answer is lost, so that its repetition meets its own object: the
-        object's ``putid`` tells. Larger files are sent in parts, which replaces an object of the same name: their
-        names are never used twice.
+        A request may have succeeded although its answer is lost, and its repetition meets its own object: its ``putid``
+        tells. Larger files are sent in parts, which replaces an object of that name: their names are never used twice.
         """
         put_id, deadline = secrets.token_hex(8), time.monotonic() + self._retry_s
         options: dict[str, Any] = {"use_multipart": False, "mode": "overwrite" if may_exist else "create"}
@@ -131,15 +130,17 @@ class ObjectStore(ArtifactStore):
             digest = hashlib.sha256(data) if isinstance(data, bytes) else hashlib.file_digest(data, "sha256")
             sha256 = digest.hexdigest()
         attributes = {_PUT_ID: put_id, "sha256": sha256} | headers_of(path)
+        from obstore.exceptions import AlreadyExistsError  # imported here: see the module
+
         pause_s = 0.1
         while True:
             try:
                 self._call(lambda client: _send(client, path, data, attributes=attributes, **options), part_bytes)
                 break
             except OSError as error:
-                # An upload in parts may take longer than all retries by itself, and fail with the answer to its end.
-                is_late = not options["use_multipart"] and time.monotonic() > deadline + self._retry_s
-                if error.errno in _REFUSED or is_late:
+                # An upload in parts may take longer than all retries; that a name is taken is an answer, however late.
+                is_known = options["use_multipart"] or isinstance(error.__cause__, AlreadyExistsError)
+                if error.errno in _REFUSED or (not is_known and time.monotonic() > deadline + self._retry_s):
                     raise
                 try:
                     found = self._put_id(path)

@@ -20,7 +20,7 @@ FORBIDDEN = {
     "service.sweeps.decisions": CORE,
     "service.datasets.sandbox": SANDBOX,
     "service.local.stack": {"flask", "celery", "numpy", "sqlalchemy", "matplotlib", "engine", "workers"},
-    "service.maintenance.doctor": {"flask", "celery", "numpy", "matplotlib", "engine", "workers", "service.datasets"},
+    "service.maintenance.doctor": {"flask", "celery", "numpy", "matplotlib", "engine", "workers"},
     "tapeline": {"httpx", "service"},
     "tapeline.client": {"flask", "celery", "numpy", "sqlalchemy", "PIL", "engine", "workers", "migrations", "service"},
     "workers.supervisor.supervisor": SUPERVISOR,

@@ -271,6 +271,16 @@ def test_an_upload_that_loses_a_part_leaves_nothing(store: ObjectStore, proxy: F
     assert content(store, "job_1/checkpoint/x") == data
 
 
+def test_a_name_that_is_taken_is_known_however_long_the_answer_took(
+    proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_bucket(proxy.url, monkeypatch, lease_s=0)
+    store.put_all({"job_1/sample/x": b"first"})
+    with pytest.raises(FileExistsError):
+        store.put_all({"job_1/sample/x": b"second"})
+    assert content(store, "job_1/sample/x") == b"first"
+
+
 @pytest.mark.parametrize("lease_s", [4, pytest.param(0, id="longer than all retries")])
 def test_an_upload_whose_last_answer_is_lost_is_complete(
     proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, lease_s: float
