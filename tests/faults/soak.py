@@ -50,7 +50,7 @@ SPEC: dict[str, Any] = {"epochs": 200}
 URGENT_SPEC: dict[str, Any] = {"epochs": 12, "priority": 9}
 OWNERS = (None, "ann", "bob")
 URGENT_OWNER = "carl"
-URGENT_SHARE = 0.5
+URGENT_SHARE = 0.8
 """Of the kills without an urgent job, those before which some are submitted."""
 LEASE_S = 6.0
 
@@ -69,13 +69,16 @@ class Soak:
     stopping: bool = False
 
     def run(self, seconds: float, max_kills: int) -> None:
-        """Kill until the time is over or ``max_kills`` have counted, then let every job end."""
+        """Kill until the time is over, or ``max_kills`` have counted, with a tenth as many preemptions; then let every
+        job end."""
         self.harness.lease_s = LEASE_S
         self.harness.patch(LIFT_LOSS_LIMIT)
         self.harness.start("workers.scheduler")
         self.workers = [self.harness.start() for _ in range(self.worker_count)]
         started = last_report = time.monotonic()
-        while not self.stopping and time.monotonic() - started < seconds and self.total < max_kills:
+        while not self.stopping and time.monotonic() - started < seconds:
+            if self.total >= max_kills and self.preemptions() >= max_kills // 10:
+                break
             self._fill_queue()
             self._kill_one()
             kept, counted = owner_counts(self.harness.database)
@@ -165,7 +168,7 @@ def main() -> int:
     """Run for the given time, then check everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--kills", type=int, default=10**9, help="or until so many counted")
+    parser.add_argument("--kills", type=int, default=10**9, help="or until so many counted, a tenth preempted")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=0, help="train so many on two machines that share no disk, instead")
