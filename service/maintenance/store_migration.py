@@ -7,6 +7,9 @@ ends the migration: processes that use it can start.
 
 Until then the file ``MARKER`` in the new store has both ids, with which an interrupted migration continues. A journal
 in a folder of this machine has the files that need not be copied again; without it, they are compared.
+
+A store that the service has used before is named in the file ``FORMER`` of the one that it uses now. It loses its id
+when a migration back begins, and gets a new one at the end; what is left in it is compared, file by file.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ from service.storage.ids import new_id
 from service.storage.tables import Store, Upload
 
 MARKER: Final = "store-migration"
+FORMER: Final = "former-stores"
+"""The file with the ids of the stores that the service has used before this one, a line each."""
 _CONCURRENT_COPIES: Final = 4
 _MAX_PASSES: Final = 5
 _SMALL_PASS: Final = 50
@@ -105,6 +110,7 @@ def migrate(
     with _open_journal(home) as journal:
         ids = _Ids.find(database, source, target)
         if ids.is_complete:
+            target.remove([MARKER])  # if the run that completed it was interrupted
             report.switched = True
             return report
         copier = _Copier(database, source_files, target_files, _Journal(journal, ids.target), report, progress)
@@ -127,6 +133,8 @@ def migrate(
             reach("store_switched")
         copier.run_pass()
         report.waiting = not _wait_for_workers(database)
+        former = dict.fromkeys([*_read_former(source), ids.source])
+        target.replace(FORMER, "".join(f"{store}\n" for store in former if store != ids.target).encode())
         target.create(ID_FILE, ids.target.encode())
         if target.read_id() != ids.target:
             raise MigrationError(f"{target.address} got the id of another store meanwhile: migrate to another prefix")
@@ -150,28 +158,36 @@ class _Ids:
     @classmethod
     def find(cls, database: Database, source: ArtifactStore, target: ArtifactStore) -> _Ids:
         """Read them, or begin a migration."""
-        found = target.read_id()
-        if source.address.rstrip("/") == target.address.rstrip("/") or (found and found == source.read_id()):
+        found, current = target.read_id(), source.read_id() or ""
+        if source.address.rstrip("/") == target.address.rstrip("/") or (found and found == current):
             raise MigrationError(f"{source.address} and {target.address} are the same store: name another one")
         with database.read() as session:
             registered = session.scalar(select(Store.id))
-        if found:
-            if found == registered:
-                return cls(source="", target=found, is_switched=True, is_complete=True)
+        if found and found == registered:
+            return cls(source="", target=found, is_switched=True, is_complete=True)
+        former, marked = _read_former(source), _read_marker(target)
+        if found and found not in former:
             raise MigrationError(
-                f"{target.address} is the store {found} of another service: name an empty folder or another prefix"
+                f"{target.address} is the store {found} of another service: name an empty folder or another prefix. If "
+                f"this service has used it, and an earlier release has moved it, append the line {found} to the file "
+                f"{FORMER} in {source.address}"
             )
-        marked = _read_marker(target)
-        if is_new := marked is None:
+        is_abandoned = marked is not None and (marked["to"] == found or marked["from"] in former)
+        is_new = not found and marked is None
+        if marked is None or is_abandoned:
             store_id.verify(database, source)
-            if next(target.stored(), None) is not None or next(target.stored("datasets"), None) is not None:
+            if is_new and any(next(target.stored(folder), None) is not None for folder in (None, "datasets")):
                 raise MigrationError(f"there are files in {target.address}: name an empty folder or another prefix")
-            marker = {"from": source.read_id() or "", "to": new_id("str")}
-            target.create(MARKER, json.dumps(marker).encode())
+            marker = {"from": current, "to": new_id("str")}
+            store = target.replace if is_abandoned else target.create
+            store(MARKER, json.dumps(marker).encode())
             marked = _read_marker(target) or marker
             target.check_writable()
+        if found:
+            reach("store_claimed")
+            target.remove([ID_FILE])
         ids = cls(source=marked["from"], target=marked["to"], is_new=is_new, is_switched=registered == marked["to"])
-        if source.read_id() != ids.source:
+        if current != ids.source:
             raise MigrationError(
                 f"a migration from the store {ids.source} to {target.address} was interrupted, and {source.address} is "
                 "another store: name the former"
@@ -179,6 +195,17 @@ class _Ids:
         if not ids.is_switched:
             store_id.verify(database, source)
         return ids
+
+
+def _read_former(store: ArtifactStore) -> list[str]:
+    """The ids of the stores that the service of this one has used before."""
+    try:
+        with store.open(FORMER) as file:
+            return file.read().decode().split()
+    except ArtifactUnreadable as error:
+        raise OSError(error.reason) from error
+    except ArtifactDamaged:
+        return []
 
 
 def _read_marker(target: ArtifactStore) -> dict[str, str] | None:

@@ -215,6 +215,7 @@ def test_every_failpoint_is_listed_with_its_test() -> None:
     tested |= {"object_stored"}  # test_object_stores
     tested |= {"message_claimed", "message_sent"}  # test_webhooks
     tested |= {"file_migrated", "store_switched", "store_published"}  # test_store_migration
+    tested |= {"store_claimed"}  # test_store_migration_back
     assert tested == set(failpoints.PLACES)
 
 

@@ -46,6 +46,7 @@ def test_results_before_the_first_epoch_have_every_field_but_no_values(client: F
         "artifact_count": 0,
         "sizes": {"checkpoint": 0, "sample": 0},
         "size_bytes": 0,
+        "mixed_provenance": [],
         "result_digest": None,
         "error": None,
     }
