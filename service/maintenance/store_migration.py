@@ -44,7 +44,10 @@ from service.storage.tables import Store, Upload
 
 MARKER: Final = "store-migration"
 FORMER: Final = "former-stores"
-"""The file with the ids of the stores that the service has used before this one, a line each."""
+"""The file with the stores that the service has used before this one: for each, a line with its id and the time at
+which it was replaced, in milliseconds since 1970."""
+_LATE_MS: Final = 3600 * 1000
+"""A store that was replaced gets no file later than this, unless another service uses it."""
 _CONCURRENT_COPIES: Final = 4
 _MAX_PASSES: Final = 5
 _SMALL_PASS: Final = 50
@@ -133,8 +136,9 @@ def migrate(
             reach("store_switched")
         copier.run_pass()
         report.waiting = not _wait_for_workers(database)
-        former = dict.fromkeys([*_read_former(source), ids.source])
-        target.replace(FORMER, "".join(f"{store}\n" for store in former if store != ids.target).encode())
+        former = {ids.source: round(time.time() * 1000)} | _read_former(source)
+        lines = [f"{store} {replaced_ms or ''}".rstrip() for store, replaced_ms in former.items()]
+        target.replace(FORMER, "".join(f"{line}\n" for line in lines).encode())
         target.create(ID_FILE, ids.target.encode())
         if target.read_id() != ids.target:
             raise MigrationError(f"{target.address} got the id of another store meanwhile: migrate to another prefix")
@@ -176,6 +180,8 @@ class _Ids:
         is_new = not found and marked is None
         if marked is None or is_abandoned:
             store_id.verify(database, source)
+            if found:
+                _refuse_if_used(target, found, former[found])
             if is_new and any(next(target.stored(folder), None) is not None for folder in (None, "datasets")):
                 raise MigrationError(f"there are files in {target.address}: name an empty folder or another prefix")
             marker = {"from": current, "to": new_id("str")}
@@ -183,9 +189,6 @@ class _Ids:
             store(MARKER, json.dumps(marker).encode())
             marked = _read_marker(target) or marker
             target.check_writable()
-        if found:
-            reach("store_claimed")
-            target.remove([ID_FILE])
         ids = cls(source=marked["from"], target=marked["to"], is_new=is_new, is_switched=registered == marked["to"])
         if current != ids.source:
             raise MigrationError(
@@ -194,18 +197,37 @@ class _Ids:
             )
         if not ids.is_switched:
             store_id.verify(database, source)
+        if found:
+            reach("store_claimed")
+            target.remove([ID_FILE])
         return ids
 
 
-def _read_former(store: ArtifactStore) -> list[str]:
-    """The ids of the stores that the service of this one has used before."""
+def _read_former(store: ArtifactStore) -> dict[str, int | None]:
+    """When the stores were replaced that the service of this one has used before; ``None``: it is not known."""
     try:
         with store.open(FORMER) as file:
-            return file.read().decode().split()
+            lines = [line.split() for line in file.read().decode(errors="replace").splitlines()]
     except ArtifactUnreadable as error:
         raise OSError(error.reason) from error
     except ArtifactDamaged:
-        return []
+        return {}
+    return {line[0]: int(line[1]) if len(line) > 1 and line[1].isdecimal() else None for line in lines if line}
+
+
+def _refuse_if_used(store: ArtifactStore, found: str, replaced_ms: int | None) -> None:
+    """Raise MigrationError if a store of earlier times got files since then: a restored copy of the service uses it."""
+    if replaced_ms is None:
+        return
+    silent_s = time.time() - (replaced_ms + _LATE_MS) / 1000
+    for folder in (None, "datasets"):
+        for item in store.stored(folder):
+            is_file = not item.is_derived and not Path(item.path).name.startswith(".")
+            if is_file and item.age_s < silent_s:
+                raise MigrationError(
+                    f"{item.path} was stored in {store.address} after the service had moved away: a copy of the "
+                    f"service uses the store {found}. Name an empty folder or another prefix"
+                )
 
 
 def _read_marker(target: ArtifactStore) -> dict[str, str] | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,28 @@ def test_the_store_of_another_service_stays_refused(
     assert former.read_id() == "str_copy"
     assert not (former.root / MARKER).exists()
     store_id.verify(service.database, service.store)
+
+
+def test_a_former_store_that_an_older_copy_of_the_service_uses_is_not_taken(
+    service: Installation, former: ArtifactFolder, tmp_path: Path
+) -> None:
+    former_id, item = former.read_id(), next(iter(former.stored()))
+    stored_at = time.time() - 60
+    known = service.store.root / FORMER_FILE
+    known.write_text(f"{former_id} {round((stored_at - 2 * 3600) * 1000)}\n")
+    os.utime(former.root / item.path, (stored_at, stored_at))
+    with pytest.raises(MigrationError, match=f"{item.path} was stored in .* a copy of the service uses"):
+        move(service, service.store, former, tmp_path)
+    assert (former.read_id(), (former.root / MARKER).exists()) == (former_id, False)
+
+
+def test_a_refused_way_back_leaves_the_id(service: Installation, former: ArtifactFolder, tmp_path: Path) -> None:
+    wrong, former_id = ArtifactFolder(tmp_path / "wrong"), former.read_id()
+    wrong.put_all({ID_FILE: b"str_wrong", FORMER_FILE: f"{former_id}\n".encode()})
+    former.put_all({MARKER: json.dumps({"from": service.store.read_id(), "to": "str_next"}).encode()})
+    with pytest.raises(MigrationError, match="was interrupted"):
+        move(service, wrong, former, tmp_path)
+    assert former.read_id() == former_id
 
 
 def test_a_service_that_an_earlier_release_moved_is_told_what_to_do(
