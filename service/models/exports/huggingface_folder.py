@@ -124,8 +124,8 @@ def _other_uses(model: TrainedModel) -> str:
     if model.is_table:
         return (
             "`model.onnx` has an input for each column, (N,): float64 for numbers and dates (days since 1970-01-01; "
-            "NaN or infinity where a value is missing), text for categories, written as in `preprocessing.json` "
-            "(empty where it is missing).\n\n"
+            "NaN or infinity where a value is missing), text for categories (empty "
+            "where it is missing).\n\n"
             "`torch/model.py` is a PyTorch module that needs only torch: "
             f"{_code_span(f'load().predict([{example_row(model)}])')}."
         )

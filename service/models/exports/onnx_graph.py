@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, assert_never
 
@@ -33,10 +34,14 @@ from service.models.networks import Activated
 from service.spec import schema
 from service.spec.schema import Activation
 
-_OPSET: Final = 17
-_ML_OPSET: Final = 3
-_IR_VERSION: Final = 8
-"""From 2022, like the opset, so that runtimes that are several years old can read it."""
+_OPSET, _IR_VERSION = 17, 8
+"""From 2022, so that runtimes that are several years old can read it."""
+_TEXT_OPSET, _TEXT_IR_VERSION = 20, 9
+"""From 2023, for tables with categories: no earlier operator can take a text without the spaces around it."""
+_SPACES: Final = "[" + "".join(rf"\x{{{ord(sign):x}}}" for sign in map(chr, range(0x3001)) if sign.isspace()) + "]*"
+"""What ``str.strip`` removes, as a pattern of RE2."""
+_NOTHING: Final = r"\b\B"
+"""Matches no text: of a column without a category in the training part."""
 _INTERNAL: Final = "tapeline."
 """Prefix of the names inside the graph, so that they do not collide with the columns of a table."""
 
@@ -57,9 +62,14 @@ _TO_ENGINE, _TO_ONNX = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 class Graph:
-    """Nodes in order, each with one output that is named after its operator."""
+    """Nodes in order, each with one output that is named after its operator.
 
-    def __init__(self) -> None:
+    Args:
+        opset: the version of the operators.
+    """
+
+    def __init__(self, opset: int = _OPSET) -> None:
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[TensorProto] = []
 
@@ -89,6 +99,13 @@ class Graph:
         shape = self.shared("shape_" + "x".join(map(str, size)), [-1, *size], np.int64)
         return self.add("Reshape", x, shape)
 
+    def mean(self, x: str, axes: Sequence[int], *, keepdims: int = 1) -> str:
+        """The mean of ``x`` over these axes."""
+        if self.opset < 18:
+            return self.add("ReduceMean", x, axes=axes, keepdims=keepdims)
+        name = self.shared("axes_" + "_".join(map(str, axes)), axes, np.int64)
+        return self.add("ReduceMean", x, name, keepdims=keepdims)
+
     def transpose(self, x: str, order: Sequence[int]) -> str:
         """``x`` with its axes in another order."""
         return self.add("Transpose", x, perm=order)
@@ -96,8 +113,8 @@ class Graph:
 
 def to_onnx(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = None) -> bytes:
     """The bytes of an ONNX model; equal models produce equal bytes."""
-    graph = Graph()
-    opsets = [helper.make_opsetid("", _OPSET)]
+    has_texts = any("categories" in column for column in model.columns)
+    graph = Graph(_TEXT_OPSET if has_texts else _OPSET)
     if model.is_table:
         inputs = _columns_as_inputs(model)
         output = _add_network(graph, _features(graph, model), model)
@@ -107,7 +124,6 @@ def to_onnx(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = No
         else:
             output = _probabilities(graph, output, model)
             result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
-        opsets.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
     elif model.generates:
         inputs = [helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", model.latent_dim])]
         if model.classes:
@@ -120,8 +136,8 @@ def to_onnx(model: TrainedModel, facts: JobFacts, pictures: Pictures | None = No
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", math.prod(model.layers[-1].after)])
     document = onnx.helper.make_model(
         helper.make_graph(graph.nodes, "tapeline", inputs, [result], graph.weights),
-        opset_imports=opsets,
-        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", graph.opset)],
+        ir_version=_TEXT_IR_VERSION if has_texts else _IR_VERSION,
         producer_name="tapeline",
         doc_string=_documentation(model),
     )
@@ -240,7 +256,7 @@ def _add_layer(graph: Graph, x: str, trained: TrainedLayer) -> str:
             operator = "MaxPool" if isinstance(layer, schema.MaxPool2D) else "AveragePool"
             return graph.add(operator, x, kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
         case schema.GlobalAvgPool2D():
-            return graph.add("ReduceMean", x, axes=[2, 3], keepdims=0)
+            return graph.mean(x, [2, 3], keepdims=0)
         case schema.Upsample2D():
             scales = graph.constant(f"{trained.name}.scales", [1, 1, layer.size, layer.size])
             nearest = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
@@ -293,8 +309,8 @@ def _layer_norm(graph: Graph, x: str, trained: TrainedLayer, layer: schema.Layer
     channels = (-1,) if count == 1 else (-1, 1, 1)
     shaped = {name: tensor.reshape(channels) for name, tensor in trained.tensors.items()}
     scale, shift = _weights(graph, trained, ("scale", "shift"), shaped)
-    centred = graph.add("Sub", x, graph.add("ReduceMean", x, axes=axes))
-    variance = graph.add("ReduceMean", graph.add("Mul", centred, centred), axes=axes)
+    centred = graph.add("Sub", x, graph.mean(x, axes))
+    variance = graph.mean(graph.add("Mul", centred, centred), axes)
     epsilon = graph.constant(f"{trained.name}.epsilon", layer.epsilon)
     deviation = graph.add("Sqrt", graph.add("Add", variance, epsilon))
     return graph.add("Add", graph.add("Mul", graph.add("Div", centred, deviation), scale), shift)
@@ -362,27 +378,17 @@ def _encode_number(graph: Graph, index: int, value: str, column: Mapping[str, An
 
 
 def _encode_category(graph: Graph, index: int, value: str, column: Mapping[str, Any]) -> list[str]:
-    categories = list(column["categories"])
-    if not categories:  # the training part contains none
-        all_missing = graph.add("Equal", _category_codes(graph, value, [""]), _category_codes(graph, value, [""]))
-        return _indicator(graph, all_missing, column)
-    codes = _category_codes(graph, value, categories)
-    indices = graph.constant(f"columns.{index}.places", [range(len(categories))], np.int64)
-    one_hot = graph.add("Cast", graph.add("Equal", codes, indices), to=TensorProto.DOUBLE)
-    zero = graph.constant(f"columns.{index}.none", 0, np.int64)
-    return [one_hot, *_indicator(graph, graph.add("Less", codes, zero), column)]
-
-
-def _category_codes(graph: Graph, value: str, categories: list[str]) -> str:
-    """The index of each category; -1 for an empty text or an unknown category."""
-    return graph.add(
-        "LabelEncoder",
-        value,
-        domain="ai.onnx.ml",
-        keys_strings=categories,
-        values_int64s=list(range(len(categories))),
-        default_int64=-1,
-    )
+    """One-hot; all 0 for an empty text or an unknown category. As in a cell, spaces around a text do not count."""
+    patterns = [f"{_SPACES}{re.escape(category)}{_SPACES}" for category in column["categories"]] or [_NOTHING]
+    equal = [
+        graph.add("Cast", graph.add("RegexFullMatch", value, pattern=pattern), to=TensorProto.DOUBLE)
+        for pattern in patterns
+    ]
+    one_hot = graph.add("Concat", *equal, axis=1)
+    one = graph.constant(f"columns.{index}.one", 1, np.float64)
+    found = graph.add("ReduceSum", one_hot, graph.shared("axes_1", [1], np.int64))
+    missing = graph.add("Less", found, one)
+    return [*([one_hot] if column["categories"] else []), *_indicator(graph, missing, column)]
 
 
 def _indicator(graph: Graph, missing: str, column: Mapping[str, Any]) -> list[str]:

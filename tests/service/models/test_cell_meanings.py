@@ -152,7 +152,7 @@ data."""
 
 def model_of(column: Mapping[str, Any]) -> TrainedModel:
     """A classifier with random weights, whose rows have this column."""
-    layers = [{"units": 2, "activation": "softmax"}]
+    layers = [{"units": 3, "activation": "linear"}, {"type": "layer_norm"}, {"units": 2, "activation": "softmax"}]
     spec = resolve({"kind": "classifier", "preset": "fast", "layers": layers})
     assert isinstance(spec, ClassifierSpec)
     rng = np.random.default_rng(0)
@@ -268,12 +268,16 @@ def test_days_are_dates_for_exported_programs_and_only_there(tmp_path: Path) -> 
         by_service(ISO, DAY, tmp_path)
 
 
-@pytest.mark.parametrize("column", [PLAIN, ISO, COLOURS])
+@pytest.mark.parametrize("column", [PLAIN, ISO, COLOURS, COLOURS | {"categories": [], "indicator": True}])
 def test_onnx_gives_each_stored_number_the_meaning_that_it_has_for_the_service(column: Mapping[str, Any]) -> None:
     model = model_of(column)
     session = onnxruntime.InferenceSession(to_onnx(model, FACTS))
-    if "categories" in column:
-        fed, stored = np.array([*NAMES, "", "NA", "RED"]), np.array([*range(len(NAMES)), *[math.nan] * 3])
+    if column.get("categories") == []:
+        fed, stored = np.array(["red", "", " "]), np.full(3, math.nan)
+    elif "categories" in column:
+        padded = [" red ", "\tCaf\u00e9\u00a0", "red\u2003\n"]
+        codes = [*range(len(NAMES)), *(NAMES.index(text.strip()) for text in padded)]
+        fed, stored = np.array([*NAMES, *padded, "", " ", "NA", "RED"]), np.array([*codes, *[math.nan] * 4])
     else:
         fed = np.array([100.0, -0.0, 5e-324, 1e308, -1e308, 1e9, math.nan, math.inf, -math.inf])
         stored = np.where(np.isinf(fed), math.nan, fed)
