@@ -180,6 +180,7 @@ class _Ids:
         is_new = not found and marked is None
         if marked is None or is_abandoned:
             store_id.verify(database, source)
+            current = source.read_id() or ""  # of a service that has not started yet, it is from now on
             if found:
                 _refuse_if_used(target, found, former[found])
             if is_new and any(next(target.stored(folder), None) is not None for folder in (None, "datasets")):
