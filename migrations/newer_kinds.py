@@ -25,7 +25,7 @@ def remove(connection: Connection, *, known: Collection[str], delete: bool) -> N
         return
     if not delete:
         raise SettingsError(
-            f"the older version knows only {' and '.join(known)}, and could not list the jobs of whoever has others: "
+            f"the older version knows only {' and '.join(known)}, and could not list jobs of owners who have others: "
             f"{len(newer)} jobs, such as {(newer or newer_sweeps)[0]}, and {len(newer_sweeps)} sweeps. Keep what you "
             "need of them (tapeline export), and add --delete-newer-kinds, which deletes them. Nothing was changed."
         )

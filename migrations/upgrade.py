@@ -181,7 +181,7 @@ def _give(give: Callable[[Connection, str], None], role: str, connection: Connec
 
 def _apply(database: Database, change: Callable[[Connection], None], name: str) -> None:
     """Make one change of PostgreSQL's schema, in a transaction of its own: it locks tables for as long as it takes. A
-    lock that others hold is tried again, because their queries wait behind whoever waits for it.
+    lock that others hold is tried again, because their queries queue behind the one that waits.
 
     Raises:
         SettingsError: others hold it all the time. The changes before remain.

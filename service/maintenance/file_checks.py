@@ -354,7 +354,7 @@ def _advance(database: Database, before: str, after: str | None) -> bool:
     values = {"position": after} | ({"finished_ms": now_ms()} if after is None else {})
     with database.write() as session:
         query = update(FileCheck).where(FileCheck.number == 1, FileCheck.position == before).values(values)
-        return bool(session.execute(query).rowcount)  # type: ignore[attr-defined]  # a cursor's result
+        return session.scalar(query.returning(FileCheck.number)) is not None
 
 
 def _forget_deleted(database: Database) -> None:

@@ -217,7 +217,7 @@ def _read_former(store: ArtifactStore) -> dict[str, int | None]:
 
 
 def _refuse_if_used(store: ArtifactStore, found: str, replaced_ms: int | None) -> None:
-    """Raise MigrationError if a store of earlier times got files since then: a restored copy of the service uses it."""
+    """Raise MigrationError if a former store got files after it was replaced: a copy of the service uses it."""
     if replaced_ms is None:
         return
     silent_s = time.time() - (replaced_ms + _LATE_MS) / 1000

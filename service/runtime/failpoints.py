@@ -50,7 +50,7 @@ PLACES: Final = {
     "released": "the job was released, and the supervisor does not know it",
     "deciding": "inside the transaction of a sweep's decisions, just before its commit (the detail is its last event)",
     "decided": "the scheduler's decisions on a sweep are committed, and no worker is woken up yet",
-    "store_claimed": "a migration to a store of earlier times has its marker there, whose id is not removed yet",
+    "store_claimed": "a migration back has its marker in the former store, and has not removed the id there",
     "file_migrated": "a migration has copied a file and noted it (the detail is the number of copied files)",
     "store_switched": "the database has the id of the new store, whose last files are not copied",
     "store_published": "the new store has its id, and the command has not ended",

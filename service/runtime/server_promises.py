@@ -1,7 +1,8 @@
 """What a PostgreSQL server must promise: that it is written to, and that a commit is on the disk.
 
 Each new connection is checked, because after a failover an address may belong to a standby. A server that cannot keep
-the promises counts as one that does not respond: whoever runs waits for another; whoever starts refuses.
+the promises counts as one that does not respond: a running process waits for another one, and a process that starts
+refuses.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def check(connection: Any, _: object = None) -> None:
         from psycopg import OperationalError  # loaded with PostgreSQL only
 
         error = OperationalError(fault)
-        error.unkept = fault  # type: ignore[attr-defined]
+        error.unkept = fault  # type: ignore[attr-defined]  # a subclass would load psycopg for SQLite, too
         raise error
 
 

@@ -170,7 +170,7 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
     "--with-signing-key",
     "signing_key",
     is_flag=True,
-    help="Include the private key that signs certificates: whoever has the backup can sign, too.",
+    help="Include the private key that signs certificates: anyone with the backup can sign.",
 )
 @click.option(
     "--keep",

@@ -135,8 +135,10 @@ def test_a_worker_whose_lease_a_restored_database_issued_again_changes_nothing(
     assert (held.status, held.epoch, held.lease) == (Status.RUNNING, 1, 1)
     for process in (children[0], workers[0].pid):
         os.kill(process, signal.SIGCONT)
-    has_ended = lambda: all_exited(children[:1]) or sqlite_harness.job(job_id).status in TERMINAL  # noqa: E731
-    wait_until(has_ended, "the end of the first child, or of its job")
+    wait_until(
+        lambda: all_exited(children[:1]) or sqlite_harness.job(job_id).status in TERMINAL,
+        "the end of the first child, or of its job",
+    )
     found = sqlite_harness.job(job_id)
     assert (found.status, found.last_seq) == (Status.RUNNING, held.last_seq), "the first worker wrote"
     for process in (children[1], workers[1].pid):

@@ -65,8 +65,8 @@ def test_a_service_moves_back_and_forth(service: Installation, former: ArtifactF
     check_is_used(service, former)
     assert former.read_id() != former_id, "processes that were not restarted since then may not use it"
     with service.database.read() as session:
-        list_paths = lambda job_ids: lookup.paths(session, job_ids)  # noqa: E731
-        assert {item.path for item in former.orphans(list_paths, older_than_s=-1)} == deleted != set()
+        orphans = former.orphans(lambda job_ids: lookup.paths(session, job_ids), older_than_s=-1)
+        assert {item.path for item in orphans} == deleted != set()
     # Around a third store, and to the one that is two moves away.
     third = ArtifactFolder(tmp_path / "third")
     assert move(service, former, third, tmp_path).copied == 9

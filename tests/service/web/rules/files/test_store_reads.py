@@ -16,6 +16,7 @@ def test_no_operation_that_reads_lists_the_store(
 ) -> None:
     listed: list[str | None] = []
     store, list_files = stock.core.artifacts, ArtifactFolder.stored
+    assert isinstance(store, ArtifactFolder)
     for job_id in stock.artifacts:
         store.remove_folder(f"{stock.ids[job_id]}/derived")  # drawn by other tests
 
@@ -33,5 +34,5 @@ def test_no_operation_that_reads_lists_the_store(
                     query = stock.query(operation)
                     stock.admitted(operation).send(operation, values, query_string=query, may_be_no_route=True)
                 assert not listed
-    kept = [item.path for item in list_files(stock.core.artifacts) if item.is_derived]  # type: ignore[arg-type]
+    kept = [item.path for item in list_files(store) if item.is_derived]
     assert len(kept) > 5, "pictures were drawn and cached"
