@@ -98,7 +98,10 @@ def test_every_edit_of_a_sealed_log_is_detected(log: list[Item], edits: Sequence
         edited = edit(edited, data.draw)
         assume(edited)
     assume(edited != log)
-    assert verify(edited, head=head).fault is not None
+    verification = verify(edited, head=head)
+    # An insertion and a swap can append an entry, which is not sealed yet: the sealed log is as it was.
+    is_appended = edited[: len(log)] == log
+    assert verification.fault is not None or (is_appended and verification.unsealed > 0)
 
 
 def test_without_a_stored_head_only_the_end_of_a_log_can_be_cut_off_undetected() -> None:
