@@ -25,6 +25,9 @@ SITE := *.md */README.md docs deploy .env.example benchmarks/results/*.md benchm
 	service/data/*/README.md service/web/static/icon.svg tests/faults/sweeps/test_sweeps.py
 SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-format JSON --output-reproducible
 
+# Nothing is asked of the network.
+export DENO_NO_UPDATE_CHECK := 1
+
 # The tests start hundreds of processes: where no bytecode may be written, each compiles all modules.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -172,6 +175,8 @@ docs: $(VENV)/installed-dev  ## build the documentation as a site, dist/docs; a 
 format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/deno fmt --quiet
+	$(BIN)/djangofmt --quiet service/web
 
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
 	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock pyproject.toml
