@@ -26,6 +26,7 @@ from service.web.core import keyring
 from service.web.core.core import EXTENSION, Core
 from service.web.core.keyring import LastUse
 from tapeline import ApiError, Client
+from tests.service.web.markup import one_line
 from tests.waiting import wait_until
 
 Submit = Callable[..., str]
@@ -86,7 +87,7 @@ def test_queue_positions_count_other_owners_jobs_but_reveal_nothing_about_them(k
     )
     assert (queue["total"], queue["own"], queue["owners"]) == (3, 1, None)
     assert client.get("/queue", headers=operator).json["owners"] == {"bob": 2, "ann": 1}
-    page = client.get("/ui/queue", headers=ann | BROWSER).text
+    page = one_line(client.get("/ui/queue", headers=ann | BROWSER).text)
     assert "of ann" in page
     assert "bob" not in page
     assert "1 job of 3" in page

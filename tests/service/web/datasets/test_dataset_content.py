@@ -15,6 +15,7 @@ from PIL import Image
 
 from service.web.datasets import views
 from tests.service.web.jobs.test_test_part import squares, write_folder
+from tests.service.web.markup import one_line
 
 HTML = {"Accept": "text/html"}
 
@@ -88,7 +89,7 @@ def test_classes_are_counted_in_each_part(client: FlaskClient, folder: Path) -> 
 
 def test_the_page_has_a_bar_for_each_class_and_part(client: FlaskClient, folder: Path) -> None:
     assert client.get("/datasets/squares", headers=HTML).headers["Location"] == "/ui/datasets/squares"
-    page = client.get("/ui/datasets/squares").text
+    page = one_line(client.get("/ui/datasets/squares").text)
     bars = re.findall(r'<rect class="(\w+)" x="([\d.]+)" width="([\d.]+)"', page)
     assert [part for part, _, _ in bars] == ["train", "validation", "test"] * 4
     counts = client.get("/datasets/squares").json["class_counts"]

@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from service.datasets.builtins import BUILT_IN
 from tests.service.web.conftest import MakeApp
 from tests.service.web.datasets.test_dataset_versions import train
+from tests.service.web.markup import one_line
 
 MIXED = "age,city,joined,member\n" + "\n".join(
     f"{age},{city},{joined},{member}"
@@ -107,7 +108,7 @@ def test_columns_have_statistics(client: FlaskClient, people: str) -> None:
 
 @pytest.mark.sqlite_by_default
 def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str) -> None:
-    page = client.get("/ui/datasets/people").text
+    page = one_line(client.get("/ui/datasets/people").text)
     (histogram,) = re.findall(r'<svg class="histogram".*?aria-label="Histogram from 20 to 79">.*?</svg>', page)
     assert histogram.count("<rect") == 20
     (dates,) = re.findall(r'aria-label="Histogram from 2023-01-01 to 2024-03-31">(.*?)</svg>', page)

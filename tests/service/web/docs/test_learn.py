@@ -17,6 +17,7 @@ from service.web.docs.learn import overfitting
 from service.web.docs.terms import BY_METRIC, TERMS
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import keyed
+from tests.service.web.markup import one_line
 
 ROOT = Path(__file__).parents[4]
 
@@ -45,14 +46,14 @@ def sign_in(app: Flask, owner: str) -> FlaskClient:
 
 
 def test_without_jobs_every_term_has_a_picture(client: FlaskClient) -> None:
-    page = client.get("/ui/learn").text
+    page = one_line(client.get("/ui/learn").text)
     cards = re.findall(r'<section class="card term" id="([^"]+)".*?</section>', page, re.DOTALL)
     assert cards == [term.id for term in TERMS]
     for card in re.findall(r'<section class="card term".*?</section>', page, re.DOTALL):
         assert re.search(r"<svg |<table |data-plot", card), card
     assert "Your job" not in page
     assert "<code>docs/learn/gan.md</code> in the repository" in page, "the service does not serve it"
-    assert 'href="/ui/learn" aria-current="page"' in client.get("/ui/learn").text
+    assert 'href="/ui/learn" aria-current="page"' in page
 
 
 def test_the_examples_are_from_the_readers_latest_jobs(

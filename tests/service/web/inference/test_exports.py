@@ -33,6 +33,7 @@ from service.spec.schema import Kind
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, png, post
+from tests.service.web.markup import one_line
 
 TOLERANCE = 1e-5
 
@@ -285,7 +286,7 @@ def test_a_missing_library_names_the_command_that_installs_it_before_and_after_t
 
 
 def _page(client: FlaskClient, job_id: str) -> str:
-    return client.get(f"/ui/jobs/{job_id}").text
+    return one_line(client.get(f"/ui/jobs/{job_id}").text)
 
 
 def test_concurrent_requests_create_one_file(app: Flask, client: FlaskClient, classifier: str) -> None:

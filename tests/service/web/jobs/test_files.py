@@ -26,6 +26,7 @@ from service.storage.tables import Artifact
 from service.web.core.core import EXTENSION
 from service.web.jobs import plots
 from tapeline import Client
+from tests.service.web.markup import one_line
 
 Submit = Callable[..., str]
 Serve = Callable[[Flask], str]
@@ -397,7 +398,7 @@ def test_samples_are_labelled_with_their_predicted_classes_on_request(
     assert "epoch 2" in answer.json["detail"]
     assert client.get(f"{address}/3.png?predicted_labels=true").json["code"] == "artifact_not_found"
     assert client.get(f"{address}/1.png?predicted_labels=perhaps").json["code"] == "invalid_parameter"
-    assert "Predicted classes" in client.get(f"/ui/jobs/{job_id}").text
+    assert "Predicted classes" in one_line(client.get(f"/ui/jobs/{job_id}").text)
 
 
 def test_predicted_labels_change_nothing_in_a_classifiers_samples(client: FlaskClient, address: str) -> None:

@@ -21,13 +21,14 @@ from service.web.core.core import EXTENSION, Core
 from service.web.http.templates import NOTHING
 from service.web.jobs import overview
 from tests.service.web.conftest import SimulatedWorker
+from tests.service.web.markup import one_line
 
 Submit = Callable[..., str]
 
 
 def tile_text(page: str, name: str) -> str:
     """The text of one tile."""
-    match = re.search(rf'data-(?:metric|resource)="{name}">(.*?)\n    </div>', page, re.DOTALL)
+    match = re.search(rf'data-(?:metric|resource)="{name}">(.*?)(?:<div class="tile[ "]|</section>)', page, re.DOTALL)
     assert match is not None, f"no tile {name}"
     return " ".join(re.sub(r"<[^>]+>", " ", match[1]).split())
 
@@ -56,7 +57,7 @@ def test_the_calibration_mentions_label_smoothing_only_if_it_was_used(
         job_id = submit(client, loss={"name": "softmax_cross_entropy", "label_smoothing": smoothing})
         worker.claim()
         worker.commit_epoch(1)
-        page = client.get(f"/ui/jobs/{job_id}").text
+        page = one_line(client.get(f"/ui/jobs/{job_id}").text)
         assert 'id="calibration"' in page
         assert ("The job trains with label smoothing of 0.1, which lowers" in page) is bool(smoothing)
         assert ("label smoothing of" in page) is bool(smoothing)
@@ -147,7 +148,7 @@ def test_a_class_without_images_has_null_scores_shown_as_dashes(
         "recall": None,
         "f1": None,
     }
-    page = client.get(f"/ui/jobs/{job_id}").text
+    page = one_line(client.get(f"/ui/jobs/{job_id}").text)
     row = re.search(r'<tr><th scope="row"><span>3</span></th>(<td class="number">.*?)</tr>', page)
     assert row is not None
     assert re.findall(r">([^<]+)<", row[1]) == ["0", *[NOTHING] * 3]
@@ -219,7 +220,7 @@ def test_markup_in_a_note_is_escaped(client: FlaskClient, submit: Submit) -> Non
     client.patch(f"/jobs/{job_id}", json={"note": "<script>alert(1)</script>\nsecond", "starred": True})
     page = client.get(f"/ui/jobs/{job_id}").text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\nsecond" in page
-    assert 'id="star" data-live aria-pressed="true"' in page
+    assert 'id="star" data-live aria-pressed="true"' in one_line(page)
 
 
 @contextmanager

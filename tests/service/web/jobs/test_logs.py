@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from service.jobs import commits
 from service.spec.findings import Finding
 from service.states import FindingCode, Severity
+from tests.service.web.markup import one_line
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 
@@ -104,7 +105,7 @@ def test_the_page_shows_the_end_of_a_log_and_links_to_older_events(client: Flask
 
 @pytest.mark.sqlite_by_default
 def test_the_page_marks_levels_and_escapes_messages(client: FlaskClient, job_id: str) -> None:
-    page = client.get(f"/ui/jobs/{job_id}/log?level=warning").text
+    page = one_line(client.get(f"/ui/jobs/{job_id}/log?level=warning").text)
     assert len(re.findall(r'<li class="error"', page)) == 3
     assert len(re.findall(r'<li class="warning"', page)) == 1
     assert "Zürich, 100% &lt;b&gt;" in page

@@ -16,6 +16,7 @@ from service.spec.findings import Advice, Finding
 from service.states import FindingCode, Severity
 from service.storage.tables import Job
 from tests.service.jobs.leases import renew
+from tests.service.web.markup import one_line
 
 Submit = Callable[..., str]
 
@@ -183,7 +184,7 @@ def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
         ("over", 4, 2),
         ("found", 5, 5),
     ]
-    page = client.get(f"/ui/jobs/{job_id}").text
+    page = one_line(client.get(f"/ui/jobs/{job_id}").text)
     assert "since epoch 5: the generator makes one picture again and again." in page
     assert "<code>initializer=glorot</code> <code>optimizer.beta1=0.5</code> together" in page
     assert re.search(r'Mode collapse</strong><a class="learn-link" href="/ui/learn#mode-collapse"', page)
@@ -324,7 +325,7 @@ def test_the_page_shows_the_resource_usage_of_a_job_and_links_both_films(
     worker.claim()
     worker.commit_epoch(1, used=Usage(cpu_seconds=2.5, peak_memory_bytes=150_000_000))
     worker.succeed()
-    page = client.get(f"/ui/jobs/{job_id}").text
+    page = one_line(client.get(f"/ui/jobs/{job_id}").text)
     assert "<dt>CPU time</dt><dd>3 s</dd>" in page
     assert "150 MB</dd>" in page
     size = client.get(f"/jobs/{job_id}").json["size_bytes"]

@@ -24,6 +24,7 @@ from tapeline import Client
 from tests.service.web.conftest import MakeApp
 from tests.service.web.datasets.test_dataset_versions import train
 from tests.service.web.inference.test_exports import export, extract_folder, tensor_values
+from tests.service.web.markup import one_line
 from workers.training import build, run
 
 SPEC: dict[str, Any] = {
@@ -111,7 +112,7 @@ def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app:
     # It is computed once, so it is not among any epoch's metrics.
     metrics = client.get(f"/jobs/{job_id}/metrics").json
     assert "test_accuracy" not in str(metrics)
-    page = client.get(f"/ui/jobs/{job_id}").text
+    page = one_line(client.get(f"/ui/jobs/{job_id}").text)
     assert 'data-metric="test_accuracy"' in page
     assert f"{results['test_accuracy']:.2%}" in page
     assert f"epoch {job.best_epoch}, scored once" in page

@@ -19,6 +19,7 @@ from service.storage.tables import Artifact, Job
 from service.web.core.core import EXTENSION, Core
 from tapeline.verify import checking, trusted_keys
 from tests.service.web.conftest import MakeApp, SimulatedWorker
+from tests.service.web.markup import one_line
 from tests.tapeline.verify import making
 
 SPEC = {"kind": "classifier", "dataset": "iris", "epochs": making.EPOCHS, "name": "first"}
@@ -118,12 +119,12 @@ def test_a_job_that_has_not_succeeded_has_none_and_no_key_is_made_for_it(
     job_id = train(client, worker, ends=False)
     refusal = download(client, job_id, 409).json
     assert (refusal["code"], refusal["job_status"]) == ("not_certifiable", "running")
-    assert 'aria-describedby="export-certificate" disabled' in client.get(f"/ui/jobs/{job_id}").text
+    assert 'aria-describedby="export-certificate" disabled' in one_line(client.get(f"/ui/jobs/{job_id}").text)
     assert client.get(KEYS).json == {"keys": []}
     assert not core(app).settings.signing_key_file.exists()
     succeed(worker, job_id)
     download(client, job_id)
-    assert 'aria-describedby="export-certificate">Certificate' in client.get(f"/ui/jobs/{job_id}").text
+    assert 'aria-describedby="export-certificate">Certificate' in one_line(client.get(f"/ui/jobs/{job_id}").text)
 
 
 def test_an_unknown_checkpoint_is_named(client: FlaskClient, worker: SimulatedWorker) -> None:

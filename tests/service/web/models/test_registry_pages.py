@@ -12,6 +12,7 @@ from service.access.keys import Scope
 from service.models.registry.gate_text import gate_text
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import client_of, keyed
+from tests.service.web.markup import one_line
 from tests.service.web.models.test_registry import Submit, move, register, set_gates, train
 
 HTML = {"Accept": "text/html"}
@@ -50,7 +51,7 @@ def test_the_page_has_gates_in_words_and_the_evidence_of_each_move(
     set_gates(client, {"metric": "val_accuracy", "min": 0.95}, {"approvals": 1})
     for number in range(24):
         move(client, 1 + number % 2, force=True, reason=f"reason {number}")
-    page = client.get("/ui/models/digits").text
+    page = one_line(client.get("/ui/models/digits").text)
     assert all(
         text in page for text in ("val accuracy at least 95.00%", "approved by 1 other key", "History: 24 moves")
     )
@@ -60,9 +61,9 @@ def test_the_page_has_gates_in_words_and_the_evidence_of_each_move(
     assert ("reason 23<" in page, "reason 3<" in page) == (True, False)
     older = re.search(r'href="([^"]*moves_before[^"]*)"', page)
     assert older is not None
-    page = client.get(older[1].replace("&amp;", "&")).text
+    page = one_line(client.get(older[1].replace("&amp;", "&")).text)
     assert ("reason 4<" in page, "reason 3<" in page) == (False, True)
-    note = client.get(f"/ui/jobs/{job}").text
+    note = one_line(client.get(f"/ui/jobs/{job}").text)
     assert '<a href="/ui/models/digits#v1">digits:1</a> (epoch 2' in note
     assert "@champion" in note
 

@@ -15,6 +15,7 @@ from service.jobs import leases
 from service.runtime.settings import Auth
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
+from tests.service.web.markup import one_line
 from tests.service.web.sweeps.simulated_sweeps import BASE, finish, start, train_one
 
 
@@ -128,7 +129,7 @@ def test_a_job_stopped_by_its_sweep_is_distinguished_from_a_cancelled_job(client
     assert (usage["jobs"]["cancelled"], usage["stopped_by_sweep"]) == (2, 1)
     assert "1 of them stopped by its sweep" in client.get("/ui/usage").text
     stopped = next(job for job in listing["data"] if job["trial"] == 0)
-    page = client.get(f"/ui/jobs/{stopped['id']}").text
+    page = one_line(client.get(f"/ui/jobs/{stopped['id']}").text)
     assert '<span class="status stopped">stopped by sweep</span>' in page
     assert "sweep</a> stopped it (not promoted at epoch 1)." in page
     assert client.get(stopped["urls"]["results"]).json["stopped_by_sweep"] is True
