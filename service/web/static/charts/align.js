@@ -19,7 +19,9 @@ const MAX_CELLS = 1_000_000;
 // Many long series with different x values would make a huge table: x values closer than a pixel are merged.
 export function align(series) {
   const [first] = series;
-  if (series.every((item) => item.x === first.x)) return { x: [...first.x], columns: series.map((item) => [...item.y]) };
+  if (series.every((item) => item.x === first.x)) {
+    return { x: [...first.x], columns: series.map((item) => [...item.y]) };
+  }
   let xs = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
   const step = xs.length * series.length > MAX_CELLS ? (xs.at(-1) - xs[0]) / (MAX_CELLS / series.length) : 0;
   const snap = step ? (x) => Math.round(x / step) * step : (x) => x;
@@ -40,17 +42,51 @@ export function yRange(low, high, percent) {
   if (high - low < minHeight) [low, high] = [(low + high - minHeight) / 2, (low + high + minHeight) / 2];
   const room = 0.06 * (high - low);
   const isShare = percent && high <= 1.01;
-  return [low >= 0 ? Math.max(low - room, -0.03 * high) : low - room, isShare ? Math.min(high + room, 1.03) : high + room];
+  return [
+    low >= 0 ? Math.max(low - room, -0.03 * high) : low - room,
+    isShare ? Math.min(high + room, 1.03) : high + room,
+  ];
 }
 
-const EPOCH_STEPS = [1, 2, 5].flatMap((step) => [0, 1, 2, 3, 4, 5, 6].map((power) => step * 10 ** power)).sort((a, b) => a - b);
-const SECOND_STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 864_000];
+const EPOCH_STEPS = [1, 2, 5].flatMap((step) => [0, 1, 2, 3, 4, 5, 6].map((power) => step * 10 ** power)).sort((a, b) =>
+  a - b
+);
+const SECOND_STEPS = [
+  0.01,
+  0.02,
+  0.05,
+  0.1,
+  0.2,
+  0.5,
+  1,
+  2,
+  5,
+  10,
+  20,
+  30,
+  60,
+  120,
+  300,
+  600,
+  1200,
+  1800,
+  3600,
+  7200,
+  14_400,
+  21_600,
+  43_200,
+  86_400,
+  172_800,
+  864_000,
+];
 export const steps = (axis) => (axis === "seconds" ? SECOND_STEPS : EPOCH_STEPS);
 
 // Ticks: the first epoch, and the multiples of a step that do not overlap with it.
 export function ticks(axis, first, last, step) {
   const positions = [];
-  for (let position = Math.ceil(first / step) * step; position <= last + step * 1e-6; position += step) positions.push(Math.round(position * 1000) / 1000);
+  for (let position = Math.ceil(first / step) * step; position <= last + step * 1e-6; position += step) {
+    positions.push(Math.round(position * 1000) / 1000);
+  }
   if (axis === "seconds" || positions[0] === first || !Number.isInteger(first)) return positions;
   return [first, ...positions.filter((position) => position - first >= 0.6 * step)];
 }

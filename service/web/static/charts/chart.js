@@ -14,13 +14,31 @@ export class Chart {
   constructor(id, title, { onlight = () => {} } = {}) {
     this.id = id;
     this.title = title;
-    this.display = { log: memory.get(`log.${id}`, false), hidden: new Set(memory.get(`hidden.${id}`, [])), zoom: { x: null, y: null }, lit: null };
-    this.plot = h("div", { class: "plot", role: "img", tabindex: 0, "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight" });
+    this.display = {
+      log: memory.get(`log.${id}`, false),
+      hidden: new Set(memory.get(`hidden.${id}`, [])),
+      zoom: { x: null, y: null },
+      lit: null,
+    };
+    this.plot = h("div", {
+      class: "plot",
+      role: "img",
+      tabindex: 0,
+      "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight",
+    });
     this.plot.addEventListener("keydown", (event) => this.steer(event));
     this.legend = h("div", { class: "row series", role: "group", "aria-label": `Lines: ${title}` });
     this.keys = new Map();
     this.readout = new Readout(onlight);
-    const tool = (name, description, onclick, extra = {}) => h("button", { type: "button", class: "slim quiet", title: description, "aria-label": `${name}: ${title}`, onclick, ...extra }, name);
+    const tool = (name, description, onclick, extra = {}) =>
+      h("button", {
+        type: "button",
+        class: "slim quiet",
+        title: description,
+        "aria-label": `${name}: ${title}`,
+        onclick,
+        ...extra,
+      }, name);
     const log = tool("Log", "Logarithmic scale", null, { "aria-pressed": String(this.display.log) });
     log.addEventListener("click", () => {
       this.display.log = !this.display.log;
@@ -35,7 +53,13 @@ export class Chart {
       tool("PNG", "Download as PNG", () => savePng(title, this.content, this.display)),
       tool("CSV", "Download as CSV", () => saveCsv(title, this.content)),
     ];
-    this.element = h("figure", { class: "card chart" }, h("figcaption", { class: "head" }, h("h3", {}, title), h("div", { class: "row tools" }, tools)), this.legend, this.plot);
+    this.element = h(
+      "figure",
+      { class: "card chart" },
+      h("figcaption", { class: "head" }, h("h3", {}, title), h("div", { class: "row tools" }, tools)),
+      this.legend,
+      this.plot,
+    );
     this.watch();
   }
 
@@ -78,7 +102,18 @@ export class Chart {
         this.keys.get(name).firstChild.replaceWith(lineSample(index)); // its colour may have changed
         continue;
       }
-      const key = h("button", { type: "button", class: "slim quiet", "aria-pressed": String(!this.display.hidden.has(name)), onclick: () => this.toggle(name) }, lineSample(index), h("span", {}, label), h("span", { class: "muted last", hidden: true }));
+      const key = h(
+        "button",
+        {
+          type: "button",
+          class: "slim quiet",
+          "aria-pressed": String(!this.display.hidden.has(name)),
+          onclick: () => this.toggle(name),
+        },
+        lineSample(index),
+        h("span", {}, label),
+        h("span", { class: "muted last", hidden: true }),
+      );
       this.keys.set(name, key);
     }
     // Lines may cover each other, so the legend shows the last value of each.
@@ -95,7 +130,10 @@ export class Chart {
   drawKeys(best, lit) {
     const label = (name) => this.content.series.find((item) => item.name === name)?.label;
     const key = (index, text) => h("span", { class: "key" }, lineSample(index), h("span", {}, text));
-    this.legend.replaceChildren(label(best) ? key(1, `best: ${label(best)}`) : "", label(lit) && lit !== best ? key(0, label(lit)) : "");
+    this.legend.replaceChildren(
+      label(best) ? key(1, `best: ${label(best)}`) : "",
+      label(lit) && lit !== best ? key(0, label(lit)) : "",
+    );
   }
 
   // Highlights one of many lines.
@@ -120,7 +158,13 @@ export class Chart {
     const aligned = align(series);
     const data = [aligned.x, ...columns(aligned, smoothing)];
     // A changed set of lines needs a new plot; changed values update the existing one.
-    const shape = JSON.stringify([series.map((item) => [item.name, item.index]), Boolean(smoothing), axis, Boolean(many), this.display.log]);
+    const shape = JSON.stringify([
+      series.map((item) => [item.name, item.index]),
+      Boolean(smoothing),
+      axis,
+      Boolean(many),
+      this.display.log,
+    ]);
     if (shape !== this.shape) {
       this.drawing?.destroy();
       this.drawing = new uPlot(this.options(), data, this.plot);
@@ -132,7 +176,12 @@ export class Chart {
   }
 
   options() {
-    const uplotOptions = options(this.content, this.display, { width: this.plot.clientWidth, height: HEIGHT }, () => this.painted);
+    const uplotOptions = options(
+      this.content,
+      this.display,
+      { width: this.plot.clientWidth, height: HEIGHT },
+      () => this.painted,
+    );
     const { smoothing, many } = this.content;
     const item = (column) => this.painted.series[Math.floor((column - 1) / (smoothing ? 2 : 1))];
     uplotOptions.hooks.setSelect = [(plot) => this.zoom(plot)];
@@ -156,7 +205,10 @@ export class Chart {
   zoom(plot) {
     const { left, top, width, height } = plot.select;
     if (width < 3 || height < 3) return;
-    const span = { x: [left, left + width].map((pixel) => plot.posToVal(pixel, "x")), y: [top + height, top].map((pixel) => plot.posToVal(pixel, "y")) };
+    const span = {
+      x: [left, left + width].map((pixel) => plot.posToVal(pixel, "x")),
+      y: [top + height, top].map((pixel) => plot.posToVal(pixel, "y")),
+    };
     if (width < plot.over.clientWidth - 1) this.display.zoom.x = span.x;
     if (height < plot.over.clientHeight - 1) this.display.zoom.y = span.y;
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
@@ -201,7 +253,9 @@ export class Chart {
   summary() {
     const { series, axis, many, best, format } = this.content;
     const summarized = many ? series.filter((item) => item.name === best) : series;
-    const values = summarized.map((item) => `${item.label} ${format.value(item.y.findLast((value) => value !== null))}`);
+    const values = summarized.map((item) =>
+      `${item.label} ${format.value(item.y.findLast((value) => value !== null))}`
+    );
     return `${this.title} by ${axis}: ${many ? `${series.length} jobs, best ` : ""}${values.join(", ")}`;
   }
 }

@@ -8,7 +8,13 @@ export const LOG_FROM = 30; // ratio of the highest to the lowest value from whi
 const CHARACTER_WIDTH = 6.6; // maximum width of a character
 const MAX_LABEL_LENGTH = 16; // maximum length of a value at an axis; its title has the full text
 
-const text = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : typeof value === "string" ? value : JSON.stringify(value));
+const text = (
+  value,
+) => (typeof value === "number"
+  ? String(Number(value.toPrecision(4)))
+  : typeof value === "string"
+  ? value
+  : JSON.stringify(value));
 
 const short = (words) => (words.length > MAX_LABEL_LENGTH ? `${words.slice(0, MAX_LABEL_LENGTH - 1)}…` : words);
 
@@ -28,7 +34,11 @@ function scaleOf(values, prefersLog) {
     const isLog = low > 0 && (prefersLog || high / low >= LOG_FROM);
     const transform = isLog ? Math.log10 : (value) => value;
     const width = transform(high) - transform(low);
-    return { at: (value) => (width ? inside((transform(value) - transform(low)) / width) : 0.5), ticks: width ? [low, high] : [low], isLog };
+    return {
+      at: (value) => (width ? inside((transform(value) - transform(low)) / width) : 0.5),
+      ticks: width ? [low, high] : [low],
+      isLog,
+    };
   }
   const names = [...new Set(values.map(text))];
   const at = (value) => (names.length > 1 ? inside(names.indexOf(text(value)) / (names.length - 1)) : 0.5);
@@ -42,29 +52,64 @@ const STEP = 0.1; // fraction of an axis by which an arrow key moves a brush
 // brushes: Map of setting, or "value", to [low, high], positions on the axis from 0 to 1; changed by this function.
 // onbrush(selected): called with the selected trials after a change; null if there is no brush.
 export function drawCoordinates(element, { trials, settings, name, best, label, format, logs, brushes, onbrush }) {
-  const axes = [...settings.map((setting) => ({ key: setting, title: shortName(setting, settings), of: (trial) => trial.settings[setting], isLog: logs.includes(setting), tick: text })), { key: "value", title: label, of: (trial) => trial.value, isLog: false, tick: format }];
+  const axes = [
+    ...settings.map((setting) => ({
+      key: setting,
+      title: shortName(setting, settings),
+      of: (trial) => trial.settings[setting],
+      isLog: logs.includes(setting),
+      tick: text,
+    })),
+    { key: "value", title: label, of: (trial) => trial.value, isLog: false, tick: format },
+  ];
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
   scales.forEach(({ isLog }, index) => (axes[index].title += isLog ? " (log)" : ""));
   // To keep clear of the lines, labels of the first and last axis are in the margins, the others above and below their axis.
-  const marginFor = (index) => SIDE + GAP + CHARACTER_WIDTH * Math.max(0, ...scales[index].ticks.map((value) => short(axes[index].tick(value)).length));
+  const marginFor = (index) =>
+    SIDE + GAP +
+    CHARACTER_WIDTH * Math.max(0, ...scales[index].ticks.map((value) => short(axes[index].tick(value)).length));
   const [left, right] = [marginFor(0), marginFor(axes.length - 1)];
   const width = Math.max(left + right + AXIS_SPACING * (axes.length - 1), element.clientWidth);
   const xOf = (index) => left + (index * (width - left - right)) / Math.max(1, axes.length - 1);
   const yOf = (ratio) => HEIGHT - BOTTOM - ratio * (HEIGHT - TOP - BOTTOM);
-  const line = (trial) => svg("path", { d: axes.map((axis, index) => `${index ? "L" : "M"}${xOf(index).toFixed(1)} ${yOf(scales[index].at(axis.of(trial))).toFixed(1)}`).join(""), "data-trial": trial.trial, class: trial.trial === best ? "best" : "" });
+  const line = (trial) =>
+    svg("path", {
+      d: axes.map((axis, index) =>
+        `${index ? "L" : "M"}${xOf(index).toFixed(1)} ${yOf(scales[index].at(axis.of(trial))).toFixed(1)}`
+      ).join(""),
+      "data-trial": trial.trial,
+      class: trial.trial === best ? "best" : "",
+    });
   const bestTrials = trials.filter((trial) => trial.trial === best);
   const isTight = width / axes.length < CHARACTER_WIDTH * Math.max(...axes.map(({ title }) => title.length)); // names need two lines
-  const isInside = (trial) => axes.every(({ key, of }, index) => !brushes.has(key) || (scales[index].at(of(trial)) >= brushes.get(key)[0] && scales[index].at(of(trial)) <= brushes.get(key)[1]));
+  const isInside = (trial) =>
+    axes.every(({ key, of }, index) =>
+      !brushes.has(key) ||
+      (scales[index].at(of(trial)) >= brushes.get(key)[0] && scales[index].at(of(trial)) <= brushes.get(key)[1])
+    );
   const byNumber = new Map(trials.map((trial) => [String(trial.trial), trial]));
   const mark = () => {
-    for (const path of element.querySelectorAll("path")) path.classList.toggle("out", !isInside(byNumber.get(path.dataset.trial)));
+    for (const path of element.querySelectorAll("path")) {
+      path.classList.toggle("out", !isInside(byNumber.get(path.dataset.trial)));
+    }
   };
   // The area around an axis, to drag over, and the brushed range. A click clears it.
   const brush = (index) => {
     const { key, title } = axes[index];
     const [x, height] = [xOf(index) - BRUSH_WIDTH / 2, HEIGHT - TOP - BOTTOM];
     const range = svg("rect", { x: x + BRUSH_WIDTH / 4, width: BRUSH_WIDTH / 2, class: "brush" });
-    const area = svg("rect", { x, y: TOP, width: BRUSH_WIDTH, height, class: "area", tabindex: 0, role: "slider", "aria-label": `Select trials by ${title}`, "aria-valuemin": 0, "aria-valuemax": 100 });
+    const area = svg("rect", {
+      x,
+      y: TOP,
+      width: BRUSH_WIDTH,
+      height,
+      class: "area",
+      tabindex: 0,
+      role: "slider",
+      "aria-label": `Select trials by ${title}`,
+      "aria-valuemin": 0,
+      "aria-valuemax": 100,
+    });
     const set = (ends) => {
       if (ends) brushes.set(key, ends);
       else brushes.delete(key);
@@ -72,13 +117,20 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
       range.setAttribute("y", yOf(high));
       range.setAttribute("height", ends ? (high - low) * height : 0);
       area.setAttribute("aria-valuenow", Math.round(50 * (low + high)));
-      area.setAttribute("aria-valuetext", ends ? `${Math.round(100 * low)} to ${Math.round(100 * high)}% of the axis` : "all trials");
+      area.setAttribute(
+        "aria-valuetext",
+        ends ? `${Math.round(100 * low)} to ${Math.round(100 * high)}% of the axis` : "all trials",
+      );
     };
     const commit = () => {
       mark();
       onbrush(brushes.size ? trials.filter(isInside) : null);
     };
-    const ratioAt = (event) => Math.min(1, Math.max(0, 1 - (event.clientY - area.getBoundingClientRect().top) / area.getBoundingClientRect().height));
+    const ratioAt = (event) =>
+      Math.min(
+        1,
+        Math.max(0, 1 - (event.clientY - area.getBoundingClientRect().top) / area.getBoundingClientRect().height),
+      );
     area.addEventListener("pointerdown", (event) => {
       const [start, before] = [ratioAt(event), brushes.get(key)];
       area.setPointerCapture(event.pointerId);
@@ -111,14 +163,30 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
     const tick = (value) => {
       const ratio = scales[index].at(value);
       const isOnEnd = !isFirst && !isLast && (ratio === inside(0) || ratio === inside(1));
-      const attributes = isOnEnd ? { x, y: ratio > 0.5 ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" } : { x: isFirst ? x - GAP : x + GAP, y: yOf(ratio) + 4, "text-anchor": isFirst ? "end" : "start" };
+      const attributes = isOnEnd
+        ? { x, y: ratio > 0.5 ? TOP - GAP : HEIGHT - BOTTOM + 2.5 * GAP, "text-anchor": "middle" }
+        : { x: isFirst ? x - GAP : x + GAP, y: yOf(ratio) + 4, "text-anchor": isFirst ? "end" : "start" };
       const words = axis.tick(value);
       return svg("text", attributes, short(words), words.length > MAX_LABEL_LENGTH ? svg("title", {}, words) : []);
     };
-    const title = isFirst ? { x: SIDE, "text-anchor": "start" } : isLast ? { x: width - SIDE, "text-anchor": "end" } : { x, "text-anchor": "middle" };
-    return [svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }), ...brush(index), svg("text", { ...title, y: index % 2 && isTight ? 12 : 28, class: "axis-name" }, axis.title), ...scales[index].ticks.map(tick)];
+    const title = isFirst
+      ? { x: SIDE, "text-anchor": "start" }
+      : isLast
+      ? { x: width - SIDE, "text-anchor": "end" }
+      : { x, "text-anchor": "middle" };
+    return [
+      svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }),
+      ...brush(index),
+      svg("text", { ...title, y: index % 2 && isTight ? 12 : 28, class: "axis-name" }, axis.title),
+      ...scales[index].ticks.map(tick),
+    ];
   });
   const summary = `Parallel coordinates of ${trials.length} trials: ${axes.map((axis) => axis.title).join(", ")}`;
-  element.replaceChildren(svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${summary} by ${name}` }, [...trials.filter((trial) => trial.trial !== best).map(line), ...bestTrials.map(line)], frame));
+  element.replaceChildren(
+    svg("svg", { width, height: HEIGHT, role: "group", "aria-label": `${summary} by ${name}` }, [
+      ...trials.filter((trial) => trial.trial !== best).map(line),
+      ...bestTrials.map(line),
+    ], frame),
+  );
   mark();
 }

@@ -20,7 +20,9 @@ export const byGroup = (a, b) => inOrder(groupOf(a).title, groupOf(b).title) || 
 
 // Inserts a chart at the position it has after a reload, however late its metrics arrived.
 function insert(charts, key, parent, order) {
-  const following = [...charts].filter(([other, { element }]) => element.parentElement === parent && order(other, key) > 0);
+  const following = [...charts].filter(([other, { element }]) =>
+    element.parentElement === parent && order(other, key) > 0
+  );
   parent.insertBefore(charts.get(key).element, following.sort(([a], [b]) => order(a, b))[0]?.[1].element ?? null);
 }
 export const insertMetric = (charts, metric, parent) => insert(charts, metric, parent, byGroup);
@@ -30,7 +32,9 @@ export class Settings {
     this.values = { axis: memory.get("axis", "epoch"), smoothing: memory.get("smoothing", 0) };
     const number = h("output", { class: "small muted" });
     const slider = h("input", { type: "range", min: 0, max: 0.95, step: 0.05, "aria-label": "Smoothing" });
-    const axes = ["epoch", "seconds"].map((axis) => h("button", { type: "button", onclick: () => set({ axis }) }, axis === "epoch" ? "Epochs" : "Time"));
+    const axes = ["epoch", "seconds"].map((axis) =>
+      h("button", { type: "button", onclick: () => set({ axis }) }, axis === "epoch" ? "Epochs" : "Time")
+    );
     const set = (changes) => {
       Object.assign(this.values, changes);
       for (const [name, value] of Object.entries(changes)) memory.set(name, value);
@@ -101,7 +105,9 @@ export class Curves {
   // Records that a health finding has begun or ended.
   finding({ code, epoch, severity, state, since }) {
     this.metrics.amend(({ findings }) => {
-      const existing = findings.find((item) => item.code === code && item.since === (state === "found" ? epoch : since));
+      const existing = findings.find((item) =>
+        item.code === code && item.since === (state === "found" ? epoch : since)
+      );
       if (state !== "found") Object.assign(existing ?? {}, { until: epoch });
       else if (!existing) findings.push({ code, severity, since: epoch, until: null });
     });
@@ -115,9 +121,16 @@ export class Curves {
     const { axis, smoothing } = this.settings.values;
     const x = xValues(table, axis);
     const xAt = (epoch) => x[table.epochs.indexOf(epoch)];
-    const marks = this.resumed.filter((epoch) => xAt(epoch) !== undefined).map((epoch) => ({ x: xAt(epoch), text: "resumed" }));
+    const marks = this.resumed.filter((epoch) => xAt(epoch) !== undefined).map((epoch) => ({
+      x: xAt(epoch),
+      text: "resumed",
+    }));
     if (table.best_epoch && xAt(table.best_epoch) !== undefined) marks.push({ x: xAt(table.best_epoch), text: "best" });
-    const bands = table.findings.map((finding) => ({ from: xAt(finding.since), to: xAt(finding.until) ?? x.at(-1), color: finding.severity === "error" ? "bad-soft" : "wait-soft" }));
+    const bands = table.findings.map((finding) => ({
+      from: xAt(finding.since),
+      to: xAt(finding.until) ?? x.at(-1),
+      color: finding.severity === "error" ? "bad-soft" : "wait-soft",
+    }));
     const common = { axis, smoothing, marks, bands, range: commonXRange([x], axis) };
     const groups = Map.groupBy(names, (name) => groupOf(name).title);
     for (const title of [...groups.keys()].sort(inOrder)) {
@@ -127,7 +140,14 @@ export class Curves {
         insert(this.charts, title, $(groupOf(members[0]).isOpen ? ".main" : ".others", this.root), inOrder);
       }
       const indexes = seriesIndexes(members);
-      const series = members.map((name, index) => ({ name, label: describe(name).label, x, y: columns[name], index: indexes[index], sparse: describe(name).sparse }));
+      const series = members.map((name, index) => ({
+        name,
+        label: describe(name).label,
+        x,
+        y: columns[name],
+        index: indexes[index],
+        sparse: describe(name).sparse,
+      }));
       this.charts.get(title).show({ ...common, series, format: formatOf(members[0]) });
     }
     $("#curves").hidden = names.length === 0;

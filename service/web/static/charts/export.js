@@ -19,7 +19,11 @@ export async function savePng(title, content, display) {
   ctx.fillText(capital(title), MARGIN, MARGIN + 14 * SCALE);
   const legendBottom = drawLegend(ctx, content, display, MARGIN + 38 * SCALE, sans);
   const ratio = devicePixelRatio;
-  const size = { width: (WIDTH - MARGIN) / ratio, height: (HEIGHT - legendBottom - MARGIN) / ratio, scale: SCALE / ratio };
+  const size = {
+    width: (WIDTH - MARGIN) / ratio,
+    height: (HEIGHT - legendBottom - MARGIN) / ratio,
+    scale: SCALE / ratio,
+  };
   const plot = await new Promise((resolve) => {
     const plotOptions = options(content, { ...display, lit: null }, size);
     plotOptions.hooks.ready = [resolve];
@@ -34,7 +38,9 @@ export async function savePng(title, content, display) {
 // Returns the y position below the header.
 function drawLegend(ctx, { series, many, best }, display, top, sans) {
   ctx.font = `${13 * SCALE}px ${sans}`;
-  const listed = many ? series.filter((item) => item.name === best) : series.filter((item) => !display.hidden.has(item.name));
+  const listed = many
+    ? series.filter((item) => item.name === best)
+    : series.filter((item) => !display.hidden.has(item.name));
   let [left, y] = [MARGIN, top];
   for (const item of listed) {
     const label = many ? `best: ${item.label}` : item.label;
@@ -58,9 +64,23 @@ function drawLegend(ctx, { series, many, best }, display, top, sans) {
 export function saveCsv(title, { series, axis }) {
   const xs = [...new Set(series.flatMap((item) => item.x))].sort((a, b) => a - b);
   // A line with a band gets two more columns, for its lower and upper bounds.
-  const all = series.flatMap((item) => [item, ...(item.low ? [{ ...item, label: `${item.label} (low)`, y: item.low }, { ...item, label: `${item.label} (high)`, y: item.high }] : [])]);
+  const all = series.flatMap((
+    item,
+  ) => [
+    item,
+    ...(item.low
+      ? [{ ...item, label: `${item.label} (low)`, y: item.low }, {
+        ...item,
+        label: `${item.label} (high)`,
+        y: item.high,
+      }]
+      : []),
+  ]);
   const cells = all.map((item) => new Map(item.x.map((x, index) => [x, item.y[index]])));
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const lines = [[axis, ...all.map((item) => cell(item.label))], ...xs.map((x) => [x, ...cells.map((column) => column.get(x) ?? "")])];
+  const lines = [
+    [axis, ...all.map((item) => cell(item.label))],
+    ...xs.map((x) => [x, ...cells.map((column) => column.get(x) ?? "")]),
+  ];
   save(new Blob([lines.map((line) => `${line.join(",")}\n`).join("")], { type: "text/csv" }), `tapeline-${title}.csv`);
 }

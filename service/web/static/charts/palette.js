@@ -4,7 +4,9 @@ import { describe, svg } from "../common/dom.js";
 const tokenValues = new Map(); // a cache: reading computed styles is slow, and charts need them often
 addEventListener("themechange", () => tokenValues.clear());
 export function token(name) {
-  if (!tokenValues.has(name)) tokenValues.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  if (!tokenValues.has(name)) {
+    tokenValues.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  }
   return tokenValues.get(name);
 }
 
@@ -18,7 +20,8 @@ export function seriesIndexes(names) {
   const used = new Set();
   return names.map((name, position) => {
     const preferred = name.includes("/") ? (position + 5) % 8 : describe(name).series - 1;
-    const index = [preferred, ...Array(8 * DASHES.length).keys()].find((candidate) => !used.has(candidate)) ?? preferred;
+    const index = [preferred, ...Array(8 * DASHES.length).keys()].find((candidate) => !used.has(candidate)) ??
+      preferred;
     used.add(index);
     return index;
   });
@@ -26,7 +29,14 @@ export function seriesIndexes(names) {
 
 // A short line in the style of a series, for a legend.
 export function lineSample(index) {
-  const line = svg("line", { x1: 0, x2: 20, y1: 4, y2: 4, "stroke-width": 2, "stroke-dasharray": seriesDash(index).join(" ") || "none" });
+  const line = svg("line", {
+    x1: 0,
+    x2: 20,
+    y1: 4,
+    y2: 4,
+    "stroke-width": 2,
+    "stroke-dasharray": seriesDash(index).join(" ") || "none",
+  });
   line.style.stroke = `var(--series-${(index % 8) + 1})`;
   return svg("svg", { width: 20, height: 8, "aria-hidden": true }, line);
 }

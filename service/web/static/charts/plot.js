@@ -8,7 +8,12 @@ const MUTED_ALPHA = 0.45;
 
 // The data columns for uPlot, in the order of the lines in options().
 export function columns({ columns: alignedColumns }, smoothing) {
-  return alignedColumns.flatMap((column) => (smoothing ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)] : [column]));
+  return alignedColumns.flatMap((
+    column,
+  ) => (smoothing
+    ? [column, smooth(column.map((value) => (value === undefined ? null : value)), smoothing)]
+    : [column])
+  );
 }
 
 // content: as given to Chart.show. display: { log, hidden, zoom, lit }. size: { width, height, scale }. currentContent():
@@ -39,7 +44,10 @@ export function options(content, display, { width, height, scale = 1 }, currentC
     legend: { show: false },
     scales: {
       x: { time: false, range: () => display.zoom.x ?? xRange(currentContent()) },
-      y: { distr: display.log ? 3 : 1, range: (plot, low, high) => display.zoom.y ?? paddedRange(...spread(currentContent(), display, low, high)) },
+      y: {
+        distr: display.log ? 3 : 1,
+        range: (plot, low, high) => display.zoom.y ?? paddedRange(...spread(currentContent(), display, low, high)),
+      },
     },
     axes: [
       {
@@ -54,12 +62,33 @@ export function options(content, display, { width, height, scale = 1 }, currentC
         splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
         values: (plot, values, index, space, step) => values.map((value) => label(axis, value, step)),
       },
-      { ...line, size: GUTTER * scale, space: 30 * scale, values: (plot, values, index, space, step) => values.map((value) => (value === null ? null : format.tick(value, display.log ? null : step))) },
+      {
+        ...line,
+        size: GUTTER * scale,
+        space: 30 * scale,
+        values: (plot, values, index, space, step) =>
+          values.map((value) => (value === null ? null : format.tick(value, display.log ? null : step))),
+      },
     ],
-    series: [{}, ...series.flatMap((item) => (smoothing ? [lineOptions(item, true), lineOptions(item, false)] : [lineOptions(item, false)]))],
+    series: [
+      {},
+      ...series.flatMap((
+        item,
+      ) => (smoothing ? [lineOptions(item, true), lineOptions(item, false)] : [lineOptions(item, false)])),
+    ],
     hooks: {
-      drawAxes: [(plot) => drawBands(plot, currentContent()), (plot) => drawSpreads(plot, currentContent(), display), (plot) => drawMarks(plot, currentContent(), scale)],
-      draw: [(plot) => drawSpotlights(plot, currentContent(), [[currentContent().best, token("series-2")], [display.lit, token("series-1")]], scale)],
+      drawAxes: [
+        (plot) => drawBands(plot, currentContent()),
+        (plot) => drawSpreads(plot, currentContent(), display),
+        (plot) => drawMarks(plot, currentContent(), scale),
+      ],
+      draw: [
+        (plot) =>
+          drawSpotlights(plot, currentContent(), [[currentContent().best, token("series-2")], [
+            display.lit,
+            token("series-1"),
+          ]], scale),
+      ],
     },
   };
 }
@@ -70,7 +99,9 @@ export const xRange = ({ range: [first, last] }) => (last > first ? [first, last
 function decades(low, high) {
   if (!(low > 0 && high > 0)) return [1, 10];
   const size = (value) => 10 ** Math.floor(Math.log10(value));
-  const [from, to] = [Math.floor(low / size(low)) * size(low), Math.ceil((high * 1.05) / size(high)) * size(high)].map((value) => Number(value.toPrecision(6)));
+  const [from, to] = [Math.floor(low / size(low)) * size(low), Math.ceil((high * 1.05) / size(high)) * size(high)].map((
+    value,
+  ) => Number(value.toPrecision(6)));
   return from < to ? [from, to] : [from, 2 * to];
 }
 
@@ -82,7 +113,8 @@ function dots(color, scale) {
     width: 0,
     size: 7 * scale,
     show: (plot, series, from, to) => {
-      const pointCount = plot.data[series].slice(from, to + 1).filter((value) => value !== null && value !== undefined).length;
+      const pointCount =
+        plot.data[series].slice(from, to + 1).filter((value) => value !== null && value !== undefined).length;
       return plot.bbox.width / (devicePixelRatio * scale) / Math.max(1, pointCount) >= MIN_POINT_SPACING_PX;
     },
     filter: (plot, series, show) => (show ? null : isolatedPoints(plot.data[series])),
@@ -91,7 +123,9 @@ function dots(color, scale) {
 
 function isolatedPoints(values) {
   const present = values.map((value, index) => [value, index]).filter(([value]) => value !== undefined);
-  return present.filter(([value], position) => value !== null && (present[position - 1]?.[0] ?? null) === null && (present[position + 1]?.[0] ?? null) === null).map(([, index]) => index);
+  return present.filter(([value], position) =>
+    value !== null && (present[position - 1]?.[0] ?? null) === null && (present[position + 1]?.[0] ?? null) === null
+  ).map(([, index]) => index);
 }
 
 function drawBands(plot, { bands = [] }) {
@@ -99,7 +133,9 @@ function drawBands(plot, { bands = [] }) {
   ctx.save();
   ctx.globalAlpha = 0.5;
   for (const { from, to, color } of bands) {
-    const [left, right] = [from, to].map((x) => Math.min(Math.max(plot.valToPos(x, "x", true), bbox.left), bbox.left + bbox.width));
+    const [left, right] = [from, to].map((x) =>
+      Math.min(Math.max(plot.valToPos(x, "x", true), bbox.left), bbox.left + bbox.width)
+    );
     ctx.fillStyle = token(color);
     ctx.fillRect(left, bbox.top, Math.max(right - left, 2), bbox.height);
   }
@@ -108,7 +144,9 @@ function drawBands(plot, { bands = [] }) {
 
 // The range of all values, including bands around lines.
 function spread({ series }, display, low, high) {
-  const bandValues = series.filter((item) => item.low && !display.hidden.has(item.name)).flatMap((item) => [...item.low, ...item.high]).filter((value) => value !== null && (!display.log || value > 0));
+  const bandValues = series.filter((item) => item.low && !display.hidden.has(item.name)).flatMap((
+    item,
+  ) => [...item.low, ...item.high]).filter((value) => value !== null && (!display.log || value > 0));
   if (!bandValues.length) return [low, high];
   return [Math.min(low ?? Infinity, ...bandValues), Math.max(high ?? -Infinity, ...bandValues)];
 }
@@ -123,7 +161,9 @@ function drawSpreads(plot, { series }, display) {
   ctx.globalAlpha = 0.16;
   for (const { name, x, low, high, index } of series) {
     if (!low || display.hidden.has(name)) continue;
-    const rows = x.map((value, row) => row).filter((row) => low[row] !== null && high[row] !== null && (!display.log || low[row] > 0));
+    const rows = x.map((value, row) => row).filter((row) =>
+      low[row] !== null && high[row] !== null && (!display.log || low[row] > 0)
+    );
     const point = (values, row) => [plot.valToPos(x[row], "x", true), plot.valToPos(values[row], "y", true)];
     ctx.fillStyle = seriesColor(index);
     ctx.beginPath();

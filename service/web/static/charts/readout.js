@@ -15,7 +15,9 @@ export function rowOf(plot, column, index, axis) {
   if (axis !== "seconds") return null;
   const distance = (row) => Math.abs(plot.valToPos(plot.data[0][row], "x") - plot.valToPos(plot.data[0][index], "x"));
   for (let offset = 1; offset < values.length; offset++) {
-    const [before, after] = [index - offset, index + offset].map((row) => (row >= 0 && row < values.length && distance(row) <= MAX_DISTANCE_PX ? row : null));
+    const [before, after] = [index - offset, index + offset].map((
+      row,
+    ) => (row >= 0 && row < values.length && distance(row) <= MAX_DISTANCE_PX ? row : null));
     if (before === null && after === null) return null;
     for (const row of [before, after]) if (row !== null && hasValue(row)) return row;
   }
@@ -36,7 +38,9 @@ export class Readout {
   show(plot, content) {
     const { left, top, idx: index } = plot.cursor;
     const lines = left < 0 || index === null || index === undefined ? [] : this.linesAt(plot, content, index, top);
-    const shownLines = content.many ? lines.filter(({ item, distance }) => item.name === content.best || distance <= MAX_DISTANCE_PX).slice(0, 3) : lines.slice(0, MAX_LINES);
+    const shownLines = content.many
+      ? lines.filter(({ item, distance }) => item.name === content.best || distance <= MAX_DISTANCE_PX).slice(0, 3)
+      : lines.slice(0, MAX_LINES);
     if (content.many) this.reportNear(lines.find(({ distance }) => distance <= MAX_DISTANCE_PX)?.item.name ?? null);
     this.element.hidden = shownLines.length === 0;
     if (this.element.hidden) return;
@@ -44,9 +48,22 @@ export class Readout {
     this.element.replaceChildren(
       h("strong", {}, content.axis === "seconds" ? label : `epoch ${label}`),
       ...shownLines.map(({ item, value, raw }) =>
-        h("div", {}, content.many ? null : lineSample(item.index), h("span", { class: "name" }, item.label), h("span", { class: "number" }, content.format.value(value), raw === undefined ? null : h("span", { class: "muted" }, ` (${content.format.value(raw)})`))),
+        h(
+          "div",
+          {},
+          content.many ? null : lineSample(item.index),
+          h("span", { class: "name" }, item.label),
+          h(
+            "span",
+            { class: "number" },
+            content.format.value(value),
+            raw === undefined ? null : h("span", { class: "muted" }, ` (${content.format.value(raw)})`),
+          ),
+        )
       ),
-      lines.length > shownLines.length && !content.many ? h("span", { class: "muted" }, `and ${lines.length - shownLines.length} more`) : "",
+      lines.length > shownLines.length && !content.many
+        ? h("span", { class: "muted" }, `and ${lines.length - shownLines.length} more`)
+        : "",
     );
     const isRight = left > plot.over.clientWidth / 2;
     const line = plot.valToPos(plot.data[0][index], "x");
@@ -69,7 +86,10 @@ export class Readout {
       const row = plot.series[column].show ? rowOf(plot, column, index, axis) : null;
       if (row === null) return [];
       const value = plot.data[column][row];
-      const distance = Math.hypot(plot.valToPos(value, "y") - top, plot.valToPos(plot.data[0][row], "x") - plot.valToPos(plot.data[0][index], "x"));
+      const distance = Math.hypot(
+        plot.valToPos(value, "y") - top,
+        plot.valToPos(plot.data[0][row], "x") - plot.valToPos(plot.data[0][index], "x"),
+      );
       return [{ item, value, raw: smoothing ? plot.data[column - 1][row] : undefined, distance }];
     });
     return many ? rows.sort((a, b) => a.distance - b.distance) : rows;

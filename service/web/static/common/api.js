@@ -47,13 +47,17 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
 export async function change(path, before, fields) {
   const isSame = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
   const body = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !isSame(value, before[name])));
-  for (let attempts = 5; ; attempts -= 1) {
+  for (let attempts = 5;; attempts -= 1) {
     const response = await request(path, { headers: { Accept: "application/json" } });
     const current = await response.json();
-    const name = Object.keys(body).find((name) => !isSame(current[name], before[name]) && !isSame(current[name], body[name]));
+    const name = Object.keys(body).find((name) =>
+      !isSame(current[name], before[name]) && !isSame(current[name], body[name])
+    );
     if (name) {
       before[name] = current[name];
-      throw new ProblemError(412, { detail: `the ${name} has been changed in the meantime, to “${current[name] ?? ""}”. Save again to replace it.` });
+      throw new ProblemError(412, {
+        detail: `the ${name} has been changed in the meantime, to “${current[name] ?? ""}”. Save again to replace it.`,
+      });
     }
     try {
       return await call(path, { method: "PATCH", body, headers: { "If-Match": response.headers.get("ETag") } });
@@ -66,7 +70,7 @@ export async function change(path, before, fields) {
 // All items of a paginated list.
 export async function callAll(path) {
   const items = [];
-  for (let next = path; next; ) {
+  for (let next = path; next;) {
     const page = await call(next);
     items.push(...page.data);
     next = page.next_cursor && `${path}?cursor=${encodeURIComponent(page.next_cursor)}`;
@@ -100,7 +104,9 @@ export function listen(address, listeners) {
       retryTimer = setTimeout(open, wait_ms);
       wait_ms = Math.min(2 * wait_ms, 60_000);
     });
-    for (const [type, receive] of Object.entries(listeners)) source.addEventListener(type, (event) => receive(JSON.parse(event.data)));
+    for (const [type, receive] of Object.entries(listeners)) {
+      source.addEventListener(type, (event) => receive(JSON.parse(event.data)));
+    }
   };
   const pause = () => {
     clearTimeout(retryTimer);

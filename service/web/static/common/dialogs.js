@@ -5,7 +5,9 @@ import { $, announce, capital, h } from "./dom.js";
 export function confirmed(dialog) {
   dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true })
+  );
 }
 
 // Without TLS, browsers deny access to the clipboard; the text is then selected in place.
@@ -16,7 +18,9 @@ export async function copy(text, element) {
   } catch {
     if (element.select) element.select();
     else getSelection().selectAllChildren(element);
-    const hint = matchMedia("(pointer: coarse)").matches ? "Press and hold the selected text to copy it." : "Press Ctrl-C to copy the selected text.";
+    const hint = matchMedia("(pointer: coarse)").matches
+      ? "Press and hold the selected text to copy it."
+      : "Press Ctrl-C to copy the selected text.";
     const dialog = element.closest("dialog[open]");
     if (dialog) showCopyHint(dialog, hint);
     else announce(hint, "error");

@@ -73,15 +73,28 @@ let metricInfo = null;
 const metricTable = () => (metricInfo ??= JSON.parse($("#metric-info").textContent));
 export function describe(name) {
   const [base, layer] = name.split("/");
-  const alone = { label: words(base), description: "", percent: false, goal: null, series: 8, unit: null, chart: words(base), rank: Infinity };
+  const alone = {
+    label: words(base),
+    description: "",
+    percent: false,
+    goal: null,
+    series: 8,
+    unit: null,
+    chart: words(base),
+    rank: Infinity,
+  };
   const info = metricTable()[base] ?? alone;
   return layer ? { ...info, label: `${info.label} · ${layer}` } : info;
 }
 
 // The metrics for summaries, of all kinds of jobs, or of one; the first is the default objective.
 export function keyMetrics(kind = null) {
-  const names = Object.keys(metricTable()).filter((name) => metricTable()[name].key !== null && (kind === null || metricTable()[name].kinds.includes(kind)));
-  return names.sort((a, b) => describe(a).kinds[0].localeCompare(describe(b).kinds[0]) || describe(a).key - describe(b).key);
+  const names = Object.keys(metricTable()).filter((name) =>
+    metricTable()[name].key !== null && (kind === null || metricTable()[name].kinds.includes(kind))
+  );
+  return names.sort((a, b) =>
+    describe(a).kinds[0].localeCompare(describe(b).kinds[0]) || describe(a).key - describe(b).key
+  );
 }
 
 export function metric(name, value) {

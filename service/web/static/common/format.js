@@ -6,7 +6,9 @@ const MAX_DIGITS = 5; // maximum number of significant digits before K, M, B and
 
 const formats = new Map(); // created once for each number of digits: it is slow
 function compact(value, digits) {
-  if (!formats.has(digits)) formats.set(digits, new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: digits }));
+  if (!formats.has(digits)) {
+    formats.set(digits, new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: digits }));
+  }
   return formats.get(digits).format(value);
 }
 
@@ -25,7 +27,9 @@ function short(value, step, maxDigits = MAX_DIGITS) {
   const first = Math.floor(Math.log10(size * (1 + 1e-12)));
   const digits = Math.min(Math.max(first - last + 1, 1), 16);
   if (size >= 1e4 && size < 1e15 && digits <= maxDigits) return compact(value, digits);
-  if (size >= 1e15 || (size < 1e-3 && (!step || -last > MAX_DECIMALS))) return Number(value.toPrecision(digits)).toExponential().replace("e-", "e−").replace("e+", "e");
+  if (size >= 1e15 || (size < 1e-3 && (!step || -last > MAX_DECIMALS))) {
+    return Number(value.toPrecision(digits)).toExponential().replace("e-", "e−").replace("e+", "e");
+  }
   const number = Number(value.toFixed(Math.min(Math.max(-last, 0), 15)));
   return size >= 1e4 ? number.toLocaleString("en", { maximumFractionDigits: 15 }) : number.toString();
 }
@@ -37,7 +41,10 @@ function inBytes(value, step) {
 
 const UNITS = [
   [/_bytes$/, { tick: inBytes, value: (value) => bytes(value) }],
-  [/(^|_)seconds$/, { tick: (value, step) => `${short(value, step, 0)} s`, value: (value) => `${Number(value.toPrecision(4))} s` }],
+  [/(^|_)seconds$/, {
+    tick: (value, step) => `${short(value, step, 0)} s`,
+    value: (value) => `${Number(value.toPrecision(4))} s`,
+  }],
 ];
 
 // tick(value, step): the label of a grid line; step: the distance between grid lines, or null on a logarithmic axis.
@@ -46,5 +53,11 @@ export function formatOf(name) {
   const value = (number) => metric(name, number);
   if (percent) return { percent, value, tick: (number, step) => `${short(100 * number, step && 100 * step)}%` };
   const [, unit] = UNITS.find(([pattern]) => pattern.test(name)) ?? [];
-  return { percent, value, tick: short, ...unit, ...(unit && { value: (number) => (number === null || number === undefined ? "–" : unit.value(number)) }) };
+  return {
+    percent,
+    value,
+    tick: short,
+    ...unit,
+    ...(unit && { value: (number) => (number === null || number === undefined ? "–" : unit.value(number)) }),
+  };
 }

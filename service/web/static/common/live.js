@@ -12,8 +12,7 @@ const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]
 // One request at a time: an older page never replaces a newer one.
 export const refresh = latest(async () => {
   let page;
-  do page = await read(location.href);
-  while (await released());
+  do page = await read(location.href); while (await released());
   document.title = page.title;
   localize(page); // as on the displayed page; otherwise every part would differ
   for (const updated of $$("[data-live]", page)) {
@@ -23,7 +22,9 @@ export const refresh = latest(async () => {
 });
 
 function replace(current, updated) {
-  for (const details of $$("details[id][open]", current)) updated.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
+  for (const details of $$("details[id][open]", current)) {
+    updated.querySelector(`#${CSS.escape(details.id)}`)?.setAttribute("open", "");
+  }
   if (current.isEqualNode(updated)) return;
   const focused = current.contains(document.activeElement) ? document.activeElement : null;
   const scrollPositions = $$(SCROLLABLE, current).map((part) => [part.scrollLeft, part.scrollTop]);

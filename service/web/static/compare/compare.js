@@ -2,8 +2,8 @@
 import { $, $$, counted, describe, h, keyMetrics, memory, showImage, throttle } from "../common/dom.js";
 import { call, callAll, listen, pool } from "../common/api.js";
 import { Chart } from "../charts/chart.js";
-import { Settings, drawSettings, replaceIfChanged } from "./settings.js";
-import { Settings as ChartSettings, byGroup, commonXRange, groupOf, insertMetric, xValues } from "../charts/curves.js";
+import { drawSettings, replaceIfChanged, Settings } from "./settings.js";
+import { byGroup, commonXRange, groupOf, insertMetric, Settings as ChartSettings, xValues } from "../charts/curves.js";
 import { formatOf } from "../common/format.js";
 import { isOver, shortId, statusClass, statusText, titleOf } from "../common/job-facts.js";
 import { latest } from "../common/latest.js";
@@ -44,7 +44,9 @@ function assignColours() {
 
 function assignLabels() {
   const names = Map.groupBy(jobs, titleOf);
-  for (const job of jobs) job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${shortId(job.id)})` : titleOf(job);
+  for (const job of jobs) {
+    job.label = names.get(titleOf(job)).length > 1 ? `${titleOf(job)} (${shortId(job.id)})` : titleOf(job);
+  }
 }
 
 const swatch = (job) => (many ? null : h("span", { class: `swatch series-${(job.index % 8) + 1}` }));
@@ -61,7 +63,9 @@ function valueOf(job, metric, aggregate) {
 // The best value of each objective for each job, and the jobs in order, the best first.
 function bests() {
   return OBJECTIVES.flatMap((metric) => {
-    const values = new Map(jobs.map((job) => [job.id, valueOf(job, metric, "best")]).filter(([, value]) => value !== undefined));
+    const values = new Map(
+      jobs.map((job) => [job.id, valueOf(job, metric, "best")]).filter(([, value]) => value !== undefined),
+    );
     if (!values.size) return [];
     const sign = describe(metric).goal === "maximize" ? -1 : 1;
     const order = whyNot ? [] : [...values].sort((a, b) => sign * (a[1] - b[1])).map(([id]) => id);
@@ -70,7 +74,13 @@ function bests() {
 }
 
 function drawHeads(best) {
-  const tops = new Map(best.toReversed().flatMap(({ name: metric, order }) => [...Map.groupBy(order, (id) => jobs.find((job) => job.id === id).kind)].map(([kind, ids]) => [kind, { metric, id: ids[0] }])));
+  const tops = new Map(
+    best.toReversed().flatMap(({ name: metric, order }) =>
+      [...Map.groupBy(order, (id) => jobs.find((job) => job.id === id).kind)].map((
+        [kind, ids],
+      ) => [kind, { metric, id: ids[0] }])
+    ),
+  );
   for (const job of jobs) job.top = tops.get(job.kind)?.id === job.id ? tops.get(job.kind).metric : null;
   replaceIfChanged(
     $("#compared"),
@@ -82,8 +92,17 @@ function drawHeads(best) {
         swatch(job),
         h("a", { href: job.urls.page }, job.label),
         h("span", { class: statusClass(job) }, statusText(job)),
-        job.top && jobs.length > 1 ? h("span", { class: "tag", title: `Best ${describe(job.top).label}` }, "best") : null,
-        others.length > 0 ? h("a", { class: "button slim quiet", href: `/ui/compare?jobs=${others.join(",")}`, "aria-label": `Remove ${job.label}`, title: "Remove from the comparison" }, "✕") : null,
+        job.top && jobs.length > 1
+          ? h("span", { class: "tag", title: `Best ${describe(job.top).label}` }, "best")
+          : null,
+        others.length > 0
+          ? h("a", {
+            class: "button slim quiet",
+            href: `/ui/compare?jobs=${others.join(",")}`,
+            "aria-label": `Remove ${job.label}`,
+            title: "Remove from the comparison",
+          }, "✕")
+          : null,
       );
     }),
   );
@@ -107,8 +126,13 @@ const isJoined = () => chartSettings.values.axis === "epoch" && Boolean($("#join
 
 // The values in which a group differs from the others, in a few words.
 function settingsText(side, sides) {
-  const names = settings.differing.filter((name) => new Set(sides.map(([job]) => String(settings.of(job, name)))).size > 1 && !["seed", "tags", "priority", "reuse"].includes(name));
-  const text = names.slice(0, MAX_NAMED_SETTINGS).map((name) => `${name.split(".").at(-1)} ${settings.of(side[0], name) ?? "–"}`).join(", ");
+  const names = settings.differing.filter((name) =>
+    new Set(sides.map(([job]) => String(settings.of(job, name)))).size > 1 &&
+    !["seed", "tags", "priority", "reuse"].includes(name)
+  );
+  const text = names.slice(0, MAX_NAMED_SETTINGS).map((name) =>
+    `${name.split(".").at(-1)} ${settings.of(side[0], name) ?? "–"}`
+  ).join(", ");
   return `${text}${names.length > MAX_NAMED_SETTINGS ? " …" : ""}${text ? ", " : ""}${counted(side.length, "seed")}`;
 }
 
@@ -124,7 +148,15 @@ function joined(side, sides, metric) {
   const x = [...values.keys()].sort((a, b) => a - b);
   const column = (of) => x.map((epoch) => of(values.get(epoch)));
   const ends = { low: column((all) => Math.min(...all)), high: column((all) => Math.max(...all)) };
-  return { name: `seeds of ${side[0].id}`, label: settingsText(side, sides), x, y: column((all) => all.reduce((sum, value) => sum + value, 0) / all.length), ...(side.length > 1 && ends), index: sides.indexOf(side), sparse: describe(metric).sparse };
+  return {
+    name: `seeds of ${side[0].id}`,
+    label: settingsText(side, sides),
+    x,
+    y: column((all) => all.reduce((sum, value) => sum + value, 0) / all.length),
+    ...(side.length > 1 && ends),
+    index: sides.indexOf(side),
+    sparse: describe(metric).sparse,
+  };
 }
 
 function hint(text) {
@@ -137,23 +169,51 @@ function hint(text) {
 const drawVerdicts = latest(async () => {
   const sides = groups();
   const count = jobs.length < 2 ? 2 : sides.length;
-  if (count > 2) hint(`The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two settings are left.`);
-  if (count < 2 && !whyNot) hint("These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.");
+  if (count > 2) {
+    hint(
+      `The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two settings are left.`,
+    );
+  }
+  if (count < 2 && !whyNot) {
+    hint(
+      "These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.",
+    );
+  }
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
   const [a, b] = sides.map((side) => side.map((job) => job.id).join(","));
   const results = [];
   const notes = new Set();
   for (const name of OBJECTIVES.filter((metric) => jobs.some((job) => job.metrics.definedValues(metric).length))) {
-    const comparison = await call(`/comparisons?a=${a}&b=${b}&metric=${name}&of=${$("#scatter-of").value}`).catch(() => null);
-    if (comparison?.comparable) results.push([comparison.sentence, ...comparison.notes.filter((note) => !notes.has(note))]);
+    const comparison = await call(`/comparisons?a=${a}&b=${b}&metric=${name}&of=${$("#scatter-of").value}`).catch(() =>
+      null
+    );
+    if (comparison?.comparable) {
+      results.push([
+        comparison.sentence,
+        ...comparison.notes.filter((note) => !notes.has(note)),
+      ]);
+    }
     for (const note of comparison?.notes ?? []) notes.add(note); // each note once: most apply to every metric
   }
   $("#sentences").hidden = !results.length;
   const isLast = $("#scatter-of").value === "last";
-  const switchButton = h("button", { type: "button", class: "slim quiet", onclick: () => chooseValues(isLast ? "best" : "last") }, isLast ? "Compare the best epochs" : "Compare the last epochs");
-  $("#sentences-of").replaceChildren(isLast ? "These are differences in the last epoch, as on the page of a sweep and in tapeline compare. " : "These are differences between the best values of all epochs. The page of a sweep and tapeline compare use those of the last epoch. ", switchButton);
+  const switchButton = h("button", {
+    type: "button",
+    class: "slim quiet",
+    onclick: () => chooseValues(isLast ? "best" : "last"),
+  }, isLast ? "Compare the best epochs" : "Compare the last epochs");
+  $("#sentences-of").replaceChildren(
+    isLast
+      ? "These are differences in the last epoch, as on the page of a sweep and in tapeline compare. "
+      : "These are differences between the best values of all epochs. The page of a sweep and tapeline compare use those of the last epoch. ",
+    switchButton,
+  );
   $("#sentences-of").hidden = false;
-  $("#sentences ul").replaceChildren(...results.map(([text, ...resultNotes]) => h("li", {}, text, resultNotes.map((note) => h("div", { class: "small muted" }, `Note: ${withJobNames(note)}.`)))));
+  $("#sentences ul").replaceChildren(
+    ...results.map(([text, ...resultNotes]) =>
+      h("li", {}, text, resultNotes.map((note) => h("div", { class: "small muted" }, `Note: ${withJobNames(note)}.`)))
+    ),
+  );
 });
 
 function chooseValues(aggregate) {
@@ -184,13 +244,30 @@ function drawCurves() {
       charts.get(metric).show({ series, smoothing, axis, range, format: formatOf(metric) });
       continue;
     }
-    const series = measured.map((job) => ({ name: job.id, label: job.label, x: job.x, y: job.metrics.table.series[metric], index: job.index, sparse }));
-    charts.get(metric).show({ series, smoothing, axis, range, format: formatOf(metric), many, best: measured.find((job) => job.top)?.id });
+    const series = measured.map((job) => ({
+      name: job.id,
+      label: job.label,
+      x: job.x,
+      y: job.metrics.table.series[metric],
+      index: job.index,
+      sparse,
+    }));
+    charts.get(metric).show({
+      series,
+      smoothing,
+      axis,
+      range,
+      format: formatOf(metric),
+      many,
+      best: measured.find((job) => job.top)?.id,
+    });
   }
   $("#more-curves").hidden = !$("#curves .others").children.length;
   const isEmpty = !charts.size && loaded.length === jobs.length;
   $("#no-curves").hidden = !isEmpty;
-  $("#no-curves").textContent = jobs.every(isOver) ? "None of these jobs has finished an epoch." : "No epoch has finished yet. Curves appear after the first one.";
+  $("#no-curves").textContent = jobs.every(isOver)
+    ? "None of these jobs has finished an epoch."
+    : "No epoch has finished yet. Curves appear after the first one.";
   for (const part of ["#chart-settings", "#chart-keys"]) $(part).hidden = isEmpty;
 }
 
@@ -198,16 +275,31 @@ function drawTable(best) {
   // Many jobs are shown as rows, the best first.
   const ranks = new Map(best.flatMap(({ order }) => order).map((id, rank) => [id, rank]).toReversed());
   const order = many ? jobs.toSorted((a, b) => (ranks.get(a.id) ?? Infinity) - (ranks.get(b.id) ?? Infinity)) : jobs;
-  const heading = (job) => [swatch(job), " ", many ? h("a", { href: job.urls.page }, job.label) : job.label, many && job.top ? h("span", { class: "tag" }, "best") : null];
+  const heading = (
+    job,
+  ) => [
+    swatch(job),
+    " ",
+    many ? h("a", { href: job.urls.page }, job.label) : job.label,
+    many && job.top ? h("span", { class: "tag" }, "best") : null,
+  ];
   drawSettings(settings, order, best, { byRow: many, identical: $("#identical").checked, heading });
 }
 
 function wireScatter() {
   const [x, y, aggregate] = ["x", "y", "of"].map((part) => $(`#scatter-${part}`));
   const identical = settings.names.filter((setting) => !settings.differing.includes(setting));
-  const group = (label, names) => (names.length ? h("optgroup", { label }, names.map((setting) => h("option", { value: setting }, setting))) : null);
-  x.replaceChildren(...[group("Settings that differ", settings.differing), group("Identical settings", identical)].filter(Boolean));
-  const defaultSetting = settings.differing.find((setting) => setting.endsWith("learning_rate")) ?? settings.differing.find((setting) => jobs.some((job) => typeof settings.of(job, setting) === "number"));
+  const group = (
+    label,
+    names,
+  ) => (names.length
+    ? h("optgroup", { label }, names.map((setting) => h("option", { value: setting }, setting)))
+    : null);
+  x.replaceChildren(
+    ...[group("Settings that differ", settings.differing), group("Identical settings", identical)].filter(Boolean),
+  );
+  const defaultSetting = settings.differing.find((setting) => setting.endsWith("learning_rate")) ??
+    settings.differing.find((setting) => jobs.some((job) => typeof settings.of(job, setting) === "number"));
   x.value = settings.names.includes(query.get("x")) ? query.get("x") : defaultSetting ?? x.value;
   aggregate.value = query.get("of") === "last" ? "last" : "best";
   scatter = new Scatter($("#dots"), { onlight: light });
@@ -226,16 +318,27 @@ function drawScatter() {
   const metrics = [...new Set(jobs.flatMap((job) => Object.keys(job.metrics.table?.series ?? {})))].sort(byGroup);
   $("#scatter").hidden = metrics.length === 0 || jobs.length < 2;
   if ($("#scatter").hidden) return;
-  if (metrics.join() !== [...y.options].map((option) => option.value).join()) y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
+  if (metrics.join() !== [...y.options].map((option) => option.value).join()) {
+    y.replaceChildren(...metrics.map((metric) => h("option", { value: metric }, describe(metric).label)));
+  }
   // A metric named in the URL may belong to a job whose metrics are still being loaded.
   y.value = [query.get("y"), ...OBJECTIVES].find((metric) => metrics.includes(metric)) ?? metrics[0];
   const points = jobs
-    .map((job) => ({ id: job.id, label: job.label, href: job.urls.page, x: settings.of(job, x.value), y: valueOf(job, y.value, aggregate.value), index: many ? (job.top ? 1 : null) : job.index }))
+    .map((job) => ({
+      id: job.id,
+      label: job.label,
+      href: job.urls.page,
+      x: settings.of(job, x.value),
+      y: valueOf(job, y.value, aggregate.value),
+      index: many ? (job.top ? 1 : null) : job.index,
+    }))
     .filter((point) => point.x !== undefined && point.y !== undefined);
   const word = `${aggregate.value === "last" || !describe(y.value).goal ? "last" : "best"} ${describe(y.value).label}`;
   scatter.show({ points, setting: x.value, metric: y.value, word });
   $("#left-out").hidden = points.length === jobs.length;
-  $("#left-out").textContent = `Not shown: ${jobs.length - points.length} of ${jobs.length} jobs, which lack the setting or the metric.`;
+  $("#left-out").textContent = `Not shown: ${
+    jobs.length - points.length
+  } of ${jobs.length} jobs, which lack the setting or the metric.`;
 }
 
 // Highlights one of many jobs: in the charts, the list, the table and the scatter plot.
@@ -250,14 +353,28 @@ function light(id) {
 
 function mark(id) {
   for (const element of $$("[data-job].lit")) element.classList.remove("lit");
-  if (id) for (const element of $$(`[data-job="${id}"]`)) element.classList.add("lit");
+  if (id) { for (const element of $$(`[data-job="${id}"]`)) element.classList.add("lit"); }
 }
 
 function wireSamples() {
   const epochs = [...new Set(jobs.flatMap((job) => job.samples))].sort((a, b) => a - b);
   $("#samples").hidden = epochs.length === 0;
-  const frames = jobs.map((job) => ({ job, image: h("img", { class: "pixels", alt: "", loading: "lazy" }), text: h("span", { class: "small muted" }) }));
-  $("#beside").replaceChildren(h("img", { hidden: true, alt: "" }), ...frames.map(({ job, image, text }) => h("figure", { "data-job": job.id }, image, h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text))));
+  const frames = jobs.map((job) => ({
+    job,
+    image: h("img", { class: "pixels", alt: "", loading: "lazy" }),
+    text: h("span", { class: "small muted" }),
+  }));
+  $("#beside").replaceChildren(
+    h("img", { hidden: true, alt: "" }),
+    ...frames.map(({ job, image, text }) =>
+      h(
+        "figure",
+        { "data-job": job.id },
+        image,
+        h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text),
+      )
+    ),
+  );
   // The slider covers all epochs of all jobs; each job shows its latest image up to that epoch.
   const scrubber = new Samples($("#samples"), [], () => "data:,");
   scrubber.listeners.push((epoch) => {
@@ -297,15 +414,18 @@ function followJobs(scrubber, redraw) {
   };
   // The stream does not say whether their sweeps stopped them.
   const cancelled = new Set();
-  const loadStopReasons = throttle(400, latest(async () => {
-    const pending = [...cancelled];
-    cancelled.clear();
-    await pool(pending, MAX_CONCURRENT_REQUESTS, async (job) => {
-      const { stopped_by_sweep } = await call(job.urls.self).catch(() => job);
-      Object.assign(job, { stopped_by_sweep });
-    });
-    if (pending.length) redraw();
-  }));
+  const loadStopReasons = throttle(
+    400,
+    latest(async () => {
+      const pending = [...cancelled];
+      cancelled.clear();
+      await pool(pending, MAX_CONCURRENT_REQUESTS, async (job) => {
+        const { stopped_by_sweep } = await call(job.urls.self).catch(() => job);
+        Object.assign(job, { stopped_by_sweep });
+      });
+      if (pending.length) redraw();
+    }),
+  );
   const addSample = (job, epoch) => {
     if (job.hides_samples) return;
     job.samples = [...new Set([...job.samples, epoch])].sort((a, b) => a - b); // an epoch can be reported twice
@@ -314,7 +434,9 @@ function followJobs(scrubber, redraw) {
   };
   const loadSamples = async (job) => {
     if (job.hides_samples) return;
-    const missed = (await callAll(job.urls.samples).catch(() => [])).filter(({ epoch }) => !job.samples.includes(epoch));
+    const missed = (await callAll(job.urls.samples).catch(() => [])).filter(({ epoch }) =>
+      !job.samples.includes(epoch)
+    );
     for (const { epoch } of missed) addSample(job, epoch);
   };
   const status = (event) => updateStatus(jobById(event.job), event.status);

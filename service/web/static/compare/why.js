@@ -11,13 +11,23 @@ const line = (name, a, b) => h("tr", {}, h("th", { scope: "row" }, name), h("td"
 
 function lines(differences) {
   const { spec, provenance, dataset, checkpoint } = differences;
-  const rows = [...spec, ...provenance, dataset].filter(Boolean).map((item) => line(item.label, item.text_a, item.text_b));
+  const rows = [...spec, ...provenance, dataset].filter(Boolean).map((item) =>
+    line(item.label, item.text_a, item.text_b)
+  );
   if (checkpoint && !differences.data_differ) {
     const { epoch, first } = checkpoint;
-    rows.push(line(`${first.tensor}${first.element.length ? `[${first.element.join(", ")}]` : ""} after epoch ${epoch}`, String(first.a ?? "–"), String(first.b ?? "–")));
+    rows.push(
+      line(
+        `${first.tensor}${first.element.length ? `[${first.element.join(", ")}]` : ""} after epoch ${epoch}`,
+        String(first.a ?? "–"),
+        String(first.b ?? "–"),
+      ),
+    );
   }
   const hiddenCount = rows.length - MAX_ROWS;
-  return hiddenCount > 0 ? [...rows.slice(0, MAX_ROWS), h("tr", {}, h("td", { colspan: 3, class: "muted" }, `and ${hiddenCount} more`))] : rows;
+  return hiddenCount > 0
+    ? [...rows.slice(0, MAX_ROWS), h("tr", {}, h("td", { colspan: 3, class: "muted" }, `and ${hiddenCount} more`))]
+    : rows;
 }
 
 export async function explain(jobs) {

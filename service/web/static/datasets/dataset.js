@@ -17,7 +17,25 @@ function begin() {
   holder.replaceChildren();
   if (isTable) {
     body = h("tbody");
-    holder.append(h("table", { class: "rows" }, h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "number" }, "Row"), [facts.target, ...facts.columns].map((name) => h("th", { scope: "col", class: facts.numbers.includes(name) ? "number" : undefined }, name)))), body));
+    holder.append(
+      h(
+        "table",
+        { class: "rows" },
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { scope: "col", class: "number" }, "Row"),
+            [facts.target, ...facts.columns].map((name) =>
+              h("th", { scope: "col", class: facts.numbers.includes(name) ? "number" : undefined }, name)
+            ),
+          ),
+        ),
+        body,
+      ),
+    );
   }
   load();
 }
@@ -45,12 +63,19 @@ async function load() {
   more.hidden = !page.has_more;
   const count = (isTable ? body : holder).children.length;
   holder.hidden = count === 0;
-  state.textContent = count ? `${counted(count, isTable ? "row" : "image")} shown${page.has_more ? "" : ", all there are"}` : "There are none.";
+  state.textContent = count
+    ? `${counted(count, isTable ? "row" : "image")} shown${page.has_more ? "" : ", all there are"}`
+    : "There are none.";
 }
 
 function image({ index, class_name: name, image: data }) {
   const text = `${name}, number ${index + 1}`;
-  return h("figure", { title: text }, h("img", { class: "pixels", src: `data:image/png;base64,${data}`, alt: text }), h("figcaption", {}, name));
+  return h(
+    "figure",
+    { title: text },
+    h("img", { class: "pixels", src: `data:image/png;base64,${data}`, alt: text }),
+    h("figcaption", {}, name),
+  );
 }
 
 function row({ index, class_name: name, target, values }) {
@@ -59,7 +84,13 @@ function row({ index, class_name: name, target, values }) {
     const classes = [facts.numbers.includes(column) && "number", value === null && "muted"].filter(Boolean).join(" ");
     return h("td", { class: classes || undefined }, value === null ? "–" : String(value));
   });
-  return h("tr", {}, h("td", { class: "number muted" }, String(index + 1)), h("th", { scope: "row", class: name === null ? "number" : undefined }, name ?? String(target)), cells);
+  return h(
+    "tr",
+    {},
+    h("td", { class: "number muted" }, String(index + 1)),
+    h("th", { scope: "row", class: name === null ? "number" : undefined }, name ?? String(target)),
+    cells,
+  );
 }
 
 part.addEventListener("change", begin);

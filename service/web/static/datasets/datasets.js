@@ -4,23 +4,36 @@ import { call } from "../common/api.js";
 import { fieldOfOne, nameFrom } from "./data-files.js";
 import { confirmed, faultsOf } from "../common/dialogs.js";
 import { latest } from "../common/latest.js";
-import { USUAL_SIZE, classesOf, imagesOf, reasonToScale } from "./image-folder.js";
+import { classesOf, imagesOf, reasonToScale, USUAL_SIZE } from "./image-folder.js";
 import { TablePreview } from "./table-preview.js";
 import { tar } from "./tar.js";
 
 const HELP = {
   folder: "Choose a folder that has a folder of images for each class, or drop it, an archive or a CSV file here.",
-  archive: "Choose a zip or tar archive that has a folder of images for each class, or an NPZ archive of arrays, or drop it here.",
+  archive:
+    "Choose a zip or tar archive that has a folder of images for each class, or an NPZ archive of arrays, or drop it here.",
   table: "Choose a CSV or TSV file with the names of the columns in its first line, or drop it here.",
   idx: "Choose a file of images and a file of labels, as of MNIST.",
 };
 const MAX_NAMED_CLASSES = 5;
 // How the form names each parameter of the API.
 const SUBJECTS = {
-  archive: "The archive", table: "The table", images: "The file of images", labels: "The file of labels",
-  validation_images: "The file of validation images", validation_labels: "The file of validation labels",
-  name: "“Name”", target: "“Target column”", task: "“Learn”", split: "“Split column”", types: "The type of a column:", size: "“Size in pixels”", fit: "“Images of another shape”",
-  channels: "“Channels”", on_bad: "“Unreadable images”", validation_fraction: "“Validation fraction”",
+  archive: "The archive",
+  table: "The table",
+  images: "The file of images",
+  labels: "The file of labels",
+  validation_images: "The file of validation images",
+  validation_labels: "The file of validation labels",
+  name: "“Name”",
+  target: "“Target column”",
+  task: "“Learn”",
+  split: "“Split column”",
+  types: "The type of a column:",
+  size: "“Size in pixels”",
+  fit: "“Images of another shape”",
+  channels: "“Channels”",
+  on_bad: "“Unreadable images”",
+  validation_fraction: "“Validation fraction”",
 };
 
 const upload = $("#upload");
@@ -67,9 +80,16 @@ if (upload) {
     const { names, outside } = classesOf(images.map(({ path }) => path));
     const listedNames = names.length <= MAX_NAMED_CLASSES ? `: ${names.join(", ")}` : "";
     summarize = () => {
-      const fitted = fitField.value === "pad" ? `scaled into ${sizeField.value} pixels, with black borders` : `scaled to cover ${sizeField.value} pixels and cropped, which cuts off two sides`;
-      const scaling = reason && sizeField.value && `${reason}: they are ${fitted}. 64 keeps more detail and takes about four times as long.`;
-      folderSummary = [`${counted(images.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listedNames}.`, outside ? `${counted(outside, "image")} outside of class folders.` : "", scaling].filter(Boolean).join(" ");
+      const fitted = fitField.value === "pad"
+        ? `scaled into ${sizeField.value} pixels, with black borders`
+        : `scaled to cover ${sizeField.value} pixels and cropped, which cuts off two sides`;
+      const scaling = reason && sizeField.value &&
+        `${reason}: they are ${fitted}. 64 keeps more detail and takes about four times as long.`;
+      folderSummary = [
+        `${counted(images.length, "image")} in ${names.length} class${names.length === 1 ? "" : "es"}${listedNames}.`,
+        outside ? `${counted(outside, "image")} outside of class folders.` : "",
+        scaling,
+      ].filter(Boolean).join(" ");
       showFormat();
     };
     reason = "";
@@ -90,7 +110,10 @@ if (upload) {
 
   $("#format").addEventListener("change", showFormat);
   showFormat();
-  $("#folder").addEventListener("change", ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))));
+  $("#folder").addEventListener(
+    "change",
+    ({ target }) => takeFolder([...target.files].map((file) => ({ path: file.webkitRelativePath, file }))),
+  );
   // Assigns a chosen or dropped file to the field that matches its name, or shows why none does.
   const takeFiles = (files, from = null) => {
     try {
@@ -111,7 +134,10 @@ if (upload) {
     }
   };
   for (const name of ["archive", "table"]) {
-    $(`[name=${name}]`, upload).addEventListener("change", ({ target }) => target.files.length && takeFiles([...target.files], target));
+    $(`[name=${name}]`, upload).addEventListener(
+      "change",
+      ({ target }) => target.files.length && takeFiles([...target.files], target),
+    );
   }
   card.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -145,7 +171,10 @@ if (upload) {
     };
     let state = null;
     cancel = async () => {
-      const isRefused = await call(`/uploads/${id}`, { method: "DELETE" }).then(() => false, ({ problem }) => problem?.code === "upload_stored");
+      const isRefused = await call(`/uploads/${id}`, { method: "DELETE" }).then(
+        () => false,
+        ({ problem }) => problem?.code === "upload_stored",
+      );
       if (!isRefused && state !== "reading") controller.abort(); // otherwise the service's answer tells
     };
     setUploading(true);
@@ -160,7 +189,12 @@ if (upload) {
     const timer = setInterval(poll, 700);
     try {
       await inspection;
-      const { urls } = await call("/datasets", { method: "POST", body: body(), headers: { "Upload-Id": id }, signal: controller.signal });
+      const { urls } = await call("/datasets", {
+        method: "POST",
+        body: body(),
+        headers: { "Upload-Id": id },
+        signal: controller.signal,
+      });
       setUploading(false);
       location.assign(urls.page);
     } catch (error) {
@@ -185,7 +219,9 @@ if (upload) {
       return about.startsWith("“") ? `${about}: ${detail}` : capital(detail);
     };
     const sentences = faults.map(sentence);
-    const text = faults.length && sentences.every(Boolean) ? sentences.map((item) => (/[.!?]$/.test(item) ? item : `${item}.`)).join(" ") : faultsOf(error);
+    const text = faults.length && sentences.every(Boolean)
+      ? sentences.map((item) => (/[.!?]$/.test(item) ? item : `${item}.`)).join(" ")
+      : faultsOf(error);
     return text
       .replace(" with on_bad=skip", ": choose “leave them out” under “Unreadable images”")
       .replace("channels=1", "choose “grey” under “Channels”")
@@ -197,7 +233,9 @@ if (upload) {
 
   function showProgress(progress) {
     const activity = progress?.state === "reading" ? "Reading" : "Uploading";
-    $("#upload-doing").textContent = progress?.fraction ? `${activity}: ${Math.floor(100 * progress.fraction)}%` : `${activity}…`;
+    $("#upload-doing").textContent = progress?.fraction
+      ? `${activity}: ${Math.floor(100 * progress.fraction)}%`
+      : `${activity}…`;
     if (progress?.fraction) $("#upload-progress").value = progress.fraction;
     else $("#upload-progress").removeAttribute("value");
   }

@@ -8,13 +8,18 @@ const MAX_SIDE = 512; // as in service/datasets/importer.py
 export const USUAL_SIZE = "32";
 
 // files: [{ path, file }]; returns the images, sorted by path.
-export const imagesOf = (files) => files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((a, b) => (a.path < b.path ? -1 : 1));
+export const imagesOf = (files) =>
+  files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((a, b) => (a.path < b.path ? -1 : 1));
 
 // The names of the classes, and the number of images outside of class folders; the same as _folders in class_folders.py.
 export function classesOf(paths) {
   let folders = paths.map((path) => path.split("/").slice(0, -1));
   const inside = () => (folders = folders.filter((parts) => parts.length));
-  for (inside(); new Set(folders.map(([first]) => first)).size === 1 && folders.some((parts) => parts.length > 1); inside()) folders = folders.map((parts) => parts.slice(1));
+  for (
+    inside();
+    new Set(folders.map(([first]) => first)).size === 1 && folders.some((parts) => parts.length > 1);
+    inside()
+  ) folders = folders.map((parts) => parts.slice(1));
   if (folders.every(([first]) => PARTS.test(first)) && folders.some((parts) => parts.length > 1)) {
     folders = folders.map((parts) => parts.slice(1));
     inside();
@@ -25,7 +30,10 @@ export function classesOf(paths) {
 // The sizes of a sample of the images, as { width, height }. Images that the browser cannot decode are left to the import.
 async function sizesOf(images) {
   const step = Math.max(1, images.length / MAX_MEASURED_IMAGES);
-  const sample = Array.from({ length: Math.min(MAX_MEASURED_IMAGES, images.length) }, (_, index) => images[Math.floor(index * step)]);
+  const sample = Array.from(
+    { length: Math.min(MAX_MEASURED_IMAGES, images.length) },
+    (_, index) => images[Math.floor(index * step)],
+  );
   const sizes = [];
   for (const { file } of sample) {
     const bitmap = await createImageBitmap(file).catch(() => null);
@@ -41,5 +49,7 @@ export async function reasonToScale(images) {
   const sizes = await sizesOf(images);
   const distinct = [...new Set(sizes.map(({ width, height }) => `${width} × ${height}`))];
   if (distinct.length > 1) return `These images have different sizes, such as ${distinct[0]} and ${distinct[1]}`;
-  return sizes.some(({ width, height }) => Math.max(width, height) > MAX_SIDE) ? `These images have ${distinct[0]} pixels, more than ${MAX_SIDE} on a side` : "";
+  return sizes.some(({ width, height }) => Math.max(width, height) > MAX_SIDE)
+    ? `These images have ${distinct[0]} pixels, more than ${MAX_SIDE} on a side`
+    : "";
 }

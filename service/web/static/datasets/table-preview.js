@@ -12,7 +12,9 @@ export class TablePreview {
   // faultText(error): the problem, in words of the form.
   constructor(form, faultText) {
     this.holder = $("#table-preview");
-    [this.target, this.task, this.split, this.sentTypes] = ["target", "task", "split", "types"].map((name) => $(`[name=${name}]`, form));
+    [this.target, this.task, this.split, this.sentTypes] = ["target", "task", "split", "types"].map((name) =>
+      $(`[name=${name}]`, form)
+    );
     this.faultText = faultText;
     this.next = requestSequence();
     for (const select of [this.target, this.task, this.split]) select.addEventListener("change", () => this.detect());
@@ -49,7 +51,12 @@ export class TablePreview {
   }
 
   offer() {
-    for (const [select, none] of [[this.target, "the last one"], [this.split, "none"]]) select.replaceChildren(h("option", { value: "" }, none), ...this.names.map((name) => h("option", { value: name }, name)));
+    for (const [select, none] of [[this.target, "the last one"], [this.split, "none"]]) {
+      select.replaceChildren(
+        h("option", { value: "" }, none),
+        ...this.names.map((name) => h("option", { value: name }, name)),
+      );
+    }
   }
 
   // Asks the service how it would read the columns.
@@ -60,12 +67,16 @@ export class TablePreview {
     const isNewest = this.next();
     const body = new FormData();
     body.append("name", "preview");
-    for (const field of [this.target, this.task, this.split, this.sentTypes]) if (field.value) body.append(field.name, field.value);
+    for (const field of [this.target, this.task, this.split, this.sentTypes]) {
+      if (field.value) body.append(field.name, field.value);
+    }
     body.append("table", new Blob([this.text]), "preview.csv");
     const answer = await call("/datasets?dry_run=true", { method: "POST", body }).catch((error) => ({ error }));
     if (!isNewest()) return;
     this.found = answer.error ? null : answer;
-    if (this.found && this.found.report.delimiter !== delimiterOf(this.text) && !this.target.value && !this.split.value) this.read(this.found.report.delimiter);
+    if (
+      this.found && this.found.report.delimiter !== delimiterOf(this.text) && !this.target.value && !this.split.value
+    ) this.read(this.found.report.delimiter);
     this.mark(answer.error ? this.faultText(answer.error) : this.summary(), Boolean(answer.error));
   }
 
@@ -74,10 +85,25 @@ export class TablePreview {
     this.roles = this.names.map(() => h("td"));
     this.status = h("p", { class: "small muted", role: "status" });
     this.holder.replaceChildren(
-      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "The first rows, scrolls sideways" },
-        h("table", {},
-          h("thead", {}, h("tr", {}, this.names.map((name) => h("th", { scope: "col" }, name))), h("tr", {}, this.roles)),
-          h("tbody", {}, this.rows.map((row) => h("tr", {}, this.names.map((_, index) => h("td", {}, row[index] ?? ""))))))),
+      h(
+        "div",
+        { class: "scroll", tabindex: 0, role: "group", "aria-label": "The first rows, scrolls sideways" },
+        h(
+          "table",
+          {},
+          h(
+            "thead",
+            {},
+            h("tr", {}, this.names.map((name) => h("th", { scope: "col" }, name))),
+            h("tr", {}, this.roles),
+          ),
+          h(
+            "tbody",
+            {},
+            this.rows.map((row) => h("tr", {}, this.names.map((_, index) => h("td", {}, row[index] ?? "")))),
+          ),
+        ),
+      ),
       this.status,
     );
   }
@@ -85,10 +111,16 @@ export class TablePreview {
   mark(status, isFault = false) {
     this.status.textContent = status;
     this.status.className = isFault ? "small fault" : "small muted";
-    if (this.found && !this.target.value) $("option", this.target).textContent = `the last one: ${this.found.report.target}`;
+    if (this.found && !this.target.value) {
+      $("option", this.target).textContent = `the last one: ${this.found.report.target}`;
+    }
     this.names.forEach((name, index) => {
       const cell = this.roles[index];
-      const role = name === (this.target.value || this.found?.report.target) ? (this.found?.task === "regression" ? "target" : "class") : name === this.split.value ? "part" : "";
+      const role = name === (this.target.value || this.found?.report.target)
+        ? (this.found?.task === "regression" ? "target" : "class")
+        : name === this.split.value
+        ? "part"
+        : "";
       if (role) return void cell.replaceChildren(h("strong", { class: "small" }, role));
       if (!$("select", cell)) cell.replaceChildren(this.typeSelect(name));
       const type = this.found?.columns.find((column) => column.name === name)?.type;
@@ -105,7 +137,12 @@ export class TablePreview {
       else delete this.types[name];
       return this.detect();
     };
-    const select = h("select", { "aria-label": `Type of ${name}`, onchange: choose }, h("option", { value: "" }), TYPES.map((type) => h("option", { value: type }, type)));
+    const select = h(
+      "select",
+      { "aria-label": `Type of ${name}`, onchange: choose },
+      h("option", { value: "" }),
+      TYPES.map((type) => h("option", { value: type }, type)),
+    );
     select.value = this.types[name] ?? "";
     return select;
   }
@@ -114,9 +151,17 @@ export class TablePreview {
     const { train_count, validation_count, test_count, task, target, class_names, report } = this.found;
     const rows = train_count + validation_count + test_count;
     const named = class_names.slice(0, MAX_NAMED_CLASSES).join(", ");
-    const learned = task === "regression" ? `the number to predict is ${target} (${report.range.map((limit) => metric("val_rmse", limit)).join(" to ")})` : `${class_names.length} classes: ${named}${class_names.length > MAX_NAMED_CLASSES ? ", …" : ""}`;
-    const sentences = [`${this.isWhole ? "" : "In the first 256 kB: "}${counted(rows, "row")}${task === "regression" ? ";" : ","} ${learned}.`];
-    for (const { name, reason } of report.ignored ?? []) if (!this.types[name]) sentences.push(`${name} is left out: ${reason}.`);
+    const learned = task === "regression"
+      ? `the number to predict is ${target} (${report.range.map((limit) => metric("val_rmse", limit)).join(" to ")})`
+      : `${class_names.length} classes: ${named}${class_names.length > MAX_NAMED_CLASSES ? ", …" : ""}`;
+    const sentences = [
+      `${this.isWhole ? "" : "In the first 256 kB: "}${counted(rows, "row")}${
+        task === "regression" ? ";" : ","
+      } ${learned}.`,
+    ];
+    for (const { name, reason } of report.ignored ?? []) {
+      if (!this.types[name]) sentences.push(`${name} is left out: ${reason}.`);
+    }
     return [...sentences, ...(report.notes ?? []).map((note) => `${capital(note)}.`)].join(" ");
   }
 }
@@ -168,7 +213,7 @@ function records(text, delimiter, count) {
   let [row, cell, isQuoted] = [[], "", false];
   for (let at = 0; at <= text.length && rows.length < count; at += 1) {
     const character = text[at] ?? "\n";
-    if (isQuoted && character === '"' && text[at + 1] === '"') cell += text[(at += 1)];
+    if (isQuoted && character === '"' && text[at + 1] === '"') cell += text[at += 1];
     else if (isQuoted && at < text.length) character === '"' ? (isQuoted = false) : (cell += character);
     else if (character === '"' && !cell) isQuoted = true;
     else if (character === delimiter || character === "\n") {

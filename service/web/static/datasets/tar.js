@@ -4,7 +4,10 @@ const encoder = new TextEncoder();
 
 // files: [{ path, file }]; returns a Blob.
 export function tar(files) {
-  const parts = files.flatMap(({ path, file }, number) => [header(fittingPath(path, number), file), file, new Uint8Array(-file.size & (BLOCK - 1))]);
+  const parts = files.flatMap((
+    { path, file },
+    number,
+  ) => [header(fittingPath(path, number), file), file, new Uint8Array(-file.size & (BLOCK - 1))]);
   return new Blob([...parts, new Uint8Array(2 * BLOCK)], { type: "application/x-tar" });
 }
 

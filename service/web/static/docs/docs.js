@@ -2,7 +2,7 @@
 import { call } from "../common/api.js";
 import { confirmed, copy } from "../common/dialogs.js";
 import { $, $$, debounce, h } from "../common/dom.js";
-import { Exchange, data } from "./try.js";
+import { data, Exchange } from "./try.js";
 
 // Filter
 const items = $$("[data-search]").map((element) => [element, element.dataset.search.toLowerCase()]);
@@ -32,7 +32,9 @@ searchField?.addEventListener("input", debounce(80, filter));
 function reveal() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
-  for (let element = target; element; element = element.parentElement) if (element.tagName === "DETAILS") element.open = true;
+  for (let element = target; element; element = element.parentElement) {
+    if (element.tagName === "DETAILS") element.open = true;
+  }
   target.scrollIntoView();
 }
 addEventListener("hashchange", reveal);
@@ -47,21 +49,27 @@ let suggestions = null;
 function suggestIds() {
   // If the service does not respond, the next form that is opened tries again.
   const callIfNeeded = (field, address) => $(`[data-in=path][name=${field}]`) && call(address);
-  suggestions ??= Promise.all([callIfNeeded("job_id", "/jobs?limit=30"), callIfNeeded("name", "/datasets")]).then(([jobs, datasets]) => {
-    const knownJobs = jobs?.data ?? [];
-    $("#known-job_id").replaceChildren(...knownJobs.map((job) => h("option", { value: job.id }, job.name ?? job.kind)));
-    const knownDatasets = datasets?.data ?? [];
-    $("#known-name").replaceChildren(...knownDatasets.map((item) => h("option", { value: item.name }, item.title)));
-    const best = (jobs) => jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
-    if (!knownJobs.length) return;
-    for (const field of $$("[data-in=path][name=job_id]")) {
-      // Irreversible operations have no preselected job, and a field that the user has touched or focused is left alone.
-      if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
-      const kinds = { predict: ["classifier", "regressor"], generate: ["gan"] }[data(field.form, "path").split("/").at(-1)];
-      field.value = (best(knownJobs.filter((job) => !kinds || kinds.includes(job.kind))) ?? best(knownJobs)).id;
-      field.form.dispatchEvent(new Event("input"));
-    }
-  }).catch(() => (suggestions = null));
+  suggestions ??= Promise.all([callIfNeeded("job_id", "/jobs?limit=30"), callIfNeeded("name", "/datasets")]).then(
+    ([jobs, datasets]) => {
+      const knownJobs = jobs?.data ?? [];
+      $("#known-job_id").replaceChildren(
+        ...knownJobs.map((job) => h("option", { value: job.id }, job.name ?? job.kind)),
+      );
+      const knownDatasets = datasets?.data ?? [];
+      $("#known-name").replaceChildren(...knownDatasets.map((item) => h("option", { value: item.name }, item.title)));
+      const best = (jobs) =>
+        jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
+      if (!knownJobs.length) return;
+      for (const field of $$("[data-in=path][name=job_id]")) {
+        // Irreversible operations have no preselected job, and a field that the user has touched or focused is left alone.
+        if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
+        const kinds =
+          { predict: ["classifier", "regressor"], generate: ["gan"] }[data(field.form, "path").split("/").at(-1)];
+        field.value = (best(knownJobs.filter((job) => !kinds || kinds.includes(job.kind))) ?? best(knownJobs)).id;
+        field.form.dispatchEvent(new Event("input"));
+      }
+    },
+  ).catch(() => (suggestions = null));
 }
 
 // Requests

@@ -15,12 +15,16 @@ export class Exchange {
   }
 
   fields(where) {
-    return $$(`[data-in="${where}"]`, this.form).filter((field) => (field.type === "file" ? field.files.length : field.value !== ""));
+    return $$(`[data-in="${where}"]`, this.form).filter((
+      field,
+    ) => (field.type === "file" ? field.files.length : field.value !== ""));
   }
 
   path() {
     let path = data(this.form, "path");
-    for (const field of this.fields("path")) path = path.replace(`{${field.name}}`, encodeURIComponent(field.value.trim()));
+    for (const field of this.fields("path")) {
+      path = path.replace(`{${field.name}}`, encodeURIComponent(field.value.trim()));
+    }
     const query = new URLSearchParams(this.fields("query").map((field) => [field.name, field.value]));
     return query.size ? `${path}?${query}` : path;
   }
@@ -39,7 +43,9 @@ export class Exchange {
   body() {
     if (data(this.form, "body") === "multipart/form-data") {
       const form = new FormData();
-      for (const field of this.fields("form")) form.append(field.name, field.type === "file" ? field.files[0] : field.value);
+      for (const field of this.fields("form")) {
+        form.append(field.name, field.type === "file" ? field.files[0] : field.value);
+      }
       return form;
     }
     return $("[name=body]", this.form)?.value;
@@ -57,8 +63,11 @@ export class Exchange {
     if (!["application/json", "*/*"].includes(accept)) rest.Accept = accept;
     for (const [name, value] of Object.entries(rest)) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
     const body = this.body();
-    if (body instanceof FormData) for (const [name, value] of body) parts.push(`-F ${quoted(value instanceof File ? `${name}=@${value.name}` : `${name}=${value}`)}`);
-    else if (body) parts.push(`-d ${quoted(compact(body))}`);
+    if (body instanceof FormData) {
+      for (const [name, value] of body) {
+        parts.push(`-F ${quoted(value instanceof File ? `${name}=@${value.name}` : `${name}=${value}`)}`);
+      }
+    } else if (body) parts.push(`-d ${quoted(compact(body))}`);
     return parts.join(" ");
   }
 
@@ -73,7 +82,9 @@ export class Exchange {
     }
     this.stop();
     const abort = (this.abort = new AbortController());
-    const [send, stop, container] = ["[data-send]", "[data-stop]", "[data-answer]"].map((selector) => $(selector, this.form));
+    const [send, stop, container] = ["[data-send]", "[data-stop]", "[data-answer]"].map((selector) =>
+      $(selector, this.form)
+    );
     send.disabled = true;
     stop.hidden = false;
     container.hidden = false;
@@ -81,12 +92,18 @@ export class Exchange {
     if (this.address) URL.revokeObjectURL(this.address);
     const startedAt = performance.now();
     try {
-      const response = await fetch(this.path(), { method: data(this.form, "method"), headers: this.headers(), body: this.body(), signal: abort.signal });
+      const response = await fetch(this.path(), {
+        method: data(this.form, "method"),
+        headers: this.headers(),
+        body: this.body(),
+        signal: abort.signal,
+      });
       await this.show(response, container, startedAt);
     } catch (error) {
       const text = error.name === "AbortError" ? "Stopped." : "The service does not respond. Is it still running?";
-      if (error.name === "AbortError" && container.children.length > 1) container.append(h("p", { class: "muted" }, text));
-      else container.replaceChildren(h("p", { class: "note" }, text));
+      if (error.name === "AbortError" && container.children.length > 1) {
+        container.append(h("p", { class: "muted" }, text));
+      } else container.replaceChildren(h("p", { class: "note" }, text));
     } finally {
       if (this.abort === abort) {
         send.disabled = false;
@@ -97,9 +114,17 @@ export class Exchange {
 
   async show(response, container, startedAt) {
     const type = response.headers.get("Content-Type") ?? "";
-    const status = h("p", { class: `note ${response.ok ? "good" : "error"}` }, h("strong", {}, `${response.status} ${response.statusText}`), ` in ${Math.round(performance.now() - startedAt)} ms`);
+    const status = h(
+      "p",
+      { class: `note ${response.ok ? "good" : "error"}` },
+      h("strong", {}, `${response.status} ${response.statusText}`),
+      ` in ${Math.round(performance.now() - startedAt)} ms`,
+    );
     const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
-    container.replaceChildren(status, h("details", {}, h("summary", {}, "Headers"), h("pre", { tabindex: 0 }, headers)));
+    container.replaceChildren(
+      status,
+      h("details", {}, h("summary", {}, "Headers"), h("pre", { tabindex: 0 }, headers)),
+    );
     if (type.startsWith("text/event-stream")) {
       await this.showStream(response, container);
       return;
@@ -133,7 +158,11 @@ export class Exchange {
   }
 }
 
-const truncate = (text) => (text.length > MAX_SHOWN_CHARACTERS ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}\n… ${text.length - MAX_SHOWN_CHARACTERS} more characters` : text);
+const truncate = (
+  text,
+) => (text.length > MAX_SHOWN_CHARACTERS
+  ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}\n… ${text.length - MAX_SHOWN_CHARACTERS} more characters`
+  : text);
 
 function pretty(text) {
   try {

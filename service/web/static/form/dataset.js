@@ -5,7 +5,13 @@ import { bytes, counted, h } from "../common/dom.js";
 export function datasetControl(datasets, select) {
   const byName = new Map(datasets.map((item) => [item.name, item]));
   return (form, path, id) => {
-    const element = h("select", { id }, datasets.map((item) => h("option", { value: item.name, disabled: Boolean(item.problem) }, `${item.name} · ${sizeOf(item)}`)));
+    const element = h(
+      "select",
+      { id },
+      datasets.map((item) =>
+        h("option", { value: item.name, disabled: Boolean(item.problem) }, `${item.name} · ${sizeOf(item)}`)
+      ),
+    );
     element.addEventListener("change", () => select(path, element.value));
     const unknown = h("option", { hidden: true });
     element.append(unknown);
@@ -25,14 +31,26 @@ export function aboutDataset(item) {
   if (!item) return [];
   const isTable = item.kind === "table";
   const size = isTable ? `a table of ${counted(item.columns.length, "column")}` : pixels(item);
-  const facts = [`${item.title}: ${size}, ${item.task === "regression" ? `a number to predict (${item.target})` : `${item.classes} classes`}, ${number(item.train_count)} training and ${number(item.validation_count)} validation ${isTable ? "rows" : "images"}.`];
-  if (needsDownload(item)) facts.push(` ${item.state_reason ?? `It is not on this machine: a job downloads it${sizeOfDownload(item)} when it starts.`}`);
+  const facts = [
+    `${item.title}: ${size}, ${
+      item.task === "regression" ? `a number to predict (${item.target})` : `${item.classes} classes`
+    }, ${number(item.train_count)} training and ${number(item.validation_count)} validation ${
+      isTable ? "rows" : "images"
+    }.`,
+  ];
+  if (needsDownload(item)) {
+    facts.push(
+      ` ${item.state_reason ?? `It is not on this machine: a job downloads it${sizeOfDownload(item)} when it starts.`}`,
+    );
+  }
   return facts;
 }
 
 function sizeOf(item) {
   if (item.problem) return "unusable files";
-  const size = item.kind === "table" ? `${counted(item.columns.length, "column")}, ${number(item.train_count)} training rows` : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} training images`;
+  const size = item.kind === "table"
+    ? `${counted(item.columns.length, "column")}, ${number(item.train_count)} training rows`
+    : `${sides(item)}${isColour(item) ? " colour" : ""}, ${number(item.train_count)} training images`;
   if (item.state === "unavailable") return `${size}, not available`;
   return needsDownload(item) ? `${size}, needs download${sizeOfDownload(item)}` : size;
 }

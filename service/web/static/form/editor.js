@@ -13,7 +13,9 @@ export class Editor {
     this.valid = null; // the last valid document
     this.isValid = true;
     this.area.addEventListener("input", () => this.typed());
-    for (const button of $$("[data-restore]")) button.addEventListener("click", () => changed(this.valid, { restored: true }));
+    for (const button of $$("[data-restore]")) {
+      button.addEventListener("click", () => changed(this.valid, { restored: true }));
+    }
     for (const button of $$("[data-tab]")) button.addEventListener("click", () => this.open(button.dataset.tab));
     $("#copy").addEventListener("click", () => this.copy());
   }
@@ -27,7 +29,9 @@ export class Editor {
     this.text = this.area.value;
     try {
       const document = JSON.parse(this.text);
-      if (typeof document !== "object" || document === null || Array.isArray(document)) throw new SyntaxError("A spec is a JSON object: it begins with { and ends with }.");
+      if (typeof document !== "object" || document === null || Array.isArray(document)) {
+        throw new SyntaxError("A spec is a JSON object: it begins with { and ends with }.");
+      }
       this.changed(document, { typed: true });
     } catch (error) {
       this.refuse(describeParseError(error.message, this.text));
@@ -83,8 +87,13 @@ function describeParseError(message, text) {
     const lines = text.slice(0, Number(offset[1])).split("\n");
     position = [lines.length, lines.at(-1).length + 1];
   }
-  if (!position && /end of (JSON )?(input|data)/i.test(message)) position = [text.split("\n").length, text.split("\n").at(-1).length + 1];
-  const plain = message.replace(/^JSON\.parse: /, "").replace(/ in JSON at position.*| at line \d+ column.*|, "?\.\.\..* is not valid JSON$/s, "");
+  if (!position && /end of (JSON )?(input|data)/i.test(message)) {
+    position = [text.split("\n").length, text.split("\n").at(-1).length + 1];
+  }
+  const plain = message.replace(/^JSON\.parse: /, "").replace(
+    / in JSON at position.*| at line \d+ column.*|, "?\.\.\..* is not valid JSON$/s,
+    "",
+  );
   const detail = sentence(plain);
   return position ? `Line ${position[0]}, column ${position[1]}: ${detail}` : detail;
 }

@@ -14,7 +14,11 @@ import { joinSweep, locate, SEED, splitSweep, Tries } from "./sweep-fields.js";
 const ROOTS = { classifier: "ClassifierSpec", regressor: "RegressorSpec", gan: "GanSpec" };
 const KEPT_FIELDS = ["name", "tags", "priority", "dataset", "seed"]; // fields that are kept when the preset changes
 
-const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([call("/schema.json"), call("/presets"), call("/datasets")]).catch(giveUp);
+const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([
+  call("/schema.json"),
+  call("/presets"),
+  call("/datasets"),
+]).catch(giveUp);
 const tries = new Tries(() => take(joinSweep(form.sent, tries.sweep)));
 const form = new SchemaForm(parts, {
   controls: { "/dataset/name": datasetControl(datasets, chooseDataset) },
@@ -34,14 +38,23 @@ let isSubmitting = false;
 function giveUp({ message }) {
   showFault("The form could not be loaded");
   $("#faults").hidden = false;
-  $("#faults").replaceChildren(h("li", {}, `${message} `, h("button", { type: "button", class: "slim", onclick: () => location.reload() }, "Reload the page")));
+  $("#faults").replaceChildren(
+    h(
+      "li",
+      {},
+      `${message} `,
+      h("button", { type: "button", class: "slim", onclick: () => location.reload() }, "Reload the page"),
+    ),
+  );
   return new Promise(() => {});
 }
 
 // A dataset with a number to predict needs a regressor, and one with classes another kind.
 function chooseDataset(path, name) {
   const kind = kindFor(name);
-  if ((kind === "regressor") !== (form.sent.kind === "regressor")) choose(kind, cards.defaultOf({ kind, dataset: name }).name);
+  if ((kind === "regressor") !== (form.sent.kind === "regressor")) {
+    choose(kind, cards.defaultOf({ kind, dataset: name }).name);
+  }
   form.set(path, name);
   tries.follow();
 }
@@ -55,15 +68,34 @@ function kindFor(name) {
 function choose(kind, preset) {
   const previousDocument = structuredClone(joinSweep(form.sent, tries.sweep));
   const previousJob = form.sent;
-  const keptFields = Object.fromEntries(KEPT_FIELDS.filter((name) => name in previousJob && (name !== "dataset" || previousJob.kind === kind)).map((name) => [name, previousJob[name]]));
-  if (typeof keptFields.dataset === "object") keptFields.dataset = { name: keptFields.dataset.name ?? form.value(["dataset", "name"]) };
+  const keptFields = Object.fromEntries(
+    KEPT_FIELDS.filter((name) => name in previousJob && (name !== "dataset" || previousJob.kind === kind)).map((
+      name,
+    ) => [name, previousJob[name]]),
+  );
+  if (typeof keptFields.dataset === "object") {
+    keptFields.dataset = { name: keptFields.dataset.name ?? form.value(["dataset", "name"]) };
+  }
   const isDefault = cards.of({ kind, ...keptFields }).name === preset;
   const { seeds, space = {} } = tries.sweep ?? {};
   take(joinSweep({ kind, ...(isDefault ? {} : { preset }), ...keptFields }, seeds ? { space: {}, seeds } : null));
-  for (const setting of Object.keys(space)) if (form.value(setting.split(".")) !== undefined) tries.openers.get(setting)?.();
+  for (const setting of Object.keys(space)) {
+    if (form.value(setting.split(".")) !== undefined) tries.openers.get(setting)?.();
+  }
   const discarded = Object.keys(previousJob).filter((name) => !["kind", "preset", ...KEPT_FIELDS].includes(name));
   if (Object.keys(space).length) discarded.push("the values to try");
-  $("#discarded").replaceChildren(...(discarded.length ? [`Your changes to ${discarded.join(", ")} were discarded. `, h("button", { type: "button", class: "slim", onclick: () => take(previousDocument) }, "Undo")] : []));
+  $("#discarded").replaceChildren(
+    ...(discarded.length
+      ? [
+        `Your changes to ${discarded.join(", ")} were discarded. `,
+        h("button", {
+          type: "button",
+          class: "slim",
+          onclick: () => take(previousDocument),
+        }, "Undo"),
+      ]
+      : []),
+  );
 }
 
 function take(document, options = {}) {
@@ -102,12 +134,20 @@ function draw(preset) {
   const dataset = datasets.find(({ name }) => name === form.value(["dataset", "name"]));
   const augmentation = form.fields.get("/augmentation")?.element;
   if (augmentation) augmentation.hidden = dataset?.kind === "table" && !form.sent.augmentation; // it is for images
-  $("#dataset-about").replaceChildren(...aboutDataset(dataset), " ", h("a", { href: "/ui/datasets#upload-title" }, "Use your own data"), " (photos or a CSV file), ", h("a", { href: "/ui/datasets" }, "all datasets"));
+  $("#dataset-about").replaceChildren(
+    ...aboutDataset(dataset),
+    " ",
+    h("a", { href: "/ui/datasets#upload-title" }, "Use your own data"),
+    " (photos or a CSV file), ",
+    h("a", { href: "/ui/datasets" }, "all datasets"),
+  );
 }
 
 // The preset's spec for the selected dataset: its last layers depend on the dataset, and the service resolves them.
 function baseOf(preset) {
-  const dataset = typeof form.sent.dataset === "string" ? form.sent.dataset : (form.sent.dataset?.name ?? preset.spec.dataset.name);
+  const dataset = typeof form.sent.dataset === "string"
+    ? form.sent.dataset
+    : (form.sent.dataset?.name ?? preset.spec.dataset.name);
   if (dataset === preset.spec.dataset.name || !datasets.some(({ name }) => name === dataset)) return preset.spec;
   const key = `${preset.kind} ${preset.name} ${dataset}`;
   if (!bases.has(key)) {
@@ -119,7 +159,10 @@ function baseOf(preset) {
       draw(preset);
       tries.follow();
     };
-    plan({ kind: preset.kind, preset: preset.name, dataset: { name: dataset } }).then(({ resolved }) => applyResolved(resolved), ({ problem }) => applyResolved(problem?.resolved));
+    plan({ kind: preset.kind, preset: preset.name, dataset: { name: dataset } }).then(
+      ({ resolved }) => applyResolved(resolved),
+      ({ problem }) => applyResolved(problem?.resolved),
+    );
   }
   return bases.get(key);
 }
@@ -140,7 +183,9 @@ const check = debounce(180, async () => {
   const version = documentVersion;
   // The base of a sweep is also validated as a job, which returns the shapes of its layers and its cost.
   const isSweep = tries.sweep !== null;
-  const requests = isSweep ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })] : [plan(editor.text)];
+  const requests = isSweep
+    ? [plan(form.sent), call("/sweeps?dry_run=true", { method: "POST", body: editor.text })]
+    : [plan(editor.text)];
   const [job, sweep = job] = await Promise.allSettled(requests);
   if (version !== documentVersion) return;
   if (isSweep) applyDryRun(job.value ?? job.reason.problem ?? {});
@@ -169,9 +214,13 @@ function refuse({ message, problem }) {
   applyDryRun(problem ?? {});
   if (!tries.sweep && !problem?.networks && faults.length) form.networks.clear();
   const unplaced = showFieldFaults(faults);
-  showFault(faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message);
+  showFault(
+    faults.length ? `${counted(faults.length, "field")} ${faults.length === 1 ? "needs" : "need"} attention` : message,
+  );
   $("#faults").hidden = unplaced.length === 0;
-  $("#faults").replaceChildren(...unplaced.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))));
+  $("#faults").replaceChildren(
+    ...unplaced.map((fault) => h("li", {}, h("code", {}, fault.pointer ?? ""), ` ${fault.detail} `, ...offer(fault))),
+  );
 }
 
 // Shows each fault at its field; returns those without one.
@@ -183,7 +232,13 @@ function showFieldFaults(faults) {
 function offer(fault) {
   if (!fault.suggestion || !fault.pointer?.startsWith("#/")) return [];
   const isLayer = fault.code === "wrong_shape" && /\/layers\/\d+$/.test(fault.pointer);
-  return [h("button", { type: "button", class: "slim", onclick: () => form.accept(fault) }, isLayer ? `Insert ${fault.suggestion} before it` : `Use ${fault.suggestion}`)];
+  return [
+    h("button", {
+      type: "button",
+      class: "slim",
+      onclick: () => form.accept(fault),
+    }, isLayer ? `Insert ${fault.suggestion} before it` : `Use ${fault.suggestion}`),
+  ];
 }
 
 function broken() {
@@ -205,7 +260,11 @@ $("#new").addEventListener("submit", async (event) => {
   const { text } = editor;
   if (!attempts.has(text)) attempts.set(text, crypto.getRandomValues(new Uint32Array(4)).join("-"));
   try {
-    const job = await call(tries.sweep ? "/sweeps" : "/jobs", { method: "POST", body: text, headers: { "Idempotency-Key": attempts.get(text) } });
+    const job = await call(tries.sweep ? "/sweeps" : "/jobs", {
+      method: "POST",
+      body: text,
+      headers: { "Idempotency-Key": attempts.get(text) },
+    });
     attempts.delete(text); // submitting it again later is meant to create another job
     location.assign(job.urls.page);
   } catch (error) {
@@ -241,10 +300,14 @@ function advised({ spec, health }, advice) {
     return spec;
   }
   // As for a chosen preset: other settings of the job would override those of the preset.
-  const kept = "preset" in settings ? Object.fromEntries(Object.entries(spec).filter(([name]) => ["kind", ...KEPT_FIELDS].includes(name))) : spec;
+  const kept = "preset" in settings
+    ? Object.fromEntries(Object.entries(spec).filter(([name]) => ["kind", ...KEPT_FIELDS].includes(name)))
+    : spec;
   const change = {};
   for (const [name, value] of Object.entries(settings)) put(change, name.split("."), value, () => ({}));
-  for (const [name, value] of Object.entries(change)) if (typeof kept[name] === "string" && isObject(value)) change[name] = { name: kept[name], ...value };
+  for (const [name, value] of Object.entries(change)) {
+    if (typeof kept[name] === "string" && isObject(value)) change[name] = { name: kept[name], ...value };
+  }
   return merge(kept, change);
 }
 
@@ -267,7 +330,24 @@ const kept = !isNew && history.state?.spec;
 if (kept) {
   take({ kind: "classifier" });
   editor.type(kept);
-} else if (sweepId) await copySpec(`/sweeps/${encodeURIComponent(sweepId)}`, () => "/sweeps?limit=100", "The other sweep could not be loaded.");
-else if (jobId) await copySpec(`/jobs/${encodeURIComponent(jobId)}`, (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`, "The spec of the other job could not be loaded.");
-else take({ kind: kindFor(dataset), ...(dataset && { ...(datasets.find(({ name }) => name === dataset)?.uploaded && { name: dataset }), dataset: { name: dataset } }) });
-if (query.has("several")) for (const setting of [SEED, "optimizer.learning_rate"]) tries.openers.get(setting)?.();
+} else if (sweepId) {
+  await copySpec(
+    `/sweeps/${encodeURIComponent(sweepId)}`,
+    () => "/sweeps?limit=100",
+    "The other sweep could not be loaded.",
+  );
+} else if (jobId) {
+  await copySpec(
+    `/jobs/${encodeURIComponent(jobId)}`,
+    (stem) => `/jobs?${new URLSearchParams({ q: stem, limit: 100 })}`,
+    "The spec of the other job could not be loaded.",
+  );
+} else {take({
+    kind: kindFor(dataset),
+    ...(dataset &&
+      {
+        ...(datasets.find(({ name }) => name === dataset)?.uploaded && { name: dataset }),
+        dataset: { name: dataset },
+      }),
+  });}
+if (query.has("several")) { for (const setting of [SEED, "optimizer.learning_rate"]) tries.openers.get(setting)?.(); }

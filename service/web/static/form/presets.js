@@ -11,7 +11,15 @@ export class PresetCards {
     this.presets = presets;
     this.selected = selected;
     const kinds = [...new Set(presets.map((preset) => preset.kind))];
-    $("#kinds").append(...kinds.map((kind) => h("button", { type: "button", value: kind, onclick: () => selected(kind, this.defaultOf({ kind }).name) }, KINDS[kind] ?? words(kind))));
+    $("#kinds").append(
+      ...kinds.map((kind) =>
+        h("button", {
+          type: "button",
+          value: kind,
+          onclick: () => selected(kind, this.defaultOf({ kind }).name),
+        }, KINDS[kind] ?? words(kind))
+      ),
+    );
   }
 
   // The preset of a spec that names none; for a classifier it depends on the dataset.
@@ -37,7 +45,9 @@ export class PresetCards {
   show(preset, sent) {
     for (const button of $$("#kinds button")) button.setAttribute("aria-pressed", String(button.value === preset.kind));
     const dataset = this.datasetOf(sent.dataset); // until one is chosen, each preset brings its own
-    const shown = this.presets.filter((item) => item.kind === preset.kind && (item === preset || this.fits(item, dataset)));
+    const shown = this.presets.filter((item) =>
+      item.kind === preset.kind && (item === preset || this.fits(item, dataset))
+    );
     const key = `${dataset?.name} ${shown.map(({ kind, name }) => `${kind} ${name}`)}`;
     if ($("#presets").dataset.shown !== key) {
       $("#presets").dataset.shown = key;
@@ -65,20 +75,53 @@ export class PresetCards {
   // What a preset reaches on the chosen dataset or, if that was not measured, on data like it.
   figures(reaches, dataset) {
     const exact = reaches.filter((item) => item.dataset === dataset?.name);
-    return exact.length ? exact : reaches.filter((item) => !dataset || isLike(this.datasets.get(item.dataset), dataset));
+    return exact.length
+      ? exact
+      : reaches.filter((item) => !dataset || isLike(this.datasets.get(item.dataset), dataset));
   }
 
   card({ kind, name, summary, reaches: measured }, dataset) {
     const reaches = this.figures(measured, dataset);
     const [first] = reaches;
     const info = first && describe(first.metric);
-    return h("div", { class: "preset" },
-      h("button", { type: "button", value: name, "aria-describedby": `preset-${name}`, onclick: () => this.selected(kind, name) }, h("strong", {}, name)),
-      h("div", { class: "about", id: `preset-${name}` },
+    return h(
+      "div",
+      { class: "preset" },
+      h("button", {
+        type: "button",
+        value: name,
+        "aria-describedby": `preset-${name}`,
+        onclick: () => this.selected(kind, name),
+      }, h("strong", {}, name)),
+      h(
+        "div",
+        { class: "about", id: `preset-${name}` },
         h("p", {}, summary),
-        first && h("table", {},
-          h("caption", { title: `${info.description} Measured on one core.` }, `${capital(info.label)}${info.goal === "minimize" ? " (lower is better)" : ""}, time on one core`),
-          h("tbody", {}, reaches.map((item) => h("tr", {}, h("th", { scope: "row" }, item.dataset), h("td", { class: "number" }, short(item)), h("td", { class: "number" }, item.seconds < 1 ? "< 1 s" : duration(item.seconds))))))));
+        first &&
+          h(
+            "table",
+            {},
+            h(
+              "caption",
+              { title: `${info.description} Measured on one core.` },
+              `${capital(info.label)}${info.goal === "minimize" ? " (lower is better)" : ""}, time on one core`,
+            ),
+            h(
+              "tbody",
+              {},
+              reaches.map((item) =>
+                h(
+                  "tr",
+                  {},
+                  h("th", { scope: "row" }, item.dataset),
+                  h("td", { class: "number" }, short(item)),
+                  h("td", { class: "number" }, item.seconds < 1 ? "< 1 s" : duration(item.seconds)),
+                )
+              ),
+            ),
+          ),
+      ),
+    );
   }
 }
 
@@ -86,9 +129,14 @@ export class PresetCards {
 function isLike(item, dataset) {
   if (item?.kind !== dataset.kind) return false;
   if (item.kind === "table") return item.task === dataset.task;
-  const [[rows, columns, channels = 1], [otherRows, otherColumns, otherChannels = 1]] = [item.image_shape, dataset.image_shape];
+  const [[rows, columns, channels = 1], [otherRows, otherColumns, otherChannels = 1]] = [
+    item.image_shape,
+    dataset.image_shape,
+  ];
   const ratio = (rows * columns) / (otherRows * otherColumns);
   return channels === otherChannels && ratio > 0.5 && ratio < 2;
 }
 
-const short = ({ metric: name, value }) => (describe(name).percent ? percent(value) : metric(name, Number(value.toPrecision(2))));
+const short = (
+  { metric: name, value },
+) => (describe(name).percent ? percent(value) : metric(name, Number(value.toPrecision(2))));

@@ -1,13 +1,25 @@
 // The card with the parts of a sweep around its space: search, halving, objective and limits. A field's name is its
 // path in the sweep; an empty field stands for the service's default, which its placeholder shows.
 import { $$, capital, counted, describe, h, keyMetrics, sentence } from "../common/dom.js";
-import { valueAt, isObject } from "./schema/document.js";
+import { isObject, valueAt } from "./schema/document.js";
 import { DRAWN_TRIALS, SEED } from "./sweep-fields.js";
 
-const DEFAULTS = { "search/name": "grid", "halving/mode": "synchronous", "objective/over_seeds": "mean", reuse: "prefix" };
+const DEFAULTS = {
+  "search/name": "grid",
+  "halving/mode": "synchronous",
+  "objective/over_seeds": "mean",
+  reuse: "prefix",
+};
 const HINTS = {
-  "halving/mode": { synchronous: "Decides when all trials have reached a rung.", asynchronous: "Promotes a trial as soon as it is among the best so far." },
-  reuse: { prefix: "Takes over results of equal jobs, and continues shorter ones.", exact: "Takes over results of equal jobs.", never: "Trains every epoch." },
+  "halving/mode": {
+    synchronous: "Decides when all trials have reached a rung.",
+    asynchronous: "Promotes a trial as soon as it is among the best so far.",
+  },
+  reuse: {
+    prefix: "Takes over results of equal jobs, and continues shorter ones.",
+    exact: "Takes over results of equal jobs.",
+    never: "Trains every epoch.",
+  },
 };
 const PARENTS = { objective: "objective/metric", search: "search/name", budget: "budget/epochs" }; // where the fault of a whole part is shown
 const USUAL_STAGES = 9; // by default, trials train for 1 / USUAL_STAGES of their epochs before the first decision
@@ -25,7 +37,8 @@ export class SweepCard {
       const [hint, fault] = [box.querySelector(".hint"), box.querySelector(".fault")];
       element.setAttribute("aria-describedby", [hint, fault].filter(Boolean).map(({ id }) => id).join(" "));
       this.fields.set(element.name, { element, box, fault, hint });
-      const change = () => this.write(element.name, element.type === "checkbox" ? element.checked : element.value.trim());
+      const change = () =>
+        this.write(element.name, element.type === "checkbox" ? element.checked : element.value.trim());
       element.addEventListener(element.tagName === "INPUT" && element.type !== "checkbox" ? "input" : "change", change);
     }
   }
@@ -42,8 +55,11 @@ export class SweepCard {
     const value = input === "" ? undefined : isNumeric && Number.isFinite(Number(input)) ? Number(input) : input; // the service reports anything that is not a number
     const section = isObject(sweep[sectionName]) ? sweep[sectionName] : {};
     if (name === "halving") sweep.halving = input ? { min_epochs: this.firstEpochs() } : undefined;
-    else if (name === "search/name") sweep.search = input === DEFAULTS[name] ? undefined : { ...section, name: input, trials: section.trials ?? DRAWN_TRIALS };
-    else if (!key) sweep[sectionName] = value;
+    else if (name === "search/name") {
+      sweep.search = input === DEFAULTS[name]
+        ? undefined
+        : { ...section, name: input, trials: section.trials ?? DRAWN_TRIALS };
+    } else if (!key) sweep[sectionName] = value;
     else {
       section[key] = value;
       if (value === undefined) delete section[key];
@@ -68,9 +84,19 @@ export class SweepCard {
     for (const element of $$("[data-needs-space]", this.card)) element.hidden = hasNoSpace;
     this.card.querySelector("[data-alone]").hidden = !hasNoSpace;
     for (const [name, field] of this.fields) this.showField(name, field, sweep);
-    const setCount = [...this.fields].filter(([name, { box }]) => this.more.contains(box) && (valueAt(sweep, name.split("/")) ?? null) !== null).length;
+    const setCount =
+      [...this.fields].filter(([name, { box }]) =>
+        this.more.contains(box) && (valueAt(sweep, name.split("/")) ?? null) !== null
+      ).length;
     this.more.querySelector(".count").textContent = setCount ? `${setCount} set` : "";
-    const chip = (setting) => h("button", { type: "button", class: "tag", "aria-label": `Remove ${setting} from the sweep`, title: "Use one value", onclick: () => this.tries.set(setting, null) }, `${setting}: ${summarize(this.tries.get(setting))} ✕`);
+    const chip = (setting) =>
+      h("button", {
+        type: "button",
+        class: "tag",
+        "aria-label": `Remove ${setting} from the sweep`,
+        title: "Use one value",
+        onclick: () => this.tries.set(setting, null),
+      }, `${setting}: ${summarize(this.tries.get(setting))} ✕`);
     this.space.replaceChildren(...[...Object.keys(sweep.space), ...(sweep.seeds ? [SEED] : [])].map(chip));
   }
 
@@ -85,7 +111,9 @@ export class SweepCard {
     if (name === "objective/metric") element.placeholder = this.metric;
     if (element.type === "checkbox") element.checked = value !== null;
     else if (element.tagName === "SELECT") element.value = value ?? DEFAULTS[name] ?? "";
-    else if (element !== document.activeElement) element.value = typeof value === "object" && value !== null ? JSON.stringify(value) : (value ?? "");
+    else if (element !== document.activeElement) {
+      element.value = typeof value === "object" && value !== null ? JSON.stringify(value) : (value ?? "");
+    }
     if (name === "objective/goal") hint.textContent = this.usualGoal(element.value);
     else if (name in HINTS) hint.textContent = HINTS[name][element.value] ?? "";
     box.hidden = !this.applies(name, sweep) && fault.hidden;
@@ -97,7 +125,9 @@ export class SweepCard {
     if (name === "search/trials" || name === "search/seed") return hasSpace && isDrawn;
     if (name.startsWith("halving/")) return hasSpace && (sweep.halving ?? null) !== null;
     if (name === "search/name" || name === "halving") return hasSpace;
-    if (name === "objective/over_seeds") return (sweep.seeds?.length ?? 1) > 1 || valueAt(sweep, ["objective", "over_seeds"]) !== undefined;
+    if (name === "objective/over_seeds") {
+      return (sweep.seeds?.length ?? 1) > 1 || valueAt(sweep, ["objective", "over_seeds"]) !== undefined;
+    }
     return true;
   }
 
@@ -116,7 +146,8 @@ export class SweepCard {
 
   showFault({ pointer = "", detail, suggestion }) {
     if (pointer === "#/space") {
-      this.spaceFault.textContent = [this.spaceFault.hidden ? "" : this.spaceFault.textContent, sentence(detail)].filter(Boolean).join(" ");
+      this.spaceFault.textContent = [this.spaceFault.hidden ? "" : this.spaceFault.textContent, sentence(detail)]
+        .filter(Boolean).join(" ");
       this.spaceFault.hidden = false;
       return true;
     }
@@ -128,7 +159,13 @@ export class SweepCard {
     element.setAttribute("aria-invalid", "true");
     fault.hidden = false;
     fault.append(fault.childNodes.length ? " " : "", sentence(detail), " ");
-    if (suggestion) fault.append(h("button", { type: "button", class: "slim", onclick: () => this.write(element.name, suggestion) }, `Use ${suggestion}`));
+    if (suggestion) {
+      fault.append(h("button", {
+        type: "button",
+        class: "slim",
+        onclick: () => this.write(element.name, suggestion),
+      }, `Use ${suggestion}`));
+    }
     if (this.more.contains(element)) this.more.open = true;
     return true;
   }
@@ -136,7 +173,9 @@ export class SweepCard {
 
 function summarize(range) {
   const valueText = (value) => (isObject(value) ? (value.name ?? JSON.stringify(value)) : String(value));
-  if (Array.isArray(range.choice)) return range.choice.length > 6 ? counted(range.choice.length, "value") : range.choice.map(valueText).join(", ");
+  if (Array.isArray(range.choice)) {
+    return range.choice.length > 6 ? counted(range.choice.length, "value") : range.choice.map(valueText).join(", ");
+  }
   const [from, to] = range.log ?? range.int ?? range.float ?? [];
   return `${from} to ${to}${range.log ? ", log" : ""}${range.step === undefined ? "" : `, step ${range.step}`}`;
 }

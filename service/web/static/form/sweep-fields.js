@@ -7,7 +7,11 @@ const FIXED = /^(kind|preset|name|tags|priority|dataset(?!\.scale)|checkpoint|sa
 export const SEED = "seed"; // several seeds are a list of the sweep, not a setting
 const MAX_EXPANDED = 100; // seeds of a range such as 0-4; a longer one is refused as it is written
 export const DRAWN_TRIALS = 16; // the default for a space that is too large to try all combinations
-const KINDS = { choice: ["values", "0.01, 0.03, 0.1"], span: ["range", "from, to (, step)"], log: ["log range", "from, to"] };
+const KINDS = {
+  choice: ["values", "0.01, 0.03, 0.1"],
+  span: ["range", "from, to (, step)"],
+  log: ["log range", "from, to"],
+};
 
 export const isSweep = (document) => isObject(document.base);
 
@@ -15,8 +19,17 @@ export const isSweep = (document) => isObject(document.base);
 export function splitSweep(document) {
   if (!isSweep(document)) return { job: document, sweep: null };
   const { base, name, seeds, ...sweep } = document;
-  const space = isObject(sweep.space) ? Object.fromEntries(Object.entries(sweep.space).filter(([, range]) => isObject(range)).map(([name, range]) => [settingName(name), range])) : {};
-  return { job: name === undefined ? base : { ...base, name }, sweep: { ...sweep, space, ...(Array.isArray(seeds) && { seeds }) } };
+  const space = isObject(sweep.space)
+    ? Object.fromEntries(
+      Object.entries(sweep.space).filter(([, range]) => isObject(range)).map((
+        [name, range],
+      ) => [settingName(name), range]),
+    )
+    : {};
+  return {
+    job: name === undefined ? base : { ...base, name },
+    sweep: { ...sweep, space, ...(Array.isArray(seeds) && { seeds }) },
+  };
 }
 
 // The inverse: joins both into one document.
@@ -65,7 +78,9 @@ export class Tries {
   follow() {
     for (const [setting, { initial, values }] of this.prefills) {
       if (JSON.stringify(this.get(setting)) !== values) this.prefills.delete(setting);
-      else if (initial().length && JSON.stringify({ choice: initial() }) !== values) return this.prefill(setting, initial); // which draws, and follows, again
+      else if (initial().length && JSON.stringify({ choice: initial() }) !== values) {
+        return this.prefill(setting, initial); // which draws, and follows, again
+      }
     }
   }
 
@@ -87,7 +102,13 @@ export class Tries {
     const isNumber = schema.type === "integer" || schema.type === "number";
     const choices = schema.enum ?? (schema.type === "boolean" ? [true, false] : null);
     if (FIXED.test(setting) || !(isNumber || choices)) return null;
-    const close = h("button", { type: "button", class: "back", title: "Use one value", "aria-label": `Use one value of ${name}`, onclick: () => this.set(setting, null) }, "✕");
+    const close = h("button", {
+      type: "button",
+      class: "back",
+      title: "Use one value",
+      "aria-label": `Use one value of ${name}`,
+      onclick: () => this.set(setting, null),
+    }, "✕");
     const values = choices ? boxes(choices, name) : numbers(schema, name, id, setting === SEED);
     values.listen(() => this.set(setting, values.read()));
     const row = h("div", { class: "tries", hidden: true }, values.elements, close);
@@ -97,7 +118,13 @@ export class Tries {
       this.openers.get(setting)();
       (row.querySelector("input[type=text], input") ?? close).focus();
     };
-    const button = h("button", { type: "button", class: "try", title: "Try several values: a sweep", "aria-label": `Try several values of ${name}`, onclick: open }, "several");
+    const button = h("button", {
+      type: "button",
+      class: "try",
+      title: "Try several values: a sweep",
+      "aria-label": `Try several values of ${name}`,
+      onclick: open,
+    }, "several");
     const sync = (element) => {
       const range = this.get(setting);
       row.hidden = !range;
@@ -112,7 +139,14 @@ export class Tries {
 // Check boxes for a choice of values.
 function boxes(choices, name) {
   const all = choices.map((value) => h("input", { type: "checkbox", value: JSON.stringify(value) }));
-  const labels = all.map((box, index) => h("label", { class: "inline small" }, box, typeof choices[index] === "string" ? words(choices[index]) : choices[index] ? "on" : "off"));
+  const labels = all.map((box, index) =>
+    h(
+      "label",
+      { class: "inline small" },
+      box,
+      typeof choices[index] === "string" ? words(choices[index]) : choices[index] ? "on" : "off",
+    )
+  );
   return {
     elements: h("div", { class: "row", role: "group", "aria-label": `Values of ${name}` }, labels),
     listen: (changed) => all.forEach((box) => box.addEventListener("change", changed)),
@@ -123,16 +157,30 @@ function boxes(choices, name) {
 
 // A text field for numbers: a list or a range.
 function numbers(schema, name, id, isList) {
-  const kind = h("select", { "aria-label": `How to try ${name}`, hidden: isList }, Object.entries(KINDS).map(([value, [label]]) => h("option", { value }, label)));
-  const text = h("input", { type: "text", autocomplete: "off", "aria-label": `Values of ${name}`, "aria-describedby": `${id}-fault` });
+  const kind = h(
+    "select",
+    { "aria-label": `How to try ${name}`, hidden: isList },
+    Object.entries(KINDS).map(([value, [label]]) => h("option", { value }, label)),
+  );
+  const text = h("input", {
+    type: "text",
+    autocomplete: "off",
+    "aria-label": `Values of ${name}`,
+    "aria-describedby": `${id}-fault`,
+  });
   const span = schema.type === "integer" ? "int" : "float";
   // Of seeds, 0-4 are the numbers from 0 to 4.
   const expanded = (entry) => {
     const [, first, last] = (isList && /^(\d{1,6})\s*-\s*(\d{1,6})$/.exec(entry)) || [];
     const count = Number(last) - Number(first) + 1;
-    return count > 0 && count <= MAX_EXPANDED ? Array.from({ length: count }, (_, index) => String(Number(first) + index)) : [entry];
+    return count > 0 && count <= MAX_EXPANDED
+      ? Array.from({ length: count }, (_, index) => String(Number(first) + index))
+      : [entry];
   };
-  const entries = () => text.value.split(",").map((entry) => entry.trim()).filter(Boolean).flatMap(expanded).map((entry) => (Number.isNaN(Number(entry)) ? entry : Number(entry)));
+  const entries = () =>
+    text.value.split(",").map((entry) => entry.trim()).filter(Boolean).flatMap(expanded).map((
+      entry,
+    ) => (Number.isNaN(Number(entry)) ? entry : Number(entry)));
   return {
     elements: [kind, text],
     listen(changed) {
@@ -152,7 +200,8 @@ function numbers(schema, name, id, isList) {
     },
     show(range) {
       kind.value = range.choice ? "choice" : range.log ? "log" : "span";
-      const bounds = range.choice ?? range.log ?? [...(range.int ?? range.float ?? []), ...(range.step === undefined ? [] : [range.step])];
+      const bounds = range.choice ?? range.log ??
+        [...(range.int ?? range.float ?? []), ...(range.step === undefined ? [] : [range.step])];
       text.value = Array.isArray(bounds) ? bounds.join(", ") : "";
       text.placeholder = KINDS[kind.value][1];
     },
@@ -163,9 +212,13 @@ function numbers(schema, name, id, isList) {
 function initialValues(schema, value) {
   if (typeof value !== "number") return [];
   const isWhole = schema.type === "integer";
-  const candidates = [value / (isWhole ? 2 : 3), value, value * (isWhole ? 2 : 3)].map((item) => (isWhole ? Math.round(item) : Number(item.toPrecision(2))));
+  const candidates = [value / (isWhole ? 2 : 3), value, value * (isWhole ? 2 : 3)].map((
+    item,
+  ) => (isWhole ? Math.round(item) : Number(item.toPrecision(2))));
   candidates[1] = value;
-  const isAllowed = (item) => item >= (schema.minimum ?? -Infinity) && item <= (schema.maximum ?? Infinity) && item > (schema.exclusiveMinimum ?? -Infinity) && item < (schema.exclusiveMaximum ?? Infinity);
+  const isAllowed = (item) =>
+    item >= (schema.minimum ?? -Infinity) && item <= (schema.maximum ?? Infinity) &&
+    item > (schema.exclusiveMinimum ?? -Infinity) && item < (schema.exclusiveMaximum ?? Infinity);
   return [...new Set(candidates)].filter(isAllowed);
 }
 
@@ -175,7 +228,13 @@ export function locate(faults) {
     const pointer = fault.pointer ?? "";
     if (pointer.startsWith("#/base/")) return { ...fault, pointer: `#${pointer.slice(6)}` };
     const [, name] = pointer.startsWith("#/seeds") ? [null, SEED] : (/^#\/space\/([^/]+)/.exec(pointer) ?? []);
-    if (name) return { ...fault, pointer: `#/${settingName(name.replaceAll("~1", "/").replaceAll("~0", "~")).replaceAll(".", "/")}`, suggestion: null };
+    if (name) {
+      return {
+        ...fault,
+        pointer: `#/${settingName(name.replaceAll("~1", "/").replaceAll("~0", "~")).replaceAll(".", "/")}`,
+        suggestion: null,
+      };
+    }
     return { ...fault, suggestion: null };
   });
 }

@@ -48,14 +48,17 @@ export function wireActions(job, onedit, onchange) {
 // from: the epoch of the preselected checkpoint (default: the newest).
 export async function openFork(job, from) {
   $("#fork-error").hidden = true;
-  const [detail, checkpoints] = await Promise.all([call(job.urls.self), callAll(job.urls.checkpoints)]).catch((error) => {
-    announce(error.message, "error");
-    return [];
-  });
+  const [detail, checkpoints] = await Promise.all([call(job.urls.self), callAll(job.urls.checkpoints)]).catch(
+    (error) => {
+      announce(error.message, "error");
+      return [];
+    },
+  );
   if (!detail) return;
   $("#fork-from").replaceChildren(...checkpointOptions(checkpoints));
   if (from !== undefined && checkpoints.some((item) => item.epoch === from)) $("#fork-from").value = from;
-  $("#fork-epochs").value = Math.max(detail.progress.epochs, detail.progress.epoch + 1) + (detail.progress.epoch >= detail.progress.epochs ? detail.progress.epochs - 1 : 0);
+  $("#fork-epochs").value = Math.max(detail.progress.epochs, detail.progress.epoch + 1) +
+    (detail.progress.epoch >= detail.progress.epochs ? detail.progress.epochs - 1 : 0);
   $("#fork-rate").placeholder = String(detail.resolved.optimizer.learning_rate);
   $("#fork-overrides").value = JSON.stringify({ epochs: Number($("#fork-epochs").value) }, null, 2);
   readOverrides();
@@ -65,7 +68,10 @@ export async function openFork(job, from) {
 
 // The dialog's fields for overrides: how each is read from the JSON and written to it.
 const OVERRIDES = {
-  epochs: { read: (overrides) => overrides.epochs, write: (overrides, text) => setOrDelete(overrides, "epochs", text && Number(text)) },
+  epochs: {
+    read: (overrides) => overrides.epochs,
+    write: (overrides, text) => setOrDelete(overrides, "epochs", text && Number(text)),
+  },
   name: { read: (overrides) => overrides.name, write: (overrides, text) => setOrDelete(overrides, "name", text) },
   rate: {
     read: ({ optimizer }) => optimizer?.learning_rate,
@@ -88,7 +94,9 @@ function parseOverrides() {
   const note = $("#fork-error");
   try {
     const overrides = JSON.parse($("#fork-overrides").value || "{}");
-    if (typeof overrides !== "object" || overrides === null || Array.isArray(overrides)) throw new SyntaxError("Overrides are a JSON object.");
+    if (typeof overrides !== "object" || overrides === null || Array.isArray(overrides)) {
+      throw new SyntaxError("Overrides are a JSON object.");
+    }
     note.hidden = true;
     return overrides;
   } catch (error) {
@@ -187,7 +195,10 @@ function wireStar(job, onedit) {
     if (busy) return;
     busy = true;
     try {
-      const updated = await call(job.urls.self, { method: "PATCH", body: { starred: button.getAttribute("aria-pressed") !== "true" } });
+      const updated = await call(job.urls.self, {
+        method: "PATCH",
+        body: { starred: button.getAttribute("aria-pressed") !== "true" },
+      });
       button.setAttribute("aria-pressed", String(updated.starred));
       onedit();
     } catch (error) {

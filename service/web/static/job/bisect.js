@@ -23,7 +23,9 @@ export function wireBisection(job, curves, fork) {
   }
 
   function show(bisection) {
-    const probes = bisection.probes.map((probe) => `epoch ${probe.epoch} (${probe.value === null ? "not finite" : metric(bisection.metric, probe.value)})`);
+    const probes = bisection.probes.map((probe) =>
+      `epoch ${probe.epoch} (${probe.value === null ? "not finite" : metric(bisection.metric, probe.value)})`
+    );
     $("#bisect-sentence").textContent = bisection.sentence;
     $("#bisect-probes").textContent = probes.length ? `Looked at ${probes.join(", ")}.` : "";
     $("#bisect-found").hidden = false;
@@ -37,10 +39,15 @@ export function wireBisection(job, curves, fork) {
 
   $("#bisect-open").addEventListener("click", () => {
     const { series } = curves.table;
-    const names = Object.keys(series).filter((name) => !name.includes("/") && series[name].some((item) => item !== null));
+    const names = Object.keys(series).filter((name) =>
+      !name.includes("/") && series[name].some((item) => item !== null)
+    );
     const ranked = names.sort((a, b) => describe(a).label.localeCompare(describe(b).label));
-    const chosen = $("#bisect-metric").value || (names.includes("val_accuracy") ? "val_accuracy" : names.find((name) => describe(name).goal));
-    $("#bisect-metric").replaceChildren(...ranked.map((name) => h("option", { value: name, selected: name === chosen }, describe(name).label)));
+    const chosen = $("#bisect-metric").value ||
+      (names.includes("val_accuracy") ? "val_accuracy" : names.find((name) => describe(name).goal));
+    $("#bisect-metric").replaceChildren(
+      ...ranked.map((name) => h("option", { value: name, selected: name === chosen }, describe(name).label)),
+    );
     choose();
     $("#bisect").showModal();
   });

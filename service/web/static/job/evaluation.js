@@ -7,7 +7,11 @@ import { lazy } from "./lazy.js";
 import { evaluate } from "./model.js";
 
 export function wireEvaluation(job) {
-  return [wire($("#calibration"), `${job.urls.self}/calibration`, showCalibration), wire($("#importance"), `${job.urls.self}/importance`, showImportance), wire($("#residuals"), `${job.urls.self}/residuals`, showPredictions)].flat();
+  return [
+    wire($("#calibration"), `${job.urls.self}/calibration`, showCalibration),
+    wire($("#importance"), `${job.urls.self}/importance`, showImportance),
+    wire($("#residuals"), `${job.urls.self}/residuals`, showPredictions),
+  ].flat();
 }
 
 function wire(root, address, show) {
@@ -30,16 +34,27 @@ function showImportance(root, { columns, accuracy, rmse, rows }) {
   $("[data-list]", root).replaceChildren(...sorted.map(({ column, mean, deviation }) => {
     const bar = h("span", { class: mean < 0 ? "bar against" : "bar" });
     bar.style.width = `${(100 * Math.abs(mean)) / largest}%`;
-    return h("li", {}, h("span", { class: "label", title: column }, column), h("span", { class: "track" }, bar), h("span", { class: "number small", title: `standard deviation ${amount(deviation, 1)}` }, amount(mean, 1)));
+    return h(
+      "li",
+      {},
+      h("span", { class: "label", title: column }, column),
+      h("span", { class: "track" }, bar),
+      h("span", { class: "number small", title: `standard deviation ${amount(deviation, 1)}` }, amount(mean, 1)),
+    );
   }));
-  return `${accuracy === null ? "RMSE" : "Accuracy"} on ${rows.toLocaleString("en")} rows: ${accuracy === null ? metric("val_rmse", rmse) : percent(accuracy)}`;
+  return `${accuracy === null ? "RMSE" : "Accuracy"} on ${rows.toLocaleString("en")} rows: ${
+    accuracy === null ? metric("val_rmse", rmse) : percent(accuracy)
+  }`;
 }
 
 function showPredictions(root, response) {
   const { target, worst, label } = response;
   const isGrouped = worst.some((row) => Math.abs(row.target) >= 1e4 && Math.abs(row.target) < 1e7);
   const text = (value) => (isGrouped ? Math.round(value).toLocaleString("en") : metric("val_rmse", value));
-  const rows = worst.map(({ index, row, target: truth, prediction }) => ({ row, cells: [index + 1, ...[truth, prediction, truth - prediction].map(text)] }));
+  const rows = worst.map(({ index, row, target: truth, prediction }) => ({
+    row,
+    cells: [index + 1, ...[truth, prediction, truth - prediction].map(text)],
+  }));
   $("#worst [data-of]").textContent = label;
   $("#worst [data-list]").replaceChildren(rowsTable(["Row", target, "Predicted", "Residual"], rows, true));
   return showResiduals(root, response);

@@ -24,7 +24,11 @@ curves.resumed = job.resumed;
 if (job.epoch) curves.load().catch(() => {});
 
 const predicted = $("#predicted");
-const samples = new Samples($("#samples"), job.samples, (epoch) => `${job.urls.self}/samples/${epoch}.png${predicted?.checked ? "?predicted_labels=true" : ""}`);
+const samples = new Samples(
+  $("#samples"),
+  job.samples,
+  (epoch) => `${job.urls.self}/samples/${epoch}.png${predicted?.checked ? "?predicted_labels=true" : ""}`,
+);
 for (const image of $$("#samples img")) {
   image.addEventListener("load", () => image.classList.toggle("scaled-down", image.naturalWidth > image.clientWidth));
 }
@@ -33,7 +37,12 @@ const largeSamples = {
   count: () => samples.epochs.length,
   at: (index) => {
     const epoch = samples.epochs[index];
-    return { src: samples.find(epoch), title: `Samples, epoch ${epoch}`, about: `Epoch ${epoch} of ${samples.epochs.at(-1)}`, file: `samples-epoch-${epoch}.png` };
+    return {
+      src: samples.find(epoch),
+      title: `Samples, epoch ${epoch}`,
+      about: `Epoch ${epoch} of ${samples.epochs.at(-1)}`,
+      file: `samples-epoch-${epoch}.png`,
+    };
   },
 };
 samples.listeners.push(() => {
@@ -68,7 +77,7 @@ async function update(isNow = true) {
   stored.forEach(moveModel);
   if (curves.table) showTiles(curves.table, job);
   evaluateAgain();
-  if (isNow) for (const evaluation of evaluations) evaluation.loadIfNeeded();
+  if (isNow) { for (const evaluation of evaluations) evaluation.loadIfNeeded(); }
 }
 
 function evaluateAgain() {

@@ -26,7 +26,9 @@ export function wireModel(update) {
 
 // Names the models after a new checkpoint.
 export function moveModel({ epoch, best }) {
-  for (const link of $$("#model a")) if (best || link.dataset.model === "latest") link.textContent = `${link.dataset.model}: epoch ${epoch}`;
+  for (const link of $$("#model a")) {
+    if (best || link.dataset.model === "latest") link.textContent = `${link.dataset.model}: epoch ${epoch}`;
+  }
   if (!best && shownCheckpoint() === "best") return;
   $("#model").dataset.epoch = epoch;
   for (const interval of $$("#tiles .interval")) interval.style.visibility = "hidden"; // until the server has computed it

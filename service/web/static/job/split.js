@@ -20,7 +20,10 @@ export class Split {
       this.stack.setPointerCapture(event.pointerId);
       this.drag(event);
     });
-    this.stack.addEventListener("pointermove", (event) => this.stack.hasPointerCapture(event.pointerId) && this.drag(event));
+    this.stack.addEventListener(
+      "pointermove",
+      (event) => this.stack.hasPointerCapture(event.pointerId) && this.drag(event),
+    );
   }
 
   slider(side) {
@@ -59,7 +62,10 @@ export class Split {
   divide() {
     const percentage = Number(this.divider.value);
     this.stack.style.setProperty("--split", `${percentage}%`);
-    this.divider.setAttribute("aria-valuetext", `${Math.round(percentage)}% epoch ${this.selected.left}, the rest epoch ${this.selected.right}`);
+    this.divider.setAttribute(
+      "aria-valuetext",
+      `${Math.round(percentage)}% epoch ${this.selected.left}, the rest epoch ${this.selected.right}`,
+    );
   }
 
   drag(event) {

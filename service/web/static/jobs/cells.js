@@ -1,7 +1,21 @@
 // Formats the value of a column by the column's type.
 import { ago, bytes, capital, describe, duration, h, keyMetrics, metric, when } from "../common/dom.js";
 
-const WIDTHS = { status: 9, progress: 11, metrics: 15, created_at: 8, text: 6.5, number: 5, metric: 6, seconds: 5.5, bytes: 6, time: 7.5, flag: 5, job: 5.5, json: 11 };
+const WIDTHS = {
+  status: 9,
+  progress: 11,
+  metrics: 15,
+  created_at: 8,
+  text: 6.5,
+  number: 5,
+  metric: 6,
+  seconds: 5.5,
+  bytes: 6,
+  time: 7.5,
+  flag: 5,
+  job: 5.5,
+  json: 11,
+};
 
 // Width in rem: that of the widest value or of the longest part of the heading.
 export function widthOf(column) {
@@ -11,13 +25,15 @@ export function widthOf(column) {
 
 // Facts are capitalized like headings; settings and metrics keep their names.
 export function headingOf(column) {
-  const isName = column.metric !== null || column.name.includes(".") || column.name.startsWith("/") || column.label.includes("_");
+  const isName = column.metric !== null || column.name.includes(".") || column.name.startsWith("/") ||
+    column.label.includes("_");
   return isName ? column.label : capital(column.label);
 }
 
 const summaryNames = () => keyMetrics().filter((name) => name !== "val_loss"); // both losses would displace a second kind of metric
 const isOfTraining = (name) => name.startsWith("train_");
-const summaryOf = (metrics) => summaryNames().filter((name) => name in metrics).sort((a, b) => isOfTraining(a) - isOfTraining(b)).slice(0, 2);
+const summaryOf = (metrics) =>
+  summaryNames().filter((name) => name in metrics).sort((a, b) => isOfTraining(a) - isOfTraining(b)).slice(0, 2);
 
 // The columns of a CSV file with the table's content: no bars, and one column for each metric.
 export function csvColumns(columns, jobs) {
@@ -43,9 +59,13 @@ export function text(column, value) {
     case "flag":
       return value ? "yes" : "no";
     case "json":
-      return Array.isArray(value) && value.every((item) => typeof item !== "object") ? value.join(", ") || "–" : JSON.stringify(value);
+      return Array.isArray(value) && value.every((item) => typeof item !== "object")
+        ? value.join(", ") || "–"
+        : JSON.stringify(value);
     default:
-      return column.name === "spec" || column.name === "result_digest" ? String(value).replace("sha256:", "").slice(0, 10) : String(value);
+      return column.name === "spec" || column.name === "result_digest"
+        ? String(value).replace("sha256:", "").slice(0, 10)
+        : String(value);
   }
 }
 
@@ -62,7 +82,10 @@ export function summary({ metrics, intervals = {} }) {
   return summaryOf(metrics).flatMap((name) => {
     const interval = intervals[name];
     const few = interval?.n && interval.n < 1000 ? h("span", { class: "muted" }, ` of ${interval.n}`) : null;
-    return [h("span", { class: "muted" }, describe(name).label), h("span", { title: interval?.value === metrics[name] ? interval?.text : null }, metric(name, metrics[name]), few)];
+    return [
+      h("span", { class: "muted" }, describe(name).label),
+      h("span", { title: interval?.value === metrics[name] ? interval?.text : null }, metric(name, metrics[name]), few),
+    ];
   });
 }
 
@@ -72,7 +95,10 @@ export function bestOf(columns, jobs) {
   for (const { name, goal } of columns) {
     if (!goal) continue;
     const values = jobs.map((job) => job.columns[name]).filter((value) => typeof value === "number");
-    const [low, high] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+    const [low, high] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [
+      Infinity,
+      -Infinity,
+    ]);
     best[name] = low < high ? (goal === "maximize" ? high : low) : null;
   }
   return best;

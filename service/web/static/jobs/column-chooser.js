@@ -43,7 +43,9 @@ export function offerColumns({ columns, defaults, known, address, change }) {
   function draw() {
     drawOrder();
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = available.filter((column) => words.every((word) => `${column.name} ${headingOf(column)} ${column.description}`.toLowerCase().includes(word)));
+    const matches = available.filter((column) =>
+      words.every((word) => `${column.name} ${headingOf(column)} ${column.description}`.toLowerCase().includes(word))
+    );
     const groups = [
       ["Metrics", matches.filter((column) => column.metric !== null)],
       ["Settings that differ", matches.filter((column) => column.values > 1)],
@@ -51,7 +53,9 @@ export function offerColumns({ columns, defaults, known, address, change }) {
       ["Settings that are equal", matches.filter((column) => column.values === 1)],
     ];
     pick.replaceChildren(
-      ...groups.filter(([, items]) => items.length).map(([title, items]) => h("fieldset", {}, h("legend", {}, title), ...items.map(box))),
+      ...groups.filter(([, items]) => items.length).map(([title, items]) =>
+        h("fieldset", {}, h("legend", {}, title), ...items.map(box))
+      ),
       matches.length || !available.length ? "" : h("p", { class: "muted" }, "No column matches."),
     );
   }
@@ -62,7 +66,12 @@ export function offerColumns({ columns, defaults, known, address, change }) {
     return h(
       "label",
       { title: column.description },
-      h("input", { type: "checkbox", name: column.name, checked: isShown, onchange: () => keepFocus(toggle, `input[name="${CSS.escape(column.name)}"]`, pick) }),
+      h("input", {
+        type: "checkbox",
+        name: column.name,
+        checked: isShown,
+        onchange: () => keepFocus(toggle, `input[name="${CSS.escape(column.name)}"]`, pick),
+      }),
       h("span", {}, headingOf(column)),
       column.values > 1 ? h("span", { class: "muted small" }, `${column.values} values`) : "",
     );
@@ -72,8 +81,18 @@ export function offerColumns({ columns, defaults, known, address, change }) {
     const names = columns();
     order.replaceChildren(
       ...names.map((name, index) => {
-        const swapped = (to) => names.map((other, position) => (position === index ? names[to] : position === to ? name : other));
-        const button = (label, text, disabled, action) => h("button", { class: "quiet icon", type: "button", disabled, "aria-label": `${label}: ${headingFor(name)}`, title: label, dataset: { what: label, column: name }, onclick: () => keepFocus(action, `[data-what="${label}"][data-column="${CSS.escape(name)}"]`, order) }, text);
+        const swapped = (to) =>
+          names.map((other, position) => (position === index ? names[to] : position === to ? name : other));
+        const button = (label, text, disabled, action) =>
+          h("button", {
+            class: "quiet icon",
+            type: "button",
+            disabled,
+            "aria-label": `${label}: ${headingFor(name)}`,
+            title: label,
+            dataset: { what: label, column: name },
+            onclick: () => keepFocus(action, `[data-what="${label}"][data-column="${CSS.escape(name)}"]`, order),
+          }, text);
         return h(
           "li",
           {},

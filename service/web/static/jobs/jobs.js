@@ -55,7 +55,15 @@ const table = new JobTable($("#list table"), {
 });
 
 // loading: identifies the current request; responses to earlier ones are dropped
-const createSection = (group = null, by = "") => ({ key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all", group, by, open: !group, ids: [], cursor: null, loading: null });
+const createSection = (group = null, by = "") => ({
+  key: group ? `${by}:${group.value ?? ""}:${group.value === null}` : "all",
+  group,
+  by,
+  open: !group,
+  ids: [],
+  cursor: null,
+  loading: null,
+});
 const shownIds = () => [...new Set(visibleItems()[0].flatMap((item) => (item.kind === "job" ? [item.id] : [])))];
 const allSections = () => [...sections, ...collapsedSections.values()];
 
@@ -63,7 +71,9 @@ const allSections = () => [...sections, ...collapsedSections.values()];
 function collapsedSection(job) {
   const sweep = urlState.collapsesSweeps && job.sweep_id ? sweeps[job.sweep_id] : null;
   if (!sweep) return null;
-  if (!collapsedSections.has(sweep.id)) collapsedSections.set(sweep.id, createSection({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
+  if (!collapsedSections.has(sweep.id)) {
+    collapsedSections.set(sweep.id, createSection({ value: sweep.id, query: { sweep: sweep.id } }, "fold"));
+  }
   return Object.assign(collapsedSections.get(sweep.id), { sweep });
 }
 
@@ -82,7 +92,9 @@ async function load(section) {
   if (section.loading || section.cursor === null) return;
   const request = (section.loading = Symbol("request"));
   try {
-    const page = await call(urlState.list({ limit: 100, ...(section.cursor && { cursor: section.cursor }) }, section.group?.query));
+    const page = await call(
+      urlState.list({ limit: 100, ...(section.cursor && { cursor: section.cursor }) }, section.group?.query),
+    );
     if (section.loading !== request) return;
     section.ids = [...new Set([...section.ids, ...storePage(page)])];
     section.cursor = page.next_cursor;
@@ -111,12 +123,17 @@ function toggle(section) {
 async function reload(section, isCurrent) {
   const limit = Math.min(100, Math.max(50, section.ids.length));
   const hasManyChanges = section.ids.slice(limit).filter((id) => changed.has(id)).length > MAX_SINGLE_RELOADS;
-  const targetCount = Math.max(STABLE_SORTS.test(urlState.sort) ? limit : Math.min(section.ids.length, MAX_RESORTED_ROWS), hasManyChanges ? section.ids.findLastIndex((id) => changed.has(id)) + 1 : 0);
+  const targetCount = Math.max(
+    STABLE_SORTS.test(urlState.sort) ? limit : Math.min(section.ids.length, MAX_RESORTED_ROWS),
+    hasManyChanges ? section.ids.findLastIndex((id) => changed.has(id)) + 1 : 0,
+  );
   const ids = [];
   let page = null;
   do {
     const extra = section.group ? {} : { counts: true };
-    page = await call(urlState.list({ limit, ...extra, ...(page && { cursor: page.next_cursor }) }, section.group?.query)).catch(() => null);
+    page = await call(
+      urlState.list({ limit, ...extra, ...(page && { cursor: page.next_cursor }) }, section.group?.query),
+    ).catch(() => null);
     if (page === null || !isCurrent()) return false;
     ids.push(...storePage(page));
   } while (page.has_more && ids.length < targetCount);
@@ -124,7 +141,9 @@ async function reload(section, isCurrent) {
   const previousIds = page.has_more && section.ids.length > ids.length ? section.ids : [];
   // A page that is still being loaded would not continue this list, so its response is dropped.
   if (!previousIds.length) Object.assign(section, { cursor: page.next_cursor, loading: null });
-  const further = previousIds.slice(previousIds.findLastIndex((id) => loadedIds.has(id)) + 1).filter((id) => !loadedIds.has(id));
+  const further = previousIds.slice(previousIds.findLastIndex((id) => loadedIds.has(id)) + 1).filter((id) =>
+    !loadedIds.has(id)
+  );
   section.ids = [...ids, ...further];
   await pool(further.filter((id) => changed.has(id)), 4, (id) => reloadJob(section, id, isCurrent));
   return isCurrent();
@@ -138,20 +157,26 @@ async function reloadJob(section, id, isCurrent) {
 }
 
 // Reloads the rows, one refresh at a time.
-const refreshRows = throttle(700, latest(async () => {
-  const [isCurrentQuery, editsBefore, changedIds] = [isNewest, edits, new Set(changed)];
-  const isCurrent = () => isCurrentQuery() && edits === editsBefore;
-  if (urlState.group && !(await loadGroups(isCurrent))) return;
-  for (const section of allSections()) {
-    if (section.open && section.cursor !== "" && !(await reload(section, isCurrent))) return;
-  }
-  for (const id of changedIds) changed.delete(id);
-  draw();
-}));
+const refreshRows = throttle(
+  700,
+  latest(async () => {
+    const [isCurrentQuery, editsBefore, changedIds] = [isNewest, edits, new Set(changed)];
+    const isCurrent = () => isCurrentQuery() && edits === editsBefore;
+    if (urlState.group && !(await loadGroups(isCurrent))) return;
+    for (const section of allSections()) {
+      if (section.open && section.cursor !== "" && !(await reload(section, isCurrent))) return;
+    }
+    for (const id of changedIds) changed.delete(id);
+    draw();
+  }),
+);
 
 // Reloads the groups; open ones stay open.
 async function loadGroups(isCurrent) {
-  const [groups, page] = await Promise.all([call(urlState.groups(MAX_GROUPS)), call(urlState.list({ limit: 1, counts: true }))]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
+  const [groups, page] = await Promise.all([
+    call(urlState.groups(MAX_GROUPS)),
+    call(urlState.list({ limit: 1, counts: true })),
+  ]).catch((error) => (isCurrent() && announce(error.message, "error"), []));
   if (!page || !isCurrent()) return false;
   ({ counts } = page);
   applyGroups(groups);
@@ -176,7 +201,9 @@ async function runQuery() {
     if (!(await loadGroups(isCurrent))) return;
     for (const section of sections) restart(section);
   } else {
-    const page = await call(urlState.list({ limit: FIRST_ROWS, counts: true })).catch((error) => isCurrent() && announce(error.message, "error"));
+    const page = await call(urlState.list({ limit: FIRST_ROWS, counts: true })).catch((error) =>
+      isCurrent() && announce(error.message, "error")
+    );
     if (!page || !isCurrent()) return;
     sections = [{ ...createSection(), ids: storePage(page), cursor: page.next_cursor }];
     for (const section of collapsedSections.values()) restart(section);
@@ -210,7 +237,9 @@ function draw() {
 
 function drawList() {
   const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
-  const matching = urlState.status.length ? urlState.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0) : total;
+  const matching = urlState.status.length
+    ? urlState.status.reduce((sum, status) => sum + (counts[status] ?? 0), 0)
+    : total;
   const ids = shownIds();
   const loaded = ids.map((id) => jobs.get(id));
   const isEmpty = urlState.group ? !sections.length : !sections[0]?.ids.length;
@@ -225,7 +254,10 @@ function drawList() {
     $(".count", button).textContent = String(status ? (counts[status] ?? 0) : total);
     button.hidden = status !== "" && !counts[status] && !urlState.status.includes(status);
   }
-  $("#csv").href = urlState.list({ format: "csv", columns: csvColumns(urlState.columns, loaded.length ? loaded : [...jobs.values()]).join(",") });
+  $("#csv").href = urlState.list({
+    format: "csv",
+    columns: csvColumns(urlState.columns, loaded.length ? loaded : [...jobs.values()]).join(","),
+  });
   selection.draw(ids, table.all);
   table.setColumns(columns, urlState.sort);
   const [items, ends] = visibleItems();
@@ -234,7 +266,11 @@ function drawList() {
 
 function listStatus(matching) {
   const jobsOf = (count) => counted(count, "job");
-  if (urlState.group) return `${counted(sections.length, "group")}, ${jobsOf(matching)}${hasMoreGroups ? "; older groups are not shown: narrow the search" : ""}`;
+  if (urlState.group) {
+    return `${counted(sections.length, "group")}, ${jobsOf(matching)}${
+      hasMoreGroups ? "; older groups are not shown: narrow the search" : ""
+    }`;
+  }
   const loaded = sections[0]?.ids.reduce((sum, id) => sum + (collapsedSection(jobs.get(id))?.sweep.jobs ?? 1), 0);
   return sections[0]?.cursor ? `${loaded} loaded of ${matching}; more come as you scroll` : jobsOf(loaded);
 }
@@ -245,7 +281,11 @@ function visibleItems() {
   const addRows = (section) => {
     for (const id of section.ids) {
       const collapsed = section.group ? null : collapsedSection(jobs.get(id));
-      items.push(collapsed ? { key: `group ${collapsed.key}`, kind: "group", section: collapsed } : { key: `${section.key} ${id}`, kind: "job", id });
+      items.push(
+        collapsed
+          ? { key: `group ${collapsed.key}`, kind: "group", section: collapsed }
+          : { key: `${section.key} ${id}`, kind: "job", id },
+      );
       if (collapsed?.open) addRows(collapsed);
     }
     if (section.cursor !== null) ends.push({ index: items.length, section: section });
@@ -316,10 +356,14 @@ $("#statuses").append(
   ...["", ...STATUSES].map((status) =>
     h(
       "button",
-      { type: "button", dataset: { status }, onclick: () => change({ status: status && !urlState.status.includes(status) ? [status] : [] }) },
+      {
+        type: "button",
+        dataset: { status },
+        onclick: () => change({ status: status && !urlState.status.includes(status) ? [status] : [] }),
+      },
       status ? capital(status) : "All",
       h("span", { class: "count" }),
-    ),
+    )
   ),
 );
 drawFilter();
@@ -329,7 +373,24 @@ document.documentElement.dataset.ready = Math.round(performance.now());
 $("#filters").addEventListener("submit", (event) => event.preventDefault());
 $("#filters").addEventListener("input", ({ target }) => change({ [target.name]: target.value }));
 $("#starred").addEventListener("click", () => change({ starred: urlState.starred ? "" : "true" }));
-$("#show-all").addEventListener("click", () => change({ q: "", kind: "", name: "", preset: "", dataset: "", spec: "", parent: "", sweep: "", starred: "", tag: [], without: [], status: [] }));
+$("#show-all").addEventListener(
+  "click",
+  () =>
+    change({
+      q: "",
+      kind: "",
+      name: "",
+      preset: "",
+      dataset: "",
+      spec: "",
+      parent: "",
+      sweep: "",
+      starred: "",
+      tag: [],
+      without: [],
+      status: [],
+    }),
+);
 $("#help").addEventListener("click", () => $("#keys").showModal());
 offerViews(() => urlState.query);
 offerColumns({

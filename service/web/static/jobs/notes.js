@@ -34,7 +34,8 @@ export function editNote(job, typed = null) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", async () => {
       // A tab or a pasted escape would be refused: line feeds are the only control characters in notes.
-      const text = field.value.replace(/\r\n?/g, "\n").replace(/\t/g, " ").replace(/[\x00-\x09\x0b-\x1f\x7f]/g, "").trim();
+      const text = field.value.replace(/\r\n?/g, "\n").replace(/\t/g, " ").replace(/[\x00-\x09\x0b-\x1f\x7f]/g, "")
+        .trim();
       if (dialog.returnValue !== "save" || text === (job.note ?? "")) return resolve(undefined);
       try {
         resolve((await change(job.urls.self, before, { note: text || null })).note);

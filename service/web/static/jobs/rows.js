@@ -1,7 +1,7 @@
 // The rows of the jobs table: job rows and group rows. `update` writes only what has changed,
 // so that nothing loses the focus.
 import { $$, ago, counted, describe, duration, h, metric, when, words } from "../common/dom.js";
-import { headingOf, summary, text, fullText } from "./cells.js";
+import { fullText, headingOf, summary, text } from "./cells.js";
 import { isOver, kindName, shortId, statusClass, statusText, titleOf } from "../common/job-facts.js";
 
 const label = (column) => h("span", { class: "label" }, headingOf(column));
@@ -49,18 +49,37 @@ export class JobRow {
   }
 
   describe(job, parent) {
-    const rendered = JSON.stringify([job.tags, job.health.map((item) => item.code), job.error?.code, job.kind, job.parent_id, parent, job.reproduction, this.on.showsOwners && this.on.nameOf(job.owner)]);
+    const rendered = JSON.stringify([
+      job.tags,
+      job.health.map((item) => item.code),
+      job.error?.code,
+      job.kind,
+      job.parent_id,
+      parent,
+      job.reproduction,
+      this.on.showsOwners && this.on.nameOf(job.owner),
+    ]);
     if (rendered === this.rendered) return;
     this.rendered = rendered;
     this.about.querySelector(".lineage")?.dispatchEvent(new Event("mouseleave")); // which an element that is removed does not get
     this.about.replaceChildren(
       h("span", {}, kindName(job.kind)),
       h("code", {}, shortId(job.id)),
-      this.on.showsOwners && job.owner ? h("a", { class: "tag", href: `/?owner=${encodeURIComponent(job.owner)}`, title: `Jobs of ${job.owner}` }, this.on.nameOf(job.owner)) : "",
+      this.on.showsOwners && job.owner
+        ? h(
+          "a",
+          { class: "tag", href: `/?owner=${encodeURIComponent(job.owner)}`, title: `Jobs of ${job.owner}` },
+          this.on.nameOf(job.owner),
+        )
+        : "",
       job.parent_id ? lineage(job, parent) : "",
       job.error ? h("span", { class: "finding error" }, words(job.error.code)) : "",
-      ...job.health.filter((item) => item.code !== job.error?.code).map((item) => h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)),
-      ...job.tags.map((tag) => h("button", { class: "tag", type: "button", title: `Only ${tag}`, onclick: () => this.on.tag(tag) }, tag)),
+      ...job.health.filter((item) => item.code !== job.error?.code).map((item) =>
+        h("span", { class: `finding ${item.severity}` }, `⚠ ${words(item.code)}`)
+      ),
+      ...job.tags.map((tag) =>
+        h("button", { class: "tag", type: "button", title: `Only ${tag}`, onclick: () => this.on.tag(tag) }, tag)
+      ),
     );
   }
 }
@@ -73,10 +92,20 @@ function lineage(job, parent) {
   const description = reproduction ? `≡ reproduces ${origin}` : `↳ fork of ${origin}`;
   const show = (on) => () => $$(`tr.job[data-id="${job.parent_id}"]`).forEach((row) => row.classList.toggle("kin", on));
   if (parent === undefined) return h("span", { class: "lineage", title: "The parent was deleted" }, description);
-  const title = reproduction ? `Reproduces ${origin}${outcome}` : `Continues from epoch ${job.start_epoch} of ${origin}`;
+  const title = reproduction
+    ? `Reproduces ${origin}${outcome}`
+    : `Continues from epoch ${job.start_epoch} of ${origin}`;
   return h(
     "a",
-    { class: "lineage", href: `/ui/jobs/${job.parent_id}`, title, onmouseenter: show(true), onmouseleave: show(false), onfocus: show(true), onblur: show(false) },
+    {
+      class: "lineage",
+      href: `/ui/jobs/${job.parent_id}`,
+      title,
+      onmouseenter: show(true),
+      onmouseleave: show(false),
+      onfocus: show(true),
+      onblur: show(false),
+    },
     description,
     outcome && h("span", { class: reproduction.match ? "same" : "finding error" }, reproduction.match ? " ✓" : " ≠"),
   );
@@ -107,9 +136,13 @@ const SPECIAL = {
         bar.className = job.status;
         bar.value = progress.fraction;
         bar.setAttribute("aria-label", `${title}: ${Math.round(100 * progress.fraction)}%`);
-        epoch.textContent = job.kind === "prediction" ? `${progress.step.toLocaleString("en")} / ${progress.steps.toLocaleString("en")}` : `${progress.epoch} / ${progress.epochs}`;
+        epoch.textContent = job.kind === "prediction"
+          ? `${progress.step.toLocaleString("en")} / ${progress.steps.toLocaleString("en")}`
+          : `${progress.epoch} / ${progress.epochs}`;
         timeLeft.title = isOver(job) ? "From the first start to the end, pauses included" : "";
-        timeLeft.textContent = progress.eta_seconds !== null && !isOver(job) ? `${duration(progress.eta_seconds)} left` : totalTime(job);
+        timeLeft.textContent = progress.eta_seconds !== null && !isOver(job)
+          ? `${duration(progress.eta_seconds)} left`
+          : totalTime(job);
       },
     };
   },
@@ -126,7 +159,13 @@ function plain(column) {
   const isTime = column.type === "time";
   const content = h(isTime ? "time" : "span", { class: "shown" });
   const hiddenText = h("span", { class: "visually-hidden" }); // tells screen readers what the font weight shows
-  const element = h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }, label(column), content, hiddenText);
+  const element = h(
+    "td",
+    { class: `c-plain ${column.type}`, dataset: { column: column.name } },
+    label(column),
+    content,
+    hiddenText,
+  );
   return {
     element,
     update(job, title, best) {
@@ -135,22 +174,27 @@ function plain(column) {
       const isBest = column.goal && value !== null && value === best[column.name];
       element.classList.toggle("best", Boolean(isBest));
       content.title = isBest ? `${fullText(column, value)}: the best of the loaded jobs` : fullText(column, value);
-      if (column.type === "job" && value) content.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, shortId(value)));
-      else content.textContent = text(column, value);
+      if (column.type === "job" && value) {
+        content.replaceChildren(h("a", { href: `/ui/jobs/${value}` }, shortId(value)));
+      } else content.textContent = text(column, value);
       hiddenText.textContent = isBest ? "best" : "";
     },
   };
 }
 
 function totalTime(job) {
-  return job.started_at && job.finished_at ? duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000) : "";
+  return job.started_at && job.finished_at
+    ? duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)
+    : "";
 }
 
 export class GroupRow {
   constructor(columns, on) {
     this.columns = columns;
     this.toggle = h("button", { class: "toggle quiet", type: "button", onclick: () => on.toggle(this.section) });
-    this.bests = columns.map((column) => h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } }));
+    this.bests = columns.map((column) =>
+      h("td", { class: `c-plain ${column.type}`, dataset: { column: column.name } })
+    );
     this.element = h("tr", { class: "group" }, h("td", { class: "c-group", colspan: 3 }, this.toggle), ...this.bests);
   }
 
@@ -168,7 +212,14 @@ export class GroupRow {
     this.columns.forEach((column, index) => {
       const value = group.best[column.name];
       const hasValue = typeof value === "number";
-      this.bests[index].replaceChildren(...(hasValue ? [label(column), h("span", { class: "shown", title: `Best of the group: ${value}` }, `${metric(column.metric, value)}`)] : []));
+      this.bests[index].replaceChildren(
+        ...(hasValue
+          ? [
+            label(column),
+            h("span", { class: "shown", title: `Best of the group: ${value}` }, `${metric(column.metric, value)}`),
+          ]
+          : []),
+      );
       this.bests[index].classList.toggle("none", !hasValue);
     });
   }
@@ -180,20 +231,44 @@ export class GroupRow {
     this.rendered = rendered;
     this.toggle.setAttribute("aria-expanded", open);
     this.toggle.title = open ? "Hide its jobs" : "Show its jobs";
-    this.toggle.replaceChildren(h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"), h("strong", {}, sweep.title), h("span", { class: "muted" }, ` sweep, ${counted(sweep.jobs, "job")}`));
+    this.toggle.replaceChildren(
+      h("span", { class: "caret", "aria-hidden": true }, open ? "▾" : "▸"),
+      h("strong", {}, sweep.title),
+      h("span", { class: "muted" }, ` sweep, ${counted(sweep.jobs, "job")}`),
+    );
     this.link ??= h("a", { class: "small" }, "Open sweep");
     this.link.href = sweep.page;
     this.link.setAttribute("aria-label", `Open the sweep ${sweep.title}`);
     if (!this.link.isConnected) this.toggle.after(this.link);
     const values = {
       status: () => h("span", { class: `status ${sweep.status}` }, sweep.status),
-      progress: () => [h("progress", { max: Math.max(1, sweep.trials), value: sweep.finished_trials, class: sweep.status, "aria-label": `${sweep.title}: trials that have ended` }), h("div", { class: "under" }, `${sweep.finished_trials} / ${counted(sweep.trials, "trial")}`)],
-      metrics: () => (sweep.best_value === null ? [] : h("div", { class: "metrics" }, h("span", { class: "muted" }, `best ${describe(sweep.metric).label}`), h("span", {}, metric(sweep.metric, sweep.best_value)))),
-      created_at: () => h("time", { class: "shown", datetime: sweep.created_at, title: when(sweep.created_at) }, ago(sweep.created_at)),
+      progress: () => [
+        h("progress", {
+          max: Math.max(1, sweep.trials),
+          value: sweep.finished_trials,
+          class: sweep.status,
+          "aria-label": `${sweep.title}: trials that have ended`,
+        }),
+        h("div", { class: "under" }, `${sweep.finished_trials} / ${counted(sweep.trials, "trial")}`),
+      ],
+      metrics: () => (sweep.best_value === null ? [] : h(
+        "div",
+        { class: "metrics" },
+        h("span", { class: "muted" }, `best ${describe(sweep.metric).label}`),
+        h("span", {}, metric(sweep.metric, sweep.best_value)),
+      )),
+      created_at: () =>
+        h("time", { class: "shown", datetime: sweep.created_at, title: when(sweep.created_at) }, ago(sweep.created_at)),
     };
     this.columns.forEach((column, index) => {
       const isBest = column.metric === sweep.metric && sweep.best_value !== null;
-      const content = values[column.name]?.() ?? (isBest ? [label(column), h("span", { class: "shown", title: "Of the best trial" }, metric(sweep.metric, sweep.best_value))] : []);
+      const content = values[column.name]?.() ??
+        (isBest
+          ? [
+            label(column),
+            h("span", { class: "shown", title: "Of the best trial" }, metric(sweep.metric, sweep.best_value)),
+          ]
+          : []);
       this.bests[index].replaceChildren(...[content].flat());
     });
   }

@@ -48,7 +48,11 @@ export class SelectedJobs {
     const chosen = this.#chosen;
     const isAllowed = (action) => chosen.some((job) => job.allowed_actions.includes(action));
     const reasons = {
-      compare: chosen.length < 2 ? "Select at least two jobs to compare." : chosen.length > MAX_COMPARED ? `At most ${MAX_COMPARED} jobs can be compared.` : "",
+      compare: chosen.length < 2
+        ? "Select at least two jobs to compare."
+        : chosen.length > MAX_COMPARED
+        ? `At most ${MAX_COMPARED} jobs can be compared.`
+        : "",
       cancel: isAllowed("cancel") ? "" : "Nothing to cancel: all have ended.",
       delete: isAllowed("delete") ? "" : "Nothing to delete: only jobs that have ended can be.",
     };
@@ -64,12 +68,24 @@ export class SelectedJobs {
   }
 
   async act(action) {
-    const chosen = this.#chosen.filter((job) => action === "compare" || action === "none" || job.allowed_actions.includes(action));
+    const chosen = this.#chosen.filter((job) =>
+      action === "compare" || action === "none" || job.allowed_actions.includes(action)
+    );
     if (action === "none") this.ids.clear();
     else if (action === "compare") return location.assign(`/ui/compare?jobs=${[...this.ids].join(",")}`);
-    else if (action === "cancel") announce(`${await onEach(chosen, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`, "good");
-    else if (action === "delete" && (await confirmedDeletion(chosen, this.ids.size - chosen.length))) {
-      announce(`${await onEach(chosen, (job) => call(job.urls.self, { method: "DELETE" }).then(() => this.#on.forget(job.id)))} deleted`, "good");
+    else if (action === "cancel") {
+      announce(
+        `${await onEach(chosen, (job) => call(`${job.urls.self}/cancel`, { method: "POST" }))} cancelled`,
+        "good",
+      );
+    } else if (action === "delete" && (await confirmedDeletion(chosen, this.ids.size - chosen.length))) {
+      announce(
+        `${await onEach(
+          chosen,
+          (job) => call(job.urls.self, { method: "DELETE" }).then(() => this.#on.forget(job.id)),
+        )} deleted`,
+        "good",
+      );
       this.ids.clear();
     }
     this.#on.draw();
@@ -88,6 +104,8 @@ async function onEach(jobs, act) {
 // Asks for confirmation before jobs are deleted; keptCount: how many of the selected jobs cannot be deleted.
 function confirmedDeletion(jobs, keptCount) {
   $("#confirm-title").textContent = `Delete ${counted(jobs.length, "job")}?`;
-  $("#confirm-text").textContent = `This also deletes their checkpoints, samples and metrics, and cannot be undone.${keptCount ? ` ${keptCount} that have not ended are kept.` : ""}`;
+  $("#confirm-text").textContent = `This also deletes their checkpoints, samples and metrics, and cannot be undone.${
+    keptCount ? ` ${keptCount} that have not ended are kept.` : ""
+  }`;
   return confirmed($("#confirm"));
 }

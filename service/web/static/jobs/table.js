@@ -37,7 +37,12 @@ export class JobTable {
     this.heights = new Map();
     this.assumedHeights = { job: 60, group: 44 };
     this.columns = [];
-    this.all = h("input", { type: "checkbox", id: "all", "aria-label": "Select all loaded jobs", onclick: (event) => on.all(event.target.checked) });
+    this.all = h("input", {
+      type: "checkbox",
+      id: "all",
+      "aria-label": "Select all loaded jobs",
+      onclick: (event) => on.all(event.target.checked),
+    });
     this.above = h("tr", { class: "spacer", "aria-hidden": true }, h("td"));
     this.below = h("tr", { class: "spacer", "aria-hidden": true }, h("td"));
     addEventListener("scroll", () => this.drawSoon(), { passive: true });
@@ -57,26 +62,48 @@ export class JobTable {
       this.drawHead();
     }
     for (const [cell, sortName] of this.headings) {
-      if (sortName !== null && sortName === sort.replace(/^-/, "")) cell.setAttribute("aria-sort", sort.startsWith("-") ? "descending" : "ascending");
-      else cell.removeAttribute("aria-sort");
+      if (sortName !== null && sortName === sort.replace(/^-/, "")) {
+        cell.setAttribute("aria-sort", sort.startsWith("-") ? "descending" : "ascending");
+      } else cell.removeAttribute("aria-sort");
     }
   }
 
   drawHead() {
-    const cells = [["job", "Job", "name"], ...this.columns.map((column) => [column.name, headingOf(column), column.sort, column])];
+    const cells = [
+      ["job", "Job", "name"],
+      ...this.columns.map((column) => [column.name, headingOf(column), column.sort, column]),
+    ];
     this.headings = cells.map(([name, heading, sort, column]) => {
-      const content = sort ? h("button", { class: "sorter", type: "button", dataset: { sort }, title: column?.description ?? "", onclick: () => this.on.sort(sort, column) }, breakable(heading)) : h("span", { title: column?.description ?? "" }, breakable(heading));
-      const cell = h("th", { scope: "col", class: WIDE.includes(name) ? `c-${name}` : `c-own ${column.type}`, dataset: { column: name } }, content);
+      const content = sort
+        ? h("button", {
+          class: "sorter",
+          type: "button",
+          dataset: { sort },
+          title: column?.description ?? "",
+          onclick: () => this.on.sort(sort, column),
+        }, breakable(heading))
+        : h("span", { title: column?.description ?? "" }, breakable(heading));
+      const cell = h("th", {
+        scope: "col",
+        class: WIDE.includes(name) ? `c-${name}` : `c-own ${column.type}`,
+        dataset: { column: name },
+      }, content);
       if (column) cell.style.width = `${widthOf(column)}rem`;
       return [cell, sort];
     });
     $("thead tr", this.table).replaceChildren(
-      h("th", { class: "c-choose", scope: "col" }, h("label", {}, this.all, h("span", { class: "label" }, "Select all loaded jobs"))),
+      h(
+        "th",
+        { class: "c-choose", scope: "col" },
+        h("label", {}, this.all, h("span", { class: "label" }, "Select all loaded jobs")),
+      ),
       h("th", { class: "c-star", scope: "col" }, h("span", { class: "visually-hidden" }, "Star")),
       ...this.headings.map(([cell]) => cell),
     );
     this.table.classList.toggle("many", this.columns.length > MANY_COLUMNS);
-    this.table.style.minWidth = `${JOB_MIN_REM + 5 + this.columns.reduce((sum, column) => sum + widthOf(column), 0)}rem`;
+    this.table.style.minWidth = `${
+      JOB_MIN_REM + 5 + this.columns.reduce((sum, column) => sum + widthOf(column), 0)
+    }rem`;
     for (const spacer of [this.above, this.below]) spacer.firstChild.colSpan = 3 + this.columns.length;
   }
 
@@ -133,7 +160,9 @@ export class JobTable {
 
   fill(item) {
     const isJob = item.kind === "job";
-    if (!this.rows.has(item.key)) this.rows.set(item.key, isJob ? new JobRow(item.id, this.columns, this.on) : new GroupRow(this.columns, this.on));
+    if (!this.rows.has(item.key)) {
+      this.rows.set(item.key, isJob ? new JobRow(item.id, this.columns, this.on) : new GroupRow(this.columns, this.on));
+    }
     const row = this.rows.get(item.key);
     if (isJob) row.update(this.jobs.get(item.id), this.selected.has(item.id), this.best, this.parents);
     else row.update(item.section);

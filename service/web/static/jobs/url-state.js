@@ -1,9 +1,35 @@
 // The state of the list in the URL: search, filters, order, groups and columns. A view can be shared by link.
 
-const SINGLE_VALUED = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "owner", "sort", "group"];
+const SINGLE_VALUED = [
+  "q",
+  "kind",
+  "name",
+  "preset",
+  "dataset",
+  "spec",
+  "parent",
+  "sweep",
+  "starred",
+  "owner",
+  "sort",
+  "group",
+];
 const MULTI_VALUED = ["tag", "without", "status", "columns"];
 const NEWEST = "-created_at";
-const FILTERS = ["q", "kind", "name", "preset", "dataset", "spec", "parent", "sweep", "starred", "tag", "without", "status"];
+const FILTERS = [
+  "q",
+  "kind",
+  "name",
+  "preset",
+  "dataset",
+  "spec",
+  "parent",
+  "sweep",
+  "starred",
+  "tag",
+  "without",
+  "status",
+];
 
 export class UrlState {
   constructor(address, defaultColumns) {
@@ -48,7 +74,9 @@ export class UrlState {
 
   list(extra = {}, group = {}) {
     const collapsed = this.collapsesSweeps && !group.sweep && extra.format !== "csv" ? { one_per_sweep: true } : {};
-    return `/jobs?${readable(this.parameters({ sort: this.sort, columns: this.columns.join(","), ...collapsed, ...extra }, group))}`;
+    return `/jobs?${
+      readable(this.parameters({ sort: this.sort, columns: this.columns.join(","), ...collapsed, ...extra }, group))
+    }`;
   }
 
   groups(limit) {
@@ -66,4 +94,5 @@ export class UrlState {
 }
 
 // Commas, colons and slashes need no escaping in a query; unescaped, the URL is readable.
-const readable = (parameters) => parameters.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
+const readable = (parameters) =>
+  parameters.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");

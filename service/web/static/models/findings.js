@@ -10,11 +10,23 @@ const ENDED = ["succeeded", "failed", "cancelled"];
 export function findingItems(findings, onsupply = null) {
   return findings.map((finding) => {
     const label = onsupply && finding.remedies.length > 0 && remedyLabel(finding);
-    return h("li", { class: finding.passed ? "met" : "failed" },
+    return h(
+      "li",
+      { class: finding.passed ? "met" : "failed" },
       h("span", { class: "visually-hidden" }, finding.passed ? "Met: " : "Not met: "),
       finding.sentence,
       evidence(finding),
-      label && h("div", { class: "row" }, h("button", { type: "button", class: "slim primary", onclick: ({ currentTarget }) => onsupply(finding, currentTarget) }, label)));
+      label &&
+        h(
+          "div",
+          { class: "row" },
+          h("button", {
+            type: "button",
+            class: "slim primary",
+            onclick: ({ currentTarget }) => onsupply(finding, currentTarget),
+          }, label),
+        ),
+    );
   });
 }
 
@@ -43,9 +55,30 @@ function evidence({ evidence: found }) {
   const rows = found.values ? pairs(found) : [];
   const facts = Object.entries(found).filter(([name, value]) => !SHOWN_OTHERWISE.has(name) && !isEmpty(value));
   if (!rows.length && !facts.length) return null;
-  return h("details", { class: "small" }, h("summary", {}, "Evidence"),
-    rows.length > 0 && h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Values by seed" }, h("table", {}, h("thead", {}, h("tr", {}, ...rows[0].map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, ...rows.slice(1).map((cells) => h("tr", {}, ...cells.map((cell) => h("td", {}, cell))))))),
-    facts.length > 0 && h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, ...valueParts(name, value, found))])));
+  return h(
+    "details",
+    { class: "small" },
+    h("summary", {}, "Evidence"),
+    rows.length > 0 &&
+      h(
+        "div",
+        { class: "scroll", tabindex: "0", role: "group", "aria-label": "Values by seed" },
+        h(
+          "table",
+          {},
+          h("thead", {}, h("tr", {}, ...rows[0].map((text) => h("th", { scope: "col" }, text)))),
+          h("tbody", {}, ...rows.slice(1).map((cells) => h("tr", {}, ...cells.map((cell) => h("td", {}, cell))))),
+        ),
+      ),
+    facts.length > 0 &&
+      h(
+        "dl",
+        { class: "facts" },
+        ...facts.flatMap((
+          [name, value],
+        ) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, ...valueParts(name, value, found))]),
+      ),
+  );
 }
 
 const SHOWN_OTHERWISE = new Set(["values", "metric", "seeds", "jobs"]);
@@ -61,16 +94,30 @@ function pairs({ values, seeds, jobs, metric: name }) {
     const job = sides[side]?.[1][index];
     return job ? h("a", { href: `/ui/jobs/${job}` }, text) : text;
   };
-  return [titles, ...(seeds ?? []).map((seed, index) => [String(seed), ...columns.map((_, side) => cell(side, index, seed))])];
+  return [
+    titles,
+    ...(seeds ?? []).map((seed, index) => [String(seed), ...columns.map((_, side) => cell(side, index, seed))]),
+  ];
 }
 
 function valueParts(name, value, { metric: of }) {
   if (name === "size_bytes") return [bytes(value)];
   if (of && name === "difference") return [metric(of, value)];
   if (of && name === "interval") return [value.map((bound) => metric(of, bound)).join(" to ")];
-  if (name === "reproductions") return Object.entries(value).flatMap(([job, match]) => [h("a", { href: `/ui/jobs/${job}` }, job.slice(-6).toLowerCase()), `: ${match ? "same bits" : match === null ? "not ended" : "differs"} `]);
-  if (name === "approvals") return value.flatMap(({ owner, note }) => [h("div", {}, note ? `${owner}: ${note}` : owner)]);
-  if (typeof value === "number") return [Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)))];
+  if (name === "reproductions") {
+    return Object.entries(value).flatMap((
+      [job, match],
+    ) => [
+      h("a", { href: `/ui/jobs/${job}` }, job.slice(-6).toLowerCase()),
+      `: ${match ? "same bits" : match === null ? "not ended" : "differs"} `,
+    ]);
+  }
+  if (name === "approvals") {
+    return value.flatMap(({ owner, note }) => [h("div", {}, note ? `${owner}: ${note}` : owner)]);
+  }
+  if (typeof value === "number") {
+    return [Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)))];
+  }
   return [typeof value === "string" ? value : JSON.stringify(value)];
 }
 
@@ -84,7 +131,11 @@ export async function supply({ remedies }, owner) {
       await (await request(path)).blob();
       continue;
     }
-    const created = await call(isOfModel && owner ? `${path}?owner=${encodeURIComponent(owner)}` : path, { method, body: body ?? undefined, headers });
+    const created = await call(isOfModel && owner ? `${path}?owner=${encodeURIComponent(owner)}` : path, {
+      method,
+      body: body ?? undefined,
+      headers,
+    });
     if (/^(job|swp)_/.test(created?.id ?? "")) started.push(created);
   }
   return started;
@@ -104,9 +155,15 @@ export async function follow(started, element, isOver) {
 
 function progressLine(state) {
   const isSweep = state.id.startsWith("swp_");
-  const done = isSweep ? (state.epochs_trained + state.epochs_reused) / Math.max(1, state.epochs_started) : state.progress.fraction;
+  const done = isSweep
+    ? (state.epochs_trained + state.epochs_reused) / Math.max(1, state.epochs_started)
+    : state.progress.fraction;
   const name = state.name ?? (isSweep ? "sweep" : "reproduction");
-  return h("p", { class: "supplying small" },
-    h("a", { href: state.urls.page }, name), h("span", { class: `status ${state.status}` }, state.status),
-    h("progress", { value: Math.min(1, done), max: 1, "aria-label": `Progress of ${name}` }));
+  return h(
+    "p",
+    { class: "supplying small" },
+    h("a", { href: state.urls.page }, name),
+    h("span", { class: `status ${state.status}` }, state.status),
+    h("progress", { value: Math.min(1, done), max: 1, "aria-label": `Progress of ${name}` }),
+  );
 }

@@ -19,34 +19,60 @@ async function refreshPage() {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  const { move, rollback, remove, approve, delete: version, deleteModel, export: reference, seq, alias } = button.dataset;
+  const { move, rollback, remove, approve, delete: version, deleteModel, export: reference, seq, alias } =
+    button.dataset;
   const atMove = { "If-Match": `"${seq}"` };
   if ("close" in button.dataset) button.closest("dialog").close();
   else if (move !== undefined) openMove(alias, move);
   else if (reference) openExport(reference);
   else if (rollback) {
     ask({
-      title: `Roll back @${rollback}?`, text: "It will hold the version that it held before. Its gates are not checked again.", field: "Reason", action: "Roll back",
-      run: async (reason) => announce(`@${rollback} is version ${(await call(address(`/aliases/${rollback}/rollback`), { method: "POST", body: { reason: reason || null }, headers: atMove })).version} again`, "good"),
+      title: `Roll back @${rollback}?`,
+      text: "It will hold the version that it held before. Its gates are not checked again.",
+      field: "Reason",
+      action: "Roll back",
+      run: async (reason) =>
+        announce(
+          `@${rollback} is version ${
+            (await call(address(`/aliases/${rollback}/rollback`), {
+              method: "POST",
+              body: { reason: reason || null },
+              headers: atMove,
+            })).version
+          } again`,
+          "good",
+        ),
     });
   } else if (remove) {
     ask({
-      title: `Remove @${remove}?`, text: `Programs that use ${model.name}@${remove} fail until it is moved again. Its gates and history stay.`, action: "Remove", isDangerous: true,
+      title: `Remove @${remove}?`,
+      text: `Programs that use ${model.name}@${remove} fail until it is moved again. Its gates and history stay.`,
+      action: "Remove",
+      isDangerous: true,
       run: () => call(address(`/aliases/${remove}`), { method: "DELETE", headers: atMove }),
     });
   } else if (approve) {
     ask({
-      title: `Approve ${model.name}:${approve}?`, text: "An approval names your key, and stays. The key that registered the version cannot approve it.", field: "What was checked", action: "Approve",
+      title: `Approve ${model.name}:${approve}?`,
+      text: "An approval names your key, and stays. The key that registered the version cannot approve it.",
+      field: "What was checked",
+      action: "Approve",
       run: (note) => call(address(`/versions/${approve}/approvals`), { method: "POST", body: { note: note || null } }),
     });
   } else if (version) {
     ask({
-      title: `Delete ${model.name}:${version}?`, text: "Its job and checkpoint stay, and can be deleted then. The number is not used again.", action: "Delete", isDangerous: true,
+      title: `Delete ${model.name}:${version}?`,
+      text: "Its job and checkpoint stay, and can be deleted then. The number is not used again.",
+      action: "Delete",
+      isDangerous: true,
       run: () => call(address(`/versions/${version}`), { method: "DELETE" }),
     });
   } else if (deleteModel !== undefined) {
     ask({
-      title: `Delete the model ${model.name}?`, text: "Deletes its versions and the history of its aliases. The jobs stay. This cannot be undone.", action: "Delete", isDangerous: true,
+      title: `Delete the model ${model.name}?`,
+      text: "Deletes its versions and the history of its aliases. The jobs stay. This cannot be undone.",
+      action: "Delete",
+      isDangerous: true,
       run: async () => {
         await call(address(""), { method: "DELETE" });
         location.assign(`/ui/models${query}`);
@@ -80,7 +106,9 @@ onSubmit($("#sure form"), $("#sure-error"), async () => {
 
 function openExport(reference) {
   $("#export-title").textContent = `Export ${reference}`;
-  for (const link of $$("#export a[data-format]")) link.href = `/models/${encodeURIComponent(reference)}/export/${link.dataset.format}`;
+  for (const link of $$("#export a[data-format]")) {
+    link.href = `/models/${encodeURIComponent(reference)}/export/${link.dataset.format}`;
+  }
   $("#export").showModal();
 }
 
@@ -118,7 +146,11 @@ function forget() {
 // Shows the findings; a press on the button of one sends its requests, waits for what they started, and checks again.
 function showFindings(findings) {
   const failed = findings.filter(({ passed }) => !passed).length;
-  $("#move-verdict").textContent = !findings.length ? "This alias has no gates." : failed ? `${failed} of ${findings.length} gates not met` : "All gates are met";
+  $("#move-verdict").textContent = !findings.length
+    ? "This alias has no gates."
+    : failed
+    ? `${failed} of ${findings.length} gates not met`
+    : "All gates are met";
   $("#move-found ul").replaceChildren(...findingItems(findings, supplyFor));
   $("#move-found").hidden = false;
   if ($("#move-force")) $("#move-force-label").hidden = !failed;
@@ -139,7 +171,11 @@ async function supplyFor(finding, button) {
   }
 }
 
-const body = () => ({ version: Number($("#move-version").value), reason: $("#move-reason").value.trim() || null, force: $("#move-force")?.checked ?? false });
+const body = () => ({
+  version: Number($("#move-version").value),
+  reason: $("#move-reason").value.trim() || null,
+  force: $("#move-force")?.checked ?? false,
+});
 
 async function attempt(isDryRun) {
   const alias = $("#move-alias").value.trim().replace(/^@/, "");
@@ -148,10 +184,17 @@ async function attempt(isDryRun) {
   $("#move-error").hidden = true;
   try {
     const sent = isDryRun ? { version: body().version } : body();
-    const answer = await call(address(`/aliases/${encodeURIComponent(alias)}`, isDryRun ? "dry_run=true" : ""), { method: "PUT", body: sent, headers: isDryRun ? {} : condition(alias) });
+    const answer = await call(address(`/aliases/${encodeURIComponent(alias)}`, isDryRun ? "dry_run=true" : ""), {
+      method: "PUT",
+      body: sent,
+      headers: isDryRun ? {} : condition(alias),
+    });
     if (isDryRun) return showFindings(answer.findings);
     $("#move").close();
-    announce(answer.moved ? `@${alias} is version ${answer.version} now` : `@${alias} already was version ${answer.version}`, "good");
+    announce(
+      answer.moved ? `@${alias} is version ${answer.version} now` : `@${alias} already was version ${answer.version}`,
+      "good",
+    );
     await refreshPage();
   } catch (error) {
     if (error.problem?.code === "gate_failed") return showFindings(error.problem.gates);

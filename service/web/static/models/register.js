@@ -9,10 +9,12 @@ export function wireRegister(job, shownCheckpoint, onregistered) {
   document.addEventListener("click", async (event) => {
     if (!event.target.closest("#register-open")) return;
     $("#register-error").hidden = true;
-    const [checkpoints, models] = await Promise.all([callAll(job.urls.checkpoints), call("/models?limit=100")]).catch((error) => {
-      announce(error.message, "error");
-      return [];
-    });
+    const [checkpoints, models] = await Promise.all([callAll(job.urls.checkpoints), call("/models?limit=100")]).catch(
+      (error) => {
+        announce(error.message, "error");
+        return [];
+      },
+    );
     if (!checkpoints) return;
     const shown = checkpoints.find((item) => item[shownCheckpoint()]) ?? checkpoints.at(-1);
     $("#register-checkpoint").replaceChildren(...checkpointOptions(checkpoints));
@@ -22,10 +24,19 @@ export function wireRegister(job, shownCheckpoint, onregistered) {
   });
   onSubmit($("#register form"), $("#register-error"), async () => {
     const name = $("#register-name").value.trim();
-    const body = { job: job.id, checkpoint: Number($("#register-checkpoint").value), note: $("#register-note").value.trim() || null };
+    const body = {
+      job: job.id,
+      checkpoint: Number($("#register-checkpoint").value),
+      note: $("#register-note").value.trim() || null,
+    };
     const version = await call(`/models/${encodeURIComponent(name)}/versions`, { method: "POST", body });
     $("#register").close();
-    announce(version.job === job.id && version.checkpoint === body.checkpoint ? `Registered as ${version.reference}` : `The same bits are ${version.reference} already`, "good");
+    announce(
+      version.job === job.id && version.checkpoint === body.checkpoint
+        ? `Registered as ${version.reference}`
+        : `The same bits are ${version.reference} already`,
+      "good",
+    );
     onregistered();
   });
 }

@@ -40,7 +40,10 @@ if (pad) {
     const images = [file ?? pixels()];
     let response;
     try {
-      response = await call(`${job.urls.self}/predict`, { method: "POST", body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() } });
+      response = await call(`${job.urls.self}/predict`, {
+        method: "POST",
+        body: { images, fit: true, explain: $("#explain").checked, checkpoint: epoch() },
+      });
     } catch (error) {
       announce(error.message, "error");
       if (isSameDrawing() && lastVerdict === null) $("#verdict").textContent = "No prediction";
@@ -73,7 +76,10 @@ if (pad) {
     const { data } = scaled.getImageData(0, 0, width, height);
     const level = (offset) => Math.round((data[offset] / 255) * 100) / 100;
     const pixel = job.colour ? (offset) => [level(offset), level(offset + 1), level(offset + 2)] : level;
-    return Array.from({ length: height }, (_, row) => Array.from({ length: width }, (_, column) => pixel(4 * (row * width + column))));
+    return Array.from(
+      { length: height },
+      (_, row) => Array.from({ length: width }, (_, column) => pixel(4 * (row * width + column))),
+    );
   }
 
   function show({ probabilities: [shares], classes: [winner], class_names: names, seen, saliency }) {
@@ -89,7 +95,12 @@ if (pad) {
   function blur(rows) {
     const mean = (row) => row.map((value, at) => ((row[at - 1] ?? value) + 2 * value + (row[at + 1] ?? value)) / 4);
     const across = rows.map(mean);
-    rows.forEach((row, y) => row.forEach((_, x) => (row[x] = ((across[y - 1] ?? across[y])[x] + 2 * across[y][x] + (across[y + 1] ?? across[y])[x]) / 4)));
+    rows.forEach((row, y) =>
+      row.forEach((
+        _,
+        x,
+      ) => (row[x] = ((across[y - 1] ?? across[y])[x] + 2 * across[y][x] + (across[y + 1] ?? across[y])[x]) / 4))
+    );
   }
 
   // The network's input; blue and orange mark where more brightness would support or oppose the prediction.
@@ -97,7 +108,8 @@ if (pad) {
     const [height, width] = [seen.length, seen[0].length];
     const image = new ImageData(width, height);
     const effects = saliency.map((row) => row.map((pixel) => (job.colour ? pixel[0] + pixel[1] + pixel[2] : pixel)));
-    if (job.crops) for (let pass = 0; pass < 2; pass += 1) blur(effects); // of a photo, single pixels alternate
+    if (job.crops) { for (let pass = 0; pass < 2; pass += 1) blur(effects); // of a photo, single pixels alternate
+     }
     const largest = Math.max(...effects.flat().map(Math.abs)) || 1;
     for (let row = 0; row < height; row += 1) {
       for (let column = 0; column < width; column += 1) {
@@ -105,7 +117,10 @@ if (pad) {
         const effect = effects[row][column] / largest;
         const tint = effect > 0 ? [60, 160, 255] : [255, 140, 40];
         const weight = Math.min(0.85, Math.abs(effect) ** 0.8);
-        image.data.set([...tint.map((value, channel) => 255 * background[channel] * (1 - weight) * 0.8 + value * weight), 255], 4 * (row * width + column));
+        image.data.set([
+          ...tint.map((value, channel) => 255 * background[channel] * (1 - weight) * 0.8 + value * weight),
+          255,
+        ], 4 * (row * width + column));
       }
     }
     const frame = new OffscreenCanvas(width, height);
@@ -130,7 +145,7 @@ if (pad) {
   }
 
   function clear() {
-    if (job.crops) for (const id of ["pad", "looked"]) reveal(id, false);
+    if (job.crops) { for (const id of ["pad", "looked"]) reveal(id, false); }
     isCurrent = nextDrawing();
     isDrawn = false;
     file = null;
@@ -149,7 +164,10 @@ if (pad) {
   let lastPoint = null;
   const canvasPoint = (event) => {
     const box = pad.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * pad.width, ((event.clientY - box.top) / box.height) * pad.height];
+    return [
+      ((event.clientX - box.left) / box.width) * pad.width,
+      ((event.clientY - box.top) / box.height) * pad.height,
+    ];
   };
   function drawLine(event) {
     // A fast pen passes several points between two events: the coalesced events have them all.
@@ -197,12 +215,16 @@ if (pad) {
     if (!isNewest()) return;
     if (!image) {
       announce("This browser cannot read that file as an image.", "error");
-      if (interruptedVerdict && $("#verdict").textContent === "Computing…") [$("#verdict").textContent, lastVerdict] = interruptedVerdict;
+      if (interruptedVerdict && $("#verdict").textContent === "Computing…") {
+        [$("#verdict").textContent, lastVerdict] = interruptedVerdict;
+      }
       interruptedVerdict = null;
       return;
     }
     if (strokeAt !== strokeAtBefore || !isSameDrawing()) {
-      announce("The image was not opened, because you changed the drawing while it was loading. Open it again to replace the drawing.");
+      announce(
+        "The image was not opened, because you changed the drawing while it was loading. Open it again to replace the drawing.",
+      );
       return;
     }
     clear();
@@ -224,11 +246,15 @@ if (pad) {
   async function encodeFile(chosen, image) {
     const [width, height] = [image.width, image.height];
     const { sent: limits } = job; // the command-line client has the same limits
-    const isWithinLimits = chosen.size <= limits.bytes && width * height <= limits.pixels && (chosen.type !== "image/png" || Math.max(width, height) <= limits.png_side);
+    const isWithinLimits = chosen.size <= limits.bytes && width * height <= limits.pixels &&
+      (chosen.type !== "image/png" || Math.max(width, height) <= limits.png_side);
     let blob = chosen;
     if (!isWithinLimits || !SENT_TYPES.includes(chosen.type)) {
       const scale = Math.min(1, limits.side / Math.max(width, height));
-      const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
+      const canvas = new OffscreenCanvas(
+        Math.max(1, Math.round(width * scale)),
+        Math.max(1, Math.round(height * scale)),
+      );
       const context = canvas.getContext("2d");
       context.imageSmoothingQuality = "high";
       context.drawImage(image, 0, 0, canvas.width, canvas.height);
@@ -236,7 +262,9 @@ if (pad) {
     }
     const bytes = new Uint8Array(await blob.arrayBuffer());
     let text = "";
-    for (let offset = 0; offset < bytes.length; offset += 0x8000) text += String.fromCharCode(...bytes.subarray(offset, offset + 0x8000));
+    for (let offset = 0; offset < bytes.length; offset += 0x8000) {
+      text += String.fromCharCode(...bytes.subarray(offset, offset + 0x8000));
+    }
     return btoa(text);
   }
 
@@ -244,7 +272,9 @@ if (pad) {
   function removeColour() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data } = image;
-    for (let offset = 0; offset < data.length; offset += 4) data.fill(0.299 * data[offset] + 0.587 * data[offset + 1] + 0.114 * data[offset + 2], offset, offset + 3);
+    for (let offset = 0; offset < data.length; offset += 4) {
+      data.fill(0.299 * data[offset] + 0.587 * data[offset + 1] + 0.114 * data[offset + 2], offset, offset + 3);
+    }
     pen.putImageData(image, 0, 0);
   }
 
@@ -254,9 +284,13 @@ if (pad) {
     const { data, width, height } = image;
     const grey = (offset) => (data[offset] + data[offset + 1] + data[offset + 2]) / 3;
     let border = 0;
-    for (let column = 0; column < width; column += 1) border += grey(4 * column) + grey(4 * ((height - 1) * width + column));
+    for (let column = 0; column < width; column += 1) {
+      border += grey(4 * column) + grey(4 * ((height - 1) * width + column));
+    }
     const isInverted = border / (2 * width) > 127;
-    for (let offset = 0; offset < data.length; offset += 4) data.fill(isInverted ? 255 - grey(offset) : grey(offset), offset, offset + 3);
+    for (let offset = 0; offset < data.length; offset += 4) {
+      data.fill(isInverted ? 255 - grey(offset) : grey(offset), offset, offset + 3);
+    }
     pen.putImageData(image, 0, 0);
   }
 
@@ -273,5 +307,6 @@ if (pad) {
   });
   clear();
   // The first prediction loads the network: request it before the user starts to draw.
-  call(`${job.urls.self}/predict`, { method: "POST", body: { images: [pixels()], checkpoint: epoch(), explain: true } }).catch(() => {});
+  call(`${job.urls.self}/predict`, { method: "POST", body: { images: [pixels()], checkpoint: epoch(), explain: true } })
+    .catch(() => {});
 }

@@ -17,7 +17,8 @@ if ($("#picture")) {
   });
   const classSelect = $("#class"); // only for a conditional GAN
   const chosenClass = () => (classSelect ? { class: Number(classSelect.value) } : {});
-  const generate = (body) => call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...chosenClass(), ...body } });
+  const generate = (body) =>
+    call(`${job.urls.self}/generate`, { method: "POST", body: { checkpoint: epoch(), ...chosenClass(), ...body } });
   const source = (image) => `data:image/png;base64,${image}`;
   const announcingErrors = (run) => async () => {
     try {
@@ -35,7 +36,9 @@ if ($("#picture")) {
       state.point = movedPoint();
       show();
     });
-    $("#sliders").append(h("label", { class: "inline small" }, h("span", { class: "muted" }, String(index + 1)), slider));
+    $("#sliders").append(
+      h("label", { class: "inline small" }, h("span", { class: "muted" }, String(index + 1)), slider),
+    );
     return slider;
   });
 
@@ -55,7 +58,8 @@ if ($("#picture")) {
   function movedPoint() {
     const range = job.latent.distribution === "normal" ? 3 : 1.5;
     return state.center.map((value, dimension) => {
-      const coordinate = value + range * sliders.reduce((sum, slider, index) => sum + Number(slider.value) * directions[index][dimension], 0);
+      const coordinate = value +
+        range * sliders.reduce((sum, slider, index) => sum + Number(slider.value) * directions[index][dimension], 0);
       return job.latent.distribution === "uniform" ? Math.max(-1, Math.min(1, coordinate)) : coordinate;
     });
   }
@@ -105,7 +109,14 @@ if ($("#picture")) {
     const { images, latent } = await generate({ seed: state.manySeed, count: SAMPLE_COUNT, with_latent: true });
     const old = $$("#many button");
     if (old.length === images.length) old.forEach((button, index) => ($("img", button).src = source(images[index])));
-    else $("#many").replaceChildren(...images.map((image, index) => h("button", { type: "button", class: "thumb", "aria-label": `Sample ${index + 1}`, onclick: () => setCenter(state.points[index]) }, h("img", { src: source(image), alt: "" }))));
+    else {$("#many").replaceChildren(...images.map((image, index) =>
+        h("button", {
+          type: "button",
+          class: "thumb",
+          "aria-label": `Sample ${index + 1}`,
+          onclick: () => setCenter(state.points[index]),
+        }, h("img", { src: source(image), alt: "" }))
+      ));}
     state.points = latent;
   }));
 
@@ -129,8 +140,19 @@ if ($("#picture")) {
   }
 
   const downloadFilm = announcingErrors(async () => {
-    const body = { checkpoint: epoch(), ...chosenClass(), latent: [state.start, state.end, state.start], steps: 24, format: "film", scale: 8 };
-    const response = await request(`${job.urls.self}/generate`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    const body = {
+      checkpoint: epoch(),
+      ...chosenClass(),
+      latent: [state.start, state.end, state.start],
+      steps: 24,
+      format: "film",
+      scale: 8,
+    };
+    const response = await request(`${job.urls.self}/generate`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
     save(await response.blob(), "walk.gif");
   });
 

@@ -25,8 +25,13 @@ if (form) {
   });
   const predictSoon = debounce(120, predict);
 
-  function show({ values, target, typical_error: error, notes, probabilities: [shares], classes: [winner], class_names: names }) {
-    const about = [...(error === null ? [] : [`typical error ${metric("val_rmse", error)}, the RMSE on validation data`]), ...notes];
+  function show(
+    { values, target, typical_error: error, notes, probabilities: [shares], classes: [winner], class_names: names },
+  ) {
+    const about = [
+      ...(error === null ? [] : [`typical error ${metric("val_rmse", error)}, the RMSE on validation data`]),
+      ...notes,
+    ];
     $("#row-about").replaceChildren(...about.map((text) => h("div", {}, sentence(text))));
     if (values) {
       $("#verdict").textContent = `${target}: ${metric("val_rmse", values[0])}`;
@@ -40,13 +45,17 @@ if (form) {
 
   function refuse({ message, problem }) {
     const faults = problem?.errors ?? [];
-    const columns = faults.map(({ pointer }) => (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~"));
+    const columns = faults.map(({ pointer }) =>
+      (pointer ?? "").split("/")[3]?.replaceAll("~1", "/").replaceAll("~0", "~")
+    );
     for (const name of columns) fields.get(name)?.setAttribute("aria-invalid", "true");
     $("#verdict").textContent = "–";
     delete $("#verdict").dataset.answer;
     showBars();
     $("#row-about").replaceChildren();
-    const texts = faults.length ? faults.map(({ detail }, index) => `${columns[index] ?? "The row"} ${detail}.`) : [message];
+    const texts = faults.length
+      ? faults.map(({ detail }, index) => `${columns[index] ?? "The row"} ${detail}.`)
+      : [message];
     $("#row-error").replaceChildren(...texts.map((text) => h("div", {}, text)));
     $("#row-error").hidden = false;
   }

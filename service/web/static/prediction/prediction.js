@@ -35,7 +35,8 @@ function listenToJob() {
 }
 
 const grouped = (count) => count.toLocaleString("en");
-const examplesDone = ({ step, steps }) => `${grouped(step)} of ${grouped(steps)} ${job.is_table ? "row" : "image"}${steps === 1 ? "" : "s"}`;
+const examplesDone = ({ step, steps }) =>
+  `${grouped(step)} of ${grouped(steps)} ${job.is_table ? "row" : "image"}${steps === 1 ? "" : "s"}`;
 
 function showProgress(progress) {
   progressed = true;

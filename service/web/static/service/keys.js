@@ -12,7 +12,12 @@ const showSecret = secretDialog();
 const show = (key) => showSecret(key.key, `${key.name}: owner ${key.owner}, scope ${key.scope}.`);
 
 onSubmit($("#create"), $("#create-error"), async ({ name, owner, scope, lifetime_days: days }) => {
-  const body = { name: name.value, owner: owner.value, scope: scope.value, lifetime_days: days.value ? Number(days.value) : null };
+  const body = {
+    name: name.value,
+    owner: owner.value,
+    scope: scope.value,
+    lifetime_days: days.value ? Number(days.value) : null,
+  };
   show(await call("/keys", { method: "POST", body }));
   $("#create").reset();
   await refreshPage();

@@ -27,8 +27,15 @@ document.addEventListener("click", (event) => {
 
 onSubmit($("form", dialog), $("#change-error"), async () => {
   const changed = fields.filter((field) => field.value.trim() !== field.defaultValue);
-  const valueOf = (field) => (field.value.trim() === "" ? null : field.type === "number" ? Number(field.value) : field.value.trim());
-  if (changed.length) await call(`/owners/${encodeURIComponent(owner)}`, { method: "PATCH", body: Object.fromEntries(changed.map((field) => [field.name, valueOf(field)])) });
+  const valueOf = (
+    field,
+  ) => (field.value.trim() === "" ? null : field.type === "number" ? Number(field.value) : field.value.trim());
+  if (changed.length) {
+    await call(`/owners/${encodeURIComponent(owner)}`, {
+      method: "PATCH",
+      body: Object.fromEntries(changed.map((field) => [field.name, valueOf(field)])),
+    });
+  }
   dialog.close();
   if (changed.length) announce("Saved", "good");
   await refreshPage();

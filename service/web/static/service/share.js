@@ -26,13 +26,27 @@ async function showLinks() {
 }
 
 function row(link) {
-  const revoke = () => attempt(async () => {
-    await call(`/shares/${link.id}`, { method: "DELETE" });
-    $("#share-new").hidden = true; // it may be the revoked one
-  });
-  const times = [`created ${when(link.created_at)},`, link.expires_at ? `expires ${when(link.expires_at)}` : "never expires"];
+  const revoke = () =>
+    attempt(async () => {
+      await call(`/shares/${link.id}`, { method: "DELETE" });
+      $("#share-new").hidden = true; // it may be the revoked one
+    });
+  const times = [
+    `created ${when(link.created_at)},`,
+    link.expires_at ? `expires ${when(link.expires_at)}` : "never expires",
+  ];
   const lines = times.map((text) => h("div", {}, text));
-  return h("li", { class: "small" }, h("div", {}, ...lines), h("button", { type: "button", class: "slim danger", "aria-label": `Revoke the link ${times.join(" ")}`, onclick: revoke }, "Revoke"));
+  return h(
+    "li",
+    { class: "small" },
+    h("div", {}, ...lines),
+    h("button", {
+      type: "button",
+      class: "slim danger",
+      "aria-label": `Revoke the link ${times.join(" ")}`,
+      onclick: revoke,
+    }, "Revoke"),
+  );
 }
 
 $("#share-open").addEventListener("click", () => {

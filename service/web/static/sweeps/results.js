@@ -19,7 +19,9 @@ const ENDED = {
 const words = (code) => code.replaceAll("_", " ");
 
 const LOG_RATIO = 10; // of the values of a list, as of a range on the command line
-const isLog = ({ log, choice }) => Boolean(log) || Boolean(choice?.every((value) => value > 0) && Math.max(...choice) / Math.min(...choice) >= LOG_RATIO);
+const isLog = ({ log, choice }) =>
+  Boolean(log) ||
+  Boolean(choice?.every((value) => value > 0) && Math.max(...choice) / Math.min(...choice) >= LOG_RATIO);
 
 export class SweepParts {
   // onevent(seq): called for each event of the sweep. onselect(selected): with the numbers of the brushed trials, or null.
@@ -33,7 +35,12 @@ export class SweepParts {
     });
     this.onselect = onselect;
     this.brushes = new Map();
-    this.slices = new Map(this.settings.map((setting) => [setting, new Scatter(h("div", { class: "dots" }), { onlight: (trial) => this.light(trial), noun: "trial", height: 220 })]));
+    this.slices = new Map(
+      this.settings.map((setting) => [
+        setting,
+        new Scatter(h("div", { class: "dots" }), { onlight: (trial) => this.light(trial), noun: "trial", height: 220 }),
+      ]),
+    );
     $(".slices").replaceChildren(...[...this.slices.values()].map(({ element }) => element));
     new IntersectionObserver(([entry]) => {
       this.showsSlices = entry.isIntersecting;
@@ -48,7 +55,10 @@ export class SweepParts {
     this.last = this.first;
     this.listenToSweep(onevent);
     $("#earlier").hidden = !this.first;
-    $("#earlier").addEventListener("click", () => this.showEarlier().catch((error) => announce(error.message, "error")));
+    $("#earlier").addEventListener(
+      "click",
+      () => this.showEarlier().catch((error) => announce(error.message, "error")),
+    );
   }
 
   show(sweep, trials, metrics) {
@@ -71,7 +81,17 @@ export class SweepParts {
     for (const id of ["#parallel", "#slices"]) $(id).hidden = !settings.length || trials.length < 2;
     if ($("#parallel").hidden) return;
     const logs = settings.filter((setting) => isLog(sweep.resolved.space[setting]));
-    drawCoordinates($("#coordinates"), { trials, settings, name, best: sweep.best_trial, label: describe(name).label, format: (value) => metric(name, value), logs, brushes, onbrush: (selected) => this.select(selected) });
+    drawCoordinates($("#coordinates"), {
+      trials,
+      settings,
+      name,
+      best: sweep.best_trial,
+      label: describe(name).label,
+      format: (value) => metric(name, value),
+      logs,
+      brushes,
+      onbrush: (selected) => this.select(selected),
+    });
     this.colourLines();
     this.drawSlices();
   }
@@ -88,8 +108,25 @@ export class SweepParts {
     const { name, sweep, selected, curves } = this;
     if (!this.showsSlices) return;
     for (const [setting, slice] of this.slices) {
-      const points = this.trials.map(({ trial, settings, value, interval, jobs }) => ({ id: trial, label: `Trial ${trial}`, href: jobs.length > 1 ? `/ui/compare?jobs=${jobs.map(({ job }) => job).join(",")}&of=last` : `/ui/jobs/${jobs[0].job}`, x: typeof settings[setting] === "object" ? JSON.stringify(settings[setting]) : settings[setting], y: value, interval, index: selected && !selected.has(trial) ? null : (curves.colours.get(trial) ?? null) }));
-      slice.show({ points, setting: settingName(setting), metric: name, word: describe(name).label, isLog: isLog(sweep.resolved.space[setting]), isChosen: Boolean(sweep.resolved.space[setting].choice) });
+      const points = this.trials.map(({ trial, settings, value, interval, jobs }) => ({
+        id: trial,
+        label: `Trial ${trial}`,
+        href: jobs.length > 1
+          ? `/ui/compare?jobs=${jobs.map(({ job }) => job).join(",")}&of=last`
+          : `/ui/jobs/${jobs[0].job}`,
+        x: typeof settings[setting] === "object" ? JSON.stringify(settings[setting]) : settings[setting],
+        y: value,
+        interval,
+        index: selected && !selected.has(trial) ? null : (curves.colours.get(trial) ?? null),
+      }));
+      slice.show({
+        points,
+        setting: settingName(setting),
+        metric: name,
+        word: describe(name).label,
+        isLog: isLog(sweep.resolved.space[setting]),
+        isChosen: Boolean(sweep.resolved.space[setting].choice),
+      });
     }
   }
 
@@ -97,16 +134,22 @@ export class SweepParts {
   select(trials) {
     this.selected = trials && new Set(trials.map(({ trial }) => trial));
     $("#clear-brush").hidden = !trials;
-    $("#brushed").textContent = trials ? `${trials.length} of ${counted(this.trials.length, "trial")} selected` : $("#brushed").dataset.hint;
+    $("#brushed").textContent = trials
+      ? `${trials.length} of ${counted(this.trials.length, "trial")} selected`
+      : $("#brushed").dataset.hint;
     const sign = this.sweep.objective.goal === "maximize" ? -1 : 1;
-    const best = trials?.toSorted((a, b) => b.rung_epoch - a.rung_epoch || sign * (a.value - b.value)).map(({ trial }) => trial);
+    const best = trials?.toSorted((a, b) => b.rung_epoch - a.rung_epoch || sign * (a.value - b.value)).map((
+      { trial },
+    ) => trial);
     this.curves.select(best ?? null);
     this.drawSlices();
     this.onselect(this.selected);
   }
 
   light(trial) {
-    for (const element of $$("#coordinates path, #trials tr")) element.classList.toggle("lit", element.dataset.trial === String(trial));
+    for (const element of $$("#coordinates path, #trials tr")) {
+      element.classList.toggle("lit", element.dataset.trial === String(trial));
+    }
     for (const slice of this.slices.values()) slice.light(trial);
   }
 
@@ -118,7 +161,22 @@ export class SweepParts {
     $("#importance-note").textContent = note;
     const measured = data.filter((item) => item.share !== null);
     $("#importance").hidden = !measured.length;
-    $("#importance tbody").replaceChildren(...measured.map((item) => h("tr", {}, h("td", {}, h("code", {}, settingName(item.setting))), h("td", { class: "number" }, h("progress", { value: item.share, max: 1, "aria-hidden": "true" }), `${Math.round(100 * item.share)}%`), h("td", {}, item.distinguishable === false ? "not distinguishable" : (item.best ?? "–")))));
+    $("#importance tbody").replaceChildren(
+      ...measured.map((item) =>
+        h(
+          "tr",
+          {},
+          h("td", {}, h("code", {}, settingName(item.setting))),
+          h(
+            "td",
+            { class: "number" },
+            h("progress", { value: item.share, max: 1, "aria-hidden": "true" }),
+            `${Math.round(100 * item.share)}%`,
+          ),
+          h("td", {}, item.distinguishable === false ? "not distinguishable" : (item.best ?? "–")),
+        )
+      ),
+    );
   }
 
   listenToSweep(onevent) {
@@ -157,9 +215,19 @@ export class SweepParts {
     const list = (items) => items.map(([trial, value]) => `${trial} (${metric(name, value)})`).join(", ");
     switch (type) {
       case "propose":
-        return data.error ? sentence(`Trial ${data.trial} has invalid settings: ${data.error.message}`) : `Trial ${data.trial} starts${settings.length ? ` with ${settings.map((setting) => `${settingName(setting)} ${settingText(data.settings[setting])}`).join(", ")}` : ""}.`;
+        return data.error
+          ? sentence(`Trial ${data.trial} has invalid settings: ${data.error.message}`)
+          : `Trial ${data.trial} starts${
+            settings.length
+              ? ` with ${
+                settings.map((setting) => `${settingName(setting)} ${settingText(data.settings[setting])}`).join(", ")
+              }`
+              : ""
+          }.`;
       case "result":
-        return data.error ? `Trial ${data.trial} failed: ${words(data.error)}.` : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
+        return data.error
+          ? `Trial ${data.trial} failed: ${words(data.error)}.`
+          : `Trial ${data.trial} has ${describe(name).label} ${metric(name, data.value)}.`;
       case "promote":
         return `Promoted after epoch ${data.epoch}: ${list(data.trials)}.`;
       case "stop":

@@ -32,13 +32,18 @@ const doneEpochs = () => sweep.epochs_trained + sweep.epochs_reused;
 
 // The maximum number of epochs; null for a sweep that has ended and reached it. The number of promotions by asynchronous
 // halving depends on the results, so the maximum is meaningless once it has ended.
-const epochLimit = () => (isOver() && (isAsynchronous() || doneEpochs() === sweep.epochs_at_most) ? null : sweep.epochs_at_most);
+const epochLimit =
+  () => (isOver() && (isAsynchronous() || doneEpochs() === sweep.epochs_at_most) ? null : sweep.epochs_at_most);
 
 // How many epochs were trained, reused, and charged to the budget.
 function describeEpochs() {
   const { epochs_trained: trained, epochs_reused: reused, epochs_started: planned, budget_epochs: budget } = sweep;
   const number = (count) => count.toLocaleString("en");
-  return [`${number(trained)} trained`, reused ? `${number(reused)} reused` : "", budget ? `${number(planned)} planned of a budget of ${number(budget)}` : ""].filter(Boolean).join(", ");
+  return [
+    `${number(trained)} trained`,
+    reused ? `${number(reused)} reused` : "",
+    budget ? `${number(planned)} planned of a budget of ${number(budget)}` : "",
+  ].filter(Boolean).join(", ");
 }
 
 function drawFacts() {
@@ -49,28 +54,65 @@ function drawFacts() {
   const { total, succeeded, stopped, failed, running, waiting } = sweep.trials;
   const [epochs, maxEpochs] = [doneEpochs(), epochLimit()];
   const done = succeeded + stopped + failed;
-  const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map(([state, count]) => `${count} ${state === "running" && sweep.status === "paused" ? "paused" : state}`);
-  const tile = (title, ...content) => h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
+  const parts = Object.entries({ running, waiting, stopped, succeeded, failed }).filter(([, count]) => count).map((
+    [state, count],
+  ) => `${count} ${state === "running" && sweep.status === "paused" ? "paused" : state}`);
+  const tile = (title, ...content) =>
+    h("div", { class: "tile" }, h("div", { class: "muted small" }, title), ...content);
   const bar = (value, max, label) => h("progress", { value, max, "aria-label": label, class: sweep.status });
   const best = sweep.best_trial === null ? "–" : metric(name, sweep.best_value);
   $("#tiles").replaceChildren(
-    tile("Epochs", h("div", { class: "value" }, `${epochs.toLocaleString("en")}${maxEpochs ? ` of at most ${maxEpochs.toLocaleString("en")}` : ""}`), h("div", { class: "small muted" }, describeEpochs()), isAsynchronous() && maxEpochs && maxEpochs !== sweep.budget_epochs ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.") : "", maxEpochs ? bar(Math.min(epochs, maxEpochs), maxEpochs, "Epochs of all jobs together") : ""),
-    tile("Trials that have ended", h("div", { class: "value" }, `${done} of ${total}`), h("div", { class: "small muted" }, parts.join(", ") || "none yet")),
-    tile(isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`, h("div", { class: "value" }, best), h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`)),
-    sweep.eta_seconds === null ? "" : tile("Time left", h("div", { class: "value" }, `about ${duration(sweep.eta_seconds)}`), h("div", { class: "small muted" }, isAsynchronous() ? "at most" : "")),
+    tile(
+      "Epochs",
+      h(
+        "div",
+        { class: "value" },
+        `${epochs.toLocaleString("en")}${maxEpochs ? ` of at most ${maxEpochs.toLocaleString("en")}` : ""}`,
+      ),
+      h("div", { class: "small muted" }, describeEpochs()),
+      isAsynchronous() && maxEpochs && maxEpochs !== sweep.budget_epochs
+        ? h("div", { class: "small muted" }, "Asynchronous halving usually takes fewer.")
+        : "",
+      maxEpochs ? bar(Math.min(epochs, maxEpochs), maxEpochs, "Epochs of all jobs together") : "",
+    ),
+    tile(
+      "Trials that have ended",
+      h("div", { class: "value" }, `${done} of ${total}`),
+      h("div", { class: "small muted" }, parts.join(", ") || "none yet"),
+    ),
+    tile(
+      isOver() ? `Best ${describe(name).label}` : `Best ${describe(name).label} so far`,
+      h("div", { class: "value" }, best),
+      h("div", { class: "small muted" }, sweep.best_trial === null ? "" : `trial ${sweep.best_trial}`),
+    ),
+    sweep.eta_seconds === null ? "" : tile(
+      "Time left",
+      h("div", { class: "value" }, `about ${duration(sweep.eta_seconds)}`),
+      h("div", { class: "small muted" }, isAsynchronous() ? "at most" : ""),
+    ),
     sweep.sweep_digest ? tile("Digest", h("code", { title: sweep.sweep_digest }, sweep.sweep_digest.slice(7, 19))) : "",
   );
   $("#best-sentence").textContent = sweep.best_sentence ?? "";
   if (sweep.allowed_actions.join() === drawnActions) return;
   drawnActions = sweep.allowed_actions.join();
   const labels = { pause: "Pause", resume: "Resume", cancel: "Cancel", delete: "Delete" };
-  const buttons = sweep.allowed_actions.map((action) => h("button", { type: "button", dataset: { action }, class: ["cancel", "delete"].includes(action) ? "danger" : "", onclick: () => runAction(action) }, labels[action]));
+  const buttons = sweep.allowed_actions.map((action) =>
+    h("button", {
+      type: "button",
+      dataset: { action },
+      class: ["cancel", "delete"].includes(action) ? "danger" : "",
+      onclick: () => runAction(action),
+    }, labels[action])
+  );
   const keyOf = ({ dataset }) => (dataset.action === "resume" ? "pause" : dataset.action); // these two replace each other
   keepFocus("#verbs button", keyOf, () => $("#verbs").replaceChildren(...buttons));
 }
 
 async function runAction(action) {
-  const question = { cancel: "Cancel this sweep and its unfinished jobs?", delete: "Delete this sweep with all its jobs and files?" }[action];
+  const question = {
+    cancel: "Cancel this sweep and its unfinished jobs?",
+    delete: "Delete this sweep with all its jobs and files?",
+  }[action];
   if (question && !confirm(question)) return;
   try {
     if (action === "delete") {
@@ -91,7 +133,15 @@ async function runAction(action) {
 
 function order(sort) {
   const select = $("#sort");
-  if (![...select.options].some((option) => option.value === sort)) select.append(h("option", { value: sort }, sort.startsWith("-") ? `${settingName(sort.slice(1))}, descending` : settingName(sort)));
+  if (![...select.options].some((option) => option.value === sort)) {
+    select.append(
+      h(
+        "option",
+        { value: sort },
+        sort.startsWith("-") ? `${settingName(sort.slice(1))}, descending` : settingName(sort),
+      ),
+    );
+  }
   select.value = sort;
   refresh();
 }
@@ -135,11 +185,23 @@ async function loadParts() {
     announce("Curves and decisions could not be loaded. Reload the page.", "error");
     return checkConnection();
   }
-  parts = new loaded.SweepParts(sweep, (seq) => seq > sweep.last_seq && refreshSoon(), (selected) => table.select(selected)); // skips replayed events
+  parts = new loaded.SweepParts(
+    sweep,
+    (seq) => seq > sweep.last_seq && refreshSoon(),
+    (selected) => table.select(selected),
+  ); // skips replayed events
   await (trials.has_more ? refresh() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains only as many as fit on a screen
 }
 
-const sorts = [["best", "best first"], ["trial", "trial"], ["-value", "highest value"], ["value", "lowest value"], ["epoch", "fewest epochs"], ["-epoch", "most epochs"], ...settings.map((setting) => [setting, settingName(setting)])];
+const sorts = [
+  ["best", "best first"],
+  ["trial", "trial"],
+  ["-value", "highest value"],
+  ["value", "lowest value"],
+  ["epoch", "fewest epochs"],
+  ["-epoch", "most epochs"],
+  ...settings.map((setting) => [setting, settingName(setting)]),
+];
 $("#sort").replaceChildren(...sorts.map(([sort, label]) => h("option", { value: sort }, label)));
 $("#sort").addEventListener("change", refresh);
 $("#more").addEventListener("click", () => {

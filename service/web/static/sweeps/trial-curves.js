@@ -23,7 +23,9 @@ export class SweepCurves {
     this.nextRequest = requestSequence();
     this.band = memory.get("sweep.band", "range");
     if (!(this.band in BANDS)) this.band = "range";
-    $("#band").replaceChildren(...Object.entries(BANDS).map(([value, [label]]) => h("option", { value, selected: value === this.band }, label)));
+    $("#band").replaceChildren(
+      ...Object.entries(BANDS).map(([value, [label]]) => h("option", { value, selected: value === this.band }, label)),
+    );
     $("#band").closest("label").hidden = sweep.seeds.length < 2;
     $("#band").addEventListener("change", ({ target }) => {
       this.band = target.value;
@@ -42,7 +44,9 @@ export class SweepCurves {
     const names = [...new Set([this.sweep.objective.metric, this.metric, ...metrics])];
     if (names.join() === this.offered) return;
     this.offered = names.join();
-    $("#curve-metric").replaceChildren(...names.map((name) => h("option", { value: name, selected: name === this.metric }, describe(name).label)));
+    $("#curve-metric").replaceChildren(
+      ...names.map((name) => h("option", { value: name, selected: name === this.metric }, describe(name).label)),
+    );
   }
 
   // Shows the first of these trials, the best first; null: the best of all.
@@ -53,12 +57,19 @@ export class SweepCurves {
 
   // The parameters of a request for the curves of at most so many trials.
   query(metric, limit) {
-    return `metric=${encodeURIComponent(metric)}&limit=${limit}${this.selected ? `&trials=${this.selected.slice(0, limit).join(",")}` : ""}`;
+    return `metric=${encodeURIComponent(metric)}&limit=${limit}${
+      this.selected ? `&trials=${this.selected.slice(0, limit).join(",")}` : ""
+    }`;
   }
 
   // A trial keeps its place in the palette as long as it is shown.
   colourOf(trial) {
-    if (!this.colours.has(trial)) this.colours.set(trial, [...Array(MAX_CURVES).keys()].find((index) => ![...this.colours.values()].includes(index)));
+    if (!this.colours.has(trial)) {
+      this.colours.set(
+        trial,
+        [...Array(MAX_CURVES).keys()].find((index) => ![...this.colours.values()].includes(index)),
+      );
+    }
     return this.colours.get(trial);
   }
 
@@ -75,7 +86,9 @@ export class SweepCurves {
   show(curves) {
     this.curves = curves;
     $("#curves-csv").href = `${this.sweep.urls.self}/curves?${this.query(curves.metric, 100)}&format=csv`;
-    $("#curves-png").href = `${this.sweep.urls.self}/plots/curves.png?${this.query(curves.metric, MAX_CURVES)}&band=${this.band}`;
+    $("#curves-png").href = `${this.sweep.urls.self}/plots/curves.png?${
+      this.query(curves.metric, MAX_CURVES)
+    }&band=${this.band}`;
     $("#no-curves").hidden = curves.data.length > 0;
     $("#curves .charts").hidden = !curves.data.length;
     if (!curves.data.length) return void $("#curves .charts").replaceChildren();
@@ -85,13 +98,30 @@ export class SweepCurves {
     if (!chart.element.isConnected) $("#curves .charts").replaceChildren(chart.element);
     const [, low, high] = BANDS[this.band];
     const isBanded = low && this.sweep.seeds.length > 1;
-    for (const trial of [...this.colours.keys()]) if (!curves.data.some((item) => item.trial === trial)) this.colours.delete(trial);
-    const series = curves.data.map((item) => ({ name: `trial ${item.trial}`, label: item.label, x: item.epochs, y: item.mean, ...(isBanded && { low: item[low], high: item[high] }), index: this.colourOf(item.trial), sparse }));
+    for (const trial of [...this.colours.keys()]) {
+      if (!curves.data.some((item) => item.trial === trial)) this.colours.delete(trial);
+    }
+    const series = curves.data.map((item) => ({
+      name: `trial ${item.trial}`,
+      label: item.label,
+      x: item.epochs,
+      y: item.mean,
+      ...(isBanded && { low: item[low], high: item[high] }),
+      index: this.colourOf(item.trial),
+      sparse,
+    }));
     const colours = JSON.stringify([...this.colours]);
     if (colours !== this.reported) this.oncolours();
     this.reported = colours;
     const epochs = curves.data.flatMap((item) => item.epochs);
     const marks = this.sweep.resolved.rungs.slice(0, -1).map((x) => ({ x, text: "rung" }));
-    chart.show({ series, smoothing: 0, axis: "epoch", range: [Math.min(...epochs), Math.max(...epochs)], format: formatOf(curves.metric), marks });
+    chart.show({
+      series,
+      smoothing: 0,
+      axis: "epoch",
+      range: [Math.min(...epochs), Math.max(...epochs)],
+      format: formatOf(curves.metric),
+      marks,
+    });
   }
 }

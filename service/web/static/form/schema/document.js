@@ -1,7 +1,8 @@
 // Specs as plain data: reading and writing by path, filling gaps, and leaving out what has no effect.
 
 export const pointerOf = (path) => path.map((part) => `/${part}`).join("");
-export const valueAt = (document, path) => path.reduce((node, name) => (isContainer(node) ? node[name] : undefined), document);
+export const valueAt = (document, path) =>
+  path.reduce((node, name) => (isContainer(node) ? node[name] : undefined), document);
 export const isObject = (value) => isContainer(value) && !Array.isArray(value);
 const SHORTHAND = "Shorthand"; // the title of a string that may replace an object
 const isContainer = (value) => typeof value === "object" && value !== null;
@@ -55,7 +56,9 @@ export class Schemas {
   // Resolves references and unwraps "or null". Annotations of the field override those of its type.
   resolve(raw) {
     let schema = raw;
-    while (schema.$ref) schema = { ...without(this.parts[schema.$ref.split("/").at(-1)], "title"), ...without(schema, "$ref") };
+    while (schema.$ref) {
+      schema = { ...without(this.parts[schema.$ref.split("/").at(-1)], "title"), ...without(schema, "$ref") };
+    }
     if (!schema.anyOf) return { schema, nullable: false };
     const options = schema.anyOf.filter((option) => option.type !== "null" && option.title !== SHORTHAND);
     const nullable = schema.anyOf.some((option) => option.type === "null");
@@ -83,10 +86,16 @@ export class Schemas {
 
   // Expands shorthands: "adam" becomes { name: "adam" }.
   expand(raw, document) {
-    if (typeof document === "string" && raw.anyOf?.some((option) => option.title === SHORTHAND)) return { name: document };
+    if (typeof document === "string" && raw.anyOf?.some((option) => option.title === SHORTHAND)) {
+      return { name: document };
+    }
     const shape = this.shape(raw, document);
     if (!shape) return document;
-    return Object.fromEntries(Object.entries(document).map(([name, value]) => [name, name in shape.properties ? this.expand(shape.properties[name], value) : value]));
+    return Object.fromEntries(
+      Object.entries(document).map((
+        [name, value],
+      ) => [name, name in shape.properties ? this.expand(shape.properties[name], value) : value]),
+    );
   }
 
   // Adds the defaults of omitted fields.
@@ -130,7 +139,8 @@ export class Schemas {
     return items.map((value) => {
       const shape = item && this.shape(item, value);
       if (!shape) return structuredClone(value);
-      const isNeeded = ([name, fieldValue]) => shape.properties[name]?.const !== undefined || shape.properties[name]?.default !== fieldValue;
+      const isNeeded = ([name, fieldValue]) =>
+        shape.properties[name]?.const !== undefined || shape.properties[name]?.default !== fieldValue;
       return structuredClone(Object.fromEntries(Object.entries(value).filter(isNeeded)));
     });
   }
@@ -141,7 +151,9 @@ export class Schemas {
     for (const [name, raw] of Object.entries(shape.properties)) {
       const { schema } = this.resolve(raw);
       if (schema.const !== undefined) result[name] = schema.const;
-      else if (!("default" in raw)) result[name] = structuredClone(previous?.[name] ?? raw.examples?.[0] ?? initialValue(schema));
+      else if (!("default" in raw)) {
+        result[name] = structuredClone(previous?.[name] ?? raw.examples?.[0] ?? initialValue(schema));
+      }
     }
     return result;
   }

@@ -18,7 +18,14 @@ export function helpFor(schema, name, id, { inRow = false } = {}) {
   const more = rest ? h("span", { hidden: true }, ` ${rest}`) : null;
   const hint = h("p", { class: "hint", id: `${id}-hint` }, first, more);
   if (!rest) return { hint, toggle: null };
-  const toggle = h("button", { type: "button", class: "help", "aria-expanded": "false", "aria-controls": hint.id, "aria-label": `More about ${name}`, title: "More" }, "?");
+  const toggle = h("button", {
+    type: "button",
+    class: "help",
+    "aria-expanded": "false",
+    "aria-controls": hint.id,
+    "aria-label": `More about ${name}`,
+    title: "More",
+  }, "?");
   toggle.addEventListener("click", () => {
     more.hidden = !more.hidden;
     toggle.setAttribute("aria-expanded", String(!more.hidden));
@@ -36,16 +43,34 @@ export function leaf(form, schema, nullable, path, { label: customLabel } = {}) 
   const id = idOf(path);
   const inRow = path.some((part) => typeof part === "number");
   const name = customLabel ?? labelOf(schema, path.at(-1));
-  const { element, sync } = (form.controls[pointer] ?? ((...values) => input(...values, schema, nullable)))(form, path, id);
+  const { element, sync } = (form.controls[pointer] ?? ((...values) => input(...values, schema, nullable)))(
+    form,
+    path,
+    id,
+  );
   const { hint, toggle } = helpFor(schema, name, id, { inRow });
   const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
-  const resetButton = h("button", { type: "button", class: "back", title: "Reset to the preset's value", "aria-label": `Reset ${name} to the preset's value`, hidden: true, onclick: () => form.unset(path) }, "↺");
+  const resetButton = h("button", {
+    type: "button",
+    class: "back",
+    title: "Reset to the preset's value",
+    "aria-label": `Reset ${name} to the preset's value`,
+    hidden: true,
+    onclick: () => form.unset(path),
+  }, "↺");
   element.setAttribute("aria-describedby", [hint?.id, fault.id].filter(Boolean).join(" "));
   const isCheck = element.type === "checkbox";
   const tries = form.controls[pointer] ? null : form.tries?.offer(schema, path, name, id, () => form.value(path));
   const label = h("label", { for: id, title: path.join(".") }, name);
-  const box = h("div", { class: `field${isCheck ? " check" : ""}`, dataset: { name: path.join(".") } },
-    h("div", { class: "name" }, isCheck ? element : null, label, toggle, tries?.button, inRow ? null : resetButton), isCheck ? null : element, tries?.row, hint, fault);
+  const box = h(
+    "div",
+    { class: `field${isCheck ? " check" : ""}`, dataset: { name: path.join(".") } },
+    h("div", { class: "name" }, isCheck ? element : null, label, toggle, tries?.button, inRow ? null : resetButton),
+    isCheck ? null : element,
+    tries?.row,
+    hint,
+    fault,
+  );
   form.fields.set(pointer, {
     element,
     fault,
@@ -70,7 +95,12 @@ function input(form, path, id, schema, nullable) {
 }
 
 function select(form, path, id, values, nullable) {
-  const element = h("select", { id }, nullable ? h("option", { value: "" }, "none") : null, values.map((value) => h("option", { value }, words(value))));
+  const element = h(
+    "select",
+    { id },
+    nullable ? h("option", { value: "" }, "none") : null,
+    values.map((value) => h("option", { value }, words(value))),
+  );
   element.addEventListener("change", () => form.set(path, element.value === "" ? null : element.value));
   return { element, sync: (value) => (element.value = value ?? "") };
 }
@@ -86,7 +116,13 @@ function text(form, path, id, schema, nullable) {
   const bounds = isNumber
     ? { min: schema.minimum ?? schema.exclusiveMinimum, step: schema.type === "integer" ? 1 : "any" }
     : { maxlength: schema.maxLength };
-  const element = h("input", { id, type: isNumber ? "number" : "text", autocomplete: "off", placeholder: nullable ? "none" : "", ...bounds });
+  const element = h("input", {
+    id,
+    type: isNumber ? "number" : "text",
+    autocomplete: "off",
+    placeholder: nullable ? "none" : "",
+    ...bounds,
+  });
   if (isNumber && schema.maximum !== undefined) element.setAttribute("max", schema.maximum);
   const inRow = path.some((part) => typeof part === "number");
   element.addEventListener("input", () => {
@@ -113,11 +149,27 @@ function textList(form, path, id, item) {
 export function several(form, schema, item, path) {
   const id = idOf(path);
   const selected = () => (Array.isArray(form.value(path)) ? form.value(path) : []);
-  const boxes = (schema["x-choices"] ?? item.enum).map((value) => h("input", { type: "checkbox", value, onchange: () => form.set(path, boxes.filter((box) => box.checked).map((box) => box.value)) }));
+  const boxes = (schema["x-choices"] ?? item.enum).map((value) =>
+    h("input", {
+      type: "checkbox",
+      value,
+      onchange: () => form.set(path, boxes.filter((box) => box.checked).map((box) => box.value)),
+    })
+  );
   const { hint, toggle } = helpFor(schema, labelOf(schema, path.at(-1)), id);
   const fault = h("p", { class: "fault", hidden: true });
-  const element = h("fieldset", { class: "field several", id, "aria-describedby": hint?.id, dataset: { name: path.join(".") } },
-    h("legend", {}, labelOf(schema, path.at(-1)), " ", toggle), hint, boxes.map((box) => h("label", { class: "inline small" }, box, words(box.value))), fault);
-  form.fields.set(pointerOf(path), { element, fault, sync: () => boxes.forEach((box) => (box.checked = selected().includes(box.value))) });
+  const element = h(
+    "fieldset",
+    { class: "field several", id, "aria-describedby": hint?.id, dataset: { name: path.join(".") } },
+    h("legend", {}, labelOf(schema, path.at(-1)), " ", toggle),
+    hint,
+    boxes.map((box) => h("label", { class: "inline small" }, box, words(box.value))),
+    fault,
+  );
+  form.fields.set(pointerOf(path), {
+    element,
+    fault,
+    sync: () => boxes.forEach((box) => (box.checked = selected().includes(box.value))),
+  });
   return element;
 }

@@ -30,12 +30,21 @@ export function layerList(form, schema, item, path) {
   };
   const move = (from, to, tool) => {
     const type = words(items()[from].type ?? "dense");
-    change((list) => list.splice(to, 0, ...list.splice(from, 1)), { focus: `li:nth-child(${to + 1}) [data-tool="${tool}"]`, say: `${type} is now layer ${to + 1} of ${items().length}` });
+    change((list) => list.splice(to, 0, ...list.splice(from, 1)), {
+      focus: `li:nth-child(${to + 1}) [data-tool="${tool}"]`,
+      say: `${type} is now layer ${to + 1} of ${items().length}`,
+    });
   };
   const insert = async (index) => {
-    const type = await chooseType(byName, index < items().length ? `Insert a layer before layer ${index + 1}` : "Add a layer at the end");
+    const type = await chooseType(
+      byName,
+      index < items().length ? `Insert a layer before layer ${index + 1}` : "Add a layer at the end",
+    );
     if (type === null) return;
-    change((list) => list.splice(index, 0, form.schemas.blank(byName.get(type))), { focus: `li:nth-child(${index + 1}) select`, say: `${words(type)} is now layer ${index + 1}` });
+    change((list) => list.splice(index, 0, form.schemas.blank(byName.get(type))), {
+      focus: `li:nth-child(${index + 1}) select`,
+      say: `${words(type)} is now layer ${index + 1}`,
+    });
   };
   const actions = { items, move, insert, change };
 
@@ -54,8 +63,22 @@ export function layerList(form, schema, item, path) {
       for (const row of drawnRows) row.sync(network);
     },
   });
-  const add = h("button", { type: "button", class: "slim", onclick: () => insert(items().length) }, "Add a layer at the end");
-  return h("fieldset", { class: "field nested network", dataset: { name: path.join("."), search: [...byName.keys()].join(" ") } }, h("legend", {}, name, " ", toggle), hint, input, rows, fault, add, announcement);
+  const add = h(
+    "button",
+    { type: "button", class: "slim", onclick: () => insert(items().length) },
+    "Add a layer at the end",
+  );
+  return h(
+    "fieldset",
+    { class: "field nested network", dataset: { name: path.join("."), search: [...byName.keys()].join(" ") } },
+    h("legend", {}, name, " ", toggle),
+    hint,
+    input,
+    rows,
+    fault,
+    add,
+    announcement,
+  );
 }
 
 function layerRow(form, item, path, rows, { items, move, insert, change }) {
@@ -64,33 +87,90 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
   const number = `layer ${index + 1}`;
   const id = idOf(path);
   const { byName } = form.schemas.variants(item);
-  const type = h("select", { id, "aria-label": `Type of ${number}` }, [...byName.keys()].map((value) => h("option", { value }, words(value))));
+  const type = h(
+    "select",
+    { id, "aria-label": `Type of ${number}` },
+    [...byName.keys()].map((value) => h("option", { value }, words(value))),
+  );
   type.addEventListener("change", () => form.set(path, form.schemas.blank(byName.get(type.value), form.value(path))));
-  const handle = h("button", { type: "button", class: "handle", dataset: { tool: "handle" }, "aria-label": `Reorder ${number}: drag it, or press the up and down arrow keys`, title: "Drag to reorder" }, String(index + 1));
+  const handle = h("button", {
+    type: "button",
+    class: "handle",
+    dataset: { tool: "handle" },
+    "aria-label": `Reorder ${number}: drag it, or press the up and down arrow keys`,
+    title: "Drag to reorder",
+  }, String(index + 1));
   handle.addEventListener("keydown", (event) => {
     const to = index + { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (!(to >= 0 && to < count)) return;
     event.preventDefault();
     move(index, to, "handle");
   });
-  const tool = (key, text, title, label, onclick, disabled = false) => h("button", { type: "button", class: `slim quiet ${key}`, dataset: { tool: key }, "aria-label": label, title, disabled, onclick }, text);
+  const tool = (key, text, title, label, onclick, disabled = false) =>
+    h("button", {
+      type: "button",
+      class: `slim quiet ${key}`,
+      dataset: { tool: key },
+      "aria-label": label,
+      title,
+      disabled,
+      onclick,
+    }, text);
   const about = h("p", { class: "hint about", id: `${id}-about`, hidden: true });
-  const help = h("button", { type: "button", class: "help", "aria-expanded": "false", "aria-controls": about.id, "aria-label": `Help for ${number}`, title: "Help" }, "?");
+  const help = h("button", {
+    type: "button",
+    class: "help",
+    "aria-expanded": "false",
+    "aria-controls": about.id,
+    "aria-label": `Help for ${number}`,
+    title: "Help",
+  }, "?");
   const shape = h("span", { class: "shape" });
   const parameters = h("span", { class: "muted" });
   const inner = h("div", { class: "group" });
   const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
   type.setAttribute("aria-describedby", `${about.id} ${fault.id}`);
-  const element = h("li", { class: "layer" },
-    handle, type, inner,
+  const element = h(
+    "li",
+    { class: "layer" },
+    handle,
+    type,
+    inner,
     h("p", { class: "output" }, shape, parameters),
-    h("div", { class: "tools", role: "group", "aria-label": `Change ${number}` }, help,
+    h(
+      "div",
+      { class: "tools", role: "group", "aria-label": `Change ${number}` },
+      help,
       tool("up", "↑", "Move up", `Move ${number} up`, () => move(index, index - 1, "up"), index === 0),
       tool("down", "↓", "Move down", `Move ${number} down`, () => move(index, index + 1, "down"), index === count - 1),
       tool("insert", "+", "Insert a layer before this one", `Insert a layer before ${number}`, () => insert(index)),
-      tool("copy", "", "Duplicate", `Duplicate ${number}`, () => change((list) => list.splice(index, 0, structuredClone(list[index])), { focus: `li:nth-child(${index + 2}) select`, say: `${number} duplicated` })),
-      tool("remove", "✕", "Remove", `Remove ${number}`, () => change((list) => list.splice(index, 1), { focus: `li:nth-child(${Math.min(index + 1, count - 1)}) select`, say: `${number} removed` }), count === 1)),
-    about, fault);
+      tool(
+        "copy",
+        "",
+        "Duplicate",
+        `Duplicate ${number}`,
+        () =>
+          change((list) => list.splice(index, 0, structuredClone(list[index])), {
+            focus: `li:nth-child(${index + 2}) select`,
+            say: `${number} duplicated`,
+          }),
+      ),
+      tool(
+        "remove",
+        "✕",
+        "Remove",
+        `Remove ${number}`,
+        () =>
+          change((list) => list.splice(index, 1), {
+            focus: `li:nth-child(${Math.min(index + 1, count - 1)}) select`,
+            say: `${number} removed`,
+          }),
+        count === 1,
+      ),
+    ),
+    about,
+    fault,
+  );
   help.addEventListener("click", () => {
     const isOpen = element.classList.toggle("helped");
     about.hidden = !isOpen;
@@ -105,7 +185,9 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
     const reported = network?.layers[index];
     const layer = reported?.type === currentType ? reported : null; // a different type: the response has not arrived yet
     shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : isInside(path.slice(0, -1)) ? "" : "→ ?";
-    parameters.textContent = layer ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}` : "";
+    parameters.textContent = layer
+      ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}`
+      : "";
     drawFields(currentType);
     form.syncBelow(path);
   };
@@ -119,10 +201,20 @@ const isInside = (path) => path.some((part) => typeof part === "number");
 function chooseType(byName, title) {
   return new Promise((resolve) => {
     const choices = [...byName].map(([name, variant]) =>
-      h("li", {}, h("button", { type: "button", onclick: () => dialog.close(name) }, words(name)), h("span", { class: "small" }, variant.description)));
-    const dialog = h("dialog", { class: "types", "aria-labelledby": "types-title" },
-      h("h2", { id: "types-title" }, title), h("ul", {}, choices),
-      h("div", { class: "row" }, h("button", { type: "button", onclick: () => dialog.close("") }, "Cancel")));
+      h(
+        "li",
+        {},
+        h("button", { type: "button", onclick: () => dialog.close(name) }, words(name)),
+        h("span", { class: "small" }, variant.description),
+      )
+    );
+    const dialog = h(
+      "dialog",
+      { class: "types", "aria-labelledby": "types-title" },
+      h("h2", { id: "types-title" }, title),
+      h("ul", {}, choices),
+      h("div", { class: "row" }, h("button", { type: "button", onclick: () => dialog.close("") }, "Cancel")),
+    );
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue || null);

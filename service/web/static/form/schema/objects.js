@@ -10,7 +10,14 @@ export function group(form, schema, nullable, path) {
   const { hint, toggle } = helpFor(schema, name, id);
   const legend = h("legend", {}, name, " ", toggle);
   const fault = h("p", { class: "fault", hidden: true });
-  const element = h("fieldset", { class: "field nested", dataset: { name: path.join(".") }, "aria-describedby": hint?.id }, legend, hint, fault, inner);
+  const element = h(
+    "fieldset",
+    { class: "field nested", dataset: { name: path.join(".") }, "aria-describedby": hint?.id },
+    legend,
+    hint,
+    fault,
+    inner,
+  );
   let on = null;
   if (nullable) {
     on = h("input", { type: "checkbox", id, "aria-describedby": hint?.id });
@@ -49,7 +56,12 @@ export function union(form, schema, nullable, path) {
   const { key, byName } = form.schemas.variants(schema);
   const name = labelOf(schema, path.at(-1));
   const id = idOf(path);
-  const select = h("select", { id }, nullable ? h("option", { value: "" }, "Same as Training") : null, [...byName.keys()].map((value) => h("option", { value }, words(value))));
+  const select = h(
+    "select",
+    { id },
+    nullable ? h("option", { value: "" }, "Same as Training") : null,
+    [...byName.keys()].map((value) => h("option", { value }, words(value))),
+  );
   const { hint } = helpFor(schema, name, id);
   const about = h("p", { class: "hint about", id: `${id}-about` });
   const inner = h("div", { class: "group" });
@@ -69,8 +81,16 @@ export function union(form, schema, nullable, path) {
       if (drawFields(current)) form.syncBelow(path);
     },
   });
-  return h("fieldset", { class: "field nested", dataset: { name: path.join(".") } },
-    h("legend", { class: "visually-hidden" }, name), h("div", { class: "choice" }, h("label", { for: id }, name), select), hint, about, fault, inner);
+  return h(
+    "fieldset",
+    { class: "field nested", dataset: { name: path.join(".") } },
+    h("legend", { class: "visually-hidden" }, name),
+    h("div", { class: "choice" }, h("label", { for: id }, name), select),
+    hint,
+    about,
+    fault,
+    inner,
+  );
 }
 
 // A field of an object with variants, drawn outside of the object; redrawn when another variant is selected.

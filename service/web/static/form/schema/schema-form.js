@@ -1,7 +1,7 @@
 // A form generated from a JSON schema. It edits the document that will be sent; other fields show the preset's values.
 import { sentence } from "../../common/dom.js";
-import { applies, valueAt, drop, isObject, merge, pointerOf, put, Schemas } from "./document.js";
-import { several, leaf } from "./fields.js";
+import { applies, drop, isObject, merge, pointerOf, put, Schemas, valueAt } from "./document.js";
+import { leaf, several } from "./fields.js";
 import { layerList } from "./layers.js";
 import { group, union } from "./objects.js";
 
@@ -133,7 +133,9 @@ export class SchemaForm {
 
   // Applies a fault's suggestion to the document.
   accept({ pointer, code, suggestion }) {
-    const path = pointer.slice(2).split("/").map((part) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll("~1", "/").replaceAll("~0", "~")));
+    const path = pointer.slice(2).split("/").map((
+      part,
+    ) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll("~1", "/").replaceAll("~0", "~")));
     const previous = valueAt(this.sent, path) ?? this.value(path);
     if (code === "unknown_field") {
       const nested = [...path.slice(0, -1), ...suggestion.split(".")];
@@ -142,14 +144,21 @@ export class SchemaForm {
       this.set(target, previous);
     } else if (code === "wrong_shape" && isObject(previous)) {
       this.insertBefore(path, suggestion);
-    } else this.set(path, typeof previous === "number" || isNumber(this.schemas.resolve(this.schemaAt(path)).schema) ? Number(suggestion) : suggestion);
+    } else {this.set(
+        path,
+        typeof previous === "number" || isNumber(this.schemas.resolve(this.schemaAt(path)).schema)
+          ? Number(suggestion)
+          : suggestion,
+      );}
   }
 
   // Inserts a layer before the one at path, as the service suggests if the shapes of two layers do not match.
   insertBefore(path, type) {
     const [list, index] = [path.slice(0, -1), path.at(-1)];
     const items = this.schemas.slim(this.schemaAt(list), this.value(list));
-    const { byName } = this.schemas.variants(this.schemas.resolve(this.schemas.resolve(this.schemaAt(list)).schema.items).schema);
+    const { byName } = this.schemas.variants(
+      this.schemas.resolve(this.schemas.resolve(this.schemaAt(list)).schema.items).schema,
+    );
     const layer = this.schemas.blank(byName.get(type));
     const network = this.networks.get(pointerOf(list));
     const size = index ? network?.layers[index - 1]?.output_shape : network?.input_shape;
