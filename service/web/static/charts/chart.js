@@ -93,7 +93,8 @@ export class Chart {
     this.draw();
   }
 
-  // The legend: a button for each line, which hides or shows it. With many lines, only the best and the highlighted one.
+  // The legend: a button for each line, which hides or shows it. With many lines, only the best and the highlighted
+  // one.
   drawLegend() {
     const { series, many, best } = this.content;
     if (many) return this.drawKeys(best, this.display.lit);
@@ -194,8 +195,8 @@ export class Chart {
       points: {
         size: 9,
         width: 0,
-        fill: (plot, column) => seriesColor(item(column).index),
-        show: (plot, column) => !many && (!smoothing || column % 2 === 0) && document.createElement("div"),
+        fill: (_plot, column) => seriesColor(item(column).index),
+        show: (_plot, column) => !many && (!smoothing || column % 2 === 0) && document.createElement("div"),
       },
     };
     return uplotOptions;

@@ -2,7 +2,8 @@
 // brushed on the axes select trials.
 import { settingName, svg } from "../common/dom.js";
 
-const [AXIS_SPACING, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6]; // AXIS_SPACING: minimum distance between axes
+// AXIS_SPACING: the minimum distance between axes.
+const [AXIS_SPACING, HEIGHT, TOP, BOTTOM, SIDE, GAP] = [96, 310, 52, 24, 8, 6];
 const END_SHARE = 0.05; // fraction of an axis below its lowest and above its highest value
 export const LOG_FROM = 30; // ratio of the highest to the lowest value from which an axis is logarithmic
 const CHARACTER_WIDTH = 6.6; // maximum width of a character
@@ -48,9 +49,9 @@ function scaleOf(values, prefersLog) {
 const BRUSH_WIDTH = 28; // of the area around an axis in which it can be brushed
 const STEP = 0.1; // fraction of an axis by which an arrow key moves a brush
 
-// trials: those with a value. settings: pointers. logs: settings with a logarithmic scale. best: the trial to highlight.
-// brushes: Map of setting, or "value", to [low, high], positions on the axis from 0 to 1; changed by this function.
-// onbrush(selected): called with the selected trials after a change; null if there is no brush.
+// trials: those with a value. settings: pointers. logs: settings with a logarithmic scale. best: the trial to
+// highlight. brushes: Map of setting, or "value", to [low, high], positions on the axis from 0 to 1; changed by this
+// function. onbrush(selected): called with the selected trials after a change; null if there is no brush.
 export function drawCoordinates(element, { trials, settings, name, best, label, format, logs, brushes, onbrush }) {
   const axes = [
     ...settings.map((setting) => ({
@@ -64,7 +65,8 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
   ];
   const scales = axes.map((axis) => scaleOf(trials.map(axis.of), axis.isLog));
   scales.forEach(({ isLog }, index) => (axes[index].title += isLog ? " (log)" : ""));
-  // To keep clear of the lines, labels of the first and last axis are in the margins, the others above and below their axis.
+  // To keep clear of the lines, labels of the first and last axis are in the margins, the others above and below their
+  // axis.
   const marginFor = (index) =>
     SIDE + GAP +
     CHARACTER_WIDTH * Math.max(0, ...scales[index].ticks.map((value) => short(axes[index].tick(value)).length));
@@ -81,7 +83,8 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
       class: trial.trial === best ? "best" : "",
     });
   const bestTrials = trials.filter((trial) => trial.trial === best);
-  const isTight = width / axes.length < CHARACTER_WIDTH * Math.max(...axes.map(({ title }) => title.length)); // names need two lines
+  // Names need two lines.
+  const isTight = width / axes.length < CHARACTER_WIDTH * Math.max(...axes.map(({ title }) => title.length));
   const isInside = (trial) =>
     axes.every(({ key, of }, index) =>
       !brushes.has(key) ||
@@ -149,7 +152,8 @@ export function drawCoordinates(element, { trials, settings, name, best, label, 
       const step = { ArrowUp: STEP, ArrowDown: -STEP }[event.key];
       if (!step && event.key !== "Escape") return;
       event.preventDefault();
-      const [low, high] = brushes.get(key) ?? (step > 0 ? [0.5 - STEP, 1 - STEP] : [STEP, 0.5 + STEP]); // half of the axis
+      // Half of the axis.
+      const [low, high] = brushes.get(key) ?? (step > 0 ? [0.5 - STEP, 1 - STEP] : [STEP, 0.5 + STEP]);
       const moved = Math.min(Math.max(low + (step ?? 0), 0), 1 - (high - low));
       set(step ? [moved, moved + high - low] : null);
       commit();

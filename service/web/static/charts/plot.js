@@ -16,8 +16,8 @@ export function columns({ columns: alignedColumns }, smoothing) {
   );
 }
 
-// content: as given to Chart.show. display: { log, hidden, zoom, lit }. size: { width, height, scale }. currentContent():
-// the content at the time of drawing, whose marks and epochs can be newer.
+// content: as given to Chart.show. display: { log, hidden, zoom, lit }. size: { width, height, scale }.
+// currentContent(): the content at the time of drawing, whose marks and epochs can be newer.
 export function options(content, display, { width, height, scale = 1 }, currentContent = () => content) {
   const { series, smoothing, axis, format, many } = content;
   const paddedRange = (low, high) => (display.log ? decades(low, high) : yRange(low, high, format.percent));
@@ -46,7 +46,7 @@ export function options(content, display, { width, height, scale = 1 }, currentC
       x: { time: false, range: () => display.zoom.x ?? xRange(currentContent()) },
       y: {
         distr: display.log ? 3 : 1,
-        range: (plot, low, high) => display.zoom.y ?? paddedRange(...spread(currentContent(), display, low, high)),
+        range: (_plot, low, high) => display.zoom.y ?? paddedRange(...spread(currentContent(), display, low, high)),
       },
     },
     axes: [
@@ -59,14 +59,14 @@ export function options(content, display, { width, height, scale = 1 }, currentC
         labelGap: 0,
         space: 44 * scale,
         incrs: steps(axis),
-        splits: (plot, index, first, last, step) => ticks(axis, first, last, step),
-        values: (plot, values, index, space, step) => values.map((value) => label(axis, value, step)),
+        splits: (_plot, _index, first, last, step) => ticks(axis, first, last, step),
+        values: (_plot, values, _index, _space, step) => values.map((value) => label(axis, value, step)),
       },
       {
         ...line,
         size: GUTTER * scale,
         space: 30 * scale,
-        values: (plot, values, index, space, step) =>
+        values: (_plot, values, _index, _space, step) =>
           values.map((value) => (value === null ? null : format.tick(value, display.log ? null : step))),
       },
     ],
@@ -161,7 +161,7 @@ function drawSpreads(plot, { series }, display) {
   ctx.globalAlpha = 0.16;
   for (const { name, x, low, high, index } of series) {
     if (!low || display.hidden.has(name)) continue;
-    const rows = x.map((value, row) => row).filter((row) =>
+    const rows = x.map((_value, row) => row).filter((row) =>
       low[row] !== null && high[row] !== null && (!display.log || low[row] > 0)
     );
     const point = (values, row) => [plot.valToPos(x[row], "x", true), plot.valToPos(values[row], "y", true)];

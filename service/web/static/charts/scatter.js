@@ -32,8 +32,8 @@ export function ticks(low, high, isLog, count) {
   return positions;
 }
 
-// Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced. Few numbers
-// that were chosen (isChosen) have a label each.
+// Positions of values on an axis, from 0 to 1, and its labels: numbers to scale, everything else evenly spaced. Few
+// numbers that were chosen (isChosen) have a label each.
 function axis(values, count, prefersLog = false, isChosen = false) {
   const isNumber = values.every((value) => typeof value === "number");
   if (!isNumber) {
@@ -85,9 +85,9 @@ export class Scatter {
     new ResizeObserver(() => this.draw()).observe(element);
   }
 
-  // points: [{ id, label, href, x, y, index }]; index: position in the palette, null if muted. metric, setting: their names.
-  // isLog: whether the setting has a logarithmic scale in any case. isChosen: whether its values were listed. A point may
-  // have an interval of y: [low, high].
+  // points: [{ id, label, href, x, y, index }]; index: position in the palette, null if muted. metric, setting: their
+  // names. isLog: whether the setting has a logarithmic scale in any case. isChosen: whether its values were listed. A
+  // point may have an interval of y: [low, high].
   show(content) {
     this.content = content;
     this.draw();

@@ -42,8 +42,8 @@ export async function call(path, { method = "GET", body, signal, headers = {} } 
   return response.status === 204 ? null : response.json();
 }
 
-// Changes the fields of a job that differ from `before`, the job as it was read. An error if another user has changed one of
-// them since; `before` then has the new value, and a second call replaces it.
+// Changes the fields of a job that differ from `before`, the job as it was read. An error if another user has changed
+// one of them since; `before` then has the new value, and a second call replaces it.
 export async function change(path, before, fields) {
   const isSame = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
   const body = Object.fromEntries(Object.entries(fields).filter(([name, value]) => !isSame(value, before[name])));

@@ -15,8 +15,8 @@ async function isReachable() {
   }
 }
 
-// Called when a stream breaks or a request gets no response. A stream may also end for other reasons, so this checks the
-// service. When it responds again, the event `connectionback` is dispatched.
+// Called when a stream breaks or a request gets no response. A stream may also end for other reasons, so this checks
+// the service. When it responds again, the event `connectionback` is dispatched.
 export function checkConnection() {
   checking ??= check().finally(() => (checking = null));
 }

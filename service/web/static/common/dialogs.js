@@ -54,7 +54,8 @@ export function showFaults(element, error) {
   element.hidden = false;
 }
 
-// Runs `work` when a form is submitted. Its button is disabled meanwhile; the faults of a refused request stand in `note`.
+// Runs `work` when a form is submitted. Its button is disabled meanwhile; the faults of a refused request stand in
+// `note`.
 export function onSubmit(form, note, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -71,7 +72,8 @@ export function onSubmit(form, note, work) {
   });
 }
 
-// The dialog #made, which shows a secret once: the returned function opens it, and the secret is discarded when it closes.
+// The dialog #made, which shows a secret once: the returned function opens it, and the secret is discarded when it
+// closes.
 export function secretDialog() {
   const [dialog, shown] = [$("#made"), $("#made-secret")];
   $("#made-copy").addEventListener("click", () => copy(shown.textContent, shown));

@@ -38,9 +38,9 @@ export function keepFocus(partSelector, keyOf, change) {
   if (updated) controls(updated)[position]?.focus({ preventScroll: true });
 }
 
-// Shows an image, then loads another one in advance. Of those that are to be shown while one is loading, only the last one
-// is requested: the service draws many of them for each request. An image that does not load delays the next one for a
-// few seconds; one that is far from the window is not loaded at all.
+// Shows an image, then loads another one in advance. Of those that are to be shown while one is loading, only the last
+// one is requested: the service draws many of them for each request. An image that does not load delays the next one
+// for a few seconds; one that is far from the window is not loaded at all.
 export async function showImage(image, address, following = null) {
   const isLoading = wantedImages.has(image);
   if (!isLoading && image.loading === "lazy" && image.getBoundingClientRect().top > 2 * innerHeight) {

@@ -36,9 +36,9 @@ function replace(current, updated) {
   if (toFocus) toFocus.focus({ preventScroll: true });
 }
 
-// The element of the updated part that corresponds to one of the current part: the n-th of those with the same signature.
-// If there is none, the part itself if it can have the focus, or else its first focusable element, so that the focus stays
-// in this part of the page.
+// The element of the updated part that corresponds to one of the current part: the n-th of those with the same
+// signature. If there is none, the part itself if it can have the focus, or else its first focusable element, so that
+// the focus stays in this part of the page.
 function counterpart(element, current, updated) {
   const similar = (root) => $$(FOCUSABLE, root).filter((other) => signature(other) === signature(element));
   const substitute = updated.matches("[tabindex]") ? current : $$(FOCUSABLE, updated)[0];

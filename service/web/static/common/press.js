@@ -44,7 +44,8 @@ on("pointerup", (event) => {
 });
 for (const type of ["pointercancel", "click", "auxclick"]) on(type, () => release("pointer"));
 on("change", (event) => event.target.localName === "select" && release("pointer")); // its menu may take the release
-on("pointermove", (event) => event.pointerType === "mouse" && event.buttons === 0 && release("pointer")); // not reported
+// Its release was not reported.
+on("pointermove", (event) => event.pointerType === "mouse" && event.buttons === 0 && release("pointer"));
 on("keydown", (event) => event.key === " " && press("space"));
 on("keyup", (event) => event.key === " " && release("space"));
 on("blur", (event) => {

@@ -1,5 +1,7 @@
 // Shows times in the user's time zone, with UTC on hover. The server renders UTC, which remains without scripts.
-const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" }); // created once: it is slow
+
+// Created once: it is slow.
+const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export function localize(root) {
   for (const element of root.querySelectorAll("time[datetime]")) write(element);

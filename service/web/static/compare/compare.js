@@ -1,5 +1,5 @@
 // Compares jobs: curves on one chart, settings against metrics, the settings, samples of the same epoch.
-import { $, $$, counted, describe, h, keyMetrics, memory, showImage, throttle } from "../common/dom.js";
+import { $, $$, counted, describe, h, keyMetrics, memory, throttle } from "../common/dom.js";
 import { call, callAll, listen, pool } from "../common/api.js";
 import { Chart } from "../charts/chart.js";
 import { drawSettings, replaceIfChanged, Settings } from "./settings.js";
@@ -9,14 +9,17 @@ import { isOver, shortId, statusClass, statusText, titleOf } from "../common/job
 import { latest } from "../common/latest.js";
 import { Metrics } from "../charts/metrics.js";
 import { afterPress } from "../common/press.js";
-import { Samples } from "../job/samples.js";
 import { Scatter } from "../charts/scatter.js";
+import { samplesBeside } from "./samples-beside.js";
 import { explain } from "./why.js";
 
-const MAX_COLOURED_JOBS = 10; // the number of lines that colours can distinguish; with more jobs, one at a time is highlighted
+// The number of lines that colours can distinguish; with more jobs, one at a time is highlighted.
+const MAX_COLOURED_JOBS = 10;
 const MAX_NAMED_SETTINGS = 3; // in the name of a line
+const NOT_SETTINGS = ["seed", "name", "tags", "priority", "reuse"]; // jobs of one setting can differ in these
 const MAX_CONCURRENT_REQUESTS = 4; // for metrics
-const OBJECTIVES = keyMetrics().filter((name) => describe(name).goal && !name.startsWith("train_")); // they decide which job is the best
+// They decide which job is the best.
+const OBJECTIVES = keyMetrics().filter((name) => describe(name).goal && !name.startsWith("train_"));
 
 const jobs = JSON.parse($("#jobs").textContent);
 const many = jobs.length > MAX_COLOURED_JOBS;
@@ -27,8 +30,8 @@ const whyNot = $("#why-not")?.textContent; // why no job is the best
 let chartSettings;
 let scatter;
 
-// A job's colour is derived from its id, so it stays when other jobs are added or removed, unless two collide. Jobs whose
-// line is the mean over the seeds have its colour.
+// A job's colour is derived from its id, so it stays when other jobs are added or removed, unless two collide. Jobs
+// whose line is the mean over the seeds have its colour.
 function assignColours() {
   const sides = isJoined() ? groups() : [];
   sides.forEach((side, index) => side.forEach((job) => Object.assign(job, { index })));
@@ -110,11 +113,13 @@ function drawHeads(best) {
 
 // Groups the jobs by setting: those of a group differ only in their seeds.
 function groups() {
-  const setting = ({ resolved: { seed, name, tags, priority, reuse, ...rest } }) => JSON.stringify(rest);
+  const setting = ({ resolved }) =>
+    JSON.stringify(Object.entries(resolved).filter(([name]) => !NOT_SETTINGS.includes(name)));
   return [...Map.groupBy(jobs, setting).values()];
 }
 
-const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length; // some have the same seed
+// Some have the same seed.
+const isRepeated = (side) => new Set(side.map((job) => job.resolved.seed)).size < side.length;
 
 // Whether each setting can be one line, the mean over its seeds.
 function canJoin() {
@@ -122,7 +127,8 @@ function canJoin() {
   return sides.length < jobs.length && sides.length <= MAX_COLOURED_JOBS && !sides.some(isRepeated);
 }
 
-const isJoined = () => chartSettings.values.axis === "epoch" && Boolean($("#joined")?.checked); // seconds differ between jobs
+// Seconds differ between jobs.
+const isJoined = () => chartSettings.values.axis === "epoch" && Boolean($("#joined")?.checked);
 
 // The values in which a group differs from the others, in a few words.
 function settingsText(side, sides) {
@@ -171,12 +177,14 @@ const drawVerdicts = latest(async () => {
   const count = jobs.length < 2 ? 2 : sides.length;
   if (count > 2) {
     hint(
-      `The difference of the means over the seeds, with its 95% interval, is shown for two settings. These are ${count}: remove jobs until two settings are left.`,
+      "The difference of the means over the seeds, with its 95% interval, is shown for two settings. " +
+        `These are ${count}: remove jobs until two settings are left.`,
     );
   }
   if (count < 2 && !whyNot) {
     hint(
-      "These jobs differ in their seeds alone. Compare them with jobs of another setting to see the difference with its 95% interval.",
+      "These jobs differ in their seeds alone. " +
+        "Compare them with jobs of another setting to see the difference with its 95% interval.",
     );
   }
   if (sides.length !== 2 || sides.some(isRepeated) || jobs.some((job) => job.kind !== jobs[0].kind)) return;
@@ -205,7 +213,8 @@ const drawVerdicts = latest(async () => {
   $("#sentences-of").replaceChildren(
     isLast
       ? "These are differences in the last epoch, as on the page of a sweep and in tapeline compare. "
-      : "These are differences between the best values of all epochs. The page of a sweep and tapeline compare use those of the last epoch. ",
+      : "These are differences between the best values of all epochs. " +
+        "The page of a sweep and tapeline compare use those of the last epoch. ",
     switchButton,
   );
   $("#sentences-of").hidden = false;
@@ -305,7 +314,8 @@ function wireScatter() {
   scatter = new Scatter($("#dots"), { onlight: light });
   for (const select of [x, y, aggregate]) {
     select.addEventListener("change", () => {
-      query.set(select.id.replace("scatter-", ""), select.value); // only the changed one: the others may still be waiting for metrics
+      // Only the changed one: the others may still be waiting for metrics.
+      query.set(select.id.replace("scatter-", ""), select.value);
       history.replaceState(null, "", `?${query}`.replaceAll("%2C", ","));
       drawScatter();
       if (select === aggregate) drawVerdicts();
@@ -354,42 +364,6 @@ function light(id) {
 function mark(id) {
   for (const element of $$("[data-job].lit")) element.classList.remove("lit");
   if (id) { for (const element of $$(`[data-job="${id}"]`)) element.classList.add("lit"); }
-}
-
-function wireSamples() {
-  const epochs = [...new Set(jobs.flatMap((job) => job.samples))].sort((a, b) => a - b);
-  $("#samples").hidden = epochs.length === 0;
-  const frames = jobs.map((job) => ({
-    job,
-    image: h("img", { class: "pixels", alt: "", loading: "lazy" }),
-    text: h("span", { class: "small muted" }),
-  }));
-  $("#beside").replaceChildren(
-    h("img", { hidden: true, alt: "" }),
-    ...frames.map(({ job, image, text }) =>
-      h(
-        "figure",
-        { "data-job": job.id },
-        image,
-        h("figcaption", { class: "small" }, swatch(job), ` ${job.label} `, text),
-      )
-    ),
-  );
-  // The slider covers all epochs of all jobs; each job shows its latest image up to that epoch.
-  const scrubber = new Samples($("#samples"), [], () => "data:,");
-  scrubber.listeners.push((epoch) => {
-    for (const { job, image, text } of frames) {
-      const shownEpoch = job.samples.findLast((item) => item <= epoch);
-      image.hidden = shownEpoch === undefined;
-      text.textContent = shownEpoch === undefined ? "none yet" : `epoch ${shownEpoch}`;
-      if (shownEpoch === undefined) continue;
-      image.alt = `Samples of ${job.label}, epoch ${shownEpoch}`;
-      showImage(image, `${job.urls.self}/samples/${shownEpoch}.png`);
-    }
-  });
-  scrubber.epochs = epochs;
-  if (epochs.length) scrubber.show(epochs.length - 1);
-  return scrubber;
 }
 
 function drawAll() {
@@ -478,10 +452,10 @@ if (jobs.length) {
   for (const job of jobs) job.metrics = new Metrics(job.urls.metrics, redraw);
   wireScatter();
   drawAll();
-  const scrubber = wireSamples();
+  const scrubber = samplesBeside(jobs, swatch);
   $("#identical").addEventListener("change", () => drawTable(bests()));
-  // Everywhere a job is named, except in charts, which report the line under the pointer themselves. mouseleave would not
-  // fire for an element that was replaced under the pointer.
+  // Everywhere a job is named, except in charts, which report the line under the pointer themselves. mouseleave would
+  // not fire for an element that was replaced under the pointer.
   const jobAt = (event) => event.target.closest("[data-job]")?.dataset.job ?? null;
   document.addEventListener("mouseover", (event) => event.target.closest(".plot") || light(jobAt(event)));
   document.addEventListener("focusin", (event) => jobAt(event) && light(jobAt(event)));

@@ -36,7 +36,8 @@ export async function explain(jobs) {
   const differences = await call(`/differences?a=${a}&b=${b}`).catch(() => null);
   if (!differences || differences.same) return;
   $("#why").hidden = false;
-  $("#why-sentence").textContent = differences.sentence.replace($("#why-not")?.textContent ?? "", "").trim(); // said above
+  // Said above.
+  $("#why-sentence").textContent = differences.sentence.replace($("#why-not")?.textContent ?? "", "").trim();
   const rows = lines(differences);
   $("#why-table thead tr").replaceChildren(h("th"), ...jobs.map((job) => h("th", {}, job.label)));
   $("#why-table tbody").replaceChildren(...rows);

@@ -1,7 +1,8 @@
 // Classifies a file to upload by its name: the form field that accepts it, or the reason why none does.
 import { $ } from "../common/dom.js";
 
-const { tables, archives, refused } = JSON.parse($("#file-kinds")?.textContent ?? "{}"); // a page of one dataset has no form
+// A page of one dataset has no form.
+const { tables, archives, refused } = JSON.parse($("#file-kinds")?.textContent ?? "{}");
 const IDX = /(idx\d*|ubyte)(\.gz)?$/i;
 
 const suffixOf = (name, suffixes) => suffixes.find((suffix) => name.toLowerCase().endsWith(suffix));
@@ -17,7 +18,8 @@ function fieldOf(name) {
   }
   if (suffixOf(name, [...archives, ".gz"])) return "archive";
   throw new Error(
-    `${name} is not a file that can be uploaded: these are CSV and TSV files (a text file with a table: rename it to .csv), zip, tar, tar.gz and NPZ archives, and IDX files.`,
+    `${name} is not a file that can be uploaded: these are CSV and TSV files (a text file with a table: rename it to ` +
+      ".csv), zip, tar, tar.gz and NPZ archives, and IDX files.",
   );
 }
 
@@ -28,7 +30,8 @@ export function fieldOfOne(names) {
   const [first, second] = names;
   if (fields.every((field) => field === "table")) {
     throw new Error(
-      `${first} and ${second} are tables, and a dataset is one. Join them into one file, and name the column that says train, validation or test under “Split column”.`,
+      `${first} and ${second} are tables, and a dataset is one. Join them into one file, and name the column that ` +
+        "says train, validation or test under “Split column”.",
     );
   }
   throw new Error(`Drop one file at a time, not ${first} and ${second}.`);
@@ -44,6 +47,6 @@ export function nameFrom(file) {
     /[äöüÄÖÜßæÆøØ]/g,
     (letter) => LETTERS[letter],
   );
-  const ascii = stem.normalize("NFKD").replace(/[^\x00-\x7f]/g, ""); // eslint-disable-line no-control-regex
+  const ascii = stem.normalize("NFKD").replace(/[^\x00-\x7f]/g, "");
   return ascii.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[-._]+|[-._]+$/g, "").slice(0, 64) || "data";
 }

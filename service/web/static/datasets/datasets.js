@@ -11,7 +11,8 @@ import { tar } from "./tar.js";
 const HELP = {
   folder: "Choose a folder that has a folder of images for each class, or drop it, an archive or a CSV file here.",
   archive:
-    "Choose a zip or tar archive that has a folder of images for each class, or an NPZ archive of arrays, or drop it here.",
+    "Choose a zip or tar archive that has a folder of images for each class, or an NPZ archive of arrays, or drop it " +
+    "here.",
   table: "Choose a CSV or TSV file with the names of the columns in its first line, or drop it here.",
   idx: "Choose a file of images and a file of labels, as of MNIST.",
 };

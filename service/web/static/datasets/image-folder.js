@@ -11,7 +11,8 @@ export const USUAL_SIZE = "32";
 export const imagesOf = (files) =>
   files.filter(({ path }) => IMAGE.test(path) && !HIDDEN.test(path)).sort((a, b) => (a.path < b.path ? -1 : 1));
 
-// The names of the classes, and the number of images outside of class folders; the same as _folders in class_folders.py.
+// The names of the classes, and the number of images outside of class folders; the same as _folders in
+// class_folders.py.
 export function classesOf(paths) {
   let folders = paths.map((path) => path.split("/").slice(0, -1));
   const inside = () => (folders = folders.filter((parts) => parts.length));
@@ -27,7 +28,8 @@ export function classesOf(paths) {
   return { names: [...new Set(folders.map(([first]) => first))].sort(), outside: paths.length - folders.length };
 }
 
-// The sizes of a sample of the images, as { width, height }. Images that the browser cannot decode are left to the import.
+// The sizes of a sample of the images, as { width, height }. Images that the browser cannot decode are left to the
+// import.
 async function sizesOf(images) {
   const step = Math.max(1, images.length / MAX_MEASURED_IMAGES);
   const sample = Array.from(

@@ -36,7 +36,7 @@ export class TablePreview {
     this.clear();
     const isNewest = this.next();
     const { text, isWhole } = await startOf(file).catch(() => ({ text: "" }));
-    if (!isNewest() || !text || /[\u0000-\u0008]/.test(text)) return; // eslint-disable-line no-control-regex
+    if (!isNewest() || !text || /[\u0000-\u0008]/.test(text)) return;
     [this.text, this.isWhole] = [text, isWhole];
     this.read(delimiterOf(text));
     await this.detect();

@@ -61,7 +61,8 @@ function suggestIds() {
         jobs.find((job) => job.status === "succeeded") ?? jobs.find((job) => job.progress.epoch > 0) ?? jobs[0];
       if (!knownJobs.length) return;
       for (const field of $$("[data-in=path][name=job_id]")) {
-        // Irreversible operations have no preselected job, and a field that the user has touched or focused is left alone.
+        // Irreversible operations have no preselected job, and a field that the user has touched or focused is left
+        // alone.
         if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
         const kinds =
           { predict: ["classifier", "regressor"], generate: ["gan"] }[data(field.form, "path").split("/").at(-1)];

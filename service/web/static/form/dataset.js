@@ -4,7 +4,7 @@ import { bytes, counted, h } from "../common/dom.js";
 // select(path, name): called when a dataset is chosen.
 export function datasetControl(datasets, select) {
   const byName = new Map(datasets.map((item) => [item.name, item]));
-  return (form, path, id) => {
+  return (_form, path, id) => {
     const element = h(
       "select",
       { id },

@@ -63,8 +63,8 @@ function kindFor(name) {
   return cards.datasetOf(name)?.default_kind ?? "classifier";
 }
 
-// Selecting another preset resets all fields except those that presets do not set. Settings with several values get others,
-// around those of the preset.
+// Selecting another preset resets all fields except those that presets do not set. Settings with several values get
+// others, around those of the preset.
 function choose(kind, preset) {
   const previousDocument = structuredClone(joinSweep(form.sent, tries.sweep));
   const previousJob = form.sent;

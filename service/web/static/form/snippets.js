@@ -13,9 +13,13 @@ export function python(spec, { keys }) {
   const [name, call, printed] = isSweep(spec)
     ? ["sweep", "sweep", "sweep.best"]
     : ["job", "submit", "job.status, job.metrics"];
-  return `from tapeline import Client\n\nwith Client("${location.origin}"${key}) as client:\n    ${name} = client.${call}(${
-    literal(spec, "    ")
-  }).wait()\n    print(${printed})`;
+  return [
+    "from tapeline import Client",
+    "",
+    `with Client("${location.origin}"${key}) as client:`,
+    `    ${name} = client.${call}(${literal(spec, "    ")}).wait()`,
+    `    print(${printed})`,
+  ].join("\n");
 }
 
 function literal(value, indent) {

@@ -21,7 +21,8 @@ const HINTS = {
     never: "Trains every epoch.",
   },
 };
-const PARENTS = { objective: "objective/metric", search: "search/name", budget: "budget/epochs" }; // where the fault of a whole part is shown
+// Where the fault of a whole part is shown.
+const PARENTS = { objective: "objective/metric", search: "search/name", budget: "budget/epochs" };
 const USUAL_STAGES = 9; // by default, trials train for 1 / USUAL_STAGES of their epochs before the first decision
 
 export class SweepCard {
@@ -52,7 +53,8 @@ export class SweepCard {
     const sweep = structuredClone(this.tries.sweep);
     const [sectionName, key] = name.split("/");
     const isNumeric = this.fields.get(name).element.inputMode === "numeric";
-    const value = input === "" ? undefined : isNumeric && Number.isFinite(Number(input)) ? Number(input) : input; // the service reports anything that is not a number
+    // The service reports anything that is not a number.
+    const value = input === "" ? undefined : isNumeric && Number.isFinite(Number(input)) ? Number(input) : input;
     const section = isObject(sweep[sectionName]) ? sweep[sectionName] : {};
     if (name === "halving") sweep.halving = input ? { min_epochs: this.firstEpochs() } : undefined;
     else if (name === "search/name") {

@@ -3,7 +3,8 @@
 import { h, settingName, words } from "../common/dom.js";
 import { isObject } from "./schema/document.js";
 
-const FIXED = /^(kind|preset|name|tags|priority|dataset(?!\.scale)|checkpoint|samples|health|reuse)/; // the same in all trials
+// The same in all trials.
+const FIXED = /^(kind|preset|name|tags|priority|dataset(?!\.scale)|checkpoint|samples|health|reuse)/;
 export const SEED = "seed"; // several seeds are a list of the sweep, not a setting
 const MAX_EXPANDED = 100; // seeds of a range such as 0-4; a longer one is refused as it is written
 export const DRAWN_TRIALS = 16; // the default for a space that is too large to try all combinations

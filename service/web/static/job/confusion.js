@@ -62,8 +62,8 @@ export function wireConfusion(job) {
   });
 }
 
-// A table of rows. heads: names of the first columns, which are numbers or not; items: { cells, row }, with one cell for
-// each head.
+// A table of rows. heads: names of the first columns, which are numbers or not; items: { cells, row }, with one cell
+// for each head.
 export function rowsTable(heads, items, areNumbers = false) {
   const names = Object.keys(items[0]?.row ?? {});
   const numbers = new Set(names.filter((name) => items.some(({ row }) => typeof row[name] === "number")));

@@ -1,5 +1,5 @@
-// The page of one job. Curves, tiles, samples and progress follow its events. Texts and tables are rendered by the server,
-// and fetched again when the state of the job changes, or when another model is stored and they are in view.
+// The page of one job. Curves, tiles, samples and progress follow its events. Texts and tables are rendered by the
+// server, and fetched again when the state of the job changes, or when another model is stored and they are in view.
 import { $, $$, duration, throttle } from "../common/dom.js";
 import { listen, onRestored } from "../common/api.js";
 import { Curves } from "../charts/curves.js";
@@ -17,7 +17,8 @@ import { lazy } from "./lazy.js";
 import { refresh } from "../common/live.js";
 
 const job = JSON.parse($("#job").textContent);
-const refreshPage = throttle(1200, () => job.isGone || update(stream === null).catch(() => {})); // the service may be down; the stream then reconnects by itself
+// The service may be down; the stream then reconnects by itself.
+const refreshPage = throttle(1200, () => job.isGone || update(stream === null).catch(() => {}));
 
 const curves = new Curves($("#curves"), job.urls.metrics, (table) => showTiles(table, job));
 curves.resumed = job.resumed;
@@ -65,7 +66,7 @@ $("#compare-epochs").addEventListener("click", ({ currentTarget: button }) => {
 
 const evaluations = [...wireMistakes(job), ...wireEvaluation(job)];
 let evaluated = shownModel();
-const partsOf = (what) => lazy($$(`[data-live=${what}]`), { request: async () => refreshPage(), isStale: false });
+const partsOf = (what) => lazy($$(`[data-live=${what}]`), { request: refreshPage, isStale: false });
 const parts = { model: partsOf("model"), epoch: partsOf("epoch") };
 
 // Fetches the parts of the page, and the evaluations of another model: now, or at a limited rate.
@@ -130,7 +131,8 @@ function listenToJob() {
       recordSeq(event);
       if (event.best) curves.best(event.epoch);
       stored.push(event);
-      if (!isStored() || (event.best && $("#model").hidden && job.kind !== "gan")) return refreshPage(); // the first one, or the first best one
+      // The first one, or the first best one.
+      if (!isStored() || (event.best && $("#model").hidden && job.kind !== "gan")) return refreshPage();
       moveModel(event);
       if (evaluated !== shownModel()) parts.model.invalidate();
       return evaluateAgain();
@@ -174,7 +176,8 @@ document.addEventListener("click", ({ target }) => {
   // Event delegation, because the content of the section is replaced.
   if (target.closest("#mlflow-copy")) copy($("#mlflow").textContent, $("#mlflow"));
 });
-// Exports are followed as links: the policy of the page forbids forms that end at another host, such as an object store.
+// Exports are followed as links: the policy of the page forbids forms that end at another host, such as an object
+// store.
 document.addEventListener("submit", (event) => {
   if (!event.target.closest("#export")) return;
   event.preventDefault();

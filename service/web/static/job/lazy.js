@@ -5,8 +5,8 @@ import { released } from "../common/press.js";
 const MIN_INTERVAL_MS = 2000;
 const INTERVAL_FACTOR = 5; // repeated requests occupy at most a fifth of the time
 
-// request(): resolves to the response. show(response), fail(error): draw the result. A failed request is repeated the next
-// time one of the elements comes into view.
+// request(): resolves to the response. show(response), fail(error): draw the result. A failed request is repeated the
+// next time one of the elements comes into view.
 export function lazy(roots, { request, show = () => {}, fail = () => {}, isStale = true }) {
   const inView = new Set();
   let interval_ms = MIN_INTERVAL_MS;

@@ -17,7 +17,8 @@ export async function evaluate(address, parameters = {}) {
 export function wireModel(update) {
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-model]");
-    if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // to another tab or window
+    // To another tab or window.
+    if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     history.replaceState(null, "", link.href);
     update().catch(() => location.reload());
@@ -31,7 +32,8 @@ export function moveModel({ epoch, best }) {
   }
   if (!best && shownCheckpoint() === "best") return;
   $("#model").dataset.epoch = epoch;
-  for (const interval of $$("#tiles .interval")) interval.style.visibility = "hidden"; // until the server has computed it
+  // Until the server has computed it.
+  for (const interval of $$("#tiles .interval")) interval.style.visibility = "hidden";
   for (const label of $$("[data-label]")) label.textContent = shownModel();
 }
 
@@ -45,7 +47,8 @@ function bestOf(table, name) {
   return { value, epoch: isSelected ? table.best_epoch : table.epochs[table.series[name].indexOf(value)] };
 }
 
-// Shows the metrics of the model as in service/web/jobs/tiles.py. Intervals and scores on the test part need the server.
+// Shows the metrics of the model as in service/web/jobs/tiles.py. Intervals and scores on the test part need the
+// server.
 export function showTiles(table, { reused_epochs: reused }) {
   const shown = table.epochs.indexOf(Number($("#model").dataset.epoch));
   for (const tile of shown < 0 ? [] : $$("#tiles [data-metric]")) {

@@ -70,7 +70,7 @@ export class Samples {
   play() {
     clearInterval(this.playing);
     if (this.at === this.epochs.length - 1) this.show(0);
-    this.playing = setInterval(async () => {
+    this.playing = setInterval(() => {
       if (!this.image.complete) return; // a slow connection plays slower, but skips no image
       if (this.at >= this.epochs.length - 1) this.stop();
       else this.show(this.at + 1);

@@ -30,7 +30,8 @@ export function headingOf(column) {
   return isName ? column.label : capital(column.label);
 }
 
-const summaryNames = () => keyMetrics().filter((name) => name !== "val_loss"); // both losses would displace a second kind of metric
+// Both losses would displace a second kind of metric.
+const summaryNames = () => keyMetrics().filter((name) => name !== "val_loss");
 const isOfTraining = (name) => name.startsWith("train_");
 const summaryOf = (metrics) =>
   summaryNames().filter((name) => name in metrics).sort((a, b) => isOfTraining(a) - isOfTraining(b)).slice(0, 2);

@@ -16,7 +16,8 @@ import { JobTable } from "./table.js";
 const STATUSES = ["running", "queued", "paused", "succeeded", "failed", "stopped", "cancelled"];
 const MAX_GROUPS = 500;
 const FIRST_ROWS = 30; // enough to fill a screen; the page itself contains the same number
-const MAX_SINGLE_RELOADS = 20; // maximum number of changed jobs beyond the first page that are reloaded one by one; more are reloaded page by page
+// Maximum number of changed jobs beyond the first page that are reloaded one by one; more are reloaded page by page.
+const MAX_SINGLE_RELOADS = 20;
 const MAX_RESORTED_ROWS = 500; // maximum number of rows that are re-sorted while training changes the order
 const STABLE_SORTS = /created_at|priority|name/; // sort keys whose order training does not change
 

@@ -61,7 +61,8 @@ export class JobRow {
     ]);
     if (rendered === this.rendered) return;
     this.rendered = rendered;
-    this.about.querySelector(".lineage")?.dispatchEvent(new Event("mouseleave")); // which an element that is removed does not get
+    // A removed element gets no such event.
+    this.about.querySelector(".lineage")?.dispatchEvent(new Event("mouseleave"));
     this.about.replaceChildren(
       h("span", {}, kindName(job.kind)),
       h("code", {}, shortId(job.id)),
@@ -168,7 +169,7 @@ function plain(column) {
   );
   return {
     element,
-    update(job, title, best) {
+    update(job, _title, best) {
       const value = job.columns[column.name];
       if (isTime && value) content.dateTime = value;
       const isBest = column.goal && value !== null && value === best[column.name];

@@ -12,7 +12,8 @@ export class SelectedJobs {
   #on;
   #last = null;
 
-  // jobs: a map by id. on: shown() returns the ids of the rows in order; draw(), forget(id) and refresh() update the page.
+  // jobs: a map by id. on: shown() returns the ids of the rows in order; draw(), forget(id) and refresh() update the
+  // page.
   constructor(jobs, on) {
     this.#jobs = jobs;
     this.#on = on;

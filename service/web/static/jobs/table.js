@@ -23,11 +23,13 @@ function updateChildren(body, elements) {
     if (element === next) next = next.nextElementSibling;
     else body.insertBefore(element, next);
   }
-  for (const element of removed) element.remove(); // last: a page that was shorter for a moment would lose its scroll position
+  // Last: a page that was shorter for a moment would lose its scroll position.
+  for (const element of removed) element.remove();
 }
 
 export class JobTable {
-  // on: callbacks: select, star, note, tag, toggle, sort, all, near (called with a section whose end is near the viewport)
+  // on: callbacks: select, star, note, tag, toggle, sort, all, near (called with a section whose end is near the
+  // viewport)
   constructor(table, on) {
     this.table = table;
     this.body = table.tBodies[0];
@@ -107,7 +109,8 @@ export class JobTable {
     for (const spacer of [this.above, this.below]) spacer.firstChild.colSpan = 3 + this.columns.length;
   }
 
-  // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } where more can be loaded.
+  // items: { key, kind: "job", id } or { key, kind: "group", section }; ends: { index, section } where more can be
+  // loaded.
   show(items, ends, jobs, selected, best, parents) {
     Object.assign(this, { items, ends, jobs, selected, parents });
     if (JSON.stringify(best) !== JSON.stringify(this.best)) this.best = best;
@@ -183,7 +186,8 @@ export class JobTable {
 
   // Moves the focus by a number of rows.
   move(step) {
-    const key = this.focusedKey() ?? this.movedTo; // a row that was scrolled out of view has no element, but still has a position
+    // A row that was scrolled out of view has no element, but still has a position.
+    const key = this.focusedKey() ?? this.movedTo;
     const current = this.items.findIndex((item) => item.key === key);
     const next = Math.max(0, Math.min(this.items.length - 1, current < 0 ? 0 : current + step));
     if (!this.items[next]) return;

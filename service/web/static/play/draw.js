@@ -6,7 +6,8 @@ import { call } from "../common/api.js";
 import { barsOf, wireCheckpoints } from "./parts.js";
 import { latest, requestSequence } from "../common/latest.js";
 
-const SIDE = 56; // side of the submitted image in pixels; the service fits the drawing into the frame of the dataset's images
+// Side of the submitted image in pixels; the service fits the drawing into the frame of the dataset's images.
+const SIDE = 56;
 const SENT_TYPES = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
 const job = JSON.parse($("#job").textContent);
 const pad = $("#pad");
@@ -20,7 +21,8 @@ if (pad) {
   let isDrawn = false;
   let isOpened = false; // the pad shows a file without drawn strokes
   let file = null; // the opened file in base64; null once the user draws on it
-  // A network sees an entire drawing, but of a photo only the centre, cropped to the network's aspect ratio, or all of it with borders.
+  // A network sees an entire drawing, but of a photo only the centre, cropped to the network's aspect ratio, or all of
+  // it with borders.
   const [rowsSeen, columnsSeen] = job.crops ? job.shape : [1, 1];
   const [heightShare, widthShare] = [Math.min(1, rowsSeen / columnsSeen), Math.min(1, columnsSeen / rowsSeen)];
   pad.width = Math.round(pad.width * widthShare);
@@ -223,7 +225,8 @@ if (pad) {
     }
     if (strokeAt !== strokeAtBefore || !isSameDrawing()) {
       announce(
-        "The image was not opened, because you changed the drawing while it was loading. Open it again to replace the drawing.",
+        "The image was not opened, because you changed the drawing while it was loading. " +
+          "Open it again to replace the drawing.",
       );
       return;
     }
@@ -278,7 +281,8 @@ if (pad) {
     pen.putImageData(image, 0, 0);
   }
 
-  // Converts to grey. Digit classifiers expect light on dark: dark ink on paper, detected by its light border, is inverted.
+  // Converts to grey. Digit classifiers expect light on dark: dark ink on paper, detected by its light border, is
+  // inverted.
   function normalizeColours() {
     const image = pen.getImageData(0, 0, pad.width, pad.height);
     const { data, width, height } = image;

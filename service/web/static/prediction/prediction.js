@@ -1,12 +1,13 @@
-// The page of a prediction. Its progress follows its events; everything else is rendered by the server, and fetched again
-// when the state of the job changes.
+// The page of a prediction. Its progress follows its events; everything else is rendered by the server, and fetched
+// again when the state of the job changes.
 import { $, $$, duration, throttle } from "../common/dom.js";
 import { listen, onRestored } from "../common/api.js";
 import { refresh } from "../common/live.js";
 import { wireActions } from "../job/actions.js";
 
 const job = JSON.parse($("#job").textContent);
-const refreshPage = throttle(1200, () => job.isGone || refresh().catch(() => {})); // the service may be down; the stream then reconnects by itself
+// The service may be down; the stream then reconnects by itself.
+const refreshPage = throttle(1200, () => job.isGone || refresh().catch(() => {}));
 
 let stream = null;
 let progressed = false;

@@ -24,7 +24,8 @@ const isLog = ({ log, choice }) =>
   Boolean(choice?.every((value) => value > 0) && Math.max(...choice) / Math.min(...choice) >= LOG_RATIO);
 
 export class SweepParts {
-  // onevent(seq): called for each event of the sweep. onselect(selected): with the numbers of the brushed trials, or null.
+  // onevent(seq): called for each event of the sweep. onselect(selected): with the numbers of the brushed trials, or
+  // null.
   constructor(sweep, onevent, onselect) {
     this.sweep = sweep;
     this.name = sweep.objective.metric;

@@ -9,8 +9,8 @@ import { TrialTable } from "./trial-table.js";
 
 const PAGE_SIZE = 100;
 const REFRESH_MS = 3000;
-const PAUSE_MS = 1000; // minimum pause before an automatic refresh,
-const PAUSE_FACTOR = 4; // or this multiple of the last refresh's duration, so that a large sweep does not overload the browser
+const PAUSE_MS = 1000; // minimum pause before an automatic refresh
+const PAUSE_FACTOR = 4; // or this multiple of the last refresh's duration: a large sweep must not overload the browser
 
 let sweep = JSON.parse($("#sweep").textContent);
 let trials = JSON.parse($("#first-trials").textContent);
@@ -30,8 +30,8 @@ const isAsynchronous = () => sweep.resolved.halving?.mode === "asynchronous";
 
 const doneEpochs = () => sweep.epochs_trained + sweep.epochs_reused;
 
-// The maximum number of epochs; null for a sweep that has ended and reached it. The number of promotions by asynchronous
-// halving depends on the results, so the maximum is meaningless once it has ended.
+// The maximum number of epochs; null for a sweep that has ended and reached it. The number of promotions by
+// asynchronous halving depends on the results, so the maximum is meaningless once it has ended.
 const epochLimit =
   () => (isOver() && (isAsynchronous() || doneEpochs() === sweep.epochs_at_most) ? null : sweep.epochs_at_most);
 
@@ -104,7 +104,8 @@ function drawFacts() {
       onclick: () => runAction(action),
     }, labels[action])
   );
-  const keyOf = ({ dataset }) => (dataset.action === "resume" ? "pause" : dataset.action); // these two replace each other
+  // These two replace each other.
+  const keyOf = ({ dataset }) => (dataset.action === "resume" ? "pause" : dataset.action);
   keepFocus("#verbs button", keyOf, () => $("#verbs").replaceChildren(...buttons));
 }
 
@@ -190,7 +191,8 @@ async function loadParts() {
     (seq) => seq > sweep.last_seq && refreshSoon(),
     (selected) => table.select(selected),
   ); // skips replayed events
-  await (trials.has_more ? refresh() : parts.show(sweep, trials.data, table.metrics)); // the page itself contains only as many as fit on a screen
+  // The page itself contains only as many as fit on a screen.
+  await (trials.has_more ? refresh() : parts.show(sweep, trials.data, table.metrics));
 }
 
 const sorts = [

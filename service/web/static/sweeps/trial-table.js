@@ -261,7 +261,8 @@ export class TrialTable {
     const bounds = trial.interval;
     const hasWidth = bounds && bounds[1] - bounds[0] > 1e-9 * Math.abs(bounds[1]);
     const equal =
-      "All seeds have the same value, which can be chance where a metric has few distinct values and there are few seeds.";
+      "All seeds have the same value, which can be chance where a metric has few distinct values and there are few " +
+      "seeds.";
     const interval = bounds && !hasWidth
       ? h("span", { class: "range", title: equal }, "95% CI over seeds: no width")
       : bounds

@@ -26,7 +26,8 @@ export function drop(document, path) {
   if (path.length > 1 && isObject(parent) && Object.keys(parent).length === 0) drop(document, path.slice(0, -1));
 }
 
-// Merges a spec with its preset as the service does: an object that selects another variant replaces the preset's object.
+// Merges a spec with its preset as the service does: an object that selects another variant replaces the preset's
+// object.
 export function merge(base, override) {
   if (!isObject(base) || !isObject(override)) return structuredClone(override);
   const merged = { ...base };

@@ -3,7 +3,8 @@
 const EDGE_PX = 60;
 const SCROLL_PX = 12;
 
-// handle: the element to grab; row: the element that moves; list: the rows' parent; dropped(from, to): called with indices.
+// handle: the element to grab; row: the element that moves; list: the rows' parent; dropped(from, to): called with
+// indices.
 export function reorderable(handle, row, list, dropped) {
   handle.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;

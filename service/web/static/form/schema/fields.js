@@ -10,7 +10,8 @@ export function labelOf(schema, name) {
   return schema.title && schema.title.toLowerCase() !== plain ? schema.title : capital(plain);
 }
 
-// The first sentence is always visible; a "?" opens the rest. In the rows of a list, the row's button opens the entire text.
+// The first sentence is always visible; a "?" opens the rest. In the rows of a list, the row's button opens the entire
+// text.
 export function helpFor(schema, name, id, { inRow = false } = {}) {
   const text = (schema.description ?? "").replaceAll("``", "").replace(/\s+/g, " ").trim();
   if (!text) return { hint: null, toggle: null };
@@ -129,7 +130,10 @@ function text(form, path, id, schema, nullable) {
     if (element.value === "" && element.validity.valid) {
       if (inRow || !nullable) form.unset(path);
       else form.set(path, null);
-    } else form.set(path, isNumber && element.value !== "" ? Number(element.value) : element.value); // "" stays "": a lone "-" is not 0
+    } else {
+      // "" stays "": a lone "-" is not 0.
+      form.set(path, isNumber && element.value !== "" ? Number(element.value) : element.value);
+    }
   });
   return { element, sync: (value) => (element.value = value ?? "") };
 }

@@ -183,7 +183,8 @@ function layerRow(form, item, path, rows, { items, move, insert, change }) {
     const currentType = form.value(path)?.type ?? "dense";
     type.value = currentType;
     const reported = network?.layers[index];
-    const layer = reported?.type === currentType ? reported : null; // a different type: the response has not arrived yet
+    // A different type: the response has not arrived yet.
+    const layer = reported?.type === currentType ? reported : null;
     shape.textContent = layer ? `→ ${shapeText(layer.output_shape)}` : isInside(path.slice(0, -1)) ? "" : "→ ?";
     parameters.textContent = layer
       ? ` ${layer.parameters.toLocaleString("en")} ${layer.parameters === 1 ? "parameter" : "parameters"}`

@@ -26,7 +26,8 @@ const LABELS = { "optimizer/learning_rate": "Learning rate", "dataset/name": "Da
 
 export function drawSections(holder, form, root) {
   const listed = new Set(["kind", "preset", ...BASIC_FIELDS, ...SECTIONS.flatMap(([, names]) => names)]);
-  const unlisted = Object.keys(root.properties).filter((name) => !listed.has(name)); // none, unless a spec gets a new field
+  // None, unless a spec gets a new field.
+  const unlisted = Object.keys(root.properties).filter((name) => !listed.has(name));
   const sections = [...SECTIONS, ["More", unlisted]].map((
     [title, names],
   ) => [title, names.filter((name) => name in root.properties)]);
@@ -115,7 +116,8 @@ const ABBREVIATIONS = {
   cv: "folds",
 };
 
-// Shows the fields whose name or help contains the text, and all fields of a matching object; without a text, all fields.
+// Shows the fields whose name or help contains the text, and all fields of a matching object; without a text, all
+// fields.
 export function filterFields(holder, text, counter) {
   const typed = text.trim().toLowerCase().replaceAll("_", " ");
   const query = ABBREVIATIONS[typed] ?? typed;
