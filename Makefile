@@ -25,8 +25,9 @@ SITE := *.md */README.md docs deploy .env.example benchmarks/results/*.md benchm
 	service/data/*/README.md service/web/static/icon.svg tests/faults/sweeps/test_sweeps.py
 SBOM := requirements --pyproject pyproject.toml --spec-version 1.6 --output-format JSON --output-reproducible
 
-# Nothing is asked of the network.
+# Deno asks nothing of the network, and leaves its cache where make clean removes it.
 export DENO_NO_UPDATE_CHECK := 1
+export DENO_DIR := $(CURDIR)/$(VENV)/deno
 
 # The tests start hundreds of processes: where no bytecode may be written, each compiles all modules.
 export PYTHONDONTWRITEBYTECODE :=
@@ -62,6 +63,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deno fmt --check
+	$(BIN)/deno lint
+	$(BIN)/djangofmt --check service/web
+	$(BIN)/djangofmt check service/web
 
 slow: $(VENV)/installed-dev prometheus  ## the tests that take longer than a few seconds each
 	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m "slow and not faults $(CHEAPEST)"
