@@ -326,14 +326,21 @@ def _read_response(stdout: IO[bytes], on_progress: OnProgress) -> dict[str, Any]
 
 def main() -> None:
     """Read one request from standard input, and write the response to standard output."""
-    request = json.load(sys.stdin)
-    run = next(
-        (run for name, run in (("images", _decode), ("rows", _prepare), ("result", _write)) if name in request), _import
-    )
+    json.dump(respond(json.load(sys.stdin), _Reporter()), sys.stdout)
+
+
+def respond(request: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    """The response to a request, in a process that has read no other: its limits are applied."""
     try:
-        json.dump(run(request), sys.stdout)
+        if "images" in request:
+            return _decode(request)
+        if "rows" in request:
+            return _prepare(request)
+        if "result" in request:
+            return _write(request)
+        return _import(request, on_progress)
     except OSError as error:
-        json.dump({"storage": [error.errno, error.strerror]}, sys.stdout)
+        return {"storage": [error.errno, error.strerror]}
 
 
 def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,7 +386,7 @@ def _write(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"written": True}
 
 
-def _import(request: Mapping[str, Any]) -> dict[str, Any]:
+def _import(request: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
     upload_format, fraction, options = _format_of(files), request["fraction"], request["photos"]
     if upload_format is IMAGE_ARCHIVE:
@@ -392,14 +399,14 @@ def _import(request: Mapping[str, Any]) -> dict[str, Any]:
         channels=Channels(options["channels"]),
         on_bad=OnBad(options["on_bad"]),
     )
-    task, reporter = request["table"].get("task"), _Reporter()
+    task = request["table"].get("task")
     table = TableOptions(**request["table"] | {"task": None if task is None else Task(task)})
     try:
         _check(upload_format, files, photos, table)
         if upload_format is TABLE_FILE:
-            imported = import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=reporter)
+            imported = import_table(files[TABLE], folder, fraction=fraction, options=table, on_progress=on_progress)
         else:
-            imported = import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=reporter)
+            imported = import_dataset(files, folder, fraction=fraction, photos=photos, on_progress=on_progress)
     except UploadRefused as error:
         return {"faults": error.faults}
     return {"imported": asdict(imported)}
