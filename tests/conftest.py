@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Final
 
 import hypothesis
 import psycopg
@@ -32,6 +31,8 @@ from tests.tapeline.stub.recorder import Recorder
 from tests.tapeline.stub.recordings import FOLDER, VARIABLE
 from tests.tapeline.stub.scenes import Recordings
 
+pytest_plugins = ["tests.running.levels"]
+
 _NUMBERS = itertools.count()
 
 # Without bytecode files, every process of every run would rewrite the assertions of all test modules again.
@@ -41,39 +42,15 @@ sys.dont_write_bytecode = False
 hypothesis.settings.register_profile("tapeline", deadline=None)
 hypothesis.settings.load_profile("tapeline")
 
-_SUITES: Final = {
-    "browser": "browser",
-    "compose": "compose",
-    "hostile": "hostile",
-}
-"""Folders that run separately, with the marker of each."""
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import what ``-m`` deselects: suites, and modules without the marker that a suite asks for.
-
-    Each pytest worker would build corpora and load libraries, and import all modules to select a few tests.
-    """
-    terms = config.option.markexpr.split(" and ")
-    marker = _SUITES.get(collection_path.name)
-    if marker and f"not {marker}" in terms:
-        return True
-    required = terms[0] if terms[0].isidentifier() else ""
-    return (collection_path.suffix == ".py" and required not in collection_path.read_text(encoding="utf-8")) or None
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Mark PostgreSQL variants of ``sqlite_by_default`` tests as exhaustive, and group tests by expensive fixture.
+    """Group tests by expensive fixture.
 
     Each pytest worker gets an equal share of consecutive tests. Tests of the whole service come together at
     the beginning, and tests of a running worker together in the middle, so that as few pytest workers as
     possible start one. Stream tests mostly wait, so they come early, while there is other work to overlap with.
     """
-    for item in items:
-        sqlite_by_default = isinstance(item, pytest.Function) and item.get_closest_marker("sqlite_by_default")
-        if sqlite_by_default and "[postgresql" in item.name:
-            item.add_marker(pytest.mark.exhaustive)
     yield
     service, worker, streams, rest = (list[pytest.Item]() for _ in range(4))
     for item in items:
@@ -146,8 +123,14 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The socket folder of a PostgreSQL server that runs until the session ends."""
-    with serve_postgres() as socket_folder:
+    from tests.running.levels import server_for_all_tests  # not at the top: pytest loads it as a plugin
+
+    with ExitStack() as running:
+        with server_for_all_tests():
+            socket_folder = running.enter_context(serve_postgres())
         yield socket_folder
+        with server_for_all_tests():
+            running.close()
 
 
 @pytest.fixture(scope="session")

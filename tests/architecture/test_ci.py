@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.slow  # each case starts several pytest processes
 FAILS_ONCE = """
 from pathlib import Path
 
@@ -47,6 +46,7 @@ def run(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.nightly
 def test_a_test_that_passes_the_second_time_is_named_as_flaky_and_ci_is_green(folder: Path) -> None:
     add(folder, "tests/service/test_jobs.py", FAILS_ONCE)
     suite = run(folder, "suite.py", "default", "tests")
@@ -58,7 +58,7 @@ def test_a_test_that_passes_the_second_time_is_named_as_flaky_and_ci_is_green(fo
     assert (folder / ".ci" / "flaky.txt").read_text() == f"{name}\n"
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_test_that_fails_twice_makes_ci_red(folder: Path) -> None:
     add(folder, "tests/service/test_jobs.py", FAILS_ONCE + FAILS_ALWAYS)
     assert run(folder, "suite.py", "default", "tests").returncode == 0
@@ -70,7 +70,7 @@ def test_a_test_that_fails_twice_makes_ci_red(folder: Path) -> None:
     )
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("path", "code"),
     [
@@ -87,6 +87,7 @@ def test_a_test_of_the_engine_of_security_or_of_bits_has_no_second_chance(folder
     assert (folder / ".ci" / "flaky.txt").read_text() == ""
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["one process", "xdist"])
 def test_a_module_that_cannot_be_imported_has_no_second_chance(folder: Path, processes: tuple[str, ...]) -> None:
     """With xdist, pytest runs the other tests, and its exit code is that of failed tests."""
@@ -96,13 +97,14 @@ def test_a_module_that_cannot_be_imported_has_no_second_chance(folder: Path, pro
     assert run(folder, "once_more.py").returncode == 1
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_suite_of_which_nothing_ran_is_no_success(folder: Path) -> None:
     add(folder, "tests/browser/test_page.py", "import pytest\ndef test_page():\n    pytest.skip('no Chromium')\n")
     assert run(folder, "suite.py", "browser", "tests").returncode == 1
     assert run(folder, "suite.py", "compose", "tests").returncode == 0
 
 
+@pytest.mark.nightly
 def test_many_failures_are_no_chance(folder: Path) -> None:
     add(folder, "tests/service/test_jobs.py", FAILS_ONCE + "".join(f"def test_{n}(): assert 0\n" for n in range(5)))
     assert run(folder, "suite.py", "default", "tests").returncode == 1

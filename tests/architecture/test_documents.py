@@ -86,7 +86,7 @@ def test_every_fixture_and_marker_in_the_rules_for_tests_exists() -> None:
         for name in re.findall(r"^def (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     markers = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert {"private_url", "slow"} <= mentioned <= fixtures | {*markers}
+    assert {"private_url", "stack"} <= mentioned <= fixtures | {*markers}
 
 
 def test_every_module_that_a_document_or_the_makefile_runs_exists() -> None:

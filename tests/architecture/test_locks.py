@@ -56,7 +56,7 @@ def test_the_licence_of_every_installed_package_is_listed() -> None:
     assert "UNKNOWN" not in licences.values()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_software_bill_of_materials_is_valid_and_lists_the_lock(tmp_path: Path) -> None:
     from cyclonedx.schema import SchemaVersion  # imported here: importing it builds forty parsers
     from cyclonedx.validation.json import JsonStrictValidator

@@ -47,8 +47,7 @@ LOADED_BY = {
 }
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @pytest.mark.parametrize("module", [module for module in FORBIDDEN if module not in LOADED_BY])
 def test_a_process_loads_no_forbidden_module(module: str) -> None:
     code = f"import sys, {module}; print('\\n'.join(sys.modules))"

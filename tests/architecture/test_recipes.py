@@ -66,8 +66,7 @@ def test_each_recipe_names_as_many_files_as_the_table_says_and_they_exist() -> N
             assert {path for path, _ in snippets(title)} >= set(listed), title
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_layer_a_metric_and_a_setting_are_added_by_their_recipes(tmp_path: Path) -> None:
     for folder in COPIED:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

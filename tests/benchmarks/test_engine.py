@@ -54,7 +54,7 @@ def test_the_handwritten_classifier_has_the_same_bits(data: ImageData, products:
     assert sorted(products[0]) == sorted(floor.classifier_step(CLASSIFIER, 50))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("skip_every", [None, 3])
 def test_the_handwritten_gan_has_the_same_bits(data: ImageData, products: list[Any], skip_every: int | None) -> None:
     trainer = cases.gan(data, 100, skip_every, lambda: SGD(cases.RATE))
@@ -88,7 +88,7 @@ def test_the_floor_computes_the_listed_matrix_products() -> None:
         np.testing.assert_array_equal(out, left @ right)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["classifier 50", "classifier 512", "gan"])
 def test_a_step_allocates_little_and_peaks_near_its_minimum_memory(data: ImageData, kind: str) -> None:
     if kind == "gan":
@@ -136,7 +136,7 @@ def test_a_ratio_that_misses_its_target_is_marked() -> None:
     assert line.split()[-4:] == ["2.00!", "1.00", "0.50", "0.97!"]
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.parametrize("peer", ["torch", "jax"])
 @pytest.mark.parametrize("kind", ["dense", "adam", "conv"])
 def test_a_peer_classifier_has_the_same_losses(
@@ -165,7 +165,7 @@ def test_a_peer_classifier_has_the_same_losses(
     assert ours[0] != pytest.approx(ours[-1], rel=1e-4)  # it learns
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 def test_peer_gans_learn_the_same_weights(data: ImageData, kind: str) -> None:
     torch, jax = (pytest.importorskip(name) for name in ("torch", "jax"))

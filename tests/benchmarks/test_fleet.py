@@ -45,7 +45,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_fleet_loses_and_doubles_nothing(tmp_path: Path) -> None:
     options = ["--workers", "4", "--seconds", "3", "--epoch-seconds", "0.5", "--epochs", "2"]
     figures = tmp_path / "fleet.json"

@@ -60,7 +60,7 @@ def test_words_select_rows_of_the_plan() -> None:
     assert {(row.dataset, row.seed) for row in planned(["conv", "mnist", "4"])} == {("mnist", 4)}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_row_has_the_metrics_of_a_job_and_its_samples_are_scored_independently(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

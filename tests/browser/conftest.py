@@ -41,7 +41,6 @@ from tests.service.web import conftest as web
 # Fixtures that speed up the creation of an app.
 _compile_routes_once = web._compile_routes_once
 _compile_templates_once = web._compile_templates_once
-_import_small_files_once = web._import_small_files_once
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -50,10 +49,13 @@ with_auth = partial(pytest.mark.parametrize, "site", indirect=True, ids=str)
 _FAILED = pytest.StashKey[bool]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """CI runs those marked ``stack``: the shortest of each kind."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.browser)
+            if not item.get_closest_marker("stack"):
+                item.add_marker(pytest.mark.nightly)
             item.add_marker(pytest.mark.timeout(600))  # the first test trains three networks
 
 

@@ -20,7 +20,7 @@ from tests.compose.pods import Network, Pod, logs_of, wait_for_end
 from tests.deploy.test_chart import Object, notes, render, values_of, with_value
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 JOB = {"kind": "gan", "epochs": 6, "seed": 3}
 """Of about five seconds on an idle machine."""

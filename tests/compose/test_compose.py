@@ -12,7 +12,7 @@ import pytest
 
 from tests.compose.conftest import IMAGE, Service, docker
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(480)]
 
 LONG_JOB = {"kind": "gan", "epochs": 12, "seed": 3}
 """A job of about ten seconds, which leaves time to disturb it."""
@@ -159,7 +159,6 @@ def test_a_job_whose_worker_is_killed_finishes_on_the_other_with_the_same_bits(
     docker("start", victim)
 
 
-@pytest.mark.exhaustive  # tests/compose/test_chart.py drains a worker, too
 def test_a_stopped_worker_hands_its_job_back_before_it_is_killed(service: Service, undisturbed_digest: str) -> None:
     job_id = service.submit(**LONG_JOB)
     service.wait_until_epoch(job_id, 2)

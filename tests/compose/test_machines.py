@@ -14,7 +14,7 @@ import pytest
 
 from tests.compose.conftest import ROOT, Service, docker, require_image
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(480)]
 
 BUCKET = {"COMPOSE_PROFILES": "s3", "TAPELINE_STORE": "s3://tapeline", "TAPELINE_WORKERS": "1"}
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.compose.conftest import IMAGE, ROOT, Service, docker
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(480)]
 
 OLDER_COMMIT = "8da1b1db02df6b7de9ec70b5f0a297b548ed2b31"
 """A commit with schema 0014, the first that can be upgraded."""

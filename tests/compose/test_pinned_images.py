@@ -18,7 +18,7 @@ import pytest
 from tests.compose.conftest import ROOT, Service, docker, free_port, require_image
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(480)]
 
 PIN_IMAGES = Path(".ci") / "pin_images.py"
 TAGS: dict[str, str] = runpy.run_path(str(ROOT / PIN_IMAGES))["images"](ROOT)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.compose.conftest import Service, docker, free_port, require_image
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module")

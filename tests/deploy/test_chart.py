@@ -17,11 +17,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from helm_python import Chart
-from helm_python.chart import lint
-from helm_python.errors import HelmError, HelmValuesError
 
 from service.runtime.settings import SETTINGS, Settings
+from tests.deploy import helm
 from tests.deploy.chart_schema import BY_THE_CHART
 from workers.supervisor import job_monitor, supervisor
 from workers.supervisor.worker import CELERY_GRACE_S
@@ -56,7 +54,7 @@ def with_value(values: Object, path: str, value: Any) -> Object:
 
 def render(values: Object) -> dict[tuple[str, str], Object]:
     """The objects by kind and by the last part of their names."""
-    with Chart.load(CHART) as chart:
+    with helm.Chart.load(CHART) as chart:
         texts = chart.render(values, name="tl", namespace="ml")
     objects = [
         item for path, text in texts.items() if path.endswith(".yaml") for item in yaml.safe_load_all(text) if item
@@ -67,7 +65,7 @@ def render(values: Object) -> dict[tuple[str, str], Object]:
 
 
 def notes(values: Object) -> str:
-    with Chart.load(CHART) as chart:
+    with helm.Chart.load(CHART) as chart:
         return chart.render(values, name="tl", namespace="ml")["tapeline/templates/NOTES.txt"]
 
 
@@ -94,7 +92,7 @@ def values(request: pytest.FixtureRequest) -> Object:
 
 
 def test_the_chart_passes_the_linter_and_every_object_the_schemas_of_kubernetes(values: Object) -> None:
-    report = lint(CHART, values, strict=True, kube_version=f"{KUBERNETES}.0")
+    report = helm.lint(CHART, values, strict=True, kube_version=f"{KUBERNETES}.0")
     assert [message for message in report["messages"] if message["severity"] > 1] == report["errors"] == []
     for item in render(values).values():
         if item["apiVersion"] not in OTHERS:
@@ -240,7 +238,7 @@ def test_no_part_of_the_schema_accepts_names_that_it_does_not_know() -> None:
     ],
 )
 def test_the_schema_refuses_values_that_cannot_work(path: str, value: Any) -> None:
-    with pytest.raises(HelmValuesError, match=path.split(".")[0]):
+    with pytest.raises(helm.HelmValuesError, match=path.split(".")[0]):
         render(with_value(values_of("team"), path, value))
 
 
@@ -307,10 +305,11 @@ def test_the_migration_runs_before_the_pods_or_beside_them_or_not(
 
 @pytest.mark.parametrize("name", ["grantToWorkers", "grantDemandTo"])
 def test_a_role_for_two_purposes_is_refused(name: str) -> None:
-    with pytest.raises(HelmError, match="must be different roles"):
+    with pytest.raises(helm.HelmError, match="must be different roles"):
         render(with_value(values_of("external"), f"migrations.{name}", "tapeline_app"))
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("variables", "name"),
     [
@@ -423,7 +422,7 @@ def test_the_documented_values_are_accepted() -> None:
 
 def test_the_chart_installs_the_version_of_this_tree() -> None:
     project = tomllib.loads((CHART.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    with Chart.load(CHART) as chart:
+    with helm.Chart.load(CHART) as chart:
         assert chart.metadata["appVersion"] == project["version"]
         assert f"## {chart.version}\n" in (CHART / "UPGRADING.md").read_text(encoding="utf-8")
 

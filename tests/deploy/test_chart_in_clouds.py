@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from helm_python.errors import HelmError
 
 from service.cli.commands.maintenance import backup
+from tests.deploy import helm
 from tests.deploy.test_chart import (
     CHART,
     Object,
@@ -79,7 +79,7 @@ def test_slots_follow_the_limit_of_processors_unless_they_are_given(
 
 def test_without_slots_and_limit_the_chart_says_what_is_missing() -> None:
     values = with_value(values_of("external"), "worker.resources", {"limits": {"cpu": None, "memory": "8Gi"}})
-    with pytest.raises(HelmError, match=r"worker\.slots follows worker\.resources\.limits\.cpu"):
+    with pytest.raises(helm.HelmError, match=r"worker\.slots follows worker\.resources\.limits\.cpu"):
         render(values)
 
 

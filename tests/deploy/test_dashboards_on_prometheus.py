@@ -31,7 +31,7 @@ from tests.waiting import wait_until
 from tests.workers.conftest import children_of
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(prometheus.program("prometheus") is None, reason=prometheus.WHY_SKIPPED),
 ]
 

@@ -54,6 +54,7 @@ def compose_config(folder: Path, *arguments: str) -> dict[str, Any]:
 needs_compose = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
 
 
+@pytest.mark.stack
 @needs_compose
 def test_a_worker_on_another_machine_gets_the_variables_of_its_invitation(tmp_path: Path) -> None:
     invitation = WorkerInvitation(
@@ -70,6 +71,7 @@ def test_a_worker_on_another_machine_gets_the_variables_of_its_invitation(tmp_pa
     assert compose_config(tmp_path, "-f", "worker.yml")["worker"]["environment"] == invitation.variables
 
 
+@pytest.mark.stack
 @needs_compose
 @pytest.mark.parametrize("is_cloud", [True, False], ids=["cloud", "endpoint"])
 def test_credentials_of_a_bucket_reach_all_that_use_it_and_are_unset_otherwise(tmp_path: Path, is_cloud: bool) -> None:

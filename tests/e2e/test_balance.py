@@ -65,8 +65,7 @@ def responds(port: int) -> bool:
     return False
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # tests/service/web/server has the decisions of one process
+@pytest.mark.nightly  # tests/service/web/server has the decisions of one process
 @pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="one web process per core, /proc")
 def test_a_burst_of_connections_is_shared_by_the_web_processes(port_and_master: tuple[int, int]) -> None:
     port, master = port_and_master

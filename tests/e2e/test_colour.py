@@ -17,8 +17,7 @@ MAX_CPU_S = 180.0
 """CPU time of one core."""
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # tests/service/cli/sessions/test_photo_training.py learns fewer photos
+@pytest.mark.nightly  # tests/service/cli/sessions/test_photo_training.py learns fewer photos
 @pytest.mark.timeout(1200)
 def test_colour_classes_are_learned_from_colour_images_but_not_from_grey_ones(tmp_path: Path) -> None:
     archive = coloured_shapes.write_archive(tmp_path / "shapes.zip")

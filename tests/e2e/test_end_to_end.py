@@ -46,15 +46,9 @@ def external_stack(postgres_server: str, tmp_path_factory: pytest.TempPathFactor
 
 
 ON_BOTH_STACKS: Final = pytest.mark.parametrize(
-    "either_stack", ["stack", pytest.param("external_stack", marks=pytest.mark.slow)], indirect=True
+    "either_stack", ["stack", pytest.param("external_stack", marks=pytest.mark.nightly)], indirect=True
 )
-"""Parts that the tests start themselves, and parts that they find."""
-EXTERNAL_PARTS_IF_EXHAUSTIVE: Final = pytest.mark.parametrize(
-    "either_stack",
-    ["stack", pytest.param("external_stack", marks=[pytest.mark.slow, pytest.mark.exhaustive])],
-    indirect=True,
-)
-"""What depends on neither database nor broker."""
+"""Parts that the tests start themselves, and at night parts that they find."""
 
 
 @pytest.fixture
@@ -121,7 +115,7 @@ def test_a_classifier_and_a_gan_train_side_by_side(http: httpx.Client) -> None:
     assert http.get("/jobs", params={"tag": "e2e"}).json()["data"][0]["id"] == job["id"]
 
 
-@EXTERNAL_PARTS_IF_EXHAUSTIVE
+@ON_BOTH_STACKS
 def test_fifteen_lines_of_numpy_reproduce_the_reported_accuracy(http: httpx.Client, tmp_path: Path) -> None:
     job = post(http, CLASSIFIER)
     read_stream(http, job)
@@ -144,9 +138,8 @@ def test_fifteen_lines_of_numpy_reproduce_the_reported_accuracy(http: httpx.Clie
     assert accuracy == pytest.approx(results["metrics"]["val_accuracy"], abs=1e-3)
 
 
-@pytest.mark.essential
-@EXTERNAL_PARTS_IF_EXHAUSTIVE
-@pytest.mark.slow
+@pytest.mark.stack
+@ON_BOTH_STACKS
 def test_both_kinds_of_jobs_have_images(http: httpx.Client) -> None:
     for spec in (CLASSIFIER, GAN):
         job = post(http, spec)
@@ -160,9 +153,8 @@ def test_both_kinds_of_jobs_have_images(http: httpx.Client) -> None:
         assert confusion.status_code == (200 if spec is CLASSIFIER else 404)
 
 
-@pytest.mark.essential
-@EXTERNAL_PARTS_IF_EXHAUSTIVE
-@pytest.mark.slow
+@pytest.mark.stack
+@ON_BOTH_STACKS
 def test_equal_specs_have_equal_digests(http: httpx.Client) -> None:
     digests = set()
     for _ in range(2):
@@ -171,7 +163,7 @@ def test_equal_specs_have_equal_digests(http: httpx.Client) -> None:
     assert len(digests) == 1
 
 
-@EXTERNAL_PARTS_IF_EXHAUSTIVE
+@ON_BOTH_STACKS
 def test_networks_train_on_an_uploaded_dataset(http: httpx.Client) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 600)

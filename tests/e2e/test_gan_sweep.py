@@ -13,7 +13,7 @@ from service.spec import validation
 from service.sweeps.checks import objectives
 from tapeline import Client
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 SWEEP: dict[str, Any] = {
     "base": {

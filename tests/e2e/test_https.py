@@ -20,7 +20,7 @@ from service.local import LocalStack
 from service.runtime.settings import Settings
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed")]
+pytestmark = [pytest.mark.nightly, pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed")]
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-for-this-test-only"

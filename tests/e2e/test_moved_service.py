@@ -19,7 +19,7 @@ from tests.object_servers import BUCKET, credentials
 from tests.waiting import wait_until
 
 # tests/service/maintenance/test_store_migration.py moves a service whose workers are simulated
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = pytest.mark.nightly
 
 
 def test_a_service_moves_while_it_trains(seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from tests.service.storage.test_store_conformance import damage
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 CLASSIFIER = {"kind": "classifier", "epochs": 4}
 GAN = {"kind": "gan", "epochs": 2, "samples": {"count": 16}}
@@ -78,7 +78,6 @@ def test_images_and_checkpoints_of_both_kinds_are_downloaded(http: httpx.Client,
     assert http.get(checkpoint["url"]).status_code == 404
 
 
-@pytest.mark.exhaustive  # tests/service/web/jobs/test_files.py has it with a folder
 def test_a_download_of_other_bytes_breaks_off_and_a_range_of_them_is_not_checked(
     http: httpx.Client, in_bucket: LocalStack, tmp_path: Path
 ) -> None:
@@ -99,7 +98,6 @@ def test_a_download_of_other_bytes_breaks_off_and_a_range_of_them_is_not_checked
     assert http.delete(job["urls"]["self"]).status_code == 204
 
 
-@pytest.mark.exhaustive  # tests/faults/outages/test_object_stores.py
 def test_a_job_of_a_killed_process_continues_from_the_store_with_the_same_digest(
     http: httpx.Client, in_bucket: LocalStack
 ) -> None:
@@ -131,7 +129,6 @@ def loaded() -> list[psutil.Process]:
     return [process for process in descendants if is_loaded(process.pid, LIBRARY)]
 
 
-@pytest.mark.exhaustive  # tests/service/maintenance/backups/test_backup_of_store.py
 def test_a_backup_is_restored_into_another_part_of_the_bucket(
     http: httpx.Client, in_bucket: LocalStack, tmp_path: Path
 ) -> None:

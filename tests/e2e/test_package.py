@@ -40,7 +40,7 @@ with Client("http://127.0.0.1:8000") as client:
     client.jobs(limit="many")
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.essential]
+pytestmark = pytest.mark.stack
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,6 @@ curl() {  # an error of the API is an error of the session
 """
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(shutil.which("curl") is None, reason="the session needs curl"),
 ]
@@ -65,7 +64,7 @@ def run(stack: LocalStack, program: str, folder: Path) -> subprocess.CompletedPr
     return result
 
 
-@pytest.fixture(params=["stack", pytest.param("in_bucket", marks=pytest.mark.exhaustive)])
+@pytest.fixture(params=["stack", pytest.param("in_bucket", marks=pytest.mark.nightly)])
 def service(request: pytest.FixtureRequest) -> LocalStack:
     """The whole service, with a folder as its store and with a bucket."""
     running: LocalStack = request.getfixturevalue(request.param)
@@ -86,7 +85,7 @@ def folder(tmp_path: Path) -> Path:
     return reader_folder
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_session_of_the_readme_runs_without_errors(service: LocalStack, folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     program = session(text.partition("\n## From POST to download\n")[2].partition("\n## ")[0])
@@ -105,7 +104,7 @@ def test_the_session_of_the_readme_runs_without_errors(service: LocalStack, fold
         assert len(list((folder / "files").iterdir())) > 5, "all files of the job"
 
 
-@pytest.mark.exhaustive  # its commands are in tests/service/cli, and their options in test_documented_options.py
+@pytest.mark.nightly  # its commands are in tests/service/cli, and their options in test_documented_options.py
 def test_the_session_of_the_guide_runs_without_errors(service: LocalStack, folder: Path) -> None:
     program = session((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
     with Client(service.url) as client:
@@ -125,7 +124,7 @@ def test_the_session_of_the_guide_runs_without_errors(service: LocalStack, folde
     check_pictures(folder, "digit.png", "grid.png", "walk.gif")
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_the_session_with_curl_runs_without_errors(service: LocalStack, folder: Path) -> None:
     program = session((ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
     with Client(service.url) as client:
@@ -149,6 +148,7 @@ def check_pictures(folder: Path, *names: str) -> None:
             image.load()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("lesson", [pytest.param(path, id=path.stem) for path in sorted(LESSONS.glob("*.md"))])
 def test_the_commands_of_a_lesson_run_and_show_what_it_says(stack: LocalStack, folder: Path, lesson: Path) -> None:
     program = session(lesson.read_text(encoding="utf-8"))
@@ -177,6 +177,7 @@ def test_the_commands_of_a_lesson_run_and_show_what_it_says(stack: LocalStack, f
                 pytest.fail("no claims of this lesson are tested")
 
 
+@pytest.mark.nightly
 def test_the_demo_runs_twice_in_one_state_folder(tmp_path: Path) -> None:
     environ = os.environ | {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_PORT": "0"}
     shorten = "demo.SPECS = tuple(spec | {'epochs': 1} for spec in demo.SPECS)"

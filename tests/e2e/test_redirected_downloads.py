@@ -18,7 +18,7 @@ from tapeline.job import Job
 from tests.object_servers import BUCKET, Exchange, FaultyProxy, credentials
 
 # tests/service/storage/test_store_conformance.py, tests/service/web and tests/tapeline have the parts
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = pytest.mark.nightly
 
 API_KEY = "the key of these tests"
 

@@ -40,8 +40,7 @@ def client(stack: LocalStack) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # tests/faults/reproducibility/test_reuse.py
+@pytest.mark.nightly  # tests/faults/reproducibility/test_reuse.py
 def test_an_equal_spec_is_answered_at_once_with_the_same_digest(
     stack: LocalStack, client: Client, tmp_path: Path
 ) -> None:
@@ -59,8 +58,7 @@ def test_an_equal_spec_is_answered_at_once_with_the_same_digest(
     assert [event.type for event in again.events()][-1] == "end"
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # tests/faults/reproducibility/test_reuse.py continues jobs in this process
+@pytest.mark.nightly  # tests/faults/reproducibility/test_reuse.py continues jobs in this process
 def test_jobs_of_5_to_50_epochs_train_only_50_epochs_in_total(client: Client) -> None:
     lengths = range(5, 51, 5)
     alone = [client.submit(SPEC | {"epochs": length, "seed": 3}) for length in lengths]
@@ -74,8 +72,7 @@ def test_jobs_of_5_to_50_epochs_train_only_50_epochs_in_total(client: Client) ->
     assert sum(job.epochs - job["reused_epochs"] for job in together) == 50
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # tests/service/cli/commands/test_differing.py, and test_differences.py of the faults
+@pytest.mark.nightly  # tests/service/cli/commands/test_differing.py, and test_differences.py of the faults
 def test_why_and_bisect_on_the_command_line(client: Client) -> None:
     rates = {"first": 0.05, "second": 0.1}
     jobs = {

@@ -246,6 +246,7 @@ def test_state_that_a_file_cannot_represent_is_rejected() -> None:
         checkpoint.dumps(State({}, {"loss": object()}))
 
 
+@pytest.mark.stack
 def test_a_diverged_error_can_be_pickled_in_one_process_and_raised_in_another() -> None:
     code = """
 import pickle, sys

@@ -36,7 +36,7 @@ from engine.replay import Replay
 from tests.engine.arrays import LAYOUTS
 from tests.engine.random_networks import Networks
 
-pytestmark = [pytest.mark.slow, pytest.mark.essential]
+pytestmark = pytest.mark.stack
 
 SEEDS = range(400)
 BATCHES = (1, 1, 2, 3)

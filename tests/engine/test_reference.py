@@ -33,7 +33,7 @@ from engine import (
 
 torch = pytest.importorskip("torch")
 # Step 0 skips the discriminator, and PyTorch warns if a schedule moves before its optimizer has made a step.
-pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]
+pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore:Detected call of")]
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 2, 5, 10
 

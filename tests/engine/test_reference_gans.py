@@ -24,7 +24,7 @@ from engine.autograd.tensor import Tensor
 from engine.nn.linear import SpectralNorm
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.reference
+pytestmark = pytest.mark.nightly
 F = torch.nn.functional
 BATCH, EPOCHS, PIXELS, LATENT = 10, 5, 16, 4
 

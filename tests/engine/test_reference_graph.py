@@ -8,7 +8,7 @@ import pytest
 from engine import GradientTape, Tensor, generator_for, ops
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.reference
+pytestmark = pytest.mark.nightly
 F = torch.nn.functional
 
 

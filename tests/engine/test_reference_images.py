@@ -41,7 +41,7 @@ from engine.nn.layer import Layer
 from engine.ops.images.geometry import window
 
 torch = pytest.importorskip("torch")
-pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore:Detected call of")]
+pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore:Detected call of")]
 
 BATCH, EPOCHS, STEPS_PER_EPOCH = 8, 5, 2
 ACTIVATIONS = {

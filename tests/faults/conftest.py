@@ -160,11 +160,11 @@ def open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
     workers.database.close()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def process(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[InProcessHarness]:
-    """On SQLite by default; with the ``faults`` marker, on both databases. Short epochs share no commit."""
+    """On SQLite; at night also on PostgreSQL. Short epochs share no commit."""
     monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 0.0)
     yield from open_in_process(
         tmp_path / "home",
@@ -185,9 +185,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return result
 
 
-@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.exhaustive), "postgresql"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.nightly), "postgresql"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
-    """Real processes on PostgreSQL, where they run at the same time; exhaustively also on SQLite, which the tests of
+    """Real processes on PostgreSQL, where they run at the same time; at night also on SQLite, which the tests of
     ``process`` and of ``sqlite_harness`` use."""
     url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
     with closing(open_harness(tmp_path / "home", url)) as harness:

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.drill import drill
 
 # tests/service/maintenance restores damaged and whole backups; here, running workers are killed, too.
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
 def test_backed_up_jobs_survive_a_total_loss(postgres_server: str, tmp_path: Path) -> None:

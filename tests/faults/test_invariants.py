@@ -10,8 +10,6 @@ from service.jobs.request_bodies import JobPatch
 from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness
 
-pytestmark = pytest.mark.sqlite_by_default
-
 
 def end(process: InProcessHarness) -> str:
     """Submit a job, and end it at once."""

@@ -13,7 +13,7 @@ from migrations import roles
 from tests.faults.two_machines import DELAY_S, TARGETS, can_separate, open_two_machines, train_references
 
 # outages/test_object_stores.py kills one worker and one store at a time; `make soak JOBS=200` kills for longer.
-pytestmark = [pytest.mark.faults, pytest.mark.exhaustive, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 
 def test_machines_that_share_no_disk_finish_each_job_once_with_the_same_digest(tmp_path: Path) -> None:

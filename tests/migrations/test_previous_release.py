@@ -125,8 +125,7 @@ def shared(tmp_path: Path, postgres_url: str) -> Iterator[Shared]:
         service.kill()
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_the_previous_release_reads_what_this_code_wrote_and_each_trains_the_jobs_of_the_other(shared: Shared) -> None:
     shared.service.kill()
     with closing(Database(shared.service.database_url)) as database:

@@ -264,8 +264,7 @@ def test_a_role_that_would_lose_its_own_privileges_is_refused_before_the_migrati
     assert is_current(new_roles.application)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_worker_with_a_role_of_its_own_trains_a_job_and_a_sweep(new_roles: Roles, tmp_path: Path) -> None:
     new_roles.prepare()
     new_roles.upgrade()
@@ -378,6 +377,7 @@ def set_up(database: Database, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.stack
 def test_setup_changes_nothing_if_this_version_cannot_upgrade_the_database(new_roles: Roles, tmp_path: Path) -> None:
     """Otherwise the version before could not go on: it may use the superuser, and own the tables."""
     upgrade(new_roles.superuser)
@@ -398,6 +398,7 @@ def test_setup_changes_nothing_if_this_version_cannot_upgrade_the_database(new_r
     assert [path for path in (tmp_path / "secrets").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.stack
 def test_setup_logs_what_it_changed_and_that_there_was_nothing_to_do(new_roles: Roles, tmp_path: Path) -> None:
     upgrade(new_roles.superuser)
     first, second = (set_up(new_roles.superuser, tmp_path) for _ in range(2))

@@ -117,8 +117,8 @@ both_chains = pytest.mark.parametrize(
     [
         (BRIDGED, "sqlite"),
         (CHAINED, "postgresql"),
-        pytest.param((BRIDGED, "postgresql"), marks=pytest.mark.exhaustive),
-        pytest.param((CHAINED, "sqlite"), marks=pytest.mark.exhaustive),
+        pytest.param((BRIDGED, "postgresql"), marks=pytest.mark.nightly),
+        pytest.param((CHAINED, "sqlite"), marks=pytest.mark.nightly),
     ],
     indirect=True,
 )
@@ -158,6 +158,7 @@ def check_answers(app: Flask, facts: Mapping[str, Any]) -> None:
     assert predicted.status_code == 200, predicted.text
 
 
+@pytest.mark.stack
 @both_chains
 def test_after_an_upgrade_everything_is_served_as_before(state: State) -> None:
     log = state.migrate()
@@ -189,6 +190,7 @@ def test_an_upgraded_schema_is_that_of_a_new_database(
                 assert {row.name: " ".join(row.sql.split()) for row in connection.execute(text(objects))} == expected
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("state", [(BRIDGED, "postgresql"), (CHAINED, "postgresql")], indirect=True)
 def test_the_services_of_compose_upgrade_and_serve_a_database_of_the_superuser(state: State) -> None:
     """``setup`` hands it over, ``migrate`` connects as the owner, and web and workers as the application role."""
@@ -208,6 +210,7 @@ def test_the_services_of_compose_upgrade_and_serve_a_database_of_the_superuser(s
     assert line["revision_after"] == CHAINED
 
 
+@pytest.mark.stack
 @this_chain
 def test_a_downgrade_gives_back_the_rows_and_columns_of_the_older_version(state: State) -> None:
     before = state.rows()
@@ -242,8 +245,7 @@ def test_a_backup_from_before_the_first_revision_is_refused_with_the_remedy() ->
         tables_of("9999")
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @on_sqlite
 def test_unfinished_jobs_go_on_and_other_code_is_named(state: State) -> None:
     ids, key = state.facts["jobs"], state.facts["keys"]["ann"]

@@ -146,6 +146,7 @@ def run(database_url: str, *arguments: str) -> tuple[int, str]:
     return process.returncode, process.stderr
 
 
+@pytest.mark.stack
 def test_the_command_says_what_it_did_or_why_it_did_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'tapeline.db'}"
 
@@ -194,6 +195,7 @@ def test_a_process_waits_for_the_schema_and_says_what_it_waits_for(
             wait_for_schema(database, 0)
 
 
+@pytest.mark.stack
 def test_a_wait_names_the_error_of_a_database_that_does_not_answer() -> None:
     code, output = run("postgresql+psycopg://tapeline@127.0.0.1:1/tapeline", "--wait", "0")
     assert code == 2

@@ -162,8 +162,7 @@ def test_every_response_has_strict_headers_and_only_pages_are_html(stack: Stack)
         assert preview.headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_revoked_key_is_rejected_within_seconds(stack: Stack) -> None:
     key = stack.tapeline("keys", "create", "short-lived")
     with stack.client(None) as http:

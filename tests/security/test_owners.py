@@ -37,7 +37,7 @@ def url_of(path: str, job: dict[str, Any]) -> str:
     return re.sub(r"{(\w+)}", lambda match: values.get(match[1], "1"), path) + query
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_another_owners_job_is_not_found_on_any_route(stack: Stack, job: dict[str, Any]) -> None:
     document = httpx.get(f"{stack.url}/openapi.json", headers=stack.client("bob").headers, trust_env=False).json()
     tried = set()
@@ -108,7 +108,7 @@ READ_ONLY_POSTS = {"/session", "/jobs/{job_id}/predict", "/jobs/{job_id}/generat
 """Routes that change nothing although their method is POST."""
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_a_read_scope_key_cannot_change_anything(stack: Stack, job: dict[str, Any]) -> None:
     document = httpx.get(f"{stack.url}/openapi.json", headers=stack.client("bob").headers, trust_env=False).json()
     tried = 0

@@ -176,7 +176,7 @@ def test_the_scale_of_the_values_does_not_affect_the_result(scale: float) -> Non
         assert (scaled.low, scaled.high) == (scale * result.low, scale * result.high)
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 def test_intervals_and_p_values_match_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)

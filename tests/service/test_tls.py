@@ -41,11 +41,7 @@ PROGRAMS = {
 }
 MISSING = [name for name, path in PROGRAMS.items() if path is None]
 
-pytestmark = [
-    pytest.mark.slow,
-    # The servers from wheels, which other tests use, are built without TLS.
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-]
+pytestmark = [pytest.mark.nightly, pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")]
 
 PASSWORD = "of-this-test"
 

@@ -32,7 +32,7 @@ def main() -> int:
     if is_check:
         arguments.remove("--check")
     os.environ[VARIABLE] = "check" if is_check else "part" if "-k" in arguments else "whole"
-    options = [*FOLDERS, "-q", "-p", "no:xdist", "-m", "not reference", *arguments]
+    options = [*FOLDERS, "-q", "-p", "no:xdist", "-m", "unit or stack", *arguments]
     return int(pytest.main(options, plugins=[Selection()]))
 
 

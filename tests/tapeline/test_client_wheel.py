@@ -38,7 +38,7 @@ runpy.run_module("tapeline.verify", run_name="__main__", alter_sys=True)
 """
 """``python -m tapeline.verify`` without a network."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.essential]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from service.local import LocalStack
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_the_notebook_runs_and_shows_what_it_says(stack: LocalStack, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # the recordings are checked against the document of the API
+@pytest.mark.nightly  # the recordings are checked against the document of the API
 @pytest.mark.timeout(1800)
 def test_the_tests_that_play_recordings_hold_with_the_whole_service() -> None:
     command = [sys.executable, "-m", "tests.tapeline.record", "--check", "-x"]

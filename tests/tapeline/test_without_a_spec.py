@@ -104,6 +104,7 @@ def test_a_sweep_is_made_of_a_dataset_a_space_and_seeds(client: Client) -> None:
     assert "batch_size</th>" in shown
 
 
+@pytest.mark.stack
 def test_waiting_shows_lines_where_it_is_asked_to(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     job = client.train(dataset="iris", epochs=2, name="shown").wait(timeout_s=120)
     assert capsys.readouterr() == ("", ""), "not in a file"

@@ -174,9 +174,9 @@ def sqlite_workers(sqlite_url: str, tmp_path: Path) -> Iterator[WorkerHarness]:
         yield harness
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerHarness]:
-    """Workers on SQLite; exhaustively also on PostgreSQL, where the fault tests run theirs."""
+    """Workers on SQLite; at night also on PostgreSQL, where the fault tests run theirs."""
     url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
     with open_migrated_harness(url, tmp_path / "home") as harness:
         yield harness
@@ -202,9 +202,9 @@ def running_on_postgresql(
         yield harness
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def running(request: pytest.FixtureRequest) -> WorkerHarness:
-    """A running worker on SQLite, shared by tests; exhaustively also one on PostgreSQL."""
+    """A running worker on SQLite, shared by tests; at night also one on PostgreSQL."""
     harness: WorkerHarness = request.getfixturevalue(
         "running_on_sqlite" if request.param == "sqlite" else "running_on_postgresql"
     )

@@ -26,7 +26,7 @@ def celery(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_celery_commands_find_a_worker_but_cannot_stop_it(workers: WorkerHarness, broker: Broker) -> None:
     environ = workers.settings.to_env() | {"TAPELINE_BROKER_URL": broker.url}
     # Named, so that Celery does not wait for the answers of others.
@@ -45,13 +45,14 @@ def test_celery_commands_find_a_worker_but_cannot_stop_it(workers: WorkerHarness
     assert "Celery has ended" not in (workers.home / "workers.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_celery_commands_require_a_broker_url() -> None:
     process = celery("status", TAPELINE_BROKER_URL="")
     assert process.returncode != 0
     assert "TAPELINE_BROKER_URL" in process.stderr
 
 
+@pytest.mark.stack
 def test_importing_the_app_reads_no_settings_and_opens_no_connection() -> None:
     program = (
         "import socket\n"

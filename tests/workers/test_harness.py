@@ -11,6 +11,8 @@ from tests.faults.harness import FaultHarness, all_exited
 from tests.workers import conftest
 from tests.workers.conftest import WorkerHarness
 
+pytestmark = pytest.mark.stack
+
 STUBBORN = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -29,7 +29,7 @@ def wait_until_healthy(home: Path, name: str) -> None:
     wait_until(lambda: is_healthy(home, name), f"a healthy {name}", 60)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_frozen_worker_or_scheduler_is_unhealthy_until_it_resumes(sqlite_workers: WorkerHarness) -> None:
     processes = {"worker": sqlite_workers.start(), "scheduler": sqlite_workers.start("workers.scheduler")}
     for name, process in processes.items():
@@ -44,7 +44,7 @@ def test_a_frozen_worker_or_scheduler_is_unhealthy_until_it_resumes(sqlite_worke
         wait_until_healthy(sqlite_workers.home, name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_whose_children_exit_at_once_is_not_healthy(sqlite_workers: WorkerHarness, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "numpy.py"
     broken.parent.mkdir()

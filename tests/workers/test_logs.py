@@ -14,7 +14,7 @@ from service.storage.tables import Job
 from tests.workers.conftest import children_of, open_migrated_harness
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_log_lines_about_a_job_have_its_id_lease_and_attempt(sqlite_url: str, tmp_path: Path) -> None:
     with open_migrated_harness(sqlite_url, tmp_path / "home") as workers:
         job_id = workers.submit(epochs=4)

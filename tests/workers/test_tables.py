@@ -56,8 +56,7 @@ def import_table(harness: WorkerHarness, rows: str) -> Jobs:
     return Jobs(database=harness.database, artifacts=artifacts, specs=specs)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @pytest.mark.parametrize(("kind", "learned"), [("classifier", "class"), ("regressor", "target")])
 def test_a_killed_training_on_a_table_finishes_with_the_bits_of_an_undisturbed_one(
     tmp_path: Path, kind: str, learned: str

@@ -20,8 +20,7 @@ from workers.usage import ChildMeter, OwnMeter
 CLAIM = Claim(job_id="job_1", lease=2, token="", lease_s=15.0, cpu_seconds=100.0)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_job_reports_resources_in_total_and_per_epoch(running: WorkerHarness) -> None:
     job_id = running.submit(epochs=3)
     job = running.until_end(job_id)
@@ -41,7 +40,7 @@ def test_a_job_reports_resources_in_total_and_per_epoch(running: WorkerHarness) 
     assert "cpu_seconds" not in job.metrics
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_that_needs_more_memory_reports_a_higher_peak(workers: WorkerHarness) -> None:
     small = workers.submit(epochs=1)
     large = workers.submit(
@@ -57,7 +56,7 @@ def test_a_job_that_needs_more_memory_reports_a_higher_peak(workers: WorkerHarne
     assert large_peak > small_peak + 60e6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_cpu_time_still_accumulates_after_the_child_was_killed(workers: WorkerHarness) -> None:
     job_id = workers.submit(epochs=100)
     worker = workers.start()
@@ -78,6 +77,7 @@ def test_cpu_time_still_accumulates_after_the_child_was_killed(workers: WorkerHa
     workers.stop()
 
 
+@pytest.mark.stack
 def test_a_supervisor_measures_the_cpu_time_and_memory_of_another_process() -> None:
     burn = "import time; held = bytearray(80_000_000); held[::4096] = b'x' * len(held[::4096])\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", burn]) as child:
@@ -97,6 +97,7 @@ def test_a_supervisor_measures_the_cpu_time_and_memory_of_another_process() -> N
     assert meter.sample().peak_memory_bytes >= used.peak_memory_bytes
 
 
+@pytest.mark.stack
 def test_a_process_that_exited_before_it_was_measured_adds_no_usage() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()

@@ -42,8 +42,7 @@ def training_child(worker_pid: int) -> int:
     return max(children_of(worker_pid), key=ticks)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("spec", "keep_last"),
     [
@@ -102,8 +101,7 @@ def test_a_job_produces_metrics_samples_and_checkpoints(running: WorkerHarness) 
     assert accuracy == pytest.approx(job.metrics["val_accuracy"], abs=1e-3)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(running_on_sqlite: WorkerHarness) -> None:
     early_stopping = {"metric": "val_accuracy", "patience": 1, "min_delta": 1}
     rare_files = {"checkpoint": {"every_epochs": 9}, "samples": {"every_epochs": 9, "count": 9}}
@@ -119,9 +117,8 @@ def test_an_early_stopped_job_succeeds_and_keeps_the_files_of_its_last_epoch(run
     assert [event.data["code"] for event in running_on_sqlite.log(job_id) if event.type == "log"] == ["stopped_early"]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-@pytest.mark.slow
 def test_the_fork_server_is_forked_from_the_worker_with_the_hash_seed_of_children(
     sqlite_workers: WorkerHarness, undisturbed_job: Job
 ) -> None:
@@ -136,8 +133,7 @@ def test_the_fork_server_is_forked_from_the_worker_with_the_hash_seed_of_childre
     wait_until(lambda: not is_alive(fork_server), "the end of the fork server")
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_killed_child_changes_no_bit_of_the_result(running: WorkerHarness, undisturbed_job: Job) -> None:
     job_id = running.submit()
     (worker,) = running.processes
@@ -149,7 +145,7 @@ def test_a_killed_child_changes_no_bit_of_the_result(running: WorkerHarness, und
     assert not [event for event in running.log(job_id) if event.type == "log"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("has_broker", [False, True])
 def test_after_sigusr1_a_worker_finishes_its_job_and_claims_no_other(
     sqlite_workers: WorkerHarness, tmp_path: Path, has_broker: bool
@@ -172,7 +168,7 @@ def test_after_sigusr1_a_worker_finishes_its_job_and_claims_no_other(
         assert worker.wait(60) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("running", [Drain.RELEASE, Drain.FINISH])
 def test_a_drained_worker_releases_or_finishes_its_job_and_claims_again_once_it_is_undrained(
     sqlite_workers: WorkerHarness, undisturbed_job: Job, running: Drain
@@ -206,8 +202,7 @@ def registered(workers: WorkerHarness, pid: int) -> Worker:
         return next(row for row in worker_registry.live_workers(session) if row.pid == pid)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_the_child_of_a_killed_worker_exits_and_another_worker_continues(
     sqlite_workers: WorkerHarness, undisturbed_job: Job
 ) -> None:
@@ -228,7 +223,7 @@ def test_the_child_of_a_killed_worker_exits_and_another_worker_continues(
     assert job.result_digest == undisturbed_job.result_digest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_scheduler_seals_the_audit_log(sqlite_workers: WorkerHarness) -> None:
     with sqlite_workers.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms() - 60_000, action="submit", detail={}))
@@ -238,8 +233,7 @@ def test_the_scheduler_seals_the_audit_log(sqlite_workers: WorkerHarness) -> Non
     assert (verification.fault, verification.entries, verification.unsealed) == (None, 1, 0)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_stopped_worker_hands_its_job_back_at_once(sqlite_workers: WorkerHarness, undisturbed_job: Job) -> None:
     job_id = sqlite_workers.submit()
     worker = sqlite_workers.start()
@@ -256,8 +250,7 @@ def test_a_stopped_worker_hands_its_job_back_at_once(sqlite_workers: WorkerHarne
     assert job.result_digest == undisturbed_job.result_digest
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_pause_takes_effect_before_the_end_and_changes_no_bit(
     running_on_sqlite: WorkerHarness, undisturbed_job: Job
 ) -> None:
@@ -270,8 +263,7 @@ def test_a_pause_takes_effect_before_the_end_and_changes_no_bit(
     assert job.result_digest == undisturbed_job.result_digest
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_cancelled_job_keeps_its_latest_checkpoint(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(epochs=500)
     running_on_sqlite.until(job_id, lambda job: job.epoch >= 1)
@@ -291,8 +283,7 @@ DIVERGING: dict[str, Any] = {
 }
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_non_finite_loss_fails_the_job_with_a_hint(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(**DIVERGING)
     job = running_on_sqlite.until_end(job_id)
@@ -329,7 +320,7 @@ def test_a_job_without_its_dataset_fails_with_the_name_and_a_remedy(running_on_s
     assert unreadable["message"].endswith("Restore its files, or delete the dataset and upload it again")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_with_a_damaged_checkpoint_resumes_from_the_previous_one(
     sqlite_workers: WorkerHarness, undisturbed_job: Job
 ) -> None:
@@ -350,8 +341,7 @@ def test_a_job_with_a_damaged_checkpoint_resumes_from_the_previous_one(
     assert codes == ["checkpoint_damaged"]
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # tests/service/jobs/test_leases.py counts the losses
+@pytest.mark.nightly  # tests/service/jobs/test_leases.py counts the losses
 def test_a_job_fails_after_its_training_process_was_lost_three_times(sqlite_workers: WorkerHarness) -> None:
     wide = {"units": 2000, "activation": "relu"}
     job_id = sqlite_workers.submit(epochs=1, batch_size=1, layers=[wide, wide, {"units": 10, "activation": "softmax"}])
@@ -365,7 +355,7 @@ def test_a_job_fails_after_its_training_process_was_lost_three_times(sqlite_work
     assert job.error["code"] == "worker_lost"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_connection_dropped_by_the_database_changes_no_bit(
     tmp_path: Path, private_postgres_url: str, undisturbed_job: Job
 ) -> None:
@@ -384,7 +374,7 @@ def test_a_connection_dropped_by_the_database_changes_no_bit(
     assert job.result_digest == undisturbed_job.result_digest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_that_cannot_start_a_child_claims_no_job(sqlite_workers: WorkerHarness, tmp_path: Path) -> None:
     (tmp_path / "threadpoolctl.py").write_text("raise ImportError('broken')\n")
     job_id = sqlite_workers.submit()
@@ -394,8 +384,7 @@ def test_a_worker_that_cannot_start_a_child_claims_no_job(sqlite_workers: Worker
     assert (sqlite_workers.job(job_id).status, sqlite_workers.job(job_id).lease) == (Status.QUEUED, 0)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_no_child_process_is_left_after_a_worker_stops(sqlite_workers: WorkerHarness) -> None:
     sqlite_workers.submit(epochs=500)
     worker = sqlite_workers.start()
@@ -416,7 +405,7 @@ def registered_slots(database: Database) -> list[int]:
         return [worker.slots for worker in worker_registry.live_workers(session)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_that_runs_out_of_memory_fails_and_nothing_else_does(
     sqlite_workers: WorkerHarness, tmp_path: Path
 ) -> None:

@@ -109,9 +109,9 @@ SPAN = 5.2
         ("", (-4, -3, 3, 7)),
         ("_bytes", (2, 8)),
         ("_seconds", (-2, 1)),
-        pytest.param("", (-7, -2, -1, 0, 1, 5), marks=pytest.mark.exhaustive),
-        pytest.param("_bytes", (0, 4, 6), marks=pytest.mark.exhaustive),
-        pytest.param("_seconds", (-1, 0, 3), marks=pytest.mark.exhaustive),
+        pytest.param("", (-7, -2, -1, 0, 1, 5), marks=pytest.mark.nightly),
+        pytest.param("_bytes", (0, 4, 6), marks=pytest.mark.nightly),
+        pytest.param("_seconds", (-1, 0, 3), marks=pytest.mark.nightly),
     ],
 )
 def test_labels_are_the_exact_values_of_grid_lines(
@@ -130,7 +130,7 @@ def test_labels_are_the_exact_values_of_grid_lines(
 
 
 @pytest.mark.parametrize(
-    "step", [*(pytest.param(step, marks=pytest.mark.exhaustive) for step in (0.025, 0.05, 0.1)), 0.0025]
+    "step", [*(pytest.param(step, marks=pytest.mark.nightly) for step in (0.025, 0.05, 0.1)), 0.0025]
 )
 def test_percentage_labels_are_the_exact_values_of_grid_lines(show: Callable[..., Page], step: float) -> None:
     values = (0.4, 0.4 + SPAN * step)

@@ -40,7 +40,7 @@ def open_window(open_window: Callable[..., Visit]) -> Callable[..., Visit]:
     return open_one
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_page_opened_before_the_first_epoch_draws_every_epoch(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_page_opened_before_the_first_epoch_draws_every_epoch(
         assert len(dot_positions(canvas(page, title), series)) == EPOCHS
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_every_epoch_is_drawn_on_an_open_comparison(service: Service, open_window: Callable[..., Visit]) -> None:
     ids = [service.submit(name=name) for name in ("first", "second")]
     page = open_window(service.url).open(f"/ui/compare?jobs={','.join(ids)}")
@@ -88,7 +88,7 @@ def test_epochs_are_evenly_spaced_and_aligned_across_the_charts_of_a_page(
     assert steps == pytest.approx([steps.mean()] * (EPOCHS - 1), abs=1.5)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_zoom_is_kept_when_new_epochs_arrive(service: Service, open_window: Callable[..., Visit]) -> None:
     job_id = service.submit()
     page = open_window(service.url).open(f"/ui/jobs/{job_id}")
@@ -135,7 +135,7 @@ def test_charts_are_zoomed_and_panned_by_keyboard(service: Service, open_window:
     wait_for_exact_dots(page, canvas(page), 9)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_pointer_and_touch_show_a_readout_of_every_line(service: Service, open_window: Callable[..., Visit]) -> None:
     visit = open_window(service.url, has_touch=True)
     page = visit.open(f"/ui/jobs/{service.train(EPOCHS)}")
@@ -189,7 +189,7 @@ def test_smoothing_log_scale_and_time_axis_are_remembered(service: Service, open
     expect(figure(page, "loss").locator(".readout")).to_have_text("1 strain loss0.6667 (0.5)val loss0.9667 (0.75)")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_chart_is_downloaded_as_png_and_csv(service: Service, open_window: Callable[..., Visit]) -> None:
     page = open_window(service.url).open(f"/ui/jobs/{service.train(EPOCHS)}")
     wait_for_dots(page, canvas(page), 1, EPOCHS)
@@ -207,7 +207,7 @@ def test_a_chart_is_downloaded_as_png_and_csv(service: Service, open_window: Cal
     assert (lines[0], lines[4][:13], len(lines)) == ("epoch,train loss,val loss", "4,0.25,0.4250", EPOCHS + 1)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_gaps_break_a_line_unless_the_metric_is_measured_periodically(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
@@ -227,7 +227,7 @@ def test_gaps_break_a_line_unless_the_metric_is_measured_periodically(
     assert not colour_mask(read_pixels(canvas(page, "GAN losses")), 1)[:, gap].any()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_curves_of_a_fork_begin_after_the_forked_epoch(service: Service, open_window: Callable[..., Visit]) -> None:
     parent = service.train(4)
     fork = (

@@ -379,7 +379,7 @@ def test_a_comparison_without_an_epoch_says_so_instead_of_offering_tools(
     expect(page.locator("#no-curves")).to_be_hidden()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_two_jobs_show_why_they_differ_and_an_investigation_is_submitted(
     service: Service, open_window: Callable[..., Visit], ids: list[str]
 ) -> None:

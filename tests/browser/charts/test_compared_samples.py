@@ -20,7 +20,7 @@ RECORD_EVENT_SOURCES = """
 """
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_samples_announced_late_are_in_order_and_the_stream_ends_with_the_last_job(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:
@@ -48,7 +48,7 @@ def test_samples_announced_late_are_in_order_and_the_stream_ends_with_the_last_j
     until(page, "sources.length === 1 && sources[0].readyState === 2")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_samples_of_epochs_that_end_during_the_page_load_are_shown(
     service: Service, open_window: Callable[..., Visit]
 ) -> None:

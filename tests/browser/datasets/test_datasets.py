@@ -81,7 +81,7 @@ def test_two_hundred_and_fifty_six_classes_fit_the_window(open_window: Callable[
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_train_on_it_opens_the_form_with_the_dataset(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     upload(bare, "mine", np.arange(80) % 4)
     page = open_window(bare.url, width=1440).open("/ui/datasets")
@@ -155,7 +155,7 @@ def test_the_page_of_a_fold_lists_all_folds(open_window: Callable[..., Visit], b
     }  # fmt: skip
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_table_shows_its_rows_and_columns(open_window: Callable[..., Visit], bare: WebProcess) -> None:
     page = open_window(bare.url).open("/ui/datasets/iris")
     rows = page.locator("table.rows tbody tr")

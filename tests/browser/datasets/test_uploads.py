@@ -43,7 +43,7 @@ def test_an_upload_error_uses_the_labels_of_the_form(
     page.get_by_label("Unreadable images").select_option("leave them out")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_folder_of_photos_is_summarized_checked_and_uploaded(
     open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:
@@ -157,7 +157,7 @@ def test_an_upload_is_cancelled_while_it_is_sent_or_read(
     assert httpx.get(f"{bare.url}/datasets/long").status_code == 404
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_the_import_report_groups_rejected_lines_by_reason(
     open_window: Callable[..., Visit], bare: WebProcess, width: int, scheme: str
@@ -195,7 +195,7 @@ def test_the_upload_form_is_one_click_away_with_thirty_datasets(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_column_types_are_chosen_in_the_form(
     open_window: Callable[..., Visit], bare: WebProcess, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def test_presets_show_a_description_result_dataset_and_duration(form: Visit) -> 
     expect(page.locator("#field-epochs")).to_have_value("12")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_changing_the_preset_can_be_undone(form: Visit) -> None:
     page = form.page
     page.fill("#field-name", "mine")
@@ -58,7 +58,7 @@ def test_changing_the_preset_can_be_undone(form: Visit) -> None:
     expect(page.locator("#field-epochs")).to_have_value("9")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_an_invalid_number_is_reported_and_not_sent_as_zero(form: Visit) -> None:
     page = form.page
     form.error_log.expected = ["422"]
@@ -183,10 +183,10 @@ def test_invalid_json_locks_the_form_and_clears_the_estimates(form: Visit) -> No
     wait_until_accepted(page)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("kind", "preset"),
-    [pytest.param(*names, marks=() if names in ROUND_TRIPS else pytest.mark.exhaustive) for names in EVERY_PRESET],
+    [pytest.param(*names, marks=() if names in ROUND_TRIPS else pytest.mark.nightly) for names in EVERY_PRESET],
 )
 def test_form_and_json_round_trip(form: Visit, kind: str, preset: str) -> None:
     page = form.page
@@ -363,7 +363,7 @@ def test_the_form_is_accessible_and_fits_the_window(
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_job_is_submitted_only_once(form: Visit) -> None:
     page = form.page
     submitted = hold(page, r"POST /jobs$")

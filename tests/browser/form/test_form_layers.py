@@ -91,7 +91,7 @@ def test_layers_are_edited_by_keyboard_alone(form: Visit) -> None:
     ]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_output_shapes_follow_edits_and_faults_are_shown_at_their_layer(form: Visit) -> None:
     page = form.page
     form.error_log.expected = ["422"]

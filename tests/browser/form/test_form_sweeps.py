@@ -16,8 +16,6 @@ from tests.browser.conftest import Visit
 from tests.browser.job_form import form_json
 from tests.browser.waiting import http_client, until
 
-pytestmark = pytest.mark.browser
-
 SIZES: Final = pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 OPTIONS: Final[dict[str, Any]] = {
     "objective": {"metric": "val_loss", "goal": "minimize", "over_seeds": "median"},

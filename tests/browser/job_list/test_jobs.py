@@ -25,7 +25,7 @@ REQUESTS_BEFORE_THE_ROWS = """performance.getEntriesByType("resource")
     .map(({ name }) => name)"""
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_first_job_takes_one_click(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
 ) -> None:
@@ -40,7 +40,7 @@ def test_the_first_job_takes_one_click(
     expect(page.locator("h1")).to_have_text("first classifier")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_hostile_names_are_shown_as_text(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]
 ) -> None:
@@ -59,7 +59,7 @@ def test_hostile_names_are_shown_as_text(
     assert page.locator("img[src=x]").count() == 0
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_list_shows_a_new_job_and_its_progress_live(stack_visit: Visit, stack_http: httpx.Client) -> None:
     page = stack_visit.open("/")
     page.evaluate("window.same = true")
@@ -71,7 +71,7 @@ def test_the_list_shows_a_new_job_and_its_progress_live(stack_visit: Visit, stac
     assert page.evaluate("window.same")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_selected_jobs_are_cancelled_and_deleted_together(service: Service, open_window: Callable[..., Visit]) -> None:
     jobs = [service.submit(name="doomed") for _ in range(3)]
     page = open_window(service.url).open("/?q=doomed")
@@ -172,7 +172,7 @@ def test_the_list_is_sorted_by_its_headings(
     assert page.url.endswith("sort=-val_accuracy")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_list_works_by_keyboard(open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]) -> None:
     bare = serve_bare()
     store_copies(bare, 30)

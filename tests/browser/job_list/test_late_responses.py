@@ -78,7 +78,7 @@ def test_a_refused_star_is_removed(open_window: Callable[..., Visit], forty_jobs
     expect(star).to_have_attribute("aria-pressed", "false")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_response_from_before_a_star_does_not_remove_it(
     open_window: Callable[..., Visit], forty_jobs: WebProcess
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_response_from_before_a_star_does_not_remove_it(
     expect(star).to_have_attribute("aria-pressed", "true")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_response_to_an_earlier_search_is_discarded(
     open_window: Callable[..., Visit], forty_jobs: WebProcess
 ) -> None:

@@ -42,7 +42,7 @@ def test_counts_above_the_table_match_its_rows(
         assert counts.get(status.capitalize(), 0) == page.locator(f"tr.job .status.{status}").count()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_chosen_columns_and_their_order_survive_a_reload(
     open_window: Callable[..., Visit], forty_jobs: WebProcess
 ) -> None:
@@ -71,7 +71,7 @@ def test_chosen_columns_and_their_order_survive_a_reload(
     assert cells(page.locator("tr.job").nth(1), "best:val_accuracy", "optimizer.learning_rate") == ["91.75%", "0.4"]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_csv_has_the_rows_and_values_of_the_table(
     open_window: Callable[..., Visit], forty_jobs: WebProcess, tmp_path: Path
 ) -> None:
@@ -113,7 +113,7 @@ def test_the_best_value_of_each_metric_stands_out(open_window: Callable[..., Vis
     assert page.locator("td.best[data-column='optimizer.learning_rate']").count() == 0
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_groups_show_their_count_best_value_and_jobs(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
     page = open_window(forty_jobs.url, height=3000).open("/?columns=preset,best:val_accuracy")
     page.get_by_label("Groups").select_option("By preset")
@@ -179,7 +179,7 @@ def test_a_scroll_beyond_the_drawn_rows_ends_at_its_target(
     assert page.evaluate("scrollY + innerHeight - document.documentElement.scrollHeight") == pytest.approx(0, abs=1)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_forks_and_reproductions_show_their_origin(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
     page = open_window(forty_jobs.url).open("/?columns=preset")
     marks = page.locator("tr.job .lineage")
@@ -194,7 +194,7 @@ def test_forks_and_reproductions_show_their_origin(open_window: Callable[..., Vi
     expect(page.locator("h1")).to_have_text("run 1")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess]) -> None:
     bare = serve_bare()
     store_jobs(bare, 150)
@@ -211,7 +211,7 @@ def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_ba
     expect(page.locator("td[data-column='preset'] .shown").first).to_have_text("best")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize("width", [390, 360])
 def test_on_a_phone_values_become_rows_and_nothing_is_cut_off(
     open_window: Callable[..., Visit], forty_jobs: WebProcess, width: int

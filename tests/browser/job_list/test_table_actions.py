@@ -64,7 +64,7 @@ def test_a_note_that_was_changed_elsewhere_is_not_overwritten_unseen(
     assert (job["note"], job["starred"]) == ("mine", True)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_views_are_saved_opened_renamed_and_deleted(open_window: Callable[..., Visit], forty_jobs: WebProcess) -> None:
     page = open_window(forty_jobs.url).open(f"/?tag=night&columns={COLUMNS}&sort=-best:val_accuracy")
     names = page.locator("tr.job a.name").all_inner_texts()

@@ -61,7 +61,7 @@ def test_the_explanation_of_a_metric_is_opened_by_keyboard(visit: Visit, jobs: d
     expect(tile.get_by_text(text)).to_be_visible()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_tiles_and_scores_follow_a_running_job(stack_visit: Visit, stack_http: httpx.Client) -> None:
     job = stack_http.post("/jobs", json={"kind": "classifier", "name": "moving", "epochs": 2000}).json()
     page = stack_visit.open(f"/ui/jobs/{job['id']}?checkpoint=latest")
@@ -98,7 +98,7 @@ def test_each_class_has_its_precision_recall_and_f1(visit: Visit, http: httpx.Cl
     assert means[2:] == [f"{confusion[name]:.1%}" for name in ("balanced_accuracy", "macro_f1")]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_cell_of_the_confusion_matrix_is_described_in_words(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/jobs/{jobs['reader']['id']}")
     expect(page.locator("#confusion")).to_contain_text("Rows: true class. Columns: predicted class.")
@@ -176,7 +176,7 @@ def test_calibration_dots_are_at_their_confidence_and_accuracy(
         assert (bottom - y) / (bottom - top) == pytest.approx(item["accuracy"], abs=0.02)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_samples_are_shown_full_size_epoch_by_epoch(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["painter"]
     page = visit.open(f"/ui/jobs/{job['id']}")
@@ -294,7 +294,7 @@ def test_parents_and_children_are_linked_by_name(
     stack_http.delete(fork["urls"]["self"]).raise_for_status()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_phone_shows_metrics_in_rows_the_entire_matrix_and_downloads(
     open_site: Callable[..., Visit], jobs: dict[str, Any]
 ) -> None:
@@ -346,7 +346,7 @@ def test_an_image_larger_than_the_window_is_shown_fitted_and_in_actual_size(
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_the_page_and_its_dialogs_are_accessible(
     open_site: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
@@ -373,7 +373,7 @@ def test_the_page_and_its_dialogs_are_accessible(
     assert {name: violations for name, violations in faults.items() if violations} == {}
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_trained_model_is_exported_by_a_button(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["reader"]
     page = visit.open(f"/ui/jobs/{job['id']}?checkpoint=latest")

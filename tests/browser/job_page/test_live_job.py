@@ -35,7 +35,7 @@ def focused_html(page: Page) -> str:
     return str(page.evaluate("document.activeElement.outerHTML"))
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: Page) -> None:
     job_id = service.submit()
     worker = service.claim()
@@ -58,7 +58,7 @@ def test_the_keyboard_focus_stays_while_epochs_complete(service: Service, page: 
     assert page.evaluate("window.button.isConnected && document.activeElement === window.button")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(("action", "remaining"), [("pause", "Cancel"), ("cancel", "Fork…")])
 def test_a_second_press_triggers_none_of_the_actions_that_remain(
     service: Service, page: Page, action: str, remaining: str
@@ -82,7 +82,7 @@ def test_a_second_press_triggers_none_of_the_actions_that_remain(
     expect(page.get_by_role("button", name=remaining, exact=True)).to_be_focused()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page_with_clock: Page) -> None:
     page, job_id = page_with_clock, service.submit()
     worker = service.claim()
@@ -100,7 +100,7 @@ def test_a_page_is_refreshed_by_one_request_at_a_time(service: Service, page_wit
     expect(page.locator("#tiles-title")).to_contain_text("epoch 2")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_an_epoch_without_a_better_model_reaches_the_page_as_its_events_alone(
     service: Service, page_with_clock: Page
 ) -> None:

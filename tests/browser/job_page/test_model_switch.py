@@ -82,9 +82,7 @@ def check_cards(page: Page, http: httpx.Client, job: dict[str, Any], name: str, 
     expect(page.locator("#play-link")).to_contain_text(f"({label})")
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [pytest.param(1440, "light", marks=pytest.mark.exhaustive), (390, "dark")]
-)
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1440, "light", marks=pytest.mark.nightly), (390, "dark")])
 def test_all_cards_show_the_model_that_the_switch_names(
     open_stack: Callable[..., Visit], stack_http: httpx.Client, finish: Finish, width: int, scheme: str
 ) -> None:

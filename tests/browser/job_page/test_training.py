@@ -29,7 +29,7 @@ def last_epoch(page: Page) -> int:
     return int(text.removeprefix("epoch "))
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_job_from_the_form_is_watched_and_cancelled(stack_visit: Visit, stack_http: httpx.Client) -> None:
     stack_visit.error_log.expected = ["422"]
     page = stack_visit.open("/ui/new")
@@ -75,7 +75,7 @@ def test_a_job_that_spent_its_budget_is_resumed_with_a_larger_one(stack_visit: V
     expect(page.locator("#state .status")).to_have_text("cancelled")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_paused_job_resumes_where_it_stopped(stack_visit: Visit, stack_http: httpx.Client) -> None:
     job = stack_http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
     page = stack_visit.open(f"/ui/jobs/{job['id']}")
@@ -105,7 +105,7 @@ def test_the_samples_are_those_of_the_model_on_the_page(visit: Visit, jobs: dict
         expect(page.locator("#samples img").first).to_have_attribute("src", f"/jobs/{job['id']}/samples/{epoch}.png")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> None:
     job = jobs["painter"]
     page = visit.open(f"/ui/jobs/{job['id']}")
@@ -125,7 +125,7 @@ def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> 
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_fork_continues_with_other_settings(
     stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any], finish: Finish
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_fork_continues_with_other_settings(
     expect(page.locator("#state .status")).to_have_text("succeeded")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_reproduction_reports_that_all_bits_are_equal(
     stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any]
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_reproduction_reports_that_all_bits_are_equal(
     stack_http.delete(f"/jobs/{reproduction_id}").raise_for_status()  # it has the original's name and tags
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_failed_job_says_why_and_what_to_try(stack_visit: Visit, stack_http: httpx.Client) -> None:
     spec = {
         "kind": "classifier",
@@ -181,7 +181,7 @@ def test_a_failed_job_says_why_and_what_to_try(stack_visit: Visit, stack_http: h
     assert offered == allowed
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_two_jobs_are_compared(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/?tag=pair")  # other tests leave more jobs than the list shows at first
     for name in ("reader", "other"):

@@ -48,7 +48,7 @@ def settled_answer(page: Page) -> str:
     return verdict.get_attribute("data-answer") or ""
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_drawn_digits_are_classified(visit: Visit, site: Site, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/play/{jobs['reader']['id']}")
     expect(page.locator("#checkpoint-name")).to_contain_text("epoch")
@@ -142,7 +142,7 @@ def test_drawing_by_touch_does_not_scroll(open_site: Callable[..., Visit], jobs:
     assert page.evaluate("scrollY") == 0
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_latent_space_of_a_gan_is_explored(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open(f"/ui/play/{jobs['painter']['id']}")
     expect(page.locator("#many img")).to_have_count(30)

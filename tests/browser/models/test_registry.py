@@ -33,7 +33,7 @@ def register(http: httpx.Client, name: str, jobs: list[str], *gates: Any) -> Non
     http.put(f"/models/{name}/aliases/champion/gates", json=list(gates)).raise_for_status()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_checkpoint_is_registered_on_the_page_of_its_job(stack_visit: Visit, flowers: list[str]) -> None:
     page = stack_visit.open(f"/ui/jobs/{flowers[0]}")
     page.get_by_role("button", name="Register…").click()
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_registered_on_the_page_of_its_job(stack_visit: Visit, f
     expect(page.locator("#registered")).to_contain_text("@champion")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_failed_gate_shows_its_evidence_and_starts_what_is_missing(
     stack_visit: Visit, stack_http: httpx.Client, flowers: list[str]
 ) -> None:

@@ -34,7 +34,7 @@ def number_of(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_the_page_of_a_job_draws_each_row_and_lists_the_largest_errors(
     open_stack: Callable[..., Visit], stack_http: httpx.Client, job: dict[str, Any]
 ) -> None:

@@ -91,7 +91,7 @@ def check_identical(page_answer: Any, cli_answer: Any, client_answer: Any) -> No
     assert page_answer["classes"] == cli_answer["classes"] == client_answer["classes"]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_row_has_the_same_probabilities_everywhere(
     stack_visit: Visit, stack: LocalStack, stack_http: httpx.Client, finish: Finish, tmp_path: Path, checkpoint: Path
 ) -> None:

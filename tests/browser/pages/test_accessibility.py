@@ -86,7 +86,7 @@ def test_pages_are_accessible_and_fit_the_window(
     assert faults == {}
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_opened_details_and_dialogs_are_accessible(visit: Visit, jobs: dict[str, Any]) -> None:
     page = visit.open("/ui/new")
     expect(page.locator("#verdict")).to_have_text("Ready to start")

@@ -40,7 +40,7 @@ def refreshed(page: Page, part_of_url: str) -> Iterator[None]:
     wait_for_frames(page)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @by_mouse_and_keyboard
 def test_a_click_counts_although_a_job_is_inserted_above(
     open_window: Callable[..., Visit], forty_jobs: WebProcess, device: str

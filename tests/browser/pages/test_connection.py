@@ -102,7 +102,7 @@ def test_parts_of_a_sweep_that_failed_to_load_are_loaded_again(
     expect(page.locator("#decisions li").first).to_be_visible()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_stream_that_ends_is_not_a_lost_connection(
     service: Service, proxy: Proxy, open_window: Callable[..., Visit]
 ) -> None:

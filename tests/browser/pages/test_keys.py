@@ -48,7 +48,7 @@ def train_waiting_jobs(site: Site) -> None:
             worker.succeed()
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], site: Site) -> None:
     key = make_key(site.settings, "carol")
     visit = open_window(site.url)
@@ -72,7 +72,7 @@ def test_sign_in_train_and_sign_out(open_window: Callable[..., Visit], site: Sit
     expect(page.locator("h1")).not_to_contain_text("first classifier")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_key_submitted_before_the_script_has_run_is_not_sent(open_window: Callable[..., Visit], site: Site) -> None:
     """By default, a form puts its fields into the URL, and so into the history and into logs."""
     visit = open_window(site.url, own=True)
@@ -91,7 +91,7 @@ def test_a_key_submitted_before_the_script_has_run_is_not_sent(open_window: Call
     assert [url for url in requests if not url.endswith("/icon.svg")] == [f"{site.url}/healthz"]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_jobs_of_other_owners_are_not_found(visit: Visit, site: Site, bob: httpx.Client, http: httpx.Client) -> None:
     visit.error_log.expected = ["404"]
     spec = {"kind": "classifier", "epochs": 2, "tags": ["shared-word"]}

@@ -75,7 +75,7 @@ def test_every_link_leads_to_a_page_or_a_file(visit: Visit, jobs: dict[str, Any]
         assert path in visited_patterns, path
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_each_link_of_the_navigation_opens_a_page(visit: Visit) -> None:
     page = visit.open("/")
     names = page.locator("nav[aria-label=Main] a").all_inner_texts()
@@ -86,7 +86,7 @@ def test_each_link_of_the_navigation_opens_a_page(visit: Visit) -> None:
         assert page.evaluate("document.contentType") == "text/html"
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_errors_are_readable_pages_in_a_browser(visit: Visit) -> None:
     visit.error_log.expected = ["404", "400"]
     page = visit.open("/nope")
@@ -128,7 +128,7 @@ def test_an_open_log_grows_and_is_filtered_searched_and_downloaded(
     assert Path(download.value.path()).read_text().count("\n") == 1
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_workers_and_the_queue_are_shown_live(stack_visit: Visit, stack_http: httpx.Client) -> None:
     page = stack_visit.open("/ui/queue")
     expect(page.locator("#queue")).to_contain_text("The queue is empty.")
@@ -145,7 +145,7 @@ def test_workers_and_the_queue_are_shown_live(stack_visit: Visit, stack_http: ht
     expect(page.locator("#workers")).to_contain_text("idle")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_dataset_is_uploaded_shown_and_deleted(visit: Visit, tmp_path: Path) -> None:
     visit.error_log.expected = ["422"]
     generator = np.random.default_rng(0)
@@ -208,7 +208,7 @@ def test_a_folder_of_images_is_uploaded(visit: Visit, tmp_path: Path) -> None:
     expect(page.locator("#shown img")).to_have_count(22)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @with_auth([Auth.KEYS])
 def test_an_admin_creates_and_revokes_a_key(open_site: Callable[..., Visit], site: Site) -> None:
     visit = open_site(key=make_key(site.settings, "root", Scope.ADMIN))

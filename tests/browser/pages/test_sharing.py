@@ -63,7 +63,7 @@ def test_a_student_signs_in_by_a_link_on_a_phone(open_window: Callable[..., Visi
     expect(page.locator("main")).to_contain_text("The link was used already.")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_shared_job_shows_a_stranger_its_curves_and_no_buttons(
     open_site: Callable[..., Visit],
     open_window: Callable[..., Visit],

@@ -30,7 +30,7 @@ def fact(page: Page, name: str) -> Any:
     return page.locator(f"#facts dt:text-is('{name}') + dd time")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_times_of_a_job_are_local_with_utc_on_hover(
     open_site: Callable[..., Visit], jobs: dict[str, Any], http: httpx.Client
 ) -> None:

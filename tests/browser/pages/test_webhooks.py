@@ -95,7 +95,7 @@ def test_a_webhook_from_its_creation_to_its_end(
     expect(page.locator("#webhooks")).to_contain_text("No webhooks yet")
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_an_address_that_is_refused_is_explained_beside_the_form(
     open_window: Callable[..., Visit], sending_stack: LocalStack
 ) -> None:

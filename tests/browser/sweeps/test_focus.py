@@ -12,8 +12,6 @@ from tests.browser.apps.simulated_worker import Service, metrics
 from tests.browser.conftest import Visit
 from tests.browser.waiting import http_client
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def sweep(service: Service) -> dict[str, Any]:

@@ -22,8 +22,6 @@ from tests.browser.job_list.test_jobs import MAX_CPU_SECONDS
 from tests.browser.main_thread import cpu_seconds_to
 from tests.browser.waiting import http_client, until
 
-pytestmark = pytest.mark.browser
-
 READ_LOAD_TIMES = """[Number(document.documentElement.dataset.ready), ...performance.getEntriesByType("resource")
     .filter(({ name }) => /sweeps[/]results.js|chart.js|[/](trials|curves|importance|stream)/.test(name))
     .map(({ startTime }) => startTime)]"""
@@ -38,7 +36,7 @@ FIND_CROSSED_VALUES = """[...document.querySelectorAll("#coordinates text:not(.a
 """Returns the values at axes that a line crosses."""
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
@@ -84,9 +82,7 @@ def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     expect(page.locator("h1")).to_have_text("Sweeps")
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [pytest.param(1280, "dark", marks=pytest.mark.exhaustive), (390, "light")]
-)
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1280, "dark", marks=pytest.mark.nightly), (390, "light")])
 def test_several_values_of_a_field_make_a_sweep_that_is_one_row_in_the_job_list(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:
@@ -248,7 +244,7 @@ def test_every_trial_is_a_visible_line_and_its_result_is_in_view(
         assert box["x"] + box["width"] <= edge, "the result is in view without scrolling sideways"
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "dark"), (390, "light")])
 def test_a_range_brushed_on_an_axis_selects_trials(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str

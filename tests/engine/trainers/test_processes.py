@@ -26,6 +26,8 @@ from engine import (
     schedules,
 )
 
+pytestmark = pytest.mark.stack
+
 EPOCHS = 4
 
 

@@ -296,7 +296,7 @@ def test_no_order_of_events_breaks_the_protocol(template: Path) -> None:
     run(template, examples=15, steps=25)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_no_order_of_events_breaks_the_protocol_in_long_runs(template: Path) -> None:
     run(template, examples=150, steps=60)

@@ -83,8 +83,7 @@ def race(process: InProcessHarness, seed: int, rounds: int) -> None:
         assert actions.actions_of(job) == tuple(action for action in actions.actions_of(job) if action != "cancel")
 
 
-@pytest.mark.essential
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(1, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.stack) for seed in range(1, 9))])
 def test_cancellations_that_race_with_another_operation_end_a_job_once(process: InProcessHarness, seed: int) -> None:
     race(process, seed, ROUNDS)
 

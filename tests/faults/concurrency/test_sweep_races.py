@@ -255,7 +255,7 @@ class User:
             self.operations += 2
 
 
-@pytest.mark.parametrize("operations", [30, pytest.param(500, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("operations", [30, pytest.param(500, marks=pytest.mark.nightly)])
 def test_no_random_cancel_pause_or_resume_breaks_a_sweep(process: InProcessHarness, operations: int) -> None:
     """F23: two workers and two schedulers run sweeps, and a user disturbs them."""
     database, user, stopping = process.database, User(process, random.Random(operations)), threading.Event()

@@ -17,8 +17,6 @@ from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_ne
 from tests.faults.invariants import Reference
 from workers.messages import MachineFault, Report
 
-pytestmark = pytest.mark.sqlite_by_default
-
 
 def test_files_that_cannot_be_deleted_at_the_end_do_not_fail_the_job(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
@@ -136,14 +134,13 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.essential
 @pytest.mark.parametrize(
     ("damage", "count"),
     [
         pytest.param(flip_bit, 1, id="a flipped bit in the newest"),
-        pytest.param(truncate, 1, id="the newest truncated", marks=pytest.mark.faults),
-        pytest.param(Path.unlink, 1, id="the newest gone", marks=pytest.mark.faults),
-        pytest.param(flip_bit, 99, id="a flipped bit in all", marks=pytest.mark.faults),
+        pytest.param(truncate, 1, id="the newest truncated", marks=pytest.mark.stack),
+        pytest.param(Path.unlink, 1, id="the newest gone", marks=pytest.mark.stack),
+        pytest.param(flip_bit, 99, id="a flipped bit in all", marks=pytest.mark.stack),
         pytest.param(truncate, 99, id="all truncated"),
     ],
 )

@@ -24,7 +24,7 @@ from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from workers.supervisor.machine import CHECK_INTERVAL_S
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def blocked(harness: FaultHarness) -> dict[str, Any] | None:
         return next((worker.blocked for worker in worker_registry.live_workers(session)), None)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_full_disk_stops_the_queue_and_fails_no_job(
     harness: FaultHarness, small_disk: Path, reference: Reference
 ) -> None:
@@ -83,7 +83,7 @@ def worker_heartbeat(harness: FaultHarness) -> int:
         return max(worker.seen_ms for worker in worker_registry.live_workers(session))
 
 
-@pytest.mark.exhaustive  # tests/workers/supervisor/test_machine.py
+@pytest.mark.nightly  # tests/workers/supervisor/test_machine.py
 def test_a_worker_without_the_shared_folder_claims_no_job(harness: FaultHarness, reference: Reference) -> None:
     """F35."""
     job_id = harness.submit()
@@ -102,6 +102,7 @@ def test_a_worker_without_the_shared_folder_claims_no_job(harness: FaultHarness,
     assert harness.until_end(second).status == Status.SUCCEEDED
 
 
+@pytest.mark.nightly
 def test_files_that_cannot_be_deleted_do_not_fail_the_job(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def small_disk_harness(small_disk: Path) -> Iterator[FaultHarness]:
         yield harness
 
 
+@pytest.mark.nightly
 def test_a_full_disk_of_the_database_is_an_outage(
     small_disk_harness: FaultHarness, small_disk: Path, reference: Reference
 ) -> None:

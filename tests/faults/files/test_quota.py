@@ -76,7 +76,6 @@ def test_a_job_stops_at_the_quota_and_continues_after_space_was_freed(process: I
     process.check(None)
 
 
-@pytest.mark.sqlite_by_default
 def test_the_files_of_a_reused_result_count_and_are_removed_if_they_do_not_fit(process: InProcessHarness) -> None:
     submit(process)
     assert train(process, 0) == "succeeded"
@@ -92,7 +91,6 @@ def test_the_files_of_a_reused_result_count_and_are_removed_if_they_do_not_fit(p
     assert (job.reused_epochs, stored(process)) == (3, 2 * quota)
 
 
-@pytest.mark.sqlite_by_default
 def test_a_held_job_that_does_not_fit_fails_instead_of_waiting_for_its_sweep(process: InProcessHarness) -> None:
     job_id = submit(process)
     with process.database.write() as session:
@@ -103,7 +101,6 @@ def test_a_held_job_that_does_not_fit_fails_instead_of_waiting_for_its_sweep(pro
     process.check(None)
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize("checkpoint", [{}, {"keep_last": 1}, {"keep_last": 9}], ids=["default", "few", "all"])
 def test_a_job_stores_at_most_what_is_expected_and_not_much_less(
     process: InProcessHarness, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, int]

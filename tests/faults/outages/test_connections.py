@@ -28,7 +28,7 @@ from tests.faults.proxy import Proxy
 from tests.waiting import wait_until
 from workers.app import create_app
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 def postgres_proxy(url: str) -> tuple[Proxy, str]:
@@ -58,6 +58,7 @@ def proxied(tmp_path: Path, postgres_url: str) -> Iterator[tuple[FaultHarness, P
         proxy.refusing = proxy.silent = False
 
 
+@pytest.mark.nightly
 def test_a_job_survives_a_connection_killed_inside_an_epochs_commit(
     proxied: tuple[FaultHarness, Proxy], reference: Reference
 ) -> None:
@@ -79,7 +80,7 @@ def test_a_job_survives_a_connection_killed_inside_an_epochs_commit(
     harness.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize("place", ["epoch_committing.2", "succeeding"])
 def test_a_commit_without_confirmation_counts_once(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
@@ -98,7 +99,8 @@ def test_a_commit_without_confirmation_counts_once(
     harness.check(reference)
 
 
-@pytest.mark.parametrize("how", [pytest.param("refused", marks=pytest.mark.exhaustive), "silent"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("how", [pytest.param("refused", marks=pytest.mark.nightly), "silent"])
 def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, how: str
 ) -> None:
@@ -124,6 +126,7 @@ def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_jobs_survive_a_sqlite_file_locked_longer_than_the_lease(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
@@ -170,7 +173,7 @@ def has_consumer(broker: Broker) -> bool:
     return b":1" in send_command(broker, b"SCARD _kombu.binding." + TRAIN_QUEUE.encode())
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_broker_killed_four_times_only_delays_jobs(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
@@ -194,13 +197,14 @@ def test_a_broker_killed_four_times_only_delays_jobs(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("break_command", "repair_command", "celery_failures"),
     [
         (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE", 3),
         (b"CONFIG SET maxmemory 1", b"CONFIG SET maxmemory 0", 0),  # a worker only takes messages
-        pytest.param(b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop", 3, marks=pytest.mark.exhaustive),
-        pytest.param(b"ACL SETUSER default -@write", b"ACL SETUSER default +@all", 3, marks=pytest.mark.exhaustive),
+        pytest.param(b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop", 3, marks=pytest.mark.nightly),
+        pytest.param(b"ACL SETUSER default -@write", b"ACL SETUSER default +@all", 3, marks=pytest.mark.nightly),
     ],
     ids=["read-only", "full", "no permission to take", "no permission to write"],
 )
@@ -236,6 +240,7 @@ def test_a_broker_that_answers_with_errors_only_delays_jobs(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_worker_survives_the_end_of_celery(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
@@ -256,6 +261,7 @@ def test_a_worker_survives_the_end_of_celery(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_without_database_polling_a_job_with_a_lost_message_waits(sqlite_harness: FaultHarness, broker: Broker) -> None:
     """F07 and F08 with polling disabled: a job whose message was lost waits until another one is sent."""
     sqlite_harness.patch("from workers.supervisor import supervisor\nsupervisor.DATABASE_POLL_INTERVAL_S = 3600.0\n")
@@ -307,7 +313,7 @@ def send_invalid_messages(sqlite_harness: FaultHarness, broker: Broker, trace: P
     )
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_repeated_foreign_and_malicious_messages_have_no_effect(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
@@ -325,7 +331,7 @@ def test_repeated_foreign_and_malicious_messages_have_no_effect(
     sqlite_harness.check(reference)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_if_pickles_are_accepted_the_malicious_message_is_executed(
     sqlite_harness: FaultHarness, broker: Broker
 ) -> None:
@@ -341,6 +347,7 @@ def test_if_pickles_are_accepted_the_malicious_message_is_executed(
     wait_until(trace.exists, "the evil message's trace", 20)
 
 
+@pytest.mark.nightly
 def test_the_loss_of_all_messages_only_delays_jobs(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
@@ -354,6 +361,7 @@ def test_the_loss_of_all_messages_only_delays_jobs(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_silent_broker_blocks_neither_jobs_nor_the_shutdown(
     sqlite_harness: FaultHarness, broker: Broker, reference: Reference
 ) -> None:
@@ -381,6 +389,7 @@ def test_a_silent_broker_blocks_neither_jobs_nor_the_shutdown(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_silent_broker_does_not_block_the_rescue_of_a_dead_workers_job(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:

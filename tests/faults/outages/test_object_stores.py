@@ -21,7 +21,7 @@ from tests.object_servers import BUCKET, Exchange, FaultyProxy, credentials, fre
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def in_bucket(harness: FaultHarness, proxy: FaultyProxy, moto: str, monkeypatch:
     return harness
 
 
+@pytest.mark.nightly
 def test_a_worker_killed_between_a_file_and_its_row_continues(in_bucket: FaultHarness, reference: Reference) -> None:
     in_bucket.extra_environ |= COMMITS_EACH_EPOCH  # otherwise the job may have ended with its second epoch
     for place in ("object_stored", "files_stored", "epoch_committed"):
@@ -54,6 +55,7 @@ def test_a_worker_killed_between_a_file_and_its_row_continues(in_bucket: FaultHa
     in_bucket.check(reference)
 
 
+@pytest.mark.nightly
 def test_lost_answers_and_refused_requests_change_no_bit(
     in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
 ) -> None:
@@ -75,7 +77,7 @@ def test_lost_answers_and_refused_requests_change_no_bit(
     in_bucket.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_jobs_wait_while_the_store_is_unavailable(
     in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
 ) -> None:
@@ -103,7 +105,8 @@ def test_jobs_wait_while_the_store_is_unavailable(
     in_bucket.check(reference)
 
 
-@pytest.mark.parametrize("fault", ["unavailable", pytest.param("silent", marks=pytest.mark.exhaustive)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("fault", ["unavailable", pytest.param("silent", marks=pytest.mark.nightly)])
 def test_jobs_that_wait_too_long_for_the_store_fail_and_continue_when_retried(
     in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference, fault: str
 ) -> None:
@@ -130,6 +133,7 @@ def test_jobs_that_wait_too_long_for_the_store_fail_and_continue_when_retried(
     in_bucket.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_killed_store_is_waited_for_and_has_every_file(
     harness: FaultHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +167,7 @@ def blocked(harness: FaultHarness) -> list[str]:
         return [row.blocked["reason"] for row in rows if row.blocked is not None]
 
 
+@pytest.mark.nightly
 def test_an_upload_broken_between_two_parts_leaves_no_file(in_bucket: FaultHarness, proxy: FaultyProxy) -> None:
     layers = [{"units": 1500, "activation": "relu"}, {"units": 10, "activation": "softmax"}]
     undisturbed = in_bucket.submit(layers=layers)

@@ -112,8 +112,7 @@ def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(
     assert process.workers.job(job_id).deaths == 0
 
 
-@pytest.mark.essential
-@pytest.mark.faults
+@pytest.mark.stack
 def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(
     process: InProcessHarness, clock: DatabaseClock
 ) -> None:
@@ -167,8 +166,7 @@ def test_two_schedulers_that_probe_the_same_lease_requeue_its_job(
     assert seconds_until_rescued(process, clock, *policies) < LEASE_S + 3
 
 
-@pytest.mark.essential
-@pytest.mark.faults
+@pytest.mark.stack
 def test_a_clock_set_back_does_not_prolong_a_dead_workers_lease(
     process: InProcessHarness, clock: DatabaseClock
 ) -> None:

@@ -21,7 +21,7 @@ from tests.faults.sweeps.runs import RANDOM, submit, until_end
 from tests.waiting import wait_until
 
 pytestmark = [
-    pytest.mark.faults,
+    pytest.mark.nightly,
     pytest.mark.timeout(400),
     pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not installed"),
 ]

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from tests.faults.harness import FaultHarness
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
 
 JOBS = 4
 

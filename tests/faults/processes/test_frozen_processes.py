@@ -17,12 +17,13 @@ from tests.restored import copied
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, parent_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
 @pytest.mark.parametrize(
-    "frozen", [*(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("child", "adopted")), "both"]
+    "frozen", [*(pytest.param(name, marks=pytest.mark.nightly) for name in ("child", "adopted")), "both"]
 )
 def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHarness, frozen: str) -> None:
     """F02: they cannot read the closed pipe, by which running processes notice the worker's death."""
@@ -48,7 +49,7 @@ def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-@pytest.mark.exhaustive  # the cases above end one together with its fork server
+@pytest.mark.nightly  # the cases above end one together with its fork server
 def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarness, reference: Reference) -> None:
     """I8: a worker that exits ends the child, and another worker trains its job."""
     harness.extra_environ |= COMMITS_EACH_EPOCH
@@ -98,14 +99,14 @@ def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -
     harness.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(
     "place",
     [
-        pytest.param("claimed", marks=pytest.mark.exhaustive),
-        pytest.param("began", marks=pytest.mark.exhaustive),
+        pytest.param("claimed", marks=pytest.mark.nightly),
+        pytest.param("began", marks=pytest.mark.nightly),
         "files_stored.2",
-        pytest.param("epoch_committed.3", marks=pytest.mark.exhaustive),
+        pytest.param("epoch_committed.3", marks=pytest.mark.nightly),
     ],
 )
 def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
@@ -115,6 +116,7 @@ def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
     freeze_and_resume(harness, reference, place)
 
 
+@pytest.mark.nightly
 def test_a_worker_whose_lease_a_restored_database_issued_again_changes_nothing(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
@@ -170,7 +172,7 @@ renewals.requested = lambda database, claims: renewals.Pending(dict.fromkeys(cla
 """
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_without_the_lease_guard_a_frozen_worker_violates_an_invariant(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
@@ -180,6 +182,7 @@ def test_without_the_lease_guard_a_frozen_worker_violates_an_invariant(
         freeze_and_resume(sqlite_harness, reference, "files_stored.2")
 
 
+@pytest.mark.nightly
 def test_a_child_that_hangs_is_ended_although_its_worker_renews_the_lease(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:

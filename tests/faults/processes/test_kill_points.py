@@ -32,11 +32,10 @@ SCHEDULES: dict[str, list[str]] = {
 RUN_BY_DEFAULT = ("files_stored", "epoch_committing", "epoch_committed", "succeeding")
 
 
-@pytest.mark.essential
 @pytest.mark.parametrize(
     "schedule",
     [
-        pytest.param(schedule, id=name, marks=() if name in RUN_BY_DEFAULT else pytest.mark.faults)
+        pytest.param(schedule, id=name, marks=() if name in RUN_BY_DEFAULT else pytest.mark.stack)
         for name, schedule in SCHEDULES.items()
     ],
 )
@@ -110,9 +109,8 @@ def test_a_child_that_dies_while_it_hands_its_job_back_does_not_lose_it(
     process.check(reference)
 
 
-@pytest.mark.essential
 @pytest.mark.parametrize(
-    "batches", [1, pytest.param(17, marks=pytest.mark.faults), 18, pytest.param(50, marks=pytest.mark.faults)]
+    "batches", [1, pytest.param(17, marks=pytest.mark.stack), 18, pytest.param(50, marks=pytest.mark.stack)]
 )
 def test_a_job_released_after_any_batch_ends_with_the_same_result(
     process: InProcessHarness, reference: Reference, batches: int

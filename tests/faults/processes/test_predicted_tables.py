@@ -67,7 +67,7 @@ def predicting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         assert stored == recorded, "a killed prediction leaves no file"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_prediction_leaves_one_file_with_every_row_and_its_digest(predicting: Predicting) -> None:
     job = predicting.harness.until_end(predicting.predict())
     assert (job.status, job.epoch, job.step, job.steps, job.error) == ("succeeded", 1, 3000, 3000, None)
@@ -85,8 +85,7 @@ def test_a_prediction_leaves_one_file_with_every_row_and_its_digest(predicting: 
     assert job.provenance["checkpoint"] == job.resolved["model"]["sha256"]
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_killed_prediction_starts_again_and_has_the_same_bytes(predicting: Predicting) -> None:
     undisturbed = predicting.harness.until_end(predicting.predict())
     predicting.harness.arm("batch_done.1", "kill")
@@ -98,7 +97,7 @@ def test_a_killed_prediction_starts_again_and_has_the_same_bytes(predicting: Pre
     assert reasons == ["submitted", "claimed", "lost", "claimed", "done"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_prediction_whose_budget_is_spent_pauses_and_starts_again(predicting: Predicting) -> None:
     job_id = predicting.predict(budget={"seconds": 1e-6})
     paused = predicting.harness.until(job_id, lambda job: job.status == "paused")

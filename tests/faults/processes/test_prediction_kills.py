@@ -77,7 +77,6 @@ def test_a_prediction_of_images_names_each_with_its_class_and_the_probabilities(
     predictions.process.check(None)
 
 
-@pytest.mark.essential
 @pytest.mark.parametrize("place", PLACES)
 def test_a_prediction_that_is_killed_anywhere_has_the_bytes_of_an_undisturbed_one(
     predictions: Predictions, place: str

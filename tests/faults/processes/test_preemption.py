@@ -12,7 +12,7 @@ from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from tests.workers.conftest import kill_groups
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
 
 
 def reasons(harness: FaultHarness, job_id: str) -> list[str]:

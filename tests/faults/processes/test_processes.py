@@ -20,7 +20,7 @@ from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, kill_groups, parent_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 PLACES_BEFORE_COMMIT = [
     ["began", "restored", "batch_done"],
@@ -29,7 +29,7 @@ PLACES_BEFORE_COMMIT = [
 ]
 
 
-@pytest.mark.exhaustive  # test_kill_points.py kills at each failpoint
+@pytest.mark.nightly  # test_kill_points.py kills at each failpoint
 def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHarness, reference: Reference) -> None:
     """F01. Each kill before an epoch's commit is followed by one right after it: three losses without a new
     epoch would fail the job."""
@@ -50,7 +50,7 @@ def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHa
     harness.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     harness: FaultHarness, reference: Reference
 ) -> None:
@@ -69,13 +69,13 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
     harness.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(
     "place",
     [
         "claimed",
         "epoch_committing.2",
-        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("succeeding", "succeeded")),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("succeeding", "succeeded")),
     ],
 )
 def test_a_worker_killed_at_a_claim_a_commit_or_an_end_is_replaced(
@@ -96,7 +96,7 @@ def test_a_worker_killed_at_a_claim_a_commit_or_an_end_is_replaced(
     harness.check(reference)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_children_exit_when_only_their_worker_is_killed(harness: FaultHarness, reference: Reference) -> None:
     """F02: they notice only by the closed pipe."""
     harness.submit(epochs=10_000)
@@ -118,6 +118,7 @@ def test_children_exit_when_only_their_worker_is_killed(harness: FaultHarness, r
     harness.check(None)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
 def test_without_the_fork_server_a_job_continues_and_the_next_starts(
     harness: FaultHarness, reference: Reference
@@ -139,6 +140,7 @@ def test_without_the_fork_server_a_job_continues_and_the_next_starts(
     harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, reference: Reference) -> None:
     """F03."""
     for _ in range(4):
@@ -154,7 +156,8 @@ def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, 
     harness.check(reference)
 
 
-@pytest.mark.parametrize("place", ["releasing", pytest.param("released", marks=pytest.mark.exhaustive)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("place", ["releasing", pytest.param("released", marks=pytest.mark.nightly)])
 def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
     """F06: after SIGTERM, the worker dies while it releases its job, or the child after that."""
     job_id = harness.submit(epochs=3)
@@ -177,6 +180,7 @@ def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Re
     harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_child_that_has_just_ended_its_job_does_not_count_as_lost(sqlite_harness: FaultHarness) -> None:
     """Its worker checks the lease after the commit, but before the child has reported it."""
     sqlite_harness.add_failpoint("refused", "workers.supervisor.job_monitor:JobMonitor._await_final_report")
@@ -204,6 +208,7 @@ JobMonitor.run = fail
 """
 
 
+@pytest.mark.nightly
 def test_a_job_whose_monitor_fails_is_released_without_a_worker_loss(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
@@ -217,7 +222,7 @@ def test_a_job_whose_monitor_fails_is_released_without_a_worker_loss(
     sqlite_harness.check(reference)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_copies_of_a_running_service_continue_to_the_same_results(
     sqlite_harness: FaultHarness, reference: Reference, tmp_path: Path
 ) -> None:
@@ -250,6 +255,7 @@ def test_copies_of_a_running_service_continue_to_the_same_results(
             copied.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: FaultHarness, reference: Reference) -> None:
     """F21: killed as by the kernel when memory runs out; the supervisor survives."""
     harness.extra_environ |= COMMITS_EACH_EPOCH
@@ -269,7 +275,8 @@ def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: Fault
     harness.check(reference)
 
 
-@pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.exhaustive), -1])
+@pytest.mark.nightly
+@pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.nightly), -1])
 def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
     harness: FaultHarness, reference: Reference, hours: int
 ) -> None:
@@ -290,7 +297,7 @@ def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
     harness.check(reference)
 
 
-@pytest.mark.exhaustive  # tests/faults/concurrency/test_races.py
+@pytest.mark.nightly  # tests/faults/concurrency/test_races.py
 def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarness) -> None:
     """F26."""
     harness.lease_s = LONG_LEASE_S
@@ -306,6 +313,7 @@ def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarne
     harness.check(Reference.of(harness.database, harness.accepted[0]))
 
 
+@pytest.mark.nightly
 def test_a_job_resumed_on_another_cpu_type_logs_mixed_provenance(sqlite_harness: FaultHarness) -> None:
     """F27."""
     job_id = sqlite_harness.submit()

@@ -14,7 +14,7 @@ from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 PLACES_BETWEEN_JOBS = ["succeeded", "cleaned", "reported", "commanded"]
 """Every failpoint between the end of one job and the beginning of the next."""
@@ -26,6 +26,7 @@ def training_pids(harness: FaultHarness) -> list[int]:
     return [json.loads(line)["child"] for line in lines if '"child":' in line]
 
 
+@pytest.mark.nightly
 def test_a_child_that_dies_between_two_jobs_affects_neither(harness: FaultHarness, reference: Reference) -> None:
     """F31, at each point in turn. Only a child that has trained reaches them, except for ``commanded``."""
     harness.start()
@@ -43,6 +44,7 @@ def test_a_child_that_dies_between_two_jobs_affects_neither(harness: FaultHarnes
     harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_child_that_dies_in_its_second_job_costs_that_job_one_attempt(
     harness: FaultHarness, reference: Reference
 ) -> None:
@@ -61,14 +63,14 @@ def test_a_child_that_dies_in_its_second_job_costs_that_job_one_attempt(
     harness.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(
     "place",
     [
         "succeeded",
-        pytest.param("cleaned", marks=pytest.mark.exhaustive),
-        pytest.param("reported", marks=pytest.mark.exhaustive),
-        pytest.param("commanded", marks=pytest.mark.exhaustive),
+        pytest.param("cleaned", marks=pytest.mark.nightly),
+        pytest.param("reported", marks=pytest.mark.nightly),
+        pytest.param("commanded", marks=pytest.mark.nightly),
     ],
 )
 def test_a_worker_killed_with_a_child_between_two_jobs_is_replaced(
@@ -92,6 +94,7 @@ def test_a_worker_killed_with_a_child_between_two_jobs_is_replaced(
     harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_child_that_hangs_after_the_end_of_its_job_is_replaced(
     sqlite_harness: FaultHarness, reference: Reference
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_child_that_hangs_after_the_end_of_its_job_is_replaced(
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_a_stopping_worker_ends_its_idle_children(sqlite_harness: FaultHarness, reference: Reference) -> None:
     """F31, F05: those that have trained, and the spare one."""
     for _ in range(4):
@@ -120,6 +124,7 @@ def test_a_stopping_worker_ends_its_idle_children(sqlite_harness: FaultHarness, 
     sqlite_harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_children_that_are_idle_for_long_are_ended_except_for_one(sqlite_harness: FaultHarness) -> None:
     sqlite_harness.patch("from workers.supervisor import child_pool\nchild_pool.MAX_IDLE_S = 1.0\n")
     for _ in range(4):

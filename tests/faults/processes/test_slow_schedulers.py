@@ -11,7 +11,7 @@ from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness
 from tests.waiting import wait_until
 from tests.workers.conftest import kill_groups
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
     [
         "service.sweeps.decisions:advance_all",
         *(
-            pytest.param(task, marks=pytest.mark.exhaustive)
+            pytest.param(task, marks=pytest.mark.nightly)
             for task in (
                 "service.sweeps.proposer:Proposer.propose_all",
                 "service.sweeps.actions:requeue_stragglers",

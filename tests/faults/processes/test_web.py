@@ -21,7 +21,7 @@ from tests.faults.harness import QUICK_SPEC, FaultHarness
 from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 HANGING_BROKER = """
@@ -63,6 +63,7 @@ def submit(http: httpx.Client, harness: FaultHarness, **headers: str) -> str:
     return harness.accepted[-1]
 
 
+@pytest.mark.nightly
 def test_without_a_broker_posts_are_answered_jobs_run_and_streams_work(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
@@ -76,7 +77,7 @@ def test_without_a_broker_posts_are_answered_jobs_run_and_streams_work(
     harness.check(reference)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_an_api_killed_after_the_commit_returns_the_same_job_to_a_retry(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
@@ -95,6 +96,7 @@ def test_an_api_killed_after_the_commit_returns_the_same_job_to_a_retry(
     harness.check(reference)
 
 
+@pytest.mark.nightly
 def test_fifty_concurrent_requests_with_one_key_create_one_job(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
@@ -119,7 +121,7 @@ def test_fifty_concurrent_requests_with_one_key_create_one_job(
     harness.check(reference)
 
 
-@pytest.mark.exhaustive  # tests/service/web/streaming/test_job_stream.py cuts a stream twenty times
+@pytest.mark.nightly  # tests/service/web/streaming/test_job_stream.py cuts a stream twenty times
 def test_a_client_disconnected_a_hundred_times_gets_each_event_once(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:

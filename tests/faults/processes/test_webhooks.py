@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 __all__ = ["web"]
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 DIES_AFTER_THE_COMMIT = """
 import os, signal
@@ -69,6 +69,7 @@ def told(receiver: Receiver) -> list[tuple[str, Any]]:
     return [(message["type"], message["data"]["id"]) for message in messages.values()]
 
 
+@pytest.mark.nightly
 def test_a_web_process_that_dies_after_the_commit_of_a_cancellation(
     request: pytest.FixtureRequest, harness: FaultHarness, receiver: Receiver, webhook: Webhook
 ) -> None:
@@ -84,7 +85,7 @@ def test_a_web_process_that_dies_after_the_commit_of_a_cancellation(
     assert told(receiver) == [("job.cancelled", job_id)]
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_a_worker_that_dies_before_and_after_the_commit_of_the_end(
     harness: FaultHarness, receiver: Receiver, webhook: Webhook
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_worker_that_dies_before_and_after_the_commit_of_the_end(
     harness.check(None)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", ["message_claimed", "message_sent"])
 def test_a_scheduler_that_dies_with_messages_in_flight(
     harness: FaultHarness, receiver: Receiver, webhook: Webhook, place: str
@@ -130,6 +132,7 @@ def test_a_scheduler_that_dies_with_messages_in_flight(
         assert max(counts.values()) == 2
 
 
+@pytest.mark.nightly
 def test_a_worker_that_is_lost_with_its_jobs_is_announced_once(
     harness: FaultHarness, receiver: Receiver, webhook: Webhook
 ) -> None:

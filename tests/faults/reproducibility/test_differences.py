@@ -25,8 +25,6 @@ from tests.faults.conftest import InProcessHarness
 from workers.training.earlier_jobs.investigation import _Side
 from workers.training.epochs import snapshot as snapshots
 
-pytestmark = pytest.mark.sqlite_by_default
-
 LONG: dict[str, Any] = {"epochs": 20, "checkpoint": {"keep_last": 20}}
 BATCHES = 17
 
@@ -71,12 +69,11 @@ def flip(process: InProcessHarness, job_id: str, epoch: int, tensor: str, index:
         return before, float(flat[index])
 
 
-@pytest.mark.essential
 @pytest.mark.parametrize(
     ("index", "epoch"),
     [
         pytest.param(406 * 16 + 3, 8, id="a pixel in the middle"),
-        pytest.param(5003, 20, id="a pixel that is always black, and changes no metric", marks=pytest.mark.slow),
+        pytest.param(5003, 20, id="a pixel that is always black, and changes no metric", marks=pytest.mark.stack),
     ],
 )
 def test_a_bit_flipped_in_the_checkpoint_of_epoch_7_of_20_is_located(

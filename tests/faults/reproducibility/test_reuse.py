@@ -21,8 +21,6 @@ from tests.faults.conftest import InProcessHarness, replace_operation
 from tests.faults.reproducibility.results import result
 from workers.training import code_digest, provenance
 
-pytestmark = pytest.mark.sqlite_by_default
-
 
 @pytest.fixture(autouse=True)
 def _no_verification(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,6 @@ from tests.faults.conftest import InProcessHarness
 from tests.faults.reproducibility.results import result
 from workers.training import provenance
 
-pytestmark = pytest.mark.sqlite_by_default
-
 IRIS = {"kind": "classifier", "dataset": "iris", "epochs": 5, "schedule": {"name": "constant"}}
 
 
@@ -141,7 +139,7 @@ def test_a_cleanup_before_the_commit_keeps_the_files_of_the_new_job(
     process.check(None)
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_cleanups_at_random_moments_keep_the_files_of_new_jobs(
     process: InProcessHarness, trained: tuple[Jobs, Job]
 ) -> None:

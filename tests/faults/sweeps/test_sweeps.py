@@ -43,9 +43,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
     return ended
 
 
-@pytest.fixture(scope="session", params=["asha", pytest.param("tpe", marks=pytest.mark.exhaustive)])
+@pytest.fixture(scope="session", params=["asha", pytest.param("tpe", marks=pytest.mark.nightly)])
 def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, SweepResult]:
-    """TPE with asynchronous halving, where results come in any order; exhaustively also with synchronous halving."""
+    """TPE with asynchronous halving, where results come in any order; at night also with synchronous halving."""
     name: str = request.param
     ended = run_undisturbed(tmp_path_factory.mktemp(name), SEARCHES[name])
     kinds = [kind for kind, _ in ended.decisions]
@@ -54,7 +54,7 @@ def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return name, ended
 
 
-@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.exhaustive), "postgresql"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.nightly), "postgresql"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
     url = f"sqlite:///{tmp_path / 'tapeline.db'}"
     if request.param == "postgresql":
@@ -63,8 +63,7 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHar
         yield harness
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_two_workers_make_the_same_decisions_as_one(harness: FaultHarness, undisturbed: SweepResult) -> None:
     sweep_id = submit(harness, RANDOM)
     harness.start(TAPELINE_WORKERS="2")
@@ -73,7 +72,7 @@ def test_two_workers_make_the_same_decisions_as_one(harness: FaultHarness, undis
     assert until_end(harness, sweep_id) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_that_reuses_all_epochs_makes_the_same_decisions(
     harness: FaultHarness, undisturbed: SweepResult
 ) -> None:
@@ -92,7 +91,7 @@ def test_a_sweep_that_reuses_all_epochs_makes_the_same_decisions(
     assert [reused[sweep_id] for sweep_id in sweep_ids] == [0, trained[sweep_ids[0]], 0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, search: tuple[str, SweepResult]) -> None:
     name, undisturbed = search
     sweep_id = submit(harness, SEARCHES[name])
@@ -102,8 +101,7 @@ def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, sear
     assert until_end(harness, sweep_id, 180) == undisturbed
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: SweepResult) -> None:
     """With one worker, no decision meets a locked row."""
     sweep_id = submit(harness, RANDOM)
@@ -111,14 +109,14 @@ def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: 
     assert until_end(harness, sweep_id) == undisturbed
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "place",
     [
         "deciding",
         "epoch_committed",
         "succeeded",
-        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("epoch_committing", "succeeding", "began")),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("epoch_committing", "succeeding", "began")),
     ],
 )
 def test_a_process_killed_around_a_decision_does_not_change_it(
@@ -133,8 +131,7 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
     assert until_end(harness, sweep_id) == undisturbed
 
 
-@pytest.mark.essential
-@pytest.mark.faults
+@pytest.mark.stack
 def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
     """A simulated kill aborts each transaction with decisions once, just before its commit."""
     sweep_id = submit(process.workers, RANDOM)
@@ -153,8 +150,8 @@ def test_kills_inside_every_decision_change_none(process: InProcessHarness, undi
     assert f"deciding.{state(process.workers, sweep_id).last_seq}" in reached, "the last one ends the sweep"
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("place", ["deciding", pytest.param("decided", marks=pytest.mark.exhaustive)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("place", ["deciding", pytest.param("decided", marks=pytest.mark.nightly)])
 def test_a_scheduler_killed_around_a_decision_does_not_change_it(
     harness: FaultHarness, undisturbed: SweepResult, place: str
 ) -> None:
@@ -169,8 +166,7 @@ def test_a_scheduler_killed_around_a_decision_does_not_change_it(
     assert until_end(harness, sweep_id) == undisturbed
 
 
-@pytest.mark.faults
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_repeated_kills_of_workers_children_and_schedulers_change_no_decision(
     harness: FaultHarness, search: tuple[str, SweepResult]
 ) -> None:

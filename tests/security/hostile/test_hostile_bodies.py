@@ -13,8 +13,6 @@ from tests.processor_time import cpu_seconds
 from tests.security.conftest import Stack
 from tests.security.hostile.meter import MAX_S, web_processes
 
-pytestmark = pytest.mark.hostile
-
 
 def spec(**fields: Any) -> bytes:
     return json.dumps({"kind": "classifier", **fields}).encode()
@@ -118,6 +116,7 @@ OTHER_PATHS = ("", "/fork", "/predict", "/generate")
 """Suffixes of other job paths that read a body; they refuse a hostile one even if the job does not exist."""
 
 
+@pytest.mark.nightly
 def test_the_corpus_is_large() -> None:
     assert len({title for title, _ in CORPUS}) == len(CORPUS) >= 60
 
@@ -138,7 +137,7 @@ def send(stack: Stack, method: str, path: str, body: bytes) -> tuple[httpx.Respo
     return response, f"{seconds:.2f} s of processor time" if seconds > MAX_S else ""
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_no_hostile_body_becomes_a_job(stack: Stack) -> None:
     faults: list[Any] = []
     before = send(stack, "GET", "/jobs", b"")[0].json()["data"]
@@ -158,6 +157,7 @@ def test_no_hostile_body_becomes_a_job(stack: Stack) -> None:
     assert send(stack, "GET", "/jobs", b"")[0].json()["data"] == before
 
 
+@pytest.mark.nightly
 def test_other_endpoints_refuse_every_hostile_body(stack: Stack) -> None:
     faults: list[Any] = []
     for title, body in CORPUS:

@@ -10,11 +10,10 @@ from tests.security.hostile.hostile_files import GOOD_IMAGES, GOOD_LABELS, Uploa
 from tests.security.hostile.image_archives import Hostile
 from tests.security.hostile.meter import MAX_BYTES, MAX_S, Meter
 
-pytestmark = pytest.mark.hostile
-
 CORPUS = list(hostile())
 
 
+@pytest.mark.nightly
 def test_the_corpus_is_large_and_a_good_upload_is_accepted(stack: Stack) -> None:
     assert len({title for title, _ in CORPUS}) == len(CORPUS) >= 40
     with stack.client("ann") as http:
@@ -23,7 +22,7 @@ def test_the_corpus_is_large_and_a_good_upload_is_accepted(stack: Stack) -> None
         assert http.delete("/datasets/good").status_code == 204
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.parametrize(("title", "files"), CORPUS, ids=[title for title, _ in CORPUS])
 def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> None:
     with stack.client("ann") as http, Meter(stack.home) as meter:
@@ -39,7 +38,7 @@ def test_a_hostile_file_is_refused(stack: Stack, title: str, files: Upload) -> N
     assert not list((stack.home / "artifacts" / "datasets").iterdir())
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_good_archives_are_accepted(stack: Stack) -> None:
     good = image_archives.GOOD
     junk = good | {"b/junk.png": b"junk", "c/cut.png": image_archives.PNG[:60]}
@@ -56,6 +55,7 @@ def test_good_archives_are_accepted(stack: Stack) -> None:
             assert http.delete("/datasets/good").status_code == 204
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # a hundred uploads, of 75 s of processor time
 def test_every_hostile_archive_is_refused_with_a_remedy(stack: Stack) -> None:
     """One test, which generates one archive at a time: all of them together take 170 MB."""

@@ -8,7 +8,7 @@ from tests.security.conftest import Stack
 from tests.security.hostile.hostile_tables import GOOD, Fields, hostile
 from tests.security.hostile.meter import MAX_BYTES, MAX_S, Meter
 
-pytestmark = [pytest.mark.hostile, pytest.mark.essential]
+pytestmark = pytest.mark.stack
 
 CORPUS = list(hostile())
 

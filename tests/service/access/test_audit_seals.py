@@ -109,8 +109,7 @@ def test_an_open_transaction_delays_the_sealing_of_its_entries_and_all_later_one
     assert verified(database).fault is None
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_log_with_concurrent_writers_and_sealers_stays_intact(database: Database) -> None:
     stop = threading.Event()
 

@@ -172,6 +172,7 @@ def test_an_invalid_setting_is_reported_in_one_line() -> None:
     assert re.fullmatch(r"tapeline: TAPELINE_PORT must be a number.*\n", result.stderr)
 
 
+@pytest.mark.stack
 def test_a_terminal_shows_a_progress_bar(server_url: str) -> None:
     environ = {"TERM": "xterm-256color", "COLUMNS": "120"}
     exit_code, output = run_in_terminal(
@@ -188,6 +189,7 @@ def test_a_terminal_shows_a_progress_bar(server_url: str) -> None:
     assert re.search(r"train loss +[\d.]+ █▁ [\d.]+", last_lines[2])
 
 
+@pytest.mark.stack
 def test_a_progress_bar_with_metrics_fits_into_80_columns(server_url: str) -> None:
     environ = {"TERM": "xterm-256color", "COLUMNS": "80"}
     exit_code, output = run_in_terminal(

@@ -59,6 +59,7 @@ def test_json_has_the_predictions_of_a_table(run: Run, model: str) -> None:
     assert len(Path("out.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.stack
 def test_mistakes_confusion_and_importance_match_the_api(run: Run, model: str, server_url: str) -> None:
     with Client(server_url) as client:
         job = client.job(model)

@@ -91,6 +91,7 @@ def test_the_archive_checksum_detects_a_damaged_last_value(tmp_path: Path) -> No
         import_dataset({"archive": tmp_path / "archive"}, tmp_path / "arrays", fraction=None)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     "fields", [{"archive": npz(x=IMAGES, y=LABELS)}, {"images": idx(IMAGES), "labels": idx(LABELS)}]
 )
@@ -126,6 +127,7 @@ def test_every_class_with_two_images_gets_validation_images(tmp_path: Path) -> N
     assert dataset.report == {"notes": ["the class '3' (1 image) has no validation images: no score covers it"]}
 
 
+@pytest.mark.stack
 def test_a_process_that_reads_files_yields_to_the_web_process() -> None:
     script = "import os\nfrom service.datasets import sandbox\nsandbox.apply_limits(60, 2**28)\nprint(os.nice(0))"
     completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

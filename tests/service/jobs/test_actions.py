@@ -76,7 +76,6 @@ def bring_to(database: Database, job_id: str, status: Status) -> None:
             leases.release_lease(database, held, Request.CANCEL)
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(("status", "action"), list(itertools.product(Status, Action)))
 def test_an_action_is_legal_exactly_where_it_is_offered(
     database: Database, submit: Submit, status: Status, action: Action

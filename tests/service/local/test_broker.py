@@ -22,17 +22,20 @@ def send_and_receive(url: str) -> str:
         return str(message.payload)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("name", ["plain", "with blank", 'with "quotes" and \\', "ünïcode %20"])
 def test_kombu_reaches_the_broker_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     with brokers.serve(tmp_path / name) as broker:
         assert send_and_receive(broker.url) == "job_1"
 
 
+@pytest.mark.stack
 def test_only_the_owner_can_open_the_socket(tmp_path: Path) -> None:
     with brokers.serve(tmp_path) as broker:
         assert stat.S_IMODE(broker.socket.stat().st_mode) == 0o700
 
 
+@pytest.mark.stack
 def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "broker.sock"))
@@ -40,12 +43,14 @@ def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
         assert send_and_receive(broker.url) == "job_1"
 
 
+@pytest.mark.stack
 def test_a_leftover_server_is_stopped(tmp_path: Path) -> None:
     with brokers.serve(tmp_path) as leftover, brokers.serve(tmp_path) as broker:
         assert leftover.child.wait(5) == 0
         assert send_and_receive(broker.url) == "job_1"
 
 
+@pytest.mark.stack
 def test_a_message_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     with brokers.serve(tmp_path) as broker, Connection(broker.url) as connection:
         connection.SimpleQueue("test").put("job_2")
@@ -61,6 +66,7 @@ def short_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.stack
 def test_if_the_path_is_too_long_the_socket_is_in_a_private_temporary_folder(
     tmp_path: Path, short_folder: Path
 ) -> None:

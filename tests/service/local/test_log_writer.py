@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from service.local.log_writer import LogWriter
 from service.local.process import StackProcess
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.stack
 
 LIMIT = 4096
 PRINT_WITH_CHILD = """

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.stack
 
 LOCK_HOLDER = """
 import os, subprocess, sys, time

@@ -49,6 +49,7 @@ def is_healthy(url: str) -> bool:
         connection.close()
 
 
+@pytest.mark.stack
 def test_a_startup_error_does_not_refer_to_an_empty_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.local.stack._READY_TIMEOUT_S", 0.0)
     with pytest.raises(StackError, match=r"did not respond within 0 s; it logged nothing$"):
@@ -86,8 +87,7 @@ def url_from(process: subprocess.Popen[str]) -> str:
     pytest.fail(f"it ended: {output}")
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
 def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_PORT": "0", "TAPELINE_HOST": "0.0.0.0", "TAPELINE_AUTH": auth}
@@ -118,7 +118,7 @@ def test_a_state_folder_that_cannot_be_created_is_named_in_the_error(tmp_path: P
         LocalStack(settings_for(tmp_path / "file" / "home")).start()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_unreachable_database_is_an_error_with_its_log(tmp_path: Path) -> None:
     unreachable = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
     stack = LocalStack(settings_for(tmp_path / "home", TAPELINE_DATABASE_URL=unreachable))
@@ -127,7 +127,7 @@ def test_an_unreachable_database_is_an_error_with_its_log(tmp_path: Path) -> Non
     assert processes_of(tmp_path / "home") == set()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_stack_beside_a_demo_is_refused_with_a_note_that_the_demo_ends_by_itself(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with LocalStack(settings_for(home), is_demo=True) as demo:
@@ -136,7 +136,7 @@ def test_a_stack_beside_a_demo_is_refused_with_a_note_that_the_demo_ends_by_itse
             LocalStack(settings_for(home)).start()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_stack_reports_a_slow_start_refuses_a_second_one_restarts_its_processes_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,8 +175,7 @@ def test_the_stack_reports_a_slow_start_refuses_a_second_one_restarts_its_proces
     assert not (home / "broker.sock").exists()
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_ctrl_c_stops_the_stack_and_everything_it_started(
     tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
 ) -> None:
@@ -191,8 +190,7 @@ def test_ctrl_c_stops_the_stack_and_everything_it_started(
     assert processes_of(tmp_path / "home") == set()
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_sigkill_stops_all_processes_and_the_next_start_waits_for_that(
     tmp_path: Path, up: Callable[[], subprocess.Popen[str]]
 ) -> None:

@@ -37,7 +37,7 @@ DAY_MS = 24 * 60 * 60 * 1000
     params=[
         "moto",
         # tests/service/storage/test_store_conformance.py runs what these tests use with SeaweedFS
-        pytest.param("seaweedfs", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+        pytest.param("seaweedfs", marks=pytest.mark.nightly),
     ]
 )
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -134,14 +134,13 @@ class Installation:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that restore damaged backups into the other kind of database as exhaustive: each kind is restored
+    """Leave tests that restore damaged backups into the other kind of database to the night: each kind is restored
     from damaged ones of its own kind, and from intact ones of the other."""
     for item in items:
         if item.path.name == "test_damaged_backup.py" and isinstance(item, pytest.Function):
             params = item.callspec.params if hasattr(item, "callspec") else {}
             if params.get("empty", params.get("private_url")) != params.get("private_url"):
-                item.add_marker(pytest.mark.slow)
-                item.add_marker(pytest.mark.exhaustive)
+                item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def failed_checks(diagnoses: dict[str, Diagnosis]) -> set[str]:
     return {name for name, diagnosis in diagnoses.items() if not diagnosis.ok}
 
 
+@pytest.mark.stack
 def test_a_healthy_service_passes_every_check(settings: Settings, database: Database, broker: Broker) -> None:
     worker_registry.record_heartbeat(database, Worker(id="w1", host="here", pid=7, slots=2, running=1, draining=False))
     scheduler_heartbeat.beat(database)

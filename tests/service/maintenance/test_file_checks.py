@@ -55,7 +55,7 @@ class Stored:
             session.execute(update(FileCheck).values(started_ms=FileCheck.started_ms - DAY_MS))
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.stack)])
 def stored(
     request: pytest.FixtureRequest, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Stored:
@@ -73,6 +73,7 @@ def flip(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
+@pytest.mark.stack
 def test_every_damaged_file_is_named_with_its_job_and_a_remedy(stored: Stored) -> None:
     assert stored.read_all() == []
     damage(stored.store, stored.path(ArtifactKind.CHECKPOINT, 1), flip)

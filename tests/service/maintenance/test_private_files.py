@@ -52,6 +52,7 @@ def modes(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.stack
 def test_backup_and_restored_home_are_private_under_any_umask(home: Installation, tmp_path: Path) -> None:
     backups, saved = tmp_path / "backups", tmp_path / "backups" / "saved.tar"
     backups.mkdir(mode=0o700)
@@ -62,6 +63,7 @@ def test_backup_and_restored_home_are_private_under_any_umask(home: Installation
     assert modes(tmp_path / "new") == {}
 
 
+@pytest.mark.stack
 def test_a_backup_is_private_while_it_is_written_and_over_a_file_that_all_may_read(
     home: Installation, tmp_path: Path
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_backup_is_private_while_it_is_written_and_over_a_file_that_all_may_re
     assert modes(backups) == {}
 
 
+@pytest.mark.stack
 def test_a_restore_has_no_window_in_which_others_may_read(home: Installation, tmp_path: Path) -> None:
     saved = tmp_path / "saved.tar"
     run(arguments("backup", str(saved)), env=environ(tmp_path / "home"), check=True)
@@ -96,6 +99,7 @@ def test_a_restore_has_no_window_in_which_others_may_read(home: Installation, tm
     assert command.returncode == 0
 
 
+@pytest.mark.stack
 def test_a_backup_redirected_into_a_file_is_private(home: Installation, tmp_path: Path) -> None:
     with (tmp_path / "piped.tar").open("wb") as file:
         os.fchmod(file.fileno(), 0o644)

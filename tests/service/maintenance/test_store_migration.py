@@ -84,11 +84,12 @@ def test_a_service_moves_into_a_bucket_and_back(service: Installation, server: s
     assert not list(tmp_path.glob("*.journal"))
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     "place",
     [
         *(
-            pytest.param(place, marks=pytest.mark.sqlite_by_default)
+            pytest.param(place, marks=pytest.mark.unit)
             for place in ("object_stored", "object_stored.ds_1", "object_stored.checkpoint", "file_migrated.4")
         ),
         "store_switched",

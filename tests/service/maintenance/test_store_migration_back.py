@@ -103,11 +103,12 @@ def test_other_content_under_a_name_is_replaced(service: Installation, former: A
     check_is_used(service, former)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     "place",
     [
         *(
-            pytest.param(place, marks=pytest.mark.sqlite_by_default)
+            pytest.param(place, marks=pytest.mark.unit)
             for place in ("store_claimed", "file_migrated.2", "store_published")
         ),
         "store_switched",

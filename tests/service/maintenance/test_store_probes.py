@@ -18,7 +18,7 @@ from service.storage.object_store import ObjectStore
 from tests.object_servers import BUCKET, Exchange, FaultyProxy, credentials
 
 
-@pytest.fixture(params=["moto", pytest.param("seaweedfs", marks=pytest.mark.slow)])
+@pytest.fixture(params=["moto", pytest.param("seaweedfs", marks=pytest.mark.nightly)])
 def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     for name, value in credentials().items():
         monkeypatch.setenv(name, value)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from service.datasets.tables import prediction_files
@@ -33,6 +32,7 @@ from service.models.prediction_csv import cell_of
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import resolve
 from tests.service.models.test_export_layers import FACTS
+from tests.service.onnx_sessions import session
 
 FITTED = {"mean": 100.0, "scale": 50.0, "indicator": True}
 PLAIN = {"name": "x", "type": "number", **FITTED}
@@ -271,7 +271,7 @@ def test_days_are_dates_for_exported_programs_and_only_there(tmp_path: Path) -> 
 @pytest.mark.parametrize("column", [PLAIN, ISO, COLOURS, COLOURS | {"categories": [], "indicator": True}])
 def test_onnx_gives_each_stored_number_the_meaning_that_it_has_for_the_service(column: Mapping[str, Any]) -> None:
     model = model_of(column)
-    session = onnxruntime.InferenceSession(to_onnx(model, FACTS))
+    exported = session(to_onnx(model, FACTS))
     if column.get("categories") == []:
         fed, stored = np.array(["red", "", " "]), np.full(3, math.nan)
     elif "categories" in column:
@@ -283,7 +283,7 @@ def test_onnx_gives_each_stored_number_the_meaning_that_it_has_for_the_service(c
         stored = np.where(np.isinf(fed), math.nan, fed)
     inputs = Preprocessing((column,)).apply(stored[:, None]).astype(np.float32)
     expected = np.asarray(model.network(inputs))
-    (found,) = session.run(None, {"x": fed})
+    (found,) = exported.run(None, {"x": fed})
     assert np.abs(found - expected).max() < 1e-5
 
 

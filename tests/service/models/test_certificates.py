@@ -64,6 +64,7 @@ def test_an_unusable_key_is_refused_with_the_remedy_and_not_replaced(
     assert path.read_bytes() == before
 
 
+@pytest.mark.stack
 def test_a_key_on_another_curve_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "signing-key.pem"
     path.parent.mkdir()
@@ -81,6 +82,7 @@ def external(tmp_path: Path, command: str) -> Settings:
     return settings(tmp_path, TAPELINE_SIGNING_KEY=str(tmp_path / "public.pem"), TAPELINE_SIGNING_COMMAND=command)
 
 
+@pytest.mark.stack
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_command_signs_in_place_of_the_key(tmp_path: Path) -> None:
     found = signing.open_signer(external(tmp_path, f"openssl dgst -sha256 -sign {tmp_path / 'private.pem'}"))
@@ -89,6 +91,7 @@ def test_a_command_signs_in_place_of_the_key(tmp_path: Path) -> None:
     assert not (tmp_path / "keys").exists()
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -222,6 +225,7 @@ def test_a_gate_finds_only_a_certificate_of_these_bytes_with_a_known_key(databas
     assert "not valid" in state(checkpoint).reason
 
 
+@pytest.mark.stack
 def test_the_digest_of_an_installed_package_is_that_of_its_unpacked_wheel(tmp_path: Path) -> None:
     root = Path(safetensors.__file__).parent.parent
     command = "find safetensors -type f -not -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, assume, given, settings
@@ -27,6 +26,7 @@ from service.models.exports.trained_network import TrainedModel
 from service.spec.schema import Activation, ClassifierSpec
 from service.spec.validation import resolve
 from service.storage.tables import Job
+from tests.service.onnx_sessions import session
 
 CLASSES = 3
 TOLERANCE = 1e-5
@@ -105,10 +105,7 @@ def round_off(layers: list[dict[str, Any]], shape: tuple[int, ...]) -> float:
 
 
 def run_onnx(model: TrainedModel, images: Any, folder: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(to_onnx(model, FACTS), options)
-    return session.run(None, {"images": images})[0]
+    return session(to_onnx(model, FACTS)).run(None, {"images": images})[0]
 
 
 def run_numpy(model: TrainedModel, images: Any, folder: Path) -> Any:
@@ -128,7 +125,7 @@ def run_torch(model: TrainedModel, images: Any, folder: Path) -> Any:
     return runpy.run_path(str(folder / "model.py"))["load"]().predict(torch.from_numpy(images)).numpy()
 
 
-EXPORTS = [run_onnx, run_numpy, pytest.param(run_torch, marks=pytest.mark.reference)]
+EXPORTS = [run_onnx, run_numpy, pytest.param(run_torch, marks=pytest.mark.nightly)]
 
 
 @pytest.mark.parametrize("export", EXPORTS)

@@ -245,6 +245,7 @@ def test_a_preview_has_a_column_for_each_class(tmp_path: Path) -> None:
     assert open_picture(grids.preview_png(dataset, per_class=4)).size == (10 * 30 + 2, 4 * 30 + 2)
 
 
+@pytest.mark.stack
 def test_grids_do_not_load_matplotlib() -> None:
     code = "import sys, service.pictures.grids; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -202,6 +202,7 @@ def test_threads_can_draw_concurrently() -> None:
     assert drawn == [expected] * 4
 
 
+@pytest.mark.stack
 def test_plots_do_not_load_pyplot() -> None:
     code = "import sys, service.pictures.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -25,6 +25,7 @@ def processors_of_a_child(cgroup: Path | None = None, affinity: set[int] | None 
     return int(child.communicate("go\n", timeout=60)[0])
 
 
+@pytest.mark.stack
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_the_affinity_limits_the_processors() -> None:
     first = min(os.sched_getaffinity(0))
@@ -46,6 +47,7 @@ def cgroup() -> Iterator[Path]:
     folder.rmdir()
 
 
+@pytest.mark.stack
 def test_the_quota_of_a_control_group_limits_the_processors(cgroup: Path) -> None:
     assert processors_of_a_child(cgroup) == 1
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.stack
+
 MIB = 2**20
 START = "import resource\nfrom service.runtime import process_limits\n"
 

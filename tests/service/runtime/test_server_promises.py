@@ -39,6 +39,7 @@ def set_on(server: str, setting: str, value: str) -> None:
             ((shown,),) = connection.execute(f"SHOW {setting}").fetchall()
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -71,6 +72,7 @@ def test_a_server_that_loses_or_refuses_writes_is_refused_until_it_is_mended(
         database.engine.connect().close()
 
 
+@pytest.mark.stack
 def test_a_server_in_recovery_is_refused() -> None:
     with postgres_folder() as folder:
         with serve_postgres(folder):
@@ -85,6 +87,7 @@ def test_a_server_in_recovery_is_refused() -> None:
             server_promises.require(database.engine)
 
 
+@pytest.mark.stack
 def test_a_commit_that_does_not_wait_for_the_disk_is_a_warning(own_server: str) -> None:
     url = URL.format(own_server)
     with closing(Database(url)) as database:

@@ -10,6 +10,8 @@ import pytest
 
 from service.runtime import machine_limits
 
+pytestmark = pytest.mark.stack
+
 MAKE_AND_DIE = """
 import os, signal
 from service.runtime import machine_limits

@@ -102,6 +102,7 @@ def test_nothing_is_recorded_of_a_trace_that_is_not_sampled() -> None:
     assert spans == []
 
 
+@pytest.mark.stack
 def test_without_an_endpoint_no_exporter_is_imported_and_attempts_have_no_trace() -> None:
     # The client of Redis imports the metrics of OpenTelemetry, where installed; training processes import neither.
     code = (

@@ -38,6 +38,7 @@ def arguments(home: Path) -> list[list[str]]:
     return [["gc"], ["keys", "list"], ["backup", str(home / "x.tar")], ["up"], ["doctor"]]
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("command", range(5))
 def test_commands_name_the_remedy(home: Path, command: int) -> None:
     result = CliRunner().invoke(main, arguments(home)[command], env={"TAPELINE_HOME": str(home), "TAPELINE_PORT": "0"})
@@ -48,6 +49,7 @@ def test_commands_name_the_remedy(home: Path, command: int) -> None:
     assert "sqlalche.me" not in result.output
 
 
+@pytest.mark.stack
 def test_migrations_name_the_remedy(home: Path) -> None:
     command = [sys.executable, "-m", "migrations.upgrade"]
     environ = os.environ | {"TAPELINE_HOME": str(home)}

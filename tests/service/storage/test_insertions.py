@@ -83,7 +83,7 @@ def test_an_insertion_is_a_single_statement_in_postgresql(database: Database) ->
     assert [statement.split()[0] for statement in statements] == ["WITH"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_connections_closed_by_the_server_are_replaced(database: Database) -> None:
     count_others = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

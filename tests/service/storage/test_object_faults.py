@@ -214,7 +214,7 @@ def test_a_cloud_without_its_settings_is_an_error(monkeypatch: pytest.MonkeyPatc
             access()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_seaweedfs_refuses_wrong_credentials_and_an_unknown_bucket(
     seaweedfs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +314,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert done.returncode == 7, done.stderr.decode()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl command")
 def test_a_certificate_must_be_from_a_trusted_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("ours", "others"):

@@ -20,7 +20,7 @@ from service.storage.stores import ArtifactFolder
 from tests.object_servers import BUCKET, FaultyProxy, credentials
 from tests.waiting import wait_until
 
-SERVERS = ["moto", pytest.param("seaweedfs", marks=[pytest.mark.slow, pytest.mark.essential])]
+SERVERS = ["moto", pytest.param("seaweedfs", marks=pytest.mark.stack)]
 
 
 def open_bucket(url: str, monkeypatch: pytest.MonkeyPatch, *, lease_s: float = 15) -> ObjectStore:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
-from service.datasets.info import ImportedDataset, OnProgress
-from service.datasets.sandbox import import_in_sandbox
 from service.jobs import commits, epoch_commits, leases
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
@@ -33,7 +29,6 @@ from service.storage.database import Database
 from service.web.app import create_app
 from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provided
-from service.web.datasets import uploads
 from service.web.streaming.poller import Poller
 from tests.service.jobs.leases import renew
 
@@ -172,32 +167,6 @@ def _compile_templates_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         options = Flask.jinja_options | {"bytecode_cache": _TemplateCache()}
         patched.setattr(Flask, "jinja_options", options)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _import_small_files_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Many tests upload the same small files. The sandbox, which takes longer to start than most tests,
-    imports them once; later uploads get a copy of the dataset."""
-    folders, datasets = tmp_path_factory.mktemp("imported"), dict[str, ImportedDataset]()
-
-    def import_cached(
-        files: Mapping[str, Path], folder: Path, *, on_progress: OnProgress, **options: Any
-    ) -> ImportedDataset:
-        if sum(path.stat().st_size for path in files.values()) > 100_000:
-            return import_in_sandbox(files, folder, on_progress=on_progress, **options)
-        contents = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-        key = hashlib.sha256(repr((sorted(contents.items()), sorted(options.items()))).encode()).hexdigest()
-        if key not in datasets:
-            dataset = import_in_sandbox(files, folder, on_progress=on_progress, **options)
-            shutil.copytree(folder, folders / key, dirs_exist_ok=True)
-            datasets[key] = dataset
-        else:
-            shutil.copytree(folders / key, folder, dirs_exist_ok=True)
-        return datasets[key]
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(uploads, "import_in_sandbox", import_cached)
         yield
 
 

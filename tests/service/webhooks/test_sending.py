@@ -240,6 +240,7 @@ def test_a_timestamp_is_in_utc_whatever_the_time_zone(monkeypatch: pytest.Monkey
         time.tzset()
 
 
+@pytest.mark.stack
 def test_the_url_is_not_logged(receiver: Receiver) -> None:
     """Those of some services have a secret."""
     code = f"""

@@ -177,6 +177,7 @@ def test_a_text_is_read_as_base64_if_possible_and_otherwise_as_a_path(
         encoded("no-such.png")
 
 
+@pytest.mark.stack
 def test_without_pillow_small_pngs_are_sent_and_other_files_name_the_package(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a/x.png", "a/x.jpg"):

@@ -243,7 +243,7 @@ def test_former_methods_for_a_job_accept_its_name(server: StubServer, client: Cl
 QUOTA_DETAIL = "ann has 2 queued jobs, the limit of TAPELINE_OWNER_QUEUED; ask the operator for a higher limit"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_line_reports_why_it_waits_and_the_remedy_when_it_gives_up(server: StubServer) -> None:
     problem = {"code": "quota_exceeded", "detail": QUOTA_DETAIL, "title": "Exhausted."}
     busy = response(problem, 429, Retry_After="1")

@@ -61,6 +61,7 @@ def test_an_outage_and_its_end_are_reported_once_if_it_lasts_seconds(
     ]
 
 
+@pytest.mark.stack
 def test_a_terminal_shows_an_outage_until_the_connection_is_restored(server: StubServer) -> None:
     server.responses = [
         response(STATE),

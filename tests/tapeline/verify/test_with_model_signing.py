@@ -19,7 +19,7 @@ from tapeline.verify.claims import CHECKPOINT_FILE
 from tapeline.verify.manifests import SIGNATURE
 from tests.tapeline.verify import making
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 # The tool imports OpenSSL, which its own requirements no longer bring.
 REQUIREMENTS = ("model-signing==1.1.1", "pyopenssl")

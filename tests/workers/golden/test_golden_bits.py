@@ -21,8 +21,7 @@ def current() -> Any:
     )
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_every_training_reproduces_its_committed_bits(current: Any) -> None:
     golden = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
     assert list(golden["digests"]) == [*SPECS, *FORKS]

@@ -22,7 +22,7 @@ from workers.supervisor import fork_server
 from workers.supervisor.child_process import ChildProcess, Exited
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_child_closed_by_many_threads_at_once_is_ended_exactly_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fence and the monitor may close it at the same time."""
     barrier = threading.Barrier(8)
@@ -63,7 +63,7 @@ def test_a_child_whose_reports_cannot_be_decoded_is_killed(monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere children are not forked")
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("removed", ["folder", "socket"])
 def test_children_can_be_forked_after_the_fork_servers_socket_was_removed(removed: str) -> None:
     """Programs that tidy the system's temporary folder remove it."""

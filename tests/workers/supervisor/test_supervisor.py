@@ -147,8 +147,7 @@ def test_a_child_that_dies_before_its_command_does_not_count_as_a_worker_loss(
     assert "lost" not in [event.data.get("reason") for event in workers.log(job_id)]
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_job_fails_if_its_children_keep_dying_before_their_command(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

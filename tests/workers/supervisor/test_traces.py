@@ -21,7 +21,6 @@ from tests.otlp_receiver import Collector, Received, collector
 from tests.waiting import wait_until
 from tests.workers.conftest import STEADY_SPEC, WorkerHarness, children_of
 
-pytestmark = pytest.mark.slow
 REQUEST = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 
@@ -48,6 +47,7 @@ EPOCHS = 20
 """Of some tenths of a second each, which leaves time for a kill."""
 
 
+@pytest.mark.nightly
 def test_a_request_leads_to_its_attempts_one_of_which_is_killed_and_to_the_commit_of_each_epoch(
     receiver: Collector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_request_leads_to_its_attempts_one_of_which_is_killed_and_to_the_commi
     assert all(about.items() <= span.attributes.items() for span in trace)
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 def test_in_child_mode_attempts_belong_to_the_trace_of_the_request(
     receiver: Collector, sqlite_workers: WorkerHarness
 ) -> None:
@@ -113,6 +113,7 @@ def test_in_child_mode_attempts_belong_to_the_trace_of_the_request(
     assert {line["trace_id"] for line in lines if line.get("job") == job_id} == {"ab" * 16}
 
 
+@pytest.mark.nightly
 def test_training_processes_are_used_again_and_have_no_exporter(
     receiver: Collector, sqlite_workers: WorkerHarness
 ) -> None:
@@ -143,6 +144,7 @@ def dead_collector(request: pytest.FixtureRequest) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.nightly
 def test_a_dead_collector_changes_no_bits_and_holds_up_neither_the_job_nor_the_exit(
     dead_collector: str, sqlite_workers: WorkerHarness, undisturbed_job: Job
 ) -> None:

@@ -69,7 +69,7 @@ def test_a_generator_produces_images_of_the_datasets_size(preset: str, rows: int
     assert generated.ndim == 2 or generated.shape[1:] == (rows, columns, channels)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("kind", "preset", "shape"),
     [

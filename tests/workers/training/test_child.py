@@ -67,9 +67,8 @@ def preset_spec(kind: str, name: str) -> dict[str, Any]:
     )
 
 
-@pytest.mark.essential
+@pytest.mark.stack
 @pytest.mark.timeout(400)
-@pytest.mark.slow
 def test_every_preset_has_the_same_digest_in_a_reused_child_as_in_a_fresh_one(tmp_path: Path) -> None:
     specs = [
         UNLIKE_PRESETS,
@@ -89,13 +88,13 @@ def test_every_preset_has_the_same_digest_in_a_reused_child_as_in_a_fresh_one(tm
     assert digests["reused"] == digests["fresh"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("limits", "jobs_per_child"),
     [
         ({"TAPELINE_CHILD_JOBS": "2"}, [2, 2, 1]),
-        pytest.param({"TAPELINE_CHILD_S": "0"}, [1] * 5, marks=pytest.mark.exhaustive),
-        pytest.param({"TAPELINE_CHILD_MEMORY": "1000000"}, [1] * 5, marks=pytest.mark.exhaustive),
+        pytest.param({"TAPELINE_CHILD_S": "0"}, [1] * 5, marks=pytest.mark.nightly),
+        pytest.param({"TAPELINE_CHILD_MEMORY": "1000000"}, [1] * 5, marks=pytest.mark.nightly),
         ({}, [5]),
     ],
 )
@@ -110,8 +109,7 @@ def test_a_child_is_replaced_at_each_limit(
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == jobs_per_child
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_child_is_not_reused_after_a_failed_or_cancelled_job(sqlite_workers: WorkerHarness) -> None:
     failing = sqlite_workers.store(TINY | {"dataset": {"name": "gone"}})
     cancelled = sqlite_workers.store(TINY | {"epochs": 5000})
@@ -125,7 +123,7 @@ def test_a_child_is_not_reused_after_a_failed_or_cancelled_job(sqlite_workers: W
     assert len(set(training_pids(sqlite_workers))) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_limits_and_measurements_of_a_reused_child_are_per_job(sqlite_workers: WorkerHarness) -> None:
     """The memory limit is lifted after each job, and peak memory does not include that of an earlier job."""
     wide = [{"units": 4000, "activation": "relu"}] * 2 + [TINY["layers"][-1]]
@@ -170,6 +168,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.stack
 def test_a_stop_that_crosses_the_end_of_its_job_does_not_stop_the_next_job() -> None:
     """In a separate process, which the endpoint exits at the end of the command pipe."""
     subprocess.run([sys.executable, "-c", LATE_STOP_PROGRAM], check=True, timeout=60)

@@ -26,7 +26,7 @@ def finding_codes(job: Any) -> list[str]:
     return [finding["code"] for finding in job.health]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mode_collapse_is_found_early_in_the_seed_gan_and_not_in_stable(sqlite_workers: WorkerHarness) -> None:
     seed = sqlite_workers.store({"kind": "gan", "preset": "classic", "epochs": 3})
     stable = sqlite_workers.store({"kind": "gan", "epochs": 3, "health": {"every_epochs": 2}, "samples": {"count": 9}})
@@ -54,8 +54,7 @@ def test_mode_collapse_is_found_early_in_the_seed_gan_and_not_in_stable(sqlite_w
     assert len(grids._from_grid(grid)[1].labels) == 9
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_job_stops_on_the_finding_that_its_spec_names_and_can_be_forked(running_on_sqlite: WorkerHarness) -> None:
     job_id = running_on_sqlite.submit(**DYING, health={"stop_on": ["dead_units"]}, checkpoint={"every_epochs": 100})
     job = running_on_sqlite.until_end(job_id)
@@ -73,7 +72,7 @@ def test_a_job_stops_on_the_finding_that_its_spec_names_and_can_be_forked(runnin
     assert types[-2:] == ["status", "end"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_resumed_training_keeps_its_findings_without_repeating_their_events(sqlite_workers: WorkerHarness) -> None:
     undisturbed_id, job_id = (
         sqlite_workers.submit(**DYING),

@@ -88,8 +88,7 @@ def log_codes(workers: WorkerHarness, job_id: str) -> list[str]:
     return [event.data["code"] for event in workers.log(job_id) if event.type == "log"]
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_an_unchanged_fork_repeats_its_parent_and_a_reproduction_matches(
     running_on_sqlite: WorkerHarness,
 ) -> None:
@@ -123,8 +122,7 @@ def test_an_unchanged_fork_repeats_its_parent_and_a_reproduction_matches(
     assert (comparison["match"], comparison["first_difference"]) == (False, {"epoch": 2, "differs": ["samples"]})
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_fork_of_a_damaged_checkpoint_fails_and_does_not_start_from_scratch(sqlite_workers: WorkerHarness) -> None:
     parent = sqlite_workers.submit(epochs=1)
     sqlite_workers.start()

@@ -122,7 +122,7 @@ def test_an_exported_log_is_verified_without_the_database(database: Database, ru
         assert reason in " ".join(refused.output.split()), (number, refused.output)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_export_and_verification_use_constant_memory(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +170,7 @@ def test_the_help_fits_80_columns(run: Run) -> None:
     assert max(map(len, run("audit", "--help").stdout.splitlines())) <= 80
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_output_to_a_closed_pipe_ends_a_command_without_a_message_and_with_exit_code_1(tmp_path: Path) -> None:
     code = "from service.cli import main; main()"
     read, write = os.pipe()

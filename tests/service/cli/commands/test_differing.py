@@ -46,6 +46,7 @@ def others(recordings: Recordings, pair: tuple[str, str]) -> None:
 BEST = "\x1b[1;32m"
 
 
+@pytest.mark.stack
 @pytest.mark.usefixtures("others")
 def test_jobs_on_different_data_get_no_verdict(run: Run, server_url: str, pair: tuple[str, str]) -> None:
     sentence = "The data differ: mnist-10k and iris. Scores on different data are not comparable."

@@ -80,6 +80,7 @@ def test_a_name_shared_by_several_jobs_selects_the_newest_with_a_note(run: Run, 
     assert run("show", ids[0]).stderr == ""
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("columns", [60, 80, 100, 140])
 def test_a_terminal_of_any_width_shows_ids_that_commands_accept(
     server_url: str, run: Run, client: Client, trained: str, columns: int
@@ -210,6 +211,7 @@ def test_unusable_files_checkpoints_and_kinds_of_job_are_explained(run: Run, tra
     assert " is a classifier; use: tapeline predict " in run("generate", trained).stderr
 
 
+@pytest.mark.stack
 def test_predictions_for_long_paths_can_be_told_apart_in_a_terminal(
     server_url: str, trained: str, digits: list[str], tmp_path: Path
 ) -> None:

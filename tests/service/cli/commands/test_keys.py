@@ -70,7 +70,7 @@ def test_the_list_shows_when_a_key_was_last_used(database: Database, run: Run) -
     assert "never" in lines["idle"]
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.stack
 def test_the_list_is_complete_in_a_pipe_and_wrapped_in_a_terminal(
     database: Database, run: Run, migrated_url: str, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_show_tells_settings_from_changes_of_the_preset_and_names_another_proven
     assert fields["Provenance"] == [f"mixed_provenance: {message}"]
 
 
+@pytest.mark.stack
 def test_the_advice_for_an_overfitting_table_can_be_pasted_and_submitted(
     run: Run, client: Client, server_url: str, tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_notes_of_a_comparison_name_the_jobs(run: Run, client: Client, jobs: dic
     assert waiting.id not in result.stderr
 
 
+@pytest.mark.stack
 def test_compare_of_many_jobs_fits_into_a_terminal(server_url: str, jobs: dict[str, str]) -> None:
     names = [*jobs, *jobs]
     environ = {"COLUMNS": "80", "TERM": "xterm"}
@@ -228,6 +230,7 @@ HEAVY_MODULES = (
 )
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_and_version_load_no_heavy_modules(arguments: list[str]) -> None:
     program = (

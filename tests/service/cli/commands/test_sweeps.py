@@ -64,6 +64,7 @@ def test_a_stopped_trial_is_listed_and_shown_as_such(run: Run, watched: Result) 
     assert status.split("\t")[1:] == ["stopped by sweep", "succeeded"]
 
 
+@pytest.mark.stack
 def test_a_list_of_jobs_in_a_terminal_has_one_line_for_a_sweep(watched: Result, run: Run, server_url: str) -> None:
     def listed(*arguments: str) -> list[str]:
         command = ("--server", server_url, "jobs", "--limit", "100", *arguments)
@@ -79,6 +80,7 @@ def test_a_list_of_jobs_in_a_terminal_has_one_line_for_a_sweep(watched: Result, 
     )
 
 
+@pytest.mark.stack
 def test_trials_are_grouped_by_how_long_they_were_trained(watched: Result, run: Run, server_url: str) -> None:
     sentence = "Trial 1 (learning_rate 0.05) is the only one trained to epoch 2."
     assert f"Best\t{sentence}" in run("sweeps", "rates").stdout

@@ -92,6 +92,7 @@ def test_missing_and_contradictory_arguments_are_refused(
     assert refused.stdout == ""
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("command", ["train", "sweep"])
 def test_a_spec_in_yaml_is_refused_with_a_command_that_converts_it(run: Run, command: str) -> None:
     Path("my spec.yaml").write_text("kind: classifier\nepochs: 2\n")

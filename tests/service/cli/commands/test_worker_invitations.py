@@ -97,7 +97,7 @@ def test_an_invitation_that_cannot_work_says_what_to_change(
     assert [words for words in expected if words not in refused.stderr] == [], refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_trains_from_its_invitation(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

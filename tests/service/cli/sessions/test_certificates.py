@@ -31,7 +31,7 @@ SPEC: dict[str, Any] = {
     "schedule": {"name": "cosine"},
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.essential]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def job(client: Client) -> Job:
     return client.submit(spec).wait(timeout_s=120)
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_finds_the_run_with_all_metrics(client: Client, job: Job, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")

@@ -18,10 +18,7 @@ from service.local import LocalStack
 from tapeline import Client
 from tests.terminals import run_in_terminal, strip_ansi
 
-pytestmark = [
-    pytest.mark.slow,  # an outage is reported after two seconds
-    pytest.mark.exhaustive,  # tests/tapeline/stub/test_outages.py
-]
+pytestmark = pytest.mark.nightly
 
 LOST, RESTORED = "connection lost, reconnecting ...", "connection restored"
 LONG: dict[str, Any] = {"kind": "classifier", "epochs": 5000, "layers": [{"units": 10, "activation": "softmax"}]}

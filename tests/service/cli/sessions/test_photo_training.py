@@ -35,8 +35,8 @@ def fruits(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("channels", [pytest.param("1", marks=pytest.mark.exhaustive), "3"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("channels", [pytest.param("1", marks=pytest.mark.nightly), "3"])
 def test_photos_are_learned_by_the_default_preset(
     run: Run, stack: LocalStack, client: Client, fruits: Path, channels: str
 ) -> None:
@@ -58,8 +58,7 @@ def test_photos_are_learned_by_the_default_preset(
     assert metrics["val_accuracy"] > 0.9
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # the photos in colour train the same preset; test_datasets.py has the note
+@pytest.mark.nightly  # the photos in colour train the same preset; test_datasets.py has the note
 def test_dark_ink_on_white_is_learned_by_the_default_preset(run: Run, client: Client, tmp_path: Path) -> None:
     digits = cache.load("mnist-10k", tmp_path, cache=ArrayCache(tmp_path / "cache")).train
     np.savez(tmp_path / "scans.npz", images=255 - digits.inputs[:1200], labels=digits.labels[:1200])

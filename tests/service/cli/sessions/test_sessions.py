@@ -208,8 +208,7 @@ def test_a_job_is_exported_to_every_format(run: Run, client: Client) -> None:
         assert zipfile.is_zipfile(path) == (target != "onnx")
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_sweep_is_watched_shown_compared_paused_and_deleted(run: Run, client: Client) -> None:
     Path("sweep.json").write_text(json.dumps(SWEEP))
     existing = {sweep.id for sweep in client.sweeps()}

@@ -23,7 +23,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_progress_bar_shows_how_much_the_service_has_read(stack: LocalStack, large: Path) -> None:
     environ = {"COLUMNS": "100", "TERM": "xterm"}
     exit_code, output = run_in_terminal("--server", stack.url, "upload", str(large), "--name", "bar", environ=environ)
@@ -35,8 +35,7 @@ def test_a_progress_bar_shows_how_much_the_service_has_read(stack: LocalStack, l
     assert "255,000 training and 45,000 validation rows" in strip_ansi(output)
 
 
-@pytest.mark.slow
-@pytest.mark.exhaustive  # the progress bar shows what the client reports
+@pytest.mark.nightly  # the progress bar shows what the client reports
 def test_the_client_reports_how_much_the_service_has_read(client: Client, large: Path) -> None:
     fractions: list[float] = []
     dataset = client.upload("told", {"table": large}, on_reading=fractions.append)

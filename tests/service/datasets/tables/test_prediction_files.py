@@ -87,7 +87,7 @@ def test_cells_that_are_not_numbers_do_not_hide_the_notation(path: Path) -> None
     assert numbers[1][0] == 12.5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_file() -> None:
     columns = [{"name": name, **POINTS} for name in "AB"]
     peaks = []

@@ -154,7 +154,6 @@ def simulate(
     return dict(used)
 
 
-@pytest.mark.sqlite_by_default
 def test_ten_owners_with_unlike_jobs_have_equal_slot_seconds(database: Database, submit: Submit) -> None:
     durations = (1, 2, 3, 5, 8, 13, 20, 30, 45, 60)
     queued = (1, 40, 3, 30, 2, 20, 5, 1, 20, 10)
@@ -163,8 +162,7 @@ def test_ten_owners_with_unlike_jobs_have_equal_slot_seconds(database: Database,
     assert sum(used) ** 2 / (len(used) * sum(value**2 for value in used)) >= 0.98  # Jain's index
 
 
-@pytest.mark.sqlite_by_default
-@pytest.mark.parametrize("slots", [1, 4, pytest.param(16, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("slots", [1, 4, pytest.param(16, marks=pytest.mark.nightly)])
 def test_slot_seconds_follow_the_weights(database: Database, submit: Submit, slots: int) -> None:
     shares = {"one": (1.0, 7.0, 5), "two": (2.0, 3.0, 5), "four": (4.0, 11.0, 5)}
     used = simulate(database, submit, shares, slots=slots, seconds=1500 / slots + 400)

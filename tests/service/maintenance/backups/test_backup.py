@@ -120,7 +120,6 @@ def downgrade():
 """
 
 
-@pytest.mark.sqlite_by_default
 def test_everything_is_restored_and_a_running_job_continues_with_its_log(
     installation: Installation, empty: Installation
 ) -> None:
@@ -147,7 +146,6 @@ def test_everything_is_restored_and_a_running_job_continues_with_its_log(
     assert new == [("status", "queued"), ("status", "running"), ("status", "succeeded"), ("end", "succeeded")]
 
 
-@pytest.mark.sqlite_by_default
 def test_the_queue_of_owners_is_counted_again_with_weights_and_caps(
     installation: Installation, empty: Installation
 ) -> None:

@@ -66,6 +66,7 @@ def check_restored(database: Database, store: ArtifactStore, count: int = 6) -> 
     store_id.verify(database, store)
 
 
+@pytest.mark.stack
 def test_a_backup_with_files_is_restored_into_both_kinds(
     installation: Installation, bucket: ObjectStore, empty: Installation, server: str, tmp_path: Path
 ) -> None:

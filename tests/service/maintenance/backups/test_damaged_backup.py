@@ -86,7 +86,6 @@ def assert_refused(installation: Installation, damaged: bytes, *expected_names: 
     assert tables(installation) == []
 
 
-@pytest.mark.sqlite_by_default
 def test_a_flipped_bit_anywhere_is_refused_and_leaves_nothing(
     archive: bytes, empty: Installation, installation: Installation
 ) -> None:
@@ -107,7 +106,6 @@ def test_a_flipped_bit_anywhere_is_refused_and_leaves_nothing(
     assert not (empty.store.root / ".restoring").exists()
 
 
-@pytest.mark.sqlite_by_default
 def test_a_truncated_or_extended_file_is_refused(archive: bytes, empty: Installation) -> None:
     rng = random.Random(17)
     lengths = [0, 1, 511, 512, 1536, len(archive) - 1, len(archive) - 512, len(archive) - 1024, len(archive) - 3072]
@@ -129,7 +127,6 @@ def with_value(key: str, value: Any) -> Callable[[str, bytes], bytes]:
     ).encode()
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -163,7 +160,6 @@ def test_rows_that_the_database_rejects_leave_nothing(
     assert rows(empty.database) == rows(installation.database)
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -182,7 +178,6 @@ def test_an_incomplete_or_incompatible_backup_is_refused(
     assert_refused(empty, rewritten(archive, change), reason)
 
 
-@pytest.mark.sqlite_by_default
 def test_swapped_missing_and_duplicate_parts_are_refused(archive: bytes, empty: Installation) -> None:
     ends = [0, *(end for end, name in parts_by_offset(archive))]
     pieces = [archive[start:end] for start, end in itertools.pairwise(ends)]
@@ -194,7 +189,6 @@ def test_swapped_missing_and_duplicate_parts_are_refused(archive: bytes, empty: 
     assert_refused(empty, b"".join(swapped) + tail, "end.json")
 
 
-@pytest.mark.sqlite_by_default
 def test_a_backup_in_an_earlier_format_is_refused_as_such(empty: Installation) -> None:
     older = io.BytesIO()
     with tarfile.open(fileobj=older, mode="w|", format=tarfile.PAX_FORMAT) as tar:
@@ -204,7 +198,7 @@ def test_a_backup_in_an_earlier_format_is_refused_as_such(empty: Installation) -
     assert_refused(empty, older.getvalue(), "earlier version of Tapeline (format 1)")
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.stack
 def test_tar_can_unpack_a_backup(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "saved.tar").write_bytes(archive)
     unpacked = tmp_path / "unpacked"
@@ -227,7 +221,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.stack
 def test_a_restore_killed_while_it_writes_files_can_be_repeated(
     archive: bytes, empty: Installation, installation: Installation
 ) -> None:
@@ -243,7 +237,7 @@ def test_a_restore_killed_while_it_writes_files_can_be_repeated(
     assert_repeatable(archive, empty, installation)
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.stack
 def test_a_restore_killed_before_its_commit_can_be_repeated(
     archive: bytes, empty: Installation, installation: Installation
 ) -> None:
@@ -301,7 +295,7 @@ def is_in_transaction(installation: Installation) -> bool:
         return bool(session.scalar(text(f"{idle} AND datname = current_database()")))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_stalled_reader_keeps_no_transaction_open(installation: Installation, empty: Installation) -> None:
     for _ in range(3):
         installation.train()
@@ -365,7 +359,6 @@ def test_a_dataset_without_its_files_is_reported(installation: Installation) -> 
     assert damaged.startswith("the dataset mine: datasets/ds_1/meta.json: No such file")
 
 
-@pytest.mark.sqlite_by_default
 def test_verifying_an_intact_backup_succeeds_and_changes_nothing(
     archive: bytes, empty: Installation, tmp_path: Path
 ) -> None:

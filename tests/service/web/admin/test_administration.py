@@ -93,7 +93,6 @@ def test_queue_positions_count_other_owners_jobs_but_reveal_nothing_about_them(k
     assert "1 job of 3" in page
 
 
-@pytest.mark.sqlite_by_default
 def test_a_worker_lists_only_the_jobs_that_the_caller_may_see(keyed: Flask, bearer: Bearer, make_worker: Any) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     job = client.post("/jobs", json={"kind": "classifier", "name": "of ann"}, headers=ann).json
@@ -190,7 +189,6 @@ def seconds(begin: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
 
 
-@pytest.mark.sqlite_by_default
 def test_the_client_can_rotate_keys(keyed: Flask, serve: Callable[[Flask], str]) -> None:
     core: Core = keyed.extensions[EXTENSION]
     old, _ = keys.create(core.database, name="laptop", owner="ann", scope=Scope.READ)
@@ -236,7 +234,6 @@ def test_every_use_of_a_key_is_recorded_even_a_read(
     assert 0 <= seconds(shown["created_at"], shown["last_used_at"]) < 15
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -254,7 +251,6 @@ def test_a_fault_in_the_request_for_a_key_has_a_pointer(
     assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (422, pointer)
 
 
-@pytest.mark.sqlite_by_default
 def test_unknown_keys_are_not_found(keyed: Flask, bearer: Bearer) -> None:
     client, admin = keyed.test_client(), bearer(scope=Scope.ADMIN)
     for method, path in (
@@ -310,7 +306,6 @@ def test_usage_without_keys_covers_all_jobs(client: FlaskClient, submit: Submit)
     assert item["expected_bytes"] > 0
 
 
-@pytest.mark.sqlite_by_default
 def test_only_admins_see_the_link_to_the_keys_page(keyed: Flask, bearer: Bearer) -> None:
     client = keyed.test_client()
     for scope in Scope:
@@ -319,7 +314,6 @@ def test_only_admins_see_the_link_to_the_keys_page(keyed: Flask, bearer: Bearer)
         assert 'href="/ui/workers"' in page
 
 
-@pytest.mark.sqlite_by_default
 def test_a_datasets_page_lists_the_callers_jobs_that_use_it(keyed: Flask, bearer: Bearer) -> None:
     client, ann, bob = keyed.test_client(), bearer("ann"), bearer("bob")
     for headers, name in ((ann, "older"), (ann, "newer"), (bob, "of bob")):

@@ -158,7 +158,6 @@ def test_adopted_data_that_the_owner_already_has_is_not_stored_twice(
     assert "nothing to do" in run("adopt", "ann").stdout
 
 
-@pytest.mark.sqlite_by_default
 def test_adopted_data_becomes_the_newest_version_even_if_the_owner_had_deleted_it(
     either_app: Flask, keyed: FlaskClient, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +176,6 @@ def test_adopted_data_becomes_the_newest_version_even_if_the_owner_had_deleted_i
     assert keyed.get("/datasets/kunden", headers=ann).json["version"] == version
 
 
-@pytest.mark.sqlite_by_default
 def test_the_owner_of_a_revoked_key_cannot_adopt(
     database: Database, either_app: Flask, run: Callable[..., Result]
 ) -> None:
@@ -189,7 +187,6 @@ def test_the_owner_of_a_revoked_key_cannot_adopt(
     assert "`tapeline keys create` makes a key of one" in " ".join(rejected.output.split())
 
 
-@pytest.mark.sqlite_by_default
 def test_the_owner_of_a_key_in_the_settings_can_adopt(
     either_app: Flask, make_app: Callable[..., Flask], migrated_url: str, run: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -45,7 +45,6 @@ def exposed(either_app: Flask) -> str:
     return metrics.page(with_owners=True).decode()
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize("name", ["deploy/alerts.yml", "deploy/alerts_test.yml", "docs/operations.md"])
 def test_every_metric_that_is_mentioned_is_exposed(exposed: str, name: str) -> None:
     exposed_names = sample_names(exposed)
@@ -57,15 +56,13 @@ def test_every_metric_that_is_mentioned_is_exposed(exposed: str, name: str) -> N
     assert sorted(mentioned - exposed_names - family_names) == []
 
 
-@pytest.mark.sqlite_by_default
 def test_every_metric_is_documented(exposed: str) -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     families = {family.name for family in text_string_to_metric_families(exposed)}
     assert sorted(name for name in families if f"`{name}" not in text) == []
 
 
-@pytest.mark.essential
-@pytest.mark.slow  # make slow downloads it
+@pytest.mark.stack  # make processes downloads it
 @pytest.mark.skipif(prometheus.program("promtool") is None, reason=prometheus.WHY_SKIPPED)
 @pytest.mark.parametrize("command", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...]) -> None:

@@ -120,7 +120,6 @@ def test_a_worker_that_is_gone_cannot_be_drained(either_app: Flask, database: Da
     assert "is gone: its last heartbeat was 9" in gone.json["detail"]
 
 
-@pytest.mark.sqlite_by_default
 def test_only_admins_drain_workers_and_that_is_audited(keyed: Flask) -> None:
     database, client, row = keyed.extensions[EXTENSION].database, keyed.test_client(), worker("gpu")
     worker_registry.record_heartbeat(database, row)

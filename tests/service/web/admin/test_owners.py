@@ -259,7 +259,7 @@ def test_a_service_without_keys_lists_the_jobs_of_an_owner(make_app: MakeApp, mi
     assert client.get("/jobs?owner=nobody").status_code == 404
 
 
-@pytest.mark.sqlite_by_default
+@pytest.mark.stack
 def test_commands_show_whose_jobs_they_list(
     make_app: MakeApp, migrated_url: str, serve: Callable[[Flask], str]
 ) -> None:

@@ -176,14 +176,13 @@ def test_without_required_keys_no_sign_in_is_needed(client: FlaskClient) -> None
     assert "Sign out" not in client.get("/").text
 
 
-@pytest.mark.essential
-@pytest.mark.parametrize("path", [pytest.param("/jobs/{}/stream", marks=pytest.mark.slow), "/stream"])
+@pytest.mark.parametrize("path", [pytest.param("/jobs/{}/stream", marks=pytest.mark.stack), "/stream"])
 @pytest.mark.parametrize(
     "ended",
     [
         "revoked",
-        pytest.param("expired", marks=pytest.mark.slow),
-        pytest.param("signed out", marks=pytest.mark.slow),
+        pytest.param("expired", marks=pytest.mark.stack),
+        pytest.param("signed out", marks=pytest.mark.stack),
     ],
 )
 def test_an_open_stream_ends_with_the_key_or_session_that_opened_it(

@@ -39,6 +39,7 @@ def wait_for_messages(path: Path, count: int) -> list[dict[str, Any]]:
         return [json.loads(message) for message in client.lrange(broker_module.TRAIN_QUEUE, 0, -1)]
 
 
+@pytest.mark.stack
 def test_a_submission_sends_a_message_with_only_the_job_id_and_a_replay_none(
     make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_submission_sends_a_message_with_only_the_job_id_and_a_replay_none(
         assert sorted(hints) == sorted([[job_id], [second]])
 
 
+@pytest.mark.stack
 def test_hints_are_sent_again_once_the_broker_is_back(socket_path: Path) -> None:
     publisher = Publisher(f"redis+socket://{socket_path}")
     publisher.wake("job_lost")
@@ -105,6 +107,7 @@ def test_without_a_broker_nothing_is_sent(app: Flask) -> None:
     assert not publisher.has_broker
 
 
+@pytest.mark.stack
 def test_a_broker_queue_without_a_consumer_stays_at_its_limit(
     make_app: Callable[..., Flask], sqlite_url: str, submit: Any, socket_path: Path, sends: list[Sequence[str]]
 ) -> None:
@@ -115,6 +118,7 @@ def test_a_broker_queue_without_a_consumer_stays_at_its_limit(
         assert len(wait_for_messages(socket_path, broker_module.MAX_QUEUED)) == broker_module.MAX_QUEUED
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("command", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "1")])
 def test_a_broker_that_accepts_no_writes_is_reported_as_degraded(
     make_app: Callable[..., Flask], sqlite_url: str, socket_path: Path, command: tuple[str, ...]
@@ -127,6 +131,7 @@ def test_a_broker_that_accepts_no_writes_is_reported_as_degraded(
         assert client.get("/readyz").json["checks"]["broker"]["status"] == "degraded"
 
 
+@pytest.mark.stack
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
 def test_probing_a_hanging_broker_leaves_no_descriptor_open(socket_path: Path) -> None:
     with ValkeyServer(unix_socket_path=socket_path, port=0) as server:
@@ -146,6 +151,7 @@ def test_probing_a_hanging_broker_leaves_no_descriptor_open(socket_path: Path) -
         publisher.check_broker(20)
 
 
+@pytest.mark.stack
 def test_a_full_queue_limits_the_queries_to_the_broker(socket_path: Path) -> None:
     """Otherwise, each hint would query the queue's length under a load of submissions."""
     with ValkeyServer(unix_socket_path=socket_path, port=0):

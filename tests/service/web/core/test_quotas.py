@@ -214,6 +214,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
+@pytest.mark.stack
 def test_processes_share_counters_in_redis_and_count_alone_while_it_is_down(
     make_app: MakeApp, shared_postgres_url: str, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

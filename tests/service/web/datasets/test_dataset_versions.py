@@ -96,7 +96,6 @@ def test_a_name_stands_for_its_newest_version_and_each_version_has_a_name(app: F
     assert train(app, newest).provenance["dataset"] == second["sha256"]
 
 
-@pytest.mark.sqlite_by_default
 def test_a_job_keeps_its_data_when_the_dataset_is_replaced_or_deleted(app: Flask, client: FlaskClient) -> None:
     first = send(client, archive(seed=1))
     job_id, other_id = submit(client), submit(client, seed=9)
@@ -128,7 +127,6 @@ def test_a_job_keeps_its_data_when_the_dataset_is_replaced_or_deleted(app: Flask
     assert second["sha256"] != first["sha256"]
 
 
-@pytest.mark.sqlite_by_default
 def test_uploading_the_same_data_again_restores_the_version_that_a_job_kept(app: Flask, client: FlaskClient) -> None:
     send(client, archive(seed=1))
     job_id = submit(client)
@@ -141,7 +139,6 @@ def test_uploading_the_same_data_again_restores_the_version_that_a_job_kept(app:
     assert len(delete_expired(app)) == 1, "it has a name again"
 
 
-@pytest.mark.sqlite_by_default
 def test_one_version_can_be_deleted_by_its_name(app: Flask, client: FlaskClient) -> None:
     first, second = send(client, archive(seed=1)), send(client, archive(seed=2))
     job_id = submit(client)
@@ -181,7 +178,6 @@ def test_a_job_submitted_while_its_dataset_is_deleted_keeps_it_or_is_rejected(ap
             assert provided(DatasetUploads, app).files.names(upload_id)
 
 
-@pytest.mark.sqlite_by_default
 def test_a_changed_dataset_folder_is_reported_as_the_reason_for_a_failure(
     make_app: MakeApp, migrated_url: str, tmp_path: Path
 ) -> None:

@@ -21,10 +21,11 @@ from service.datasets.tables.rows import named_row
 from service.jobs import leases
 from service.jobs.queries import lookup
 from service.web.core.core import EXTENSION, Core
+from tests.service.onnx_sessions import session
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.datasets.test_datasets import upload_dataset
 from tests.service.web.datasets.test_tables import TrainingOutput, train_on_table, training_cache
-from tests.service.web.inference.test_exports import export, extract_folder, run_card, session
+from tests.service.web.inference.test_exports import export, extract_folder, run_card
 
 __all__ = ["training_cache"]
 
@@ -280,7 +281,7 @@ def test_the_model_card_agrees_with_predict(
     assert json.loads((folder / "preprocessing.json").read_text())["unused_columns"] == ["price"]
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 def test_the_torch_module_agrees_with_predict(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:

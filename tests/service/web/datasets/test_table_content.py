@@ -67,7 +67,6 @@ def fetch_rows(client: FlaskClient, name: str, query: str = "") -> list[dict[str
         cursor = f"&cursor={page['next_cursor']}"
 
 
-@pytest.mark.sqlite_by_default
 def test_rows_are_those_of_the_file(client: FlaskClient, people: str) -> None:
     """Every row of the file appears once, in training or validation, with its values from the file."""
     listed = [row for part in ("train", "validation") for row in fetch_rows(client, people, f"&part={part}")]
@@ -89,7 +88,6 @@ def test_rows_are_those_of_the_file(client: FlaskClient, people: str) -> None:
     assert {row["class_name"] for row in fetch_rows(client, people, "&class=1")} == {"yes"}
 
 
-@pytest.mark.sqlite_by_default
 def test_columns_have_statistics(client: FlaskClient, people: str) -> None:
     answer = client.get("/datasets/people/columns").json
     ages = [*range(20, 50), *range(52, 80)]
@@ -106,7 +104,6 @@ def test_columns_have_statistics(client: FlaskClient, people: str) -> None:
     assert joined["mean"] == "2023-10-31"
 
 
-@pytest.mark.sqlite_by_default
 def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str) -> None:
     page = one_line(client.get("/ui/datasets/people").text)
     (histogram,) = re.findall(r'<svg class="histogram".*?aria-label="Histogram from 20 to 79">.*?</svg>', page)
@@ -122,12 +119,10 @@ def test_the_page_draws_columns_and_the_report(client: FlaskClient, people: str)
     assert client.get("/datasets/people/examples").json["code"] == "wrong_dataset_kind"
 
 
-@pytest.mark.sqlite_by_default
 def test_the_page_states_which_columns_the_upload_left_out(client: FlaskClient, partly_ignored: str) -> None:
     assert "<strong>city</strong>: left out by the option types" in client.get(f"/ui/datasets/{partly_ignored}").text
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("name", "row_count", "columns", "classes"), [("iris", 150, 4, 3), ("breast-cancer", 569, 30, 2)]
 )
@@ -145,7 +140,7 @@ def test_built_in_tables_match_those_of_scikit_learn(
     assert sorted((*map(float, row["values"].values()), row["class_name"]) for row in listed) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_can_be_cross_validated(app: Flask, client: FlaskClient) -> None:
     spec = {"kind": "classifier", "name": "flowers", "epochs": 30, "dataset": {"name": "iris", "folds": 5}}
     created = client.post("/jobs", json=spec)

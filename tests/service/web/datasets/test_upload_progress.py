@@ -73,7 +73,7 @@ def post(client: FlaskClient, data: bytes, release: threading.Event, **headers: 
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_upload_reports_its_progress_to_its_owner_only(make_app: MakeApp, migrated_url: str) -> None:
     app = make_app(migrated_url)
     client, fractions, responses = app.test_client(), [], []
@@ -143,7 +143,7 @@ def test_an_invalid_upload_id_is_rejected(client: FlaskClient, upload_id: str) -
     assert problem.json["errors"][0]["parameter"] == "Upload-Id"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_sandbox_reports_the_fraction_of_images_that_are_decoded(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(data, "PNG")

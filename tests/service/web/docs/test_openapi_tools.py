@@ -25,8 +25,7 @@ def document(client: FlaskClient, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_the_generated_client_has_a_module_for_every_operation(document: Path, tmp_path: Path) -> None:
     config, out = tmp_path / "config.yml", tmp_path / "generated_client"
     config.write_text("post_hooks: []\n", encoding="utf-8")
@@ -49,14 +48,14 @@ def _npx(package: str, *arguments: str, folder: Path) -> subprocess.CompletedPro
     return subprocess.run([npx, "--yes", package, *arguments], cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_redocly_finds_no_error(document: Path) -> None:
     completed = _npx(REDOCLY, "lint", document.name, folder=document.parent)
     assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_spectral_finds_no_error(document: Path) -> None:
     (document.parent / "rules.yaml").write_text('extends: ["spectral:oas"]\n', encoding="utf-8")

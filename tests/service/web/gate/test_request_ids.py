@@ -19,7 +19,6 @@ def requests_of(client: Any, job_id: str) -> list[tuple[str, str | None]]:
     return [(event["reason"], event.get("request_id")) for event in log if event["type"] == "status"]
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize("header", ["X-Ignored", "Idempotency-Key"])
 def test_events_name_the_request_that_caused_them_and_a_claim_the_one_that_queued_the_job(
     either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker], header: str

@@ -32,7 +32,6 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         tracing.stop()
 
 
-@pytest.mark.sqlite_by_default
 def test_the_trace_of_a_client_is_kept_even_if_none_is_exported(
     either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker]
 ) -> None:
@@ -63,7 +62,6 @@ def test_the_jobs_of_a_sweep_have_the_trace_of_its_request(either_app: Flask) ->
         assert set(session.scalars(select(Job.traceparent))) == {sent(4)["traceparent"]}
 
 
-@pytest.mark.sqlite_by_default
 def test_a_request_that_changes_something_or_carries_a_trace_is_a_span(
     either_app: Flask, make_worker: Callable[[Flask], SimulatedWorker], receiver: Collector
 ) -> None:

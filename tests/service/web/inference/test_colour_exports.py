@@ -14,9 +14,10 @@ from flask.testing import FlaskClient
 
 from service.web.core.core import EXTENSION, Core
 from tests import coloured_shapes
+from tests.service.onnx_sessions import session
 from tests.service.web.inference.networks import RESIDUAL, post
 from tests.service.web.inference.test_colour import SIDE, trained
-from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, probabilities, run_card, session
+from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, probabilities, run_card
 
 __all__ = ["trained"]
 
@@ -52,7 +53,7 @@ def test_a_colour_classifier_in_onnx_and_numpy_matches_predict(
     assert np.abs(card["predict"](images) - expected).max() < TOLERANCE
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_colour_classifier_in_torch_matches_predict(
     client: FlaskClient, trained: Any, images: Any, tmp_path: Path, name: str
@@ -70,7 +71,7 @@ def generated(client: FlaskClient, job_id: str, classes: int) -> tuple[Any, list
     return np.asarray(answer["latent"]), [np.arange(64) % classes] if classes else [], np.asarray(answer["images"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", GANS)
 def test_a_colour_generator_in_onnx_and_numpy_matches_generate(
     client: FlaskClient, trained: Any, tmp_path: Path, name: str
@@ -86,7 +87,7 @@ def test_a_colour_generator_in_onnx_and_numpy_matches_generate(
     assert np.abs(card["generate"](latent, *classes) / 255 - expected).max() < TOLERANCE
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", GANS)
 def test_a_colour_generator_in_torch_matches_generate(
     client: FlaskClient, trained: Any, tmp_path: Path, name: str

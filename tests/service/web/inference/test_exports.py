@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import yaml
 from flask import Flask
@@ -31,6 +30,7 @@ from service.datasets.cache import Dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
 from service.web.core.core import EXTENSION, Core
+from tests.service.onnx_sessions import session
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.inference.networks import CLASSIFIERS, GANS, png, post
 from tests.service.web.markup import one_line
@@ -70,12 +70,6 @@ def tensor_values(events: EventAccumulator, tag: str) -> dict[int, float]:
 
 def finite(value: Any) -> Any:
     return None if value is None or math.isnan(value) else float(value)
-
-
-def session(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(data, options)
 
 
 def probabilities(client: FlaskClient, job_id: str, images: Any) -> Any:
@@ -298,7 +292,7 @@ def test_concurrent_requests_create_one_file(app: Flask, client: FlaskClient, cl
     assert kinds.count("torch") == 1
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_torch_module_matches_predict(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, name: str
@@ -312,7 +306,7 @@ def test_the_torch_module_matches_predict(
     assert np.abs(computed - probabilities(client, job_id, images)).max() < TOLERANCE
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", GANS)
 def test_the_torch_module_matches_generate(
     client: FlaskClient, job: Any, train: Any, tmp_path: Path, name: str
@@ -329,8 +323,7 @@ def test_the_torch_module_matches_generate(
 CLASSIFIER_PRESETS = [name for name in PRESETS[Kind.CLASSIFIER] if name != "table"]
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @pytest.mark.parametrize("preset", CLASSIFIER_PRESETS)
 def test_exports_of_each_classifier_preset_match_predict_on_all_validation_images(
     client: FlaskClient, job: Any, train: Any, digits: Dataset, tmp_path: Path, preset: str
@@ -347,8 +340,7 @@ def test_exports_of_each_classifier_preset_match_predict_on_all_validation_image
     assert np.abs(by_torch - expected).max() < TOLERANCE
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 @pytest.mark.parametrize("preset", PRESETS[Kind.GAN])
 def test_exports_of_each_gan_preset_match_generate(
     client: FlaskClient, job: Any, train: Any, tmp_path: Path, preset: str

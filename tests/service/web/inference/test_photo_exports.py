@@ -16,8 +16,9 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
+from tests.service.onnx_sessions import session
 from tests.service.web.inference.networks import post
-from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card, session
+from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card
 from tests.service.web.inference.test_photos import trained
 
 __all__ = ["trained"]
@@ -25,9 +26,9 @@ __all__ = ["trained"]
 DATASETS = [
     (20, "auto", "24x16", "crop"),
     (90, "auto", "20", "pad"),
-    pytest.param(90, "1", "20", "crop", marks=pytest.mark.slow),
-    pytest.param(0, "auto", "16x24", "pad", marks=pytest.mark.slow),
-    pytest.param(90, "auto", "20", "crop", marks=pytest.mark.slow),
+    pytest.param(90, "1", "20", "crop", marks=pytest.mark.nightly),
+    pytest.param(0, "auto", "16x24", "pad", marks=pytest.mark.nightly),
+    pytest.param(90, "auto", "20", "crop", marks=pytest.mark.nightly),
 ]
 
 
@@ -108,7 +109,7 @@ def test_a_model_trained_on_arrays_has_no_photo_preparation(
     assert "prepare" not in (folder / "torch" / "model.py").read_text()
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 def test_a_torch_module_matches_predict_on_photos(
     client: FlaskClient, trained: Any, photos: list[Path], tmp_path: Path
 ) -> None:

@@ -17,8 +17,9 @@ from service.datasets.repository import DatasetRepository
 from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
 from service.web.core.core import EXTENSION, Core
+from tests.service.onnx_sessions import session
 from tests.service.web.datasets.test_tables import job, people_dataset, training_cache
-from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card, session
+from tests.service.web.inference.test_exports import TOLERANCE, export, extract_folder, run_card
 
 __all__ = ["job", "people_dataset", "training_cache"]
 
@@ -99,7 +100,7 @@ def test_the_model_card_accepts_rows_and_matches_predict(
     assert "pipeline_tag: tabular-classification" in (folder / "README.md").read_text()
 
 
-@pytest.mark.reference
+@pytest.mark.nightly
 def test_the_torch_module_accepts_rows_and_matches_predict(
     client: FlaskClient, job: str, rows: Any, expected: Any, tmp_path: Path
 ) -> None:

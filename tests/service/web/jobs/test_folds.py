@@ -73,7 +73,6 @@ def test_a_spec_with_folds_becomes_one_job_per_fold(app: Flask, client: FlaskCli
     assert resubmitted["spec_hash"] == jobs[3]["spec_hash"]
 
 
-@pytest.mark.sqlite_by_default
 def test_folds_are_disjoint_and_together_cover_every_example(app: Flask, client: FlaskClient) -> None:
     unsplit = load_dataset(app, send(client, SPEC)["id"])
     pool = examples(unsplit.train) | examples(unsplit.validation)
@@ -94,7 +93,6 @@ def test_folds_are_disjoint_and_together_cover_every_example(app: Flask, client:
     assert covered == pool
 
 
-@pytest.mark.sqlite_by_default
 def test_the_folds_train_and_a_jobs_page_has_the_mean_with_its_interval(app: Flask, client: FlaskClient) -> None:
     submitted = send(client)
     ids = submitted["fold_jobs"]
@@ -188,7 +186,6 @@ def test_all_folds_are_stored_or_none(make_app: MakeApp, sqlite_url: str, tmp_pa
     assert client.get(f"/jobs?fold_group={first['fold_group']}", headers=theirs).json["data"] == []
 
 
-@pytest.mark.sqlite_by_default
 def test_a_dry_run_notes_that_each_fold_becomes_a_job(client: FlaskClient) -> None:
     answer = client.post("/jobs?dry_run=true", json=FOLDS).json
     assert "5 jobs are submitted, one for each fold" in answer["notes"][0]
@@ -196,7 +193,6 @@ def test_a_dry_run_notes_that_each_fold_becomes_a_job(client: FlaskClient) -> No
     assert client.get("/jobs").json["data"] == []
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("data", "pointer", "message"),
     [
@@ -216,7 +212,6 @@ def test_an_invalid_split_is_rejected(client: FlaskClient, data: dict[str, Any],
     assert message in fault["detail"]
 
 
-@pytest.mark.sqlite_by_default
 def test_a_validation_fraction_is_stratified_and_seeded_and_excludes_the_test_part(
     app: Flask, client: FlaskClient
 ) -> None:

@@ -271,7 +271,6 @@ def train_reproduction(worker: Any, *, last_metrics: dict[str, float] | None = N
     worker.commit_epoch(3, metrics=last_metrics)
 
 
-@pytest.mark.sqlite_by_default
 def test_a_reproduction_with_the_same_bits_matches(either_app: Flask, make_worker: Any, submit: Submit) -> None:
     client, worker = either_app.test_client(), make_worker(either_app)
     original = train_job(client, worker, submit)

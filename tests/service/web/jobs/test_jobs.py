@@ -55,7 +55,6 @@ def test_a_job_is_stored_and_returned_with_all_fields(either_app: Flask) -> None
         assert client.get(created.json["urls"][name], buffered=name != "stream").status_code == 200
 
 
-@pytest.mark.sqlite_by_default
 def test_a_spec_can_name_an_object_instead_of_spelling_it_out(either_app: Flask) -> None:
     client = either_app.test_client()
     spec = {"kind": "classifier", "dataset": "mnist-10k", "optimizer": "adam", "schedule": "cosine"}

@@ -211,7 +211,6 @@ def rows_of(answer: Any) -> list[list[str]]:
     return list(csv.reader(io.StringIO(answer.text)))
 
 
-@pytest.mark.sqlite_by_default
 def test_csv_has_every_job_and_the_chosen_columns(either_app: Flask, jobs: dict[str, str]) -> None:
     client = either_app.test_client()
     answer = client.get(

@@ -69,14 +69,12 @@ def test_queries_filter_a_log(client: FlaskClient, job_id: str, subtests: pytest
             assert sorted(event_types(client.get(f"/jobs/{job_id}/events?{query}"))) == sorted(expected)
 
 
-@pytest.mark.sqlite_by_default
 def test_an_invalid_log_query_is_rejected(client: FlaskClient, job_id: str, subtests: pytest.Subtests) -> None:
     for query in ("type=colour", "level=loud", "before=x", "format=xml"):
         with subtests.test(query):
             assert client.get(f"/jobs/{job_id}/events?{query}").json["code"] == "invalid_parameter"
 
 
-@pytest.mark.sqlite_by_default
 def test_a_log_can_be_downloaded_as_json_lines(
     client: FlaskClient, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +88,6 @@ def test_a_log_can_be_downloaded_as_json_lines(
     assert len(errors) == 3
 
 
-@pytest.mark.sqlite_by_default
 def test_the_page_shows_the_end_of_a_log_and_links_to_older_events(client: FlaskClient, job_id: str) -> None:
     total = len(client.get(f"/jobs/{job_id}/events").json["data"])
     page = client.get(f"/ui/jobs/{job_id}/log?limit=4").text
@@ -103,7 +100,6 @@ def test_the_page_shows_the_end_of_a_log_and_links_to_older_events(client: Flask
     assert [int(seq) for seq in re.findall(r'data-seq="(\d+)"', page)] == list(range(total - 7, total - 3))
 
 
-@pytest.mark.sqlite_by_default
 def test_the_page_marks_levels_and_escapes_messages(client: FlaskClient, job_id: str) -> None:
     page = one_line(client.get(f"/ui/jobs/{job_id}/log?level=warning").text)
     assert len(re.findall(r'<li class="error"', page)) == 3

@@ -17,7 +17,6 @@ from tests.service.web.conftest import pointers
 Submit = Callable[..., str]
 
 
-@pytest.mark.sqlite_by_default
 def test_a_patch_changes_only_the_fields_that_it_contains(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     address = f"/jobs/{submit(client, name='old', tags=['a', 'b'], priority=3)}"
@@ -37,7 +36,6 @@ def test_a_patch_changes_only_the_fields_that_it_contains(either_app: Flask, sub
     assert len(client.get(f"{address}/events").json["data"]) == 3, "what changes nothing is no event"
 
 
-@pytest.mark.sqlite_by_default
 def test_a_star_and_a_note_can_be_set_and_cleared(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     address = f"/jobs/{submit(client)}"
@@ -63,7 +61,6 @@ def test_an_invalid_note_or_star_is_rejected(client: FlaskClient, submit: Submit
     assert pointers(client.patch(f"/jobs/{submit(client)}", json={"starred": "yes"})) == ["#/starred"]
 
 
-@pytest.mark.sqlite_by_default
 def test_a_job_whose_priority_was_raised_is_claimed_first(either_app: Flask, submit: Submit) -> None:
     client = either_app.test_client()
     first, second = submit(client), submit(client)

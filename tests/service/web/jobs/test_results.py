@@ -53,7 +53,6 @@ def test_results_before_the_first_epoch_have_every_field_but_no_values(client: F
     }
 
 
-@pytest.mark.sqlite_by_default
 def test_results_list_the_best_and_latest_checkpoints_and_all_files(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
@@ -151,7 +150,6 @@ def mode_collapse(epoch: int) -> Finding:
     )
 
 
-@pytest.mark.sqlite_by_default
 def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
@@ -191,7 +189,6 @@ def test_findings_appear_in_the_job_its_metrics_its_log_and_its_page(
     assert page.count(f'href="/ui/new?like={job_id}&amp;advice=mode_collapse.') == 1, "only where there is a setting"
 
 
-@pytest.mark.sqlite_by_default
 def test_advice_stored_as_text_by_an_earlier_version_is_still_shown(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:
@@ -252,7 +249,6 @@ def test_csv_of_a_job_without_epochs_has_only_the_header(client: FlaskClient, su
     assert client.get(f"/jobs/{submit(client)}/metrics?format=csv").text == "epoch,seconds,cpu_seconds,memory_bytes\n"
 
 
-@pytest.mark.sqlite_by_default
 def test_the_metrics_of_each_epoch_include_cpu_time_and_memory(
     either_app: Flask, make_worker: Any, submit: Submit
 ) -> None:

@@ -126,7 +126,6 @@ def test_the_best_weights_are_scored_once_and_the_score_is_shown_everywhere(app:
     assert listed[0]["columns"] == {"test_accuracy": results["test_accuracy"]}
 
 
-@pytest.mark.sqlite_by_default
 def test_exports_and_the_client_include_the_test_score(
     app: Flask, client: FlaskClient, serve: Callable[[Flask], str], tmp_path: Path
 ) -> None:
@@ -156,8 +155,7 @@ def test_exports_and_the_client_include_the_test_score(
         assert next(api.jobs()).test_accuracy == scores["test_accuracy"]
 
 
-@pytest.mark.reference
-@pytest.mark.sqlite_by_default
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_the_mlflow_run_has_the_test_score(
     app: Flask, client: FlaskClient, serve: Callable[[Flask], str], tmp_path: Path
@@ -174,7 +172,6 @@ def test_the_mlflow_run_has_the_test_score(
         assert (logged.step, logged.value) == (job.best_epoch, job.test_scores[name])
 
 
-@pytest.mark.sqlite_by_default
 def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
     """A different test part changes only the scores; without one, there are none. Each case has its own digest."""
     core: Core = app.extensions[EXTENSION]
@@ -195,7 +192,6 @@ def test_training_does_not_see_the_test_part(app: Flask, client: FlaskClient, tm
     assert len(digests) == 3
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize("failpoint", ["files_stored.4", "tested", "succeeding", "batch_done.3"])
 def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
     app: Flask, client: FlaskClient, tmp_path: Path, failpoint: str
@@ -214,7 +210,6 @@ def test_an_interrupted_job_gets_the_scores_of_an_uninterrupted_one(
     assert (retried.test_scores, retried.result_digest) == (uninterrupted.test_scores, uninterrupted.result_digest)
 
 
-@pytest.mark.sqlite_by_default
 def test_a_reproduction_compares_the_test_scores_too(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +233,6 @@ def test_a_reproduction_compares_the_test_scores_too(
     assert rescored.reproduction["first_difference"] == {"epoch": job.epoch, "differs": ["test scores"]}
 
 
-@pytest.mark.sqlite_by_default
 def test_the_test_score_is_that_of_the_best_epoch_even_if_it_is_not_the_last(app: Flask, client: FlaskClient) -> None:
     rates = itertools.chain([0.05, 1.0, 3.0], itertools.repeat(5.0))
     job = None
@@ -254,7 +248,6 @@ def test_the_test_score_is_that_of_the_best_epoch_even_if_it_is_not_the_last(app
     }
 
 
-@pytest.mark.sqlite_by_default
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

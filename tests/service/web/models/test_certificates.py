@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
@@ -132,6 +133,7 @@ def test_an_unknown_checkpoint_is_named(client: FlaskClient, worker: SimulatedWo
     assert "available epochs: 1, 2, 3" in download(client, job_id, 404, checkpoint="9").json["detail"]
 
 
+@pytest.mark.stack
 def test_a_key_that_cannot_sign_leaves_nothing_behind(
     make_app: MakeApp, sqlite_url: str, make_worker: Callable[[Flask], SimulatedWorker], tmp_path: Path
 ) -> None:

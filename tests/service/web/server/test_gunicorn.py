@@ -22,6 +22,8 @@ from service.access.keys import Scope
 from service.storage.database import Database
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.stack
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -97,8 +99,6 @@ def wait_until_healthy(http: httpx.Client) -> None:
     wait_until(is_healthy, "the server", 60)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
 def test_streams_do_not_delay_short_requests_and_end_cleanly_on_sigterm(
     start: Start, port: int, tmp_path: Path
 ) -> None:
@@ -147,7 +147,7 @@ def test_clients_that_do_not_close_their_connections_delay_no_other_client(share
             connection.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_invalid_settings_are_named_and_prevent_the_start(start: Start, tmp_path: Path) -> None:
     process = start(TAPELINE_LEASE_S="never", TAPELINE_AUTH="nobody")
     assert process.wait(60) != 0
@@ -156,8 +156,6 @@ def test_invalid_settings_are_named_and_prevent_the_start(start: Start, tmp_path
     assert "TAPELINE_AUTH" in text
 
 
-@pytest.mark.essential
-@pytest.mark.slow
 def test_listening_on_the_network_requires_an_api_key(start: Start, sqlite_url: str, port: int, tmp_path: Path) -> None:
     process = start(TAPELINE_HOST="0.0.0.0")
     assert process.wait(60) != 0
@@ -170,16 +168,12 @@ def test_listening_on_the_network_requires_an_api_key(start: Start, sqlite_url: 
         assert http.get("/jobs").status_code == 401
 
 
-@pytest.mark.essential
-@pytest.mark.slow
 def test_an_address_passed_to_gunicorn_itself_is_checked_too(start: Start, tmp_path: Path, port: int) -> None:
     process = start(GUNICORN_CMD_ARGS=f"--bind 0.0.0.0:{port}")
     assert process.wait(60) != 0
     assert "0.0.0.0" in (tmp_path / "web.log").read_text()
 
 
-@pytest.mark.essential
-@pytest.mark.slow
 def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port: int) -> None:
     process = start()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
@@ -210,8 +204,6 @@ def test_a_reload_ends_streams_cleanly_and_rejects_no_request(start: Start, port
         reconnected.close()
 
 
-@pytest.mark.essential
-@pytest.mark.slow
 def test_metrics_are_summed_over_all_processes(start: Start, port: int, shared_postgres_url: str) -> None:
     start(TAPELINE_DATABASE_URL=shared_postgres_url)
     url = f"http://127.0.0.1:{port}"
@@ -233,7 +225,7 @@ def test_metrics_are_summed_over_all_processes(start: Start, port: int, shared_p
             stream.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_counters_of_a_killed_service_are_deleted_by_its_next_start(
     start: Start, port: int, shared_postgres_url: str, tmp_path: Path
 ) -> None:
@@ -279,7 +271,7 @@ def is_alive(port: int) -> bool:
         return http.get("/healthz").status_code == 200
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_more_idle_connections_than_descriptors_lock_out_no_client(start: Start, port: int, tmp_path: Path) -> None:
     process = start(descriptors=256)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
@@ -294,7 +286,7 @@ def test_more_idle_connections_than_descriptors_lock_out_no_client(start: Start,
     assert "Traceback" not in (tmp_path / "web.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "partial_request",
     [
@@ -321,7 +313,7 @@ def test_requests_that_never_arrive_in_full_delay_no_other_client(
     assert is_alive(port)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_slow_uploads_of_one_owner_delay_no_other_owner(start: Start, port: int, sqlite_url: str) -> None:
     start(TAPELINE_AUTH="keys", TAPELINE_API_KEYS="of-the-operator-0123456789")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
@@ -366,7 +358,7 @@ def test_malformed_chunks_are_a_bad_request(shared_port: int) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 "), chunks
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_a_log_that_cannot_be_written_fails_no_request(start: Start, port: int) -> None:
     process = start(log=Path("/dev/full"))

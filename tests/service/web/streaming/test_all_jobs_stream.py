@@ -112,7 +112,6 @@ def test_many_selected_jobs_are_looked_up_with_one_query(either_app: Flask, subm
     assert len([sql for sql in statements if "FROM jobs" in sql]) == 1
 
 
-@pytest.mark.sqlite_by_default
 def test_progress_of_a_running_job_is_sent_but_not_logged(
     either_app: Flask, make_worker: Any, submit: Submit, serve: Serve
 ) -> None:
@@ -227,8 +226,7 @@ def test_events_are_returned_after_a_failed_read(
     assert {received.job_id for received in read(core.database, reader)} == set(job_ids)
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_events_of_slow_commits_are_sent(
     app: Flask, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -284,8 +284,7 @@ def test_many_clients_of_one_job_receive_every_event_and_share_its_queries(
     assert sum("FROM events" in sql for _, sql in queries) <= 5, "at most one query for each commit"
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_events_in_quick_succession_do_not_wait_for_an_idle_poll(
     app: Flask, make_worker: Any, submit: Submit, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

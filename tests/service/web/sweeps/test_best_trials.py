@@ -46,7 +46,6 @@ def order(client: FlaskClient, sweep: Mapping[str, Any], sort: str) -> list[tupl
     return [(trial["trial"], trial["rung_epoch"]) for trial in trials]
 
 
-@pytest.mark.sqlite_by_default
 def test_the_winner_stands_above_trials_that_were_stopped_with_a_higher_value(
     either_app: Flask, make_worker: Callable[[Flask], Any]
 ) -> None:

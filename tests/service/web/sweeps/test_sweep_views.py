@@ -151,7 +151,6 @@ def test_a_trials_job_that_a_user_cancelled_was_not_stopped_by_its_sweep(client:
     assert listing["stopped_by_sweep"] == 0
 
 
-@pytest.mark.sqlite_by_default
 def test_jobs_that_a_user_cancelled_are_distinguished_from_those_that_the_sweep_stopped(
     either_app: Flask, make_worker: Callable[[Flask], Any]
 ) -> None:

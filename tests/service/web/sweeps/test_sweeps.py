@@ -21,7 +21,6 @@ from service.sweeps.search.proposals import Suggestions
 from tests.service.web.sweeps.simulated_sweeps import BASE, finish, logged_decisions, start, train_one
 
 
-@pytest.mark.sqlite_by_default
 def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, make_worker: Callable[[Flask], Any]) -> None:
     client, worker = either_app.test_client(), make_worker(either_app)
     sweep = start(client)
@@ -125,8 +124,7 @@ def test_an_owner_who_comes_later_has_no_credit_for_the_time_before(
     assert made.turns == ["ann", "eve", "eve", "eve", "ann", "ann"]
 
 
-@pytest.mark.essential
-@pytest.mark.slow
+@pytest.mark.stack
 def test_a_tpe_sweep_is_reproducible(client: FlaskClient, worker: Any) -> None:
     changes = {"search": {"name": "tpe", "trials": 16, "seed": 3}, "seeds": [0], "halving": None, "parallel": 2}
     ended = [finish(client, worker, start(client, base=BASE | {"epochs": 1}, **changes)["id"]) for _ in range(2)]

@@ -147,6 +147,7 @@ def test_a_command_that_cannot_be_carried_out_says_why(
     assert message in result.stderr
 
 
+@pytest.mark.stack
 def test_a_terminal_of_80_columns_shows_gates_beside_their_marks(run: Run, flowers: list[str], server_url: str) -> None:
     register(run, "narrow", flowers[:1])
     run("models", "gates", "narrow", "champion", "--set", '[{"metric": "val_loss", "max": 0.000001}, {"max_bytes": 9}]')
