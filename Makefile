@@ -57,7 +57,7 @@ up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 unti
 test processes: export OPENBLAS_NUM_THREADS := 1
 
 test: check  ## format check, lint, types, import rules, tests
-	$(IN_MEMORY) $(PYTEST) -n 4 --dist worksteal  # some of them wait
+	$(IN_MEMORY) $(PYTEST) --forks 3  # some of them wait
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

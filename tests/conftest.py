@@ -31,7 +31,7 @@ from tests.tapeline.stub.recorder import Recorder
 from tests.tapeline.stub.recordings import FOLDER, VARIABLE
 from tests.tapeline.stub.scenes import Recordings
 
-pytest_plugins = ["tests.running.levels"]
+pytest_plugins = ["tests.running.forks", "tests.running.levels"]
 
 _NUMBERS = itertools.count()
 
