@@ -17,6 +17,7 @@ export class TablePreview {
     );
     this.faultText = faultText;
     this.next = requestSequence();
+    this.answered = Promise.resolve();
     for (const select of [this.target, this.task, this.split]) select.addEventListener("change", () => this.detect());
     this.clear();
   }
@@ -59,7 +60,7 @@ export class TablePreview {
     }
   }
 
-  // Asks the service how it would read the columns.
+  // Asks the service how it would read the columns: one question at a time, since each takes one of few slots.
   async detect() {
     if (this.names.length < 2) return;
     this.sentTypes.value = Object.keys(this.types).length ? JSON.stringify(this.types) : "";
@@ -71,7 +72,10 @@ export class TablePreview {
       if (field.value) body.append(field.name, field.value);
     }
     body.append("table", new Blob([this.text]), "preview.csv");
-    const answer = await call("/datasets?dry_run=true", { method: "POST", body }).catch((error) => ({ error }));
+    await this.answered;
+    if (!isNewest()) return;
+    this.answered = call("/datasets?dry_run=true", { method: "POST", body }).catch((error) => ({ error }));
+    const answer = await this.answered;
     if (!isNewest()) return;
     this.found = answer.error ? null : answer;
     if (
