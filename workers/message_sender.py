@@ -60,7 +60,7 @@ class MessageSender:
         try:
             self._deliver(claimed)
         except SQLAlchemyError as error:
-            log.warning("could not record the result of a message", event=claimed.event_id, error=str(error))
+            log.warning("could not record the result of a message", message=claimed.event_id, error=str(error))
         finally:
             with self._lock:
                 self._in_flight.pop(claimed.lease, None)

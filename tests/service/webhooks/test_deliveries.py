@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from service.errors import AddressRefused, DeliveryNotFound, SpecError, WebhookDisabled, WebhookNotFound
 from service.runtime.settings import Settings
@@ -105,6 +107,23 @@ def test_a_receiver_that_knows_only_the_standard_verifies_a_message(
     assert (row.status, row.next_ms, row.lease) == ("delivered", None, None)
     assert [(item["status"], item["error"]) for item in row.attempts] == [(204, None)]
     assert sender.send_due() == 0
+
+
+def test_a_result_that_cannot_be_recorded_is_logged_with_its_message(
+    database: Database, receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(database, receiver.url)
+    event_id = announce(database)
+
+    def refuse(*_: object) -> None:
+        raise OperationalError("UPDATE", None, Exception("the database does not respond"))
+
+    monkeypatch.setattr(deliveries, "record", refuse)
+    with structlog.testing.capture_logs() as logs:
+        sender = MessageSender(database, settings)
+        sender.send_due()
+        assert sender.wait(20)
+    assert [(entry["log_level"], entry.get("message")) for entry in logs] == [("warning", event_id)]
 
 
 def test_without_an_address_of_the_service_a_message_has_a_path() -> None:
