@@ -204,6 +204,15 @@ class Supervisor:
                 log.warning("released a claim whose response was lost", job=job_id)
             self._may_hold_unknown_claims = False
 
+    def _release_unknown_claims_if_idle(self) -> None:
+        """Likewise, unless a claim does so now: a worker that is drained, or whose machine has a fault, claims nothing,
+        and the lease would expire as that of a lost worker."""
+        if self._may_hold_unknown_claims and self._claim_lock.acquire(blocking=False):
+            try:
+                self._release_unknown_claims()
+            finally:
+                self._claim_lock.release()
+
     def _train(self, claim: Claim, child: ChildProcess, *, requested_at: float) -> bool:
         """Monitor a job until its lease has ended; returns whether the child received its command."""
         with tracing.attempt(claim.trace, claim.traceparent, requested_at, claim.span_attributes) as attempt:
@@ -256,6 +265,7 @@ class Supervisor:
                 # Continue during an outage: the poll checks that a child is ready, and beats the heartbeat.
                 with contextlib.suppress(SQLAlchemyError):
                     self._record_heartbeat()
+                    self._release_unknown_claims_if_idle()
                 self._children.trim()
                 if len(self._held_claims) < self._settings.workers:
                     threading.Thread(target=self.run_waiting_jobs, name="poll", daemon=True).start()

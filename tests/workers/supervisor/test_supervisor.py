@@ -44,6 +44,20 @@ def test_a_stopping_worker_is_listed_as_draining_and_then_removed(
     assert draining_flags(workers) == []
 
 
+def test_a_worker_that_claims_no_more_gives_back_a_claim_whose_answer_was_lost(
+    workers: WorkerHarness, supervisor: Supervisor
+) -> None:
+    """Otherwise its lease expires, and counts as a lost worker."""
+    job_id = workers.submit()
+    assert leases.claim(workers.database, supervisor._id, 600.0) is not None
+    supervisor._may_hold_unknown_claims = True
+    supervisor.claim_no_more()
+    supervisor._poller.start()
+    wait_until(lambda: workers.job(job_id).status == "queued", "the release of the claim")
+    assert workers.job(job_id).deaths == 0
+    supervisor.close()
+
+
 def test_a_heartbeat_during_shutdown_does_not_keep_the_worker_registered(
     workers: WorkerHarness, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
