@@ -42,7 +42,7 @@ LEVEL ?= stack or nightly
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
+.PHONY: help demo test check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -93,6 +93,9 @@ attack: $(VENV)/installed-dev  ## run known attacks on a web process; print its 
 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and check that nothing is lost, duplicated or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SWEEPS),--sweeps) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+
+simulate: $(VENV)/installed-dev  ## run the protocol under a simulator for SECONDS=60 of CPU time; SEED=n, ONCE=1: one life; PLANTED=1: hunt planted bugs
+	@PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ONCE),--once) $(if $(PLANTED),--planted)
 
 drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of JOBS=20, and measure the recovery
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))

@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,8 @@ PLACES: Final = {
 """Every failpoint, and the state of the system there."""
 
 _folder: Path | None = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+_hook: Callable[[str, object], None] | None = None
+"""Called at each failpoint by the simulator, which replaces it: tests/simulation."""
 
 
 def arm(folder: Path | None) -> None:
@@ -71,6 +74,8 @@ def arm(folder: Path | None) -> None:
 
 def reach(failpoint: str, detail: object = None) -> None:
     """Inject the fault that is armed for one of the ``PLACES``, if any."""
+    if _hook is not None:
+        _hook(failpoint, detail)
     if _folder is None:
         return
     if failpoint not in PLACES:
