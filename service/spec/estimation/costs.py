@@ -27,8 +27,8 @@ _EVALUATION_IMAGES: Final = 500
 _MAX_EVALUATION_NUMBERS: Final = 2**21
 """The engine evaluates chunks of ``_EVALUATION_IMAGES`` images, or fewer, so that no layer outputs more
 numbers than this."""
-_PROBE_IMAGES: Final = 128
-"""Number of images on which a network's diagnostics are measured."""
+_PROBE_IMAGES: Final = 64
+"""Number of images on which a network's diagnostics are measured; a discriminator gets as many generated ones, too."""
 _CHECKPOINT_HEADER_BYTES: Final = 10_000
 """Size of a checkpoint besides its tensors: the spec, and the state of the training."""
 _GRID_BYTES_PER_VALUE: Final = 1.5
@@ -164,14 +164,16 @@ def _activations(spec: Spec, network: Network) -> int:
         layer_shape.outputs * (2 if isinstance(layer_shape.layer, BatchNorm) else 1)
         for layer_shape in network.layer_shapes
     ]
-    numbers = math.ceil(network.passes) * (math.prod(network.input_size) + sum(outputs))
+    once = math.prod(network.input_size) + sum(outputs)
+    numbers = math.ceil(network.passes) * once
     patch_numbers = max(layer_shape.patches for layer_shape in network.layer_shapes)
     largest = max(layer_shape.outputs for layer_shape in network.layer_shapes)
     evaluated = min(_EVALUATION_IMAGES, max(1, _MAX_EVALUATION_NUMBERS // largest))
     training_numbers = spec.batch_size * (2 * numbers + patch_numbers)
     # An evaluation holds a layer's input and output, and one or two copies in between.
     evaluation_numbers = max(evaluated, spec.samples.count) * (4 * largest + patch_numbers)
-    return _item_bytes(spec) * max(training_numbers, evaluation_numbers, _PROBE_IMAGES * numbers)
+    probed = 2 * _PROBE_IMAGES if network.where.startswith("discriminator") else _PROBE_IMAGES
+    return _item_bytes(spec) * max(training_numbers, evaluation_numbers, probed * once)
 
 
 def _slots(optimizer: Optimizer) -> int:

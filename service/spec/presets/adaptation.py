@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
 from service.spec.dataset_checks import PHOTO_PRESET, TABLE_PRESET, discriminator_end
-from service.spec.estimation.layer_shapes import Shape
+from service.spec.estimation import costs
+from service.spec.estimation.layer_shapes import Shape, networks
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import (
+    MAX_MEMORY_BYTES,
     MAX_SHOWN_PIXELS,
     Activation,
     BatchNorm,
@@ -89,7 +91,8 @@ def match_output_to_dataset(spec: Spec, document: Mapping[str, Any], shape: Shap
                 )
             if "r1" not in _object(document, "discriminator") and _limits_slopes_otherwise(discriminator):
                 discriminator = _with(discriminator, r1=0.0)
-            return _with(spec, generator=generator, discriminator=discriminator)
+            spec = _with(spec, generator=generator, discriminator=discriminator)
+            return spec if "batch_size" in document else _limit_memory(spec, shape)
         case _:
             assert_never(spec)
 
@@ -132,6 +135,14 @@ def _limit_counts(spec: Spec, document: Mapping[str, Any], shape: Shape) -> Spec
     if isinstance(spec, ClassifierSpec) and "max_shift" not in _object(document, "augmentation"):
         shift = max(0, min(spec.augmentation.max_shift, min(shape.rows, shape.columns) - 1))
         spec = _with(spec, augmentation=_with(spec.augmentation, max_shift=shift))
+    return spec
+
+
+def _limit_memory(spec: GanSpec, shape: Shape) -> GanSpec:
+    """Smaller batches, where a job with many large images would take too much memory."""
+    all_networks = networks(spec, shape)
+    while spec.batch_size > 1 and costs.peak_bytes(spec, all_networks, shape) > MAX_MEMORY_BYTES:
+        spec = _with(spec, batch_size=spec.batch_size // 2)
     return spec
 
 

@@ -51,6 +51,8 @@ def test_presets_are_unchanged_for_digits(kind: Kind, preset: str) -> None:
 @example((Kind.CLASSIFIER, "conv"), 8, 8, 4, 1000, 1)
 @example((Kind.CLASSIFIER, "conv"), 1, 1, 2, 50, 1)
 @example((Kind.CLASSIFIER, "conv"), 512, 512, 255, 3000, 1)
+@example((Kind.GAN, "best"), 491, 491, 2, 1473, 3)
+@example((Kind.GAN, "best"), 509, 509, 2, 1381, 3)
 def test_every_preset_adapts_to_every_image_size(
     which: tuple[Kind, str], rows: int, columns: int, classes: int, count: int, channels: int
 ) -> None:
