@@ -25,9 +25,32 @@ from service.web.streaming.poller import Poller
 
 def create_app(settings: Settings) -> Flask:
     """The WSGI application for these settings."""
+    app = build_app()
+    attach(app, settings)
+    return app
+
+
+def build_app() -> Flask:
+    """Routes, hooks and templates. They depend on the code alone: which service an app belongs to, its requests look up
+    in ``core`` and ``provided``, so it responds to none before ``attach``."""
     app = Flask("service.web", static_folder="static")
     app.config["MAX_CONTENT_LENGTH"] = requests.MAX_BODY_BYTES
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = 0  # by their plain names, static files are revalidated
+    responses.log_requests(app)  # first, so that refused requests have an id, too
+    metrics.register(app)
+    access_checks.register(app)
+    responses.add_headers(app)
+    browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
+    templates.register(app)
+    problems.register(app)
+    for subject in (jobs, sweeps, datasets, models, webhooks, admin, docs):
+        subject.register(app)
+    return app
+
+
+def attach(app: Flask, settings: Settings) -> None:
+    """Make an app that ``build_app`` has built serve these settings: all that it gets is in its ``extensions``, apart
+    from the middleware."""
     database, publisher = Database(settings.database_url, application="tapeline-web"), Publisher(settings.broker_url)
     core = Core(
         settings=settings,
@@ -47,16 +70,8 @@ def create_app(settings: Settings) -> Flask:
     )
     app.extensions[EXTENSION] = core
     provide(app, Poller(database), StoreCheck(database, core.artifacts))
-    responses.log_requests(app)  # first, so that refused requests have an id, too
-    metrics.register(app)
-    access_checks.register(app, settings)
-    responses.add_headers(app)
-    browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
-    templates.register(app)
-    problems.register(app)
-    for subject in (jobs, sweeps, datasets, models, webhooks, admin, docs):
-        subject.register(app, core)
+    for subject in (jobs, sweeps, datasets, models, webhooks):
+        subject.attach(app, core)
     if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
-    return app

@@ -36,11 +36,7 @@ from tests.browser.apps.simulated_worker import Service, WebProcess
 from tests.browser.apps.stored_jobs import JOB_COUNT, store_jobs
 from tests.browser.waiting import TIMEOUT_MS, until
 from tests.browser.windows import HEIGHT, WIDTH, SharedWindow, Visit, open_own_window
-from tests.service.web import conftest as web
-
-# Fixtures that speed up the creation of an app.
-_compile_routes_once = web._compile_routes_once
-_compile_templates_once = web._compile_templates_once
+from tests.service.web.apps import borrow_app
 
 Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -260,7 +256,7 @@ def serve_bare(tmp_path: Path, migrated: Path, app_server: AppServer) -> Iterato
             home = tmp_path / "bare"
             home.mkdir()
             shutil.copy(migrated, home / "tapeline.db")
-            app = create_app(trained.local_settings(home))
+            app = borrow_app(trained.local_settings(home))
             url = running.enter_context(app_server.serve(app))
             return WebProcess(url, app.extensions[EXTENSION], provided(Poller, app))
 

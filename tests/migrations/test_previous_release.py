@@ -31,7 +31,7 @@ from service.storage.tables import Base, Job
 from service.web.app import create_app
 from tests.migrations.make_state import NETWORK, SPEC, OldService, multipart, use
 from tests.migrations.test_states import State
-from tests.service.web.conftest import shut_down_app
+from tests.service.web.apps import shut_down_app
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -36,7 +36,7 @@ from service.webhooks.outbox import MessageType
 from tests.conftest import create_database
 from tests.faults.sweeps.runs import RANDOM
 from tests.service.maintenance.conftest import Installation
-from tests.service.web.conftest import shut_down_app
+from tests.service.web.apps import shut_down_app
 from tests.waiting import wait_until
 from tests.workers.conftest import WorkerHarness
 from tests.workers.test_workers import DIVERGING

@@ -36,7 +36,7 @@ from service.web.app import create_app
 from tapeline import Client
 from tests.conftest import create_database
 from tests.migrations.test_roles import set_up
-from tests.service.web.conftest import shut_down_app
+from tests.service.web.apps import shut_down_app
 from tests.waiting import wait_until
 from workers.training import code_digest
 

@@ -17,11 +17,8 @@ from urllib.parse import parse_qsl
 import jsonschema
 import pytest
 
-from service.runtime.settings import Auth, Settings
-from service.web.app import create_app
-from service.web.core.core import EXTENSION, provided
+from service.web.app import build_app
 from service.web.docs import openapi
-from service.web.streaming.poller import Poller
 from tests.tapeline.stub.recordings import COMMAND, Exchange, load_all
 
 ROOT: Final = Path(__file__).parents[2]
@@ -49,24 +46,8 @@ Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Document]:
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(
-        home=home,
-        workers=1,
-        database_url=f"sqlite:///{migrated}",
-        broker_url=None,
-        artifacts=home / "artifacts",
-        data=home / "data",
-        auth=Auth.LOCAL,
-        lease_s=15.0,
-    )
-    app = create_app(settings)
-    core = app.extensions[EXTENSION]
-    yield openapi.document(app)
-    provided(Poller, app).closing = True
-    core.keyring.close()
-    core.database.close()
+def document() -> Document:
+    return openapi.document(build_app())
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from flask import Flask
 
 from service.web.admin import keys, owners, pages, service, sessions, shares, usage
-from service.web.core.core import Core
 
 
-def register(app: Flask, core: Core) -> None:
+def register(app: Flask) -> None:
     """Add the endpoints of the service."""
     for blueprint in (
         service.blueprint,

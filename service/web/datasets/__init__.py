@@ -12,8 +12,14 @@ from service.web.datasets import pages, uploads, views
 from service.web.datasets.upload_progress import ProgressBoard
 
 
-def register(app: Flask, core: Core) -> None:
-    """Add the use cases and endpoints of datasets."""
+def register(app: Flask) -> None:
+    """Add the endpoints of datasets."""
+    for blueprint in (views.blueprint, views.content_blueprint, pages.blueprint):
+        app.register_blueprint(blueprint)
+
+
+def attach(app: Flask, core: Core) -> None:
+    """Add the use cases of datasets, which belong to one service."""
     dataset_uploads = DatasetUploads(
         database=core.database,
         files=UploadFiles.of(core.settings),
@@ -22,5 +28,3 @@ def register(app: Flask, core: Core) -> None:
         at_most=core.settings.quotas.datasets,
     )
     provide(app, dataset_uploads, ProgressBoard(core.database), DatasetExplorer(core.repository))
-    for blueprint in (views.blueprint, views.content_blueprint, pages.blueprint):
-        app.register_blueprint(blueprint)

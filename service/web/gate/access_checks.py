@@ -94,10 +94,8 @@ _NOT_FOUND: Final[dict[str, type[Exception]]] = {
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
-def register(app: Flask, settings: Settings) -> None:
+def register(app: Flask) -> None:
     """Check every request before its view runs."""
-    names = {*settings.allowed_hosts, settings.host}
-    allowed_hosts = frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
 
     @app.context_processor
     def signed_in() -> dict[str, object]:
@@ -106,7 +104,7 @@ def register(app: Flask, settings: Settings) -> None:
         is_of_others = caller is not None and g.get("owner") != caller.owner
         return {
             "signed_in": viewer if viewer is not None and viewer.session_id is not None else None,
-            "signed_out": settings.keys_required and viewer is None,
+            "signed_out": core().settings.keys_required and viewer is None,
             "is_admin": sees_all() if viewer is None else viewer.scope.covers(Scope.ADMIN),
             "only_reads": caller is not None and (is_of_others or not caller.scope.covers(Scope.SUBMIT)),
             "shared_by": _display_name() if sharing else None,
@@ -117,7 +115,8 @@ def register(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check() -> None:
         host = request.environ.get("HTTP_HOST", "")
-        if not is_known_host(host, allowed_hosts):
+        settings = core().settings
+        if not is_known_host(host, _allowed_hosts(settings)):
             raise Problem("foreign_host", f"this service does not accept the host name {host[:100]!r}")
         bearer = _bearer()
         if bearer is None and request.method not in SAFE:
@@ -166,6 +165,11 @@ def _check_ids() -> None:
             raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
         if name == "delivery_id" and not _ID.fullmatch(value):
             raise DeliveryNotFound(view_args["webhook_id"], value)
+
+
+def _allowed_hosts(settings: Settings) -> frozenset[str]:
+    names = {*settings.allowed_hosts, settings.host}
+    return frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
 
 
 def is_known_host(host: str, allowed: frozenset[str]) -> bool:

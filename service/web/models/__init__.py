@@ -13,17 +13,8 @@ from service.web.http import slots
 from service.web.models import certificates, evaluation, exports, pages, registry, views
 
 
-def register(app: Flask, core: Core) -> None:
-    """Add the use cases and endpoints of models."""
-    model_exports = Exports(
-        database=core.database,
-        artifacts=core.artifacts,
-        make=exports.make,
-        slots=slots.EXPORTS,
-        signing_key=partial(certificates.signing_key, core),
-        at_most=core.settings.quotas.artifacts,
-    )
-    provide(app, model_exports, Registry(database=core.database, artifacts=core.artifacts))
+def register(app: Flask) -> None:
+    """Add the endpoints of models."""
     for blueprint in (
         views.blueprint,
         evaluation.blueprint,
@@ -35,3 +26,16 @@ def register(app: Flask, core: Core) -> None:
         certificates.keys_blueprint,
     ):
         app.register_blueprint(blueprint)
+
+
+def attach(app: Flask, core: Core) -> None:
+    """Add the use cases of models, which belong to one service."""
+    model_exports = Exports(
+        database=core.database,
+        artifacts=core.artifacts,
+        make=exports.make,
+        slots=slots.EXPORTS,
+        signing_key=partial(certificates.signing_key, core),
+        at_most=core.settings.quotas.artifacts,
+    )
+    provide(app, model_exports, Registry(database=core.database, artifacts=core.artifacts))

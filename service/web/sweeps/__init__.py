@@ -12,8 +12,21 @@ from service.web.sweeps import comparisons, pages, views
 from service.web.sweeps.schemas import new_sweep
 
 
-def register(app: Flask, core: Core) -> None:
-    """Add the use cases and endpoints of sweeps."""
+def register(app: Flask) -> None:
+    """Add the endpoints of sweeps."""
+    for blueprint in (
+        views.blueprint,
+        comparisons.comparisons_blueprint,
+        comparisons.bisection_blueprint,
+        comparisons.differences_blueprint,
+        pages.blueprint,
+        views.plots_blueprint,
+    ):
+        app.register_blueprint(blueprint)
+
+
+def attach(app: Flask, core: Core) -> None:
+    """Add the use cases of sweeps, which belong to one service."""
     sweeps = Sweeps(
         database=core.database,
         artifacts=core.artifacts,
@@ -24,12 +37,3 @@ def register(app: Flask, core: Core) -> None:
         represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
     )
     provide(app, sweeps)
-    for blueprint in (
-        views.blueprint,
-        comparisons.comparisons_blueprint,
-        comparisons.bisection_blueprint,
-        comparisons.differences_blueprint,
-        pages.blueprint,
-        views.plots_blueprint,
-    ):
-        app.register_blueprint(blueprint)

@@ -9,8 +9,12 @@ from service.web.webhooks import pages, views
 from service.webhooks.addresses import AddressRules
 
 
-def register(app: Flask, core: Core) -> None:
+def register(app: Flask) -> None:
     """Add the endpoints of webhooks."""
-    provide(app, AddressRules.of(core.settings))
     for blueprint in (views.blueprint, pages.blueprint):
         app.register_blueprint(blueprint)
+
+
+def attach(app: Flask, core: Core) -> None:
+    """Add the rules for addresses of webhooks, which belong to one service."""
+    provide(app, AddressRules.of(core.settings))

@@ -14,7 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from service.web.core.core import provided
 from service.web.streaming.poller import Poller
-from tests.service.web.conftest import shut_down_app
+from tests.service.web.apps import shut_down_app
 
 _END_TIMEOUT_S: Final = 60.0
 

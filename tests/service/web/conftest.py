@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from jinja2.bccache import Bucket, BytecodeCache
-from werkzeug.routing import Rule
 from werkzeug.serving import make_server
 
 from service.jobs import commits, epoch_commits, leases
@@ -26,11 +24,10 @@ from service.spec.findings import Finding
 from service.states import Request
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
-from service.web.app import create_app
 from service.web.core import metrics
-from service.web.core.core import EXTENSION, Core, provided
-from service.web.streaming.poller import Poller
+from service.web.core.core import EXTENSION, Core
 from tests.service.jobs.leases import renew
+from tests.service.web.apps import borrow_app, shut_down_app
 
 MakeApp = Callable[..., Flask]
 
@@ -115,61 +112,6 @@ def pointers(answer: Any) -> list[str]:
     return [error["pointer"] for error in answer.json["errors"]]
 
 
-def shut_down_app(app: Flask) -> None:
-    """End an app's threads and close its connections."""
-    core: Core = app.extensions[EXTENSION]
-    provided(Poller, app).closing = True
-    core.keyring.close()
-    deadline = time.monotonic() + 5
-    # The threads may still use connections.
-    while provided(Poller, app).is_reading and time.monotonic() < deadline:
-        time.sleep(0.02)
-    core.database.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_routes_once() -> Iterator[None]:
-    """Every app has the same hundred routes; parsing them and compiling two functions for each takes longer
-    than most tests."""
-    compile_rule, compiled = Rule.compile, dict[Any, dict[str, Any]]()
-
-    def compile_cached(rule: Rule) -> None:
-        assert rule.map is not None
-        converters = frozenset(rule.map.converters.items())
-        key = (rule.rule, repr(rule.defaults), rule.subdomain, rule.host, rule.merge_slashes, converters)
-        if key not in compiled:
-            compile_rule(rule)
-            attributes = {name: vars(rule)[name] for name in ("_parts", "_trace", "_converters", "arguments")}
-            compiled[key] = attributes | {name: vars(rule)[name].__func__ for name in ("_build", "_build_unknown")}
-        vars(rule).update(compiled[key])
-        for name in ("_build", "_build_unknown"):
-            setattr(rule, name, vars(rule)[name].__get__(rule))
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Rule, "compile", compile_cached)
-        yield
-
-
-class _TemplateCache(BytecodeCache):
-    def __init__(self) -> None:
-        self._codes = dict[tuple[str, str], Any]()
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        bucket.code = self._codes.get((bucket.key, bucket.checksum))
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        self._codes[bucket.key, bucket.checksum] = bucket.code
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_templates_once() -> Iterator[None]:
-    """Each app compiles the templates that it renders; they, too, are the same in every app."""
-    with pytest.MonkeyPatch.context() as patched:
-        options = Flask.jinja_options | {"bytecode_cache": _TemplateCache()}
-        patched.setattr(Flask, "jinja_options", options)
-        yield
-
-
 @pytest.fixture
 def no_requests_yet() -> None:
     """Forget the requests of earlier tests: a page of metrics with the times of all of them takes long to parse."""
@@ -178,26 +120,25 @@ def no_requests_yet() -> None:
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
-    """Create an app for a database; keyword arguments override settings."""
-    apps: list[Flask] = []
+    """Borrow an app for a database; keyword arguments override settings."""
+    with ExitStack() as running:
 
-    def make(database_url: str, **changes: Any) -> Flask:
-        values: dict[str, Any] = {
-            "home": tmp_path,
-            "workers": 1,
-            "database_url": database_url,
-            "broker_url": None,
-            "artifacts": tmp_path / "artifacts",
-            "data": tmp_path / "data",
-            "auth": Auth.LOCAL,
-            "lease_s": 15.0,
-        }
-        apps.append(create_app(Settings(**(values | changes))))
-        return apps[-1]
+        def make(database_url: str, **changes: Any) -> Flask:
+            values: dict[str, Any] = {
+                "home": tmp_path,
+                "workers": 1,
+                "database_url": database_url,
+                "broker_url": None,
+                "artifacts": tmp_path / "artifacts",
+                "data": tmp_path / "data",
+                "auth": Auth.LOCAL,
+                "lease_s": 15.0,
+            }
+            app = borrow_app(Settings(**(values | changes)))
+            running.callback(shut_down_app, app)
+            return app
 
-    yield make
-    for app in apps:
-        shut_down_app(app)
+        yield make
 
 
 @pytest.fixture

@@ -102,12 +102,12 @@ def test_no_name_of_a_detail_collides_with_a_name_of_the_line_or_of_the_code(
     names |= {"owner", "address", "action", "event", "level", "timestamp", "request_id", "trace_id", "exc_info"}
     detail = dict.fromkeys(names, "a fact")
 
-    @app.before_request
     def act() -> None:
         with core.database.write() as session:
             audit.record(session, named_actor(None), AuditAction.REDELIVER, "wh_1", **detail)
 
-    with capture_logs() as logged:
+    with capture_logs() as logged, pytest.MonkeyPatch.context() as patched:
+        patched.setitem(app.before_request_funcs, None, [*app.before_request_funcs[None], act])
         assert app.test_client().get("/jobs", headers=OPERATOR).status_code == 200
     with core.database.read() as session:
         assert [entry.detail for entry in audit.read(session)] == [detail]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.runtime.settings import Auth, Settings
-from service.web.app import create_app
-from tests.service.web.conftest import shut_down_app
+from tests.service.web.apps import borrow_app, shut_down_app
 from tests.service.web.rules.stock import OPERATOR_KEY, Stock, fill, open_stock
 
 
@@ -19,7 +18,7 @@ def empty_stock(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Ite
     """The service before Ann has created anything."""
     home = tmp_path_factory.mktemp("rules")
     (home / "tapeline.db").write_bytes(migrated.read_bytes())
-    app = create_app(_settings(home, f"sqlite:///{home / 'tapeline.db'}"))
+    app = borrow_app(_settings(home, f"sqlite:///{home / 'tapeline.db'}"))
     yield open_stock(app)
     shut_down_app(app)
 
