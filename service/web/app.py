@@ -19,6 +19,7 @@ from service.web.core.quotas import Quotas
 from service.web.core.server_certificates import ServerCertificates, servers
 from service.web.core.store_check import StoreCheck
 from service.web.gate import access_checks, browsers, responses
+from service.web.gate.host_names import HostNames
 from service.web.http import problems, requests, templates
 from service.web.streaming.poller import Poller
 
@@ -69,7 +70,7 @@ def attach(app: Flask, settings: Settings) -> None:
         ),
     )
     app.extensions[EXTENSION] = core
-    provide(app, Poller(database), StoreCheck(database, core.artifacts))
+    provide(app, Poller(database), StoreCheck(database, core.artifacts), HostNames.of(settings))
     for subject in (jobs, sweeps, datasets, models, webhooks):
         subject.attach(app, core)
     if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored

@@ -31,12 +31,12 @@ from service.errors import (
     WebhookNotFound,
     WorkerNotFound,
 )
-from service.runtime.settings import Settings, is_loopback
 from service.spec.schema import Kind
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
-from service.web.core.core import core
+from service.web.core.core import core, provided
+from service.web.gate.host_names import HostNames
 from service.web.http.endpoint import PUBLIC, operation_of
 from service.web.http.problems import Problem
 from service.web.http.requests import read_query
@@ -83,7 +83,6 @@ _COMPARISONS: Final = frozenset({"comparisons.show", "differences.show", "events
 """Operations that read the jobs and sweeps that their parameters name."""
 _ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
 _WORKER_ID: Final = re.compile(r"[0-9A-Za-z._-]{1,80}")
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _NOT_FOUND: Final[dict[str, type[Exception]]] = {
     "sweep_id": SweepNotFound,
     "group": FoldsNotFound,
@@ -115,14 +114,13 @@ def register(app: Flask) -> None:
     @app.before_request
     def check() -> None:
         host = request.environ.get("HTTP_HOST", "")
-        settings = core().settings
-        if not is_known_host(host, _allowed_hosts(settings)):
+        if not provided(HostNames).include(host):
             raise Problem("foreign_host", f"this service does not accept the host name {host[:100]!r}")
         bearer = _bearer()
         if bearer is None and request.method not in SAFE:
             _check_origin(host)
         required_scope = _required_scope()
-        if not settings.keys_required or required_scope == PUBLIC:
+        if not core().settings.keys_required or required_scope == PUBLIC:
             asked = _asked_owner()
             g.owner = named_owner(asked) if asked not in (None, "*") else None
             return
@@ -165,22 +163,6 @@ def _check_ids() -> None:
             raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
         if name == "delivery_id" and not _ID.fullmatch(value):
             raise DeliveryNotFound(view_args["webhook_id"], value)
-
-
-def _allowed_hosts(settings: Settings) -> frozenset[str]:
-    names = {*settings.allowed_hosts, settings.host}
-    return frozenset(name.lower().rstrip(".") for name in names) - {"", "0.0.0.0", "::"}  # noqa: S104
-
-
-def is_known_host(host: str, allowed: frozenset[str]) -> bool:
-    """Whether a ``Host`` header names this machine or one of the allowed names; any port is accepted."""
-    if host.lower() in allowed:
-        return True
-    match = _HOST.fullmatch(host)
-    if match is None:
-        return False
-    name = match[1].lower().rstrip(".")
-    return name in allowed or name.strip("[]") in allowed or name.endswith(".localhost") or is_loopback(name)
 
 
 def identity() -> Identity | None:

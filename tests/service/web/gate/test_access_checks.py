@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from service.access.keys import of_settings
 from service.runtime.settings import Auth
-from service.web.gate.access_checks import is_known_host
+from service.web.gate.host_names import HostNames
 
 Submit = Callable[..., str]
 
@@ -73,7 +73,7 @@ def bearer(key: str) -> dict[str, str]:
 def test_only_local_and_allowed_host_names_are_known(
     make_app: Callable[..., Flask], sqlite_url: str, host: str, known: bool
 ) -> None:
-    assert is_known_host(host, frozenset({"train.example"})) is known
+    assert HostNames(frozenset({"train.example"})).include(host) is known
     client = make_app(sqlite_url, allowed_hosts=("train.example",)).test_client()
     answer = client.get("/healthz", headers={"Host": host})
     if known:
