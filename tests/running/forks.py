@@ -69,6 +69,11 @@ class _Child:
     """The numbers of the tests that it has taken and not finished; it runs the first."""
 
 
+def _folders(config: pytest.Config) -> Any:
+    """The factory behind ``tmp_path``; the attribute is private, since tests get it as a fixture."""
+    return vars(config)["_tmp_path_factory"]
+
+
 class _Run:
     """The first process: forks the others, hands out the tests, and passes on the reports."""
 
@@ -78,7 +83,7 @@ class _Run:
         self._numbers = count()
         self._children = list[_Child]()
         self._selector = selectors.DefaultSelector()
-        self._config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # the folder that they share
+        _folders(self._config).getbasetemp()  # the folder that they share
 
     def run(self, processes: int) -> None:
         for _ in range(min(processes, len(self._chunks))):
@@ -188,7 +193,7 @@ def _work(session: pytest.Session, connection: socket.socket, name: str) -> NoRe
 
 def _prepare(config: pytest.Config, connection: socket.socket, name: str) -> None:
     """Give the process its own folder, and have it send reports instead of printing them."""
-    folders = config._tmp_path_factory  # type: ignore[attr-defined]
+    folders = _folders(config)
     folders._basetemp = folders.getbasetemp() / name
     folders._basetemp.mkdir(mode=0o700)
     terminal = config.pluginmanager.get_plugin("terminalreporter")

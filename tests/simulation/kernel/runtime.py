@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 from tests.simulation.kernel.world import Thread as WorldThread
@@ -231,7 +232,7 @@ class ThreadPoolExecutor:
         pass
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        calls = [_Call(lambda item=item: function(item)) for item in items]  # type: ignore[misc]  # a default argument
+        calls = [_Call(partial(function, item)) for item in items]
         for call in calls:
             call.thread.start()
         for call in calls:

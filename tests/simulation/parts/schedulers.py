@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -42,7 +43,7 @@ class Scheduler(Service):
         }
         for name, (interval_s, duty) in duties.items():
             slow_s = interval_s if name == "rescue" else interval_s * pace
-            self.world.spawn(name, lambda duty=duty, s=slow_s: _repeat(duty, s))  # type: ignore[misc]  # defaults
+            self.world.spawn(name, partial(_repeat, duty, slow_s))
 
     def _fail_without_store(self, database: SimulatedDatabase) -> None:
         if fail_without_store(database, self.settings.store_timeout_s, then=decisions.after_result):

@@ -90,7 +90,7 @@ class Child:
             reach("commanded")
             self._endpoint.send(Preparing())
             try:
-                outcome = run.train(settings, claim, self._endpoint, meter=Meter(claim))  # type: ignore[arg-type]
+                outcome = run.train(settings, claim, self._endpoint, meter=Meter(claim))  # type: ignore[arg-type]  # its numbers
             except LeaseLost as error:
                 if isinstance(error, OutcomeUnknown):
                     CURRENT.world.sometimes("outcome unknown")
