@@ -1,8 +1,8 @@
 """The level of each test: where it may run, and what it may do.
 
 A ``unit`` test stays in its process and does not sleep: what has no other level. ``stack`` tests run real processes,
-servers and browsers. ``nightly`` tests take long, or another test covers the same at a cheaper level; the word beats
-``stack``.
+servers and browsers. ``nightly`` tests take long, or another test covers the same at a cheaper level; with both words,
+a test is ``nightly``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def level_of(item: pytest.Item) -> str:
 
 @contextmanager
 def server_for_all_tests() -> Iterator[None]:
-    """A block in which a unit test may start a process: a server that is its surroundings, such as a database."""
+    """A block in which a unit test may start a process: a server for all tests, such as a database."""
     before, _State.is_unit_test = _State.is_unit_test, False
     try:
         yield
