@@ -123,7 +123,9 @@ both_chains = pytest.mark.parametrize(
     indirect=True,
 )
 this_chain = pytest.mark.parametrize("state", [(CHAINED, kind) for kind in ("sqlite", "postgresql")], indirect=True)
-on_sqlite = pytest.mark.parametrize("state", [(revision, "sqlite") for revision in (BRIDGED, CHAINED)], indirect=True)
+on_sqlite = pytest.mark.parametrize(
+    "state", [(BRIDGED, "sqlite"), pytest.param((CHAINED, "sqlite"), marks=pytest.mark.nightly)], indirect=True
+)
 
 
 def differences(recorded: Any, found: Any, path: str = "") -> Iterator[str]:
@@ -191,7 +193,9 @@ def test_an_upgraded_schema_is_that_of_a_new_database(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("state", [(BRIDGED, "postgresql"), (CHAINED, "postgresql")], indirect=True)
+@pytest.mark.parametrize(
+    "state", [(CHAINED, "postgresql"), pytest.param((BRIDGED, "postgresql"), marks=pytest.mark.nightly)], indirect=True
+)
 def test_the_services_of_compose_upgrade_and_serve_a_database_of_the_superuser(state: State) -> None:
     """``setup`` hands it over, ``migrate`` connects as the owner, and web and workers as the application role."""
     with closing(Database(state.database_url)) as superuser:

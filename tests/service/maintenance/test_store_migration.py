@@ -88,12 +88,12 @@ def test_a_service_moves_into_a_bucket_and_back(service: Installation, server: s
 @pytest.mark.parametrize(
     "place",
     [
-        *(
-            pytest.param(place, marks=pytest.mark.unit)
-            for place in ("object_stored", "object_stored.ds_1", "object_stored.checkpoint", "file_migrated.4")
-        ),
+        "file_migrated.4",
         "store_switched",
-        "store_published",
+        *(
+            pytest.param(place, marks=pytest.mark.nightly)
+            for place in ("object_stored", "object_stored.ds_1", "object_stored.checkpoint", "store_published")
+        ),
     ],
 )
 def test_a_killed_migration_continues(service: Installation, server: str, tmp_path: Path, place: str) -> None:

@@ -107,11 +107,11 @@ def test_other_content_under_a_name_is_replaced(service: Installation, former: A
 @pytest.mark.parametrize(
     "place",
     [
+        "store_switched",
         *(
-            pytest.param(place, marks=pytest.mark.unit)
+            pytest.param(place, marks=pytest.mark.nightly)
             for place in ("store_claimed", "file_migrated.2", "store_published")
         ),
-        "store_switched",
     ],
 )
 def test_a_killed_way_back_continues(service: Installation, former: ArtifactFolder, tmp_path: Path, place: str) -> None:
