@@ -21,6 +21,7 @@ from tests.simulation.shrinking import shrink
 
 _LIVES: Final = 10
 _FIRST_OF_MANY: Final = 10_000
+_SOME: Final = 60
 _MANY: Final = 250
 _HUNT_S: Final = 60.0
 
@@ -81,6 +82,12 @@ def test_a_planted_bug_has_a_place(name: str) -> None:
 
 
 @pytest.mark.stack
+def test_some_lives_violate_nothing(simulator: Simulator) -> None:
+    failed = runs.live(simulator, range(_FIRST_OF_MANY, _FIRST_OF_MANY + _SOME)).failed
+    assert failed is None, f"seed {failed.seed}: {failed.violation}"
+
+
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_many_lives_violate_nothing_and_reach_every_rare_branch(simulator: Simulator) -> None:
     """About a minute of processor time; a number of lives, so that a slow machine reaches the same branches."""
