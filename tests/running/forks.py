@@ -126,7 +126,7 @@ class _Run:
         hook = self._config.hook
         match message:
             case {"wants": "tests"}:
-                chunk = self._chunks.pop(0) if self._chunks else []
+                chunk = self._next_chunk()
                 child.tests += chunk
                 _send(child.socket, chunk)
             case {"report": data}:
@@ -138,6 +138,16 @@ class _Run:
                 child.tests.remove(number)
                 item = self._session.items[number]
                 hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+    def _next_chunk(self) -> list[int]:
+        if not self._chunks:
+            return []
+        chunk = self._chunks.pop(0)
+        if len(chunk) > 1 and len(self._chunks) < len(self._children):  # the end: no process waits long for another
+            half = (len(chunk) + 1) // 2
+            self._chunks.insert(0, chunk[half:])
+            chunk = chunk[:half]
+        return chunk
 
     def _bury(self, child: _Child) -> None:
         """A process has ended: all is done, or it has died."""
