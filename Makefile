@@ -42,7 +42,7 @@ LEVEL ?= stack or nightly
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
+.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -54,10 +54,14 @@ up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 unti
 	@$(BIN)/tapeline up
 
 # With a BLAS thread for each core, importing NumPy takes almost twice the CPU time, and tests start hundreds of processes.
-test processes: export OPENBLAS_NUM_THREADS := 1
+unit processes: export OPENBLAS_NUM_THREADS := 1
 
-test: check  ## format check, lint, types, import rules, tests
-	$(IN_MEMORY) $(PYTEST) --forks 3  # some of them wait
+# Side by side: one compiles and checks while the others still load, or wait. The messages of check appear at its end.
+test: $(VENV)/installed-dev  ## format check, lint, types, import rules, tests
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check unit
+
+unit: $(VENV)/installed-dev
+	+$(IN_MEMORY) $(PYTEST) --forks 3  # some of them wait; + shows what it prints at once
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
