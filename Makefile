@@ -56,12 +56,12 @@ up: $(VENV)/installed  ## run the web page and API on http://127.0.0.1:8000 unti
 # With a BLAS thread for each core, importing NumPy takes almost twice the CPU time, and tests start hundreds of processes.
 unit processes: export OPENBLAS_NUM_THREADS := 1
 
-# Side by side: one compiles and checks while the others still load, or wait. The messages of check appear at its end.
+# The checks use one core, and some tests wait: together they take less time. What check prints appears when it ends.
 test: $(VENV)/installed-dev  ## format check, lint, types, import rules, tests
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check unit
 
 unit: $(VENV)/installed-dev
-	+$(IN_MEMORY) $(PYTEST) --forks 3  # some of them wait; + shows what it prints at once
+	+$(IN_MEMORY) $(PYTEST) --forks 3  # some of them wait; with +, make holds back no output
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -143,7 +143,8 @@ class _Run:
         if not self._chunks:
             return []
         chunk = self._chunks.pop(0)
-        if len(chunk) > 1 and len(self._chunks) < len(self._children):  # the end: no process waits long for another
+        if len(chunk) > 1 and len(self._chunks) < len(self._children):
+            # Near the end, so that no process waits for another that has many tests left.
             half = (len(chunk) + 1) // 2
             self._chunks.insert(0, chunk[half:])
             chunk = chunk[:half]
