@@ -1,6 +1,7 @@
 """Random networks of all layers: gradients against central differences, replay against the tape, inference.
 
 Each test is one seed after the other; a failure names its seed, and ``SEEDS`` can be set to repeat or prolong a run.
+CI runs the first ones.
 """
 
 import copy
@@ -39,7 +40,14 @@ from tests.engine.random_networks import Networks
 pytestmark = pytest.mark.stack
 
 SEEDS = range(400)
+FEW = 120
 BATCHES = (1, 1, 2, 3)
+
+
+@pytest.fixture(params=[SEEDS[:FEW], pytest.param(SEEDS[FEW:], marks=pytest.mark.nightly)], ids=["first", "others"])
+def seeds(request: pytest.FixtureRequest) -> range:
+    """The seeds of one run."""
+    return request.param
 
 
 def described(network: Sequential, seed: int) -> str:
@@ -109,8 +117,8 @@ def check_gradients(seed: int) -> None:
         assert_close(float(np.sum(gradient * direction)), expected, 1e-5, described(network, seed))
 
 
-def test_gradients_agree_with_central_differences_and_with_float32() -> None:
-    for seed in SEEDS:
+def test_gradients_agree_with_central_differences_and_with_float32(seeds: range) -> None:
+    for seed in seeds:
         check_gradients(seed)
 
 
@@ -135,8 +143,8 @@ def check_second_derivatives(seed: int) -> None:
         assert_close(float(np.sum(gradient * direction)), expected, 1e-4, described(network, seed))
 
 
-def test_second_derivatives_agree_with_central_differences() -> None:
-    for seed in SEEDS[::2]:
+def test_second_derivatives_agree_with_central_differences(seeds: range) -> None:
+    for seed in seeds[::2]:
         check_second_derivatives(seed)
 
 
@@ -159,8 +167,8 @@ def check_inference(seed: int) -> None:
         np.testing.assert_array_equal(network(x, training=True, rng=rng), outputs, err_msg=message)
 
 
-def test_inference_depends_on_neither_batch_nor_layout_and_changes_nothing() -> None:
-    for seed in SEEDS:
+def test_inference_depends_on_neither_batch_nor_layout_and_changes_nothing(seeds: range) -> None:
+    for seed in seeds:
         check_inference(seed)
 
 
@@ -194,8 +202,8 @@ def check_steps(seed: int) -> None:
         assert replayed == plain, f"step {number}: {described(network, seed)}"
 
 
-def test_steps_have_the_same_bits_replayed_and_on_the_tape(plans: list[Replay]) -> None:
-    for seed in SEEDS[::4]:
+def test_steps_have_the_same_bits_replayed_and_on_the_tape(seeds: range, plans: list[Replay]) -> None:
+    for seed in seeds[::4]:
         check_steps(seed)
     assert all(None not in replay._prepared.values() for replay in plans)
 
@@ -262,8 +270,8 @@ def check_classifier(seed: int) -> None:
     assert whole_run(make, True) == whole_run(make, False), f"seed {seed}"
 
 
-def test_a_classifier_has_the_same_bits_replayed_and_on_the_tape(plans: list[Replay]) -> None:
-    for seed in SEEDS[::4]:
+def test_a_classifier_has_the_same_bits_replayed_and_on_the_tape(seeds: range, plans: list[Replay]) -> None:
+    for seed in seeds[::4]:
         check_classifier(seed)
     assert all(None not in replay._prepared.values() for replay in plans)  # none was given up for the tape
 
@@ -285,7 +293,7 @@ def check_gan(seed: int) -> None:
     assert whole_run(make, True) == whole_run(make, False), f"seed {seed}"
 
 
-def test_a_gan_has_the_same_bits_replayed_and_on_the_tape(plans: list[Replay]) -> None:
-    for seed in SEEDS[::8]:
+def test_a_gan_has_the_same_bits_replayed_and_on_the_tape(seeds: range, plans: list[Replay]) -> None:
+    for seed in seeds[::8]:
         check_gan(seed)
     assert all(None not in replay._prepared.values() for replay in plans)  # none was given up for the tape

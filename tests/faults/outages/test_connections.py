@@ -81,7 +81,7 @@ def test_a_job_survives_a_connection_killed_inside_an_epochs_commit(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("place", ["epoch_committing.2", "succeeding"])
+@pytest.mark.parametrize("place", ["epoch_committing.2", pytest.param("succeeding", marks=pytest.mark.nightly)])
 def test_a_commit_without_confirmation_counts_once(
     proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
 ) -> None:

@@ -48,7 +48,7 @@ class Predicting:
         return row, ArtifactFolder(self.harness.settings.artifacts).read(row.path, row.sha256)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('database') / 'tapeline.db'}"

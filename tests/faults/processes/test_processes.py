@@ -73,9 +73,9 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
 @pytest.mark.parametrize(
     "place",
     [
-        "claimed",
         "epoch_committing.2",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("succeeding", "succeeded")),
+        # tests/simulation kills at all of them, without processes
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("claimed", "succeeding", "succeeded")),
     ],
 )
 def test_a_worker_killed_at_a_claim_a_commit_or_an_end_is_replaced(

@@ -101,7 +101,7 @@ def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, sear
     assert until_end(harness, sweep_id, 180) == undisturbed
 
 
-@pytest.mark.stack
+@pytest.mark.nightly  # tests/simulation decides both in workers and in schedulers
 def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: SweepResult) -> None:
     """With one worker, no decision meets a locked row."""
     sweep_id = submit(harness, RANDOM)
@@ -131,7 +131,7 @@ def test_a_process_killed_around_a_decision_does_not_change_it(
     assert until_end(harness, sweep_id) == undisturbed
 
 
-@pytest.mark.stack
+@pytest.mark.nightly  # tests/simulation kills inside decisions, too
 def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
     """A simulated kill aborts each transaction with decisions once, just before its commit."""
     sweep_id = submit(process.workers, RANDOM)

@@ -88,7 +88,10 @@ def url_from(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("auth", "hint"), [("local", "TAPELINE_AUTH"), ("auto", "tapeline keys create")])
+@pytest.mark.parametrize(
+    ("auth", "hint"),
+    [("local", "TAPELINE_AUTH"), pytest.param("auto", "tapeline keys create", marks=pytest.mark.nightly)],
+)
 def test_network_access_requires_a_key(tmp_path: Path, auth: str, hint: str) -> None:
     environ = {"TAPELINE_HOME": str(tmp_path), "TAPELINE_PORT": "0", "TAPELINE_HOST": "0.0.0.0", "TAPELINE_AUTH": auth}
     stack = LocalStack(Settings.from_env(environ, cores=1))

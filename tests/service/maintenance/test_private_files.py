@@ -52,7 +52,7 @@ def modes(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.stack
+@pytest.mark.nightly  # the next tests look while the files are written
 def test_backup_and_restored_home_are_private_under_any_umask(home: Installation, tmp_path: Path) -> None:
     backups, saved = tmp_path / "backups", tmp_path / "backups" / "saved.tar"
     backups.mkdir(mode=0o700)

@@ -44,7 +44,7 @@ def set_on(server: str, setting: str, value: str) -> None:
     ("setting", "message"),
     [
         ("fsync", "fsync = off: a crash .* Set fsync = on"),
-        ("default_transaction_read_only", "read-only: set TAPELINE_"),
+        pytest.param("default_transaction_read_only", "read-only: set TAPELINE_", marks=pytest.mark.nightly),
     ],
 )
 def test_a_server_that_loses_or_refuses_writes_is_refused_until_it_is_mended(

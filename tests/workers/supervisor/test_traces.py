@@ -96,7 +96,7 @@ def test_a_request_leads_to_its_attempts_one_of_which_is_killed_and_to_the_commi
     assert all(about.items() <= span.attributes.items() for span in trace)
 
 
-@pytest.mark.stack
+@pytest.mark.nightly
 def test_in_child_mode_attempts_belong_to_the_trace_of_the_request(
     receiver: Collector, sqlite_workers: WorkerHarness
 ) -> None:

@@ -121,7 +121,7 @@ def test_one_backup_at_a_time_and_a_clock_that_was_set_back(
     assert kept.startswith("tapeline-202"), "the new one is kept, although another has a later name"
 
 
-@pytest.mark.stack
+@pytest.mark.nightly
 def test_the_compose_service_makes_a_backup_a_day(home: Path, tmp_path: Path) -> None:
     text = (Path(__file__).parents[4] / "docker-compose.yml").read_text(encoding="utf-8")
     shell, option, script = yaml.safe_load(text)["services"]["backup"]["command"]
