@@ -204,12 +204,17 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # Everything is installed with hashes; the project itself is editable, so changes take effect at once.
+INSTALL_PROJECT = $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
 $(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV); this is done once"
 	@$(BIN)/python .ci/install.py requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(INSTALL_PROJECT)
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+# The lock for developers has all of the other, too: where nothing is installed yet, one run of pip takes less time.
+$(VENV)/installed-dev: requirements-dev.lock requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV); this is done once"
 	@$(BIN)/python .ci/install.py requirements-dev.lock
-	@touch $@
+	@$(INSTALL_PROJECT)
+	@touch $(VENV)/installed $@
