@@ -158,7 +158,7 @@ def test_an_upload_is_cancelled_while_it_is_sent_or_read(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), pytest.param(390, "dark", marks=pytest.mark.nightly)])
 def test_the_import_report_groups_rejected_lines_by_reason(
     open_window: Callable[..., Visit], bare: WebProcess, width: int, scheme: str
 ) -> None:

@@ -21,7 +21,7 @@ from tests.browser.held_responses import hold
 from tests.browser.job_form import EVERY_PRESET, VISIBLE_FIELDS, choose, form_json, open_all_sections
 from tests.browser.waiting import wait_for_sent_requests
 
-ROUND_TRIPS = [("classifier", "conv"), ("classifier", "table"), ("gan", "best")]
+ROUND_TRIPS = [("classifier", "table"), ("gan", "best")]
 """Presets that have all kinds of fields."""
 
 

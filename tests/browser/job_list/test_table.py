@@ -212,7 +212,7 @@ def test_columns_sort_the_whole_list(open_window: Callable[..., Visit], serve_ba
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("width", [390, 360])
+@pytest.mark.parametrize("width", [pytest.param(390, marks=pytest.mark.nightly), 360])
 def test_on_a_phone_values_become_rows_and_nothing_is_cut_off(
     open_window: Callable[..., Visit], forty_jobs: WebProcess, width: int
 ) -> None:

@@ -347,7 +347,7 @@ def test_an_image_larger_than_the_window_is_shown_fitted_and_in_actual_size(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1440, "light", marks=pytest.mark.nightly), (390, "dark")])
 def test_the_page_and_its_dialogs_are_accessible(
     open_site: Callable[..., Visit], jobs: dict[str, Any], width: int, scheme: str
 ) -> None:

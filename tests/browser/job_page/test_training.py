@@ -75,7 +75,7 @@ def test_a_job_that_spent_its_budget_is_resumed_with_a_larger_one(stack_visit: V
     expect(page.locator("#state .status")).to_have_text("cancelled")
 
 
-@pytest.mark.stack
+@pytest.mark.nightly
 def test_a_paused_job_resumes_where_it_stopped(stack_visit: Visit, stack_http: httpx.Client) -> None:
     job = stack_http.post("/jobs", json={"kind": "classifier", "name": "interrupted", "epochs": 300}).json()
     page = stack_visit.open(f"/ui/jobs/{job['id']}")
@@ -125,7 +125,7 @@ def test_samples_are_scrubbed_and_played(visit: Visit, jobs: dict[str, Any]) -> 
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
-@pytest.mark.stack
+@pytest.mark.nightly
 def test_a_fork_continues_with_other_settings(
     stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any], finish: Finish
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_fork_continues_with_other_settings(
     expect(page.locator("#state .status")).to_have_text("succeeded")
 
 
-@pytest.mark.stack
+@pytest.mark.nightly
 def test_a_reproduction_reports_that_all_bits_are_equal(
     stack_visit: Visit, stack_http: httpx.Client, jobs: dict[str, Any]
 ) -> None:

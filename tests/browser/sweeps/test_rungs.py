@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stack
 SENTENCE = "Trial 0 (learning_rate 0.01) is the only one trained to epoch 2."
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1440, "light", marks=pytest.mark.nightly), (390, "dark")])
 def test_the_winner_stands_above_a_trial_that_was_stopped_with_a_higher_value(
     service: Service, open_window: Callable[..., Visit], width: int, scheme: str
 ) -> None:

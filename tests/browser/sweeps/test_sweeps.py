@@ -37,7 +37,7 @@ FIND_CROSSED_VALUES = """[...document.querySelectorAll("#coordinates text:not(.a
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), pytest.param(360, "dark", marks=pytest.mark.nightly)])
 def test_a_sweep_is_checked_started_paused_cancelled_and_deleted(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:
@@ -245,7 +245,7 @@ def test_every_trial_is_a_visible_line_and_its_result_is_in_view(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "dark"), (390, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1440, "dark", marks=pytest.mark.nightly), (390, "light")])
 def test_a_range_brushed_on_an_axis_selects_trials(
     open_window: Callable[..., Visit], serve_bare: Callable[..., WebProcess], width: int, scheme: str
 ) -> None:
