@@ -98,8 +98,8 @@ attack: $(VENV)/installed-dev  ## run known attacks on a web process; print its 
 soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and check that nothing is lost, duplicated or different
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.soak --minutes $(MINUTES) $(if $(SWEEPS),--sweeps) $(if $(JOBS),--jobs $(JOBS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
-simulate: $(VENV)/installed-dev  ## run the protocol under a simulator for SECONDS=60 of CPU time; SEED=n, ONCE=1: one life; PLANTED=1: hunt planted bugs
-	@PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ONCE),--once) $(if $(PLANTED),--planted)
+simulate: $(VENV)/installed-dev  ## run the protocol under a simulator for SECONDS=60 of CPU time; SEED=n, ONCE=1: one life; POSTGRESQL=1; PLANTED=1: hunt planted bugs
+	@PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ONCE),--once) $(if $(POSTGRESQL),--postgresql) $(if $(PLANTED),--planted)
 
 drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of JOBS=20, and measure the recovery
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))

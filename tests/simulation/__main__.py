@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 
 from tests.simulation import planting
 
@@ -14,6 +15,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="processor time (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first life (default: %(default)s)")
     parser.add_argument("--once", action="store_true", help="run the life of the seed, and print what happens")
+    parser.add_argument(
+        "--postgresql", action="store_true", help="on a PostgreSQL server, where transactions interleave"
+    )
     parser.add_argument("--plant", metavar="BUG", help="plant a bug first")
     parser.add_argument("--planted", action="store_true", help="hunt every planted bug")
     parser.add_argument("--no-shrinking", action="store_true", help="print the seed of a failure only")
@@ -22,11 +26,20 @@ def main(arguments: list[str]) -> int:
         return planting.hunt_all(given.seconds)
     if given.plant is not None:
         planting.plant(given.plant)
-    from tests.simulation import runs  # not at the top: a bug is planted in modules that are not loaded
+    # Not at the top: a bug is planted in modules that are not loaded.
+    from tests.simulation import runs
 
-    if given.once:
-        return runs.repeat(given.seed)
-    return runs.run(given.seconds, given.seed, is_hunt=given.plant is not None, shrinks=not given.no_shrinking)
+    with ExitStack() as stack:
+        memory = None
+        if given.postgresql:
+            from tests.simulation import servers
+
+            memory = stack.enter_context(servers.postgresql())
+        if given.once:
+            return runs.repeat(given.seed, memory)
+        return runs.run(
+            given.seconds, given.seed, memory, is_hunt=given.plant is not None, shrinks=not given.no_shrinking
+        )
 
 
 if __name__ == "__main__":

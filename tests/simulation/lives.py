@@ -13,7 +13,7 @@ from service.maintenance import store_id
 from service.runtime.settings import Settings
 from tests.simulation.kernel.faults import Climate
 from tests.simulation.kernel.runtime import CURRENT, Event
-from tests.simulation.kernel.sometimes import Sometimes
+from tests.simulation.kernel.sometimes import BRANCHES, ON_POSTGRESQL, ON_SQLITE, Sometimes
 from tests.simulation.kernel.tape import Tape
 from tests.simulation.kernel.violation import Violation
 from tests.simulation.kernel.world import START_MS, Process, World
@@ -21,6 +21,7 @@ from tests.simulation.parts import receivers
 from tests.simulation.parts.accidents import Accidents
 from tests.simulation.parts.buckets import Bucket
 from tests.simulation.parts.databases import Memory
+from tests.simulation.parts.postgresql import Server
 from tests.simulation.parts.receivers import Receivers
 from tests.simulation.parts.schedulers import Scheduler
 from tests.simulation.parts.services import Service
@@ -60,7 +61,7 @@ class Simulator:
     """Runs lives, one after the other."""
 
     sometimes: Sometimes = field(default_factory=Sometimes)
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory | Server = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
         """Find out what becomes of undisturbed sweeps."""
@@ -69,6 +70,17 @@ class Simulator:
         self.sweep_digests = [undisturbed_digest(self.memory.begin(), number) for number in range(len(SWEEPS))]
         CURRENT.set(None)
 
+    @property
+    def branches(self) -> dict[str, str]:
+        """The rare branches that lives on this database reach, and what they mean."""
+        if self.memory.has_locks:
+            return {branch: meaning for branch, meaning in BRANCHES.items() if branch not in ON_SQLITE} | ON_POSTGRESQL
+        return BRANCHES
+
+    def never_reached(self) -> list[str]:
+        """The branches that no life has reached."""
+        return [branch for branch in self.branches if not self.sometimes.counts[branch]]
+
     def run(self, seed: int, *, recorded: Sequence[int] | None = None, is_traced: bool = False) -> Life:
         """Run the life of a seed, or repeat a recording.
 
@@ -76,7 +88,14 @@ class Simulator:
             is_traced: whether to write down what happens.
         """
         tape = Tape(seed, recorded)
-        world = World(tape, Climate.draw(tape), self.sometimes, lease_s=LEASE_S, is_traced=is_traced)
+        world = World(
+            tape,
+            Climate.draw(tape),
+            self.sometimes,
+            lease_s=LEASE_S,
+            has_locks=self.memory.has_locks,
+            is_traced=is_traced,
+        )
         CURRENT.set(world)
         life = Life(seed)
         try:
@@ -95,7 +114,7 @@ class Simulator:
 class _System:
     """All processes of a life."""
 
-    def __init__(self, world: World, memory: Memory, sweep_digests: Sequence[str]) -> None:
+    def __init__(self, world: World, memory: Memory | Server, sweep_digests: Sequence[str]) -> None:
         self.world, self.memory = world, memory
         self.database = memory.begin()
         world.roll_back = memory.roll_back

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.simulation import substitutes
-from tests.simulation.kernel.sometimes import BRANCHES
 from tests.simulation.lives import Life, Simulator
+from tests.simulation.parts.databases import Memory
+from tests.simulation.parts.postgresql import Server
 from tests.simulation.shrinking import shrink
 
 _SHRINKING_S: Final = 60.0
@@ -67,15 +68,18 @@ def live(simulator: Simulator, seeds: Sequence[int] | None = None, *, seconds: f
     return totals
 
 
-def run(seconds: float, seed: int, *, is_hunt: bool = False, shrinks: bool = True) -> int:
+def run(
+    seconds: float, seed: int, memory: Memory | Server | None = None, *, is_hunt: bool = False, shrinks: bool = True
+) -> int:
     """Run lives for some seconds of processor time, and print what they did.
 
     Args:
+        memory: the database; by default in memory.
         is_hunt: for a planted bug: rare branches are not required.
         shrinks: whether a life that fails is made shorter.
     """
     with substitutes.installed():
-        simulator = Simulator()
+        simulator = Simulator(memory=memory or Memory())
         totals = live(simulator, seconds=seconds, first=seed)
         if totals.failed is not None:
             _write(
@@ -85,19 +89,19 @@ def run(seconds: float, seed: int, *, is_hunt: bool = False, shrinks: bool = Tru
                 _explain(simulator, totals.failed)
             return 1
     _write(str(totals))
-    for branch, meaning in BRANCHES.items():
+    for branch, meaning in simulator.branches.items():
         _write(f"{simulator.sometimes.counts[branch]:8,}  {branch}: {meaning}")
-    never = simulator.sometimes.never()
+    never = simulator.never_reached()
     if never and not is_hunt and seconds >= _ENOUGH_S:
         _write(f"never reached: {', '.join(never)}")
         return 1
     return 0
 
 
-def repeat(seed: int) -> int:
+def repeat(seed: int, memory: Memory | Server | None = None) -> int:
     """Run one life, and print what happens."""
     with substitutes.installed():
-        life = Simulator().run(seed, is_traced=True)
+        life = Simulator(memory=memory or Memory()).run(seed, is_traced=True)
     _write("\n".join(life.trace))
     _write(f"seed {seed}: {life.violation or 'all is well'}")
     return int(life.violation is not None)
@@ -119,7 +123,8 @@ def _explain(simulator: Simulator, failed: Life) -> None:
     shortest = shrunk(simulator, failed)
     _write(f"shrunk from {len(failed.choices):,} choices to {len(shortest.choices):,}: {shortest.violation}")
     _write("\n".join(shortest.trace[-_SHOWN_LINES:]))
-    _write(f"the whole life: python -m tests.simulation --once --seed {failed.seed}")
+    where = " --postgresql" if simulator.memory.has_locks else ""
+    _write(f"the whole life: python -m tests.simulation --once --seed {failed.seed}{where}")
 
 
 def _write(text: str) -> None:

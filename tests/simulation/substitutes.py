@@ -85,6 +85,7 @@ def installed() -> Iterator[None]:
     config = structlog.get_config()
     quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(logging.getLogger("sqlalchemy.pool.impl.QueuePool"), "disabled", True))
 
         def put(module: Any, **names: Any) -> None:
             for name, value in names.items():

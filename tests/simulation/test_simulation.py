@@ -94,7 +94,7 @@ def test_many_lives_violate_nothing_and_reach_every_rare_branch(simulator: Simul
     simulator.sometimes.counts.clear()
     failed = runs.live(simulator, range(_FIRST_OF_MANY, _FIRST_OF_MANY + _MANY)).failed
     assert failed is None, f"seed {failed.seed}: {failed.violation}"
-    assert simulator.sometimes.never() == []
+    assert simulator.never_reached() == []
 
 
 @pytest.mark.stack

@@ -4,6 +4,9 @@ A thread runs until it reaches a *point*: a transaction, an access to the store,
 over to the loop, which continues the thread whose turn it is by the clock. How long a point takes is drawn from the
 tape, so the tape decides every order of events; between two points nothing else happens.
 
+In SQLite a transaction is one step. On PostgreSQL, each statement is one: the loop continues other threads inside a
+transaction, too, and a thread whose statement waits for a lock is continued once the lock is free.
+
 A killed process is never resumed. As after a real kill, none of its ``finally`` runs: the loop keeps its greenlets
 until the life has ended.
 """
@@ -28,6 +31,8 @@ from tests.simulation.kernel.violation import Violation
 START_MS: Final = 1_800_000_000_000
 _LATENCIES_MS: Final = (1, 2, 3, 5, 8, 13, 40, 150)
 """What a point takes: long enough to overtake another process, or a whole transaction of it."""
+_STATEMENT_MS: Final = (1, 1, 2, 3, 5, 20)
+"""What a statement of a transaction takes."""
 _SLOW_MS: Final = (300, 900, 2500)
 _FREEZES: Final = (0.3, 0.8, 1.1, 1.7, 4.0)
 """How long a process sleeps, in leases."""
@@ -69,6 +74,7 @@ class Thread:
     greenlet: greenlet
     ticket: int = 0
     """Rises with each resumption: older appointments are void."""
+    is_in_transaction: bool = False
 
 
 class World:
@@ -78,21 +84,31 @@ class World:
         tape: of all choices.
         climate: which faults occur, and how often.
         lease_s: the unit of freezes.
+        has_locks: whether threads are switched inside transactions.
         is_traced: whether to write down what happens, which takes as long as the life itself.
     """
 
     def __init__(
-        self, tape: Tape, climate: Climate, sometimes: Sometimes, *, lease_s: float, is_traced: bool = False
+        self,
+        tape: Tape,
+        climate: Climate,
+        sometimes: Sometimes,
+        *,
+        lease_s: float,
+        has_locks: bool = False,
+        is_traced: bool = False,
     ) -> None:
         self.tape, self.climate, self.sometimes, self.lease_s = tape, climate, sometimes, lease_s
+        self.has_locks = has_locks
         self.now_ms: float = START_MS
         self.database_skew_ms = 0.0
         self.bucket_skew_ms = 0.0
         self.steps = self.faults = 0
         self.processes: list[Process] = []
         self.current: Thread | None = None
-        self.is_in_transaction = self.is_calm = False
-        self.roll_back: Callable[[], None] = lambda: None
+        self.is_calm = False
+        self.roll_back: Callable[[Process], None] = lambda process: None
+        """Ends the transactions of a process that has died."""
         self.after_step: Callable[[], None] = lambda: None
         """Checks the invariants."""
         self.trace: list[str] | None = [] if is_traced else None
@@ -141,6 +157,11 @@ class World:
         assert self.current is not None, "no thread runs"
         return self.current.process
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the current thread is in a transaction."""
+        return self.current is not None and self.current.is_in_transaction
+
     def _run_thread(self, thread: Thread, main: Callable[[], None]) -> None:
         try:
             main()
@@ -159,6 +180,11 @@ class World:
             )
             self._failure.__cause__ = error
 
+    def fail(self, violation: Violation) -> None:
+        """End the life from within the product's code, which must not catch the violation."""
+        self._failure = self._failure or violation
+        self._leave()
+
     def has_threads(self, process: Process) -> bool:
         """Whether a thread of a process has not ended."""
         return any(thread.process is process and not thread.greenlet.dead for thread in self._threads)
@@ -168,14 +194,12 @@ class World:
         if not process.is_dead:
             self._die(process, why)
         if self.current is not None and self.current.process.is_dead:
-            if self.is_in_transaction:
-                self.is_in_transaction = False
-                self.roll_back()
             self._leave()
 
     def _die(self, process: Process, why: str) -> None:
         process.is_dead = True
         self.note(f"{process.name} is killed: {why}")
+        self.roll_back(process)
         for child in self.processes:
             if child.parent is process and not child.is_dead:
                 self._die(child, "its supervisor is gone")
@@ -190,6 +214,11 @@ class World:
         self.note(f"{process.name} sleeps for {seconds:.1f} s")
         if seconds > self.lease_s:
             self.sometimes("frozen past the lease")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the life has ended: what unwinds now reaches nothing."""
+        return self._is_over
 
     # The loop
 
@@ -248,6 +277,16 @@ class World:
             self.wake(self.current, self.now_ms + 1000 * max(0.0, timeout_s))
         self._leave()
 
+    def wait_for_lock(self, timeout_s: float) -> None:
+        """Wait until ``lock_is_free`` continues the current thread, or a time has passed."""
+        assert self.current is not None, "no thread runs"
+        self.wake(self.current, self.now_ms + 1000 * timeout_s)
+        self._leave()
+
+    def lock_is_free(self, thread: Thread) -> None:
+        """Continue a thread that has waited for a lock."""
+        self.wake(thread, self.now_ms + _STATEMENT_MS[self.tape.draw(len(_STATEMENT_MS))])
+
     def _leave(self) -> None:
         if self._is_over:
             raise GreenletExit
@@ -259,9 +298,10 @@ class World:
 
     def step(self, extra_ms: float = 0.0) -> None:
         """Let others run: what comes next happens a little later."""
-        if self.is_in_transaction or self.current is None:
+        if self.current is None or (self.is_in_transaction and not self.has_locks):
             return
-        self.wake(self.current, self.now_ms + extra_ms + _LATENCIES_MS[self.tape.draw(len(_LATENCIES_MS))])
+        latencies_ms = _STATEMENT_MS if self.is_in_transaction else _LATENCIES_MS
+        self.wake(self.current, self.now_ms + extra_ms + latencies_ms[self.tape.draw(len(latencies_ms))])
         self._leave()
 
     def fault(self, *candidates: Fault, weight: int = 1) -> Fault | None:

@@ -16,6 +16,7 @@ from tests.simulation.kernel.runtime import CURRENT, Time
 from tests.simulation.kernel.world import World
 from tests.simulation.parts.databases import Memory, SimulatedDatabase
 from tests.simulation.parts.moves import Move
+from tests.simulation.parts.postgresql import Server
 from tests.simulation.parts.services import Service
 from tests.simulation.parts.users import Ledger
 from tests.simulation.parts.workers import Worker
@@ -34,7 +35,7 @@ class Accidents:
     def __init__(
         self,
         world: World,
-        memory: Memory,
+        memory: Memory | Server,
         database: SimulatedDatabase,
         workers: list[Worker],
         services: list[Service],
@@ -55,6 +56,8 @@ class Accidents:
             Fault.ORDERS: self._order,
             Fault.MOVE: self._move,
         }
+        if memory.has_locks:
+            possible.pop(Fault.RESTORE)
         self._possible = [run for fault, run in possible.items() if world.climate.has(fault)]
 
     def happen(self) -> None:
@@ -62,7 +65,8 @@ class Accidents:
         tape = self._world.tape
         while self._possible and not self._world.is_calm:
             Time.sleep(_PAUSES_S[tape.draw(len(_PAUSES_S))])
-            self._saved = self._memory.save() if self._saved is None or tape.draw(2) else self._saved
+            if isinstance(self._memory, Memory) and (self._saved is None or tape.draw(2)):
+                self._saved = self._memory.save()
             Time.sleep(_PAUSES_S[tape.draw(len(_PAUSES_S))])
             if not self._world.is_calm:
                 self._world.faults += 1
@@ -85,6 +89,7 @@ class Accidents:
             self._world.note(f"the database is down for {duration_s} s")
             self._world.sometimes("database outage")
             reach.is_down = True
+            self._memory.fail()
         Time.sleep(duration_s)
         reach.is_down, reach.refuses_writes, reach.back_ms = False, False, self._world.now_ms
         self._world.note("the database is back")
@@ -132,6 +137,7 @@ class Accidents:
     def _restore(self) -> None:
         if self._saved is None or self._move_of_life is not None:  # it would name the former store
             return
+        assert isinstance(self._memory, Memory)
         tape, worker = self._world.tape, self._workers[self._world.tape.draw(len(self._workers))]
         if tape.draw(2) and worker.process is not None and not worker.process.is_dead:
             self._world.freeze(worker.process, _LEASES_ASLEEP * self._world.lease_s)  # it does not notice for long

@@ -41,14 +41,19 @@ _UNDER_LEASE: Final = 4
 _UNIX_EPOCH_JULIAN: Final = 2440587.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transaction:
-    """A write transaction, and under which leases it was made."""
+    """A write transaction, and under which leases it was made.
+
+    Attributes:
+        began_ms: by the database's clock. On PostgreSQL, a transaction may end long after it has read the clock.
+    """
 
     operation: str
     process: Process
     claims: list[Claim] = field(default_factory=list)
     message: MessageClaim | None = None
+    began_ms: int = 0
 
     def __str__(self) -> str:
         return " ".join([self.operation, *(f"{claim.job_id} lease {claim.lease}" for claim in self.claims)])
@@ -74,6 +79,8 @@ class Reach:
 
 class Memory:
     """The database in memory: emptied for each life, saved and restored."""
+
+    has_locks = False
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", check_same_thread=False)
@@ -101,11 +108,20 @@ class Memory:
 
     def restore(self, state: bytes) -> None:
         """Go back to a state."""
-        self.roll_back()
+        self._end_transaction()
         self.connection.deserialize(state)
 
-    def roll_back(self) -> None:
-        """End a transaction whose process has died."""
+    def roll_back(self, process: Process) -> None:
+        """End the transaction of a process that has died."""
+        current = CURRENT.world.current
+        if current is not None and current.process is process:
+            current.is_in_transaction = False
+            self._end_transaction()
+
+    def fail(self) -> None:
+        """The server fails: all transactions end. Here, there is none between two steps."""
+
+    def _end_transaction(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
@@ -113,8 +129,8 @@ class Memory:
 class SimulatedDatabase(Database):
     """The product's database, with points and faults."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, **options: int) -> None:
+        super().__init__(url, **options)
         self.reach = Reach()
 
     def of_life(self) -> SimulatedDatabase:
@@ -172,7 +188,9 @@ class SimulatedDatabase(Database):
             raise _unavailable("the transaction was refused")
         if reach.is_down or world.process.machine in reach.cut_off:
             raise _unavailable("the database does not respond")
-        world.is_in_transaction = True
+        world.current.is_in_transaction = True
+        if transaction is not None:
+            transaction.began_ms = world.database_ms
         try:
             yield
         except LeaseLost:
@@ -182,7 +200,7 @@ class SimulatedDatabase(Database):
             world.sometimes("wrong store")
             raise
         finally:
-            world.is_in_transaction = False
+            world.current.is_in_transaction = False
         if transaction is not None:
             reach.last = transaction
             world.note(f"commits {transaction}")

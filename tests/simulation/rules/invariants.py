@@ -20,6 +20,7 @@ from tests.simulation.kernel.violation import Violation, require
 from tests.simulation.kernel.world import World
 from tests.simulation.parts.buckets import Bucket
 from tests.simulation.parts.databases import Reach, Transaction
+from tests.simulation.parts.postgresql import Reader
 from tests.simulation.parts.users import Ask, Ledger
 from tests.simulation.rules.branches import Branches
 from tests.simulation.rules.leases import Leases
@@ -43,7 +44,7 @@ class Invariants:
     def __init__(
         self,
         world: World,
-        connection: sqlite3.Connection,
+        connection: sqlite3.Connection | Reader,
         reach: Reach,
         ledger: Ledger,
         sweep_digests: Sequence[str],

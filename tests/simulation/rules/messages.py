@@ -13,6 +13,7 @@ from tests.simulation.kernel.runtime import CURRENT
 from tests.simulation.kernel.violation import require
 from tests.simulation.kernel.world import World
 from tests.simulation.parts.databases import Transaction
+from tests.simulation.parts.postgresql import Reader
 from tests.simulation.parts.receivers import TYPES
 
 _QUERY: Final = """
@@ -41,12 +42,12 @@ class _Message:
 class Messages:
     """The messages after the last step."""
 
-    def __init__(self, world: World, connection: sqlite3.Connection) -> None:
+    def __init__(self, world: World, connection: sqlite3.Connection | Reader) -> None:
         self._world, self._connection = world, connection
         self._before: dict[tuple[str, str], _Message] = {}
         self._went_back = False
         self._leased_ms: dict[str, int] = {}
-        """When each lease began, by the database's clock."""
+        """Since when each lease may have begun, by the database's clock."""
 
     def forget(self) -> None:
         """The database went back."""
@@ -73,7 +74,7 @@ class Messages:
     def _expected(self, announced: Counter[tuple[str, str]]) -> Counter[tuple[str, str, str]]:
         expected: Counter[tuple[str, str, str]] = Counter()
         for kind, subject in announced:
-            query = """SELECT webhooks.id FROM webhooks WHERE disabled_ms IS NULL AND owner IS
+            query = """SELECT webhooks.id FROM webhooks WHERE disabled_ms IS NULL AND owner IS NOT DISTINCT FROM
                 COALESCE((SELECT owner FROM jobs WHERE id = ?), (SELECT owner FROM sweeps WHERE id = ?))"""
             for (webhook_id,) in self._connection.execute(query, (subject, subject)):
                 expected[webhook_id, kind, subject] += announced[kind, subject]
@@ -89,7 +90,8 @@ class Messages:
             is_over = held_ms >= 1000 * LEASE_S
             require(is_over, "a message has one sender", f"{message.event_id}, leased {held_ms / 1000} s ago")
         if message.lease is not None:
-            self._leased_ms.setdefault(message.lease, self._world.database_ms)
+            began_ms = transaction.began_ms if transaction is not None else self._world.database_ms
+            self._leased_ms.setdefault(message.lease, began_ms)
         if message.status == "delivered":
             bodies = CURRENT.receivers.received[message.url, message.event_id]
             require(bodies, "delivered messages have arrived", f"{message.event_id} has not arrived")

@@ -6,6 +6,8 @@ import sqlite3
 from dataclasses import dataclass, fields
 from typing import Final
 
+from tests.simulation.parts.postgresql import Reader
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -37,6 +39,6 @@ class Row:
 _QUERY: Final = f"SELECT {', '.join(item.name for item in fields(Row))} FROM jobs ORDER BY id"
 
 
-def read_rows(connection: sqlite3.Connection) -> dict[str, Row]:
+def read_rows(connection: sqlite3.Connection | Reader) -> dict[str, Row]:
     """All jobs, by id."""
     return {row[0]: Row(*row) for row in connection.execute(_QUERY)}

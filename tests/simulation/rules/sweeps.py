@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from service.states import SWEEP_ENDED, Status
 from tests.simulation.kernel.violation import require
 from tests.simulation.kernel.world import World
 from tests.simulation.parts.databases import Transaction
+from tests.simulation.parts.postgresql import Reader
 from tests.simulation.rules.rows import Row
 
 
@@ -20,7 +22,7 @@ class Sweeps:
         digests: of the decisions of each of ``SWEEPS``, undisturbed.
     """
 
-    def __init__(self, world: World, connection: sqlite3.Connection, digests: Sequence[str]) -> None:
+    def __init__(self, world: World, connection: sqlite3.Connection | Reader, digests: Sequence[str]) -> None:
         self._world, self._connection, self._digests = world, connection, digests
         self.statuses: dict[str, str] = {}
 
@@ -42,12 +44,16 @@ class Sweeps:
             self._world.sometimes("decided by a worker" if transaction.claims else "decided by the scheduler")
 
     def _check_decisions(self, sweep_id: str, status: str, rows: Mapping[str, Row]) -> None:
-        query = "SELECT json_extract(spec, '$.sweep'), sweep_digest, error, last_seq FROM sweeps WHERE id = ?"
-        number, digest, error, last_seq = self._connection.execute(query, (sweep_id,)).fetchone()
+        query = "SELECT spec, sweep_digest, error, last_seq FROM sweeps WHERE id = ?"
+        spec, digest, error, last_seq = self._connection.execute(query, (sweep_id,)).fetchone()
         if any(row.sweep_id == sweep_id and row.status == Status.FAILED for row in rows.values()):
             return  # a trial has lost too many workers
         require(status == "succeeded", "sweeps decide once", f"{sweep_id} is {status}: {error}")
-        require(digest == self._digests[number], "sweeps decide once", f"{sweep_id} has made other decisions")
+        require(
+            digest == self._digests[json.loads(spec)["sweep"]],
+            "sweeps decide once",
+            f"{sweep_id} has made other decisions",
+        )
         query = "SELECT seq FROM sweep_events WHERE sweep_id = ? ORDER BY seq"
         numbers = [seq for (seq,) in self._connection.execute(query, (sweep_id,))]
         require(numbers == list(range(1, last_seq + 1)), "events have no gaps", f"{sweep_id}: {numbers}")
