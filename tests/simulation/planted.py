@@ -8,12 +8,17 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bug:
-    """A replacement in the source of a module of the product. The old text occurs in it once, which a test holds."""
+    """A replacement in the source of a module of the product. The old text occurs in it once, which a test holds.
+
+    Attributes:
+        on_postgresql: whether it is hunted there: without locks, it does nothing.
+    """
 
     why: str
     module: str
     old: str
     new: str
+    on_postgresql: bool = False
 
 
 BUGS: Final = {
@@ -286,6 +291,28 @@ BUGS: Final = {
         module="service.storage.fairness.triggers",
         old="    queued = queued + {queued},",
         new="    queued = MAX(queued, queued + {queued}),",
+    ),
+    "commit without lock": Bug(
+        why="the lease guard of a commit reads a row that a rescue changes at the same time",
+        module="service.jobs.leases",
+        old="return locking(query.where(held), keeps_key=True)",
+        new="return query.where(held)",
+        on_postgresql=True,
+    ),
+    "messages claimed without lock": Bug(
+        why="two schedulers take the same messages",
+        module="service.webhooks.deliveries",
+        old=(
+            "        webhook = endpoints.lock(session, webhook_id)\n"
+            "        if webhook is None or webhook.disabled_ms is not None:\n"
+            "            return []"
+        ),
+        new=(
+            "        webhook, locking = session.get(Webhook, webhook_id), (lambda query, **_: query)\n"
+            "        if webhook is None or webhook.disabled_ms is not None:\n"
+            "            return []"
+        ),
+        on_postgresql=True,
     ),
 }
 """By name."""

@@ -67,6 +67,7 @@ def hunt_all(seconds: float) -> int:
 def hunt(name: str, seconds: float) -> tuple[str, str, str] | None:
     """Hunt one bug in a process of its own; returns the seed, the processor time and the invariant, if it was found."""
     command = [sys.executable, "-m", "tests.simulation", "--plant", name, "--seconds", str(seconds), "--no-shrinking"]
+    command += ["--postgresql"] if BUGS[name].on_postgresql else []
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     match = re.search(r"FAILED after ([\d.]+) CPU seconds: seed (\d+): ([^:]*):", result.stdout)
     if match is None and result.returncode:

@@ -63,6 +63,9 @@ BRANCHES: Final = {
 ON_POSTGRESQL: Final = {
     "waited for a lock": "a statement waited for a lock of another transaction",
     "lock timeout": "… for longer than the product allows",
+    "killed while it waited for a lock": "… and its session no longer waited",
+    "lost its lease while it waited for a lock": "a worker's write got its lock, and met a lost lease",
+    "skipped a locked row": "a query passed over a row that another transaction had locked",
     "transaction ended by the server": "a process slept inside a transaction for longer than the server allows",
 }
 """Those that only PostgreSQL has."""

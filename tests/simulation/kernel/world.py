@@ -31,8 +31,8 @@ from tests.simulation.kernel.violation import Violation
 START_MS: Final = 1_800_000_000_000
 _LATENCIES_MS: Final = (1, 2, 3, 5, 8, 13, 40, 150)
 """What a point takes: long enough to overtake another process, or a whole transaction of it."""
-_STATEMENT_MS: Final = (1, 1, 2, 3, 5, 20)
-"""What a statement of a transaction takes."""
+_STATEMENTS_MS: Final = ((1, 5, 20, 60, 150, 400), (1, 1, 2, 3, 5, 20))
+"""What a statement of a transaction takes, in lives with slow and fast transactions. Slow ones meet more often."""
 _SLOW_MS: Final = (300, 900, 2500)
 _FREEZES: Final = (0.3, 0.8, 1.1, 1.7, 4.0)
 """How long a process sleeps, in leases."""
@@ -75,6 +75,10 @@ class Thread:
     ticket: int = 0
     """Rises with each resumption: older appointments are void."""
     is_in_transaction: bool = False
+    weight: int = 1
+    """How much more often its statements meet a fault than others."""
+    waits: int = 0
+    """How often it has waited for a lock."""
 
 
 class World:
@@ -118,6 +122,7 @@ class World:
         self._hub = getcurrent()
         self._made = self._ids = 0
         self._until_fault = tape.gap(climate.gap)
+        self._statement_ms = _STATEMENTS_MS[tape.draw(len(_STATEMENTS_MS))] if has_locks else ()
         self._is_over = False
         self._failure: Violation | None = None
 
@@ -285,7 +290,7 @@ class World:
 
     def lock_is_free(self, thread: Thread) -> None:
         """Continue a thread that has waited for a lock."""
-        self.wake(thread, self.now_ms + _STATEMENT_MS[self.tape.draw(len(_STATEMENT_MS))])
+        self.wake(thread, self.now_ms + self._statement_ms[self.tape.draw(len(self._statement_ms))])
 
     def _leave(self) -> None:
         if self._is_over:
@@ -300,7 +305,7 @@ class World:
         """Let others run: what comes next happens a little later."""
         if self.current is None or (self.is_in_transaction and not self.has_locks):
             return
-        latencies_ms = _STATEMENT_MS if self.is_in_transaction else _LATENCIES_MS
+        latencies_ms = self._statement_ms if self.is_in_transaction else _LATENCIES_MS
         self.wake(self.current, self.now_ms + extra_ms + latencies_ms[self.tape.draw(len(latencies_ms))])
         self._leave()
 

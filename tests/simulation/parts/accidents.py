@@ -166,13 +166,13 @@ class Accidents:
         how, worker_id = list(Drain)[self._world.tape.draw(2)], worker.supervisor._id
         try:
             worker_registry.drain(self._database, worker_id, how)
-            self._ledger.drained.add(worker_id)
+            self._ledger.drained[worker_id] = self._world.now_ms
             self._world.note(f"was told that {worker_id} is drained")
             self._world.sometimes("drained")
             Time.sleep(self._draw(_OUTAGES_S))
         except (ServiceError, SQLAlchemyError):
             pass
-        self._ledger.drained.discard(worker_id)
+        self._ledger.drained.pop(worker_id, None)
         for _ in range(20):
             try:
                 worker_registry.undrain(self._database, worker_id)

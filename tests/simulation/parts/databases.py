@@ -46,14 +46,16 @@ class Transaction:
     """A write transaction, and under which leases it was made.
 
     Attributes:
-        began_ms: by the database's clock. On PostgreSQL, a transaction may end long after it has read the clock.
+        began_ms: by the clock of the world. On PostgreSQL, a transaction may end long after its first statement.
+        clock_ms: when it began, by the database's clock.
     """
 
     operation: str
     process: Process
     claims: list[Claim] = field(default_factory=list)
     message: MessageClaim | None = None
-    began_ms: int = 0
+    began_ms: float = 0.0
+    clock_ms: int = 0
 
     def __str__(self) -> str:
         return " ".join([self.operation, *(f"{claim.job_id} lease {claim.lease}" for claim in self.claims)])
@@ -188,13 +190,15 @@ class SimulatedDatabase(Database):
             raise _unavailable("the transaction was refused")
         if reach.is_down or world.process.machine in reach.cut_off:
             raise _unavailable("the database does not respond")
-        world.current.is_in_transaction = True
+        world.current.is_in_transaction, world.current.weight, waits = True, weight, world.current.waits
         if transaction is not None:
-            transaction.began_ms = world.database_ms
+            transaction.began_ms, transaction.clock_ms = world.now_ms, world.database_ms
         try:
             yield
         except LeaseLost:
             self._count_refusal(transaction)
+            if world.current.waits > waits:
+                world.sometimes("lost its lease while it waited for a lock")
             raise
         except WrongStore:
             world.sometimes("wrong store")

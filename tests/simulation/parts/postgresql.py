@@ -206,6 +206,7 @@ class Server:
             return
         world = CURRENT.world
         wait = self._waits[connection] = Wait(connection, thread, blockers)
+        thread.waits += 1
         world.note("waits for a lock")
         world.sometimes("waited for a lock")
         self._check_no_deadlock(wait)
@@ -241,6 +242,19 @@ class Server:
                 seen.append(pid)
                 reached.extend(waits[pid].blockers)
 
+    def would_skip(self, connection: SimulatedConnection, statement: str, parameters: Any) -> bool:
+        """Whether a query is about to skip a row that another transaction has locked."""
+        if not self._holders.keys() - {connection} or not statement.startswith("SELECT"):
+            return False
+        try:
+            self._monitor.execute("BEGIN")
+            self._monitor.execute(statement.replace("SKIP LOCKED", "NOWAIT"), parameters)
+        except errors.LockNotAvailable:
+            return True
+        finally:
+            self._monitor.execute("ROLLBACK")
+        return False
+
     def continue_released(self) -> None:
         """Continue all threads whose sessions have got their locks. The server goes on with them at once, so nothing
         else happens until each of them has an answer, or waits again."""
@@ -272,6 +286,8 @@ class Server:
         if connection.closed:
             return
         wait = self._waits.pop(connection, None)
+        if wait is not None and wait.thread.process.is_dead:
+            CURRENT.world.sometimes("killed while it waited for a lock")
         pgconn = connection.pgconn
         if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             if not connection.has_answer(0):
@@ -350,12 +366,14 @@ class PostgresDatabase(SimulatedDatabase):
             return  # there was a point already
         before_ms = world.now_ms
         world.step()
-        world.fault(Fault.CRASH, Fault.FREEZE, Fault.SLOW)
+        world.fault(Fault.CRASH, Fault.FREEZE, Fault.SLOW, weight=world.current.weight)
         if self.reach.is_down or world.process.machine in self.reach.cut_off:
             self._server.lose(driver)
         if world.now_ms - before_ms > _IDLE_TIMEOUT_MS:
             world.sometimes("transaction ended by the server")
             self._server.lose(driver)
+        if "SKIP LOCKED" in statement and self._server.would_skip(driver, statement, parameters):
+            world.sometimes("skipped a locked row")
 
     def _before_committing(self, connection: Transactional) -> None:
         if connection.get_execution_options().get("tapeline_begin") != "write":

@@ -77,8 +77,8 @@ class Ledger:
     """Jobs whose deletion was requested, with or without an answer."""
     cancelled: set[str] = field(default_factory=set)
     """Jobs whose cancellation was requested."""
-    drained: set[str] = field(default_factory=set)
-    """Workers that operators were told are drained."""
+    drained: dict[str, float] = field(default_factory=dict)
+    """Since when operators were told that a worker is drained; a claim that had begun before may end later."""
     sweep: int | None = None
     """Which of ``SWEEPS`` is submitted in this life."""
     sweeps: dict[str, int] = field(default_factory=dict)

@@ -58,7 +58,9 @@ class Leases:
         if transaction is not None:
             self._holders[row.lease_owner or ""] = transaction.process
         self._claimed_ms[row.lease_token or ""] = self._world.now_ms
-        is_drained = row.lease_owner in self._ledger.drained and not self._reach.restores
+        drained_ms = self._ledger.drained.get(row.lease_owner or "")
+        began_ms = transaction.began_ms if transaction is not None else self._world.now_ms
+        is_drained = drained_ms is not None and drained_ms < began_ms and not self._reach.restores
         require(not is_drained, "a drained worker claims nothing", f"{row.lease_owner} got {row.id}")
         self._check_no_other_child(row)
 

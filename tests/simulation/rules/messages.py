@@ -90,7 +90,8 @@ class Messages:
             is_over = held_ms >= 1000 * LEASE_S
             require(is_over, "a message has one sender", f"{message.event_id}, leased {held_ms / 1000} s ago")
         if message.lease is not None:
-            began_ms = transaction.began_ms if transaction is not None else self._world.database_ms
+            now_ms = self._world.database_ms  # the clock may have been set back meanwhile
+            began_ms = min(transaction.clock_ms, now_ms) if transaction is not None else now_ms
             self._leased_ms.setdefault(message.lease, began_ms)
         if message.status == "delivered":
             bodies = CURRENT.receivers.received[message.url, message.event_id]
