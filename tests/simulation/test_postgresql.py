@@ -23,7 +23,7 @@ from tests.simulation.kernel.world import START_MS, World
 from tests.simulation.lives import Simulator
 from tests.simulation.parts.postgresql import PostgresDatabase, Server
 
-_LIVES: Final = 6
+_LIVES: Final = 3
 _FIRST_OF_MANY: Final = 20_000
 _MANY: Final = 150
 _OWNERS: Final = ("ann", "bob")
