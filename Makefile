@@ -42,7 +42,7 @@ LEVEL ?= stack or nightly
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
+.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate mutants drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -100,6 +100,9 @@ soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and check that no
 
 simulate: $(VENV)/installed-dev  ## run the protocol under a simulator for SECONDS=60 of CPU time; SEED=n, ONCE=1: one life; POSTGRESQL=1; PLANTED=1: hunt planted bugs
 	@PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ONCE),--once) $(if $(POSTGRESQL),--postgresql) $(if $(PLANTED),--planted)
+
+mutants: $(VENV)/installed-dev  ## count the small faults that the unit tests find, in MODULES="leases tape" (default: ten); SAMPLE=40 of each
+	@$(IN_MEMORY) OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.running.mutants $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE))
 
 drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of JOBS=20, and measure the recovery
 	@PYTHONPATH=. $(BIN)/python -m tests.faults.drill $(if $(JOBS),--jobs $(JOBS))
