@@ -16,7 +16,7 @@ from service.jobs.leases import Claim, Position, Usage
 from service.jobs.renewals import Renewal
 from service.jobs.rescue import rescue
 from service.jobs.reuse import sources
-from service.states import Request, Status
+from service.states import MachineFaultReason, Request, Status
 from service.storage.database import Database
 from service.storage.tables import Job, Worker
 from tests.conftest import postgresql_only
@@ -199,6 +199,33 @@ def test_three_worker_losses_without_a_completed_epoch_fail_the_job(database: Da
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
     assert actions.retry(database, job_id).attempt == 6
+
+
+def test_faults_of_machines_fail_a_job_that_has_had_five_without_a_completed_epoch(
+    database: Database, submit: Submit
+) -> None:
+    error = {"code": "memory", "message": "out of memory"}
+
+    def fails(held: Claim) -> bool:
+        return leases.release_for_fault(database, held, MachineFaultReason.MEMORY, error, store_timeout_s=600)
+
+    another_id = submit(priority=8)
+    held = claim(database)
+    for epoch in range(1, 16):
+        commit(database, held, record(epoch))
+    assert not fails(held)
+    assert not any(fails(claim(database)) for _ in range(3))
+    job_id = submit(priority=9)
+    assert not any(fails(claim(database)) for _ in range(4)), "neither the faults of another job count, nor its epochs"
+    held = claim(database)
+    commit(database, held, record(1))
+    assert not fails(held), "an epoch starts the count again"
+    assert [fails(claim(database)) for _ in range(4)] == [False, False, False, True]
+    job = read_job(database, job_id)
+    assert (job.status, job.attempt, job.error) == (Status.FAILED, 1, error)
+    assert read_job(database, another_id).status == Status.QUEUED
+    actions.retry(database, job_id)
+    assert not fails(claim(database)), "a retry starts it, too"
 
 
 def test_a_silent_workers_job_is_requeued_after_lease_expiry(database: Database, submit: Submit) -> None:
