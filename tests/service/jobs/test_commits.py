@@ -83,16 +83,24 @@ def test_an_epoch_commit_stores_metrics_events_and_files(database: Database, sub
 
 
 def test_the_last_checkpoints_and_the_best_are_retained(database: Database, submit: Submit, tmp_path: Path) -> None:
-    job_id, store = submit(), ArtifactFolder(tmp_path / "artifacts")
-    held = claim(database)
+    another_id, job_id, store = submit(), submit(), ArtifactFolder(tmp_path / "artifacts")
+    another_held, held = claim(database), claim(database)
+    another = store.write(another_id, ArtifactKind.CHECKPOINT, 1, another_held.lease, b"another job's")
+    assert commit(database, another_held, record(1, files=(another,))) == []
+    sample = store.write(job_id, ArtifactKind.SAMPLE, 1, held.lease, b"sample")
     for epoch in range(1, 7):
         file = store.write(job_id, ArtifactKind.CHECKPOINT, epoch, held.lease, b"%d" % epoch)
-        store.remove(commit(database, held, record(epoch, files=(file,), is_best=epoch <= 2), keep_last=2))
+        files = (file, sample) if epoch == 1 else (file,)
+        store.remove(commit(database, held, record(epoch, files=files, is_best=epoch <= 2), keep_last=2))
     with database.read() as session:
         artifacts = lookup.artifacts(session, job_id)
-    assert [row.epoch for row in artifacts] == [2, 5, 6]
+        assert [row.path for row in lookup.artifacts(session, another_id)] == [another.path]
+    assert sorted((row.kind, row.epoch) for row in artifacts) == [
+        *((ArtifactKind.CHECKPOINT, epoch) for epoch in (2, 5, 6)),
+        (ArtifactKind.SAMPLE, 1),
+    ]
     on_disk = {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
-    assert on_disk == {row.path for row in artifacts}
+    assert on_disk == {another.path, *(row.path for row in artifacts)}
 
 
 def test_an_epoch_commit_loads_no_rows_of_checkpoints(database: Database, submit: Submit, tmp_path: Path) -> None:
