@@ -94,6 +94,17 @@ def test_the_first_champion_has_nothing_to_surpass(registry: Registry, jobs: Job
     assert (again.passed, "not better than itself" in again.sentence) == (False, True)
 
 
+@sqlite_only
+@pytest.mark.parametrize(("epoch", "passes"), [(1, True), (2, False)])
+def test_scores_of_the_test_part_count_for_the_weights_that_have_them(
+    registry: Registry, jobs: Jobs, epoch: int, passes: bool
+) -> None:
+    register(registry, jobs.add(A, test_scores={"test_accuracy": 0.9, "test_epoch": epoch}))
+    finding = check(registry, Gate(metric="test_accuracy", min=0.8), 1)
+    assert (finding.passed, finding.evidence["value"]) == (passes, 0.9 if passes else None)
+    assert passes or "scored with the weights of epoch 2, not 1" in finding.sentence
+
+
 def test_missing_seeds_are_named_with_the_sweeps_that_train_them(registry: Registry, jobs: Jobs) -> None:
     register(registry, jobs.add(A), jobs.add(B))
     registry.move("iris", "champion", MoveRequest(version=1))
