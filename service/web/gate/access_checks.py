@@ -59,6 +59,7 @@ _LISTS: Final = frozenset(
         "jobs.show_groups",
         "jobs.show_columns",
         "pages.index",
+        "sweep_pages.show_list",
         "sweeps.show_list",
         "models.show",
         "models.show_alias",

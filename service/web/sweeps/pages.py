@@ -24,7 +24,7 @@ _FIRST_TRIALS: Final = 20
 
 
 @blueprint.get("/ui/sweeps")
-@endpoint(TAG, "text/html", query=SweepListQuery, problems=("invalid_cursor",))
+@endpoint(TAG, "text/html", query=SweepListQuery, problems=("invalid_cursor", "owner_not_found"))
 def show_list(query: SweepListQuery) -> Response:
     """Show the sweeps."""
     page = list_sweeps.read(query)

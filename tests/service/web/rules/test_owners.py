@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.web.docs import examples
+from service.web.http.queries import OTHER_OWNER
 from tests.service.web.rules.operations import HTML, STREAM, Operation, Values, leaves, replaced, unreached
 from tests.service.web.rules.stock import SECRET, Stock
 
@@ -138,6 +139,23 @@ def test_no_list_changes_when_another_owner_creates_objects(stock: Stock, subtes
             assert (after == before) is (address not in SHARED_TOTALS)
     assert "event: snapshot" in stock.first_answers["GET /stream"]
     assert len(stock.first_answers) > 30
+
+
+def test_what_belongs_to_another_owner_is_listed_for_admins_only(stock: Stock, subtests: pytest.Subtests) -> None:
+    """The parameter ``owner`` is never ignored: a list that ignored it would show the caller's objects as others'."""
+    operations = [item for item in stock.operations if item.method == "GET" and _lists_for_others(item)]
+    for operation in operations:
+        with subtests.test(str(operation)):
+            values = next(iter(stock.objects(operation)))
+            response = stock.callers["bob"].send(operation, values, query_string={"owner": "ann"})
+            assert (response.status_code, response.json["code"]) == (403, "scope_missing")
+            response = stock.callers["operator"].send(operation, values, query_string={"owner": "nobody-knows-them"})
+            assert (response.status_code, response.json["code"]) == (404, "owner_not_found")
+    assert len(operations) > 15
+
+
+def _lists_for_others(operation: Operation) -> bool:
+    return operation.parameters("query").get("owner", {}).get("description") == OTHER_OWNER
 
 
 def _foreign(stock: Stock, operation: Operation) -> tuple[Values, Values]:
