@@ -104,3 +104,23 @@ def test_no_form_submits_its_fields_in_the_url_by_default() -> None:
     }
     assert len(forms) > 20
     assert [form for form in sorted(forms) if not re.search(r'\smethod="(dialog|get)"', form[1])] == []
+
+
+def test_no_module_names_an_endpoint_by_a_string() -> None:
+    """What central code does for some operations, these declare: a list of their names would have to be kept."""
+    from service.web.app import build_app
+
+    endpoints = {rule.endpoint for rule in build_app().url_map.iter_rules() if "." in rule.endpoint}
+    assert len(endpoints) > 150
+    named = {
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+        for path in (ROOT / "service").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in endpoints
+    }
+    named |= {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in WEB.rglob("templates/*.html")
+        for name in re.findall(r"request\.endpoint|url_for", path.read_text("utf-8"))
+    }
+    assert named == set()

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from service.access import keys
 from service.access.keys import Scope
+from service.errors import KeyNotFound
 from service.jobs.request_bodies import KeyRequest, KeyRotation
 from service.storage.database import now_ms
 from service.storage.tables import ApiKey
@@ -16,11 +17,18 @@ from service.web.admin.schemas import KeyItem, KeyList, NewKey, RotatedKey, key_
 from service.web.core.core import core
 from service.web.gate.access_checks import actor
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 
 blueprint: Final = Blueprint("keys", __name__)
 
 TAG: Final = "Administration"
+KEY_ID: Final = PathParameter(
+    "key_id",
+    "A key's id, such as `key_0123456789ab`; not the key itself.",
+    "key_0123456789ab",
+    not_found=lambda path: KeyNotFound(path["key_id"][:60]),
+)
 _MAX_ID_LENGTH: Final = 40
 """Maximum length of an id in characters; longer ones are unknown and are truncated in errors."""
 _DAY_S: Final = 24 * 60 * 60

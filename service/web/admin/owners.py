@@ -18,10 +18,12 @@ from service.web.admin.owner_schemas import OwnerItem, OwnerList, OwnersQuery
 from service.web.core.core import core
 from service.web.gate.access_checks import actor, named_owner
 from service.web.http.endpoint import endpoint
+from service.web.http.path_parameters import PathParameter
 
 blueprint: Final = Blueprint("owners", __name__)
 
 TAG: Final = "Administration"
+OWNER_ID: Final = PathParameter("owner_id", "An owner's id; `-` stands for everybody without a key.", "ann")
 
 
 @blueprint.get("/owners")

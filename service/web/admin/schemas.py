@@ -22,7 +22,7 @@ from service.states import Drain, JobKind, MachineFaultReason, Status
 from service.storage.tables import ApiKey, Job, Worker
 from service.web.admin.owner_schemas import OwnerLimits
 from service.web.http import requests
-from service.web.http.queries import OTHER_OWNER, NumberCursor, OptionalText, Query, Seq, Text, former_name
+from service.web.http.queries import NumberCursor, OtherOwner, Query, Seq, Text, former_name
 from service.web.http.schemas import ResponseModel, Timestamp
 from service.web.jobs.schemas import Progress
 
@@ -334,7 +334,7 @@ class AuditQuery(SealsQuery):
 class QueueQuery(Query):
     """Whose queued jobs to return, and how many."""
 
-    owner: OptionalText = Field(None, description=OTHER_OWNER)
+    owner: OtherOwner = None
     limit: int = Field(100, ge=1, le=1000)
 
 

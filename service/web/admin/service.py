@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -42,12 +43,20 @@ from service.web.docs import openapi
 from service.web.gate.access_checks import actor, sees_all
 from service.web.http import slots
 from service.web.http.endpoint import PUBLIC, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.responses import as_json
 from service.wording import counted
 
 blueprint: Final = Blueprint("workers", __name__)
 
 TAG: Final = "Service"
+WORKER_ID: Final = PathParameter(
+    "worker_id",
+    "A worker's id, as in `GET /workers`.",
+    "gpu-room-2-71-0123abcd",
+    not_found=lambda path: WorkerNotFound(path["worker_id"]),
+    form=re.compile(r"[0-9A-Za-z._-]{1,80}"),
+)
 
 
 @blueprint.get("/workers")

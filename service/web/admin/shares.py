@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Final
 
 from flask import Blueprint, Response, current_app, g, request
-from pydantic import Field
 
 from service.access import owners, shares, sign_in_links
 from service.access.shares import Shared
-from service.errors import Fault, SpecError
+from service.errors import Fault, ShareNotFound, SpecError
 from service.jobs.request_bodies import ShareRequest
 from service.web.admin.owner_schemas import NewShare, ShareItem, ShareList
 from service.web.admin.sessions import set_session
@@ -27,18 +26,26 @@ from service.web.gate.access_checks import (
     shares_of_cookie,
 )
 from service.web.http.endpoint import PUBLIC, Result, endpoint
-from service.web.http.queries import OTHER_OWNER, Query, Text
+from service.web.http.path_parameters import PathParameter
+from service.web.http.queries import OtherOwner, Query
 from service.web.http.responses import as_page, prefers_html, see_other
 
 blueprint: Final = Blueprint("shares", __name__)
 
 TAG: Final = "Sharing"
+SHARE_ID: Final = PathParameter(
+    "share_id",
+    "A share link's id, such as `shr_0123456789ab`; not its token.",
+    "shr_0123456789ab",
+    not_found=lambda path: ShareNotFound(),
+)
+TOKEN: Final = PathParameter("token", "The token of a link, which is a secret.", "tsh_0123456789ab_" + "0" * 64)
 
 
 class SharesQuery(Query):
     """Whose links to list."""
 
-    owner: Text | None = Field(None, description=OTHER_OWNER)
+    owner: OtherOwner = None
 
 
 @blueprint.post("/shares")

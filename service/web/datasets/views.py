@@ -42,6 +42,7 @@ from service.web.gate.access_checks import actor
 from service.web.http import downloads, requests, slots
 from service.web.http.downloads import Picture
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 from service.web.http.responses import as_json
 from service.web.inference.loading import require_available, require_images
@@ -50,6 +51,9 @@ from service.web.jobs.schemas import DryRun
 blueprint: Final = Blueprint("datasets", __name__)
 
 TAG: Final = "Datasets"
+NAME: Final = PathParameter("name", "A dataset's name.", "mnist-10k")
+INDEX: Final = PathParameter("index", "The image's index, from 0.", "0")
+UPLOAD_ID: Final = PathParameter("upload_id", "The `Upload-Id` of an upload.", "0b9f4a52-6c1e-4c6b-9d0c-3f1f8f2a7d10")
 _MAX_PREVIEWS: Final = 32
 """Number of previews cached in memory."""
 

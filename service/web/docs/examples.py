@@ -80,35 +80,3 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "GenerateRequest": {"grid": {"count": 16, "seed": 7, "format": "grid", "scale": 4}, "images": {"count": 4}},
 }
 """Bodies by the name of their schema; a form starts with the first one."""
-
-PATHS: Final = {
-    "job_id": "job_01J00000000000000000000000",
-    "artifact_id": "art_01J00000000000000000000000",
-    "group": "folds_01J00000000000000000000000",
-    "sweep_id": "swp_01J00000000000000000000000",
-    "key_id": "key_0123456789ab",
-    "owner_id": "ann",
-    "worker_id": "gpu-room-2-71-0123abcd",
-    "share_id": "shr_0123456789ab",
-    "webhook_id": "whk_01J00000000000000000000000",
-    "delivery_id": "evt_01J00000000000000000000000",
-    "token": "tsh_0123456789ab_" + "0" * 64,
-    "form": "png",
-    "target": "onnx",
-    "true": "4",
-    "predicted": "9",
-    "name": "mnist-10k",
-    "model_name": "digits",
-    "reference": "digits@champion",
-    "version": "3",
-    "alias": "champion",
-    "index": "0",
-    "section": "jobs",
-    "upload_id": "0b9f4a52-6c1e-4c6b-9d0c-3f1f8f2a7d10",
-}
-"""Path parameters by name."""
-
-
-def which(path: str) -> str:
-    """The example of the path parameter ``which``, whose meaning depends on the path."""
-    return "curves" if "/plots/" in path else "latest"

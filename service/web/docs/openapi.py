@@ -16,17 +16,13 @@ from werkzeug.routing import Rule
 from service.access.keys import Scope
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import SPEC_MODELS, Discriminator, Generator, PredictedData, PredictionSpec
-from service.storage.artifacts import EXPORTS
 from service.web.docs import examples
 from service.web.gate.access_checks import COOKIE
-from service.web.http import problem_kinds
+from service.web.http import path_parameters, problem_kinds
 from service.web.http.endpoint import PUBLIC, Operation, operation_of
 from service.web.http.queries import NoQuery
 from service.web.http.schemas import ResponseModel
 from tapeline.version import VERSION
-
-UNDOCUMENTED: Final = frozenset({"static", "asset", "favicon"})
-"""Endpoints that are not part of the API."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _COMMON_PROBLEMS: Final = ("invalid_parameter", "foreign_host", "internal", "database_unavailable")
@@ -49,32 +45,6 @@ _HEADERS: Final = {
     "`GET /uploads/{upload_id}` shows its progress.",
     "traceparent": "The caller's trace, as in W3C Trace Context; it leads to the jobs and their attempts.",
     "Last-Event-ID": "The `id` of the last event that the client has.",
-}
-_PATHS: Final = {
-    "job_id": "A job's id.",
-    "which": "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.",
-    "target": f"One of {', '.join(f'`{kind}`' for kind in EXPORTS)}.",
-    "section": "A section of the documentation: a tag in lower case, or `schemas`.",
-    "form": "`png` or `svg`.",
-    "true": "Index of the true class.",
-    "predicted": "Index of the predicted class.",
-    "artifact_id": "A file's id.",
-    "group": "`fold_group` of a job.",
-    "sweep_id": "A sweep's id, such as `swp_01J00000000000000000000000`.",
-    "key_id": "A key's id, such as `key_0123456789ab`; not the key itself.",
-    "owner_id": "An owner's id; `-` stands for everybody without a key.",
-    "worker_id": "A worker's id, as in `GET /workers`.",
-    "share_id": "A share link's id, such as `shr_0123456789ab`; not its token.",
-    "webhook_id": "A webhook's id, such as `whk_01J00000000000000000000000`.",
-    "delivery_id": "A message's id, `webhook-id` in its headers: the same for all webhooks that an event is sent to.",
-    "token": "The token of a link, which is a secret.",
-    "name": "A dataset's name.",
-    "model_name": "The name of a model.",
-    "reference": "A version of a model: `digits@champion`, `digits@latest` or `digits:3`.",
-    "version": "The number of a version.",
-    "alias": "An alias of a model, such as `champion`.",
-    "upload_id": "The `Upload-Id` of an upload.",
-    "index": "The image's index, from 0.",
 }
 _TAGS: Final = {
     "Jobs": "Submit, list, change and control jobs.",
@@ -187,9 +157,9 @@ def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PATHS[name],
+            "description": path_parameters.parameter(name).text,
             "schema": {"type": "string"},
-            "example": examples.which(rule.rule) if name == "which" else examples.PATHS[name],
+            "example": operation.path_examples.get(name, path_parameters.parameter(name).example),
         }
         for name in sorted(rule.arguments, key=rule.rule.index)
     ]

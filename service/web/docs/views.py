@@ -12,12 +12,14 @@ from service.web.docs.terms import TERMS
 from service.web.gate.access_checks import browser
 from service.web.http import problem_kinds
 from service.web.http.endpoint import PUBLIC, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 from service.web.http.responses import as_json, as_page, own_address
 
 blueprint: Final = Blueprint("documents", __name__)
 
 TAG: Final = "Service"
+SECTION: Final = PathParameter("section", "A section of the documentation: a tag in lower case, or `schemas`.", "jobs")
 _SCHEMAS: Final = "schemas"
 _DESTRUCTIVE: Final = ("/cancel", "/revoke")
 """Suffixes of paths whose ``POST`` cannot be undone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,8 +9,7 @@ from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
-from flask import Flask, current_app, g, request
-from sqlalchemy import select
+from flask import Flask, g, request
 from sqlalchemy.orm import Session
 
 from service.access import audit, shares
@@ -19,27 +17,16 @@ from service.access.audit import Actor, AuditAction
 from service.access.keys import SHARE, Identity, Scope
 from service.access.owners import EVERYBODY, display_name, find
 from service.access.shares import Shared
-from service.errors import (
-    ArtifactNotFound,
-    DeliveryNotFound,
-    FoldsNotFound,
-    JobNotFound,
-    KeyNotFound,
-    LinkNotUsable,
-    ShareNotFound,
-    SweepNotFound,
-    WebhookNotFound,
-    WorkerNotFound,
-)
+from service.errors import LinkNotUsable, ShareNotFound
 from service.spec.schema import Kind
-from service.storage.artifacts import EXPORT_NAMES, EXPORTS
-from service.storage.sweep_tables import Sweep
-from service.storage.tables import Job
 from service.web.core.core import core, provided
 from service.web.gate.host_names import HostNames
-from service.web.http.endpoint import PUBLIC, operation_of
+from service.web.http import path_parameters
+from service.web.http.endpoint import PUBLIC, PathRule, current_operation
+from service.web.http.path_parameters import ID, Values
 from service.web.http.problems import Problem
 from service.web.http.requests import read_query
+from service.web.http.templates import FILES
 
 T = TypeVar("T")
 
@@ -52,45 +39,9 @@ SHARES: Final = "tapeline_shares"
 """The cookie with the share links that a browser has opened."""
 MAX_OPENED: Final = 8
 """Links that a browser remembers; the oldest is forgotten."""
-_SAMPLES: Final = frozenset({"samples.sample", "samples.film", "samples.small_film", "artifacts.artifact"})
-_LISTS: Final = frozenset(
-    {
-        "jobs.show_list",
-        "jobs.show_groups",
-        "jobs.show_columns",
-        "pages.index",
-        "sweep_pages.show_list",
-        "sweeps.show_list",
-        "models.show",
-        "models.show_alias",
-        "models.show_aliases",
-        "models.show_history",
-        "models.show_list",
-        "models.show_version",
-        "models.show_versions",
-        "model_pages.show",
-        "model_pages.show_list",
-        "shares.show_list",
-        "webhooks.show_list",
-        "webhook_pages.show_list",
-        "workers.waiting",
-        "service_pages.waiting",
-    }
-)
 _READS: Final[TTLCache[tuple[str, str | None], None]] = TTLCache(10_000, ttl=3600)
 """Reads of what belongs to others that have been recorded."""
 _READS_LOCK: Final = threading.Lock()
-_COMPARISONS: Final = frozenset({"comparisons.show", "differences.show", "events.stream_all", "pages.compare"})
-"""Operations that read the jobs and sweeps that their parameters name."""
-_ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Za-z]{1,30}")
-_WORKER_ID: Final = re.compile(r"[0-9A-Za-z._-]{1,80}")
-_NOT_FOUND: Final[dict[str, type[Exception]]] = {
-    "sweep_id": SweepNotFound,
-    "group": FoldsNotFound,
-    "key_id": KeyNotFound,
-    "job_id": JobNotFound,
-    "webhook_id": WebhookNotFound,
-}
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
@@ -108,7 +59,7 @@ def register(app: Flask) -> None:
             "is_admin": sees_all() if viewer is None else viewer.scope.covers(Scope.ADMIN),
             "only_reads": caller is not None and (is_of_others or not caller.scope.covers(Scope.SUBMIT)),
             "shared_by": _display_name() if sharing else None,
-            "belongs_to": _display_name() if is_of_others and request.endpoint not in _LISTS else None,
+            "belongs_to": _display_name() if is_of_others and not _lists_for_others() else None,
             "can_share": caller is not None,
         }
 
@@ -151,19 +102,8 @@ def _display_name() -> str:
 
 
 def _check_ids() -> None:
-    """Answer malformed ids with 404, without a query: a database may reject such text."""
-    view_args = request.view_args or {}
-    for name, value in view_args.items():
-        if name in _NOT_FOUND and not _ID.fullmatch(value):
-            raise _NOT_FOUND[name](value[:60])
-        if name == "share_id" and not _ID.fullmatch(value):
-            raise ShareNotFound
-        if name == "worker_id" and not _WORKER_ID.fullmatch(value):
-            raise WorkerNotFound(value)
-        if name == "artifact_id" and not _ID.fullmatch(value):
-            raise ArtifactNotFound(view_args["job_id"], f"artifact {value[:60]!r}")
-        if name == "delivery_id" and not _ID.fullmatch(value):
-            raise DeliveryNotFound(view_args["webhook_id"], value)
+    """Answer malformed ids with 404."""
+    path_parameters.check(request.view_args or {})
 
 
 def identity() -> Identity | None:
@@ -302,9 +242,9 @@ def checked_key(text: str) -> Identity:
 
 def _required_scope() -> Scope | str:
     """The scope that this request needs. Unknown URLs need a key, too, so that they reveal nothing."""
-    if request.endpoint in ("static", "asset", "favicon"):
+    if request.endpoint in FILES:
         return PUBLIC
-    operation = operation_of(current_app.view_functions.get(request.endpoint or ""))
+    operation = current_operation()
     if operation is not None and operation.scope is not None:
         return operation.scope
     return Scope.READ if request.method in SAFE or request.endpoint is None else Scope.SUBMIT
@@ -369,21 +309,18 @@ def _owner_to_read(caller: Identity) -> str | None:
             raise Problem("scope_missing", "this needs a key with the scope admin", needed=Scope.ADMIN)
         return caller.owner
     _check_ids()
-    view_args = request.view_args or {}
-    job_id, sweep_id = view_args.get("job_id"), view_args.get("sweep_id")
     subject: str | None = None
-    if job_id is not None or sweep_id is not None:
-        query = select(Job.owner).where(Job.id == job_id) if job_id else select(Sweep.owner).where(Sweep.id == sweep_id)
+    if (named := path_parameters.named_object(request.view_args or {})) is not None:
         with core().database.read() as session:
-            found = session.execute(query).first()
-        owner, subject = (found.owner or EVERYBODY, job_id or sweep_id) if found is not None else (caller.owner, None)
+            found = session.execute(named.query).first()
+        owner, subject = (found.owner or EVERYBODY, named.id) if found is not None else (caller.owner, None)
     elif asked:
         owner = None if asked == "*" else named_owner(asked)
         subject = owner or asked
     else:
         return caller.owner
     if owner != caller.owner and not _was_recorded(caller.key_id, subject):
-        operation = operation_of(current_app.view_functions.get(request.endpoint or ""))
+        operation = current_operation()
         if operation is not None and operation.query is not None:
             read_query(operation.query)  # what is not valid reads nothing
         with core().database.write() as session:
@@ -400,7 +337,12 @@ def _was_recorded(key_id: str, subject: str | None) -> bool:
 
 def _asked_owner() -> str | None:
     """The parameter ``owner``, where one is asked for."""
-    return (request.args.get("owner") if request.endpoint in _LISTS else None) or None
+    return (request.args.get("owner") if _lists_for_others() else None) or None
+
+
+def _lists_for_others() -> bool:
+    operation = current_operation()
+    return operation is not None and operation.lists_for_others and request.method in SAFE
 
 
 def named_owner(text: str) -> str:
@@ -420,26 +362,25 @@ def shares_of_cookie(text: str | None) -> list[str]:
 
 def _is_shown(session: Session, shared: Shared) -> bool:
     """Whether a share link shows what this request reads."""
-    operation = operation_of(current_app.view_functions.get(request.endpoint or ""))
-    if request.method not in SAFE or operation is None or operation.is_private:
+    operation, path = current_operation(), request.view_args or {}
+    if request.method not in SAFE or operation is None or _applies(operation.is_private, path):
         return False
-    view_args = request.view_args or {}
-    if not all(_ID.fullmatch(view_args[name]) for name in ("job_id", "sweep_id") if name in view_args):
+    if not all(ID.fullmatch(path[name]) for name in ("job_id", "sweep_id") if name in path):
         return False
-    if (job_id := view_args.get("job_id")) is not None:
+    if (job_id := path.get("job_id")) is not None:
         kind = shares.kind_of(session, shared, job_id)
         # The sample grids of a classifier and the residuals of a regressor show examples of its dataset.
-        is_private = request.endpoint in _SAMPLES or view_args.get("which") == "residuals"
-        target = EXPORT_NAMES.get(view_args.get("target", ""))
-        if target is not None and not EXPORTS[target].is_shown_by_links:
-            return False
-        return kind is not None and (kind == Kind.GAN or not is_private)
-    if (sweep_id := view_args.get("sweep_id")) is not None:
+        return kind is not None and (kind == Kind.GAN or not _applies(operation.shows_examples, path))
+    if (sweep_id := path.get("sweep_id")) is not None:
         return sweep_id in shared.ids
-    named = (value for name in ("jobs", "a", "b") for value in request.args.getlist(name))
+    named = (value for name in operation.compares for value in request.args.getlist(name))
     asked = {part.partition(":")[0] for value in named for part in value.split(",")} - {""}
-    is_comparison = request.endpoint in _COMPARISONS and bool(asked) and all(map(_ID.fullmatch, asked))
+    is_comparison = bool(asked) and all(map(ID.fullmatch, asked))
     return is_comparison and all(name in shared.ids or shares.kind_of(session, shared, name) for name in asked)
+
+
+def _applies(rule: bool | PathRule, path: Values) -> bool:
+    return rule if isinstance(rule, bool) else rule(path)
 
 
 def _check_origin(host: str) -> None:

@@ -9,10 +9,10 @@ import json
 from typing import Any, Final
 from urllib.parse import quote
 
-from flask import Flask, Response, current_app, render_template, request
+from flask import Flask, Response, render_template, request
 
 from service.web.http import problem_kinds
-from service.web.http.endpoint import Operation, operation_of
+from service.web.http.endpoint import current_operation
 from service.web.http.queries import NoQuery
 from service.web.http.requests import read_query
 from service.web.http.responses import prefers_html, see_other
@@ -25,7 +25,7 @@ def register(app: Flask) -> None:
 
     @app.before_request
     def redirect_browser() -> Response | None:
-        operation = _operation()
+        operation = current_operation()
         # A format in the URL takes precedence over the browser's Accept header.
         if operation is None or operation.page is None or "format" in request.args or not prefers_html():
             return None
@@ -40,17 +40,13 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def show_problem(response: Response) -> Response:
-        is_problem, operation = response.mimetype == _PROBLEM, _operation()
+        is_problem, operation = response.mimetype == _PROBLEM, current_operation()
         if is_problem or (operation is not None and operation.page is not None):
             response.vary.add("Accept")
         if is_problem and prefers_html():
             response.set_data(_problem_page(json.loads(response.get_data())))
             response.content_type = "text/html; charset=utf-8"
         return response
-
-
-def _operation() -> Operation | None:
-    return operation_of(current_app.view_functions.get(request.endpoint or ""))
 
 
 def _problem_page(document: dict[str, Any]) -> str:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
 
-from flask import Response, request
+from flask import Response, current_app, request
 from pydantic import BaseModel
 
 from service.access.keys import Scope
 from service.spec import validation
 from service.spec.schema import StrictModel
 from service.web.http import requests
-from service.web.http.queries import NoQuery, Query
+from service.web.http.path_parameters import Values
+from service.web.http.queries import NoQuery, Query, lists_for_others
 from service.web.http.requests import LARGE_BODY_BYTES, MAX_BODY_BYTES
 from service.web.http.responses import as_json, next_link
 
@@ -26,6 +27,8 @@ PUBLIC: Final = "public"
 """In place of a scope: no key is required."""
 Result = Response | BaseModel | tuple[BaseModel, Mapping[str, str]] | None
 """What a view returns: a response, a model, a model and headers, or nothing (204)."""
+PathRule = Callable[[Values], bool]
+"""Decides by the values of the path's parameters."""
 _JSON_PROBLEMS: Final = ("malformed_json", "body_too_large", "unsupported_media_type")
 
 
@@ -68,10 +71,21 @@ class Operation:
     """Alternative media types of the response."""
     other_responses: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other responses by status: a description, or a model."""
-    is_private: bool = False
+    is_private: bool | PathRule = False
     """Whether it shows examples of a dataset, or the object as a whole: a share link does not permit it."""
+    shows_examples: bool | PathRule = False
+    """Whether it shows examples of a job's dataset, unless they are generated: a share link permits it for GANs."""
+    compares: Sequence[str] = ()
+    """The URL parameters with all jobs and sweeps that it reads: a share link of these permits it."""
+    path_examples: Mapping[str, str] = field(default_factory=dict)
+    """Values of path parameters, where those of their declarations do not suit."""
     page: str | None = None
     """The page to which ``browsers`` redirects a browser (``/ui/jobs/{job_id}``); ``None``: it gets the JSON."""
+
+    @property
+    def lists_for_others(self) -> bool:
+        """Whether an admin reads what belongs to the owner in a URL parameter, if its method is GET."""
+        return lists_for_others(self.query)
 
     @property
     def takes_json(self) -> bool:
@@ -116,6 +130,11 @@ class View(Generic[P, T]):
 def operation_of(view: Callable[..., Any] | None) -> Operation | None:
     """The operation of a view, if it has one."""
     return view.operation if isinstance(view, View) else None
+
+
+def current_operation() -> Operation | None:
+    """The operation of the current request, if there is one."""
+    return operation_of(current_app.view_functions.get(request.endpoint or ""))
 
 
 def query_for(view: Callable[..., Any], operation: Operation) -> dict[str, Query]:

@@ -44,11 +44,22 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_OTHERS: Final = object()
+"""Marks the parameter with the owner whose objects an operation shows."""
 OTHER_OWNER: Final = (
     "For the scope `admin`: what belongs to this owner (an id or a unique display name), with `-`, to everybody "
     "without a key, or, with `*`, to all. "
     "Such reads are in the audit log."
 )
+
+
+OtherOwner = Annotated[OptionalText, Field(description=OTHER_OWNER), _OTHERS]
+
+
+def lists_for_others(query: type[Query] | None) -> bool:
+    """Whether these parameters have the owner whose objects are shown."""
+    field = query.model_fields.get("owner") if query is not None else None
+    return field is not None and _OTHERS in field.metadata
 
 
 class NoQuery(Query):

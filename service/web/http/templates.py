@@ -26,6 +26,8 @@ NOTHING: Final = "\N{EN DASH}"
 """Shown for a missing value."""
 FOREVER: Final = "public, max-age=31536000, immutable"
 VERSION_LENGTH: Final = 12
+FILES: Final = frozenset({"static", "asset", "favicon"})
+"""The routes of scripts, styles and images: no operations of the API, and public."""
 _TEXT_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _CODE: Final = re.compile(r"`([^`]+)`")
 

@@ -6,6 +6,7 @@ from typing import Final, cast
 
 from flask import Blueprint, Response
 
+from service.errors import ArtifactNotFound
 from service.jobs.queries import files, lookup
 from service.pictures.animations import AnimationFormat
 from service.spec.schema import Kind
@@ -16,6 +17,7 @@ from service.web.gate.access_checks import share_link
 from service.web.gate.shared_view import of_file
 from service.web.http import downloads
 from service.web.http.endpoint import endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 from service.web.http.queries import PictureQuery
 from service.web.inference import loading
@@ -37,6 +39,16 @@ from service.web.jobs.result_schemas import (
 artifacts_blueprint: Final = Blueprint("artifacts", __name__)
 
 TAG: Final = "Files"
+ARTIFACT_ID: Final = PathParameter(
+    "artifact_id",
+    "A file's id.",
+    "art_01J00000000000000000000000",
+    not_found=lambda path: ArtifactNotFound(path["job_id"], f"artifact {path['artifact_id'][:60]!r}"),
+)
+WHICH: Final = PathParameter(
+    "which", "`latest`, `best` (checkpoints only), an epoch number, or the name of a plot.", "latest"
+)
+FORM: Final = PathParameter("form", "`png` or `svg`.", "png")
 
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts")
@@ -58,6 +70,7 @@ def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     headers=downloads.HEADERS,
     other_media=("image/png", "text/csv"),
     other_responses=downloads.SAVED_RESPONSES,
+    shows_examples=True,
     problems=downloads.PROBLEMS,
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
@@ -131,6 +144,7 @@ def samples(job_id: str, query: FilesQuery) -> SampleList:
     headers=downloads.HEADERS,
     other_responses=downloads.OTHER_RESPONSES,
     problems=(*downloads.PROBLEMS, "no_verdicts", "busy"),
+    shows_examples=True,
 )
 def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     """Show a sample grid: `latest`, or an epoch number.
@@ -158,6 +172,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     **downloads.DRAWN,
     query=PictureQuery,
     problems=(*downloads.PROBLEMS, "not_yet", "busy"),
+    shows_examples=True,
 )
 def film(job_id: str) -> Response:
     """Show all sample grids as an animated GIF.
@@ -174,6 +189,7 @@ def film(job_id: str) -> Response:
     **downloads.DRAWN,
     query=PictureQuery,
     problems=(*downloads.PROBLEMS, "not_yet", "busy"),
+    shows_examples=True,
 )
 def small_film(job_id: str) -> Response:
     """Show all sample grids as an animated WebP.
@@ -200,6 +216,8 @@ _PLOTS: Final = tuple(dict.fromkeys(name for names in plots.PLOTS.values() for n
     **downloads.DRAWN,
     query=PlotQuery,
     problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
+    shows_examples=lambda path: path["which"] == "residuals",
+    path_examples={"which": "curves"},
 )
 def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
     """Draw a plot: `curves`, `confusion`, `calibration`, `residuals` or `importance` (of a table), `.png` or `.svg`."""

@@ -19,7 +19,7 @@ from service.states import JobKind, ListedStatus, SweepStatus
 from service.storage.tables import Job
 from service.sweeps import queries
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import OTHER_OWNER, Cursor, OptionalId, OptionalText, Query, Text, split
+from service.web.http.queries import Cursor, OptionalId, OptionalText, OtherOwner, Query, Text, split
 from service.web.http.schemas import Metrics, ResponseModel, Timestamp, finite
 from service.web.jobs.schemas import (
     INTERVALS,
@@ -94,7 +94,7 @@ class FilterQuery(Query):
     sweep: OptionalId = Field(None, description="Id of a sweep: selects the jobs of its trials.")
     starred: bool | None = None
     created_since: AwareDatetime | None = Field(None, description="Jobs that were submitted then or later.")
-    owner: OptionalText = Field(None, description=OTHER_OWNER)
+    owner: OtherOwner = None
     without: Annotated[list[Lacking], BeforeValidator(split)] = Field(
         default=[], description="Jobs without these, repeated or comma-separated."
     )

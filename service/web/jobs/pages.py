@@ -176,7 +176,7 @@ def new(query: NewQuery) -> Response:
 
 
 @blueprint.get("/ui/compare")
-@endpoint(TAG, "text/html", query=CompareQuery)
+@endpoint(TAG, "text/html", query=CompareQuery, compares=("jobs",))
 def compare(query: CompareQuery) -> Response:
     """Show the page that compares jobs."""
     job_ids = list(dict.fromkeys(query.jobs))

@@ -164,7 +164,13 @@ def stream(job_id: str, query: StreamQuery) -> Response:
 
 
 @events_blueprint.get("/stream")
-@endpoint(TAG, "text/event-stream", query=FeedQuery, problems=("job_not_found", "too_many_streams", "quota_exceeded"))
+@endpoint(
+    TAG,
+    "text/event-stream",
+    query=FeedQuery,
+    compares=("jobs",),
+    problems=("job_not_found", "too_many_streams", "quota_exceeded"),
+)
 def stream_all(query: FeedQuery) -> Response:
     """Follow all jobs, or some, by server-sent events.
 

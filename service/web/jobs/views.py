@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from service.application.jobs import Jobs, Submitted
 from service.application.specs import NetworkMismatch, priority_faults
-from service.errors import SpecError
+from service.errors import FoldsNotFound, JobNotFound, SpecError
 from service.jobs import actions
 from service.jobs.queries import columns, folds, listing
 from service.jobs.queries.columns import Column
@@ -21,6 +21,7 @@ from service.web.core.core import core, owner, provided, read_job
 from service.web.gate.access_checks import actor
 from service.web.http import downloads, problems, requests
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 from service.web.http.queries import SubmitQuery
 from service.web.http.responses import as_json, etag_of, tagged_json
@@ -43,6 +44,19 @@ from service.web.streaming.poller import Poller
 blueprint: Final = Blueprint("jobs", __name__)
 
 TAG: Final = "Jobs"
+JOB_ID: Final = PathParameter(
+    "job_id",
+    "A job's id.",
+    "job_01J00000000000000000000000",
+    not_found=lambda path: JobNotFound(path["job_id"][:60]),
+    owner=(Job.id, Job.owner),
+)
+GROUP: Final = PathParameter(
+    "group",
+    "`fold_group` of a job.",
+    "folds_01J00000000000000000000000",
+    not_found=lambda path: FoldsNotFound(path["group"][:60]),
+)
 _NOT_FOUND: Final = ("job_not_found",)
 
 

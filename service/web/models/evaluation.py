@@ -17,6 +17,7 @@ from service.web.core.core import core
 from service.web.http import downloads, slots
 from service.web.http.downloads import picture
 from service.web.http.endpoint import endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
 from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.http.schemas import ResponseModel
@@ -29,6 +30,8 @@ from service.wording import counted
 blueprint: Final = Blueprint("confusion", __name__)
 
 TAG: Final = "Inference"
+TRUE: Final = PathParameter("true", "Index of the true class.", "4")
+PREDICTED: Final = PathParameter("predicted", "Index of the predicted class.", "9")
 MAX_POINTS: Final = 2000
 """Maximum number of points in an answer with residuals."""
 

@@ -19,6 +19,7 @@ from service.web.core.core import core, provided, read_job
 from service.web.gate.access_checks import actor
 from service.web.http import downloads
 from service.web.http.endpoint import endpoint
+from service.web.http.path_parameters import PathParameter, Values
 from service.web.http.problems import Problem
 from service.web.http.queries import Query, Text, WhichCheckpoint
 from service.web.inference import exporting, loading
@@ -29,6 +30,7 @@ from service.web.models.registry import use_version
 blueprint: Final = Blueprint("exports", __name__)
 
 TAG: Final = "Files"
+TARGET: Final = PathParameter("target", f"One of {', '.join(f'`{kind}`' for kind in EXPORTS)}.", "onnx")
 
 
 _PROBLEMS: Final = (
@@ -52,6 +54,12 @@ _LICENSE: Final = Field(
 )
 
 
+def _is_private(path: Values) -> bool:
+    """Whether a share link does not show an export."""
+    target = EXPORT_NAMES.get(path["target"])
+    return target is not None and not EXPORTS[target].is_shown_by_links
+
+
 class ExportQuery(Query):
     """Which checkpoint to export, and under which license."""
 
@@ -69,6 +77,7 @@ class ExportQuery(Query):
     query=ExportQuery,
     **downloads.SAVED,
     problems=_PROBLEMS,
+    is_private=_is_private,
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:
     """Export a trained model: `onnx`, `torch`, `tensorboard`, `huggingface` or `certificate`.

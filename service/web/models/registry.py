@@ -31,8 +31,9 @@ from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor, named_owner, sees_all
 from service.web.http import problems
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem
-from service.web.http.queries import OTHER_OWNER, Cursor, NumberCursor, Query, Text
+from service.web.http.queries import Cursor, NumberCursor, OtherOwner, Query
 from service.web.http.responses import as_json, etag_of, not_modified, see_other
 from service.web.models.registry_schemas import (
     AliasItem,
@@ -49,6 +50,12 @@ from service.web.models.registry_schemas import (
 blueprint: Final = Blueprint("models", __name__)
 
 TAG: Final = "Models"
+MODEL_NAME: Final = PathParameter("model_name", "The name of a model.", "digits")
+VERSION: Final = PathParameter("version", "The number of a version.", "3")
+ALIAS: Final = PathParameter("alias", "An alias of a model, such as `champion`.", "champion")
+REFERENCE: Final = PathParameter(
+    "reference", "A version of a model: `digits@champion`, `digits@latest` or `digits:3`.", "digits@champion"
+)
 _NOT_FOUND: Final = ("model_not_found", "owner_not_found")
 _MOVING: Final = (*_NOT_FOUND, "precondition_failed")
 _IF_MATCH: Final = ("If-Match", "If-None-Match")
@@ -58,7 +65,7 @@ _HIGHEST_SEQ: Final = 2**31
 class OwnerQuery(Query):
     """Whose model it is."""
 
-    owner: Text | None = Field(None, description=OTHER_OWNER)
+    owner: OtherOwner = None
 
 
 class ModelListQuery(OwnerQuery):

@@ -245,7 +245,11 @@ TAG: Final = "Experiments"
 
 @comparisons_blueprint.get("/comparisons", endpoint="show")
 @endpoint(
-    TAG, ComparisonAnswer, query=ComparisonQuery, problems=("job_not_found", "sweep_not_found", "trial_not_found")
+    TAG,
+    ComparisonAnswer,
+    query=ComparisonQuery,
+    compares=("a", "b"),
+    problems=("job_not_found", "sweep_not_found", "trial_not_found"),
 )
 def show_comparison(query: ComparisonQuery) -> ComparisonAnswer:
     """Compare two groups of jobs.
@@ -266,7 +270,7 @@ _PROBLEMS: Final = ("job_not_found", "sweep_not_found", "trial_not_found", "busy
 
 
 @differences_blueprint.get("/differences", endpoint="show")
-@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, problems=_PROBLEMS)
+@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, compares=("a", "b"), problems=_PROBLEMS)
 def show_differences(query: DifferenceQuery) -> DifferencesAnswer:
     """Show how two jobs differ: spec, data, provenance, and the first epoch with different results.
 

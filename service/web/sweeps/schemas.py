@@ -21,7 +21,7 @@ from service.sweeps.schema import MAX_TRIALS, OverSeeds, SearchName
 from service.web.gate import shared_view
 from service.web.gate.access_checks import share_link
 from service.web.http.downloads import csv_cell, csv_line
-from service.web.http.queries import OTHER_OWNER, Cursor, NumberCursor, Query, Seq, Text, former_name, split
+from service.web.http.queries import Cursor, NumberCursor, OtherOwner, Query, Seq, former_name, split
 from service.web.http.schemas import Document, Metrics, ResponseModel, Timestamp
 
 
@@ -31,7 +31,7 @@ class SweepListQuery(Query):
     status: Annotated[list[SweepStatus], BeforeValidator(split)] = Field(
         default=[], description="One or more, repeated or comma-separated."
     )
-    owner: Text | None = Field(None, description=OTHER_OWNER)
+    owner: OtherOwner = None
     limit: int = Field(20, ge=1, le=100)
     cursor: Cursor = None
 

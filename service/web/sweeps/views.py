@@ -10,6 +10,7 @@ from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
 from service.application.sweeps import Sweeps
+from service.errors import SweepNotFound
 from service.spec.metric_info import describe
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
@@ -25,6 +26,7 @@ from service.web.gate.access_checks import actor
 from service.web.http import downloads, requests, slots
 from service.web.http.downloads import Picture, picture
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.http.problems import Problem, invalid_parameter
 from service.web.http.queries import StreamQuery, SubmitQuery
 from service.web.http.responses import as_json
@@ -58,6 +60,13 @@ from tapeline.inputs.values import dotted
 blueprint: Final = Blueprint("sweeps", __name__)
 
 TAG: Final = "Experiments"
+SWEEP_ID: Final = PathParameter(
+    "sweep_id",
+    "A sweep's id, such as `swp_01J00000000000000000000000`.",
+    "swp_01J00000000000000000000000",
+    not_found=lambda path: SweepNotFound(path["sweep_id"][:60]),
+    owner=(Sweep.id, Sweep.owner),
+)
 _NOT_FOUND: Final = ("sweep_not_found",)
 
 
@@ -265,6 +274,7 @@ _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "image/png",
     **downloads.DRAWN,
     query=CurvePlotQuery,
+    path_examples={"which": "curves"},
     problems=("sweep_not_found", "not_found", "not_yet", "busy"),
 )
 def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:

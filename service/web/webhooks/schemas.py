@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from service.storage.owner_tables import Webhook, WebhookDelivery
-from service.web.http.queries import OTHER_OWNER, Cursor, Query, Text
+from service.web.http.queries import Cursor, OtherOwner, Query
 from service.web.http.schemas import ResponseModel, Timestamp
 from service.webhooks import deliveries, signing
 from service.webhooks.deliveries import DeliveryPage
@@ -65,7 +65,7 @@ class NewWebhook(WebhookItem):
 class WebhooksQuery(Query):
     """Whose webhooks to list."""
 
-    owner: Text | None = Field(None, description=OTHER_OWNER)
+    owner: OtherOwner = None
 
 
 class WebhookList(ResponseModel):

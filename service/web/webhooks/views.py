@@ -8,12 +8,14 @@ from flask import Blueprint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.errors import DeliveryNotFound, WebhookNotFound
 from service.storage.database import now_ms
 from service.storage.owner_tables import WebhookDelivery
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor, sees_all
 from service.web.http import slots
 from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 from service.web.webhooks.schemas import (
     DeliveriesQuery,
     DeliveryItem,
@@ -31,6 +33,18 @@ from service.webhooks.request_bodies import WebhookPatch, WebhookRequest
 blueprint: Final = Blueprint("webhooks", __name__)
 
 TAG: Final = "Webhooks"
+WEBHOOK_ID: Final = PathParameter(
+    "webhook_id",
+    "A webhook's id, such as `whk_01J00000000000000000000000`.",
+    "whk_01J00000000000000000000000",
+    not_found=lambda path: WebhookNotFound(path["webhook_id"][:60]),
+)
+DELIVERY_ID: Final = PathParameter(
+    "delivery_id",
+    "A message's id, `webhook-id` in its headers: the same for all webhooks that an event is sent to.",
+    "evt_01J00000000000000000000000",
+    not_found=lambda path: DeliveryNotFound(path["webhook_id"], path["delivery_id"]),
+)
 
 
 @blueprint.get("/webhooks")

@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.web.docs import examples
-from service.web.docs.openapi import UNDOCUMENTED
+from service.web.http.path_parameters import examples as path_examples
+from service.web.http.templates import FILES
 from tests.service.web.markup import one_line
 
 Submit = Callable[..., str]
@@ -70,7 +70,7 @@ def document(client: FlaskClient, document_cache: list[str]) -> dict[str, Any]:
 
 def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None:
     for rule in app.url_map.iter_rules():
-        if rule.endpoint in UNDOCUMENTED:
+        if rule.endpoint in FILES:
             continue
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
@@ -281,9 +281,9 @@ def test_example_bodies_are_valid(client: FlaskClient, document: dict[str, Any],
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             assert content == {} or content["examples"], path
             for example in content.get("examples", {}).values():
-                sent = json.dumps(example["value"]).replace(examples.PATHS["job_id"], job_id)
+                sent = json.dumps(example["value"]).replace(path_examples()["job_id"], job_id)
                 body = json.loads(sent.replace("hooks.example.org", "93.184.216.34"))  # needs no name server
-                values = {**examples.PATHS, "job_id": job_id, "which": "latest"}
+                values = {**path_examples(), "job_id": job_id, "which": "latest"}
                 answer = client.open(path.format(**values), method=method.upper(), json=body)
                 # A body can be valid although the job's state does not allow the request.
                 assert answer.status_code in (200, 201, 401, 404, 409), (path, answer.text)
