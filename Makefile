@@ -42,7 +42,7 @@ LEVEL ?= stack or nightly
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate mutants drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings dashboards prometheus reference-classifier clean
+.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate mutants drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings client dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -179,6 +179,9 @@ client-wheel: $(VENV)/installed-dev  ## build dist/tapeline_client-*.whl, the Py
 
 settings: $(VENV)/installed-dev  ## write the declared settings into the documents, compose and the chart
 	@$(BIN)/python -m tests.deploy.settings_documents
+
+client: $(VENV)/installed-dev  ## write what follows from operations: methods of the client
+	@$(BIN)/python -m tests.service.web.docs.client_methods
 
 dashboards: $(VENV)/installed-dev  ## write deploy/grafana, the dashboards
 	@$(BIN)/python -m tests.deploy.dashboards

@@ -14,10 +14,11 @@ from urllib.parse import urlencode
 
 from tapeline import downloads
 from tapeline.addresses import local_server
-from tapeline.connection import Connection, OnWait, json_body, segment
+from tapeline.connection import Connection, OnWait, segment
 from tapeline.errors import AmbiguousJob, ApiError
 from tapeline.job import Job, Model
 from tapeline.method_types import Bisection, Comparison, Which
+from tapeline.methods import GeneratedMethods
 from tapeline.operations import lookup
 from tapeline.operations.listing import Jobs
 from tapeline.operations.lookup import Found
@@ -52,7 +53,7 @@ def checkpoints(job: Job) -> dict[str, Any]:
     return {"data": job.checkpoints()}
 
 
-class Client(TrainingOperations, WebhookOperations):
+class Client(TrainingOperations, WebhookOperations, GeneratedMethods):
     """A client of one service. Not thread-safe: use one per thread.
 
     Args:
@@ -316,31 +317,6 @@ class Client(TrainingOperations, WebhookOperations):
         with self._connection.response("GET", url) as response:
             return response.read()
 
-    def presets(self) -> Sequence[dict[str, Any]]:
-        """The presets, each with ``kind``, ``name`` and its full ``spec``."""
-        presets: Sequence[dict[str, Any]] = self._connection.json("GET", "/presets")["data"]
-        return presets
-
-    def workers(self) -> Sequence[dict[str, Any]]:
-        """The workers of the last minute: ``name``, ``host``, ``slots``, and the caller's running ``jobs``."""
-        workers: Sequence[dict[str, Any]] = self._connection.json("GET", "/workers")["data"]
-        return workers
-
-    def drain_worker(self, worker_id: str, *, running: Literal["release", "finish"] = "release") -> dict[str, Any]:
-        """Let a worker claim no more jobs; those that it runs are released, or end first. Needs the scope ``admin``."""
-        return self._connection.json(
-            "POST", f"/workers/{segment(worker_id)}/drain", json={"running": running}, repeatable=True
-        )
-
-    def undrain_worker(self, worker_id: str) -> dict[str, Any]:
-        """Let a drained worker claim jobs again. Needs the scope ``admin``."""
-        return self._connection.json("DELETE", f"/workers/{segment(worker_id)}/drain")
-
-    def queue(self, *, limit: int = 100) -> dict[str, Any]:
-        """The caller's queued jobs in the order in which they are expected to start, and in ``reason_text`` why they
-        wait. ``position`` and ``estimated_start_at`` are estimates."""
-        return self._connection.json("GET", f"/queue?limit={limit}")
-
     # Sharing.
 
     def share(self, *what: Side, expires_at: datetime | None = None) -> dict[str, Any]:
@@ -358,48 +334,6 @@ class Client(TrainingOperations, WebhookOperations):
                 raise ValueError("share one job or sweep, or two to compare")
         body = {"path": path, "expires_at": expires_at.isoformat() if expires_at is not None else None}
         return self._connection.json("POST", "/shares", json=body)
-
-    def shares(self, *, owner: str | None = None) -> Sequence[dict[str, Any]]:
-        """The valid share links, newest first, without their tokens; ``owner``: as of ``sweeps``."""
-        params = {"owner": owner} if owner else {}
-        shares: Sequence[dict[str, Any]] = self._connection.json("GET", "/shares", params=params)["data"]
-        return shares
-
-    def revoke_share(self, share_id: str) -> None:
-        """Revoke a share link."""
-        with self._connection.response("DELETE", f"/shares/{segment(share_id)}"):
-            pass
-
-    # Owners, for clients whose key has the scope ``admin``.
-
-    def owners(self) -> Sequence[dict[str, Any]]:
-        """All owners: ``settings``, the ``limits`` that apply, ``running``, ``queued`` and ``share``; ``-`` is
-        everybody without a key."""
-        return list(self._connection.items("/owners", {}))
-
-    def owner(self, owner_id: str) -> dict[str, Any]:
-        """One owner."""
-        return self._connection.json("GET", f"/owners/{segment(owner_id)}")
-
-    def change_owner(self, owner_id: str, /, **settings: Any) -> dict[str, Any]:
-        """Set ``display_name`` or ``settings`` of an owner, such as ``weight``; ``None`` sets the default again."""
-        options = json_body(settings)
-        return self._connection.json("PATCH", f"/owners/{segment(owner_id)}", repeatable=True, **options)
-
-    # Keys, for clients whose own key has the scope ``admin``.
-
-    def api_keys(self) -> Sequence[dict[str, Any]]:
-        """All API keys, without their secrets."""
-        keys: Sequence[dict[str, Any]] = self._connection.json("GET", "/keys")["data"]
-        return keys
-
-    def rotate_key(self, key_id: str, *, overlap_s: float = 24 * 60 * 60) -> dict[str, Any]:
-        """Rotate a key: create its successor; the old one expires after ``overlap_s``.
-
-        Returns:
-            The new key: ``key`` is the secret, which is returned only once; ``replaces`` is the old key.
-        """
-        return self._connection.json("POST", f"/keys/{segment(key_id)}/rotate", json={"overlap_s": overlap_s})
 
     # Methods of ``Job``, by id or name: deprecated, until 0.3.
 

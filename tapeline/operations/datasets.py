@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any, Final, Literal, TypedDict, Unpack, cast
 
@@ -101,18 +101,9 @@ class DatasetOperations:
 
     _connection: Connection
 
-    def datasets(self) -> Sequence[dict[str, Any]]:
-        """The datasets that specs can use."""
-        datasets: Sequence[dict[str, Any]] = self._connection.json("GET", "/datasets")["data"]
-        return datasets
-
     def dataset(self, name: str) -> Dataset:
         """A dataset, with the number of examples of each class as ``class_counts``."""
         return Dataset(self._connection, self._connection.json("GET", f"/datasets/{segment(name)}"))
-
-    def dataset_columns(self, name: str) -> dict[str, Any]:
-        """Statistics of the columns of a table."""
-        return self._connection.json("GET", f"/datasets/{segment(name)}/columns")
 
     def dataset_examples(
         self, name: str, *, part: str = "train", label: int | None = None, limit: int | None = None
@@ -199,10 +190,6 @@ class DatasetOperations:
                 raise
         return self.dataset(version) | {"created": False}
 
-    def upload_progress(self, upload_id: str) -> dict[str, Any]:
-        """The progress of an upload that was started with this ``Upload-Id``; ``absent`` if it has ended."""
-        return self._connection.json("GET", f"/uploads/{segment(upload_id)}")
-
     @contextmanager
     def _watch_progress(
         self, upload_id: str, on_reading: Callable[[float], None], *, is_sent: Callable[[], bool]
@@ -233,11 +220,6 @@ class DatasetOperations:
         """Let all owners use a dataset, or only its own one again; requires the scope ``admin``."""
         options = json_body({"shared": shared})
         return self._connection.json("PATCH", f"/datasets/{segment(name)}", repeatable=True, **options)
-
-    def delete_dataset(self, name: str) -> None:
-        """Delete an uploaded dataset that no unfinished job uses."""
-        with self._connection.response("DELETE", f"/datasets/{segment(name)}"):
-            pass
 
 
 def packing_options(options: Mapping[str, Any]) -> dict[str, Any]:

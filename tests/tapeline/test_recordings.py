@@ -162,7 +162,7 @@ def patterns_of(node: ast.expr) -> Iterator[str]:
     """The path that an expression stands for, if it is one."""
     match node:
         case ast.Constant(value=str(text)):
-            yield text.partition("?")[0]
+            yield re.sub(r"\{\w+\}", "*", text).partition("?")[0]
         case ast.Attribute(attr="_path"):
             yield from RESOURCES
         case ast.JoinedStr(values=values):

@@ -163,7 +163,7 @@ def set_owner(target: Target, owner: str, **options: str | None) -> None:
     The value "default" sets the default of the service again; 0 is no limit of a quota. A lower highest priority lowers
     that of unfinished jobs.
     """
-    changes = {name: _value(name, text) for name, text in options.items() if text is not None}
+    changes: dict[str, Any] = {name: _value(name, text) for name, text in options.items() if text is not None}
     if not changes:
         raise click.UsageError("nothing to change: give an option, such as --weight 2")
     with target.client() as client:
@@ -331,10 +331,10 @@ def _print_secret(target: Target, item: Mapping[str, Any]) -> None:
 @click.option("--status", type=click.Choice(["pending", "delivered", "failed"]), help="Only such messages.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="Maximum number of messages.")
 @with_target
-def show_deliveries(target: Target, webhook_id: str, status: str | None, limit: int) -> None:
+def show_deliveries(target: Target, webhook_id: str, **options: Any) -> None:
     """List the messages to a webhook, newest first, with the last response to each."""
     with target.client() as client:
-        messages = client.webhook_deliveries(webhook_id, status=status, limit=limit)
+        messages = client.webhook_deliveries(webhook_id, **options)
     if target.prints(messages):
         return
     titles = ("ID", "TYPE", "ABOUT", "CREATED", "STATUS", "ATTEMPTS", "LAST RESPONSE")

@@ -35,7 +35,7 @@ _DAY_S: Final = 24 * 60 * 60
 
 
 @blueprint.get("/keys")
-@endpoint(TAG, KeyList, scope=Scope.ADMIN, page="/ui/keys")
+@endpoint(TAG, KeyList, scope=Scope.ADMIN, page="/ui/keys", client="api_keys", client_returns_data=True)
 def show_list() -> KeyList:
     """List all API keys, without their secrets."""
     with core().database.read() as session:
@@ -78,6 +78,7 @@ def show(key_id: str) -> KeyItem:
     scope=Scope.ADMIN,
     body=KeyRotation,
     problems=("key_not_found", "key_not_rotatable", "keys_not_required"),
+    client="rotate_key",
 )
 def rotate(key_id: str, body: KeyRotation) -> Result:
     """Rotate an API key: create its successor, and let it expire after an overlap.

@@ -27,7 +27,7 @@ OWNER_ID: Final = PathParameter("owner_id", "An owner's id; `-` stands for every
 
 
 @blueprint.get("/owners")
-@endpoint(TAG, OwnerList, query=OwnersQuery, scope=Scope.ADMIN, page="/ui/owners")
+@endpoint(TAG, OwnerList, query=OwnersQuery, scope=Scope.ADMIN, page="/ui/owners", client="owners")
 def show_list(query: OwnersQuery) -> OwnerList:
     """List owners: their settings, limits and jobs. Requires the scope `admin`.
 
@@ -48,7 +48,7 @@ def busiest(limit: int) -> list[OwnerItem]:
 
 
 @blueprint.get("/owners/<owner_id>")
-@endpoint(TAG, OwnerItem, scope=Scope.ADMIN, problems=("owner_not_found",))
+@endpoint(TAG, OwnerItem, scope=Scope.ADMIN, problems=("owner_not_found",), client="owner")
 def show(owner_id: str) -> OwnerItem:
     """Show an owner, named by its id or its display name. Requires the scope `admin`."""
     return _item(named_owner(owner_id))
@@ -62,6 +62,7 @@ def show(owner_id: str) -> OwnerItem:
     body=OwnerPatch,
     body_media="application/merge-patch+json",
     problems=("owner_not_found", "cap_exceeded"),
+    client="change_owner",
 )
 def change(owner_id: str, body: OwnerPatch) -> OwnerItem:
     """Change an owner's name, weight, cap, highest priority or quotas. Requires the scope `admin`.

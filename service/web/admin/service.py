@@ -60,7 +60,7 @@ WORKER_ID: Final = PathParameter(
 
 
 @blueprint.get("/workers")
-@endpoint(TAG, WorkerList, page="/ui/workers")
+@endpoint(TAG, WorkerList, page="/ui/workers", client="workers")
 def workers() -> WorkerList:
     """List the workers of the last minute, with the caller's running jobs."""
     with core().database.read() as session:
@@ -68,7 +68,16 @@ def workers() -> WorkerList:
 
 
 @blueprint.post("/workers/<worker_id>/drain")
-@endpoint(TAG, WorkerItem, status=202, scope=Scope.ADMIN, body=DrainRequest, problems=("worker_not_found",))
+@endpoint(
+    TAG,
+    WorkerItem,
+    status=202,
+    scope=Scope.ADMIN,
+    body=DrainRequest,
+    problems=("worker_not_found",),
+    client="drain_worker",
+    is_repeatable=True,
+)
 def drain(worker_id: str, body: DrainRequest) -> WorkerItem:
     """Drain a worker: it claims no more jobs. Requires the scope `admin`.
 
@@ -80,7 +89,7 @@ def drain(worker_id: str, body: DrainRequest) -> WorkerItem:
 
 
 @blueprint.delete("/workers/<worker_id>/drain")
-@endpoint(TAG, WorkerItem, status=202, scope=Scope.ADMIN, problems=("worker_not_found",))
+@endpoint(TAG, WorkerItem, status=202, scope=Scope.ADMIN, problems=("worker_not_found",), client="undrain_worker")
 def undrain(worker_id: str) -> WorkerItem:
     """Let a drained worker claim jobs again, within five seconds. Requires the scope `admin`."""
     worker_registry.undrain(core().database, worker_id, by=actor())
@@ -103,7 +112,7 @@ def _items(session: Session) -> list[WorkerItem]:
 
 
 @blueprint.get("/queue")
-@endpoint(TAG, QueueList, query=QueueQuery, problems=("owner_not_found",), page="/ui/queue")
+@endpoint(TAG, QueueList, query=QueueQuery, problems=("owner_not_found",), page="/ui/queue", client="queue")
 def waiting(query: QueueQuery) -> QueueList:
     """List the queued jobs in the order in which workers are expected to claim them, and why they wait.
 
@@ -139,7 +148,7 @@ presets_blueprint: Final = Blueprint("presets", __name__)
 
 
 @presets_blueprint.get("/presets")
-@endpoint(TAG, PresetList)
+@endpoint(TAG, PresetList, client="presets")
 def show_list() -> PresetList:
     """List the presets with a summary, measured results and the full spec."""
     data = [PresetItem.of(kind, name, info) for kind, presets in PRESET_INFO.items() for name, info in presets.items()]

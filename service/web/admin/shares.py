@@ -64,7 +64,7 @@ def create(body: ShareRequest) -> Result:
 
 
 @blueprint.get("/shares")
-@endpoint(TAG, ShareList, query=SharesQuery, problems=("owner_not_found",))
+@endpoint(TAG, ShareList, query=SharesQuery, problems=("owner_not_found",), client="shares")
 def show_list(query: SharesQuery) -> ShareList:
     """List the links that are valid, the newest first, without their tokens."""
     with core().database.read() as session:
@@ -72,7 +72,7 @@ def show_list(query: SharesQuery) -> ShareList:
 
 
 @blueprint.delete("/shares/<share_id>")
-@endpoint(TAG, None, status=204, problems=("share_not_found",))
+@endpoint(TAG, None, status=204, problems=("share_not_found",), client="revoke_share")
 def revoke(share_id: str) -> None:
     """Revoke a link; with the scope `admin`, also one of another owner. It stops working at once, also for streams
     within two seconds."""

@@ -59,7 +59,7 @@ _MAX_PREVIEWS: Final = 32
 
 
 @blueprint.get("/datasets")
-@endpoint(TAG, DatasetList, page="/ui/datasets")
+@endpoint(TAG, DatasetList, page="/ui/datasets", client="datasets")
 def show_list() -> DatasetList:
     """List the available datasets."""
     return DatasetList(data=[dataset_item(info) for info in core().repository.catalogue(owner())])
@@ -127,7 +127,7 @@ def _dry_run(received: ReceivedFiles, info: DatasetInfo) -> UploadDryRun:
 
 
 @blueprint.get("/uploads/<upload_id>")
-@endpoint(TAG, UploadItem)
+@endpoint(TAG, UploadItem, client="upload_progress")
 def show_upload(upload_id: str) -> UploadItem:
     """Show the progress of an upload that is being received or read.
 
@@ -173,7 +173,9 @@ def publish(name: str, body: DatasetPatch) -> DatasetDetail:
 
 
 @blueprint.delete("/datasets/<name>")
-@endpoint(TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"))
+@endpoint(
+    TAG, None, status=204, problems=("dataset_not_found", "dataset_in_use", "dataset_fixed"), client="delete_dataset"
+)
 def delete(name: str) -> None:
     """Delete an uploaded dataset that no unfinished job uses.
 
@@ -258,7 +260,7 @@ def rows(name: str, query: ExamplesQuery) -> RowList:
 
 
 @content_blueprint.get("/datasets/<name>/columns")
-@endpoint(TAG, TableColumns, problems=(*_PROBLEMS, "busy"))
+@endpoint(TAG, TableColumns, problems=(*_PROBLEMS, "busy"), client="dataset_columns")
 def columns(name: str) -> TableColumns:
     """Show statistics of the columns of a table."""
     return table_columns(_find(name, DatasetKind.TABLE))

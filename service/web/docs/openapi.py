@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
-from werkzeug.routing import Rule
 
 from service.access.keys import Scope
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import SPEC_MODELS, Discriminator, Generator, PredictedData, PredictionSpec
 from service.web.docs import examples
+from service.web.docs.routes import Route, routes
 from service.web.gate.access_checks import COOKIE
 from service.web.http import path_parameters, problem_kinds
-from service.web.http.endpoint import PUBLIC, Operation, operation_of
+from service.web.http.endpoint import PUBLIC, Operation
 from service.web.http.queries import NoQuery
 from service.web.http.schemas import ResponseModel
 from tapeline.version import VERSION
@@ -68,15 +66,9 @@ _SPECS_AS_SENT: Final = (*SPEC_MODELS.values(), PredictionSpec)
 @functools.lru_cache(maxsize=1)  # a process has one app, whose routes do not change
 def document(app: Flask) -> dict[str, Any]:
     """Describe every endpoint of an app."""
-    paths: dict[str, dict[str, Any]] = {}
-    for rule in sorted(app.url_map.iter_rules(), key=_order):
-        operation = operation_of(app.view_functions[rule.endpoint])
-        if operation is None:
-            continue
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            view = app.view_functions[rule.endpoint]
-            paths.setdefault(path, {})[method.lower()] = _operation(rule, method, view, operation)
+    found, paths = [*routes(app)], dict[str, dict[str, Any]]()
+    for route in found:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -93,7 +85,7 @@ def document(app: Flask) -> dict[str, Any]:
         "security": [{}, {"key": []}, {"cookie": []}],
         "paths": paths,
         "components": {
-            "schemas": _schemas([item for item in map(operation_of, app.view_functions.values()) if item is not None]),
+            "schemas": _schemas([route.operation for route in found]),
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -111,28 +103,21 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
-def _order(rule: Rule) -> tuple[int, str]:
-    """Paths of jobs first, the rest by name."""
-    prefixes = ["/jobs", "/datasets", "/"]
-    rank = next((index for index, prefix in enumerate(prefixes) if rule.rule.startswith(prefix)), len(prefixes))
-    return rank, rule.rule
-
-
-def _operation(rule: Rule, method: str, view: Any, operation: Operation) -> dict[str, Any]:
-    summary, _, details = inspect.cleandoc(view.__doc__ or rule.endpoint).partition("\n")
+def _operation(route: Route) -> dict[str, Any]:
+    operation = route.operation
     result: dict[str, Any] = {
-        "operationId": rule.endpoint.replace(".", "_"),
+        "operationId": route.name.replace(".", "_"),
         "tags": [operation.tag],
-        "summary": summary.rstrip("."),
-        "parameters": _parameters(rule, operation),
-        "responses": _responses(method, operation),
+        "summary": route.summary,
+        "parameters": _parameters(route),
+        "responses": _responses(route.method, operation),
     }
-    default_scope = Scope.READ if method == "GET" else Scope.SUBMIT
+    default_scope = Scope.READ if route.method == "GET" else Scope.SUBMIT
     result["x-scope"] = str(operation.scope or default_scope)
     if operation.scope == PUBLIC:
         result["security"] = []
-    if details.strip():
-        result["description"] = " ".join(details.split())
+    if route.details:
+        result["description"] = route.details
     if operation.form is not None:
         result["requestBody"] = _body(operation.form.__name__, "multipart/form-data")
     elif operation.document == "spec":
@@ -151,7 +136,8 @@ def _body(model: str, media_type: str) -> dict[str, Any]:
     return {"required": True, "content": {media_type: content}}
 
 
-def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    operation = route.operation
     parameters: list[dict[str, Any]] = [
         {
             "name": name,
@@ -161,7 +147,7 @@ def _parameters(rule: Rule, operation: Operation) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
             "example": operation.path_examples.get(name, path_parameters.parameter(name).example),
         }
-        for name in sorted(rule.arguments, key=rule.rule.index)
+        for name in route.path_names
     ]
     schema = (operation.query or NoQuery).model_json_schema(ref_template=_REFERENCE)
     for name, field in schema.get("properties", {}).items():

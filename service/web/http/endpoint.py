@@ -82,6 +82,14 @@ class Operation:
     page: str | None = None
     """The page to which ``browsers`` redirects a browser (``/ui/jobs/{job_id}``); ``None``: it gets the JSON."""
 
+    client: str | None = None
+    """The client's method that sends it, such as ``create_webhook``, which ``make client`` writes; ``None``: there is
+    none, or one that does more."""
+    client_returns_data: bool = False
+    """Whether this method returns the field ``data`` alone; that of a list, which has no more, always does."""
+    is_repeatable: bool = False
+    """Whether to send it twice has the effect of once; that of a GET, PUT or PATCH always has."""
+
     @property
     def lists_for_others(self) -> bool:
         """Whether an admin reads what belongs to the owner in a URL parameter, if its method is GET."""

@@ -48,7 +48,7 @@ DELIVERY_ID: Final = PathParameter(
 
 
 @blueprint.get("/webhooks")
-@endpoint(TAG, WebhookList, query=WebhooksQuery, problems=("owner_not_found",), page="/ui/webhooks")
+@endpoint(TAG, WebhookList, query=WebhooksQuery, problems=("owner_not_found",), page="/ui/webhooks", client="webhooks")
 def show_list(query: WebhooksQuery) -> WebhookList:
     """List the owner's webhooks, the oldest first, without their secrets."""
     with core().database.read() as session:
@@ -57,7 +57,7 @@ def show_list(query: WebhooksQuery) -> WebhookList:
 
 
 @blueprint.post("/webhooks")
-@endpoint(TAG, NewWebhook, status=201, body=WebhookRequest, problems=("busy",))
+@endpoint(TAG, NewWebhook, status=201, body=WebhookRequest, problems=("busy",), client="create_webhook")
 def create(body: WebhookRequest) -> Result:
     """Create a webhook: a URL to which messages about the owner's jobs, sweeps and aliases are posted.
 
@@ -74,7 +74,7 @@ def create(body: WebhookRequest) -> Result:
 
 
 @blueprint.get("/webhooks/<webhook_id>")
-@endpoint(TAG, WebhookItem, problems=("webhook_not_found",), page="/ui/webhooks/{webhook_id}")
+@endpoint(TAG, WebhookItem, problems=("webhook_not_found",), page="/ui/webhooks/{webhook_id}", client="webhook")
 def show(webhook_id: str) -> WebhookItem:
     """Show a webhook, without its secret."""
     with core().database.read() as session:
@@ -82,7 +82,7 @@ def show(webhook_id: str) -> WebhookItem:
 
 
 @blueprint.patch("/webhooks/<webhook_id>")
-@endpoint(TAG, WebhookItem, body=WebhookPatch, problems=("webhook_not_found", "busy"))
+@endpoint(TAG, WebhookItem, body=WebhookPatch, problems=("webhook_not_found", "busy"), client="change_webhook")
 def change(webhook_id: str, body: WebhookPatch) -> WebhookItem:
     """Change a webhook, or disable or enable it."""
     description = body.description or "" if "description" in body.model_fields_set else None
@@ -94,7 +94,7 @@ def change(webhook_id: str, body: WebhookPatch) -> WebhookItem:
 
 
 @blueprint.delete("/webhooks/<webhook_id>")
-@endpoint(TAG, None, status=204, problems=("webhook_not_found",))
+@endpoint(TAG, None, status=204, problems=("webhook_not_found",), client="delete_webhook")
 def delete(webhook_id: str) -> None:
     """Delete a webhook with its messages, also those that were not delivered; with the scope `admin`, also one of
     another owner."""
@@ -102,7 +102,7 @@ def delete(webhook_id: str) -> None:
 
 
 @blueprint.post("/webhooks/<webhook_id>/rotate")
-@endpoint(TAG, NewWebhook, status=202, problems=("webhook_not_found",))
+@endpoint(TAG, NewWebhook, status=202, problems=("webhook_not_found",), client="rotate_webhook")
 def rotate(webhook_id: str) -> NewWebhook:
     """Replace the secret and the key of the webhook. For 24 hours, messages have the signatures of both.
 
@@ -120,7 +120,13 @@ def test(webhook_id: str) -> DeliveryItem:
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries")
-@endpoint(TAG, DeliveryList, query=DeliveriesQuery, problems=("webhook_not_found", "invalid_cursor"))
+@endpoint(
+    TAG,
+    DeliveryList,
+    query=DeliveriesQuery,
+    problems=("webhook_not_found", "invalid_cursor"),
+    client="webhook_deliveries",
+)
 def show_deliveries(webhook_id: str, query: DeliveriesQuery) -> DeliveryList:
     """List the messages to a webhook, the newest first, with the response to each attempt."""
     with core().database.read() as session:
@@ -131,7 +137,7 @@ def show_deliveries(webhook_id: str, query: DeliveriesQuery) -> DeliveryList:
 
 
 @blueprint.get("/webhooks/<webhook_id>/deliveries/<delivery_id>")
-@endpoint(TAG, DeliveryItem, problems=("webhook_not_found", "delivery_not_found"))
+@endpoint(TAG, DeliveryItem, problems=("webhook_not_found", "delivery_not_found"), client="webhook_delivery")
 def show_delivery(webhook_id: str, delivery_id: str) -> DeliveryItem:
     """Show a message and its attempts."""
     with core().database.read() as session:
@@ -139,7 +145,13 @@ def show_delivery(webhook_id: str, delivery_id: str) -> DeliveryItem:
 
 
 @blueprint.post("/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver")
-@endpoint(TAG, DeliveryItem, status=202, problems=("webhook_not_found", "delivery_not_found", "webhook_disabled"))
+@endpoint(
+    TAG,
+    DeliveryItem,
+    status=202,
+    problems=("webhook_not_found", "delivery_not_found", "webhook_disabled"),
+    client="redeliver",
+)
 def redeliver(webhook_id: str, delivery_id: str) -> DeliveryItem:
     """Send a message again under the same id, or at once if it waits; its schedule begins again."""
     return _item(deliveries.redeliver(core().database, webhook_id, delivery_id, owner=owner(), by=actor()))

@@ -1,0 +1,79 @@
+"""What the generated methods of a client share: how a request is made of their arguments.
+
+HTTP is imported by the first request: the command line reads the methods' signatures for ``--help`` and completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from tapeline.connection import Connection
+
+_REPEATABLE: Final = ("PUT", "PATCH")
+
+
+class Calls:
+    """Sends the requests of a client. Paths have the names of their parameters, as in ``/openapi.json``."""
+
+    _connection: Connection
+
+    def _document(
+        self,
+        method: str,
+        path: str,
+        names: Mapping[str, object] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        repeatable: bool = False,
+    ) -> dict[str, Any]:
+        """Send a request, and return the document of its response."""
+        from tapeline.connection import json_body
+
+        options: dict[str, Any] = {"params": query} if query else {}
+        options |= json_body(body) if body is not None else {}
+        repeatable = repeatable or method in _REPEATABLE
+        return self._connection.json(method, address(path, names), repeatable=repeatable, **options)
+
+    def _items(
+        self,
+        method: Literal["GET"],
+        path: str,
+        names: Mapping[str, object] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The items of a list that has no pages."""
+        items: list[dict[str, Any]] = self._document(method, path, names, query=query)["data"]
+        return items
+
+    def _pages(
+        self,
+        method: Literal["GET"],
+        path: str,
+        names: Mapping[str, object] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        limit: int | None,
+    ) -> list[dict[str, Any]]:
+        """The items of a list that has pages, at most ``limit``."""
+        return list(self._connection.items(address(path, names), query or {}, limit=limit))
+
+    def _nothing(self, method: str, path: str, names: Mapping[str, object] | None = None) -> None:
+        """Send a request whose response has no content."""
+        with self._connection.response(method, address(path, names)):
+            pass
+
+
+def address(path: str, names: Mapping[str, object] | None) -> str:
+    """A path with the values of its parameters."""
+    from tapeline.connection import segment
+
+    return path.format(**{name: segment(str(value)) for name, value in (names or {}).items()})
+
+
+def given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not ``None``: what is left out is not sent."""
+    return {name: value for name, value in arguments.items() if value is not None}
