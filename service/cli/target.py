@@ -186,7 +186,7 @@ def confirm_deletion(what: str, *, yes: bool) -> None:
 Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
-def _completer(offered: Callable[[Client, Mapping[str, Any], str], Iterable[tuple[str, str]]]) -> Completer:
+def completer(offered: Callable[[Client, Mapping[str, Any], str], Iterable[tuple[str, str]]]) -> Completer:
     """Complete a value from what the service offers: values with their descriptions, for the other options of the
     command and the typed text; nothing if the service does not respond."""
 
@@ -243,13 +243,13 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
     return [CompletionItem(f"{name}=") for name in setting_names() if name.startswith(incomplete)]
 
 
-complete_jobs: Final = _completer(_jobs)
-complete_models: Final = _completer(_models)
-complete_datasets: Final = _completer(_datasets)
-complete_presets: Final = _completer(_presets)
+complete_jobs: Final = completer(_jobs)
+complete_models: Final = completer(_models)
+complete_datasets: Final = completer(_datasets)
+complete_presets: Final = completer(_presets)
 
 job_argument = click.argument("job_text", metavar="JOB", shell_complete=complete_jobs)
-network_argument = click.argument("network_text", metavar="JOB|MODEL@ALIAS", shell_complete=_completer(_networks))
+network_argument = click.argument("network_text", metavar="JOB|MODEL@ALIAS", shell_complete=completer(_networks))
 
 
 def checkpoint_option(default: str, *names: str) -> Callable[[Command], Command]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
@@ -16,7 +16,10 @@ from service.spec import metric_info
 from service.spec.metric_info import describe, number
 from service.states import JobKind
 from service.wording import counted, value_text
-from tapeline import ApiError, Client
+from tapeline.errors import ApiError
+
+if TYPE_CHECKING:
+    from tapeline import Client
 
 SHORT_ID: Final = 6
 """Length of a shortened id: its last characters, since the first ones are a timestamp and similar for jobs of a day."""

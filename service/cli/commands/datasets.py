@@ -11,7 +11,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.target import Target, complete_datasets, confirm_deletion, service_options, with_target, yes_option
+from service.cli.derived import Terminal, command
+from service.cli.target import Target, complete_datasets, service_options, with_target
 from service.cli.text import print_rows, print_table, visible
 from service.cli.uploading import parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
@@ -87,16 +88,19 @@ def publish_dataset(target: Target, name: str, withdraw: bool) -> None:
     target.echo(item, f"{name}  {'withdrawn' if withdraw else 'published to all owners'}")
 
 
-@list_datasets.command("delete")
-@click.argument("name", shell_complete=complete_datasets)
-@yes_option
-@with_target
-def delete_dataset(target: Target, name: str, yes: bool) -> None:
-    """Delete an uploaded dataset that no unfinished job uses."""
-    with target.client() as client:
-        confirm_deletion(f"the dataset {name}", yes=yes)
-        client.delete_dataset(name)
-    target.echo({"name": name, "deleted": True}, f"{name}  deleted")
+list_datasets.add_command(
+    command(
+        Terminal(
+            "delete",
+            "delete_dataset",
+            "Delete an uploaded dataset that no unfinished job uses.",
+            question="the dataset {}",
+            done="deleted",
+        ),
+        "datasets",
+        complete=complete_datasets,
+    )
+)
 
 
 @click.command()

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from service.cli import main
 from tapeline import Client
 from tests.service.cli.conftest import TINY, Run
 
@@ -134,6 +136,10 @@ def test_a_webhook_is_created_tested_changed_and_deleted(run: Run, client: Clien
     assert titles.split("\t") == ["ID", "URL", "STATE", "EVENTS"]
     assert line.split("\t") == [webhook_id, "https://[2606:4700::1111]:9/hook", "enabled", "job.failed"]
     assert client.webhook(webhook_id)["description"] == "chat"
+    typed = ShellComplete(main, {}, "tapeline", "").get_completions(
+        ["--server", client.server, "webhooks", "set"], "whk"
+    )
+    assert [(item.value, item.help) for item in typed] == [(webhook_id, line.split("\t")[1])]
     rotated = json.loads(run("webhooks", "rotate", webhook_id, "--json").stdout)
     assert rotated["secret"] != rows["Secret"]
     tested = run("webhooks", "test", webhook_id)

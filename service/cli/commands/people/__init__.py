@@ -1,0 +1,1 @@
+"""The commands about the queue, owners, share links and webhooks."""
