@@ -180,8 +180,9 @@ client-wheel: $(VENV)/installed-dev  ## build dist/tapeline_client-*.whl, the Py
 settings: $(VENV)/installed-dev  ## write the declared settings into the documents, compose and the chart
 	@$(BIN)/python -m tests.deploy.settings_documents
 
-client: $(VENV)/installed-dev  ## write what follows from operations: methods of the client
+client: $(VENV)/installed-dev  ## write what follows from operations: methods of the client, and the tables of the HTTP API
 	@$(BIN)/python -m tests.service.web.docs.client_methods
+	@$(BIN)/python -m tests.service.web.docs.api_tables
 
 dashboards: $(VENV)/installed-dev  ## write deploy/grafana, the dashboards
 	@$(BIN)/python -m tests.deploy.dashboards
