@@ -1,4 +1,4 @@
-"""The recipes: each names the files to touch, and the snippets of three of them work in a copy of the tree."""
+"""The recipes: each names the files to touch, and the snippets of four of them work in a copy of the tree."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", TEXT, re.M))
-COUNTS = {title: int(count) for title, count in re.findall(r"^\| \[(.+?)\]\(.+?\) \| (\d) \|", TEXT, re.M)}
-FOLLOWED = ("Layer", "Metric on the job page", "Setting")
+COUNTS = {title: int(count) for title, count in re.findall(r"^\| \[(.+?)\]\(.+?\).* \| (\d) \|", TEXT, re.M)}
+FOLLOWED = ("Layer", "Metric on the job page", "Setting", "Endpoint")
 COPIED = ("engine", "service", "workers", "migrations", "tapeline", "tests", "docs", "deploy")
 FILES = ("docker-compose.yml", ".env.example", "pyproject.toml")
 TRAIN = """
@@ -48,6 +48,26 @@ with database.read() as session:
     print("first tile:", shown.label, shown.value, *metric_info.describe(shown.name).kinds)
     print("scaled:", job.resolved["layers"][0])
 """
+CALL = """
+import os, threading
+from click.testing import CliRunner
+from werkzeug.serving import make_server
+from service.cli import main
+from service.runtime.settings import Settings
+from service.web.app import create_app
+from tapeline import Client
+
+server = make_server("127.0.0.1", 0, create_app(Settings.from_env(os.environ, cores=1)), threaded=True)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.port}"
+with Client(url) as client:
+    client.change_owner("-", running_jobs=3)
+    print("page:", "/owners/{owner_id}/settings" in client.fetch("/docs/administration").decode())
+    print(CliRunner().invoke(main, ["--server", url, "owners", "reset", "everybody"]).output)
+    client.change_owner("-", running_jobs=3)
+    print("method:", client.reset_owner("-")["limits"]["running_jobs"])
+os._exit(0)
+"""
 
 
 def snippets(title: str) -> list[tuple[str, list[str]]]:
@@ -67,7 +87,7 @@ def test_each_recipe_names_as_many_files_as_the_table_says_and_they_exist() -> N
 
 
 @pytest.mark.stack
-def test_a_layer_a_metric_and_a_setting_are_added_by_their_recipes(tmp_path: Path) -> None:
+def test_a_layer_a_metric_a_setting_and_an_endpoint_are_added_by_their_recipes(tmp_path: Path) -> None:
     for folder in COPIED:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
@@ -95,3 +115,11 @@ def test_a_layer_a_metric_and_a_setting_are_added_by_their_recipes(tmp_path: Pat
     assert len(re.findall(r"val_error_rate", output)) == 2  # one line of the log for each epoch
     types = run("-m", "mypy", "service/models/exports", "service/spec")
     assert "Success" in types
+    run("-m", "tests.service.web.docs.client_methods")
+    run("-m", "tests.service.web.docs.api_tables")
+    row = "| `DELETE /owners/{owner_id}/settings` | set all defaults of an owner again (scope `admin`) |"
+    assert row in (tmp_path / "docs" / "api.md").read_text(encoding="utf-8")
+    output = run("-u", "-c", CALL)
+    assert "page: True" in output
+    assert "Running jobs\tno limit (default)" in output
+    assert "method: None" in output
