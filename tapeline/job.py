@@ -13,6 +13,8 @@ from tapeline import downloads
 from tapeline.connection import json_body, segment
 from tapeline.errors import ApiError
 from tapeline.method_types import History, Residuals, Which
+from tapeline.methods.calls import address
+from tapeline.methods.job import JobMethods
 from tapeline.notebook import cards
 from tapeline.resources import Resource, once
 from tapeline.sweeps import Sweep
@@ -22,7 +24,7 @@ from tapeline.trained.registered import RegisteredModel
 _CHANGEABLE: Final = frozenset({"name", "tags", "priority", "budget", "starred", "note"})
 
 
-class Job(Resource, TrainedNetwork):
+class Job(Resource, TrainedNetwork, JobMethods):
     """A job as of the last request; ``refresh`` and ``wait`` update it.
 
     It is also a mapping over the document of the API: ``job["progress"]["epoch"]``. Like those of ``Client``, all
@@ -166,10 +168,6 @@ class Job(Resource, TrainedNetwork):
         """The metrics of every completed epoch, as a list of dictionaries; ``to_frame()`` makes a DataFrame."""
         return History(self._connection.json("GET", f"{self._path}/metrics"))
 
-    def results(self) -> dict[str, Any]:
-        """Final and best metrics, checkpoints, samples, plots, and the first 1,000 files; ``files`` has all."""
-        return self._connection.json("GET", f"{self._path}/results")
-
     def checkpoints(self) -> list[dict[str, Any]]:
         """The stored checkpoints, each with ``epoch``, ``best``, ``latest``, ``url``, ``size_bytes``."""
         return list(self._connection.items(f"{self._path}/checkpoints", {}, page_size=None))
@@ -220,10 +218,6 @@ class Job(Resource, TrainedNetwork):
         """
         path = f"{self._path}/certificate?{urlencode({'checkpoint': str(checkpoint)})}"
         return downloads.download_folder(self._connection, path, Path(to))
-
-    def digests(self, *, after: int = 0) -> dict[str, Any]:
-        """The digests of the ``epochs`` after this one, and of the whole result: equal ones mean equal trainings."""
-        return self._connection.json("GET", f"{self._path}/digests", params={"after": str(after)})
 
     def download_predictions(self, to: Path | str = ".") -> Path:
         """Download the CSV file of a succeeded prediction (``Client.predict_dataset``).
@@ -293,23 +287,6 @@ class Job(Resource, TrainedNetwork):
 
     # The trained network, besides what ``TrainedNetwork`` does with it.
 
-    def calibration(self, *, checkpoint: Which = "best") -> dict[str, Any]:
-        """The confidence of a classifier's predictions against their accuracy on the validation data.
-
-        Returns:
-            ``bins``, each with ``confidence``, ``accuracy`` and ``count``, and the ``expected_error``.
-        """
-        return self._get_evaluation("calibration", checkpoint=checkpoint)
-
-    def importance(self, *, checkpoint: Which = "best") -> dict[str, Any]:
-        """The importance of each column of a table: the accuracy that is lost when its values are shuffled, or the RMSE
-        that a regressor gains.
-
-        Returns:
-            ``columns``, each with ``column``, ``mean`` and ``deviation``.
-        """
-        return self._get_evaluation("importance", checkpoint=checkpoint)
-
     def confusion(self, *, checkpoint: Which = "best", epoch: int | None = None) -> dict[str, Any]:
         """The confusion matrix of an ``epoch`` on the validation data, with precision, recall and F1 of each class.
 
@@ -327,14 +304,6 @@ class Job(Resource, TrainedNetwork):
         """
         options: dict[str, Which] = {} if limit is None else {"limit": limit}
         return Residuals(self._get_evaluation("residuals", checkpoint=checkpoint, **options))
-
-    def mistakes(self, *, checkpoint: Which = "best", limit: int | None = None) -> dict[str, Any]:
-        """The most confident mistakes on the validation data, as ``data``, and the ``count`` of all.
-
-        Args:
-            limit: how many mistakes to return.
-        """
-        return self._get_evaluation("mistakes", checkpoint=checkpoint, **({} if limit is None else {"limit": limit}))
 
     def _get_evaluation(self, resource: str, **params: Which) -> dict[str, Any]:
         return self._connection.json("GET", f"{self._path}/{resource}", params={n: str(v) for n, v in params.items()})
@@ -362,10 +331,14 @@ class Job(Resource, TrainedNetwork):
         return {"checkpoint": which}
 
     @property
-    def _path(self) -> str:
+    def _names(self) -> Mapping[str, object]:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.id):
             raise ApiError(404, {"code": "job_not_found", "detail": f"{self.id!r} is not the id of a job"})
-        return f"/jobs/{segment(self.id)}"
+        return {"job_id": self.id}
+
+    @property
+    def _path(self) -> str:
+        return address("/jobs/{job_id}", self._names)
 
 
 class Model(TrainedNetwork, RegisteredModel):

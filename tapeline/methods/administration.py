@@ -1,4 +1,4 @@
-"""Operations of the API under the heading Administration. Written by `make client`."""
+"""Operations of the API: Administration. Written by `make client`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Administration(Calls):
             overlap_s: How long the old key stays valid, in seconds, but not beyond its own expiry; 0: it expires at
                 once.
         """
-        return self._document("POST", "/keys/{key_id}/rotate", {"key_id": key_id}, body=given(overlap_s=overlap_s))
+        return self._send("POST", "/keys/{key_id}/rotate", {"key_id": key_id}, body=given(overlap_s=overlap_s))
 
     def owners(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """List owners: their settings, limits and jobs. Requires the scope ``admin``.
@@ -57,7 +57,7 @@ class Administration(Calls):
 
     def owner(self, owner_id: str) -> dict[str, Any]:
         """Show an owner, named by its id or its display name. Requires the scope ``admin``."""
-        return self._document("GET", "/owners/{owner_id}", {"owner_id": owner_id})
+        return self._send("GET", "/owners/{owner_id}", {"owner_id": owner_id})
 
     def change_owner(self, owner_id: str, /, **changes: Unpack[OwnerPatch]) -> dict[str, Any]:
         """Change an owner's name, weight, cap, highest priority or quotas. Requires the scope ``admin``.
@@ -76,4 +76,4 @@ class Administration(Calls):
             artifact_bytes: Bytes of the files of all jobs.
             cpu_seconds: CPU seconds of all jobs in 30 days; further jobs wait.
         """
-        return self._document("PATCH", "/owners/{owner_id}", {"owner_id": owner_id}, body=changes)
+        return self._send("PATCH", "/owners/{owner_id}", {"owner_id": owner_id}, body=changes)

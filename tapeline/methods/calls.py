@@ -5,6 +5,7 @@ HTTP is imported by the first request: the command line reads the methods' signa
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,7 +20,12 @@ class Calls:
 
     _connection: Connection
 
-    def _document(
+    @property
+    def _names(self) -> Mapping[str, object]:
+        """The parameters of paths that the object stands for."""
+        return {}
+
+    def _send(
         self,
         method: str,
         path: str,
@@ -35,7 +41,9 @@ class Calls:
         options: dict[str, Any] = {"params": query} if query else {}
         options |= json_body(body) if body is not None else {}
         repeatable = repeatable or method in _REPEATABLE
-        return self._connection.json(method, address(path, names), repeatable=repeatable, **options)
+        return self._connection.json(
+            method, address(path, {**self._names, **(names or {})}), repeatable=repeatable, **options
+        )
 
     def _items(
         self,
@@ -46,7 +54,7 @@ class Calls:
         query: Mapping[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """The items of a list that has no pages."""
-        items: list[dict[str, Any]] = self._document(method, path, names, query=query)["data"]
+        items: list[dict[str, Any]] = self._send(method, path, names, query=query)["data"]
         return items
 
     def _pages(
@@ -59,19 +67,28 @@ class Calls:
         limit: int | None,
     ) -> list[dict[str, Any]]:
         """The items of a list that has pages, at most ``limit``."""
-        return list(self._connection.items(address(path, names), query or {}, limit=limit))
+        return list(self._connection.items(address(path, {**self._names, **(names or {})}), query or {}, limit=limit))
 
     def _nothing(self, method: str, path: str, names: Mapping[str, object] | None = None) -> None:
         """Send a request whose response has no content."""
-        with self._connection.response(method, address(path, names)):
+        with self._connection.response(method, address(path, {**self._names, **(names or {})})):
             pass
 
 
-def address(path: str, names: Mapping[str, object] | None) -> str:
+class BoundCalls(Calls):
+    """The same for an object of the client, such as a job."""
+
+    @property
+    @abstractmethod
+    def _names(self) -> Mapping[str, object]:
+        """The parameter of paths that the object stands for."""
+
+
+def address(path: str, names: Mapping[str, object]) -> str:
     """A path with the values of its parameters."""
     from tapeline.connection import segment
 
-    return path.format(**{name: segment(str(value)) for name, value in (names or {}).items()})
+    return path.format(**{name: segment(str(value)) for name, value in names.items()})
 
 
 def given(**arguments: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Operations of the API under the heading Datasets. Written by `make client`."""
+"""Operations of the API: Datasets. Written by `make client`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Datasets(Calls):
 
     def dataset_columns(self, name: str) -> dict[str, Any]:
         """Show statistics of the columns of a table."""
-        return self._document("GET", "/datasets/{name}/columns", {"name": name})
+        return self._send("GET", "/datasets/{name}/columns", {"name": name})
 
     def upload_progress(self, upload_id: str) -> dict[str, Any]:
         """Show the progress of an upload that is being received or read.
@@ -33,4 +33,4 @@ class Datasets(Calls):
         Its sender chooses the id and may ask before the first byte has arrived: an upload that has not begun, or has
         ended, is ``absent``.
         """
-        return self._document("GET", "/uploads/{upload_id}", {"upload_id": upload_id})
+        return self._send("GET", "/uploads/{upload_id}", {"upload_id": upload_id})

@@ -1,4 +1,4 @@
-"""Operations of the API under the heading Service. Written by `make client`."""
+"""Operations of the API: Service. Written by `make client`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Service(Calls):
         """List the presets with a summary, measured results and the full spec."""
         return self._items("GET", "/presets")
 
-    def queue(self, *, owner: str | None = None, limit: int = 100) -> dict[str, Any]:
+    def queue(self, *, owner: str | None = None, limit: int | None = None) -> dict[str, Any]:
         """List the queued jobs in the order in which workers are expected to claim them, and why they wait.
 
         Without ``owner``, only the caller's jobs are listed; their positions count the jobs of all owners. Owners share
@@ -24,7 +24,7 @@ class Service(Calls):
             owner: For the scope ``admin``: what belongs to this owner (an id or a unique display name), with ``-``,
                 to everybody without a key, or, with ``*``, to all. Such reads are in the audit log.
         """
-        return self._document("GET", "/queue", query=given(owner=owner, limit=limit))
+        return self._send("GET", "/queue", query=given(owner=owner, limit=limit))
 
     def workers(self) -> list[dict[str, Any]]:
         """List the workers of the last minute, with the caller's running jobs."""
@@ -40,10 +40,10 @@ class Service(Calls):
             running: What happens to its running jobs: other workers continue them (``release``), or they end first
                 (``finish``).
         """
-        return self._document(
+        return self._send(
             "POST", "/workers/{worker_id}/drain", {"worker_id": worker_id}, body=given(running=running), repeatable=True
         )
 
     def undrain_worker(self, worker_id: str) -> dict[str, Any]:
         """Let a drained worker claim jobs again, within five seconds. Requires the scope ``admin``."""
-        return self._document("DELETE", "/workers/{worker_id}/drain", {"worker_id": worker_id})
+        return self._send("DELETE", "/workers/{worker_id}/drain", {"worker_id": worker_id})

@@ -1,4 +1,4 @@
-"""Operations of the API under the heading Sharing. Written by `make client`."""
+"""Operations of the API: Sharing. Written by `make client`."""
 
 from __future__ import annotations
 

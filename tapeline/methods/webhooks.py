@@ -1,4 +1,4 @@
-"""Operations of the API under the heading Webhooks. Written by `make client`."""
+"""Operations of the API: Webhooks. Written by `make client`."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Webhooks(Calls):
             events: The types of events that are sent. ``worker.lost`` needs a key with the scope ``admin``.
             description: Free text.
         """
-        return self._document("POST", "/webhooks", body=given(url=url, events=events, description=description))
+        return self._send("POST", "/webhooks", body=given(url=url, events=events, description=description))
 
     def webhook(self, webhook_id: str) -> dict[str, Any]:
         """Show a webhook, without its secret."""
-        return self._document("GET", "/webhooks/{webhook_id}", {"webhook_id": webhook_id})
+        return self._send("GET", "/webhooks/{webhook_id}", {"webhook_id": webhook_id})
 
     def change_webhook(self, webhook_id: str, /, **changes: Unpack[WebhookPatch]) -> dict[str, Any]:
         """Change a webhook, or disable or enable it.
@@ -53,7 +53,7 @@ class Webhooks(Calls):
         Args:
             enabled: Nothing is announced to a disabled webhook. One that is enabled gets the messages that waited.
         """
-        return self._document("PATCH", "/webhooks/{webhook_id}", {"webhook_id": webhook_id}, body=changes)
+        return self._send("PATCH", "/webhooks/{webhook_id}", {"webhook_id": webhook_id}, body=changes)
 
     def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook with its messages, also those that were not delivered; with the scope ``admin``, also one of
@@ -83,7 +83,7 @@ class Webhooks(Calls):
 
     def webhook_delivery(self, webhook_id: str, delivery_id: str) -> dict[str, Any]:
         """Show a message and its attempts."""
-        return self._document(
+        return self._send(
             "GET",
             "/webhooks/{webhook_id}/deliveries/{delivery_id}",
             {"webhook_id": webhook_id, "delivery_id": delivery_id},
@@ -91,7 +91,7 @@ class Webhooks(Calls):
 
     def redeliver(self, webhook_id: str, delivery_id: str) -> dict[str, Any]:
         """Send a message again under the same id, or at once if it waits; its schedule begins again."""
-        return self._document(
+        return self._send(
             "POST",
             "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
             {"webhook_id": webhook_id, "delivery_id": delivery_id},
@@ -102,4 +102,4 @@ class Webhooks(Calls):
 
         The new secret is only in this response.
         """
-        return self._document("POST", "/webhooks/{webhook_id}/rotate", {"webhook_id": webhook_id})
+        return self._send("POST", "/webhooks/{webhook_id}/rotate", {"webhook_id": webhook_id})

@@ -16,7 +16,7 @@ class WebhookOperations(Webhooks):
     def test_webhook(self, webhook_id: str, *, timeout_s: float = 30) -> dict[str, Any]:
         """Send a message of the type ``webhook.test``, and return it with the attempt, or, after ``timeout_s``,
         without one."""
-        sent = self._document("POST", "/webhooks/{webhook_id}/test", {"webhook_id": webhook_id})
+        sent = self._send("POST", "/webhooks/{webhook_id}/test", {"webhook_id": webhook_id})
         deadline = time.monotonic() + timeout_s
         while not sent["attempts"] and time.monotonic() < deadline:
             time.sleep(_POLL_INTERVAL_S)

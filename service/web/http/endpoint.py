@@ -83,8 +83,8 @@ class Operation:
     """The page to which ``browsers`` redirects a browser (``/ui/jobs/{job_id}``); ``None``: it gets the JSON."""
 
     client: str | None = None
-    """The client's method that sends it, such as ``create_webhook``, which ``make client`` writes; ``None``: there is
-    none, or one that does more."""
+    """The client's method that sends it, ``create_webhook`` or ``Job.digests``, which ``make client`` writes; ``None``:
+    there is none, or one that does more."""
     client_returns_data: bool = False
     """Whether this method returns the field ``data`` alone; that of a list, which has no more, always does."""
     is_repeatable: bool = False

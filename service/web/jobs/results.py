@@ -46,7 +46,14 @@ TAG: Final = "Results"
 
 
 @blueprint.get("/jobs/<job_id>/results")
-@endpoint(TAG, Results, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#tiles")
+@endpoint(
+    TAG,
+    Results,
+    query=FilesQuery,
+    problems=("job_not_found", "invalid_cursor"),
+    page="/ui/jobs/{job_id}#tiles",
+    client="Job.results",
+)
 def results(job_id: str, query: FilesQuery) -> Results:
     """Show the results of a job so far; `final` says whether the job has ended.
 

@@ -245,7 +245,14 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
 
 
 @blueprint.get("/jobs/<job_id>/mistakes")
-@endpoint(TAG, MistakeList, query=MistakesQuery, is_private=True, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+@endpoint(
+    TAG,
+    MistakeList,
+    query=MistakesQuery,
+    is_private=True,
+    problems=(*loading.PROBLEMS, "dataset_unavailable"),
+    client="Job.mistakes",
+)
 def mistakes(job_id: str, query: MistakesQuery) -> MistakeList:
     """Show the validation images that a checkpoint misclassifies, most confident first.
 
@@ -287,7 +294,13 @@ evaluation_blueprint: Final = Blueprint("evaluation", __name__)
 
 
 @evaluation_blueprint.get("/jobs/<job_id>/calibration")
-@endpoint(TAG, CalibrationAnswer, query=CheckpointQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+@endpoint(
+    TAG,
+    CalibrationAnswer,
+    query=CheckpointQuery,
+    problems=(*loading.PROBLEMS, "dataset_unavailable"),
+    client="Job.calibration",
+)
 def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     """Compare the confidence of predictions with their accuracy on the validation data.
 
@@ -300,7 +313,11 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
 
 @evaluation_blueprint.get("/jobs/<job_id>/importance")
 @endpoint(
-    TAG, ImportanceAnswer, query=CheckpointQuery, problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found")
+    TAG,
+    ImportanceAnswer,
+    query=CheckpointQuery,
+    problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
+    client="Job.importance",
 )
 def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     """Show how important each column of a table is: the accuracy that is lost when its values are shuffled, or the

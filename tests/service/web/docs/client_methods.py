@@ -20,11 +20,15 @@ from pydantic.fields import FieldInfo
 
 from service.web.app import build_app
 from service.web.docs.routes import Route, routes
+from service.web.http.queries import WhichCheckpoint
 
 FOLDER = Path(__file__).parents[4] / "tapeline" / "methods"
 WRITTEN = "Written by `make client`."
 WIDTH = 120
 PAGING = ("limit", "cursor")
+CHECKPOINT = get_args(WhichCheckpoint)[1]
+BOUND = {"Job": "job_id"}
+"""Classes of the client that have methods, too, with the parameter of paths that their objects stand for."""
 SCALARS = {str: "str", int: "int", float: "float", bool: "bool"}
 
 
@@ -45,12 +49,14 @@ class Argument:
 
 def written() -> dict[str, str]:
     """The text of each module, by its name, before it is formatted."""
-    by_tag = defaultdict[str, list[Route]](list)
+    of_client, of_objects = defaultdict[str, list[Route]](list), defaultdict[str, list[Route]](list)
     for route in routes(build_app()):
-        if route.operation.client is not None:
-            by_tag[route.operation.tag].append(route)
-    modules = {f"{tag.lower()}.py": _module(tag, found) for tag, found in by_tag.items()}
-    return modules | {"__init__.py": _package(sorted(by_tag))}
+        if (name := route.operation.client) is not None:
+            owner, dot, _ = name.rpartition(".")
+            (of_objects[owner] if dot else of_client[route.operation.tag]).append(route)
+    modules = {f"{tag.lower()}.py": _module(tag, found) for tag, found in of_client.items()}
+    modules |= {f"{owner.lower()}.py": _module(owner, found) for owner, found in of_objects.items()}
+    return modules | {"__init__.py": _package(sorted(of_client))}
 
 
 def _package(tags: Sequence[str]) -> str:
@@ -61,21 +67,25 @@ def _package(tags: Sequence[str]) -> str:
     )
 
 
-def _module(tag: str, found: Sequence[Route]) -> str:
+def _module(name: str, found: Sequence[Route]) -> str:
+    """The methods of a class of the client, or those of ``Client`` for the operations with a tag."""
+    base, title = ("BoundCalls", f"{name}Methods") if name in BOUND else ("Calls", name)
     methods = "\n\n".join(textwrap.indent(_method(route), "    ") for route in found)
     patches = dict.fromkeys(route.operation.body for route in found if route.method == "PATCH")
-    methods = f'class {tag}(Calls):\n    """Methods of ``Client``."""\n\n{methods}'
+    text = f"Methods of ``{name if name in BOUND else 'Client'}``."
+    methods = f'class {title}({base}):\n    """{text}"""\n\n{methods}'
     code = "\n\n\n".join([*(_changes(model) for model in patches if model), methods])
-    helpers = ["Calls", *(["given"] if "given(" in code else [])]
+    helpers = [base, *(["given"] if "given(" in code else [])]
     typed = [name for name in ("Any", "Literal", "TypedDict", "Unpack") if re.search(rf"\b{name}\b", code)]
     collections = [name for name in ("Mapping", "Sequence") if f"{name}[" in code]
     imports = [
         *([f"from collections.abc import {', '.join(collections)}"] if collections else []),
         *([f"from typing import {', '.join(typed)}"] if typed else []),
         "",
+        *(["from tapeline.method_types import Which"] if "Which" in code else []),
         f"from tapeline.methods.calls import {', '.join(helpers)}",
     ]
-    head = f'"""Operations of the API under the heading {tag}. {WRITTEN}"""\n\nfrom __future__ import annotations\n\n'
+    head = f'"""Operations of the API: {name}. {WRITTEN}"""\n\nfrom __future__ import annotations\n\n'
     return head + "\n".join(imports) + "\n\n\n" + code + "\n"
 
 
@@ -92,7 +102,8 @@ def _method(route: Route) -> str:
     is_paged = "next_cursor" in fields and returns_data
     query = [*_arguments(operation.query, *(PAGING if is_paged else ()))]
     body = [*_arguments(operation.body)]
-    names = [Argument(name, _path_type(route, name), "", None) for name in route.path_names]
+    owner, _, method = (operation.client or "").rpartition(".")
+    names = [Argument(name, _path_type(route, name), "", None) for name in route.path_names if name != BOUND.get(owner)]
     positional = names + [item for item in body if item.default is None and route.method != "PATCH"]
     keywords = [item for item in (*body, *query) if item.default is not None]
     if is_paged:
@@ -111,7 +122,7 @@ def _method(route: Route) -> str:
     call, returned = _call(route, returns_data, is_paged, sent)
     return "\n".join(
         [
-            f"def {operation.client}({', '.join(signature)}) -> {returned}:",
+            f"def {method}({', '.join(signature)}) -> {returned}:",
             textwrap.indent(_docstring(route, described), "    "),
             f"    {call}",
         ]
@@ -126,7 +137,7 @@ def _call(route: Route, returns_data: bool, is_paged: bool, sent: Sequence[str])
     if is_paged:
         return f"return self._pages({', '.join([*where, 'limit=limit'])})", "list[dict[str, Any]]"
     repeatable = ["repeatable=True"] if route.operation.is_repeatable else []
-    call = f"self._document({', '.join([*where, *repeatable])})"
+    call = f"self._send({', '.join([*where, *repeatable])})"
     if returns_data:
         return f"return self._items({', '.join(where)})", "list[dict[str, Any]]"
     return f"return {call}", "dict[str, Any]"
@@ -137,7 +148,12 @@ def _arguments(model: type[BaseModel] | None, *left_out: str) -> Iterator[Argume
         extra = field.json_schema_extra
         if name in left_out or (isinstance(extra, dict) and extra.get("deprecated")):
             continue
-        yield Argument(name, _type(field.annotation), _rst(field.description or ""), _default(field))
+        kind, default = _type(field.annotation), _default(field)
+        if CHECKPOINT in field.metadata:
+            kind = "Which"
+        if name == "limit" and default is not None:  # the service's own is not repeated
+            kind, default = f"{kind} | None", "None"
+        yield Argument(name, kind, _rst(field.description or ""), default)
 
 
 def _default(field: FieldInfo) -> str | None:
