@@ -18,10 +18,21 @@ import click
 from rich.table import Column
 from rich.text import Text
 
-from service.cli.target import Completer, Target, completer, confirm_deletion, service_options, yes_option
+from service.cli.target import (
+    Completer,
+    Target,
+    checkpoint_option,
+    completer,
+    confirm_deletion,
+    job_argument,
+    service_options,
+    yes_option,
+)
 from service.cli.text import owner_names, print_rows, print_table, with_owners
 from service.wording import rounded
+from tapeline.method_types import Which
 from tapeline.methods import GeneratedMethods
+from tapeline.methods.job import JobMethods
 
 if TYPE_CHECKING:
     from tapeline import Client
@@ -55,6 +66,7 @@ class Terminal:
     name: str
     """Of the command."""
     method: str
+    """Of the client, or, as ``Job.digests``, of a job, which is the first argument."""
     help: str
     _: KW_ONLY
     metavars: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +87,8 @@ class Terminal:
     """Of one document: titles and values."""
     line: Callable[[Item], str] | None = None
     """Of one document: a line."""
+    show: Callable[[Any], None] | None = None
+    """Prints what none of these describes."""
     note: str = ""
     """Printed below, on standard error."""
     question: str = ""
@@ -83,6 +97,11 @@ class Terminal:
     """What happened, if nothing is returned: ``deleted``."""
     example: str = ""
     """An option of a change, for whoever gives none."""
+
+    @property
+    def is_of_job(self) -> bool:
+        """Whether it is about a job."""
+        return self.method.startswith("Job.")
 
 
 def group(listing: Terminal, *terminals: Terminal, noun: str = "") -> click.Group:
@@ -121,29 +140,21 @@ def command(terminal: Terminal, noun: str, *, complete: Completer | None = None)
     Raises:
         ValueError: it has options or hides arguments that the method does not have.
     """
-    arguments = [*_arguments(getattr(GeneratedMethods, terminal.method))]
+    arguments = [*_arguments(_method(terminal))]
     if unknown := {*terminal.options, *terminal.metavars, *terminal.hidden} - {item.name for item in arguments}:
         raise ValueError(f"{terminal.method} has no arguments {sorted(unknown)}")
+    shared = _added(service_options, *([yes_option] if terminal.question else []))
     return click.Command(
         terminal.name,
-        params=[*_parameters(terminal, arguments, noun, complete), *_shared(yes=bool(terminal.question))],
+        params=[*_parameters(terminal, arguments, noun, complete), *shared],
         callback=click.pass_obj(partial(_run, terminal)),
         help=terminal.help,
     )
 
 
-def _shared(*, yes: bool) -> list[click.Parameter]:
-    """The options of all commands, and those of a deletion."""
-    holder = click.Command(None)
-    service_options(holder)
-    if yes:
-        yes_option(holder)
-    return holder.params[::-1]
-
-
 def _run(terminal: Terminal, target: Target, **values: Any) -> None:
     yes = values.pop("yes", False)
-    arguments = inspect.signature(getattr(GeneratedMethods, terminal.method)).parameters.values()
+    arguments = inspect.signature(_method(terminal)).parameters.values()
     names = [item.name for item in arguments if _is_positional(terminal, item) and item.name in values]
     positional = [values.pop(name) for name in names]
     if any(item.kind is item.VAR_KEYWORD for item in arguments):
@@ -155,7 +166,8 @@ def _run(terminal: Terminal, target: Target, **values: Any) -> None:
             positional[0] = terminal.find(client, positional[0])
         if terminal.question:
             confirm_deletion(terminal.question.format(*positional), yes=yes)
-        found = getattr(client, terminal.method)(*positional, **values)
+        job = target.find(client, values.pop("job_text")) if terminal.is_of_job else None
+        found = getattr(job or client, _method(terminal).__name__)(*positional, **values)
         if terminal.done:
             key = "id" if names[0].endswith("_id") else names[0]
             target.echo({key: positional[0], terminal.done: True}, f"{positional[0]}  {terminal.done}")
@@ -184,6 +196,8 @@ def _print(terminal: Terminal, found: Any, owners: Sequence[str]) -> None:
         print_rows(terminal.rows(found))
     elif terminal.line is not None:
         click.echo(terminal.line(found))
+    elif terminal.show is not None:
+        terminal.show(found)
     if terminal.note:
         click.echo(terminal.note, err=True)
 
@@ -207,8 +221,10 @@ def _text(cell: Cell, item: Item) -> str | Text:
 def _parameters(
     terminal: Terminal, arguments: Sequence[inspect.Parameter], noun: str, complete: Completer | None
 ) -> Iterator[click.Parameter]:
-    texts = dict(_ARGUMENT.findall(getattr(GeneratedMethods, terminal.method).__doc__ or ""))
-    is_first = True
+    texts = dict(_ARGUMENT.findall(_method(terminal).__doc__ or ""))
+    is_first = not terminal.is_of_job
+    if terminal.is_of_job:
+        yield from _added(job_argument)
     for argument in arguments:
         if argument.name in terminal.hidden:
             continue
@@ -221,10 +237,26 @@ def _parameters(
                 shell_complete=complete if is_named else None,
             )
             is_first = False
+        elif argument.annotation is Which:
+            yield from _added(checkpoint_option(argument.default))
         else:
             text = " ".join(texts.get(argument.name, "").split()).replace("``", "").partition(". ")[0]
             given = terminal.options.get(argument.name, option())
             yield _option(argument, given, f"{text.rstrip('.')}." if text else None, noun)
+
+
+def _method(terminal: Terminal) -> Callable[..., Any]:
+    owner, _, name = terminal.method.rpartition(".")
+    method: Callable[..., Any] = getattr(JobMethods if owner else GeneratedMethods, name)
+    return method
+
+
+def _added(*decorators: Callable[[click.Command], click.Command]) -> list[click.Parameter]:
+    """The parameters that decorators add to a command."""
+    holder = click.Command(None)
+    for decorate in decorators:
+        decorate(holder)
+    return holder.params[::-1]
 
 
 def _option(argument: inspect.Parameter, given: Option, text: str | None, noun: str) -> click.Option:

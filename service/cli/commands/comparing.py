@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from service.cli.derived import Terminal, command, option
 from service.cli.progress import check_success
 from service.cli.target import Failure, Target, checkpoint_option, complete_jobs, job_argument, with_target
 from service.cli.text import (
@@ -148,20 +149,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         click.echo(why_not or "all settings are identical", err=True)
 
 
-@click.command()
-@job_argument
-@checkpoint_option("best")
-@click.option("--limit", type=click.IntRange(1, 256), default=20, show_default=True, help="Maximum number of mistakes.")
-@with_target
-def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> None:
-    """Show what a classifier gets wrong on its validation data, most confident first.
-
-    ROW is the index in the validation data, from 0; of a table, the cells follow.
-    """
-    with target.job(job_text) as job:
-        result = job.mistakes(checkpoint=checkpoint, limit=limit)
-    if target.prints(result):
-        return
+def _print_mistakes(result: Mapping[str, Any]) -> None:
     names = result["class_names"]
     titles = ["ROW", "CLASS", "PREDICTED", "CONFIDENCE"]
     if any(item["row"] for item in result["data"]):
@@ -182,6 +170,25 @@ def mistakes(target: Target, job_text: str, checkpoint: Which, limit: int) -> No
         f"shown: {len(lines)}",
         err=True,
     )
+
+
+mistakes: Final = command(
+    Terminal(
+        "mistakes",
+        "Job.mistakes",
+        """Show what a classifier gets wrong on its validation data, most confident first.
+
+        ROW is the index in the validation data, from 0; of a table, the cells follow.
+        """,
+        options={
+            "limit": option(
+                type=click.IntRange(1, 256), default=20, show_default=True, help="Maximum number of mistakes."
+            )
+        },
+        show=_print_mistakes,
+    ),
+    "mistakes",
+)
 
 
 @click.command()
@@ -208,17 +215,7 @@ def confusion(target: Target, job_text: str, checkpoint: Which) -> None:
     click.echo(f"in epoch {result['epoch']}", err=True)
 
 
-@click.command()
-@job_argument
-@checkpoint_option("best")
-@with_target
-def importance(target: Target, job_text: str, checkpoint: Which) -> None:
-    """Show which columns of a table a network uses: the accuracy that is lost when a column is shuffled, or the RMSE
-    that a regressor gains."""
-    with target.job(job_text) as job:
-        result = job.importance(checkpoint=checkpoint)
-    if target.prints(result):
-        return
+def _print_importance(result: Mapping[str, Any]) -> None:
     columns = sorted(result["columns"], key=lambda item: -item["mean"])
     if (rmse := result.get("rmse")) is not None:
         title, score = "RMSE GAINED", f"RMSE {number('val_rmse', rmse)}"
@@ -229,6 +226,18 @@ def importance(target: Target, job_text: str, checkpoint: Which) -> None:
     lines = [[item["column"], *pair] for item, pair in zip(columns, texts, strict=True)]
     print_table(_columns("COLUMN", title, "DEVIATION"), lines)
     click.echo(f"{score} on {result['rows']:,} rows, in epoch {result['checkpoint']}", err=True)
+
+
+importance: Final = command(
+    Terminal(
+        "importance",
+        "Job.importance",
+        "Show which columns of a table a network uses: the accuracy that is lost when a column is shuffled, or the "
+        "RMSE that a regressor gains.",
+        show=_print_importance,
+    ),
+    "columns",
+)
 
 
 @click.command()
