@@ -42,6 +42,9 @@ Item = Mapping[str, Any]
 Cell = str | Callable[[Item], object]
 """A field of a document by its name, or what a function makes of the document."""
 _TYPES: Final[Mapping[Any, Any]] = {int: click.INT, float: click.FLOAT}
+_NUMBERS: Final = {int: "whole number", float: "number"}
+_CLEARED: Final = object()
+"""The value of an option that sets the default again."""
 _ARGUMENT: Final = re.compile(r"^ {12}(\w+): ((?:.+\n)(?: {16}.+\n)*)", re.MULTILINE)
 """One of the arguments in a docstring, and what it means."""
 
@@ -72,7 +75,7 @@ class Terminal:
     metavars: Mapping[str, str] = field(default_factory=dict)
     """Names of arguments in the help; by default ``ID`` for the first id."""
     options: Mapping[str, Option] = field(default_factory=dict)
-    """Options by the argument of the method that they are for."""
+    """Options, as the help lists them, by the argument of the method that they are for."""
     hidden: Collection[str] = ()
     """Arguments of the method that the command does not have."""
     find: Callable[[Client, str], str] | None = None
@@ -97,6 +100,8 @@ class Terminal:
     """What happened, if nothing is returned: ``deleted``."""
     example: str = ""
     """An option of a change, for whoever gives none."""
+    default_word: str = ""
+    """In place of any value of a change, it sets the default again."""
 
     @property
     def is_of_job(self) -> bool:
@@ -140,7 +145,7 @@ def command(terminal: Terminal, noun: str, *, complete: Completer | None = None)
     Raises:
         ValueError: it has options or hides arguments that the method does not have.
     """
-    arguments = [*_arguments(_method(terminal))]
+    arguments = sorted(_arguments(_method(terminal)), key=partial(_place, terminal))
     if unknown := {*terminal.options, *terminal.metavars, *terminal.hidden} - {item.name for item in arguments}:
         raise ValueError(f"{terminal.method} has no arguments {sorted(unknown)}")
     shared = _added(service_options, *([yes_option] if terminal.question else []))
@@ -152,13 +157,22 @@ def command(terminal: Terminal, noun: str, *, complete: Completer | None = None)
     )
 
 
+def _place(terminal: Terminal, argument: inspect.Parameter) -> int:
+    """Where an argument is in the help: a checkpoint, options as they are declared, the others."""
+    if _is_positional(terminal, argument) or argument.annotation is Which:
+        return -1
+    declared = [*terminal.options]
+    return declared.index(argument.name) if argument.name in declared else len(declared)
+
+
 def _run(terminal: Terminal, target: Target, **values: Any) -> None:
     yes = values.pop("yes", False)
     arguments = inspect.signature(_method(terminal)).parameters.values()
     names = [item.name for item in arguments if _is_positional(terminal, item) and item.name in values]
     positional = [values.pop(name) for name in names]
     if any(item.kind is item.VAR_KEYWORD for item in arguments):
-        values = {name: value for name, value in values.items() if value not in (None, ())}
+        given = {name: value for name, value in values.items() if value not in (None, ())}
+        values = {name: None if value is _CLEARED else value for name, value in given.items()}
         if not values:
             raise click.UsageError(f"nothing to change: give an option, such as {terminal.example}")
     with target.client() as client:
@@ -242,7 +256,33 @@ def _parameters(
         else:
             text = " ".join(texts.get(argument.name, "").split()).replace("``", "").partition(". ")[0]
             given = terminal.options.get(argument.name, option())
+            if terminal.default_word:
+                given = option(
+                    *given.names,
+                    type=_OrDefault(_kind(argument.annotation)[0], terminal.default_word),
+                    **given.settings,
+                )
             yield _option(argument, given, f"{text.rstrip('.')}." if text else None, noun)
+
+
+class _OrDefault(click.ParamType[Any]):
+    """A value, or the word that stands for the default."""
+
+    name = "text"
+
+    def __init__(self, kind: type, word: str) -> None:
+        self._kind, self._word = kind, word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value as a number or a text."""
+        if value == self._word:
+            return _CLEARED
+        try:
+            return self._kind(value)
+        except ValueError:
+            name = param.opts[0] if param is not None else ""
+            kind = _NUMBERS[self._kind]
+            raise click.UsageError(f"{name} is {value!r}: give a {kind}, or {self._word!r}") from None
 
 
 def _method(terminal: Terminal) -> Callable[..., Any]:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.table import Column
 
-from service.cli.derived import Terminal, group
-from service.cli.target import Command, Target, with_target
-from service.cli.text import about, print_rows, print_table, short_ids
+from service.cli.derived import Terminal, group, option
+from service.cli.target import Target, with_target
+from service.cli.text import about, print_table, short_ids
 from service.spec.metric_info import size
 from service.wording import counted, ordinal, rounded
 
 if TYPE_CHECKING:
     from tapeline import Client
 
-_DEFAULT: Final = "default"
 _LIMITS: Final = {
     "weight": ("Weight", "Share of the slots, relative to other owners: 2 is twice as many as 1."),
     "max_priority": ("Highest priority", "Highest priority of jobs, 0 to 9; from 6 on they go before everybody's."),
@@ -106,7 +105,8 @@ def _rows(item: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         *([("Waits", f"its jobs wait: {item['blocked']}")] if item["blocked"] else []),
         ("Share", counted(1, "slot") if item["share"] == 1 else f"{rounded(item['share'])} slots"),
     ]
-    for name, (title, _) in _LIMITS.items():
+    for name in dict.fromkeys([*_LIMITS, *limits]):
+        title, _ = _LIMITS.get(name, (name.replace("_", " ").capitalize(), ""))
         value = limits[name]
         text = "no limit" if value is None else size(value) if "bytes" in name else rounded(value)
         rows.append((title, f"{text} (default)" if own[name] is None else text))
@@ -143,43 +143,22 @@ owners: Final = group(
         find=_id_of,
         rows=_rows,
     ),
+    Terminal(
+        "set",
+        "change_owner",
+        """Change an owner. A change takes effect within two seconds, without a restart.
+
+        The value "default" sets the default of the service again; 0 is no limit of a quota. A lower highest priority
+        lowers that of unfinished jobs.
+        """,
+        metavars={"owner_id": "OWNER"},
+        options={
+            "display_name": option("--name", help="Name for people, in any script."),
+            **{name: option(metavar="N", help=meaning) for name, (_, meaning) in _LIMITS.items()},
+        },
+        find=_id_of,
+        rows=_rows,
+        example="--weight 2",
+        default_word="default",
+    ),
 )
-
-
-def _limit_options(command: Command) -> Command:
-    for name, (_, meaning) in reversed(_LIMITS.items()):
-        command = click.option(f"--{name.replace('_', '-')}", metavar="N", help=meaning)(command)
-    return command
-
-
-@owners.command("set")
-@click.argument("owner")
-@click.option("--name", "display_name", help="Name for people, in any script.")
-@_limit_options
-@with_target
-def set_owner(target: Target, owner: str, **options: str | None) -> None:
-    """Change an owner. A change takes effect within two seconds, without a restart.
-
-    The value "default" sets the default of the service again; 0 is no limit of a quota. A lower highest priority lowers
-    that of unfinished jobs.
-    """
-    changes: dict[str, Any] = {name: _value(name, text) for name, text in options.items() if text is not None}
-    if not changes:
-        raise click.UsageError("nothing to change: give an option, such as --weight 2")
-    with target.client() as client:
-        item = client.change_owner(_id_of(client, owner), **changes)
-    if not target.prints(item):
-        print_rows(_rows(item))
-
-
-def _value(name: str, text: str) -> str | float | int | None:
-    """The value of an option, which the service checks further."""
-    if text == _DEFAULT:
-        return None
-    if name == "display_name":
-        return text
-    try:
-        return float(text) if name == "weight" else int(text)
-    except ValueError:
-        option, kind = f"--{name.replace('_', '-')}", "number" if name == "weight" else "whole number"
-        raise click.UsageError(f"{option} is {text!r}: give a {kind}, or {_DEFAULT!r}") from None
