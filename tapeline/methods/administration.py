@@ -30,7 +30,7 @@ class Administration(Calls):
         """List all API keys, without their secrets."""
         return self._items("GET", "/keys")
 
-    def rotate_key(self, key_id: str, *, overlap_s: float = 86400) -> dict[str, Any]:
+    def rotate_key(self, key_id: str, overlap_s: float = 86400) -> dict[str, Any]:
         """Rotate an API key: create its successor, and let it expire after an overlap.
 
         The new key has the same name, owner and scope; if the old one expires, the new one gets the same lifetime from

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class Calls:
     """Sends the requests of a client. Paths have the names of their parameters, as in ``/openapi.json``."""
 
     _connection: Connection
+    _query: Mapping[str, str] = MappingProxyType({})
+    """The parameters of URLs that the object stands for."""
 
     @property
     def _names(self) -> Mapping[str, object]:
@@ -38,7 +41,8 @@ class Calls:
         """Send a request, and return the document of its response."""
         from tapeline.connection import json_body
 
-        options: dict[str, Any] = {"params": query} if query else {}
+        params = {**self._query, **(query or {})}
+        options: dict[str, Any] = {"params": params} if params else {}
         options |= json_body(body) if body is not None else {}
         repeatable = repeatable or method in _REPEATABLE
         return self._connection.json(
@@ -67,11 +71,13 @@ class Calls:
         limit: int | None,
     ) -> list[dict[str, Any]]:
         """The items of a list that has pages, at most ``limit``."""
-        return list(self._connection.items(address(path, {**self._names, **(names or {})}), query or {}, limit=limit))
+        path = address(path, {**self._names, **(names or {})})
+        return list(self._connection.items(path, {**self._query, **(query or {})}, limit=limit))
 
     def _nothing(self, method: str, path: str, names: Mapping[str, object] | None = None) -> None:
         """Send a request whose response has no content."""
-        with self._connection.response(method, address(path, {**self._names, **(names or {})})):
+        path = address(path, {**self._names, **(names or {})})
+        with self._connection.response(method, path, params=dict(self._query)):
             pass
 
 

@@ -31,8 +31,8 @@ class JobMethods(BoundCalls):
         return self._send("GET", "/jobs/{job_id}/digests", query=given(after=after))
 
     def importance(self, *, checkpoint: Which = "best") -> dict[str, Any]:
-        """Show how important each column of a table is: the accuracy that is lost when its values are shuffled, or the
-        RMSE that a regressor gains.
+        """Show how important each column of a table is: the accuracy that is lost when its values are shuffled, or
+        the RMSE that a regressor gains.
 
         Each column is shuffled five times. The shuffles depend only on the job's seed, so results are reproducible. Of
         columns with the same information, each seems less important than both are together. ``GET

@@ -30,7 +30,7 @@ class Service(Calls):
         """List the workers of the last minute, with the caller's running jobs."""
         return self._items("GET", "/workers")
 
-    def drain_worker(self, worker_id: str, *, running: Literal["release", "finish"] = "release") -> dict[str, Any]:
+    def drain_worker(self, worker_id: str, running: Literal["release", "finish"] = "release") -> dict[str, Any]:
         """Drain a worker: it claims no more jobs. Requires the scope ``admin``.
 
         Its jobs are released after the current batch, and others continue them; with ``"running": "finish"`` they end

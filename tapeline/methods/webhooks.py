@@ -56,8 +56,8 @@ class Webhooks(Calls):
         return self._send("PATCH", "/webhooks/{webhook_id}", {"webhook_id": webhook_id}, body=changes)
 
     def delete_webhook(self, webhook_id: str) -> None:
-        """Delete a webhook with its messages, also those that were not delivered; with the scope ``admin``, also one of
-        another owner.
+        """Delete a webhook with its messages, also those that were not delivered; with the scope ``admin``, also one
+        of another owner.
         """
         self._nothing("DELETE", "/webhooks/{webhook_id}", {"webhook_id": webhook_id})
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 from tapeline.connection import Connection, json_body, segment
 from tapeline.method_types import Records
+from tapeline.methods.model import ModelMethods
 from tapeline.notebook import cards
 from tapeline.resources import Document
 
@@ -15,7 +16,7 @@ REFERENCE: Final = re.compile(r"([^@:]+)(?:@([^@:]+)|:([0-9]{1,9}))")
 """A version of a model: ``digits@champion`` or ``digits:3``."""
 
 
-class RegisteredModel(Document):
+class RegisteredModel(Document, ModelMethods):
     """A model, or one version of it, as of the last request; ``refresh`` updates it.
 
     Args:
@@ -33,7 +34,7 @@ class RegisteredModel(Document):
     ) -> None:
         super().__init__(connection, document or {})
         self._reference = reference
-        self._query = {"owner": owner} if owner is not None else {}
+        self._query: dict[str, str] = {"owner": owner} if owner is not None else {}
 
     def __repr__(self) -> str:
         return f"<Model {self.reference}>"
@@ -69,14 +70,6 @@ class RegisteredModel(Document):
             row = {name: item[name] for name in names} | item["metrics"]
             rows.append(row | {name: item[name] for name in ("note", "approvals", "created_at")})
         return rows
-
-    def aliases(self) -> list[dict[str, Any]]:
-        """All aliases: ``alias``, ``version`` (``None``: it holds none), ``gates``, ``forced``, ``seq`` and others."""
-        return list(self._connection.json("GET", f"{self._model}/aliases", params=self._query)["data"])
-
-    def alias(self, alias: str) -> dict[str, Any]:
-        """One alias; ``seq`` is the number of its last move."""
-        return self._connection.json("GET", self._alias(alias), params=self._query)
 
     def history(self, alias: str) -> Records:
         """The moves of an alias, the newest first: ``seq``, ``kind``, ``from_version``, ``to_version``, ``forced``,
@@ -126,37 +119,16 @@ class RegisteredModel(Document):
 
     def remove_alias(self, alias: str, *, after: int | None = None) -> None:
         """Let an alias hold no version; its gates and its history stay."""
-        self._delete(self._alias(alias), headers=_condition(after))
-
-    def set_gates(self, alias: str, gates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Set what a version must meet before the alias moves to it: ``[{"metric": "val_accuracy", "min": 0.97}]``.
-        Needs the scope ``admin``."""
-        options = json_body({"gates": list(gates)})
-        return self._connection.json(
-            "PUT", f"{self._alias(alias)}/gates", repeatable=True, params=self._query, **options
-        )
-
-    def approve(self, version: int, note: str | None = None) -> dict[str, Any]:
-        """Approve a version, with another key than the one that registered it."""
-        options = json_body({"note": note})
-        path = f"{self._model}/versions/{version}/approvals"
-        return self._connection.json("POST", path, repeatable=True, params=self._query, **options)
-
-    def delete_version(self, version: int) -> None:
-        """Delete a version that no alias holds; its job stays."""
-        self._delete(f"{self._model}/versions/{version}")
-
-    def delete(self) -> None:
-        """Delete the model with its versions and history; its jobs stay. Remove its aliases and clear their
-        gates first."""
-        self._delete(self._model)
-
-    def _delete(self, path: str, **options: Any) -> None:
-        with self._connection.response("DELETE", path, params=self._query, **options):
+        options: dict[str, Any] = {"params": self._query, "headers": _condition(after)}
+        with self._connection.response("DELETE", self._alias(alias), **options):
             pass
 
     def _html(self) -> str:
         return cards.model(self.reference, self.aliases(), self.versions())
+
+    @property
+    def _names(self) -> Mapping[str, object]:
+        return {"model_name": self.name}
 
     @property
     def _path(self) -> str:

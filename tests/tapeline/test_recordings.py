@@ -29,6 +29,7 @@ PROBLEM: Final = "application/problem+json"
 ONLY_REFUSED: Final = {
     "/jobs/{job_id}/retry",  # of a job whose workers were lost again and again
     "/keys/{key_id}/rotate",  # by a service that requires keys
+    "/models/{model_name}/versions/{version}/approvals",  # likewise, with another key
 }
 """Operations that succeed only in a service that is not recorded."""
 UNUSED: Final = {

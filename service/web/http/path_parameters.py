@@ -33,6 +33,8 @@ class PathParameter:
     not_found: Callable[[Values], Exception] | None = None
     """The error for a value that no id can be, given those of the path; ``None``: the view judges it."""
     form: re.Pattern[str] = ID
+    sign: str = ""
+    """What may stand before it where people write it."""
     owner: tuple[InstrumentedAttribute[str], InstrumentedAttribute[str | None]] | None = None
     """The columns with the ids and their owners, if an admin reads what is named as its owner."""
 

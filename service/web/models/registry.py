@@ -52,7 +52,7 @@ blueprint: Final = Blueprint("models", __name__)
 TAG: Final = "Models"
 MODEL_NAME: Final = PathParameter("model_name", "The name of a model.", "digits")
 VERSION: Final = PathParameter("version", "The number of a version.", "3")
-ALIAS: Final = PathParameter("alias", "An alias of a model, such as `champion`.", "champion")
+ALIAS: Final = PathParameter("alias", "An alias of a model, such as `champion`.", "champion", sign="@")
 REFERENCE: Final = PathParameter(
     "reference", "A version of a model: `digits@champion`, `digits@latest` or `digits:3`.", "digits@champion"
 )
@@ -122,7 +122,7 @@ def show(model_name: str) -> Result:
 
 
 @blueprint.delete("/models/<model_name>")
-@endpoint(TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"))
+@endpoint(TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"), client="Model.delete")
 def delete(model_name: str, query: OwnerQuery) -> None:
     """Delete a model with its versions and history; its jobs stay.
 
@@ -174,7 +174,9 @@ def show_version(model_name: str, version: int) -> VersionItem:
 
 
 @blueprint.delete("/models/<model_name>/versions/<int:version>")
-@endpoint(TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"))
+@endpoint(
+    TAG, None, status=204, query=OwnerQuery, problems=(*_NOT_FOUND, "version_in_use"), client="Model.delete_version"
+)
 def delete_version(model_name: str, version: int, query: OwnerQuery) -> None:
     """Delete a version that no alias holds; its job stays, and can be deleted then. The number is not used again."""
     provided(Registry).delete_version(model_name, version, owner=_whose(query), by=actor())
@@ -182,7 +184,14 @@ def delete_version(model_name: str, version: int, query: OwnerQuery) -> None:
 
 @blueprint.post("/models/<model_name>/versions/<int:version>/approvals")
 @endpoint(
-    TAG, VersionItem, status=201, body=ApprovalRequest, query=OwnerQuery, problems=(*_NOT_FOUND, "not_approvable")
+    TAG,
+    VersionItem,
+    status=201,
+    body=ApprovalRequest,
+    query=OwnerQuery,
+    problems=(*_NOT_FOUND, "not_approvable"),
+    client="Model.approve",
+    is_repeatable=True,
 )
 def approve(model_name: str, version: int, query: OwnerQuery, body: ApprovalRequest) -> Result:
     """Approve a version, with another key than the one that registered it: of the same owner, or of an admin."""
@@ -195,7 +204,7 @@ def approve(model_name: str, version: int, query: OwnerQuery, body: ApprovalRequ
 
 
 @blueprint.get("/models/<model_name>/aliases", endpoint="show_aliases")
-@endpoint(TAG, AliasList, query=OwnerQuery, problems=_NOT_FOUND)
+@endpoint(TAG, AliasList, query=OwnerQuery, problems=_NOT_FOUND, client="Model.aliases")
 def show_aliases(model_name: str) -> AliasList:
     """List the aliases of a model, those that only have gates or a history included."""
     with core().database.read() as session:
@@ -212,6 +221,7 @@ def show_aliases(model_name: str) -> AliasList:
     headers=("If-None-Match",),
     other_responses={304: "The alias has not been moved."},
     problems=_NOT_FOUND,
+    client="Model.alias",
 )
 def show_alias(model_name: str, alias: str) -> Response:
     """Show an alias. Its `ETag` changes with each move, for `If-Match`."""
@@ -276,7 +286,15 @@ def roll_back(model_name: str, alias: str, query: OwnerQuery, body: RollbackRequ
 
 
 @blueprint.put("/models/<model_name>/aliases/<alias>/gates")
-@endpoint(TAG, AliasItem, scope=Scope.ADMIN, document=GatesRequest, query=OwnerQuery, problems=_NOT_FOUND)
+@endpoint(
+    TAG,
+    AliasItem,
+    scope=Scope.ADMIN,
+    document=GatesRequest,
+    query=OwnerQuery,
+    problems=_NOT_FOUND,
+    client="Model.set_gates",
+)
 def change_gates(model_name: str, alias: str, query: OwnerQuery, document: Any) -> Response:
     """Set what a version must meet before an alias moves to it.
 

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from service.web.app import build_app
 from service.web.docs.routes import Route, routes
+from service.web.http import path_parameters
 from service.web.http.queries import WhichCheckpoint
 
 FOLDER = Path(__file__).parents[4] / "tapeline" / "methods"
@@ -27,8 +28,8 @@ WRITTEN = "Written by `make client`."
 WIDTH = 120
 PAGING = ("limit", "cursor")
 CHECKPOINT = get_args(WhichCheckpoint)[1]
-BOUND = {"Job": "job_id"}
-"""Classes of the client that have methods, too, with the parameter of paths that their objects stand for."""
+BOUND = {"Job": ("job_id",), "Model": ("model_name", "owner")}
+"""Classes of the client that have methods, too, with the parameters that their objects stand for."""
 SCALARS = {str: "str", int: "int", float: "float", bool: "bool"}
 
 
@@ -100,12 +101,14 @@ def _method(route: Route) -> str:
     is_list = fields and fields <= {"data", "has_more", "next_cursor"}
     returns_data = bool(is_list or operation.client_returns_data)
     is_paged = "next_cursor" in fields and returns_data
-    query = [*_arguments(operation.query, *(PAGING if is_paged else ()))]
-    body = [*_arguments(operation.body)]
     owner, _, method = (operation.client or "").rpartition(".")
-    names = [Argument(name, _path_type(route, name), "", None) for name in route.path_names if name != BOUND.get(owner)]
-    positional = names + [item for item in body if item.default is None and route.method != "PATCH"]
-    keywords = [item for item in (*body, *query) if item.default is not None]
+    bound = BOUND.get(owner, ())
+    query = [*_arguments(operation.query, *bound, *(PAGING if is_paged else ()))]
+    body = [*_arguments(operation.body or (operation.document if isclass(operation.document) else None))]
+    names = [Argument(name, _path_type(route, name), "", None) for name in route.path_names if name not in bound]
+    by_position = [item for item in body if item.default is None or len(body) == 1]
+    positional = names + (by_position if route.method != "PATCH" else [])
+    keywords = [item for item in (*body, *query) if item not in positional and item.default is not None]
     if is_paged:
         keywords.append(Argument("limit", "int | None", "The most items to return.", "None"))
     signature = ["self", *(item.code for item in positional)]
@@ -117,7 +120,7 @@ def _method(route: Route) -> str:
         sent = [f"body={_given(body)}"] if body else []
     sent = ([f"query={_given(query)}"] if query else []) + sent
     if names:
-        sent.insert(0, "{" + ", ".join(f'"{item.name}": {item.name}' for item in names) + "}")
+        sent.insert(0, "{" + ", ".join(f'"{item.name}": {_named(item.name)}' for item in names) + "}")
     described = [item for item in (*positional, *(body if route.method == "PATCH" else keywords)) if item.text]
     call, returned = _call(route, returns_data, is_paged, sent)
     return "\n".join(
@@ -167,6 +170,11 @@ def _given(arguments: Sequence[Argument]) -> str:
     return f"given({', '.join(f'{item.name}={item.name}' for item in arguments)})"
 
 
+def _named(name: str) -> str:
+    sign = path_parameters.parameter(name).sign
+    return f'{name}.removeprefix("{sign}")' if sign else name
+
+
 def _path_type(route: Route, name: str) -> str:
     annotation = route.view.__annotations__.get(name, "str")
     return annotation if annotation in SCALARS.values() else "str"
@@ -207,7 +215,7 @@ def _rst(text: str) -> str:
 def _docstring(route: Route, described: Sequence[Argument]) -> str:
     width = WIDTH - 8
     first, *others = route.paragraphs
-    parts = [_wrapped(f'"""{_rst(first)}', width), *(_wrapped(_rst(part), width) for part in others)]
+    parts = [_wrapped(f'"""{_rst(first)}', width - 3), *(_wrapped(_rst(part), width) for part in others)]
     if described:
         lines = [
             textwrap.indent(_wrapped(f"{item.name}: {item.text}", width - 8, "    "), "    ") for item in described
