@@ -45,7 +45,15 @@ def test_a_link_shows_one_job_to_anybody_and_permits_no_change(app: Flask, capsy
     assert stranger.get(f"/jobs/{job}/metrics").json == ann.get(f"/jobs/{job}/metrics").json
     page = stranger.get(f"/ui/jobs/{job}", headers=BROWSER)
     assert page.status_code == 200
-    for path in (f"/jobs/{other}", "/jobs", "/datasets", f"/jobs/{job}/mistakes", f"/jobs/{job}/samples/latest.png"):
+    examples = (
+        "samples/latest.png",
+        "samples.gif",
+        "samples.webp",
+        "artifacts/art_1",
+        "plots/residuals.png",
+        "mistakes",
+    )
+    for path in (f"/jobs/{other}", "/jobs", "/datasets", *(f"/jobs/{job}/{example}" for example in examples)):
         assert stranger.get(path).status_code == 401, path
     for method, path in (("post", f"/jobs/{job}/cancel"), ("patch", f"/jobs/{job}"), ("delete", f"/jobs/{job}")):
         changed = getattr(stranger, method)(path, headers={"Sec-Fetch-Site": "same-origin"})
