@@ -23,6 +23,8 @@ class Selection:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if "recordings" in getattr(item, "fixturenames", ())]
+        for item in items:
+            item.add_marker(pytest.mark.stack)  # here, they talk to a whole stack
 
 
 def main() -> int:
