@@ -20,10 +20,12 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
 from service.datasets.uploads import UploadFiles
 from service.errors import SettingsError, WrongStore
+from service.hooks import Happening
 from service.jobs import actions, owner_queue, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
@@ -35,8 +37,6 @@ from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions
 from service.sweeps.proposer import Proposer
-from service.webhooks import outbox
-from service.webhooks.outbox import MessageType
 from workers.app import create_app
 from workers.heartbeat import Heartbeat
 from workers.message_sender import MessageSender
@@ -96,7 +96,7 @@ def apply_quotas(database: Database, quotas: Quotas) -> None:
 
 def _announce_cpu_quota(session: Session, owner: str) -> None:
     data = {"id": "cpu_seconds", "url": "/ui/usage", "name": "CPU seconds in 30 days", "status": "exceeded"}
-    outbox.announce(session, owner=owner, kind=MessageType.QUOTA_EXCEEDED, data=data)
+    hooks.happened(session, Happening(kind="quota.exceeded", owner=owner, data=data))
 
 
 def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) -> None:
@@ -124,8 +124,9 @@ def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) 
             log.info("removed", what=kind, name=item.name, size_bytes=item.size_bytes)
     if removed.audit_entries:
         log.info("removed", what="audit entries", count=removed.audit_entries)
-    if removed.deliveries:
-        log.info("removed", what="messages to webhooks", count=removed.deliveries)
+    for expired in hooks.expired():
+        if count := removed.rows[expired.name]:
+            log.info("removed", what=expired.noun, count=count)
 
     for upload_id in uploads.purge(database):
         files.discard(upload_id)

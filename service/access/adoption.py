@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, defer
 
+from service import hooks
 from service.access import audit, keys, owners
 from service.access.audit import Actor, AuditAction
 from service.errors import OwnerNotFound
 from service.states import TERMINAL
 from service.storage.database import Database, locking, now_ms
 from service.storage.model_tables import Model
-from service.storage.owner_tables import Webhook
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, Upload
 from service.wording import counted, listed
@@ -76,7 +76,7 @@ def adopt(
         datasets = count(session).datasets
         session.execute(update(Sweep).where(Sweep.owner.is_(None)).values(owner=owner))
         _transfer_datasets(session, owner)
-        session.execute(update(Webhook).where(Webhook.owner.is_(None)).values(owner=owner))  # they tell of these jobs
+        hooks.adopted(session, owner)
         # In the order of ids, as every transaction that locks several jobs.
         session.execute(locking(select(Job.id).where(Job.owner.is_(None)).order_by(Job.id))).all()
         jobs = session.scalars(

@@ -10,10 +10,12 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
 from service.application import gates
 from service.errors import Busy, Fault, SpecError
+from service.hooks import Happening
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Note, Which
 from service.models.registry import queries
@@ -33,8 +35,6 @@ from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 from service.storage.tables import Job
-from service.webhooks import outbox
-from service.webhooks.outbox import MessageType
 
 _MAX_EVALUATIONS: Final = 100
 """How often gates are checked again because something changed in between."""
@@ -414,7 +414,7 @@ def _append(
     message: dict[str, Any] = {"id": reference, "url": f"/models/{model.name}", "name": model.name, "status": move.kind}
     message |= {"alias": row.alias, "from": move.from_version, "to": move.to_version, "forced": move.forced}
     message |= {"reason": move.reason, "seq": move.seq}
-    outbox.announce(session, owner=model.owner or None, kind=MessageType.ALIAS_MOVED, data=message)
+    hooks.happened(session, Happening(kind="alias.moved", owner=model.owner or None, data=message))
 
 
 def _move_to_restore(session: Session, model: Model, row: ModelAlias) -> ModelMove:

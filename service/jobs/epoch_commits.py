@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from service import hooks
 from service.access import storage_quota
 from service.errors import LeaseLost
 from service.jobs import commits, events, leases, transitions
@@ -41,7 +42,6 @@ from service.storage.database import Database, now_ms
 from service.storage.insertions import update_with_rows
 from service.storage.owner_tables import Owner
 from service.storage.tables import ARTIFACTS, EPOCHS, EVENTS, JOBS, Artifact, Epoch, ExpectedEpoch, Job, Store
-from service.webhooks.outbox import MessageType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,7 @@ def succeed(
         last = {"status": Status.SUCCEEDED, "error": error, "result_digest": digest}
         progress.events += [(EventType.STATUS, ended), (EventType.END, last)]
         job = _write(connection, _END, progress, records, result, used)
-        transitions.announce(connection, job, MessageType.JOB_SUCCEEDED, reason="done")
+        hooks.job_changed(connection, job, reason="done")
         then(session, job)
         _check_quota(session, progress, job, at_most)
         for record in records:

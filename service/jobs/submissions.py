@@ -13,6 +13,7 @@ from sqlalchemy import JSON, Connection, delete, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.access import audit, storage_quota
 from service.access.audit import Actor, AuditAction
 from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
@@ -32,7 +33,6 @@ from service.storage.ids import new_id
 from service.storage.insertions import NewRow, TimeTemplate, insert_rows
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import EVENTS, IDEMPOTENCY, JOB_TAGS, JOBS, Epoch, ExpectedEpoch, Idempotency, Job, Upload
-from service.webhooks.outbox import MessageType
 from service.wording import at_time
 
 _IDEMPOTENCY_KEY_LIFETIME_MS: Final = 24 * 60 * 60 * 1000
@@ -329,7 +329,7 @@ def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
         for seq, (kind, data) in enumerate(entries, job.last_seq - 1)
     ]
     connection.execute(_INSERT_EVENT, rows)
-    transitions.announce(connection, job, MessageType(f"job.{job.status}"), reason="reused")
+    hooks.job_changed(connection, job, reason="reused")
     reach("reusing")
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func
+from sqlalchemy import ColumnElement, Row, func
 from sqlalchemy.orm import Session
 
+from service import hooks
+from service.hooks import Happening
 from service.jobs import events
 from service.jobs.events import EventType
-from service.states import CANCELLED, TERMINAL, ErrorCode, Reason, Status
+from service.states import CANCELLED, TERMINAL, ErrorCode, Status
 from service.storage.database import now_ms
 from service.storage.tables import Job
-from service.webhooks import outbox
-from service.webhooks.outbox import MessageType
-
-_NOT_ANNOUNCED = ("changed", Reason.PAUSED_BY_SWEEP)
-"""Reasons in the events of a paused job that has not been paused now, or waits for its own sweep."""
 
 
 def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> None:
@@ -24,8 +21,7 @@ def record_status(session: Session, job: Job, *, reason: str, **extra: Any) -> N
     session.flush()
     events.append(session, job.id, [(EventType.STATUS, status_data(job, reason=reason) | extra)])
     session.refresh(job)
-    if job.status == Status.PAUSED and reason not in _NOT_ANNOUNCED:
-        announce(session, job, MessageType.JOB_PAUSED, reason=reason)
+    hooks.job_changed(session, job, reason=reason)
 
 
 def status_data(job: Job | Row[Any], *, reason: str, **changed: Any) -> dict[str, Any]:
@@ -54,23 +50,10 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
     events.append(session, job.id, [(EventType.STATUS, ended), (EventType.END, last)])
     session.flush()
     session.refresh(job)
-    announce(session, job, MessageType(f"job.{status}"), reason=reason)
+    hooks.job_changed(session, job, reason=reason)
     if status == Status.FAILED and (job.error or {}).get("code") == ErrorCode.STORAGE_QUOTA:
         quota = {"id": "artifact_bytes", "url": "/ui/usage", "name": "bytes of job files", "status": "exceeded"}
-        outbox.announce(session, owner=job.owner, kind=MessageType.QUOTA_EXCEEDED, data=quota | {"job": job.id})
-
-
-def announce(session: Session | Connection, job: Job | Row[Any], kind: MessageType, *, reason: str) -> None:
-    """Write the message of a state change to the owner's webhooks, in the same transaction."""
-    data: dict[str, Any] = {
-        "id": job.id,
-        "url": f"/jobs/{job.id}",
-        "name": job.name,
-        "status": job.status,
-        "reason": reason,
-    }
-    data |= {"kind": job.kind, "sweep": job.sweep_id, "seq": job.last_seq}
-    outbox.announce(session, owner=job.owner, kind=kind, data=data)
+        hooks.happened(session, Happening(kind="quota.exceeded", owner=job.owner, data=quota | {"job": job.id}))
 
 
 def end_data(job: Job) -> dict[str, Any]:

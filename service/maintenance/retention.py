@@ -1,4 +1,4 @@
-"""Retention: deletes expired jobs, checkpoints, audit entries and messages, cached images and orphaned files.
+"""Retention: deletes expired jobs, checkpoints, audit entries and rows of features, cached images and orphaned files.
 
 ``plan`` changes nothing; ``carry_out`` checks each job again before deletion, because it may have been retried. While a
 restore holds its lock, neither may run: its files have no rows until the end, and would be taken for orphans.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.access import audit_seals
 from service.errors import IllegalTransition, JobNotFound, JobRegistered
 from service.jobs import actions, leases
@@ -28,7 +29,6 @@ from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore, Stor
 from service.storage.database import Database, locking
 from service.storage.model_tables import ModelVersion
 from service.storage.tables import Artifact, Job
-from service.webhooks import deliveries
 
 STALE_FILE_S: Final = 3600.0
 """A file without a row counts as orphaned at this age; younger ones may be about to get their row."""
@@ -46,7 +46,8 @@ class Policy:
     """From a job's end, as for checkpoints."""
     checkpoints_days: float = 0.0
     audit_days: float = 0.0
-    deliveries_days: float = 0.0
+    rows_days: Mapping[str, float] = field(default_factory=dict)
+    """Of rows of features, by the name of ``ExpiredData``."""
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
@@ -55,7 +56,7 @@ class Policy:
             jobs_days=settings.keep_jobs_days,
             checkpoints_days=settings.keep_checkpoints_days,
             audit_days=settings.keep_audit_days,
-            deliveries_days=settings.keep_deliveries_days,
+            rows_days={item.name: item.days(settings) for item in hooks.expired()},
         )
 
 
@@ -81,8 +82,8 @@ class RetentionPlan:
     cached_bytes: int = 0
     """Size of all cached images, including those that stay."""
     audit_entries: int = 0
-    deliveries: int = 0
-    """Messages to webhooks."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of rows of features, by the name of ``ExpiredData``."""
 
     @property
     def size_bytes(self) -> int:
@@ -126,7 +127,7 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
         files,
         cached_bytes=sum(item.size_bytes for item in cached),
         audit_entries=audit_seals.count_expired(database, policy.audit_days),
-        deliveries=deliveries.count_expired(database, policy.deliveries_days),
+        rows={item.name: item.count(database, policy.rows_days.get(item.name, 0.0)) for item in hooks.expired()},
     )
 
 
@@ -169,8 +170,8 @@ def carry_out(database: Database, store: ArtifactStore, policy: Policy, planned:
     files = list(_still_orphaned(database, planned.files))
     store.remove(item.name for item in (*planned.pictures, *files))
     audit_entries = audit_seals.remove_expired(database, policy.audit_days)
-    messages = deliveries.remove_expired(database, policy.deliveries_days)
-    return RetentionPlan(jobs, checkpoints, planned.pictures, files, audit_entries=audit_entries, deliveries=messages)
+    rows = {item.name: item.remove(database, policy.rows_days.get(item.name, 0.0)) for item in hooks.expired()}
+    return RetentionPlan(jobs, checkpoints, planned.pictures, files, audit_entries=audit_entries, rows=rows)
 
 
 def apply(database: Database, store: ArtifactStore, policy: Policy) -> RetentionPlan:

@@ -19,7 +19,9 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.errors import SpecError
+from service.hooks import Happening
 from service.jobs import actions
 from service.runtime.failpoints import reach
 from service.spec.metric_info import Goal
@@ -36,8 +38,6 @@ from service.sweeps.search import proposals
 from service.sweeps.search.proposals import Suggestions
 from service.sweeps.search.space import EPOCHS
 from service.sweeps.trial_scheduler import Outcome, Proposed, State, SweepPlan, TrialScheduler
-from service.webhooks import outbox
-from service.webhooks.outbox import MessageType
 from service.wording import counted
 
 log = structlog.get_logger()
@@ -210,7 +210,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     events.append(session, sweep, SweepEventType.END, data | {"sweep_digest": sweep.sweep_digest})
     message: dict[str, Any] = {"id": sweep.id, "url": f"/sweeps/{sweep.id}", "name": sweep.name}
     message |= {"status": sweep.status, "reason": reason, "kind": sweep.kind, "seq": sweep.last_seq}
-    outbox.announce(session, owner=sweep.owner, kind=MessageType.SWEEP_ENDED, data=message)
+    hooks.happened(session, Happening(kind="sweep.ended", owner=sweep.owner, data=message))
 
 
 class _DatabaseBackend:

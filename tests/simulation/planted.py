@@ -259,7 +259,7 @@ BUGS: Final = {
     "message not written": Bug(
         why="the end of a job is not announced in its transaction",
         module="service.jobs.epoch_commits",
-        old='transitions.announce(connection, job, MessageType.JOB_SUCCEEDED, reason="done")',
+        old='hooks.job_changed(connection, job, reason="done")',
         new="pass",
     ),
     "lost worker announced again": Bug(

@@ -2,6 +2,7 @@
 
 import gc
 
+from service import hooks
 from workers.supervisor import child_process, fork_server
 from workers.training import child, code_digest
 
@@ -9,4 +10,5 @@ __all__ = ["child", "child_process"]
 
 fork_server.wake_at_parents_death()
 code_digest.digest()  # once for all children
+hooks.load()  # likewise
 gc.freeze()  # children share these pages: a collection in one of them would copy them

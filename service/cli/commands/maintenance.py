@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import make_url
 
+from service import hooks
 from service.cli.target import Failure
 from service.datasets.uploads import UploadFiles
 from service.local.broker import running_url
@@ -149,7 +150,8 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
     older than a week, and orphaned files left by crashes. The scheduler deletes the same data every ten minutes.
     """
     with _open_service() as (settings, database, store):
-        policy = replace(Policy.of(settings), **{name: value for name, value in days.items() if value is not None})
+        given: dict[str, Any] = {name: value for name, value in days.items() if value is not None}
+        policy = replace(Policy.of(settings), **given)
         plan = retention.plan(database, store, policy)
         if not dry_run:
             if retention.is_restoring(settings.artifacts):
@@ -157,7 +159,9 @@ def gc(dry_run: bool, as_json: bool, **days: float | None) -> None:
             store_id.verify(database, store)  # the files of another service would be orphans
             plan = retention.carry_out(database, store, policy, plan)
     if as_json:
-        click.echo(json.dumps({"deleted": not dry_run, "size_bytes": plan.size_bytes, **asdict(plan)}, indent=2))
+        document = {"deleted": not dry_run, "size_bytes": plan.size_bytes, **asdict(plan)}
+        rows = document.pop("rows")
+        click.echo(json.dumps(document | rows, indent=2))
     else:
         _show(plan, deleted=not dry_run)
 
@@ -297,8 +301,9 @@ def _show(plan: RetentionPlan, *, deleted: bool) -> None:
             click.echo(f"         and {len(items) - _MAX_SHOWN_ITEMS} more")
     if plan.audit_entries:
         click.echo(f"{plan.audit_entries:6} audit entries")
-    if plan.deliveries:
-        click.echo(f"{plan.deliveries:6} messages to webhooks")
+    for expired in hooks.expired():
+        if count := plan.rows[expired.name]:
+            click.echo(f"{count:6} {expired.noun}")
     if deleted:
         click.echo(f"deleted: {size(plan.size_bytes)} freed")
     else:

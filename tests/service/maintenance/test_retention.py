@@ -276,8 +276,8 @@ def test_old_messages_to_webhooks_are_deleted(installation: Installation) -> Non
     old, new = (deliveries.send_test(database, webhook.id, owner=None).event_id for _ in range(2))
     with database.write() as session:
         session.get_one(WebhookDelivery, (webhook.id, old)).created_ms = 1
-    policy = Policy(deliveries_days=30)
-    assert retention.plan(database, installation.store, policy).deliveries == 1
+    policy = Policy(rows_days={"deliveries": 30})
+    assert retention.plan(database, installation.store, policy).rows == {"deliveries": 1}
     delete_expired_data(database, installation.files, Policy())
     delete_expired_data(database, installation.files, policy)
     with database.read() as session:

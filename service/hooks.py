@@ -1,0 +1,112 @@
+"""How the kernel calls features. Each function of this module is a place in the kernel at which all features are called
+in the order of their list; a feature declares what it does there in its rooms ``hooks`` and ``upkeep``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.orm import Session
+
+from service.runtime import features
+from service.runtime.features import Room
+from service.runtime.settings import Settings
+from service.storage.database import Database
+from service.storage.tables import Job
+
+EVERY_OWNER: Final = "*"
+"""In place of an owner: all are concerned. No owner can have this id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """What owners may want to know, besides changes of jobs."""
+
+    kind: str
+    """Subject and verb, such as ``sweep.ended``."""
+    owner: str | None
+    """As in ``jobs.owner``, or ``EVERY_OWNER``."""
+    data: Mapping[str, Any]
+    """``id``, ``url`` (a path), ``name``, ``status``, and more."""
+    once: str | None = None
+    """What identifies it, if several callers may tell of it."""
+
+
+class JobChanged(Protocol):
+    """The hook *a job changed*."""
+
+    def __call__(self, session: Session | Connection, job: Job | Row[Any], *, reason: str) -> None:
+        """Called in the transaction of the change, after its events.
+
+        Args:
+            job: the row as it is now, locked.
+            reason: that of its last status event. ``changed``: its name, tags, priority or the like, not its state.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a feature does in transactions of the kernel; ``None``: nothing."""
+
+    job_changed: JobChanged | None = None
+    happened: Callable[[Session | Connection, Happening], None] | None = None
+    adopted: Callable[[Session, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredData:
+    """Rows of a feature that are removed after a retention period."""
+
+    name: str
+    """In the result of ``tapeline gc --json``."""
+    noun: str
+    """In the plural, for logs and ``tapeline gc``."""
+    days: Callable[[Settings], float]
+    """The period; 0: forever."""
+    count: Callable[[Database, float], int]
+    """How many rows ``remove`` would remove after so many days."""
+    remove: Callable[[Database, float], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """What a feature does beside requests and jobs."""
+
+    expired: tuple[ExpiredData, ...] = ()
+
+
+@functools.cache
+def load() -> tuple[Hooks, ...]:
+    """The hooks of all features. They are loaded by the first call, which a process that forks makes before."""
+    return features.load(Room.HOOKS, Hooks)
+
+
+def job_changed(session: Session | Connection, job: Job | Row[Any], *, reason: str) -> None:
+    """A job has ended, or changes and goes on: see ``JobChanged``. Not called when a worker claims a job, or commits an
+    epoch."""
+    for hooks in load():
+        if hooks.job_changed is not None:
+            hooks.job_changed(session, job, reason=reason)
+
+
+def happened(session: Session | Connection, happening: Happening) -> None:
+    """Something has happened in this transaction."""
+    for hooks in load():
+        if hooks.happened is not None:
+            hooks.happened(session, happening)
+
+
+def adopted(session: Session, owner: str) -> None:
+    """In this transaction, an owner is given everything that has none: sweeps and datasets before, jobs after it."""
+    for hooks in load():
+        if hooks.adopted is not None:
+            hooks.adopted(session, owner)
+
+
+@functools.cache
+def expired() -> tuple[ExpiredData, ...]:
+    """What features remove after a retention period."""
+    return tuple(item for upkeep in features.load(Room.UPKEEP, Upkeep) for item in upkeep.expired)

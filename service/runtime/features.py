@@ -1,0 +1,63 @@
+"""What a feature declares, and the features that are installed.
+
+The kernel knows no feature by name: it asks for what all of them have declared, and loads the rooms that a process
+needs, modules with fixed names in the folder of a feature, so that no worker imports Flask. A declaration imports
+nothing but ``service.errors`` and ``service.runtime``.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from types import ModuleType
+from typing import Final, TypeVar
+
+FOLDER: Final = "service.features"
+"""The package that lists the features as ``FEATURES``."""
+T = TypeVar("T")
+
+
+class Room(StrEnum):
+    """A module of a feature, and which processes load it. All but ``tables`` export a constant with their name in upper
+    case."""
+
+    HOOKS = "hooks"
+    """Called inside transactions: all processes that write rows."""
+    UPKEEP = "upkeep"
+    """Expired data: the scheduler, and commands for operators."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """The declaration of a feature, ``FEATURE`` in the package of its folder."""
+
+    name: str
+    """Of the folder."""
+    rooms: tuple[Room, ...]
+
+
+@functools.cache
+def installed() -> tuple[Feature, ...]:
+    """All features, in the order in which the kernel calls them."""
+    features: tuple[Feature, ...] = import_module(FOLDER).FEATURES
+    return features
+
+
+def modules(room: Room) -> list[ModuleType]:
+    """This room of each feature that has it."""
+    return [import_module(f"{FOLDER}.{item.name}.{room}") for item in installed() if room in item.rooms]
+
+
+def load(room: Room, kind: type[T]) -> tuple[T, ...]:
+    """What this room of each feature exports.
+
+    Raises:
+        TypeError: it is of another type.
+    """
+    found = [getattr(module, room.name) for module in modules(room)]
+    for item in found:
+        if not isinstance(item, kind):
+            raise TypeError(f"{item!r} is no {kind.__name__}")
+    return tuple(found)
