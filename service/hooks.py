@@ -72,10 +72,27 @@ class ExpiredData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicWork:
+    """What the scheduler starts again and again, in a thread, unless the last run has not ended."""
+
+    task: str
+    """For logs, as in ``could not send messages``."""
+    interval_s: float
+    run: Callable[[], object]
+    wait: Callable[[float], object] = lambda timeout_s: None
+    """Called when the scheduler ends: waits for what it has begun, for so many seconds."""
+
+
+def _no_work(database: Database, settings: Settings) -> tuple[PeriodicWork, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upkeep:
     """What a feature does beside requests and jobs."""
 
     expired: tuple[ExpiredData, ...] = ()
+    periodic: Callable[[Database, Settings], tuple[PeriodicWork, ...]] = _no_work
 
 
 @functools.cache
@@ -110,3 +127,8 @@ def adopted(session: Session, owner: str) -> None:
 def expired() -> tuple[ExpiredData, ...]:
     """What features remove after a retention period."""
     return tuple(item for upkeep in features.load(Room.UPKEEP, Upkeep) for item in upkeep.expired)
+
+
+def periodic(database: Database, settings: Settings) -> tuple[PeriodicWork, ...]:
+    """What a scheduler does for features."""
+    return tuple(item for upkeep in features.load(Room.UPKEEP, Upkeep) for item in upkeep.periodic(database, settings))

@@ -52,7 +52,7 @@ CLEANUP_INTERVAL_S: Final = 600.0
 SCRUB_INTERVAL_S: Final = 60.0
 """How soon reading stored files continues after an outage, and how late it begins again when it is due."""
 SHUTDOWN_S: Final = 3.0
-"""How long a scheduler that stops waits for the receivers of messages."""
+"""How long a scheduler that stops waits for the periodic work of each feature."""
 _MAX_WAKE_UPS: Final = 32
 
 log = structlog.get_logger()
@@ -207,6 +207,9 @@ def main() -> int:
     proposer, background = Proposer(database), _BackgroundTasks()
     messages = MessageSender(database, settings)
     atexit.register(messages.wait, SHUTDOWN_S)  # what is left then is sent again, under the same id
+    of_features = hooks.periodic(database, settings)
+    for work in of_features:
+        atexit.register(work.wait, SHUTDOWN_S)
     for round_number in itertools.count():
         if stopping:
             break
@@ -230,6 +233,9 @@ def main() -> int:
             background.start("apply the quotas", lambda: apply_quotas(database, settings.quotas))
             background.start("lower priorities", lambda: actions.lower_urgent(database))
         background.start("send messages to webhooks", messages.send_due)
+        for work in of_features:
+            if round_number % round(work.interval_s / ROUND_INTERVAL_S) == 0:
+                background.start(work.task, work.run)
         background.start("propose trials", lambda: send_hints(sender, proposer.propose_all()))
         if round_number % round(STALE_QUEUED_S / ROUND_INTERVAL_S) == 0:
             background.start("resend hints", lambda: resend_hints(database, sender))

@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Final, TypeVar
 
@@ -26,7 +27,11 @@ class Room(StrEnum):
     HOOKS = "hooks"
     """Called inside transactions: all processes that write rows."""
     UPKEEP = "upkeep"
-    """Expired data: the scheduler, and commands for operators."""
+    """Periodic work and expired data: the scheduler, and commands for operators."""
+    OPERATIONS = "operations"
+    """Endpoints: the web process."""
+    PAGES = "pages"
+    """Pages, with the folders ``templates`` and ``static``: the web process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,11 @@ class Feature:
     name: str
     """Of the folder."""
     rooms: tuple[Room, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return Path(str(import_module(f"{FOLDER}.{self.name}").__file__)).parent
 
 
 @functools.cache

@@ -6,6 +6,8 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.datasets.repository import DatasetRepository
+from service.runtime import features
+from service.runtime.features import Room
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.stores import open_store
@@ -16,6 +18,7 @@ from service.web.core.keyring import Keyring
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
+from service.web.core.rooms import Operations, Pages
 from service.web.core.server_certificates import ServerCertificates, servers
 from service.web.core.store_check import StoreCheck
 from service.web.gate import access_checks, browsers, responses
@@ -46,6 +49,10 @@ def build_app() -> Flask:
     problems.register(app)
     for subject in (jobs, sweeps, datasets, models, webhooks, admin, docs):
         subject.register(app)
+    for operations in features.load(Room.OPERATIONS, Operations):
+        app.register_blueprint(operations.blueprint)
+    for pages in features.load(Room.PAGES, Pages):
+        app.register_blueprint(pages.blueprint)
     return app
 
 
@@ -73,6 +80,8 @@ def attach(app: Flask, settings: Settings) -> None:
     provide(app, Poller(database), StoreCheck(database, core.artifacts), HostNames.of(settings))
     for subject in (jobs, sweeps, datasets, models, webhooks):
         subject.attach(app, core)
+    for operations in features.load(Room.OPERATIONS, Operations):
+        provide(app, *operations.provide(core))
     if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]

@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 from werkzeug.security import safe_join
 
 from service.jobs.queries import columns
+from service.runtime import features
+from service.runtime.features import Room
 from service.spec import metric_info
 from service.spec.findings import assignments
 from service.web.http.responses import own_address
@@ -35,10 +37,12 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 def register(app: Flask) -> None:
     """Find the templates of each subject, add their filters, and serve the files that they use.
 
-    ``jobs/index.html`` is ``jobs/templates/index.html``, and ``common/base.html`` is ``templates/base.html``.
+    ``jobs/index.html`` is ``jobs/templates/index.html``, of a folder beside this one or of a feature, and
+    ``common/base.html`` is ``templates/base.html``.
     """
     root = Path(app.root_path)
     folders = {"common": root / "templates"} | {folder.parent.name: folder for folder in root.glob("*/templates")}
+    folders |= {item.name: item.folder / "templates" for item in features.installed() if Room.PAGES in item.rooms}
     app.jinja_env.loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in folders.items()})
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     _serve_files(app)
@@ -114,12 +118,14 @@ def constraints(schema: dict[str, Any]) -> str:
 
 
 def _serve_files(app: Flask) -> None:
-    """Serve the files; in templates, ``asset(name)`` returns the URL of a file.
+    """Serve the files; in templates, ``asset(name)`` returns the URL of a file. Those of a feature are in a folder with
+    its name.
 
     All files share one version, because modules import each other by relative URLs.
     """
     folder = Path(app.static_folder or "")
-    own_version = _version(folder)
+    of_features = {item.name: item.folder / "static" for item in features.installed() if Room.PAGES in item.rooms}
+    own_version = _version(folder, *of_features.values())
     drawing = (folder / "icon.svg").read_text(encoding="utf-8").replace("<svg ", '<svg aria-hidden="true" ', 1)
 
     @app.template_global()
@@ -133,7 +139,9 @@ def _serve_files(app: Flask) -> None:
     # No folder has a name as long as a version, so paths without a version are left to Flask's own route.
     @app.get(f"/static/<string(length={VERSION_LENGTH}):version>/<path:name>", endpoint="asset")
     def serve(version: str, name: str) -> Response:
-        response = _compressed(folder, name) or send_from_directory(folder, name)
+        feature, _, rest = name.partition("/")
+        place = (of_features[feature], rest) if feature in of_features else (folder, name)
+        response = _compressed(*place) or send_from_directory(*place)
         response.headers["Vary"] = "Accept-Encoding"
         if version == own_version:
             response.headers["Cache-Control"] = FOREVER
@@ -168,8 +176,9 @@ def _gzip(path: Path, modified_ns: int) -> bytes:
 
 
 @functools.cache
-def _version(folder: Path) -> str:
+def _version(*folders: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:VERSION_LENGTH]
