@@ -70,8 +70,8 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/deno fmt --check
 	$(BIN)/deno lint
-	$(BIN)/djangofmt --check service/web
-	$(BIN)/djangofmt check service/web
+	$(BIN)/djangofmt --check service
+	$(BIN)/djangofmt check service
 
 stack:  ## the tests with real processes, servers and browsers that CI runs
 	@$(MAKE) --keep-going processes browser hostile compose LEVEL="$(STACK)"
@@ -196,7 +196,7 @@ format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/deno fmt --quiet
-	$(BIN)/djangofmt --quiet service/web
+	$(BIN)/djangofmt --quiet service
 
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
 	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock pyproject.toml

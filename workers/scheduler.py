@@ -39,7 +39,6 @@ from service.sweeps import decisions
 from service.sweeps.proposer import Proposer
 from workers.app import create_app
 from workers.heartbeat import Heartbeat
-from workers.message_sender import MessageSender
 
 ROUND_INTERVAL_S: Final = 1.0
 STALE_QUEUED_S: Final = 10.0
@@ -205,8 +204,6 @@ def main() -> int:
     files = UploadFiles.of(settings)
     policy, heartbeat = LeaseExpiryPolicy(settings.lease_s), Heartbeat(settings.home, "scheduler")
     proposer, background = Proposer(database), _BackgroundTasks()
-    messages = MessageSender(database, settings)
-    atexit.register(messages.wait, SHUTDOWN_S)  # what is left then is sent again, under the same id
     of_features = hooks.periodic(database, settings)
     for work in of_features:
         atexit.register(work.wait, SHUTDOWN_S)
@@ -232,7 +229,6 @@ def main() -> int:
         if round_number % round(QUOTA_INTERVAL_S / ROUND_INTERVAL_S) == 0:
             background.start("apply the quotas", lambda: apply_quotas(database, settings.quotas))
             background.start("lower priorities", lambda: actions.lower_urgent(database))
-        background.start("send messages to webhooks", messages.send_due)
         for work in of_features:
             if round_number % round(work.interval_s / ROUND_INTERVAL_S) == 0:
                 background.start(work.task, work.run)

@@ -11,16 +11,17 @@ import pytest
 from tests.architecture.test_modules import ROOT
 
 MAX_COLUMNS = 120
-WEB = ROOT / "service" / "web"
+SERVICE = ROOT / "service"
+LIBRARIES = SERVICE / "web" / "static" / "lib"
 
 
 def texts(pattern: str) -> dict[str, str]:
-    """The files of ours below ``service/web``, by path."""
-    paths = [path for path in WEB.glob(pattern) if not path.is_relative_to(WEB / "static" / "lib")]
-    return {path.relative_to(WEB).as_posix(): path.read_text("utf-8") for path in sorted(paths)}
+    """The files of ours below ``service``, by path."""
+    paths = [path for path in SERVICE.glob(pattern) if not path.is_relative_to(LIBRARIES)]
+    return {path.relative_to(SERVICE).as_posix(): path.read_text("utf-8") for path in sorted(paths)}
 
 
-@pytest.mark.parametrize("pattern", ["static/**/*.js", "static/**/*.css", "**/templates/*.html"])
+@pytest.mark.parametrize("pattern", ["**/static/**/*.js", "**/static/**/*.css", "**/templates/*.html"])
 def test_lines_are_short(pattern: str) -> None:
     # Formatters leave text, comments, and the expressions of templates as long as they are.
     files = texts(pattern)
@@ -51,7 +52,7 @@ def test_no_style_needs_an_element_to_be_empty_in_which_a_template_has_a_line_br
     ]
     assert len(blank) > 5
     selectors = [
-        selector for text in texts("static/**/*.css").values() for selector in re.findall(r"[^\s{},]*:empty", text)
+        selector for text in texts("**/static/**/*.css").values() for selector in re.findall(r"[^\s{},]*:empty", text)
     ]
     assert len(selectors) > 5
     assert [selector for selector in selectors if set(re.findall(r"[#.][\w-]+", selector)) & set(blank)] == []

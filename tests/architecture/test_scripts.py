@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from pathlib import Path
 
 from tests.architecture.test_modules import MAX_MODULE_LINES, MAX_PACKAGE_MODULES, ROOT, import_cycle
 
-WEB = ROOT / "service" / "web"
-STATIC = WEB / "static"
+SERVICE = ROOT / "service"
+STATIC = SERVICE / "web" / "static"
 IMPORT = re.compile(r'^(?:import|export)\b[^";]*"(\.[^"]+)"|\bimport\("(\.[^"]+)"\)', re.MULTILINE)
 """A static import or export from a relative path, or an import inside a function."""
 
 
-def scripts() -> list[Path]:
-    """All scripts of ours."""
-    return sorted(path for path in STATIC.rglob("*.js") if not path.is_relative_to(STATIC / "lib"))
+def scripts() -> dict[str, Path]:
+    """All scripts of ours by the path under which they are served: those of a feature are in a folder with its name."""
+    ours = (path for path in STATIC.rglob("*.js") if not path.is_relative_to(STATIC / "lib"))
+    found = {path.relative_to(STATIC).as_posix(): path for path in ours}
+    of_features = SERVICE.glob("features/*/static/*.js")
+    return found | {f"{path.parent.parent.name}/{path.name}": path for path in of_features}
 
 
 def imports() -> dict[str, set[str]]:
-    """Map each script to those that it imports, as paths relative to ``static``."""
+    """Map each script to those that it imports."""
 
-    def imported(path: Path) -> set[str]:
+    def imported(script: str, path: Path) -> set[str]:
         paths = ["".join(groups) for groups in IMPORT.findall(path.read_text("utf-8"))]
-        return {(path.parent / name).resolve().relative_to(STATIC.resolve()).as_posix() for name in paths}
+        return {posixpath.normpath(posixpath.join(posixpath.dirname(script), name)) for name in paths}
 
-    return {path.relative_to(STATIC).as_posix(): imported(path) for path in scripts()}
+    return {script: imported(script, path) for script, path in scripts().items()}
 
 
 def folder_imports() -> dict[str, set[str]]:
@@ -46,7 +50,7 @@ def test_every_import_names_a_script() -> None:
 
 def test_every_script_is_imported_or_in_a_template() -> None:
     imported = set().union(*imports().values())
-    templates = "".join(path.read_text("utf-8") for path in WEB.rglob("templates/*.html"))
+    templates = "".join(path.read_text("utf-8") for path in SERVICE.rglob("templates/*.html"))
     assert [script for script in imports() if script not in imported and f'"{script}"' not in templates] == []
 
 
@@ -61,7 +65,7 @@ def test_shared_scripts_import_none_of_a_page() -> None:
 
 
 def test_scripts_are_short_and_folders_have_few() -> None:
-    lines = {path.relative_to(STATIC): len(path.read_text("utf-8").splitlines()) for path in scripts()}
-    assert {path: count for path, count in lines.items() if count > MAX_MODULE_LINES} == {}
-    counts = Counter(path.parent for path in lines)
+    lines = {script: len(path.read_text("utf-8").splitlines()) for script, path in scripts().items()}
+    assert {script: count for script, count in lines.items() if count > MAX_MODULE_LINES} == {}
+    counts = Counter(posixpath.dirname(script) for script in lines)
     assert {folder: count for folder, count in counts.items() if count > MAX_PACKAGE_MODULES} == {}

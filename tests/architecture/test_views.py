@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WEB = ROOT / "service" / "web"
+SERVICE = ROOT / "service"
 MAX_VIEW_LINES = 10
 """Without decorators, signature and docstring."""
 MAX_HELPER_LINES = 15
@@ -36,7 +36,7 @@ def is_view(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def web_body_lengths(*, of_views: bool) -> dict[str, int]:
     """The same for all modules of the web process that have views."""
-    texts = {path.relative_to(ROOT): path.read_text("utf-8") for path in sorted(WEB.rglob("*.py"))}
+    texts = {path.relative_to(ROOT): path.read_text("utf-8") for path in sorted(SERVICE.rglob("*.py"))}
     return {
         f"{path}: {name}": count
         for path, text in texts.items()
@@ -99,7 +99,7 @@ def test_no_form_submits_its_fields_in_the_url_by_default() -> None:
     intended must be explicit."""
     forms = {
         (path.name, form)
-        for path in WEB.rglob("templates/*.html")
+        for path in SERVICE.rglob("templates/*.html")
         for form in re.findall(r"<form\b[^>]*>?", path.read_text("utf-8"))
     }
     assert len(forms) > 20
@@ -114,13 +114,13 @@ def test_no_module_names_an_endpoint_by_a_string() -> None:
     assert len(endpoints) > 150
     named = {
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
-        for path in (ROOT / "service").rglob("*.py")
+        for path in SERVICE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and node.value in endpoints
     }
     named |= {
         f"{path.relative_to(ROOT)}: {name}"
-        for path in WEB.rglob("templates/*.html")
+        for path in SERVICE.rglob("templates/*.html")
         for name in re.findall(r"request\.endpoint|url_for", path.read_text("utf-8"))
     }
     assert named == set()

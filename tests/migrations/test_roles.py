@@ -21,6 +21,10 @@ from sqlalchemy.exc import ProgrammingError
 from migrations import roles
 from migrations.upgrade import is_current, upgrade
 from service.errors import SettingsError
+from service.features.webhooks import endpoints, outbox
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.protocol.addresses import AddressRules
 from service.jobs import worker_registry
 from service.maintenance import retention
 from service.maintenance.backups import backup
@@ -30,9 +34,6 @@ from service.storage.database import Database
 from service.storage.owner_tables import OwnerQueue, OwnerUsage
 from service.storage.stores import ArtifactFolder
 from service.web.app import create_app
-from service.webhooks import deliveries, endpoints, outbox
-from service.webhooks.addresses import AddressRules
-from service.webhooks.outbox import MessageType
 from tests.conftest import create_database
 from tests.faults.sweeps.runs import RANDOM
 from tests.service.maintenance.conftest import Installation

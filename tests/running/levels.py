@@ -31,10 +31,10 @@ _DATABASE_IS_THE_SUBJECT: Final = (
     "faults/sweeps",
     "migrations",
     "service/access",
+    "service/features",
     "service/jobs",
     "service/storage",
     "service/sweeps",
-    "service/webhooks",
     "workers",
 )
 """Folders of tests that run on both databases at their own level. Elsewhere, PostgreSQL is left to the night."""

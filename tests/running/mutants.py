@@ -47,7 +47,7 @@ MODULES: Final = {
         "service.sweeps.decisions",
         "service.sweeps.trial_scheduler",
         "service.application.gates",
-        "service.webhooks.outbox",
+        "service.features.webhooks.outbox",
         "service.web.gate.access_checks",
         "service.spec.splits",
         "engine.autograd.tape",

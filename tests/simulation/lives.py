@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from service.features.webhooks.delivery.message_sender import MessageSender
 from service.maintenance import store_id
 from service.runtime.settings import Settings
 from tests.simulation.kernel.faults import Climate
@@ -30,7 +31,6 @@ from tests.simulation.parts.users import Ledger, User, Web
 from tests.simulation.parts.workers import Worker
 from tests.simulation.rules.invariants import Invariants
 from tests.simulation.substitutes import open_store
-from workers.message_sender import MessageSender
 
 LEASE_S: Final = 6.0
 _BUSY_S: Final = 60.0

@@ -246,13 +246,13 @@ BUGS: Final = {
     ),
     "late record": Bug(
         why="a sender whose message was taken over records its result, and ends the lease of the other",
-        module="service.webhooks.deliveries",
+        module="service.features.webhooks.delivery.deliveries",
         old="where(*key, WebhookDelivery.lease == claimed.lease)",
         new="where(*key)",
     ),
     "message without lease": Bug(
         why="each scheduler sends each message",
-        module="service.webhooks.deliveries",
+        module="service.features.webhooks.delivery.deliveries",
         old="row.lease, row.next_ms = uuid4().hex, now + LEASE_S * 1000",
         new="row.lease, row.next_ms = uuid4().hex, now + 1",
     ),
@@ -301,7 +301,7 @@ BUGS: Final = {
     ),
     "messages claimed without lock": Bug(
         why="two schedulers take the same messages",
-        module="service.webhooks.deliveries",
+        module="service.features.webhooks.delivery.deliveries",
         old=(
             "        webhook = endpoints.lock(session, webhook_id)\n"
             "        if webhook is None or webhook.disabled_ms is not None:\n"

@@ -13,19 +13,19 @@ from unittest import mock
 
 import structlog
 
+from service.features.webhooks.delivery import deliveries, message_sender, sending
 from service.jobs import leases, worker_registry
 from service.maintenance import store_migration
 from service.runtime import failpoints
 from service.runtime.settings import Settings
 from service.storage import artifacts, ids, object_store
 from service.sweeps import trials
-from service.webhooks import deliveries, sending
 from tests.simulation.kernel.faults import Fault
 from tests.simulation.kernel.runtime import CURRENT, Threading, ThreadPoolExecutor, Time
 from tests.simulation.parts import receivers, sweeps, trainings
 from tests.simulation.parts.buckets import BucketStore, SimulatedDatetime
 from tests.simulation.parts.workers import Child
-from workers import message_sender, messages, pace
+from workers import messages, pace
 from workers.supervisor import child_pool, job_monitor, lease_keeper, machine, supervisor
 from workers.training import run, training_run
 from workers.training.epochs import writer

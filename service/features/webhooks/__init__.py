@@ -6,4 +6,4 @@ from typing import Final
 
 from service.runtime.features import Feature, Room
 
-FEATURE: Final = Feature(name="webhooks", rooms=(Room.HOOKS, Room.UPKEEP))
+FEATURE: Final = Feature(name="webhooks", rooms=tuple(Room))

@@ -7,12 +7,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, update
 from sqlalchemy.orm import Session
 
+from service.features.webhooks import outbox
+from service.features.webhooks.outbox import MessageType
 from service.hooks import Happening, Hooks
 from service.states import TERMINAL, Reason, Status
 from service.storage.owner_tables import Webhook
 from service.storage.tables import Job
-from service.webhooks import outbox
-from service.webhooks.outbox import MessageType
 
 _NOT_TOLD: Final = ("changed", Reason.PAUSED_BY_SWEEP)
 """Reasons in the events of a job that has not ended or been paused now, or waits for its own sweep."""

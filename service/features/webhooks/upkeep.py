@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.hooks import ExpiredData, Upkeep
-from service.webhooks import deliveries
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.delivery.message_sender import MessageSender
+from service.hooks import ExpiredData, PeriodicWork, Upkeep
+from service.runtime.settings import Settings
+from service.storage.database import Database
 
 _MESSAGES: Final = ExpiredData(
     name="deliveries",
@@ -14,4 +17,12 @@ _MESSAGES: Final = ExpiredData(
     count=deliveries.count_expired,
     remove=deliveries.remove_expired,
 )
-UPKEEP: Final = Upkeep(expired=(_MESSAGES,))
+
+
+def _periodic(database: Database, settings: Settings) -> tuple[PeriodicWork, ...]:
+    sender = MessageSender(database, settings)
+    # What is left after the wait is sent again, under the same id.
+    return (PeriodicWork(task="send messages to webhooks", interval_s=1, run=sender.send_due, wait=sender.wait),)
+
+
+UPKEEP: Final = Upkeep(expired=(_MESSAGES,), periodic=_periodic)

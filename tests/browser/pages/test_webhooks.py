@@ -12,7 +12,7 @@ from service.local import LocalStack
 from service.runtime.settings import Settings
 from tests.browser.accessibility import serious_violations
 from tests.browser.conftest import Visit
-from tests.service.webhooks.receivers import Receiver, answer, receive
+from tests.service.features.webhooks.receivers import Receiver, answer, receive
 
 
 @pytest.fixture(scope="module")

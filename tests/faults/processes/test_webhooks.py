@@ -11,13 +11,13 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
+from service.features.webhooks import endpoints
+from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.protocol.addresses import AddressRules
 from service.storage.owner_tables import Webhook, WebhookDelivery
-from service.webhooks import endpoints
-from service.webhooks.addresses import AddressRules
-from service.webhooks.outbox import MessageType
 from tests.faults.harness import FaultHarness
 from tests.faults.processes.test_web import web
-from tests.service.webhooks.receivers import Receiver, receive
+from tests.service.features.webhooks.receivers import Receiver, receive
 from tests.waiting import wait_until
 
 __all__ = ["web"]

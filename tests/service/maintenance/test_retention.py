@@ -15,6 +15,10 @@ from service.access import audit_seals, keys
 from service.application.models import Exports
 from service.cli import main
 from service.errors import JobNotFound
+from service.features.webhooks import endpoints
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.protocol.addresses import AddressRules
 from service.jobs.queries import lookup
 from service.maintenance import retention, store_id
 from service.maintenance.retention import Policy, RetentionPlan
@@ -26,9 +30,6 @@ from service.storage.object_store import ObjectStore
 from service.storage.owner_tables import WebhookDelivery
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
-from service.webhooks import deliveries, endpoints
-from service.webhooks.addresses import AddressRules
-from service.webhooks.outbox import MessageType
 from tests.object_servers import BUCKET
 from tests.service.maintenance.conftest import DAY_MS, Installation, files_of
 from workers.scheduler import delete_expired_data

@@ -24,10 +24,10 @@ from sqlalchemy.pool import StaticPool
 
 from migrations.upgrade import upgrade
 from service.errors import LeaseLost, WrongStore
+from service.features.webhooks.delivery.deliveries import Claim as MessageClaim
 from service.jobs.leases import Claim
 from service.storage import database
 from service.storage.database import Database
-from service.webhooks.deliveries import Claim as MessageClaim
 from tests.simulation.kernel.faults import Fault
 from tests.simulation.kernel.runtime import CURRENT
 from tests.simulation.kernel.world import Process

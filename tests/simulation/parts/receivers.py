@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
+from service.features.webhooks.delivery.deliveries import GONE, Attempt
 from service.storage.database import Database
 from service.storage.owner_tables import Webhook
-from service.webhooks.deliveries import GONE, Attempt
 from tests.simulation.kernel.faults import Fault
 from tests.simulation.kernel.runtime import CURRENT, Time
 
@@ -35,7 +35,7 @@ def subscribe(database: Database) -> None:
 
 
 def send(url: str, body: bytes, headers: Mapping[str, str], *_: object, **__: Any) -> Attempt:
-    """As ``service.webhooks.sending.send``: one attempt, which may be received although it seems to have failed."""
+    """In place of the ``send`` of webhooks: one attempt, which may be received although it seems to have failed."""
     world, received = CURRENT.world, CURRENT.receivers.received
     world.step()
     world.fault(Fault.CRASH, Fault.FREEZE)

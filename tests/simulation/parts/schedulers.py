@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import WrongStore
+from service.features.webhooks.delivery.message_sender import MessageSender
 from service.jobs import owner_queue, submissions
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
 from service.maintenance import retention, store_id
@@ -19,7 +20,6 @@ from tests.simulation.kernel.runtime import CURRENT, Time
 from tests.simulation.parts.databases import SimulatedDatabase
 from tests.simulation.parts.services import Service
 from tests.simulation.substitutes import open_store
-from workers.message_sender import MessageSender
 
 _PACES: Final = (1.0, 2.0, 4.0)
 """By how much a scheduler is slower than the product, which does most of its duties each second."""

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from service.webhooks.deliveries import LEASE_S
+from service.features.webhooks.delivery.deliveries import LEASE_S
 from tests.simulation.kernel.runtime import CURRENT
 from tests.simulation.kernel.violation import require
 from tests.simulation.kernel.world import World

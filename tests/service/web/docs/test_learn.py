@@ -121,7 +121,7 @@ def test_the_glossary_begins_with_the_terms_of_the_page() -> None:
 
 
 def test_each_i_of_a_card_leads_to_a_term() -> None:
-    texts = [path.read_text("utf-8") for path in (ROOT / "service" / "web").glob("*/templates/*.html")]
+    texts = [path.read_text("utf-8") for path in (ROOT / "service").rglob("templates/*.html")]
     calls = re.findall(r"parts\.about\((.*?)\) }}", "".join(texts))
     linked = {id_ for call in calls for id_ in re.findall(r'"([a-z-]+)"', call)} - {"gan"}
     assert len(linked) > 6

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from service.runtime.features import Room, modules
 from service.web.http.path_parameters import examples
 from service.web.http.queries import OTHER_OWNER
 from tests.service.web.rules.operations import HTML, STREAM, Operation, Values, leaves, replaced, unreached
 from tests.service.web.rules.stock import SECRET, Stock
 
 JSON = "application/json"
+modules(Room.OPERATIONS)  # features declare their path parameters there
 UNKNOWN = {**examples(), "name": "ann5-images", "upload_id": "anns-upload-0002"}
 """Ids and names of nothing."""
 NOT_FOUND = {

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, select, text
 
+from service.features.webhooks import outbox
+from service.features.webhooks.outbox import MessageType
 from service.jobs import actions, commits, leases
 from service.jobs.rescue import rescue
 from service.runtime.settings import Quotas
 from service.storage.database import Database
 from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.storage.tables import Job
-from service.webhooks import outbox
-from service.webhooks.outbox import MessageType
 from tests.service.jobs.conftest import Submit, claim, submit
 from tests.waiting import wait_until
 from workers.scheduler import apply_quotas

@@ -19,11 +19,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook
 
-from service.webhooks import signing
-from service.webhooks.addresses import AddressRules
-from service.webhooks.deliveries import Attempt
-from service.webhooks.sending import MAX_ANSWER_BYTES, send
-from tests.service.webhooks.receivers import Receiver, answer, make_certificate, receive
+from service.features.webhooks.delivery.deliveries import Attempt
+from service.features.webhooks.delivery.sending import MAX_ANSWER_BYTES, send
+from service.features.webhooks.protocol import signing
+from service.features.webhooks.protocol.addresses import AddressRules
+from tests.service.features.webhooks.receivers import Receiver, answer, make_certificate, receive
 
 LOOPBACK = AddressRules(networks=[ipaddress.ip_network("127.0.0.0/8")], http=True)
 BODY = b'{"type": "job.failed", "data": {"name": "\xc3\xa4"}}'
@@ -246,8 +246,8 @@ def test_the_url_is_not_logged(receiver: Receiver) -> None:
     code = f"""
 import ipaddress
 from service.runtime import logs
-from service.webhooks.addresses import AddressRules
-from service.webhooks.sending import send
+from service.features.webhooks.protocol.addresses import AddressRules
+from service.features.webhooks.delivery.sending import send
 logs.configure("scheduler")
 rules = AddressRules(networks=[ipaddress.ip_network("127.0.0.0/8")], http=True)
 print(send("{receiver.url}/TOKEN", b"", {{"webhook-id": "evt_1"}}, rules).status)

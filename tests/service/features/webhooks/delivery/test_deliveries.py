@@ -14,17 +14,18 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from service.errors import AddressRefused, DeliveryNotFound, SpecError, WebhookDisabled, WebhookNotFound
+from service.features.webhooks import endpoints, outbox
+from service.features.webhooks.delivery import deliveries, sending
+from service.features.webhooks.delivery.deliveries import MAX_IN_FLIGHT, RETRY_DELAYS_S, Attempt, Claim
+from service.features.webhooks.delivery.message_sender import MessageSender
+from service.features.webhooks.endpoints import Changes
+from service.features.webhooks.outbox import DeliveryStatus, MessageType
+from service.features.webhooks.protocol.addresses import AddressRules
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.owner_tables import Webhook, WebhookDelivery
-from service.webhooks import deliveries, endpoints, outbox, sending
-from service.webhooks.addresses import AddressRules
-from service.webhooks.deliveries import MAX_IN_FLIGHT, RETRY_DELAYS_S, Attempt, Claim
-from service.webhooks.endpoints import Changes
-from service.webhooks.outbox import DeliveryStatus, MessageType
-from tests.service.webhooks.receivers import Receiver, answer, receive
+from tests.service.features.webhooks.receivers import Receiver, answer, receive
 from tests.waiting import wait_until
-from workers.message_sender import MessageSender
 
 RULES = AddressRules(networks=[ipaddress.ip_network("127.0.0.0/8")], http=True)
 FAILED = Attempt(at_ms=0, seconds=0.1, status=500, error="the response is 500")

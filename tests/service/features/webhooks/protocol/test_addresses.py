@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from service.errors import AddressRefused
-from service.webhooks import addresses
-from service.webhooks.addresses import AddressRules, Resolver
+from service.features.webhooks.protocol import addresses
+from service.features.webhooks.protocol.addresses import AddressRules, Resolver
 
 PUBLIC = AddressRules()
 

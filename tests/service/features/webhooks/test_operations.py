@@ -12,17 +12,18 @@ from werkzeug.test import TestResponse
 
 from service.access import adoption, audit, keys
 from service.access.keys import Scope
+from service.features.webhooks import endpoints
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.delivery.deliveries import Attempt
+from service.features.webhooks.delivery.message_sender import MessageSender
+from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.protocol.addresses import AddressRules
 from service.runtime import cursors
 from service.storage.database import Database
 from service.web.core.core import EXTENSION, Core
-from service.webhooks import deliveries, endpoints
-from service.webhooks.addresses import AddressRules
-from service.webhooks.deliveries import Attempt
-from service.webhooks.outbox import MessageType
+from tests.service.features.webhooks.receivers import Receiver, answer, receive
 from tests.service.web.conftest import MakeApp
 from tests.service.web.core.quota_clients import client_of, keyed
-from tests.service.webhooks.receivers import Receiver, answer, receive
-from workers.message_sender import MessageSender
 
 PUBLIC = "https://93.184.216.34/hook"
 LOOPBACK: dict[str, Any] = {"webhook_networks": ("127.0.0.0/8",), "webhook_http": True}

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import AddressRefused, Fault, SpecError, WebhookNotFound
+from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.protocol import addresses, signing
+from service.features.webhooks.protocol.addresses import AddressRules, Resolver, Target
 from service.storage.database import Database, locking, now_ms, visible
 from service.storage.ids import new_id
 from service.storage.owner_tables import Webhook
-from service.webhooks import addresses, signing
-from service.webhooks.addresses import AddressRules, Resolver, Target
-from service.webhooks.outbox import MessageType
 
 MAX_WEBHOOKS: Final = 20
 """Of an owner."""

@@ -9,26 +9,29 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import DeliveryNotFound, WebhookNotFound
-from service.storage.database import now_ms
-from service.storage.owner_tables import WebhookDelivery
-from service.web.core.core import core, owner, provided
-from service.web.gate.access_checks import actor, sees_all
-from service.web.http import slots
-from service.web.http.endpoint import Result, endpoint
-from service.web.http.path_parameters import PathParameter
-from service.web.webhooks.schemas import (
+from service.features.webhooks import endpoints
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.endpoints import Changes
+from service.features.webhooks.protocol.addresses import AddressRules
+from service.features.webhooks.schemas import (
     DeliveriesQuery,
     DeliveryItem,
     DeliveryList,
     NewWebhook,
     WebhookItem,
     WebhookList,
+    WebhookPatch,
+    WebhookRequest,
     WebhooksQuery,
 )
-from service.webhooks import deliveries, endpoints
-from service.webhooks.addresses import AddressRules
-from service.webhooks.endpoints import Changes
-from service.webhooks.request_bodies import WebhookPatch, WebhookRequest
+from service.storage.database import now_ms
+from service.storage.owner_tables import WebhookDelivery
+from service.web.core.core import core, owner, provided
+from service.web.core.rooms import Operations
+from service.web.gate.access_checks import actor, sees_all
+from service.web.http import slots
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
 
 blueprint: Final = Blueprint("webhooks", __name__)
 
@@ -163,3 +166,6 @@ def _item(row: WebhookDelivery) -> DeliveryItem:
 
 def _now(session: Session) -> int:
     return session.scalar(select(now_ms())) or 0
+
+
+OPERATIONS: Final = Operations(blueprint=blueprint, provide=lambda core: [AddressRules.of(core.settings)])

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from flask import Blueprint, Response
 
+from service.features.webhooks import operations
+from service.features.webhooks.outbox import DeliveryStatus, MessageType
+from service.features.webhooks.schemas import DeliveriesQuery, WebhooksQuery
 from service.web.core.core import core
+from service.web.core.rooms import Pages
 from service.web.gate.access_checks import sees_all
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, next_address
-from service.web.webhooks import views
-from service.web.webhooks.schemas import DeliveriesQuery, WebhooksQuery
-from service.webhooks.outbox import DeliveryStatus, MessageType
 
 blueprint: Final = Blueprint("webhook_pages", __name__)
 
@@ -41,7 +42,7 @@ _MEANS: Final[dict[str, Any]] = {
 def show_list(query: WebhooksQuery) -> Response:
     """Manage webhooks."""
     events = {kind: text for kind, text in _EVENTS.items() if sees_all() or kind is not MessageType.WORKER_LOST}
-    webhooks = views.show_list.read(query).data
+    webhooks = operations.show_list.read(query).data
     return as_page(
         "webhooks/index.html", webhooks=webhooks, events=events, checked=_CHECKED, is_of_others=query.owner is not None
     )
@@ -51,13 +52,16 @@ def show_list(query: WebhooksQuery) -> Response:
 @endpoint(TAG, "text/html", query=DeliveriesQuery, problems=("webhook_not_found", "invalid_cursor"))
 def show(webhook_id: str, query: DeliveriesQuery) -> Response:
     """Show a webhook and the messages to it."""
-    page = views.show_deliveries.read(webhook_id, query)
+    page = operations.show_deliveries.read(webhook_id, query)
     return as_page(
         "webhooks/webhook.html",
-        webhook=views.show.read(webhook_id),
+        webhook=operations.show.read(webhook_id),
         deliveries=page.data,
         shown=query.status,
         next_address=next_address(page.next_cursor),
         url_of_service=core().settings.url,
         **_MEANS,
     )
+
+
+PAGES: Final = Pages(blueprint=blueprint)

@@ -8,12 +8,13 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.delivery.deliveries import MAX_IN_FLIGHT, Claim
+from service.features.webhooks.protocol import addresses, signing
+from service.features.webhooks.protocol.addresses import AddressRules, Resolver
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.webhooks import addresses, deliveries, signing
-from service.webhooks.addresses import AddressRules, Resolver
-from service.webhooks.deliveries import MAX_IN_FLIGHT, Claim
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class MessageSender:
 
     def _deliver(self, claimed: Claim) -> None:
         # Loaded with the first message: httpx takes a third of the time that a scheduler needs to start.
-        from service.webhooks.sending import send
+        from service.features.webhooks.delivery.sending import send
 
         body, now_s = claimed.body(self._settings.url), int(time.time())
         signed = signing.headers(

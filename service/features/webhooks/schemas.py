@@ -1,18 +1,45 @@
-"""Webhooks and their messages, as responses."""
+"""The bodies of requests about webhooks; webhooks and their messages, as responses."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.delivery.deliveries import DeliveryPage
+from service.features.webhooks.outbox import DeliveryStatus, MessageType
+from service.features.webhooks.protocol import signing
+from service.features.webhooks.protocol.addresses import MAX_URL
+from service.spec.schema import PlainText, StrictModel
 from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.web.http.queries import Cursor, OtherOwner, Query
 from service.web.http.schemas import ResponseModel, Timestamp
-from service.webhooks import deliveries, signing
-from service.webhooks.deliveries import DeliveryPage
-from service.webhooks.outbox import DeliveryStatus, MessageType
+
+_Url = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
+_Events = Annotated[list[MessageType], Field(min_length=1, max_length=20)]
+
+
+class WebhookRequest(StrictModel):
+    """A webhook to create."""
+
+    url: _Url
+    """Where messages are sent: `https://`, with a host that has public addresses only."""
+    events: _Events
+    """The types of events that are sent. `worker.lost` needs a key with the scope `admin`."""
+    description: PlainText | None = None
+    """Free text."""
+
+
+class WebhookPatch(StrictModel):
+    """Changes of a webhook, as a merge patch (RFC 7396)."""
+
+    url: _Url | None = None
+    events: _Events | None = None
+    description: PlainText | None = None
+    enabled: bool | None = None
+    """Nothing is announced to a disabled webhook. One that is enabled gets the messages that waited."""
 
 
 class WebhookItem(ResponseModel):

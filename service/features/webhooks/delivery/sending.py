@@ -17,9 +17,9 @@ from typing import Final
 import httpx
 
 from service.errors import AddressRefused
-from service.webhooks import addresses
-from service.webhooks.addresses import AddressRules, Resolver, Target
-from service.webhooks.deliveries import Attempt
+from service.features.webhooks.delivery.deliveries import Attempt
+from service.features.webhooks.protocol import addresses
+from service.features.webhooks.protocol.addresses import AddressRules, Resolver, Target
 
 CONNECT_TIMEOUT_S: Final = 5.0
 TOTAL_TIMEOUT_S: Final = 20.0

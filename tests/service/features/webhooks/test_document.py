@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from service.webhooks import deliveries, signing
-from service.webhooks.outbox import MessageType
+from service.features.webhooks.delivery import deliveries
+from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.protocol import signing
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[4] / "docs" / "webhooks.md").read_text(encoding="utf-8")
 
 
 def script(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What is due, and how it is sent: the scheduler alone connects to receivers."""

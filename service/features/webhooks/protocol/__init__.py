@@ -1,0 +1,1 @@
+"""How messages are signed, and which addresses may be sent to."""
