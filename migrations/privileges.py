@@ -10,6 +10,7 @@ from psycopg import sql
 from sqlalchemy import Connection
 
 from service.errors import SettingsError
+from service.runtime.features import installed
 
 ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _EXCEPTIONS: Final = {
@@ -36,12 +37,9 @@ _OF_WORKERS: Final = {
     "sweep_trials": "SELECT, INSERT, UPDATE",
     "sweeps": "SELECT, UPDATE",
     "uploads": "SELECT",
-    "webhook_deliveries": "INSERT",
-    # Who wants to know of a job's end, never the secrets. UPDATE of any column is what a row lock needs.
-    "webhooks": "SELECT (id, owner, events, disabled_ms), UPDATE (created_ms)",
     "workers": "SELECT, INSERT, UPDATE, DELETE",
 }
-"""All privileges of the role of workers: their credentials lie on other machines."""
+"""All privileges of the role of workers, with those that features declare: their credentials lie on other machines."""
 
 
 def check(connection: Connection, roles: Mapping[str, str]) -> None:
@@ -108,11 +106,14 @@ def grant_to_workers(connection: Connection, workers: str) -> None:
     role = sql.Identifier(workers)
     raw.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
     raw.execute(sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {}").format(role))
-    for name, privileges in _OF_WORKERS.items():
+    of_workers = _OF_WORKERS | {
+        name: privileges for feature in installed() for name, privileges in feature.worker_privileges.items()
+    }
+    for name, privileges in of_workers.items():
         raw.execute(sql.SQL("GRANT {} ON public.{} TO {}").format(sql.SQL(privileges), sql.Identifier(name), role))
     sequences = """SELECT sequence.relname FROM pg_class sequence JOIN pg_depend ON objid = sequence.oid
         JOIN pg_class owning ON owning.oid = refobjid
         WHERE sequence.relkind = 'S' AND owning.relnamespace = 'public'::regnamespace AND owning.relname = ANY(%s)"""
-    inserted = [name for name, privileges in _OF_WORKERS.items() if "INSERT" in privileges]
+    inserted = [name for name, privileges in of_workers.items() if "INSERT" in privileges]
     for (name,) in raw.execute(sequences, (inserted,)).fetchall():
         raw.execute(sql.SQL("GRANT USAGE ON SEQUENCE public.{} TO {}").format(sql.Identifier(name), role))

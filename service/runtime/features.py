@@ -8,7 +8,8 @@ nothing but ``service.errors`` and ``service.runtime``.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,8 @@ class Room(StrEnum):
     """A module of a feature, and which processes load it. All but ``tables`` export a constant with their name in upper
     case."""
 
+    TABLES = "tables"
+    """All processes with a database."""
     HOOKS = "hooks"
     """Called inside transactions: all processes that write rows."""
     UPKEEP = "upkeep"
@@ -41,6 +44,8 @@ class Feature:
     name: str
     """Of the folder."""
     rooms: tuple[Room, ...]
+    worker_privileges: Mapping[str, str] = field(default_factory=dict)
+    """What workers on other machines may do with its tables, as in GRANT: only what its hooks need."""
 
     @property
     def folder(self) -> Path:

@@ -30,7 +30,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from service.errors import ServiceError
-from service.runtime import server_promises
+from service.runtime import features, server_promises
+from service.runtime.features import Room
 from service.runtime.files.private_files import create_private
 from service.storage import (  # noqa: F401 - add their tables to Base.metadata
     file_tables,
@@ -39,6 +40,8 @@ from service.storage import (  # noqa: F401 - add their tables to Base.metadata
     sweep_tables,
 )
 from service.storage.tables import Base
+
+features.modules(Room.TABLES)  # likewise
 
 _BUSY_S: Final = 30
 _TIME_LIMITS: Final = (

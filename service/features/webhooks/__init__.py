@@ -6,4 +6,12 @@ from typing import Final
 
 from service.runtime.features import Feature, Room
 
-FEATURE: Final = Feature(name="webhooks", rooms=tuple(Room))
+FEATURE: Final = Feature(
+    name="webhooks",
+    rooms=tuple(Room),
+    worker_privileges={
+        "webhook_deliveries": "INSERT",
+        # Who wants to know of a job's end, never the secrets. UPDATE of any column is what a row lock needs.
+        "webhooks": "SELECT (id, owner, events, disabled_ms), UPDATE (created_ms)",
+    },
+)

@@ -15,9 +15,9 @@ from service.errors import AddressRefused, Fault, SpecError, WebhookNotFound
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.protocol import addresses, signing
 from service.features.webhooks.protocol.addresses import AddressRules, Resolver, Target
+from service.features.webhooks.tables import Webhook
 from service.storage.database import Database, locking, now_ms, visible
 from service.storage.ids import new_id
-from service.storage.owner_tables import Webhook
 
 MAX_WEBHOOKS: Final = 20
 """Of an owner."""

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from service.features.webhooks import outbox
 from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.tables import Webhook
 from service.hooks import Happening, Hooks
 from service.states import TERMINAL, Reason, Status
-from service.storage.owner_tables import Webhook
 from service.storage.tables import Job
 
 _NOT_TOLD: Final = ("changed", Reason.PAUSED_BY_SWEEP)

@@ -24,8 +24,8 @@ from service.features.webhooks.schemas import (
     WebhookRequest,
     WebhooksQuery,
 )
+from service.features.webhooks.tables import WebhookDelivery
 from service.storage.database import now_ms
-from service.storage.owner_tables import WebhookDelivery
 from service.web.core.core import core, owner, provided
 from service.web.core.rooms import Operations
 from service.web.gate.access_checks import actor, sees_all

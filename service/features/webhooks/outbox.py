@@ -17,9 +17,9 @@ from sqlalchemy import Connection, String, Table, Text, bindparam, cast, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.storage.database import locking, now_ms
 from service.storage.ids import new_id
-from service.storage.owner_tables import Webhook, WebhookDelivery
 
 _WEBHOOKS: Final = typed(Table, Webhook.__table__)
 _DELIVERIES: Final = typed(Table, WebhookDelivery.__table__)

@@ -12,8 +12,8 @@ from service.features.webhooks.delivery.deliveries import DeliveryPage
 from service.features.webhooks.outbox import DeliveryStatus, MessageType
 from service.features.webhooks.protocol import signing
 from service.features.webhooks.protocol.addresses import MAX_URL
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.spec.schema import PlainText, StrictModel
-from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.web.http.queries import Cursor, OtherOwner, Query
 from service.web.http.schemas import ResponseModel, Timestamp
 

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from service.features.webhooks import endpoints
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.protocol.addresses import AddressRules
-from service.storage.owner_tables import Webhook, WebhookDelivery
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from tests.faults.harness import FaultHarness
 from tests.faults.processes.test_web import web
 from tests.service.features.webhooks.receivers import Receiver, receive

@@ -17,6 +17,7 @@ from service.access.audit import Actor
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.jobs import worker_registry
 from service.jobs.queries import lookup
 from service.jobs.reuse.copies import Copied
@@ -24,7 +25,6 @@ from service.jobs.submissions import IdempotencyKey
 from service.maintenance import retention
 from service.runtime import failpoints
 from service.states import Status
-from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.storage.tables import AuditEntry, Job, Worker
 from tests.faults.conftest import InProcessHarness
 from tests.faults.reproducibility.results import result

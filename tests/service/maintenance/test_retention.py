@@ -19,6 +19,7 @@ from service.features.webhooks import endpoints
 from service.features.webhooks.delivery import deliveries
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.protocol.addresses import AddressRules
+from service.features.webhooks.tables import WebhookDelivery
 from service.jobs.queries import lookup
 from service.maintenance import retention, store_id
 from service.maintenance.retention import Policy, RetentionPlan
@@ -27,7 +28,6 @@ from service.runtime.slots import SlotPool
 from service.storage.artifacts import ID_FILE, ArtifactKind
 from service.storage.database import now_ms
 from service.storage.object_store import ObjectStore
-from service.storage.owner_tables import WebhookDelivery
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, AuditEntry, BrowserSession, Job
 from tests.object_servers import BUCKET

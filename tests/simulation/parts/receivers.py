@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from service.features.webhooks.delivery.deliveries import GONE, Attempt
+from service.features.webhooks.tables import Webhook
 from service.storage.database import Database
-from service.storage.owner_tables import Webhook
 from tests.simulation.kernel.faults import Fault
 from tests.simulation.kernel.runtime import CURRENT, Time
 

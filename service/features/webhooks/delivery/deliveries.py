@@ -22,10 +22,10 @@ from service.access.audit import Actor, AuditAction
 from service.errors import DeliveryNotFound, WebhookDisabled
 from service.features.webhooks import endpoints
 from service.features.webhooks.outbox import TEST, DeliveryStatus
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.runtime import cursors
 from service.storage.database import Database, locking, now_ms
 from service.storage.ids import new_id
-from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.wording import at_time
 
 RETRY_DELAYS_S: Final = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)

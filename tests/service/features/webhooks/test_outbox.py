@@ -9,11 +9,11 @@ from sqlalchemy import delete, event, select, text
 
 from service.features.webhooks import outbox
 from service.features.webhooks.outbox import MessageType
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.jobs import actions, commits, leases
 from service.jobs.rescue import rescue
 from service.runtime.settings import Quotas
 from service.storage.database import Database
-from service.storage.owner_tables import Webhook, WebhookDelivery
 from service.storage.tables import Job
 from tests.service.jobs.conftest import Submit, claim, submit
 from tests.waiting import wait_until

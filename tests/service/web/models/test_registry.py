@@ -16,9 +16,9 @@ from sqlalchemy import select
 
 from service.access import keys
 from service.access.keys import Scope
+from service.features.webhooks.tables import WebhookDelivery
 from service.maintenance import retention
 from service.maintenance.retention import Policy
-from service.storage.owner_tables import WebhookDelivery
 from service.storage.tables import ApiKey
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp, SimulatedWorker

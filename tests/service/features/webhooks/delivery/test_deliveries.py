@@ -21,9 +21,9 @@ from service.features.webhooks.delivery.message_sender import MessageSender
 from service.features.webhooks.endpoints import Changes
 from service.features.webhooks.outbox import DeliveryStatus, MessageType
 from service.features.webhooks.protocol.addresses import AddressRules
+from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.runtime.settings import Settings
 from service.storage.database import Database
-from service.storage.owner_tables import Webhook, WebhookDelivery
 from tests.service.features.webhooks.receivers import Receiver, answer, receive
 from tests.waiting import wait_until
 
