@@ -11,15 +11,34 @@ if TYPE_CHECKING:
     from service.states import Action, Status
 
 
+@dataclass(frozen=True, slots=True)
+class ProblemKind:
+    """One kind of problem.
+
+    Attributes:
+        meaning: the remedy.
+        for_people: the remedy for a page, if ``meaning`` names fields or endpoints.
+        way_on: label and address of a page from which to continue.
+    """
+
+    status: int
+    title: str
+    meaning: str
+    for_people: str | None = None
+    way_on: tuple[str, str] | None = None
+
+
 class ServiceError(Exception):
     """Base class of the errors of ``service``.
 
     Attributes:
         code: of the problem that a client gets, whose detail is the message; ``internal``: clients get no message.
+        kind: what documents say of that problem; ``None``: it is in the table of ``web/http/problem_kinds``.
         members: further fields of that problem.
     """
 
     code: str = "internal"
+    kind: ProblemKind | None = None
     members: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -134,39 +153,6 @@ class ShareNotFound(ServiceError, LookupError):
 
     def __init__(self) -> None:
         super().__init__("the link was revoked, has expired, or shows something that was deleted: ask for a new one")
-
-
-class WebhookNotFound(ServiceError, LookupError):
-    """There is no such webhook, or it belongs to another owner."""
-
-    code = "webhook_not_found"
-
-    def __init__(self, webhook_id: str) -> None:
-        super().__init__(f"there is no webhook {webhook_id[:60]!r}")
-
-
-class DeliveryNotFound(ServiceError, LookupError):
-    """A webhook has no such delivery."""
-
-    code = "delivery_not_found"
-
-    def __init__(self, webhook_id: str, event_id: str) -> None:
-        super().__init__(
-            f"the webhook {webhook_id} has no delivery {event_id[:60]!r}: it may have been removed by retention"
-        )
-
-
-class WebhookDisabled(ServiceError):
-    """Nothing is sent to a webhook until it is enabled again."""
-
-    code = "webhook_disabled"
-
-    def __init__(self, webhook_id: str, reason: str) -> None:
-        super().__init__(f"the webhook {webhook_id} is disabled: {reason}")
-
-
-class AddressRefused(ServiceError, ValueError):
-    """Messages of webhooks are not sent to an address; the message follows the name of the field."""
 
 
 class LinkNotUsable(ServiceError):

@@ -8,13 +8,15 @@ nothing but ``service.errors`` and ``service.runtime``.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from service.errors import ProblemKind, ServiceError
 
 FOLDER: Final = "service.features"
 """The package that lists the features as ``FEATURES``."""
@@ -37,6 +39,21 @@ class Room(StrEnum):
     """Pages, with the folders ``templates`` and ``static``: the web process."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entries(Generic[T]):
+    """What a feature adds to a table of the kernel.
+
+    Attributes:
+        after: the entry that they follow where the table is listed.
+    """
+
+    after: str
+    items: Mapping[str, T]
+
+
+_NOTHING: Final[Entries[Any]] = Entries("", {})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """The declaration of a feature, ``FEATURE`` in the package of its folder."""
@@ -46,6 +63,8 @@ class Feature:
     rooms: tuple[Room, ...]
     worker_privileges: Mapping[str, str] = field(default_factory=dict)
     """What workers on other machines may do with its tables, as in GRANT: only what its hooks need."""
+    problems: Entries[ProblemKind] = _NOTHING
+    """By their codes."""
 
     @property
     def folder(self) -> Path:
@@ -53,11 +72,33 @@ class Feature:
         return Path(str(import_module(f"{FOLDER}.{self.name}").__file__)).parent
 
 
+def problems_of(*errors: type[ServiceError]) -> dict[str, ProblemKind]:
+    """The kinds of the problems of errors, by their codes."""
+    return {error.code: error.kind for error in errors if error.kind is not None}
+
+
 @functools.cache
 def installed() -> tuple[Feature, ...]:
     """All features, in the order in which the kernel calls them."""
     features: tuple[Feature, ...] = import_module(FOLDER).FEATURES
     return features
+
+
+def extended(table: Mapping[str, T], added: Iterable[Entries[T]]) -> dict[str, T]:
+    """A table of the kernel with what features add to it.
+
+    Raises:
+        ValueError: two entries have one name.
+    """
+    found = dict(table)
+    for entries in added:
+        if twice := found.keys() & entries.items.keys():
+            raise ValueError(f"declared twice: {', '.join(sorted(twice))}")
+        names = [*found]
+        place = names.index(entries.after) + 1 if entries.after in found else len(names)
+        later = {name: found.pop(name) for name in names[place:]}
+        found |= {**entries.items, **later}
+    return found
 
 
 def modules(room: Room) -> list[ModuleType]:

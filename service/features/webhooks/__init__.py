@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.runtime.features import Feature, Room
+from service.features.webhooks.errors import DeliveryNotFound, WebhookDisabled, WebhookNotFound
+from service.runtime.features import Entries, Feature, Room, problems_of
 
 FEATURE: Final = Feature(
     name="webhooks",
@@ -14,4 +15,5 @@ FEATURE: Final = Feature(
         # Who wants to know of a job's end, never the secrets. UPDATE of any column is what a row lock needs.
         "webhooks": "SELECT (id, owner, events, disabled_ms), UPDATE (created_ms)",
     },
+    problems=Entries("worker_not_found", problems_of(WebhookNotFound, DeliveryNotFound, WebhookDisabled)),
 )

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
-from service.errors import AddressRefused, Fault, SpecError, WebhookNotFound
+from service.errors import Fault, SpecError
+from service.features.webhooks.errors import AddressRefused, WebhookNotFound
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.protocol import addresses, signing
 from service.features.webhooks.protocol.addresses import AddressRules, Resolver, Target

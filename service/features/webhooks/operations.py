@@ -8,10 +8,10 @@ from flask import Blueprint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.errors import DeliveryNotFound, WebhookNotFound
 from service.features.webhooks import endpoints
 from service.features.webhooks.delivery import deliveries
 from service.features.webhooks.endpoints import Changes
+from service.features.webhooks.errors import DeliveryNotFound, WebhookNotFound
 from service.features.webhooks.protocol.addresses import AddressRules
 from service.features.webhooks.schemas import (
     DeliveriesQuery,

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from service.errors import ProblemKind
+from service.runtime.features import extended, installed
 
-@dataclass(frozen=True, slots=True)
-class ProblemKind:
-    """One kind of problem.
-
-    Attributes:
-        meaning: the remedy.
-        for_people: the remedy for a page, if ``meaning`` names fields or endpoints.
-        way_on: label and address of a page from which to continue.
-    """
-
-    status: int
-    title: str
-    meaning: str
-    for_people: str | None = None
-    way_on: tuple[str, str] | None = None
-
-
-KINDS: Final[dict[str, ProblemKind]] = {
+_OF_KERNEL: Final[dict[str, ProblemKind]] = {
     "bad_request": ProblemKind(400, "The request could not be parsed.", "Send a valid HTTP request."),
     "malformed_json": ProblemKind(
         400,
@@ -87,24 +71,6 @@ KINDS: Final[dict[str, ProblemKind]] = {
         "There is no such worker.",
         "It stopped, or is gone; `GET /workers` lists those that are alive.",
         way_on=("All workers", "/ui/workers"),
-    ),
-    "webhook_not_found": ProblemKind(
-        404,
-        "There is no such webhook.",
-        "Check the id: `GET /webhooks` lists yours.",
-        way_on=("Webhooks", "/ui/webhooks"),
-    ),
-    "delivery_not_found": ProblemKind(
-        404,
-        "There is no such delivery.",
-        "Check the id. Messages are removed after `TAPELINE_KEEP_DELIVERIES_DAYS`.",
-        way_on=("Webhooks", "/ui/webhooks"),
-    ),
-    "webhook_disabled": ProblemKind(
-        409,
-        "The webhook is disabled.",
-        'Fix the receiver, then enable the webhook: `PATCH /webhooks/{webhook_id}` with `{"enabled": true}`.',
-        "Fix the receiver, then enable the webhook.",
     ),
     "share_not_found": ProblemKind(
         404, "There is no such share link.", "Ask whoever sent it for a new one; `GET /shares` lists your own."
@@ -310,3 +276,5 @@ KINDS: Final[dict[str, ProblemKind]] = {
     "too_many_streams": ProblemKind(503, "Too many streams are open.", "Close some streams, or try again later."),
 }
 """All problems by their ``code``."""
+KINDS: Final = extended(_OF_KERNEL, (item.problems for item in installed()))
+"""Every kind of problem by its code."""

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from service.access import audit
 from service.access.audit import Actor, AuditAction
-from service.errors import DeliveryNotFound, WebhookDisabled
 from service.features.webhooks import endpoints
+from service.features.webhooks.errors import DeliveryNotFound, WebhookDisabled
 from service.features.webhooks.outbox import TEST, DeliveryStatus
 from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.runtime import cursors

@@ -16,8 +16,8 @@ from typing import Final
 
 import httpx
 
-from service.errors import AddressRefused
 from service.features.webhooks.delivery.deliveries import Attempt
+from service.features.webhooks.errors import AddressRefused
 from service.features.webhooks.protocol import addresses
 from service.features.webhooks.protocol.addresses import AddressRules, Resolver, Target
 

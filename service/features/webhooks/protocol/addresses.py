@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Self
 from urllib.parse import quote, urlsplit
 
-from service.errors import AddressRefused
+from service.features.webhooks.errors import AddressRefused
 from service.runtime.settings import Settings
 
 MAX_URL: Final = 2000

@@ -13,12 +13,13 @@ import structlog
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from service.errors import AddressRefused, DeliveryNotFound, SpecError, WebhookDisabled, WebhookNotFound
+from service.errors import SpecError
 from service.features.webhooks import endpoints, outbox
 from service.features.webhooks.delivery import deliveries, sending
 from service.features.webhooks.delivery.deliveries import MAX_IN_FLIGHT, RETRY_DELAYS_S, Attempt, Claim
 from service.features.webhooks.delivery.message_sender import MessageSender
 from service.features.webhooks.endpoints import Changes
+from service.features.webhooks.errors import AddressRefused, DeliveryNotFound, WebhookDisabled, WebhookNotFound
 from service.features.webhooks.outbox import DeliveryStatus, MessageType
 from service.features.webhooks.protocol.addresses import AddressRules
 from service.features.webhooks.tables import Webhook, WebhookDelivery

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from service.errors import AddressRefused
+from service.features.webhooks.errors import AddressRefused
 from service.features.webhooks.protocol import addresses
 from service.features.webhooks.protocol.addresses import AddressRules, Resolver
 
