@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from service.runtime import tracing
+from service.runtime.features import extended, installed
 from service.storage.database import now_ms
 from service.storage.insertions import NewRow
 from service.storage.tables import AUDIT, AuditEntry
@@ -41,12 +42,6 @@ class AuditAction(StrEnum):
     CHANGE_OWNER = "change_owner"
     SHARE = "share"
     REVOKE_SHARE = "revoke_share"
-    CREATE_WEBHOOK = "create_webhook"
-    CHANGE_WEBHOOK = "change_webhook"
-    ROTATE_WEBHOOK = "rotate_webhook"
-    DELETE_WEBHOOK = "delete_webhook"
-    TEST_WEBHOOK = "test_webhook"
-    REDELIVER = "redeliver"
     READ_OTHERS = "read_others"
     PUBLISH = "publish"
     DRAIN = "drain"
@@ -63,6 +58,17 @@ class AuditAction(StrEnum):
     SIGN_IN = "sign_in"
     SIGN_IN_REFUSED = "sign_in_refused"
     SIGN_OUT = "sign_out"
+
+
+ACTIONS: Final = tuple(
+    extended({action.value: action.name for action in AuditAction}, (item.audit_actions for item in installed()))
+)
+"""All actions that are recorded, with those of features."""
+if TYPE_CHECKING:
+    AnyAction = AuditAction
+else:  # for documents
+    AnyAction = StrEnum("AuditAction", {name.upper(): name for name in ACTIONS})
+    AnyAction.__doc__ = AuditAction.__doc__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +88,12 @@ class Actor:
 
 
 def record(
-    session: Session | Connection, by: Actor | None, action: AuditAction, subject: str | None, /, **detail: Any
+    session: Session | Connection, by: Actor | None, action: StrEnum, subject: str | None, /, **detail: Any
 ) -> None:
     """Add an entry to the audit log, if there is an actor who is audited.
 
     Args:
+        action: an ``AuditAction``, or one that a feature declares.
         subject: the id of the job, key or session, or the name of the dataset.
         detail: further facts, under any names, without secrets.
     """
@@ -109,7 +116,7 @@ def was_recorded(by: Actor | None, action: AuditAction, subject: str) -> None:
         by.recorded.append(_recorded(action, subject, {}))
 
 
-def _recorded(action: AuditAction, subject: str | None, detail: dict[str, Any]) -> dict[str, Any]:
+def _recorded(action: StrEnum, subject: str | None, detail: dict[str, Any]) -> dict[str, Any]:
     # The details keep a key of their own: one of them may have the name of an argument of the logger.
     return {"action": action.value, "subject": subject, "detail": detail}
 
@@ -126,7 +133,7 @@ def request_of(by: Actor | None) -> dict[str, str]:
     return ({"request_id": by.request_id} if by.request_id else {}) | tracing.named(by.traceparent)
 
 
-def _values(by: Actor, action: AuditAction, subject: str | None) -> dict[str, Any]:
+def _values(by: Actor, action: StrEnum, subject: str | None) -> dict[str, Any]:
     actor = {"owner": by.owner, "key_id": by.key_id, "address": by.address, "request_id": by.request_id}
     return {"action": action.value, "subject": subject, **actor}
 

@@ -20,10 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from service.runtime.features import extended, installed
+
 VARIABLE: Final = "TESTING_FAILPOINTS"
 _WAIT_TIMEOUT_S: Final = 60
 
-PLACES: Final = {
+_OF_KERNEL: Final = {
     "claimed": "the supervisor's claim is committed, and no child knows of it",
     "began": "the child has recorded the provenance of its run",
     "reuse_stored": "the files that a job takes over are on disk, and have no rows",
@@ -55,10 +57,9 @@ PLACES: Final = {
     "file_migrated": "a migration has copied a file and noted it (the detail is the number of copied files)",
     "store_switched": "the database has the id of the new store, whose last files are not copied",
     "store_published": "the new store has its id, and the command has not ended",
-    "message_claimed": "the scheduler's claim on messages of webhooks is committed, and none is sent",
-    "message_sent": "a receiver has answered to a message, and that is not recorded (the detail is its type)",
     "submitted": "a new job is committed, and the client has no response",
 }
+PLACES: Final = extended(_OF_KERNEL, (item.failpoints for item in installed()))
 """Every failpoint, and the state of the system there."""
 
 _folder: Path | None = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None

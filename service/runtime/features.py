@@ -65,6 +65,10 @@ class Feature:
     """What workers on other machines may do with its tables, as in GRANT: only what its hooks need."""
     problems: Entries[ProblemKind] = _NOTHING
     """By their codes."""
+    audit_actions: Entries[str] = _NOTHING
+    """Names of constants by what is recorded."""
+    failpoints: Entries[str] = _NOTHING
+    """The state of the system at each."""
 
     @property
     def folder(self) -> Path:

@@ -18,7 +18,7 @@ from service.web.core.keyring import Keyring
 from service.web.core.metrics import Metrics
 from service.web.core.publisher import Publisher
 from service.web.core.quotas import Quotas
-from service.web.core.rooms import Operations, Pages
+from service.web.core.rooms import Operations, Pages, navigation
 from service.web.core.server_certificates import ServerCertificates, servers
 from service.web.core.store_check import StoreCheck
 from service.web.gate import access_checks, browsers, responses
@@ -51,8 +51,10 @@ def build_app() -> Flask:
         subject.register(app)
     for operations in features.load(Room.OPERATIONS, Operations):
         app.register_blueprint(operations.blueprint)
-    for pages in features.load(Room.PAGES, Pages):
+    of_features = features.load(Room.PAGES, Pages)
+    for pages in of_features:
         app.register_blueprint(pages.blueprint)
+    app.jinja_env.globals |= navigation([page for pages in of_features for page in pages.linked])
     return app
 
 

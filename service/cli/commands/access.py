@@ -23,7 +23,7 @@ from migrations.upgrade import is_current, upgrade
 from service.access import adoption, audit_file, audit_seals, invitations, owners, sign_in_links
 from service.access import audit as audit_log
 from service.access import keys as api_keys
-from service.access.audit import Actor, AuditAction
+from service.access.audit import ACTIONS, Actor, AuditAction
 from service.access.audit_chain import Verification
 from service.access.audit_chain import verify as verify_chain
 from service.access.invitations import Invitation
@@ -338,9 +338,9 @@ def time_text(milliseconds: int | None) -> str | None:
 @click.option("--owner", help="Only actions of this owner's keys.")
 @click.option(
     "--action",
-    type=click.Choice([action.value for action in AuditAction]),
+    type=click.Choice(ACTIONS),
     metavar="ACTION",
-    help=f"Only this action: {', '.join(AuditAction)}.",
+    help=f"Only this action: {', '.join(ACTIONS)}.",
 )
 @click.option("--subject", metavar="ID", help="Only actions on this job, key or dataset.")
 @click.option(

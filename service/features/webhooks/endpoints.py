@@ -10,8 +10,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.access import audit
-from service.access.audit import Actor, AuditAction
+from service.access.audit import Actor
 from service.errors import Fault, SpecError
+from service.features.webhooks.actions import WebhookAction
 from service.features.webhooks.errors import AddressRefused, WebhookNotFound
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.protocol import addresses, signing
@@ -72,7 +73,7 @@ def create(
         row.secret, row.signing_key = signing.new_secret(), signing.new_signing_key()
         row.created_ms = session.scalar(select(now_ms())) or 0
         session.add(row)
-        audit.record(session, by, AuditAction.CREATE_WEBHOOK, row.id, url=row.url, events=row.events)
+        audit.record(session, by, WebhookAction.CREATE, row.id, url=row.url, events=row.events)
     return row
 
 
@@ -111,7 +112,7 @@ def change(
             row.disabled_reason = None if changes.enabled else "its owner has disabled it"
             row.failures, row.resume_ms = 0, None
         detail: dict[str, Any] = {"url": row.url, "events": row.events, "enabled": row.disabled_ms is None}
-        audit.record(session, by, AuditAction.CHANGE_WEBHOOK, webhook_id, **detail)
+        audit.record(session, by, WebhookAction.CHANGE, webhook_id, **detail)
         return row
 
 
@@ -126,7 +127,7 @@ def rotate(database: Database, webhook_id: str, *, owner: str | None, by: Actor 
         row.previous_secret, row.previous_signing_key = row.secret, row.signing_key
         row.previous_expires_ms = (session.scalar(select(now_ms())) or 0) + OVERLAP_S * 1000
         row.secret, row.signing_key = signing.new_secret(), signing.new_signing_key()
-        audit.record(session, by, AuditAction.ROTATE_WEBHOOK, webhook_id)
+        audit.record(session, by, WebhookAction.ROTATE, webhook_id)
         return row
 
 
@@ -138,7 +139,7 @@ def remove(database: Database, webhook_id: str, *, owner: str | None, by: Actor 
     """
     with database.write() as session:
         row = get(session, webhook_id, owner=owner)
-        audit.record(session, by, AuditAction.DELETE_WEBHOOK, webhook_id, url=row.url)
+        audit.record(session, by, WebhookAction.DELETE, webhook_id, url=row.url)
         session.execute(delete(Webhook).where(Webhook.id == webhook_id))  # and, by the foreign key, its messages
 
 

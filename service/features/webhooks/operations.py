@@ -30,12 +30,12 @@ from service.web.core.core import core, owner, provided
 from service.web.core.rooms import Operations
 from service.web.gate.access_checks import actor, sees_all
 from service.web.http import slots
-from service.web.http.endpoint import Result, endpoint
+from service.web.http.endpoint import Result, Tag, endpoint
 from service.web.http.path_parameters import PathParameter
 
 blueprint: Final = Blueprint("webhooks", __name__)
 
-TAG: Final = "Webhooks"
+TAG: Final = Tag("Webhooks", "Signed messages about jobs, sweeps and aliases, posted to your own URL.", after="Sharing")
 WEBHOOK_ID: Final = PathParameter(
     "webhook_id",
     "A webhook's id, such as `whk_01J00000000000000000000000`.",

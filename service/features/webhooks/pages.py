@@ -12,7 +12,7 @@ from service.features.webhooks import operations
 from service.features.webhooks.outbox import DeliveryStatus, MessageType
 from service.features.webhooks.schemas import DeliveriesQuery, WebhooksQuery
 from service.web.core.core import core
-from service.web.core.rooms import Pages
+from service.web.core.rooms import Page, Pages
 from service.web.gate.access_checks import sees_all
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, next_address
@@ -64,4 +64,4 @@ def show(webhook_id: str, query: DeliveriesQuery) -> Response:
     )
 
 
-PAGES: Final = Pages(blueprint=blueprint)
+PAGES: Final = Pages(blueprint=blueprint, linked=(Page(address="/ui/webhooks", label="Webhooks", below="/ui/usage"),))

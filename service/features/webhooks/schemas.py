@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -24,6 +24,10 @@ _Events = Annotated[list[MessageType], Field(min_length=1, max_length=20)]
 class WebhookRequest(StrictModel):
     """A webhook to create."""
 
+    EXAMPLES: ClassVar = {
+        "failures": {"url": "https://hooks.example.org/tapeline", "events": ["job.failed", "sweep.ended"]},
+    }
+
     url: _Url
     """Where messages are sent: `https://`, with a host that has public addresses only."""
     events: _Events
@@ -34,6 +38,11 @@ class WebhookRequest(StrictModel):
 
 class WebhookPatch(StrictModel):
     """Changes of a webhook, as a merge patch (RFC 7396)."""
+
+    EXAMPLES: ClassVar = {
+        "enable": {"enabled": True},
+        "events": {"events": ["job.succeeded", "job.failed"]},
+    }
 
     url: _Url | None = None
     events: _Events | None = None

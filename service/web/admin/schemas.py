@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field
 
 from service.access import keys
-from service.access.audit import AuditAction
+from service.access.audit import AnyAction
 from service.access.keys import Identity, Scope
 from service.datasets import importer
 from service.jobs import worker_registry
@@ -327,7 +327,7 @@ class AuditQuery(SealsQuery):
     """Which part of the audit log to return."""
 
     owner: Text | None = Field(None, description="Only actions with this owner's keys.")
-    action: AuditAction | None = None
+    action: AnyAction | None = None
     subject: Text | None = Field(None, description="Only actions on this job, key or dataset.")
 
 
@@ -431,7 +431,7 @@ class AuditItem(ResponseModel):
 
     id: int
     at: Timestamp = Field(validation_alias="at_ms")
-    action: AuditAction
+    action: AnyAction
     subject: str | None = Field(description="The id of the job, key or session, or the name of the dataset.")
     owner: str | None
     key: str | None = Field(validation_alias="key_id", description="Id of the key that was used.")

@@ -65,10 +65,6 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
             ]
         }
     },
-    "WebhookRequest": {
-        "failures": {"url": "https://hooks.example.org/tapeline", "events": ["job.failed", "sweep.ended"]},
-    },
-    "WebhookPatch": {"enable": {"enabled": True}, "events": {"events": ["job.succeeded", "job.failed"]}},
     "DrainRequest": {"finish": {"running": "finish"}, "release": {"running": "release"}},
     "DatasetPatch": {"publish": {"shared": True}},
     "SignIn": {"key": {"key": "tpl_0123456789ab_…"}},
@@ -79,4 +75,4 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "PredictRequest": {"digit": {"images": [_SEVEN]}, "explained": {"images": [_SEVEN], "explain": True}},
     "GenerateRequest": {"grid": {"count": 16, "seed": 7, "format": "grid", "scale": 4}, "images": {"count": 4}},
 }
-"""Bodies by the name of their schema; a form starts with the first one."""
+"""Bodies by the name of their schema, unless it has ``EXAMPLES``; a form starts with the first one."""

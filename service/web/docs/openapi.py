@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from flask import Flask
@@ -11,13 +11,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.access.keys import Scope
+from service.runtime.features import Entries, extended
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import SPEC_MODELS, Discriminator, Generator, PredictedData, PredictionSpec
 from service.web.docs import examples
 from service.web.docs.routes import Route, routes
 from service.web.gate.access_checks import COOKIE
 from service.web.http import path_parameters, problem_kinds
-from service.web.http.endpoint import PUBLIC, Operation
+from service.web.http.endpoint import PUBLIC, Operation, Tag
 from service.web.http.queries import NoQuery
 from service.web.http.schemas import ResponseModel
 from tapeline.version import VERSION
@@ -54,7 +55,6 @@ _TAGS: Final = {
     "Datasets": "List, upload and delete datasets.",
     "Service": "Health, workers, the queue, limits and presets.",
     "Sharing": "Links with which anybody may read a job, a sweep or a comparison.",
-    "Webhooks": "Signed messages about jobs, sweeps and aliases, posted to your own URL.",
     "Administration": "Owners, keys, usage and the audit log.",
     "Pages": "The web pages.",
 }
@@ -81,7 +81,7 @@ def document(app: Flask) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in _tags(found).items()],
         "security": [{}, {"key": []}, {"cookie": []}],
         "paths": paths,
         "components": {
@@ -123,16 +123,22 @@ def _operation(route: Route) -> dict[str, Any]:
     elif operation.document == "spec":
         result["requestBody"] = _body("SpecAsSent", "application/json")
     elif (model := operation.body or operation.document) is not None:
-        result["requestBody"] = _body(model.__name__, "application/json")
+        result["requestBody"] = _body(model.__name__, "application/json", getattr(model, "EXAMPLES", None))
     for media_type in operation.file_media[:1]:
         result["requestBody"]["content"] |= _response(media_type)["content"]
     return result
 
 
-def _body(model: str, media_type: str) -> dict[str, Any]:
+def _tags(found: Sequence[Route]) -> dict[str, str]:
+    """The sections of the document, and what each is about."""
+    declared = dict.fromkeys(route.operation.tag for route in found if isinstance(route.operation.tag, Tag))
+    return extended(_TAGS, (Entries(tag.after, {tag: tag.text}) for tag in declared))
+
+
+def _body(model: str, media_type: str, found: Mapping[str, Any] | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": {"$ref": _REFERENCE.format(model=model)}}
-    if model in examples.BODIES:
-        content["examples"] = {name: {"value": value} for name, value in examples.BODIES[model].items()}
+    if bodies := found or examples.BODIES.get(model):
+        content["examples"] = {name: {"value": value} for name, value in bodies.items()}
     return {"required": True, "content": {media_type: content}}
 
 

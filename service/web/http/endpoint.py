@@ -32,6 +32,23 @@ PathRule = Callable[[Values], bool]
 _JSON_PROBLEMS: Final = ("malformed_json", "body_too_large", "unsupported_media_type")
 
 
+class Tag(str):
+    """A section of the documents, declared beside its operations.
+
+    Attributes:
+        text: what it is about, a sentence.
+        after: the tag that it follows in documents.
+    """
+
+    text: str
+    after: str
+
+    def __new__(cls, name: str, text: str, *, after: str) -> Tag:  # noqa: D102
+        tag = super().__new__(cls, name)
+        tag.text, tag.after = text, after
+        return tag
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One endpoint, and the decorator of its view, whose docstring is the summary and the description.

@@ -18,8 +18,9 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.access import audit
-from service.access.audit import Actor, AuditAction
+from service.access.audit import Actor
 from service.features.webhooks import endpoints
+from service.features.webhooks.actions import WebhookAction
 from service.features.webhooks.errors import DeliveryNotFound, WebhookDisabled
 from service.features.webhooks.outbox import TEST, DeliveryStatus
 from service.features.webhooks.tables import Webhook, WebhookDelivery
@@ -218,7 +219,7 @@ def send_test(database: Database, webhook_id: str, *, owner: str | None, by: Act
         row.status, row.step, row.asked, row.attempts = DeliveryStatus.PENDING, 0, True, []
         row.created_ms = row.next_ms = now
         session.add(row)
-        audit.record(session, by, AuditAction.TEST_WEBHOOK, webhook_id)
+        audit.record(session, by, WebhookAction.TEST, webhook_id)
         return row
 
 
@@ -239,7 +240,7 @@ def redeliver(
         if row.lease is None:  # otherwise it is being sent at this moment
             row.status, row.step, row.asked = DeliveryStatus.PENDING, 0, True
             row.next_ms = session.scalar(select(now_ms()))
-        audit.record(session, by, AuditAction.REDELIVER, webhook_id, event=event_id)
+        audit.record(session, by, WebhookAction.REDELIVER, webhook_id, event=event_id)
         return row
 
 

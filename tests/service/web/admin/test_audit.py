@@ -104,7 +104,7 @@ def test_no_name_of_a_detail_collides_with_a_name_of_the_line_or_of_the_code(
 
     def act() -> None:
         with core.database.write() as session:
-            audit.record(session, named_actor(None), AuditAction.REDELIVER, "wh_1", **detail)
+            audit.record(session, named_actor(None), AuditAction.CHANGE, "job_1", **detail)
 
     with capture_logs() as logged, pytest.MonkeyPatch.context() as patched:
         patched.setitem(app.before_request_funcs, None, [*app.before_request_funcs[None], act])
@@ -112,7 +112,7 @@ def test_no_name_of_a_detail_collides_with_a_name_of_the_line_or_of_the_code(
     with core.database.read() as session:
         assert [entry.detail for entry in audit.read(session)] == [detail]
     [line] = [line for line in logged if line["event"] == "audit"]
-    assert (line["action"], line["subject"], line["detail"]) == ("redeliver", "wh_1", detail)
+    assert (line["action"], line["subject"], line["detail"]) == ("change", "job_1", detail)
 
 
 def test_the_log_can_be_verified_against_the_head_of_its_seals(
