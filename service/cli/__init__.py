@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from service.cli.target import Failure, Target, service_options
+from service.runtime.features import Entries, Feature, Room, extended, installed
 
 if TYPE_CHECKING:
     from tapeline import ApiError
@@ -25,7 +26,7 @@ _EPILOG = (
     "JOB is an id, a name (if several jobs have it: the newest), or a unique part of either. predict, generate and "
     "export also take a version of a model: digits@champion, digits:3."
 )
-COMMANDS: Final = {
+_OF_KERNEL: Final = {
     "up": ("demo", "Run the web page, API and workers on this machine until Ctrl-C."),
     "demo": ("demo", "Train a classifier and a GAN on handwritten digits; write the results to demo/."),
     "train": ("training", "Submit a job: train on a folder, a table, a dataset or a spec."),
@@ -41,7 +42,6 @@ COMMANDS: Final = {
     "owners": ("people.owners", "List owners with their shares, or show or change one."),
     "share": ("people.sharing", "Print a link to a job, a sweep or a comparison that needs no key."),
     "shares": ("people.sharing", "List your share links, or revoke one."),
-    "webhooks": ("people.webhooks", "List your webhooks, or create, test, change or delete one."),
     "show": ("showing", "Show a job: state, metrics, settings, lineage, files."),
     "metrics": ("comparing", "Show a job's metrics, epoch by epoch."),
     "compare": ("comparing", "Show jobs side by side: metrics, and settings that differ."),
@@ -86,6 +86,18 @@ COMMANDS: Final = {
 """The module of each command in ``service.cli.commands``, and its line in the list of commands."""
 
 
+def _of_feature(feature: Feature) -> Entries[tuple[str, str]]:
+    lines = feature.commands.items.items()
+    return Entries(feature.commands.after, {name: (feature.module(Room.COMMANDS), line) for name, line in lines})
+
+
+COMMANDS: Final = extended(
+    {name: (f"{__name__}.commands.{module}", line) for name, (module, line) in _OF_KERNEL.items()},
+    map(_of_feature, installed()),
+)
+"""The module of each command, and its line in the list, with those of features."""
+
+
 _SYNONYMS: Final = {"list": "jobs", "ls": "jobs", "ps": "jobs", "run": "train", "submit": "train", "rm": "delete"}
 """Commands of other programs, and those that do the same here."""
 
@@ -107,7 +119,7 @@ class Commands(click.Group):
         name, stand_in, rest = super().resolve_command(ctx, args)
         if name is None or stand_in is None:
             return name, None, rest
-        attributes = vars(import_module(f"service.cli.commands.{COMMANDS[name][0]}")).values()
+        attributes = vars(import_module(COMMANDS[name][0])).values()
         command = next(item for item in attributes if isinstance(item, click.Command) and item.name == name)
         return name, command, rest
 

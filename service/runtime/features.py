@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 
 class Room(StrEnum):
-    """A module of a feature, and which processes load it. All but ``tables`` export a constant with their name in upper
-    case."""
+    """A module of a feature, and which processes load it. All but ``tables`` and ``commands`` export a constant with
+    their name in upper case."""
 
     TABLES = "tables"
     """All processes with a database."""
@@ -37,6 +37,8 @@ class Room(StrEnum):
     """Endpoints: the web process."""
     PAGES = "pages"
     """Pages, with the folders ``templates`` and ``static``: the web process."""
+    COMMANDS = "commands"
+    """Commands of ``tapeline``, a ``click.Command`` with the name of each: loaded when one is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,12 @@ class Feature:
     """Names of constants by what is recorded."""
     failpoints: Entries[str] = _NOTHING
     """The state of the system at each."""
+    commands: Entries[str] = _NOTHING
+    """Their lines in the list of commands."""
+
+    def module(self, room: Room) -> str:
+        """The name of the module of a room."""
+        return f"{FOLDER}.{self.name}.{room}"
 
     @property
     def folder(self) -> Path:
@@ -107,7 +115,7 @@ def extended(table: Mapping[str, T], added: Iterable[Entries[T]]) -> dict[str, T
 
 def modules(room: Room) -> list[ModuleType]:
     """This room of each feature that has it."""
-    return [import_module(f"{FOLDER}.{item.name}.{room}") for item in installed() if room in item.rooms]
+    return [import_module(item.module(room)) for item in installed() if room in item.rooms]
 
 
 def load(room: Room, kind: type[T]) -> tuple[T, ...]:

@@ -17,6 +17,7 @@ FEATURE: Final = Feature(
         "webhooks": "SELECT (id, owner, events, disabled_ms), UPDATE (created_ms)",
     },
     audit_actions=Entries("revoke_share", {action.value: action.name for action in WebhookAction}),
+    commands=Entries("shares", {"webhooks": "List your webhooks, or create, test, change or delete one."}),
     failpoints=Entries(
         "store_published",
         {

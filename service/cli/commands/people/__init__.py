@@ -1,1 +1,1 @@
-"""The commands about the queue, owners, share links and webhooks."""
+"""The commands about the queue, owners and share links."""
