@@ -9,8 +9,8 @@ from typing import Any, Final
 from psycopg import sql
 from sqlalchemy import Connection
 
+from service.declarations import installed
 from service.errors import SettingsError
-from service.runtime.features import installed
 
 ROWS: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _EXCEPTIONS: Final = {

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
-from service.runtime import features
-from service.runtime.features import Room
+from service import declarations
+from service.declarations import Room
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.tables import Job
@@ -98,7 +98,7 @@ class Upkeep:
 @functools.cache
 def load() -> tuple[Hooks, ...]:
     """The hooks of all features. They are loaded by the first call, which a process that forks makes before."""
-    return features.load(Room.HOOKS, Hooks)
+    return declarations.load(Room.HOOKS, Hooks)
 
 
 def job_changed(session: Session | Connection, job: Job | Row[Any], *, reason: str) -> None:
@@ -126,9 +126,11 @@ def adopted(session: Session, owner: str) -> None:
 @functools.cache
 def expired() -> tuple[ExpiredData, ...]:
     """What features remove after a retention period."""
-    return tuple(item for upkeep in features.load(Room.UPKEEP, Upkeep) for item in upkeep.expired)
+    return tuple(item for upkeep in declarations.load(Room.UPKEEP, Upkeep) for item in upkeep.expired)
 
 
 def periodic(database: Database, settings: Settings) -> tuple[PeriodicWork, ...]:
     """What a scheduler does for features."""
-    return tuple(item for upkeep in features.load(Room.UPKEEP, Upkeep) for item in upkeep.periodic(database, settings))
+    return tuple(
+        item for upkeep in declarations.load(Room.UPKEEP, Upkeep) for item in upkeep.periodic(database, settings)
+    )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
+from service.declarations import extended, installed
 from service.runtime import tracing
-from service.runtime.features import extended, installed
 from service.storage.database import now_ms
 from service.storage.insertions import NewRow
 from service.storage.tables import AUDIT, AuditEntry

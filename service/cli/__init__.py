@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from service.cli.target import Failure, Target, service_options
-from service.runtime.features import Entries, Feature, Room, extended, installed
+from service.declarations import Entries, Feature, Room, extended, installed
 
 if TYPE_CHECKING:
     from tapeline import ApiError

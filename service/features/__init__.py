@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from service.runtime.features import Feature
+from service.declarations import Feature
 
 _NAMES: Final = (
     "webhooks",

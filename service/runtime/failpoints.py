@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from service.runtime.features import extended, installed
+from service.declarations import extended, installed
 
 VARIABLE: Final = "TESTING_FAILPOINTS"
 _WAIT_TIMEOUT_S: Final = 60

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Self, get_type_hints
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from service.declarations import Entries, extended, installed
 from service.errors import SettingsError
 from service.runtime import server_urls, tracing
+from service.runtime.setting import Setting, declared, setting, text_of
+
+T = TypeVar("T")
 
 
 class Auth(StrEnum):
@@ -36,101 +40,37 @@ _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/-
 _ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
 
 
-def _is_network(text: str) -> bool:
-    try:
-        return bool(ipaddress.ip_network(text))
-    except ValueError:
-        return False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """A declared setting: the field ``name`` of ``Settings`` or, with a ``group``, of its quotas or child limits."""
-
-    group: str
-    name: str
-    kind: Any
-    fixed_default: Any
-    meaning: str
-    """One line for docs/configuration.md; ``{default}`` stands for the default."""
-    suffix: str = ""
-    """Of the variable, if it is not the name of the field."""
-    low: float = 0.0
-    high: float = 2.0**53
-    valid: Callable[[Any], object] = lambda value: True
-    rule: str = ""
-    """What a variable must do whose value is not ``valid``."""
-    otherwise: Callable[[Mapping[str, Any]], Any] | None = None
-    """The default, from ``cores`` and the values that are declared before."""
-
-    def default(self, found: Mapping[str, Any]) -> Any:
-        """The value of a variable that is not set, given the values that are declared before."""
-        return self.otherwise(found) if self.otherwise else self.fixed_default
-
-    @property
-    def default_text(self) -> str:
-        """The default as a variable; empty if it depends on others."""
-        return "" if self.fixed_default is MISSING else _text(self.fixed_default)
-
-    def parse(self, text: str) -> Any:
-        """Convert a text that is not empty; a ValueError says what the variable must do."""
-        if self.kind in (bool, Auth):
-            choices = ["0", "1"] if self.kind is bool else list(Auth)
-            if text not in choices:
-                raise ValueError(f"be {' or '.join(choices)}, not {text!r}")
-            return text == "1" if self.kind is bool else Auth(text)
-        if self.kind in (int, float):
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if not self.low <= value <= self.high:
-                raise ValueError(f"be a number from {self.low:g} to {self.high:g}, not {text!r}")
-            return self.kind(value)
-        if self.kind in (Path, Path | None):
-            return Path(text).expanduser().absolute()
-        if self.kind == tuple[str, ...]:
-            return tuple(entry.strip() for entry in text.split(",") if entry.strip())
-        return text
-
-
-def _setting(meaning: str, default: Any = MISSING, **options: Any) -> Any:
-    return field(default=default, metadata={"meaning": meaning, **options})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quotas:
     """Limits per owner; 0: no limit. Without API keys there are no owners."""
 
-    requests: int = _setting("maximum requests per owner and minute (default: {default}; 0: no limit)", 100_000)
-    queued: int = _setting("maximum queued jobs per owner (default: {default}; 0: no limit)", 200_000)
-    running: int = _setting("maximum running jobs per owner (default: {default}, no limit)", 0)
-    uploads: int = _setting("maximum uploaded bytes per owner and day (default: {default}; 0: no limit)", 10 * 1024**3)
-    datasets: int = _setting(
-        "maximum bytes of all datasets of an owner (default: {default}; 0: no limit)", 50 * 1024**3
-    )
-    artifacts: int = _setting("maximum bytes of the files of all jobs of an owner (default: {default}, no limit)", 0)
-    cpu_seconds: int = _setting(
+    requests: int = setting("maximum requests per owner and minute (default: {default}; 0: no limit)", 100_000)
+    queued: int = setting("maximum queued jobs per owner (default: {default}; 0: no limit)", 200_000)
+    running: int = setting("maximum running jobs per owner (default: {default}, no limit)", 0)
+    uploads: int = setting("maximum uploaded bytes per owner and day (default: {default}; 0: no limit)", 10 * 1024**3)
+    datasets: int = setting("maximum bytes of all datasets of an owner (default: {default}; 0: no limit)", 50 * 1024**3)
+    artifacts: int = setting("maximum bytes of the files of all jobs of an owner (default: {default}, no limit)", 0)
+    cpu_seconds: int = setting(
         "maximum CPU seconds of an owner's jobs in 30 days; further jobs wait (default: {default}, no limit)", 0
     )
-    streams: int = _setting("maximum open streams per owner and web process (default: {default}; 0: no limit)", 100)
+    streams: int = setting("maximum open streams per owner and web process (default: {default}; 0: no limit)", 100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildLimits:
     """Limits up to which a training process gets another job after one that ended well."""
 
-    jobs: int = _setting(
+    jobs: int = setting(
         "jobs that a training process may train in turn (default: {default}; 1: a process for each job)",
         100,
         low=1,
     )
-    age_s: float = _setting(
+    age_s: float = setting(
         "age in seconds after which a training process gets no other job (default: {default})",
         600.0,
         suffix="S",
     )
-    memory_bytes: int = _setting(
+    memory_bytes: int = setting(
         "resident bytes after a job above which a training process gets no other job (default: {default})",
         1024**3,
         suffix="MEMORY",
@@ -142,45 +82,45 @@ class Settings:
     """The settings of a deployment, each declared here or in ``Quotas`` and ``ChildLimits``. `make settings` writes the
     declarations into docs/configuration.md, docker-compose.yml, .env.example and the schema of the Helm chart."""
 
-    home: Path = _setting(
+    home: Path = setting(
         "state folder of the embedded stack (default: .tapeline in the home folder)",
         otherwise=lambda found: Path.home() / ".tapeline",
         valid=lambda path: "?" not in str(path),
         rule="not contain a question mark: it has a special meaning in database URLs",
     )
-    host: str = _setting("address that the web process binds to (default: {default})", "127.0.0.1")
-    port: int = _setting("port of the web process (default: {default})", 8000, high=65535)
-    workers: int = _setting(
+    host: str = setting("address that the web process binds to (default: {default})", "127.0.0.1")
+    port: int = setting("port of the web process (default: {default})", 8000, high=65535)
+    workers: int = setting(
         "concurrent jobs per worker process (default: the processors that it may use)",
         otherwise=lambda found: found["cores"],
         low=1,
         high=1024,
     )
-    worker_name: str = _setting(
+    worker_name: str = setting(
         "name of a worker in lists and metrics: 40 of A-Z a-z 0-9 . _ - (default: the host name)",
         "",
         valid=re.compile(r"[A-Za-z0-9._-]{0,40}").fullmatch,
         rule="have up to 40 letters, digits and ._-",
     )
-    database_url: str = _setting(
+    database_url: str = setting(
         "SQLAlchemy URL, PostgreSQL or SQLite (default: a SQLite file in TAPELINE_HOME)",
         otherwise=lambda found: f"sqlite:///{found['home'] / 'tapeline.db'}",
         valid=lambda url: url.startswith(("sqlite:///", "postgresql+psycopg://")),
         rule="begin with sqlite:/// or postgresql+psycopg://",
     )
-    database_password_file: str = _setting(
+    database_password_file: str = setting(
         "file with the password for TAPELINE_DATABASE_URL (default: the URL's own)", ""
     )
     """Empty once ``from_env`` has read it; so is that of the broker."""
-    broker_url: str | None = _setting(
+    broker_url: str | None = setting(
         "Redis or Valkey URL (default: an embedded broker in TAPELINE_HOME)",
         otherwise=lambda found: None,
         valid=lambda url: url is None or url.startswith(("redis://", "rediss://", "redis+socket://")),
         rule="begin with redis://, rediss:// or redis+socket://",
     )
     """``None``: the embedded stack starts its own broker."""
-    broker_password_file: str = _setting("file with the password for TAPELINE_BROKER_URL (default: the URL's own)", "")
-    store: str = _setting(
+    broker_password_file: str = setting("file with the password for TAPELINE_BROKER_URL (default: the URL's own)", "")
+    store: str = setting(
         "store for checkpoints, samples, exports and uploaded datasets: file:///folder, s3://bucket/prefix, "
         "gs://bucket/prefix or az://container/prefix (default: the folder TAPELINE_ARTIFACTS)",
         "",
@@ -188,134 +128,128 @@ class Settings:
         rule="be file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
     )
     """Empty if it is the folder ``artifacts``."""
-    store_endpoint: str = _setting(
+    store_endpoint: str = setting(
         "URL of a server that speaks S3, for TAPELINE_STORE=s3://…; http:// sends everything in the clear "
         "(default: that of the cloud)",
         "",
         valid=lambda url: not url or _ENDPOINT.fullmatch(url),
         rule="be http://host:port or https://host",
     )
-    store_redirect: bool = _setting(
+    store_redirect: bool = setting(
         "1: redirect downloads of checkpoints, exports and files to URLs of the object store, signed for 15 minutes "
         "(default: {default})",
         False,
     )
-    store_timeout_s: float = _setting(
+    store_timeout_s: float = setting(
         "seconds without a worker that can use the object store, after which the jobs that it interrupted fail "
         "(default: {default})",
         600.0,
         low=1,
     )
-    ca: str = _setting(
+    ca: str = setting(
         "certificate authority of database, broker, store and receivers of webhooks: a PEM file, or its content in "
         "base64 (default: those of the system)",
         "",
     )
     """The path of the file, once ``from_env`` has read it."""
-    artifacts: Path = _setting(
+    artifacts: Path = setting(
         "folder for files that are being received and, without TAPELINE_STORE, all that it would have (default: "
         "artifacts in TAPELINE_HOME)",
         otherwise=lambda found: found["home"] / "artifacts",
     )
-    data: Path = _setting(
+    data: Path = setting(
         "folder of datasets, one subfolder each (default: data in TAPELINE_HOME)",
         otherwise=lambda found: found["home"] / "data",
     )
-    cache: Path | None = _setting(
+    cache: Path | None = setting(
         "folder on each machine for the arrays of datasets (default: .cache in TAPELINE_DATA, or cache in "
         "TAPELINE_HOME if that is read-only)",
         None,
     )
-    cache_bytes: int = _setting(
+    cache_bytes: int = setting(
         "bytes of this folder above which the arrays that were not used for the longest time are removed (default: "
         "{default}; 0: no limit)",
         20 * 1024**3,
     )
-    auth: Auth = _setting(
+    auth: Auth = setting(
         "API keys: auto (default; required unless bound to loopback), keys (required), local (off)", Auth.AUTO
     )
-    api_keys: tuple[str, ...] = _setting(
+    api_keys: tuple[str, ...] = setting(
         f"accepted keys besides those of `tapeline keys`, {MIN_KEY_LENGTH} characters or more, comma-separated",
         (),
         valid=lambda keys: all(len(key) >= MIN_KEY_LENGTH for key in keys),
         rule=f"have at least {MIN_KEY_LENGTH} characters in each key",
     )
-    allowed_hosts: tuple[str, ...] = _setting("accepted host names besides local ones, comma-separated", ())
-    url: str = _setting(
+    allowed_hosts: tuple[str, ...] = setting("accepted host names besides local ones, comma-separated", ())
+    url: str = setting(
         "address at which people reach the service, for links in messages: https://tapeline.example.org (default: "
         "messages have paths)",
         "",
         valid=lambda url: not url or _PUBLIC_URL.fullmatch(url),
         rule="be http://host or https://host, with a port or path if needed",
     )
-    webhook_networks: tuple[str, ...] = _setting(
-        "networks to which webhooks may send besides public addresses, such as 10.0.0.0/8, comma-separated",
-        (),
-        valid=lambda networks: all(map(_is_network, networks)),
-        rule="have networks in CIDR notation, such as 10.0.0.0/8,fd00::/8",
-    )
-    webhook_http: bool = _setting("1: webhooks may have http:// URLs (default: {default})", False)
     quotas: Quotas = field(default=Quotas(), metadata={"prefix": "OWNER_"})
-    proxies: int = _setting(
+    proxies: int = setting(
         "number of trusted proxies that set X-Forwarded-For, -Proto and -Host (default: {default})", 0, high=10
     )
-    lease_s: float = _setting(
+    lease_s: float = setting(
         "lease duration: seconds until a lost worker's jobs are requeued (default: 30; embedded: 15)",
         otherwise=lambda found: 15.0 if found["database_url"].startswith("sqlite") else 30.0,
         low=3,
         high=3600,
     )
     child_limits: ChildLimits = field(default=ChildLimits(), metadata={"prefix": "CHILD_"})
-    portable_bits: bool = _setting(
+    portable_bits: bool = setting(
         "1: use only the common instruction set, for workers with different CPUs (default: {default})", False
     )
-    signing_key: Path | None = _setting(
+    signing_key: Path | None = setting(
         "PEM file of the P-256 key that signs certificates, made when it is first needed; with "
         "TAPELINE_SIGNING_COMMAND, of its public key (default: keys/signing-key.pem in TAPELINE_HOME)",
         None,
     )
-    signing_command: str = _setting(
+    signing_command: str = setting(
         "command that signs certificates in place of the key: it gets the bytes on standard input, and writes an "
         "ECDSA signature in DER (default: none)",
         "",
     )
-    otel_parent: str = _setting(
+    otel_parent: str = setting(
         "traces of attempts, see docs/operations.md: link (default; a trace each, linked to that of the request), or "
         "child (part of the trace of the request)",
         "link",
         valid=("link", "child").__contains__,
         rule="be link or child",
     )
-    verify_reused: float = _setting(
+    verify_reused: float = setting(
         "fraction of reused results that are checked by training an epoch again (default: {default})", 0.01, high=1
     )
-    keep_jobs_days: float = _setting(
+    keep_jobs_days: float = setting(
         "job retention: days from the end of a job to its deletion (default: {default}, never)", 0.0, high=36500
     )
-    keep_checkpoints_days: float = _setting(
+    keep_checkpoints_days: float = setting(
         "checkpoint retention: days until only the best and the latest of an ended job are kept "
         "(default: {default}, never)",
         0.0,
         high=36500,
     )
-    keep_audit_days: float = _setting(
+    keep_audit_days: float = setting(
         "audit log retention: days until entries are removed, 1 or more (default: {default}, never)",
         0.0,
         high=36500,
         valid=lambda days: days == 0 or days >= 1,
         rule="be 0 or at least 1",
     )
-    keep_deliveries_days: float = _setting(
-        "retention of messages to webhooks: days until they are removed (default: {default}; 0: never)",
-        30.0,
-        high=36500,
-    )
-
-    scrub_bytes: int = _setting(
+    scrub_bytes: int = setting(
         "bytes of stored files that the scheduler reads again per hour, to find damaged ones (default: {default}; 0: "
         "none)",
         4 * 1024**3,
     )
+
+    features: tuple[Any, ...] = ()
+    """What features declare, an object each; see ``of``."""
+
+    def of(self, kind: type[T]) -> T:
+        """The settings of a feature."""
+        return next((item for item in self.features if isinstance(item, kind)), None) or kind()
 
     @property
     def embedded_database(self) -> bool:
@@ -358,19 +292,19 @@ class Settings:
         """
         unknown = sorted(name for name in environ if name.startswith("TAPELINE_") and name not in SETTINGS)
         faults = [f"{name} is not a setting of Tapeline" for name in unknown]
-        groups: dict[str, dict[str, Any]] = {"": {"cores": cores}, "quotas": {}, "child_limits": {}}
+        groups: defaultdict[str, dict[str, Any]] = defaultdict(dict, {"": {"cores": cores}})
         found = groups[""]
-        for variable, setting in SETTINGS.items():
-            value = default = setting.default(found)
+        for variable, item in SETTINGS.items():
+            value = default = item.default(found)
             try:
                 if text := environ.get(variable, "").strip():
-                    value = setting.parse(text)
+                    value = item.parse(text)
             except ValueError as error:
                 faults.append(f"{variable} must {error}")
-            if not setting.valid(value):
-                faults.append(f"{variable} must {setting.rule}")
+            if not item.valid(value):
+                faults.append(f"{variable} must {item.rule}")
                 value = default
-            groups[setting.group][setting.name] = value
+            groups[item.group][item.name] = value
         if (path := found["database_url"].removeprefix("sqlite:///")) != found["database_url"]:
             # Processes have different working folders: a path must mean the same file in all of them.
             found["database_url"] = f"sqlite:///{Path(path).absolute()}"
@@ -384,47 +318,34 @@ class Settings:
         if faults:
             raise SettingsError("; ".join(faults))
         del found["cores"]
-        return cls(**found, quotas=Quotas(**groups["quotas"]), child_limits=ChildLimits(**groups["child_limits"]))
+        found |= {"quotas": Quotas(**groups["quotas"]), "child_limits": ChildLimits(**groups["child_limits"])}
+        return cls(**found, features=tuple(kind(**groups[name]) for name, kind in _OF_FEATURES.items()))
 
     def value(self, setting: Setting) -> Any:
         """The value of one setting."""
+        if (kind := _OF_FEATURES.get(setting.group)) is not None:
+            return getattr(self.of(kind), setting.name)
         return getattr(getattr(self, setting.group) if setting.group else self, setting.name)
 
     def to_env(self) -> dict[str, str]:
         """The variables from which ``from_env`` restores these settings, for child processes."""
-        found = {variable: _text(self.value(setting)) for variable, setting in SETTINGS.items()}
+        found = {variable: text_of(self.value(setting)) for variable, setting in SETTINGS.items()}
         if self.store:
             del found["TAPELINE_ARTIFACTS"]  # the default
         return found
 
 
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "1" if value else "0"
-        case float():
-            return str(value).removesuffix(".0")
-        case tuple():
-            return ",".join(value)
-        case _:
-            return str(value)
+def _placed() -> Iterator[Entries[Setting]]:
+    """The settings of features, each with the one that it follows."""
+    for name, kind in _OF_FEATURES.items():
+        previous = ""
+        for variable, item in declared(kind, group=name):
+            yield Entries(item.after or previous, {variable: item})
+            previous = variable
 
 
-def _declared(owner: Any, prefix: str = "", group: str = "") -> Iterator[tuple[str, Setting]]:
-    kinds = get_type_hints(owner)
-    for item in fields(owner):
-        name, kind, options = item.name, kinds[item.name], dict(item.metadata)
-        if "prefix" in options:
-            yield from _declared(kind, options["prefix"], name)
-        else:
-            options["meaning"] = options["meaning"].format(default=_text(item.default))
-            setting = Setting(group=group, name=name, kind=kind, fixed_default=item.default, **options)
-            yield f"TAPELINE_{prefix}{setting.suffix or name.upper()}", setting
-
-
-SETTINGS: Final = dict(_declared(Settings))
+_OF_FEATURES: Final = {item.name: item.settings for item in installed() if item.settings is not None}
+SETTINGS: Final = extended(dict(declared(Settings)), _placed())
 """Every setting by its variable, in the order of docs/configuration.md."""
 
 

@@ -29,9 +29,10 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service import declarations
+from service.declarations import Room
 from service.errors import ServiceError
-from service.runtime import features, server_promises
-from service.runtime.features import Room
+from service.runtime import server_promises
 from service.runtime.files.private_files import create_private
 from service.storage import (  # noqa: F401 - add their tables to Base.metadata
     file_tables,
@@ -41,7 +42,7 @@ from service.storage import (  # noqa: F401 - add their tables to Base.metadata
 )
 from service.storage.tables import Base
 
-features.modules(Room.TABLES)  # likewise
+declarations.modules(Room.TABLES)  # likewise
 
 _BUSY_S: Final = 30
 _TIME_LIMITS: Final = (

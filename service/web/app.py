@@ -5,9 +5,9 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from service import declarations
 from service.datasets.repository import DatasetRepository
-from service.runtime import features
-from service.runtime.features import Room
+from service.declarations import Room
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.stores import open_store
@@ -49,9 +49,9 @@ def build_app() -> Flask:
     problems.register(app)
     for subject in (jobs, sweeps, datasets, models, admin, docs):
         subject.register(app)
-    for operations in features.load(Room.OPERATIONS, Operations):
+    for operations in declarations.load(Room.OPERATIONS, Operations):
         app.register_blueprint(operations.blueprint)
-    of_features = features.load(Room.PAGES, Pages)
+    of_features = declarations.load(Room.PAGES, Pages)
     for pages in of_features:
         app.register_blueprint(pages.blueprint)
     app.jinja_env.globals |= navigation([page for pages in of_features for page in pages.linked])
@@ -82,7 +82,7 @@ def attach(app: Flask, settings: Settings) -> None:
     provide(app, Poller(database), StoreCheck(database, core.artifacts), HostNames.of(settings))
     for subject in (jobs, sweeps, datasets, models):
         subject.attach(app, core)
-    for operations in features.load(Room.OPERATIONS, Operations):
+    for operations in declarations.load(Room.OPERATIONS, Operations):
         provide(app, *operations.provide(core))
     if settings.proxies:  # the last ``count`` values of each header are the proxies'; earlier ones are ignored
         count = settings.proxies

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from service.declarations import Entries, Feature, Room, problems_of
 from service.features.webhooks.actions import WebhookAction
 from service.features.webhooks.errors import DeliveryNotFound, WebhookDisabled, WebhookNotFound
-from service.runtime.features import Entries, Feature, Room, problems_of
+from service.features.webhooks.settings import WebhookSettings
 
 FEATURE: Final = Feature(
     name="webhooks",
@@ -17,6 +18,7 @@ FEATURE: Final = Feature(
         "webhooks": "SELECT (id, owner, events, disabled_ms), UPDATE (created_ms)",
     },
     audit_actions=Entries("revoke_share", {action.value: action.name for action in WebhookAction}),
+    settings=WebhookSettings,
     commands=Entries("shares", {"webhooks": "List your webhooks, or create, test, change or delete one."}),
     failpoints=Entries(
         "store_published",

@@ -6,6 +6,7 @@ from typing import Final
 
 from service.features.webhooks.delivery import deliveries
 from service.features.webhooks.delivery.message_sender import MessageSender
+from service.features.webhooks.settings import WebhookSettings
 from service.hooks import ExpiredData, PeriodicWork, Upkeep
 from service.runtime.settings import Settings
 from service.storage.database import Database
@@ -13,7 +14,7 @@ from service.storage.database import Database
 _MESSAGES: Final = ExpiredData(
     name="deliveries",
     noun="messages to webhooks",
-    days=lambda settings: settings.keep_deliveries_days,
+    days=lambda settings: settings.of(WebhookSettings).keep_deliveries_days,
     count=deliveries.count_expired,
     remove=deliveries.remove_expired,
 )

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.access.keys import Scope
-from service.runtime.features import Entries, extended
+from service.declarations import Entries, extended
 from service.spec.fields import accepts_shorthand, choices_of
 from service.spec.schema import SPEC_MODELS, Discriminator, Generator, PredictedData, PredictionSpec
 from service.web.docs import examples

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from service.declarations import extended, installed
 from service.errors import ProblemKind
-from service.runtime.features import extended, installed
 
 _OF_KERNEL: Final[dict[str, ProblemKind]] = {
     "bad_request": ProblemKind(400, "The request could not be parsed.", "Send a valid HTTP request."),

@@ -16,9 +16,9 @@ from jinja2 import FileSystemLoader, PrefixLoader
 from markupsafe import Markup, escape
 from werkzeug.security import safe_join
 
+from service import declarations
+from service.declarations import Room
 from service.jobs.queries import columns
-from service.runtime import features
-from service.runtime.features import Room
 from service.spec import metric_info
 from service.spec.findings import assignments
 from service.web.http.responses import own_address
@@ -42,7 +42,7 @@ def register(app: Flask) -> None:
     """
     root = Path(app.root_path)
     folders = {"common": root / "templates"} | {folder.parent.name: folder for folder in root.glob("*/templates")}
-    folders |= {item.name: item.folder / "templates" for item in features.installed() if Room.PAGES in item.rooms}
+    folders |= {item.name: item.folder / "templates" for item in declarations.installed() if Room.PAGES in item.rooms}
     app.jinja_env.loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in folders.items()})
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     _serve_files(app)
@@ -124,7 +124,7 @@ def _serve_files(app: Flask) -> None:
     All files share one version, because modules import each other by relative URLs.
     """
     folder = Path(app.static_folder or "")
-    of_features = {item.name: item.folder / "static" for item in features.installed() if Room.PAGES in item.rooms}
+    of_features = {item.name: item.folder / "static" for item in declarations.installed() if Room.PAGES in item.rooms}
     own_version = _version(folder, *of_features.values())
     drawing = (folder / "icon.svg").read_text(encoding="utf-8").replace("<svg ", '<svg aria-hidden="true" ', 1)
 

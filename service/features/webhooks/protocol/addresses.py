@@ -18,6 +18,7 @@ from typing import Final, Self
 from urllib.parse import quote, urlsplit
 
 from service.features.webhooks.errors import AddressRefused
+from service.features.webhooks.settings import WebhookSettings
 from service.runtime.settings import Settings
 
 MAX_URL: Final = 2000
@@ -57,8 +58,9 @@ class AddressRules:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The rules of these settings."""
-        networks = tuple(ipaddress.ip_network(text) for text in settings.webhook_networks)
-        return cls(networks=networks, http=settings.webhook_http)
+        own = settings.of(WebhookSettings)
+        networks = tuple(ipaddress.ip_network(text) for text in own.webhook_networks)
+        return cls(networks=networks, http=own.webhook_http)
 
     def permit(self, address: Address) -> bool:
         """Whether messages may be sent to this address."""

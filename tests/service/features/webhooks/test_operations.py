@@ -18,6 +18,7 @@ from service.features.webhooks.delivery.deliveries import Attempt
 from service.features.webhooks.delivery.message_sender import MessageSender
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.protocol.addresses import AddressRules
+from service.features.webhooks.settings import WebhookSettings
 from service.runtime import cursors
 from service.storage.database import Database
 from service.web.core.core import EXTENSION, Core
@@ -26,7 +27,7 @@ from tests.service.web.conftest import MakeApp
 from tests.service.web.core.quota_clients import client_of, keyed
 
 PUBLIC = "https://93.184.216.34/hook"
-LOOPBACK: dict[str, Any] = {"webhook_networks": ("127.0.0.0/8",), "webhook_http": True}
+LOOPBACK = {"features": (WebhookSettings(webhook_networks=("127.0.0.0/8",), webhook_http=True),)}
 
 
 @pytest.fixture

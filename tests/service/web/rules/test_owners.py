@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.runtime.features import Room, modules
+from service.declarations import Room, modules
 from service.web.http.path_parameters import examples
 from service.web.http.queries import OTHER_OWNER
 from tests.service.web.rules.operations import HTML, STREAM, Operation, Values, leaves, replaced, unreached

@@ -2,7 +2,7 @@
 
 The kernel knows no feature by name: it asks for what all of them have declared, and loads the rooms that a process
 needs, modules with fixed names in the folder of a feature, so that no worker imports Flask. A declaration imports
-nothing but ``service.errors`` and ``service.runtime``.
+nothing but ``service.errors`` and ``service.runtime.setting``.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Feature:
     """Names of constants by what is recorded."""
     failpoints: Entries[str] = _NOTHING
     """The state of the system at each."""
+    settings: type[Any] | None = None
+    """A dataclass of settings, which ``Settings.of`` returns."""
     commands: Entries[str] = _NOTHING
     """Their lines in the list of commands."""
 

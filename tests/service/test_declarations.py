@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from service import declarations
+from service.declarations import Entries, Room, extended, installed, load
 from service.hooks import Hooks, Upkeep
-from service.runtime import features
-from service.runtime.features import Entries, Room, extended, installed, load
 
 
 def test_entries_of_features_follow_the_entry_that_they_name() -> None:
@@ -22,4 +22,4 @@ def test_a_table_has_each_entry_once() -> None:
 def test_a_room_exports_what_the_kernel_expects() -> None:
     assert len(load(Room.HOOKS, Hooks)) == sum(Room.HOOKS in item.rooms for item in installed()) > 0
     with pytest.raises(TypeError, match="is no Upkeep"):
-        features.load(Room.HOOKS, Upkeep)
+        declarations.load(Room.HOOKS, Upkeep)
