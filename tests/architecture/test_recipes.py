@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", TEXT, re.M))
-COUNTS = {title: int(count) for title, count in re.findall(r"^\| \[(.+?)\]\(.+?\).* \| (\d) \|", TEXT, re.M)}
+COUNTS = {title: int(count) for title, count in re.findall(r"^\| \[(.+?)\]\(.+?\).* \| (\d+) \|", TEXT, re.M)}
 FOLLOWED = ("Layer", "Metric on the job page", "Setting", "Endpoint")
 COPIED = ("engine", "service", "workers", "migrations", "tapeline", "tests", "docs", "deploy")
 FILES = ("docker-compose.yml", ".env.example", "pyproject.toml")
