@@ -37,6 +37,8 @@ class Room(StrEnum):
     """Endpoints: the web process."""
     PAGES = "pages"
     """Pages, with the folders ``templates`` and ``static``: the web process."""
+    GATE = "gate"
+    """Links with which people without a key may read: the web process."""
     COMMANDS = "commands"
     """Commands of ``tapeline``, a ``click.Command`` with the name of each: loaded when one is run."""
 

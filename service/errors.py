@@ -146,16 +146,11 @@ class WorkerNotFound(ServiceError, LookupError):
             )
 
 
-class ShareNotFound(ServiceError, LookupError):
-    """No valid share link has this token or id."""
-
-    code = "share_not_found"
-
-    def __init__(self) -> None:
-        super().__init__("the link was revoked, has expired, or shows something that was deleted: ask for a new one")
+class TokenRefused(ServiceError):
+    """The token of a link is not valid. Whoever sends such tokens may be guessing."""
 
 
-class LinkNotUsable(ServiceError):
+class LinkNotUsable(TokenRefused):
     """A sign-in link cannot be used."""
 
     code = "link_not_usable"

@@ -40,8 +40,6 @@ class AuditAction(StrEnum):
     INVITE = "invite"
     ADOPT = "adopt"
     CHANGE_OWNER = "change_owner"
-    SHARE = "share"
-    REVOKE_SHARE = "revoke_share"
     READ_OTHERS = "read_others"
     PUBLISH = "publish"
     DRAIN = "drain"

@@ -40,7 +40,6 @@ OWNER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 _KEY: Final = re.compile(r"tpl_([0-9a-f]{12})_[0-9a-f]{64}")
 _SESSION: Final = re.compile(r"tps_([0-9a-f]{12})_[0-9a-f]{64}")
-SHARE: Final = re.compile(r"tsh_([0-9a-f]{12})_[0-9a-f]{64}")
 
 
 class Scope(StrEnum):

@@ -40,8 +40,6 @@ _OF_KERNEL: Final = {
     "worker": ("workers", "Run one worker process, without web page and API."),
     "queue": ("people.owners", "Show your queued jobs, when they may start, and why they wait."),
     "owners": ("people.owners", "List owners with their shares, or show or change one."),
-    "share": ("people.sharing", "Print a link to a job, a sweep or a comparison that needs no key."),
-    "shares": ("people.sharing", "List your share links, or revoke one."),
     "show": ("showing", "Show a job: state, metrics, settings, lineage, files."),
     "metrics": ("comparing", "Show a job's metrics, epoch by epoch."),
     "compare": ("comparing", "Show jobs side by side: metrics, and settings that differ."),

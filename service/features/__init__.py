@@ -11,6 +11,7 @@ from typing import Final
 from service.declarations import Feature
 
 _NAMES: Final = (
+    "sharing",
     "webhooks",
 )  # fmt: skip
 FEATURES: Final[tuple[Feature, ...]] = tuple(import_module(f"{__name__}.{name}").FEATURE for name in _NAMES)

@@ -8,7 +8,6 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
-from service.access.shares import MAX_PATH
 from service.spec.schema import JobBudget, Label, PlainText, StrictModel
 from service.states import Drain
 
@@ -66,15 +65,6 @@ class KeyRequest(StrictModel):
     scope: Scope = Scope.SUBMIT
     lifetime_days: Annotated[float, Field(gt=0, le=3650)] | None = None
     """Days until the key expires; null: never."""
-
-
-class ShareRequest(StrictModel):
-    """A share link to create."""
-
-    path: Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
-    """What it shows: `/jobs/ID`, `/sweeps/ID`, `/comparisons?a=ID&b=ID` or `/compare?jobs=ID,ID`."""
-    expires_at: Annotated[str, Field(max_length=40)] | None = None
-    """When it stops working, with a time zone (RFC 3339), at most ten years ahead; null: never."""
 
 
 class DrainRequest(StrictModel):

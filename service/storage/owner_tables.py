@@ -1,4 +1,4 @@
-"""The tables of owners: what each may use, what each uses, who is served next, and what others may read."""
+"""The tables of owners: what each may use, what each uses, who is served next, and who may sign in."""
 
 from __future__ import annotations
 
@@ -106,23 +106,6 @@ class OwnerUsage(Base):
     """Time for which slots were held: what shares are measured in."""
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     """Of job files and datasets, at the last look of the day."""
-
-
-class Share(Base):
-    """A link with which anybody may read one job, sweep or comparison."""
-
-    __tablename__ = "shares"
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    """The public part of the token."""
-    digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the complete token."""
-    owner: Mapped[str | None] = mapped_column(String(64), index=True)
-    path: Mapped[str] = mapped_column(String(2000))
-    """``/jobs/ID``, ``/sweeps/ID`` or ``/comparisons?...``."""
-    created_ms: Mapped[int] = mapped_column(BigInteger)
-    expires_ms: Mapped[int | None] = mapped_column(BigInteger)
-    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class SignInLink(Base):

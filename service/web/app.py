@@ -53,8 +53,9 @@ def build_app() -> Flask:
         app.register_blueprint(operations.blueprint)
     of_features = declarations.load(Room.PAGES, Pages)
     for pages in of_features:
-        app.register_blueprint(pages.blueprint)
-    app.jinja_env.globals |= navigation([page for pages in of_features for page in pages.linked])
+        if pages.blueprint is not None:
+            app.register_blueprint(pages.blueprint)
+    app.jinja_env.globals |= navigation(of_features)
     return app
 
 

@@ -19,6 +19,11 @@ def test_a_table_has_each_entry_once() -> None:
         extended({"a": 1}, [Entries("a", {"a": 2})])
 
 
+def test_each_feature_declares_the_rooms_that_it_has() -> None:
+    there = {item.name: {room for room in Room if (item.folder / f"{room}.py").is_file()} for item in installed()}
+    assert there == {item.name: set(item.rooms) for item in installed()}
+
+
 def test_a_room_exports_what_the_kernel_expects() -> None:
     assert len(load(Room.HOOKS, Hooks)) == sum(Room.HOOKS in item.rooms for item in installed()) > 0
     with pytest.raises(TypeError, match="is no Upkeep"):

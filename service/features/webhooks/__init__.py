@@ -11,7 +11,7 @@ from service.features.webhooks.settings import WebhookSettings
 
 FEATURE: Final = Feature(
     name="webhooks",
-    rooms=tuple(Room),
+    rooms=(Room.TABLES, Room.HOOKS, Room.UPKEEP, Room.OPERATIONS, Room.PAGES, Room.COMMANDS),
     worker_privileges={
         "webhook_deliveries": "INSERT",
         # Who wants to know of a job's end, never the secrets. UPDATE of any column is what a row lock needs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from service.web.admin import keys, owners, pages, service, sessions, shares, usage
+from service.web.admin import keys, owners, pages, service, sessions, sign_in_links, usage
 
 
 def register(app: Flask) -> None:
@@ -16,7 +16,7 @@ def register(app: Flask) -> None:
         service.health_blueprint,
         keys.blueprint,
         owners.blueprint,
-        shares.blueprint,
+        sign_in_links.blueprint,
         sessions.blueprint,
         usage.blueprint,
         usage.audit_blueprint,

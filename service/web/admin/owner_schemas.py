@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from service.access import owners
 from service.storage.owner_tables import Owner, OwnerQueue
 from service.web.http.queries import NumberCursor, Query
-from service.web.http.schemas import ResponseModel, Timestamp
+from service.web.http.schemas import ResponseModel
 
 T = TypeVar("T")
 
@@ -104,26 +104,3 @@ class OwnerList(ResponseModel):
     data: list[OwnerItem]
     has_more: bool
     next_cursor: str | None
-
-
-class ShareItem(ResponseModel):
-    """A share link, without its token."""
-
-    id: str
-    owner: str | None = None
-    path: str
-    created_at: Timestamp = Field(validation_alias="created_ms")
-    expires_at: Timestamp | None = Field(validation_alias="expires_ms")
-
-
-class NewShare(ShareItem):
-    """A new share link."""
-
-    token: str = Field(description="Only in this response.")
-    url: str = Field(description="The address to send to others.")
-
-
-class ShareList(ResponseModel):
-    """The valid share links of an owner."""
-
-    data: list[ShareItem]

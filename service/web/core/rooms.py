@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint
+from sqlalchemy.orm import Session
 
+from service.access.shares import Shared
+from service.errors import TokenRefused
 from service.web.core.core import Core
 
 
@@ -38,12 +42,36 @@ class Page:
 class Pages:
     """The pages of a feature."""
 
-    blueprint: Blueprint
+    blueprint: Blueprint | None = None
     linked: tuple[Page, ...] = ()
+    actions: str = ""
+    """A template with the macros ``button()`` and ``dialog(path, noun)``, for pages of jobs, sweeps and comparisons."""
 
 
-def navigation(pages: Sequence[Page]) -> dict[str, Callable[..., Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Links with which people without a key may read: the room ``gate``."""
+
+    pattern: re.Pattern[str]
+    """Of their tokens."""
+    find: Callable[[Session, str, Collection[str]], Shared]
+    """The valid link of a token, given the owners of the keys in the settings, which have no rows. It raises
+    ``refused``."""
+    refused: type[TokenRefused]
+    """The error for a token that is not valid, or whose link does not show what is asked for; without arguments."""
+    cookie: str
+    """With the tokens of the links that a browser has opened, separated by dots."""
+    max_opened: int = 8
+    """Links that a browser remembers; the oldest is forgotten."""
+
+    def opened(self, cookie: str | None) -> list[str]:
+        """The tokens of the links that a browser has opened last."""
+        return [token for token in (cookie or "").split(".")[-self.max_opened :] if self.pattern.fullmatch(token)]
+
+
+def navigation(of_features: Sequence[Pages]) -> dict[str, Any]:
     """What templates need to know of them."""
+    pages = [page for item in of_features for page in item.linked]
 
     def section_of(path: str) -> str:
         """The address of the entry in the navigation for a path."""
@@ -52,4 +80,5 @@ def navigation(pages: Sequence[Page]) -> dict[str, Callable[..., Any]]:
     def pages_below(address: str) -> list[Page]:
         return [page for page in pages if page.below == address]
 
-    return {"section_of": section_of, "pages_below": pages_below}
+    actions = tuple(item.actions for item in of_features if item.actions)
+    return {"section_of": section_of, "pages_below": pages_below, "actions_of_features": actions}

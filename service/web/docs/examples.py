@@ -48,7 +48,6 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "twice_the_share": {"weight": 2, "running_jobs": 8},
         "defaults": {"weight": None, "running_jobs": None},
     },
-    "ShareRequest": {"job": {"path": "/jobs/job_01J00000000000000000000000"}},
     "VersionRequest": {"best": {"job": "job_01J00000000000000000000000", "checkpoint": "best"}},
     "ApprovalRequest": {"checked": {"note": "looked at the mistakes"}},
     "MoveRequest": {

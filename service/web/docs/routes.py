@@ -59,7 +59,7 @@ def routes(app: Flask) -> Iterator[Route]:
             continue
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            yield Route(rule.endpoint, method, path, view, operation)
+            yield Route(operation.name or rule.endpoint, method, path, view, operation)
 
 
 def _order(path: str) -> tuple[int, str]:

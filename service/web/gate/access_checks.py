@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,14 +13,17 @@ from cachetools import TTLCache
 from flask import Flask, g, request
 from sqlalchemy.orm import Session
 
+from service import declarations
 from service.access import audit, shares
 from service.access.audit import Actor, AuditAction
-from service.access.keys import SHARE, Identity, Scope
+from service.access.keys import Identity, Scope
 from service.access.owners import EVERYBODY, display_name, find
 from service.access.shares import Shared
-from service.errors import LinkNotUsable, ShareNotFound
+from service.declarations import Room
+from service.errors import TokenRefused
 from service.spec.schema import Kind
 from service.web.core.core import core, provided
+from service.web.core.rooms import Links
 from service.web.gate.host_names import HostNames
 from service.web.http import path_parameters
 from service.web.http.endpoint import PUBLIC, PathRule, current_operation
@@ -35,10 +39,6 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 SHARED_STREAMS: Final = 20
 """Simultaneously open streams of a share link, in each web process."""
-SHARES: Final = "tapeline_shares"
-"""The cookie with the share links that a browser has opened."""
-MAX_OPENED: Final = 8
-"""Links that a browser remembers; the oldest is forgotten."""
 _READS: Final[TTLCache[tuple[str, str | None], None]] = TTLCache(10_000, ttl=3600)
 """Reads of what belongs to others that have been recorded."""
 _READS_LOCK: Final = threading.Lock()
@@ -47,6 +47,7 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 def register(app: Flask) -> None:
     """Check every request before its view runs."""
+    _links()  # loaded before the first request
 
     @app.context_processor
     def signed_in() -> dict[str, object]:
@@ -123,20 +124,25 @@ def share_link() -> Shared | None:
     return cast("Shared | None", g.get("share"))
 
 
-def find_share(session: Session, token: str) -> Shared:
+@functools.cache
+def _links() -> tuple[Links, ...]:
+    return declarations.load(Room.GATE, Links)
+
+
+def find_link(session: Session, links: Links, token: str) -> Shared:
     """The link of a token.
 
     Raises:
-        ShareNotFound: it is not valid.
+        TokenRefused: it is not valid.
     """
-    return shares.find(session, token, configured=core().keyring.configured_owners)
+    return links.find(session, token, core().keyring.configured_owners)
 
 
 def named_link(token: str, find: Callable[[Session, str], T]) -> T:
     """The link that a request names by its token. Tokens that are not valid count as wrong keys.
 
     Raises:
-        ShareNotFound, LinkNotUsable: see ``find``.
+        TokenRefused: see ``find``.
         QuotaExceeded: this address has sent too many wrong keys.
     """
     keyring, address = core().keyring, request.remote_addr or ""
@@ -144,7 +150,7 @@ def named_link(token: str, find: Callable[[Session, str], T]) -> T:
     try:
         with core().database.read() as session:
             return find(session, token)
-    except (ShareNotFound, LinkNotUsable):
+    except TokenRefused:
         if not keyring.was_refused(token):  # repeating one must not lock out other clients of this address
             keyring.refuse(token)
             core().quotas.count_wrong_key(address)
@@ -200,13 +206,15 @@ def permission_check(scope: Scope = Scope.READ) -> Callable[[], bool]:
     keyring, requires_key = core().keyring, identity() is not None
     bearer, cookie = _bearer(), request.cookies.get(COOKIE)
     link, database = share_link(), core().database
+    kinds = _links()
 
     def is_valid() -> bool:
         if not requires_key:
             return True
         if link is not None:
-            with database.read() as session, suppress(ShareNotFound):
-                return shares.find(session, link.token, configured=keyring.configured_owners) is not None
+            of_token = (item for item in kinds if item.pattern.fullmatch(link.token))
+            with database.read() as session, suppress(TokenRefused):
+                return any(item.find(session, link.token, keyring.configured_owners) for item in of_token)
             return False
         caller = keyring.by_key(bearer) if bearer is not None else keyring.by_cookie(cookie or "")
         return caller is not None and caller.scope.covers(scope)
@@ -271,23 +279,24 @@ def _shared_identity(bearer: str | None) -> Identity | None:
     same owner, which permits more.
 
     Raises:
-        ShareNotFound: the request has no key, but a link that does not cover it.
+        TokenRefused: the request has no key, but a link that does not cover it.
     """
     if bearer is not None:
-        if SHARE.fullmatch(bearer) is None:
+        of_bearer = next((item for item in _links() if item.pattern.fullmatch(bearer)), None)
+        if of_bearer is None:
             return None
-        g.share = named_link(bearer, find_share)
+        g.share = named_link(bearer, lambda session, token: find_link(session, of_bearer, token))
         with core().database.read() as session:
             if not _is_shown(session, g.share):
-                raise ShareNotFound
+                raise of_bearer.refused
         return cast(Shared, g.share).identity
-    tokens = shares_of_cookie(request.cookies.get(SHARES))
-    if not tokens:
+    opened = [(item, token) for item in _links() for token in item.opened(request.cookies.get(item.cookie))]
+    if not opened:
         return None
     with core().database.read() as session:
-        for token in tokens:
-            with suppress(ShareNotFound):
-                shared = find_share(session, token)
+        for links, token in opened:
+            with suppress(TokenRefused):
+                shared = find_link(session, links, token)
                 if not _is_shown(session, shared):
                     continue
                 signed_in = browser()
@@ -353,11 +362,6 @@ def named_owner(text: str) -> str:
     """
     with core().database.read() as session:
         return find(session, text)
-
-
-def shares_of_cookie(text: str | None) -> list[str]:
-    """The tokens of the links that a browser has opened last."""
-    return [token for token in (text or "").split(".")[-MAX_OPENED:] if SHARE.fullmatch(token)]
 
 
 def _is_shown(session: Session, shared: Shared) -> bool:

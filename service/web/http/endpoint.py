@@ -99,6 +99,8 @@ class Operation:
     page: str | None = None
     """The page to which ``browsers`` redirects a browser (``/ui/jobs/{job_id}``); ``None``: it gets the JSON."""
 
+    name: str | None = None
+    """Its name in documents, if it is not that of its endpoint, such as ``shares.use``."""
     client: str | None = None
     """The client's method that sends it, ``create_webhook`` or ``Job.digests``, which ``make client`` writes; ``None``:
     there is none, or one that does more."""

@@ -72,9 +72,6 @@ _OF_KERNEL: Final[dict[str, ProblemKind]] = {
         "It stopped, or is gone; `GET /workers` lists those that are alive.",
         way_on=("All workers", "/ui/workers"),
     ),
-    "share_not_found": ProblemKind(
-        404, "There is no such share link.", "Ask whoever sent it for a new one; `GET /shares` lists your own."
-    ),
     "link_not_usable": ProblemKind(
         410, "The sign-in link cannot be used.", "Ask whoever gave it to you for a new one; each works once."
     ),

@@ -1,1 +1,1 @@
-"""The commands about the queue, owners and share links."""
+"""The commands about the queue and owners."""
