@@ -28,7 +28,6 @@ _OF_WORKERS: Final = {
     "events": "SELECT, INSERT",
     "expected_epochs": "SELECT",
     "job_tags": "SELECT, INSERT",
-    "model_versions": "SELECT (model_id, version, job_id, epoch)",  # a commit keeps the checkpoints of versions
     "jobs": "SELECT, INSERT, UPDATE",  # INSERT: the end of a trial may start others
     "owner_queue": "SELECT, UPDATE (mean_seconds)",  # UPDATE of any column is what a row lock needs
     "owners": "SELECT (id, artifacts, max_priority)",  # the limits that a commit and a new trial must keep

@@ -250,15 +250,8 @@ class IllegalSweepAction(ServiceError):
         self.members = {"status_now": status, "allowed_actions": list(allowed)}
 
 
-class JobRegistered(ServiceError):
-    """Versions of models need the jobs."""
-
-    code = "job_registered"
-
-    def __init__(self, versions: Mapping[str, Sequence[str]]) -> None:
-        job_id, references = next(iter(versions.items()))
-        super().__init__(f"job {job_id} is registered as {', '.join(references)}: delete the version first")
-        self.members = {"versions": [name for names in versions.values() for name in names]}
+class DeletionRefused(ServiceError):
+    """Something needs the jobs that are to be deleted."""
 
 
 class ArtifactNotFound(ServiceError, LookupError):

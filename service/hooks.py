@@ -4,11 +4,11 @@ in the order of their list; a feature declares what it does there in its rooms `
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Select, SQLColumnExpression
 from sqlalchemy.orm import Session
 
 from service import declarations
@@ -54,6 +54,8 @@ class Hooks:
     job_changed: JobChanged | None = None
     happened: Callable[[Session | Connection, Happening], None] | None = None
     adopted: Callable[[Session, str], None] | None = None
+    before_deletion: Callable[[Session, Collection[str]], None] | None = None
+    kept_epochs: Callable[[SQLColumnExpression[str]], Select[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,22 @@ def adopted(session: Session, owner: str) -> None:
     for hooks in load():
         if hooks.adopted is not None:
             hooks.adopted(session, owner)
+
+
+def before_deletion(session: Session, job_ids: Collection[str]) -> None:
+    """In this transaction, jobs are deleted, whose rows are locked.
+
+    Raises:
+        DeletionRefused: a feature needs one of them.
+    """
+    for hooks in load():
+        if hooks.before_deletion is not None:
+            hooks.before_deletion(session, job_ids)
+
+
+def kept_epochs(job_id: SQLColumnExpression[str]) -> list[Select[int]]:
+    """The epochs of a job whose checkpoints features need, a query each: neither they nor the job expire."""
+    return [hooks.kept_epochs(job_id) for hooks in load() if hooks.kept_epochs is not None]
 
 
 @functools.cache

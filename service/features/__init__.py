@@ -11,6 +11,7 @@ from typing import Final
 from service.declarations import Feature
 
 _NAMES: Final = (
+    "registry",
     "sharing",
     "webhooks",
 )  # fmt: skip

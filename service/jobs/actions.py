@@ -6,21 +6,21 @@ does not allow the action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
-from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, JobRegistered, SpecError
+from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, SpecError
 from service.jobs import leases
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
 from service.states import CANCELLED, TERMINAL, Action, JobKind, Request, Status, allowed_actions
 from service.storage.database import Database, locking, now_ms, visible
-from service.storage.model_tables import Model, ModelVersion
 from service.storage.owner_tables import Owner, OwnerQueue
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Idempotency, Job, JobTag
@@ -198,7 +198,7 @@ def remove(
         job = _claim_for(session, job_id, Action.DELETE, owner)
         check(job)
         _require_ended_sweep(session, job)
-        require_unregistered(session, [job_id])
+        hooks.before_deletion(session, [job_id])
         if refutes(job):  # what it has shown must not go with it
             session.execute(update(Job).where(Job.id == job.parent_id).values(reusable=False))
         audit.record(session, by, AuditAction.DELETE, job_id)
@@ -210,17 +210,6 @@ def refutes(job: Job) -> bool:
     """Whether a job shows that another one cannot be reproduced: with other bits in the same environment."""
     reproduction = job.reproduction or {}
     return reproduction.get("match") is False and not reproduction.get("provenance_differs")
-
-
-def require_unregistered(session: Session, job_ids: Collection[str]) -> None:
-    """Raise ``JobRegistered`` if one of the jobs, whose rows are locked, is a version of a model."""
-    query = select(ModelVersion.job_id, Model.name, ModelVersion.version).join(Model, Model.id == ModelVersion.model_id)
-    query = query.where(ModelVersion.job_id.in_(job_ids)).order_by(Model.name, ModelVersion.version)
-    by_job: dict[str, list[str]] = {}
-    for row in session.execute(query):
-        by_job.setdefault(row.job_id, []).append(f"{row.name}:{row.version}")
-    if by_job:
-        raise JobRegistered(by_job)
 
 
 def _require_ended_sweep(session: Session, job: Job) -> None:

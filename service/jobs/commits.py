@@ -5,6 +5,7 @@ Each write is one transaction that begins with the lease guard, and raises ``Lea
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, Row, and_, bindparam, delete, literal_column, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningDelete
 
+from service import hooks
 from service.access import storage_quota
 from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
@@ -25,7 +28,6 @@ from service.states import Status
 from service.storage import artifact_rows
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database
-from service.storage.model_tables import ModelVersion
 from service.storage.tables import ARTIFACTS, Artifact, Epoch, Job
 from service.wording import counted
 
@@ -192,22 +194,28 @@ def storable(metrics: Mapping[str, float]) -> dict[str, float | None]:
 _checkpoints: Final = and_(
     ARTIFACTS.c.job_id == bindparam("job"), ARTIFACTS.c.kind == literal_column(f"'{ArtifactKind.CHECKPOINT}'")
 )
-_PRUNE: Final = (
-    delete(ARTIFACTS)
-    .where(
-        _checkpoints,
-        ARTIFACTS.c.epoch
-        <= select(ARTIFACTS.c.epoch)
-        .where(_checkpoints)
-        .order_by(ARTIFACTS.c.epoch.desc())
-        .offset(bindparam("keep", type_=Integer))
-        .limit(1)
-        .scalar_subquery(),
-        ARTIFACTS.c.epoch.not_in(bindparam("kept", expanding=True)),
-        ARTIFACTS.c.epoch.not_in(select(ModelVersion.epoch).where(ModelVersion.job_id == bindparam("job"))),
+
+
+@functools.cache
+def _prune() -> ReturningDelete[str, int, int]:
+    """The statement, built once."""
+    kept = hooks.kept_epochs(bindparam("job"))
+    return (
+        delete(ARTIFACTS)
+        .where(
+            _checkpoints,
+            ARTIFACTS.c.epoch
+            <= select(ARTIFACTS.c.epoch)
+            .where(_checkpoints)
+            .order_by(ARTIFACTS.c.epoch.desc())
+            .offset(bindparam("keep", type_=Integer))
+            .limit(1)
+            .scalar_subquery(),
+            ARTIFACTS.c.epoch.not_in(bindparam("kept", expanding=True)),
+            *(ARTIFACTS.c.epoch.not_in(query) for query in kept),
+        )
+        .returning(ARTIFACTS.c.path, ARTIFACTS.c.size_bytes, ARTIFACTS.c.epoch)
     )
-    .returning(ARTIFACTS.c.path, ARTIFACTS.c.size_bytes, ARTIFACTS.c.epoch)
-)
 
 
 def prune_checkpoints(
@@ -218,8 +226,8 @@ def prune_checkpoints(
     Args:
         keep_last: number of latest checkpoints to keep.
         kept_epochs: checkpoints that are kept, too: the best one, and the initial one, since a fork can only start
-            there. Those of versions of models are always kept.
+            there. Those that features need are always kept.
     """
     kept = [epoch for epoch in kept_epochs if epoch is not None]
-    rows = connection.execute(_PRUNE, {"job": job_id, "keep": max(0, keep_last), "kept": kept}).all()
+    rows = connection.execute(_prune(), {"job": job_id, "keep": max(0, keep_last), "kept": kept}).all()
     return sorted(rows, key=lambda row: row.epoch)

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import ColumnElement, delete, func, literal, select
 from sqlalchemy.orm import Session
 
 from service import hooks
 from service.access import audit_seals
-from service.errors import IllegalTransition, JobNotFound, JobRegistered
+from service.errors import DeletionRefused, IllegalTransition, JobNotFound
 from service.jobs import actions, leases
 from service.jobs.queries import lookup
 from service.runtime.settings import Settings
@@ -27,7 +27,6 @@ from service.states import TERMINAL, Status
 from service.storage import artifact_rows
 from service.storage.artifacts import EXPORTS, ArtifactKind, ArtifactStore, Stored
 from service.storage.database import Database, locking
-from service.storage.model_tables import ModelVersion
 from service.storage.tables import Artifact, Job
 
 STALE_FILE_S: Final = 3600.0
@@ -133,7 +132,7 @@ def plan(database: Database, store: ArtifactStore, policy: Policy) -> RetentionP
 
 def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
     """Checkpoints that a policy would delete: of jobs that ended before the retention period, except each job's best
-    and latest, the first checkpoint of a fork, and versions of models; also the exports of these checkpoints."""
+    and latest, the first checkpoint of a fork, and those that features need; also the exports of these checkpoints."""
     if not policy.checkpoints_days:
         return []
     now_ms = leases.clock(database)
@@ -152,7 +151,7 @@ def old_checkpoints(database: Database, policy: Policy) -> list[Removable]:
         .where(_ended_before(now_ms - int(policy.checkpoints_days * _DAY_MS)))
         .where(Artifact.epoch < latest.c.epoch)
         .where(Artifact.epoch != func.coalesce(Job.best_epoch, 0), Artifact.epoch != Job.start_epoch)
-        .where(~_is_registered(ModelVersion.epoch == Artifact.epoch))
+        .where(*(Artifact.epoch.not_in(epochs) for epochs in hooks.kept_epochs(Job.id)))
         .order_by(Artifact.job_id, Artifact.epoch)
     )
     if policy.jobs_days:  # expired jobs are deleted with all checkpoints
@@ -184,16 +183,11 @@ def _ended_before(cutoff_ms: int) -> ColumnElement[bool]:
     return Job.finished_ms < cutoff_ms
 
 
-def _is_registered(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether a job is a version of a model: it and the version's checkpoint are kept."""
-    return exists().where(ModelVersion.job_id == Job.id, *conditions).correlate(Job, Artifact)
-
-
 def _expired_jobs(session: Session, policy: Policy, now_ms: int) -> list[Removable]:
     if not policy.jobs_days:
         return []
     query = select(Job.id, Job.size_bytes).where(_ended_before(now_ms - int(policy.jobs_days * _DAY_MS)))
-    query = query.where(~_is_registered())
+    query = query.where(*(~epochs.exists() for epochs in hooks.kept_epochs(Job.id)))
     return [Removable(job_id, size) for job_id, size in session.execute(query.order_by(Job.finished_ms))]
 
 
@@ -208,7 +202,7 @@ def _remove_job(database: Database, store: ArtifactStore, policy: Policy, now_ms
 
     try:
         actions.remove(database, job_id, check=check)
-    except (JobNotFound, JobRegistered, IllegalTransition, _NotExpired):  # deleted, registered or retried since
+    except (JobNotFound, DeletionRefused, IllegalTransition, _NotExpired):  # deleted, needed or retried since
         return False
     store.remove_folder(job_id)
     return True
@@ -226,9 +220,9 @@ def _remove_checkpoints(
             job = session.scalar(locking(select(Job).where(Job.id == job_id)))
             if job is None or not _is_expired(job, now_ms - int(policy.checkpoints_days * _DAY_MS)):
                 continue
-            registered = select(ModelVersion.epoch).where(ModelVersion.job_id == job_id)
-            expired = (Artifact.path.in_([item.name for item in items]), Artifact.epoch.not_in(registered))
-            removed_paths = set(session.scalars(delete(Artifact).where(*expired).returning(Artifact.path)))
+            kept = [Artifact.epoch.not_in(epochs) for epochs in hooks.kept_epochs(literal(job_id))]
+            expired = Artifact.path.in_([item.name for item in items])
+            removed_paths = set(session.scalars(delete(Artifact).where(expired, *kept).returning(Artifact.path)))
             items = [item for item in items if item.name in removed_paths]
             artifact_rows.update_job_size(session, job_id)
         store.remove(item.name for item in items)

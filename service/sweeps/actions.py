@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.orm import Session
 
+from service import hooks
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import IllegalSweepAction, SweepNotFound
@@ -156,7 +157,7 @@ def remove(database: Database, sweep_id: str, *, owner: str | None, by: Actor | 
             raise IllegalSweepAction(sweep_id, SweepAction.DELETE, sweep.status, ())
         audit.record(session, by, AuditAction.DELETE, sweep_id)
         ids = [job.id for job in jobs]
-        job_actions.require_unregistered(session, ids)
+        hooks.before_deletion(session, ids)
         # The rows of jobs and of the sweep go by their foreign keys.
         session.execute(delete(Job).where(Job.sweep_id == sweep_id).execution_options(synchronize_session=False))
         session.execute(delete(Idempotency).where(Idempotency.job_id == sweep_id))

@@ -158,11 +158,6 @@ _OF_KERNEL: Final[dict[str, ProblemKind]] = {
         "An alias holds the version, or has gates.",
         "Move or remove the aliases listed in `aliases` first; to delete a model, also remove their gates.",
     ),
-    "job_registered": ProblemKind(
-        409,
-        "A checkpoint of the job is registered as a version of a model.",
-        "Delete the versions listed in `versions` first.",
-    ),
     "no_earlier_version": ProblemKind(
         409, "The alias held no other version before.", "`GET .../history` lists its moves. Move it instead."
     ),
