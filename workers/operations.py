@@ -27,7 +27,7 @@ from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source
-from service.spec.findings import Advice, Finding
+from service.schema.findings import Advice, Finding
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, StoredFile
 from service.storage.database import Database
 from service.storage.tables import Artifact, Base, Epoch, Event, Job, Upload

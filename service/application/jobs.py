@@ -30,9 +30,9 @@ from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
+from service.schema.layer_shapes import Network
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Network
 from service.spec.schema import Kind, ResolvedPrediction, Reuse, Spec
 from service.spec.splits import Split
 from service.states import Action, DatasetKind, Status, Task

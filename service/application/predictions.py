@@ -17,9 +17,10 @@ from service.models import references
 from service.models.compatibility import columns_of, misfits
 from service.models.references import Model
 from service.models.registry.errors import ModelNotFound
+from service.schema.layer_shapes import Network
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Network, networks
+from service.spec.estimation.networks import networks
 from service.spec.schema import ClassifierSpec, PinnedModel, PredictedPart, PredictionSpec, ResolvedPrediction, Spec
 from service.states import DatasetKind, JobKind
 

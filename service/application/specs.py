@@ -14,10 +14,10 @@ from service.datasets.shapes import default_preset, shape_of
 from service.errors import Fault, SpecError
 from service.jobs.queries import estimates
 from service.jobs.queries.estimates import TrainingCost
+from service.schema.layer_shapes import Network, Shape
 from service.spec import validation
 from service.spec.dataset_checks import TABLE_PRESET, check_fit, table_faults, task_faults
-from service.spec.estimation import layer_shapes
-from service.spec.estimation.layer_shapes import Network, Shape
+from service.spec.estimation.networks import networks as networks_of
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import JobSpec, Kind, Spec
 from service.spec.splits import Split
@@ -156,7 +156,7 @@ class SpecChecks:
         try:
             networks = _check_fit(document, spec, shape)
         except SpecError as error:
-            raise NetworkMismatch(error, spec, layer_shapes.networks(spec, shape)) from error
+            raise NetworkMismatch(error, spec, networks_of(spec, shape)) from error
         with self.database.read() as session:
             cost = estimates.plan(session, spec, networks, shape, owner=owner)
         if (folds := spec.dataset.folds) is not None and spec.dataset.fold is None:

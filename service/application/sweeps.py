@@ -17,8 +17,8 @@ from service.errors import AdmissionRefused, Fault, SpecError
 from service.jobs.submissions import IdempotencyKey
 from service.runtime.failpoints import reach
 from service.runtime.slots import SlotPool
+from service.schema.layer_shapes import Shape
 from service.spec import validation
-from service.spec.estimation.layer_shapes import Shape
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
 from service.spec.schema import SPEC_MODELS, ClassifierSpec, GanSpec, Kind, Spec

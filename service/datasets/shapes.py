@@ -3,8 +3,8 @@
 from typing import Final
 
 from service.datasets.info import DatasetInfo
+from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import PHOTO_PRESET, TABLE_PRESET
-from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.definitions import DEFAULT_PRESET
 from service.spec.schema import Kind
 from service.states import DatasetKind

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.errors import SpecError
+from service.schema.findings import Advice
+from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit, table_faults
-from service.spec.estimation.layer_shapes import Shape
-from service.spec.findings import Advice
 from service.spec.schema import (
     Activation,
     ClassifierSpec,

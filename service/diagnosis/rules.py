@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from service.diagnosis.advice import suggestions
-from service.spec.estimation.layer_shapes import Shape
-from service.spec.findings import Finding
+from service.schema.findings import Finding
+from service.schema.layer_shapes import Shape
 from service.spec.schema import Kind, Spec
 from service.states import FindingCode, Severity
 

@@ -32,7 +32,7 @@ from service.jobs.events import EventType
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries.extremes import Extremes, extended
 from service.runtime.failpoints import reach
-from service.spec.findings import Finding
+from service.schema.findings import Finding
 from service.spec.intervals import interval_of
 from service.spec.metric_info import TEST_SCORES, describe, number
 from service.states import Status

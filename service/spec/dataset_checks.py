@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from service.errors import Fault, SpecError
+from service.schema.layer_shapes import Network, Shape
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Network, Shape, networks
+from service.spec.estimation.networks import networks
 from service.spec.findings import CODES
 from service.spec.schema import (
     MAX_MEMORY_BYTES,

@@ -18,7 +18,7 @@ from service.jobs import commits, leases
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.reuse.sources import Source
-from service.spec.findings import Advice, Finding
+from service.schema.findings import Advice, Finding
 from service.states import ErrorCode, FindingCode, Request, Severity, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.tables import Artifact, Base, Job

@@ -16,8 +16,8 @@ from service.datasets.shapes import shape_of
 from service.datasets.tables.analysis.leaks import leak_text
 from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
-from service.spec.estimation.layer_shapes import Shape
-from service.spec.findings import Finding
+from service.schema.findings import Finding
+from service.schema.layer_shapes import Shape
 from service.spec.schema import GanSpec, Spec
 from service.storage.tables import Epoch
 from workers.training import build

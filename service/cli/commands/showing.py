@@ -25,7 +25,7 @@ from service.cli.text import (
     state,
     visible,
 )
-from service.spec.findings import assignments
+from service.schema.findings import assignments
 from service.spec.metric_info import KEY_METRICS, METRICS, TEST_SCORES, describe, number, size
 from service.states import JobKind
 from service.wording import counted, listed

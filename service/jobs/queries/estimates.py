@@ -11,8 +11,9 @@ from typing import Final
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session, load_only
 
+from service.schema.layer_shapes import Network, Shape
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Network, Shape, networks
+from service.spec.estimation.networks import networks
 from service.spec.schema import Conv2D, Conv2DTranspose, Spec
 from service.spec.validation import read_resolved
 from service.states import Status

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from service.spec.estimation.layer_shapes import Network, Shape
+from service.schema.layer_shapes import Network, Shape
 from service.spec.schema import (
     KEEP_LAST,
     MAX_PARAMETERS,

@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, assert_never
 
+from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import PHOTO_PRESET, TABLE_PRESET, discriminator_end
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.estimation.networks import networks
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import (
     MAX_MEMORY_BYTES,

@@ -19,8 +19,8 @@ from werkzeug.security import safe_join
 from service import declarations
 from service.declarations import Room
 from service.jobs.queries import columns
+from service.schema.findings import assignments
 from service.spec import metric_info
-from service.spec.findings import assignments
 from service.web.http.responses import own_address
 from service.wording import counted, rounded
 

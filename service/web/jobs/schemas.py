@@ -15,7 +15,7 @@ from service.jobs.queries import folds, listing, lookup
 from service.jobs.queries.folds import FoldMean
 from service.jobs.transitions import shown_error
 from service.runtime import tracing
-from service.spec import findings
+from service.schema import findings
 from service.spec.intervals import METRICS_WITH_INTERVAL, interval_of
 from service.spec.metric_info import TEST_SCORES
 from service.states import TERMINAL, Action, FindingCode, JobKind, Reason, Request, Severity, Status

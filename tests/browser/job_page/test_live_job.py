@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from service.spec.findings import Advice, Finding
+from service.schema.findings import Advice, Finding
 from service.states import FindingCode, Severity
 from tests.browser.apps.simulated_worker import Service, canvas, metrics
 from tests.browser.conftest import Visit, wait_until_accepted

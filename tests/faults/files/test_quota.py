@@ -12,8 +12,9 @@ from service.access import storage_quota
 from service.jobs import actions, epoch_commits
 from service.jobs.leases import Claim
 from service.runtime.settings import Quotas
+from service.schema.layer_shapes import Shape
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import Shape, networks
+from service.spec.estimation.networks import networks
 from service.spec.validation import read_resolved
 from service.states import Action, Status
 from service.storage.tables import Job

@@ -17,7 +17,8 @@ from service.datasets.shapes import shape_of
 from service.diagnosis.advice import suggestions
 from service.errors import SpecError
 from service.runtime.settings import Auth, Settings
-from service.spec.findings import CODES, assignments
+from service.schema.findings import assignments
+from service.spec.findings import CODES
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
 from service.spec.strict_json import overlay

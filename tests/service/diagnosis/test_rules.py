@@ -10,7 +10,8 @@ from service.datasets.builtins import BUILT_IN
 from service.datasets.shapes import shape_of
 from service.diagnosis import rules
 from service.diagnosis.rules import DiagnosticsTracker
-from service.spec.findings import CODES, Finding
+from service.schema.findings import Finding
+from service.spec.findings import CODES
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
 from service.states import FindingCode, Severity

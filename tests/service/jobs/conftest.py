@@ -10,7 +10,7 @@ from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
-from service.spec.findings import Finding
+from service.schema.findings import Finding
 from service.spec.validation import resolve
 from service.storage.artifacts import StoredFile
 from service.storage.database import Database

@@ -25,7 +25,8 @@ from service.jobs.queries.listing import JobFilter
 from service.jobs.queries.sorting import SORTS
 from service.jobs.request_bodies import JobPatch
 from service.jobs.submissions import IdempotencyKey, Submission
-from service.spec.estimation.layer_shapes import Shape, networks
+from service.schema.layer_shapes import Shape
+from service.spec.estimation.networks import networks
 from service.spec.validation import resolve
 from service.states import Action, Request, Status
 from service.storage.artifacts import ArtifactKind, StoredFile

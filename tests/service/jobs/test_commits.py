@@ -13,7 +13,7 @@ from service.jobs import commits, epoch_commits, leases
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
-from service.spec.findings import Advice, Finding
+from service.schema.findings import Advice, Finding
 from service.states import FindingCode, Severity, Status
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database

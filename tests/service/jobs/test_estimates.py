@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from service.jobs import epoch_commits, leases
 from service.jobs.queries.estimates import Estimate, TrainingCost, _spread, plan
-from service.spec.estimation.layer_shapes import Shape, networks
+from service.schema.layer_shapes import Shape
+from service.spec.estimation.networks import networks
 from service.spec.validation import resolve
 from service.storage.database import Database
 

@@ -20,7 +20,7 @@ from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Claim, Position, Usage
 from service.pictures import grids
 from service.runtime.settings import Auth, Settings
-from service.spec.findings import Finding
+from service.schema.findings import Finding
 from service.states import Request
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database

@@ -15,9 +15,9 @@ from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
+from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation import layer_shapes
-from service.spec.estimation.layer_shapes import Shape
+from service.spec.estimation.networks import networks as shapes_of
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Activation, ClassifierSpec, Kind, StopMetric
@@ -152,7 +152,7 @@ def test_convolutional_networks_have_the_layer_sizes_estimated_from_the_spec(dig
         trainer.generator, trainer.discriminator
     ]  # fmt: skip
     for network, model in zip(
-        layer_shapes.networks(spec, Shape(rows=28, columns=28, classes=10, train_count=1)), built, strict=True
+        shapes_of(spec, Shape(rows=28, columns=28, classes=10, train_count=1)), built, strict=True
     ):
         assert network.input_size == model.input_shape
         outputs = model.layer_outputs(np.zeros((2, model.inputs), np.float32))
@@ -186,7 +186,7 @@ ANY_LAYER = st.one_of(
 def test_exactly_the_valid_specs_can_be_built(layers: list[dict[str, Any]]) -> None:
     spec = resolve({"kind": "classifier", "layers": [*layers, {"units": 3, "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
-    (network,) = layer_shapes.networks(spec, Shape(rows=6, columns=8, classes=10, train_count=1))
+    (network,) = shapes_of(spec, Shape(rows=6, columns=8, classes=10, train_count=1))
     try:
         model = networks.supervised(spec, (6, 8), engine.initializers.he_normal)
     except engine.ShapeError:

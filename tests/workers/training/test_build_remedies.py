@@ -8,8 +8,8 @@ import pytest
 
 import engine
 from service.datasets.cache import Dataset
+from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.validation import resolve
 from tests.workers.training.test_build import digits  # noqa: F401 - a fixture

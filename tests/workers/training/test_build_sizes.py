@@ -14,8 +14,8 @@ import engine
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, Examples
 from service.models import networks
+from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation.layer_shapes import Shape
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import GanSpec, Kind, Spec

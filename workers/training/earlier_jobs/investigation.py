@@ -18,7 +18,7 @@ from service.jobs.differences import results, tensors
 from service.jobs.differences.results import first_difference
 from service.jobs.differences.tensors import TensorDifference
 from service.spec.estimation import costs
-from service.spec.estimation.layer_shapes import networks
+from service.spec.estimation.networks import networks
 from service.spec.validation import read_resolved
 from service.states import DatasetKind
 from service.storage.tables import Artifact, Epoch, Job

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.jobs import commits
-from service.spec.findings import Finding
+from service.schema.findings import Finding
 from service.states import FindingCode, Severity
 from tests.service.web.markup import one_line
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from service.jobs import leases
 from service.jobs.leases import Usage
-from service.spec.findings import Advice, Finding
+from service.schema.findings import Advice, Finding
 from service.states import FindingCode, Severity
 from service.storage.tables import Job
 from tests.service.jobs.leases import renew

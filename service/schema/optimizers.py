@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from service.spec.schema.base import MAX_EPOCHS, Epsilon, Fraction, Rate, StrictModel, applies_when
+from service.schema.base import MAX_EPOCHS, Epsilon, Fraction, Rate, StrictModel, applies_when
 
 Decay = Annotated[float, Field(ge=0, le=10)]
 ClipNorm = Annotated[

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import pydantic
 from pydantic import Field, Tag
 
-from service.spec.schema.base import (
+from service.schema.base import (
     MAX_FILTERS,
     MAX_INNER_LAYERS,
     MAX_KERNEL,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from service.spec.schema.base import Label, PlainText, StrictModel
-from service.spec.schema.specs import JobBudget, Spec
+from service.schema.base import Label, PlainText, StrictModel
+from service.schema.specs import JobBudget
 from service.states import JobKind
+
+PREDICTIONS_EPOCH: Final = 1
+"""A prediction counts as one epoch, whose steps are its rows."""
 
 
 class PredictedPart(StrEnum):
@@ -79,8 +82,11 @@ class ResolvedPrediction(_Prediction):
     dataset: PredictedData
     """The dataset to predict, and which part of it."""
 
+    @property
+    def epochs(self) -> int:
+        """The number of epochs that it counts as."""
+        return PREDICTIONS_EPOCH
 
-JobSpec = Spec | ResolvedPrediction
-"""The resolved spec of any job."""
-PREDICTIONS_EPOCH: Final = 1
-"""A prediction counts as one epoch, whose steps are its rows."""
+    def hashed(self) -> dict[str, Any]:
+        """The document that digests of the spec are computed from: with the checkpoint, however it was named."""
+        return self.model_dump(mode="json") | {"model": self.model.sha256}

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from dataclasses import dataclass
+from typing import Final
 
 from service.errors import Fault
-from service.spec.schema import (
-    MAX_OUTPUTS,
-    Dropout,
-    GanSpec,
-    Layer,
-    LayerShape,
-    Misfit,
-    Residual,
-    Size,
-    Spec,
-    SupervisedSpec,
-    shown,
-)
+from service.schema.base import MAX_OUTPUTS
+from service.schema.layers import Dropout, Layer, LayerShape, Misfit, Residual, Size, shown
 from service.states import DatasetKind, Task
 
 _COLOUR: Final = 3
@@ -92,47 +81,6 @@ class Network:
         return f"#/{self.where}"
 
 
-_PENALTY_PASSES: Final = 2.0
-"""Passes that a penalty on the slope adds: forward and backward, and backward through both. Measured: two."""
-
-
-def networks(spec: Spec, shape: Shape) -> list[Network]:
-    """The networks of a spec for a dataset of this shape: one, or generator and discriminator."""
-    match spec:
-        case SupervisedSpec():
-            return [_walk("layers", spec.layers, picture_size(spec.layers, shape.picture))]
-        case GanSpec():
-            discriminator, generator_size = spec.discriminator, generator_input(spec, shape.classes)
-            # The discriminator sees each pack of generated images and each pack of real ones once.
-            penalties = _PENALTY_PASSES * ((discriminator.gradient_penalty > 0) + (discriminator.r1 > 0))
-            return [
-                _walk("generator/layers", spec.generator.layers, generator_size),
-                replace(
-                    _walk(
-                        "discriminator/layers",
-                        discriminator.layers,
-                        discriminator_input_size(spec, shape.picture, shape.classes),
-                    ),
-                    passes=(2 + penalties) / discriminator.pack,
-                ),
-            ]
-        case _:
-            assert_never(spec)
-
-
-def generator_input(spec: GanSpec, classes: int) -> Size:
-    """Input size of a generator: the latent dimension, plus the one-hot class of a conditional GAN."""
-    return (spec.latent.dim + (classes if spec.conditional else 0),)
-
-
-def discriminator_input_size(spec: GanSpec, picture: Sequence[int], classes: int) -> Size:
-    """Input size of a discriminator: the images of a pack as channels, plus the class channels of a conditional GAN."""
-    discriminator = spec.discriminator
-    size = picture_size(discriminator.layers, picture)
-    class_channels = classes if spec.conditional else 0
-    return (*size[:-1], discriminator.pack * (size[-1] + class_channels))
-
-
 def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
     """Input size of a network that receives images: an image if its first layer works on images, else a flat vector.
 
@@ -147,8 +95,9 @@ def picture_size(layers: Sequence[Layer], picture: Sequence[int]) -> Size:
     return (rows, columns, channels) if is_for_images else (rows * columns * channels,)
 
 
-def _walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
-    """Infer all sizes. After a layer that does not fit, continue with the probable size, to find further faults."""
+def walk(where: str, layers: Sequence[Layer], input_size: Size) -> Network:
+    """A network with the shapes of its layers. After a layer that does not fit, continue with the probable size, to
+    find further faults."""
     layer_shapes: list[LayerShape] = []
     faults: list[Fault] = []
     size = input_size
@@ -187,7 +136,7 @@ def _shape_errors(layer: Layer, size: Size, pointer: str) -> list[Fault]:
 
 
 def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
-    inner = _walk(f"{pointer.removeprefix('#/')}/layers", layer.layers, size)
+    inner = walk(f"{pointer.removeprefix('#/')}/layers", layer.layers, size)
     if inner.faults or inner.layer_shapes[-1].size == size:
         return list(inner.faults)
     detail = f"must output {shown(size)}, like the layer's input; they output {shown(inner.layer_shapes[-1].size)}"
@@ -195,7 +144,7 @@ def _residual_errors(layer: Residual, size: Size, pointer: str) -> list[Fault]:
 
 
 def _residual_shape(layer: Residual, size: Size) -> LayerShape:
-    inner = _walk("", layer.layers, size).layer_shapes
+    inner = walk("", layer.layers, size).layer_shapes
     return LayerShape(
         layer=layer,
         size=size,

@@ -1,0 +1,1 @@
+"""Predictions of whole datasets with a trained model."""

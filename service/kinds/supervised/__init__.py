@@ -1,0 +1,1 @@
+"""What classifiers and regressors share: one network that learns from examples with targets."""

@@ -1,0 +1,29 @@
+"""The schema of specs: every field that a user may send, with its range. A spec is data, never code.
+
+The models describe a *resolved* spec, which has a value in every field; ``validation.resolve`` makes one from the
+document that was sent. Documentation and forms show fields in the order of declaration.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from service.kinds.classifier.spec import *
+from service.kinds.gan.spec import *
+from service.kinds.prediction.spec import *
+from service.kinds.regressor.spec import *
+from service.kinds.supervised.spec import *
+from service.schema.base import *
+from service.schema.layers import *
+from service.schema.optimizers import *
+from service.schema.specs import *
+
+Spec = ClassifierSpec | RegressorSpec | GanSpec
+SPEC_MODELS: Final[dict[Kind, type[Spec]]] = {
+    Kind.CLASSIFIER: ClassifierSpec,
+    Kind.REGRESSOR: RegressorSpec,
+    Kind.GAN: GanSpec,
+}
+"""The model of each kind of spec."""
+JobSpec = Spec | ResolvedPrediction
+"""The resolved spec of any job."""
