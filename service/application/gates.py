@@ -18,8 +18,9 @@ from service.jobs.queries import lookup
 from service.models.certificates import evidence as certificates
 from service.models.registry import queries
 from service.models.registry.gates import Finding, Remedy
+from service.schema.metrics import Goal
 from service.spec.fields import suggest_metric
-from service.spec.metric_info import TEST_SCORES, Goal, describe, number, size
+from service.spec.metric_info import TEST_SCORES, describe, number, size
 from service.spec.strict_json import canonical
 from service.spec.validation import NOT_HASHED, prefix_hash, resolved_hash
 from service.states import TERMINAL, Status

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
+from service import kinds
 from service.access.audit import Actor, owner_of
 from service.application.predictions import PredictionChecks
 from service.application.specs import Forecast, SpecChecks
@@ -33,7 +34,7 @@ from service.runtime.failpoints import reach
 from service.schema.layer_shapes import Network
 from service.spec import validation
 from service.spec.estimation import costs
-from service.spec.schema import Kind, ResolvedPrediction, Reuse, Spec
+from service.spec.schema import Reuse, Spec, is_training
 from service.spec.splits import Split
 from service.states import Action, DatasetKind, Status, Task
 from service.storage import ids
@@ -181,7 +182,7 @@ class Jobs:
     def _add_copied_result(self, new: Submission) -> Submission:
         """The submission with the result of an equal job, if there is one that it may take over."""
         spec = new.resolved
-        if isinstance(spec, ResolvedPrediction) or spec.reuse is Reuse.NEVER:
+        if not is_training(spec) or spec.reuse is Reuse.NEVER:
             return new
         new_id = ids.new_id("job")
         if is_verified(new_id, self.verified_share):
@@ -436,7 +437,8 @@ def _whole_result(
 
     Compares the provenance that a live worker would record for the job now.
     """
-    classifier = reference_classifier_sha256(spec.dataset.name) if spec.kind is Kind.GAN else None
+    is_scored = kinds.of(spec.kind).has_reference_classifier
+    classifier = reference_classifier_sha256(spec.dataset.name) if is_scored else None
     with database.read() as session:
         provenances = [
             provenance | {"dataset": new.dataset_sha256} | ({"reference_classifier": classifier} if classifier else {})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from service import kinds
 from service.application.specs import DATASET, Forecast, SpecChecks, priority_faults
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
@@ -13,6 +14,7 @@ from service.datasets.shapes import shape_of
 from service.errors import Fault, SpecError
 from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.jobs.submissions import Submission
+from service.kinds.kind import Ability
 from service.models import references
 from service.models.compatibility import columns_of, misfits
 from service.models.references import Model
@@ -21,8 +23,8 @@ from service.schema.layer_shapes import Network
 from service.spec import validation
 from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
-from service.spec.schema import ClassifierSpec, PinnedModel, PredictedPart, PredictionSpec, ResolvedPrediction, Spec
-from service.states import DatasetKind, JobKind
+from service.spec.schema import PinnedModel, PredictedPart, PredictionSpec, ResolvedPrediction, Spec
+from service.states import DatasetKind, Task
 
 MAX_BYTES: Final = 2**30
 """Maximum expected size of the CSV file."""
@@ -45,7 +47,8 @@ class CheckedPrediction:
     @property
     def expected_bytes(self) -> int:
         """The size of the CSV file, if all cells are long."""
-        classes = self.networks[0].layer_shapes[-1].outputs if isinstance(self.trained, ClassifierSpec) else 0
+        has_classes = kinds.of(self.trained.kind).task is Task.CLASSIFICATION
+        classes = self.networks[0].layer_shapes[-1].outputs if has_classes else 0
         return _csv_bytes(self.data, self.rows, classes, self.class_names)
 
     def submission(self, document: Any, owner: str | None) -> Submission:
@@ -157,8 +160,9 @@ class PredictionChecks:
         except ModelNotFound as error:
             fault(str(error), "model_not_found")
             return None
-        if model.job.kind == JobKind.GAN:
-            fault(f"is a GAN, which generates images: POST /jobs/{model.job.id}/generate", "unsuitable")
+        kind = kinds.of(model.job.kind)
+        if Ability.PREDICT not in kind.abilities:
+            fault(f"is a {kind.title}, which {kind.purpose}: POST /jobs/{model.job.id}/{kind.verb}", "unsuitable")
             return None
         return model
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from service import kinds
 from service.access.audit import Actor, owner_of
 from service.application.jobs import Admit, Submitted, admit_all
 from service.application.specs import SpecChecks
@@ -21,7 +22,7 @@ from service.schema.layer_shapes import Shape
 from service.spec import validation
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
-from service.spec.schema import SPEC_MODELS, ClassifierSpec, GanSpec, Kind, Spec
+from service.spec.schema import SPEC_MODELS, ClassifierSpec, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
@@ -249,8 +250,7 @@ class _Check:
 
     def _check_objective(self, base: Spec, data: DatasetInfo) -> dict[str, Any]:
         requested = self.sent.objective
-        kind = Kind(base.kind)
-        metric = requested.metric if requested is not None else objectives.OBJECTIVES[kind]
+        metric = requested.metric if requested is not None else kinds.of(base.kind).key_metrics[0]
         location = "#/objective/metric" if requested is not None else "#/objective"
         is_known = metric.partition("/")[0] in METRICS
         is_guess = is_known and not self.faulty_fields.isdisjoint({"dataset", "layers", "generator", "discriminator"})
@@ -265,7 +265,7 @@ class _Check:
         goal = (requested.goal if requested is not None else None) or info.goal
         if goal is None:
             self._add("#/objective/goal", f"is missing: neither direction of {metric} is better by itself", "missing")
-        interval_epochs = base.health.every_epochs if isinstance(base, GanSpec) and info.sparse else 1
+        interval_epochs = base.scored_every_epochs if info.sparse else 1
         if self.sent.halving is not None and self.sent.halving.min_epochs < interval_epochs:
             detail = f"{metric} is first measured after epoch {interval_epochs} (`health.every_epochs` of the base)"
             self._add("#/halving/min_epochs", detail, "out_of_range")

@@ -18,25 +18,14 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from service import kinds
 from service.cli.target import Failure, Target
 from service.cli.text import SHORT_ID, STOPPED, STYLES, clock, key_metrics, status_text, visible
 from service.spec.metric_info import KEY_METRICS, describe, number
-from service.states import TERMINAL, JobKind, Status
+from service.states import TERMINAL, Status
 from tapeline import Client, ClientError, Event, Job
 from tapeline.notebook.cards import finding_name
 
-_LIVE_METRICS: Final[Mapping[str, Sequence[str]]] = {
-    "classifier": ("val_accuracy", "train_loss", "val_loss"),
-    "regressor": ("val_rmse", "val_r2", "val_loss"),
-    "gan": ("g_loss", "d_loss", "frechet_distance"),
-}
-"""The ``KEY_METRICS`` in the order in which they are shown during a training, as far as they fit."""
-_NEXT_COMMANDS: Final[Mapping[str, Sequence[str]]] = {
-    "classifier": ("mistakes {}", "predict {} FILE"),
-    "regressor": ("residuals {}", "predict {} FILE"),
-    "gan": ("generate {}",),
-}
-"""What a trained network of each kind is used for; ``{}`` is the job."""
 _NAME_WIDTH: Final = 20
 _POLL_INTERVAL_S: Final = 5.0
 _SILENT_POLLS: Final = 3
@@ -85,7 +74,7 @@ class FollowedJob:
             case "metrics":
                 self.metrics = dict(data["values"])
                 self.epoch = max(self.epoch, data["epoch"])
-                for name in _LIVE_METRICS.get(self.kind, ()):
+                for name in kinds.of(self.kind).live_metrics:
                     if self.metrics.get(name) is not None:
                         self.history.setdefault(name, []).append(self.metrics[name])
             case "status":
@@ -103,7 +92,7 @@ class FollowedJob:
 
     def values(self) -> list[tuple[str, str]]:
         """Labels and values of the displayed metrics, as text."""
-        return key_metrics(self.metrics, _LIVE_METRICS.get(self.kind, ()))
+        return key_metrics(self.metrics, kinds.of(self.kind).live_metrics)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -200,7 +189,7 @@ def print_outcome(job: Job) -> None:
     )
     lines = [f"best epoch {best['epoch']}{value}", *(finding_text(finding) for finding in job.health)]
     short_id = job.id[-SHORT_ID:]
-    commands = [f"tapeline {text.format(short_id)}" for text in _NEXT_COMMANDS[job.kind]]
+    commands = [f"tapeline {text.format(short_id)}" for text in kinds.of(job.kind).next_commands]
     click.echo("\n".join([*lines, *(f"next: {command}" for command in commands)]), err=True)
 
 
@@ -334,7 +323,7 @@ class _StateColumn(ProgressColumn):
         """The column for one job."""
         job: FollowedJob = task.fields["job"]
         width = len(str(job.epochs))
-        done = f"{job.fraction:4.0%}" if job.kind == JobKind.PREDICTION else f"epoch {job.epoch:>{width}}/{job.epochs}"
+        done = f"epoch {job.epoch:>{width}}/{job.epochs}" if kinds.of(job.kind).trains else f"{job.fraction:4.0%}"
         text = Text(done, no_wrap=True)
         suffix = Text()
         if job.status != "running" or job.requested:

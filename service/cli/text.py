@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from service import kinds
 from service.spec import metric_info
 from service.spec.metric_info import describe, number
-from service.states import JobKind
 from service.wording import counted, value_text
 from tapeline.errors import ApiError
 
@@ -177,10 +177,7 @@ def with_owners(
 
 def spec_text(spec: Mapping[str, Any]) -> str:
     """A resolved spec in a few words."""
-    if spec["kind"] == JobKind.PREDICTION:
-        data, model = spec["dataset"], spec["model"]
-        return f"prediction of {data['name']} ({data['part']}) by {model['job']}, epoch {model['checkpoint']}"
-    return f"{spec['kind']}, preset {spec['preset']}, dataset {spec['dataset']['name']}"
+    return kinds.of(spec["kind"]).summary.format_map(spec)
 
 
 def fold_means(folds: Mapping[str, Any]) -> list[str]:
@@ -227,7 +224,7 @@ def changed_settings(client: Client, spec: Mapping[str, Any]) -> dict[str, str]:
 
     The dataset, and the layers that a preset adapts to it, do not count as changes.
     """
-    if spec["kind"] == JobKind.PREDICTION:
+    if not kinds.of(spec["kind"]).trains:
         return {}
     unrelated = ("preset", "name", "tags", "priority")  # fields that do not affect training
     preset = _preset_for(client, spec)

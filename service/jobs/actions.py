@@ -12,14 +12,14 @@ from typing import Any, Final
 from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from service import hooks
+from service import hooks, kinds
 from service.access import audit, owners
 from service.access.audit import Actor, AuditAction
 from service.errors import BudgetSpent, Fault, IllegalTransition, JobNotFound, SpecError
 from service.jobs import leases
 from service.jobs.request_bodies import DEFAULT_PRIORITY, JobPatch
 from service.jobs.transitions import finish, record_status
-from service.states import CANCELLED, TERMINAL, Action, JobKind, Request, Status, allowed_actions
+from service.states import CANCELLED, TERMINAL, Action, Request, Status, allowed_actions
 from service.storage.database import Database, locking, now_ms, visible
 from service.storage.owner_tables import Owner, OwnerQueue
 from service.storage.sweep_tables import Sweep
@@ -246,16 +246,12 @@ def actions_of(job: Job) -> tuple[Action, ...]:
     requested = Request(job.requested) if job.requested else None
     code = job.error.get("code") if job.error else None
     allowed = allowed_actions(Status(job.status), requested=requested, error_code=code, epoch=job.epoch)
-    if job.kind == JobKind.PREDICTION:
-        # It starts again after each interruption, so a pause would keep nothing.
-        excluded = {Action.FORK, Action.REPRODUCE, Action.PAUSE}
-        return tuple(action for action in allowed if action not in excluded)
+    excluded = kinds.of(job.kind).excluded_actions
     if job.investigation is not None:
-        return tuple(action for action in allowed if action not in (Action.FORK, Action.REPRODUCE))
-    if job.sweep_id is None:
-        return allowed
-    # A sweep schedules its own trials, and its decisions depend on results that must not change.
-    excluded = {Action.RETRY, Action.PAUSE, Action.RESUME}
+        excluded |= {Action.FORK, Action.REPRODUCE}
+    elif job.sweep_id is not None:
+        # A sweep schedules its own trials, and its decisions depend on results that must not change.
+        excluded |= {Action.RETRY, Action.PAUSE, Action.RESUME}
     return tuple(action for action in allowed if action not in excluded)
 
 

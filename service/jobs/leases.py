@@ -38,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from service import kinds
 from service.errors import LeaseLost
 from service.jobs import events, owner_queue, transitions, worker_registry
 from service.jobs.events import EventType
@@ -46,7 +47,7 @@ from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.versions import SPEC_VERSION
-from service.states import ErrorCode, JobKind, MachineFaultReason, Reason, Request, Status
+from service.states import ErrorCode, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
 from service.storage.insertions import insert_many
 from service.storage.tables import EVENTS, JOBS, Epoch, Event, Job, Worker
@@ -231,8 +232,9 @@ def begin(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Jo
         row = lock(session, claim, _LOCK_JOB)
         job: Job = row.Job
         job.lease_expires_ms = row.now + milliseconds(claim.lease_s)  # not in SQL: that would be read again
-        # A prediction starts again, so that its bits are those of the last provenance alone.
-        changed = events.provenance_differences(job.provenance, provenance) if job.kind != JobKind.PREDICTION else []
+        # What is not trained starts again, so that its bits are those of the last provenance alone.
+        goes_on = kinds.of(job.kind).trains
+        changed = events.provenance_differences(job.provenance, provenance) if goes_on else []
         if changed:
             names = ", ".join(changed)
             message = f"continued with another provenance ({names}): the bits may differ from an undisturbed run"

@@ -13,7 +13,7 @@ from sqlalchemy import JSON, Connection, delete, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service import hooks
+from service import hooks, kinds
 from service.access import audit, storage_quota
 from service.access.audit import Actor, AuditAction
 from service.errors import Fault, IdempotencyConflict, JobNotFound, SpecError
@@ -22,7 +22,7 @@ from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime import tracing
 from service.runtime.failpoints import reach
-from service.spec.schema import PREDICTIONS_EPOCH, JobSpec, ResolvedPrediction
+from service.spec.schema import JobSpec
 from service.spec.validation import prefix_hash, spec_hash, stored
 from service.spec.versions import SPEC_VERSION
 from service.states import Status
@@ -238,8 +238,8 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
     resolved = stored(spec)
-    epochs = PREDICTIONS_EPOCH if isinstance(spec, ResolvedPrediction) else spec.epochs
-    may_have_equal_epochs = submission.investigates is None and not isinstance(spec, ResolvedPrediction)
+    epochs = spec.epochs
+    may_have_equal_epochs = submission.investigates is None and kinds.of(spec.kind).trains
     start = origin.start if origin is not None else None
     start_epoch = start.epoch if start is not None else 0
     reproduction: dict[str, Any] | None = None

@@ -20,11 +20,12 @@ import structlog
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.datasets.info import version_name
 from service.datasets.uploads import UploadFiles
 from service.maintenance import named_files, store_id
 from service.maintenance.named_files import NamedFile
-from service.states import JobKind, Status
+from service.states import Status
 from service.storage.artifacts import EXPORTS, ArtifactDamaged, ArtifactKind, ArtifactUnreadable, unreadable
 from service.storage.database import Database, now_ms
 from service.storage.file_tables import DamagedFile, FileCheck
@@ -295,7 +296,7 @@ def _describe(session: Session, row_id: str, fault: ArtifactDamaged) -> Damage |
     if row is None or job is None:
         return None
     return Damage(
-        file=f"{row.kind} of epoch {row.epoch}" if job.kind != JobKind.PREDICTION else "predictions",
+        file=f"{row.kind} of epoch {row.epoch}" if kinds.of(job.kind).trains else "predictions",
         job=job.id,
         artifact=row.id,
         dataset=None,
@@ -324,7 +325,7 @@ def _remedy(job: Job, kind: ArtifactKind) -> str:
     restore = "restore the file from a backup"
     if kind is ArtifactKind.CHECKPOINT and _is_unfinished(job):
         return f"{restore}, or let the job go on"
-    if job.kind == JobKind.PREDICTION:
+    if not kinds.of(job.kind).trains:
         return f"{restore}, or predict the dataset again"
     return f"{restore}, or train the job again with the same bits: tapeline reproduce {job.id}"
 

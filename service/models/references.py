@@ -8,11 +8,11 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.errors import ArtifactNotFound, JobNotFound
 from service.jobs.queries import lookup
 from service.models.registry import queries
 from service.models.registry.errors import ModelNotFound
-from service.states import JobKind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Job
 
@@ -46,7 +46,7 @@ def resolve(session: Session, reference: str, *, owner: str | None) -> Model:
         ModelNotFound: there is none, it belongs to another owner, or its checkpoint is not stored.
     """
     job, which, version = _named(session, reference, owner)
-    if job.kind == JobKind.PREDICTION:
+    if not kinds.of(job.kind).trains:
         raise ModelNotFound(f"is a prediction, which has no model; it used {job.resolved['model']['job']}")
     try:
         return Model(job=job, checkpoint=lookup.checkpoint(session, job, which), version=version)

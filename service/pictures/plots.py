@@ -25,7 +25,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from service.pictures import fonts
-from service.spec.metric_info import CHARTS, KEY_METRICS, PALETTE, MetricInfo, Place, describe, number
+from service.schema.metrics import MetricInfo, Place
+from service.spec.metric_info import CHARTS, KEY_METRICS, PALETTE, describe, number
 
 Format = Literal["png", "svg"]
 Values = NDArray[np.float64]

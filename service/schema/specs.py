@@ -205,6 +205,11 @@ class BaseSpec(StrictModel):
         """After how many epochs the metrics that are not measured after each one are measured."""
         return 1
 
+    @property
+    def absent_metrics(self) -> frozenset[str]:
+        """Metrics of its kind that a job with this spec does not report."""
+        return frozenset()
+
     def hashed(self) -> dict[str, Any]:
         """The document that digests of the spec are computed from."""
         return self.model_dump(mode="json")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from service import kinds
 from service.errors import Fault, SpecError
 from service.schema.layer_shapes import Network, Shape
 from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
-from service.spec.findings import CODES
 from service.spec.schema import (
     MAX_MEMORY_BYTES,
     MAX_OPERATIONS,
@@ -83,7 +83,7 @@ def check_fit(spec: Spec, shape: Shape) -> list[Network]:
         if isinstance(optimizer, Sgd) and optimizer.nesterov and not optimizer.momentum:
             detail = "needs a momentum above 0"
             faults.append(Fault(pointer=f"{pointer}/nesterov", detail=detail, code="unsuitable"))
-    possible = CODES[Kind(spec.kind)]
+    possible = kinds.of(spec.kind).findings
     for index, code in enumerate(spec.health.stop_on):
         if code not in possible:
             detail = f"is not a finding of a {spec.kind} job; findings are {', '.join(possible)}"

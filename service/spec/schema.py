@@ -6,8 +6,9 @@ document that was sent. Documentation and forms show fields in the order of decl
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeGuard
 
+from service import kinds
 from service.kinds.classifier.spec import *
 from service.kinds.gan.spec import *
 from service.kinds.prediction.spec import *
@@ -27,3 +28,8 @@ SPEC_MODELS: Final[dict[Kind, type[Spec]]] = {
 """The model of each kind of spec."""
 JobSpec = Spec | ResolvedPrediction
 """The resolved spec of any job."""
+
+
+def is_training(spec: JobSpec) -> TypeGuard[Spec]:
+    """Whether a job with this spec trains a model."""
+    return kinds.of(spec.kind).trains

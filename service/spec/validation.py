@@ -22,7 +22,6 @@ from service.spec.schema import (
     Kind,
     PredictionSpec,
     ResolvedPrediction,
-    Schedule,
     Spec,
     Step,
     StrictModel,
@@ -215,10 +214,7 @@ def _existing_pointer(pointer: str, document: Any) -> str:
 def spec_hash(spec: JobSpec) -> str:
     """SHA-256 over a resolved spec, without its name, tags, priority, preset and reuse. That of a prediction covers the
     checkpoint, however it was named."""
-    resolved = spec.model_dump(mode="json")
-    if isinstance(spec, ResolvedPrediction):
-        resolved["model"] = spec.model.sha256
-    return resolved_hash(resolved)
+    return resolved_hash(spec.hashed())
 
 
 def document_for_files(spec: Spec) -> dict[str, Any]:
@@ -287,7 +283,7 @@ def prefix_hash(resolved: Mapping[str, Any]) -> str:
 
 def is_independent_of_length(spec: Spec) -> bool:
     """Whether an epoch has the same bits no matter how many follow: no schedule spans the whole run."""
-    return all(isinstance(schedule, Constant | Step) for schedule in _schedules(spec))
+    return all(isinstance(network.schedule, Constant | Step) for network in spec.trained_networks)
 
 
 def is_independent_of_position(spec: Spec, epoch: int) -> bool:
@@ -295,11 +291,4 @@ def is_independent_of_position(spec: Spec, epoch: int) -> bool:
 
     The last epoch always has samples and scores; other epochs have them only when they are due.
     """
-    due = epoch % spec.samples.every_epochs == 0
-    return due and (not isinstance(spec, GanSpec) or epoch % spec.health.every_epochs == 0)
-
-
-def _schedules(spec: Spec) -> list[Schedule]:
-    if isinstance(spec, GanSpec):
-        return [network.schedule or spec.schedule for network in (spec.generator, spec.discriminator)]
-    return [spec.schedule]
+    return epoch % spec.samples.every_epochs == 0 and epoch % spec.scored_every_epochs == 0

@@ -24,7 +24,7 @@ from service.errors import SpecError
 from service.hooks import Happening
 from service.jobs import actions
 from service.runtime.failpoints import reach
-from service.spec.metric_info import Goal
+from service.schema.metrics import Goal
 from service.spec.presets.definitions import first_name
 from service.spec.strict_json import canonical
 from service.states import TERMINAL, Request, SweepStatus, TrialStatus

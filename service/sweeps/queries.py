@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session, defer, load_only
 from service import statistics
 from service.errors import SweepNotFound, TrialNotFound
 from service.runtime import cursors
-from service.spec.metric_info import Goal, describe
+from service.schema.metrics import Goal
+from service.spec.metric_info import describe
 from service.spec.strict_json import pointer_of
 from service.states import Status, SweepStatus, TrialStatus
 from service.storage.database import visible

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.metric_info import Goal
+from service.schema.metrics import Goal
 from service.spec.schema import MAX_EPOCHS, PlainText, Reuse, StrictModel
 from tapeline.inputs.values import MAX_SEEDS as MAX_SEEDS
 

@@ -17,8 +17,9 @@ from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, Examples
 from service.datasets.tables.preprocessing import Preprocessing
 from service.models import networks
+from service.schema.metrics import Goal
 from service.spec import schema
-from service.spec.metric_info import METRICS, Goal
+from service.spec.metric_info import METRICS
 from service.spec.schema import ClassifierSpec, GanSpec, RegressorSpec, Spec, SupervisedSpec
 from service.spec.validation import read_resolved
 from service.states import Task

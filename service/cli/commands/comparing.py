@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from service import kinds
 from service.cli.derived import Terminal, command, option
 from service.cli.progress import check_success
 from service.cli.target import Failure, Target, checkpoint_option, complete_jobs, job_argument, with_target
@@ -29,7 +30,6 @@ from service.cli.text import (
 from service.spec import splits
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import KEY_METRICS, describe, number
-from service.states import JobKind
 from service.wording import GROUPED_FROM, SCIENTIFIC_FROM, counted, value_text
 from tapeline import Client, Job
 from tapeline.method_types import Which
@@ -71,8 +71,8 @@ def metrics(target: Target, job_text: str, as_csv: bool, output: Path | None, na
             output.write_text(text, encoding="utf-8")
             click.echo(f"{output}  {counted(len(history['epochs']), 'epoch')}, {counted(len(chosen), 'metric')}")
         return
-    if job.kind == JobKind.PREDICTION:
-        raise Failure(f"{job.id} is a prediction job: it has no metrics")
+    if not kinds.of(job.kind).trains:
+        raise Failure(f"{job.id} is a {job.kind} job: it has no metrics")
     if not history["epochs"]:
         click.echo(f"job {job.id} has no completed epoch yet ({job.status})", err=True)
         return
@@ -116,7 +116,7 @@ def compare(target: Target, job_texts: Sequence[str], metric: str | None, best: 
         if len(jobs) < len(job_texts):  # a trial, which has several jobs
             _compare_groups(target, client, job_texts, metric, best=best)
             return
-    if predictions := [job.name or job.id for job in jobs if job.kind == JobKind.PREDICTION]:
+    if predictions := [job.name or job.id for job in jobs if not kinds.of(job.kind).trains]:
         raise Failure(f"a prediction has no metrics or weights to compare: {', '.join(predictions)}")
     settings, why_not = _settings(jobs), splits.why_not_compared(jobs)
     named = (name for job in jobs for name in KEY_METRICS.get(job.kind, ()))

@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from service import kinds
 from service.cli.progress import watch_job
 from service.cli.target import Failure, Target, checkpoint_option, complete_datasets, network_argument, with_target
 from service.cli.text import visible
+from service.kinds.kind import Ability
 from service.spec.metric_info import number, size
 from service.spec.schema import PredictedPart
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS
@@ -299,7 +301,7 @@ def generate(
     else:
         options |= {"seed": seed, "count": count or 16}
     with target.network(network_text, checkpoint) as network:
-        if network.kind != "gan":
+        if Ability.GENERATE not in kinds.of(str(network.kind)).abilities:
             name = _name_of(network)
             raise Failure(f"{name} is a {network.kind}; use: tapeline predict {shlex.quote(name)} FILE")
         if target.as_json:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 from rich.text import Text
 
+from service import kinds
 from service.cli.progress import explain, finding_text
 from service.cli.target import Failure, Target, job_argument, with_target
 from service.cli.text import (
@@ -25,9 +26,9 @@ from service.cli.text import (
     state,
     visible,
 )
+from service.kinds.kind import Ability
 from service.schema.findings import assignments
 from service.spec.metric_info import KEY_METRICS, METRICS, TEST_SCORES, describe, number, size
-from service.states import JobKind
 from service.wording import counted, listed
 from tapeline import AmbiguousJob, ApiError, Client, Job
 from tapeline.operations.lookup import age
@@ -119,10 +120,10 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
     rows: list[tuple[str, str | Text]] = [("Job", job.id)]
     if job.name:
         rows.append(("Name", ("* " if job.get("starred") else "") + job.name))
-    is_prediction = job.kind == JobKind.PREDICTION
-    rows.append(("Spec", spec_text(spec) + ("" if is_prediction else f", seed {spec['seed']}")))
-    if is_prediction:
-        rows.append(("Model", f"named as {spec['model']['reference']}, SHA-256 {spec['model']['sha256']}"))
+    kind = kinds.of(job.kind)
+    rows.append(("Spec", spec_text(spec) + (f", seed {spec['seed']}" if kind.trains else "")))
+    if kind.uses_model:
+        rows.append(("Model", kind.uses_model.format_map(spec)))
     rows.append(("Status", _state(job, results["stopped_by_sweep"])))
     if job.error:
         rows.append(("Error", Text(explain(job.error), "red")))
@@ -152,7 +153,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
         folds = client.folds(job)
         fold_text = f"fold {spec['dataset']['fold'] + 1} of {folds['folds']} of {folds['fold_group']}"
         rows += [("Folds", line) for line in (f"{fold_text}, {folds['finished']} finished", *fold_means(folds))]
-    if not is_prediction:
+    if kind.trains:
         changed = changed_settings(client, spec)
         chosen = {path: text for path, text in changed.items() if is_set(job["spec"], path)}
         rows += [("Settings", f"{path}: {text}") for path, text in chosen.items()]
@@ -172,7 +173,7 @@ def _rows(client: Client, job: Job, results: Mapping[str, Any]) -> list[tuple[st
 def _times(job: Job, trained_s: float) -> str:
     """The time of finished epochs, and all time: ``2:42 in finished epochs, 5:55 since the start``."""
     since = "from start to end" if job["finished_at"] else "since the start"
-    if job.kind == JobKind.PREDICTION:
+    if not kinds.of(job.kind).trains:
         return f"{clock(elapsed_s(job))} {since}"
     return f"{clock(trained_s)} in finished epochs, {clock(elapsed_s(job))} {since}"
 
@@ -182,10 +183,10 @@ def _state(job: Job, stopped_by_sweep: bool) -> Text:
     text = Text(STOPPED) if stopped_by_sweep else Text(state(job), STYLES.get(job.status, "yellow"))
     if reason := job.get("reason"):
         text.append(f" ({reason.replace('_', ' ')})", "default")
-    if job.kind == JobKind.PREDICTION:
-        text.append(f", {progress['step']:,} of {counted(progress['steps'], 'row')}", "default")
-    else:
+    if kinds.of(job.kind).trains:
         text.append(f", epoch {progress['epoch']}/{progress['epochs']}", "default")
+    else:
+        text.append(f", {progress['step']:,} of {counted(progress['steps'], 'row')}", "default")
     if job.status == "running":
         text.append(f", {progress['fraction']:.0%}", "default")
     if progress.get("eta_seconds") is not None:
@@ -225,7 +226,7 @@ def _metrics(job: Job, results: Mapping[str, Any]) -> list[str]:
 
 def _unscored(job: Job) -> str | None:
     """The classes that the metrics say nothing about, as a sentence."""
-    if job.kind != "classifier" or not job.epoch:
+    if Ability.CLASSIFY not in kinds.of(job.kind).abilities or not job.epoch:
         return None
     try:
         names = [visible(name) for name in job.confusion(checkpoint="latest").get("unscored_classes", ())]

@@ -6,26 +6,19 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from pydantic import ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.errors import FoldsNotFound
 from service.jobs.queries.columns import Column, parse
 from service.spec.metric_info import describe
-from service.spec.schema import Kind
 from service.states import Status
 from service.statistics import interval, mean
 from service.storage.database import visible
 from service.storage.tables import Job
-
-_MEASURED: Final = {
-    Kind.CLASSIFIER: ("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy"),
-    Kind.REGRESSOR: ("val_rmse", "best:val_rmse", "val_r2", "val_loss", "test_rmse"),
-}
-"""The metrics that are averaged over folds, as names of columns."""
 
 
 def jobs(session: Session, group: str, *, owner: str | None = None) -> list[Job]:
@@ -87,4 +80,4 @@ def measured(column: Column, jobs_: Sequence[Job]) -> FoldMean | None:
 
 def columns(kind: str) -> list[Column]:
     """The metrics of the jobs of a cross-validation."""
-    return [parse(name) for name in _MEASURED[Kind(kind)]]
+    return [parse(name) for name in kinds.of(kind).fold_metrics]

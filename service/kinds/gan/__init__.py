@@ -1,1 +1,27 @@
 """Generative adversarial networks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from service.kinds.gan import findings, metrics
+from service.kinds.kind import Ability, KindOfJob
+from service.states import JobKind
+
+GAN: Final = KindOfJob(
+    name=JobKind.GAN.value,
+    label="GAN",
+    verb="generate",
+    purpose="generates images",
+    abilities=frozenset({Ability.EXPORT, Ability.GENERATE}),
+    metrics=metrics.METRICS,
+    key_metrics=("frechet_distance", "g_loss", "d_loss"),
+    live_metrics=("g_loss", "d_loss", "frechet_distance"),
+    findings=findings.CODES,
+    plots=("curves",),
+    result_plots=("curves",),
+    shows_best=False,
+    shares_samples=True,
+    has_reference_classifier=True,
+    next_commands=("generate {}",),
+)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from service.kinds.gan import findings
 from service.schema.base import (
     MAX_CRITIC_STEPS,
     MAX_EPOCHS,
@@ -50,20 +51,10 @@ class GanLoss(StrictModel):
     must be lower by about the batch size."""
 
 
-GAN_FINDINGS: Final = (
-    FindingCode.MODE_COLLAPSE,
-    FindingCode.DISCRIMINATOR_WINS,
-    FindingCode.VANISHING_GRADIENT,
-    FindingCode.DIVERGING,
-    FindingCode.DEAD_UNITS,
-    FindingCode.SATURATION,
-)
-
-
 class GanHealth(StrictModel):
     """How to react to problems that the metrics show, and how often samples are scored."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*GAN_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*findings.CODES)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5
@@ -169,3 +160,9 @@ class GanSpec(BaseSpec):
     def scored_every_epochs(self) -> int:
         """After how many epochs samples are scored."""
         return self.health.every_epochs
+
+    @property
+    def absent_metrics(self) -> frozenset[str]:
+        """That of the penalties, if there is none."""
+        has_penalty = self.discriminator.gradient_penalty or self.discriminator.r1
+        return frozenset() if has_penalty else frozenset({"d_penalty"})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import Field
 
+from service.kinds.supervised import findings
 from service.schema.base import MAX_EPOCHS, StrictModel
 from service.schema.layers import Layers
 from service.schema.specs import AverageDecay, BaseSpec, TrainedNetwork, limited_to
@@ -34,20 +35,10 @@ class EarlyStopping(StrictModel):
     """Smaller changes than this do not count as improvement."""
 
 
-SUPERVISED_FINDINGS: Final = (
-    FindingCode.DIVERGING,
-    FindingCode.VANISHING_GRADIENT,
-    FindingCode.OVERFITTING,
-    FindingCode.DEAD_UNITS,
-    FindingCode.SATURATION,
-    FindingCode.LEAK,
-)
-
-
 class Health(StrictModel):
     """How to react to problems that the metrics show."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*SUPERVISED_FINDINGS)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*findings.CODES)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
+from service import kinds
 from service.datasets.builtins import BUILT_IN
 from service.datasets.info import DatasetInfo
 from service.spec.fields import closest
-from service.spec.metric_info import KEY_METRICS, METRICS
-from service.spec.schema import Activation, GanSpec, Kind, Spec
+from service.spec.metric_info import METRICS
+from service.spec.schema import Activation, Spec
 from service.wording import listed
 
-OBJECTIVES: Final = {kind: KEY_METRICS[kind][0] for kind in Kind}
-"""The default metric to optimize."""
-_KIND_NAMES: Final = {Kind.CLASSIFIER: "classifier", Kind.REGRESSOR: "regressor", Kind.GAN: "GAN"}
 _SAMPLE_METRICS: Final = {name for name, info in METRICS.items() if info.sparse}
 """Metrics that need a reference classifier."""
 _TEST_METRICS: Final = {name for name in METRICS if name.startswith("test_")}
@@ -43,16 +41,15 @@ def refusal(
     if explained is None:
         return None
     reason, match = explained
-    detail = (
-        f"a {_KIND_NAMES[Kind(base.kind)]}{f' on {dataset_name}' if dataset_name else ''} does not report {metric!r}"
-    )
+    on_data = f" on {dataset_name}" if dataset_name else ""
+    detail = f"a {kinds.of(base.kind).title}{on_data} does not report {metric!r}"
     return detail + (f": {reason}" if reason else "") + (f"; did you mean {match!r}?" if match else ""), match
 
 
 def _explain_refusal(
     metric: str, base: Spec, data: DatasetInfo, searched: Collection[str]
 ) -> tuple[str, str | None] | None:
-    kind, family = Kind(base.kind), metric.partition("/")[0]
+    family = metric.partition("/")[0]
     reported_names = list(reported(base, data.name, data.classes))
     if metric in reported_names:
         return None
@@ -60,8 +57,8 @@ def _explain_refusal(
     if metric in _TEST_METRICS:
         validation_metric = metric.replace("test_", "val_")
         return "it is measured once, after the training, and selecting by it would bias it", validation_metric
-    if metric in METRICS and kind not in METRICS[metric].kinds:
-        return f"only {listed(f'{_KIND_NAMES[Kind(name)]}s' for name in METRICS[metric].kinds)} do", None
+    if metric in METRICS and base.kind not in METRICS[metric].kinds:
+        return f"only {listed(f'{kinds.of(name).title}s' for name in METRICS[metric].kinds)} do", None
     if metric in _SAMPLE_METRICS:
         return f"{data.name} has no reference classifier", None
     if metric == "val_roc_auc":
@@ -92,8 +89,7 @@ def reported(spec: Spec, dataset: str, classes: int) -> Iterator[str]:
         absent |= _SAMPLE_METRICS
     if classes != _ROC_AUC_CLASSES:
         absent |= {"val_roc_auc"}
-    if isinstance(spec, GanSpec) and not (spec.discriminator.gradient_penalty or spec.discriminator.r1):
-        absent |= {"d_penalty"}
+    absent |= spec.absent_metrics
     layer_metrics = list(_layer_metrics(spec))
     network_metrics = {f"{prefix}{metric}" for prefix, metric, _ in layer_metrics}
     for name in METRICS:
@@ -108,15 +104,10 @@ def reported(spec: Spec, dataset: str, classes: int) -> Iterator[str]:
 
 def _layer_metrics(spec: Spec) -> Iterator[tuple[str, str, str]]:
     """The network's prefix, the metric and the layer's name, for each metric of a single layer."""
-    networks = (
-        [("g_", "generator.", spec.generator.layers), ("d_", "discriminator.", spec.discriminator.layers)]
-        if isinstance(spec, GanSpec)
-        else [("", "", spec.layers)]
-    )
-    for prefix, path, layers in networks:
-        for number, layer in enumerate(layers):
+    for network in spec.trained_networks:
+        for number, layer in enumerate(network.layers):
             if layer.has_weights:
-                yield prefix, "grad_norm", f"{path}layers.{number}"
+                yield network.letter, "grad_norm", f"{network.path}layers.{number}"
             metric = _BY_ACTIVATION.get(getattr(layer, "activation", None) or Activation.LINEAR)
-            if metric is not None and number < len(layers) - 1:
-                yield prefix, metric, f"{path}layers.{number}"
+            if metric is not None and number < len(network.layers) - 1:
+                yield network.letter, metric, f"{network.path}layers.{number}"

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.spec.metric_info import Goal
+from service.schema.metrics import Goal
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.sweeps import queries
 from service.sweeps.results.comparison import IT, ComparedJob, Group, compare, contains_zero

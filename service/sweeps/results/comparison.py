@@ -15,18 +15,16 @@ from typing import Any, Final, Literal
 from pydantic import ConfigDict
 from sqlalchemy.orm import Session
 
-from service import statistics
+from service import kinds, statistics
 from service.errors import JobNotFound, UnusableParameter
 from service.jobs.queries import listing, lookup
+from service.schema.metrics import Goal, MetricInfo
 from service.spec import splits
 from service.spec.fields import suggest_metric
-from service.spec.metric_info import METRICS, TEST_SCORES, Goal, MetricInfo, describe
-from service.spec.schema import Kind
-from service.states import JobKind
+from service.spec.metric_info import METRICS, TEST_SCORES, describe
 from service.statistics import CONFIDENCE, Test
 from service.storage.tables import Job
 from service.sweeps import queries
-from service.sweeps.checks.objectives import OBJECTIVES
 from service.wording import counted, listed
 
 IT: Final = "it"
@@ -305,10 +303,10 @@ def compare_jobs(
     for side, jobs in sides.items():
         for job in jobs:
             require_training(side, job)
-    kinds = {job.kind for jobs in sides.values() for job in jobs}
-    if len(kinds) > 1:
-        raise UnusableParameter("b", f"jobs of the kinds {listed(sorted(kinds))} cannot be compared by one metric")
-    metric = metric or OBJECTIVES[Kind(kinds.pop())]
+    found = {job.kind for jobs in sides.values() for job in jobs}
+    if len(found) > 1:
+        raise UnusableParameter("b", f"jobs of the kinds {listed(sorted(found))} cannot be compared by one metric")
+    metric = metric or kinds.of(found.pop()).key_metrics[0]
     measured = {name for jobs in sides.values() for job in jobs for name in job.metrics}
     if metric not in measured and metric not in METRICS:
         suggestion = suggest_metric(metric, sorted(measured), "they have")
@@ -351,7 +349,7 @@ def require_training(parameter: str, job: Job) -> None:
     Raises:
         UnusableParameter: it is one.
     """
-    if job.kind == JobKind.PREDICTION:
+    if not kinds.of(job.kind).trains:
         raise UnusableParameter(parameter, f"{job.id} is a prediction: it has no metrics or weights to compare")
 
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.spec.metric_info import Goal
+from service.schema.metrics import Goal
 from service.statistics import mean, scale_of
 from service.storage.sweep_tables import Sweep, SweepTrial
 from service.sweeps.results.best_trial import best_trial

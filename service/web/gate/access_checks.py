@@ -13,7 +13,7 @@ from cachetools import TTLCache
 from flask import Flask, g, request
 from sqlalchemy.orm import Session
 
-from service import declarations
+from service import declarations, kinds
 from service.access import audit, shares
 from service.access.audit import Actor, AuditAction
 from service.access.keys import Identity, Scope
@@ -21,7 +21,6 @@ from service.access.owners import EVERYBODY, display_name, find
 from service.access.shares import Shared
 from service.declarations import Room
 from service.errors import TokenRefused
-from service.spec.schema import Kind
 from service.web.core.core import core, provided
 from service.web.core.rooms import Links
 from service.web.gate.host_names import HostNames
@@ -374,7 +373,7 @@ def _is_shown(session: Session, shared: Shared) -> bool:
     if (job_id := path.get("job_id")) is not None:
         kind = shares.kind_of(session, shared, job_id)
         # The sample grids of a classifier and the residuals of a regressor show examples of its dataset.
-        return kind is not None and (kind == Kind.GAN or not _applies(operation.shows_examples, path))
+        return kind is not None and (kinds.of(kind).shares_samples or not _applies(operation.shows_examples, path))
     if (sweep_id := path.get("sweep_id")) is not None:
         return sweep_id in shared.ids
     named = (value for name in operation.compares for value in request.args.getlist(name))

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from service import kinds
 from service.application.models import ExportRequest
 from service.datasets.info import DatasetInfo
 from service.jobs.queries import listing
+from service.kinds.kind import Ability
 from service.models.exports import creation
 from service.models.exports.creation import JobFacts, Pictures, Sample
 from service.models.exports.photos import PhotoPreparation
 from service.pictures import grids
-from service.spec.schema import Kind
 from service.storage.tables import Artifact
 from service.web.core.core import core
 from service.web.inference.loading import dataset_of, inference
@@ -51,7 +52,7 @@ def _model(checkpoint: Artifact, info: DatasetInfo) -> TrainedModel:
     preprocessing = model.preprocessing
     columns, target = (preprocessing.columns, preprocessing.target) if preprocessing is not None else ((), None)
     photos = None
-    if info.is_photos and model.spec.kind == Kind.CLASSIFIER:
+    if info.is_photos and Ability.CLASSIFY in kinds.of(model.spec.kind).abilities:
         rows, width = info.image_shape[:2]
         photos = PhotoPreparation(
             rows=rows,

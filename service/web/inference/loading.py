@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from flask import current_app
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
-from service.spec.schema import Kind
-from service.states import DatasetKind, JobKind
+from service.kinds.kind import Ability
+from service.states import DatasetKind
 from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind
 from service.storage.tables import Artifact, Job
@@ -54,27 +55,17 @@ def inference() -> Inference:
         return cast("Inference", current_app.extensions[_EXTENSION])
 
 
-def job_of(job_id: str, *kinds: Kind) -> Job:
-    """The job with this id, which must be of one of these kinds, if there are any.
+def job_of(job_id: str, ability: Ability | None = None) -> Job:
+    """The job with this id, whose kind must have this ability, if one is named.
 
     Raises:
         Problem: the job is of another kind.
     """
     with read_job(job_id) as (_, job):
-        if not kinds or job.kind in kinds:
-            return job
-    match job.kind, kinds:
-        case JobKind.PREDICTION, _:
-            remedy = f"it has no model; the one that predicts is {job.resolved['model']['job']}"
-        case Kind.GAN, _:
-            remedy = f"it generates: POST /jobs/{job_id}/generate"
-        case Kind.REGRESSOR, (Kind.CLASSIFIER,):
-            remedy = f"what it gets wrong: GET /jobs/{job_id}/residuals"
-        case Kind.CLASSIFIER, (Kind.REGRESSOR,):
-            remedy = f"what it gets wrong: GET /jobs/{job_id}/mistakes"
-        case _:
-            remedy = f"it predicts: POST /jobs/{job_id}/predict"
-    raise Problem("wrong_kind", f"the job is a {'GAN' if job.kind == Kind.GAN else job.kind}; {remedy}")
+        kind = kinds.of(job.kind)
+    if ability is None or ability in kind.abilities:
+        return job
+    raise Problem("wrong_kind", f"the job is a {kind.title}; {kind.remedy(ability, job)}")
 
 
 def dataset_of(job: Job) -> DatasetInfo:

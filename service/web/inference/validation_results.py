@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.info import DatasetInfo
-from service.spec.schema import Kind
+from service.kinds.kind import Ability
 from service.states import DatasetKind
 from service.storage.artifacts import ArtifactDamaged
 from service.storage.tables import Artifact, Job
@@ -121,7 +121,7 @@ def importances(job_id: str, checkpoint: str) -> tuple[Importances, int]:
     Raises:
         Problem: the job is trained on images.
     """
-    job = job_of(job_id, Kind.CLASSIFIER, Kind.REGRESSOR)
+    job = job_of(job_id, Ability.PREDICT)
     info = table_of(job)
 
     def measure(model: LoadedModel, row: Artifact) -> tuple[Importances, int]:
@@ -161,7 +161,7 @@ def residuals(job_id: str, *, checkpoint: str, limit: int) -> Residuals:
     Args:
         limit: the number of these rows.
     """
-    job, info = _readable(job_id, Kind.REGRESSOR)
+    job, info = _readable(job_id, Ability.RESIDUALS)
 
     return with_network(job, checkpoint, info, lambda model, row: residuals_of(model, row, info, limit=limit))
 
@@ -179,9 +179,9 @@ def residuals_of(model: LoadedModel, row: Artifact, info: DatasetInfo, *, limit:
     )
 
 
-def _readable(job_id: str, kind: Kind = Kind.CLASSIFIER) -> tuple[Job, DatasetInfo]:
-    """A job of this kind and its dataset, whose files can be read."""
-    job = job_of(job_id, kind)
+def _readable(job_id: str, ability: Ability = Ability.CLASSIFY) -> tuple[Job, DatasetInfo]:
+    """A job with this ability and its dataset, whose files can be read."""
+    job = job_of(job_id, ability)
     info = dataset_of(job)
     require_available(info)
     return job, info

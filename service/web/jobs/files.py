@@ -6,10 +6,10 @@ from typing import Final, cast
 
 from flask import Blueprint, Response
 
+from service import kinds
 from service.errors import ArtifactNotFound
 from service.jobs.queries import files, lookup
 from service.pictures.animations import AnimationFormat
-from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, read_job
@@ -160,7 +160,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
 
     if query.predicted_labels or query.verdicts:
         job = loading.job_of(job_id)
-        if job.kind == Kind.GAN:
+        if kinds.of(job.kind).has_reference_classifier:
             return downloads.send_picture(plots.classified_samples(job, find()), "image/png")
     return downloads.send_artifact(core().artifacts, find, cache=downloads.cache_of(which), draw=plots.shown_samples)
 
@@ -206,7 +206,7 @@ def _film(job_id: str, fmt: AnimationFormat) -> Response:
 
 plots_blueprint: Final = Blueprint("plots", __name__)
 
-_PLOTS: Final = tuple(dict.fromkeys(name for names in plots.PLOTS.values() for name in names))
+_PLOTS: Final = tuple(dict.fromkeys(name for kind in kinds.ALL for name in kind.plots))
 
 
 @plots_blueprint.get("/jobs/<job_id>/plots/<which>.<form>")

@@ -13,8 +13,8 @@ from service.access.owners import display_names
 from service.jobs.queries import columns, listing, lookup, sorting
 from service.jobs.queries.columns import Column, Type, UnknownColumn
 from service.jobs.queries.listing import Group, GroupBy, JobFilter, Lacking
+from service.schema.metrics import Goal
 from service.spec import metric_info
-from service.spec.metric_info import Goal
 from service.states import JobKind, ListedStatus, SweepStatus
 from service.storage.tables import Job
 from service.sweeps import queries

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.datasets.builtins import BUILT_IN
 from service.jobs import events, leases, worker_registry
 from service.jobs.events import EventFilter, EventType
@@ -17,7 +18,6 @@ from service.jobs.worker_registry import Impediment
 from service.models.registry.of_jobs import registrations
 from service.runtime.settings import Settings
 from service.spec.metric_info import TILES
-from service.spec.schema import Kind
 from service.states import TERMINAL, Reason, Status
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from service.storage.database import now_ms
@@ -148,14 +148,15 @@ def _wait(session: Session, job: Job) -> str | None:
 
 
 def _shown(session: Session, job: Job, stored: Sequence[int], choice: ModelName) -> ShownModel:
-    """The chosen model; the latest one, without a choice, for GANs and while the best checkpoint is not stored.
+    """The chosen model; the latest one, without a choice, if its kind shows no other, and while the best checkpoint is
+    not stored.
 
     Args:
         stored: the epochs of the checkpoints, ascending.
     """
-    is_gan, choices = job.kind == Kind.GAN, dict[ModelName, int]()
-    latest = stored[-1] if stored and not is_gan else job.epoch
-    if not is_gan and job.best_epoch is not None and job.best_epoch in stored:
+    shows_best, choices = kinds.of(job.kind).shows_best, dict[ModelName, int]()
+    latest = stored[-1] if stored and shows_best else job.epoch
+    if shows_best and job.best_epoch is not None and job.best_epoch in stored:
         choices = {"best": job.best_epoch, "latest": latest}
     name = choice if choices else "latest"
     epoch = choices.get(name, latest)
@@ -169,7 +170,7 @@ def _facts(job: Job, samples: Sequence[int], resumed: Sequence[int]) -> dict[str
         samples: the epochs of its samples.
         resumed: the epochs after which it resumed.
     """
-    info, hides_samples = dataset_or_none(job), is_shared() and job.kind != Kind.GAN
+    info, hides_samples = dataset_or_none(job), is_shared() and not kinds.of(job.kind).shares_samples
     return {
         "id": job.id,
         "kind": job.kind,
@@ -199,7 +200,8 @@ def _stop_reason(history: Sequence[Event]) -> str | None:
 def _has_reference_classifier(job: Job) -> bool:
     """Whether the samples are evaluated by a reference classifier of their dataset."""
     builtin = BUILT_IN.get(str(job.resolved["dataset"]["name"]))
-    return job.kind == Kind.GAN and builtin is not None and builtin.reference_classifier is not None
+    is_scored = kinds.of(job.kind).has_reference_classifier
+    return is_scored and builtin is not None and builtin.reference_classifier is not None
 
 
 _HEAT_LEVELS: Final = 5

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field
 
+from service import kinds
 from service.access.owners import display_names
 from service.jobs import events, worker_registry
 from service.jobs.events import LogPage
@@ -15,7 +16,6 @@ from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import GroupBy
 from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, describe
-from service.spec.schema import Kind
 from service.states import TERMINAL, JobKind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Event, Job
@@ -191,8 +191,8 @@ def _compared(job_ids: Sequence[str]) -> dict[str, Any]:
     """The facts of each existing job, and why none of them is the best; predictions are only named."""
     with core().database.read() as session:
         found = lookup.several(session, job_ids, owner=owner())
-    trained = [row for row in found if row.kind != JobKind.PREDICTION]
-    predictions = [listing.title(row.id, row.name, row.kind) for row in found if row.kind == JobKind.PREDICTION]
+    trained = [row for row in found if kinds.of(row.kind).trains]
+    predictions = [listing.title(row.id, row.name, row.kind) for row in found if row not in trained]
     facts, why_not = _job_facts(sorted(trained, key=lambda row: job_ids.index(row.id)))
     missing, same = len(job_ids) - len(found), why_not == splits.SAME_JOBS
     return {"facts": facts, "why_not": why_not, "same": same, "missing": missing, "predictions": predictions}
@@ -217,7 +217,7 @@ def _job_facts(rows: Sequence[Job]) -> tuple[list[dict[str, Any]], str | None]:
 
 def _sample_facts(job: Job, epochs: Sequence[int]) -> dict[str, Any]:
     """The epochs of a job's samples; those of a classifier are examples of its dataset, which are not shared."""
-    is_hidden = is_shared() and job.kind != Kind.GAN
+    is_hidden = is_shared() and not kinds.of(job.kind).shares_samples
     return {"samples": [] if is_hidden else epochs, "hides_samples": is_hidden}
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from service import kinds
 from service.datasets.errors import DatasetError
 from service.datasets.exploration import DatasetExplorer
 from service.datasets.info import DatasetInfo
 from service.datasets.tables.cells import TIME
 from service.datasets.tables.values import format_date
-from service.states import JobKind
 from service.storage.tables import Artifact, Job
 from service.web.core.core import provided
 from service.web.http.problems import Problem
@@ -28,9 +28,9 @@ def values(job: Job, files: Sequence[Artifact], choice: str) -> dict[str, Any]:
         files: the job's checkpoints.
         choice: the one to start with: ``best``, ``latest`` or an epoch.
     """
-    if job.kind == JobKind.PREDICTION:
-        model = job.resolved["model"]["job"]
-        raise Problem("not_found", f"a prediction has no model; the one that predicts is {model}")
+    kind = kinds.of(job.kind)
+    if not kind.trains:
+        raise Problem("not_found", f"a {kind.title} {kind.remedy(None, job).removeprefix('it ')}")
     detail = job_detail(job)
     return {"job": detail, "facts": _facts(job, files, choice) | {"urls": detail.urls.model_dump()}}
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
+from service import kinds
 from service.errors import JobNotFound
 from service.jobs import events
 from service.jobs.events import EventType
 from service.jobs.queries import listing, lookup
 from service.pictures import animations, grids
-from service.spec.schema import Kind
 from service.states import Severity
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.tables import Artifact, Job
@@ -80,14 +80,6 @@ def classified_samples(job: Job, sample: Artifact) -> Picture:
     return picture(data)
 
 
-PLOTS: Final[Mapping[Kind, Sequence[str]]] = {
-    Kind.CLASSIFIER: ("curves", "confusion", "calibration", "importance"),
-    Kind.REGRESSOR: ("curves", "residuals", "importance"),
-    Kind.GAN: ("curves",),
-}
-"""The plots of each kind of job. ``importance`` needs a table."""
-
-
 def draw(job: Job, name: str, fmt: Format, checkpoint: str | None) -> Picture:
     """A plot of a job, by default the confusion matrix of its latest epoch, or an evaluation of its best checkpoint."""
     match name:
@@ -124,7 +116,7 @@ def draw_curves(job: Job, fmt: Format) -> Picture:
 
 def _draw_confusion(job: Job, fmt: Format, which: str) -> Picture:
     """The confusion matrix of an epoch: ``best``, ``latest`` or its number."""
-    if job.kind != Kind.CLASSIFIER:
+    if "confusion" not in kinds.of(job.kind).plots:
         raise Problem("not_found", f"a {job.kind} has no confusion matrix")
     if not job.epoch:
         raise Problem("not_yet", _NO_EPOCH)
@@ -188,7 +180,7 @@ def _draw_evaluation(job: Job, plot_name: str, fmt: Format, checkpoint: str) -> 
     Raises:
         Problem: there is no such plot of this job, or not yet.
     """
-    if job.kind not in PLOTS or plot_name not in PLOTS[Kind(job.kind)]:
+    if plot_name not in kinds.of(job.kind).plots:
         raise Problem("not_found", f"a {job.kind} has no plot {plot_name}")
     info = validation_results.table_of(job) if plot_name == "importance" else dataset_of(job)
     require_available(info)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.access.shares import Shared
 from service.diagnosis.class_scores import class_scores
 from service.errors import ArtifactNotFound
@@ -17,8 +18,7 @@ from service.jobs.events import EventFilter, EventType, Level, LogPage
 from service.jobs.queries import files, lookup
 from service.jobs.queries.files import FilePage
 from service.jobs.transitions import shown_error
-from service.spec.schema import Kind
-from service.states import TERMINAL, FindingCode, JobKind, Severity, Status
+from service.states import TERMINAL, FindingCode, Severity, Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact, Epoch, Event, Job
 from service.web.gate import shared_view
@@ -431,11 +431,7 @@ _ALWAYS_LISTED: Final = (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE)
 
 
 def _plots(job: Job) -> dict[str, str]:
-    names = ["curves"] if job.epoch and job.kind != JobKind.PREDICTION else []
-    if job.epoch and job.kind == Kind.CLASSIFIER:
-        names.append("confusion")
-    if job.epoch and job.kind == Kind.REGRESSOR:
-        names.append("residuals")
+    names = kinds.of(job.kind).result_plots if job.epoch else ()
     return {name: f"/jobs/{job.id}/plots/{name}.png" for name in names}
 
 

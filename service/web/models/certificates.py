@@ -14,10 +14,10 @@ from service.application.models import ExportRequest, Exports
 from service.errors import SigningUnavailable
 from service.jobs import commits
 from service.jobs.queries import lookup
+from service.kinds.kind import Ability
 from service.models import folders
 from service.models.certificates import contents, signing, signing_keys
 from service.models.certificates.contents import TrainingRecord
-from service.spec.schema import Kind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import Core, core, provided, read_job
@@ -157,5 +157,5 @@ def make(request: ExportRequest) -> bytes:
 
 
 def _find(job_id: str, which: str, by: Actor | None) -> Artifact:
-    loading.job_of(job_id, *Kind)  # first: another owner's job is a 404
+    loading.job_of(job_id, Ability.EXPORT)  # first: another owner's job is a 404
     return provided(Exports).export(job_id, ArtifactKind.CERTIFICATE, which=which, by=by)

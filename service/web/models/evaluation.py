@@ -11,8 +11,9 @@ from pydantic import Field
 
 from service.datasets.tables.rows import named_row
 from service.jobs.queries import lookup
+from service.kinds.kind import Ability
 from service.pictures import grids
-from service.spec.schema import MAX_EPOCHS, Kind
+from service.spec.schema import MAX_EPOCHS
 from service.web.core.core import core
 from service.web.http import downloads, slots
 from service.web.http.downloads import picture
@@ -192,7 +193,7 @@ class ImportanceAnswer(ResponseModel):
 @endpoint(TAG, ConfusionMatrix, query=MatrixQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
 def matrix(job_id: str, query: MatrixQuery) -> ConfusionMatrix:
     """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
-    job = job_of(job_id, Kind.CLASSIFIER)
+    job = job_of(job_id, Ability.CLASSIFY)
     with core().database.read() as session:
         found = lookup.matrix(session, job, str(query.epoch or query.checkpoint))
     if found is None:

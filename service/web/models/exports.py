@@ -11,8 +11,8 @@ from pydantic import Field, StringConstraints
 from service.access.audit import Actor
 from service.application.models import ExportRequest, Exports
 from service.errors import ArtifactNotFound
+from service.kinds.kind import Ability
 from service.runtime import tracing
-from service.spec.schema import Kind
 from service.storage.artifacts import EXPORT_NAMES, EXPORTS, ArtifactKind
 from service.storage.tables import Artifact
 from service.web.core.core import core, provided, read_job
@@ -88,7 +88,7 @@ def export(job_id: str, target: str, query: ExportQuery) -> Response:
     `huggingface` is a folder with a model card, the weights, and the model as ONNX and PyTorch. `certificate` is the
     folder of `GET /jobs/{job_id}/certificate`. An export is made once and kept with the job's files.
     """
-    loading.job_of(job_id, *Kind)  # first: another owner's job is a 404 for any format
+    loading.job_of(job_id, Ability.EXPORT)  # first: another owner's job is a 404 for any format
     return _export(job_id, target, query)
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from service import kinds
 from service.access.keys import Scope
 from service.application.registry import (
     ApprovalRequest,
@@ -23,8 +24,7 @@ from service.errors import Fault, SpecError
 from service.models.registry import queries
 from service.models.registry.gates import GatesRequest
 from service.spec import validation
-from service.spec.metric_info import KEY_METRICS, TEST_SCORES
-from service.spec.schema import Kind
+from service.spec.metric_info import TEST_SCORES
 from service.storage.model_tables import Model, ModelAlias, ModelVersion
 from service.storage.tables import Epoch, Job
 from service.web.core.core import core, owner, provided
@@ -430,7 +430,7 @@ def _metrics(session: Session, rows: Sequence[ModelVersion]) -> dict[tuple[str, 
     metrics = {}
     for row in rows:
         measured, scores = found.get((row.job_id, row.epoch), {}), tested.get(row.job_id) or {}
-        own = {name: measured[name] for name in KEY_METRICS[Kind(row.kind)] if name in measured}
+        own = {name: measured[name] for name in kinds.of(row.kind).key_metrics if name in measured}
         if scores.get("test_epoch") == row.epoch:
             own |= {name: scores[name] for name in TEST_SCORES if name in scores}
         metrics[row.model_id, row.version] = own

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from service import kinds
 from service.models.registry.gates import Finding
-from service.spec.schema import Kind
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion
 from service.web.http.schemas import Document, Metrics, ResponseModel, Timestamp
 
@@ -75,7 +75,7 @@ class VersionItem(ResponseModel):
     ) -> Self:
         """The response for a version."""
         reference = f"{model.name}:{row.version}"
-        use = "generate" if row.kind == Kind.GAN else "predict"
+        use = kinds.of(row.kind).verb
         urls = {
             "self": f"/models/{model.name}/versions/{row.version}",
             "job": f"/jobs/{row.job_id}",

@@ -16,13 +16,15 @@ from flask import Blueprint, Response, request
 from numpy.typing import NDArray
 from pydantic import Field
 
+from service import kinds
 from service.access.keys import Scope
 from service.application.models import GenerateRequest, PredictRequest
 from service.datasets.info import DatasetInfo
 from service.errors import SpecError
+from service.kinds.kind import Ability
 from service.pictures import animations, grids
 from service.spec import validation
-from service.spec.schema import Kind, StrictModel
+from service.spec.schema import StrictModel
 from service.states import Task
 from service.storage.tables import Epoch, Job
 from service.web.core.core import core, owner
@@ -173,7 +175,7 @@ def predict(job_id: str, document: Any, query: PredictQuery) -> Result:
     prediction and the probabilities added, in the same delimiter, encoding and decimal sign; its header
     `Tapeline-Summary` is the `summary` as JSON, whose lists are shortened to fit.
     """
-    job = job_of(job_id, Kind.CLASSIFIER, Kind.REGRESSOR)
+    job = job_of(job_id, Ability.PREDICT)
     if document is None:
         return _predict_file(job, query.checkpoint or "best")
     if query.checkpoint is not None:
@@ -199,7 +201,7 @@ def predict_by_model(reference: str, document: Any) -> Result:
     Body and response are those of `POST /jobs/{job_id}/predict`, without `checkpoint`.
     """
     version = use_version(reference)
-    job = job_of(version.job_id, Kind.CLASSIFIER, Kind.REGRESSOR)
+    job = job_of(version.job_id, Ability.PREDICT)
     if document is None:
         return _predict_file(job, str(version.epoch))
     return _predict(job, at_version(document, version))
@@ -310,7 +312,7 @@ def generate(job_id: str, document: Any) -> Result:
     true` in its spec; without it, the classes take turns. `format` is `png` (each image in base64), `array`
     (numbers in [0, 1]), `grid` (the response is one PNG) or `film` (the response is an animated GIF).
     """
-    return _generate(job_of(job_id, Kind.GAN), document)
+    return _generate(job_of(job_id, Ability.GENERATE), document)
 
 
 @blueprint.post("/models/<reference>/generate")
@@ -331,7 +333,7 @@ def generate_by_model(reference: str, document: Any) -> Result:
     Body and response are those of `POST /jobs/{job_id}/generate`, without `checkpoint`.
     """
     version = use_version(reference)
-    return _generate(job_of(version.job_id, Kind.GAN), at_version(document, version))
+    return _generate(job_of(version.job_id, Ability.GENERATE), at_version(document, version))
 
 
 def _generate(job: Job, document: Any) -> Result:
@@ -354,12 +356,12 @@ def _validate(model: type[B], document: Any) -> B:
 
 
 def _typical_error(job: Job, epoch: int) -> float | None:
-    """The RMSE on the validation data after an epoch of a regressor."""
-    if job.kind != Kind.REGRESSOR:
+    """The error of a prediction on the validation data after an epoch."""
+    if (metric := kinds.of(job.kind).typical_error) is None:
         return None
     with core().database.read() as session:
         row = session.get(Epoch, (job.id, epoch))
-    error = None if row is None else row.metrics.get("val_rmse")
+    error = None if row is None else row.metrics.get(metric)
     return None if error is None else float(error)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from service.spec.metric_info import Goal
+from service.schema.metrics import Goal
 from service.spec.schema import Kind
 from service.states import Request, Status, SweepAction, SweepStatus, TrialStatus
 from service.storage.sweep_tables import Sweep

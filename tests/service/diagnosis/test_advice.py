@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service import kinds
 from service.application.specs import SpecChecks
 from service.cli.commands.training import settings_of
 from service.datasets.builtins import BUILT_IN
@@ -18,7 +19,6 @@ from service.diagnosis.advice import suggestions
 from service.errors import SpecError
 from service.runtime.settings import Auth, Settings
 from service.schema.findings import assignments
-from service.spec.findings import CODES
 from service.spec.presets.definitions import PRESETS
 from service.spec.schema import Kind
 from service.spec.strict_json import overlay
@@ -85,7 +85,7 @@ def checks(sqlite_url: str, tmp_path: Path) -> Iterator[SpecChecks]:
 def test_every_suggestion_as_written_is_valid_for_its_job(name: str, checks: SpecChecks) -> None:
     document = JOBS[name]
     spec, data, _ = checks.check(document, None)
-    for code in CODES[Kind(spec.kind)]:
+    for code in kinds.of(spec.kind).findings:
         suggested = suggestions(code, spec, shape_of(data))
         assert suggested, code
         for advice in suggested:
@@ -125,7 +125,7 @@ def test_a_discriminator_that_wins_is_given_a_limit_first() -> None:
 
 def test_no_initializer_is_suggested_for_a_fork() -> None:
     for kind in Kind:
-        for code in CODES[kind]:
+        for code in kinds.of(kind).findings:
             for document in JOBS.values():
                 if document["kind"] == kind and document["dataset"]["name"] == "mnist-10k":
                     assert not any("initializer" in settings for settings in _settings(document, code, is_fork=True))

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from service import kinds
 from service.datasets.builtins import BUILT_IN
 from service.datasets.shapes import shape_of
 from service.diagnosis import rules
 from service.diagnosis.rules import DiagnosticsTracker
 from service.schema.findings import Finding
-from service.spec.findings import CODES
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
 from service.states import FindingCode, Severity
@@ -256,9 +256,9 @@ def test_a_finding_while_the_generator_stands_still_has_the_advice_for_it() -> N
 
 
 def test_every_finding_code_belongs_to_a_kind() -> None:
-    assert {code for kind in Kind for code in CODES[kind]} == set(FindingCode)
+    assert {code for kind in Kind for code in kinds.of(kind).findings} == set(FindingCode)
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_rules_of_a_kind_are_those_of_its_codes(kind: Kind) -> None:
-    assert tuple(rule.code for rule in rules._RULES[kind]) == CODES[kind]
+    assert tuple(rule.code for rule in rules._RULES[kind]) == kinds.of(kind).findings

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from service.spec.findings import CODES
+from service import kinds
 from service.spec.schema import Kind
 
 
@@ -45,7 +45,7 @@ def test_fields_that_depend_on_others_state_when_they_apply(client: FlaskClient)
 def test_stop_on_offers_the_findings_of_the_jobs_kind(client: FlaskClient) -> None:
     parts = client.get("/schema.json").get_json(force=True)["$defs"]
     for part, kind in (("Health", Kind.CLASSIFIER), ("GanHealth", Kind.GAN)):
-        assert set(parts[part]["properties"]["stop_on"]["x-choices"]) == set(CODES[kind])
+        assert set(parts[part]["properties"]["stop_on"]["x-choices"]) == set(kinds.of(kind).findings)
 
 
 def test_presets_have_a_summary_and_measured_results(client: FlaskClient) -> None:

@@ -1,0 +1,58 @@
+"""The metrics that only classifiers report."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from service.schema.metrics import Goal, MetricInfo
+
+METRICS: Final = {
+    "train_accuracy": MetricInfo(
+        "train accuracy",
+        "Fraction of training examples classified correctly.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=1,
+    ),
+    "val_accuracy": MetricInfo(
+        "val accuracy",
+        "Fraction of validation examples classified correctly.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=2,
+    ),
+    "val_balanced_accuracy": MetricInfo(
+        "val balanced accuracy",
+        "Mean recall of the classes: each class counts the same, however rare it is.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
+    ),
+    "val_macro_f1": MetricInfo(
+        "val macro F1",
+        "Mean F1 of the classes: each class counts the same, however rare it is.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=4,
+    ),
+    "val_log_loss": MetricInfo(
+        "val log loss",
+        "Mean negative logarithm of the probability of the true class, without label smoothing or class weights.",
+        goal=Goal.MINIMIZE,
+        series=3,
+    ),
+    "val_roc_auc": MetricInfo(
+        "val ROC AUC",
+        "Probability that an example of the second class has a higher score than one of the first; 50%: chance.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=5,
+    ),
+    "test_accuracy": MetricInfo(
+        "test accuracy",
+        "Fraction of the test part classified correctly, scored once after the training.",
+        percent=True,
+        goal=Goal.MAXIMIZE,
+        series=3,
+    ),
+}
