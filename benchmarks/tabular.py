@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 
 from benchmarks.tables import RESULTS
 from engine import EpochDone
+from service import kinds
 from service.datasets.cache import Dataset, Examples, open_arrays
 from service.datasets.info import DatasetInfo, TableOptions
 from service.datasets.shapes import shape_of
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.preprocessing import Preprocessing
-from service.spec.dataset_checks import SUITABLE
 from service.spec.metric_info import KEY_METRICS
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.validation import resolve
@@ -136,7 +136,7 @@ def import_dataset(name: str, folder: Path) -> tuple[DatasetInfo, Examples]:
 def score_tapeline(info: DatasetInfo, train: Examples, test: Examples, seed: int) -> float:
     """Accuracy or RMSE of the last epoch of the preset ``table``."""
     info = replace(info, train_count=len(train), validation_count=len(test))
-    document = {"kind": SUITABLE[info.task].value, "preset": "table", "seed": seed}
+    document = {"kind": kinds.for_task(info.task).name, "preset": "table", "seed": seed}
     spec = match_output_to_dataset(resolve(document), document, shape_of(info))
     trainer = build.trainer(spec, Dataset(info, train, test, ""), Preprocessing.of(info, train.inputs, train.labels))
     metric = KEY_METRICS[spec.kind][0]

@@ -31,9 +31,9 @@ from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
 from service.runtime.failpoints import reach
+from service.schema import costs
 from service.schema.layer_shapes import Network
 from service.spec import validation
-from service.spec.estimation import costs
 from service.spec.schema import Reuse, Spec, is_training
 from service.spec.splits import Split
 from service.states import Action, DatasetKind, Status, Task
@@ -139,14 +139,14 @@ class Jobs:
             SpecError: see ``submit``.
         """
         owner = owner_of(by)
-        if validation.is_prediction(document):
+        if not validation.trains(document):
             checked = PredictionChecks(specs=self.specs).check(document, owner)
             return checked.forecast(self.specs.notes_on_data(checked.spec.dataset.name, owner))
         return self.specs.forecast(document, owner)
 
     def _new(self, document: Any, owner: str | None) -> list[Submission]:
         """The checked submissions of a spec."""
-        if validation.is_prediction(document):
+        if not validation.trains(document):
             return [PredictionChecks(specs=self.specs).check(document, owner).submission(document, owner)]
         spec, data, networks = self.specs.check(document, owner)
         specs = _expand(document, spec)

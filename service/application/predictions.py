@@ -19,9 +19,9 @@ from service.models import references
 from service.models.compatibility import columns_of, misfits
 from service.models.references import Model
 from service.models.registry.errors import ModelNotFound
+from service.schema import costs
 from service.schema.layer_shapes import Network
 from service.spec import validation
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.schema import PinnedModel, PredictedPart, PredictionSpec, ResolvedPrediction, Spec
 from service.states import DatasetKind, Task

@@ -19,7 +19,8 @@ from service.spec import validation
 from service.spec.dataset_checks import TABLE_PRESET, check_fit, table_faults, task_faults
 from service.spec.estimation.networks import networks as networks_of
 from service.spec.presets.adaptation import match_output_to_dataset
-from service.spec.schema import JobSpec, Kind, Spec
+from service.spec.presets.definitions import PRESETS
+from service.spec.schema import JobSpec, Spec
 from service.spec.splits import Split
 from service.states import DatasetKind
 from service.storage.database import Database
@@ -200,10 +201,12 @@ class SpecChecks:
 
 
 def _with_default_preset(document: Any, data: DatasetInfo | None) -> Any:
-    """The document with the default preset of a classifier for its dataset."""
-    if data is not None and isinstance(document, dict) and document.get("kind") == Kind.CLASSIFIER:
-        return {"preset": default_preset(data)} | document
-    return document
+    """The document with the default preset for its dataset, if its kind has it."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    presets = next((presets for name, presets in PRESETS.items() if name == kind), {})
+    if data is None or (preset := default_preset(data)) not in presets:
+        return document
+    return {"preset": preset} | document
 
 
 def _check_fit(document: Any, spec: Spec, shape: Shape) -> Sequence[Network]:

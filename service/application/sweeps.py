@@ -22,7 +22,7 @@ from service.schema.layer_shapes import Shape
 from service.spec import validation
 from service.spec.fields import shorthand as without_shorthand
 from service.spec.metric_info import METRICS, describe
-from service.spec.schema import SPEC_MODELS, ClassifierSpec, Kind, Spec
+from service.spec.schema import SPEC_MODELS, Kind, Spec
 from service.spec.strict_json import pointer_step
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database
@@ -151,7 +151,10 @@ class _Check:
         missing = {fault.pointer[1:] for fault in faults if fault.code == "missing"} & set(self.sent.space)
         if missing:
             self.supplied = {name: next(iter(space.bounds_of(self.sent.space[name]).values())) for name in missing}
-            model = next((model for kind, model in SPEC_MODELS.items() if kind == sent.get("kind")), ClassifierSpec)
+            model = next(
+                (model for kind, model in SPEC_MODELS.items() if kind == sent.get("kind")),
+                next(iter(SPEC_MODELS.values())),
+            )
             sent = space.with_settings(without_shorthand(model, sent), self.supplied)
             spec, data, faults = self._try_base(sent)
         if not faults:

@@ -2,12 +2,12 @@
 
 from typing import Final
 
+from service import kinds
 from service.datasets.info import DatasetInfo
+from service.kinds import rooms
 from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import PHOTO_PRESET, TABLE_PRESET
-from service.spec.presets.definitions import DEFAULT_PRESET
-from service.spec.schema import Kind
-from service.states import DatasetKind
+from service.states import DatasetKind, Task
 
 _GREY_AXES: Final = 2
 """Number of axes of a grey image; a colour image has three."""
@@ -30,7 +30,7 @@ def shape_of(info: DatasetInfo) -> Shape:
 
 
 def default_preset(info: DatasetInfo) -> str:
-    """The preset of a classifier whose spec names no preset.
+    """The preset of a spec that names none, if its kind has it; otherwise, it is that of the kind.
 
     The learning rate of ``fast`` is tuned to its dense network and to digits, which are mostly black. Bright
     pixels make the loss steeper in all weights of the first layer together: on photos and on dark ink on
@@ -40,4 +40,4 @@ def default_preset(info: DatasetInfo) -> str:
         return TABLE_PRESET
     if info.is_photos or info.is_bright or (info.upload_id is not None and len(info.image_shape) > _GREY_AXES):
         return PHOTO_PRESET
-    return DEFAULT_PRESET[Kind.CLASSIFIER]
+    return rooms.specs(kinds.for_task(Task.CLASSIFICATION).name).default_preset

@@ -10,9 +10,9 @@ import numpy as np
 import engine
 from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
+from service.kinds.gan.networks import discriminator_input_size, generator_input
 from service.schema.layer_shapes import picture_size
 from service.spec import schema
-from service.spec.estimation.networks import discriminator_input_size, generator_input
 from service.spec.schema import BaseSpec, GanSpec, Size, SupervisedSpec
 
 Activated = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ def read_model(content: bytes, path: str, image_shape: Sequence[int], classes: i
                 if network.units != math.prod(image_shape):
                     raise ArtifactDamaged(path, f"it makes {network.units} pixels, not {image_shape}")
             case _:
-                assert_never(spec)
+                raise TypeError(f"no network of a {spec.kind}")
         # These names hold the averages if the spec averages weights.
         network.load_state_dict(state.tensors, prefix)
     except EngineError as error:

@@ -65,6 +65,7 @@ class Network:
         input_size: size of one example of its input.
         layer_shapes: its layers with their shapes, up to the first after which no shape can be inferred.
         faults: the layers that do not fit.
+        probes: batches of examples that its diagnostics are measured on.
         passes: number of forward and backward passes per step, for each image of the batch.
     """
 
@@ -74,6 +75,7 @@ class Network:
     layer_shapes: Sequence[LayerShape]
     faults: Sequence[Fault]
     passes: float = 1.0
+    probes: int = 1
 
     @property
     def pointer(self) -> str:

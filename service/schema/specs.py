@@ -201,6 +201,11 @@ class BaseSpec(StrictModel):
         raise NotImplementedError
 
     @property
+    def weight_settings(self) -> dict[str, Any]:
+        """What weights depend on besides layers and precision, by pointer."""
+        return {}
+
+    @property
     def scored_every_epochs(self) -> int:
         """After how many epochs the metrics that are not measured after each one are measured."""
         return 1

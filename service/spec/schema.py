@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, TypeGuard
 
 from service import kinds
+from service.kinds import rooms
 from service.kinds.classifier.spec import *
 from service.kinds.gan.spec import *
 from service.kinds.prediction.spec import *
@@ -19,12 +20,9 @@ from service.schema.layers import *
 from service.schema.optimizers import *
 from service.schema.specs import *
 
-Spec = ClassifierSpec | RegressorSpec | GanSpec
-SPEC_MODELS: Final[dict[Kind, type[Spec]]] = {
-    Kind.CLASSIFIER: ClassifierSpec,
-    Kind.REGRESSOR: RegressorSpec,
-    Kind.GAN: GanSpec,
-}
+Spec = BaseSpec
+"""The resolved spec of a training of any kind."""
+SPEC_MODELS: Final[dict[Kind, type[Spec]]] = {Kind(kind.name): rooms.specs(kind.name).model for kind in kinds.TRAINED}
 """The model of each kind of spec."""
 JobSpec = Spec | ResolvedPrediction
 """The resolved spec of any job."""

@@ -10,14 +10,15 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from service import kinds
 from service.errors import Fault, SpecError
+from service.kinds import rooms
 from service.spec.faults import describe, not_one_of
 from service.spec.fields import closest, shorthand
-from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS, current_name
+from service.spec.presets.definitions import current_name
 from service.spec.schema import (
     SPEC_MODELS,
     Constant,
-    GanSpec,
     JobSpec,
     Kind,
     PredictionSpec,
@@ -59,22 +60,22 @@ def resolve(document: Any) -> Spec:
         detail += f"; did you mean 'kind' by {likely!r}?" if likely else ""
         raise SpecError([Fault(pointer="#/kind", detail=detail, code="missing")])
     kind_name = document["kind"]
-    if kind_name == JobKind.PREDICTION:
-        detail = "a prediction trains nothing: it cannot be swept or forked; submit it with POST /jobs"
+    if not trains(document):
+        detail = f"a {kind_name} trains nothing: it cannot be swept or forked; submit it with POST /jobs"
         raise SpecError([Fault(pointer="#/kind", detail=detail, code="unsuitable")])
     if kind_name not in list(Kind):
         faults.append(not_one_of("#/kind", kind_name, list(JobKind), code="unknown_kind"))
         if faults[0].suggestion not in list(Kind):
             raise SpecError(faults)
         kind_name = faults[0].suggestion  # continue, to find the other faults too
-    kind = Kind(kind_name)
-    preset = document.get("preset", DEFAULT_PRESET[kind])
+    kind, specs = Kind(kind_name), rooms.specs(kind_name)
+    preset = document.get("preset", specs.default_preset)
     preset = current_name(preset) if isinstance(preset, str) else preset
-    if not isinstance(preset, str) or preset not in PRESETS[kind]:
-        faults.append(not_one_of("#/preset", preset, list(PRESETS[kind]), code="unknown_preset"))
-        preset = DEFAULT_PRESET[kind]
-    model = SPEC_MODELS[kind]
-    merged = overlay({**PRESETS[kind][preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
+    if not isinstance(preset, str) or preset not in specs.presets:
+        faults.append(not_one_of("#/preset", preset, list(specs.presets), code="unknown_preset"))
+        preset = specs.default_preset
+    model = specs.model
+    merged = overlay({**specs.presets[preset]}, shorthand(model, document)) | {"kind": kind, "preset": preset}
     try:
         # Through JSON, because strict mode accepts lists and enumerations only from JSON.
         spec = model.model_validate_json(json.dumps(merged))
@@ -107,9 +108,10 @@ def stored(spec: JobSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude={"budget"})
 
 
-def is_prediction(document: Any) -> bool:
-    """Whether a document that was sent is the spec of a prediction."""
-    return isinstance(document, dict) and document.get("kind") == JobKind.PREDICTION
+def trains(document: Any) -> bool:
+    """Whether a document that was sent is the spec of a training, unless it has faults."""
+    kind_name = document.get("kind") if isinstance(document, dict) else None
+    return kind_name not in [kind.name for kind in kinds.ALL if not kind.trains]
 
 
 def read_prediction(document: Mapping[str, Any]) -> ResolvedPrediction:
@@ -234,16 +236,10 @@ def _changed_networks(before: Spec, after: Spec) -> list[Fault]:
     def flat(spec: Spec) -> dict[str, Any]:
         document = spec.model_dump(mode="json")
         fields: dict[str, Any] = {"dtype": document["dtype"]}
-        if isinstance(spec, GanSpec):
-            discriminator = spec.discriminator
-            fields |= {"latent/dim": spec.latent.dim, "conditional": spec.conditional}
-            fields |= {
-                "discriminator/pack": discriminator.pack,
-                "discriminator/spectral_norm": discriminator.spectral_norm,
-            }
-        for prefix in ("", "generator/", "discriminator/"):
-            network = document.get(prefix.rstrip("/"), {}) if prefix else document
-            fields |= _weight_fields(f"{prefix}layers", network.get("layers", []))
+        fields |= spec.weight_settings
+        for network in spec.trained_networks:
+            layers = document[network.name]["layers"] if network.name else document["layers"]
+            fields |= _weight_fields(f"{network.name}/layers".lstrip("/"), layers)
         return fields
 
     old, new = flat(before), flat(after)

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session, defer
 from service.access import owners
 from service.jobs import leases, submissions
 from service.jobs.submissions import Submission, TrialPlacement
+from service.schema import costs
 from service.schema.layer_shapes import Shape
 from service.spec import validation
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation import costs
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import Reuse, Spec
 from service.states import CANCELLED, TERMINAL, DatasetKind, Status

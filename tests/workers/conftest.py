@@ -22,7 +22,7 @@ from service.jobs import events, submissions
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
 from service.runtime.settings import Settings
-from service.spec.estimation import costs
+from service.schema import costs
 from service.spec.validation import resolve
 from service.states import TERMINAL
 from service.storage.database import Database

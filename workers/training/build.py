@@ -47,7 +47,7 @@ def trainer(resolved: Spec, dataset: Dataset, preprocessing: Preprocessing | Non
         case GanSpec():
             return _gan(resolved, dataset)
         case _:
-            assert_never(resolved)
+            raise TypeError(f"no trainer of a {resolved.kind}")
 
 
 def reference_classifier(dataset: Dataset) -> engine.ReferenceClassifier | None:

@@ -69,7 +69,7 @@ class TrainingDiagnostics:
     @property
     def reason_to_stop(self) -> Finding | None:
         """The finding that stops the job (``health.stop_on``), if there is one."""
-        return next((finding for finding in self.findings if finding.code in self._spec.health.stop_on), None)
+        return next((finding for finding in self.findings if finding.code in self._spec.stop_on), None)
 
     def classify(self, images: Images) -> SampleClasses | None:
         """The reference classifier's predictions for samples (count, rows, columns), if there is one."""

@@ -4,10 +4,10 @@ same."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
 from engine.checkpoint import State
-from service.spec.schema import GanSpec, Optimizer, Sgd, Spec, SupervisedSpec
+from service.spec.schema import Optimizer, Sgd, Spec
 
 
 def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
@@ -20,28 +20,17 @@ def adapt(state: State, spec: Spec) -> tuple[State, list[str]]:
         spec: the fork's.
 
     Returns:
-        The state, and the networks whose optimizer state is reset ("" for a classifier).
+        The state, and the networks whose optimizer state is reset, by name.
     """
     reset = [
-        name for name, optimizer in _optimizers(spec).items() if _kind(optimizer) != _parent_kind(state.spec, name)
+        network.name
+        for network in spec.trained_networks
+        if _kind(network.optimizer) != _parent_kind(state.spec, network.name)
     ]
     dropped_prefixes = tuple(f"optimizer.{name}." if name else "optimizer." for name in reset)
     tensors = {name: array for name, array in state.tensors.items() if not name.startswith(dropped_prefixes)}
     progress: dict[str, Any] = {name: state.state[name] for name in ("trainer", "epoch") if name in state.state}
     return State(tensors, progress, state.spec), reset
-
-
-def _optimizers(spec: Spec) -> dict[str, Optimizer]:
-    match spec:
-        case SupervisedSpec():
-            return {"": spec.optimizer}
-        case GanSpec():
-            return {
-                "generator": spec.generator.optimizer or spec.optimizer,
-                "discriminator": spec.discriminator.optimizer or spec.optimizer,
-            }
-        case _:
-            assert_never(spec)
 
 
 def _kind(optimizer: Optimizer) -> tuple[str, bool]:

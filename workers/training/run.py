@@ -24,8 +24,8 @@ from service.jobs.reuse.reused_epochs import Outcome
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
+from service.schema import costs
 from service.schema.findings import Finding
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.schema import Spec
 from service.spec.validation import read_prediction, read_resolved

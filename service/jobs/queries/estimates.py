@@ -11,8 +11,8 @@ from typing import Final
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session, load_only
 
+from service.schema import costs
 from service.schema.layer_shapes import Network, Shape
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.schema import Conv2D, Conv2DTranspose, Spec
 from service.spec.validation import read_resolved

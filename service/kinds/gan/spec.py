@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -155,6 +155,16 @@ class GanSpec(BaseSpec):
     def stop_on(self) -> Sequence[FindingCode]:
         """The findings that fail the job."""
         return self.health.stop_on
+
+    @property
+    def weight_settings(self) -> dict[str, Any]:
+        """What weights depend on besides layers and precision, by pointer."""
+        return {
+            "latent/dim": self.latent.dim,
+            "conditional": self.conditional,
+            "discriminator/pack": self.discriminator.pack,
+            "discriminator/spectral_norm": self.discriminator.spectral_norm,
+        }
 
     @property
     def scored_every_epochs(self) -> int:

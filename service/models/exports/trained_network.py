@@ -89,7 +89,7 @@ class TrainedModel:
     @functools.cached_property
     def layers(self) -> Sequence[TrainedLayer]:
         """The layers of the spec, with the sizes and weights of those of the network."""
-        layers = self.spec.generator.layers if isinstance(self.spec, GanSpec) else self.spec.layers
+        layers = self.spec.trained_networks[0].layers
         return _pair_layers(layers, self.network.layers, self.network.input_shape)
 
     @property

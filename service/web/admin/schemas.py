@@ -14,9 +14,9 @@ from service.datasets import importer
 from service.jobs import worker_registry
 from service.jobs.queries.queue import Queue, Waiting
 from service.jobs.worker_registry import Impediment
+from service.schema.preset_info import PresetInfo, ReachedItem
 from service.spec import schema, strict_json, validation
 from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.presets.info import PresetInfo, ReachedItem
 from service.spec.schema import Kind
 from service.states import Drain, JobKind, MachineFaultReason, Status
 from service.storage.tables import ApiKey, Job, Worker

@@ -20,7 +20,7 @@ from service.jobs.queries.queue import Queue
 from service.jobs.request_bodies import DrainRequest
 from service.jobs.worker_registry import Impediment
 from service.maintenance import scheduler_heartbeat
-from service.spec.presets.info import PRESET_INFO
+from service.spec.presets.definitions import PRESET_INFO
 from service.storage.tables import Job
 from service.web.admin.owner_schemas import OwnerLimits
 from service.web.admin.schemas import (

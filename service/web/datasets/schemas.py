@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from service import kinds
 from service.datasets.exploration import ExamplePage, TableColumnItem
 from service.datasets.info import DatasetInfo, DatasetState, PartName
 from service.datasets.shapes import default_preset
 from service.pictures import grids
-from service.spec.dataset_checks import SUITABLE
 from service.spec.schema import Kind
 from service.states import DatasetKind, Task
 from service.web.http.queries import NumberCursor, Query, blank_is_none
@@ -207,7 +207,7 @@ def _derived(info: DatasetInfo) -> dict[str, Any]:
     return {
         "download_bytes": info.download_bytes or None,
         "uploaded": info.upload_id is not None,
-        "default_kind": SUITABLE[info.task],
+        "default_kind": Kind(kinds.for_task(info.task).name),
         "default_preset": default_preset(info),
         "urls": urls,
     }

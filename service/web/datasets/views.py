@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
+from service import kinds
 from service.access.keys import Scope
 from service.application.datasets import DatasetUploads, ReceivedFiles
 from service.application.jobs import Jobs
@@ -18,7 +19,6 @@ from service.datasets.repository import DatasetRepository
 from service.datasets.shapes import default_preset
 from service.jobs.request_bodies import DatasetPatch
 from service.pictures import grids
-from service.spec.dataset_checks import SUITABLE
 from service.states import DatasetKind
 from service.web.core.core import core, owner, provided
 from service.web.datasets import uploads
@@ -121,7 +121,7 @@ def upload(query: UploadQuery) -> Result:
 def _dry_run(received: ReceivedFiles, info: DatasetInfo) -> UploadDryRun:
     plan = None
     if received.spec is not None:
-        spec: dict[str, Any] = {"kind": SUITABLE[info.task].value, **received.spec}
+        spec: dict[str, Any] = {"kind": kinds.for_task(info.task).name, **received.spec}
         plan = DryRun.of(provided(Jobs).specs.forecast(spec, owner(), info))
     return UploadDryRun.from_row(info, default_preset=default_preset(info), plan=plan)
 

@@ -10,10 +10,12 @@ from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service import kinds
 from service.access.keys import Scope
 from service.declarations import Entries, extended
+from service.kinds import rooms
 from service.spec.fields import accepts_shorthand, choices_of
-from service.spec.schema import SPEC_MODELS, Discriminator, Generator, PredictedData, PredictionSpec
+from service.spec.schema import SPEC_MODELS, PredictedData, PredictionSpec
 from service.web.docs import examples
 from service.web.docs.routes import Route, routes
 from service.web.gate.access_checks import COOKIE
@@ -60,7 +62,7 @@ _TAGS: Final = {
 }
 
 
-_SPECS_AS_SENT: Final = (*SPEC_MODELS.values(), PredictionSpec)
+_SPECS_AS_SENT: Final[tuple[type[BaseModel], ...]] = (*SPEC_MODELS.values(), PredictionSpec)
 
 
 @functools.lru_cache(maxsize=1)  # a process has one app, whose routes do not change
@@ -276,7 +278,8 @@ def _specs(reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
         name: definition if name in _LIST_ITEMS else _with_optional_fields(definition, name)
         for name, definition in generated["$defs"].items()
     }
-    for model in (*_SPECS_AS_SENT, Generator, Discriminator):
+    parts = [part for kind in kinds.TRAINED for part in rooms.specs(kind.name).parts]
+    for model in (*_SPECS_AS_SENT, *parts):
         _add_shorthands(model, definitions[model.__name__]["properties"])
     text = (
         "What to train: only `kind` is required; the preset supplies every other field. Or what to predict, as a job."

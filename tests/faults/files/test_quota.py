@@ -12,8 +12,8 @@ from service.access import storage_quota
 from service.jobs import actions, epoch_commits
 from service.jobs.leases import Claim
 from service.runtime.settings import Quotas
+from service.schema import costs
 from service.schema.layer_shapes import Shape
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.validation import read_resolved
 from service.states import Action, Status

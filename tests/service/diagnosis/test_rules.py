@@ -9,8 +9,8 @@ import pytest
 from service import kinds
 from service.datasets.builtins import BUILT_IN
 from service.datasets.shapes import shape_of
-from service.diagnosis import rules
 from service.diagnosis.rules import DiagnosticsTracker
+from service.kinds import rooms
 from service.schema.findings import Finding
 from service.spec.schema import Kind, Spec
 from service.spec.validation import resolve
@@ -261,4 +261,4 @@ def test_every_finding_code_belongs_to_a_kind() -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_rules_of_a_kind_are_those_of_its_codes(kind: Kind) -> None:
-    assert tuple(rule.code for rule in rules._RULES[kind]) == kinds.of(kind).findings
+    assert tuple(rule.code for rule in rooms.specs(kind).diagnosis.rules) == kinds.of(kind).findings

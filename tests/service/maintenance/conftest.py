@@ -22,7 +22,7 @@ from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position
 from service.jobs.queries import lookup
 from service.jobs.submissions import Submission
-from service.spec.estimation import costs
+from service.schema import costs
 from service.spec.validation import resolve
 from service.storage.artifacts import ArtifactKind, ArtifactStore
 from service.storage.database import Database, now_ms

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
+from service.schema import costs
 from service.schema.layer_shapes import Shape, picture_size
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import read_resolved, resolve

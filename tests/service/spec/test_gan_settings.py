@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from service.errors import SpecError
+from service.schema import costs
 from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.schema import GanSpec

@@ -12,8 +12,8 @@ from engine.checkpoint import State
 from service.jobs import submissions
 from service.jobs.queries import lookup
 from service.jobs.submissions import Origin, Submission
+from service.schema import costs
 from service.spec import validation
-from service.spec.estimation import costs
 from service.spec.validation import resolve
 from service.states import Status
 from service.storage import ids

@@ -17,7 +17,7 @@ from service.jobs import commits
 from service.jobs.differences import results, tensors
 from service.jobs.differences.results import first_difference
 from service.jobs.differences.tensors import TensorDifference
-from service.spec.estimation import costs
+from service.schema import costs
 from service.spec.estimation.networks import networks
 from service.spec.validation import read_resolved
 from service.states import DatasetKind

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from service.schema import costs
 from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
-from service.spec.estimation import costs
 from service.spec.estimation.networks import networks
 from service.spec.presets.adaptation import match_output_to_dataset
 from service.spec.presets.definitions import PRESETS

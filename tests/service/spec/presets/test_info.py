@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from service.schema.preset_info import ReachedItem
 from service.spec import metric_info
-from service.spec.presets.definitions import DEFAULT_PRESET, PRESETS
-from service.spec.presets.info import PRESET_INFO, ReachedItem
+from service.spec.presets.definitions import DEFAULT_PRESET, PRESET_INFO, PRESETS
 from service.spec.schema import Kind
 
 MEASURED = json.loads((Path(__file__).parents[4] / "benchmarks/results/presets.json").read_text(encoding="utf-8"))

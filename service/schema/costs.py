@@ -6,21 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from service.schema.base import MAX_PARAMETERS
 from service.schema.layer_shapes import Network, Shape
-from service.spec.schema import (
-    KEEP_LAST,
-    MAX_PARAMETERS,
-    Adam,
-    AdamW,
-    BatchNorm,
-    DType,
-    GanSpec,
-    LayerShape,
-    Optimizer,
-    Sgd,
-    Spec,
-    SupervisedSpec,
-)
+from service.schema.layers import BatchNorm, LayerShape
+from service.schema.optimizers import Adam, AdamW, Optimizer, Sgd
+from service.schema.specs import KEEP_LAST, BaseSpec, DType
 from service.states import DatasetKind
 
 _EVALUATION_IMAGES: Final = 500
@@ -28,7 +18,7 @@ _MAX_EVALUATION_NUMBERS: Final = 2**21
 """The engine evaluates chunks of ``_EVALUATION_IMAGES`` images, or fewer, so that no layer outputs more
 numbers than this."""
 _PROBE_IMAGES: Final = 64
-"""Number of images on which a network's diagnostics are measured; a discriminator gets as many generated ones, too."""
+"""Number of images on which a network's diagnostics are measured, or a multiple of it (``Network.probes``)."""
 _CHECKPOINT_HEADER_BYTES: Final = 10_000
 """Size of a checkpoint besides its tensors: the spec, and the state of the training."""
 _GRID_BYTES_PER_VALUE: Final = 1.5
@@ -47,7 +37,7 @@ _OPERATIONS_PER_EPOCH: Final = 2.4e10
 """Operations that take as long as the end of an epoch: files, a commit and diagnostics."""
 
 
-def total_steps(spec: Spec, train_count: int) -> int:
+def total_steps(spec: BaseSpec, train_count: int) -> int:
     """Number of batches of the whole run, including the short last batch of each epoch."""
     return spec.epochs * math.ceil(train_count / spec.batch_size)
 
@@ -57,25 +47,17 @@ def parameters(networks: Sequence[Network]) -> int:
     return sum(layer_shape.weights for network in networks for layer_shape in network.layer_shapes)
 
 
-def checkpoint_bytes(spec: Spec, networks: Sequence[Network]) -> int:
+def checkpoint_bytes(spec: BaseSpec, networks: Sequence[Network]) -> int:
     """Size of one checkpoint: weights, optimizer state, averaged weights and running statistics."""
-    weights = parameters(networks)
-    match spec:
-        case SupervisedSpec():
-            slots = weights * _slots(spec.optimizer)
-            average_decay = spec.average_decay
-        case GanSpec():
-            generator = spec.generator.optimizer or spec.optimizer
-            discriminator = spec.discriminator.optimizer or spec.optimizer
-            slots = weights * max(_slots(generator), _slots(discriminator))
-            average_decay = spec.generator.average_decay
+    weights, trained = parameters(networks), spec.trained_networks
+    slots = weights * max(_slots(network.optimizer) for network in trained)
     statistics = sum(layer_shape.statistics for network in networks for layer_shape in network.layer_shapes)
-    if average_decay is not None:  # of the classifier, or of the generator
+    if trained[0].average_decay is not None:  # only the first one averages
         slots += sum(layer_shape.weights + layer_shape.statistics for layer_shape in networks[0].layer_shapes)
     return _item_bytes(spec) * (weights + slots + statistics)
 
 
-def expected_bytes(spec: Spec, networks: Sequence[Network], shape: Shape) -> int:
+def expected_bytes(spec: BaseSpec, networks: Sequence[Network], shape: Shape) -> int:
     """The most that the files of a job are expected to take at a time, without exports: the checkpoints that it keeps
     while it runs, and its sample grids."""
     checkpoints = min(spec.epochs, (spec.checkpoint.keep_last or KEEP_LAST) + 1)  # the latest, and the best
@@ -95,12 +77,12 @@ def data_bytes(shape: Shape) -> int:
     return (shape.train_count + shape.test_count + copied) * shape.pixels
 
 
-def activation_bytes(spec: Spec, networks: Sequence[Network]) -> int:
+def activation_bytes(spec: BaseSpec, networks: Sequence[Network]) -> int:
     """Bytes of the activations and their gradients for a training batch, or of an evaluation chunk if that is more."""
     return sum(_activations(spec, network) for network in networks)
 
 
-def peak_bytes(spec: Spec, networks: Sequence[Network], shape: Shape) -> int:
+def peak_bytes(spec: BaseSpec, networks: Sequence[Network], shape: Shape) -> int:
     """Estimated peak memory: memory-mapped dataset, weights, gradients, optimizer state, activations, and a checkpoint
     that is written while the training continues."""
     gradient_copies = 2 if spec.accumulate > 1 else 1
@@ -108,7 +90,7 @@ def peak_bytes(spec: Spec, networks: Sequence[Network], shape: Shape) -> int:
     return data_bytes(shape) + gradients + 2 * checkpoint_bytes(spec, networks) + activation_bytes(spec, networks)
 
 
-def operations(spec: Spec, networks: Sequence[Network], shape: Shape) -> float:
+def operations(spec: BaseSpec, networks: Sequence[Network], shape: Shape) -> float:
     """Floating-point operations of the whole run: two per product; a backward pass costs twice the forward pass."""
     per_image = sum(
         6 * network.passes * layer_shape.products for network in networks for layer_shape in network.layer_shapes
@@ -116,7 +98,7 @@ def operations(spec: Spec, networks: Sequence[Network], shape: Shape) -> float:
     return float(per_image * shape.train_count * spec.epochs)
 
 
-def seconds(spec: Spec, networks: Sequence[Network], *, steps: int, epochs: int) -> float:
+def seconds(spec: BaseSpec, networks: Sequence[Network], *, steps: int, epochs: int) -> float:
     """Approximate duration of a run on the reference machine; measured, within a factor of two, for all presets."""
     per_image = sum(
         network.passes * (6 * layer_shape.products + _OPERATIONS_PER_OUTPUT * layer_shape.outputs)
@@ -127,7 +109,7 @@ def seconds(spec: Spec, networks: Sequence[Network], *, steps: int, epochs: int)
     return (_item_bytes(spec) / 4 * operations + epochs * _OPERATIONS_PER_EPOCH) * _SECONDS_PER_OPERATION
 
 
-def prediction_seconds(spec: Spec, networks: Sequence[Network], rows: int) -> float:
+def prediction_seconds(spec: BaseSpec, networks: Sequence[Network], rows: int) -> float:
     """Approximate duration of a prediction on the reference machine: a forward pass costs a third of a training step.
 
     Args:
@@ -153,11 +135,11 @@ def _shapes(networks: Sequence[Network]) -> list[LayerShape]:
     return [layer_shape for network in networks for layer_shape in network.layer_shapes]
 
 
-def _item_bytes(spec: Spec) -> int:
+def _item_bytes(spec: BaseSpec) -> int:
     return 8 if spec.dtype is DType.FLOAT64 else 4
 
 
-def _activations(spec: Spec, network: Network) -> int:
+def _activations(spec: BaseSpec, network: Network) -> int:
     if not network.layer_shapes:  # its first layer does not fit
         return 0
     outputs = [
@@ -172,7 +154,7 @@ def _activations(spec: Spec, network: Network) -> int:
     training_numbers = spec.batch_size * (2 * numbers + patch_numbers)
     # An evaluation holds a layer's input and output, and one or two copies in between.
     evaluation_numbers = max(evaluated, spec.samples.count) * (4 * largest + patch_numbers)
-    probed = 2 * _PROBE_IMAGES if network.where.startswith("discriminator") else _PROBE_IMAGES
+    probed = network.probes * _PROBE_IMAGES
     return _item_bytes(spec) * max(training_numbers, evaluation_numbers, probed * once)
 
 
