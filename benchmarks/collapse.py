@@ -111,15 +111,15 @@ def train(data: str, cure: str, seed: int, epochs: int, work: Path) -> dict[str,
     from engine import DivergedError, EpochDone, GanTrainer
     from service.datasets import cache
     from service.datasets.formats.array_folders import ArrayCache
+    from service.kinds.gan.training import make_samples, reference_classifier
     from service.pictures import grids
     from service.spec.validation import resolve
     from workers.training import build
-    from workers.training.diagnostics import make_samples
 
     spec = resolve(document(data, cure, seed, epochs))
     digits = cache.load("mnist-10k", work, cache=ArrayCache(work))
     trainer = build.trainer(spec, cache.load(data, work, cache=ArrayCache(work)))
-    reference = build.reference_classifier(digits)
+    reference = reference_classifier(digits)
     assert isinstance(trainer, GanTrainer)
     assert reference is not None
     started_at = time.process_time()

@@ -18,7 +18,7 @@ from engine import ClassifierTrainer, EpochDone, FeatureStatistics, ReferenceCla
 from engine.checkpoint import State
 from engine.evaluation.gan_metrics import classify
 from service.datasets.cache import Dataset
-from service.models import networks
+from service.kinds.supervised.model import network as supervised
 from service.spec.schema import ClassifierSpec
 from service.spec.validation import resolve, spec_hash
 from workers.training import build
@@ -52,7 +52,7 @@ def load(path: Path) -> ReferenceClassifier:
     """The classifier with the statistics of real digits."""
     state, resolved = checkpoint.load(path), resolve(SPEC)
     assert isinstance(resolved, ClassifierSpec)
-    model = networks.supervised(resolved, IMAGE_SHAPE, initializers.he_normal)
+    model = supervised(resolved, IMAGE_SHAPE, initializers.he_normal)
     model.load_state_dict(state.tensors)
     low, high = resolved.dataset.scale
     return ReferenceClassifier(

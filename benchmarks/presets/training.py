@@ -21,13 +21,15 @@ import numpy as np
 from benchmarks.presets import independent
 from benchmarks.presets.rows import Row
 from engine import EpochDone, GanTrainer, checkpoint
+from engine.trainers.trainer import Trainer
 from service.datasets import cache
 from service.datasets.cache import Dataset
 from service.datasets.formats.array_folders import ArrayCache
+from service.kinds.gan.training import make_samples
 from service.pictures import grids
 from service.spec.schema import GanSpec
 from workers.training import build
-from workers.training.diagnostics import TrainingDiagnostics, make_samples
+from workers.training.diagnostics import TrainingDiagnostics
 
 EVALUATED_SAMPLES = 5000
 """Number of samples for the independent reference classifier."""
@@ -91,7 +93,7 @@ def train(row: Row, dataset: Dataset, work: Path) -> dict[str, Any]:
     return result | scores | {"kl_to_uniform": round(divergence, 5), "samples": spec.health.samples}
 
 
-def _parameters(trainer: build.Trainer) -> int:
+def _parameters(trainer: Trainer) -> int:
     networks = (trainer.generator, trainer.discriminator) if isinstance(trainer, GanTrainer) else (trainer.model,)
     return sum(parameter.size for network in networks for parameter in network.parameters)
 

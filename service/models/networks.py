@@ -10,10 +10,8 @@ import numpy as np
 import engine
 from engine.nn.initializers import Initializer
 from engine.nn.layer import Layer
-from service.kinds.gan.networks import discriminator_input_size, generator_input
-from service.schema.layer_shapes import picture_size
 from service.spec import schema
-from service.spec.schema import BaseSpec, GanSpec, Size, SupervisedSpec
+from service.spec.schema import BaseSpec, Size
 
 Activated = (
     schema.Dense | schema.Conv2D | schema.Conv2DTranspose | schema.BatchNorm | schema.LayerNorm | schema.Residual
@@ -21,37 +19,7 @@ Activated = (
 """A layer with an activation."""
 
 
-def supervised(spec: SupervisedSpec, input_shape: Sequence[int], initializer: Initializer) -> engine.Sequential:
-    """The network of a classifier or regressor, with weights drawn by the initializer.
-
-    Args:
-        input_shape: (rows, columns), or (rows, columns, 3); of a table, (1, inputs).
-    """
-    return _build_network(spec.layers, picture_size(spec.layers, input_shape), spec, initializer, purpose="init")
-
-
-def generator(spec: GanSpec, initializer: Initializer, classes: int) -> engine.Sequential:
-    """The generator of a GAN: latent vectors (with the one-hot class, if conditional) to flat images."""
-    size = generator_input(spec, classes)
-    return _build_network(spec.generator.layers, size, spec, initializer, purpose="generator")
-
-
-def discriminator(
-    spec: GanSpec, image_shape: Sequence[int], initializer: Initializer, classes: int
-) -> engine.Sequential:
-    """The discriminator of a GAN for images of (rows, columns) or (rows, columns, 3)."""
-    settings = spec.discriminator
-    size = discriminator_input_size(spec, image_shape, classes)
-    spectral = settings.spectral_norm
-    return _build_network(settings.layers, size, spec, initializer, purpose="discriminator", spectral_norm=spectral)
-
-
-def latent(spec: GanSpec) -> engine.Latent:
-    """The latent distribution of a GAN."""
-    return engine.Latent(spec.latent.dim, spec.latent.distribution.value)
-
-
-def _build_network(
+def build_network(
     layers: Sequence[schema.Layer],
     input_size: Size,
     spec: BaseSpec,
@@ -60,6 +28,12 @@ def _build_network(
     purpose: str,
     spectral_norm: bool = False,
 ) -> engine.Sequential:
+    """A network of a spec.
+
+    Args:
+        input_size: of one example.
+        purpose: of its random numbers.
+    """
     rng = engine.generator_for(spec.seed, purpose, 0)
     dtype = np.dtype(spec.dtype.value)
     weight_arguments = {"initializer": initializer, "rng": rng, "dtype": dtype, "spectral_norm": spectral_norm}

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from engine import EngineError, Sequential, checkpoint
 from engine.data import scale_levels
 from service.datasets.tables.preprocessing import Preprocessing
-from service.models import networks
-from service.spec.schema import GanSpec, RegressorSpec, Spec, SupervisedSpec
+from service.models import kinds
+from service.models.kinds import Predictions
+from service.spec.schema import Spec
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged
 
@@ -45,26 +46,6 @@ class LoadedModel:
         return sum(array.nbytes for array in (*self.network.parameters, *self.network.buffers))
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """The outputs of a classifier or regressor.
-
-    Attributes:
-        probabilities: (n, classes) in [0, 1]; rows add up to 1 for softmax, and are independent for sigmoid.
-        classes: int64 (n,).
-        values: float64 (n,), in the unit of the target; of a regressor only, which has no classes.
-    """
-
-    probabilities: Array
-    classes: Array
-    values: Array | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """Their size in memory."""
-        return self.probabilities.nbytes + self.classes.nbytes + (0 if self.values is None else self.values.nbytes)
-
-
 def read_model(content: bytes, path: str, image_shape: Sequence[int], classes: int) -> LoadedModel:
     """The network of a checkpoint.
 
@@ -83,17 +64,10 @@ def read_model(content: bytes, path: str, image_shape: Sequence[int], classes: i
         fitted = state.state.get("preprocessing")
         preprocessing = Preprocessing.read(fitted) if fitted is not None else None
         image_shape = (1, preprocessing.width) if preprocessing is not None else image_shape
-        match spec:
-            case SupervisedSpec():
-                network, prefix = networks.supervised(spec, image_shape, _empty), ""
-            case GanSpec():
-                network, prefix = networks.generator(spec, _empty, classes), "generator."
-                if network.units != math.prod(image_shape):
-                    raise ArtifactDamaged(path, f"it makes {network.units} pixels, not {image_shape}")
-            case _:
-                raise TypeError(f"no network of a {spec.kind}")
+        model = kinds.of(spec.kind)
+        network = model.network(spec, image_shape, _empty, classes)
         # These names hold the averages if the spec averages weights.
-        network.load_state_dict(state.tensors, prefix)
+        network.load_state_dict(state.tensors, model.prefix)
     except EngineError as error:
         raise ArtifactDamaged(path, str(error)) from error
     return LoadedModel(spec, network, preprocessing)
@@ -108,11 +82,7 @@ def predict(model: LoadedModel, inputs: Array, columns: Sequence[Mapping[str, An
     with ignoring_overflow():
         outputs = [model.network(batch) for batch in batches(model, inputs, columns)]
     raw = np.nan_to_num(np.concatenate([np.asarray(batch) for batch in outputs]))
-    if isinstance(model.spec, RegressorSpec) and model.preprocessing is not None:
-        values = model.preprocessing.to_targets(raw[:, 0])
-        return Predictions(np.empty((len(raw), 0)), np.empty(0, np.int64), values)
-    # Squared error also trains networks without a last activation, towards 0 and 1.
-    return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
+    return kinds.of(model.spec.kind).predictions(raw, model.preprocessing)
 
 
 def batches(model: LoadedModel, levels: Array, columns: Sequence[Mapping[str, Any]] | None = None) -> Iterator[Array]:

@@ -21,7 +21,7 @@ from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
 from service.datasets.tables.prediction_files import added_cells, added_names
 from service.datasets.tables.rows import display_value
-from service.models.predicting import Predictions
+from service.models.kinds import Predictions
 from service.spec.schema import PredictedPart
 from service.states import DatasetKind, Task
 

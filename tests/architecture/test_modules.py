@@ -14,6 +14,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ["engine", "service", "workers", "migrations", "tapeline", "benchmarks"]
 """The packages that must follow these rules."""
 MAX_MODULE_LINES = 500
+ROOMS = {"training": "workers.kinds", "model": "service.models.rooms"}
+"""The rooms of kinds of jobs that only some processes load, and where they count as: a folder with rooms for all
+processes has no layer of its own."""
 MAX_PACKAGE_MODULES = 12
 """Modules of one folder, not counting its ``__init__`` and its subfolders."""
 
@@ -26,7 +29,14 @@ def modules(package: str) -> list[Path]:
 def imports(*packages: str) -> dict[str, set[str]]:
     """Map each module to the modules of these packages that it imports, also inside functions."""
     graph = grimp.build_graph(*packages, cache_dir=None)
-    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    return {_placed(name): set(map(_placed, graph.find_modules_directly_imported_by(name))) for name in graph.modules}
+
+
+def _placed(module: str) -> str:
+    """The name of a module; that of a room of a kind is the one of its layer."""
+    folder, _, room = module.rpartition(".")
+    is_room = folder.startswith("service.kinds.") and room in ROOMS
+    return f"{ROOMS[room]}.{folder.rpartition('.')[2]}" if is_room else module
 
 
 def import_cycle(graph: dict[str, set[str]]) -> list[str]:

@@ -11,9 +11,9 @@ from engine import ReferenceClassifier, checkpoint
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, load
 from service.datasets.formats.array_folders import ArrayCache
+from service.kinds.gan.training import reference_classifier
 from service.spec.validation import read_resolved, resolve
 from workers import make_reference_classifier
-from workers.training import build
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def reference(digits: Dataset) -> ReferenceClassifier:
-    classifier = build.reference_classifier(digits)
+    classifier = reference_classifier(digits)
     assert classifier is not None
     return classifier
 

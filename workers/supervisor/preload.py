@@ -2,13 +2,18 @@
 
 import gc
 
-from service import hooks
+from service import hooks, kinds
+from service.kinds import rooms
 from workers.supervisor import child_process, fork_server
 from workers.training import child, code_digest
 
 __all__ = ["child", "child_process"]
 
 fork_server.wake_at_parents_death()
+for kind in kinds.ALL:
+    rooms.room(kind.name, "training")
+    if kind.trains:
+        rooms.room(kind.name, "model")
 code_digest.digest()  # once for all children
 hooks.load()  # likewise
 gc.freeze()  # children share these pages: a collection in one of them would copy them

@@ -28,6 +28,8 @@ DECIDES_BITS: Final = (
     "service/datasets/tables/preprocessing.py",
     "service/datasets/tables/rows.py",
     "service/datasets/tables/values.py",
+    "service/kinds/*/model.py",
+    "service/kinds/*/training.py",
     "service/models/networks.py",
     "workers/training/build.py",
     "workers/training/epochs/snapshot.py",
@@ -35,7 +37,7 @@ DECIDES_BITS: Final = (
     "workers/training/diagnostics.py",
     "workers/training/final_scores.py",
 )
-"""Modules, and folders of modules."""
+"""Modules, folders of modules, and patterns of names of modules."""
 
 
 @functools.cache
@@ -47,7 +49,7 @@ def digest() -> str:
 def digest_of(root: Path) -> str:
     """The digest of the code in a folder that contains the packages."""
     hasher = hashlib.sha256()
-    for path in _files(root):
+    for path in files(root):
         hasher.update(f"{path.relative_to(root).as_posix()}\n".encode())
         parts: list[str] = []
         _serialize(ast.parse(path.read_bytes()), parts.append)
@@ -55,10 +57,11 @@ def digest_of(root: Path) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files(root: Path) -> Iterator[Path]:
+    """The modules in a folder that contains the packages."""
     for name in DECIDES_BITS:
         path = root / name
-        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else sorted(root.glob(name)) or [path]
 
 
 def _serialize(value: object, add: Callable[[str], None]) -> None:

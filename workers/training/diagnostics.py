@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import EpochDone, GanTrainer, ReferenceClassifier, generator_for
+from engine import EpochDone, ReferenceClassifier
+from engine.trainers.trainer import Trainer
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
 from service.datasets.tables.analysis.leaks import leak_text
@@ -18,14 +19,11 @@ from service.diagnosis.rules import DiagnosticsTracker
 from service.pictures.grids import SampleClasses
 from service.schema.findings import Finding
 from service.schema.layer_shapes import Shape
-from service.spec.schema import GanSpec, Spec
+from service.spec.schema import Spec
 from service.storage.tables import Epoch
-from workers.training import build
-from workers.training.build import Trainer
+from workers.training import kinds
 
 Images = NDArray[np.uint8]
-SAMPLES_PER_BATCH: Final = 100
-"""Samples generated at a time, so that they take no more memory than a training batch."""
 
 
 class TrainingDiagnostics:
@@ -34,7 +32,7 @@ class TrainingDiagnostics:
     Args:
         shape: of the dataset.
         leak: what is known of columns that alone predict the class.
-        reference: the reference classifier for the dataset's images, if there is one; evaluates the samples of a GAN.
+        reference: the reference classifier for the dataset's images, if there is one; evaluates samples.
         is_fork: whether the first weights are those of a checkpoint.
     """
 
@@ -56,10 +54,15 @@ class TrainingDiagnostics:
     @classmethod
     def of(cls, spec: Spec, dataset: Dataset, *, is_fork: bool = False) -> Self:
         """The diagnostics of a training on a dataset, before its first epoch."""
-        reference = build.reference_classifier(dataset) if isinstance(spec, GanSpec) else None
+        reference = kinds.training(spec.kind).reference(dataset)
         columns, train = dataset.info.columns, dataset.train
         leak = leak_text(columns, train.inputs, train.labels) if columns else None
         return cls(spec, shape_of(dataset.info), reference, leak, is_fork=is_fork)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the training."""
+        return self._spec.kind
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -90,22 +93,14 @@ class TrainingDiagnostics:
         """Add a finished epoch.
 
         Returns:
-            The epoch, with the scores of the reference classifier when they are due (the best epoch of a GAN has the
+            The epoch, with the scores of the reference classifier when they are due (the best epoch then has the
             lowest Fréchet distance), and marked as the last epoch if a finding stops the job.
         """
-        if self._reference is not None and isinstance(trainer, GanTrainer) and isinstance(self._spec, GanSpec):
-            health = self._spec.health
-            if done.is_last or done.epoch % health.every_epochs == 0:
-                scores = self._reference.score(make_samples(trainer, self._spec.seed, "judge", health.samples))
-                is_best = scores["frechet_distance"] < self._lowest_distance
-                self._lowest_distance = min(scores["frechet_distance"], self._lowest_distance)
-                done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)
+        is_due = done.is_last or done.epoch % self._spec.scored_every_epochs == 0
+        if self._reference is not None and is_due:
+            scores = kinds.training(self._spec.kind).score(trainer, self._spec, self._reference)
+            is_best = scores["frechet_distance"] < self._lowest_distance
+            self._lowest_distance = min(scores["frechet_distance"], self._lowest_distance)
+            done = dataclasses.replace(done, metrics=done.metrics | scores, is_best=is_best)
         self._tracker.add(done.epoch, done.metrics)
         return dataclasses.replace(done, is_last=done.is_last or self.reason_to_stop is not None)
-
-
-def make_samples(trainer: GanTrainer, seed: int, purpose: str, count: int) -> Images:
-    """Generate samples from noise that is the same in every epoch."""
-    noise = trainer.draw_noise(generator_for(seed, purpose), count)
-    starts = range(0, count, SAMPLES_PER_BATCH)
-    return np.concatenate([trainer.generate(noise[start : start + SAMPLES_PER_BATCH]) for start in starts])

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from engine import CheckpointError, GanTrainer, checkpoint
+from engine import CheckpointError, checkpoint
 from service.datasets.cache import Dataset
 from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import commits
 from service.storage.artifacts import ArtifactDamaged
-from workers.training import build
-from workers.training.build import Trainer
+from workers.training import build, kinds
 from workers.training.training_run import TrainingRun, log
 
 
 def test_scores(
     run: TrainingRun,
-    trainer: Trainer,
+    trainer: Any,
     dataset: Dataset,
     preprocessing: Preprocessing | None,
     *,
     commit_epochs: Callable[[], None],
 ) -> dict[str, float] | None:
-    """The scores of a classifier or regressor such as ``test_loss``, ``test_epoch``, the epoch of the weights, and
+    """Scores such as ``test_loss``, ``test_epoch``, the epoch of the weights, and
     ``test_count``, the number of examples; ``None`` without a test part.
 
     The weights are those of the best checkpoint (averaged, if the spec requires it) or, if it is lost, the last ones.
@@ -35,7 +35,7 @@ def test_scores(
         ArtifactUnreadable: the artifact folder cannot be read.
     """
     data = build.test_data(dataset, run.spec, preprocessing)
-    if data is None or isinstance(trainer, GanTrainer):
+    if data is None or not kinds.training(run.spec.kind).is_tested:
         return None
     best = trainer.best_epoch
     row = None
@@ -48,4 +48,5 @@ def test_scores(
         except (ArtifactDamaged, CheckpointError) as error:
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
             run.lease.call(commits.drop_checkpoint, row, str(error))
-    return trainer.test(data) | {"test_epoch": trainer.epoch, "test_count": len(data)}
+    scores: dict[str, float] = trainer.test(data)
+    return scores | {"test_epoch": trainer.epoch, "test_count": len(data)}

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import structlog
 
-from engine import BatchDone, CheckpointError, DivergedError, EpochDone, GanTrainer, checkpoint
+from engine import BatchDone, CheckpointError, DivergedError, EpochDone, checkpoint
+from engine.trainers.trainer import Trainer
 from service.datasets.cache import Dataset
 from service.datasets.errors import DatasetError, DatasetUnavailable
 from service.datasets.shapes import shape_of
@@ -21,6 +22,7 @@ from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded, WrongSt
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
+from service.kinds import of as kind_of
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
@@ -28,22 +30,21 @@ from service.schema import costs
 from service.schema.findings import Finding
 from service.spec.estimation.networks import networks
 from service.spec.schema import Spec
-from service.spec.validation import read_prediction, read_resolved
-from service.states import DatasetKind, ErrorCode, JobKind, MachineFaultReason
+from service.spec.validation import read_resolved
+from service.states import DatasetKind, ErrorCode, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.stores import open_store
 from service.storage.tables import Job
 from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Progress, StopRequested
-from workers.training import build, fork_state, limits
-from workers.training.build import Trainer
+from workers.training import build, fork_state, kinds, limits
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.earlier_jobs import reuse
 from workers.training.earlier_jobs.investigation import NothingToReplay, investigate
 from workers.training.epochs.snapshot import commit, size_of, store_files, succeed, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
 from workers.training.final_scores import test_scores
-from workers.training.prediction import ModelUnavailable, run_prediction
+from workers.training.kinds import WorkFailed
 from workers.training.provenance import base_provenance, provenance
 from workers.training.training_run import Budget, JobRun, TrainingRun, load_data
 from workers.usage import OwnMeter
@@ -103,13 +104,14 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
     try:
         job = Job(**claim.row)
         interruptible = lease.interruptible()
-        if job.kind == JobKind.PREDICTION:
-            kept, smaller = "", "predict one part of the dataset at a time"
-            prediction = JobRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, meter=meter)
-            dataset = load_data(prediction, settings, job)
-            estimated_bytes = costs.prediction_peak_bytes(job.expected_bytes)
+        if not kind_of(job.kind).trains:
+            work = kinds.work(job.kind)
+            kept, smaller = "", work.smaller
+            job_run = JobRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, meter=meter)
+            dataset = load_data(job_run, settings, job)
+            estimated_bytes = work.peak_bytes(job)
             limits.limit_memory(estimated_bytes)
-            run_prediction(prediction, settings, job, read_prediction(job.resolved), dataset)
+            work.run(job_run, settings, job, dataset)
             return SUCCEEDED
         spec = read_resolved(job.resolved)
         run = TrainingRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, spec=spec, meter=meter)
@@ -147,7 +149,7 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
             fault = MachineFault(MachineFaultReason.DATASET, str(error), str(error.full_folder), _PROBE_BYTES)
             return release(fault, failure)
         return fail(failure)
-    except ModelUnavailable as error:
+    except WorkFailed as error:
         return fail({"code": error.code, "message": str(error), "hint": error.hint})
     except (NothingToReplay, JobNotFound) as error:
         return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
@@ -190,7 +192,7 @@ def _load_preprocessing(run: TrainingRun, job: Job, dataset: Dataset) -> Preproc
 def _train_loop(
     run: TrainingRun, settings: Settings, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
 ) -> str:
-    job_provenance = provenance(dataset, evaluated=isinstance(trainer, GanTrainer))
+    job_provenance = provenance(dataset, evaluated=kind_of(run.spec.kind).has_reference_classifier)
     if preprocessing is not None:
         job_provenance["preprocessing"] = preprocessing.document()
     job = run.lease.call(leases.begin, job_provenance)

@@ -19,16 +19,9 @@ from threadpoolctl import threadpool_limits
 from engine import GradientTape, Tensor, generator_for, ops
 from engine.data import one_hot, unscale_levels
 from service.datasets.cache import Dataset
-from service.models import networks
-from service.models.predicting import (
-    LoadedModel,
-    Predictions,
-    batch_slices,
-    batches,
-    ignoring_overflow,
-    predict,
-    read_model,
-)
+from service.kinds.gan.model import latent as latent_of
+from service.models.kinds import Predictions
+from service.models.predicting import LoadedModel, batch_slices, batches, ignoring_overflow, predict, read_model
 from service.spec.schema import Distribution, GanSpec
 from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact
@@ -109,7 +102,7 @@ class Inference:
     def sample_latent(self, spec: GanSpec, seed: int, count: int) -> Array:
         """The first latent points (count, dim) of a seed; the job's own seed yields those of its sample
         grids."""
-        return networks.latent(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
+        return latent_of(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
 
     def interpolate_latent(self, spec: GanSpec, points: Array, steps: int) -> Array:
         """Interpolate from each latent point to the next in ``steps`` steps, ends included: (1 + (n - 1) * steps, dim).

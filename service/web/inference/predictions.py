@@ -31,7 +31,8 @@ from service.web.inference.images import Levels, levels_of, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
-    from service.models.predicting import LoadedModel, Predictions
+    from service.models.kinds import Predictions
+    from service.models.predicting import LoadedModel
 
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import expect
 
 import engine
-from service.models import networks
+from service.kinds.gan import model as gan
+from service.kinds.supervised.model import network as supervised
 from service.spec.validation import read_resolved
 from tests.browser.conftest import Visit, wait_until_accepted
 from tests.browser.job_form import choose, form_json, handle, layer_outputs, layer_types, open_all_sections, press
@@ -146,9 +147,9 @@ def test_output_shapes_are_those_of_the_networks_that_a_job_builds(
     initializer = engine.initializers.glorot_uniform
     built: list[engine.Sequential]
     if spec.kind == "classifier":
-        built = [networks.supervised(spec, (28, 28), initializer)]
+        built = [supervised(spec, (28, 28), initializer)]
     else:
-        built = [networks.generator(spec, initializer, 10), networks.discriminator(spec, (28, 28), initializer, 10)]
+        built = [gan.generator(spec, initializer, 10), gan.discriminator(spec, (28, 28), initializer, 10)]
     for network, rows in zip(built, displayed, strict=True):
         assert len(rows) == len(network.layers)
         for layer, shape, row in zip(network.layers, network.layer_shapes, rows, strict=True):

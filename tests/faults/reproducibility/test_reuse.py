@@ -194,11 +194,10 @@ def test_a_result_from_before_the_libc_was_recorded_is_not_reused(process: InPro
 def edited_tree(home: Path) -> Path:
     """A copy of the code, with a line added to the engine."""
     root = Path(code_digest.__file__).parents[2]
-    for name in code_digest.DECIDES_BITS:
-        for path in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
-            target = home / "tree" / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
+    for path in code_digest.files(root):
+        target = home / "tree" / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
     sgd = home / "tree" / "engine/optim/sgd.py"
     sgd.write_text(sgd.read_text() + "\n\nEDITED = 1\n")
     return home / "tree"

@@ -22,7 +22,7 @@ from service.datasets.tables.detection import ColumnScan
 from service.datasets.tables.prediction_files import RowsRefused
 from service.datasets.tables.preprocessing import Preprocessing
 from service.datasets.tables.rows import read_rows
-from service.models import networks
+from service.kinds.supervised.model import network as supervised
 from service.models.exports.creation import Pictures
 from service.models.exports.huggingface_folder import to_huggingface
 from service.models.exports.onnx_graph import to_onnx
@@ -160,7 +160,7 @@ def model_of(column: Mapping[str, Any]) -> TrainedModel:
     def initial(shape: tuple[int, ...], _: Any, dtype: Any) -> Any:
         return rng.normal(size=shape).astype(dtype)
 
-    network = networks.supervised(spec, (1, Preprocessing((column,)).width), initial)
+    network = supervised(spec, (1, Preprocessing((column,)).width), initial)
     return TrainedModel(spec, network, (), ["a", "b"], [column])
 
 

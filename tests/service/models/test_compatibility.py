@@ -11,7 +11,7 @@ import pytest
 from service.datasets.cache import Dataset, Examples
 from service.datasets.info import DatasetInfo, PartName
 from service.models.compatibility import misfits
-from service.models.predicting import Predictions
+from service.models.kinds import Predictions
 from service.models.prediction_csv import PredictionCsv, in_order_of, inputs_of, parts_of, slices_of
 from service.spec.schema import PredictedPart
 from service.states import DatasetKind

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import engine
-from service.models import networks
+from service.kinds.supervised.model import network as supervised
 from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.huggingface_folder import WEIGHTS, to_huggingface
 from service.models.exports.numpy_code import numpy_code
@@ -80,7 +80,7 @@ def random_network(
     spec = resolve({"kind": "classifier", "preset": "fast", "layers": layers, "dtype": dtype})
     assert isinstance(spec, ClassifierSpec)
     rng = np.random.default_rng(0)
-    network = networks.supervised(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
+    network = supervised(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
     for name, tensor in network.named_parameters().items():
         fan = max(math.prod(tensor.shape[:-1]), 1) if name.endswith("weight") else 4
         np.asarray(tensor)[...] = rng.normal(0, fan**-0.5, tensor.shape)
@@ -189,7 +189,7 @@ def test_exported_weights_have_the_names_of_the_checkpoint(tmp_path: Path) -> No
     files = to_huggingface(model, FACTS, Pictures(samples=[], curves=lambda: b""))
     spec = model.spec
     assert isinstance(spec, ClassifierSpec)
-    network = networks.supervised(spec, (4, 5), lambda size, rng, dtype: np.zeros(size, dtype))
+    network = supervised(spec, (4, 5), lambda size, rng, dtype: np.zeros(size, dtype))
     assert set(safetensors.numpy.load(files[WEIGHTS])) == {*network.named_parameters(), *network.named_buffers()}
     assert model.parameters == sum(array.size for array in network.named_parameters().values())
     assert f"{model.parameters:,} parameters" in files["README.md"].decode()

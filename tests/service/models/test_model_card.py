@@ -11,7 +11,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from service.models import networks
+from service.kinds.supervised.model import network as supervised
 from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.huggingface_folder import to_huggingface
 from service.models.exports.trained_network import TrainedModel
@@ -35,7 +35,7 @@ FACTS = JobFacts(
 def classifier(shape: tuple[int, int]) -> TrainedModel:
     spec = resolve({"kind": "classifier", "preset": "fast", "layers": [{"units": len(NAMES), "activation": "softmax"}]})
     assert isinstance(spec, ClassifierSpec)
-    network = networks.supervised(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
+    network = supervised(spec, shape, lambda size, rng, dtype: np.zeros(size, dtype))
     return TrainedModel(spec, network, shape, NAMES)
 
 

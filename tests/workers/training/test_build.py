@@ -14,7 +14,7 @@ from service.datasets.cache import Dataset, load
 from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.models import networks
+from service.kinds.supervised.model import network as supervised
 from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
 from service.spec.estimation.networks import networks as shapes_of
@@ -188,7 +188,7 @@ def test_exactly_the_valid_specs_can_be_built(layers: list[dict[str, Any]]) -> N
     assert isinstance(spec, ClassifierSpec)
     (network,) = shapes_of(spec, Shape(rows=6, columns=8, classes=10, train_count=1))
     try:
-        model = networks.supervised(spec, (6, 8), engine.initializers.he_normal)
+        model = supervised(spec, (6, 8), engine.initializers.he_normal)
     except engine.ShapeError:
         assert network.faults
         return
@@ -226,7 +226,7 @@ def test_every_setting_of_an_optimizer_reaches_it() -> None:
     adam = {"name": "adam", "learning_rate": 0.2, "beta1": 0.5, "beta2": 0.6, "epsilon": 0.1, "clip_norm": 2.0}
     decay = {"weight_decay": 0.4, "decay_biases": False}
     for settings in (sgd | {"decay_biases": False, "clip_norm": 3.0}, adam, adam | {"name": "adamw"} | decay):
-        built = build._optimizer(resolve({"kind": "classifier", "optimizer": settings}).optimizer)
+        built = build.optimizer(resolve({"kind": "classifier", "optimizer": settings}).optimizer)
         assert {name: getattr(built, name) for name in settings if name != "name"} == {
             name: value for name, value in settings.items() if name != "name"
         }

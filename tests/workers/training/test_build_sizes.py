@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import engine
 from service.datasets.builtins import BUILT_IN
 from service.datasets.cache import Dataset, Examples
-from service.models import networks
+from service.kinds.gan import model as gan
 from service.schema.layer_shapes import Shape
 from service.spec.dataset_checks import check_fit
 from service.spec.presets.adaptation import match_output_to_dataset
@@ -62,7 +62,7 @@ def test_a_generator_produces_images_of_the_datasets_size(preset: str, rows: int
     shape = (rows, columns) if channels == 1 else (rows, columns, channels)
     spec = fitted_spec("gan", preset, noise_dataset(*shape, count=2))
     assert isinstance(spec, GanSpec)
-    generator = networks.generator(spec, engine.initializers.glorot_uniform, 10)
+    generator = gan.generator(spec, engine.initializers.glorot_uniform, 10)
     noise = np.zeros((2, spec.latent.dim), np.float32)
     generated = np.asarray(generator(noise))
     assert generated.reshape(2, -1).shape == (2, rows * columns * channels)

@@ -7,6 +7,7 @@ from pathlib import Path
 import grimp
 import pytest
 
+from service import kinds
 from workers.training import code_digest
 from workers.training.code_digest import DECIDES_BITS, digest_of
 
@@ -34,6 +35,10 @@ WITHOUT_EFFECT = {
     "service.datasets.tables.numerals": "imported data has a digest",
     "service.datasets.tables.parts": "imported data has a digest",
     "service.models": "a list of names",
+    "service.models.kinds": "what a room has",
+    "workers.training": "a list of names",
+    "workers.training.kinds": "what a room has",
+    "workers.training.training_run": "a lease, and the data, which have a digest",
 }
 """Modules that training imports but that affect no bit of a result, with the reason."""
 
@@ -44,8 +49,11 @@ def copy_modules(names: Iterable[str], folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name)
-        else:
-            shutil.copy(ROOT / name, folder / name)
+        for path in ROOT.glob(name):
+            if path.is_file():
+                target = folder / path.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
     return folder
 
 
@@ -87,12 +95,15 @@ def test_the_value_and_type_of_a_constant_change_the_digest(code_copy: Path) -> 
 
 def test_every_module_between_data_and_weights_is_in_the_digest() -> None:
     graph = grimp.build_graph("service", "engine", "workers", cache_dir=None)
-    used = graph.find_upstream_modules("workers.training.build") | {"workers.training.build"}
-    included = tuple(name.removesuffix(".py").replace("/", ".") for name in DECIDES_BITS)
+    rooms = [f"service.kinds.{kind.name}.training" for kind in kinds.TRAINED]
+    used = {*rooms, "workers.training.build"}.union(*(graph.find_upstream_modules(room) for room in rooms))
+    included = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in code_digest.files(ROOT)}
+    included |= {name.removesuffix(".__init__") for name in included}
     packages = ("engine", "service.datasets", "service.models", "workers.training")
     missing = {
         module
         for module in used
-        if module.startswith(packages) and not any(module == name or module.startswith(f"{name}.") for name in included)
+        if module.startswith(packages) or module.endswith((".training", ".model"))
+        if module not in included
     }
     assert missing - WITHOUT_EFFECT.keys() == set()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from engine import BatchDone, EpochDone, checkpoint
 from engine.autograd.graph import Array
+from engine.trainers.trainer import Trainer
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
@@ -24,7 +25,6 @@ from service.states import DatasetKind
 from service.storage.tables import Artifact, Epoch, Job
 from workers.messages import Preparing
 from workers.training import build, fork_state, limits
-from workers.training.build import Trainer
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.training_run import TrainingRun
 

@@ -8,37 +8,34 @@ interpreter's lock.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
-from engine import ClassifierTrainer, EpochDone, GanTrainer, checkpoint
+from engine import EpochDone, checkpoint
 from engine.checkpoint import State
+from engine.trainers.trainer import Trainer
 from service.datasets.tables.preprocessing import Preprocessing
 from service.errors import LeaseLost, ServiceError, StorageQuotaExceeded
 from service.jobs import epoch_commits
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position, reaches_hold
-from service.pictures import grids
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import KEEP_LAST
 from service.spec.validation import document_for_files
 from service.storage.artifacts import ArtifactKind
 from workers.operations import OutcomeUnknown
-from workers.training.build import Trainer
+from workers.training import kinds
 from workers.training.diagnostics import TrainingDiagnostics
+from workers.training.kinds import Draw
 from workers.training.training_run import TrainingRun
 
 _FILES_AT_ONCE: Final = 64
 """Files that are open at the same time; a child may have 256."""
-
-Draw: TypeAlias = "functools.partial[bytes]"
-"""Draws a picture from its own copies of arrays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,24 +235,8 @@ def samples_of(
     trainer: Trainer, diagnostics: TrainingDiagnostics, count: int, class_names: Sequence[str]
 ) -> tuple[Draw, str]:
     """A function that draws a sample grid of the current network, and the digest of the arrays that it shows."""
-    match trainer:
-        case ClassifierTrainer():
-            samples = trainer.samples(count)
-            draw = functools.partial(
-                grids.prediction_grid,
-                samples.images,
-                samples.labels,
-                samples.predictions,
-                samples.confidences,
-                class_names=class_names,
-            )
-            return draw, _digest_arrays([samples.predictions, samples.confidences])
-        case GanTrainer():
-            images = trainer.samples(count)
-            classes = diagnostics.classify(images)
-            return functools.partial(grids.sample_grid, images, sample_classes=classes), _digest_arrays([images])
-        case _:
-            raise TypeError("rows of a table are not images")
+    draw, arrays = kinds.training(diagnostics.kind).samples(trainer, count, class_names, diagnostics.classify)
+    return draw, _digest_arrays(arrays)
 
 
 def weights_digest(state: State) -> str:

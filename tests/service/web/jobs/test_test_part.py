@@ -18,6 +18,7 @@ import engine
 from service.datasets.formats.idx import write_idx
 from service.jobs.queries import lookup
 from service.runtime import failpoints
+from service.spec.validation import read_resolved
 from service.storage.tables import Job
 from service.web.core.core import EXTENSION, Core
 from tapeline import Client
@@ -88,7 +89,7 @@ def scores_by_the_engine(app: Flask, job: Job, epoch: int) -> dict[str, float]:
     with client.get(f"/jobs/{job.id}/checkpoints/{epoch}") as response:
         state = engine.checkpoint.loads(response.data)
     dataset = core.repository.load(core.repository.of_job(job))
-    resolved = build.read_resolved(job.resolved)
+    resolved = read_resolved(job.resolved)
     trainer = build.trainer(resolved, dataset)
     assert isinstance(trainer, engine.ClassifierTrainer)
     trainer.load_state_dict(state)

@@ -8,43 +8,48 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from service import kinds
 from service.datasets.cache import Dataset
 from service.datasets.repository import DatasetRepository
 from service.datasets.tables import prediction_files
-from service.errors import LeaseLost, ServiceError, StorageQuotaExceeded
+from service.errors import LeaseLost, StorageQuotaExceeded
 from service.jobs import commits, leases
+from service.kinds.prediction.spec import PREDICTIONS_EPOCH, ResolvedPrediction
 from service.models.compatibility import columns_of, misfits
 from service.models.predicting import LoadedModel, batch_size, predict, read_model
 from service.models.prediction_csv import PredictionCsv, in_order_of, inputs_of, parts_of, slices_of
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
-from service.spec.schema import PREDICTIONS_EPOCH, ClassifierSpec, ResolvedPrediction
-from service.states import ErrorCode
+from service.schema import costs
+from service.spec.validation import read_prediction
+from service.states import ErrorCode, Task
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactUnreadable
 from service.storage.tables import Job
 from workers.messages import Progress
 from workers.operations import OutcomeUnknown
+from workers.training.kinds import Work, WorkFailed
 from workers.training.provenance import provenance
 from workers.training.training_run import Budget, JobRun
 
 _BLOCK_ROWS: Final = prediction_files.BLOCK_ROWS
 
 
-class ModelUnavailable(ServiceError):
+class ModelUnavailable(WorkFailed):
     """The checkpoint of the prediction cannot be used."""
 
     code = ErrorCode.MODEL_UNAVAILABLE
     hint = "submit the prediction again, with a checkpoint that is stored"
 
 
-def run_prediction(run: JobRun, settings: Settings, job: Job, spec: ResolvedPrediction, dataset: Dataset) -> None:
+def _run(run: JobRun, settings: Settings, job: Job, dataset: Dataset) -> None:
     """Predict from the first row on, and end the job.
 
     Raises:
         ModelUnavailable: the checkpoint was deleted, is damaged, or does not fit the data.
         StorageQuotaExceeded: the file does not fit into the quota of the owner.
     """
+    spec = read_prediction(job.resolved)
     model, class_names = _load_model(run, settings, spec, dataset)
     facts = provenance(dataset, evaluated=False) | {"checkpoint": spec.model.sha256}
     job = run.lease.call(leases.begin, facts)
@@ -88,7 +93,7 @@ def _load_model(
         raise
     except ArtifactDamaged as error:
         raise ModelUnavailable(f"{name} cannot be read ({error})") from error
-    return model, trained_on.class_names if isinstance(model.spec, ClassifierSpec) else ()
+    return model, trained_on.class_names if kinds.of(model.spec.kind).task is Task.CLASSIFICATION else ()
 
 
 def _predict(
@@ -117,3 +122,10 @@ def _batches(rows: int, size: int) -> Iterator[tuple[int, int]]:
         end = min(block + _BLOCK_ROWS, rows)
         for start in range(block, end, size):
             yield start, min(start + size, end)
+
+
+WORK: Final = Work(
+    run=_run,
+    peak_bytes=lambda job: costs.prediction_peak_bytes(job.expected_bytes),
+    smaller="predict one part of the dataset at a time",
+)
