@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from engine import BatchDone, ClassifierTrainer, EpochDone, FeatureStatistics, checkpoint
 from engine.checkpoint import State
@@ -70,9 +70,7 @@ def main() -> None:
 def make(dataset: Dataset) -> State:
     """Train the classifier and compute the statistics of the training images."""
     resolved = resolve(SPEC)
-    trainer = build.trainer(resolved, dataset)
-    if not isinstance(trainer, ClassifierTrainer):
-        raise TypeError("the reference classifier must be a classifier")
+    trainer = cast(ClassifierTrainer, build.trainer(resolved, dataset))
     accuracy = 0.0
     for report in trainer.run():
         match report:

@@ -5,7 +5,7 @@ A process loads the other rooms of a kind where it needs them (``rooms``).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from service.kinds.classifier import CLASSIFIER
 from service.kinds.gan import GAN
@@ -23,6 +23,12 @@ _BY_NAME: Final = {kind.name: kind for kind in ALL}
 def of(name: str) -> KindOfJob:
     """The kind with this name. Of one that only a newer release knows, nothing else is known."""
     return _BY_NAME.get(name) or KindOfJob(name=name)
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """What scripts of pages know of each kind."""
+    facts = ("title", "trains", "shows_best", "task")
+    return {kind.name: {name: getattr(kind, name) for name in facts} for kind in ALL}
 
 
 def for_task(task: Task) -> KindOfJob:

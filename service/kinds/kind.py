@@ -72,12 +72,23 @@ class KindOfJob:
     """Whether a share link shows its sample grids; otherwise, they show examples of the dataset."""
     has_reference_classifier: bool = False
     """Whether its samples are scored by the reference classifier of the dataset."""
+    example: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a spec that documents show."""
     summary: str = "{kind}, preset {preset}, dataset {dataset[name]}"
     """A resolved spec in a few words."""
     uses_model: str = ""
     """The model that a resolved spec names, in words; empty: none."""
+    use_command: str = "predict {} FILE"
+    """The command that uses a model; ``{}`` is its reference."""
+    client_call: str = "predict(data)"
+    """The same in Python."""
     next_commands: Sequence[str] = ()
     """What the command line suggests after a training; ``{}`` is the job."""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its models tell classes apart."""
+        return Ability.CLASSIFY in self.abilities
 
     @property
     def title(self) -> str:

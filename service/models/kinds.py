@@ -57,6 +57,8 @@ class ModelOfKind(Generic[S]):
     """Of the names of its tensors in a checkpoint."""
     predictions: Callable[[Array, Preprocessing | None], Predictions] = classified
     """What its outputs mean."""
+    torch_latent: Callable[[S], str] = lambda spec: ""
+    """An expression in PyTorch for sixteen inputs, drawn as in training; empty: they are examples."""
 
 
 def of(kind: str) -> ModelOfKind[Any]:

@@ -201,6 +201,11 @@ class BaseSpec(StrictModel):
         raise NotImplementedError
 
     @property
+    def takes_class(self) -> bool:
+        """Whether its networks also take the class of an example."""
+        return False
+
+    @property
     def weight_settings(self) -> dict[str, Any]:
         """What weights depend on besides layers and precision, by pointer."""
         return {}

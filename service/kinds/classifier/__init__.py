@@ -22,5 +22,10 @@ CLASSIFIER: Final = KindOfJob(
     findings=findings.CODES,
     plots=("curves", "confusion", "calibration", "importance"),
     result_plots=("curves", "confusion"),
+    example={
+        "name": "wider",
+        "epochs": 5,
+        "layers": [{"units": 256, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
+    },
     next_commands=("mistakes {}", "predict {} FILE"),
 )

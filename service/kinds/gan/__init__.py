@@ -23,5 +23,8 @@ GAN: Final = KindOfJob(
     shows_best=False,
     shares_samples=True,
     has_reference_classifier=True,
+    example={"epochs": 20, "name": "digits", "tags": ["demo"]},
+    use_command="generate {}",
+    client_call="generate_picture()",
     next_commands=("generate {}",),
 )

@@ -10,7 +10,7 @@ import engine
 from engine.errors import ShapeError
 from engine.nn.initializers import Initializer
 from service.kinds.gan.networks import discriminator_input_size, generator_input
-from service.kinds.gan.spec import GanSpec
+from service.kinds.gan.spec import Distribution, GanSpec
 from service.models.kinds import ModelOfKind
 from service.models.networks import build_network
 
@@ -43,4 +43,9 @@ def _trained(spec: GanSpec, image_shape: Sequence[int], initializer: Initializer
     return network
 
 
-MODEL: Final = ModelOfKind[GanSpec](network=_trained, prefix="generator.")
+def _torch_latent(spec: GanSpec) -> str:
+    is_normal = spec.latent.distribution is Distribution.NORMAL
+    return f"torch.randn(16, {spec.latent.dim})" if is_normal else f"torch.rand(16, {spec.latent.dim}) * 2 - 1"
+
+
+MODEL: Final = ModelOfKind[GanSpec](network=_trained, prefix="generator.", torch_latent=_torch_latent)

@@ -157,6 +157,11 @@ class GanSpec(BaseSpec):
         return self.health.stop_on
 
     @property
+    def takes_class(self) -> bool:
+        """Whether its networks also take the class of an example."""
+        return self.conditional
+
+    @property
     def weight_settings(self) -> dict[str, Any]:
         """What weights depend on besides layers and precision, by pointer."""
         return {

@@ -12,6 +12,7 @@ from typing import Any, Final, assert_never
 import numpy as np
 import safetensors.numpy
 
+from service.models import kinds
 from service.models.exports.creation import JobFacts, Pictures
 from service.models.exports.table_code import TABLE_CODE
 from service.models.exports.torch_templates import (
@@ -146,15 +147,8 @@ def _in_docstring(text: str) -> str:
 
 
 def latent_example(model: TrainedModel) -> str:
-    """An expression for sixteen latent points, drawn as in training; empty for a classifier."""
-    spec, dim = model.spec, model.latent_dim
-    if not isinstance(spec, schema.GanSpec):
-        return ""
-    return (
-        f"torch.randn(16, {dim})"
-        if spec.latent.distribution is schema.Distribution.NORMAL
-        else (f"torch.rand(16, {dim}) * 2 - 1")
-    )
+    """An expression for sixteen latent points, drawn as in training; empty for a network that has none."""
+    return kinds.of(model.spec.kind).torch_latent(model.spec)
 
 
 def _literal_list(values: Sequence[Any]) -> str:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 import engine
 from engine import Sequential
 from engine.nn.layer import Layer as NetworkLayer
+from service import kinds
+from service.kinds.kind import Ability
 from service.models.exports.photos import PhotoPreparation
 from service.spec.schema import (
     Conv2D,
     Conv2DTranspose,
-    GanSpec,
     Layer,
     Padding,
     Residual,
@@ -100,7 +101,7 @@ class TrainedModel:
     @property
     def generates(self) -> bool:
         """Whether the network is a generator."""
-        return isinstance(self.spec, GanSpec)
+        return Ability.GENERATE in kinds.of(self.spec.kind).abilities
 
     @property
     def is_table(self) -> bool:
@@ -131,7 +132,7 @@ class TrainedModel:
     @property
     def classes(self) -> int:
         """Number of classes of a conditional generator; 0 for any other model."""
-        return len(self.class_names) if isinstance(self.spec, GanSpec) and self.spec.conditional else 0
+        return len(self.class_names) if self.spec.takes_class else 0
 
     @property
     def latent_dim(self) -> int:

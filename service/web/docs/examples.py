@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from service import kinds
+
 _SEVEN: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAPklEQVR42mNgGBmAEZX7H0WMBSGGCZjwyGEB//+j6sQFSJP8"
     "T7ZOApKMOCX/M9DKTnySjOTp/E+BnYzE6gQANMgIJMx36KEAAAAASUVORK5CYII="
@@ -13,13 +15,7 @@ _SEVEN: Final = (
 BODIES: Final[dict[str, dict[str, Any]]] = {
     "SpecAsSent": {
         "smallest": {"kind": "classifier"},
-        "classifier": {
-            "kind": "classifier",
-            "name": "wider",
-            "epochs": 5,
-            "layers": [{"units": 256, "activation": "relu"}, {"units": 10, "activation": "softmax"}],
-        },
-        "gan": {"kind": "gan", "epochs": 20, "name": "digits", "tags": ["demo"]},
+        **{kind.name: {"kind": kind.name, **kind.example} for kind in kinds.ALL if kind.example},
         "folds": {"kind": "classifier", "dataset": {"folds": 5}},
         "names": {"kind": "classifier", "dataset": "mnist", "optimizer": "adam"},
     },

@@ -16,11 +16,12 @@ from jinja2 import FileSystemLoader, PrefixLoader
 from markupsafe import Markup, escape
 from werkzeug.security import safe_join
 
-from service import declarations
+from service import declarations, kinds
 from service.declarations import Room
 from service.jobs.queries import columns
 from service.schema.findings import assignments
 from service.spec import metric_info
+from service.web.http.job_pages import page_of
 from service.web.http.responses import own_address
 from service.wording import counted, rounded
 
@@ -37,11 +38,13 @@ _CODE: Final = re.compile(r"`([^`]+)`")
 def register(app: Flask) -> None:
     """Find the templates of each subject, add their filters, and serve the files that they use.
 
-    ``jobs/index.html`` is ``jobs/templates/index.html``, of a folder beside this one or of a feature, and
-    ``common/base.html`` is ``templates/base.html``.
+    ``jobs/index.html`` is ``jobs/templates/index.html``, of a folder beside this one or of a feature,
+    ``gan/latent.html`` is in the folder of that kind, and ``common/base.html`` is ``templates/base.html``.
     """
     root = Path(app.root_path)
-    folders = {"common": root / "templates"} | {folder.parent.name: folder for folder in root.glob("*/templates")}
+    folders = {"common": root / "templates"}
+    for parent in (root, root.parent / "kinds"):
+        folders |= {folder.parent.name: folder for folder in parent.glob("*/templates")}
     folders |= {item.name: item.folder / "templates" for item in declarations.installed() if Room.PAGES in item.rooms}
     app.jinja_env.loader = PrefixLoader({name: FileSystemLoader(folder) for name, folder in folders.items()})
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -60,6 +63,7 @@ def register(app: Flask) -> None:
         "percentage": percentage,
         "plain": plain,
     }
+    app.jinja_env.globals |= {"kind_of": kinds.of, "page_of": page_of, "kind_documents": kinds.documents}
     app.jinja_env.globals["metric_documents"] = metric_info.documents
     app.jinja_env.globals["tapeline_command"] = tapeline_command
 

@@ -28,7 +28,7 @@ from service.web.http.queries import ModelName
 from service.web.inference.loading import class_names, dataset_or_none, is_table
 from service.web.jobs import tiles
 from service.web.jobs.result_schemas import ConfusionMatrix, artifact_item, checkpoint_items, event_document
-from service.web.jobs.schemas import FoldSet, JobDetail, JobUrls, job_detail
+from service.web.jobs.schemas import FoldSet, JobUrls, job_detail
 
 _MAX_SHOWN_EVENTS: Final = 60
 """Events that the page shows; the log has all."""
@@ -36,7 +36,7 @@ _MAX_SHOWN_FILES: Final = 100
 """Files that the page lists besides the checkpoints; the API has all."""
 _MAX_SHOWN_CHILDREN: Final = 12
 """Forks and reproductions that the page names."""
-_REASONS: Final = {
+REASONS: Final = {
     "claimed": "started by a worker",
     "done": "training finished",
     "changed": "edited",
@@ -110,7 +110,7 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "other_files": [artifact_item(file) for file in other_files],
         "artifact_count": file_count,
         "history": [event_document(event, job_id=job_id, link=share_link()) for event in reversed(history)],
-        "reasons": _REASONS,
+        "reasons": REASONS,
         "resumed": resumed,
         "stopped_by_sweep": stopped_by_sweep,
         "why_stopped": _stop_reason(history),
@@ -120,15 +120,6 @@ def values(job_id: str, choice: ModelName) -> dict[str, Any]:
         "children_count": children_count,
         "export_formats": EXPORTS,
     }
-
-
-def of_prediction(job: JobDetail) -> dict[str, Any]:
-    """The values of the template of a prediction: ``trainer`` is the job of its model, if it exists."""
-    trainers: Sequence[Job] = ()
-    if not is_shared():
-        with core().database.read() as session:
-            trainers = lookup.several(session, [job.resolved["model"]["job"]], owner=owner())
-    return {"trainer": next(iter(trainers), None), "reasons": _REASONS | {"done": "all examples are predicted"}}
 
 
 def _impediment(session: Session, job: Job, settings: Settings) -> Impediment | None:

@@ -22,6 +22,7 @@ from service.storage.tables import Event, Job
 from service.web.core.core import core, owner, read_job
 from service.web.gate.access_checks import identity, is_shared, share_link
 from service.web.http.endpoint import endpoint
+from service.web.http.job_pages import page_of
 from service.web.http.queries import (
     MAX_COMPARED,
     JobId,
@@ -235,9 +236,8 @@ job_blueprint: Final = Blueprint("job_view", __name__)
 def job(job_id: str, query: ModelQuery) -> Response:
     """Show the page of a job, updated live."""
     values = overview.values(job_id, query.checkpoint)
-    if values["job"].kind is JobKind.PREDICTION:
-        return as_page("jobs/prediction.html", **values | overview.of_prediction(values["job"]))
-    return as_page("jobs/job.html", **values)
+    page = page_of(values["job"].kind)
+    return as_page(page.template, **{**values, **page.values(values["job"])})
 
 
 @job_blueprint.get("/ui/play/<job_id>")

@@ -21,7 +21,7 @@ TRAINERS = {f"{kind.capitalize()}Trainer" for kind in JobKind}
 NAME = rf"""["'](?:{"|".join(JobKind)})["']"""
 FLAG = re.compile(rf"is_(?:{'|'.join(JobKind)})")
 IN_PAGES = re.compile(
-    rf"[!=]==?\s*{NAME}|{NAME}\s*[!=]==?|\bcase {NAME}|^\s*(?:{'|'.join(JobKind)}): |{FLAG.pattern}", re.MULTILINE
+    rf"[!=]==?\s*{NAME}|{NAME}\s*[!=]==?|\bcase {NAME}|[{{,]\s*(?:{'|'.join(JobKind)}): |{FLAG.pattern}", re.MULTILINE
 )
 
 
@@ -89,4 +89,5 @@ def test_each_form_of_a_branch_is_counted() -> None:
     )
     assert [branches(form) for form in forms] == [1, 2, 1, 1, 1, 2, 1]
     assert branches('isinstance(layer, Dense)\nArtifactKind.SAMPLE\nx == "images"\n{"kind": "gan"}') == 0
+    assert len(IN_PAGES.findall('{ classifier: "a", gan: "b" }')) == 2
     assert len(IN_PAGES.findall("job.kind !== \"gan\" {% if kind == 'gan' %}")) == 2

@@ -13,6 +13,7 @@ from service.kinds import rooms
 from service.kinds.specs import SpecsOfKind
 from service.models.kinds import ModelOfKind
 from service.states import JobKind
+from service.web.http.job_pages import page_of
 from workers.training import kinds as work
 from workers.training.kinds import TrainingOfKind, Work
 
@@ -36,7 +37,7 @@ def test_the_kinds_are_those_that_the_database_knows_and_each_has_a_folder() -> 
 def test_a_kind_that_trains_has_all_rooms(kind: str) -> None:
     specs = rooms.specs(kind)
     assert isinstance(specs, SpecsOfKind)
-    assert specs.model.model_fields["kind"].annotation is not None
+    assert specs.model.__name__ == f"{kind.capitalize()}Spec"  # the form finds its schema by this name
     assert isinstance(rooms.room(kind, "model").MODEL, ModelOfKind)
     assert isinstance(work.training(kind), TrainingOfKind)
     assert [rule.code for rule in specs.diagnosis.rules] == list(kinds.of(kind).findings)
@@ -46,6 +47,15 @@ def test_a_kind_that_trains_has_all_rooms(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind.name for kind in kinds.ALL if not kind.trains])
 def test_a_kind_that_trains_nothing_has_work(kind: str) -> None:
     assert isinstance(work.work(kind), Work)
+
+
+@pytest.mark.parametrize("kind", kinds.ALL, ids=lambda kind: kind.name)
+def test_each_kind_has_pages_and_their_templates_exist(kind: kinds.KindOfJob) -> None:
+    page = page_of(kind.name)
+    own = [*page.results, *page.evaluation, *page.examples, page.template, page.play]
+    own = [name for name in own if name.startswith(f"{kind.name}/")]
+    folder = FOLDER / kind.name / "templates"
+    assert sorted(path.name for path in folder.glob("*")) == sorted(name.partition("/")[2] for name in own)
 
 
 def test_nothing_is_known_of_a_kind_of_a_newer_release() -> None:

@@ -1,10 +1,11 @@
 // Texts about a job that several pages share.
+import { kindOf } from "./dom.js";
 
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
 export const isOver = (job) => ENDED.has(job.status);
 export const shortId = (id) => id.slice(-6).toLowerCase();
-export const kindName = (kind) => (kind === "gan" ? "GAN" : kind);
+export const kindName = (kind) => kindOf(kind).title;
 export const titleOf = (job) => job.name || `${job.kind} ${shortId(job.id)}`;
 
 // A job that its sweep stopped is not shown as cancelled.

@@ -1,5 +1,5 @@
 // A new job: the form, the JSON beside it, and live validation by the service.
-import { $, announce, counted, debounce, h } from "../common/dom.js";
+import { $, announce, capital, counted, debounce, h, kindOf } from "../common/dom.js";
 import { call, onRestored } from "../common/api.js";
 import { showFault, showPlan } from "./cost.js";
 import { aboutDataset, datasetControl } from "./dataset.js";
@@ -11,7 +11,6 @@ import { drawSections, filterFields, markSections } from "./schema/sections.js";
 import { SweepCard } from "./sweep-card.js";
 import { joinSweep, locate, SEED, splitSweep, Tries } from "./sweep-fields.js";
 
-const ROOTS = { classifier: "ClassifierSpec", regressor: "RegressorSpec", gan: "GanSpec" };
 const KEPT_FIELDS = ["name", "tags", "priority", "dataset", "seed"]; // fields that are kept when the preset changes
 
 const [{ $defs: parts }, { data: presets }, { data: datasets }] = await Promise.all([
@@ -52,11 +51,15 @@ function giveUp({ message }) {
 // A dataset with a number to predict needs a regressor, and one with classes another kind.
 function chooseDataset(path, name) {
   const kind = kindFor(name);
-  if ((kind === "regressor") !== (form.sent.kind === "regressor")) {
+  if (predictsNumber(kind) !== predictsNumber(form.sent.kind)) {
     choose(kind, cards.defaultOf({ kind, dataset: name }).name);
   }
   form.set(path, name);
   tries.follow();
+}
+
+function predictsNumber(kind) {
+  return kindOf(kind).task === "regression";
 }
 
 function kindFor(name) {
@@ -117,7 +120,7 @@ function take(document, options = {}) {
 }
 
 function draw(preset) {
-  const root = parts[ROOTS[preset.kind]];
+  const root = parts[`${capital(preset.kind)}Spec`];
   const base = baseOf(preset);
   if (base !== form.base) form.networks.clear();
   form.load(root, base, form.sent);

@@ -1,8 +1,7 @@
 // The choice of kind and preset: a card for each preset with description, typical result and duration.
-import { $, $$, capital, describe, duration, h, metric, percent, words } from "../common/dom.js";
+import { $, $$, capital, describe, duration, h, kindOf, metric, percent } from "../common/dom.js";
 
 const FORMER_NAMES = { seed: "classic" }; // in the specs of old jobs
-const KINDS = { classifier: "Classifier", regressor: "Regressor", gan: "GAN" };
 
 export class PresetCards {
   // presets, datasets: as listed by the service; selected(kind, preset): called when one is chosen.
@@ -17,14 +16,14 @@ export class PresetCards {
           type: "button",
           value: kind,
           onclick: () => selected(kind, this.defaultOf({ kind }).name),
-        }, KINDS[kind] ?? words(kind))
+        }, capital(kindOf(kind).title))
       ),
     );
   }
 
-  // The preset of a spec that names none; for a classifier it depends on the dataset.
+  // The preset of a spec that names none: that of the dataset, if its kind has it.
   defaultOf({ kind, dataset }) {
-    const suitable = kind === "classifier" && this.find(kind, this.datasetOf(dataset)?.default_preset);
+    const suitable = this.find(kind, this.datasetOf(dataset)?.default_preset);
     return suitable || this.presets.find((preset) => preset.kind === kind && preset.is_default);
   }
 

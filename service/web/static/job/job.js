@@ -1,6 +1,6 @@
 // The page of one job. Curves, tiles, samples and progress follow its events. Texts and tables are rendered by the
 // server, and fetched again when the state of the job changes, or when another model is stored and they are in view.
-import { $, $$, duration, throttle } from "../common/dom.js";
+import { $, $$, duration, kindOf, throttle } from "../common/dom.js";
 import { listen, onRestored } from "../common/api.js";
 import { Curves } from "../charts/curves.js";
 import { Samples } from "./samples.js";
@@ -132,7 +132,7 @@ function listenToJob() {
       if (event.best) curves.best(event.epoch);
       stored.push(event);
       // The first one, or the first best one.
-      if (!isStored() || (event.best && $("#model").hidden && job.kind !== "gan")) return refreshPage();
+      if (!isStored() || (event.best && $("#model").hidden && kindOf(job.kind).shows_best)) return refreshPage();
       moveModel(event);
       if (evaluated !== shownModel()) parts.model.invalidate();
       return evaluateAgain();

@@ -1,6 +1,6 @@
 // The rows of the jobs table: job rows and group rows. `update` writes only what has changed,
 // so that nothing loses the focus.
-import { $$, ago, counted, describe, duration, h, metric, when, words } from "../common/dom.js";
+import { $$, ago, counted, describe, duration, h, kindOf, metric, when, words } from "../common/dom.js";
 import { fullText, headingOf, summary, text } from "./cells.js";
 import { isOver, kindName, shortId, statusClass, statusText, titleOf } from "../common/job-facts.js";
 
@@ -137,9 +137,9 @@ const SPECIAL = {
         bar.className = job.status;
         bar.value = progress.fraction;
         bar.setAttribute("aria-label", `${title}: ${Math.round(100 * progress.fraction)}%`);
-        epoch.textContent = job.kind === "prediction"
-          ? `${progress.step.toLocaleString("en")} / ${progress.steps.toLocaleString("en")}`
-          : `${progress.epoch} / ${progress.epochs}`;
+        epoch.textContent = kindOf(job.kind).trains
+          ? `${progress.epoch} / ${progress.epochs}`
+          : `${progress.step.toLocaleString("en")} / ${progress.steps.toLocaleString("en")}`;
         timeLeft.title = isOver(job) ? "From the first start to the end, pauses included" : "";
         timeLeft.textContent = progress.eta_seconds !== null && !isOver(job)
           ? `${duration(progress.eta_seconds)} left`

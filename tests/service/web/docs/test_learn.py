@@ -10,11 +10,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service import kinds
 from service.access import keys
 from service.access.keys import Scope
 from service.web.core.core import EXTENSION, Core
 from service.web.docs.learn import overfitting
 from service.web.docs.terms import BY_METRIC, TERMS
+from service.web.http.job_pages import page_of
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import keyed
 from tests.service.web.markup import one_line
@@ -123,7 +125,9 @@ def test_the_glossary_begins_with_the_terms_of_the_page() -> None:
 def test_each_i_of_a_card_leads_to_a_term() -> None:
     texts = [path.read_text("utf-8") for path in (ROOT / "service").rglob("templates/*.html")]
     calls = re.findall(r"parts\.about\((.*?)\) }}", "".join(texts))
-    linked = {id_ for call in calls for id_ in re.findall(r'"([a-z-]+)"', call)} - {"gan"}
+    linked = {id_ for call in calls for id_ in re.findall(r'"([a-z-]+)"', call)}
+    pages = [page_of(kind.name) for kind in kinds.TRAINED]
+    linked |= {term for page in pages for term in (page.curves_term, page.samples_term) if term}
     assert len(linked) > 6
     assert linked <= {term.id for term in TERMS}
     assert BY_METRIC.keys() >= {"val_loss", "frechet_distance"}
