@@ -69,6 +69,14 @@ class JobKind(StrEnum):
     PREDICTION = "prediction"
 
 
+class Kind(StrEnum):
+    """What to train."""
+
+    CLASSIFIER = "classifier"
+    REGRESSOR = "regressor"
+    GAN = "gan"
+
+
 class ErrorCode(StrEnum):
     """Why a job failed."""
 

@@ -21,15 +21,7 @@ from service.schema.base import (
 )
 from service.schema.layers import Initializer, Layer
 from service.schema.optimizers import Constant, Optimizer, Schedule
-from service.states import FindingCode
-
-
-class Kind(StrEnum):
-    """What to train."""
-
-    CLASSIFIER = "classifier"
-    REGRESSOR = "regressor"
-    GAN = "gan"
+from service.states import FindingCode, Kind
 
 
 class DType(StrEnum):

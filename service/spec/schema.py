@@ -19,6 +19,7 @@ from service.schema.base import *
 from service.schema.layers import *
 from service.schema.optimizers import *
 from service.schema.specs import *
+from service.states import Kind as Kind
 
 Spec = BaseSpec
 """The resolved spec of a training of any kind."""

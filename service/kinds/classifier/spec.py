@@ -10,7 +10,8 @@ from pydantic import Field
 from service.kinds.supervised.spec import SupervisedSpec
 from service.schema.base import MAX_CUTOUT, MAX_SHIFT, Fraction, StrictModel
 from service.schema.layers import Layers
-from service.schema.specs import Kind, Reduction
+from service.schema.specs import Reduction
+from service.states import Kind
 
 
 class LossName(StrEnum):

@@ -20,8 +20,8 @@ from service.schema.base import (
 )
 from service.schema.layers import Layers
 from service.schema.optimizers import Optimizer, Schedule
-from service.schema.specs import AverageDecay, BaseSpec, Kind, Reduction, TrainedNetwork, limited_to
-from service.states import FindingCode
+from service.schema.specs import AverageDecay, BaseSpec, Reduction, TrainedNetwork, limited_to
+from service.states import FindingCode, Kind
 
 
 class GanLossName(StrEnum):

@@ -10,7 +10,8 @@ from pydantic import Field
 from service.kinds.supervised.spec import EarlyStopping, SupervisedSpec
 from service.schema.base import StrictModel
 from service.schema.layers import Layers
-from service.schema.specs import Kind, Reduction
+from service.schema.specs import Reduction
+from service.states import Kind
 
 
 class RegressorLossName(StrEnum):
