@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from service import kinds
 from service.access.audit import Actor, owner_of
-from service.application.predictions import PredictionChecks
+from service.application.kinds import check as check_by_kind
 from service.application.specs import Forecast, SpecChecks
 from service.datasets.builtins import reference_classifier_sha256
 from service.datasets.errors import DatasetError
@@ -140,14 +140,14 @@ class Jobs:
         """
         owner = owner_of(by)
         if not validation.trains(document):
-            checked = PredictionChecks(specs=self.specs).check(document, owner)
-            return checked.forecast(self.specs.notes_on_data(checked.spec.dataset.name, owner))
+            checked = check_by_kind(self.specs, document, owner)
+            return checked.forecast(self.specs.notes_on_data(checked.dataset, owner))
         return self.specs.forecast(document, owner)
 
     def _new(self, document: Any, owner: str | None) -> list[Submission]:
         """The checked submissions of a spec."""
         if not validation.trains(document):
-            return [PredictionChecks(specs=self.specs).check(document, owner).submission(document, owner)]
+            return [check_by_kind(self.specs, document, owner).submission(document, owner)]
         spec, data, networks = self.specs.check(document, owner)
         specs = _expand(document, spec)
         group = ids.new_id("folds") if len(specs) > 1 else None

@@ -21,8 +21,6 @@ from service.spec.schema import (
     Constant,
     JobSpec,
     Kind,
-    PredictionSpec,
-    ResolvedPrediction,
     Spec,
     Step,
     StrictModel,
@@ -112,25 +110,6 @@ def trains(document: Any) -> bool:
     """Whether a document that was sent is the spec of a training, unless it has faults."""
     kind_name = document.get("kind") if isinstance(document, dict) else None
     return kind_name not in [kind.name for kind in kinds.ALL if not kind.trains]
-
-
-def read_prediction(document: Mapping[str, Any]) -> ResolvedPrediction:
-    """Read the resolved spec of a prediction from the database."""
-    return ResolvedPrediction.model_validate_json(json.dumps(document))
-
-
-def resolve_prediction(document: dict[str, Any]) -> PredictionSpec:
-    """Check every field of the spec of a prediction.
-
-    Raises:
-        SpecError: lists every fault, each with a pointer into the document.
-    """
-    merged = shorthand(PredictionSpec, document)
-    try:
-        return PredictionSpec.model_validate_json(json.dumps(merged))
-    except ValidationError as error:
-        faults = describe(PredictionSpec, error, merged)
-        raise as_sent(SpecError(faults, total=error.error_count()), document) from error
 
 
 def read_body(model: type[B], document: Any) -> B:

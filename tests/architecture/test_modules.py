@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ["engine", "service", "workers", "migrations", "tapeline", "benchmarks"]
 """The packages that must follow these rules."""
 MAX_MODULE_LINES = 500
-ROOMS = {"training": "workers.kinds", "model": "service.models.rooms", "page": "service.web.rooms"}
+ROOMS = {
+    "training": "workers.kinds",
+    "page": "service.web.rooms",
+    "submission": "service.application.rooms",
+    "model": "service.models.rooms",
+}
 """The rooms of kinds of jobs that only some processes load, and where they count as: a folder with rooms for all
 processes has no layer of its own."""
 MAX_PACKAGE_MODULES = 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -90,3 +92,8 @@ class ResolvedPrediction(_Prediction):
     def hashed(self) -> dict[str, Any]:
         """The document that digests of the spec are computed from: with the checkpoint, however it was named."""
         return self.model_dump(mode="json") | {"model": self.model.sha256}
+
+
+def read(document: Mapping[str, Any]) -> ResolvedPrediction:
+    """Read the resolved spec of a prediction from the database."""
+    return ResolvedPrediction.model_validate_json(json.dumps(document))

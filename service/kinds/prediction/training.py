@@ -14,7 +14,7 @@ from service.datasets.repository import DatasetRepository
 from service.datasets.tables import prediction_files
 from service.errors import LeaseLost, StorageQuotaExceeded
 from service.jobs import commits, leases
-from service.kinds.prediction.spec import PREDICTIONS_EPOCH, ResolvedPrediction
+from service.kinds.prediction.spec import PREDICTIONS_EPOCH, ResolvedPrediction, read
 from service.models.compatibility import columns_of, misfits
 from service.models.predicting import LoadedModel, batch_size, predict, read_model
 from service.models.prediction_csv import PredictionCsv, in_order_of, inputs_of, parts_of, slices_of
@@ -22,7 +22,6 @@ from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.schema import costs
-from service.spec.validation import read_prediction
 from service.states import ErrorCode, Task
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactUnreadable
 from service.storage.tables import Job
@@ -49,7 +48,7 @@ def _run(run: JobRun, settings: Settings, job: Job, dataset: Dataset) -> None:
         ModelUnavailable: the checkpoint was deleted, is damaged, or does not fit the data.
         StorageQuotaExceeded: the file does not fit into the quota of the owner.
     """
-    spec = read_prediction(job.resolved)
+    spec = read(job.resolved)
     model, class_names = _load_model(run, settings, spec, dataset)
     facts = provenance(dataset, evaluated=False) | {"checkpoint": spec.model.sha256}
     job = run.lease.call(leases.begin, facts)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service import kinds
+from service.application.kinds import SubmissionOfKind
 from service.kinds import rooms
 from service.kinds.specs import SpecsOfKind
 from service.models.kinds import ModelOfKind
@@ -47,6 +48,7 @@ def test_a_kind_that_trains_has_all_rooms(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind.name for kind in kinds.ALL if not kind.trains])
 def test_a_kind_that_trains_nothing_has_work(kind: str) -> None:
     assert isinstance(work.work(kind), Work)
+    assert isinstance(rooms.room(kind, "submission").SUBMISSION, SubmissionOfKind)
 
 
 @pytest.mark.parametrize("kind", kinds.ALL, ids=lambda kind: kind.name)

@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.application import predictions
 from service.datasets.tables.preprocessing import Preprocessing
 from service.jobs import commits, leases
+from service.kinds.prediction import submission as predictions
 from service.storage.artifacts import ArtifactKind
 from service.web.core.core import EXTENSION, Core
 from tests.service.web.conftest import MakeApp, SimulatedWorker, pointers

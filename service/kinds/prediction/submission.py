@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from service import kinds
+from service.application.kinds import SubmissionOfKind
 from service.application.specs import DATASET, Forecast, SpecChecks, priority_faults
 from service.datasets.errors import DatasetError
 from service.datasets.info import DatasetInfo
@@ -15,6 +19,7 @@ from service.errors import Fault, SpecError
 from service.jobs.queries.estimates import Estimate, TrainingCost
 from service.jobs.submissions import Submission
 from service.kinds.kind import Ability
+from service.kinds.prediction.spec import PinnedModel, PredictedPart, PredictionSpec, ResolvedPrediction, read
 from service.models import references
 from service.models.compatibility import columns_of, misfits
 from service.models.references import Model
@@ -23,7 +28,9 @@ from service.schema import costs
 from service.schema.layer_shapes import Network
 from service.spec import validation
 from service.spec.estimation.networks import networks
-from service.spec.schema import PinnedModel, PredictedPart, PredictionSpec, ResolvedPrediction, Spec
+from service.spec.faults import describe
+from service.spec.fields import shorthand
+from service.spec.schema import Spec
 from service.states import DatasetKind, Task
 
 MAX_BYTES: Final = 2**30
@@ -43,6 +50,11 @@ class CheckedPrediction:
     """Of the model."""
     networks: Sequence[Network]
     class_notes: Sequence[str]
+
+    @property
+    def dataset(self) -> str:
+        """The name of its dataset."""
+        return self.spec.dataset.name
 
     @property
     def expected_bytes(self) -> int:
@@ -85,7 +97,7 @@ class CheckedPrediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictionChecks:
+class _Checks:
     """Checks predictions against the models and datasets of their owners."""
 
     specs: SpecChecks
@@ -99,7 +111,7 @@ class PredictionChecks:
         faults: list[Fault] = []
         undescribed, spec = 0, None
         try:
-            spec = validation.resolve_prediction(dict(document))
+            spec = _resolve(dict(document))
         except SpecError as error:
             faults += error.faults
             undescribed = error.total - len(error.faults)
@@ -176,6 +188,20 @@ class PredictionChecks:
             return None
 
 
+def _resolve(document: dict[str, Any]) -> PredictionSpec:
+    """Check every field of the spec of a prediction.
+
+    Raises:
+        SpecError: lists every fault, each with a pointer into the document.
+    """
+    merged = shorthand(PredictionSpec, document)
+    try:
+        return PredictionSpec.model_validate_json(json.dumps(merged))
+    except ValidationError as error:
+        faults = describe(PredictionSpec, error, merged)
+        raise validation.as_sent(SpecError(faults, total=error.error_count()), document) from error
+
+
 def rows_of(data: DatasetInfo, part: PredictedPart) -> int:
     """The number of examples to predict."""
     counts = {
@@ -195,7 +221,7 @@ def _pinned(spec: PredictionSpec, model: Model, highest: int) -> ResolvedPredict
         sha256=model.checkpoint.sha256,
     )
     fields = spec.model_dump(mode="json") | {"model": pinned.model_dump(mode="json")}
-    return validation.read_prediction(fields | {"priority": min(spec.priority, highest)})
+    return read(fields | {"priority": min(spec.priority, highest)})
 
 
 _LONGEST_NUMBER: Final = 24
@@ -219,3 +245,6 @@ def _notes_on_classes(trained: DatasetInfo, data: DatasetInfo) -> list[str]:
     if trained.class_names == data.class_names or not trained.class_names:
         return []
     return [f"The model predicts the classes of {trained.name}, which differ from those of {data.name}."]
+
+
+SUBMISSION: Final = SubmissionOfKind(check=lambda specs, document, owner: _Checks(specs=specs).check(document, owner))
