@@ -101,7 +101,7 @@ class Sampling(StrictModel):
 
 
 def limited_to(*codes: FindingCode) -> Any:
-    """Restrict a list of findings in the JSON Schema to those that a kind of training can have (``findings.CODES``)."""
+    """Restrict a list of findings in the JSON Schema to those of a kind of training (``KindOfJob.findings``)."""
     return Field(json_schema_extra={"x-choices": [code.value for code in codes]})
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from service.kinds.classifier import metrics
 from service.kinds.kind import Ability, KindOfJob
-from service.kinds.supervised import findings
+from service.kinds.supervised import FINDINGS
 from service.kinds.supervised import metrics as shared_metrics
 from service.states import JobKind, Task
 
@@ -19,7 +19,7 @@ CLASSIFIER: Final = KindOfJob(
     key_metrics=("val_accuracy", "val_loss", "train_loss"),
     live_metrics=("val_accuracy", "train_loss", "val_loss"),
     fold_metrics=("val_accuracy", "best:val_accuracy", "val_loss", "test_accuracy"),
-    findings=findings.CODES,
+    findings=FINDINGS,
     plots=("curves", "confusion", "calibration", "importance"),
     result_plots=("curves", "confusion"),
     example={

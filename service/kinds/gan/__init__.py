@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.kinds.gan import findings, metrics
+from service.kinds.gan import metrics
 from service.kinds.kind import Ability, KindOfJob
-from service.states import JobKind
+from service.states import FindingCode, JobKind
 
 GAN: Final = KindOfJob(
     name=JobKind.GAN.value,
@@ -17,7 +17,14 @@ GAN: Final = KindOfJob(
     metrics=metrics.METRICS,
     key_metrics=("frechet_distance", "g_loss", "d_loss"),
     live_metrics=("g_loss", "d_loss", "frechet_distance"),
-    findings=findings.CODES,
+    findings=(
+        FindingCode.MODE_COLLAPSE,
+        FindingCode.DISCRIMINATOR_WINS,
+        FindingCode.VANISHING_GRADIENT,
+        FindingCode.DIVERGING,
+        FindingCode.DEAD_UNITS,
+        FindingCode.SATURATION,
+    ),
     plots=("curves",),
     result_plots=("curves",),
     shows_best=False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from service.kinds.gan import findings
+from service.kinds.gan import GAN
 from service.schema.base import (
     MAX_CRITIC_STEPS,
     MAX_EPOCHS,
@@ -54,7 +54,7 @@ class GanLoss(StrictModel):
 class GanHealth(StrictModel):
     """How to react to problems that the metrics show, and how often samples are scored."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*findings.CODES)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*GAN.findings)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
     every_epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS, title="Every n epochs")] = 5

@@ -6,7 +6,7 @@ from typing import Final
 
 from service.kinds.kind import Ability, KindOfJob
 from service.kinds.regressor import metrics
-from service.kinds.supervised import findings
+from service.kinds.supervised import FINDINGS
 from service.kinds.supervised import metrics as shared_metrics
 from service.states import JobKind, Task
 
@@ -20,7 +20,7 @@ REGRESSOR: Final = KindOfJob(
     live_metrics=("val_rmse", "val_r2", "val_loss"),
     fold_metrics=("val_rmse", "best:val_rmse", "val_r2", "val_loss", "test_rmse"),
     typical_error="val_rmse",
-    findings=findings.CODES,
+    findings=FINDINGS,
     plots=("curves", "residuals", "importance"),
     result_plots=("curves", "residuals"),
     next_commands=("residuals {}", "predict {} FILE"),

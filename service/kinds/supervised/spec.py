@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.kinds.supervised import findings
+from service.kinds.supervised import FINDINGS
 from service.schema.base import MAX_EPOCHS, StrictModel
 from service.schema.layers import Layers
 from service.schema.specs import AverageDecay, BaseSpec, TrainedNetwork, limited_to
@@ -38,7 +38,7 @@ class EarlyStopping(StrictModel):
 class Health(StrictModel):
     """How to react to problems that the metrics show."""
 
-    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*findings.CODES)] = []
+    stop_on: Annotated[list[FindingCode], Field(max_length=10), limited_to(*FINDINGS)] = []
     """Fail the job as soon as one of these findings appears, instead of only reporting it. The last checkpoint is
     kept."""
 
