@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+from sqlalchemy.orm import Session
+
+from service.jobs.queries import lookup
+from service.storage.artifacts import ArtifactKind
+from service.storage.tables import Job
 from service.web.http.job_pages import PageOfKind
+
+
+def _lesson(session: Session, job: Job) -> Mapping[str, Any]:
+    values = {row.epoch: row.metrics.get("frechet_distance") for row in lookup.epochs(session, job.id)}
+    distances = {epoch: value for epoch, value in values.items() if value is not None}
+    has_samples = bool(lookup.artifact_epochs(session, [job.id], ArtifactKind.SAMPLE))
+    return {"distances": distances if len(distances) > 1 else None, "samples": has_samples}
+
 
 PAGE: Final = PageOfKind(
     curves_term="gan",
@@ -13,4 +27,5 @@ PAGE: Final = PageOfKind(
     play_title="Latent space",
     play_script="play/latent.js",
     play="gan/latent.html",
+    lesson=_lesson,
 )

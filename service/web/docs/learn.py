@@ -9,18 +9,17 @@ from typing import Any, Final, TypeGuard
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import statistics
-from service.jobs.queries import listing, lookup
-from service.spec.schema import Kind
+from service import kinds, statistics
+from service.jobs.queries import listing
 from service.states import Status
-from service.storage.artifacts import ArtifactKind
 from service.storage.database import visible
 from service.storage.sweep_tables import Sweep
-from service.storage.tables import Epoch, Job
+from service.storage.tables import Job
 from service.sweeps import queries as sweep_queries
 from service.web.core.core import core
-from service.web.jobs.overview import confusion_table, matrix_table
-from service.web.jobs.schemas import JobUrls, metric_intervals
+from service.web.http.job_pages import page_of
+from service.web.jobs.overview import matrix_table
+from service.web.jobs.schemas import JobUrls
 from service.wording import rounded
 
 WIDTH, HEIGHT = 360, 190
@@ -157,33 +156,19 @@ def examples(*, owner: str | None, has_jobs: bool) -> dict[str, Any]:
 
 
 def _own(session: Session, owner: str | None) -> dict[str, Any]:
-    """What the reader's latest classifier, GAN and sweep show."""
+    """What the reader's latest job of each kind that has a lesson, and the latest sweep show."""
     found: dict[str, Any] = {}
-    if (job := _latest(session, Kind.CLASSIFIER, owner)) is not None:
-        rows = lookup.epochs(session, job.id)
-        shown = session.get(Epoch, (job.id, job.best_epoch or job.epoch))
-        confusion = confusion_table(job, shown)
-        counts = confusion["total"] if confusion else None
-        found |= {
-            "classifier": _facts(job),
-            "history": {"epochs": [row.epoch for row in rows]}
-            | {name: [row.metrics.get(name) for row in rows] for name in _BY_HEART},
-            "confusion": confusion,
-            "interval": metric_intervals(shown.metrics if shown else {}, counts).get("val_accuracy"),
-        }
-    if (gan := _latest(session, Kind.GAN, owner)) is not None:
-        rows = lookup.epochs(session, gan.id)
-        values = {row.epoch: row.metrics.get("frechet_distance") for row in rows}
-        distances = {epoch: value for epoch, value in values.items() if value is not None}
-        has_samples = bool(lookup.artifact_epochs(session, [gan.id], ArtifactKind.SAMPLE))
-        found |= {"gan": _facts(gan), "distances": distances if len(distances) > 1 else None, "samples": has_samples}
+    for kind in kinds.TRAINED:
+        lesson = page_of(kind.name).lesson
+        if lesson is not None and (job := _latest(session, kind.name, owner)) is not None:
+            found |= {kind.name: _facts(job), **lesson(session, job)}
     newest = select(Sweep).where(visible(Sweep.owner, owner)).order_by(Sweep.created_ms.desc(), Sweep.id.desc())
     if (sweep := session.scalar(newest.limit(1))) is not None:
         found["sweep"] = {"title": sweep_queries.title(sweep), "page": f"/ui/sweeps/{sweep.id}"}
     return found
 
 
-def _latest(session: Session, kind: Kind, owner: str | None) -> Job | None:
+def _latest(session: Session, kind: str, owner: str | None) -> Job | None:
     """The newest job of a kind that succeeded and has a curve, outside sweeps."""
     conditions = (Job.kind == kind, Job.status == Status.SUCCEEDED, Job.epoch > 1, Job.sweep_id.is_(None))
     query = select(Job).where(*conditions, visible(Job.owner, owner))

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from sqlalchemy.orm import Session
+
 from service import kinds
 from service.kinds import rooms
+from service.storage.tables import Job
 
 
 def _no_values(job: Any) -> Mapping[str, Any]:
@@ -39,6 +42,8 @@ class PageOfKind:
     play_script: str = ""
     play: str = ""
     """The contents of the Play page."""
+    lesson: Callable[[Session, Job], Mapping[str, Any]] | None = None
+    """What a job of the reader shows on the Learn page."""
 
 
 _UNKNOWN: Final = PageOfKind()
