@@ -27,7 +27,7 @@ def of(name: str) -> KindOfJob:
 
 def documents() -> dict[str, dict[str, Any]]:
     """What scripts of pages know of each kind."""
-    facts = ("title", "trains", "shows_best", "task")
+    facts = ("title", "trains", "verb", "shows_best", "task")
     return {kind.name: {name: getattr(kind, name) for name in facts} for kind in ALL}
 
 

@@ -21,13 +21,14 @@ TRAINERS = {f"{kind.capitalize()}Trainer" for kind in JobKind}
 NAME = rf"""["'](?:{"|".join(JobKind)})["']"""
 FLAG = re.compile(rf"is_(?:{'|'.join(JobKind)})")
 IN_PAGES = re.compile(
-    rf"[!=]==?\s*{NAME}|{NAME}\s*[!=]==?|\bcase {NAME}|[{{,]\s*(?:{'|'.join(JobKind)}): |{FLAG.pattern}", re.MULTILINE
+    rf"[!=]==?\s*{NAME}|{NAME}\s*[!=]==?|\bcase {NAME}|[{{,]\s*(?:{'|'.join(JobKind)}): |\[{NAME}|{FLAG.pattern}",
+    re.MULTILINE,
 )
 
 
 def branches(source: str) -> int:
     """The branches of a module: ``isinstance`` and patterns of a spec or trainer, members of an enumeration of kinds,
-    comparisons with their names, tables by them, and flags such as ``is_gan``."""
+    comparisons with their names, tables by them and lists of them, and flags such as ``is_gan``."""
     return sum(1 for node in ast.walk(ast.parse(source)) for _ in _asked(node))
 
 
@@ -43,6 +44,9 @@ def _asked(node: ast.AST) -> Iterator[ast.AST]:
             yield node
         case ast.Compare(left=left, comparators=comparators):
             yield from (operand for operand in (left, *comparators) if _names_kind(operand))
+        case ast.List(elts=names) | ast.Tuple(elts=names) | ast.Set(elts=names):
+            found = [name for name in names if _names_kind(name)]
+            yield from found if len(found) > 1 else ()
         case ast.Dict(keys=keys) if len([key for key in keys if key is not None and _names_kind(key)]) > 1:
             yield from (key for key in keys if key is not None and _names_kind(key))
 
@@ -86,8 +90,9 @@ def test_each_form_of_a_branch_is_counted() -> None:
         'job["kind"] != "prediction"',
         '{"classifier": 1, "gan": 2}',
         "model.is_gan",
+        'kind in ("gan", "regressor")',
     )
-    assert [branches(form) for form in forms] == [1, 2, 1, 1, 1, 2, 1]
+    assert [branches(form) for form in forms] == [1, 2, 1, 1, 1, 2, 1, 2]
     assert branches('isinstance(layer, Dense)\nArtifactKind.SAMPLE\nx == "images"\n{"kind": "gan"}') == 0
     assert len(IN_PAGES.findall('{ classifier: "a", gan: "b" }')) == 2
     assert len(IN_PAGES.findall("job.kind !== \"gan\" {% if kind == 'gan' %}")) == 2

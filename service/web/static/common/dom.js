@@ -87,11 +87,11 @@ export function describe(name) {
   return layer ? { ...info, label: `${info.label} · ${layer}` } : info;
 }
 
-// What is known of a kind of job: { title, trains, shows_best, task }. The server's counterpart: service/kinds.
+// What is known of a kind of job: { title, trains, verb, shows_best, task }. The server's counterpart: service/kinds.
 let kindInfo = null;
 export function kindOf(kind) {
   kindInfo ??= JSON.parse($("#kind-info").textContent);
-  return kindInfo[kind] ?? { title: words(kind), trains: true, shows_best: true, task: null };
+  return kindInfo[kind] ?? { title: words(kind), trains: true, verb: null, shows_best: true, task: null };
 }
 
 // The metrics for summaries, of all kinds of jobs, or of one; the first is the default objective.

@@ -1,7 +1,7 @@
 // The API documentation: a filter, anchors that open their target, and a form that sends each operation's request.
 import { call } from "../common/api.js";
 import { confirmed, copy } from "../common/dialogs.js";
-import { $, $$, debounce, h } from "../common/dom.js";
+import { $, $$, debounce, h, kindOf } from "../common/dom.js";
 import { data, Exchange } from "./try.js";
 
 // Filter
@@ -64,9 +64,9 @@ function suggestIds() {
         // Irreversible operations have no preselected job, and a field that the user has touched or focused is left
         // alone.
         if (field.dataset.touched || field === document.activeElement || data(field.form, "destructive")) continue;
-        const kinds =
-          { predict: ["classifier", "regressor"], generate: ["gan"] }[data(field.form, "path").split("/").at(-1)];
-        field.value = (best(knownJobs.filter((job) => !kinds || kinds.includes(job.kind))) ?? best(knownJobs)).id;
+        const verb = data(field.form, "path").split("/").at(-1);
+        const suited = knownJobs.map((job) => [job, kindOf(job.kind)]).filter(([, kind]) => kind.verb === verb);
+        field.value = (best(suited.filter(([, kind]) => kind.trains).map(([job]) => job)) ?? best(knownJobs)).id;
         field.form.dispatchEvent(new Event("input"));
       }
     },
