@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,21 @@ def classified(raw: Array, preprocessing: Preprocessing | None) -> Predictions:
     return Predictions(np.clip(raw, 0, 1), raw.argmax(axis=1))
 
 
+class LatentSpace(Protocol):
+    """The inputs of a generator, besides classes."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a latent point."""
+
+    def sample(self, seed: int, count: int) -> Array:
+        """The first latent points (count, dim) of a seed; the job's own seed yields those of its sample grids."""
+
+    def interpolate(self, points: Array, steps: int) -> Array:
+        """Interpolate from each latent point to the next in ``steps`` steps, ends included: (1 + (n - 1) * steps,
+        dim)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOfKind(Generic[S]):
     """The trained models of a kind."""
@@ -57,6 +72,8 @@ class ModelOfKind(Generic[S]):
     """Of the names of its tensors in a checkpoint."""
     predictions: Callable[[Array, Preprocessing | None], Predictions] = classified
     """What its outputs mean."""
+    latent_space: Callable[[S], LatentSpace] | None = None
+    """That of a generator."""
     torch_latent: Callable[[S], str] = lambda spec: ""
     """An expression in PyTorch for sixteen inputs, drawn as in training; empty: they are examples."""
 

@@ -1,11 +1,11 @@
-"""Generates the images of a request with a GAN."""
+"""Generates the images of a request."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from service.application.models import MAX_IMAGES, MAX_NUMBERS, MAX_PIXELS, GenerateRequest
 from service.datasets.info import DatasetInfo
 from service.errors import Fault
-from service.spec.schema import GanSpec
+from service.spec.schema import Spec
 from service.storage.tables import Artifact, Job
 from service.web.http import problems
 from service.web.inference.images import Levels, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
+    from service.models.kinds import LatentSpace
     from service.models.predicting import LoadedModel
 
 _DEFAULT_COUNT: Final = 16
@@ -52,21 +53,20 @@ def generate(job: Job, request: GenerateRequest, info: DatasetInfo) -> Generated
 
 
 def _images(model: LoadedModel, row: Artifact, *, request: GenerateRequest, info: DatasetInfo) -> Generated:
-    spec = cast(GanSpec, model.spec)
-    points = _points(request, spec)
+    points = _points(request, inference().latent_space(model.spec))
     _check_size(request, len(points), info)
-    labels = _labels(request, spec, len(points), info)
+    labels = _labels(request, model.spec, len(points), info)
     levels = inference().generate(model, points, labels).reshape(-1, *info.image_shape)
     return Generated(levels=levels, points=points, epoch=row.epoch)
 
 
-def _labels(request: GenerateRequest, spec: GanSpec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
+def _labels(request: GenerateRequest, spec: Spec, count: int, info: DatasetInfo) -> NDArray[np.int64] | None:
     """The classes of ``count`` images: the requested one, otherwise all in turn; ``None`` for an unconditional GAN.
 
     Raises:
         Problem: the GAN is not conditional, or there is no such class.
     """
-    if not spec.conditional:
+    if not spec.takes_class:
         if request.class_ is not None:
             detail = 'the job is not conditional; a spec with "conditional": true trains a GAN with classes'
             raise problems.invalid_input([Fault(pointer="#/class", detail=detail, code="unsuitable")])
@@ -95,27 +95,27 @@ def _check_size(request: GenerateRequest, count: int, info: DatasetInfo) -> None
         raise too_much("#/scale", excess, MAX_PIXELS)
 
 
-def _points(request: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
+def _points(request: GenerateRequest, space: LatentSpace) -> NDArray[Any]:
     """The requested latent points."""
     points: NDArray[Any]
     if request.latent is not None:
         faults = [
             Fault(
                 pointer=f"#/latent/{index}",
-                detail=f"must have {spec.latent.dim} numbers; it has {len(point)}",
+                detail=f"must have {space.dim} numbers; it has {len(point)}",
                 code="wrong_shape",
             )
             for index, point in enumerate(request.latent)
-            if len(point) != spec.latent.dim
+            if len(point) != space.dim
         ]
         if faults:
             raise problems.invalid_input(faults)
         points = np.asarray(request.latent, np.float64)
     elif request.seeds is not None:
-        points = np.concatenate([inference().sample_latent(spec, seed, 1) for seed in request.seeds])
+        points = np.concatenate([space.sample(seed, 1) for seed in request.seeds])
     else:
         count = request.count or _DEFAULT_COUNT
-        points = inference().sample_latent(spec, request.seed or 0, count)
+        points = space.sample(request.seed or 0, count)
     if request.steps is None:
         return points
     images = 1 + (len(points) - 1) * request.steps
@@ -123,4 +123,4 @@ def _points(request: GenerateRequest, spec: GanSpec) -> NDArray[Any]:
         raise too_much(
             "#/steps", f"{request.steps} steps between {len(points)} points make {images} images", MAX_IMAGES
         )
-    return inference().interpolate_latent(spec, points, request.steps)
+    return space.interpolate(points, request.steps)

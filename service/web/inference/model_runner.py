@@ -5,10 +5,8 @@ Loaded networks are cached by artifact id, since a checkpoint's file never chang
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
@@ -16,13 +14,13 @@ from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from engine import GradientTape, Tensor, generator_for, ops
+from engine import GradientTape, Tensor, ops
 from engine.data import one_hot, unscale_levels
 from service.datasets.cache import Dataset
-from service.kinds.gan.model import latent as latent_of
-from service.models.kinds import Predictions
+from service.models import kinds
+from service.models.kinds import LatentSpace, Predictions
 from service.models.predicting import LoadedModel, batch_slices, batches, ignoring_overflow, predict, read_model
-from service.spec.schema import Distribution, GanSpec
+from service.spec.schema import Spec
 from service.storage.artifacts import ArtifactStore
 from service.storage.tables import Artifact
 from service.web.inference import evaluating
@@ -99,26 +97,12 @@ class Inference:
         levels: Array = np.clip(unscale_levels(np.concatenate(outputs), model.spec.dataset.scale), 0, 255)
         return np.nan_to_num(levels)
 
-    def sample_latent(self, spec: GanSpec, seed: int, count: int) -> Array:
-        """The first latent points (count, dim) of a seed; the job's own seed yields those of its sample
-        grids."""
-        return latent_of(spec).draw(generator_for(seed, "samples"), count, spec.dtype.value)
-
-    def interpolate_latent(self, spec: GanSpec, points: Array, steps: int) -> Array:
-        """Interpolate from each latent point to the next in ``steps`` steps, ends included: (1 + (n - 1) * steps, dim).
-
-        For normal noise, along great circles (White 2016, arXiv:1609.04468): a straight line passes near the origin,
-        where normal noise has almost no samples, so the generator was not trained there. Uniform noise has no such
-        region.
-        """
-        fractions = np.arange(1, steps + 1) / steps
-        path = [points[:1]]
-        for start, end in pairwise(points):
-            if spec.latent.distribution is Distribution.NORMAL:
-                path.append(_slerp(start, end, fractions))
-            else:
-                path.append((1 - fractions[:, None]) * start + fractions[:, None] * end)
-        return np.concatenate(path)
+    def latent_space(self, spec: Spec) -> LatentSpace:
+        """The latent space of a generator."""
+        space = kinds.of(spec.kind).latent_space
+        if space is None:
+            raise TypeError(f"a {spec.kind} has no latent space")
+        return space(spec)
 
     def calibration(self, row: Artifact, model: LoadedModel, dataset: Dataset) -> Calibration:
         """The calibration of the validation predictions."""
@@ -145,19 +129,6 @@ class Inference:
             ArtifactDamaged: the file is missing or corrupt, or does not fit such images.
         """
         return read_model(self._artifacts.read(row.path, row.sha256), row.path, image_shape, classes)
-
-
-def _slerp(start: Array, end: Array, fractions: Array) -> Array:
-    """Spherical interpolation of the direction, linear interpolation of the length."""
-    from_length, to_length = float(np.linalg.norm(start)), float(np.linalg.norm(end))
-    cosine = float(start @ end) / max(from_length * to_length, 1e-12)
-    angle = math.acos(min(max(cosine, -1), 1))
-    weights = fractions[:, None]
-    if min(from_length, to_length, math.sin(angle)) < 1e-6:  # parallel or opposite: no unique great circle
-        return np.asarray((1 - weights) * start + weights * end)
-    directions = np.sin((1 - weights) * angle) * (start / from_length) + np.sin(weights * angle) * (end / to_length)
-    lengths = (1 - weights) * from_length + weights * to_length
-    return np.asarray(directions / math.sin(angle) * lengths)
 
 
 def _lru_cached(
