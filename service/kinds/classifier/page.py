@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from service.jobs.queries import lookup
+from service.kinds.pages import PageOfKind
 from service.storage.tables import Epoch, Job
-from service.web.http.job_pages import PageOfKind
 from service.web.jobs.overview import confusion_table
 from service.web.jobs.schemas import metric_intervals
 

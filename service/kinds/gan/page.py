@@ -8,9 +8,9 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from service.jobs.queries import lookup
+from service.kinds.pages import PageOfKind
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
-from service.web.http.job_pages import PageOfKind
 
 
 def _lesson(session: Session, job: Job) -> Mapping[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from service.jobs.queries import lookup
+from service.kinds.pages import PageOfKind
 from service.storage.tables import Job
 from service.web.core.core import core, owner
 from service.web.gate.access_checks import is_shared
-from service.web.http.job_pages import PageOfKind
 from service.web.jobs.overview import REASONS
 from service.web.jobs.schemas import JobDetail
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.web.http.job_pages import PageOfKind
+from service.kinds.pages import PageOfKind
 
 PAGE: Final = PageOfKind(
     results=("regressor/residuals.html",),

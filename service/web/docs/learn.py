@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from service import kinds, statistics
 from service.jobs.queries import listing
+from service.kinds.pages import page_of
 from service.states import Status
 from service.storage.database import visible
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
 from service.sweeps import queries as sweep_queries
 from service.web.core.core import core
-from service.web.http.job_pages import page_of
 from service.web.jobs.overview import matrix_table
 from service.web.jobs.schemas import JobUrls
 from service.wording import rounded

@@ -19,9 +19,9 @@ from werkzeug.security import safe_join
 from service import declarations, kinds
 from service.declarations import Room
 from service.jobs.queries import columns
+from service.kinds.pages import page_of
 from service.schema.findings import assignments
 from service.spec import metric_info
-from service.web.http.job_pages import page_of
 from service.web.http.responses import own_address
 from service.wording import counted, rounded
 

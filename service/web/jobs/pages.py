@@ -14,6 +14,7 @@ from service.jobs import events, worker_registry
 from service.jobs.events import LogPage
 from service.jobs.queries import listing, lookup
 from service.jobs.queries.listing import GroupBy
+from service.kinds.pages import page_of
 from service.spec import splits
 from service.spec.metric_info import KEY_METRICS, describe
 from service.states import TERMINAL, JobKind
@@ -22,7 +23,6 @@ from service.storage.tables import Event, Job
 from service.web.core.core import core, owner, read_job
 from service.web.gate.access_checks import identity, is_shared, share_link
 from service.web.http.endpoint import endpoint
-from service.web.http.job_pages import page_of
 from service.web.http.queries import (
     MAX_COMPARED,
     JobId,

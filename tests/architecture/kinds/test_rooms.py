@@ -11,10 +11,10 @@ import pytest
 from service import kinds
 from service.application.kinds import SubmissionOfKind
 from service.kinds import rooms
+from service.kinds.pages import page_of
 from service.kinds.specs import SpecsOfKind
 from service.models.kinds import ModelOfKind
 from service.states import JobKind
-from service.web.http.job_pages import page_of
 from workers.training import kinds as work
 from workers.training.kinds import TrainingOfKind, Work
 

@@ -13,10 +13,10 @@ from flask.testing import FlaskClient
 from service import kinds
 from service.access import keys
 from service.access.keys import Scope
+from service.kinds.pages import page_of
 from service.web.core.core import EXTENSION, Core
 from service.web.docs.learn import overfitting
 from service.web.docs.terms import BY_METRIC, TERMS
-from service.web.http.job_pages import page_of
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import keyed
 from tests.service.web.markup import one_line

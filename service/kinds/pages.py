@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from sqlalchemy.orm import Session
-
 from service import kinds
 from service.kinds import rooms
-from service.storage.tables import Job
 
 
 def _no_values(job: Any) -> Mapping[str, Any]:
@@ -42,8 +39,8 @@ class PageOfKind:
     play_script: str = ""
     play: str = ""
     """The contents of the Play page."""
-    lesson: Callable[[Session, Job], Mapping[str, Any]] | None = None
-    """What a job of the reader shows on the Learn page."""
+    lesson: Callable[[Any, Any], Mapping[str, Any]] | None = None
+    """What a job of the reader shows on the Learn page, read in a session."""
 
 
 _UNKNOWN: Final = PageOfKind()
