@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Self
 
 from service import kinds
@@ -42,6 +43,7 @@ from service.storage.artifact_rows import use_current
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
+from service.sweeps import queries
 from service.sweeps.results import differences
 from service.wording import counted
 
@@ -277,7 +279,9 @@ class Jobs:
         if earlier is not None:
             return earlier
         request = validation.read_body(Investigation, document)
-        found = differences.find(self.database, self.artifacts, request.a, request.b, owner=owner)
+        found = differences.find(
+            self.database, self.artifacts, partial(queries.pair, a=request.a, b=request.b, owner=owner)
+        )
         if found.a.kind != found.b.kind:
             raise NotComparable("a classifier and a GAN cannot be compared")
         if found.epoch is None and found.checkpoint is None:

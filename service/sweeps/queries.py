@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session, defer, load_only
 
 from service import statistics
-from service.errors import SweepNotFound, TrialNotFound
+from service.errors import SweepNotFound, TrialNotFound, UnusableParameter
+from service.jobs.queries import lookup
 from service.runtime import cursors
 from service.schema.metrics import Goal
 from service.spec.metric_info import describe
@@ -131,6 +132,30 @@ def jobs_of_trial(session: Session, name: str, *, owner: str | None) -> Mapping[
         count_query = select(func.count()).where(SweepTrial.sweep_id == sweep_id)
         raise TrialNotFound(sweep_id, trial, count=session.scalar(count_query) or 0)
     return row.jobs
+
+
+def pair(session: Session, a: str, b: str, *, owner: str | None) -> tuple[Job, Job]:
+    """Two trainings. Of a trial (as in ``names_trial``), the job with the other's seed, or that of its first seed.
+
+    Raises:
+        JobNotFound, SweepNotFound, TrialNotFound: one does not exist, or belongs to another owner.
+        UnusableParameter: a trial has no jobs, or a job is a prediction.
+    """
+    jobs_a, jobs_b = (_by_seed(session, side, name, owner) for side, name in (("a", a), ("b", b)))
+    common_seed = next((seed for seed in jobs_a if seed in jobs_b), "")
+    first, second = (jobs.get(common_seed) or next(iter(jobs.values())) for jobs in (jobs_a, jobs_b))
+    return lookup.get(session, first, owner=owner), lookup.get(session, second, owner=owner)
+
+
+def _by_seed(session: Session, side: str, name: str, owner: str | None) -> Mapping[str, str]:
+    if not names_trial(name):
+        job = lookup.get(session, name, owner=owner)
+        lookup.require_training(side, job)
+        return {str(job.resolved["seed"]): job.id}
+    jobs = jobs_of_trial(session, name, owner=owner)
+    if not jobs:
+        raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
+    return jobs
 
 
 def title(sweep: Sweep) -> str:

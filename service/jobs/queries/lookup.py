@@ -8,7 +8,8 @@ from typing import Final
 from sqlalchemy import Text, cast, func, select, tuple_
 from sqlalchemy.orm import Session, load_only
 
-from service.errors import ArtifactNotFound, JobNotFound
+from service import kinds
+from service.errors import ArtifactNotFound, JobNotFound, UnusableParameter
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import visible
@@ -45,6 +46,16 @@ def several(session: Session, job_ids: Collection[str], *, owner: str | None = N
 def existing(session: Session, job_ids: Collection[str], *, owner: str | None = None) -> set[str]:
     """Those of the ids that belong to existing jobs."""
     return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), visible(Job.owner, owner))))
+
+
+def require_training(parameter: str, job: Job) -> None:
+    """Refuse a prediction, which has no epochs, metrics or weights.
+
+    Raises:
+        UnusableParameter: it is one.
+    """
+    if not kinds.of(job.kind).trains:
+        raise UnusableParameter(parameter, f"{job.id} is a prediction: it has no metrics or weights to compare")
 
 
 def parent(session: Session, job: Job, *, owner: str | None = None) -> Job | None:

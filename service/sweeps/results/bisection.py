@@ -15,7 +15,6 @@ from service.jobs.queries import lookup
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import describe, number
 from service.storage.artifacts import ArtifactKind
-from service.sweeps.results.comparison import require_training
 
 _MAX_NAMED_SPANS: Final = 5
 """Maximum number of other bad spans that the sentence lists."""
@@ -110,7 +109,7 @@ def bisect(session: Session, job_id: str, metric: str, limit: Limit, *, owner: s
     if (limit.below is None) == (limit.above is None):
         raise UnusableParameter("below", "give exactly one of below and above")
     job = lookup.get(session, job_id, owner=owner)
-    require_training("metric", job)
+    lookup.require_training("metric", job)
     epochs = lookup.epochs(session, job.id)
     measured = [(row.epoch, row.metrics[metric]) for row in epochs if metric in row.metrics]
     if not measured:

@@ -302,7 +302,7 @@ def compare_jobs(
             raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
     for side, jobs in sides.items():
         for job in jobs:
-            require_training(side, job)
+            lookup.require_training(side, job)
     found = {job.kind for jobs in sides.values() for job in jobs}
     if len(found) > 1:
         raise UnusableParameter("b", f"jobs of the kinds {listed(sorted(found))} cannot be compared by one metric")
@@ -341,16 +341,6 @@ def _jobs(session: Session, names: Sequence[str], owner: str | None) -> Sequence
     if missing := set(job_ids) - {job.id for job in jobs}:
         raise JobNotFound(min(missing))
     return jobs
-
-
-def require_training(parameter: str, job: Job) -> None:
-    """Refuse a prediction, which has no epochs, metrics or weights.
-
-    Raises:
-        UnusableParameter: it is one.
-    """
-    if not kinds.of(job.kind).trains:
-        raise UnusableParameter(parameter, f"{job.id} is a prediction: it has no metrics or weights to compare")
 
 
 def _ids(session: Session, name: str, owner: str | None) -> Sequence[str]:

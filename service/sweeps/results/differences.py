@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from service.errors import UnusableParameter
 from service.jobs.differences import results, tensors
 from service.jobs.differences.results import DifferingEpoch
 from service.jobs.differences.tensors import TensorDifference
@@ -21,8 +20,6 @@ from service.states import TERMINAL, Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactStore
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
-from service.sweeps import queries
-from service.sweeps.results.comparison import require_training
 from service.wording import counted, listed
 from tapeline.inputs.values import dotted
 
@@ -125,18 +122,14 @@ def _origins(provenance: Sequence[Pair]) -> list[str]:
     ]
 
 
-def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner: str | None) -> Differences:
-    """Compare two jobs. Of a trial (``swp_…:3``, or a sweep's best one), use the job with the other's seed.
+def find(database: Database, artifacts: ArtifactStore, pair: Callable[[Session], tuple[Job, Job]]) -> Differences:
+    """Compare two jobs.
 
-    Raises:
-        JobNotFound, SweepNotFound, TrialNotFound: one does not exist, or belongs to another owner.
-        UnusableParameter: a trial has no jobs.
+    Args:
+        pair: reads the jobs.
     """
     with database.read() as session:
-        jobs_by_seed = [_by_seed(session, side, name, owner) for side, name in (("a", a), ("b", b))]
-        common_seed = next((seed for seed in jobs_by_seed[0] if seed in jobs_by_seed[1]), "")
-        job_ids = [jobs.get(common_seed) or next(iter(jobs.values())) for jobs in jobs_by_seed]
-        first, second = (lookup.get(session, job_id, owner=owner) for job_id in job_ids)
+        first, second = pair(session)
         epochs_a, epochs_b = (lookup.epochs(session, job.id) for job in (first, second))
         checkpoints = [lookup.artifacts(session, job.id, ArtifactKind.CHECKPOINT) for job in (first, second)]
     spec = [pair for pair in _pairs(_hashed(first.resolved), _hashed(second.resolved)) if pair.name]
@@ -161,17 +154,6 @@ def find(database: Database, artifacts: ArtifactStore, a: str, b: str, *, owner:
         is_same=epoch is None and splits.are_same(*facts),
         data=splits.data_difference(facts),
     )
-
-
-def _by_seed(session: Session, side: str, name: str, owner: str | None) -> Mapping[str, str]:
-    if not queries.names_trial(name):
-        job = lookup.get(session, name, owner=owner)
-        require_training(side, job)
-        return {str(job.resolved["seed"]): job.id}
-    jobs = queries.jobs_of_trial(session, name, owner=owner)
-    if not jobs:
-        raise UnusableParameter(side, "the trial has no jobs: its settings are not valid")
-    return jobs
 
 
 def _hashed(resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
 from flask import Blueprint, Response
@@ -13,6 +14,7 @@ from service.application.jobs import Jobs
 from service.jobs.differences.results import DifferingEpoch
 from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
+from service.sweeps import queries
 from service.sweeps.results import differences
 from service.sweeps.results.bisection import Limit, bisect
 from service.sweeps.results.comparison import ComparedJob, Comparison, Group, compare_jobs
@@ -278,7 +280,9 @@ def show_differences(query: DifferenceQuery) -> DifferencesAnswer:
     element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
     """
     with slots.hold(slots.COMPUTING):
-        result = differences.find(core().database, core().artifacts, query.a, query.b, owner=owner())
+        result = differences.find(
+            core().database, core().artifacts, partial(queries.pair, a=query.a, b=query.b, owner=owner())
+        )
     answer = DifferencesAnswer.of(result)
     return answer.model_copy(update={"provenance": []}) if is_shared() else answer
 

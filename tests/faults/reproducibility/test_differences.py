@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
+from service.sweeps import queries
 from service.sweeps.results import differences
 from service.sweeps.results.differences import Differences
 from tests.faults.conftest import InProcessHarness
@@ -36,7 +38,7 @@ def train(process: InProcessHarness, **spec: Any) -> Job:
 
 
 def find(process: InProcessHarness, a: Job, b: Job) -> Differences:
-    return differences.find(process.database, process.artifacts, a.id, b.id, owner=None)
+    return differences.find(process.database, process.artifacts, partial(queries.pair, a=a.id, b=b.id, owner=None))
 
 
 def use_case(process: InProcessHarness) -> Jobs:
