@@ -25,6 +25,7 @@ from service.errors import (
     StorageQuotaExceeded,
 )
 from service.jobs import actions, submissions, worker_registry
+from service.jobs.differences import explanation
 from service.jobs.queries import lookup, names
 from service.jobs.request_bodies import ForkRequest, Investigation
 from service.jobs.reuse import copies, sources
@@ -44,7 +45,6 @@ from service.storage.artifacts import ArtifactDamaged, ArtifactKind, ArtifactSto
 from service.storage.database import Database
 from service.storage.tables import Artifact, Job
 from service.sweeps import queries
-from service.sweeps.results import differences
 from service.wording import counted
 
 Admit = Callable[[str | None, int, int], None]
@@ -279,7 +279,7 @@ class Jobs:
         if earlier is not None:
             return earlier
         request = validation.read_body(Investigation, document)
-        found = differences.find(
+        found = explanation.find(
             self.database, self.artifacts, partial(queries.pair, a=request.a, b=request.b, owner=owner)
         )
         if found.a.kind != found.b.kind:

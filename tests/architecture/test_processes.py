@@ -34,7 +34,7 @@ FORBIDDEN = {
     "service.application.jobs": CORE,
     "service.application.datasets": CORE,
     "service.application.sweeps": CORE,
-    "service.sweeps.results.differences": CORE,
+    "service.jobs.differences.explanation": CORE,
     "service.application.models": CORE | {"onnx", "tensorboardX", "mlflow"},
     "service.web.app": {"workers", "engine", "matplotlib", "onnx", "tensorboardX", "google.protobuf", "mlflow"},
     "service.cli": {"numpy", "matplotlib", "celery", "flask", "sqlalchemy", "onnx", "mlflow"},

@@ -1,1 +1,1 @@
-"""Why two jobs have different results: comparison of their stored data, and of a replay of both."""
+"""Where results differ, and why: two jobs, by their stored data and by a replay of both, or the epochs of one."""

@@ -1,1 +1,1 @@
-"""Results of sweeps and jobs: curves, importance, comparisons, differences and bisections."""
+"""Results of sweeps, and comparisons: curves, importance, the best trial."""

@@ -11,15 +11,15 @@ from pydantic import BeforeValidator, Field, FiniteFloat
 
 from service import statistics
 from service.application.jobs import Jobs
+from service.jobs.differences import explanation
+from service.jobs.differences.bisection import Limit, bisect
+from service.jobs.differences.explanation import Differences
+from service.jobs.differences.explanation import Pair as DifferingPair
 from service.jobs.differences.results import DifferingEpoch
 from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
 from service.sweeps import queries
-from service.sweeps.results import differences
-from service.sweeps.results.bisection import Limit, bisect
 from service.sweeps.results.comparison import ComparedJob, Comparison, Group, compare_jobs
-from service.sweeps.results.differences import Differences
-from service.sweeps.results.differences import Pair as DifferingPair
 from service.web.core.core import core, owner, provided
 from service.web.gate.access_checks import actor, is_shared
 from service.web.http import requests, slots
@@ -280,7 +280,7 @@ def show_differences(query: DifferenceQuery) -> DifferencesAnswer:
     element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
     """
     with slots.hold(slots.COMPUTING):
-        result = differences.find(
+        result = explanation.find(
             core().database, core().artifacts, partial(queries.pair, a=query.a, b=query.b, owner=owner())
         )
     answer = DifferencesAnswer.of(result)

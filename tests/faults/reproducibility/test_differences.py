@@ -15,14 +15,13 @@ from service.application.jobs import Jobs, NotComparable
 from service.application.specs import SpecChecks
 from service.datasets.repository import DatasetRepository
 from service.errors import IllegalTransition
-from service.jobs.differences import tensors
+from service.jobs.differences import explanation, tensors
+from service.jobs.differences.explanation import Differences
 from service.jobs.queries import lookup
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.tables import Job
 from service.sweeps import queries
-from service.sweeps.results import differences
-from service.sweeps.results.differences import Differences
 from tests.faults.conftest import InProcessHarness
 from workers.training.earlier_jobs.investigation import _Side
 from workers.training.epochs import snapshot as snapshots
@@ -38,7 +37,7 @@ def train(process: InProcessHarness, **spec: Any) -> Job:
 
 
 def find(process: InProcessHarness, a: Job, b: Job) -> Differences:
-    return differences.find(process.database, process.artifacts, partial(queries.pair, a=a.id, b=b.id, owner=None))
+    return explanation.find(process.database, process.artifacts, partial(queries.pair, a=a.id, b=b.id, owner=None))
 
 
 def use_case(process: InProcessHarness) -> Jobs:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from service.jobs.differences.explanation import Differences, Pair
 from service.storage.tables import Job
-from service.sweeps.results.differences import Differences, Pair
 
 SETTINGS = [Pair(f"/optimizer/{name}", 1, 2) for name in ("learning_rate", "momentum")]
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import UnusableParameter
-from service.sweeps.results import bisection
-from service.sweeps.results.bisection import Limit, Measured
+from service.jobs.differences import bisection
+from service.jobs.differences.bisection import Limit, Measured
 
 
 @pytest.mark.parametrize("first_bad", range(1, 65))
