@@ -38,6 +38,7 @@ from service.schema.layer_shapes import Network
 from service.spec import validation
 from service.spec.schema import Reuse, Spec, is_training
 from service.spec.splits import Split
+from service.spec.validation import StoredSpec
 from service.states import Action, DatasetKind, Status, Task
 from service.storage import ids
 from service.storage.artifact_rows import use_current
@@ -189,8 +190,9 @@ class Jobs:
         new_id = ids.new_id("job")
         if is_verified(new_id, self.verified_share):
             return replace(new, id=new_id)  # the worker takes it over, after it has trained an epoch again
-        copied = _whole_result(self.database, self.artifacts, new, spec, new_id)
-        return replace(new, id=new_id, copied=copied)
+        stored = StoredSpec.of(spec)
+        copied = _whole_result(self.database, self.artifacts, new, spec, stored, new_id)
+        return replace(new, id=new_id, stored=stored, copied=copied)
 
     def _discard(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:
@@ -435,7 +437,7 @@ def _expand(document: Any, spec: Spec) -> list[tuple[Any, Spec]]:
 
 
 def _whole_result(
-    database: Database, artifacts: ArtifactStore, new: Submission, spec: Spec, new_id: str
+    database: Database, artifacts: ArtifactStore, new: Submission, spec: Spec, stored: StoredSpec, new_id: str
 ) -> Copied | None:
     """The result that a new job takes over, its files already in the job's folder; ``None``: train the job.
 
@@ -448,7 +450,7 @@ def _whole_result(
             provenance | {"dataset": new.dataset_sha256} | ({"reference_classifier": classifier} if classifier else {})
             for provenance in worker_registry.provenances(session)
         ]
-        source = sources.find(session, spec, provenances, owner=new.owner, whole_only=True)
+        source = sources.find(session, spec, stored, provenances, owner=new.owner, whole_only=True)
         if source is None:
             return None
         try:

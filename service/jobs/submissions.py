@@ -23,7 +23,7 @@ from service.jobs.reuse.copies import Copied
 from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.spec.schema import JobSpec
-from service.spec.validation import prefix_hash, spec_hash, stored
+from service.spec.validation import StoredSpec
 from service.spec.versions import SPEC_VERSION
 from service.states import Status
 from service.storage import artifact_rows
@@ -65,6 +65,8 @@ class Submission:
     """Two jobs to train again side by side, instead of training the spec, which is that of the first."""
     traceparent: str | None = None
     """That of its sweep, for a trial."""
+    stored: StoredSpec | None = None
+    """``resolved`` with its digests, if they are computed already."""
     copied: Copied | None = None
     """The whole result of an equal job: the job has succeeded when it is stored."""
 
@@ -237,7 +239,7 @@ def add(session: Session, submission: Submission) -> Job:
 def _new_job(submission: Submission, by: Actor | None = None) -> Job:
     """A job outside any session, complete except for its times; its first event has number 1."""
     spec, origin = submission.resolved, submission.origin
-    resolved = stored(spec)
+    stored = submission.stored or StoredSpec.of(spec)
     epochs = spec.epochs
     may_have_equal_epochs = submission.investigates is None and kinds.of(spec.kind).trains
     start = origin.start if origin is not None else None
@@ -260,10 +262,10 @@ def _new_job(submission: Submission, by: Actor | None = None) -> Job:
         priority=spec.priority,
         budget_seconds=spec.budget.seconds if spec.budget is not None else None,
         spec=dict(submission.spec),
-        resolved=resolved,
-        spec_hash=spec_hash(spec),
+        resolved=stored.document,
+        spec_hash=stored.hash,
         spec_version=SPEC_VERSION,
-        prefix_hash=prefix_hash(resolved) if may_have_equal_epochs else None,
+        prefix_hash=stored.prefix_hash if may_have_equal_epochs else None,
         investigation=investigation,
         reused_epochs=0,
         reusable=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -212,6 +212,6 @@ class BaseSpec(StrictModel):
         """Metrics of its kind that a job with this spec does not report."""
         return frozenset()
 
-    def hashed(self) -> dict[str, Any]:
-        """The document that digests of the spec are computed from."""
-        return self.model_dump(mode="json")
+    def hashed(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What digests of the spec cover of its document."""
+        return document

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -195,7 +195,7 @@ def _existing_pointer(pointer: str, document: Any) -> str:
 def spec_hash(spec: JobSpec) -> str:
     """SHA-256 over a resolved spec, without its name, tags, priority, preset and reuse. That of a prediction covers the
     checkpoint, however it was named."""
-    return resolved_hash(spec.hashed())
+    return resolved_hash(spec.hashed(stored(spec)))
 
 
 def document_for_files(spec: Spec) -> dict[str, Any]:
@@ -254,6 +254,22 @@ _NOT_IN_PREFIX: Final = NOT_HASHED | {"epochs"}
 def prefix_hash(resolved: Mapping[str, Any]) -> str:
     """SHA-256 over everything in a resolved spec that affects the computation, except for the number of epochs."""
     return resolved_hash(resolved, without=_NOT_IN_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpec:
+    """A resolved spec as the database keeps it, and its digests. Both take time: they are computed once per job."""
+
+    document: dict[str, Any]
+    hash: str
+    """``spec_hash``."""
+    prefix_hash: str
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Self:
+        """Compute them."""
+        document = stored(spec)
+        return cls(document, resolved_hash(spec.hashed(document)), prefix_hash(document))
 
 
 def is_independent_of_length(spec: Spec) -> bool:

@@ -17,7 +17,7 @@ from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import Source
 from service.runtime.failpoints import reach
-from service.spec.validation import read_resolved
+from service.spec.validation import StoredSpec, read_resolved
 from service.states import Status
 from service.storage.artifacts import ArtifactKind, StoredFile
 from service.storage.database import Database, now_ms
@@ -38,7 +38,8 @@ def find(database: Database, claim: Claim, provenance: Mapping[str, Any]) -> Sou
     """The job from which a running one can take over epochs."""
     with database.read() as session:
         job = lookup.get(session, claim.job_id)
-        return sources.find(session, read_resolved(job.resolved), [provenance], owner=job.owner)
+        spec = read_resolved(job.resolved)
+        return sources.find(session, spec, StoredSpec.of(spec), [provenance], owner=job.owner)
 
 
 def result_of(database: Database, claim: Claim, source_id: str) -> tuple[dict[int, Epoch], list[Artifact]]:

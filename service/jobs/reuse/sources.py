@@ -15,11 +15,10 @@ from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.spec.schema import Reuse, Spec
 from service.spec.validation import (
+    StoredSpec,
     is_independent_of_length,
     is_independent_of_position,
-    prefix_hash,
     read_resolved,
-    resolved_hash,
 )
 from service.states import Status
 from service.storage.artifacts import ArtifactDamaged, ArtifactKind, StoredFile
@@ -45,6 +44,7 @@ class Source:
 def find(
     session: Session,
     spec: Spec,
+    stored: StoredSpec,
     provenances: Sequence[Mapping[str, Any]],
     *,
     owner: str | None,
@@ -54,6 +54,7 @@ def find(
 
     Args:
         spec: of the new job; its ``reuse`` determines what may be reused.
+        stored: the same spec with its digests.
         provenances: those under which the new job could be trained.
         owner: of the new job; other owners' jobs are not considered.
         whole_only: reuse only whole results.
@@ -61,14 +62,12 @@ def find(
     if spec.reuse is Reuse.NEVER or not provenances:
         return None
     whole_only = whole_only or spec.reuse is Reuse.EXACT
-    resolved = spec.model_dump(mode="json")
-    target_hash = resolved_hash(resolved)
     sources = [
         source
-        for job in _candidates(session, prefix_hash(resolved), owner)
-        if (job.spec_hash == target_hash or not whole_only)
+        for job in _candidates(session, stored.prefix_hash, owner)
+        if (job.spec_hash == stored.hash or not whole_only)
         and any(_equal(job.provenance, provenance) for provenance in provenances)
-        for source in _sources(session, spec, job, same_spec=job.spec_hash == target_hash, whole_only=whole_only)
+        for source in _sources(session, spec, job, same_spec=job.spec_hash == stored.hash, whole_only=whole_only)
     ]
     return max(sources, key=lambda source: (source.is_whole, source.epochs), default=None)
 

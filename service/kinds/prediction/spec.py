@@ -89,9 +89,9 @@ class ResolvedPrediction(_Prediction):
         """The number of epochs that it counts as."""
         return PREDICTIONS_EPOCH
 
-    def hashed(self) -> dict[str, Any]:
-        """The document that digests of the spec are computed from: with the checkpoint, however it was named."""
-        return self.model_dump(mode="json") | {"model": self.model.sha256}
+    def hashed(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What digests of the spec cover of its document: the checkpoint, however it was named."""
+        return {**document, "model": self.model.sha256}
 
 
 def read(document: Mapping[str, Any]) -> ResolvedPrediction:
