@@ -42,7 +42,7 @@ LEVEL ?= stack or nightly
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate mutants drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings client dashboards prometheus reference-classifier clean
+.PHONY: help demo test unit check up format lock stack nightly fuzz fuzz-api hostile everything processes attack soak simulate mutants drill browser chromium screenshots compose bench bench-service bench-fleet bench-sweeps bench-page results audit licences sbom pin-images docs client-wheel settings client glossary dashboards prometheus reference-classifier clean
 
 help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1|/' | column -t -s '|'
@@ -183,6 +183,9 @@ settings: $(VENV)/installed-dev  ## write the declared settings into the documen
 client: $(VENV)/installed-dev  ## write what follows from operations: methods of the client, and the tables of the HTTP API
 	@$(BIN)/python -m tests.service.web.docs.client_methods
 	@$(BIN)/python -m tests.service.web.docs.api_tables
+
+glossary: $(VENV)/installed-dev  ## write the terms of the Learn page into the glossary
+	@$(BIN)/python -m tests.service.web.docs.glossary
 
 dashboards: $(VENV)/installed-dev  ## write deploy/grafana, the dashboards
 	@$(BIN)/python -m tests.deploy.dashboards
