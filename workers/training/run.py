@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import time
-import traceback
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from engine import BatchDone, CheckpointError, DivergedError, EpochDone, checkpoint
+from engine import BatchDone, CheckpointError, EpochDone, checkpoint
 from engine.trainers.trainer import Trainer
 from service.datasets.cache import Dataset
-from service.datasets.errors import DatasetError, DatasetUnavailable
 from service.datasets.shapes import shape_of
 from service.datasets.tables.preprocessing import Preprocessing
-from service.errors import JobNotFound, LeaseLost, StorageQuotaExceeded, WrongStore
+from service.errors import LeaseLost, WrongStore
 from service.jobs import commits, leases
 from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
@@ -27,46 +24,30 @@ from service.runtime import tracing
 from service.runtime.failpoints import reach
 from service.runtime.settings import Settings
 from service.schema import costs
-from service.schema.findings import Finding
 from service.spec.estimation.networks import networks
-from service.spec.schema import Spec
 from service.spec.validation import read_resolved
-from service.states import DatasetKind, ErrorCode, MachineFaultReason
+from service.states import DatasetKind, MachineFaultReason
 from service.storage.artifacts import ArtifactDamaged, ArtifactUnreadable
 from service.storage.stores import open_store
 from service.storage.tables import Job
 from workers.lease_session import LeaseSession
 from workers.messages import ChildEndpoint, MachineFault, Progress, StopRequested
-from workers.training import build, fork_state, kinds, limits
+from workers.training import build, failures, fork_state, kinds, limits
 from workers.training.diagnostics import TrainingDiagnostics
 from workers.training.earlier_jobs import reuse
-from workers.training.earlier_jobs.investigation import NothingToReplay, investigate
+from workers.training.earlier_jobs.investigation import investigate
 from workers.training.epochs.snapshot import commit, size_of, store_files, succeed, take_snapshot, weights_digest
 from workers.training.epochs.writer import EpochWriter
+from workers.training.failures import InitialCheckpointLost, Needs, StopOnFinding
 from workers.training.final_scores import test_scores
-from workers.training.kinds import WorkFailed
 from workers.training.provenance import base_provenance, provenance
 from workers.training.training_run import Budget, JobRun, TrainingRun, load_data
 from workers.usage import OwnMeter
 
 log = structlog.get_logger()
 
-_PROBE_BYTES: Final = 2**20
-"""Minimum size of the file that a machine must be able to store before it claims jobs again."""
 SUCCEEDED: Final = "succeeded"
 PAUSED_BY_SWEEP: Final = Outcome.PAUSED_BY_SWEEP.value
-
-
-class _InitialCheckpointLost(Exception):
-    """The initial checkpoint of a fork cannot be used; with random weights it would be another job."""
-
-
-class _StopOnFinding(Exception):
-    """The spec's ``health.stop_on`` lists a current finding."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
 
 
 def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: OwnMeter | None = None) -> str:
@@ -82,52 +63,10 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
     meter = meter or OwnMeter(claim)
     lease = LeaseSession(endpoint, claim, max_owner_bytes=settings.quotas.artifacts)
     artifacts = open_store(settings)
-
-    def fail(error: dict[str, Any]) -> str:
-        log.warning("the job failed", **error)
-        lease.call(commits.fail, error, used=meter.total())
-        return "failed"
-
-    def release(fault: MachineFault, failure: dict[str, Any]) -> str:
-        endpoint.send(fault)  # first: this machine must not claim the job again
-        has_failed = lease.call(
-            leases.release_for_fault,
-            fault.reason,
-            failure,
-            store_timeout_s=settings.store_timeout_s,
-            used=meter.total(),
-        )
-        return "failed" if has_failed else f"released: {fault.message}"
-
-    estimated_bytes = checkpoint_bytes = 0
-    kept, smaller = leases.CHECKPOINT_KEPT, "use smaller networks or batches"
+    needs = Needs(store=artifacts.address)
     try:
-        job = Job(**claim.row)
-        interruptible = lease.interruptible()
-        if not kind_of(job.kind).trains:
-            work = kinds.work(job.kind)
-            kept, smaller = "", work.smaller
-            job_run = JobRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, meter=meter)
-            dataset = load_data(job_run, settings, job)
-            estimated_bytes = work.peak_bytes(job)
-            limits.limit_memory(estimated_bytes)
-            work.run(job_run, settings, job, dataset)
-            return SUCCEEDED
-        spec = read_resolved(job.resolved)
-        run = TrainingRun(lease=interruptible, artifacts=artifacts, endpoint=endpoint, spec=spec, meter=meter)
-        if job.investigation is not None:
-            run.lease.call(leases.begin, base_provenance())
-            reach("began")
-            investigate(run, functools.partial(load_data, run, settings))
-            return "investigated"
-        dataset = load_data(run, settings, job)
-        shape = shape_of(dataset.info)
-        all_networks = networks(spec, shape)
-        estimated_bytes = costs.peak_bytes(spec, all_networks, shape)
-        checkpoint_bytes = costs.checkpoint_bytes(spec, all_networks)
-        limits.limit_memory(estimated_bytes)
-        preprocessing = _load_preprocessing(run, job, dataset)
-        return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
+        run = JobRun(lease=lease.interruptible(), artifacts=artifacts, endpoint=endpoint, meter=meter)
+        return _work(settings, Job(**claim.row), run, needs)
     except StopRequested:
         lease.call(leases.release_lease, endpoint.request, used=meter.total())
         reach("released")
@@ -139,41 +78,49 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
         endpoint.send(MachineFault(MachineFaultReason.STORE, str(error), artifacts.address))
         lease.call(leases.release_lease, None, used=meter.total())
         return f"released: {error}"
-    except DivergedError as error:
-        return fail(_divergence_error(run.spec, error, _last_good_checkpoint(lease)))
-    except _StopOnFinding as error:
-        return fail(_finding_error(error.finding, _last_good_checkpoint(lease)))
-    except DatasetError as error:
-        failure = {"code": error.code, "message": str(error)}
-        if isinstance(error, DatasetUnavailable) and error.full_folder is not None:
-            fault = MachineFault(MachineFaultReason.DATASET, str(error), str(error.full_folder), _PROBE_BYTES)
-            return release(fault, failure)
-        return fail(failure)
-    except WorkFailed as error:
-        return fail({"code": error.code, "message": str(error), "hint": error.hint})
-    except (NothingToReplay, JobNotFound) as error:
-        return fail({"code": ErrorCode.NOT_COMPARABLE, "message": str(error)})
-    except _InitialCheckpointLost as error:
-        hint = "fork the parent again, or restore the file and retry"
-        return fail({"code": ErrorCode.STORAGE, "message": str(error), "hint": hint})
-    except StorageQuotaExceeded as error:
-        hint = f"delete jobs, or ask the operator for a higher limit, then retry{kept}"
-        return fail({"code": ErrorCode.STORAGE_QUOTA, "message": str(error), "hint": hint})
-    except MemoryError as error:
-        limits.lift_memory_limit()
-        hint = f"{smaller}, or give the worker more memory"
-        failure = {"code": ErrorCode.OUT_OF_MEMORY, "message": str(error) or "out of memory", "hint": hint}
-        if (needed_bytes := limits.missing_memory_bytes(estimated_bytes)) is None:
-            return fail(failure)
-        message = f"the job needs {needed_bytes / 1e6:,.0f} MB of memory, which other processes use"
-        return release(MachineFault(MachineFaultReason.MEMORY, message, size_bytes=needed_bytes), failure)
-    except (OSError, ArtifactUnreadable) as error:
-        failure = {"code": ErrorCode.STORAGE, "message": str(error), "hint": leases.STORAGE_REMEDY + kept}
-        size_bytes = max(_PROBE_BYTES, checkpoint_bytes)
-        return release(MachineFault(MachineFaultReason.STORE, str(error), artifacts.address, size_bytes), failure)
-    except Exception as error:  # noqa: BLE001 - a bug must not look like a lost worker
-        traceback.print_exc(file=sys.stderr)
-        return fail({"code": ErrorCode.INTERNAL, "message": f"{type(error).__name__}: {error}"})
+    except Exception as error:  # noqa: BLE001 - each has a meaning for the job
+        failure = failures.explain(error, needs, functools.partial(_latest_checkpoint, lease))
+    if failure.fault is None:
+        log.warning("the job failed", **failure.error)
+        lease.call(commits.fail, failure.error, used=meter.total())
+        return "failed"
+    endpoint.send(failure.fault)  # first: this machine must not claim the job again
+    has_failed = lease.call(
+        leases.release_for_fault,
+        failure.fault.reason,
+        failure.error,
+        store_timeout_s=settings.store_timeout_s,
+        used=meter.total(),
+    )
+    return "failed" if has_failed else f"released: {failure.fault.message}"
+
+
+def _work(settings: Settings, job: Job, job_run: JobRun, needs: Needs) -> str:
+    """Do what the job is for; ``needs`` gets what becomes known of it."""
+    if not kind_of(job.kind).trains:
+        work = kinds.work(job.kind)
+        needs.kept, needs.smaller = "", work.smaller
+        dataset = load_data(job_run, settings, job)
+        needs.peak_bytes = work.peak_bytes(job)
+        limits.limit_memory(needs.peak_bytes)
+        work.run(job_run, settings, job, dataset)
+        return SUCCEEDED
+    spec = read_resolved(job.resolved)
+    needs.learning_rate = spec.optimizer.learning_rate
+    run = TrainingRun.of(job_run, spec)
+    if job.investigation is not None:
+        run.lease.call(leases.begin, base_provenance())
+        reach("began")
+        investigate(run, functools.partial(load_data, run, settings))
+        return "investigated"
+    dataset = load_data(run, settings, job)
+    shape = shape_of(dataset.info)
+    all_networks = networks(spec, shape)
+    needs.peak_bytes = costs.peak_bytes(spec, all_networks, shape)
+    needs.checkpoint_bytes = costs.checkpoint_bytes(spec, all_networks)
+    limits.limit_memory(needs.peak_bytes)
+    preprocessing = _load_preprocessing(run, job, dataset)
+    return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
 
 
 def _load_preprocessing(run: TrainingRun, job: Job, dataset: Dataset) -> Preprocessing | None:
@@ -262,7 +209,7 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
     """Load the newest readable checkpoint; without one, start from scratch.
 
     Raises:
-        _InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
+        InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
         ArtifactUnreadable: the folder cannot be read; checkpoints that may be intact are not dropped.
     """
     for row in run.lease.call(commits.checkpoints):
@@ -278,14 +225,14 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
             raise
         except (ArtifactDamaged, CheckpointError) as error:
             if row.epoch == start_epoch:
-                raise _InitialCheckpointLost(f"the initial checkpoint of this job cannot be used: {error}") from error
+                raise InitialCheckpointLost(f"the initial checkpoint of this job cannot be used: {error}") from error
             log.warning("checkpoint dropped", epoch=row.epoch, error=str(error))
             run.lease.call(commits.drop_checkpoint, row, str(error))
         else:
             log.info("resumed", epoch=row.epoch)
             return
     if start_epoch:
-        raise _InitialCheckpointLost("the initial checkpoint of this job is missing")
+        raise InitialCheckpointLost("the initial checkpoint of this job is missing")
 
 
 def _restore_diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset, *, is_fork: bool) -> TrainingDiagnostics:
@@ -299,34 +246,10 @@ def _restore_diagnostics(run: TrainingRun, trainer: Trainer, dataset: Dataset, *
 
 def _stop_on_finding(diagnostics: TrainingDiagnostics) -> None:
     if diagnostics.reason_to_stop is not None:
-        raise _StopOnFinding(diagnostics.reason_to_stop)
+        raise StopOnFinding(diagnostics.reason_to_stop)
 
 
-def _divergence_error(spec: Spec, error: DivergedError, last_good_checkpoint: int | None) -> dict[str, Any]:
-    rate = spec.optimizer.learning_rate
-    return {
-        "code": ErrorCode.DIVERGED,
-        "message": str(error),
-        "epoch": error.epoch,
-        "step": error.step,
-        "last_good_checkpoint": last_good_checkpoint,
-        "hint": f"the same spec would diverge again: try a learning rate of {rate / 10:g} (it was {rate:g}), "
-        'loss.reduction "mean", or the adam optimizer',
-    }
-
-
-def _finding_error(finding: Finding, last_good_checkpoint: int | None) -> dict[str, Any]:
-    return {
-        "code": finding.code.value,
-        "message": finding.message,
-        "epoch": finding.epoch,
-        "numbers": dict(finding.numbers),
-        "last_good_checkpoint": last_good_checkpoint,
-        "hint": "stopped because of health.stop_on; try " + "; or ".join(item.text for item in finding.advice),
-    }
-
-
-def _last_good_checkpoint(lease: LeaseSession) -> int | None:
+def _latest_checkpoint(lease: LeaseSession) -> int | None:
     """The epoch of the latest checkpoint."""
     checkpoints = lease.call(commits.checkpoints)
     return checkpoints[0].epoch if checkpoints else None

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 
@@ -103,3 +104,8 @@ class TrainingRun(JobRun):
     """One training under one lease."""
 
     spec: Spec
+
+    @classmethod
+    def of(cls, run: JobRun, spec: Spec) -> Self:
+        """The training that a job is for."""
+        return cls(lease=run.lease, artifacts=run.artifacts, endpoint=run.endpoint, meter=run.meter, spec=spec)
