@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from engine import BatchDone, CheckpointError, EpochDone, checkpoint
+from engine.checkpoint import State
 from engine.trainers.trainer import Trainer
 from service.datasets.cache import Dataset
 from service.datasets.shapes import shape_of
@@ -119,25 +120,37 @@ def _work(settings: Settings, job: Job, job_run: JobRun, needs: Needs) -> str:
     needs.peak_bytes = costs.peak_bytes(spec, all_networks, shape)
     needs.checkpoint_bytes = costs.checkpoint_bytes(spec, all_networks)
     limits.limit_memory(needs.peak_bytes)
-    preprocessing = _load_preprocessing(run, job, dataset)
-    return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing)
+    read: dict[str, State] = {}
+    preprocessing = _load_preprocessing(run, job, dataset, read)
+    return _train_loop(run, settings, build.trainer(spec, dataset, preprocessing), dataset, preprocessing, read)
 
 
-def _load_preprocessing(run: TrainingRun, job: Job, dataset: Dataset) -> Preprocessing | None:
+def _load_preprocessing(run: TrainingRun, job: Job, dataset: Dataset, read: dict[str, State]) -> Preprocessing | None:
     """The preprocessing of a table: that of the checkpoint from which the training continues, or fitted to the training
-    part. ``_restore`` handles damaged checkpoints."""
+    part. ``_restore`` handles damaged checkpoints.
+
+    Args:
+        read: gets that checkpoint, by its path.
+    """
     if dataset.info.kind is not DatasetKind.TABLE:
         return None
     for row in run.lease.call(commits.checkpoints) if _may_have_checkpoints(job) else ():
         with contextlib.suppress(ArtifactDamaged, CheckpointError, ValueError):
-            state = checkpoint.loads(run.artifacts.read(row.path, row.sha256)).state
-            if "preprocessing" in state:
-                return Preprocessing.read(state["preprocessing"])
+            loaded = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
+            if "preprocessing" in loaded.state:
+                preprocessing = Preprocessing.read(loaded.state["preprocessing"])
+                read[row.path] = loaded
+                return preprocessing
     return Preprocessing.of(dataset.info, dataset.train.inputs, dataset.train.labels)
 
 
 def _train_loop(
-    run: TrainingRun, settings: Settings, trainer: Trainer, dataset: Dataset, preprocessing: Preprocessing | None
+    run: TrainingRun,
+    settings: Settings,
+    trainer: Trainer,
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    read: dict[str, State],
 ) -> str:
     job_provenance = provenance(dataset, evaluated=kind_of(run.spec.kind).has_reference_classifier)
     if preprocessing is not None:
@@ -148,7 +161,7 @@ def _train_loop(
     if outcome in (Outcome.SUCCEEDED, Outcome.PAUSED_BY_SWEEP):
         return outcome.value
     if outcome is Outcome.GOES_ON or _may_have_checkpoints(job):
-        _restore(run, trainer, job.start_epoch)
+        _restore(run, trainer, job.start_epoch, read)
     reach("restored")
     diagnostics = _restore_diagnostics(run, trainer, dataset, is_fork=job.start_epoch > 0)
     steps, started_at = 0, time.monotonic()
@@ -205,8 +218,11 @@ def _may_have_checkpoints(job: Job) -> bool:
     return job.epoch > 0 or job.start_epoch > 0
 
 
-def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
+def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int, read: dict[str, State]) -> None:
     """Load the newest readable checkpoint; without one, start from scratch.
+
+    Args:
+        read: checkpoints that are in memory already, by path; they do not stay there.
 
     Raises:
         InitialCheckpointLost: the job is a fork, and its initial checkpoint is damaged or missing.
@@ -214,7 +230,7 @@ def _restore(run: TrainingRun, trainer: Trainer, start_epoch: int) -> None:
     """
     for row in run.lease.call(commits.checkpoints):
         try:
-            state = checkpoint.loads(run.artifacts.read(row.path, row.sha256))
+            state = read.pop(row.path, None) or checkpoint.loads(run.artifacts.read(row.path, row.sha256))
             if row.epoch == start_epoch:
                 state, reset = fork_state.adapt(state, run.spec)
                 message = f"continues after epoch {start_epoch} of its parent"

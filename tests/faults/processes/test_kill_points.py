@@ -12,6 +12,7 @@ from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request, Status
 from service.storage.artifacts import ArtifactKind
+from service.storage.stores import ArtifactFolder
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
 from tests.faults.unfenced import remove_lease_guard
@@ -49,6 +50,23 @@ def test_a_child_that_dies_at_a_failpoint_does_not_change_the_result(
         assert process.train() == "succeeded"
     process.check(reference)
     assert process.workers.job(job_id).attempt == 1 + len(schedule) - (schedule == ["succeeded"])
+
+
+def test_a_training_on_a_table_reads_the_checkpoint_that_it_continues_from_once(
+    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the preprocessing, with which the trainer is built, and the state of the trainer."""
+    process.submit(dataset="iris", layers=[{"units": 3, "activation": "softmax"}], augmentation={"max_shift": 0})
+    process.die_at("epoch_committed.2")
+    read, paths = ArtifactFolder.read, list[str]()
+
+    def record(store: ArtifactFolder, path: str, sha256: str) -> bytes:
+        paths.append(path)
+        return read(store, path, sha256)
+
+    monkeypatch.setattr(ArtifactFolder, "read", record)
+    assert process.train() == "succeeded"
+    assert ["/checkpoint/" in path for path in paths] == [True]
 
 
 @pytest.mark.parametrize("is_short", [False, True], ids=["long", "short"])
