@@ -3,6 +3,9 @@
 The kernel knows no feature by name: it asks for what all of them have declared, and loads the rooms that a process
 needs, modules with fixed names in the folder of a feature, so that no worker imports Flask. A declaration imports
 nothing but ``service.errors`` and ``service.runtime.setting``.
+
+The list `service.features` and the rooms are imported by their names, so that no process can forget to install
+features. The type of what a room exports is checked when it is loaded.
 """
 
 from __future__ import annotations

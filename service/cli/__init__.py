@@ -2,6 +2,8 @@
 
 The module of a command is imported when the command runs, not for ``--help`` or shell completion. Errors are shown as
 one line and a remedy, never as a traceback.
+
+The summaries of commands are listed here, too, and a test compares them with the docstrings.
 """
 
 from __future__ import annotations

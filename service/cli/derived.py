@@ -2,6 +2,9 @@
 
 Arguments and options follow from the signature of the method, which ``make client`` has written from the operation, and
 their help from its docstring. Neither needs HTTP: ``--help`` and completion of options read the signature alone.
+
+The views would load Flask, so a `Terminal` (columns, notes, questions) stands with the commands; the help of an option
+that the operation describes at length is written again.
 """
 
 from __future__ import annotations

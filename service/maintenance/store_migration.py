@@ -10,6 +10,9 @@ in a folder of this machine has the files that need not be copied again; without
 
 A store that the service has used before is named in the file ``FORMER`` of the one that it uses now. It loses its id
 when a migration back begins, and gets a new one at the end; what is left in it is compared, file by file.
+
+Reading through to the previous store would need its address and credentials on every machine. Cost: a query for each
+epoch; from the switch to the restart, no job is claimed, and each running one trains an epoch again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Pools of slots for expensive work, which owners share fairly: with a limit for each, and a bounded queue."""
+"""Pools of slots for expensive work, which owners share fairly: with a limit for each, and a bounded queue.
+
+Strangers' files, networks and plots occupy cores, memory and threads of a web process; one owner gets at most half of
+the slots and of the queue. Pools are per process: several web processes have several times the slots.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Spans are recorded without OpenTelemetry. The web process and the worker's supervisor export them, with its SDK and in a
 thread of the SDK; a training process reports its spans to its supervisor, so it has no exporter to start or to flush,
 and a killed one loses only the spans that have not ended. Traceparents are texts, as in W3C Trace Context.
+
+Cost: a hundred lines that the SDK has, too; spans of other libraries do not appear.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The estimated cost of a training, from its spec and networks alone: parameters, bytes, operations and seconds."""
+"""The estimated cost of a training, from its spec and networks alone: parameters, bytes, operations and seconds.
+
+Seconds are operations times one speed, measured once on a reference machine, because a dry run has to estimate a job
+before any similar one has run. So the first estimate is off by the speed of the machine, and by up to a factor of two
+for unusual networks; `jobs.queries.estimates` corrects it afterwards.
+"""
 
 from __future__ import annotations
 

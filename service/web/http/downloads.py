@@ -1,4 +1,9 @@
-"""Files: stored ones with byte ranges and conditional requests (RFC 9110, sections 13 and 14), pictures, and CSV."""
+"""Files: stored ones with byte ranges and conditional requests (RFC 9110, sections 13 and 14), pictures, and CSV.
+
+Werkzeug parses ranges and conditions, this module answers them. `make_conditional` refuses (416) what RFC 9110 lets a
+server ignore (several ranges, another unit) or satisfy (`bytes=-n` of a shorter file), answers 206 before it looks at
+`If-None-Match` and `If-Match` and to `HEAD`, takes a weak ETag in `If-Range`, and leaves the file of a 304 open.
+"""
 
 from __future__ import annotations
 
