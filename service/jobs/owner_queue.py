@@ -1,7 +1,7 @@
-"""Whose turn it is: the owner with the smallest share of the slots, by the counts that triggers keep.
+"""Whose turn it is: the owner of the most urgent job, or else the one with the least ``due``, by counts of triggers.
 
 Start-time fair queueing over owners. ``vtime`` is the slot-seconds that an owner has used, divided by its weight;
-``due`` adds what its running jobs are expected to take. The owner with the least is served next, so the values of all
+``due`` adds what its running jobs are expected to take; among equals, the least ``load`` decides. So the values of all
 that wait stay together, and slot-seconds are shared by the weights: however long the jobs are, and also if there are
 fewer slots than owners. See P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996.
 """

@@ -124,7 +124,7 @@ def curves(
     """The curves of a training: loss and accuracy or scores, diagnostics after them, and findings at the bottom.
 
     Args:
-        kind: ``classifier`` or ``gan``; determines the series to draw. Missing series are left out, and so are panels
+        kind: of training; determines the series to draw. Missing series are left out, and so are panels
             of diagnostics without any series.
         series: each as long as ``epochs``. ``None`` and values that are not finite (or, for fractions, not in [0, 2])
             are gaps.

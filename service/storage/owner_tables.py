@@ -65,7 +65,7 @@ class OwnerQueue(Base):
     mean_seconds: Mapped[float] = mapped_column(Float, default=30.0, server_default=text("30"))
     """How long its leases take: an average in which the last five have two thirds of the weight."""
     due: Mapped[float] = mapped_column(Float, Computed("vtime + running * mean_seconds / weight", persisted=True))
-    """``vtime`` once the running jobs have ended, as expected. The owner with the least is served next."""
+    """``vtime`` once the running jobs have ended, as expected."""
     load: Mapped[float] = mapped_column(Float, Computed("running / weight", persisted=True))
     ready: Mapped[bool] = mapped_column(Boolean, Computed(room.READY, persisted=True))
     """Whether it has a queued job and room for it."""
