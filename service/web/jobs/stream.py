@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from flask import Response
@@ -33,7 +33,8 @@ from service.web.http.responses import tagged_json
 from service.web.jobs.result_schemas import event_document
 from service.web.jobs.schemas import PROGRESS_COLUMNS, JobDetail, JobProgress, Progress, job_summary, read_detail
 from service.web.streaming.logs import Head, LogEvent, LogSource, follow
-from service.web.streaming.messages import PING, RETRY, PingTimer, chunks, message
+from service.web.streaming.loop import News, stream
+from service.web.streaming.messages import RETRY, message
 from service.web.streaming.poller import Poller, View
 from service.web.streaming.response import Permission, StreamClient
 
@@ -46,7 +47,6 @@ _LONG_LOOKBACK_MS: Final = 35_000
 _LONG_LOOKBACK_EVERY: Final = 10
 """Number of reads per read with the long lookback."""
 _SEEN_TTL_MS: Final = 60_000
-_WAIT_S: Final = 1.0
 _SNAPSHOT_SIZE: Final = 500
 _UNFINISHED: Final = [ListedStatus(status) for status in Status if status not in TERMINAL]
 
@@ -242,40 +242,40 @@ def follow_all(poller: Poller, selection: JobSelection, client: StreamClient) ->
     """The text of one client's stream."""
     with poller.listen(ALL_JOBS) as listener:
         yield RETRY + "\n"
-        ping = PingTimer(poller.ping_s)
-        position: int | None = None
-        last_seqs: dict[str, int] = {}
-        while not poller.closing and client.permission:
-            view = listener.view
-            buffered = view.since(position) if position is not None else None
+        yield from stream(poller, listener, client, _FeedReader(selection).read)
+
+
+@dataclass(slots=True)
+class _FeedReader:
+    """Reads the events of all jobs for one client."""
+
+    selection: JobSelection
+    position: int | None = None
+    """``None``: it needs a snapshot."""
+    last_seqs: dict[str, int] = field(default_factory=dict)
+    """By job, the number of the last event that was sent."""
+
+    def read(self, view: View) -> News:
+        """A snapshot, or the events that were not sent."""
+        buffered = view.since(self.position) if self.position is not None else None
+        if view.state is not None and buffered is None:
             try:
-                if view.state is not None and (position is None or buffered is None):
-                    position = view.end  # before the snapshot: events that it contains are skipped below
-                    document, last_seqs = selection.snapshot()
-                    yield message("snapshot", document)
-                    ping.restart()
-                    continue
+                self.position = view.end  # before the snapshot: events that it contains are skipped below
+                document, self.last_seqs = self.selection.snapshot()
             except SQLAlchemyError:  # logged by the polling thread
-                position = None
-                listener.wait(_WAIT_S)
-                continue
-            texts = []
-            if buffered:
-                position = view.end
-            for event in buffered or ():
-                if not selection.includes(event) or (event.seq and event.seq <= last_seqs.get(event.job_id, 0)):
-                    continue
-                if event.seq:
-                    last_seqs[event.job_id] = event.seq
-                texts.append(selection.text(event))
-            yield from chunks(texts)
-            if texts:
-                ping.restart()
-            if ping.is_due():
-                yield PING
-            listener.wait(_WAIT_S)
-            if client.has_left:
-                return
+                self.position = None
+                return News()
+            return News([message("snapshot", document)], has_more=True)
+        if buffered:
+            self.position = view.end
+        return News([self.selection.text(event) for event in buffered or () if self._is_new(event)])
+
+    def _is_new(self, event: FeedEvent) -> bool:
+        if not self.selection.includes(event) or (event.seq and event.seq <= self.last_seqs.get(event.job_id, 0)):
+            return False
+        if event.seq:
+            self.last_seqs[event.job_id] = event.seq
+        return True
 
 
 def wait_for_change(job_id: str, wait_s: float) -> Response:

@@ -13,14 +13,13 @@ from sqlalchemy.orm import Session
 
 from service.access.shares import Shared
 from service.storage.database import Database
-from service.web.streaming.messages import PING, RETRY, PingTimer, chunks, message
+from service.web.streaming.loop import News, stream
+from service.web.streaming.messages import RETRY, message
 from service.web.streaming.poller import Poller, View
 from service.web.streaming.response import StreamClient
 
 _MAX_RECENT: Final = 256
 _BATCH_SIZE: Final = 200
-_WAIT_S: Final = 1.0
-"""How often an idle stream checks whether its connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,52 +101,55 @@ class LogSource(ABC):
 def follow(
     poller: Poller, source: LogSource, key: str, snapshot: str, head: Head, client: StreamClient, *, after: int
 ) -> Iterator[str]:
-    """The text of one client's stream: a snapshot, the events after number ``after``, then new events.
-
-    It ends with the object or the process, or when the client has disconnected or lost its permission.
+    """The text of one client's stream: a snapshot, the events after number ``after``, then new events until the end.
 
     Args:
         head: the state that the snapshot shows.
     """
+    reader = _Reader(source, key, poller.database, client.link, head, min(after, head.last_seq), head.step)
     with poller.listen(source, key) as listener:
         yield RETRY + snapshot
-        sent_seq, step, ping = min(after, head.last_seq), head.step, PingTimer(poller.ping_s)
-        while not poller.closing and client.permission:
-            view = listener.view
-            if view.state is not None and (view.state.last_seq, view.state.step) >= (head.last_seq, head.step):
-                head = view.state
-            try:
-                batch = _unsent(view, source, key, sent_seq, head, poller.database)
-            except SQLAlchemyError:  # logged by the polling thread
-                batch = []
-            texts = [source.text(event, key, client.link) for event in batch]
-            sent_seq = batch[-1].seq if batch else sent_seq
-            has_ended = head.has_ended and sent_seq >= head.last_seq
-            if head.step != step and not has_ended:
-                step = head.step
-                texts.append(view.progress if head is view.state else source.progress(key, head))
-            yield from chunks(texts)
-            if has_ended:
-                return
-            if texts:
-                ping.restart()
-            if batch:
-                continue
-            if ping.is_due():
-                yield PING
-            listener.wait(_WAIT_S)
-            if listener.view.gone or client.has_left:
-                return
+        yield from stream(poller, listener, client, reader.read)
 
 
-def _unsent(
-    view: View, source: LogSource, key: str, sent_seq: int, head: Head, database: Database
-) -> Sequence[LogEvent]:
-    if sent_seq >= head.last_seq:
-        return []
-    unsent: Sequence[LogEvent] | None = view.since(sent_seq)
-    if unsent is None:
-        with database.read() as session:
-            unsent = source.events(session, key, after=sent_seq, limit=_BATCH_SIZE)
-    # Only up to the current state, which says whether an end event is final.
-    return [source.as_of(event, head, database) for event in unsent if event.seq <= head.last_seq]
+@dataclass(slots=True)
+class _Reader:
+    """Reads the log of one object for one client."""
+
+    source: LogSource
+    key: str
+    database: Database
+    link: Shared | None
+    head: Head
+    sent_seq: int
+    step: int
+    """The progress that was sent."""
+
+    def read(self, view: View) -> News:
+        """The events that were not sent, and the progress."""
+        head = self.head
+        if view.state is not None and (view.state.last_seq, view.state.step) >= (head.last_seq, head.step):
+            self.head = head = view.state
+        try:
+            batch = self._unsent(view)
+        except SQLAlchemyError:  # logged by the polling thread
+            batch = []
+        texts = [self.source.text(event, self.key, self.link) for event in batch]
+        self.sent_seq = batch[-1].seq if batch else self.sent_seq
+        has_ended = head.has_ended and self.sent_seq >= head.last_seq
+        if head.step != self.step and not has_ended:
+            self.step = head.step
+            texts.append(view.progress if head is view.state else self.source.progress(self.key, head))
+        return News(texts, has_more=bool(batch), is_last=has_ended)
+
+    def _unsent(self, view: View) -> Sequence[LogEvent]:
+        if self.sent_seq >= self.head.last_seq:
+            return []
+        unsent: Sequence[LogEvent] | None = view.since(self.sent_seq)
+        if unsent is None:
+            with self.database.read() as session:
+                unsent = self.source.events(session, self.key, after=self.sent_seq, limit=_BATCH_SIZE)
+        # Only up to the current state, which says whether an end event is final.
+        return [
+            self.source.as_of(event, self.head, self.database) for event in unsent if event.seq <= self.head.last_seq
+        ]
