@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -217,6 +217,31 @@ def of_type(session: Session, job_id: str, kind: EventType) -> Sequence[Event]:
     """All events of one type, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.seq)
     return session.scalars(query).all()
+
+
+@dataclass(slots=True)
+class FoundPeriod:
+    """A finding, and the epochs after which it was detected and resolved."""
+
+    finding: Mapping[str, Any]
+    """As in the job's ``health``."""
+    since: int
+    until: int | None = None
+    """``None``: it still holds."""
+
+
+def found(health_events: Iterable[Event]) -> list[FoundPeriod]:
+    """The findings of a job by its events of type ``health``, in order of detection."""
+    periods: list[FoundPeriod] = []
+    for data in (event.data for event in health_events):
+        finding = {name: value for name, value in data.items() if name not in ("state", "since")}
+        if data["state"] == "found":
+            periods.append(FoundPeriod(finding | {"epoch": data["since"]}, data["since"]))
+            continue
+        for period in periods:
+            if (period.finding["code"], period.since) == (data["code"], data["since"]):
+                period.until = data["epoch"]
+    return periods
 
 
 def mixed_provenance(session: Session, job_id: str) -> list[str]:

@@ -38,6 +38,7 @@ class Copied:
     def values(self) -> dict[str, Any]:
         """The columns of the new job's row that change."""
         source, job = self.source, self.source.job
+        health_events = (event for event in self.events if event.type == EventType.HEALTH)
         extremes: dict[str, Any] = {}
         for row in self.epochs:
             extremes = extended(extremes, row.metrics, row.epoch)
@@ -49,7 +50,7 @@ class Copied:
             "metrics": self.epochs[-1].metrics,
             "extremes": extremes,
             "best_epoch": source.best_epoch,
-            "health": _health(self.events),
+            "health": [dict(period.finding) for period in events.found(health_events) if period.until is None],
             "size_bytes": sum(file.size_bytes for file in self.files),
         }
         if source.is_whole:
@@ -106,14 +107,3 @@ def _belongs(event: Event, source: Source) -> bool:
 
 def _values(row: Epoch | Artifact) -> dict[str, Any]:
     return {column.key: getattr(row, column.key) for column in row.__table__.columns}
-
-
-def _health(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The findings that are still open after the events."""
-    findings: list[dict[str, Any]] = []
-    for event in events:
-        if event.type == EventType.HEALTH:
-            finding = {name: value for name, value in event.data.items() if name not in ("state", "since")}
-            finding["epoch"] = event.data["since"]
-            findings = [*findings, finding] if event.data["state"] == "found" else [f for f in findings if f != finding]
-    return findings

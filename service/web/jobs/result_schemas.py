@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field
 from sqlalchemy.orm import Session
@@ -14,7 +14,7 @@ from service.access.shares import Shared
 from service.diagnosis.class_scores import class_scores
 from service.errors import ArtifactNotFound
 from service.jobs import events
-from service.jobs.events import EventFilter, EventType, Level, LogPage
+from service.jobs.events import EventFilter, EventType, FoundPeriod, Level, LogPage
 from service.jobs.queries import files, lookup
 from service.jobs.queries.files import FilePage
 from service.jobs.transitions import shown_error
@@ -66,6 +66,12 @@ class FoundItem(ResponseModel):
     message: str
     since: int = Field(description="The epoch after which it was detected.")
     until: int | None = Field(description="The epoch after which it was resolved; null if it is not.")
+
+    @classmethod
+    def of(cls, period: FoundPeriod) -> Self:
+        """The period as the API shows it."""
+        facts = {name: period.finding[name] for name in ("code", "severity", "message")}
+        return cls(**facts, since=period.since, until=period.until)
 
 
 class ResourceSeries(ResponseModel):
@@ -128,22 +134,8 @@ def metric_table(job: Job, rows: Sequence[Epoch], health_events: Sequence[Event]
             cpu_seconds=[row.cpu_seconds for row in rows], memory_bytes=[row.memory_bytes for row in rows]
         ),
         best_epoch=job.best_epoch,
-        findings=_findings(health_events),
+        findings=[FoundItem.of(period) for period in events.found(health_events)],
     )
-
-
-def _findings(health_events: Sequence[Event]) -> list[FoundItem]:
-    findings: list[dict[str, Any]] = []
-    for event in health_events:
-        data = event.data
-        if data["state"] == "found":
-            finding = {name: data[name] for name in ("code", "severity", "message")}
-            findings.append({**finding, "since": data["epoch"], "until": None})
-            continue
-        for item in findings:
-            if (item["code"], item["since"]) == (data["code"], data["since"]):
-                item["until"] = data["epoch"]
-    return [FoundItem(**item) for item in findings]
 
 
 class ArtifactItem(ResponseModel):

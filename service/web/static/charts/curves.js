@@ -102,15 +102,9 @@ export class Curves {
     this.metrics.onchange();
   }
 
-  // Records that a health finding has begun or ended.
-  finding({ code, epoch, severity, state, since }) {
-    this.metrics.amend(({ findings }) => {
-      const existing = findings.find((item) =>
-        item.code === code && item.since === (state === "found" ? epoch : since)
-      );
-      if (state !== "found") Object.assign(existing ?? {}, { until: epoch });
-      else if (!existing) findings.push({ code, severity, since: epoch, until: null });
-    });
+  // A finding has begun or ended: the table has their periods.
+  reload() {
+    this.metrics.reload();
   }
 
   draw() {

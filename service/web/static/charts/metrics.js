@@ -26,14 +26,21 @@ export class Metrics {
     try {
       do {
         this.reached = 0;
+        this.isStale = false;
         this.table = await call(this.address);
-      } while (this.reached > (this.last ?? 0));
+      } while (this.isStale || this.reached > (this.last ?? 0));
     } finally {
       this.loading = false;
     }
     for (const change of this.changes.splice(0)) change(this.table);
     this.take();
     this.onchange();
+  }
+
+  // Loads the table again; one that is being loaded is too old.
+  reload() {
+    this.isStale = true;
+    this.load().catch(() => {});
   }
 
   // Loads the table again, unless it has this epoch.

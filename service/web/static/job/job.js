@@ -144,7 +144,7 @@ function listenToJob() {
     },
     health: (event) => {
       change(event);
-      curves.finding(event);
+      curves.reload();
     },
     log: change,
     end: (event) => {
