@@ -18,14 +18,14 @@ class ProblemKind:
     Attributes:
         meaning: the remedy.
         for_people: the remedy for a page, if ``meaning`` names fields or endpoints.
-        way_on: label and address of a page from which to continue.
+        link: label and address of a page from which to continue.
     """
 
     status: int
     title: str
     meaning: str
     for_people: str | None = None
-    way_on: tuple[str, str] | None = None
+    link: tuple[str, str] | None = None
 
 
 class ServiceError(Exception):

@@ -13,7 +13,7 @@ class WebhookNotFound(ServiceError, LookupError):
         404,
         "There is no such webhook.",
         "Check the id: `GET /webhooks` lists yours.",
-        way_on=("Webhooks", "/ui/webhooks"),
+        link=("Webhooks", "/ui/webhooks"),
     )
 
     def __init__(self, webhook_id: str) -> None:
@@ -28,7 +28,7 @@ class DeliveryNotFound(ServiceError, LookupError):
         404,
         "There is no such delivery.",
         "Check the id. Messages are removed after `TAPELINE_KEEP_DELIVERIES_DAYS`.",
-        way_on=("Webhooks", "/ui/webhooks"),
+        link=("Webhooks", "/ui/webhooks"),
     )
 
     def __init__(self, webhook_id: str, event_id: str) -> None:

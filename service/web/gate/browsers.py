@@ -60,7 +60,7 @@ def _problem_page(document: dict[str, Any]) -> str:
         "common/problem.html",
         problem=document,
         remedy=kind.for_people or kind.meaning,
-        way_on=kind.way_on,
+        link=kind.link,
         more={name: value for name, value in document.items() if name not in shown and value not in (None, [])},
         passes=document["status"] in (429, 503) and request.method in ("GET", "HEAD"),
         again="/" + request.path.lstrip("/"),

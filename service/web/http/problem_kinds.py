@@ -47,7 +47,7 @@ _OF_KERNEL: Final[dict[str, ProblemKind]] = {
         404,
         "There is no such job.",
         "Check the id. The job may have been deleted, or belong to another owner.",
-        way_on=("All jobs", "/"),
+        link=("All jobs", "/"),
     ),
     "sweep_not_found": ProblemKind(
         404,
@@ -64,13 +64,13 @@ _OF_KERNEL: Final[dict[str, ProblemKind]] = {
         ("All models", "/ui/models"),
     ),
     "owner_not_found": ProblemKind(
-        404, "There is no such owner.", "`GET /owners` lists all owners.", way_on=("All owners", "/ui/owners")
+        404, "There is no such owner.", "`GET /owners` lists all owners.", link=("All owners", "/ui/owners")
     ),
     "worker_not_found": ProblemKind(
         404,
         "There is no such worker.",
         "It stopped, or is gone; `GET /workers` lists those that are alive.",
-        way_on=("All workers", "/ui/workers"),
+        link=("All workers", "/ui/workers"),
     ),
     "link_not_usable": ProblemKind(
         410, "The sign-in link cannot be used.", "Ask whoever gave it to you for a new one; each works once."
@@ -79,7 +79,7 @@ _OF_KERNEL: Final[dict[str, ProblemKind]] = {
         404,
         "There is no such trial.",
         "`GET /sweeps/{sweep_id}/trials` lists the trials of a sweep.",
-        way_on=("All sweeps", "/ui/sweeps"),
+        link=("All sweeps", "/ui/sweeps"),
     ),
     "artifact_not_found": ProblemKind(
         404,
