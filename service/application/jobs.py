@@ -328,7 +328,7 @@ class Jobs:
                 raise SpecError([Fault(pointer="#/dataset/name", detail=detail, code="wrong_shape")])
             return spec, data, networks
         except SpecError as error:
-            sent = validation.as_sent(error, overrides)
+            sent = validation.relocate_faults(error, overrides)
             raise SpecError(
                 [replace(fault, pointer="#/overrides" + fault.pointer.removeprefix("#")) for fault in sent.faults],
                 total=sent.total,

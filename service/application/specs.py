@@ -136,7 +136,7 @@ class SpecChecks:
             if data.kind is DatasetKind.TABLE:
                 faults += table_faults(spec, document, data.task)
         if faults or spec is None or data is None:
-            raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+            raise validation.relocate_faults(SpecError(faults, total=len(faults) + undescribed), document)
         data = data.divided(Split.of(spec.model_dump(mode="json", include={"seed", "dataset"})))
         return match_output_to_dataset(spec, document, shape_of(data)), data
 
@@ -218,7 +218,7 @@ def _check_fit(document: Any, spec: Spec, shape: Shape) -> Sequence[Network]:
     try:
         return check_fit(spec, shape)
     except SpecError as error:
-        raise validation.as_sent(error, document) from error
+        raise validation.relocate_faults(error, document) from error
 
 
 def _notes_on_rows(document: Mapping[str, Any], spec: Spec, shape: Shape) -> list[str]:

@@ -434,7 +434,7 @@ class Sweeps:
             with self.slots.slot(owner):
                 return _Check(reading.read(document), owner, self.specs).result()
         except SpecError as error:
-            raise reading.as_sent(error, names) from error
+            raise reading.relocate_faults(error, names) from error
 
     def resume(self, sweep_id: str, *, by: Actor | None = None) -> Sweep:
         """Resume a paused sweep."""

@@ -81,7 +81,7 @@ def resolve(document: Any) -> Spec:
         others = [candidate for candidate in SPEC_MODELS.values() if candidate is not model]
         total = len(faults) + error.error_count()
         faults += describe(model, error, merged, others=others)
-        raise as_sent(SpecError(faults, total=total), document) from error
+        raise relocate_faults(SpecError(faults, total=total), document) from error
     if faults:
         raise SpecError(faults)
     return _with_split_seed(spec)
@@ -150,7 +150,7 @@ def derive(resolved: dict[str, Any], overrides: dict[str, Any], *, epoch: int) -
     try:
         spec = resolve(overlay(resolved, shorthand(SPEC_MODELS[Kind(resolved["kind"])], overrides)))
     except SpecError as error:
-        raise as_sent(error, overrides) from error
+        raise relocate_faults(error, overrides) from error
     if spec.epochs <= epoch:
         detail = f"must be greater than {epoch}, the epoch that the fork continues from; it is {spec.epochs}"
         faults.append(Fault(pointer="#/epochs", detail=detail, code="out_of_range"))
@@ -176,7 +176,7 @@ def overlaid(spec: Spec, settings: Mapping[str, Any]) -> Spec:
     return resolve(overlay(spec.model_dump(mode="json"), dict(settings)))
 
 
-def as_sent(error: SpecError, document: Any) -> SpecError:
+def relocate_faults(error: SpecError, document: Any) -> SpecError:
     """The error with pointers into the document as it was sent, before shorthands were expanded."""
     faults = [replace(fault, pointer=_existing_pointer(fault.pointer, document)) for fault in error.faults]
     return SpecError(faults, total=error.total)

@@ -132,7 +132,7 @@ class _Checks:
             detail = f"{data.name} has no {spec.dataset.part} part"
             faults.append(Fault(pointer="#/dataset/part", detail=detail, code="unsuitable", suggestion="all"))
         if faults or spec is None or data is None or model is None or found is None:
-            raise validation.as_sent(SpecError(faults, total=len(faults) + undescribed), document)
+            raise validation.relocate_faults(SpecError(faults, total=len(faults) + undescribed), document)
         trained = validation.read_resolved(model.job.resolved)
         checked = CheckedPrediction(
             spec=_pinned(spec, model, highest),
@@ -199,7 +199,7 @@ def _resolve(document: dict[str, Any]) -> PredictionSpec:
         return PredictionSpec.model_validate_json(json.dumps(merged))
     except ValidationError as error:
         faults = describe(PredictionSpec, error, merged)
-        raise validation.as_sent(SpecError(faults, total=error.error_count()), document) from error
+        raise validation.relocate_faults(SpecError(faults, total=error.error_count()), document) from error
 
 
 def rows_of(data: DatasetInfo, part: PredictedPart) -> int:

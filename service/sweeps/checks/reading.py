@@ -84,7 +84,7 @@ def with_pointers(document: Any) -> tuple[Any, dict[str, str]]:
     return document | {"space": {pointer: settings[name] for pointer, name in names.items()}}, names
 
 
-def as_sent(error: SpecError, names: Mapping[str, str]) -> SpecError:
+def relocate_faults(error: SpecError, names: Mapping[str, str]) -> SpecError:
     """The error with locations in the sweep that was sent, whose settings have these names by pointer."""
     faults = []
     for fault in error.faults:
