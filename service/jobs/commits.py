@@ -31,7 +31,7 @@ from service.storage.database import Database
 from service.storage.tables import ARTIFACTS, Artifact, Epoch, Job
 from service.wording import counted
 
-Then = Callable[[Session, Job | Row[Any]], None]
+TransactionHook = Callable[[Session, Job | Row[Any]], None]
 """Further writes of the transaction in which a job pauses or ends."""
 
 
@@ -142,7 +142,12 @@ def pinned_checkpoint(database: Database, claim: Claim, job_id: str, sha256: str
 
 
 def fail(
-    database: Database, claim: Claim, error: Mapping[str, Any], *, used: Usage | None = None, then: Then = no_op
+    database: Database,
+    claim: Claim,
+    error: Mapping[str, Any],
+    *,
+    used: Usage | None = None,
+    then: TransactionHook = no_op,
 ) -> None:
     """End the job as failed; ``error`` has at least ``code`` and ``message``."""
     with database.write() as session:

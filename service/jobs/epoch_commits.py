@@ -27,7 +27,7 @@ from service import hooks
 from service.access import storage_quota
 from service.errors import LeaseLost
 from service.jobs import commits, events, leases, transitions
-from service.jobs.commits import Then, no_op, storable
+from service.jobs.commits import TransactionHook, no_op, storable
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries.extremes import Extremes, extended
@@ -81,7 +81,7 @@ def commit(
     *,
     keep_last: int,
     at_most: int = 0,
-    then: Then = no_op,
+    then: TransactionHook = no_op,
 ) -> list[str]:
     """Commit consecutive epochs: metrics, events, artifact rows and progress, in one transaction.
 
@@ -135,7 +135,7 @@ def succeed(
     used: Usage | None = None,
     keep_last: int | None = None,
     at_most: int = 0,
-    then: Then = no_op,
+    then: TransactionHook = no_op,
 ) -> list[str]:
     """End the job as succeeded, in one transaction with the commit of its last epochs.
 
