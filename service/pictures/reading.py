@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from tapeline.images.decoding import PILLOW_RAISES, fitted
 
-Levels = NDArray[np.floating]
+PixelValues = NDArray[np.floating]
 """(rows, columns), in colour (rows, columns, 3), from 0 (black) to 255."""
 
 MAX_DECODED_PIXELS: Final = 2**24
@@ -43,7 +43,7 @@ class UnreadablePicture(ValueError):
     """The bytes are not a readable PNG; the message gives the reason."""
 
 
-def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool = False) -> Levels:
+def read_png(data: bytes, *, max_side: int, invert: bool = False, colour: bool = False) -> PixelValues:
     """The levels of a PNG, converted to grey or colour, and turned upright according to its EXIF data.
 
     Transparent areas become background: black, or with ``invert`` white, which is then inverted to black.
@@ -133,7 +133,7 @@ def _orientation(data: bytes) -> int:
     return 1
 
 
-def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:
+def _levels(image: Image.Image, *, background: int, colour: bool) -> PixelValues:
     if image.mode.startswith("I"):  # 16 bits: convert() would clip the values instead of scaling them
         return convert_channels(np.asarray(image, np.float32) / 257, colour=colour)
     if image.has_transparency_data:
@@ -142,14 +142,16 @@ def _levels(image: Image.Image, *, background: int, colour: bool) -> Levels:
     return np.asarray(image.convert("RGB" if colour else "L"), np.float32)
 
 
-def convert_channels(levels: Levels, *, colour: bool) -> Levels:
+def convert_channels(levels: PixelValues, *, colour: bool) -> PixelValues:
     """The picture, converted to grey or colour."""
     if colour == (levels.ndim == _COLOUR_AXES):
         return levels
     return np.repeat(levels[:, :, None], 3, axis=2) if colour else levels @ _LUMA
 
 
-def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool, pads: bool = False) -> Levels:
+def prepare_as_imported(
+    levels: PixelValues, shape: tuple[int, int], *, colour: bool, pads: bool = False
+) -> PixelValues:
     """The picture, fitted to (rows, columns) and converted to grey or colour, by the operations of an import from image
     files."""
     becomes_grey = levels.ndim == _COLOUR_AXES and not colour
@@ -160,7 +162,7 @@ def prepare_as_imported(levels: Levels, shape: tuple[int, int], *, colour: bool,
     return convert_channels(levels, colour=colour)
 
 
-def resize(levels: Levels, shape: tuple[int, int]) -> Levels:
+def resize(levels: PixelValues, shape: tuple[int, int]) -> PixelValues:
     """The picture stretched to (rows, columns); unchanged if it already has this size."""
     if levels.shape[:2] == shape:
         return levels
@@ -171,7 +173,7 @@ def resize(levels: Levels, shape: tuple[int, int]) -> Levels:
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float64)
 
 
-def centre_drawing(levels: Levels, shape: tuple[int, int]) -> Levels:
+def centre_drawing(levels: PixelValues, shape: tuple[int, int]) -> PixelValues:
     """The drawing, cropped, scaled to MNIST's box, and moved so that its centre of mass is in the middle.
 
     The aspect ratio is kept. An empty picture stays empty.

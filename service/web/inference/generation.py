@@ -16,7 +16,7 @@ from service.errors import Fault
 from service.spec.schema import Spec
 from service.storage.tables import Artifact, Job
 from service.web.http import problems
-from service.web.inference.images import Levels, too_much
+from service.web.inference.images import PixelValues, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _DEFAULT_COUNT: Final = 16
 class Generated:
     """The images for a request."""
 
-    levels: Levels
+    levels: PixelValues
     """From 0 to 255 (n, rows, columns), in colour (n, rows, columns, 3)."""
     points: NDArray[Any]
     """The latent points (n, dim)."""

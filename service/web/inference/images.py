@@ -25,10 +25,10 @@ from tapeline.images.files import MAX_SIDE
 
 _DATA_URL: Final = re.compile(r"^data:image/(?:png|jpeg|webp|bmp|gif);base64,")
 
-Levels = NDArray[np.float64]
+PixelValues = NDArray[np.float64]
 
 
-def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo) -> Levels:
+def pixel_values_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo) -> PixelValues:
     """The images as levels from 0 to 255 (n, rows, columns) or (n, rows, columns, 3), in the shape of the dataset.
 
     If the dataset was imported from image files, each image is prepared in the same way as by the import.
@@ -42,12 +42,12 @@ def levels_of(images: Sequence[Any], request: PredictRequest, info: DatasetInfo)
     crops = info.is_photos or (request.fit and colour)
     resize = reading.centre_drawing if request.fit and not crops else reading.resize
 
-    def prepare(decoded: reading.Levels) -> reading.Levels:
+    def prepare(decoded: reading.PixelValues) -> reading.PixelValues:
         if crops:
             return reading.prepare_as_imported(decoded, shape, colour=colour, pads=info.pads_photos)
         return resize(reading.convert_channels(decoded, colour=colour), shape)
 
-    levels: dict[int, reading.Levels] = {}
+    levels: dict[int, reading.PixelValues] = {}
     faults: dict[int, str] = {}
     pngs: dict[int, bytes] = {}
     other_files: dict[int, bytes] = {}
@@ -117,7 +117,7 @@ def _check_pixels(pngs: Mapping[int, bytes]) -> None:
             raise too_much("#/images", f"the first {index + 1} have {pixels:,} pixels", MAX_PIXELS)
 
 
-def _from_numbers(image: Any, request: PredictRequest, shape: tuple[int, int]) -> Levels:
+def _from_numbers(image: Any, request: PredictRequest, shape: tuple[int, int]) -> PixelValues:
     try:
         numbers = np.asarray(image)
     except ValueError:  # ragged

@@ -27,7 +27,7 @@ from service.storage.ids import new_id
 from service.storage.tables import Artifact, Job
 from service.web.core.core import core
 from service.web.http import problems, requests, slots
-from service.web.inference.images import Levels, levels_of, too_much
+from service.web.inference.images import PixelValues, pixel_values_of, too_much
 from service.web.inference.loading import inference, with_network
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class Predicted:
     """Columns that rows leave out, with the number of these rows; ``None`` for images."""
     notes: Sequence[str] | None = None
     """Sentences about empty cells and unusual values; ``None`` for images."""
-    seen: Levels | None = None
+    seen: PixelValues | None = None
     """With ``explain``: the prepared images, from 0 to 255."""
-    saliency: Levels | None = None
+    saliency: PixelValues | None = None
 
 
 def predict(job: Job, request: PredictRequest, info: DatasetInfo) -> Predicted:
@@ -64,7 +64,7 @@ def predict(job: Job, request: PredictRequest, info: DatasetInfo) -> Predicted:
     _check_kind(request, info)
     if request.rows is not None:
         return with_network(job, request.checkpoint, info, partial(_predict_rows, rows=request.rows, info=info))
-    levels = levels_of(request.images or [], request, info)
+    levels = pixel_values_of(request.images or [], request, info)
     if request.explain and levels.size > MAX_NUMBERS:
         raise too_much("#/explain", f"{len(levels)} images have {levels.size} pixels", MAX_NUMBERS)
     return with_network(job, request.checkpoint, info, partial(_predict_images, levels=levels, explain=request.explain))
@@ -200,7 +200,7 @@ def _predict_rows(
     )
 
 
-def _predict_images(model: LoadedModel, row: Artifact, *, levels: Levels, explain: bool) -> Predicted:
+def _predict_images(model: LoadedModel, row: Artifact, *, levels: PixelValues, explain: bool) -> Predicted:
     predictions = inference().predict(model, levels)
     if not explain:
         return Predicted(predictions=predictions, epoch=row.epoch)
