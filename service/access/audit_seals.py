@@ -32,7 +32,7 @@ from service.access.audit_chain import GENESIS, Entry, Item, Range, Seal
 from service.storage.database import Database, now_ms
 from service.storage.tables import AUDIT, AuditSeal, Base
 
-SETTLED_S: Final = 10.0
+GRACE_PERIOD_S: Final = 10.0
 """An entry is sealed at this age, if no older transaction that writes entries is open."""
 MAX_ENTRIES_PER_SEAL: Final = 1000
 MIN_DAYS: Final = 1.0
@@ -56,8 +56,8 @@ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.relation = '
 """)
 
 
-def seal(database: Database, *, settled_s: float = SETTLED_S) -> int:
-    """Seal the settled entries; returns their number."""
+def seal(database: Database, *, grace_s: float = GRACE_PERIOD_S) -> int:
+    """Seal the entries that are older than the grace period; returns their number."""
     with database.read() as session:  # take SQLite's write lock only if there are unsealed entries
         if session.scalar(select(AUDIT.c.id).where(AUDIT.c.id > _sealed_to()).limit(1)) is None:
             return 0
@@ -65,7 +65,7 @@ def seal(database: Database, *, settled_s: float = SETTLED_S) -> int:
     while True:
         try:
             with database.write() as session:
-                count = _seal_next(session, is_sqlite=database.is_sqlite, settled_s=settled_s)
+                count = _seal_next(session, is_sqlite=database.is_sqlite, grace_s=grace_s)
         except IntegrityError:  # another scheduler has just added this seal
             return total
         total += count
@@ -73,29 +73,29 @@ def seal(database: Database, *, settled_s: float = SETTLED_S) -> int:
             return total
 
 
-def _seal_next(session: Session, *, is_sqlite: bool, settled_s: float) -> int:
+def _seal_next(session: Session, *, is_sqlite: bool, grace_s: float) -> int:
     now = session.scalar(select(now_ms())) or 0
-    settled_ms = now - int(settled_s * 1000)
+    sealable_ms = now - int(grace_s * 1000)
     if not is_sqlite:  # SQLite has one writer at a time
         oldest = session.scalar(_OLDEST_WRITER)
         if oldest is not None and oldest > now:  # the clock was set back: times do not reflect the order
             return 0
-        settled_ms = min(settled_ms, now if oldest is None else oldest - 1)
+        sealable_ms = min(sealable_ms, now if oldest is None else oldest - 1)
     last = next(iter(newest(session)), None)
-    # One statement: the first unsettled entry must be determined from one snapshot of the table.
+    # One statement: the first entry that is not sealable must be determined from one snapshot of the table.
     entries = _entries(session, _after(last.last_id if last is not None else None))
     next_range = Range(last.digest if last is not None else GENESIS)
-    for entry in takewhile(lambda entry: _is_settled(entry, settled_ms, now), entries):
+    for entry in takewhile(lambda entry: _is_sealable(entry, sealable_ms, now), entries):
         next_range.add(entry)
     if next_range.count:
         session.execute(insert(_SEALS), asdict(next_range.seal(last.id + 1 if last is not None else 1, now)))
     return next_range.count
 
 
-def _is_settled(entry: Entry, settled_ms: int, now: int) -> bool:
+def _is_sealable(entry: Entry, sealable_ms: int, now: int) -> bool:
     at_ms = entry.columns["at_ms"]
     # An impossible time (the clock was set back, or an entry was manipulated) must not block later entries.
-    return not isinstance(at_ms, int) or at_ms <= settled_ms or at_ms > now + _FUTURE_MS
+    return not isinstance(at_ms, int) or at_ms <= sealable_ms or at_ms > now + _FUTURE_MS
 
 
 def items(database: Database) -> Iterator[Item]:

@@ -139,7 +139,7 @@ def _is_due(session: Session, sweep: Sweep) -> bool:
     elif not state.running or _has_room(sweep, state):
         return True
     row = session.get(SweepTrial, (sweep.id, min(state.running)[1]))
-    return row is not None and all(trials.is_settled(job) for job in trials.jobs_of(session, row).values())
+    return row is not None and all(trials.is_inactive(job) for job in trials.jobs_of(session, row).values())
 
 
 def waits_for_suggestion(sweep: Sweep, state: State) -> bool:

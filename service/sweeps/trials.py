@@ -137,7 +137,7 @@ def _by_seed(row: SweepTrial, jobs: Sequence[Job]) -> dict[str, Job | None]:
     return {seed: by_id.get(job_id) for seed, job_id in row.jobs.items()}
 
 
-def is_settled(job: Job | None) -> bool:
+def is_inactive(job: Job | None) -> bool:
     """Whether a job has ended, or waits for its sweep."""
     return job is None or job.status in TERMINAL or leases.is_paused_by_sweep(job)
 
@@ -154,8 +154,8 @@ class Result:
 def result(
     session: Session, jobs: Mapping[str, Job | None], *, metric: str, over_seeds: str, epoch: int | None
 ) -> Result | None:
-    """The result of a trial at an epoch (``None``: at its end); ``None`` until all jobs are settled."""
-    if not all(is_settled(job) for job in jobs.values()):
+    """The result of a trial at an epoch (``None``: at its end); ``None`` until all jobs are inactive."""
+    if not all(is_inactive(job) for job in jobs.values()):
         return None
     failed, error = False, None
     values: dict[str, float | None] = {}

@@ -155,10 +155,10 @@ class _System:
         wishes = 3 + tape.draw(4)
         world.start("users", lambda: self._act(habits, wishes), is_outside=True)
         world.start("accidents", self.accidents.happen, is_outside=True)
-        world.run(_BUSY_S, until=lambda: self.is_settled)
+        world.run(_BUSY_S, until=lambda: self.is_quiescent)
         self._become_calm()
-        world.run(_CALM_S, until=lambda: self.is_settled)
-        self.invariants.check_end(is_settled=self.is_settled)
+        world.run(_CALM_S, until=lambda: self.is_quiescent)
+        self.invariants.check_end(is_quiescent=self.is_quiescent)
         self._clean_up()
 
     def _act(self, habits: Sequence[str], count: int) -> None:
@@ -167,9 +167,9 @@ class _System:
         self._done.set()
 
     @property
-    def is_settled(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Whether users have done what they wanted, and every job and sweep has ended."""
-        return self._done.is_set() and self.invariants.is_settled
+        return self._done.is_set() and self.invariants.is_quiescent
 
     def _become_calm(self) -> None:
         """Faults stop, sleepers wake up, and users want every job to end."""

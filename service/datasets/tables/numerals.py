@@ -125,14 +125,14 @@ def choose_notation(
     currencies = set(CURRENCIES).intersection(signs) if forms[0].currency else set()
     if len(currencies) > 1:
         return None
-    is_settled = is_stated or decimal_comma or bool(currencies & _POINT_CURRENCIES)
+    is_unambiguous = is_stated or decimal_comma or bool(currencies & _POINT_CURRENCIES)
     is_marked = forms[0].percent or bool(currencies)
-    if len(decimals) == 2 and "," in signs and not is_settled:
+    if len(decimals) == 2 and "," in signs and not is_unambiguous:
         return None  # 1,234 can be read either way
     if (
         decimals == {","}
         and not is_marked
-        and not is_settled
+        and not is_unambiguous
         and not any(_has_group_sign(form, signs) for form in forms)
     ):
         return None  # if commas separate the columns, 1,5 is more likely a list than a number

@@ -30,7 +30,7 @@ def add_ranges(database: Database, *days_ago: float, count: int = 3) -> None:
     """Add entries of each age, and seal each age separately."""
     for days in days_ago:
         add(database, count, days_ago=days)
-        assert audit_seals.seal(database, settled_s=0) == count
+        assert audit_seals.seal(database, grace_s=0) == count
 
 
 def run(database: Database, statement: str) -> int:
@@ -63,15 +63,15 @@ def seals(database: Database) -> list[AuditSeal]:
         return list(session.scalars(select(AuditSeal).order_by(AuditSeal.id)))
 
 
-def test_entries_are_sealed_in_order_once_they_have_settled(database: Database) -> None:
+def test_entries_are_sealed_in_order_once_they_are_older_than_the_grace_period(database: Database) -> None:
     assert audit_seals.seal(database) == 0
     add(database, 3)
     assert audit_seals.seal(database) == 0
     assert verified(database).unsealed == 3
-    assert audit_seals.seal(database, settled_s=0) == 3
-    assert audit_seals.seal(database, settled_s=0) == 0
+    assert audit_seals.seal(database, grace_s=0) == 3
+    assert audit_seals.seal(database, grace_s=0) == 0
     add(database, 2)
-    assert audit_seals.seal(database, settled_s=0) == 2
+    assert audit_seals.seal(database, grace_s=0) == 2
     add(database, 1)
     verification = verified(database)
     assert (verification.seals, verification.entries, verification.unsealed, verification.fault) == (2, 5, 1, None)
@@ -88,7 +88,7 @@ def test_many_entries_get_several_seals(database: Database, monkeypatch: pytest.
     monkeypatch.setattr(audit_seals, "MAX_ENTRIES_PER_SEAL", 10)
     monkeypatch.setattr(audit_seals, "_ENTRIES_PER_READ", 15)
     add(database, 23)
-    assert audit_seals.seal(database, settled_s=0) == 23
+    assert audit_seals.seal(database, grace_s=0) == 23
     assert [row.count for row in seals(database)] == [10, 10, 3]
     add(database, 11)
     verification = verified(database)
@@ -103,9 +103,9 @@ def test_an_open_transaction_delays_the_sealing_of_its_entries_and_all_later_one
     with database.engine.connect() as slow, slow.begin() as transaction:
         slow.execute(insert(AUDIT).values(at_ms=now_ms(), action="submit", detail={}))
         add(database, 1)
-        assert audit_seals.seal(database, settled_s=0) == 0
+        assert audit_seals.seal(database, grace_s=0) == 0
         transaction.commit()
-    assert audit_seals.seal(database, settled_s=0) == 2
+    assert audit_seals.seal(database, grace_s=0) == 2
     assert verified(database).fault is None
 
 
@@ -119,7 +119,7 @@ def test_a_log_with_concurrent_writers_and_sealers_stays_intact(database: Databa
 
     def seal() -> None:
         while not stop.is_set():
-            audit_seals.seal(database, settled_s=0)
+            audit_seals.seal(database, grace_s=0)
 
     threads = [threading.Thread(target=work) for work in (write, write, write, write, seal, seal)]
     for thread in threads:
@@ -130,7 +130,7 @@ def test_a_log_with_concurrent_writers_and_sealers_stays_intact(database: Databa
         stop.set()
         for thread in threads:
             thread.join()
-    audit_seals.seal(database, settled_s=0)
+    audit_seals.seal(database, grace_s=0)
     verification = verified(database)
     assert (verification.fault, verification.unsealed) == (None, 0)
     assert verification.seals > 10
@@ -184,7 +184,7 @@ def test_an_impossible_timestamp_does_not_block_sealing(database: Database) -> N
         run(database, "INSERT INTO audit (at_ms, action, detail) VALUES ('soon', 'submit', '{}')")
     add(database, 1)
     assert audit_seals.seal(database) == (2 if database.is_sqlite else 1)
-    assert audit_seals.seal(database, settled_s=0) == 1
+    assert audit_seals.seal(database, grace_s=0) == 1
     assert verified(database).fault is None
 
 
@@ -244,7 +244,7 @@ def test_retention_removes_whole_sealed_ranges_and_the_chain_stays_verifiable(da
 def test_a_range_with_a_newer_entry_is_kept(database: Database) -> None:
     add(database, 2, days_ago=40)
     add(database, 1, days_ago=10)
-    audit_seals.seal(database, settled_s=0)
+    audit_seals.seal(database, grace_s=0)
     add_ranges(database, 9)
     assert audit_seals.remove_expired(database, 30) == 0
     add(database, 2, days_ago=40)  # unsealed entries are never removed
@@ -290,7 +290,7 @@ def test_a_rebuilt_chain_is_detected_by_a_stored_head(database: Database) -> Non
     add_ranges(database, 3, 2, 1)
     head = verified(database).head
     run_without_triggers(database, "UPDATE audit SET owner = 'bob'", "DELETE FROM audit_seals")
-    audit_seals.seal(database, settled_s=0)
+    audit_seals.seal(database, grace_s=0)
     assert verified(database).fault is None
     assert "rebuilt" in str(verified(database, head).fault)
 

@@ -54,7 +54,7 @@ def test_gc_removes_expired_audit_entries(home: Installation, tmp_path: Path) ->
     for days in (40, 0):
         with home.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
-        audit_seals.seal(home.database, settled_s=0)
+        audit_seals.seal(home.database, grace_s=0)
     environ = {"TAPELINE_HOME": str(tmp_path / "home"), "TAPELINE_KEEP_AUDIT_DAYS": "30"}
     for option in ("--dry-run", "--delete"):
         result = CliRunner().invoke(main, ["gc", option], env=environ)

@@ -212,7 +212,7 @@ def test_expired_audit_entries_and_browser_sessions_are_deleted(installation: In
     for days in (40, 0):
         with installation.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={}))
-        audit_seals.seal(installation.database, settled_s=0)
+        audit_seals.seal(installation.database, grace_s=0)
     active, _ = keys.sign_in(installation.database, keys.of_settings("chosen by the operator"))
     keys.sign_in(installation.database, keys.of_settings("another of the operator"))
     with installation.database.write() as session:

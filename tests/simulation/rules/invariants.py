@@ -66,7 +66,7 @@ class Invariants:
         """Named by a database that went back: they may have been removed."""
 
     @property
-    def is_settled(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Whether every job and every sweep has ended."""
         has_ended = all(row.status in TERMINAL for row in self._rows.values())
         return has_ended and all(status in SWEEP_ENDED for status in self._sweeps.statuses.values())
@@ -261,13 +261,13 @@ class Invariants:
 
     # The end
 
-    def check_end(self, *, is_settled: bool) -> None:
+    def check_end(self, *, is_quiescent: bool) -> None:
         """After the faults have stopped, every job ends, and ends well."""
         open_jobs = {row.id: row.status for row in self._rows.values() if row.status not in TERMINAL}
         open_jobs |= {
             sweep_id: status for sweep_id, status in self._sweeps.statuses.items() if status not in SWEEP_ENDED
         }
-        require(is_settled and not open_jobs, "every job ends", f"ten minutes after the last fault: {open_jobs}")
+        require(is_quiescent and not open_jobs, "every job ends", f"ten minutes after the last fault: {open_jobs}")
         for row in self._rows.values():
             code = json.loads(row.error).get("code") if row.error else None
             if row.status == Status.FAILED:

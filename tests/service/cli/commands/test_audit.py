@@ -43,7 +43,7 @@ def add(database: Database, *days_ago: float) -> None:
             values = {"at_ms": now_ms() - int(days * DAY_MS), "action": "submit", "owner": "ann", "detail": {"n": 1}}
             for subject in ("job_ä", "job_b"):
                 session.execute(insert(AUDIT).values(**values, subject=subject))
-        audit_seals.seal(database, settled_s=0)
+        audit_seals.seal(database, grace_s=0)
 
 
 def tamper(database: Database, statement: str) -> None:
@@ -132,7 +132,7 @@ def test_export_and_verification_use_constant_memory(
     row = {"at_ms": 1, "action": "submit", "owner": "ann", "detail": {"text": "x" * 500}}
     with database.write() as session:
         session.execute(insert(AUDIT), [row] * 8000)
-    audit_seals.seal(database, settled_s=0)
+    audit_seals.seal(database, grace_s=0)
     tracemalloc.start()
     try:
         with (tmp_path / "audit.jsonl").open("w") as file:

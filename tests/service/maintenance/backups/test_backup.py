@@ -257,7 +257,7 @@ def test_a_restored_audit_log_is_verified_and_continues(installation: Installati
     for days in (40, 20, 0):
         with installation.database.write() as session:
             session.add(AuditEntry(at_ms=now_ms() - days * DAY_MS, action="submit", detail={"days": days}))
-        audit_seals.seal(installation.database, settled_s=0)
+        audit_seals.seal(installation.database, grace_s=0)
     assert audit_seals.remove_expired(installation.database, 30) == 1
     restore(empty.database, empty.files, make_backup(installation))
     original = verify(audit_seals.items(installation.database))
@@ -265,7 +265,7 @@ def test_a_restored_audit_log_is_verified_and_continues(installation: Installati
     assert verify(audit_seals.items(empty.database), head=original.head) == original
     with empty.database.write() as session:
         session.add(AuditEntry(at_ms=now_ms(), action="submit", detail={}))
-    assert audit_seals.seal(empty.database, settled_s=0) == 1
+    assert audit_seals.seal(empty.database, grace_s=0) == 1
     assert verify(audit_seals.items(empty.database), head=original.head).entries == 3
     with pytest.raises(DatabaseError, match="append-only"), empty.database.write() as session:
         session.execute(delete(AuditEntry))

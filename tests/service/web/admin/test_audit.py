@@ -123,9 +123,9 @@ def test_the_log_can_be_verified_against_the_head_of_its_seals(
     client = app.test_client()
     keys.create(core.database, name="k", owner="ann", scope=Scope.SUBMIT, by=Actor())
     assert client.get("/audit/seals", headers=OPERATOR).json == {"data": [], "next_cursor": None, "next_before": None}
-    audit_seals.seal(core.database, settled_s=0)
+    audit_seals.seal(core.database, grace_s=0)
     client.post("/jobs", json={"kind": "classifier"}, headers=OPERATOR)
-    audit_seals.seal(core.database, settled_s=0)
+    audit_seals.seal(core.database, grace_s=0)
     seals = client.get("/audit/seals", headers=OPERATOR).json["data"]
     assert [(seal["id"], seal["count"]) for seal in seals] == [(2, 1), (1, 1)]
     head = seals[0]["digest"]

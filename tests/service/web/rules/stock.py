@@ -244,9 +244,9 @@ def fill(stock: Stock, held: ExitStack) -> None:
         stock.ids["delivery"] = stock.post("ann", f"/webhooks/{stock.ids['webhook']}/test", None)["id"]
     recorder = held.enter_context(provided(ProgressBoard, stock.app).upload("ann", UPLOAD, 100))
     recorder.received(42)
-    audit_seals.seal(stock.core.database, settled_s=0)
+    audit_seals.seal(stock.core.database, grace_s=0)
     stock.submit(**classifier, name=f"{SECRET}-last", seed=3)
-    audit_seals.seal(stock.core.database, settled_s=0)
+    audit_seals.seal(stock.core.database, grace_s=0)
 
 
 def _upload(stock: Stock, name: str, **files: bytes) -> str:

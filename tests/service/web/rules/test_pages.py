@@ -53,7 +53,7 @@ def add_rows(stock: Stock) -> Callable[[], None]:
         stock.post("ann", f"/webhooks/{stock.ids['webhook']}/test", None)
         with stock.core.database.write() as session:
             events.append(session, session.get_one(Sweep, stock.ids["sweep"]), SweepEventType.RESULT, {})
-        audit_seals.seal(stock.core.database, settled_s=0)
+        audit_seals.seal(stock.core.database, grace_s=0)
 
     for _ in range(4):
         add()
