@@ -32,7 +32,7 @@ from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import is_verified
 from service.jobs.submissions import IdempotencyKey, Origin, Submission
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.schema import costs
 from service.schema.layer_shapes import Network
 from service.spec import validation
@@ -172,7 +172,7 @@ class Jobs:
             self._discard(with_files)
             raise
         # After any other error, the jobs may have been stored; the scheduler removes files without a row.
-        reach("submitted")
+        failpoint("submitted")
         if replayed:
             self._discard(with_files)
         else:
@@ -461,5 +461,5 @@ def _whole_result(
         copied = replace(copied, files=artifacts.copy_all(files, job_id=new_id, lease=0))
     except (ArtifactDamaged, OSError):
         return None  # the worker searches for another job, or trains
-    reach("reuse_stored")
+    failpoint("reuse_stored")
     return copied

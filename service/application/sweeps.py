@@ -16,7 +16,7 @@ from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.errors import AdmissionRefused, Fault, SpecError
 from service.jobs.submissions import IdempotencyKey
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.slots import SlotPool
 from service.schema.layer_shapes import Shape
 from service.spec import validation
@@ -417,7 +417,7 @@ class Sweeps:
         answer, replayed, queued = actions.submit(
             self.database, new, idempotency=idempotency, represent=self.represent, by=by
         )
-        reach("submitted")
+        failpoint("submitted")
         self._wake(queued)
         return Submitted(answer, replayed)
 

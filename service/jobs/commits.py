@@ -21,7 +21,7 @@ from service.jobs import events, leases, transitions
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Usage
 from service.jobs.queries import lookup
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.metric_info import NOT_DIGESTED
 from service.spec.strict_json import canonical
 from service.states import Status
@@ -129,7 +129,7 @@ def succeed_prediction(
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
         artifact_rows.check_store(session, {file.store_id})
         storage_quota.check_growth(session, job.owner, file.size_bytes, at_most)
-        reach("succeeding")
+        failpoint("succeeding")
 
 
 def pinned_checkpoint(database: Database, claim: Claim, job_id: str, sha256: str) -> tuple[Job, Artifact] | None:

@@ -31,7 +31,7 @@ from service.jobs.commits import TransactionHook, no_op, storable
 from service.jobs.events import EventType
 from service.jobs.leases import Claim, Position, Usage
 from service.jobs.queries.extremes import Extremes, extended
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.schema.findings import Finding
 from service.spec.intervals import interval_of
 from service.spec.metric_info import TEST_SCORES, describe, number
@@ -119,7 +119,7 @@ def commit(
             then(session, job)
         _check_quota(session, progress, row, at_most)
         for record in records:
-            reach("epoch_committing", record.epoch)
+            failpoint("epoch_committing", record.epoch)
         return orphans
 
 
@@ -190,8 +190,8 @@ def succeed(
         then(session, job)
         _check_quota(session, progress, job, at_most)
         for record in records:
-            reach("epoch_committing", record.epoch)
-        reach("succeeding")
+            failpoint("epoch_committing", record.epoch)
+        failpoint("succeeding")
         return orphans
 
 

@@ -45,7 +45,7 @@ from service.jobs.events import EventType
 from service.jobs.queries import lookup
 from service.jobs.queries.queue import CLAIM_ORDER
 from service.runtime import tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.versions import SPEC_VERSION
 from service.states import ErrorCode, MachineFaultReason, Reason, Request, Status
 from service.storage.database import Database, locking, now_ms
@@ -262,7 +262,7 @@ def release_lease(database: Database, claim: Claim, request: Request | None, *, 
         job = guard(session, claim, **usage_values(used))
         release(session, job, reason=Reason.RELEASED, otherwise=request)
         session.flush()
-        reach("releasing")
+        failpoint("releasing")
 
 
 def budget_left(database: Database, claim: Claim, used: Usage) -> float | None:

@@ -21,7 +21,7 @@ from service.jobs import transitions
 from service.jobs.events import EventType
 from service.jobs.reuse.copies import Copied
 from service.runtime import tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.schema import JobSpec
 from service.spec.validation import StoredSpec
 from service.spec.versions import SPEC_VERSION
@@ -332,7 +332,7 @@ def _store_copied(connection: Connection, job: Job, copied: Copied) -> None:
     ]
     connection.execute(_INSERT_EVENT, rows)
     hooks.job_changed(connection, job, reason="reused")
-    reach("reusing")
+    failpoint("reusing")
 
 
 def _record_new(connection: Connection, by: Actor | None, job: Job, origin: Origin | None) -> None:

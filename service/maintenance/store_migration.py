@@ -39,7 +39,7 @@ from service.errors import ServiceError, WrongStore
 from service.jobs import worker_registry
 from service.maintenance import named_files, store_id
 from service.maintenance.named_files import NamedFile
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.storage.artifacts import ID_FILE, ArtifactDamaged, ArtifactStore, ArtifactUnreadable
 from service.storage.database import Database, now_ms
 from service.storage.ids import new_id
@@ -136,7 +136,7 @@ def migrate(
                 raise MigrationError(
                     "the database is busy or does not respond, and the service was not moved: run the command again"
                 ) from error
-            reach("store_switched")
+            failpoint("store_switched")
         copier.run_pass()
         report.waiting = not _wait_for_workers(database)
         former = {ids.source: round(time.time() * 1000)} | _read_former(source)
@@ -145,7 +145,7 @@ def migrate(
         target.create(ID_FILE, ids.target.encode())
         if target.read_id() != ids.target:
             raise MigrationError(f"{target.address} got the id of another store meanwhile: migrate to another prefix")
-        reach("store_published")
+        failpoint("store_published")
         report.switched = True
         target.remove([MARKER])
         journal.truncate(0)
@@ -202,7 +202,7 @@ class _Ids:
         if not ids.is_switched:
             store_id.verify(database, source)
         if found:
-            reach("store_claimed")
+            failpoint("store_claimed")
             target.remove([ID_FILE])
         return ids
 
@@ -333,7 +333,7 @@ class _Copier:
                 else:
                     self._report.present += 1
                 self._progress(min(len(self._journal.done), total), total)
-                reach("file_migrated", self._report.copied)
+                failpoint("file_migrated", self._report.copied)
         self.may_be_present = False
         return self._report.copied - copied_before
 

@@ -1,5 +1,5 @@
-"""Failpoints: named places in the code where tests inject faults, as ``reach("epoch_committed", 3)``. Unarmed, they do
-nothing.
+"""Failpoints: named places in the code where tests inject faults, as ``failpoint("epoch_committed", 3)``. Unarmed, they
+do nothing.
 
 A test arms a process with ``TESTING_FAILPOINTS``, a folder. A file in it, named after a failpoint
 (``epoch_committed``, or ``epoch_committed.3`` for one detail), contains the fault for the first process that
@@ -73,21 +73,21 @@ def arm(folder: Path | None) -> None:
     _folder = folder
 
 
-def reach(failpoint: str, detail: object = None) -> None:
+def failpoint(place: str, detail: object = None) -> None:
     """Inject the fault that is armed for one of the ``PLACES``, if any."""
     if _hook is not None:
-        _hook(failpoint, detail)
+        _hook(place, detail)
     if _folder is None:
         return
-    if failpoint not in PLACES:
-        raise KeyError(failpoint)
-    for name in (failpoint, f"{failpoint}.{detail}"):
+    if place not in PLACES:
+        raise KeyError(place)
+    for name in (place, f"{place}.{detail}"):
         try:  # read before the rename: a test that waits for the rename may remove the file
             fault = (_folder / name).read_text().strip()
             (_folder / name).rename(_folder / f"{name}.reached-{os.getpid()}-{time.monotonic_ns()}")
         except FileNotFoundError:
             continue
-        _inject(fault, failpoint)
+        _inject(fault, place)
 
 
 def _wait_for(name: str) -> None:
@@ -102,7 +102,7 @@ class SimulatedKill(BaseException):
     """Simulates a kill in tests whose process must survive."""
 
 
-def _inject(fault: str, failpoint: str) -> None:
+def _inject(fault: str, place: str) -> None:
     match fault:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -113,14 +113,14 @@ def _inject(fault: str, failpoint: str) -> None:
             while True:
                 time.sleep(3600)
         case "error":
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (injected at {failpoint})")
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (injected at {place})")
         case "memory":
-            raise MemoryError(f"injected at {failpoint}")
+            raise MemoryError(f"injected at {place}")
         case "hoard":
             blocks = [bytearray(2**26) for _ in range(256)]
             del blocks
         case "abandon":
-            raise SimulatedKill(failpoint)
+            raise SimulatedKill(place)
         case wait if wait.startswith("wait "):
             _wait_for(wait.removeprefix("wait "))
         case "note":

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from service.errors import ServiceError
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.storage.artifacts import ArtifactDamaged, ArtifactStore, ArtifactUnreadable, Stored, headers_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ObjectStore(ArtifactStore):
                     raise
             time.sleep(pause_s)
             pause_s *= 2
-        reach("object_stored", path.split("/")[-2] if "/" in path else path)
+        failpoint("object_stored", path.split("/")[-2] if "/" in path else path)
 
     def _put_id(self, path: str) -> str | None:
         """The mark of the request that created an object; ``None`` if there is no such object."""

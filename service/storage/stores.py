@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
 
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.files.durable_files import fsync_folder, open_beneath
 from service.runtime.settings import Settings
 from service.storage.artifacts import UNFINISHED, ArtifactStore, Stored, unreadable
@@ -55,10 +55,10 @@ class ArtifactFolder(ArtifactStore):
                 files.append((file, temporary, target))
             for file, _, target in files:
                 os.fsync(file.fileno())
-                reach("file_written", target.parent.name)
+                failpoint("file_written", target.parent.name)
             for _, temporary, target in files:
                 temporary.rename(target)
-                reach("file_renamed", target.parent.name)
+                failpoint("file_renamed", target.parent.name)
             for folder in dict.fromkeys(target.parent for target in targets):
                 fsync_folder(folder)
 

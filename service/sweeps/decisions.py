@@ -23,7 +23,7 @@ from service import hooks
 from service.errors import SpecError
 from service.hooks import Happening
 from service.jobs import actions
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.schema.metrics import Goal
 from service.spec.presets.definitions import first_name
 from service.spec.strict_json import canonical
@@ -78,7 +78,7 @@ def after_result(session: Session, job: Job | Row[Any]) -> None:
             sweep = session.scalar(locking(query, skip_locked=True))
             if sweep is not None:
                 advance(session, sweep, wait=False)
-                reach("deciding", sweep.last_seq)
+                failpoint("deciding", sweep.last_seq)
     except trials.JobsLockedError:
         return
     except DBAPIError:
@@ -125,8 +125,8 @@ def advance_one(
         if locked is None:
             return []
         queued = advance(session, locked, suggestions if locked.last_seq == seq else None)
-        reach("deciding", locked.last_seq)
-    reach("decided", sweep_id)
+        failpoint("deciding", locked.last_seq)
+    failpoint("decided", sweep_id)
     return queued
 
 

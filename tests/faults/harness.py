@@ -118,11 +118,11 @@ class FaultHarness(WorkerHarness):
         """
         module, _, path = method.partition(":")
         owner = path.partition(".")[0]
-        call, reach = "result = original(*arguments, **named)", f"reach({place!r}, type(arguments[-1]).__name__)"
-        steps = [call, reach] if after else [reach, call]
+        call, point = "result = original(*arguments, **named)", f"failpoint({place!r}, type(arguments[-1]).__name__)"
+        steps = [call, point] if after else [point, call]
         self.patch(
             f"from {module} import {owner}\n"
-            "from service.runtime.failpoints import PLACES, reach\n"
+            "from service.runtime.failpoints import PLACES, failpoint\n"
             f"PLACES[{place!r}], original = 'added by a test', {path}\n"
             f"def observed(*arguments, **named):\n    {steps[0]}\n    {steps[1]}\n    return result\n"
             f"{path} = observed\n"

@@ -19,7 +19,7 @@ from service.errors import LeaseLost
 from service.jobs import leases, worker_registry
 from service.jobs.leases import Claim
 from service.runtime import tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.settings import Settings
 from service.runtime.tracing import OpenSpan
 from service.spec.versions import SPEC_VERSION
@@ -193,7 +193,7 @@ class Supervisor:
             claim = leases.claim(self._database, self._id, self._settings.lease_s, datasets=self._datasets())
             self._may_hold_unknown_claims = False
             if claim is not None:
-                reach("claimed")
+                failpoint("claimed")
                 self._held_claims.add(claim)
             return claim
 

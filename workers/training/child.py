@@ -17,7 +17,7 @@ import threadpoolctl
 from service.errors import LeaseLost
 from service.jobs.leases import Claim
 from service.runtime import logs, tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.settings import ChildLimits, Settings
 from service.storage.stores import open_store
 from workers.messages import ChildEndpoint, ChildReady, Done, Preparing
@@ -42,7 +42,7 @@ def main(endpoint: ChildEndpoint) -> int:
     lifetime = Lifetime(settings.child_limits)
     while True:
         claim = endpoint.next_command().claim
-        reach("commanded")
+        failpoint("commanded")
         endpoint.send(Preparing())  # from now on, the death of this process counts against the job
         structlog.contextvars.bind_contextvars(**claim.log_fields)
         with tracing.below(claim.trace, endpoint.send, claim.span_attributes):
@@ -51,7 +51,7 @@ def main(endpoint: ChildEndpoint) -> int:
         if not isinstance(report, Done) or not report.is_reusable:
             return 0
         structlog.contextvars.clear_contextvars()
-        reach("reported")
+        failpoint("reported")
 
 
 def _run_job(settings: Settings, claim: Claim, endpoint: ChildEndpoint, lifetime: Lifetime) -> Done:
@@ -65,7 +65,7 @@ def _run_job(settings: Settings, claim: Claim, endpoint: ChildEndpoint, lifetime
     if outcome not in REUSABLE_OUTCOMES:
         return Done(outcome)
     is_reusable = lifetime.clear_up()
-    reach("cleaned")
+    failpoint("cleaned")
     return Done(outcome, is_reusable)
 
 

@@ -22,7 +22,7 @@ from service.jobs.leases import Claim
 from service.jobs.reuse.reused_epochs import Outcome
 from service.kinds import of as kind_of
 from service.runtime import tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.settings import Settings
 from service.schema import costs
 from service.spec.estimation.networks import networks
@@ -70,7 +70,7 @@ def train(settings: Settings, claim: Claim, endpoint: ChildEndpoint, *, meter: O
         return _work(settings, Job(**claim.row), run, needs)
     except StopRequested:
         lease.call(leases.release_lease, endpoint.request, used=meter.total())
-        reach("released")
+        failpoint("released")
         return "released"
     except LeaseLost:
         raise  # not the training's fault: the next lease continues from the last checkpoint
@@ -111,7 +111,7 @@ def _work(settings: Settings, job: Job, job_run: JobRun, needs: Needs) -> str:
     run = TrainingRun.of(job_run, spec)
     if job.investigation is not None:
         run.lease.call(leases.begin, base_provenance())
-        reach("began")
+        failpoint("began")
         investigate(run, functools.partial(load_data, run, settings))
         return "investigated"
     dataset = load_data(run, settings, job)
@@ -156,13 +156,13 @@ def _train_loop(
     if preprocessing is not None:
         job_provenance["preprocessing"] = preprocessing.document()
     job = run.lease.call(leases.begin, job_provenance)
-    reach("began")
+    failpoint("began")
     outcome = reuse.take_over(run, job, job_provenance, dataset, preprocessing, verified_share=settings.verify_reused)
     if outcome in (Outcome.SUCCEEDED, Outcome.PAUSED_BY_SWEEP):
         return outcome.value
     if outcome is Outcome.GOES_ON or _may_have_checkpoints(job):
         _restore(run, trainer, job.start_epoch, read)
-    reach("restored")
+    failpoint("restored")
     diagnostics = _restore_diagnostics(run, trainer, dataset, is_fork=job.start_epoch > 0)
     steps, started_at = 0, time.monotonic()
     budget = Budget(run, job)
@@ -176,14 +176,14 @@ def _train_loop(
                     run.endpoint.check_stop()
                     budget.check()
                     run.endpoint.report_progress(Progress(report.step, report.steps))
-                    reach("batch_done", report.epoch)
+                    failpoint("batch_done", report.epoch)
                     if writer.is_busy:
-                        reach("overlapping", report.epoch)
+                        failpoint("overlapping", report.epoch)
                 case EpochDone():
                     done = diagnostics.evaluate(trainer, report)
                     now = time.monotonic()
                     writer.wait()  # epochs are committed in order, and only one snapshot is in memory
-                    reach("epoch_trained", report.epoch)
+                    failpoint("epoch_trained", report.epoch)
                     epoch = take_snapshot(
                         run,
                         trainer,
@@ -198,7 +198,7 @@ def _train_loop(
                     left = 0 if done.is_last else run.spec.epochs - report.epoch
                     with tracing.span("epoch", {"tapeline.epoch": report.epoch}, since=started_at):
                         writer.start(epoch, ends_in_s=left * epoch.record.seconds)
-                    reach("handed_over", report.epoch)
+                    failpoint("handed_over", report.epoch)
                     if epoch.is_paused_by_sweep:
                         return PAUSED_BY_SWEEP
                     del epoch  # the writer's snapshot is the only one
@@ -207,7 +207,7 @@ def _train_loop(
                     run.meter.begin_epoch()
         weights, last, stopped = weights_digest(trainer.state_dict()), trainer.epoch, trainer.stopped_early
         scores = test_scores(run, trainer, dataset, preprocessing, commit_epochs=writer.flush)
-        reach("tested")
+        failpoint("tested")
         why = asdict(stopped) if stopped else None
         succeed(run, writer.take(), weights, epoch=last, test_scores=scores, stopped_early=why)
     return SUCCEEDED

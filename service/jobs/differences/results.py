@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.jobs import commits, events, leases, transitions
 from service.jobs.leases import Claim, Usage
 from service.jobs.queries import lookup
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.states import Status
 from service.storage.artifacts import ArtifactKind
 from service.storage.database import Database
@@ -77,7 +77,7 @@ def conclude(database: Database, claim: Claim, result: Mapping[str, Any], senten
         session.flush()
         events.log(session, job.id, "info", "found", sentence)
         transitions.finish(session, job, Status.SUCCEEDED, reason="done")
-        reach("concluding")
+        failpoint("concluding")
 
 
 def _is_not_finite(value: object) -> bool:

@@ -16,7 +16,7 @@ from service.jobs.queries import lookup
 from service.jobs.reuse import copies, sources
 from service.jobs.reuse.copies import Copied
 from service.jobs.reuse.sources import Source
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.validation import StoredSpec, read_resolved
 from service.states import Status
 from service.storage.artifacts import ArtifactKind, StoredFile
@@ -101,7 +101,7 @@ def store(
             session.flush()
             then(session, job)
         storage_quota.check_growth(session, job.owner, job.size_bytes - size_before, at_most)
-        reach("reusing")
+        failpoint("reusing")
         return outcome
 
 

@@ -19,7 +19,7 @@ from service.models.compatibility import columns_of, misfits
 from service.models.predicting import LoadedModel, batch_size, predict, read_model
 from service.models.prediction_csv import PredictionCsv, in_order_of, inputs_of, parts_of, slices_of
 from service.runtime import tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.settings import Settings
 from service.schema import costs
 from service.states import ErrorCode, Task
@@ -52,13 +52,13 @@ def _run(run: JobRun, settings: Settings, job: Job, dataset: Dataset) -> None:
     model, class_names = _load_model(run, settings, spec, dataset)
     facts = provenance(dataset, evaluated=False) | {"checkpoint": spec.model.sha256}
     job = run.lease.call(leases.begin, facts)
-    reach("began")
+    failpoint("began")
     with tracing.span("predict"):
         content, rows = _predict(run, job, model, class_names, dataset, spec)
     with tracing.span("upload", {"tapeline.bytes": len(content)}):
         file = run.artifacts.write(job.id, ArtifactKind.PREDICTIONS, PREDICTIONS_EPOCH, run.claim.lease, content)
     del content
-    reach("files_stored", PREDICTIONS_EPOCH)
+    failpoint("files_stored", PREDICTIONS_EPOCH)
     try:
         with tracing.span("commit"):
             run.lease.call(
@@ -69,7 +69,7 @@ def _run(run: JobRun, settings: Settings, job: Job, dataset: Dataset) -> None:
     except (LeaseLost, StorageQuotaExceeded):
         run.discard([file.path])
         raise
-    reach("succeeded")
+    failpoint("succeeded")
 
 
 def _load_model(
@@ -111,7 +111,7 @@ def _predict(
         run.endpoint.check_stop()
         budget.check()
         run.endpoint.report_progress(Progress(end, rows))
-        reach("batch_done", PREDICTIONS_EPOCH)
+        failpoint("batch_done", PREDICTIONS_EPOCH)
     return file.content(), rows
 
 

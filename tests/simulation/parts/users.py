@@ -15,7 +15,7 @@ from service.errors import ServiceError
 from service.jobs import actions, submissions
 from service.jobs.request_bodies import JobPatch
 from service.jobs.submissions import IdempotencyKey, Submission
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.schema import ClassifierSpec, Spec
 from service.spec.validation import resolve
 from service.states import Action, Status, SweepStatus
@@ -228,7 +228,7 @@ def _submit_sweep(database: Database, *, number: int) -> str:
     answer, _, _ = sweep_actions.submit(
         database, new_sweep(number), idempotency=key, represent=lambda sweep: {"id": sweep.id}
     )
-    reach("submitted")
+    failpoint("submitted")
     return str(answer["id"])
 
 
@@ -245,7 +245,7 @@ def _submit(database: Database, *, ask: Ask) -> tuple[str, bool]:
         idempotency=IdempotencyKey(key=f"request {ask.number}", fingerprint=str(ask.number)),
         represent=lambda jobs: {"id": jobs[0].id},
     )
-    reach("submitted")
+    failpoint("submitted")
     return str(answer["id"]), is_repeated
 
 

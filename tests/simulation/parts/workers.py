@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from service.errors import LeaseLost
 from service.jobs.leases import Claim
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from tests.simulation.kernel.runtime import CURRENT, Event, Lock
 from tests.simulation.parts.services import Service
 from tests.simulation.parts.trainings import Meter
@@ -87,7 +87,7 @@ class Child:
         assert settings is not None
         while is_reusable:
             claim = self._endpoint.next_command().claim
-            reach("commanded")
+            failpoint("commanded")
             self._endpoint.send(Preparing())
             try:
                 outcome = run.train(settings, claim, self._endpoint, meter=Meter(claim))  # type: ignore[arg-type]  # its numbers

@@ -14,7 +14,7 @@ from service.jobs import commits
 from service.jobs.reuse import reused_epochs
 from service.jobs.reuse.reused_epochs import Outcome
 from service.jobs.reuse.sources import Source, is_verified
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.schema import Reuse
 from service.spec.validation import read_resolved
 from service.storage.artifacts import ArtifactDamaged
@@ -50,7 +50,7 @@ def take_over(
     except (ArtifactDamaged, OSError) as error:
         log.warning("not reused", source=source.job.id, error=str(error))
         return Outcome.NOTHING_REUSED
-    reach("reuse_stored")
+    failpoint("reuse_stored")
     try:
         outcome = run.lease.call(
             reused_epochs.store,
@@ -63,7 +63,7 @@ def take_over(
     except (LeaseLost, StorageQuotaExceeded):
         run.discard(file.path for file in copied.files)
         raise
-    reach("reused")
+    failpoint("reused")
     return outcome
 
 

@@ -24,7 +24,7 @@ from service.jobs import epoch_commits
 from service.jobs.epoch_commits import EpochRecord
 from service.jobs.leases import Position, reaches_hold
 from service.runtime import tracing
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.spec.schema import KEEP_LAST
 from service.spec.validation import document_for_files
 from service.storage.artifacts import ArtifactKind
@@ -129,7 +129,7 @@ def store_files(
                 some = paths[start : start + _FILES_AT_ONCE]
                 run.artifacts.put_all({path: contents[path] for path in some}, {path: digests[path] for path in some})
     for record in records:
-        reach("files_stored", record.epoch)
+        failpoint("files_stored", record.epoch)
     return records
 
 
@@ -200,7 +200,7 @@ def succeed(run: TrainingRun, snapshots: Sequence[EpochSnapshot], weights: str, 
         commit(run, records)
         succeed(run, (), weights, **result)
         return
-    reach("succeeded")
+    failpoint("succeeded")
     run.discard(orphans)
 
 
@@ -223,7 +223,7 @@ def _call(
         _discard(run, records)
         raise
     for record in records:
-        reach("epoch_committed", record.epoch)
+        failpoint("epoch_committed", record.epoch)
     return orphans
 
 

@@ -12,7 +12,7 @@ from service.features.webhooks.delivery import deliveries
 from service.features.webhooks.delivery.deliveries import MAX_IN_FLIGHT, Claim
 from service.features.webhooks.protocol import addresses, signing
 from service.features.webhooks.protocol.addresses import AddressRules, Resolver
-from service.runtime.failpoints import reach
+from service.runtime.failpoints import failpoint
 from service.runtime.settings import Settings
 from service.storage.database import Database
 
@@ -39,7 +39,7 @@ class MessageSender:
         room = MAX_IN_FLIGHT - len(in_flight)
         claims = deliveries.claim(self._database, in_flight=in_flight, at_most=room) if room > 0 else []
         if claims:
-            reach("message_claimed")
+            failpoint("message_claimed")
         for claimed in claims:
             thread = threading.Thread(target=self._send, args=(claimed,), name="send a message", daemon=True)
             with self._lock:
@@ -76,7 +76,7 @@ class MessageSender:
             claimed.event_id, now_s, body, secrets=claimed.secrets, signing_keys=claimed.signing_keys
         )
         attempt = send(claimed.url, body, signed, self._rules, authorities=self._settings.ca, resolver=self._resolver)
-        reach("message_sent", claimed.type)
+        failpoint("message_sent", claimed.type)
         deliveries.record(self._database, claimed, attempt)
         told = {"webhook": claimed.webhook_id, "message": claimed.event_id, "type": claimed.type}
         if attempt.error is not None:
