@@ -10,25 +10,25 @@ import pytest
 
 from service.runtime.settings import Auth, Settings
 from tests.service.web.apps import borrow_app, shut_down_app
-from tests.service.web.rules.stock import OPERATOR_KEY, Stock, fill, open_stock
+from tests.service.web.rules.populated import OPERATOR_KEY, PopulatedService, fill, open_service
 
 
 @pytest.fixture(scope="session")
-def empty_stock(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Stock]:
+def empty_service(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[PopulatedService]:
     """The service before Ann has created anything."""
     home = tmp_path_factory.mktemp("rules")
     (home / "tapeline.db").write_bytes(migrated.read_bytes())
     app = borrow_app(_settings(home, f"sqlite:///{home / 'tapeline.db'}"))
-    yield open_stock(app)
+    yield open_service(app)
     shut_down_app(app)
 
 
 @pytest.fixture(scope="session")
-def stock(empty_stock: Stock) -> Iterator[Stock]:
+def populated(empty_service: PopulatedService) -> Iterator[PopulatedService]:
     """The service with Ann's objects."""
     with ExitStack() as held:
-        fill(empty_stock, held)
-        yield empty_stock
+        fill(empty_service, held)
+        yield empty_service
 
 
 def _settings(home: Path, database_url: str) -> Settings:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import pytest
 
 from tests.service.web.rules.operations import unreached
-from tests.service.web.rules.stock import Stock
+from tests.service.web.rules.populated import PopulatedService
 
 OTHER = '"0123456789abcdef"'
 
 
-def test_a_tagged_response_is_not_sent_to_a_client_that_has_it(stock: Stock, subtests: pytest.Subtests) -> None:
-    operations = [operation for operation in stock.operations if operation.method == "GET"]
+def test_a_tagged_response_is_not_sent_to_a_client_that_has_it(
+    populated: PopulatedService, subtests: pytest.Subtests
+) -> None:
+    operations = [operation for operation in populated.operations if operation.method == "GET"]
     reached, tagged = [], 0
     for operation in operations:
         with subtests.test(str(operation)):
-            values, full = stock.find(operation)
+            values, full = populated.find(operation)
             reached.append(operation)
             is_documented = "If-None-Match" in operation.parameters("header")
             assert ("ETag" in full.headers, "304" in operation.document["responses"]) == (is_documented, is_documented)
             if not is_documented:
                 continue
             tagged += 1
-            tag, caller = full.headers["ETag"], stock.admitted(operation)
+            tag, caller = full.headers["ETag"], populated.admitted(operation)
             for condition in (tag, f"W/{tag}", f"{OTHER}, {tag}", "*"):
                 response = caller.send(operation, values, headers={"If-None-Match": condition})
                 assert (response.status_code, response.data) == (304, b""), condition
@@ -46,23 +48,23 @@ MOVING = {
 }
 
 
-def test_a_request_for_another_version_is_refused(stock: Stock, subtests: pytest.Subtests) -> None:
-    operations = [operation for operation in stock.operations if "If-Match" in operation.parameters("header")]
-    tags = {operation.path: operation for operation in stock.operations if operation.method == "GET"}
+def test_a_request_for_another_version_is_refused(populated: PopulatedService, subtests: pytest.Subtests) -> None:
+    operations = [operation for operation in populated.operations if "If-Match" in operation.parameters("header")]
+    tags = {operation.path: operation for operation in populated.operations if operation.method == "GET"}
     reached = []
     for operation in operations:
         if str(operation) in MOVING:
             continue
         reached.append(operation)
         with subtests.test(str(operation)):
-            values, full = stock.find(tags[operation.path])
-            tag, caller = full.headers["ETag"], stock.admitted(operation)
+            values, full = populated.find(tags[operation.path])
+            tag, caller = full.headers["ETag"], populated.admitted(operation)
             change, same = CHANGES.get(str(operation), ({"starred": True}, {"starred": False}))
             bodies = [{"json": body} if operation.takes_json else {} for body in (change, same)]
             for condition in (OTHER, f"W/{tag}"):
                 refused = caller.send(operation, values, headers={"If-Match": condition}, **bodies[0])
                 assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
-            assert stock.find(tags[operation.path])[1].headers["ETag"] == tag
+            assert populated.find(tags[operation.path])[1].headers["ETag"] == tag
             for condition in (tag, f"{OTHER}, {tag}", "*"):
                 assert caller.send(operation, values, headers={"If-Match": condition}, **bodies[1]).status_code == 200
     assert unreached(operations, reached, MOVING) == set()

@@ -9,7 +9,7 @@ import pytest
 from service.runtime.settings import Auth
 from tests.service.web.conftest import MakeApp
 from tests.service.web.rules.operations import unreached
-from tests.service.web.rules.stock import CLASSIFIER, OPERATOR_KEY, SWEEP, TEN, Stock, open_stock
+from tests.service.web.rules.populated import CLASSIFIER, OPERATOR_KEY, SWEEP, TEN, PopulatedService, open_service
 
 MALFORMED = ("%00", "%FF", "9" * 30, "x" * 300, "..%2F..")
 """URL-encoded."""
@@ -20,19 +20,23 @@ ANY_ID = dict.fromkeys(
 
 
 @pytest.fixture
-def small_stock(make_app: MakeApp, migrated_url: str) -> Stock:
+def small_stock(make_app: MakeApp, migrated_url: str) -> PopulatedService:
     """A service with one finished job and one sweep."""
-    stock = open_stock(make_app(migrated_url, auth=Auth.KEYS, api_keys=(OPERATOR_KEY,)))
-    stock.ids["classifier"] = stock.submit(**CLASSIFIER | {"layers": TEN})
-    stock.worker.claim()
-    stock.worker.commit_epoch(1)
-    stock.worker.succeed()
-    stock.ids |= {"sweep": stock.post("ann", "/sweeps", SWEEP)["id"], "group": "folds_none", "images": "mnist-10k"}
-    stock.ids["other"] = stock.ids["bobs"] = stock.ids["classifier"]
-    return stock
+    populated = open_service(make_app(migrated_url, auth=Auth.KEYS, api_keys=(OPERATOR_KEY,)))
+    populated.ids["classifier"] = populated.submit(**CLASSIFIER | {"layers": TEN})
+    populated.worker.claim()
+    populated.worker.commit_epoch(1)
+    populated.worker.succeed()
+    populated.ids |= {
+        "sweep": populated.post("ann", "/sweeps", SWEEP)["id"],
+        "group": "folds_none",
+        "images": "mnist-10k",
+    }
+    populated.ids["other"] = populated.ids["bobs"] = populated.ids["classifier"]
+    return populated
 
 
-def test_a_malformed_id_is_not_found(small_stock: Stock, subtests: pytest.Subtests) -> None:
+def test_a_malformed_id_is_not_found(small_stock: PopulatedService, subtests: pytest.Subtests) -> None:
     operations = [operation for operation in small_stock.operations if "{" in operation.path]
     reached = []
     for operation in operations:
@@ -54,7 +58,7 @@ def test_a_malformed_id_is_not_found(small_stock: Stock, subtests: pytest.Subtes
 
 
 def test_a_parameter_that_no_database_can_store_is_refused_or_ignored(
-    small_stock: Stock, subtests: pytest.Subtests
+    small_stock: PopulatedService, subtests: pytest.Subtests
 ) -> None:
     for operation in small_stock.operations:
         if operation.method == "GET":

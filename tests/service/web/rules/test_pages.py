@@ -13,7 +13,7 @@ from service.storage.sweep_tables import Sweep
 from service.sweeps import events
 from service.sweeps.events import SweepEventType
 from tests.service.web.rules.operations import Operation, Values, unreached
-from tests.service.web.rules.stock import CLASSIFIER, MODEL, SWEEP, TEN, Stock
+from tests.service.web.rules.populated import CLASSIFIER, MODEL, SWEEP, TEN, PopulatedService
 
 POSITIONS = {"cursor", "after", "before"}
 """Parameters that continue a list after, or before, a row."""
@@ -34,70 +34,72 @@ NAMES = ("id", "seq", "trial", "index", "reference", "name")
 
 
 @pytest.fixture(scope="module")
-def add_rows(stock: Stock) -> Callable[[], None]:
+def add_rows(populated: PopulatedService) -> Callable[[], None]:
     """Add a row to every list that can grow."""
     spec = CLASSIFIER | {"layers": TEN, "epochs": 100, "priority": 9, "checkpoint": {"keep_last": 100}}
-    stock.ids["growing"] = stock.submit(**spec)
-    assert stock.worker.claim().job_id == stock.ids["growing"]
+    populated.ids["growing"] = populated.submit(**spec)
+    assert populated.worker.claim().job_id == populated.ids["growing"]
     epochs = count(1)
 
     def add() -> None:
         epoch = next(epochs)
-        stock.worker.commit_epoch(epoch, keep_last=100)
-        version = {"job": stock.ids["growing"], "checkpoint": epoch}
-        stock.post("ann", f"/models/{MODEL}/versions", version)
-        stock.move(MODEL, 1 + epoch % 2)
-        stock.post("ann", f"/models/{MODEL}-{epoch}/versions", version)
-        stock.submit(**CLASSIFIER | {"layers": TEN})
-        stock.post("ann", "/sweeps", SWEEP)
-        stock.post("ann", f"/webhooks/{stock.ids['webhook']}/test", None)
-        with stock.core.database.write() as session:
-            events.append(session, session.get_one(Sweep, stock.ids["sweep"]), SweepEventType.RESULT, {})
-        audit_seals.seal(stock.core.database, grace_s=0)
+        populated.worker.commit_epoch(epoch, keep_last=100)
+        version = {"job": populated.ids["growing"], "checkpoint": epoch}
+        populated.post("ann", f"/models/{MODEL}/versions", version)
+        populated.move(MODEL, 1 + epoch % 2)
+        populated.post("ann", f"/models/{MODEL}-{epoch}/versions", version)
+        populated.submit(**CLASSIFIER | {"layers": TEN})
+        populated.post("ann", "/sweeps", SWEEP)
+        populated.post("ann", f"/webhooks/{populated.ids['webhook']}/test", None)
+        with populated.core.database.write() as session:
+            events.append(session, session.get_one(Sweep, populated.ids["sweep"]), SweepEventType.RESULT, {})
+        audit_seals.seal(populated.core.database, grace_s=0)
 
     for _ in range(4):
         add()
     return add
 
 
-def test_every_row_is_on_one_page(stock: Stock, add_rows: Callable[[], None], subtests: pytest.Subtests) -> None:
+def test_every_row_is_on_one_page(
+    populated: PopulatedService, add_rows: Callable[[], None], subtests: pytest.Subtests
+) -> None:
     reached = []
-    for operation in _lists(stock):
+    for operation in _lists(populated):
         if str(operation) in DRAWN:
             continue
         reached.append(operation)
         with subtests.test(str(operation)):
-            values, query = _longest(stock, operation)
+            values, query = _longest(populated, operation)
             maximum = int(operation.parameters("query")["limit"]["schema"]["maximum"])
-            (rows,) = _pages(stock, operation, values, query | {"limit": maximum})
+            (rows,) = _pages(populated, operation, values, query | {"limit": maximum})
             assert len(rows) > 3
             for limit in (len(rows) // 4 + 1, len(rows) - 1, len(rows)):
-                pages = list(_pages(stock, operation, values, query | {"limit": limit}))
+                pages = list(_pages(populated, operation, values, query | {"limit": limit}))
                 assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
                 assert [*chain(*pages)] == rows
 
             pages = []
-            for page in _pages(stock, operation, values, query | {"limit": len(rows) // 4 + 1}):
+            for page in _pages(populated, operation, values, query | {"limit": len(rows) // 4 + 1}):
                 pages.append(page)
                 if len(pages) < 3:
                     add_rows()
             found = [_name(row) for row in chain(*pages)]
             assert len(found) == len(set(found))
             assert [name for name in found if name in {_name(row) for row in rows}] == [_name(row) for row in rows]
-    assert unreached(_lists(stock), reached, DRAWN) == set()
+    assert unreached(_lists(populated), reached, DRAWN) == set()
 
 
 def test_the_former_name_of_a_cursor_leads_to_the_same_rows(
-    stock: Stock, add_rows: Callable[[], None], subtests: pytest.Subtests
+    populated: PopulatedService, add_rows: Callable[[], None], subtests: pytest.Subtests
 ) -> None:
     reached = 0
-    for operation in _lists(stock):
+    for operation in _lists(populated):
         for name, parameter in operation.parameters("query").items():
             if name in POSITIONS and parameter["schema"].get("deprecated"):
                 reached += 1
                 with subtests.test(str(operation)):
-                    values, query = _longest(stock, operation)
-                    caller = stock.admitted(operation)
+                    values, query = _longest(populated, operation)
+                    caller = populated.admitted(operation)
                     first = caller.send(operation, values, query_string=query | {"limit": 2}).json
                     pages = [
                         caller.send(
@@ -110,10 +112,10 @@ def test_the_former_name_of_a_cursor_leads_to_the_same_rows(
     assert reached == 3
 
 
-def test_a_log_can_be_read_backwards(stock: Stock, add_rows: Callable[[], None]) -> None:
-    (operation,) = [item for item in _lists(stock) if item.path == "/jobs/{job_id}/events"]
-    values, ann = {"job_id": stock.ids["growing"]}, stock.callers["ann"]
-    forwards = [row["seq"] for page in _pages(stock, operation, values, {"limit": 5}) for row in page]
+def test_a_log_can_be_read_backwards(populated: PopulatedService, add_rows: Callable[[], None]) -> None:
+    (operation,) = [item for item in _lists(populated) if item.path == "/jobs/{job_id}/events"]
+    values, ann = {"job_id": populated.ids["growing"]}, populated.callers["ann"]
+    forwards = [row["seq"] for page in _pages(populated, operation, values, {"limit": 5}) for row in page]
     backwards, query = list[int](), {"limit": "3", "before": str(forwards[-1] + 1)}
     has_more = True
     while has_more:
@@ -126,12 +128,14 @@ def test_a_log_can_be_read_backwards(stock: Stock, add_rows: Callable[[], None])
 
 
 @pytest.mark.parametrize("position", ["x", "%", "W10", "-1", "9" * 30, "\u20ac"])
-def test_a_position_that_no_page_named_is_refused(stock: Stock, subtests: pytest.Subtests, position: str) -> None:
-    for operation in _lists(stock):
+def test_a_position_that_no_page_named_is_refused(
+    populated: PopulatedService, subtests: pytest.Subtests, position: str
+) -> None:
+    for operation in _lists(populated):
         for name in operation.parameters("query").keys() & POSITIONS:
             with subtests.test(str(operation), name=name):
-                values, query = _longest(stock, operation)
-                caller = stock.admitted(operation)
+                values, query = _longest(populated, operation)
+                caller = populated.admitted(operation)
                 response = caller.send(operation, values, query_string=query | {name: position})
                 assert (response.status_code, response.json["code"]) in {
                     (400, "invalid_cursor"),
@@ -139,25 +143,29 @@ def test_a_position_that_no_page_named_is_refused(stock: Stock, subtests: pytest
                 }
 
 
-def _lists(stock: Stock) -> list[Operation]:
+def _lists(populated: PopulatedService) -> list[Operation]:
     """The operations that return one page of a list."""
-    names = {operation: operation.parameters("query").keys() for operation in stock.operations}
-    return [operation for operation in stock.operations if "limit" in names[operation] and names[operation] & POSITIONS]
+    names = {operation: operation.parameters("query").keys() for operation in populated.operations}
+    return [
+        operation for operation in populated.operations if "limit" in names[operation] and names[operation] & POSITIONS
+    ]
 
 
-def _longest(stock: Stock, operation: Operation) -> tuple[Values, dict[str, Any]]:
+def _longest(populated: PopulatedService, operation: Operation) -> tuple[Values, dict[str, Any]]:
     """The object with the longest list."""
     if "job_id" in operation.parameters("path"):
-        return {"job_id": stock.ids.get("growing", stock.ids["running"])}, {}
-    values, _ = stock.find(operation)
-    return values, stock.query(operation)
+        return {"job_id": populated.ids.get("growing", populated.ids["running"])}, {}
+    values, _ = populated.find(operation)
+    return values, populated.query(operation)
 
 
-def _pages(stock: Stock, operation: Operation, values: Values, query: dict[str, Any]) -> Iterator[list[Any]]:
+def _pages(
+    populated: PopulatedService, operation: Operation, values: Values, query: dict[str, Any]
+) -> Iterator[list[Any]]:
     """The rows of each page, to the end of the list."""
     position = dict[str, Any]()
     while True:
-        response = stock.admitted(operation).send(operation, values, query_string=query | position)
+        response = populated.admitted(operation).send(operation, values, query_string=query | position)
         assert response.status_code == 200, response.text
         page = response.json
         rows = page["data"] if "data" in page else page["artifacts"]

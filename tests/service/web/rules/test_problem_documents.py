@@ -16,7 +16,7 @@ import pytest
 
 from service.web.http import slots
 from tests.service.web.rules.operations import Operation
-from tests.service.web.rules.stock import CLASSIFIER, SWEEP, TEN, Stock
+from tests.service.web.rules.populated import CLASSIFIER, SWEEP, TEN, PopulatedService
 
 ROOT = Path(__file__).parents[4]
 TOO_LARGE = b'{"' + b"x" * 2**20 + b'":1}'
@@ -27,27 +27,31 @@ QUERIES = {"predicted_labels": "true", "checkpoint": "2"}
 
 
 def test_reading_what_does_not_exist_yet_or_at_all_is_a_documented_problem(
-    stock: Stock, subtests: pytest.Subtests
+    populated: PopulatedService, subtests: pytest.Subtests
 ) -> None:
     """Every GET is sent for each of Ann's objects: those of another kind, and those without results."""
     codes = set[str]()
-    for operation in stock.operations:
+    for operation in populated.operations:
         if operation.method == "GET" and "{" in operation.path:
             with subtests.test(str(operation)):
-                for values in _each_once(stock, operation):
-                    response = stock.admitted(operation).send(operation, values, query_string=stock.query(operation))
+                for values in _each_once(populated, operation):
+                    response = populated.admitted(operation).send(
+                        operation, values, query_string=populated.query(operation)
+                    )
                     codes.add(response.json["code"] if response.status_code >= 400 else "")
     assert codes >= {"wrong_kind", "not_yet", "wrong_dataset_kind", "artifact_not_found", "not_found"}
 
 
-def test_what_the_state_does_not_allow_is_a_documented_problem(stock: Stock, subtests: pytest.Subtests) -> None:
+def test_what_the_state_does_not_allow_is_a_documented_problem(
+    populated: PopulatedService, subtests: pytest.Subtests
+) -> None:
     """An action is requested twice, of a job or a sweep that has just been created."""
-    operations = [item for item in stock.operations if "illegal_transition" in item.codes(409)]
-    ann = stock.callers["ann"]
+    operations = [item for item in populated.operations if "illegal_transition" in item.codes(409)]
+    ann = populated.callers["ann"]
     for operation in operations:
         with subtests.test(str(operation)):
-            job_id = stock.submit(**CLASSIFIER | {"layers": TEN})
-            sweep_id = stock.post("ann", "/sweeps", SWEEP)["id"]
+            job_id = populated.submit(**CLASSIFIER | {"layers": TEN})
+            sweep_id = populated.post("ann", "/sweeps", SWEEP)["id"]
             body = {"json": operation.bodies[0]} if operation.takes_json else {}
             responses = [ann.send(operation, {"job_id": job_id, "sweep_id": sweep_id}, **body) for _ in range(2)]
             assert (responses[-1].status_code, responses[-1].json["code"]) == (409, "illegal_transition")
@@ -55,12 +59,14 @@ def test_what_the_state_does_not_allow_is_a_documented_problem(stock: Stock, sub
     assert len(operations) > 8
 
 
-def test_a_body_that_cannot_be_read_is_a_documented_problem(stock: Stock, subtests: pytest.Subtests) -> None:
-    operations = [item for item in stock.operations if item.takes_json]
+def test_a_body_that_cannot_be_read_is_a_documented_problem(
+    populated: PopulatedService, subtests: pytest.Subtests
+) -> None:
+    operations = [item for item in populated.operations if item.takes_json]
     for operation in operations:
         with subtests.test(str(operation)):
-            values = next(iter(stock.objects(operation)))
-            caller = stock.admitted(operation)
+            values = next(iter(populated.objects(operation)))
+            caller = populated.admitted(operation)
             for content, media_type, status, code in (
                 (b"{", "application/json", 400, "malformed_json"),
                 (b"{}", "text/plain", 415, "unsupported_media_type"),
@@ -68,7 +74,7 @@ def test_a_body_that_cannot_be_read_is_a_documented_problem(stock: Stock, subtes
             ):
                 response = caller.send(operation, values, data=content, content_type=media_type)
                 assert (response.status_code, response.json["code"]) == (status, code)
-            for values in stock.objects(operation):
+            for values in populated.objects(operation):
                 response = caller.send(operation, values, json=[1])
                 if response.status_code != 409:
                     break
@@ -77,29 +83,31 @@ def test_a_body_that_cannot_be_read_is_a_documented_problem(stock: Stock, subtes
     assert len(operations) > 8
 
 
-def test_a_request_from_or_for_another_site_is_a_documented_problem(stock: Stock, subtests: pytest.Subtests) -> None:
-    for operation in stock.operations:
+def test_a_request_from_or_for_another_site_is_a_documented_problem(
+    populated: PopulatedService, subtests: pytest.Subtests
+) -> None:
+    for operation in populated.operations:
         with subtests.test(str(operation)):
-            values = next(iter(stock.objects(operation)))
-            response = stock.admitted(operation).send(operation, values, headers={"Host": "evil.example"})
+            values = next(iter(populated.objects(operation)))
+            response = populated.admitted(operation).send(operation, values, headers={"Host": "evil.example"})
             assert (response.status_code, response.json["code"]) == (421, "foreign_host")
             if operation.method != "GET":
                 headers = {"Origin": "http://evil.example"}
-                response = stock.callers["nobody"].send(operation, values, headers=headers)
+                response = populated.callers["nobody"].send(operation, values, headers=headers)
                 assert (response.status_code, response.json["code"]) == (403, "foreign_origin")
 
 
 def test_operations_without_a_slot_are_refused_and_say_when_to_try_again(
-    stock: Stock, subtests: pytest.Subtests
+    populated: PopulatedService, subtests: pytest.Subtests
 ) -> None:
     # Bodies are refused before they are parsed; other operations than these would change Ann's objects.
-    operations = [operation for operation in stock.operations if operation.method == "GET" or operation.content]
+    operations = [operation for operation in populated.operations if operation.method == "GET" or operation.content]
     refused = 0
     with _no_slots():
         for operation in operations:
             with subtests.test(str(operation)):
                 documented = not operation.codes(503).isdisjoint({"busy", "too_many_uploads"})
-                assert _is_refused(stock, operation) == documented
+                assert _is_refused(populated, operation) == documented
                 refused += documented
     assert refused > 20
 
@@ -122,15 +130,15 @@ def _no_slots() -> Iterator[None]:
         yield
 
 
-def _is_refused(stock: Stock, operation: Operation) -> bool:
+def _is_refused(populated: PopulatedService, operation: Operation) -> bool:
     """Whether the operation is refused for one of Ann's objects, because there is no slot."""
     body: dict[str, Any] = {}
     if operation.takes_json:
         body = {"data": json.dumps(operation.bodies[0]) + PADDING, "content_type": "application/json"}
     known = operation.parameters("query")
-    query = stock.query(operation) | {name: value for name, value in QUERIES.items() if name in known}
-    for values in stock.objects(operation):
-        response = stock.admitted(operation).send(operation, values, query_string=query, **body)
+    query = populated.query(operation) | {name: value for name, value in QUERIES.items() if name in known}
+    for values in populated.objects(operation):
+        response = populated.admitted(operation).send(operation, values, query_string=query, **body)
         if response.status_code == 503:
             assert response.json["code"] in ("busy", "too_many_uploads")
             assert int(response.headers["Retry-After"]) == response.json["retry_after_s"] == 5
@@ -139,7 +147,9 @@ def _is_refused(stock: Stock, operation: Operation) -> bool:
     return False
 
 
-def _each_once(stock: Stock, operation: Operation) -> list[dict[str, str]]:
+def _each_once(populated: PopulatedService, operation: Operation) -> list[dict[str, str]]:
     """Ann's objects, with one cell of the confusion matrix of each."""
-    cells = itertools.groupby(stock.objects(operation), key=lambda values: (values.get("job_id"), values.get("name")))
+    cells = itertools.groupby(
+        populated.objects(operation), key=lambda values: (values.get("job_id"), values.get("name"))
+    )
     return [dict(next(group)) for _, group in cells]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.access.keys import Scope
-from tests.service.web.rules.stock import Stock
+from tests.service.web.rules.populated import PopulatedService
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /ui/learn", "GET /ui/sign-in", "POST /session", "DELETE /session"}
 PUBLIC |= {"GET /.well-known/tapeline-keys.json"}
@@ -31,10 +31,12 @@ READING = {
 KEYS = {Scope.READ: "carol", Scope.SUBMIT: "bob", Scope.ADMIN: "operator"}
 
 
-def test_every_operation_needs_the_scope_of_what_it_does(stock: Stock, subtests: pytest.Subtests) -> None:
+def test_every_operation_needs_the_scope_of_what_it_does(
+    populated: PopulatedService, subtests: pytest.Subtests
+) -> None:
     """An unknown parameter keeps an operation that is allowed from being executed."""
-    assert {str(operation) for operation in stock.operations} >= PUBLIC | READING
-    for operation in stock.operations:
+    assert {str(operation) for operation in populated.operations} >= PUBLIC | READING
+    for operation in populated.operations:
         expected: str = Scope.READ if operation.method == "GET" or str(operation) in READING else Scope.SUBMIT
         if operation.path.startswith(ADMIN) or str(operation) in PUBLISHING:
             expected = Scope.ADMIN
@@ -43,14 +45,14 @@ def test_every_operation_needs_the_scope_of_what_it_does(stock: Stock, subtests:
         with subtests.test(str(operation)):
             assert operation.scope == expected
             for scope, owner in KEYS.items():
-                response = stock.callers[owner].send(operation, {}, query_string={"nonsense": "1"})
+                response = populated.callers[owner].send(operation, {}, query_string={"nonsense": "1"})
                 if expected == "public" or scope.covers(Scope(expected)):
                     assert response.status_code in (200, 400)
                 else:
                     problem = response.json
                     assert (response.status_code, problem["code"]) == (403, "scope_missing")
                     assert (problem["needed"], problem["scope"]) == (expected, scope)
-            response = stock.callers["nobody"].send(operation, {}, query_string={"nonsense": "1"})
+            response = populated.callers["nobody"].send(operation, {}, query_string={"nonsense": "1"})
             if expected == "public":
                 assert response.status_code in (200, 400)
             else:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.service.web.rules.operations import HTML, leaves, replaced, unreached
-from tests.service.web.rules.stock import Stock
+from tests.service.web.rules.populated import PopulatedService
 
 NAME = "nonsense"
 PROBES = {
@@ -19,11 +19,11 @@ PROBES = {
 }
 
 
-def test_an_unknown_parameter_is_named(stock: Stock, subtests: pytest.Subtests) -> None:
+def test_an_unknown_parameter_is_named(populated: PopulatedService, subtests: pytest.Subtests) -> None:
     reached = []
-    for operation in stock.operations:
+    for operation in populated.operations:
         # The ids are unknown, too: an operation that ignored the parameter would find nothing to change.
-        response = stock.admitted(operation).send(operation, {}, query_string={NAME: "1"})
+        response = populated.admitted(operation).send(operation, {}, query_string={NAME: "1"})
         if str(operation) in PROBES:
             assert response.status_code == 200
             continue
@@ -34,32 +34,32 @@ def test_an_unknown_parameter_is_named(stock: Stock, subtests: pytest.Subtests) 
                 (item["parameter"], item["code"]) for item in response.json["errors"]
             }
             if operation.method == "GET":
-                page = stock.admitted(operation).send(
+                page = populated.admitted(operation).send(
                     operation, {}, query_string={NAME: "1"}, headers={"Accept": HTML}, follow_redirects=True
                 )
                 assert page.status_code == 400
                 assert NAME in page.text
-    assert unreached(stock.operations, reached, PROBES) == set()
+    assert unreached(populated.operations, reached, PROBES) == set()
 
 
-def test_an_unknown_field_of_a_body_is_named(stock: Stock, subtests: pytest.Subtests) -> None:
+def test_an_unknown_field_of_a_body_is_named(populated: PopulatedService, subtests: pytest.Subtests) -> None:
     """A field is added to every object in the documented bodies."""
-    operations = [operation for operation in stock.operations if operation.takes_json]
+    operations = [operation for operation in populated.operations if operation.takes_json]
     reached = []
     for operation in operations:
         for body, path in _objects(operation.bodies):
             pointer = "#/" + "/".join(str(part).replace("/", "~1") for part in (*path, NAME))
             with subtests.test(str(operation), pointer=pointer):
-                errors = _errors(stock, operation, replaced(body, (*path, NAME), 1))
+                errors = _errors(populated, operation, replaced(body, (*path, NAME), 1))
                 assert pointer in {error["pointer"] for error in errors}
             reached.append(operation)
     assert unreached(operations, reached, {}) == set()
 
 
-def test_an_unknown_field_of_a_form_is_named(stock: Stock) -> None:
-    operations = [operation for operation in stock.operations if "multipart/form-data" in operation.content]
+def test_an_unknown_field_of_a_form_is_named(populated: PopulatedService) -> None:
+    operations = [operation for operation in populated.operations if "multipart/form-data" in operation.content]
     for operation in operations:
-        response = stock.callers["ann"].send(
+        response = populated.callers["ann"].send(
             operation, {}, data={"name": "mine", NAME: "1", "table": (io.BytesIO(b"a,b\n"), "table.csv")}
         )
         assert response.status_code == 422
@@ -67,10 +67,10 @@ def test_an_unknown_field_of_a_form_is_named(stock: Stock) -> None:
     assert operations
 
 
-def _errors(stock: Stock, operation: Any, body: Any) -> list[dict[str, Any]]:
+def _errors(populated: PopulatedService, operation: Any, body: Any) -> list[dict[str, Any]]:
     """The faults of a body, for the first of Ann's objects with which the operation is possible."""
-    for values in stock.objects(operation):
-        response = stock.admitted(operation).send(operation, values, json=body)
+    for values in populated.objects(operation):
+        response = populated.admitted(operation).send(operation, values, json=body)
         if response.status_code != 409:
             assert response.status_code == 422
             errors: list[dict[str, Any]] = response.json["errors"]

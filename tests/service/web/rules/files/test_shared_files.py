@@ -11,7 +11,7 @@ import pytest
 from service.jobs.queries import lookup
 from service.storage.artifacts import EXPORTS, ArtifactKind
 from tests.service.web.rules.operations import Caller
-from tests.service.web.rules.stock import SECRET, Stock
+from tests.service.web.rules.populated import SECRET, PopulatedService
 
 PRIVATE = f"{SECRET}-tag".encode()
 JOBS = ("classifier", "gan", "table", "regressor")
@@ -26,19 +26,21 @@ def content(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_no_file_behind_a_link_has_the_tags_of_its_job(stock: Stock, name: str, subtests: pytest.Subtests) -> None:
-    job_id, client = stock.ids[name], Caller(stock.app, None).client
+def test_no_file_behind_a_link_has_the_tags_of_its_job(
+    populated: PopulatedService, name: str, subtests: pytest.Subtests
+) -> None:
+    job_id, client = populated.ids[name], Caller(populated.app, None).client
 
     def get(path: str, key: str | None) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {key}"}
         with closing(client.get(f"/jobs/{job_id}/{path}", headers=headers)) as answer:
             return answer.status_code, content(answer.data)
 
-    own = stock.callers["ann"].key
+    own = populated.callers["ann"].key
     made = [kind for kind in EXPORTS if EXPORTS[kind].missing is None and get(f"export/{kind}", own)[0] == 200]
     assert {ArtifactKind.HUGGINGFACE, ArtifactKind.TORCH} <= {*made}
-    link = stock.post("ann", "/shares", {"path": f"/jobs/{job_id}"})["token"]
-    with stock.core.database.read() as session:
+    link = populated.post("ann", "/shares", {"path": f"/jobs/{job_id}"})["token"]
+    with populated.core.database.read() as session:
         kinds = {f"artifacts/{row.id}": row.kind for row in lookup.artifacts(session, job_id)}
     shown = set()
     for path in (

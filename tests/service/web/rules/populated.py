@@ -68,7 +68,7 @@ QUERIES: dict[str, dict[str, str]] = {
 
 
 @dataclass
-class Stock:
+class PopulatedService:
     """The service, its callers, and the ids of Ann's objects."""
 
     app: Flask
@@ -144,7 +144,9 @@ class Stock:
             if response.status_code < 400:
                 return values, response
             refusals.append((response.json or {}).get("code"))
-        raise AssertionError(f"{operation} fails for all of Ann's objects: {refusals}. Add what it needs to stock.py")
+        raise AssertionError(
+            f"{operation} fails for all of Ann's objects: {refusals}. Add what it needs to populated.py"
+        )
 
     def submit(self, caller: str = "ann", **spec: Any) -> str:
         """Submit a job and return its id."""
@@ -164,16 +166,16 @@ class Stock:
         return response.json
 
 
-def open_stock(app: Flask) -> Stock:
+def open_service(app: Flask) -> PopulatedService:
     """An empty service with the keys of its owners."""
     core: Core = app.extensions[EXTENSION]
     # The thread that records the use of keys would end during the tests that follow, some of which count threads.
     core.keyring.close()
-    stock = Stock(app, SimulatedWorker(core.database, core.artifacts), [])
+    populated = PopulatedService(app, SimulatedWorker(core.database, core.artifacts), [])
     for owner, scope in (("ann", Scope.SUBMIT), ("bob", Scope.SUBMIT), ("carol", Scope.READ)):
         row, key = keys.create(core.database, name=f"key of {owner}", owner=owner, scope=scope)
-        stock.callers[owner] = Caller(app, key)
-        stock.ids.setdefault("key", row.id)
+        populated.callers[owner] = Caller(app, key)
+        populated.ids.setdefault("key", row.id)
     signing_keys.register(core.database, signing.open_signer(core.settings))  # or the first certificate would
     owners.change(core.database, "ann", {"max_priority": 9})
     owners.change(core.database, owners.EVERYBODY, {"weight": 1.0})  # an owner more in the list
@@ -182,84 +184,86 @@ def open_stock(app: Flask) -> Stock:
     )
     with core.database.write() as session:
         session.execute(update(Worker).values(seen_ms=now_ms() + 3_600_000))  # alive during all tests
-    stock.callers["operator"] = Caller(app, OPERATOR_KEY)
-    stock.callers["nobody"] = Caller(app, None)
-    stock.operations = operations_of(stock.callers["operator"])
-    return stock
+    populated.callers["operator"] = Caller(app, OPERATOR_KEY)
+    populated.callers["nobody"] = Caller(app, None)
+    populated.operations = operations_of(populated.callers["operator"])
+    return populated
 
 
-def fill(stock: Stock, held: ExitStack) -> None:
+def fill(populated: PopulatedService, held: ExitStack) -> None:
     """Create Ann's objects, and one job of Bob's. An upload stays in progress while ``held`` is open."""
-    lists = [str(item) for item in stock.operations if item.method == "GET" and "{" not in item.path]
-    stock.first_answers = {address: stock.first_answer(address) for address in lists}
+    lists = [str(item) for item in populated.operations if item.method == "GET" and "{" not in item.path]
+    populated.first_answers = {address: populated.first_answer(address) for address in lists}
     classes = np.arange(60).astype(np.uint8) % 3
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8)).astype(np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, images=images, labels=classes)
-    stock.ids["images"] = _upload(stock, "anns-images", archive=buffer.getvalue())
-    stock.ids["table_data"] = _upload(stock, "anns-table", table=TABLE)
+    populated.ids["images"] = _upload(populated, "anns-images", archive=buffer.getvalue())
+    populated.ids["table_data"] = _upload(populated, "anns-table", table=TABLE)
     common = {"epochs": 3, "tags": [f"{SECRET}-tag"], "checkpoint": {"keep_last": 100}}
-    classifier = CLASSIFIER | common | {"dataset": stock.ids["images"]}
-    stock.ids["classifier"] = stock.submit(**classifier, name=f"{SECRET}-classifier")
-    _train(stock, "classifier", 0.5)
-    stock.ids["other"] = stock.submit(**classifier, name=f"{SECRET}-other", seed=1)
-    _train(stock, "other", 0.4)
-    with stock.core.database.write() as session:  # what a certificate needs, and a simulated worker does not measure
+    classifier = CLASSIFIER | common | {"dataset": populated.ids["images"]}
+    populated.ids["classifier"] = populated.submit(**classifier, name=f"{SECRET}-classifier")
+    _train(populated, "classifier", 0.5)
+    populated.ids["other"] = populated.submit(**classifier, name=f"{SECRET}-other", seed=1)
+    _train(populated, "other", 0.4)
+    with (
+        populated.core.database.write() as session
+    ):  # what a certificate needs, and a simulated worker does not measure
         recorded = {"provenance": {"code": f"sha256:{'c' * 64}"}, "dataset_sha256": f"sha256:{'d' * 64}"}
-        session.execute(update(Job).where(Job.id == stock.ids["classifier"]).values(**recorded))
-    stock.ids["bobs"] = stock.submit("bob", **CLASSIFIER | {"epochs": 3, "layers": TEN, "name": "bobs"})
-    _train(stock, "bobs", 0.5, owner="bob")
-    stock.ids["gan"] = stock.submit(**GAN, **common, name=f"{SECRET}-gan")
-    _train(stock, "gan", 0.5)
-    two_classes = {"layers": [{"units": 2, "activation": "softmax"}], "dataset": stock.ids["table_data"]}
-    stock.ids["table"] = stock.submit(**CLASSIFIER | common | two_classes, name=f"{SECRET}-table")
-    _train(stock, "table", 0.5)
-    stock.ids["numbers"] = _upload(stock, "anns-numbers", table=NUMBERS)
-    stock.ids["regressor"] = stock.submit(
-        kind="regressor", dataset=stock.ids["numbers"], **common, name=f"{SECRET}-regressor"
+        session.execute(update(Job).where(Job.id == populated.ids["classifier"]).values(**recorded))
+    populated.ids["bobs"] = populated.submit("bob", **CLASSIFIER | {"epochs": 3, "layers": TEN, "name": "bobs"})
+    _train(populated, "bobs", 0.5, owner="bob")
+    populated.ids["gan"] = populated.submit(**GAN, **common, name=f"{SECRET}-gan")
+    _train(populated, "gan", 0.5)
+    two_classes = {"layers": [{"units": 2, "activation": "softmax"}], "dataset": populated.ids["table_data"]}
+    populated.ids["table"] = populated.submit(**CLASSIFIER | common | two_classes, name=f"{SECRET}-table")
+    _train(populated, "table", 0.5)
+    populated.ids["numbers"] = _upload(populated, "anns-numbers", table=NUMBERS)
+    populated.ids["regressor"] = populated.submit(
+        kind="regressor", dataset=populated.ids["numbers"], **common, name=f"{SECRET}-regressor"
     )
-    _train(stock, "regressor", 0.5)
+    _train(populated, "regressor", 0.5)
     for model, job in ((MODEL, "classifier"), (MODEL, "other"), (FACES, "gan"), (PRICES, "regressor")):
-        stock.post("ann", f"/models/{model}/versions", {"job": stock.ids[job], "checkpoint": 2, "note": SECRET})
-        stock.move(model, 1)
-    sweep = stock.post("ann", "/sweeps", SWEEP)
-    stock.ids["sweep"] = sweep["id"]
-    reader = stock.callers["ann"].client
-    reader.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {stock.callers['ann'].key}"
-    finish(reader, stock.worker, sweep["id"])
-    stock.ids["running"] = stock.submit(**classifier, name=f"{SECRET}-running", seed=2)
-    stock.post("ann", f"/jobs/{stock.ids['running']}", {"note": SECRET}, method="PATCH")
-    stock.worker.claim()
-    stock.worker.commit_epoch(1, keep_last=100)
-    folds = CLASSIFIER | {"dataset": {"name": stock.ids["images"], "folds": 2}, "name": f"{SECRET}-folds"}
-    first = stock.post("ann", "/jobs", folds)
-    stock.ids |= {"waiting": first["id"], "group": first["fold_group"]}
-    shared = stock.post("ann", "/shares", {"path": f"/jobs/{stock.ids['classifier']}"})
-    with stock.core.database.write() as session:
-        stock.ids |= {"share": shared["id"], "shared": shared["token"]}
-        stock.ids["link"] = sign_in_links.create(session, stock.ids["key"])
+        populated.post("ann", f"/models/{model}/versions", {"job": populated.ids[job], "checkpoint": 2, "note": SECRET})
+        populated.move(model, 1)
+    sweep = populated.post("ann", "/sweeps", SWEEP)
+    populated.ids["sweep"] = sweep["id"]
+    reader = populated.callers["ann"].client
+    reader.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {populated.callers['ann'].key}"
+    finish(reader, populated.worker, sweep["id"])
+    populated.ids["running"] = populated.submit(**classifier, name=f"{SECRET}-running", seed=2)
+    populated.post("ann", f"/jobs/{populated.ids['running']}", {"note": SECRET}, method="PATCH")
+    populated.worker.claim()
+    populated.worker.commit_epoch(1, keep_last=100)
+    folds = CLASSIFIER | {"dataset": {"name": populated.ids["images"], "folds": 2}, "name": f"{SECRET}-folds"}
+    first = populated.post("ann", "/jobs", folds)
+    populated.ids |= {"waiting": first["id"], "group": first["fold_group"]}
+    shared = populated.post("ann", "/shares", {"path": f"/jobs/{populated.ids['classifier']}"})
+    with populated.core.database.write() as session:
+        populated.ids |= {"share": shared["id"], "shared": shared["token"]}
+        populated.ids["link"] = sign_in_links.create(session, populated.ids["key"])
     webhook = {"url": f"https://93.184.216.34/{SECRET}", "events": ["job.failed"], "description": SECRET}
-    stock.ids["webhook"] = stock.post("ann", "/webhooks", webhook)["id"]
+    populated.ids["webhook"] = populated.post("ann", "/webhooks", webhook)["id"]
     for _ in range(5):
-        stock.ids["delivery"] = stock.post("ann", f"/webhooks/{stock.ids['webhook']}/test", None)["id"]
-    recorder = held.enter_context(provided(ProgressBoard, stock.app).upload("ann", UPLOAD, 100))
+        populated.ids["delivery"] = populated.post("ann", f"/webhooks/{populated.ids['webhook']}/test", None)["id"]
+    recorder = held.enter_context(provided(ProgressBoard, populated.app).upload("ann", UPLOAD, 100))
     recorder.received(42)
-    audit_seals.seal(stock.core.database, grace_s=0)
-    stock.submit(**classifier, name=f"{SECRET}-last", seed=3)
-    audit_seals.seal(stock.core.database, grace_s=0)
+    audit_seals.seal(populated.core.database, grace_s=0)
+    populated.submit(**classifier, name=f"{SECRET}-last", seed=3)
+    audit_seals.seal(populated.core.database, grace_s=0)
 
 
-def _upload(stock: Stock, name: str, **files: bytes) -> str:
+def _upload(populated: PopulatedService, name: str, **files: bytes) -> str:
     fields = {field: (io.BytesIO(data), field) for field, data in files.items()}
-    stock.post("ann", "/datasets", None, data={"name": name, **fields})
+    populated.post("ann", "/datasets", None, data={"name": name, **fields})
     return name
 
 
-def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
+def _train(populated: PopulatedService, name: str, loss: float, owner: str = "ann") -> None:
     """Simulate the training of a job; its checkpoints hold a real network, as it is before its first epoch."""
-    core, worker = stock.core, stock.worker
+    core, worker = populated.core, populated.worker
     with core.database.read() as session:
-        row = lookup.get(session, stock.ids[name])
+        row = lookup.get(session, populated.ids[name])
     spec = read_resolved(row.resolved)
     repository = DatasetRepository(core.settings, core.database)
     dataset = repository.load(repository.of_job(row))
@@ -286,5 +290,5 @@ def _train(stock: Stock, name: str, loss: float, owner: str = "ann") -> None:
             keep_last=100,
         )
     worker.succeed()
-    files = stock.post(owner, f"/jobs/{row.id}/artifacts", None, method="GET")["data"]
-    stock.artifacts[name] = files[0]["id"]
+    files = populated.post(owner, f"/jobs/{row.id}/artifacts", None, method="GET")["data"]
+    populated.artifacts[name] = files[0]["id"]
