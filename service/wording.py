@@ -31,10 +31,10 @@ def at_time(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{remainder_ms:03d}Z"
 
 
-def listed(items: Iterable[str]) -> str:
+def listed(items: Iterable[str], word: str = "and") -> str:
     """``a``, ``a and b``, ``a, b and c``; empty parts are left out."""
     *others, last = [item for item in items if item] or [""]
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def value_text(value: Any) -> str:

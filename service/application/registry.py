@@ -14,6 +14,8 @@ from service import hooks
 from service.access import audit, keys
 from service.access.audit import Actor, AuditAction
 from service.application import gates
+from service.application.gates import Gate
+from service.application.gates.kinds import Finding
 from service.errors import Busy, Fault, SpecError
 from service.hooks import Happening
 from service.jobs.queries import lookup
@@ -28,7 +30,7 @@ from service.models.registry.errors import (
     NotApprovable,
     VersionInUse,
 )
-from service.models.registry.gates import LATEST, NAME, Finding, Gate, is_reserved
+from service.models.registry.names import LATEST, NAME, is_reserved
 from service.spec.schema import StrictModel
 from service.storage.artifacts import ArtifactStore
 from service.storage.database import Database, locking, now_ms

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.models.registry.errors import ModelNotFound
-from service.models.registry.gates import LATEST, NAME
+from service.models.registry.names import LATEST, NAME
 from service.runtime import cursors
 from service.storage.database import locking
 from service.storage.model_tables import Model, ModelAlias, ModelApproval, ModelMove, ModelVersion

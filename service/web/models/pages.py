@@ -11,8 +11,8 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from service.access.owners import display_names
+from service.application.gates import forms, gate_text
 from service.models.registry import queries
-from service.models.registry.gate_text import gate_text
 from service.storage.artifacts import EXPORTS
 from service.storage.model_tables import Model, ModelAlias
 from service.web.core.core import core, owner
@@ -73,6 +73,7 @@ def _values(session: Session, model: Model, query: ModelPageQuery) -> dict[str, 
         "opened": query.alias,
         "of_owner": query.owner,
         "gate_text": gate_text,
+        "gate_forms": forms(),
         "exports": EXPORTS,
         "has_keys": identity() is not None,
         **_aliases(session, model, query),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from service import kinds
 from service.access.keys import Scope
+from service.application.gates import GatesRequest, examples
 from service.application.registry import (
     ApprovalRequest,
     Moved,
@@ -22,7 +24,6 @@ from service.application.registry import (
 )
 from service.errors import Fault, SpecError
 from service.models.registry import queries
-from service.models.registry.gates import GatesRequest
 from service.spec import validation
 from service.spec.metric_info import TEST_SCORES
 from service.storage.model_tables import Model, ModelAlias, ModelVersion
@@ -46,6 +47,7 @@ from service.web.models.registry_schemas import (
     VersionItem,
     VersionList,
 )
+from service.wording import listed
 
 blueprint: Final = Blueprint("models", __name__)
 
@@ -298,15 +300,17 @@ def roll_back(model_name: str, alias: str, query: OwnerQuery, body: RollbackRequ
 def change_gates(model_name: str, alias: str, query: OwnerQuery, document: Any) -> Response:
     """Set what a version must meet before an alias moves to it.
 
-    The body is `{"gates": [...]}`, or the list alone. Requires the scope `admin`. A gate is one of `{"metric":
-    "val_accuracy", "min": 0.97}` (or `max`), `{"better_than": "@champion", "metric": "val_accuracy", "seeds": 5,
-    "confidence": 0.95, "margin": 0}`, `{"reproduced": true}`, `{"certificate": true}`, `{"max_bytes": 1000000}` and
-    `{"approvals": 1}`. The version that the alias holds now is not checked.
+    The body is `{"gates": [...]}`, or the list alone. Requires the scope `admin`. A gate is one of EXAMPLES. The
+    version that the alias holds now is not checked.
     """
     gates = _read_gates(document)
     whose = _whose(query)
     provided(Registry).change_gates(model_name, alias, gates.gates, owner=whose, by=actor())
     return _alias_response(model_name, alias, whose)
+
+
+_EXAMPLES: Final = listed(examples(is_markdown=True, with_defaults=True))
+change_gates.__doc__ = inspect.cleandoc(change_gates.read.__doc__ or "").replace("EXAMPLES", _EXAMPLES)
 
 
 @blueprint.get("/models/<model_name>/aliases/<alias>/history", endpoint="show_history")

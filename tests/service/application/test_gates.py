@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from service.application import gates
+from service.application.gates import Gate
+from service.application.gates.better import seeds_of as better_seeds
+from service.application.gates.kinds import Finding
 from service.application.registry import MoveRequest, Registry, VersionRequest
 from service.errors import ServiceError
 from service.jobs import actions
 from service.models.registry.errors import GateFailed
-from service.models.registry.gates import Finding, Gate
 from service.spec.validation import prefix_hash, resolve, resolved_hash
 from service.storage.database import Database
 from service.storage.stores import ArtifactFolder
@@ -194,12 +195,10 @@ def test_a_fork_is_not_compared_by_its_settings(registry: Registry, jobs: Jobs) 
 
 
 def test_seeds_follow_from_both_settings() -> None:
-    first = gates.seeds_of(["sha256:a", "sha256:b"], 5)
-    assert first == gates.seeds_of(["sha256:a", "sha256:b"], 5)
-    assert gates.seeds_of(["sha256:a", "sha256:b"], 8)[:5] == first
-    assert (
-        len({*first, *gates.seeds_of(["sha256:b", "sha256:a"], 5), *gates.seeds_of(["sha256:a", "sha256:c"], 5)}) == 15
-    )
+    first = better_seeds(["sha256:a", "sha256:b"], 5)
+    assert first == better_seeds(["sha256:a", "sha256:b"], 5)
+    assert better_seeds(["sha256:a", "sha256:b"], 8)[:5] == first
+    assert len({*first, *better_seeds(["sha256:b", "sha256:a"], 5), *better_seeds(["sha256:a", "sha256:c"], 5)}) == 15
 
 
 @sqlite_only

@@ -27,7 +27,6 @@ from service.cli.target import (
     yes_option,
 )
 from service.cli.text import owner_names, print_rows, print_table, visible, with_owners
-from service.models.registry.gate_text import gate_text
 from service.spec.metric_info import describe, number, size
 from service.wording import counted
 from tapeline import ApiError, Client, GateFailed, Job, Model, Sweep
@@ -118,7 +117,7 @@ def show(target: Target, name: str) -> None:
 
 
 def _alias_cells(item: Mapping[str, Any]) -> Sequence[str]:
-    gates = "\n".join(gate_text(gate) for gate in item["gates"]) or "-"
+    gates = "\n".join(_texts(item["gates"])) or "-"
     forced = " (forced)" if item["forced"] else ""
     moved = (item["moved_at"] or "-")[:16].replace("T", " ")
     return f"@{item['alias']}", str(item["version"] or "-"), gates, f"{moved}{forced}"
@@ -351,7 +350,18 @@ def history(target: Target, name: str, alias: str) -> None:
     print_table([Column(title, overflow="fold", no_wrap=title == "AT (UTC)") for title in titles], rows)
 
 
-@models.command("gates")
+class _Gates(click.Command):
+    """The command about gates, whose help has an example of each kind."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write it."""
+        from service.application.gates import examples  # lazily: it loads the tables
+
+        self.help = (self.help or "").replace("EXAMPLES", ", ".join(examples(is_markdown=False, with_defaults=False)))
+        super().format_help_text(ctx, formatter)
+
+
+@models.command("gates", cls=_Gates)
 @model_argument
 @alias_argument
 @click.option("--add", "added", multiple=True, metavar="JSON", help="Add a gate; repeatable (scope admin).")
@@ -360,8 +370,7 @@ def history(target: Target, name: str, alias: str) -> None:
 def gates(target: Target, name: str, alias: str, added: Sequence[str], new: str | None) -> None:
     """Show or set the gates of ALIAS: what a version must meet before it moves there.
 
-    A gate is one of {"metric": "val_accuracy", "min": 0.97} (or "max"), {"better_than": "@champion", "metric":
-    "val_accuracy", "seeds": 5}, {"reproduced": true}, {"certificate": true}, {"max_bytes": 1000000}, {"approvals": 1}.
+    A gate is one of EXAMPLES.
     """
     with target.client() as client:
         model = _model(client, name)
@@ -373,10 +382,19 @@ def gates(target: Target, name: str, alias: str, added: Sequence[str], new: str 
             item = model.set_gates(alias, [*conditions, *(_read(text, "--add") for text in added)])
     if target.prints(item["gates"]):
         return
-    for gate in item["gates"]:
-        click.echo(gate_text(gate))
+    for text in _texts(item["gates"]):
+        click.echo(text)
     if not item["gates"]:
         click.echo(f"{model.name}@{alias.removeprefix('@')} has no gates", err=True)
+
+
+def _texts(gates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Gates in words."""
+    if not gates:
+        return []
+    from service.application.gates import gate_text  # lazily: it loads the tables
+
+    return [gate_text(gate) for gate in gates]
 
 
 def _read(text: str, option: str) -> Any:

@@ -2,6 +2,7 @@
 // what is missing.
 import { $$, bytes, counted, h, metric } from "../common/dom.js";
 import { call, request } from "../common/api.js";
+import { kindOf } from "./gates.js";
 
 const POLL_MS = 1500;
 const ENDED = ["succeeded", "failed", "cancelled"];
@@ -38,17 +39,13 @@ export function showEvidence(root = document) {
   }
 }
 
-function remedyLabel({ remedies }) {
+function remedyLabel({ gate, remedies }) {
   const sweeps = remedies.filter(({ path }) => path === "/sweeps");
   if (sweeps.length === remedies.length) {
     const jobs = sweeps.reduce((sum, { body }) => sum + (body.seeds?.length ?? 1), 0);
     return `Train what is missing: ${counted(jobs, "job")}`;
   }
-  const [{ method, path }] = remedies;
-  if (path.endsWith("/reproduce")) return "Reproduce the job";
-  if (path.endsWith("/approvals")) return "Approve it";
-  if (path.includes("/certificate")) return "Certify it";
-  return `Send ${method} ${path}`;
+  return kindOf(gate)?.remedy || `Send ${remedies[0].method} ${remedies[0].path}`;
 }
 
 function evidence({ evidence: found }) {

@@ -3,47 +3,15 @@ import { $, $$, announce, h, keyMetrics } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { faultsOf } from "../common/dialogs.js";
 
-// By kind: the words before and between the fields, and what a new gate begins with.
-const KINDS = {
-  metric: {
-    name: "Metric",
-    begins: { metric: "", min: "" },
-    fields: { metric: "Metric", min: "at least", max: "at most" },
-  },
-  better_than: {
-    name: "Better than a version",
-    begins: { better_than: "@champion", metric: "", seeds: 5, confidence: 0.95, margin: 0 },
-    fields: {
-      better_than: "Better than",
-      metric: "in",
-      seeds: "seeds",
-      confidence: "confidence",
-      margin: "by more than",
-    },
-  },
-  reproduced: {
-    name: "Reproduced",
-    begins: { reproduced: true },
-    fields: {},
-    text: "Its job was reproduced with the same bits",
-  },
-  certificate: {
-    name: "Certified",
-    begins: { certificate: true },
-    fields: {},
-    text: "Its checkpoint has a certificate that verifies with a key of this service",
-  },
-  max_bytes: { name: "Size", begins: { max_bytes: 1_000_000 }, fields: { max_bytes: "Checkpoint of at most (bytes)" } },
-  approvals: { name: "Approvals", begins: { approvals: 1 }, fields: { approvals: "Approved by this many other keys" } },
-};
-const TEXTS = new Set(["metric", "better_than"]);
-const kindOf = (gate) =>
-  ["better_than", "reproduced", "certificate", "max_bytes", "approvals", "metric"].find((name) => name in gate);
+// The kinds: by which field they are told, the words before and between their fields, and what a new gate begins with.
+const KINDS = JSON.parse($("#gate-forms").textContent);
+// Fields of a kind that it shares with others are told by another one: the last kind is looked for first.
+export const kindOf = (gate) => KINDS.findLast(({ key }) => key in gate);
 
 function row(gate) {
-  const kind = KINDS[kindOf(gate)];
-  const fields = Object.entries(kind?.fields ?? {}).map(([name, label]) => {
-    const options = TEXTS.has(name)
+  const kind = kindOf(gate);
+  const fields = Object.entries(kind?.labels ?? {}).map(([name, label]) => {
+    const options = kind.texts.includes(name)
       ? { list: name === "metric" ? "gate-metrics" : undefined, required: true }
       : { type: "number", step: "any" };
     return h("label", {}, label, h("input", { "data-field": name, value: gate[name] ?? "", ...options }));
@@ -55,7 +23,9 @@ function row(gate) {
     onclick: () => element.remove(),
   }, "Remove");
   // A gate of a kind that this page does not know stays as it is.
-  const content = kind ? [kind.text && h("span", {}, kind.text), ...fields] : [h("code", {}, JSON.stringify(gate))];
+  const content = kind
+    ? [kind.text !== "" && h("span", {}, kind.text), ...fields]
+    : [h("code", {}, JSON.stringify(gate))];
   const element = h(
     "div",
     {
@@ -72,10 +42,11 @@ function row(gate) {
 
 function valueOf(element) {
   const gate = JSON.parse(element.dataset.gate);
+  const texts = kindOf(gate)?.texts ?? [];
   for (const input of $$("[data-field]", element)) {
     const { field } = input.dataset;
     if (input.value.trim() === "") delete gate[field];
-    else gate[field] = TEXTS.has(field) ? input.value.trim() : Number(input.value);
+    else gate[field] = texts.includes(field) ? input.value.trim() : Number(input.value);
   }
   return gate;
 }
@@ -86,7 +57,7 @@ export function wireGates(path, onchange) {
   $("#gate-metrics").replaceChildren(...keyMetrics().map((name) => h("option", { value: name })));
   $("#gate-kinds").replaceChildren(
     h("span", { class: "small muted" }, "Add a gate:"),
-    ...Object.values(KINDS).map(({ name, begins }) =>
+    ...KINDS.map(({ name, begins }) =>
       h("button", {
         type: "button",
         class: "slim",

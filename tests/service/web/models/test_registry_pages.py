@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.access.keys import Scope
-from service.models.registry.gate_text import gate_text
+from service.application.gates import gate_text
 from tests.service.web.conftest import MakeApp, SimulatedWorker
 from tests.service.web.core.quota_clients import client_of, keyed
 from tests.service.web.markup import one_line

@@ -1,198 +1,88 @@
-"""Checks a version of a model against the gates of an alias. Nothing is stored, and nothing is trained."""
+"""Settings that are better than those of another version, over several seeds."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.datasets.info import version_name
-from service.errors import ArtifactNotFound
-from service.jobs.actions import refutes
 from service.jobs.queries import lookup
-from service.models.certificates import evidence as certificates
 from service.models.registry import queries
-from service.models.registry.gates import Finding, Remedy
+from service.models.registry.names import NAME_PATTERN, is_reserved
+from service.schema.base import StrictModel
 from service.schema.metrics import Goal
-from service.spec.fields import suggest_metric
-from service.spec.metric_info import TEST_SCORES, describe, number, size
+from service.spec.metric_info import TEST_SCORES, describe, number
 from service.spec.strict_json import canonical
 from service.spec.validation import NOT_HASHED, prefix_hash, resolved_hash
 from service.states import TERMINAL, Status
-from service.storage.artifacts import ArtifactStore
+from service.statistics import CONFIDENCE
 from service.storage.database import visible
-from service.storage.model_tables import Model, ModelAlias, ModelVersion
-from service.storage.tables import Epoch, Job
+from service.storage.model_tables import ModelAlias, ModelVersion
+from service.storage.tables import Job
 from service.sweeps.results.comparison import Comparison, compare_jobs
 from service.wording import counted, listed
 
+MAX_SEEDS: Final = 50
 _SEEDS_BELOW: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """The version that is checked, and what belongs to it.
-
-    Attributes:
-        owner: whose jobs may be evidence; ``None``: all, without keys.
-    """
-
-    session: Session
-    artifacts: ArtifactStore
-    owner: str | None
-    model: Model
-    version: ModelVersion
-    job: Job
-
-    @property
-    def reference(self) -> str:
-        """``digits:3``."""
-        return f"{self.model.name}:{self.version.version}"
+def _target(text: str) -> str:
+    if text.startswith("@") and is_reserved(text[1:]):
+        detail = "no alias can be {name}, so there would never be anything to surpass; name another, or `:NUMBER`"
+        raise PydanticCustomError("reserved", detail, {"name": repr(text[1:])})
+    return text
 
 
-def check(
-    session: Session,
-    artifacts: ArtifactStore,
-    model: Model,
-    version: ModelVersion,
-    gates: Sequence[Mapping[str, Any]],
-    *,
-    owner: str | None,
-) -> list[Finding]:
-    """What each gate, as stored, finds about a version."""
-    job = lookup.get(session, version.job_id)
-    checked = Checked(session=session, artifacts=artifacts, owner=owner, model=model, version=version, job=job)
-    return [_check(checked, gate) for gate in gates]
+class Fields(StrictModel):
+    """Its fields."""
+
+    better_than: (
+        Annotated[str, StringConstraints(pattern=rf"^(?:@{NAME_PATTERN}|:[1-9]\d{{0,8}})$"), AfterValidator(_target)]
+        | None
+    ) = None
+    """The settings of the version must be better than those of another one, over several seeds: that of an alias of
+    the same model (`@champion`), or a version (`:3`). The gate is met
+    while the alias has never held a version; of a removed alias, the version that it held last counts."""
+    seeds: Annotated[int, Field(ge=2, le=MAX_SEEDS)] | None = None
+    """Number of seeds with which both settings are trained (default: 5). They follow from the settings, so that nobody
+    chooses them."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.9999)] | None = None
+    """Of the two-sided interval of the difference (default: 0.95). Its lower end must be above `margin`."""
+    margin: Annotated[float, Field(ge=0)] | None = None
+    """In the unit of the metric (default: 0)."""
 
 
-def _check(checked: Checked, gate: Mapping[str, Any]) -> Finding:
-    kind = next(name for name in _CHECKS if name in gate)
-    return _CHECKS[kind](checked, gate)
+def _check_fields(gate: Any) -> None:
+    if gate.metric is None:
+        raise PydanticCustomError("no_metric", "`better_than` needs the `metric` to compare")
+    if describe(gate.metric).goal is None:
+        detail = "neither high nor low values of {name} are better: choose a metric with a direction"
+        raise PydanticCustomError("no_direction", detail, {"name": repr(gate.metric)})
 
 
-def _metric(checked: Checked, gate: Mapping[str, Any]) -> Finding:
-    name, low, high = gate["metric"], gate.get("min"), gate.get("max")
-    bounds = " and ".join(
-        f"{word} {number(name, bound)}" for word, bound in (("at least", low), ("at most", high)) if bound is not None
-    )
-    value, why = _value(checked, name)
-    if value is None:
-        sentence = f"{name} must be {bounds}, and {checked.reference} has no value of it: {why}"
-        return Finding(gate=gate, passed=False, sentence=sentence, evidence={"value": None})
-    passed = (low is None or value >= low) and (high is None or value <= high)
-    sentence = f"{name} is {number(name, value)}; it must be {bounds}"
-    return Finding(
-        gate=gate, passed=passed, sentence=sentence, evidence={"value": value, "epoch": checked.version.epoch}
-    )
-
-
-def _value(checked: Checked, name: str) -> tuple[float | None, str]:
-    """The value of a metric for the version's weights, or why there is none."""
-    job, epoch = checked.job, checked.version.epoch
-    if name.startswith("test_"):
-        scores = job.test_scores or {}
-        if name not in scores:
-            return None, f"job {job.id} has no scores on a test part" if not scores else _reported(name, scores)
-        if scores.get("test_epoch") != epoch:
-            return None, f"the test part was scored with the weights of epoch {scores['test_epoch']}, not {epoch}"
-        return float(scores[name]), ""
-    row = checked.session.get(Epoch, (job.id, epoch))
-    metrics = row.metrics if row is not None else {}
-    value = metrics.get(name)
-    if isinstance(value, int | float) and math.isfinite(value):
-        return float(value), ""
-    if name in metrics:
-        return None, f"it was not finite in epoch {epoch}"
-    if name in job.extremes:
-        return None, f"it was not measured in epoch {epoch}"
-    return None, _reported(name, metrics)
-
-
-def _reported(name: str, metrics: Mapping[str, Any]) -> str:
-    return f"its job does not report it; {suggest_metric(name, sorted(metrics), 'it reports')}"
-
-
-def _size(checked: Checked, gate: Mapping[str, Any]) -> Finding:
-    found, most = checked.version.size_bytes, gate["max_bytes"]
-    sentence = f"the checkpoint has {size(found)}; at most {size(most)} are allowed"
-    return Finding(gate=gate, passed=found <= most, sentence=sentence, evidence={"size_bytes": found})
-
-
-def _approvals(checked: Checked, gate: Mapping[str, Any]) -> Finding:
-    rows = queries.approvals(checked.session, checked.model.id, [checked.version.version])
-    needed = gate["approvals"]
-    by = [{"owner": row.owner, "key": row.key_id, "note": row.note} for row in rows]
-    path = f"/models/{checked.model.name}/versions/{checked.version.version}/approvals"
-    sentence = f"{checked.reference} has {counted(len(rows), 'approval')}; it needs {needed}"
-    remedies = [] if len(rows) >= needed else [Remedy(method="POST", path=path, body={})]
-    return Finding(gate=gate, passed=not remedies, sentence=sentence, evidence={"approvals": by}, remedies=remedies)
-
-
-def _reproduced(checked: Checked, gate: Mapping[str, Any]) -> Finding:
-    """Whether a reproduction of the job ended with the same bits, and none with others."""
-    job = checked.job
-    query = select(Job).where(Job.parent_id == job.id, Job.reproduction.is_not(None)).order_by(Job.created_ms, Job.id)
-    rows = [row for row in checked.session.scalars(query) if row.reproduction is not None]
-    matches = {row.id: (row.reproduction or {}).get("match") for row in rows}
-    equal = [job_id for job_id, match in matches.items() if match]
-    different = [row for row in rows if refutes(row)]
-    open_ids = [row.id for row in rows if matches[row.id] is None and row.status not in TERMINAL]
-    remedies: list[Remedy] = []
-    if not job.reusable:
-        sentence = (
-            f"the bits of job {job.id} are in doubt: it went on in another environment, or an epoch that was trained "
-            "again or a reproduction had others; register another job"
-        )
-    elif different:
-        first = (different[0].reproduction or {}).get("first_difference") or {}
-        sentence = f"{different[0].id} did not reproduce job {job.id}: epoch {first.get('epoch')} differs"
-    elif equal:
-        sentence = f"{equal[0]} reproduced job {job.id} with the same bits"
-    elif open_ids:
-        sentence = f"{open_ids[0]} is reproducing job {job.id}, and has not ended"
-    elif job.status != Status.SUCCEEDED:
-        sentence = f"job {job.id} is {job.status}: only a succeeded job can be reproduced"
-    else:
-        sentence = f"job {job.id} has not been reproduced"
-        remedies = [Remedy(method="POST", path=f"/jobs/{job.id}/reproduce")]
-    passed = bool(equal) and not different and job.reusable
-    return Finding(gate=gate, passed=passed, sentence=sentence, evidence={"reproductions": matches}, remedies=remedies)
-
-
-def _certificate(checked: Checked, gate: Mapping[str, Any]) -> Finding:
-    """Whether the checkpoint has a certificate, which is verified now."""
-    path = f"/jobs/{checked.job.id}/certificate?checkpoint={checked.version.epoch}"
-    try:
-        checkpoint = lookup.checkpoint(checked.session, checked.job, str(checked.version.epoch))
-    except ArtifactNotFound as error:
-        return Finding(gate=gate, passed=False, sentence=str(error), evidence={"certified": False})
-    found = certificates.state(checked.session, checked.artifacts, checked.job, checkpoint)
-    evidence = {"certified": found.certified, "kid": found.kid, "signed_at": found.signed_at}
-    sentence = f"{checked.reference}: {found.reason}"
-    remedies = [Remedy(method="GET", path=path)] if found.request is not None else []
-    return Finding(gate=gate, passed=found.certified, sentence=sentence, evidence=evidence, remedies=remedies)
-
-
-def _better(checked: Checked, gate: Mapping[str, Any]) -> Finding:
+def _check(checked: Checked, gate: Document) -> Finding:
     """Whether the settings of the version are better than those of another one, with the jobs that exist."""
 
     def finding(sentence: str, *, passed: bool = False, remedies: Sequence[Remedy] = (), **evidence: Any) -> Finding:
         return Finding(gate=gate, passed=passed, sentence=sentence, evidence=evidence, remedies=remedies)
 
     session, target = checked.session, gate["better_than"]
-    number = _number_of(checked, target)
-    if number is None:
+    version = _number_of(checked, target)
+    if version is None:
         return finding(
             f"{target} has never held a version: there is nothing to compare with", passed=True, compared_with=None
         )
-    facts: dict[str, Any] = {"compared_with": number}
-    reference = f"{checked.model.name}:{number}"
-    other = session.get(ModelVersion, (checked.model.id, number))
+    facts: dict[str, Any] = {"compared_with": version}
+    reference = f"{checked.model.name}:{version}"
+    other = session.get(ModelVersion, (checked.model.id, version))
     if other is None:  # otherwise, whoever deletes it has nothing to surpass
         return finding(
             f"{reference}, with which the gate compares, does not exist: an admin edits the gate or forces the move",
@@ -362,12 +252,32 @@ def _numbers(result: Comparison) -> dict[str, Any]:
     }
 
 
-_CHECKS: Final[Mapping[str, Callable[[Checked, Mapping[str, Any]], Finding]]] = {
-    "better_than": _better,
-    "reproduced": _reproduced,
-    "certificate": _certificate,
-    "max_bytes": _size,
-    "approvals": _approvals,
-    "metric": _metric,
-}
-"""By the field that tells the kind of a gate."""
+def _text(gate: Document) -> str:
+    metric = gate["metric"]
+    margin = f" by more than {number(metric, gate['margin'])}" if gate.get("margin") else ""
+    over = f"over {counted(gate.get('seeds', 5), 'seed')}, at {100 * gate.get('confidence', 0.95):.4g}% confidence"
+    return f"better than {gate['better_than']} in {describe(metric).label}{margin}, {over}"
+
+
+KIND: Final = GateKind(
+    key="better_than",
+    fields=Fields,
+    shares=frozenset({"metric"}),
+    valid=_check_fields,
+    defaults={"seeds": 5, "confidence": CONFIDENCE, "margin": 0.0},
+    check=_check,
+    text=_text,
+    form=Form(
+        name="Better than a version",
+        texts=("better_than", "metric"),
+        begins={"better_than": "@champion", "metric": "", "seeds": 5, "confidence": 0.95, "margin": 0},
+        labels={
+            "better_than": "Better than",
+            "metric": "in",
+            "seeds": "seeds",
+            "confidence": "confidence",
+            "margin": "by more than",
+        },
+    ),
+    example={"better_than": "@champion", "metric": "val_accuracy", "seeds": 5},
+)
