@@ -34,8 +34,8 @@ class Gate(*(kind.fields for kind in reversed(KINDS))):  # type: ignore[misc]  #
     @model_validator(mode="after")
     def _is_one_condition(self) -> Self:
         given = self.model_dump(exclude_none=True)
-        kind = _kind_of(given) or KINDS[0]
-        if not given or not given.keys() <= kind.names:
+        kind = _kind_of(given)
+        if kind is None or not given.keys() <= kind.names:
             kinds = listed([kind.named or f"`{kind.key}`" for kind in KINDS], "or")
             raise PydanticCustomError("not_one_condition", "must be one condition: {kinds}", {"kinds": kinds})
         kind.valid(self)

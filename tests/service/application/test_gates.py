@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from service.application.gates import Gate
 from service.application.gates.better import seeds_of as better_seeds
@@ -21,6 +21,7 @@ from service.jobs import actions
 from service.models.registry.errors import GateFailed
 from service.spec.validation import prefix_hash, resolve, resolved_hash
 from service.storage.database import Database
+from service.storage.model_tables import ModelAlias
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, Epoch, Job
 from tests.conftest import sqlite_only
@@ -84,6 +85,19 @@ def check(registry: Registry, gate: Gate, version: int = 2) -> Finding:
 
 def seeds_of(finding: Finding) -> list[int]:
     return list(finding.evidence["seeds"])
+
+
+def test_a_gate_of_no_known_kind_is_refused_and_one_of_a_newer_version_is_not_met(
+    registry: Registry, jobs: Jobs, database: Database
+) -> None:
+    register(registry, jobs.add(A))
+    with pytest.raises(ValueError, match="must be one condition: `metric` with `min` or `max`, `better_than`"):
+        Gate(min=0.9)
+    registry.change_gates("iris", "champion", [])
+    with database.write() as session:
+        session.execute(update(ModelAlias).values(gates=[{"min": 0.9}]))
+    [finding] = registry.evaluate("iris", "champion", 1).findings
+    assert (finding.passed, finding.sentence) == (False, "this version of the service cannot check it: min 0.9")
 
 
 def test_the_first_champion_has_nothing_to_surpass(registry: Registry, jobs: Jobs) -> None:
