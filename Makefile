@@ -183,6 +183,7 @@ settings: $(VENV)/installed-dev  ## write the declared settings into the documen
 client: $(VENV)/installed-dev  ## write what follows from operations: methods of the client, and the tables of the HTTP API
 	@$(BIN)/python -m tests.service.web.docs.client_methods
 	@$(BIN)/python -m tests.service.web.docs.api_tables
+	@$(BIN)/python -m tests.service.web.docs.upload_options
 
 glossary: $(VENV)/installed-dev  ## write the terms of the Learn page into the glossary
 	@$(BIN)/python -m tests.service.web.docs.glossary

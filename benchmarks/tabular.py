@@ -34,7 +34,8 @@ from benchmarks.tables import RESULTS
 from engine import EpochDone
 from service import kinds
 from service.datasets.cache import Dataset, Examples, open_arrays
-from service.datasets.info import DatasetInfo, TableOptions
+from service.datasets.formats.options import TableOptions
+from service.datasets.info import DatasetInfo
 from service.datasets.shapes import shape_of
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.preprocessing import Preprocessing

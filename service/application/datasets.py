@@ -10,7 +10,8 @@ from typing import Any
 from service.access.audit import Actor, owner_of
 from service.application.specs import DatasetCatalogue
 from service.datasets import uploads
-from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress, PhotoOptions, TableOptions
+from service.datasets.formats.options import PhotoOptions, TableOptions
+from service.datasets.info import DATASET_NAME, DatasetInfo, ImportedDataset, OnProgress
 from service.datasets.uploads import UploadFiles
 from service.errors import DatasetFixed, DatasetNameTaken, NoSpaceLeft, UploadExists, WrongStore
 from service.storage import ids

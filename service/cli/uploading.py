@@ -24,7 +24,8 @@ from rich.text import Text
 
 from service.cli.target import Command, Failure, Target
 from service.cli.text import visible
-from service.datasets.info import DATASET_NAME, Channels, Fit, OnBad
+from service.datasets.formats.options import UPLOAD_OPTIONS, PhotoOptions, TableOptions, UploadOption, options_of
+from service.datasets.info import DATASET_NAME, Fit
 from service.states import Task as LearningTask
 from service.wording import counted, rounded
 from tapeline.images.files import USUAL_SIZE, parse_size
@@ -40,63 +41,32 @@ _READING: Final = "reading"
 
 UploadOptions = Mapping[str, Any]
 """The values of the options that ``upload_options`` adds: arguments of ``Client.upload``."""
-_IMAGE_OPTIONS: Final = {"size": "--size", "fit": "--fit", "channels": "--channels", "on_bad": "--on-bad"}
-_TABLE_OPTIONS: Final = {"target": "--target", "task": "--task", "split": "--split", "types": "--type"}
-_ALL_OPTIONS: Final = {**_IMAGE_OPTIONS, **_TABLE_OPTIONS, "validation_fraction": "--validation-fraction"}
 
 
-def given(options: UploadOptions, among: Mapping[str, str] = _ALL_OPTIONS) -> list[str]:
+def given(options: UploadOptions, among: Sequence[UploadOption] = UPLOAD_OPTIONS) -> list[str]:
     """The options that are given, as the user writes them."""
-    return [option for name, option in among.items() if options[name]]
-
-
-_OPTIONS: Final = (
-    click.option("--size", help="Fit image files to this size in pixels: 32, or 32x24 for width x height."),
-    click.option(
-        "--fit",
-        type=click.Choice([choice.value for choice in Fit]),
-        help="crop cuts off what extends beyond the size, pad adds black borders (default: crop).",
-    ),
-    click.option(
-        "--channels",
-        type=click.Choice([choice.value for choice in Channels]),
-        help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
-    ),
-    click.option(
-        "--on-bad",
-        type=click.Choice([choice.value for choice in OnBad]),
-        help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
-    ),
-    click.option(
-        "--validation-fraction",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="Fraction of each class to set aside for validation if there are no validation files (default: 0.15).",
-    ),
-    click.option("--target", help="Column of a table to learn: classes, or a number (default: the last one)."),
-    click.option(
-        "--task",
-        type=click.Choice([choice.value for choice in LearningTask]),
-        help="Tell the values of the target apart, or predict its number (default: regression for many numbers).",
-    ),
-    click.option(
-        "--split",
-        help="Column that assigns each row of a table to a part: train, validation (val) or test.",
-    ),
-    click.option(
-        "--type",
-        "types",
-        multiple=True,
-        metavar="COLUMN=TYPE",
-        help="Type of a column, instead of the detected one: number, category, date or ignore. Repeatable.",
-    ),
-)
+    return [option.flag for option in among if options[option.name]]
 
 
 def upload_options(command: Command) -> Command:
     """Add the options of an upload to a command, which receives them as ``UploadOptions``."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for option in reversed(UPLOAD_OPTIONS):
+        declared = option.declared
+        command = click.option(
+            option.flag,
+            option.name,
+            type=_type(option),
+            multiple=option.kind is Mapping,
+            metavar=declared.metavar,
+            help=declared.help,
+        )(command)
     return command
+
+
+def _type(option: UploadOption) -> click.ParamType[Any] | None:
+    if option.is_choice:
+        return click.Choice(option.choices)
+    return click.FloatRange(0, 1, min_open=True, max_open=True) if option.kind is float else None
 
 
 def parse_name_and_paths(name: str | None, paths: tuple[Path, ...]) -> tuple[str, tuple[Path, ...]]:
@@ -228,7 +198,7 @@ def _is_path(first: Path, other_paths: Sequence[Path]) -> bool:
 
 
 def _check_options(options: UploadOptions, path: Path, *, as_table: bool) -> None:
-    unsuitable = given(options, _IMAGE_OPTIONS if as_table else _TABLE_OPTIONS)
+    unsuitable = given(options, options_of(PhotoOptions if as_table else TableOptions))
     if unsuitable:
         kinds = ("a table", "images") if as_table else ("not a table", "tables")
         raise Failure(f"{path} is {kinds[0]}; {unsuitable[0]} applies to {kinds[1]}")

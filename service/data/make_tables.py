@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.datasets.info import TableOptions
+from service.datasets.formats.options import TableOptions
 from service.datasets.tables.importing import import_table
 
 TARGET = Path(__file__).parent

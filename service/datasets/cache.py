@@ -18,6 +18,7 @@ from service.datasets.errors import DatasetBroken
 from service.datasets.formats.array_files import write_array, write_meta
 from service.datasets.formats.array_folders import ArrayCache
 from service.datasets.formats.idx import read_idx
+from service.datasets.formats.options import TableOptions
 from service.datasets.info import (
     IDX_NAMES,
     META,
@@ -29,7 +30,6 @@ from service.datasets.info import (
     VALIDATION_IMAGES,
     VALIDATION_LABELS,
     DatasetInfo,
-    TableOptions,
 )
 from service.datasets.tables.importing import import_table
 from service.datasets.uploads import UploadFiles

@@ -21,16 +21,9 @@ from service.datasets.formats.archives import is_archive
 from service.datasets.formats.array_files import ArrayFile, write_meta
 from service.datasets.formats.idx import open_idx
 from service.datasets.formats.npz import is_npz, open_npz
+from service.datasets.formats.options import DEFAULT_FRACTION, PhotoOptions
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import (
-    IDX_NAMES,
-    TEST_NAMES,
-    ImportedDataset,
-    OnProgress,
-    PhotoOptions,
-    brightness_report,
-    unscored_note,
-)
+from service.datasets.info import IDX_NAMES, TEST_NAMES, ImportedDataset, OnProgress, brightness_report, unscored_note
 from tapeline.images.files import MAX_DATASET_SIDE
 
 if TYPE_CHECKING:
@@ -50,7 +43,6 @@ MAX_UNPACKED_BYTES: Final = 2**30
 MAX_SIDE: Final = MAX_DATASET_SIDE
 MAX_PICTURES: Final = 2_000_000
 MAX_LABEL: Final = 255
-DEFAULT_FRACTION: Final = 0.15
 _DECODED_SHARE: Final = 0.95
 """The progress of importing an archive of image files when all images are decoded."""
 _OTHER_NAMES: Final = {

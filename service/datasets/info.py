@@ -1,4 +1,4 @@
-"""The facts about a dataset, the options of imports, and the names and digests of dataset files."""
+"""The facts about a dataset, and the names and digests of dataset files."""
 
 import hashlib
 import re
@@ -11,7 +11,6 @@ from service.spec.estimation.features import features_of
 from service.spec.splits import Split
 from service.states import DatasetKind, Task
 from service.wording import counted, listed
-from tapeline.images.files import Size
 
 OnProgress = Callable[[float], None]
 """Called with the fraction of an import that is done, from 0 to 1, each time it grows."""
@@ -54,15 +53,6 @@ PART_WORDS: Mapping[str, PartName] = {
 """The part that each name of a folder in an archive, or value of a split column, denotes, in lower case."""
 
 
-class Channels(StrEnum):
-    """How the images of an archive are stored."""
-
-    GREY = "1"
-    COLOUR = "3"
-    AUTO = "auto"
-    """In colour if any image has a coloured pixel."""
-
-
 CHANNELS_GIVEN = "as given"
 """The reason in the report of an import that was told the number of channels, and did not detect colours."""
 
@@ -73,14 +63,6 @@ BRIGHT_LEVEL: Final = 0.25
 """Images with a mean level (from 0 to 1) above this are bright. MNIST's is 0.13."""
 
 
-class OnBad(StrEnum):
-    """How to handle unreadable images in an archive."""
-
-    ERROR = "error"
-    SKIP = "skip"
-    """Leave them out and list them in the report."""
-
-
 class Fit(StrEnum):
     """How image files of another shape are brought to the size of a dataset."""
 
@@ -88,17 +70,6 @@ class Fit(StrEnum):
     """Scaled to cover it; what extends beyond it on two sides is cut off."""
     PAD = "pad"
     """Scaled into it; the rest is black."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhotoOptions:
-    """Options for an archive of image files."""
-
-    size: Size | None = None
-    """Fit every image to this size. Without it, all images must have the same size."""
-    fit: Fit = Fit.CROP
-    channels: Channels = Channels.AUTO
-    on_bad: OnBad = OnBad.ERROR
 
 
 class DatasetState(StrEnum):
@@ -246,20 +217,6 @@ class ImportedDataset:
     """In the order of the labels; ``None`` if only the numeric labels are known."""
     report: Mapping[str, Any] | None = None
     """Decisions and omissions of the import, for the user."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableOptions:
-    """Options for a table."""
-
-    target: str | None = None
-    """The target column; ``None`` means the last one."""
-    types: Mapping[str, str] = field(default_factory=dict)
-    """Column types by name: number, category, date or ignore. The types of other columns are detected."""
-    task: Task | None = None
-    """``None`` proposes regression for a target with many different numbers."""
-    split: str | None = None
-    """The column that assigns each row to a part; ``None``: a fraction of each class is for validation."""
 
 
 def brightness_report(mean_level: float) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.errors import DatasetBroken
+from service.datasets.formats.options import PhotoOptions, TableOptions, restored
 from service.datasets.importer import (
     ARCHIVE,
     DEFAULT_PHOTOS,
@@ -40,14 +41,14 @@ from service.datasets.importer import (
     import_dataset,
     is_image_archive,
 )
-from service.datasets.info import Channels, Fit, ImportedDataset, OnBad, OnProgress, PhotoOptions, TableOptions
+from service.datasets.info import ImportedDataset, OnProgress
 from service.datasets.tables import prediction_files
 from service.datasets.tables.importing import import_table
 from service.datasets.tables.plan import TABLE
 from service.datasets.tables.prediction_files import PreparedFile, RowsRefused
 from service.errors import Fault
 from service.runtime import process_limits
-from service.states import DatasetKind, Task
+from service.states import DatasetKind
 from tapeline.errors import UnreadableImage
 from tapeline.images.files import Size
 
@@ -388,19 +389,11 @@ def _write(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _import(request: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     files, folder = {field: Path(path) for field, path in request["files"].items()}, Path(request["folder"])
-    upload_format, fraction, options = _format_of(files), request["fraction"], request["photos"]
+    upload_format, fraction = _format_of(files), request["fraction"]
     if upload_format is IMAGE_ARCHIVE:
         importlib.import_module("service.datasets.formats.photos")  # Pillow does not count toward the limit on memory
     apply_limits(upload_format.cpu_s, upload_format.memory_bytes)
-    size = tuple(options["size"]) if options["size"] else None
-    photos = PhotoOptions(
-        size=size,
-        fit=Fit(options["fit"]),
-        channels=Channels(options["channels"]),
-        on_bad=OnBad(options["on_bad"]),
-    )
-    task = request["table"].get("task")
-    table = TableOptions(**request["table"] | {"task": None if task is None else Task(task)})
+    photos, table = restored(PhotoOptions, request["photos"]), restored(TableOptions, request["table"])
     try:
         _check(upload_format, files, photos, table)
         if upload_format is TABLE_FILE:

@@ -7,40 +7,21 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any, Final, Literal, TypedDict, Unpack, cast
+from typing import IO, Any, Final, Unpack, cast
 
 from tapeline.connection import UPLOAD_TIMEOUT_S, Connection, json_body, segment
 from tapeline.errors import ApiError, ClientError
 from tapeline.images.files import Size, parse_size
 from tapeline.inputs.uploads import Given, packed
+from tapeline.methods.upload_options import DeclaredOptions
 from tapeline.notebook import cards
 
 _WATCH_INTERVAL_S: Final = 0.25  # as often as the service records the progress
 
 
-class UploadOptions(TypedDict, total=False):
+class UploadOptions(DeclaredOptions, total=False):
     """Options of an upload; see ``POST /datasets``."""
 
-    validation_fraction: float | None
-    """Fraction of each class that becomes validation data, if there are no files for it."""
-    size: str | None
-    """Scale image files, such as to ``32`` or ``32x24`` (width x height). Those of a folder are scaled before they are
-    sent, which gives the same dataset."""
-    fit: Literal["crop", "pad"] | None
-    """``crop`` (the default) scales images to cover the size and cuts off the rest; ``pad`` scales them into it, with
-    black borders."""
-    channels: Literal["1", "3", "auto"] | None
-    """Store such images in grey (``1``) or in colour (``3``); by default detected from the images."""
-    on_bad: Literal["error", "skip"] | None
-    """``skip`` omits images that cannot be read; ``report`` of the dataset names them."""
-    target: str | None
-    """The column of a table to predict (default: the last one)."""
-    task: Literal["classification", "regression"] | None
-    """Predict classes or numbers (default: as the target suggests)."""
-    types: Mapping[str, str] | None
-    """Types of columns of a table, instead of the detected ones: ``number``, ``category``, ``date`` or ``ignore``."""
-    split: str | None
-    """The column of a table that contains the part of each row: ``train``, ``validation`` or ``test``."""
     on_progress: Callable[[int], None] | None
     """Called with the number of bytes before each piece of a file is sent."""
     on_reading: Callable[[float], None] | None
@@ -154,10 +135,12 @@ class DatasetOperations:
         if spec is not None and not dry_run:
             raise TypeError("upload(): spec is for dry_run=True; after an upload, submit(spec) starts the job")
         on_progress, on_reading = options.pop("on_progress", None), options.pop("on_reading", None)
-        given: dict[str, Any] = {"name": name, **options}
-        given |= {"types": json.dumps(dict(types)) if (types := given.get("types")) else None}
-        given |= {"spec": json.dumps(dict(spec)) if spec is not None else None}
-        fields = {field: value for field, value in given.items() if value is not None}
+        given: dict[str, Any] = {"name": name, **options, "spec": spec}
+        fields = {
+            field: json.dumps(dict(value)) if isinstance(value, Mapping) else value
+            for field, value in given.items()
+            if value is not None and (value != {} or field == "spec")
+        }
         unsent_bytes = 0
 
         def count(size: int) -> None:

@@ -32,8 +32,8 @@ from PIL import Image
 
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.idx import idx_header, read_idx
+from service.datasets.formats.options import Channels, OnBad, PhotoOptions, TableOptions
 from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, import_dataset
-from service.datasets.info import Channels, OnBad, PhotoOptions, TableOptions
 from service.datasets.tables.importing import import_table
 
 INTERESTING_BYTES = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"PK\1\2")

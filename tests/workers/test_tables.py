@@ -12,7 +12,7 @@ from engine import checkpoint
 from service.application.datasets import DatasetUploads, ReceivedFiles
 from service.application.jobs import Jobs
 from service.application.specs import SpecChecks
-from service.datasets.info import TableOptions
+from service.datasets.formats.options import TableOptions
 from service.datasets.repository import DatasetRepository
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.uploads import UploadFiles

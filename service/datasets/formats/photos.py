@@ -26,15 +26,14 @@ from PIL import Image
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats import archives
 from service.datasets.formats.archives import Member, UnreadableMember
+from service.datasets.formats.options import MIN_SPREAD, Channels, OnBad, PhotoOptions
 from service.datasets.formats.streams import ArrayStream
-from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Channels, Fit, OnBad, OnProgress, PartName, PhotoOptions
+from service.datasets.info import CHANNELS_GIVEN, PART_WORDS, Fit, OnProgress, PartName
 from tapeline.errors import UnreadableImage
 from tapeline.images.decoding import open_image, pixels_of, upright_size
 from tapeline.images.files import IMAGE_SUFFIXES, UNSEEN_FILES, Size, format_of_name, unsupported_message
 
 MAX_FILES: Final = 200_000
-MIN_SPREAD: Final = 32
-"""Minimum difference between the channels of a coloured pixel; less is the tint of a scan, or JPEG noise."""
 MAX_FAULTS: Final = 1_000
 """Number of unreadable files after which the import stops."""
 _MAX_LISTED: Final = 50

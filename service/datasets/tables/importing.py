@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from service.datasets.errors import DatasetBroken
 from service.datasets.formats.array_files import ArrayFile, write_meta
 from service.datasets.formats.delimited import DelimitedFile, open_delimited
+from service.datasets.formats.options import TableOptions
 from service.datasets.importer import MAX_UNPACKED_BYTES, UploadRefused
 from service.datasets.info import (
     COLUMNS_FILE,
@@ -30,7 +31,6 @@ from service.datasets.info import (
     ImportedDataset,
     OnProgress,
     PartName,
-    TableOptions,
     unscored_note,
 )
 from service.datasets.tables.analysis.leaks import leak_text

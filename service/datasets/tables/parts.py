@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.importer import DEFAULT_FRACTION, UploadRefused, draw_validation_mask
+from service.datasets.formats.options import DEFAULT_FRACTION
+from service.datasets.importer import UploadRefused, draw_validation_mask
 from service.datasets.info import PART_WORDS, PartName
 from service.datasets.tables.plan import TABLE
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from service.datasets.errors import column_hint
 from service.datasets.formats.delimited import DELIMITERS, DelimitedFile
+from service.datasets.formats.options import TableOptions
 from service.datasets.importer import UploadRefused
-from service.datasets.info import TableOptions
 from service.datasets.tables.detection import ColumnScan, ColumnType
 from service.datasets.tables.values import is_number
 from service.states import Task

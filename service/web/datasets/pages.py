@@ -7,6 +7,7 @@ from typing import Any, Final
 from flask import Blueprint, Response
 
 from service.datasets.errors import DatasetError
+from service.datasets.formats.options import PartOptions, PhotoOptions, TableOptions, options_of
 from service.datasets.info import DatasetInfo, PartName
 from service.jobs.queries import listing
 from service.jobs.queries.listing import JobFilter
@@ -24,6 +25,11 @@ blueprint: Final = Blueprint("dataset_pages", __name__)
 TAG: Final = "Pages"
 _MAX_SHOWN_JOBS: Final = 20
 _FILE_KINDS: Final = {"tables": TABLES, "archives": ARCHIVES, "refused": list(REFUSED_SUFFIXES.items())}
+_OPTIONS: Final = {
+    "photos": options_of(PhotoOptions),
+    "table": options_of(TableOptions),
+    "every": options_of(PartOptions),
+}
 _PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", PartName.TEST: "test"}
 
 
@@ -32,7 +38,7 @@ _PARTS: Final = {PartName.TRAIN: "training", PartName.VALIDATION: "validation", 
 def show_list() -> Response:
     """Show the datasets page: all datasets, and a form to upload one."""
     items = [dataset_item(info) for info in core().repository.catalogue(owner())]
-    return as_page("datasets/index.html", datasets=items, file_kinds=_FILE_KINDS)
+    return as_page("datasets/index.html", datasets=items, file_kinds=_FILE_KINDS, options=_OPTIONS)
 
 
 @blueprint.get("/ui/datasets/<name>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Annotated, Any, Final, cast
+from typing import IO, Annotated, Any, Final, TypeVar, cast
 
 from flask import request
 from pydantic import (
@@ -16,31 +16,32 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     WithJsonSchema,
+    create_model,
 )
+from pydantic_core import ErrorDetails
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from service.application.datasets import ReceivedFiles
-from service.datasets.formats.photos import MIN_SPREAD
-from service.datasets.importer import DEFAULT_FRACTION, UploadRefused
-from service.datasets.info import (
-    DATASET_NAME,
-    Channels,
-    Fit,
-    ImportedDataset,
-    OnBad,
-    OnProgress,
+from service.datasets.formats.options import (
+    UPLOAD_OPTIONS,
+    PartOptions,
     PhotoOptions,
     TableOptions,
+    UploadOption,
+    options_of,
 )
+from service.datasets.importer import UploadRefused
+from service.datasets.info import DATASET_NAME, ImportedDataset, OnProgress
 from service.datasets.sandbox import FIELDS, FORMATS, import_in_sandbox
 from service.datasets.tables.detection import ColumnType
 from service.spec.strict_json import parse_json
-from service.states import Task
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
 from service.web.http.requests import MAX_UPLOAD_BYTES, UploadedBody
-from tapeline.images.files import parse_size
+from tapeline.images.files import Size, parse_size
+
+T = TypeVar("T")
 
 _MAX_PARTS: Final = 16
 _MAX_TEXT_BYTES: Final = 256 * 1024
@@ -58,41 +59,34 @@ def _parse_json(text: Any) -> Any:
     return parse_json(text.encode()) if isinstance(text, str) else text
 
 
-class UploadForm(BaseModel):
-    """A dataset: a table, an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
+_TYPES: Final[Mapping[Any, Any]] = {
+    Size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_check_size)],
+    str: Annotated[str, StringConstraints(max_length=1000)],
+    float: Annotated[float, Field(gt=0, lt=1)],
+    Mapping: Annotated[dict[str, ColumnType], BeforeValidator(_parse_json)],
+}
+"""The type of a field, by that of the option."""
 
+
+def _fields(group: type[Any]) -> type[BaseModel]:
+    """The fields of the options of a group."""
+    found: dict[str, Any] = {}
+    for option in options_of(group):
+        kind = _TYPES.get(option.kind, option.kind)
+        kind = kind if option.default is not None else kind | None
+        found[option.name] = (kind, Field(option.default, description=option.declared.meaning))
+    return create_model(group.__name__, **found)
+
+
+class _Name(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, StringConstraints(pattern=f"^{DATASET_NAME.pattern}$")] = Field(
         description="The dataset's name in specs: 1 to 64 ASCII letters, digits, dots, dashes and underscores."
     )
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        description="Fraction of each class to set aside for validation, if there are no validation images "
-        f"(default: {DEFAULT_FRACTION}).",
-    )
-    size: Annotated[str, StringConstraints(max_length=20), AfterValidator(_check_size)] | None = Field(
-        None,
-        description="For an archive of image files: fit each to this size in pixels. `32`, or `32x24` for width x "
-        "height. Required if the images have several sizes.",
-    )
-    fit: Fit = Field(
-        Fit.CROP,
-        description="With `size`: `crop` scales each image to cover the size and cuts off evenly what extends beyond; "
-        "`pad` scales it into the size and fills the rest with black. Predictions prepare images in the same way.",
-    )
-    channels: Channels = Field(
-        Channels.AUTO,
-        description="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
-        f"colour if any image has a pixel whose red, green and blue differ by more than {MIN_SPREAD} of 255, so that "
-        "tinted scans and the noise of JPEG stay grey.",
-    )
-    on_bad: OnBad = Field(
-        OnBad.ERROR,
-        description="For an archive of image files: `error` refuses an archive with files that are truncated, damaged, "
-        "not images, or outside of class folders; `skip` leaves these out, and `report` in the response counts and "
-        "names them.",
-    )
+
+
+class _Files(BaseModel):
     archive: _File = Field(
         None,
         description="A zip or tar file (also gzipped) of PNG, JPEG, WebP, BMP or GIF files with a folder for each "
@@ -113,27 +107,11 @@ class UploadForm(BaseModel):
         "encoding and the types of the columns are detected. Empty fields, `NA`, `N/A`, `NaN`, `null`, `?`, `-`, `--`, "
         "`.` and `k.A.` are missing values.",
     )
-    target: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
-        None, description="The column of a table to learn: classes, or a number (default: the last one)."
-    )
-    task: Task | None = Field(
-        None,
-        description="What to learn from a table: `classification` into the classes that are the target's values, or "
-        "`regression`, to predict the number in the target. Default: regression if the target has more than 20 "
-        "different numbers.",
-    )
-    split: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
-        None,
-        description="The column of a table that assigns each row to a part: `train`, `validation` (or `val`) or "
-        "`test`. It is not learned from. Without validation rows, test rows are used for validation; otherwise "
-        "training never sees them.",
-    )
-    types: Annotated[dict[str, ColumnType], BeforeValidator(_parse_json)] | None = Field(
-        None,
-        description="Types of columns of a table that are not to be detected, as JSON: "
-        '`{"age": "number", "id": "ignore"}`. A type is `number`, `category`, `date` or `ignore`. Rows with another '
-        "value in a number or date column are rejected.",
-    )
+
+
+# Pydantic has the fields of the last class first.
+class UploadForm(_fields(TableOptions), _Files, _fields(PhotoOptions), _fields(PartOptions), _Name):  # type: ignore[misc]
+    """A dataset: a table, an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
 
     spec: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
         None,
@@ -143,19 +121,18 @@ class UploadForm(BaseModel):
 
     def received(self) -> ReceivedFiles:
         """The files that were sent, by field, with the options of their formats."""
-        size = None if self.size is None else parse_size(self.size)
-        table = None
-        if self.target is not None or self.task is not None or self.split is not None or self.types:
-            types = {name: kind.value for name, kind in (self.types or {}).items()}
-            table = TableOptions(target=self.target, task=self.task, types=types, split=self.split)
         return ReceivedFiles(
             name=self.name,
             files={field: path for field in FIELDS if (path := getattr(self, field)) is not None},
             fraction=self.validation_fraction,
-            photos=PhotoOptions(size=size, fit=self.fit, channels=self.channels, on_bad=self.on_bad),
-            table=table,
+            photos=self._options(PhotoOptions),
+            table=self._options(TableOptions),
             spec=None if self.spec is None else self.spec | {"dataset": self._data()},
         )
+
+    def _options(self, group: type[T]) -> T:
+        given = [(option, value) for option in options_of(group) if (value := getattr(self, option.name)) is not None]
+        return group(**{option.name: parse_size(value) if option.kind is Size else value for option, value in given})
 
     def _data(self) -> Any:
         """The dataset of ``spec``, which is this one."""
@@ -258,7 +235,7 @@ def _add_field(fields: dict[str, Any], faults: dict[str, str], name: str, value:
 
 def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFiles:
     try:
-        received = UploadForm.model_validate(fields).received()
+        received: ReceivedFiles = UploadForm.model_validate(fields).received()
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0])
@@ -271,23 +248,10 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFile
                     detail = (
                         "must be 1 to 64 ASCII letters, digits, dots, dashes and underscores, a letter or digit first"
                     )
-                case "enum" if name == "types":
-                    allowed = ", ".join(ColumnType)
-                    column, type_name = str(item["loc"][1])[:40], str(item["input"])[:40]
-                    detail = f"{column!r} cannot have the type {type_name!r}; types are {allowed}"
-                case _ if name == "types":
-                    allowed = ", ".join(ColumnType)
-                    detail = f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
                 case _ if name == "spec":
                     detail = "must be a JSON object"
-                case _ if name in ("target", "split"):
-                    detail = "must be the name of a column"
-                case "enum":
-                    detail = f"must be {item['ctx']['expected']}"
-                case _ if name == "size":
-                    detail = f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
                 case _:
-                    detail = f"must be a number between 0 and 1: {item['msg']}"
+                    detail = _fault(_OPTIONS[name], item)
             faults.setdefault(name[:80], detail)
     if faults:
         raise UploadRefused(faults)
@@ -295,3 +259,23 @@ def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFile
         labels = ", ".join(entry.label for entry in FORMATS)
         raise UploadRefused({"archive": f"is missing: send a file; these are read: {labels}"})
     return received
+
+
+_OPTIONS: Final = {option.name: option for option in UPLOAD_OPTIONS}
+
+
+def _fault(option: UploadOption, item: ErrorDetails) -> str:
+    """What is wrong with the value of an option."""
+    if option.kind is Mapping:
+        allowed = ", ".join(ColumnType)
+        if item["type"] == "enum":
+            column, type_name = str(item["loc"][1])[:40], str(item["input"])[:40]
+            return f"{column!r} cannot have the type {type_name!r}; types are {allowed}"
+        return f'must be a JSON object such as {{"age": "number"}}; types are {allowed}'
+    if option.kind is str:
+        return "must be the name of a column"
+    if option.is_choice:
+        return f"must be {item['ctx']['expected']}"
+    if option.kind is Size:
+        return f"must be a width such as 32, or width and height such as 32x24: {item['msg']}"
+    return f"must be a number between 0 and 1: {item['msg']}"

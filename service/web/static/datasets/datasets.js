@@ -17,7 +17,7 @@ const HELP = {
   idx: "Choose a file of images and a file of labels, as of MNIST.",
 };
 const MAX_NAMED_CLASSES = 5;
-// How the form names each parameter of the API.
+// How sentences begin about a parameter of the API that has no label of this name.
 const SUBJECTS = {
   archive: "The archive",
   table: "The table",
@@ -25,17 +25,10 @@ const SUBJECTS = {
   labels: "The file of labels",
   validation_images: "The file of validation images",
   validation_labels: "The file of validation labels",
-  name: "“Name”",
-  target: "“Target column”",
-  task: "“Learn”",
-  split: "“Split column”",
   types: "The type of a column:",
-  size: "“Size in pixels”",
-  fit: "“Images of another shape”",
-  channels: "“Channels”",
-  on_bad: "“Unreadable images”",
-  validation_fraction: "“Validation fraction”",
 };
+const labelOf = (name) => $(`label [name="${name}"]`)?.closest("label").firstChild.textContent.trim();
+const subjectOf = (name) => SUBJECTS[name] ?? (labelOf(name) && `“${labelOf(name)}”`);
 
 const upload = $("#upload");
 if (upload) {
@@ -211,7 +204,7 @@ if (upload) {
   // The API's faults, worded in terms of the chosen files and the form's fields.
   function faultText(error) {
     const faults = error.problem.errors ?? [];
-    const subject = (name) => (name === "archive" && $("#format").value === "folder" ? "The folder" : SUBJECTS[name]);
+    const subject = (name) => (name === "archive" && $("#format").value === "folder" ? "The folder" : subjectOf(name));
     const isPredicate = /^(has|is|holds|contains|leaves|must|cannot|was|are|should|does|needs)\b/;
     const sentence = ({ parameter, detail }) => {
       const about = subject(parameter);

@@ -1,5 +1,5 @@
 // The preview of a table to upload: its first rows, the roles of its columns, and the types that the service detects.
-import { $, capital, counted, h, metric } from "../common/dom.js";
+import { $, $$, capital, counted, h, metric } from "../common/dom.js";
 import { call } from "../common/api.js";
 import { requestSequence } from "../common/latest.js";
 
@@ -12,13 +12,12 @@ export class TablePreview {
   // faultText(error): the problem, in words of the form.
   constructor(form, faultText) {
     this.holder = $("#table-preview");
-    [this.target, this.task, this.split, this.sentTypes] = ["target", "task", "split", "types"].map((name) =>
-      $(`[name=${name}]`, form)
-    );
+    [this.target, this.split, this.sentTypes] = ["target", "split", "types"].map((name) => $(`[name=${name}]`, form));
+    this.options = $$("[data-format=table] [name]", form).filter(({ type }) => type !== "file");
     this.faultText = faultText;
     this.next = requestSequence();
     this.answered = Promise.resolve();
-    for (const select of [this.target, this.task, this.split]) select.addEventListener("change", () => this.detect());
+    for (const option of this.options) option.addEventListener("change", () => this.detect());
     this.clear();
   }
 
@@ -68,7 +67,7 @@ export class TablePreview {
     const isNewest = this.next();
     const body = new FormData();
     body.append("name", "preview");
-    for (const field of [this.target, this.task, this.split, this.sentTypes]) {
+    for (const field of this.options) {
       if (field.value) body.append(field.name, field.value);
     }
     body.append("table", new Blob([this.text]), "preview.csv");

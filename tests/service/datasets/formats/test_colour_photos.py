@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.datasets.formats.options import Channels, OnBad, PhotoOptions
 from service.datasets.importer import DEFAULT_PHOTOS, UploadRefused, import_dataset
-from service.datasets.info import TEST_NAMES, Channels, ImportedDataset, OnBad, PhotoOptions
+from service.datasets.info import TEST_NAMES, ImportedDataset
 from service.datasets.sandbox import import_in_sandbox
 from tests.service.datasets.formats.test_photos import picture, write_tar, write_zip
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from service.datasets.cache import open_arrays
+from service.datasets.formats.options import OnBad, PhotoOptions
 from service.datasets.importer import UploadRefused, import_dataset
-from service.datasets.info import DatasetInfo, OnBad, PhotoOptions
+from service.datasets.info import DatasetInfo
 from service.datasets.sandbox import import_in_sandbox
 from tapeline.images.files import parse_size
 

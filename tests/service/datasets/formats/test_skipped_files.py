@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from service.datasets.formats.options import OnBad, PhotoOptions
 from service.datasets.importer import import_dataset
-from service.datasets.info import OnBad, PhotoOptions
 from tests.service.datasets.formats.test_photos import picture, refusal, write_tar, write_zip
 
 CONVERT = "which is not read: convert it to JPEG or PNG"

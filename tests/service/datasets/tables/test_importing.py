@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from service.datasets.cache import open_arrays
+from service.datasets.formats.options import TableOptions
 from service.datasets.importer import UploadRefused
-from service.datasets.info import DatasetInfo, ImportedDataset, TableOptions
+from service.datasets.info import DatasetInfo, ImportedDataset
 from service.datasets.sandbox import import_in_sandbox
 from service.datasets.tables.importing import import_table
 from service.states import Task

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.datasets.formats.options import TableOptions
 from service.datasets.importer import UploadRefused
-from service.datasets.info import TableOptions
 from service.datasets.tables import importing
 
 LIMIT = 1000

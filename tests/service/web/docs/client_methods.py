@@ -22,6 +22,7 @@ from service.web.app import build_app
 from service.web.docs.routes import Route, routes
 from service.web.http import path_parameters
 from service.web.http.queries import WhichCheckpoint
+from tests.service.web.docs import upload_options
 
 FOLDER = Path(__file__).parents[4] / "tapeline" / "methods"
 WRITTEN = "Written by `make client`."
@@ -57,6 +58,7 @@ def written() -> dict[str, str]:
             (of_objects[owner] if dot else of_client[route.operation.tag]).append(route)
     modules = {f"{tag.lower()}.py": _module(tag, found) for tag, found in of_client.items()}
     modules |= {f"{owner.lower()}.py": _module(owner, found) for owner, found in of_objects.items()}
+    modules["upload_options.py"] = upload_options.module(WRITTEN)
     return modules | {"__init__.py": _package(sorted(of_client))}
 
 
