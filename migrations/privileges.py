@@ -30,7 +30,7 @@ _OF_WORKERS: Final = {
     "job_tags": "SELECT, INSERT",
     "jobs": "SELECT, INSERT, UPDATE",  # INSERT: the end of a trial may start others
     "owner_queue": "SELECT, UPDATE (mean_seconds)",  # UPDATE of any column is what a row lock needs
-    "owners": "SELECT (id, artifacts, max_priority)",  # the limits that a commit and a new trial must keep
+    "owners": "SELECT (id, artifacts, max_priority, further_limits)",  # the limits of commits and new trials
     "stores": "SELECT, INSERT",
     "sweep_events": "SELECT, INSERT",
     "sweep_trials": "SELECT, INSERT, UPDATE",

@@ -31,8 +31,9 @@ from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
 from service.maintenance import file_checks, retention, scheduler_heartbeat, store_id
 from service.maintenance.retention import Policy
+from service.owner_limits import Quotas
 from service.runtime import broker, logs, server_promises
-from service.runtime.settings import Quotas, Settings
+from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.sweeps import actions as sweep_actions
 from service.sweeps import decisions

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from service.access import audit
 from service.access.audit import Actor, AuditAction
 from service.errors import CapExceeded, OwnerNotFound
-from service.runtime.settings import Quotas
+from service.owner_limits import LIMITS, Quotas
 from service.storage.database import Database, locking, now_ms
 from service.storage.owner_tables import Owner, OwnerDefaults, OwnerQueue
 from service.storage.tables import ApiKey
@@ -29,17 +29,6 @@ HIGHEST_PRIORITY: Final = 9
 _MAX_SIMILAR: Final = 5
 _MAX_COMPARED: Final = 100
 """Characters of a name for which similar ones are found."""
-_SETTINGS: Final = {
-    "requests": "requests_per_minute",
-    "queued": "queued_jobs",
-    "running": "running_jobs",
-    "uploads": "upload_bytes_per_day",
-    "datasets": "dataset_bytes",
-    "artifacts": "artifact_bytes",
-    "cpu_seconds": "cpu_seconds",
-    "streams": "streams",
-}
-"""The setting of an owner that replaces a default quota."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +52,11 @@ def settings_of(session: Session, names: Collection[str]) -> Mapping[str, Owner]
 
 def limits_of(row: Owner | None, owner: str | None, defaults: Quotas) -> OwnerLimits:
     """The limits of an owner with these settings."""
-    quotas = defaults if owner else Quotas(**dict.fromkeys(_SETTINGS, 0))
+    quotas = defaults if owner else Quotas(**{limit.setting: 0 for limit in LIMITS if limit.setting})
     highest = DEFAULT_MAX_PRIORITY if owner else HIGHEST_PRIORITY
     if row is None:
         return OwnerLimits(max_priority=highest, quotas=quotas)
-    own = {name: value for name, setting in _SETTINGS.items() if (value := getattr(row, setting)) is not None}
+    own = {limit.setting: value for limit in LIMITS if limit.setting and (value := row.own(limit.name)) is not None}
     return OwnerLimits(
         weight=row.weight,
         max_priority=highest if row.max_priority is None else row.max_priority,
@@ -89,7 +78,11 @@ def highest_priority(session: Session, owner: str | None) -> int:
 
 def limit_of(session: Session, owner: str, name: str, default: int) -> int:
     """One limit of an owner: their own, or the default; 0: no limit."""
-    own: int | None = session.scalar(select(getattr(Owner, name)).where(Owner.id == owner))
+    column = getattr(Owner, name, None)
+    if column is None:
+        further = session.scalar(select(Owner.further_limits).where(Owner.id == owner)) or {}
+        return int(further.get(name, default))
+    own: int | None = session.scalar(select(column).where(Owner.id == owner))
     return default if own is None else own
 
 
@@ -173,8 +166,7 @@ def change(database: Database, owner: str, changes: Mapping[str, Any], *, by: Ac
             row = Owner(id=owner, created_ms=session.scalar(select(now_ms())) or 0, weight=1.0)
             session.add(row)
         for name, value in changes.items():
-            setting = getattr(Owner, name).key  # an error for an unknown name
-            setattr(row, setting, 1.0 if name == "weight" and value is None else value)
+            row.change(name, 1.0 if name == "weight" and value is None else value)
         session.flush()
         audit.record(session, by, AuditAction.CHANGE_OWNER, owner or None, **changes)
         copy_to_queue(database, session, owner)

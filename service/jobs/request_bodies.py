@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
+from service.owner_limits import arranged
 from service.spec.schema import JobBudget, Label, PlainText, StrictModel
 from service.states import Drain
 
@@ -81,32 +82,27 @@ class DatasetPatch(StrictModel):
     """Whether all owners can use it."""
 
 
-_Limit = Annotated[int, Field(ge=0, le=2**62)]
+_ORDER: Final = ("weight", "running_jobs", "max_priority", "queued_jobs", "requests_per_minute", "streams")
 
 
-class OwnerPatch(StrictModel):
-    """Changes of an owner's settings, as a merge patch (RFC 7396): null sets the default again."""
+def _limit_fields() -> dict[str, Any]:
+    """Their fields, by name."""
+    return {
+        limit.name: (
+            Annotated[limit.kind, Field(ge=limit.low, le=limit.high)] | None,
+            Field(None, description=limit.change or None),
+        )
+        for limit in arranged(_ORDER)
+    }
 
+
+class _Named(StrictModel):
     display_name: PlainText | None = None
     """A name for people, in any script."""
-    weight: Annotated[float, Field(ge=0.001, le=1000)] | None = None
-    """The share of the slots, relative to other owners."""
-    running_jobs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The most jobs that run at a time."""
-    max_priority: Annotated[int, Field(ge=0, le=9)] | None = None
-    """The highest priority of its jobs; from 6 on they start before those of all owners."""
-    queued_jobs: _Limit | None = None
-    """The most queued jobs; 0: no limit, as in the following."""
-    requests_per_minute: _Limit | None = None
-    streams: _Limit | None = None
-    """Open streams per web process."""
-    upload_bytes_per_day: _Limit | None = None
-    dataset_bytes: _Limit | None = None
-    """Bytes of all datasets."""
-    artifact_bytes: _Limit | None = None
-    """Bytes of the files of all jobs."""
-    cpu_seconds: _Limit | None = None
-    """CPU seconds of all jobs in 30 days; further jobs wait."""
+
+
+class OwnerPatch(create_model("_Limits", __base__=_Named, **_limit_fields())):  # type: ignore[misc]
+    """Changes of an owner's settings, as a merge patch (RFC 7396): null sets the default again."""
 
 
 class KeyRotation(StrictModel):

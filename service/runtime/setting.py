@@ -92,6 +92,7 @@ def declared(owner: Any, prefix: str = "", group: str = "") -> Iterator[tuple[st
         if "prefix" in options:
             yield from declared(kind, options["prefix"], name)
         elif "meaning" in options:
+            options.pop("limit", None)  # of owners, see owner_limits
             options["meaning"] = options["meaning"].format(default=text_of(item.default))
             found = Setting(group=group, name=name, kind=kind, fixed_default=item.default, **options)
             yield f"TAPELINE_{prefix}{found.suffix or name.upper()}", found

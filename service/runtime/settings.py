@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from service.declarations import Entries, extended, installed
 from service.errors import SettingsError
+from service.owner_limits import Quotas
 from service.runtime import server_urls, tracing
 from service.runtime.setting import Setting, declared, setting, text_of
 
@@ -38,22 +39,6 @@ MIN_KEY_LENGTH: Final = 16
 _STORE: Final = re.compile(r"file:///[^?#]*|(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?")
 _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/-]*)?")
 _ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+/?")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Quotas:
-    """Limits per owner; 0: no limit. Without API keys there are no owners."""
-
-    requests: int = setting("maximum requests per owner and minute (default: {default}; 0: no limit)", 100_000)
-    queued: int = setting("maximum queued jobs per owner (default: {default}; 0: no limit)", 200_000)
-    running: int = setting("maximum running jobs per owner (default: {default}, no limit)", 0)
-    uploads: int = setting("maximum uploaded bytes per owner and day (default: {default}; 0: no limit)", 10 * 1024**3)
-    datasets: int = setting("maximum bytes of all datasets of an owner (default: {default}; 0: no limit)", 50 * 1024**3)
-    artifacts: int = setting("maximum bytes of the files of all jobs of an owner (default: {default}, no limit)", 0)
-    cpu_seconds: int = setting(
-        "maximum CPU seconds of an owner's jobs in 30 days; further jobs wait (default: {default}, no limit)", 0
-    )
-    streams: int = setting("maximum open streams per owner and web process (default: {default}; 0: no limit)", 100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Computed,
@@ -38,7 +41,21 @@ class Owner(Base):
     dataset_bytes: Mapped[int | None] = mapped_column("datasets", BigInteger)
     artifact_bytes: Mapped[int | None] = mapped_column("artifacts", BigInteger)
     cpu_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    further_limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Those that have no column, by name: a new limit needs none."""
     created_ms: Mapped[int] = mapped_column(BigInteger)
+
+    def own(self, name: str) -> Any:
+        """A limit of the owner's own; ``None``: it has the default."""
+        return getattr(self, name) if hasattr(self, name) else (self.further_limits or {}).get(name)
+
+    def change(self, name: str, value: Any) -> None:
+        """Set it; ``None``: to the default."""
+        if hasattr(self, name):
+            setattr(self, name, value)
+        else:
+            given = {**(self.further_limits or {}), name: value}
+            self.further_limits = {name: value for name, value in given.items() if value is not None} or None
 
 
 class OwnerQueue(Base):

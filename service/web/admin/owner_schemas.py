@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, create_model
 
 from service.access import owners
+from service.owner_limits import LIMITS, WEIGHT, OwnerLimit
 from service.storage.owner_tables import Owner, OwnerQueue
 from service.web.http.queries import NumberCursor, Query
 from service.web.http.schemas import ResponseModel
@@ -32,41 +33,33 @@ _Quota = Annotated[int | None, BeforeValidator(lambda quota: quota or None)]
 """The settings have 0 where there is no limit."""
 
 
-class OwnerLimits(ResponseModel):
-    """The quotas of an owner; null: no limit."""
+def _applied(limit: OwnerLimit) -> Any:
+    kind = _Quota if limit.setting else limit.kind
+    return kind, Field(validation_alias=limit.setting or None, description=limit.applied or None)
 
-    weight: float = Field(description="The share of the slots, relative to other owners.")
-    max_priority: int
-    requests_per_minute: _Quota = Field(validation_alias="requests")
-    queued_jobs: _Quota = Field(validation_alias="queued")
-    running_jobs: _Quota = Field(validation_alias="running")
-    upload_bytes_per_day: _Quota = Field(validation_alias="uploads")
-    dataset_bytes: _Quota = Field(validation_alias="datasets", description="Total stored size of the owner's datasets.")
-    artifact_bytes: _Quota = Field(
-        validation_alias="artifacts", description="Total size of the files of all jobs of the owner."
-    )
-    cpu_seconds: _Quota = Field(description="CPU seconds of all jobs in 30 days; further jobs wait.")
-    streams: _Quota = Field(description="Simultaneously open streams per web process.")
+
+def _own(limit: OwnerLimit) -> Any:
+    return limit.kind if limit is WEIGHT else limit.kind | None, Field(description=limit.own or None)
+
+
+class OwnerLimits(create_model("Applied", **{item.name: _applied(item) for item in LIMITS}), ResponseModel):  # type: ignore[misc]
+    """The quotas of an owner; null: no limit."""
 
     @classmethod
     def of(cls, limits: owners.OwnerLimits) -> Self:
         """The limits that apply to an owner."""
-        return cls.from_row(limits.quotas, weight=limits.weight, max_priority=limits.max_priority)
+        found: Self = cls.from_row(limits.quotas, weight=limits.weight, max_priority=limits.max_priority)
+        return found
 
 
-class OwnerSettings(ResponseModel):
+class OwnerSettings(create_model("Own", **{item.name: _own(item) for item in LIMITS}), ResponseModel):  # type: ignore[misc]
     """The settings of an owner; null: the default of the service."""
 
-    weight: float
-    max_priority: int | None
-    requests_per_minute: int | None
-    queued_jobs: int | None
-    running_jobs: int | None = Field(description="The most jobs that run at a time.")
-    upload_bytes_per_day: int | None
-    dataset_bytes: int | None
-    artifact_bytes: int | None
-    cpu_seconds: int | None
-    streams: int | None
+    @classmethod
+    def of(cls, row: Owner) -> Self:
+        """Those of an owner with this row."""
+        found: Self = cls.model_validate({limit.name: row.own(limit.name) for limit in LIMITS})
+        return found
 
 
 class OwnerItem(ResponseModel):
@@ -89,7 +82,7 @@ class OwnerItem(ResponseModel):
         return cls(
             id=name or owners.EVERYBODY_ID,
             display_name=settings.display_name if settings is not None else None,
-            settings=OwnerSettings.from_row(settings or Owner(weight=1.0)),
+            settings=OwnerSettings.of(settings or Owner(weight=1.0)),
             limits=OwnerLimits.of(limits),
             running=row.running if row is not None else 0,
             queued=row.queued if row is not None else 0,

@@ -15,6 +15,7 @@ from service.access.usage import QUOTA_DAYS
 from service.jobs import worker_registry
 from service.jobs.queries import queue
 from service.jobs.queries.queue import Waiting
+from service.owner_limits import arranged
 from service.spec.metric_info import duration
 from service.states import Status
 from service.web.admin import service
@@ -42,18 +43,9 @@ _SCOPES: Final = {
 }
 _KEY_CHOICES: Final[dict[str, Any]] = {"lifetimes": _LIFETIMES, "scopes": _SCOPES, "overlaps": _OVERLAPS}
 _MAX_BUSY_OWNERS: Final = 50
-_OWNER_FIELDS: Final = {
-    "weight": "Weight",
-    "running_jobs": "Running jobs at a time",
-    "max_priority": "Highest priority",
-    "queued_jobs": "Queued jobs",
-    "cpu_seconds": "CPU seconds in 30 days",
-    "requests_per_minute": "Requests per minute",
-    "streams": "Open streams",
-    "upload_bytes_per_day": "Uploaded bytes per day",
-    "dataset_bytes": "Bytes of datasets",
-    "artifact_bytes": "Bytes of job files",
-}
+_OWNER_FIELDS: Final = arranged(
+    ("weight", "running_jobs", "max_priority", "queued_jobs", "cpu_seconds", "requests_per_minute", "streams")
+)
 
 
 @blueprint.get("/ui/workers")

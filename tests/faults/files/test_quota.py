@@ -11,7 +11,7 @@ from sqlalchemy import update
 from service.access import storage_quota
 from service.jobs import actions, epoch_commits
 from service.jobs.leases import Claim
-from service.runtime.settings import Quotas
+from service.owner_limits import Quotas
 from service.schema import costs
 from service.schema.layer_shapes import Shape
 from service.spec.estimation.networks import networks

@@ -12,6 +12,7 @@ from rich.table import Column
 from service.cli.derived import Terminal, group, option
 from service.cli.target import Target, with_target
 from service.cli.text import about, print_table, short_ids
+from service.owner_limits import arranged
 from service.spec.metric_info import size
 from service.wording import counted, ordinal, rounded
 
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
     from tapeline import Client
 
 _LIMITS: Final = {
-    "weight": ("Weight", "Share of the slots, relative to other owners: 2 is twice as many as 1."),
-    "max_priority": ("Highest priority", "Highest priority of jobs, 0 to 9; from 6 on they go before everybody's."),
-    "running_jobs": ("Running jobs", "The most jobs that run at a time."),
-    "queued_jobs": ("Queued jobs", "Quota: queued jobs."),
-    "cpu_seconds": ("CPU seconds in 30 days", "Quota: CPU seconds of all jobs in 30 days."),
-    "artifact_bytes": ("Files of jobs", "Quota: bytes of the files of all jobs."),
-    "dataset_bytes": ("Datasets", "Quota: bytes of all datasets."),
-    "upload_bytes_per_day": ("Uploads per day", "Quota: uploaded bytes per day."),
-    "requests_per_minute": ("Requests per minute", "Quota: requests per minute."),
-    "streams": ("Open streams", "Quota: open streams per web process."),
+    limit.name: limit
+    for limit in arranged(
+        [
+            "weight",
+            "max_priority",
+            "running_jobs",
+            "queued_jobs",
+            "cpu_seconds",
+            "artifact_bytes",
+            "dataset_bytes",
+            "upload_bytes_per_day",
+        ]
+    )
 }
 
 
@@ -106,7 +110,7 @@ def _rows(item: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         ("Share", counted(1, "slot") if item["share"] == 1 else f"{rounded(item['share'])} slots"),
     ]
     for name in dict.fromkeys([*_LIMITS, *limits]):
-        title, _ = _LIMITS.get(name, (name.replace("_", " ").capitalize(), ""))
+        title = _LIMITS[name].title if name in _LIMITS else name.replace("_", " ").capitalize()
         value = limits[name]
         text = "no limit" if value is None else size(value) if "bytes" in name else rounded(value)
         rows.append((title, f"{text} (default)" if own[name] is None else text))
@@ -154,7 +158,7 @@ owners: Final = group(
         metavars={"owner_id": "OWNER"},
         options={
             "display_name": option("--name", help="Name for people, in any script."),
-            **{name: option(metavar="N", help=meaning) for name, (_, meaning) in _LIMITS.items()},
+            **{name: option(metavar="N", help=limit.help) for name, limit in _LIMITS.items()},
         },
         find=_id_of,
         rows=_rows,

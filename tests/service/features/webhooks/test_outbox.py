@@ -12,7 +12,7 @@ from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.tables import Webhook, WebhookDelivery
 from service.jobs import actions, commits, leases
 from service.jobs.rescue import rescue
-from service.runtime.settings import Quotas
+from service.owner_limits import Quotas
 from service.storage.database import Database
 from service.storage.tables import Job
 from tests.service.jobs.conftest import Submit, claim, submit

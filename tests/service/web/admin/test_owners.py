@@ -14,10 +14,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, update
 from structlog.testing import capture_logs
 
+from service.access import owners
 from service.access.keys import Scope
 from service.cli import main
 from service.jobs import actions, commits, events, leases, worker_registry
 from service.states import Request
+from service.storage.database import Database
+from service.storage.owner_tables import Owner
 from service.storage.tables import Job, Worker
 from service.sweeps import decisions
 from service.web.core.core import EXTENSION, Core
@@ -412,3 +415,14 @@ def test_owners_are_listed_in_pages(make_app: MakeApp, migrated_url: str, path: 
     assert admin.get(f"{path}?cursor=x").status_code == 400
     shown = admin.get(f"/ui{path}?limit=2", headers={"Accept": "text/html"}).text
     assert f'href="/ui{path}?limit=2&amp;cursor=2"' in shown
+
+
+def test_a_limit_without_a_column_is_kept_until_its_default_is_set_again(database: Database) -> None:
+    owners.change(database, owners.EVERYBODY, {"new_limit": 3, "streams": 2})
+    with database.read() as session:
+        assert owners.limit_of(session, owners.EVERYBODY, "new_limit", 9) == 3
+        assert owners.limit_of(session, owners.EVERYBODY, "other_limit", 9) == 9
+    owners.change(database, owners.EVERYBODY, {"new_limit": None})
+    with database.read() as session:
+        assert owners.limit_of(session, owners.EVERYBODY, "new_limit", 9) == 9
+        assert session.get_one(Owner, owners.EVERYBODY).further_limits is None
