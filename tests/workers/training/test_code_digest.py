@@ -23,6 +23,7 @@ WITHOUT_EFFECT = {
     "service.datasets.formats.array_files": "imported data has a digest",
     "service.datasets.formats.delimited": "imported data has a digest",
     "service.datasets.formats.npz": "imported data has a digest",
+    "service.datasets.formats.options": "imported data has a digest",
     "service.datasets.formats.photos": "imported data has a digest",
     "service.datasets.tables.analysis": "a list of names",
     "service.datasets.tables.analysis.leaks": "finds, changes nothing",
