@@ -21,7 +21,7 @@ from tests.simulation.shrinking import shrink
 
 _LIVES: Final = 10
 _FIRST_OF_MANY: Final = 10_000
-_SOME: Final = 40
+_SOME: Final = 25
 _MANY: Final = 250
 _HUNT_S: Final = 60.0
 
