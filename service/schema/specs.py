@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -183,14 +184,14 @@ class BaseSpec(StrictModel):
     """When sample grids are made."""
 
     @property
+    @abstractmethod
     def trained_networks(self) -> Sequence[TrainedNetwork]:
         """The networks that are trained, in the order in which a page names them."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def stop_on(self) -> Sequence[FindingCode]:
         """The findings that fail the job."""
-        raise NotImplementedError
 
     @property
     def takes_class(self) -> bool:
