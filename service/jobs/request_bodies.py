@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from service.access.keys import MAX_OVERLAP_S, OVERLAP_S, OWNER, Scope
 from service.owner_limits import arranged
+from service.schema.base import with_fields_of
 from service.spec.schema import JobBudget, Label, PlainText, StrictModel
 from service.states import Drain
 
@@ -101,7 +102,8 @@ class _Named(StrictModel):
     """A name for people, in any script."""
 
 
-class OwnerPatch(create_model("_Limits", __base__=_Named, **_limit_fields())):  # type: ignore[misc]
+@with_fields_of(_Named, create_model("_Limits", __base__=StrictModel, **_limit_fields()))
+class OwnerPatch(StrictModel):
     """Changes of an owner's settings, as a merge patch (RFC 7396): null sets the default again."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_LAYERS: Final = 64
 MAX_INNER_LAYERS: Final = 16
@@ -43,6 +46,22 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def with_fields_of(*models: type[BaseModel], description: str = "") -> Callable[[type[M]], type[M]]:
+    """Give a model the fields of others, which a table declares, in this order and before its own.
+
+    Args:
+        description: in place of its docstring.
+    """
+
+    def extend(model: type[M]) -> type[M]:
+        bases: tuple[type[Any], ...] = (model, *reversed(models))  # Pydantic has the fields of the last one first
+        return create_model(
+            model.__name__, __base__=bases, __doc__=description or model.__doc__, __module__=model.__module__
+        )
+
+    return extend
 
 
 Rate = Annotated[float, Field(gt=0, le=10)]

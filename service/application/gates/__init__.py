@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.application.gates import approvals, better, certificate, metric, reproduced, size
 from service.application.gates.kinds import Checked, Document, Finding, GateKind
 from service.jobs.queries import lookup
-from service.spec.schema import StrictModel
+from service.schema.base import StrictModel, with_fields_of
 from service.storage.artifacts import ArtifactStore
 from service.storage.model_tables import Model, ModelVersion
 from service.wording import listed
@@ -27,9 +27,12 @@ def _kind_of(names: Mapping[str, Any]) -> GateKind | None:
     return next((kind for kind in reversed(KINDS) if kind.key in names), None)
 
 
-# Pydantic has the fields of the last class first.
-class Gate(*(kind.fields for kind in reversed(KINDS))):  # type: ignore[misc]  # noqa: D101
-    __doc__ = f"One condition: {listed([kind.noun or f'`{kind.key}`' for kind in KINDS], 'or')}."
+_NOUNS: Final = [kind.noun or f"`{kind.key}`" for kind in KINDS]
+
+
+@with_fields_of(*(kind.fields for kind in KINDS), description=f"One condition: {listed(_NOUNS, 'or')}.")
+class Gate(StrictModel):
+    """One condition."""
 
     @model_validator(mode="after")
     def _is_one_condition(self) -> Self:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, create_model
 
 from service.access import owners
 from service.owner_limits import LIMITS, WEIGHT, OwnerLimit
+from service.schema.base import with_fields_of
 from service.storage.owner_tables import Owner, OwnerQueue
 from service.web.http.queries import NumberCursor, Query
 from service.web.http.schemas import ResponseModel
@@ -42,24 +43,24 @@ def _own(limit: OwnerLimit) -> Any:
     return limit.kind if limit is WEIGHT else limit.kind | None, Field(description=limit.own or None)
 
 
-class OwnerLimits(create_model("Applied", **{item.name: _applied(item) for item in LIMITS}), ResponseModel):  # type: ignore[misc]
+@with_fields_of(create_model("Applied", **{item.name: _applied(item) for item in LIMITS}))
+class OwnerLimits(ResponseModel):
     """The quotas of an owner; null: no limit."""
 
     @classmethod
     def of(cls, limits: owners.OwnerLimits) -> Self:
         """The limits that apply to an owner."""
-        found: Self = cls.from_row(limits.quotas, weight=limits.weight, max_priority=limits.max_priority)
-        return found
+        return cls.from_row(limits.quotas, weight=limits.weight, max_priority=limits.max_priority)
 
 
-class OwnerSettings(create_model("Own", **{item.name: _own(item) for item in LIMITS}), ResponseModel):  # type: ignore[misc]
+@with_fields_of(create_model("Own", **{item.name: _own(item) for item in LIMITS}))
+class OwnerSettings(ResponseModel):
     """The settings of an owner; null: the default of the service."""
 
     @classmethod
     def of(cls, row: Owner) -> Self:
         """Those of an owner with this row."""
-        found: Self = cls.model_validate({limit.name: row.own(limit.name) for limit in LIMITS})
-        return found
+        return cls.model_validate({limit.name: row.own(limit.name) for limit in LIMITS})
 
 
 class OwnerItem(ResponseModel):

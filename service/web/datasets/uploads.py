@@ -35,6 +35,7 @@ from service.datasets.importer import UploadRefused
 from service.datasets.info import DATASET_NAME, ImportedDataset, OnProgress
 from service.datasets.sandbox import FIELDS, FORMATS, import_in_sandbox
 from service.datasets.tables.detection import ColumnType
+from service.schema.base import with_fields_of
 from service.spec.strict_json import parse_json
 from service.web.http import request_limits, slots
 from service.web.http.problems import Problem
@@ -109,8 +110,8 @@ class _Files(BaseModel):
     )
 
 
-# Pydantic has the fields of the last class first.
-class UploadForm(_fields(TableOptions), _Files, _fields(PhotoOptions), _fields(PartOptions), _Name):  # type: ignore[misc]
+@with_fields_of(_Name, _fields(PartOptions), _fields(PhotoOptions), _Files, _fields(TableOptions))
+class UploadForm(_Name):
     """A dataset: a table, an archive of image files, one NPZ archive, or IDX files, plain or gzipped."""
 
     spec: Annotated[dict[str, Any], BeforeValidator(_parse_json)] | None = Field(
@@ -124,7 +125,7 @@ class UploadForm(_fields(TableOptions), _Files, _fields(PhotoOptions), _fields(P
         return ReceivedFiles(
             name=self.name,
             files={field: path for field in FIELDS if (path := getattr(self, field)) is not None},
-            fraction=self.validation_fraction,
+            fraction=self._options(PartOptions).validation_fraction,
             photos=self._options(PhotoOptions),
             table=self._options(TableOptions),
             spec=None if self.spec is None else self.spec | {"dataset": self._data()},
@@ -235,7 +236,7 @@ def _add_field(fields: dict[str, Any], faults: dict[str, str], name: str, value:
 
 def _validate(fields: Mapping[str, Any], faults: dict[str, str]) -> ReceivedFiles:
     try:
-        received: ReceivedFiles = UploadForm.model_validate(fields).received()
+        received = UploadForm.model_validate(fields).received()
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0])

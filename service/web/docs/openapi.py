@@ -257,10 +257,12 @@ def _portable(schema: Any) -> Any:
 
 
 def _response_models(base: type[ResponseModel]) -> Iterator[type[ResponseModel]]:
-    """All response models."""
+    """All response models, each with the fields that ``with_fields_of`` has given to it."""
     for model in base.__subclasses__():
-        yield model
-        yield from _response_models(model)
+        extended = [*_response_models(model)]
+        if model.__name__ not in {other.__name__ for other in extended}:
+            yield model
+        yield from extended
 
 
 def spec_schema() -> dict[str, Any]:
