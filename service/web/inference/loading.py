@@ -126,6 +126,7 @@ def with_network(job: Job, checkpoint: str, info: DatasetInfo, run: Callable[[Lo
 
 def _checkpoint(job: Job, checkpoint: str) -> Artifact:
     with core().database.read() as session:
+        job = lookup.get(session, job.id)  # which epoch is the best may have changed, and its file have been removed
         try:
             return lookup.checkpoint(session, job, checkpoint)
         except ArtifactNotFound as error:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
@@ -16,6 +17,7 @@ from PIL import Image
 from engine import checkpoint
 from service.datasets.cache import Dataset
 from service.spec.presets.definitions import DEFAULT_PRESET
+from service.storage.artifact_rows import use_current
 from service.web.core.core import EXTENSION, Core
 from service.web.inference import loading
 from service.web.inference.model_runner import _lru_cached
@@ -73,6 +75,28 @@ def test_a_request_for_a_pruned_checkpoint_names_the_available_ones(
     assert problem["code"] == "artifact_not_found"
     assert "no checkpoint of epoch 1; available epochs: 2." in problem["detail"]
     assert "To keep all checkpoints" in problem["detail"]
+
+
+def test_the_best_checkpoint_is_that_of_the_moment_in_which_it_is_read(
+    client: FlaskClient,
+    worker: SimulatedWorker,
+    submit: Callable[..., str],
+    train: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A page asks for the best checkpoint while another epoch becomes the best, and that one is removed."""
+    trained = train("classifier", **CLASSIFIERS["dense"])
+    job_id = submit(client, **trained.spec)
+    worker.claim()
+    worker.commit_epoch(1, checkpoint=trained.checkpoint)
+
+    def after_a_commit(*args: Any) -> Any:
+        worker.commit_epoch(2, checkpoint=trained.checkpoint, keep_last=1)
+        return use_current(*args)
+
+    monkeypatch.setattr(loading, "use_current", after_a_commit)
+    answer = client.get(f"/jobs/{job_id}/calibration?checkpoint=best")
+    assert (answer.status_code, answer.json.get("checkpoint")) == (200, 2), answer.json
 
 
 def test_a_damaged_checkpoint_is_reported(
