@@ -23,8 +23,9 @@ MAX_GATES: Final = 20
 
 
 def _kind_of(names: Mapping[str, Any]) -> GateKind | None:
-    """The kind of a gate, by its fields; those that share fields with others are below them."""
-    return next((kind for kind in reversed(KINDS) if kind.key in names), None)
+    """The kind of a gate, by its fields; those that share fields with others are below them. ``None``: it has fields
+    that no kind of this version has."""
+    return next((kind for kind in reversed(KINDS) if kind.key in names and names.keys() <= kind.names), None)
 
 
 _NOUNS: Final = [kind.noun or f"`{kind.key}`" for kind in KINDS]
@@ -38,7 +39,7 @@ class Gate(StrictModel):
     def _is_one_condition(self) -> Self:
         given = self.model_dump(exclude_none=True)
         kind = _kind_of(given)
-        if kind is None or not given.keys() <= kind.names:
+        if kind is None:
             kinds = listed([kind.named or f"`{kind.key}`" for kind in KINDS], "or")
             raise PydanticCustomError("not_one_condition", "must be one condition: {kinds}", {"kinds": kinds})
         kind.valid(self)
@@ -99,5 +100,5 @@ def examples(*, is_markdown: bool, with_defaults: bool) -> list[str]:
 
 
 def forms() -> list[dict[str, Any]]:
-    """How the page edits gates of each kind: ``Form``, and the key."""
-    return [{"key": kind.key, **asdict(kind.form)} for kind in KINDS]
+    """How the page edits gates of each kind: ``Form``, the key, and the names of all fields."""
+    return [{"key": kind.key, "names": sorted(kind.names), **asdict(kind.form)} for kind in KINDS]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.models.registry import queries
-from service.spec.schema import StrictModel
+from service.schema.base import StrictModel
 from service.wording import counted
 
 

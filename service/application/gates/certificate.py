@@ -8,7 +8,7 @@ from service.application.gates.kinds import Checked, Document, Finding, Form, Ga
 from service.errors import ArtifactNotFound
 from service.jobs.queries import lookup
 from service.models.certificates import evidence as certificates
-from service.spec.schema import StrictModel
+from service.schema.base import StrictModel
 
 
 class Fields(StrictModel):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.spec.schema import StrictModel
+from service.schema.base import StrictModel
 from service.storage.artifacts import ArtifactStore
 from service.storage.model_tables import Model, ModelVersion
 from service.storage.tables import Job

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind
+from service.schema.base import StrictModel
 from service.spec.fields import suggest_metric
 from service.spec.metric_info import METRICS, describe, number
-from service.spec.schema import StrictModel
 from service.storage.tables import Epoch
 
 

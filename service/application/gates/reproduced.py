@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from service.application.gates.kinds import Checked, Document, Finding, Form, GateKind, Remedy
 from service.jobs.actions import refutes
-from service.spec.schema import StrictModel
+from service.schema.base import StrictModel
 from service.states import TERMINAL, Status
 from service.storage.tables import Job
 

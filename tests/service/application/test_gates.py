@@ -95,9 +95,13 @@ def test_a_gate_of_no_known_kind_is_refused_and_one_of_a_newer_version_is_not_me
         Gate(min=0.9)
     registry.change_gates("iris", "champion", [])
     with database.write() as session:
-        session.execute(update(ModelAlias).values(gates=[{"min": 0.9}]))
-    [finding] = registry.evaluate("iris", "champion", 1).findings
-    assert (finding.passed, finding.sentence) == (False, "this version of the service cannot check it: min 0.9")
+        gates = [{"min": 0.9}, {"metric": "val_accuracy", "beats": "x"}]
+        session.execute(update(ModelAlias).values(gates=gates))
+    findings = registry.evaluate("iris", "champion", 1).findings
+    assert [(finding.passed, finding.sentence) for finding in findings] == [
+        (False, "this version of the service cannot check it: min 0.9"),
+        (False, "this version of the service cannot check it: metric val_accuracy, beats x"),
+    ]
 
 
 def test_the_first_champion_has_nothing_to_surpass(registry: Registry, jobs: Jobs) -> None:

@@ -6,7 +6,8 @@ import { faultsOf } from "../common/dialogs.js";
 // The kinds: by which field they are told, the words before and between their fields, and what a new gate begins with.
 const KINDS = JSON.parse($("#gate-forms").textContent);
 // Fields of a kind that it shares with others are told by another one: the last kind is looked for first.
-export const kindOf = (gate) => KINDS.findLast(({ key }) => key in gate);
+export const kindOf = (gate) =>
+  KINDS.findLast(({ key, names }) => key in gate && Object.keys(gate).every((name) => names.includes(name)));
 
 function row(gate) {
   const kind = kindOf(gate);
