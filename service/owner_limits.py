@@ -152,6 +152,9 @@ MAX_PRIORITY: Final = OwnerLimit(
 LIMITS: Final = (WEIGHT, MAX_PRIORITY, *(replace(item.metadata["limit"], setting=item.name) for item in fields(Quotas)))
 
 
+BY_NAME: Final = {limit.name: limit for limit in LIMITS}
+
+
 def arranged(names: Iterable[str]) -> list[OwnerLimit]:
     """The limits in this order; those that are not named come last."""
     order = [*names]

@@ -72,17 +72,19 @@ def allowed_priority(session: Session, owner: str | None, priority: int) -> int:
 def highest_priority(session: Session, owner: str | None) -> int:
     """The highest priority of an owner's jobs; ``None``: of everybody without a key."""
     default = DEFAULT_MAX_PRIORITY if owner else HIGHEST_PRIORITY
-    # One column: workers on other machines may not read the others.
     return limit_of(session, owner or EVERYBODY, "max_priority", default)
 
 
 def limit_of(session: Session, owner: str, name: str, default: int) -> int:
-    """One limit of an owner: their own, or the default; 0: no limit."""
-    column = getattr(Owner, name, None)
-    if column is None:
-        further = session.scalar(select(Owner.further_limits).where(Owner.id == owner)) or {}
-        return int(further.get(name, default))
-    own: int | None = session.scalar(select(column).where(Owner.id == owner))
+    """One limit of an owner: their own, or the default; 0: no limit.
+
+    Raises:
+        KeyError: there is no such limit.
+    """
+    # One column: workers on other machines may not read the others.
+    column = getattr(Owner, name) if Owner.has_column(name) else Owner.further_limits
+    found = session.scalar(select(column).where(Owner.id == owner))
+    own: int | None = found if Owner.has_column(name) else (found or {}).get(name)
     return default if own is None else own
 
 
@@ -166,7 +168,10 @@ def change(database: Database, owner: str, changes: Mapping[str, Any], *, by: Ac
             row = Owner(id=owner, created_ms=session.scalar(select(now_ms())) or 0, weight=1.0)
             session.add(row)
         for name, value in changes.items():
-            row.change(name, 1.0 if name == "weight" and value is None else value)
+            if name == "display_name":
+                row.display_name = value
+            else:
+                row.change(name, 1.0 if name == "weight" and value is None else value)
         session.flush()
         audit.record(session, by, AuditAction.CHANGE_OWNER, owner or None, **changes)
         copy_to_queue(database, session, owner)

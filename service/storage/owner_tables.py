@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from service.owner_limits import BY_NAME
 from service.storage.fairness import room
 from service.storage.tables import Base
 
@@ -45,13 +46,30 @@ class Owner(Base):
     """Those that have no column, by name: a new limit needs none."""
     created_ms: Mapped[int] = mapped_column(BigInteger)
 
+    @classmethod
+    def has_column(cls, name: str) -> bool:
+        """Whether a limit has a column of its own.
+
+        Raises:
+            KeyError: there is no such limit.
+        """
+        return BY_NAME[name].name in cls.__mapper__.column_attrs
+
     def own(self, name: str) -> Any:
-        """A limit of the owner's own; ``None``: it has the default."""
-        return getattr(self, name) if hasattr(self, name) else (self.further_limits or {}).get(name)
+        """A limit of the owner's own; ``None``: it has the default.
+
+        Raises:
+            KeyError: there is no such limit.
+        """
+        return getattr(self, name) if self.has_column(name) else (self.further_limits or {}).get(name)
 
     def change(self, name: str, value: Any) -> None:
-        """Set it; ``None``: to the default."""
-        if hasattr(self, name):
+        """Set a limit; ``None``: to the default.
+
+        Raises:
+            KeyError: there is no such limit.
+        """
+        if self.has_column(name):
             setattr(self, name, value)
         else:
             given = {**(self.further_limits or {}), name: value}

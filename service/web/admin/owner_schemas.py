@@ -1,4 +1,4 @@
-"""Owners with their settings and limits, and share links."""
+"""Owners with their settings and limits."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, update
 from structlog.testing import capture_logs
 
+from service import owner_limits
 from service.access import owners
 from service.access.keys import Scope
 from service.cli import main
@@ -417,7 +419,11 @@ def test_owners_are_listed_in_pages(make_app: MakeApp, migrated_url: str, path: 
     assert f'href="/ui{path}?limit=2&amp;cursor=2"' in shown
 
 
-def test_a_limit_without_a_column_is_kept_until_its_default_is_set_again(database: Database) -> None:
+def test_a_limit_without_a_column_is_kept_until_its_default_is_set_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("new_limit", "other_limit"):
+        monkeypatch.setitem(owner_limits.BY_NAME, name, replace(owner_limits.MAX_PRIORITY, name=name))
     owners.change(database, owners.EVERYBODY, {"new_limit": 3, "streams": 2})
     with database.read() as session:
         assert owners.limit_of(session, owners.EVERYBODY, "new_limit", 9) == 3
@@ -426,3 +432,8 @@ def test_a_limit_without_a_column_is_kept_until_its_default_is_set_again(databas
     with database.read() as session:
         assert owners.limit_of(session, owners.EVERYBODY, "new_limit", 9) == 9
         assert session.get_one(Owner, owners.EVERYBODY).further_limits is None
+
+
+def test_a_limit_that_does_not_exist_is_not_stored(database: Database) -> None:
+    with pytest.raises(KeyError, match="runing_jobs"):
+        owners.change(database, owners.EVERYBODY, {"runing_jobs": 3})
