@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Row, Select, SQLColumnExpression
@@ -21,12 +22,20 @@ EVERY_OWNER: Final = "*"
 """In place of an owner: all are concerned. No owner can have this id."""
 
 
+class HappeningKind(StrEnum):
+    """What may happen: subject and verb."""
+
+    SWEEP_ENDED = "sweep.ended"
+    ALIAS_MOVED = "alias.moved"
+    WORKER_LOST = "worker.lost"
+    QUOTA_EXCEEDED = "quota.exceeded"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
     """What owners may want to know, besides changes of jobs."""
 
-    kind: str
-    """Subject and verb, such as ``sweep.ended``."""
+    kind: HappeningKind
     owner: str | None
     """As in ``jobs.owner``, or ``EVERY_OWNER``."""
     data: Mapping[str, Any]

@@ -25,7 +25,7 @@ from service.access import audit_seals, keys, owners, sign_in_links, usage
 from service.datasets import uploads
 from service.datasets.uploads import UploadFiles
 from service.errors import SettingsError, WrongStore
-from service.hooks import Happening
+from service.hooks import Happening, HappeningKind
 from service.jobs import actions, owner_queue, submissions, worker_registry
 from service.jobs.queries import queue
 from service.jobs.rescue import LeaseExpiryPolicy, fail_without_store, rescue
@@ -96,7 +96,7 @@ def apply_quotas(database: Database, quotas: Quotas) -> None:
 
 def _announce_cpu_quota(session: Session, owner: str) -> None:
     data = {"id": "cpu_seconds", "url": "/ui/usage", "name": "CPU seconds in 30 days", "status": "exceeded"}
-    hooks.happened(session, Happening(kind="quota.exceeded", owner=owner, data=data))
+    hooks.happened(session, Happening(kind=HappeningKind.QUOTA_EXCEEDED, owner=owner, data=data))
 
 
 def delete_expired_data(database: Database, files: UploadFiles, policy: Policy) -> None:

@@ -17,7 +17,7 @@ from service.application import gates
 from service.application.gates import Gate
 from service.application.gates.kinds import Finding
 from service.errors import Busy, Fault, SpecError
-from service.hooks import Happening
+from service.hooks import Happening, HappeningKind
 from service.jobs.queries import lookup
 from service.jobs.request_bodies import Note, Which
 from service.models.registry import queries
@@ -416,7 +416,7 @@ def _append(
     message: dict[str, Any] = {"id": reference, "url": f"/models/{model.name}", "name": model.name, "status": move.kind}
     message |= {"alias": row.alias, "from": move.from_version, "to": move.to_version, "forced": move.forced}
     message |= {"reason": move.reason, "seq": move.seq}
-    hooks.happened(session, Happening(kind="alias.moved", owner=model.owner or None, data=message))
+    hooks.happened(session, Happening(kind=HappeningKind.ALIAS_MOVED, owner=model.owner or None, data=message))
 
 
 def _move_to_restore(session: Session, model: Model, row: ModelAlias) -> ModelMove:

@@ -10,7 +10,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from service import hooks
-from service.hooks import EVERY_OWNER, Happening
+from service.hooks import EVERY_OWNER, Happening, HappeningKind
 from service.jobs import events, leases, transitions, worker_registry
 from service.states import ErrorCode, MachineFaultReason, Reason, Status
 from service.storage.database import Database, locking, now_ms
@@ -102,7 +102,7 @@ def rescue(database: Database, policy: LeaseExpiryPolicy | None = None) -> list[
 
 def _announce_loss(session: Session, worker: str) -> None:
     data = {"id": worker, "url": "/ui/workers", "name": worker_registry.name_of(worker), "status": "lost"}
-    hooks.happened(session, Happening(kind="worker.lost", owner=EVERY_OWNER, data=data, once=worker))
+    hooks.happened(session, Happening(kind=HappeningKind.WORKER_LOST, owner=EVERY_OWNER, data=data, once=worker))
 
 
 def fail_without_store(database: Database, timeout_s: float, *, then: Callable[[Session, Job], None]) -> list[str]:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Row, func
 from sqlalchemy.orm import Session
 
 from service import hooks
-from service.hooks import Happening
+from service.hooks import Happening, HappeningKind
 from service.jobs import events
 from service.jobs.events import EventType
 from service.states import CANCELLED, TERMINAL, ErrorCode, Status
@@ -53,7 +53,9 @@ def finish(session: Session, job: Job, status: Status, *, reason: str, **extra: 
     hooks.job_changed(session, job, reason=reason)
     if status == Status.FAILED and (job.error or {}).get("code") == ErrorCode.STORAGE_QUOTA:
         quota = {"id": "artifact_bytes", "url": "/ui/usage", "name": "bytes of job files", "status": "exceeded"}
-        hooks.happened(session, Happening(kind="quota.exceeded", owner=job.owner, data=quota | {"job": job.id}))
+        hooks.happened(
+            session, Happening(kind=HappeningKind.QUOTA_EXCEEDED, owner=job.owner, data=quota | {"job": job.id})
+        )
 
 
 def end_data(job: Job) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from service import hooks
 from service.errors import SpecError
-from service.hooks import Happening
+from service.hooks import Happening, HappeningKind
 from service.jobs import actions
 from service.runtime.failpoints import failpoint
 from service.schema.metrics import Goal
@@ -210,7 +210,7 @@ def finish(session: Session, sweep: Sweep, status: SweepStatus, *, reason: str) 
     events.append(session, sweep, SweepEventType.END, data | {"sweep_digest": sweep.sweep_digest})
     message: dict[str, Any] = {"id": sweep.id, "url": f"/sweeps/{sweep.id}", "name": sweep.name}
     message |= {"status": sweep.status, "reason": reason, "kind": sweep.kind, "seq": sweep.last_seq}
-    hooks.happened(session, Happening(kind="sweep.ended", owner=sweep.owner, data=message))
+    hooks.happened(session, Happening(kind=HappeningKind.SWEEP_ENDED, owner=sweep.owner, data=message))
 
 
 class _DatabaseBackend:

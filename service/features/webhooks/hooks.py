@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from service.features.webhooks import outbox
 from service.features.webhooks.outbox import MessageType
 from service.features.webhooks.tables import Webhook
-from service.hooks import Happening, Hooks
+from service.hooks import Happening, HappeningKind, Hooks
 from service.states import TERMINAL, Reason, Status
 from service.storage.tables import Job
 
 _NOT_TOLD: Final = ("changed", Reason.PAUSED_BY_SWEEP)
 """Reasons in the events of a job that has not ended or been paused now, or waits for its own sweep."""
-_TYPES: Final = frozenset(MessageType)
+_TYPES: Final = {HappeningKind(kind.value): kind for kind in MessageType if kind.value in set(HappeningKind)}
 
 
 def _tell_of_job(session: Session | Connection, job: Job | Row[Any], *, reason: str) -> None:
@@ -34,8 +34,7 @@ def _tell_of_job(session: Session | Connection, job: Job | Row[Any], *, reason: 
 
 
 def _tell(session: Session | Connection, happening: Happening) -> None:
-    if happening.kind in _TYPES:
-        kind = MessageType(happening.kind)
+    if (kind := _TYPES.get(happening.kind)) is not None:
         outbox.announce(session, owner=happening.owner, kind=kind, data=happening.data, once=happening.once)
 
 

@@ -18,13 +18,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.features.webhooks.tables import Webhook, WebhookDelivery
+from service.hooks import EVERY_OWNER, HappeningKind
 from service.storage.database import locking, now_ms
 from service.storage.ids import new_id
 
 _WEBHOOKS: Final = typed(Table, Webhook.__table__)
 _DELIVERIES: Final = typed(Table, WebhookDelivery.__table__)
-EVERY_OWNER: Final = "*"
-"""In place of an owner: the message goes to all webhooks of this type. No owner can have this id."""
 
 
 class MessageType(StrEnum):
@@ -34,10 +33,10 @@ class MessageType(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     JOB_PAUSED = "job.paused"
-    SWEEP_ENDED = "sweep.ended"
-    ALIAS_MOVED = "alias.moved"
-    WORKER_LOST = "worker.lost"
-    QUOTA_EXCEEDED = "quota.exceeded"
+    SWEEP_ENDED = HappeningKind.SWEEP_ENDED.value
+    ALIAS_MOVED = HappeningKind.ALIAS_MOVED.value
+    WORKER_LOST = HappeningKind.WORKER_LOST.value
+    QUOTA_EXCEEDED = HappeningKind.QUOTA_EXCEEDED.value
 
 
 TEST: Final = "webhook.test"
