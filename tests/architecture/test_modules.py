@@ -16,6 +16,7 @@ PACKAGES = ["engine", "service", "workers", "migrations", "tapeline", "benchmark
 MAX_MODULE_LINES = 500
 ROOMS = {
     "training": "workers.kinds",
+    "work": "workers.kinds",
     "page": "service.web.rooms",
     "submission": "service.application.rooms",
     "model": "service.models.rooms",

@@ -11,9 +11,8 @@ __all__ = ["child", "child_process"]
 
 fork_server.wake_at_parents_death()
 for kind in kinds.ALL:
-    rooms.room(kind.name, "training")
-    if kind.trains:
-        rooms.room(kind.name, "model")
+    for name in ("training", "model") if kind.trains else ("work",):
+        rooms.room(kind.name, name)
 code_digest.digest()  # once for all children
 hooks.load()  # likewise
 gc.freeze()  # children share these pages: a collection in one of them would copy them

@@ -1,4 +1,4 @@
-"""What each kind of job says about its work: the room ``training`` of its folder."""
+"""What each kind of job says about its work: the room ``training`` of its folder, or ``work`` if it trains nothing."""
 
 from __future__ import annotations
 
@@ -79,4 +79,4 @@ def training(kind: str) -> TrainingOfKind[Any]:
 
 def work(kind: str) -> Work:
     """The work of a kind that trains nothing."""
-    return cast(Work, rooms.room(kind, "training").WORK)
+    return cast(Work, rooms.room(kind, "work").WORK)

@@ -30,7 +30,7 @@ LOADED = {
 
 def test_the_kinds_are_those_that_the_database_knows_and_each_has_a_folder() -> None:
     assert [kind.name for kind in kinds.ALL] == list(JobKind)
-    folders = {path.parent.name for path in FOLDER.glob("*/training.py")}
+    folders = {path.parent.name for room in ("training", "work") for path in FOLDER.glob(f"*/{room}.py")}
     assert folders - {"supervised"} == {kind.name for kind in kinds.ALL}
 
 
