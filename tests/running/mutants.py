@@ -46,7 +46,8 @@ MODULES: Final = {
         "service.jobs.commits",
         "service.sweeps.decisions",
         "service.sweeps.trial_scheduler",
-        "service.application.gates",
+        "service.application.gates.better",
+        "service.application.gates.metric",
         "service.features.webhooks.outbox",
         "service.web.gate.access_checks",
         "service.spec.splits",
@@ -152,19 +153,22 @@ class Hunt:
     def _record(self) -> None:
         pid = os.fork()
         if pid == 0:
-            recorder = Recorder()
+            code = 1
             try:
+                recorder = Recorder()
                 recorder.place_probes()
                 self.session.config.pluginmanager.register(recorder)
                 for item, following in zip_longest(self.session.items, self.session.items[1:]):
                     item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 rows = {name: (reach.seconds, reach.functions) for name, reach in recorder.tests.items()}
                 self.record.write_text(json.dumps(rows), encoding="utf-8")
+                code = 0
             except BaseException:  # noqa: BLE001 - nothing of the session may go on in this process
                 traceback.print_exc(file=sys.__stderr__)
             finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
+                os._exit(code)
+        if os.waitpid(pid, 0)[1] != 0:
+            pytest.exit("the tests that run each function could not be recorded: see the error above")
 
     def _start_servers(self) -> None:
         """What all tests share, such as a database server, is started here once; the forked processes inherit it."""
