@@ -228,6 +228,8 @@ def _text(cell: Cell, item: Item) -> str | Text:
             return "-"
         case list():
             return ", ".join(map(str, value))
+        case bool():
+            return "yes" if value else "no"
         case float():
             return rounded(value)
         case int():

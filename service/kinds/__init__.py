@@ -25,6 +25,11 @@ def of(name: str) -> KindOfJob:
     return _BY_NAME.get(name) or KindOfJob(name=name)
 
 
+def is_known(name: str) -> bool:
+    """Whether there is a kind with this name."""
+    return name in _BY_NAME
+
+
 def documents() -> dict[str, dict[str, Any]]:
     """What scripts of pages know of each kind."""
     facts = ("title", "trains", "verb", "shows_best", "task")

@@ -48,5 +48,4 @@ _UNKNOWN: Final = PageOfKind()
 
 def page_of(kind: str) -> PageOfKind:
     """What a kind has on its pages."""
-    is_known = kind in [known.name for known in kinds.ALL]
-    return cast(PageOfKind, rooms.room(kind, "page").PAGE) if is_known else _UNKNOWN
+    return cast(PageOfKind, rooms.room(kind, "page").PAGE) if kinds.is_known(kind) else _UNKNOWN

@@ -205,13 +205,13 @@ def permission_check(scope: Scope = Scope.READ) -> Callable[[], bool]:
     keyring, requires_key = core().keyring, identity() is not None
     bearer, cookie = _bearer(), request.cookies.get(COOKIE)
     link, database = share_link(), core().database
-    kinds = _links()
+    links = _links()
 
     def is_valid() -> bool:
         if not requires_key:
             return True
         if link is not None:
-            of_token = (item for item in kinds if item.pattern.fullmatch(link.token))
+            of_token = (item for item in links if item.pattern.fullmatch(link.token))
             with database.read() as session, suppress(TokenRefused):
                 return any(item.find(session, link.token, keyring.configured_owners) for item in of_token)
             return False
