@@ -101,7 +101,7 @@ soak: $(VENV)/installed-dev  ## kill at random for MINUTES=30, and check that no
 simulate: $(VENV)/installed-dev  ## run the protocol under a simulator for SECONDS=60 of CPU time; SEED=n, ONCE=1: one life; POSTGRESQL=1; PLANTED=1: hunt planted bugs
 	@PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(ONCE),--once) $(if $(POSTGRESQL),--postgresql) $(if $(PLANTED),--planted)
 
-mutants: $(VENV)/installed-dev  ## count the small faults that the unit tests find, in MODULES="leases tape" (default: ten); SAMPLE=40 of each
+mutants: $(VENV)/installed-dev  ## mutation tests of MODULES="leases tape" (default: all in the list); SAMPLE=40 mutants of each
 	@$(IN_MEMORY) OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.running.mutants $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE))
 
 drill: $(VENV)/installed-dev  ## destroy database and files, restore a backup of JOBS=20, and measure the recovery

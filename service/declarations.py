@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 
 class Room(StrEnum):
-    """A module of a feature, and which processes load it. All but ``tables`` and ``commands`` export a constant with
-    their name in upper case."""
+    """A module with a fixed name in the folder of a feature, which some processes import. All but ``tables`` and
+    ``commands`` export a constant with their name in upper case."""
 
     TABLES = "tables"
     """All processes with a database."""

@@ -33,7 +33,7 @@ class HappeningKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
-    """What owners may want to know, besides changes of jobs."""
+    """An event about an object of an owner, other than a change of a job."""
 
     kind: HappeningKind
     owner: str | None
@@ -108,7 +108,7 @@ class Upkeep:
 
 @functools.cache
 def load() -> tuple[Hooks, ...]:
-    """The hooks of all features. They are loaded by the first call, which a process that forks makes before."""
+    """The hooks of all features, imported by the first call. A process that forks calls this before it forks."""
     return declarations.load(Room.HOOKS, Hooks)
 
 

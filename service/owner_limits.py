@@ -145,7 +145,7 @@ MAX_PRIORITY: Final = OwnerLimit(
     name="max_priority",
     title="Highest priority",
     label="Highest priority",
-    help="Highest priority of jobs, 0 to 9; from 6 on they go before everybody's.",
+    help="Highest priority of the owner's jobs, 0 to 9; jobs with 6 or more start before those of all owners.",
     change="The highest priority of its jobs; from 6 on they start before those of all owners.",
     high=9,
 )

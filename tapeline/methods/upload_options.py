@@ -20,7 +20,7 @@ class DeclaredOptions(TypedDict, total=False):
     on_bad: Literal["error", "skip"] | None
     """``skip`` omits images that cannot be read; ``report`` of the dataset names them."""
     validation_fraction: float | None
-    """Fraction of each class that becomes validation data, if there are no files for it."""
+    """Fraction of each class to set aside for validation, if the upload has no validation data."""
     target: str | None
     """The column of a table to predict (default: the last one)."""
     task: Literal["classification", "regression"] | None

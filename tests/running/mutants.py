@@ -1,8 +1,8 @@
-"""``make mutants``: count the mutants that the unit tests find.
+"""``make mutants``: count the mutants that the unit tests kill.
 
 A mutant is a module with one small fault: another comparison, a condition left out, a statement removed. The tests that
-run the changed function are repeated with it, one after the other, until one fails. Mutants that none of them finds
-survive, and are printed: either no test holds that part of the rule, or the mutant behaves the same.
+run the changed function are repeated with it, one after the other, until one fails and kills it. Mutants that survive
+are printed: either no test covers that part of the rule, or the mutant is equivalent to the original.
 
 Modules are imported once. A mutant is applied in a forked process, where the code of the function is replaced, and the
 private constants (statements, caches) that may use it are made again. Public constants, default values and decorators
@@ -312,7 +312,7 @@ def _chosen(arguments: argparse.Namespace) -> list[Mutant]:
 
 def main() -> int:
     """Try the mutants, and print what survives."""
-    parser = argparse.ArgumentParser(description="Count the mutants that the unit tests find.")
+    parser = argparse.ArgumentParser(description="Count the mutants that the unit tests kill.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(MODULES))
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="at most N mutants of each module")
     parser.add_argument("--only", type=Path, metavar="FILE", help="those that survive in the results of an earlier run")
@@ -334,7 +334,7 @@ def main() -> int:
                 "survives: {module}:{line} {place}: {change} ({tried} of {tests} tests)\n".format(**result)
             )
     for module, counts in verdicts.items():
-        sys.stdout.write(f"{module}: {counts['killed']} of {counts['killed'] + counts['survived']} found\n")
+        sys.stdout.write(f"{module}: {counts['killed']} of {counts['killed'] + counts['survived']} killed\n")
     return 0
 
 

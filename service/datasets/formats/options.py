@@ -104,8 +104,9 @@ class PhotoOptions:
     """Fit every image to this size. Without it, all images must have the same size."""
     fit: Fit = _option(
         Fit.CROP,
-        meaning="With `size`: `crop` scales each image to cover the size and cuts off evenly what extends beyond; "
-        "`pad` scales it into the size and fills the rest with black. Predictions prepare images in the same way.",
+        meaning="With `size`: `crop` (default) scales each image to cover the size and cuts off evenly what extends "
+        "beyond; `pad` scales it into the size and fills the rest with black. Predictions prepare images in "
+        "the same way.",
         help="crop cuts off what extends beyond the size, pad adds black borders (default: crop).",
         argument="``crop`` (the default) scales images to cover the size and cuts off the rest; ``pad`` scales them "
         "into it, with black borders.",
@@ -117,7 +118,8 @@ class PhotoOptions:
     )
     channels: Channels = _option(
         Channels.AUTO,
-        meaning="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` stores them in "
+        meaning="For an archive of image files: `1` stores them in grey, `3` in colour. `auto` (default) stores them "
+        "in "
         f"colour if any image has a pixel whose red, green and blue differ by more than {MIN_SPREAD} of 255, so that "
         "tinted scans and the noise of JPEG stay grey.",
         help="1 stores image files in grey, 3 in colour, auto in colour if any has colours (default: auto).",
@@ -130,7 +132,8 @@ class PhotoOptions:
     )
     on_bad: OnBad = _option(
         OnBad.ERROR,
-        meaning="For an archive of image files: `error` refuses an archive with files that are truncated, damaged, "
+        meaning="For an archive of image files: `error` (default) refuses an archive with files that are truncated, "
+        "damaged, "
         "not images, or outside of class folders; `skip` leaves these out, and `report` in the response counts and "
         "names them.",
         help="skip leaves out image files that are truncated or not images, and lists them (default: error).",
@@ -149,11 +152,11 @@ class PartOptions:
 
     validation_fraction: float | None = _option(
         None,
-        meaning="Fraction of each class to set aside for validation, if there are no validation images "
+        meaning="Fraction of each class to set aside for validation, if the upload has no validation data "
         f"(default: {DEFAULT_FRACTION}).",
-        help="Fraction of each class to set aside for validation if there are no validation files "
+        help="Fraction of each class to set aside for validation if the upload has no validation data "
         f"(default: {DEFAULT_FRACTION}).",
-        argument="Fraction of each class that becomes validation data, if there are no files for it.",
+        argument="Fraction of each class to set aside for validation, if the upload has no validation data.",
         control=Control(
             label="Validation fraction",
             title="Fraction of each class to set aside for validation if there are no validation data",

@@ -46,7 +46,7 @@ class RegressorLoss(StrictModel):
 class RegressorEarlyStopping(EarlyStopping):
     """Ends the run before the last epoch when a metric stops improving. The job succeeds."""
 
-    metric: RegressorStopMetric = RegressorStopMetric.VAL_LOSS  # type: ignore[assignment]  # another set of metrics than the base has
+    metric: RegressorStopMetric = RegressorStopMetric.VAL_LOSS  # type: ignore[assignment]  # other metrics
     """The metric to watch: losses and errors should fall, r2 rise."""
 
 

@@ -5,7 +5,8 @@ is no answer within a millisecond, another connection asks the server whether th
 its thread is suspended in the world, and continued once the server has answered. Whether a session waits depends on the
 statements before it alone, and not on how fast the server is; so a seed repeats its life.
 
-What the server does by real time is done here by the world's: its clock, limits of time, and the end of a deadlock.
+What depends on real time in the server depends on simulated time here: its clock and its timeouts. A deadlock is a
+violation.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ BEGIN RETURN to_timestamp(pg_read_file('{path}')::float8 / 1000); END $$;
 ALTER DATABASE {database} SET search_path = simulation, pg_catalog, public;
 ALTER DATABASE {database} SET deadlock_timeout = '1h';
 """
-"""The clock of the life is found before that of the server. Deadlocks are ended here."""
+"""The clock of the life is found before that of the server. Its own detection of deadlocks is postponed:
+``_check_no_deadlock`` finds them."""
 
 
 @dataclass(eq=False, slots=True)
