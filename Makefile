@@ -205,6 +205,7 @@ format: $(VENV)/installed-dev  ## format the code and apply lint fixes
 lock: $(VENV)/installed-dev  ## resolve the dependencies again (on Python 3.11: one NumPy for all Pythons)
 	$(COMPILE) --all-build-deps --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --all-build-deps --extra export --extra objects --extra otel --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	echo uv | $(COMPILE) --output-file .ci/uv.lock -
 
 clean:  ## remove the environment and the caches of the tools
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
@@ -223,7 +224,7 @@ $(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@$(INSTALL_PROJECT)
 	@touch $@
 
-# The lock for developers has all of the other, too: where nothing is installed yet, one run of pip takes less time.
+# The lock for developers has all of the other, too: where nothing is installed yet, one run takes less time.
 $(VENV)/installed-dev: requirements-dev.lock requirements.lock pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV); this is done once"
 	@$(BIN)/python .ci/install.py requirements-dev.lock
