@@ -21,7 +21,7 @@ from tests.simulation.shrinking import shrink
 
 _LIVES: Final = 10
 _FIRST_OF_MANY: Final = 10_000
-_SOME: Final = 25
+_SOME: Final = 15
 _MANY: Final = 250
 _HUNT_S: Final = 60.0
 
@@ -98,13 +98,10 @@ def test_many_lives_violate_nothing_and_reach_every_rare_branch(simulator: Simul
 
 
 @pytest.mark.stack
-def test_another_process_repeats_a_life() -> None:
+def test_another_process_repeats_a_life(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "tests.simulation", "--once", "--seed", "7"]
-    traces = [
-        subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout
-        for seed in ("1", "2")
-    ]
-    assert traces[0] == traces[1]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"}).stdout
+    assert "\n".join(simulator.run(7, is_traced=True).trace) in printed
 
 
 @pytest.mark.nightly

@@ -98,7 +98,7 @@ def test_the_wheel_works_in_an_empty_environment_beside_a_users_service_and_work
     environment, folder = tmp_path / "environment", tmp_path / "mine"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
     subprocess.run([*pip, "install", "--quiet", str(wheel)], check=True, capture_output=True)
     installed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True).stdout
     names = {line.partition("==")[0].lower() for line in installed.splitlines()}

@@ -51,7 +51,7 @@ FIRST, *OTHERS = (item.name for item in reversed(installed()))
 @pytest.mark.parametrize("name", [FIRST, *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)])
 def test_without_a_feature_the_service_starts_a_job_trains_and_pages_are_shown(name: str, tmp_path: Path) -> None:
     for folder in COPIED:
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.rmtree(tmp_path / "service" / "features" / name)
     listed = tmp_path / "service" / "features" / "__init__.py"
