@@ -14,5 +14,6 @@ _NAMES: Final = (
     "registry",
     "sharing",
     "webhooks",
+    "comparing",
 )  # fmt: skip
 FEATURES: Final[tuple[Feature, ...]] = tuple(import_module(f"{__name__}.{name}").FEATURE for name in _NAMES)

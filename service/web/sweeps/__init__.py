@@ -1,4 +1,4 @@
-"""Sweeps, and comparisons of jobs: their endpoints, pages, streams and plots."""
+"""Sweeps: their endpoints, pages, streams and plots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.application.specs import SpecChecks
 from service.application.sweeps import Sweeps
 from service.web.core.core import Core, provide
 from service.web.http import slots
-from service.web.sweeps import comparisons, pages, views
+from service.web.sweeps import pages, views
 from service.web.sweeps.schemas import new_sweep
 
 
@@ -16,9 +16,6 @@ def register(app: Flask) -> None:
     """Add the endpoints of sweeps."""
     for blueprint in (
         views.blueprint,
-        comparisons.comparisons_blueprint,
-        comparisons.bisection_blueprint,
-        comparisons.differences_blueprint,
         pages.blueprint,
         views.plots_blueprint,
     ):

@@ -10,9 +10,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from service.features.comparing.schemas import ComparisonAnswer
 from service.sweeps.results import comparison, importance
 from service.sweeps.results.comparison import ComparedJob, Comparison, Group
-from service.web.sweeps.comparisons import ComparisonAnswer
 
 METRIC = "val_loss"
 LARGEST = sys.float_info.max

@@ -1,33 +1,20 @@
-"""Comparisons of groups of jobs, of two jobs, and of the epochs of one."""
+"""What is compared, as queries, and the differences, as responses."""
 
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from flask import Blueprint, Response
 from pydantic import BeforeValidator, Field, FiniteFloat
 
 from service import statistics
-from service.application.jobs import Jobs
-from service.jobs.differences import explanation
-from service.jobs.differences.bisection import Limit, bisect
 from service.jobs.differences.explanation import Differences
 from service.jobs.differences.explanation import Pair as DifferingPair
 from service.jobs.differences.results import DifferingEpoch
-from service.jobs.request_bodies import Investigation
 from service.spec.splits import VERSION_DIGITS
-from service.sweeps import queries
-from service.sweeps.results.comparison import ComparedJob, Comparison, Group, compare_jobs
-from service.web.core.core import core, owner, provided
-from service.web.gate.access_checks import actor, is_shared
-from service.web.http import requests, slots
-from service.web.http.endpoint import endpoint
+from service.sweeps.results.comparison import ComparedJob, Comparison, Group
 from service.web.http.queries import MAX_COMPARED, JobId, Query, Text, split
 from service.web.http.schemas import ResponseModel, finite
-from service.web.jobs.schemas import JobDetail
-from service.web.jobs.views import submitted_response
 from service.wording import value_text
 from tapeline.inputs.values import dotted
 
@@ -238,86 +225,3 @@ class BisectionAnswer(ResponseModel):
     times: int = Field(description="How often the metric turned from good to bad; `epoch` is one of these.")
     checkpoint: int | None = Field(description="The epoch of the last kept checkpoint before it, to fork from.")
     sentence: str = Field(description="The result in words.")
-
-
-comparisons_blueprint: Final = Blueprint("comparisons", __name__)
-
-TAG: Final = "Experiments"
-
-
-@comparisons_blueprint.get("/comparisons", endpoint="show")
-@endpoint(
-    TAG,
-    ComparisonAnswer,
-    query=ComparisonQuery,
-    compares=("a", "b"),
-    problems=("job_not_found", "sweep_not_found", "trial_not_found"),
-)
-def show_comparison(query: ComparisonQuery) -> ComparisonAnswer:
-    """Compare two groups of jobs.
-
-    Each group is one setting, trained with several seeds. Values with the same seed are paired; where fewer than two
-    seeds are common, Welch's test is used. `interval` is the 95% confidence interval of the difference of the means.
-    With one seed there is none, and `why_no_interval` says so. Jobs that were scored on different data (another
-    dataset, version or split) get no verdict, nor do those that are the same: `comparable` is false.
-    """
-    with core().database.read() as session:
-        comparison = compare_jobs(session, query.a, query.b, metric=query.metric, which=query.of, owner=owner())
-    return ComparisonAnswer.of(comparison)
-
-
-differences_blueprint: Final = Blueprint("differences", __name__)
-
-_PROBLEMS: Final = ("job_not_found", "sweep_not_found", "trial_not_found", "busy")
-
-
-@differences_blueprint.get("/differences", endpoint="show")
-@endpoint(TAG, DifferencesAnswer, query=DifferenceQuery, compares=("a", "b"), problems=_PROBLEMS)
-def show_differences(query: DifferenceQuery) -> DifferencesAnswer:
-    """Show how two jobs differ: spec, data, provenance, and the first epoch with different results.
-
-    `checkpoint` is the first epoch in which both have a checkpoint and the tensors differ, with the first differing
-    element. Nothing is trained. Of a trial, it is the job that has the other's seed, or that of its first seed.
-    """
-    with slots.hold(slots.COMPUTING):
-        result = explanation.find(
-            core().database, core().artifacts, partial(queries.pair, a=query.a, b=query.b, owner=owner())
-        )
-    answer = DifferencesAnswer.of(result)
-    return answer.model_copy(update={"provenance": []}) if is_shared() else answer
-
-
-@differences_blueprint.post("/differences")
-@endpoint(
-    TAG,
-    JobDetail,
-    status=201,
-    headers=("Idempotency-Key",),
-    document=Investigation,
-    problems=(*_PROBLEMS, "not_comparable", "idempotency_conflict", "quota_exceeded"),
-)
-def investigate(document: Any) -> Response:
-    """Find the batch, tensor and element at which two jobs diverge: submit a job that retrains both.
-
-    A worker retrains them side by side, from the last epoch with equal checkpoints, until their weights differ or a
-    stored result does not match its retraining. The new job's `investigation` has the result.
-    """
-    idempotency = requests.idempotency_key(document)
-    with slots.hold(slots.COMPUTING):
-        return submitted_response(provided(Jobs).investigate(document, by=actor(), idempotency=idempotency))
-
-
-bisection_blueprint: Final = Blueprint("bisection", __name__)
-
-
-@bisection_blueprint.get("/jobs/<job_id>/bisection", endpoint="show")
-@endpoint(TAG, BisectionAnswer, query=BisectionQuery, problems=("job_not_found",))
-def show_bisection(job_id: str, query: BisectionQuery) -> BisectionAnswer:
-    """Find the epoch from which a metric is too low or too high.
-
-    Its last value must be bad. The epochs are halved, so 64 epochs take at most 6 probes. Values that are not finite
-    are bad. A metric may turn bad more than once: `times` counts.
-    """
-    limit = Limit(below=query.below, above=query.above)
-    with core().database.read() as session:
-        return BisectionAnswer.from_row(bisect(session, job_id, query.metric, limit, owner=owner()))
