@@ -57,7 +57,14 @@ def show_comparison(query: ComparisonQuery) -> ComparisonAnswer:
 
 
 @blueprint.get("/jobs/<job_id>/bisection")
-@endpoint(TAG, BisectionAnswer, name="bisection.show", query=BisectionQuery, problems=("job_not_found",))
+@endpoint(
+    TAG,
+    BisectionAnswer,
+    name="bisection.show",
+    query=BisectionQuery,
+    problems=("job_not_found",),
+    is_shown_by_links=True,
+)
 def show_bisection(job_id: str, query: BisectionQuery) -> BisectionAnswer:
     """Find the epoch from which a metric is too low or too high.
 

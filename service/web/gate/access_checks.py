@@ -366,7 +366,9 @@ def named_owner(text: str) -> str:
 def _is_shown(session: Session, shared: Shared) -> bool:
     """Whether a share link shows what this request reads."""
     operation, path = current_operation(), request.view_args or {}
-    if request.method not in SAFE or operation is None or _applies(operation.is_private, path):
+    if request.method not in SAFE or operation is None:
+        return False
+    if not operation.compares and not _applies(operation.is_shown_by_links, path):
         return False
     if not all(ID.fullmatch(path[name]) for name in ("job_id", "sweep_id") if name in path):
         return False

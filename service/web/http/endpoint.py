@@ -88,10 +88,12 @@ class Operation:
     """Alternative media types of the response."""
     other_responses: Mapping[int, str | type[BaseModel]] = field(default_factory=dict)
     """Other responses by status: a description, or a model."""
-    is_private: bool | PathRule = False
-    """Whether it shows examples of a dataset, or the object as a whole: a share link does not permit it."""
+    is_shown_by_links: bool | PathRule = False
+    """Whether a share link of the job or sweep in its path permits it. It must show neither examples of a dataset nor
+    private fields, which ``shared_view`` hides."""
     shows_examples: bool | PathRule = False
-    """Whether it shows examples of a job's dataset, unless they are generated: a share link permits it for GANs."""
+    """Whether it shows examples of a job's dataset, unless they are generated: a share link permits it for GANs only.
+    """
     compares: Sequence[str] = ()
     """The URL parameters with all jobs and sweeps that it reads: a share link of these permits it."""
     path_examples: Mapping[str, str] = field(default_factory=dict)

@@ -53,7 +53,12 @@ FORM: Final = PathParameter("form", "`png` or `svg`.", "png")
 
 @artifacts_blueprint.get("/jobs/<job_id>/artifacts")
 @endpoint(
-    TAG, ArtifactList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#files"
+    TAG,
+    ArtifactList,
+    query=FilesQuery,
+    problems=("job_not_found", "invalid_cursor"),
+    page="/ui/jobs/{job_id}#files",
+    is_shown_by_links=True,
 )
 def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     """List the files of a job, each with its size and SHA-256."""
@@ -72,6 +77,7 @@ def artifacts(job_id: str, query: FilesQuery) -> ArtifactList:
     other_responses=downloads.SAVED_RESPONSES,
     shows_examples=True,
     problems=downloads.PROBLEMS,
+    is_shown_by_links=True,
 )
 def artifact(job_id: str, artifact_id: str) -> Response:
     """Download a file by its id, as it is stored: the sample grid of a classifier has the images alone."""
@@ -89,7 +95,12 @@ checkpoints_blueprint: Final = Blueprint("checkpoints", __name__)
 
 @checkpoints_blueprint.get("/jobs/<job_id>/checkpoints")
 @endpoint(
-    TAG, CheckpointList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#files"
+    TAG,
+    CheckpointList,
+    query=FilesQuery,
+    problems=("job_not_found", "invalid_cursor"),
+    page="/ui/jobs/{job_id}#files",
+    is_shown_by_links=True,
 )
 def checkpoints(job_id: str, query: FilesQuery) -> CheckpointList:
     """List the stored checkpoints: the latest ones and the best."""
@@ -107,6 +118,7 @@ def checkpoints(job_id: str, query: FilesQuery) -> CheckpointList:
     headers=downloads.HEADERS,
     other_responses=downloads.SAVED_RESPONSES,
     problems=downloads.PROBLEMS,
+    is_shown_by_links=True,
 )
 def checkpoint(job_id: str, which: str) -> Response:
     """Download a checkpoint (`best`, `latest`, or an epoch number) as a safetensors file."""
@@ -124,7 +136,12 @@ samples_blueprint: Final = Blueprint("samples", __name__)
 
 @samples_blueprint.get("/jobs/<job_id>/samples")
 @endpoint(
-    TAG, SampleList, query=FilesQuery, problems=("job_not_found", "invalid_cursor"), page="/ui/jobs/{job_id}#samples"
+    TAG,
+    SampleList,
+    query=FilesQuery,
+    problems=("job_not_found", "invalid_cursor"),
+    page="/ui/jobs/{job_id}#samples",
+    is_shown_by_links=True,
 )
 def samples(job_id: str, query: FilesQuery) -> SampleList:
     """List the sample images, one per epoch."""
@@ -145,6 +162,7 @@ def samples(job_id: str, query: FilesQuery) -> SampleList:
     other_responses=downloads.OTHER_RESPONSES,
     problems=(*downloads.PROBLEMS, "no_verdicts", "busy"),
     shows_examples=True,
+    is_shown_by_links=True,
 )
 def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     """Show a sample grid: `latest`, or an epoch number.
@@ -173,6 +191,7 @@ def sample(job_id: str, which: str, query: SampleQuery) -> Response:
     query=PictureQuery,
     problems=(*downloads.PROBLEMS, "not_yet", "busy"),
     shows_examples=True,
+    is_shown_by_links=True,
 )
 def film(job_id: str) -> Response:
     """Show all sample grids as an animated GIF.
@@ -190,6 +209,7 @@ def film(job_id: str) -> Response:
     query=PictureQuery,
     problems=(*downloads.PROBLEMS, "not_yet", "busy"),
     shows_examples=True,
+    is_shown_by_links=True,
 )
 def small_film(job_id: str) -> Response:
     """Show all sample grids as an animated WebP.
@@ -218,6 +238,7 @@ _PLOTS: Final = tuple(dict.fromkeys(name for kind in kinds.ALL for name in kind.
     problems=(*loading.PROBLEMS, "not_found", "dataset_unavailable"),
     shows_examples=lambda path: path["which"] == "residuals",
     path_examples={"which": "curves"},
+    is_shown_by_links=True,
 )
 def plot(job_id: str, which: str, form: str, query: PlotQuery) -> Response:
     """Draw a plot: `curves`, `confusion`, `calibration`, `residuals` or `importance` (of a table), `.png` or `.svg`."""

@@ -232,7 +232,7 @@ job_blueprint: Final = Blueprint("job_view", __name__)
 
 
 @job_blueprint.get("/ui/jobs/<job_id>")
-@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",))
+@endpoint(TAG, "text/html", query=ModelQuery, problems=("job_not_found",), is_shown_by_links=True)
 def job(job_id: str, query: ModelQuery) -> Response:
     """Show the page of a job, updated live."""
     values = overview.values(job_id, query.checkpoint)
@@ -241,7 +241,7 @@ def job(job_id: str, query: ModelQuery) -> Response:
 
 
 @job_blueprint.get("/ui/play/<job_id>")
-@endpoint(TAG, "text/html", query=PlayQuery, problems=("job_not_found",))
+@endpoint(TAG, "text/html", query=PlayQuery, problems=("job_not_found",), is_shown_by_links=True)
 def play(job_id: str, query: PlayQuery) -> Response:
     """Show the Play page: draw for a classifier, or walk through a GAN's latent space."""
     with read_job(job_id) as (session, row):
@@ -261,7 +261,7 @@ _LOG_VIEWS: Final[dict[str, dict[str, str]]] = {
 
 
 @blueprint.get("/ui/jobs/<job_id>/log")
-@endpoint(TAG, "text/html", query=LogQuery, problems=("job_not_found",))
+@endpoint(TAG, "text/html", query=LogQuery, problems=("job_not_found",), is_shown_by_links=True)
 def log(job_id: str, query: LogQuery) -> Response:
     """Show the log of a job, by default the newest events."""
     before = query.before or (None if query.after else events.MAX_SEQ)

@@ -53,6 +53,7 @@ TAG: Final = "Results"
     problems=("job_not_found", "invalid_cursor"),
     page="/ui/jobs/{job_id}#tiles",
     client="Job.results",
+    is_shown_by_links=True,
 )
 def results(job_id: str, query: FilesQuery) -> Results:
     """Show the results of a job so far; `final` says whether the job has ended.
@@ -75,6 +76,7 @@ def results(job_id: str, query: FilesQuery) -> Results:
     },
     problems=("job_not_found",),
     page="/ui/jobs/{job_id}#curves",
+    is_shown_by_links=True,
 )
 def metrics(job_id: str, query: MetricsQuery) -> Result:
     """Show the metrics of all finished epochs."""
@@ -112,6 +114,7 @@ _BATCH_SIZE: Final = 1000
     other_media=("application/x-ndjson",),
     problems=("job_not_found",),
     page="/ui/jobs/{job_id}/log",
+    is_shown_by_links=True,
 )
 def log(job_id: str, query: EventQuery) -> Result:
     """List the events of a job's append-only log.
@@ -152,6 +155,7 @@ def _lines(
     headers=("Last-Event-ID",),
     other_responses={204: "The job has ended, and the client has all its events."},
     problems=("job_not_found", "too_many_streams", "quota_exceeded"),
+    is_shown_by_links=True,
 )
 def stream(job_id: str, query: StreamQuery) -> Response:
     """Follow a job by server-sent events.

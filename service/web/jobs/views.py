@@ -99,6 +99,7 @@ def submit(query: SubmitQuery, document: Any) -> Response:
     other_responses={304: "The job has not changed."},
     problems=(*_NOT_FOUND, "quota_exceeded"),
     page="/ui/jobs/{job_id}",
+    is_shown_by_links=True,
 )
 def show(job_id: str) -> Response:
     """Show a job.

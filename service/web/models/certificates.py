@@ -83,7 +83,6 @@ class PublishedKeys(ResponseModel):
     "application/zip",
     query=CertificateQuery,
     **downloads.SAVED,
-    is_private=True,
     problems=(
         *downloads.PROBLEMS,
         "wrong_kind",
@@ -106,7 +105,7 @@ def certificate(job_id: str, query: CertificateQuery) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/digests")
-@endpoint(TAG, Digests, query=DigestsQuery, problems=("job_not_found",), client="Job.digests")
+@endpoint(TAG, Digests, query=DigestsQuery, problems=("job_not_found",), client="Job.digests", is_shown_by_links=True)
 def digests(job_id: str, query: DigestsQuery) -> Digests:
     """List the digests of a job's epochs, as certificates have them: two trainings with equal digests are equal."""
     with read_job(job_id) as (session, job):

@@ -190,7 +190,9 @@ class ImportanceAnswer(ResponseModel):
 
 
 @blueprint.get("/jobs/<job_id>/confusion")
-@endpoint(TAG, ConfusionMatrix, query=MatrixQuery, problems=("job_not_found", "wrong_kind", "not_yet"))
+@endpoint(
+    TAG, ConfusionMatrix, query=MatrixQuery, problems=("job_not_found", "wrong_kind", "not_yet"), is_shown_by_links=True
+)
 def matrix(job_id: str, query: MatrixQuery) -> ConfusionMatrix:
     """Show the confusion matrix of an epoch, with precision, recall and F1 of each class."""
     job = job_of(job_id, Ability.CLASSIFY)
@@ -204,7 +206,7 @@ def matrix(job_id: str, query: MatrixQuery) -> ConfusionMatrix:
 
 
 @blueprint.get("/jobs/<job_id>/confusion/<int:true>/<int:predicted>")
-@endpoint(TAG, ConfusionCell, query=CellQuery, is_private=True, problems=(*loading.PROBLEMS, "dataset_unavailable"))
+@endpoint(TAG, ConfusionCell, query=CellQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
 def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionCell:
     """Show the validation images in one cell of the confusion matrix.
 
@@ -229,7 +231,6 @@ def cell(job_id: str, true: int, predicted: int, query: CellQuery) -> ConfusionC
     "image/png",
     **downloads.DRAWN,
     query=CellQuery,
-    is_private=True,
     problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
 )
 def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Response:
@@ -250,7 +251,6 @@ def cell_picture(job_id: str, true: int, predicted: int, query: CellQuery) -> Re
     TAG,
     MistakeList,
     query=MistakesQuery,
-    is_private=True,
     problems=(*loading.PROBLEMS, "dataset_unavailable"),
     client="Job.mistakes",
 )
@@ -279,9 +279,7 @@ def _mistake(result: Selection, position: int) -> Mistake:
 
 
 @blueprint.get("/jobs/<job_id>/residuals")
-@endpoint(
-    TAG, ResidualsAnswer, query=MistakesQuery, is_private=True, problems=(*loading.PROBLEMS, "dataset_unavailable")
-)
+@endpoint(TAG, ResidualsAnswer, query=MistakesQuery, problems=(*loading.PROBLEMS, "dataset_unavailable"))
 def residuals(job_id: str, query: MistakesQuery) -> ResidualsAnswer:
     """Show targets and predictions of a regressor for the validation rows, and the rows with the largest errors.
 
@@ -301,6 +299,7 @@ evaluation_blueprint: Final = Blueprint("evaluation", __name__)
     query=CheckpointQuery,
     problems=(*loading.PROBLEMS, "dataset_unavailable"),
     client="Job.calibration",
+    is_shown_by_links=True,
 )
 def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     """Compare the confidence of predictions with their accuracy on the validation data.
@@ -319,6 +318,7 @@ def calibration(job_id: str, query: CheckpointQuery) -> CalibrationAnswer:
     query=CheckpointQuery,
     problems=(*loading.PROBLEMS, "dataset_unavailable", "not_found"),
     client="Job.importance",
+    is_shown_by_links=True,
 )
 def importance(job_id: str, query: CheckpointQuery) -> ImportanceAnswer:
     """Show how important each column of a table is: the accuracy that is lost when its values are shuffled, or the

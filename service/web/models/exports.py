@@ -54,10 +54,9 @@ _LICENSE: Final = Field(
 )
 
 
-def _is_private(path: Values) -> bool:
-    """Whether a share link does not show an export."""
+def _is_shown_by_links(path: Values) -> bool:
     target = EXPORT_NAMES.get(path["target"])
-    return target is not None and not EXPORTS[target].is_shown_by_links
+    return target is None or EXPORTS[target].is_shown_by_links  # an unknown format is a 404 for everybody
 
 
 class ExportQuery(Query):
@@ -77,7 +76,7 @@ class ExportQuery(Query):
     query=ExportQuery,
     **downloads.SAVED,
     problems=_PROBLEMS,
-    is_private=_is_private,
+    is_shown_by_links=_is_shown_by_links,
 )
 def export(job_id: str, target: str, query: ExportQuery) -> Response:
     """Export a trained model: `onnx`, `torch`, `tensorboard`, `huggingface` or `certificate`.

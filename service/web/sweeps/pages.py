@@ -34,7 +34,7 @@ def show_list(query: SweepListQuery) -> Response:
 
 
 @blueprint.get("/ui/sweeps/<sweep_id>")
-@endpoint(TAG, "text/html", problems=("sweep_not_found",))
+@endpoint(TAG, "text/html", problems=("sweep_not_found",), is_shown_by_links=True)
 def show(sweep_id: str) -> Response:
     """Show the page of a sweep, updated live."""
     with core().database.read() as session:

@@ -112,7 +112,7 @@ def show_list(query: SweepListQuery) -> SweepList:
 
 
 @blueprint.get("/sweeps/<sweep_id>")
-@endpoint(TAG, SweepDetail, problems=_NOT_FOUND, page="/ui/sweeps/{sweep_id}")
+@endpoint(TAG, SweepDetail, problems=_NOT_FOUND, page="/ui/sweeps/{sweep_id}", is_shown_by_links=True)
 def show(sweep_id: str) -> SweepDetail:
     """Show a sweep."""
     with core().database.read() as session:
@@ -155,6 +155,7 @@ def cancel(sweep_id: str) -> Result:
     other_media=("text/csv",),
     other_responses={200: "With `format=csv`: a line for each trial, with its settings and its values by seed."},
     problems=_NOT_FOUND,
+    is_shown_by_links=True,
 )
 def trials(sweep_id: str, query: TrialQuery) -> Result:
     """List the trials of a sweep.
@@ -174,7 +175,7 @@ def trials(sweep_id: str, query: TrialQuery) -> Result:
 
 
 @blueprint.get("/sweeps/<sweep_id>/decisions")
-@endpoint(TAG, SweepEventList, query=SweepEventQuery, problems=_NOT_FOUND)
+@endpoint(TAG, SweepEventList, query=SweepEventQuery, problems=_NOT_FOUND, is_shown_by_links=True)
 def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     """List the decisions of a sweep, with the numbers they are based on.
 
@@ -198,6 +199,7 @@ def decisions(sweep_id: str, query: SweepEventQuery) -> SweepEventList:
     other_media=("text/csv",),
     other_responses={200: "With `format=csv`: a line for each trial and epoch, with the mean and its bands."},
     problems=_NOT_FOUND,
+    is_shown_by_links=True,
 )
 def curves(sweep_id: str, query: CurveQuery) -> Result:
     """Show a metric of the best trials by epoch: the mean of their seeds, with two bands.
@@ -222,7 +224,7 @@ _IMPORTANCE_NOTE: Final = (
 
 
 @blueprint.get("/sweeps/<sweep_id>/importance")
-@endpoint(TAG, ImportanceList, problems=_NOT_FOUND)
+@endpoint(TAG, ImportanceList, problems=_NOT_FOUND, is_shown_by_links=True)
 def importance(sweep_id: str) -> ImportanceList:
     """Show how much each setting matters.
 
@@ -245,6 +247,7 @@ def importance(sweep_id: str) -> ImportanceList:
     headers=("Last-Event-ID",),
     other_responses={204: "The sweep has ended, and the client has all its events."},
     problems=(*_NOT_FOUND, "too_many_streams", "quota_exceeded"),
+    is_shown_by_links=True,
 )
 def stream(sweep_id: str, query: StreamQuery) -> Response:
     """Follow a sweep by server-sent events.
@@ -276,6 +279,7 @@ _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     query=CurvePlotQuery,
     path_examples={"which": "curves"},
     problems=("sweep_not_found", "not_found", "not_yet", "busy"),
+    is_shown_by_links=True,
 )
 def plot(sweep_id: str, which: str, form: str, query: CurvePlotQuery) -> Response:
     """Draw the curves of a sweep's best trials, `curves` as `.png` or `.svg`: means over the seeds, with a band."""
