@@ -6,11 +6,13 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask
 
 from service.web.http.endpoint import Operation, operation_of
+
+_SENTENCE_END: Final = re.compile(r"(?<=\.) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +34,22 @@ class Route:
 
     @property
     def summary(self) -> str:
-        """What it does: the first line of its text, without a period."""
-        return self._text.partition("\n")[0].rstrip(".")
+        """What it does: the first sentence of its text, without a period."""
+        return self._sentence.rstrip(".")
 
     @property
     def details(self) -> str:
         """The rest of its text, in one line; possibly empty."""
-        return " ".join(self._text.partition("\n")[2].split())
+        return " ".join(self.paragraphs)[len(self._sentence) :].lstrip()
 
     @property
     def paragraphs(self) -> list[str]:
         """Its text, each paragraph in one line."""
         return [" ".join(part.split()) for part in re.split(r"\n\s*\n", self._text)]
+
+    @property
+    def _sentence(self) -> str:
+        return _SENTENCE_END.split(self.paragraphs[0], maxsplit=1)[0]
 
     @property
     def _text(self) -> str:

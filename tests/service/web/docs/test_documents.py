@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.web.docs.routes import routes
 from service.web.http.path_parameters import examples as path_examples
 from service.web.http.templates import FILES
 from tests.service.web.markup import one_line
@@ -81,9 +82,16 @@ def test_every_route_is_documented(app: Flask, document: dict[str, Any]) -> None
             assert parameter_names == set(rule.arguments)
 
 
+def test_no_summary_ends_in_mid_sentence(app: Flask) -> None:
+    cut = [
+        route.summary for route in routes(app) if not f"{' '.join(route.paragraphs)} ".startswith(f"{route.summary}. ")
+    ]
+    assert cut == []
+
+
 def test_required_routes_are_documented(document: dict[str, Any]) -> None:
-    routes = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
-    assert set(REQUIRED_ROUTES) <= routes
+    documented = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert set(REQUIRED_ROUTES) <= documented
 
 
 def _walk(node: Any) -> Iterator[dict[str, Any]]:
