@@ -285,7 +285,8 @@ class Jobs:
             self.database, self.artifacts, partial(queries.pair, a=request.a, b=request.b, owner=owner)
         )
         if found.a.kind != found.b.kind:
-            raise NotComparable("a classifier and a GAN cannot be compared")
+            a, b = (kinds.of(job.kind).title for job in (found.a, found.b))
+            raise NotComparable(f"a {a} and a {b} cannot be compared")
         if found.epoch is None and found.checkpoint is None:
             raise NotComparable("their results are equal in every epoch that both have completed")
         self.admit(owner, 1, 0)  # it stores no files

@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.service.web.datasets.test_dataset_versions import SMALL, archive, send
+from tests.service.web.datasets.test_datasets import upload_dataset
 
 Train = Callable[..., str]
 
@@ -130,6 +131,18 @@ def test_equal_jobs_cannot_be_investigated(client: FlaskClient, train: Train) ->
         assert (differences["sentence"], differences["same"]) == ("These jobs are the same.", True)
     response = client.post("/differences", json={"a": a, "b": b})
     assert (response.status_code, response.json["code"]) == (409, "not_comparable")
+
+
+def test_jobs_of_two_kinds_cannot_be_investigated_and_both_are_named(
+    client: FlaskClient, submit: Callable[..., str], train: Train
+) -> None:
+    table = "area,rent\n" + "".join(f"{n % 97}.5,{n % 97 * 7}.5\n" for n in range(300))
+    uploaded = upload_dataset(client, "flats", table=table.encode())
+    assert uploaded.status_code == 201, uploaded.text
+    regressor = submit(client, kind="regressor", dataset="flats")
+    response = client.post("/differences", json={"a": train(0.3), "b": regressor})
+    assert (response.status_code, response.json["code"]) == (409, "not_comparable")
+    assert "a classifier and a regressor cannot be compared" in response.json["detail"]
 
 
 def test_all_faults_in_the_body_are_reported_together(client: FlaskClient) -> None:
