@@ -314,5 +314,52 @@ BUGS: Final = {
         ),
         on_postgresql=True,
     ),
+    "files of a repeated commit removed": Bug(
+        why="a commit whose answer was lost is repeated, finds itself, and has the files of its rows removed",
+        module="service.jobs.epoch_commits",
+        old="return [file.path for record in records for file in record.files if file.path not in stored]",
+        new="return [file.path for record in records for file in record.files]",
+    ),
+    "message of a dead sender": Bug(
+        why="what a scheduler was sending when it died is never sent again",
+        module="service.features.webhooks.delivery.deliveries",
+        old="row.lease, row.next_ms = uuid4().hex, now + LEASE_S * 1000",
+        new="row.lease, row.next_ms = uuid4().hex, None",
+    ),
+    "end not announced": Bug(
+        why="a cancellation, or the failure of a job, is not announced in its transaction",
+        module="service.jobs.transitions",
+        old="    hooks.job_changed(session, job, reason=reason)\n    if status == Status.FAILED",
+        new="    if status == Status.FAILED",
+    ),
+    "clock of a worker": Bug(
+        why="leases run by the clock of whoever renews them, which may be wrong",
+        module="service.jobs.renewals",
+        old="leases.expiry(max(claim.lease_s for claim in claims))",
+        new='int(1000 * __import__("workers.pace", fromlist=["time"]).time.time()) + leases.milliseconds('
+        "max(claim.lease_s for claim in claims))",
+    ),
+    "rescue without lock": Bug(
+        why="two schedulers take one job from one lost worker",
+        module="service.jobs.rescue",
+        old="due = locking(select(Job).where(Job.status == Status.RUNNING, is_late), skip_locked=True)",
+        new="due = select(Job).where(Job.status == Status.RUNNING, is_late)",
+        on_postgresql=True,
+    ),
+    "claimed twice": Bug(
+        why="two workers claim one job",
+        module="service.jobs.leases",
+        old="free = locking(first, skip_locked=True).scalar_subquery()\n    return (\n        update(JOBS)\n"
+        "        .where(JOBS.c.id == free, JOBS.c.status == Status.QUEUED, ",
+        new="free = first.scalar_subquery()\n    return (\n        update(JOBS)\n        .where(JOBS.c.id == free, ",
+        on_postgresql=True,
+    ),
+    "action without lock": Bug(
+        why="what a user asks for meets a job that a worker ends at the same time",
+        module="service.jobs.actions",
+        old="job = session.scalar(locking(select(Job).where(Job.id == job_id, visible(Job.owner, owner))))",
+        new="job = session.scalar(select(Job).where(Job.id == job_id, visible(Job.owner, owner)))",
+        on_postgresql=True,
+    ),
 }
 """By name."""

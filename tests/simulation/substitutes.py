@@ -36,6 +36,8 @@ _WITH_TIME: Final = (
 )
 _WITH_THREADS: Final = (child_pool, job_monitor, lease_keeper, machine, message_sender, supervisor, writer)
 _WITH_SECRETS: Final = (artifacts, leases, object_store)
+REACHED: Final = set[str]()
+"""The failpoints at which a life has been so far."""
 
 
 class _Numbers:
@@ -71,6 +73,7 @@ def _reach(failpoint: str, detail: object = None) -> None:
     world = CURRENT.world
     if world.current is None:
         return
+    REACHED.add(failpoint)
     world.note(f"reaches {failpoint}{'' if detail is None else f' {detail}'}")
     if world.is_in_transaction:
         world.fault(Fault.CRASH)

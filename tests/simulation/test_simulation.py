@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import and_
 
 from service.jobs import leases
+from service.runtime import failpoints
 from service.storage.tables import Job
 from tests.simulation import planting, runs, substitutes
 from tests.simulation.kernel.tape import Tape
@@ -24,6 +25,14 @@ _FIRST_OF_MANY: Final = 10_000
 _SOME: Final = 15
 _MANY: Final = 250
 _HUNT_S: Final = 60.0
+_WITH_REAL_PARTS: Final = {
+    *("file_written", "file_renamed"),  # test_kill_points
+    *("cleaned", "reported"),  # test_reused_children
+    *("reuse_stored", "reusing", "reused"),  # test_reuse
+    "concluding",  # test_differences
+    "store_claimed",  # test_store_migration_back
+}
+"""Failpoints that no life reaches, and the tests that kill there."""
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +104,7 @@ def test_many_lives_violate_nothing_and_reach_every_rare_branch(simulator: Simul
     failed = runs.live(simulator, range(_FIRST_OF_MANY, _FIRST_OF_MANY + _MANY)).failed
     assert failed is None, f"seed {failed.seed}: {failed.violation}"
     assert simulator.never_reached() == []
+    assert failpoints.PLACES.keys() - substitutes.REACHED == _WITH_REAL_PARTS
 
 
 @pytest.mark.stack
