@@ -1,21 +1,16 @@
-"""The same sweep on one, two and four real workers, and with kills at every point of a decision."""
+"""The same sweep on one, two and four real workers, and while they are killed. ``tests/simulation`` kills and freezes
+processes at every point of a decision."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 
-from service.jobs import leases
-from service.runtime.failpoints import SimulatedKill
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
-from tests.faults.conftest import InProcessHarness
-from tests.faults.harness import FaultHarness, open_harness
+from tests.faults.harness import FaultHarness
 from tests.faults.sweeps.runs import (
     RANDOM,
     SEARCHES,
@@ -23,11 +18,9 @@ from tests.faults.sweeps.runs import (
     SweepResult,
     has_ended,
     run_undisturbed,
-    state,
     submit,
     until_end,
 )
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)  # whole sweeps, some of them three in a row
 
@@ -43,24 +36,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
     return ended
 
 
-@pytest.fixture(scope="session", params=["asha", pytest.param("tpe", marks=pytest.mark.nightly)])
+@pytest.fixture(scope="session")
 def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, SweepResult]:
-    """TPE with asynchronous halving, where results come in any order; at night also with synchronous halving."""
+    """TPE with synchronous halving, or ASHA: with asynchronous halving, where results come in any order."""
     name: str = request.param
     ended = run_undisturbed(tmp_path_factory.mktemp(name), SEARCHES[name])
     kinds = [kind for kind, _ in ended.decisions]
     assert (kinds.count("propose"), kinds.count("winner")) == (12, 1)
     assert kinds.count("result") > 12, "a trial was promoted"
     return name, ended
-
-
-@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.nightly), "postgresql"])
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
-    url = f"sqlite:///{tmp_path / 'tapeline.db'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_url")
-    with closing(open_harness(tmp_path / "home", url)) as harness:
-        yield harness
 
 
 @pytest.mark.stack
@@ -92,6 +76,7 @@ def test_a_sweep_that_reuses_all_epochs_makes_the_same_decisions(
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("search", ["tpe"], indirect=True)
 def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, search: tuple[str, SweepResult]) -> None:
     name, undisturbed = search
     sweep_id = submit(harness, SEARCHES[name])
@@ -101,72 +86,8 @@ def test_four_workers_make_the_same_decisions_as_one(harness: FaultHarness, sear
     assert until_end(harness, sweep_id, 180) == undisturbed
 
 
-@pytest.mark.nightly  # tests/simulation decides both in workers and in schedulers
-def test_workers_decide_without_a_scheduler(harness: FaultHarness, undisturbed: SweepResult) -> None:
-    """With one worker, no decision meets a locked row."""
-    sweep_id = submit(harness, RANDOM)
-    harness.start()
-    assert until_end(harness, sweep_id) == undisturbed
-
-
 @pytest.mark.nightly
-@pytest.mark.parametrize(
-    "place",
-    [
-        "deciding",
-        "epoch_committed",
-        "succeeded",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("epoch_committing", "succeeding", "began")),
-    ],
-)
-def test_a_process_killed_around_a_decision_does_not_change_it(
-    harness: FaultHarness, undisturbed: SweepResult, place: str
-) -> None:
-    sweep_id = submit(harness, RANDOM)
-    harness.arm(place)
-    for module in ("workers", "workers", "workers.scheduler"):
-        harness.start(module)
-    wait_until(lambda: not (harness.points / place).exists(), "a process to reach it", 240)
-    harness.start("workers.scheduler")  # inside a transaction, the only scheduler may have died
-    assert until_end(harness, sweep_id) == undisturbed
-
-
-@pytest.mark.nightly  # tests/simulation kills inside decisions, too
-def test_kills_inside_every_decision_change_none(process: InProcessHarness, undisturbed: SweepResult) -> None:
-    """A simulated kill aborts each transaction with decisions once, just before its commit."""
-    sweep_id = submit(process.workers, RANDOM)
-    for seq in range(1, 50):
-        process.arm(f"deciding.{seq}")
-    while not has_ended(process.workers, sweep_id):
-        held = process.claim()  # without a scheduler, each result is decided on by the worker that commits it
-        try:
-            process.train(held)
-        except SimulatedKill:
-            leases.record_child_loss(process.database, held, "killed while it decided")
-    assert until_end(process.workers, sweep_id) == undisturbed
-    reached = {path.name.split(".reached-")[0] for path in process.points.glob("deciding.*.reached-*")}
-    results = [data for kind, data in undisturbed.decisions if kind == "result"]
-    assert len(reached) >= len(results)
-    assert f"deciding.{state(process.workers, sweep_id).last_seq}" in reached, "the last one ends the sweep"
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("place", ["deciding", pytest.param("decided", marks=pytest.mark.nightly)])
-def test_a_scheduler_killed_around_a_decision_does_not_change_it(
-    harness: FaultHarness, undisturbed: SweepResult, place: str
-) -> None:
-    """The patched worker leaves every decision to the scheduler, as one that finds the sweep's row locked."""
-    sweep_id = submit(harness, RANDOM)
-    harness.patch("from service.sweeps import decisions\ndecisions.after_result = lambda session, job: None")
-    harness.start()
-    harness.arm(place)
-    first_scheduler = harness.start("workers.scheduler")
-    first_scheduler.wait(60)
-    harness.start("workers.scheduler")
-    assert until_end(harness, sweep_id) == undisturbed
-
-
-@pytest.mark.nightly
+@pytest.mark.parametrize("search", ["asha"], indirect=True)
 def test_repeated_kills_of_workers_children_and_schedulers_change_no_decision(
     harness: FaultHarness, search: tuple[str, SweepResult]
 ) -> None:
