@@ -1,4 +1,4 @@
-"""Connection outages of workers: databases cut off, silent or locked; brokers killed, emptied or silent."""
+"""Connection outages of workers: databases cut off, silent or locked; brokers killed, failing or silent."""
 
 from __future__ import annotations
 
@@ -81,16 +81,13 @@ def test_a_job_survives_a_connection_killed_inside_an_epochs_commit(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("place", ["epoch_committing.2", pytest.param("succeeding", marks=pytest.mark.nightly)])
-def test_a_commit_without_confirmation_counts_once(
-    proxied: tuple[FaultHarness, Proxy], reference: Reference, place: str
-) -> None:
+def test_a_commit_without_confirmation_counts_once(proxied: tuple[FaultHarness, Proxy], reference: Reference) -> None:
     """F15: the proxy forwards COMMIT and cuts the connection."""
     harness, proxy = proxied
     harness.submit()
-    harness.arm(place, "stop")
+    harness.arm("epoch_committing.2", "stop")
     harness.start()
-    child = harness.until_reached(place)
+    child = harness.until_reached("epoch_committing.2")
     proxy.cut_after = b"COMMIT"
     os.kill(child, signal.SIGCONT)
     harness.until_all_end()
@@ -100,9 +97,8 @@ def test_a_commit_without_confirmation_counts_once(
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("how", [pytest.param("refused", marks=pytest.mark.nightly), "silent"])
 def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
-    proxied: tuple[FaultHarness, Proxy], reference: Reference, how: str
+    proxied: tuple[FaultHarness, Proxy], reference: Reference
 ) -> None:
     """F14: no mass rescue afterwards, and each job is claimed at most twice more."""
     harness, proxy = proxied
@@ -112,12 +108,10 @@ def test_an_outage_longer_than_the_lease_does_not_count_as_a_loss(
     harness.start("workers.scheduler")
     workers = [harness.start() for _ in range(2)]
     child = harness.until_reached("epoch_trained.2")
-    setattr(proxy, "refusing" if how == "refused" else "silent", True)
-    if how == "refused":
-        proxy.drop()
+    proxy.silent = True
     os.kill(child, signal.SIGCONT)
     harness.until_leases_are_overdue(harness.lease_s)
-    proxy.refusing = proxy.silent = False
+    proxy.silent = False
     proxy.drop()
     harness.until_all_end()
     assert all(worker.poll() is None for worker in workers)
@@ -199,14 +193,12 @@ def test_a_broker_killed_four_times_only_delays_jobs(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("break_command", "repair_command", "celery_failures"),
+    ("break_command", "repair_command"),
     [
-        (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE", 3),
-        (b"CONFIG SET maxmemory 1", b"CONFIG SET maxmemory 0", 0),  # a worker only takes messages
-        pytest.param(b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop", 3, marks=pytest.mark.nightly),
-        pytest.param(b"ACL SETUSER default -@write", b"ACL SETUSER default +@all", 3, marks=pytest.mark.nightly),
+        (b"REPLICAOF 127.0.0.1 1", b"REPLICAOF NO ONE"),
+        (b"ACL SETUSER default -brpop", b"ACL SETUSER default +brpop"),
     ],
-    ids=["read-only", "full", "no permission to take", "no permission to write"],
+    ids=["read-only", "no permission to take"],
 )
 def test_a_broker_that_answers_with_errors_only_delays_jobs(
     sqlite_harness: FaultHarness,
@@ -214,7 +206,6 @@ def test_a_broker_that_answers_with_errors_only_delays_jobs(
     reference: Reference,
     break_command: bytes,
     repair_command: bytes,
-    celery_failures: int,
 ) -> None:
     """F07b: Celery exits on such errors of the broker; a worker must not."""
     sqlite_harness.lease_s = LONG_LEASE_S
@@ -228,7 +219,7 @@ def test_a_broker_that_answers_with_errors_only_delays_jobs(
     sqlite_harness.until_all_end()
     log = sqlite_harness.home / "workers.log"
     wait_until(
-        lambda: worker.poll() is not None or log.read_text().count("Connection to broker lost") >= celery_failures,
+        lambda: worker.poll() is not None or log.read_text().count("Connection to broker lost") >= 3,
         "Celery to fail repeatedly",
     )
     assert worker.poll() is None
@@ -345,20 +336,6 @@ def test_if_pickles_are_accepted_the_malicious_message_is_executed(
     trace = sqlite_harness.home / "evil"
     send_invalid_messages(sqlite_harness, broker, trace)
     wait_until(trace.exists, "the evil message's trace", 20)
-
-
-@pytest.mark.nightly
-def test_the_loss_of_all_messages_only_delays_jobs(
-    sqlite_harness: FaultHarness, broker: Broker, reference: Reference
-) -> None:
-    """F08."""
-    sender = create_app(broker.url)
-    for _ in range(8):
-        send_hints(sender, [sqlite_harness.submit()])
-    assert send_command(broker, b"FLUSHALL").startswith(b"+OK")
-    sqlite_harness.start(TAPELINE_WORKERS="2")
-    sqlite_harness.until_all_end()
-    sqlite_harness.check(reference)
 
 
 @pytest.mark.nightly

@@ -1,10 +1,8 @@
-"""Workers whose store is a bucket, behind a proxy that loses answers, breaks uploads and is unavailable."""
+"""Workers whose store is a bucket: it is silent, it is killed, or an upload breaks between two parts."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,83 +41,18 @@ def in_bucket(harness: FaultHarness, proxy: FaultyProxy, moto: str, monkeypatch:
 
 
 @pytest.mark.nightly
-def test_a_worker_killed_between_a_file_and_its_row_continues(in_bucket: FaultHarness, reference: Reference) -> None:
-    in_bucket.extra_environ |= COMMITS_EACH_EPOCH  # otherwise the job may have ended with its second epoch
-    for place in ("object_stored", "files_stored", "epoch_committed"):
-        in_bucket.submit()
-        in_bucket.arm(f"{place}.{'checkpoint' if place == 'object_stored' else 2}")
-    in_bucket.start("workers.scheduler")
-    in_bucket.start()
-    in_bucket.until_all_end()
-    assert in_bucket.worker_losses() == 3
-    in_bucket.check(reference)
-
-
-@pytest.mark.nightly
-def test_lost_answers_and_refused_requests_change_no_bit(
-    in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
-) -> None:
-    dice, lock = random.Random(7), threading.Lock()
-
-    def break_a_third(exchange: Exchange) -> str | tuple[int, bytes] | None:
-        with lock:
-            number = dice.random()
-        if number > 0.3:
-            return None
-        return "lose" if number < 0.1 else (503, b"<Code>SlowDown</Code>") if number < 0.2 else "cut"
-
-    proxy.fault = break_a_third
-    for _ in range(4):
-        in_bucket.submit()
-    in_bucket.start("workers.scheduler")
-    in_bucket.start()
-    in_bucket.until_all_end()
-    in_bucket.check(reference)
-
-
-@pytest.mark.stack
-def test_jobs_wait_while_the_store_is_unavailable(
-    in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
-) -> None:
-    in_bucket.extra_environ |= COMMITS_EACH_EPOCH
-    is_broken, checkpoints = threading.Event(), itertools.count()
-
-    def fail_later(exchange: Exchange) -> tuple[int, bytes] | None:
-        """Fail from the second checkpoint on."""
-        is_checkpoint = exchange.method == "PUT" and "/checkpoint/" in exchange.path
-        if not is_broken.is_set() and (not is_checkpoint or next(checkpoints) == 0):
-            return None
-        is_broken.set()
-        return 503, b"<Code>ServiceUnavailable</Code>"
-
-    proxy.fault = fail_later
-    job_id = in_bucket.submit()
-    in_bucket.start("workers.scheduler")
-    in_bucket.start()
-
-    wait_until(lambda: blocked(in_bucket) == ["store"], "the worker to claim nothing")
-    in_bucket.until(job_id, lambda job: job.status == "queued")
-    proxy.fault = lambda exchange: None
-    ended = in_bucket.until_end(job_id)
-    assert (ended.attempt, in_bucket.worker_losses()) == (1, 0)  # an outage counts no attempt
-    in_bucket.check(reference)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("fault", ["unavailable", pytest.param("silent", marks=pytest.mark.nightly)])
 def test_jobs_that_wait_too_long_for_the_store_fail_and_continue_when_retried(
-    in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference, fault: str
+    in_bucket: FaultHarness, proxy: FaultyProxy, reference: Reference
 ) -> None:
     in_bucket.extra_environ |= {"TAPELINE_STORE_TIMEOUT_S": "12"}
     in_bucket.patch("from service.storage import object_store\nobject_store._MIN_TIMEOUT_S = 1.0")
     in_bucket.extra_environ |= COMMITS_EACH_EPOCH
-    broken: str | tuple[int, bytes] = "hang" if fault == "silent" else (503, b"<Code>ServiceUnavailable</Code>")
     in_bucket.arm("epoch_committed.2", "stop")
     interrupted, waiting = in_bucket.submit(), in_bucket.submit()
     in_bucket.start("workers.scheduler")
     in_bucket.start(TAPELINE_WORKERS="1")
     os.kill(in_bucket.until_reached("epoch_committed.2"), signal.SIGCONT)
-    proxy.fault = lambda exchange: broken
+    proxy.fault = lambda exchange: "hang"
     in_bucket.until(interrupted, lambda job: job.status == "failed")
     job = in_bucket.job(interrupted)
     assert job.error is not None

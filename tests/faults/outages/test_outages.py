@@ -1,28 +1,20 @@
-"""The behaviour of workers and the scheduler while the database does not respond."""
+"""A scheduler and a worker while the database does not respond: what ``tests/simulation`` cannot tell apart."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import event, text
 
-from service.errors import LeaseLost
 from service.jobs import epoch_commits, leases
 from service.jobs.rescue import LeaseExpiryPolicy, rescue
-from service.states import Status
 from service.storage.database import NOW_POSTGRESQL, NOW_SQLITE, Database
-from service.storage.tables import Job
 from tests.faults.conftest import InProcessHarness, NoSupervisor, outage_error, replace_operation
-from tests.faults.invariants import Reference
 from tests.service.jobs.leases import renew
 from tests.waiting import wait_until
-from workers.supervisor import supervisor
 
 
 def test_workers_get_one_lease_duration_to_renew_after_an_outage() -> None:
@@ -78,6 +70,7 @@ def policies_that_allow_rescue(process: InProcessHarness, clock: DatabaseClock, 
     return policies
 
 
+@pytest.mark.parametrize("process", ["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)], indirect=True)
 def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(
     process: InProcessHarness, clock: DatabaseClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,41 +105,6 @@ def test_a_rescue_that_waited_for_the_write_lock_requeues_no_job(
     assert process.workers.job(job_id).deaths == 0
 
 
-@pytest.mark.stack
-def test_a_lease_that_expired_during_an_outage_does_not_count_as_a_loss(
-    process: InProcessHarness, clock: DatabaseClock
-) -> None:
-    """The database responds, but its disk is full: no round is missed, yet the worker cannot renew."""
-    job_id = process.submit()
-    (policy,) = policies_that_allow_rescue(process, clock, 1)
-    held = process.claim(LEASE_S)
-
-    def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("UPDATE"):
-            raise outage_error()
-
-    event.listen(process.database.engine, "before_cursor_execute", refuse)
-    failures = 0
-    for _ in range(2 * LEASE_S):
-        clock.advance(1)
-        try:
-            assert rescue(process.database, policy) == []
-        except OperationalError:
-            failures += 1
-    assert failures > LEASE_S
-    event.remove(process.database.engine, "before_cursor_execute", refuse)
-    assert rescue(process.database, policy) == [], "the worker had no time to renew"
-    renew(process.database, held, None)
-    renewed_ms, rounds = leases.clock(process.database), 0
-    while not rescue(process.database, policy):
-        clock.advance(1)
-        rounds += 1
-        assert rounds < LEASE_S + 3, "whoever is silent then is declared lost when the lease is over"
-    assert leases.clock(process.database) - renewed_ms >= 1000 * LEASE_S
-    job = process.workers.job(job_id)
-    assert (job.status, job.deaths) == (Status.QUEUED, 1)
-
-
 def seconds_until_rescued(process: InProcessHarness, clock: DatabaseClock, *schedulers: LeaseExpiryPolicy) -> int:
     """Let each scheduler run a round per second, in turn; return after how many seconds a job is rescued."""
     for second in range(4 * LEASE_S):
@@ -166,19 +124,6 @@ def test_two_schedulers_that_probe_the_same_lease_requeue_its_job(
     assert seconds_until_rescued(process, clock, *policies) < LEASE_S + 3
 
 
-@pytest.mark.stack
-def test_a_clock_set_back_does_not_prolong_a_dead_workers_lease(
-    process: InProcessHarness, clock: DatabaseClock
-) -> None:
-    """F25: the lease was given before, so its expiry is now far in the future."""
-    job_id = process.submit()
-    process.claim(LEASE_S)
-    with process.database.write() as session:
-        session.execute(update(Job).values(lease_expires_ms=Job.lease_expires_ms + 3_600_000))
-    assert seconds_until_rescued(process, clock, LeaseExpiryPolicy(LEASE_S)) < 2 * LEASE_S + 3
-    assert process.workers.job(job_id).deaths == 1
-
-
 def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
     """Add the rounds in between, one per second, except for the outage."""
     filled: list[tuple[int, bool]] = []
@@ -187,95 +132,6 @@ def _every_second(rounds: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
             filled.append((filled[-1][0] + 1, filled[-1][1]))
         filled.append((second, allowed))
     return filled
-
-
-class LostFirstResponse:
-    """Calls a function and loses its first response: it is committed, but the caller gets an error."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function, self._loses_next = function, True
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        result = self._function(*arguments, **named)
-        if self._loses_next:
-            self._loses_next = False
-            raise outage_error()
-        return result
-
-
-@pytest.mark.parametrize("write", [leases.begin, epoch_commits.commit])
-def test_a_commit_whose_response_is_lost_is_retried_and_counts_once(
-    process: InProcessHarness,
-    reference: Reference,
-    monkeypatch: pytest.MonkeyPatch,
-    write: Callable[..., Any],
-) -> None:
-    process.submit()
-    replace_operation(monkeypatch, write, LostFirstResponse(write))
-    assert process.train() == "succeeded"
-    process.check(reference)
-
-
-def test_an_end_whose_response_is_lost_is_recorded_once(
-    process: InProcessHarness,
-    reference: Reference,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    process.submit()
-    replace_operation(monkeypatch, epoch_commits.succeed, LostFirstResponse(epoch_commits.succeed))
-    with pytest.raises(LeaseLost):  # the retry finds the job ended
-        process.train()
-    process.check(reference)
-
-
-def test_files_of_a_commit_with_an_unknown_outcome_are_not_deleted(
-    process: InProcessHarness,
-    reference: Reference,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The response is lost, and the lease is lost before the retry: committed rows may refer to the files."""
-    job_id = process.submit()
-    held = process.claim()
-    commit = epoch_commits.commit
-
-    def commit_and_lose(*arguments: Any, **named: Any) -> Any:
-        commit(*arguments, **named)
-        leases.record_child_loss(process.database, held, "silent")
-        replace_operation(monkeypatch, epoch_commits.commit, commit)
-        raise outage_error()
-
-    replace_operation(monkeypatch, epoch_commits.commit, commit_and_lose)
-    with pytest.raises(LeaseLost):
-        process.train(held)
-    assert process.workers.job(job_id).epoch == 1
-    assert process.train() == "succeeded"
-    process.check(reference)
-    assert not [event for event in process.workers.log(job_id) if event.type == "log"], "no checkpoint was missing"
-
-
-def test_an_unacknowledged_claim_is_released_and_does_not_count_as_a_loss(process: InProcessHarness) -> None:
-    first, second = process.submit(), process.submit()
-    unacknowledged, acknowledged = process.claim(), process.claim()
-    assert leases.release_unacknowledged_claims(process.database, "process", [acknowledged]) == [unacknowledged.job_id]
-    jobs = [process.workers.job(job_id) for job_id in (first, second)]
-    assert [(job.status, job.attempt) for job in jobs] == [(Status.QUEUED, 1), (Status.RUNNING, 1)]
-    assert leases.release_unacknowledged_claims(process.database, "another", []) == []
-
-
-def test_a_supervisor_releases_a_claim_whose_response_was_lost(
-    process: InProcessHarness,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    job_id = process.submit()
-    worker = supervisor.Supervisor(process.workers.settings, process.database)
-    monkeypatch.setattr(leases, "claim", LostFirstResponse(leases.claim))
-    with pytest.raises(OperationalError):
-        worker._claim()
-    assert process.workers.job(job_id).status == Status.RUNNING
-    held = worker._claim()
-    assert held is not None
-    job: Job = process.workers.job(job_id)
-    assert (held.job_id, held.lease, job.attempt) == (job_id, 2, 1)
 
 
 def test_a_child_that_is_asked_to_stop_while_it_retries_stops(
@@ -293,17 +149,3 @@ def test_a_child_that_is_asked_to_stop_while_it_retries_stops(
     assert process.train(endpoint=endpoint) == "released"
     replace_operation(monkeypatch, epoch_commits.commit, commit)
     assert process.train() == "succeeded"
-
-
-@pytest.mark.parametrize("jump_s", [3600, -3600])
-def test_a_jump_of_a_childs_own_clock_has_no_effect(
-    process: InProcessHarness, reference: Reference, monkeypatch: pytest.MonkeyPatch, jump_s: int
-) -> None:
-    """F25: the wall clock of one process jumps by an hour while it trains."""
-    process.submit()
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
-    assert process.train() == "succeeded"
-    assert rescue(process.database) == []
-    monkeypatch.undo()
-    process.check(reference)
