@@ -152,35 +152,16 @@ class FaultHarness(WorkerHarness):
         marker.unlink()
         return pid
 
-    def kill_at(self, place: str, *, arm_next: str | None = None) -> None:
-        """Kill the process stopped at ``place``. The next point is armed first: it may be reached at once."""
-        pid = self.until_reached(place)
-        if arm_next is not None:
-            self.arm(arm_next, "stop")
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: all_exited([pid]), "the kill")
-
-    def freeze(self, worker: subprocess.Popen[bytes]) -> bool:
-        """Stop a worker outside its transactions: a frozen worker would keep its locks.
-
-        Returns:
-            Whether the first signal sufficed. Otherwise the worker ran on for a moment, even from a failpoint.
-        """
+    def freeze(self, worker: subprocess.Popen[bytes]) -> None:
+        """Stop a worker outside its transactions: a frozen worker would keep its locks."""
         worker.send_signal(signal.SIGSTOP)
-        froze_at_once = True
         while self._stays_locked():
-            froze_at_once = False
             worker.send_signal(signal.SIGCONT)
             time.sleep(0.05)
             worker.send_signal(signal.SIGSTOP)
-        return froze_at_once
 
     def _stays_locked(self) -> bool:
         """Whether a lock lasts for seconds, as a frozen worker's does; a starting child locks briefly."""
-        if self.database.is_sqlite:
-            path = str(self.database.engine.url.database)
-            with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as probe:
-                return not _succeeds(lambda: probe.execute("BEGIN IMMEDIATE"))
         with self.database.engine.connect() as connection:
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
             return not _succeeds(lambda: connection.execute(text("SELECT id FROM jobs FOR UPDATE")))

@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(400)]
 JOBS = 4
 
 
-@pytest.mark.parametrize("harness", ["postgresql"], indirect=True)
 def test_a_worker_holds_one_connection_for_all_of_its_jobs(harness: FaultHarness) -> None:
     harness.start(TAPELINE_WORKERS=str(JOBS))
     count = text(

@@ -8,12 +8,8 @@ import sys
 
 import pytest
 
-from service.maintenance import store_id
-from service.states import TERMINAL, Status
-from service.storage.stores import ArtifactFolder
-from tests.faults.harness import COMMITS_EACH_EPOCH, LONG_LEASE_S, FaultHarness, all_exited
+from tests.faults.harness import COMMITS_EACH_EPOCH, FaultHarness, all_exited
 from tests.faults.invariants import Reference
-from tests.restored import copied
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, parent_of
 
@@ -22,9 +18,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells of a parent's death")
-@pytest.mark.parametrize(
-    "frozen", [*(pytest.param(name, marks=pytest.mark.nightly) for name in ("child", "adopted")), "both"]
-)
+@pytest.mark.parametrize("frozen", ["adopted", "both"])
 def test_frozen_processes_do_not_outlive_a_killed_worker(sqlite_harness: FaultHarness, frozen: str) -> None:
     """F02: they cannot read the closed pipe, by which running processes notice the worker's death."""
     sqlite_harness.extra_environ |= COMMITS_EACH_EPOCH
@@ -71,115 +65,27 @@ def test_a_frozen_child_is_ended_even_without_the_fork_server(harness: FaultHarn
     harness.check(reference)
 
 
-def freeze_and_resume(harness: FaultHarness, reference: Reference, place: str) -> None:
-    """Freeze a worker at ``place``, and resume it once another worker has trained its job."""
+@pytest.mark.stack
+def test_a_worker_frozen_longer_than_its_lease_changes_nothing(harness: FaultHarness, reference: Reference) -> None:
+    """F04: before the commit of an epoch. It resumes once another worker has trained its job."""
     harness.extra_environ |= COMMITS_EACH_EPOCH
     job_id = harness.submit()
-    harness.arm(place, "stop")
+    harness.arm("files_stored.2", "stop")
     worker = harness.start()
-    child = harness.until_reached(place)
-    while not harness.freeze(worker) and child == worker.pid:  # it held a lock elsewhere, and ran on past the failpoint
-        worker.send_signal(signal.SIGCONT)
-        harness.until_end(job_id)
-        harness.arm(place, "stop")
-        job_id = harness.submit()
-        child = harness.until_reached(place)
+    child = harness.until_reached("files_stored.2")
+    harness.freeze(worker)
     harness.start("workers.scheduler")
     harness.start()
     harness.until_end(job_id)
     events_before = [(event.seq, event.type) for event in harness.log(job_id)]
     os.kill(child, signal.SIGCONT)
     os.kill(worker.pid, signal.SIGCONT)
-    if child != worker.pid:
-        wait_until(lambda: all_exited([child]), "the frozen child's end")
+    wait_until(lambda: all_exited([child]), "the frozen child's end")
     harness.submit()  # the service works as before
     harness.until_all_end()
     assert [(event.seq, event.type) for event in harness.log(job_id)] == events_before, "F04: the frozen worker wrote"
     assert harness.job(job_id).lease == 2
     harness.check(reference)
-
-
-@pytest.mark.stack
-@pytest.mark.parametrize(
-    "place",
-    [
-        pytest.param("claimed", marks=pytest.mark.nightly),
-        pytest.param("began", marks=pytest.mark.nightly),
-        "files_stored.2",
-        pytest.param("epoch_committed.3", marks=pytest.mark.nightly),
-    ],
-)
-def test_a_worker_frozen_longer_than_its_lease_changes_nothing(
-    harness: FaultHarness, reference: Reference, place: str
-) -> None:
-    """F04: after the claim, at the start, before an epoch's commit, and before that of the end."""
-    freeze_and_resume(harness, reference, place)
-
-
-@pytest.mark.nightly
-def test_a_worker_whose_lease_a_restored_database_issued_again_changes_nothing(
-    sqlite_harness: FaultHarness, reference: Reference
-) -> None:
-    """A copy of the database, in which the job is queued, is put in place under two workers: both get lease 1."""
-    sqlite_harness.extra_environ |= {**COMMITS_EACH_EPOCH, "TAPELINE_LEASE_S": str(LONG_LEASE_S)}
-    store_id.verify(sqlite_harness.database, ArtifactFolder(sqlite_harness.settings.artifacts))  # registers the folder
-    job_id = sqlite_harness.submit()
-    restore = copied(sqlite_harness.database)
-    children, workers = [], []
-    for _ in range(2):
-        sqlite_harness.arm("files_stored.2", "stop")
-        workers.append(sqlite_harness.start())
-        children.append(sqlite_harness.until_reached("files_stored.2"))
-        sqlite_harness.freeze(workers[-1])
-        if len(workers) == 1:
-            restore()
-    held = sqlite_harness.job(job_id)
-    assert (held.status, held.epoch, held.lease) == (Status.RUNNING, 1, 1)
-    for process in (children[0], workers[0].pid):
-        os.kill(process, signal.SIGCONT)
-    wait_until(
-        lambda: all_exited(children[:1]) or sqlite_harness.job(job_id).status in TERMINAL,
-        "the end of the first child, or of its job",
-    )
-    found = sqlite_harness.job(job_id)
-    assert (found.status, found.last_seq) == (Status.RUNNING, held.last_seq), "the first worker wrote"
-    for process in (children[1], workers[1].pid):
-        os.kill(process, signal.SIGCONT)
-    sqlite_harness.until_all_end()
-    assert sqlite_harness.job(job_id).lease == 1
-    sqlite_harness.check(reference)
-
-
-WITHOUT_LEASE_GUARD = """
-from sqlalchemy import select
-from service.jobs import leases, renewals
-from service.storage.tables import Job
-
-def unfenced(session, held, **values):
-    job = session.get_one(Job, held.job_id)
-    for name, value in values.items():
-        setattr(job, name, value)
-    job.lease_expires_ms = leases.expiry(held.lease_s)
-    return job
-
-def lock_unfenced(connection, held, statement):
-    query = select(*(item["expr"] for item in statement.column_descriptions))
-    return connection.execute(query.where(Job.id == held.job_id)).first()
-
-leases.guard, leases.lock = unfenced, lock_unfenced
-renewals.renew = lambda database, due: renewals.Pending({item.claim: None for item in due}, ())
-renewals.requested = lambda database, claims: renewals.Pending(dict.fromkeys(claims), ())
-"""
-
-
-@pytest.mark.nightly
-def test_without_the_lease_guard_a_frozen_worker_violates_an_invariant(
-    sqlite_harness: FaultHarness, reference: Reference
-) -> None:
-    """F04 with the lease guard disabled: the check must fail."""
-    sqlite_harness.patch(WITHOUT_LEASE_GUARD)
-    with pytest.raises(AssertionError, match=r"F04|end"):
-        freeze_and_resume(sqlite_harness, reference, "files_stored.2")
 
 
 @pytest.mark.nightly

@@ -1,13 +1,11 @@
-"""A child dies at every failpoint in every epoch, also where a power cut could hit."""
+"""A child dies at failpoints, also where a power cut could hit, and the job ends with the same bits."""
 
 from __future__ import annotations
-
-import contextlib
 
 import pytest
 
 from service.errors import LeaseLost
-from service.jobs import actions, epoch_commits, leases
+from service.jobs import actions, leases
 from service.jobs.queries import lookup
 from service.runtime import failpoints
 from service.states import Request, Status
@@ -15,41 +13,32 @@ from service.storage.artifacts import ArtifactKind
 from service.storage.stores import ArtifactFolder
 from tests.faults.conftest import InProcessHarness, NoSupervisor, checkpoints_newest_first
 from tests.faults.invariants import Reference
-from tests.faults.unfenced import remove_lease_guard
 from workers.messages import Preparing, Progress
 from workers.training.epochs import writer
-
-EACH_EPOCH = ("batch_done", "epoch_trained", "handed_over", "files_stored", "epoch_committing", "epoch_committed")
-EACH_FILE = ("file_written", "file_renamed")
-TRAINED_FILES = (ArtifactKind.CHECKPOINT, ArtifactKind.SAMPLE)
-SCHEDULES: dict[str, list[str]] = {
-    **{place: [f"{place}.{epoch}" for epoch in (1, 2, 3)] for place in EACH_EPOCH},
-    **{f"{place}.{kind}": [f"{place}.{kind}"] * 2 for place in EACH_FILE for kind in TRAINED_FILES},
-    **{place: [place, place] for place in ("began", "restored")},
-    **{place: [place] for place in ("tested", "succeeding", "succeeded")},
-}
-
-
-RUN_BY_DEFAULT = ("files_stored", "epoch_committing", "epoch_committed", "succeeding")
 
 
 @pytest.mark.parametrize(
     "schedule",
     [
-        pytest.param(schedule, id=name, marks=() if name in RUN_BY_DEFAULT else pytest.mark.stack)
-        for name, schedule in SCHEDULES.items()
+        ["batch_done.1", "batch_done.2", "batch_done.3"],
+        ["file_written.checkpoint", "file_renamed.sample"],
+        ["epoch_committing.1", "epoch_committing.2", "epoch_committing.3"],
+        ["epoch_committed.1", "epoch_committed.2"],
+        ["succeeding"],
     ],
+    ids=lambda schedule: schedule[0],
 )
 def test_a_child_that_dies_at_a_failpoint_does_not_change_the_result(
     process: InProcessHarness, reference: Reference, schedule: list[str]
 ) -> None:
+    """With the engine's bits, and files in a folder; ``tests/simulation`` kills at every point."""
     job_id = process.submit()
     for place in schedule:
         process.die_at(place)
     if process.workers.job(job_id).status == Status.QUEUED:
         assert process.train() == "succeeded"
     process.check(reference)
-    assert process.workers.job(job_id).attempt == 1 + len(schedule) - (schedule == ["succeeded"])
+    assert process.workers.job(job_id).attempt == 1 + len(schedule)
 
 
 def test_a_training_on_a_table_reads_the_checkpoint_that_it_continues_from_once(
@@ -69,9 +58,9 @@ def test_a_training_on_a_table_reads_the_checkpoint_that_it_continues_from_once(
     assert ["/checkpoint/" in path for path in paths] == [True]
 
 
-@pytest.mark.parametrize("is_short", [False, True], ids=["long", "short"])
 @pytest.mark.parametrize(
-    "place", ["tested", "files_stored.3", "epoch_committing.3", "succeeding", "epoch_committed.2", "succeeded"]
+    ("place", "is_short"),
+    [("tested", False), ("files_stored.3", False), ("epoch_committing.3", True), ("epoch_committed.2", True)],
 )
 def test_a_kill_around_the_commit_of_the_last_epochs_and_the_result_loses_none_and_repeats_none(
     process: InProcessHarness, reference: Reference, monkeypatch: pytest.MonkeyPatch, place: str, is_short: bool
@@ -82,7 +71,7 @@ def test_a_kill_around_the_commit_of_the_last_epochs_and_the_result_loses_none_a
     job_id = process.submit()
     process.die_at(place)
     job = process.workers.job(job_id)
-    if place in ("epoch_committed.2", "succeeded"):
+    if place == "epoch_committed.2":
         assert (job.status, job.epoch) == (Status.SUCCEEDED, 3)
     else:
         # Whatever ends the training in an orderly way, as this simulated death does, commits what is not committed.
@@ -111,25 +100,7 @@ def test_a_child_that_dies_while_deleting_checkpoints_keeps_the_best_and_the_lat
         assert job.size_bytes == sum(row.size_bytes for row in lookup.artifacts(session, job_id))
 
 
-@pytest.mark.parametrize("place", ["releasing", "released"])
-def test_a_child_that_dies_while_it_hands_its_job_back_does_not_lose_it(
-    process: InProcessHarness, reference: Reference, place: str
-) -> None:
-    process.submit()
-    process.arm(place)
-    held, endpoint = process.claim(), NoSupervisor()
-    endpoint.after_batches = 20
-    with pytest.raises(failpoints.SimulatedKill):
-        process.train(held, endpoint)
-    if place == "releasing":  # its transaction was rolled back
-        leases.record_child_loss(process.database, held, "died")
-    assert process.train() == "succeeded"
-    process.check(reference)
-
-
-@pytest.mark.parametrize(
-    "batches", [1, pytest.param(17, marks=pytest.mark.stack), 18, pytest.param(50, marks=pytest.mark.stack)]
-)
+@pytest.mark.parametrize("batches", [1, 18])
 def test_a_job_released_after_any_batch_ends_with_the_same_result(
     process: InProcessHarness, reference: Reference, batches: int
 ) -> None:
@@ -220,21 +191,6 @@ def test_a_worker_without_memory_repeats_a_commit(process: InProcessHarness, ref
     process.check(reference)
 
 
-def test_every_failpoint_is_listed_with_its_test() -> None:
-    tested = {name.partition(".")[0] for schedule in SCHEDULES.values() for name in schedule}
-    tested |= {"releasing", "released"}  # above
-    tested |= {"claimed", "submitted", "overlapping"}  # test_processes
-    tested |= {"deciding", "decided"}  # test_sweeps
-    tested |= {"reuse_stored", "reusing", "reused"}  # test_reuse
-    tested |= {"concluding"}  # test_differences
-    tested |= {"cleaned", "reported", "commanded"}  # test_reused_children
-    tested |= {"object_stored"}  # test_object_stores
-    tested |= {"message_claimed", "message_sent"}  # test_webhooks
-    tested |= {"file_migrated", "store_switched", "store_published"}  # test_store_migration
-    tested |= {"store_claimed"}  # test_store_migration_back
-    assert tested == set(failpoints.PLACES)
-
-
 def test_a_cancellation_takes_precedence_over_a_worker_loss(process: InProcessHarness) -> None:
     job_id = process.submit()
     held = process.claim()
@@ -244,15 +200,6 @@ def test_a_cancellation_takes_precedence_over_a_worker_loss(process: InProcessHa
     actions.cancel(process.database, job_id)
     leases.record_child_loss(process.database, held, "died")
     assert process.workers.job(job_id).status == Status.CANCELLED
-    process.check(None)
-
-
-def test_three_worker_losses_without_a_new_epoch_fail_the_job(process: InProcessHarness) -> None:
-    job_id = process.submit()
-    for place in ("epoch_committed.1", "batch_done.2", "batch_done.2"):
-        process.die_at(place)
-    job = process.workers.job(job_id)
-    assert (job.status, job.deaths) == (Status.FAILED, 3)
     process.check(None)
 
 
@@ -278,35 +225,3 @@ def test_worker_losses_in_epochs_that_are_trained_again_count_too(process: InPro
         process.die_at("epoch_trained.2")
     job = process.workers.job(job_id)
     assert (job.status, job.epoch, job.deaths) == (Status.FAILED, 1, 3)
-
-
-def test_without_the_lease_guard_a_late_worker_violates_an_invariant(
-    process: InProcessHarness, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker returns after its lease has expired and another one has its job: first with the lease guard,
-    then without."""
-
-    def zombie() -> None:
-        process.submit()
-        stale = process.claim()
-        process.arm("files_stored.2")
-        with pytest.raises(failpoints.SimulatedKill):
-            process.train(stale)
-        leases.record_child_loss(process.database, stale, "silent")
-        endpoint = NoSupervisor()
-        endpoint.after_batches = 20
-        process.train(endpoint=endpoint)  # another worker continues, and releases the job
-        fresh = process.claim()
-        with contextlib.suppress(LeaseLost):  # a late write of the zombie
-            leases.release_lease(process.database, stale, Request.PAUSE)
-        assert process.train(fresh) == "succeeded"
-        with contextlib.suppress(LeaseLost):
-            epoch_commits.succeed(process.database, stale, "sha256:stale")
-
-    zombie()
-    process.check(reference)
-
-    remove_lease_guard(monkeypatch, keeps_status=False)
-    with pytest.raises(AssertionError):  # noqa: PT012 - either statement may raise
-        zombie()
-        process.check(reference)

@@ -18,7 +18,6 @@ from service.states import Action
 from service.storage.artifacts import ArtifactKind
 from service.storage.stores import ArtifactFolder
 from service.storage.tables import Artifact, Job
-from tests.conftest import create_database
 from tests.faults.harness import FaultHarness, open_harness
 from tests.workers.test_tables import import_table, rows_of
 
@@ -48,16 +47,10 @@ class Predicting:
         return row, ArtifactFolder(self.harness.settings.artifacts).read(row.path, row.sha256)
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('database') / 'tapeline.db'}"
-    return create_database(request.getfixturevalue("postgres_server"))
-
-
 @pytest.fixture(scope="module")
-def predicting(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predicting]:
-    with closing(open_harness(tmp_path_factory.mktemp("predictions") / "home", url)) as harness:
+def predicting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predicting]:
+    folder = tmp_path_factory.mktemp("predictions")
+    with closing(open_harness(folder / "home", f"sqlite:///{folder / 'tapeline.db'}")) as harness:
         yield Predicting(harness)
         harness.stop()
         with harness.database.read() as session:
@@ -85,7 +78,7 @@ def test_a_prediction_leaves_one_file_with_every_row_and_its_digest(predicting: 
     assert job.provenance["checkpoint"] == job.resolved["model"]["sha256"]
 
 
-@pytest.mark.stack
+@pytest.mark.nightly  # test_prediction_kills.py
 def test_a_killed_prediction_starts_again_and_has_the_same_bytes(predicting: Predicting) -> None:
     undisturbed = predicting.harness.until_end(predicting.predict())
     predicting.harness.arm("batch_done.1", "kill")

@@ -1,4 +1,4 @@
-"""An urgent job on full workers, and a budget that is spent while a job trains."""
+"""An urgent job while workers are killed, and a budget that is spent while a job trains."""
 
 from __future__ import annotations
 
@@ -23,27 +23,6 @@ def check_results(harness: FaultHarness, reference: Reference) -> None:
     """Not the files, which have the spec in them, with priority and budget."""
     assert {harness.job(job_id).result_digest for job_id in harness.accepted} == {reference.result_digest}
     harness.check(None)
-
-
-def test_an_urgent_job_takes_a_slot_and_its_victim_ends_with_the_same_bits(
-    harness: FaultHarness, reference: Reference
-) -> None:
-    """The victim is stopped in its second epoch, until the urgent job waits: it cannot end before."""
-    harness.lease_s = LONG_LEASE_S
-    victim = harness.submit(priority=3)
-    harness.arm("batch_done.2", "wait urgent")
-    harness.start(TAPELINE_WORKERS="1")
-    harness.until_reached("batch_done.2")
-    urgent = harness.submit(priority=9)
-    harness.start("workers.scheduler")
-    harness.until(victim, lambda job: job.requested == "preempt")
-    harness.arm("urgent", "note")
-    harness.until(urgent, lambda job: job.status != Status.QUEUED)
-    harness.until_all_end()
-    assert reasons(harness, victim) == ["submitted", "claimed", "preempt requested", "preempted", "claimed", "done"]
-    assert harness.job(victim).lease == 2
-    assert harness.worker_losses() == 0
-    check_results(harness, reference)
 
 
 def test_the_slots_of_a_killed_worker_are_not_waited_for(harness: FaultHarness) -> None:

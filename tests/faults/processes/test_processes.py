@@ -1,8 +1,8 @@
-"""Workers are killed, drained, starved and duplicated while they train."""
+"""Workers, their children and the process that forks them are killed while they train. ``tests/simulation`` kills at
+every point, without processes."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -14,40 +14,12 @@ import pytest
 
 from service.jobs import actions
 from service.jobs.queries import lookup
-from service.states import Status
-from tests.faults.harness import COMMITS_EACH_EPOCH, LONG_LEASE_S, FaultHarness, all_exited, open_harness
+from tests.faults.harness import LONG_LEASE_S, FaultHarness, all_exited, open_harness
 from tests.faults.invariants import Reference
 from tests.waiting import wait_until
 from tests.workers.conftest import children_of, kill_groups, parent_of
 
 pytestmark = pytest.mark.timeout(400)
-
-PLACES_BEFORE_COMMIT = [
-    ["began", "restored", "batch_done"],
-    ["epoch_trained", "file_written.checkpoint", "file_renamed.sample"],
-    ["files_stored", "handed_over", "file_renamed.checkpoint"],
-]
-
-
-@pytest.mark.nightly  # test_kill_points.py kills at each failpoint
-def test_children_killed_at_21_points_do_not_change_the_results(harness: FaultHarness, reference: Reference) -> None:
-    """F01. Each kill before an epoch's commit is followed by one right after it: three losses without a new
-    epoch would fail the job."""
-    harness.extra_environ |= COMMITS_EACH_EPOCH
-    points = []
-    for places in PLACES_BEFORE_COMMIT:
-        harness.submit()
-        for epoch, place in enumerate(places, 1):
-            in_epoch = place in ("batch_done", "epoch_trained", "files_stored", "handed_over")
-            points += [f"{place}.{epoch}" if in_epoch else place, f"epoch_committed.{epoch}"]
-        points.append("tested")
-    harness.arm(points[0], "stop")
-    harness.start()
-    for point, following in itertools.zip_longest(points, points[1:]):
-        harness.kill_at(point, arm_next=following)
-    harness.until_all_end()
-    assert harness.worker_losses() == len(points) == 21
-    harness.check(reference)
 
 
 @pytest.mark.stack
@@ -70,29 +42,19 @@ def test_a_child_killed_during_a_pending_commit_trains_both_epochs_again(
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize(
-    "place",
-    [
-        "epoch_committing.2",
-        # tests/simulation kills at all of them, without processes
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("claimed", "succeeding", "succeeded")),
-    ],
-)
-def test_a_worker_killed_at_a_claim_a_commit_or_an_end_is_replaced(
-    harness: FaultHarness, reference: Reference, place: str
-) -> None:
-    """F02: after a claim, inside the transaction of an epoch, inside and after that of the end."""
+def test_a_worker_killed_inside_a_commit_is_replaced(harness: FaultHarness, reference: Reference) -> None:
+    """F02: the server rolls back the transaction of an epoch."""
     harness.submit()
-    harness.arm(place)
+    harness.arm("epoch_committing.2")
     worker = harness.start()
-    pid = harness.until_reached(place)
+    pid = harness.until_reached("epoch_committing.2")
     children = [pid, *children_of(worker.pid)]
     kill_groups([worker])
     wait_until(lambda: all_exited(children), "the end of all children")
     harness.start("workers.scheduler")
     harness.start()
     harness.until_all_end()
-    assert harness.job(harness.accepted[0]).lease == (1 if place == "succeeded" else 2)
+    assert harness.job(harness.accepted[0]).lease == 2
     harness.check(reference)
 
 
@@ -137,46 +99,6 @@ def test_without_the_fork_server_a_job_continues_and_the_next_starts(
     assert harness.job(harness.accepted[0]).lease == 1
     assert not all_exited([child]), "it waits for another job"
     assert harness.worker_losses() == 0
-    harness.check(reference)
-
-
-@pytest.mark.nightly
-def test_running_jobs_survive_a_power_cut_of_all_workers(harness: FaultHarness, reference: Reference) -> None:
-    """F03."""
-    for _ in range(4):
-        harness.submit()
-    workers = [harness.start() for _ in range(2)]
-    harness.until(harness.accepted[0], lambda job: job.epoch >= 1)
-    for worker in workers:
-        kill_groups([worker])
-    harness.start("workers.scheduler")
-    for _ in range(2):
-        harness.start()
-    harness.until_all_end()
-    harness.check(reference)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("place", ["releasing", pytest.param("released", marks=pytest.mark.nightly)])
-def test_an_interrupted_drain_loses_nothing(harness: FaultHarness, reference: Reference, place: str) -> None:
-    """F06: after SIGTERM, the worker dies while it releases its job, or the child after that."""
-    job_id = harness.submit(epochs=3)
-    harness.add_failpoint("sent", "workers.supervisor.child_process:ChildProcess.send", after=True)
-    harness.arm("epoch_trained.1", "stop")
-    worker = harness.start()
-    child = harness.until_reached("epoch_trained.1")
-    harness.arm(place)
-    harness.arm("sent.Stop", "note")
-    worker.send_signal(signal.SIGTERM)
-    harness.until_reached("sent.Stop")
-    os.kill(child, signal.SIGCONT)
-    harness.until_reached(place)
-    has_released = place == "released"
-    assert worker.wait(20) == (0 if has_released else -signal.SIGKILL)
-    assert harness.job(job_id).status == (Status.QUEUED if has_released else Status.RUNNING)
-    harness.start("workers.scheduler")
-    harness.start()
-    harness.until_all_end()
     harness.check(reference)
 
 
@@ -253,64 +175,6 @@ def test_copies_of_a_running_service_continue_to_the_same_results(
             copied.start()
             copied.until_all_end()
             copied.check(reference)
-
-
-@pytest.mark.nightly
-def test_a_job_that_kills_its_workers_fails_and_the_next_one_runs(harness: FaultHarness, reference: Reference) -> None:
-    """F21: killed as by the kernel when memory runs out; the supervisor survives."""
-    harness.extra_environ |= COMMITS_EACH_EPOCH
-    poison = harness.submit()
-    harness.arm("epoch_trained.2", "stop")
-    worker = harness.start()
-    for following in ("epoch_trained.2", "epoch_trained.2", None):
-        harness.kill_at("epoch_trained.2", arm_next=following)
-    job = harness.until_end(poison)
-    assert job.error is not None
-    assert (job.status, job.error["code"], job.epoch) == (Status.FAILED, "worker_lost", 1)
-    assert worker.poll() is None
-    harness.submit()
-    harness.until_all_end()
-    actions.retry(harness.database, poison)  # no failpoint is armed any more
-    harness.until(poison, lambda job: job.status == Status.SUCCEEDED, 60)
-    harness.check(reference)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("hours", [pytest.param(1, marks=pytest.mark.nightly), -1])
-def test_clocks_of_a_worker_and_the_scheduler_off_by_an_hour_have_no_effect(
-    harness: FaultHarness, reference: Reference, hours: int
-) -> None:
-    """F25: no early rescue, no lease that never expires, no file mistaken for an old one."""
-    harness.lease_s = 15  # at 3 s, a worker without CPU time for two seconds would stop its own child
-    for _ in range(3):
-        harness.submit()
-    harness.arm("batch_done.2", "kill")
-    clock_patch = f"import time\nreal = time.time\ntime.time = lambda: real() + {3600 * hours}\n"
-    unshifted = harness.start()
-    harness.patch(clock_patch)
-    harness.start("workers.scheduler")
-    harness.start()
-    harness.until_reached("batch_done.2")
-    harness.until_all_end()
-    assert unshifted.poll() is None
-    assert harness.worker_losses() == 1
-    harness.check(reference)
-
-
-@pytest.mark.nightly  # tests/faults/concurrency/test_races.py
-def test_two_schedulers_and_many_workers_claim_each_job_once(harness: FaultHarness) -> None:
-    """F26."""
-    harness.lease_s = LONG_LEASE_S
-    tiny = {"epochs": 1, "batch_size": 400, "layers": [{"units": 10, "activation": "softmax"}]}
-    for _ in range(24):
-        harness.submit(**tiny)
-    for _ in range(2):
-        harness.start("workers.scheduler")
-    for _ in range(3):
-        harness.start(TAPELINE_WORKERS="2")
-    harness.until_all_end(200)
-    assert [harness.job(job_id).lease for job_id in harness.accepted] == [1] * 24
-    harness.check(Reference.of(harness.database, harness.accepted[0]))
 
 
 @pytest.mark.nightly

@@ -1,10 +1,8 @@
-"""Children that train several jobs are killed, stopped and drained at every point between two of them."""
+"""Children that train several jobs: they die and hang between two of them, and end with their worker."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 
@@ -41,56 +39,6 @@ def test_a_child_that_dies_between_two_jobs_affects_neither(harness: FaultHarnes
     assert harness.worker_losses() == 0
     pids = training_pids(harness)
     assert len(set(pids)) < len(pids), "children are used again"
-    harness.check(reference)
-
-
-@pytest.mark.nightly
-def test_a_child_that_dies_in_its_second_job_costs_that_job_one_attempt(
-    harness: FaultHarness, reference: Reference
-) -> None:
-    """F31: a crash affects one job."""
-    harness.submit()
-    worker = harness.start()
-    first = harness.until_end(harness.accepted[0])
-    harness.arm("batch_done.2")
-    second, third = harness.submit(), harness.submit()
-    child = harness.until_reached("batch_done.2")
-    assert training_pids(harness)[:2] == [child, child]
-    harness.until_all_end()
-    assert worker.poll() is None
-    assert [harness.job(job_id).attempt for job_id in (first.id, second, third)] == [1, 2, 1]
-    assert harness.worker_losses() == 1
-    harness.check(reference)
-
-
-@pytest.mark.stack
-@pytest.mark.parametrize(
-    "place",
-    [
-        "succeeded",
-        pytest.param("cleaned", marks=pytest.mark.nightly),
-        pytest.param("reported", marks=pytest.mark.nightly),
-        pytest.param("commanded", marks=pytest.mark.nightly),
-    ],
-)
-def test_a_worker_killed_with_a_child_between_two_jobs_is_replaced(
-    harness: FaultHarness, reference: Reference, place: str
-) -> None:
-    """F31, F02: the worker is killed, and its children end, even a frozen one."""
-    harness.submit()
-    worker = harness.start()
-    harness.until_end(harness.accepted[0])
-    harness.arm(place, "stop")
-    harness.submit()
-    harness.submit()
-    child = harness.until_reached(place)
-    pids = [*children_of(worker.pid), child]
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
-    wait_until(lambda: all_exited(pids), "the end of all children")
-    harness.start("workers.scheduler")
-    harness.start()
-    harness.until_all_end()
     harness.check(reference)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import httpx
 import pytest
@@ -77,7 +74,7 @@ def test_without_a_broker_posts_are_answered_jobs_run_and_streams_work(
     harness.check(reference)
 
 
-@pytest.mark.stack
+@pytest.mark.nightly  # tests/simulation kills web processes there
 def test_an_api_killed_after_the_commit_returns_the_same_job_to_a_retry(
     web: httpx.Client, harness: FaultHarness, reference: Reference
 ) -> None:
@@ -94,53 +91,3 @@ def test_an_api_killed_after_the_commit_returns_the_same_job_to_a_retry(
     harness.start()
     harness.until_all_end()
     harness.check(reference)
-
-
-@pytest.mark.nightly
-def test_fifty_concurrent_requests_with_one_key_create_one_job(
-    web: httpx.Client, harness: FaultHarness, reference: Reference
-) -> None:
-    """F24."""
-    responses: list[httpx.Response] = []
-
-    def post(name: str) -> None:
-        body = QUICK_SPEC if name == "same" else QUICK_SPEC | {"name": name}
-        responses.append(web.post("/jobs", json=body, headers={"Idempotency-Key": "fifty"}))
-
-    web.post("/jobs", json=QUICK_SPEC, headers={"Idempotency-Key": "fifty"})
-    threads = [threading.Thread(target=post, args=("same" if n % 5 else f"other {n}",)) for n in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(answer.status_code for answer in responses) == [201] * 40 + [422] * 10
-    (job_id,) = {answer.json()["id"] for answer in responses if answer.status_code == 201}
-    harness.accepted.append(job_id)
-    harness.start()
-    harness.until_all_end()
-    harness.check(reference)
-
-
-@pytest.mark.nightly  # tests/service/web/streaming/test_job_stream.py cuts a stream twenty times
-def test_a_client_disconnected_a_hundred_times_gets_each_event_once(
-    web: httpx.Client, harness: FaultHarness, reference: Reference
-) -> None:
-    """F28, with connections that also break in the middle of an event."""
-    job_id = harness.submit(epochs=50, samples={"count": 1, "every_epochs": 10})
-    harness.start()
-    received: list[dict[str, Any]] = []
-    disconnects = 0
-    while not received or received[-1]["type"] != "end":
-        last = str(received[-1]["seq"]) if received else ""
-        with connect_sse(
-            web, "GET", f"/jobs/{job_id}/stream", headers={"Last-Event-ID": last} if last else {}
-        ) as source:
-            if source.response.status_code == 204:
-                break
-            event = next(event for event in source.iter_sse() if event.id)
-            received.append(json.loads(event.data))  # events in transit behind it are lost
-        disconnects += 1
-    logged = web.get(f"/jobs/{job_id}/events", params={"limit": 1000}).json()["data"]
-    assert [event["seq"] for event in received] == [event["seq"] for event in logged]
-    assert disconnects >= 100
-    harness.check(None)
