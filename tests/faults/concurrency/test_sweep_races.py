@@ -35,6 +35,7 @@ SWEEP = RANDOM | {
     "space": {"/optimizer/learning_rate": {"log": [0.003, 0.3]}},
     "seeds": [0],
 }
+OPERATIONS = 500
 ONE_RUNG = SWEEP | {"search": {"name": "random", "trials": 3, "seed": 7}, "halving": {"min_epochs": 1, "factor": 3}}
 
 
@@ -255,10 +256,11 @@ class User:
             self.operations += 2
 
 
-@pytest.mark.parametrize("operations", [30, pytest.param(500, marks=pytest.mark.nightly)])
-def test_no_random_cancel_pause_or_resume_breaks_a_sweep(process: InProcessHarness, operations: int) -> None:
+@pytest.mark.nightly
+@pytest.mark.parametrize("process", ["postgresql"], indirect=True)
+def test_no_random_cancel_pause_or_resume_breaks_a_sweep(process: InProcessHarness) -> None:
     """F23: two workers and two schedulers run sweeps, and a user disturbs them."""
-    database, user, stopping = process.database, User(process, random.Random(operations)), threading.Event()
+    database, user, stopping = process.database, User(process, random.Random(1)), threading.Event()
 
     def advance() -> bool:
         sweep_actions.requeue_stragglers(database)
@@ -272,7 +274,7 @@ def test_no_random_cancel_pause_or_resume_breaks_a_sweep(process: InProcessHarne
     with ThreadPoolExecutor(4) as pool:
         loops = [pool.submit(repeat, work) for work in (lambda: train_one(database), advance) for _ in range(2)]
         try:
-            while user.operations < operations and not any(loop.done() for loop in loops):
+            while user.operations < OPERATIONS and not any(loop.done() for loop in loops):
                 user.act()
             wait_until(
                 lambda: status(database, user.sweep_ids[-1]) in SWEEP_ENDED or any(loop.done() for loop in loops),
@@ -283,7 +285,7 @@ def test_no_random_cancel_pause_or_resume_breaks_a_sweep(process: InProcessHarne
             stopping.set()
         for loop in loops:
             loop.result()
-    assert user.operations >= operations
+    assert user.operations >= OPERATIONS
     for sweep_id in user.sweep_ids:
         assert_each_job_ended_once(database, sweep_id)
         with database.read() as session:
