@@ -160,15 +160,15 @@ def open_in_process(home: Path, url: str) -> Iterator[InProcessHarness]:
     workers.database.close()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.nightly)])
+@pytest.fixture
 def process(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[InProcessHarness]:
-    """On SQLite; at night also on PostgreSQL. Short epochs share no commit."""
+    """On SQLite, or where real locks are the subject, on the ``indirect`` database. Short epochs share no commit."""
     monkeypatch.setattr(writer, "COMMIT_INTERVAL_S", 0.0)
+    is_postgresql = getattr(request, "param", "sqlite") == "postgresql"
     yield from open_in_process(
-        tmp_path / "home",
-        request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url"),
+        tmp_path / "home", request.getfixturevalue("private_postgres_url" if is_postgresql else "sqlite_url")
     )
 
 
@@ -185,12 +185,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return result
 
 
-@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.nightly), "postgresql"])
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultHarness]:
-    """Real processes on PostgreSQL, where they run at the same time; at night also on SQLite, which the tests of
-    ``process`` and of ``sqlite_harness`` use."""
-    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "private_postgres_url")
-    with closing(open_harness(tmp_path / "home", url)) as harness:
+@pytest.fixture
+def harness(private_postgres_url: str, tmp_path: Path) -> Iterator[FaultHarness]:
+    """Real processes on PostgreSQL, where they run at the same time."""
+    with closing(open_harness(tmp_path / "home", private_postgres_url)) as harness:
         yield harness
 
 

@@ -26,9 +26,6 @@ _REAL_PROCESSES: Final = {"stack", "either_stack", "running", "running_on_sqlite
 """Fixtures that start some: a test that uses one is of the level ``stack``."""
 _DATABASE_IS_THE_SUBJECT: Final = (
     "faults/concurrency",
-    "faults/outages",
-    "faults/processes",
-    "faults/sweeps",
     "migrations",
     "service/access",
     "service/features",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ import pytest
 
 from service.jobs import worker_registry
 from service.states import Status
-from service.storage.stores import ArtifactFolder
-from tests.faults.conftest import InProcessHarness
 from tests.faults.harness import FaultHarness, open_harness
 from tests.faults.invariants import Reference
 from tests.waiting import wait_until
@@ -100,23 +97,6 @@ def test_a_worker_without_the_shared_folder_claims_no_job(harness: FaultHarness,
     assert harness.job(second).lease == 0
     (harness.home / "own").symlink_to(harness.home / "shared")
     assert harness.until_end(second).status == Status.SUCCEEDED
-
-
-@pytest.mark.nightly
-def test_files_that_cannot_be_deleted_do_not_fail_the_job(
-    process: InProcessHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F17: obsolete checkpoints stay until the next cleanup."""
-    process.submit(checkpoint={"keep_last": 1})
-
-    def refuse(store: ArtifactFolder, paths: Iterable[str]) -> None:
-        if list(paths):
-            raise OSError(errno.EROFS, "read-only")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ArtifactFolder, "remove", refuse)
-        assert process.train() == "succeeded"
-    process.check(None)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def flip(process: InProcessHarness, job_id: str, epoch: int, tensor: str, index:
     ("index", "epoch"),
     [
         pytest.param(406 * 16 + 3, 8, id="a pixel in the middle"),
-        pytest.param(5003, 20, id="a pixel that is always black, and changes no metric", marks=pytest.mark.stack),
+        pytest.param(5003, 20, id="a pixel that is always black, and changes no metric", marks=pytest.mark.nightly),
     ],
 )
 def test_a_bit_flipped_in_the_checkpoint_of_epoch_7_of_20_is_located(
