@@ -80,7 +80,7 @@ nightly:  ## those that CI leaves out: a cheaper test covers the same, or they t
 	@$(MAKE) --keep-going processes browser hostile compose LEVEL=nightly
 
 processes: $(VENV)/installed-dev prometheus
-	$(IN_MEMORY) $(PYTEST) -n 3 --dist worksteal -m "$(LEVEL)" --ignore tests/browser --ignore tests/security/hostile \
+	$(IN_MEMORY) $(PYTEST) -n 4 --dist worksteal -m "$(LEVEL)" --ignore tests/browser --ignore tests/security/hostile \
 		--ignore tests/compose
 
 fuzz: $(VENV)/installed-dev  ## read mutated IDX, NPZ and CSV files for MINUTES=10; SEED=n repeats a run
