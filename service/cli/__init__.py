@@ -49,8 +49,6 @@ _OF_KERNEL: Final = {
     "confusion": ("comparing", "Show the scores of each class, and what it is confused with."),
     "importance": ("comparing", "Show which columns of a table a network uses."),
     "residuals": ("comparing", "Show the rows for which a regressor is furthest from the target."),
-    "sweep": ("sweeps", "Start a sweep: many jobs as one experiment."),
-    "sweeps": ("sweeps", "List sweeps, or show, pause, resume, cancel or delete one."),
     "why": ("comparing", "Compare two jobs, down to the first different batch and tensor."),
     "bisect": ("comparing", "Find the epoch from which a metric is too low or too high."),
     "predict": ("inference", "Classify images or rows, or predict the number of rows."),

@@ -12,6 +12,7 @@ from service.declarations import Feature
 
 _NAMES: Final = (
     "registry",
+    "sweeps",
     "sharing",
     "webhooks",
     "comparing",

@@ -11,7 +11,7 @@ from service.declarations import Room
 from service.runtime.settings import Settings
 from service.storage.database import Database
 from service.storage.stores import open_store
-from service.web import admin, datasets, docs, jobs, models, sweeps
+from service.web import admin, datasets, docs, jobs, models
 from service.web.core import metrics
 from service.web.core.core import EXTENSION, Core, provide
 from service.web.core.keyring import Keyring
@@ -47,7 +47,7 @@ def build_app() -> Flask:
     browsers.register(app)  # after the headers: Flask runs it before them, and they depend on the final content type
     templates.register(app)
     problems.register(app)
-    for subject in (jobs, sweeps, datasets, models, admin, docs):
+    for subject in (jobs, datasets, models, admin, docs):
         subject.register(app)
     for operations in declarations.load(Room.OPERATIONS, Operations):
         app.register_blueprint(operations.blueprint)
@@ -81,7 +81,7 @@ def attach(app: Flask, settings: Settings) -> None:
     )
     app.extensions[EXTENSION] = core
     provide(app, Poller(database), StoreCheck(database, core.artifacts), HostNames.of(settings))
-    for subject in (jobs, sweeps, datasets, models):
+    for subject in (jobs, datasets, models):
         subject.attach(app, core)
     for operations in declarations.load(Room.OPERATIONS, Operations):
         provide(app, *operations.provide(core))

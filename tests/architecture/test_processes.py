@@ -33,7 +33,7 @@ FORBIDDEN = {
     "engine": {"flask", "celery", "sqlalchemy", "pydantic", "matplotlib", "PIL", "service", "workers"},
     "service.application.jobs": CORE,
     "service.application.datasets": CORE,
-    "service.application.sweeps": CORE,
+    "service.features.sweeps.use_cases": CORE,
     "service.jobs.differences.explanation": CORE,
     "service.application.models": CORE | {"onnx", "tensorboardX", "mlflow"},
     "service.web.app": {"workers", "engine", "matplotlib", "onnx", "tensorboardX", "google.protobuf", "mlflow"},

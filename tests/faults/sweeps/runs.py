@@ -15,8 +15,8 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from service.application.specs import SpecChecks
-from service.application.sweeps import Sweeps
 from service.datasets.repository import DatasetRepository
+from service.features.sweeps.use_cases import Sweeps
 from service.runtime.slots import SlotPool
 from service.states import SWEEP_ENDED, Status
 from service.storage.stores import ArtifactFolder

@@ -29,9 +29,9 @@ from service.storage.tables import Job, Worker
 from service.web.core.core import EXTENSION, Core, provided
 from service.web.datasets.upload_progress import ProgressBoard
 from service.web.streaming.poller import Poller
+from tests.service.features.sweeps.simulated_sweeps import finish
 from tests.service.web.conftest import SimulatedWorker
 from tests.service.web.rules.operations import STREAM, Caller, Operation, Values, operations_of
-from tests.service.web.sweeps.simulated_sweeps import finish
 from tests.waiting import wait_until
 from workers.training import build
 

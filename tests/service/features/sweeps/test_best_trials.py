@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from service.sweeps import decisions
-from tests.service.web.sweeps.simulated_sweeps import finish, start, train_one
+from tests.service.features.sweeps.simulated_sweeps import finish, start, train_one
 
 HALVING = {"min_epochs": 2, "factor": 2}
 RATES = (0.01, 0.02, 0.03, 0.04)

@@ -15,8 +15,8 @@ from service.jobs import leases
 from service.runtime.settings import Auth
 from service.storage.sweep_tables import Sweep
 from service.storage.tables import Job
+from tests.service.features.sweeps.simulated_sweeps import BASE, finish, start, train_one
 from tests.service.web.markup import one_line
-from tests.service.web.sweeps.simulated_sweeps import BASE, finish, start, train_one
 
 
 def test_the_list_of_sweeps_is_paginated(client: FlaskClient) -> None:

@@ -18,7 +18,7 @@ from service.sweeps import decisions, queries
 from service.sweeps.proposer import Proposer
 from service.sweeps.search import proposals, space
 from service.sweeps.search.proposals import Suggestions
-from tests.service.web.sweeps.simulated_sweeps import BASE, finish, logged_decisions, start, train_one
+from tests.service.features.sweeps.simulated_sweeps import BASE, finish, logged_decisions, start, train_one
 
 
 def test_a_sweep_trains_promotes_and_names_its_winner(either_app: Flask, make_worker: Callable[[Flask], Any]) -> None:

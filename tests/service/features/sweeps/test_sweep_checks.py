@@ -11,7 +11,7 @@ from sqlalchemy import select
 from service.spec import validation
 from service.storage.tables import Job
 from tests.security.slow_inputs import large_sweep
-from tests.service.web.sweeps.simulated_sweeps import BASE, SWEEP, finish, start
+from tests.service.features.sweeps.simulated_sweeps import BASE, SWEEP, finish, start
 
 
 def test_a_dry_run_stores_nothing(client: FlaskClient) -> None:

@@ -6,15 +6,16 @@ from typing import Final
 
 from flask import Blueprint, Response
 
+from service.features.sweeps.operations import detail_of, read_trials
+from service.features.sweeps.operations import show_list as list_sweeps
+from service.features.sweeps.schemas import SweepListQuery
 from service.spec.presets.definitions import PRESETS, current_name
 from service.states import SweepStatus
 from service.sweeps import queries
 from service.web.core.core import core, owner
+from service.web.core.rooms import Pages
 from service.web.http.endpoint import endpoint
 from service.web.http.responses import as_page, next_address
-from service.web.sweeps.schemas import SweepListQuery
-from service.web.sweeps.views import detail_of, read_trials
-from service.web.sweeps.views import show_list as list_sweeps
 
 blueprint: Final = Blueprint("sweep_pages", __name__)
 
@@ -44,3 +45,6 @@ def show(sweep_id: str) -> Response:
     base = sweep.resolved["base"]
     dataset = {**PRESETS[sweep.kind][current_name(base["preset"])]["dataset"], **base.get("dataset", {})}
     return as_page("sweeps/sweep.html", sweep=sweep, trials=trials, dataset=dataset["name"])
+
+
+PAGES: Final = Pages(blueprint=blueprint)

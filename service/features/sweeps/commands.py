@@ -14,10 +14,10 @@ from rich.text import Text
 
 from service.cli.commands.training import set_option, settings_of
 from service.cli.progress import check_success, print_event, print_outage
-from service.cli.search_space import range_text, seeds_of, space_of
 from service.cli.spec_files import refuse_yaml
 from service.cli.target import Target, check_whole, confirm_deletion, with_target, yes_option
 from service.cli.text import STYLES, about, owner_names, print_rows, print_table, with_owners
+from service.features.sweeps.search_space import range_text, seeds_of, space_of
 from service.spec.metric_info import KEY_METRICS, describe, number
 from service.states import SweepStatus, TrialStatus
 from service.wording import counted, listed, value_text

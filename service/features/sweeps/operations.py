@@ -9,32 +9,9 @@ from typing import Any, Final, cast
 from flask import Blueprint, Response
 from sqlalchemy.orm import Session
 
-from service.application.sweeps import Sweeps
+from service.application.specs import SpecChecks
 from service.errors import SweepNotFound
-from service.spec.metric_info import describe
-from service.states import SWEEP_ENDED
-from service.storage.sweep_tables import Sweep
-from service.sweeps import actions, events, queries
-from service.sweeps.events import DECISIONS
-from service.sweeps.results.best_trial import best_trial
-from service.sweeps.results.curves import TrialCurve
-from service.sweeps.results.curves import curves as curves_of
-from service.sweeps.results.importance import importance as importance_of
-from service.sweeps.schema import MAX_TRIALS, SweepSpec
-from service.web.core.core import core, owner, provided
-from service.web.gate.access_checks import actor
-from service.web.http import downloads, requests, slots
-from service.web.http.downloads import Picture, picture
-from service.web.http.endpoint import Result, endpoint
-from service.web.http.path_parameters import PathParameter
-from service.web.http.problems import Problem, invalid_parameter
-from service.web.http.queries import StreamQuery, SubmitQuery
-from service.web.http.responses import as_json
-from service.web.jobs.plots import MEDIA_TYPES, Format
-from service.web.jobs.views import submitted_response
-from service.web.streaming.poller import Poller
-from service.web.streaming.response import refuse_if_full, stream_response
-from service.web.sweeps.schemas import (
+from service.features.sweeps.schemas import (
     CurvePlotQuery,
     CurveQuery,
     ImportanceList,
@@ -49,12 +26,38 @@ from service.web.sweeps.schemas import (
     TrialList,
     TrialQuery,
     curve_lines,
+    new_sweep,
     sweep_detail,
     sweep_summary,
     trial_item,
     trial_lines,
 )
-from service.web.sweeps.stream import follow_sweep
+from service.features.sweeps.stream import follow_sweep
+from service.features.sweeps.use_cases import Sweeps
+from service.spec.metric_info import describe
+from service.states import SWEEP_ENDED
+from service.storage.sweep_tables import Sweep
+from service.sweeps import actions, events, queries
+from service.sweeps.events import DECISIONS
+from service.sweeps.results.best_trial import best_trial
+from service.sweeps.results.curves import TrialCurve
+from service.sweeps.results.curves import curves as curves_of
+from service.sweeps.results.importance import importance as importance_of
+from service.sweeps.schema import MAX_TRIALS, SweepSpec
+from service.web.core.core import Core, core, owner, provided
+from service.web.core.rooms import Operations
+from service.web.gate.access_checks import actor
+from service.web.http import downloads, requests, slots
+from service.web.http.downloads import Picture, picture
+from service.web.http.endpoint import Result, endpoint
+from service.web.http.path_parameters import PathParameter
+from service.web.http.problems import Problem, invalid_parameter
+from service.web.http.queries import StreamQuery, SubmitQuery
+from service.web.http.responses import as_json
+from service.web.jobs.plots import MEDIA_TYPES, Format
+from service.web.jobs.views import submitted_response
+from service.web.streaming.poller import Poller
+from service.web.streaming.response import refuse_if_full, stream_response
 from tapeline.inputs.values import dotted
 
 blueprint: Final = Blueprint("sweeps", __name__)
@@ -263,18 +266,17 @@ def stream(sweep_id: str, query: StreamQuery) -> Response:
     return stream_response(partial(follow_sweep, provided(Poller), sweep, after=after or 0))
 
 
-plots_blueprint: Final = Blueprint("sweep_plots", __name__)
-
 _BANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "range": ("low", "high", "; band: lowest to highest seed"),
     "interval": ("interval_low", "interval_high", "; band: 95% interval of the mean"),
 }
 
 
-@plots_blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
+@blueprint.get("/sweeps/<sweep_id>/plots/<which>.<form>")
 @endpoint(
     TAG,
     "image/png",
+    name="sweep_plots.plot",
     **downloads.DRAWN,
     query=CurvePlotQuery,
     path_examples={"which": "curves"},
@@ -334,3 +336,20 @@ def read_trials(session: Session, sweep: Sweep, *, sort: str, limit: int, after:
 def _accepted_response(sweep: Sweep) -> Result:
     with core().database.read() as session:
         return detail_of(session, sweep), {"Location": f"/sweeps/{sweep.id}"}
+
+
+def _provide(core: Core) -> Sequence[object]:
+    """The use cases of sweeps, which belong to one service."""
+    sweeps = Sweeps(
+        database=core.database,
+        artifacts=core.artifacts,
+        specs=SpecChecks(database=core.database, datasets=core.repository, max_priority=core.quotas.max_priority),
+        slots=slots.SWEEP_CHECKS,
+        admit=lambda owner, count, expected_bytes: core.quotas.new_jobs(owner, count, expected_bytes),
+        wake_up=core.publisher.wake,
+        represent=lambda sweep: new_sweep(sweep).model_dump(mode="json"),
+    )
+    return [sweeps]
+
+
+OPERATIONS: Final = Operations(blueprint=blueprint, provide=_provide)

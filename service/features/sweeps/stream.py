@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.features.sweeps.schemas import SweepDetail, SweepEventItem
 from service.states import SWEEP_ENDED
 from service.storage.sweep_tables import Sweep
 from service.sweeps import events
@@ -16,7 +17,6 @@ from service.web.streaming.logs import LogEvent, LogSource, follow
 from service.web.streaming.messages import message
 from service.web.streaming.poller import Poller
 from service.web.streaming.response import StreamClient
-from service.web.sweeps.schemas import SweepDetail, SweepEventItem
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from service.cli.search_space import range_text, seeds_of, space_of
+from service.features.sweeps.search_space import range_text, seeds_of, space_of
 
 BASE = {"batch_size": 50, "optimizer": {"name": "adam", "learning_rate": 1, "beta1": 0.9}, "layers": [{"units": 9}]}
 
