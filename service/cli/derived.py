@@ -87,6 +87,8 @@ class Terminal:
     """Of a list: titles and cells."""
     right: Collection[str] = ()
     """The columns that are aligned to the right."""
+    whole: Collection[str] = ("ID",)
+    """The columns whose cells are not wrapped."""
     empty: str = ""
     """Printed in place of a list without items, on standard error."""
     rows: Mapping[str, Cell] | Callable[[Item], Sequence[tuple[str, str | Text]]] | None = None
@@ -112,12 +114,21 @@ class Terminal:
         return self.method.startswith("Job.")
 
 
-def group(listing: Terminal, *terminals: Terminal, noun: str = "") -> click.Group:
-    """The commands about one resource; without one of them, its list. They complete the ids that are in it.
+def group(
+    listing: Terminal,
+    *terminals: Terminal,
+    noun: str = "",
+    kind: type[click.Group] = click.Group,
+    complete: Completer | None = None,
+    **settings: Any,
+) -> click.Group:
+    """The commands about one resource; without one of them, its list.
 
     Args:
         listing: its list, with the name and the help of the whole.
         noun: what it is about, in the plural, if it is not the name.
+        kind: of the group, with its settings.
+        complete: completes the first arguments; by default, ids that are in the list.
     """
     run = partial(_run, listing)
 
@@ -126,15 +137,16 @@ def group(listing: Terminal, *terminals: Terminal, noun: str = "") -> click.Grou
             run(context.ensure_object(Target), **values)
 
     listed = command(listing, noun or listing.name)
-    commands = click.Group(
+    commands = kind(
         listing.name,
         params=listed.params,
         callback=click.pass_context(show_list),
         help=listing.help,
         invoke_without_command=True,
+        **settings,
     )
     for terminal in terminals:
-        commands.add_command(command(terminal, noun or listing.name, complete=_ids_of(listing)))
+        commands.add_command(command(terminal, noun or listing.name, complete=complete or _ids_of(listing)))
     return commands
 
 
@@ -199,8 +211,8 @@ def _print(terminal: Terminal, found: Any, owners: Sequence[str]) -> None:
         columns = [
             Column(
                 title,
-                overflow="fold",
-                no_wrap=title == "ID",
+                overflow="ellipsis" if title in terminal.whole else "fold",
+                no_wrap=title in terminal.whole,
                 justify="right" if title in terminal.right else "left",
             )
             for title in terminal.columns

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.cells import cell_len, set_cell_size
-from rich.table import Column
 from rich.text import Text
 
-from service.cli.derived import Terminal, command
-from service.cli.target import Target, complete_datasets, service_options, with_target
-from service.cli.text import print_rows, print_table, visible
+from service.cli.derived import Terminal, command, group
+from service.cli.target import Target, complete_datasets, with_target
+from service.cli.text import print_rows, visible
 from service.cli.uploading import parse_name_and_paths, print_upload, send, shape, upload_options
 from service.spec import metric_info
 from service.states import Task as LearningTask
@@ -22,6 +22,8 @@ from service.wording import counted, rounded
 _BAR_WIDTH: Final = 30
 _NAME_WIDTH: Final = 24
 _MAX_SHOWN_CLASSES: Final = 40
+_NUMBERS: Final = ("SIZE", "CLASSES", "TRAINING", "VALIDATION")
+"""Columns that are aligned to the right."""
 _PARTS: Final = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -35,33 +37,48 @@ class _Datasets(click.Group):
         return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
 
 
-@click.group("datasets", cls=_Datasets, invoke_without_command=True, subcommand_metavar="[NAME | COMMAND [ARGS]...]")
-@service_options
-@click.pass_context
-def list_datasets(context: click.Context) -> None:
-    """List the available datasets, or show, publish or delete one."""
-    if context.invoked_subcommand is None:
-        _list(context.ensure_object(Target))
+def _note(item: Mapping[str, Any]) -> Text:
+    size = f" ({metric_info.size(item['download_bytes'])})" if item["download_bytes"] else ""
+    download = "" if item["available"] else f"needs a download{size}"
+    note = item["problem"] or ("uploaded" if item["uploaded"] else download)
+    if item["state"] == "unavailable" and not item["problem"]:
+        note = item["state_reason"] or "not available"
+    return Text(note, "red" if item["problem"] else "yellow" if not item["available"] else "")
 
 
-@list_datasets.command("list", hidden=True)
-@with_target
-def list_again(target: Target) -> None:
-    """List the available datasets."""
-    _list(target)
-
-
-def _list(target: Target) -> None:
-    with target.client() as client:
-        datasets = client.datasets()
-    if target.prints(datasets):
-        return
-    columns = [
-        Column("NAME", overflow="fold"),
-        *(Column(title, justify="right", no_wrap=True) for title in ("SIZE", "CLASSES", "TRAINING", "VALIDATION")),
-        Column("NOTE", overflow="fold"),
-    ]
-    print_table(columns, map(_row, datasets))
+_LISTING: Final = Terminal(
+    "datasets",
+    "datasets",
+    "List the available datasets, or show, publish or delete one.",
+    columns={
+        "NAME": "name",
+        "SIZE": lambda item: shape(item) or "broken",
+        "CLASSES": lambda item: (
+            "number" if item.get("task") == LearningTask.REGRESSION else str(item["classes"] or "-")
+        ),
+        "TRAINING": "train_count",
+        "VALIDATION": "validation_count",
+        "NOTE": _note,
+    },
+    right=_NUMBERS,
+    whole=_NUMBERS,
+)
+list_datasets: Final = group(
+    _LISTING,
+    Terminal(
+        "delete",
+        "delete_dataset",
+        "Delete an uploaded dataset that no unfinished job uses.",
+        question="the dataset {}",
+        done="deleted",
+    ),
+    kind=_Datasets,
+    complete=complete_datasets,
+    subcommand_metavar="[NAME | COMMAND [ARGS]...]",
+)
+list_again: Final = command(replace(_LISTING, name="list", help="List the available datasets."), "datasets")
+list_again.hidden = True
+list_datasets.add_command(list_again)
 
 
 @list_datasets.command("show")
@@ -88,21 +105,6 @@ def publish_dataset(target: Target, name: str, withdraw: bool) -> None:
     target.echo(item, f"{name}  {'withdrawn' if withdraw else 'published to all owners'}")
 
 
-list_datasets.add_command(
-    command(
-        Terminal(
-            "delete",
-            "delete_dataset",
-            "Delete an uploaded dataset that no unfinished job uses.",
-            question="the dataset {}",
-            done="deleted",
-        ),
-        "datasets",
-        complete=complete_datasets,
-    )
-)
-
-
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="[NAME] PATH...")
 @click.option("--name", help="Name of the dataset; the first argument otherwise.")
@@ -126,23 +128,6 @@ def upload(target: Target, /, paths: tuple[Path, ...], name: str | None, **optio
     if not target.prints(uploaded):
         print_upload(uploaded, options)
         click.echo(f"next: tapeline train --dataset {uploaded.reference} --watch")
-
-
-def _row(item: Mapping[str, Any]) -> tuple[str | Text, ...]:
-    """A dataset as columns."""
-    size = f" ({metric_info.size(item['download_bytes'])})" if item["download_bytes"] else ""
-    download = "" if item["available"] else f"needs a download{size}"
-    note = item["problem"] or ("uploaded" if item["uploaded"] else download)
-    if item["state"] == "unavailable" and not item["problem"]:
-        note = item["state_reason"] or "not available"
-    return (
-        item["name"],
-        shape(item) or "broken",
-        "number" if item.get("task") == LearningTask.REGRESSION else str(item["classes"] or "-"),
-        f"{item['train_count']:,}",
-        f"{item['validation_count']:,}",
-        Text(note, "red" if item["problem"] else "yellow" if not item["available"] else ""),
-    )
 
 
 def _dataset_rows(item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

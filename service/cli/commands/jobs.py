@@ -62,6 +62,12 @@ _MAX_NAME_WIDTH: Final = 32
 _MAX_OWNER_WIDTH: Final = 16
 _MIN_METRICS_WIDTH: Final = 22
 """Width of the longest label and value of a classifier's first metric."""
+_NEEDS_MORE: Final = (
+    "\n\nA job that has used its budget needs a larger one: --budget counts the CPU seconds since its first start."
+)
+_budget_option: Final = click.option(
+    "--budget", type=float, metavar="SECONDS", help="Set the budget of CPU seconds first."
+)
 
 
 @click.command("jobs")
@@ -299,16 +305,19 @@ def _has_desktop() -> bool:
     )
 
 
-def _action(name: str) -> click.Command:
-    @click.command(name, help=COMMANDS[name][1])
-    @job_argument
+def _action(name: str, *, continues: bool = False) -> click.Command:
+    """The command of an action on a job; one that continues it can set its budget first."""
+
     @with_target
-    def act(target: Target, job_text: str) -> None:
+    def act(target: Target, job_text: str, budget: float | None = None) -> None:
         with target.job(job_text) as job:
+            if budget is not None:
+                job.change(budget={"seconds": budget})
             getattr(job, name)()
         target.echo(job, f"{job.id}  {status_text(job.status, job['requested'])}")
 
-    return act
+    text = f"{COMMANDS[name][1]}{_NEEDS_MORE if continues else ''}"
+    return click.command(name, help=text)(job_argument(_budget_option(act) if continues else act))
 
 
 @click.command()
@@ -359,26 +368,7 @@ def delete(target: Target, job_text: str, yes: bool) -> None:
     target.echo({"id": job.id, "deleted": True}, f"{job.id}  deleted")
 
 
-def _continuing_action(name: str) -> click.Command:
-    needs_more = (
-        "A job that has used its budget needs a larger one: --budget counts the CPU seconds since its first start."
-    )
-
-    @click.command(name, help=f"{COMMANDS[name][1]}\n\n{needs_more}")
-    @job_argument
-    @click.option("--budget", type=float, metavar="SECONDS", help="Set the budget of CPU seconds first.")
-    @with_target
-    def act(target: Target, job_text: str, budget: float | None) -> None:
-        with target.job(job_text) as job:
-            if budget is not None:
-                job.change(budget={"seconds": budget})
-            getattr(job, name)()
-        target.echo(job, f"{job.id}  {status_text(job.status, job['requested'])}")
-
-    return act
-
-
 cancel = _action("cancel")
 pause = _action("pause")
-resume = _continuing_action("resume")
-retry = _continuing_action("retry")
+resume = _action("resume", continues=True)
+retry = _action("retry", continues=True)
